@@ -27,8 +27,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def benches() -> dict[str, Bench]:
     files = sorted(path.stem for path in Path(__file__).parent.glob("b[0-9][0-9]_*.py"))
-    found: list[Bench] = [importlib.import_module(f"benchmarks.{name}").BENCH for name in files]
-    return {bench.name: bench for bench in found}
+    modules: list[Bench] = [importlib.import_module(f"benchmarks.{name}").BENCH for name in files]
+    return {bench.name: bench for bench in modules}
 
 
 @click.command()
@@ -63,8 +63,8 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
     )
     began = time.monotonic()
     try:
-        with running_environment() as there:
-            results = _measure(there, [known[name] for name in chosen], size, console)
+        with running_environment() as environment:
+            results = _measure(environment, [known[name] for name in chosen], size, console)
     except (ProgramFailed, WorkMismatch, TimeoutError) as problem:
         raise click.ClickException(f"The run ends here: {problem}") from None
     except KeyboardInterrupt:
@@ -73,20 +73,20 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
     record = report.record(results, size, time.monotonic() - began)
     if keep or (keep is None and not names and size.name != "quick"):
         record = report.write(record, RESULTS)
-        drawn = charts.draw(record, CHECKOUT / "docs" / "img")
+        charts_written = charts.draw(record, CHECKOUT / "docs" / "img")
         console.print(
-            f"Kept in benchmarks/results/, with {len(drawn)} pictures; `./run docs` writes docs/speed.md anew."
+            f"Kept in benchmarks/results/, with {len(charts_written)} pictures; `./run docs` writes docs/speed.md anew."
         )
     if as_json:
         print(json.dumps(record, indent=1, ensure_ascii=False))
     else:
-        shown = Console(highlight=False)
-        shown.width = max(shown.width, report.WIDTH)
-        shown.print(report.table(results))
-    sys.exit(0 if all(one.met for one in results) else 1)
+        stdout = Console(highlight=False)
+        stdout.width = max(stdout.width, report.WIDTH)
+        stdout.print(report.table(results))
+    sys.exit(0 if all(result_.met for result_ in results) else 1)
 
 
-def _measure(there: Environment, chosen: list[Bench], size: Scale, console: Console) -> list[Result]:
+def _measure(environment: Environment, chosen: list[Bench], size: Scale, console: Console) -> list[Result]:
     columns = (
         TextColumn("{task.description:<36}"),
         BarColumn(),
@@ -98,11 +98,11 @@ def _measure(there: Environment, chosen: list[Bench], size: Scale, console: Cons
         for bench in chosen:
             steps = bench.steps(size) + 1
             bar = progress.add_task(f"{bench.name} {bench.shows}"[:36], total=steps, now="")
-            found = bench.run(there, size, lambda now, bar=bar: progress.update(bar, advance=1, now=now[:40]))  # type: ignore[misc]
-            progress.update(bar, completed=steps, now=", ".join(map(report.short_line, found)))
+            measured = bench.run(environment, size, lambda now, bar=bar: progress.update(bar, advance=1, now=now[:40]))  # type: ignore[misc]
+            progress.update(bar, completed=steps, now=", ".join(map(report.short_line, measured)))
             if not console.is_terminal:
-                console.print(f"{bench.name} {bench.shows}: {', '.join(map(report.short_line, found))}")
-            results += found
+                console.print(f"{bench.name} {bench.shows}: {', '.join(map(report.short_line, measured))}")
+            results += measured
     return results
 
 

@@ -12,19 +12,19 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, resul
 from benchmarks.workloads import cancellation_workloads, compare
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     size = scale.of(1_000, 10_000)
     step("making a market")
-    with cancellation_workloads(place, size * 2 * (scale.pairs + 1)) as cells:
+    with cancellation_workloads(environment, size * 2 * (scale.pairs + 1)) as cells:
         step("warming up")
         compare(cells, size, cells.in_sets, cells.bound)
-        found = alternate(
+        ratios = alternate(
             scale.pairs,
             with_progress(step, "orders.cancel_many", lambda: cells.in_sets(size)),
             with_progress(step, "pgbench", lambda: cells.bound(size)),
         )
     what = "cancel in sets of 100 / PostgreSQL's bound"
-    return [result("B1", what, "orders/s", Bar(0.35, 0.5), *found, notes=[f"the bound: {pgbench.driver_name()}"])]
+    return [result("B1", what, "orders/s", Bar(0.35, 0.5), *ratios, notes=[f"the bound: {pgbench.driver_name()}"])]
 
 
 BENCH = Bench("B1", "sets of 100 against pgbench", lambda s: 2 + 2 * s.pairs, {"quick": 12, "normal": 75}, run)

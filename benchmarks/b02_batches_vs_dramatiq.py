@@ -13,10 +13,10 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, resul
 from benchmarks.workloads import cancellation_workloads, compare
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     sets, jobs = scale.of(1_000, 10_000), scale.of(200, 2_000)
     step("making a market")
-    with cancellation_workloads(place, (sets + jobs * 2) * (scale.pairs + 1), "peer") as cells:
+    with cancellation_workloads(environment, (sets + jobs * 2) * (scale.pairs + 1), "peer") as cells:
         step("warming up")
         compare(cells, jobs, lambda count: cells.peer("product", count), lambda count: cells.peer("function", count))
         cells.in_sets(sets)

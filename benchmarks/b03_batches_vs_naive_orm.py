@@ -7,19 +7,19 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, resul
 from benchmarks.workloads import cancellation_workloads, compare
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     sets, jobs = scale.of(1_000, 10_000), scale.of(100, 400)
     step("making a market")
-    with cancellation_workloads(place, (sets + jobs) * (scale.pairs + 1) + jobs, "naive") as cells:
+    with cancellation_workloads(environment, (sets + jobs) * (scale.pairs + 1) + jobs, "naive") as cells:
         step("warming up")
-        compare(cells, jobs, cells.one_by_one, lambda count: cells.celery("naive", count))
+        compare(cells, jobs, cells.in_single_messages, lambda count: cells.celery("naive", count))
         cells.in_sets(sets)
-        found = alternate(
+        ratios = alternate(
             scale.pairs,
             with_progress(step, "orders.cancel_many", lambda: cells.in_sets(sets)),
             with_progress(step, "Celery and ORM", lambda: cells.celery("naive", jobs)),
         )
-    return [result("B3", "cancel in sets of 100 / naive Celery + ORM job per order", "orders/s", Bar(30, 60), *found)]
+    return [result("B3", "cancel in sets of 100 / naive Celery + ORM job per order", "orders/s", Bar(30, 60), *ratios)]
 
 
 BENCH = Bench("B3", "sets of 100 against Celery and ORM", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 85}, run)

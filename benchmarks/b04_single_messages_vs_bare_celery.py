@@ -11,18 +11,18 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, resul
 from benchmarks.workloads import cancellation_workloads, compare
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     size = scale.of(200, 2_000)
     step("making a market")
-    with cancellation_workloads(place, size * 2 * (scale.pairs + 1), "bare") as cells:
+    with cancellation_workloads(environment, size * 2 * (scale.pairs + 1), "bare") as cells:
         step("warming up")
-        compare(cells, size, cells.one_by_one, lambda count: cells.celery("bare", count))
-        found = alternate(
+        compare(cells, size, cells.in_single_messages, lambda count: cells.celery("bare", count))
+        ratios = alternate(
             scale.pairs,
-            with_progress(step, "orders.cancel", lambda: cells.one_by_one(size)),
+            with_progress(step, "orders.cancel", lambda: cells.in_single_messages(size)),
             with_progress(step, "bare Celery", lambda: cells.celery("bare", size)),
         )
-    return [result("B4", "cancel one per message / bare Celery task", "orders/s", Bar(0.5, 0.7), *found)]
+    return [result("B4", "cancel one per message / bare Celery task", "orders/s", Bar(0.5, 0.7), *ratios)]
 
 
 BENCH = Bench("B4", "one per message against bare Celery", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 70}, run)

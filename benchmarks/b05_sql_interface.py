@@ -18,25 +18,25 @@ SUBMIT = (
 )
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     size, jobs = scale.of(500, 6_000), scale.of(200, 2_000)
     step("making a market")
-    with cancellation_workloads(place, (size + jobs) * (scale.pairs + 1) + jobs, "bare", ours=1) as cells:
+    with cancellation_workloads(environment, (size + jobs) * (scale.pairs + 1) + jobs, "bare", ours=1) as cells:
         step("warming up")
-        compare(cells, jobs, cells.one_by_one, lambda count: cells.celery("bare", count))
-        found = alternate(
+        compare(cells, jobs, cells.in_single_messages, lambda count: cells.celery("bare", count))
+        ratios = alternate(
             scale.pairs,
             with_progress(step, "SQL interface", lambda: submit_by_sql(cells, size)),
             with_progress(step, "bare Celery", lambda: cells.celery("bare", jobs)),
         )
     notes = [f"the inserts: {pgbench.driver_name()}"]
-    return [result("B5", "SQL interface, one worker / bare Celery task", "orders/s", Bar(3, 5), *found, notes=notes)]
+    return [result("B5", "SQL interface, one worker / bare Celery task", "orders/s", Bar(3, 5), *ratios, notes=notes)]
 
 
 def submit_by_sql(cells: Workloads, count: int) -> float:
     """Orders per second, from the first insert to the last answer."""
     first, last = cells.slices.take(count)
-    pgbench.per_second(cells.place, cells.database, SUBMIT.format(sellers=cells.market.sellers), first, count)
+    pgbench.per_second(cells.environment, cells.database, SUBMIT.format(sellers=cells.market.sellers), first, count)
     of_range = f"FROM unwind.submissions WHERE order_id BETWEEN {first} AND {last}"
     left = f"SELECT {count} - count(*) {of_range} AND state = 'answered'"
     wait_until(lambda: queue_load.value(cells.conn, left) == 0, queue_load.MAX_DURATION, every=0.1)

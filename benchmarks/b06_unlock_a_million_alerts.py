@@ -15,18 +15,18 @@ BAR = Bar(1.3, 1.1, at_least=False)
 
 
 def run(
-    place: Environment, scale: Scale, step: Step, workers: int = WORKERS, measure: str = "B6", bar: Bar = BAR
+    environment: Environment, scale: Scale, step: Step, workers: int = WORKERS, measure: str = "B6", bar: Bar = BAR
 ) -> list[Result]:
     due = scale.of(20_000, 1_000_000)
     step(f"making {due:,} due alerts")
-    with prepare_scans(place, due) as scans, sweep_workers(place, workers) as client:
-        found = alternate(
+    with prepare_scans(environment, due) as scans, sweep_workers(environment, workers) as client:
+        ratios = alternate(
             scale.pairs,
             with_progress(step, "npb.scan_open_alerts", lambda: scans.swept(client, workers)),
             with_progress(step, "one raw statement", scans.raw),
         )
     what = f"scan of {due:,} due, {workers} worker{'s' if workers > 1 else ''} / one raw statement"
-    return [result(measure, what, "s", bar, *found)]
+    return [result(measure, what, "s", bar, *ratios)]
 
 
 BENCH = Bench(

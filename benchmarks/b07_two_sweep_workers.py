@@ -7,9 +7,9 @@ from benchmarks.environment import Environment
 from benchmarks.harness import Bar, Bench, Result, Scale, Step
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     return b06_unlock_a_million_alerts.run(
-        place, scale, step, workers=2, measure="B7", bar=Bar(0.85, 0.7, at_least=False)
+        environment, scale, step, workers=2, measure="B7", bar=Bar(0.85, 0.7, at_least=False)
     )
 
 

@@ -22,28 +22,28 @@ from tasks.npb import scan_open_alerts
 from tasks.sweeps import BATCH_SIZE
 
 SMALL = 10_000
-LOOKS = 200
+REPETITIONS = 200
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     big = scale.of(20_000, 1_000_000, 5_000_000)
     step(f"making {big:,} open alerts")
     with ExitStack() as stack:
-        found = []
+        results = []
         for name, size in (("waiting_few", SMALL), ("waiting", big)):
-            place.template(name, Market(size, lines=0, state="waiting", history=name == "waiting"))
-            database = db.connect(place.url(name))
+            environment.template(name, Market(size, lines=0, state="waiting", history=name == "waiting"))
+            database = db.connect(environment.url(name))
             stack.callback(database.dispose)
-            found.append(database)
-        few, many = found
+            results.append(database)
+        few, many = results
         stack.callback(db.set_database, None)
-        looks = scale.of(20, LOOKS)
+        repetitions = scale.of(20, REPETITIONS)
         at_few, at_many = alternate(
             scale.pairs,
-            with_progress(step, f"{SMALL:,} open", lambda: look(few, looks)),
-            with_progress(step, f"{big:,} open", lambda: look(many, looks)),
+            with_progress(step, f"{SMALL:,} open", lambda: sweep_milliseconds(few, repetitions)),
+            with_progress(step, f"{big:,} open", lambda: sweep_milliseconds(many, repetitions)),
         )
-        whole = whole_task(many, looks)
+        task_milliseconds_of_many = task_milliseconds(many, repetitions)
     return [
         result(
             "B8",
@@ -61,31 +61,31 @@ def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
             at_many,
             [],
             at_many,
-            notes=[f"the whole task with its commit: {whole:.2f} ms"],
+            notes=[f"the whole task with its commit: {task_milliseconds_of_many:.2f} ms"],
         ),
     ]
 
 
-def look(database: db.Database, looks: int) -> float:
+def sweep_milliseconds(database: db.Database, repetitions: int) -> float:
     """Return the median milliseconds of a scan that finds nothing."""
     db.set_database(database)
     spent = []
-    for _ in range(looks):
+    for _ in range(repetitions):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()
-            found = alerts.UnlockSweep([AlertKind.NPB])(work, BATCH_SIZE)
+            unlocked = alerts.UnlockSweep([AlertKind.NPB])(work, BATCH_SIZE)
             spent.append(time.perf_counter() - began)
-            check_equal("alerts due and unlocked", found, (0, 0))
+            check_equal("alerts due and unlocked", unlocked, (0, 0))
     return statistics.median(spent) * 1000
 
 
-def whole_task(database: db.Database, looks: int) -> float:
+def task_milliseconds(database: db.Database, repetitions: int) -> float:
     """Return the median milliseconds of the task's body, commit included."""
     db.set_database(database)
     spent = []
-    for _ in range(looks):
+    for _ in range(repetitions):
         began = time.perf_counter()
         check_equal("what the scan found", scan_open_alerts(), {"unlocked": 0})
         spent.append(time.perf_counter() - began)

@@ -14,31 +14,31 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, resul
 from benchmarks.scans import Scans, prepare_scans, sweep_workers
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     big, small = scale.of(20_000, 1_000_000), scale.of(1_000, 10_000)
     step(f"making {big:,} due alerts")
-    with prepare_scans(place, big) as many, prepare_scans(place, small) as few:
-        found = alternate(
+    with prepare_scans(environment, big) as many, prepare_scans(environment, small) as few:
+        ratios = alternate(
             scale.pairs,
-            with_progress(step, f"{big:,} due", lambda: peak(place, many)),
-            with_progress(step, f"{small:,} due", lambda: peak(place, few)),
+            with_progress(step, f"{big:,} due", lambda: peak(environment, many)),
+            with_progress(step, f"{small:,} due", lambda: peak(environment, few)),
         )
     what = f"peak memory scanning {big:,} / {small:,} due"
-    return [result("B9", what, "MB", Bar(1.2, 1.05, at_least=False), *found)]
+    return [result("B9", what, "MB", Bar(1.2, 1.05, at_least=False), *ratios)]
 
 
-def peak(place: Environment, scans: Scans) -> float:
+def peak(environment: Environment, scans: Scans) -> float:
     """Return the peak memory of the scanning process, in megabytes."""
-    with sweep_workers(place, 1) as client:
+    with sweep_workers(environment, 1) as client:
         scans.swept(client, 1)
-        head = psutil.Process(place.supervisor.pid("sweeps"))
+        head = psutil.Process(environment.supervisor.pid("sweeps"))
         return max(_peak_of(child) for child in head.children(recursive=True))
 
 
 def _peak_of(process: psutil.Process) -> float:
     try:
         lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    except OSError:  # no such window on this system: what it holds now, after the scan
+    except OSError:  # this system reports no peak: the memory after the scan
         return float(process.memory_info().rss) / 2**20
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 

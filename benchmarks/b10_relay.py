@@ -19,7 +19,7 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check
 from workers.settings import CHECKOUT
 
 DATABASE = "relay"
-PROMISES = """
+OUTBOX_MESSAGES = """
     INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
     SELECT 'bench:' || %(run)s || ':' || g, (ARRAY['notices.tell_seller', 'notices.tell_buyer',
             'credits.post_to_next_invoice'])[1 + g %% 3], g / 3,
@@ -33,32 +33,32 @@ PROMISES = """
 FOLLOWED = ("notices", "consequences")
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     rows, messages = scale.of(2_000, 30_000), scale.of(300, 3_000)
     step("starting a wired process")
-    place.create(DATABASE)
-    settings = place.settings(DATABASE)
-    environment = {**os.environ, **settings.environment(), "PYTHONPATH": str(CHECKOUT)}
+    environment.create(DATABASE)
+    settings = environment.settings(DATABASE)
+    variables = {**os.environ, **settings.environment(), "PYTHONPATH": str(CHECKOUT)}
     words = [sys.executable, "-m", "benchmarks.relay_client"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables) as process:
         try:
             check_equal("the process says", _line(process), "ready")
             runs = iter(range(1_000))
-            found = alternate(
+            ratios = alternate(
                 scale.pairs,
-                with_progress(step, "outbox.relay", lambda: rung(place, process, next(runs), rows)),
-                with_progress(step, "send_task", lambda: sent(place, process, messages)),
+                with_progress(step, "outbox.relay", lambda: publish_rate(environment, process, next(runs), rows)),
+                with_progress(step, "send_task", lambda: send_rate(environment, process, messages)),
             )
         finally:
             process.kill()
-    place.drop(DATABASE)
-    return [result("B10", "outbox rows handed over / bare send_task", "per s", Bar(1.5, 5), *found)]
+    environment.drop(DATABASE)
+    return [result("B10", "outbox rows handed over / bare send_task", "per s", Bar(1.5, 5), *ratios)]
 
 
-def rung(place: Environment, process: subprocess.Popen[str], number: int, count: int) -> float:
+def publish_rate(environment: Environment, process: subprocess.Popen[str], number: int, count: int) -> float:
     """Return rows per second; checks that each row was published once, in exactly one message."""
-    with place.connect(DATABASE) as conn:
-        conn.execute(PROMISES, {"run": number, "count": count})
+    with environment.connect(DATABASE) as conn:
+        conn.execute(OUTBOX_MESSAGES, {"run": number, "count": count})
         spent = _do(process, "relay", count)
         left = conn.execute(
             "SELECT count(*), count(*) FILTER (WHERE publish_count = 1), sum(outbox_id) FROM unwind.outbox"
@@ -66,18 +66,18 @@ def rung(place: Environment, process: subprocess.Popen[str], number: int, count:
         conn.execute("TRUNCATE unwind.outbox")
     assert left is not None
     check_equal("rows rung for once", tuple(left[:2]), (count, count))
-    with contextlib.closing(place.redis()) as connection:
+    with contextlib.closing(environment.redis()) as connection:
         bodies = [message for queue in FOLLOWED for message in _messages(connection, queue)]
         connection.flushdb()
-    named = [row for body in bodies for row in body[1]["rows"]]
-    check_equal("rows named by messages, and their sum", (len(named), sum(named)), (count, left[2]))
+    row_ids = [row for body in bodies for row in body[1]["rows"]]
+    check_equal("rows named by messages, and their sum", (len(row_ids), sum(row_ids)), (count, left[2]))
     return count / spent
 
 
-def sent(place: Environment, process: subprocess.Popen[str], count: int) -> float:
+def send_rate(environment: Environment, process: subprocess.Popen[str], count: int) -> float:
     """Return messages per second; checks that all are in the queue."""
     spent = _do(process, f"send {count}", count)
-    with contextlib.closing(place.redis()) as connection:
+    with contextlib.closing(environment.redis()) as connection:
         check_equal("messages in the queue", connection.llen("sweeps"), count)
         connection.flushdb()
     return count / spent

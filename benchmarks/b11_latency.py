@@ -12,30 +12,32 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, resul
 from benchmarks.workloads import cancellation_workloads, compare
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     calls = scale.of(50, 300)
     step("making a market")
     rounds: dict[str, list[list[float]]] = {"ours": [], "bare": []}
     with (
-        cancellation_workloads(place, (calls * 2) * (scale.pairs + 1), "bare") as cells,
-        latency.caller(place, cells.broker) as client,
-        latency.caller(place, latency.BARE_BROKER) as other,
+        cancellation_workloads(environment, (calls * 2) * (scale.pairs + 1), "bare") as cells,
+        latency.caller(environment, cells.broker) as client,
+        latency.caller(environment, latency.BARE_BROKER) as bare_client,
     ):
         step("warming up")
-        compare(cells, calls, lambda n: latency.ours(cells, client, n)[0], lambda n: latency.bare(cells, other, n)[0])
+        compare(
+            cells, calls, lambda n: latency.ours(cells, client, n)[0], lambda n: latency.bare(cells, bare_client, n)[0]
+        )
 
         def ours() -> float:
             rounds["ours"].append(latency.ours(cells, client, calls))
             return 0.0
 
         def bare() -> float:
-            rounds["bare"].append(latency.bare(cells, other, calls))
+            rounds["bare"].append(latency.bare(cells, bare_client, calls))
             return 0.0
 
         alternate(scale.pairs, with_progress(step, "orders.cancel", ours), with_progress(step, "bare Celery", bare))
     results = []
     for name, share, bar in (("p50", 0.5, Bar(2.5, 1.8, at_least=False)), ("p99", 0.99, Bar(3.0, 1.8, at_least=False))):
-        sides = [[latency.percentile(one, share) for one in rounds[side]] for side in ("ours", "bare")]
+        sides = [[latency.percentile(times, share) for times in rounds[side]] for side in ("ours", "bare")]
         results.append(result(f"B11 {name}", f"latency at light load, {name} / bare Celery task", "ms", bar, *sides))
     return results
 

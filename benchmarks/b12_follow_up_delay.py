@@ -25,17 +25,17 @@ LAG = """
 """
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     calls = scale.of(20, 120)
     step("making a market")
     lags: list[float] = []
     answers: list[float] = []
     with (
-        cancellation_workloads(place, calls * (scale.pairs + 1), groups=("commands", "sweeps")) as cells,
-        latency.caller(place, cells.broker) as client,
+        cancellation_workloads(environment, calls * (scale.pairs + 1), groups=("commands", "sweeps")) as cells,
+        latency.caller(environment, cells.broker) as client,
     ):
 
-        def one_round() -> float:
+        def run_round() -> float:
             first = cells.slices.next
             spent = latency.ours(cells, client, calls, lambda order_id: _followed(cells, order_id))
             rows = cells.conn.execute(LAG.format(first=first, last=first + calls - 1)).fetchall()
@@ -45,10 +45,10 @@ def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
             return 0.0
 
         step("warming up")
-        one_round()
+        run_round()
         lags.clear()
         answers.clear()
-        alternate(scale.pairs, with_progress(step, "cancel, and what follows", one_round))
+        alternate(scale.pairs, with_progress(step, "cancel, and what follows", run_round))
     bar = Bar(5, 3, at_least=False)
     return [result("B12", "credit posted and mails handed over, p99 / p99 of the answer", "ms", bar, lags, answers)]
 

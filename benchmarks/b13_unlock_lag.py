@@ -28,22 +28,24 @@ LAGS = """
 """
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     waiting, falling, seconds = scale.of(20_000, 1_000_000), scale.of(100, 1_000), scale.of(6, 60)
     step(f"making {waiting:,} open alerts")
-    place.template("waiting", Market(waiting, lines=0, state="waiting"))
-    place.copy("waiting", DATABASE)
-    settings = place.settings(DATABASE)
+    environment.template("waiting", Market(waiting, lines=0, state="waiting"))
+    environment.copy("waiting", DATABASE)
+    settings = environment.settings(DATABASE)
     step("starting workers and beat")
     with (
-        place.connect(DATABASE) as conn,
-        place.programs([*place.workers(settings, "commands", "sweeps"), beat_program(settings, place.supervisor)]),
+        environment.connect(DATABASE) as conn,
+        environment.programs(
+            [*environment.workers(settings, "commands", "sweeps"), beat_program(settings, environment.supervisor)]
+        ),
     ):
         conn.execute(SPREAD.format(seconds=seconds, falling=falling))
         step(f"{falling:,} fall due in {seconds} s")
         wait_until(lambda: conn.execute(RECORDED).fetchone() == (falling,), seconds + 60, every=1.0)
         lags = [lag for (lag,) in conn.execute(LAGS)]
-    place.drop(DATABASE)
+    environment.drop(DATABASE)
     check_equal("notices", len(lags), falling)
     p99 = latency.percentile(lags, 0.99) / 1000
     notes = [f"median {statistics.median(lags):.2f} s, longest {max(lags):.2f} s"]

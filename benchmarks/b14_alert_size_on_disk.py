@@ -7,11 +7,11 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, check_equal, res
 from benchmarks.market import Market
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     waiting = scale.of(20_000, 1_000_000)
     step(f"making {waiting:,} open alerts")
-    place.template("waiting", Market(waiting, lines=0, state="waiting"))
-    with place.connect("waiting") as conn:
+    environment.template("waiting", Market(waiting, lines=0, state="waiting"))
+    with environment.connect("waiting") as conn:
         row = conn.execute(
             "SELECT count(*), pg_table_size('unwind.alerts'), pg_indexes_size('unwind.alerts') "
             "FROM unwind.alerts WHERE state = 'open'"

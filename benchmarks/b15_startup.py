@@ -20,18 +20,18 @@ from workers.settings import CHECKOUT
 IMPORT = "import time; began = time.perf_counter(); import workers.app; print(time.perf_counter() - began)"
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     runs = iter(range(100))
     imports, ups = alternate(
         scale.pairs,
         with_progress(step, "import workers.app", imported),
-        with_progress(step, "./run up", lambda: up(place.folder / f"up-{next(runs)}")),
+        with_progress(step, "./run up", lambda: up(environment.folder / f"up-{next(runs)}")),
     )
     rounds = [
         ("B15 import", "import time of workers.app", Bar(1.0, 0.6, at_least=False, unit=" s"), imports),
         ("B15 up", "`./run up` to ready", Bar(6, 4, at_least=False, unit=" s"), ups),
     ]
-    return [result(name, what, "s", bar, found, [], found) for name, what, bar, found in rounds]
+    return [result(name, what, "s", bar, seconds_, [], seconds_) for name, what, bar, seconds_ in rounds]
 
 
 def imported() -> float:
@@ -55,9 +55,9 @@ def up(data: Path) -> float:
 
 
 def _environment(data: Path | None) -> dict[str, str]:
-    given = {name: value for name, value in os.environ.items() if not name.startswith("UNWIND_")}
-    given |= {"PYTHONPATH": str(CHECKOUT), "UNWIND_VENV": sys.prefix}
-    return given | ({"UNWIND_DATA": str(data)} if data is not None else {})
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("UNWIND_")}
+    variables |= {"PYTHONPATH": str(CHECKOUT), "UNWIND_VENV": sys.prefix}
+    return variables | ({"UNWIND_DATA": str(data)} if data is not None else {})
 
 
 BENCH = Bench("B15", "import and start", lambda s: 2 * s.pairs, {"quick": 15, "normal": 75}, run)

@@ -13,12 +13,12 @@ from benchmarks.workloads import cancellation_workloads
 SMALL = 10_000
 
 
-def run(place: Environment, scale: Scale, step: Step) -> list[Result]:
+def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     big, size = scale.of(20_000, 500_000, 2_000_000), scale.of(500, 1_600)
     step(f"making {big:,} orders")
     with (
-        cancellation_workloads(place, SMALL, database="few", broker=0) as few,
-        cancellation_workloads(place, big, database="many", broker=8) as many,
+        cancellation_workloads(environment, SMALL, database="few", broker=0) as few,
+        cancellation_workloads(environment, big, database="many", broker=8) as many,
     ):
         step("warming up")
         for cells in (few, many):

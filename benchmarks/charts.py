@@ -12,13 +12,13 @@ from typing import Any
 import pygal
 from pygal.style import Style
 
-# pygal hooks a finder of an old kind into every later import, which then warns; what its plugins need is imported by
+# pygal installs a deprecated import finder, so every later import warns; what its plugins need has been imported by
 # now.
 sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "PluginImportFixer"]
 
 Record = dict[str, Any]
 Figures = dict[str, Record]
-OURS, THEIRS, REACHED, MISSED = "#1f6f8b", "#b8bec4", "#2f8f5b", "#c0513f"
+OURS, REFERENCE, REACHED, MISSED = "#1f6f8b", "#b8bec4", "#2f8f5b", "#c0513f"
 STYLE = Style(
     background="white",
     plot_background="white",
@@ -31,20 +31,22 @@ STYLE = Style(
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
-    found: Figures = {one["measure"]: one for one in record["results"]}
+    results: Figures = {record["measure"]: record for record in record["results"]}
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    paths = []
     for name, (title, rows) in GROUPS.items():
-        bars = [bar for row in rows if (bar := row(found)) is not None]
+        bars = [bar for row in rows if (bar := row(results)) is not None]
         if bars:
             path = folder / f"speed-{name}.svg"
             path.write_bytes(_chart(title, bars))
-            written.append(path)
+            paths.append(path)
     path = folder / "speed-bars.svg"
     path.write_bytes(
-        _chart("Distance to the bar: 100 is the bar, longer is better", [_distance(one) for one in found.values()])
+        _chart(
+            "Distance to the bar: 100 is the bar, longer is better", [_distance(record) for record in results.values()]
+        )
     )
-    return [*written, path]
+    return [*paths, path]
 
 
 Bar = tuple[str, float, str]
@@ -52,17 +54,17 @@ Row = Callable[[Figures], Bar | None]
 
 
 def _side(measure: str, side: str, label: str, colour: str) -> Row:
-    def bar(found: Figures) -> Bar | None:
-        figures = found.get(measure, {}).get(side)
+    def bar(results: Figures) -> Bar | None:
+        figures = results.get(measure, {}).get(side)
         return (label, statistics.median(figures), colour) if figures else None
 
     return bar
 
 
 def _peer(measure: str, label: str) -> Row:
-    def bar(found: Figures) -> Bar | None:
-        peers = found.get(measure, {}).get("peers")
-        return (label, next(iter(peers.values())), THEIRS) if peers else None
+    def bar(results: Figures) -> Bar | None:
+        peers = results.get(measure, {}).get("peers")
+        return (label, next(iter(peers.values())), REFERENCE) if peers else None
 
     return bar
 
@@ -71,20 +73,20 @@ GROUPS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "cancelling": (
         "Orders cancelled per second, everything that belongs to it included",
         (
-            _side("B1", "reference", "PostgreSQL's bound (pgbench, sets of 100)", THEIRS),
+            _side("B1", "reference", "PostgreSQL's bound (pgbench, sets of 100)", REFERENCE),
             _side("B1", "ours", "Unwind, sets of 100", OURS),
             _side("B5", "ours", "Unwind, SQL interface, one worker", OURS),
             _peer("B2", "dramatiq + one SQL function, no rules"),
-            _side("B4", "reference", "bare Celery + one SQL function, no rules", THEIRS),
+            _side("B4", "reference", "bare Celery + one SQL function, no rules", REFERENCE),
             _side("B4", "ours", "Unwind, one order a message", OURS),
-            _side("B2", "reference", "dramatiq + Unwind's body, one order a job", THEIRS),
-            _side("B3", "reference", "Celery + ORM, one order a job", THEIRS),
+            _side("B2", "reference", "dramatiq + Unwind's body, one order a job", REFERENCE),
+            _side("B3", "reference", "Celery + ORM, one order a job", REFERENCE),
         ),
     ),
     "scanning": (
         "Seconds to unlock all due alerts, with events and promises",
         (
-            _side("B6", "reference", "one raw SQL statement", THEIRS),
+            _side("B6", "reference", "one raw SQL statement", REFERENCE),
             _side("B6", "ours", "Unwind, one worker", OURS),
             _side("B7", "ours", "Unwind, two workers", OURS),
         ),
@@ -92,9 +94,9 @@ GROUPS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "waiting": (
         "Milliseconds that somebody waits",
         (
-            _side("B11 p50", "reference", "bare Celery task, p50", THEIRS),
+            _side("B11 p50", "reference", "bare Celery task, p50", REFERENCE),
             _side("B11 p50", "ours", "Unwind's answer, p50", OURS),
-            _side("B11 p99", "reference", "bare Celery task, p99", THEIRS),
+            _side("B11 p99", "reference", "bare Celery task, p99", REFERENCE),
             _side("B11 p99", "ours", "Unwind's answer, p99", OURS),
             _side("B12", "ours", "credit posted and mails gone, p99", OURS),
         ),
@@ -102,17 +104,17 @@ GROUPS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "relay": (
         "Handed over per second",
         (
-            _side("B10", "reference", "bare send_task, messages", THEIRS),
+            _side("B10", "reference", "bare send_task, messages", REFERENCE),
             _side("B10", "ours", "Unwind's relay, promises", OURS),
         ),
     ),
 }
 
 
-def _distance(one: Record) -> Bar:
-    gain = one["bar"].startswith("≥")
-    share = one["value"] / one["limit"] if gain else one["limit"] / one["value"]
-    return f"{one['measure']} ({one['bar']})", min(share * 100, 400), REACHED if one["met"] else MISSED
+def _distance(record: Record) -> Bar:
+    gain = record["bar"].startswith("≥")
+    share = record["value"] / record["limit"] if gain else record["limit"] / record["value"]
+    return f"{record['measure']} ({record['bar']})", min(share * 100, 400), REACHED if record["met"] else MISSED
 
 
 def _chart(title: str, bars: list[Bar]) -> bytes:
@@ -121,13 +123,13 @@ def _chart(title: str, bars: list[Bar]) -> bytes:
         title=title,
         show_legend=False,
         print_values=True,
-        js=[],  # a picture fetches nothing
-        no_prefix=True,  # the same figures give the same file
+        js=[],  # an image must not load anything
+        no_prefix=True,  # equal figures must give an equal file
         height=70 + 34 * len(bars),
         width=860,
         value_formatter=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}",
         x_labels=[label for label, _, _ in reversed(bars)],
     )
     chart.add("", [{"value": value, "color": colour} for _, value, colour in reversed(bars)])
-    drawn: bytes = chart.render()
-    return re.sub(rb"<script\b.*?</script>", b"", drawn, flags=re.DOTALL)
+    svg: bytes = chart.render()
+    return re.sub(rb"<script\b.*?</script>", b"", svg, flags=re.DOTALL)

@@ -21,7 +21,7 @@ from workers.task import execute
 
 QUEUE = "peer"
 THREADS = 8
-_mine = threading.local()
+_thread_local = threading.local()
 
 
 class Ready(dramatiq.Middleware):
@@ -31,16 +31,18 @@ class Ready(dramatiq.Middleware):
 
 
 def broker(url: str) -> Any:
-    found: Any = RedisBroker(url=url)  # type: ignore[no-untyped-call]
-    found.declare_queue(QUEUE)
-    return found
+    redis_broker: Any = RedisBroker(url=url)  # type: ignore[no-untyped-call]
+    redis_broker.declare_queue(QUEUE)
+    return redis_broker
 
 
 def publish(url: str, actor: str, jobs: list[dict[str, Any]]) -> None:
-    there = broker(url)
+    redis_broker = broker(url)
     for arguments in jobs:
-        there.enqueue(dramatiq.Message(queue_name=QUEUE, actor_name=actor, args=(), kwargs=arguments, options={}))
-    there.close()
+        redis_broker.enqueue(
+            dramatiq.Message(queue_name=QUEUE, actor_name=actor, args=(), kwargs=arguments, options={})
+        )
+    redis_broker.close()
 
 
 if "PEER_BROKER" in os.environ:
@@ -55,6 +57,6 @@ if "PEER_BROKER" in os.environ:
 
     @dramatiq.actor(queue_name=QUEUE, actor_name="function")
     def function(order_id: int) -> None:
-        if not hasattr(_mine, "conn"):
-            _mine.conn = psycopg.connect(os.environ["PEER_DATABASE"], autocommit=True, prepare_threshold=0)
-        _mine.conn.execute("SELECT bench.cancel_orders(ARRAY[%s::bigint], 'peer')", [order_id])
+        if not hasattr(_thread_local, "conn"):
+            _thread_local.conn = psycopg.connect(os.environ["PEER_DATABASE"], autocommit=True, prepare_threshold=0)
+        _thread_local.conn.execute("SELECT bench.cancel_orders(ARRAY[%s::bigint], 'peer')", [order_id])

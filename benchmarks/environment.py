@@ -53,8 +53,8 @@ class Environment:
         return f"{self.urls.broker_url.rpartition('/')[0]}/{number}"
 
     def redis(self, number: int = 0) -> redis.Redis:
-        found: redis.Redis = redis.Redis.from_url(self.broker(number))
-        return found
+        client: redis.Redis = redis.Redis.from_url(self.broker(number))
+        return client
 
     def create(self, database: str) -> None:
         if EMPTY not in self.templates:
@@ -83,17 +83,17 @@ class Environment:
         with self.connect() as conn:
             conn.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
-    def settings(self, database: str, *, broker: int = 0, **other: Any) -> Settings:
-        found = load_settings(
+    def settings(self, database: str, *, broker: int = 0, **overrides: Any) -> Settings:
+        settings_ = load_settings(
             database_url=self.url(database),
             broker_url=self.broker(broker),
             result_backend=self.broker(broker + 1),
-            **{"data_dir": self.folder, "log_level": "WARNING", **other},
+            **{"data_dir": self.folder, "log_level": "WARNING", **overrides},
         )
         for number in (broker, broker + 1):
             with contextlib.closing(self.redis(number)) as connection:
                 connection.flushdb()
-        return found
+        return settings_
 
     def workers(self, settings: Settings, *groups: str, processes: int = 2, suffix: str = "") -> list[Program]:
         """Run the product's worker groups as `./run up` does; `suffix` distinguishes those of several markets."""
@@ -115,7 +115,7 @@ class Environment:
             self.supervisor.wait_ready(START_TIMEOUT_SECONDS, started)
             yield
         finally:
-            if started:  # without names it would stop everything
+            if started:  # without names it would stop all programs
                 self.supervisor.stop(started)
 
     def celery(self, name: str, application: str, environment: dict[str, str], *words: str) -> Program:
@@ -127,11 +127,11 @@ class Environment:
         )
 
 
-def wait_until(ask: Callable[[], object], seconds: float, every: float = 0.02) -> None:
+def wait_until(condition: Callable[[], object], seconds: float, every: float = 0.02) -> None:
     """Poll until the answer is true.  Raises TimeoutError."""
     end = time.monotonic() + seconds
     waiting = threading.Event()
-    while not ask():
+    while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"not done within {seconds:.0f} s")
         waiting.wait(every)
@@ -140,7 +140,7 @@ def wait_until(ask: Callable[[], object], seconds: float, every: float = 0.02) -
 @contextlib.contextmanager
 def running_environment() -> Iterator[Environment]:
     for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "UNWIND_APP_DATABASE_URL"):
-        os.environ.pop(name, None)  # a benchmark that fills somebody's own database would be a disaster
+        os.environ.pop(name, None)  # a benchmark must never fill a database of the user
     base = Path(os.environ.get("UNWIND_DATA") or CHECKOUT / ".unwind")
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=base))
@@ -148,10 +148,12 @@ def running_environment() -> Iterator[Environment]:
         with (
             embedded_servers(folder, durable=True, postgres_settings=SUPERUSER_SETTINGS) as urls,
             contextlib.closing(Preforker(folder / "preforker.log")) as preforker,
-            Supervisor(folder, on_event=lambda said: print(said, file=sys.stderr), preforker=preforker) as supervisor,
+            Supervisor(
+                folder, on_event=lambda message: print(message, file=sys.stderr), preforker=preforker
+            ) as supervisor,
         ):
             with psycopg.connect(urls.admin_url.replace("postgresql+psycopg:", "postgresql:", 1)) as admin:
-                # Markets are built past the triggers, and each cell begins with a checkpoint.
+                # Markets are inserted without triggers, and each workload begins with a checkpoint.
                 admin.execute(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
                 admin.execute(f"GRANT pg_checkpoint TO {OWNER}")
             yield Environment(folder, urls, supervisor)

@@ -116,11 +116,11 @@ def result(
 
 def alternate(count: int, *cells: Callable[[], float]) -> list[list[float]]:
     """Run the workloads `count` times, starting with a different one each time; returns the figures of each."""
-    found: list[list[float]] = [[] for _ in cells]
+    figures: list[list[float]] = [[] for _ in cells]
     for turn in range(count):
         for index in [(turn + offset) % len(cells) for offset in range(len(cells))]:
-            found[index].append(cells[index]())
-    return found
+            figures[index].append(cells[index]())
+    return figures
 
 
 def with_progress(step: Step, now: str, cell: Callable[[], float]) -> Callable[[], float]:
@@ -135,7 +135,7 @@ class WorkMismatch(AssertionError):
     """A workload did not do the work it was measured for, so its time means nothing."""
 
 
-def check_equal(what: str, found: object, expected: object) -> None:
-    """Raise WorkMismatch unless `found` equals `expected`."""
-    if found != expected:
-        raise WorkMismatch(f"{what}: there is {found}, there should be {expected}")
+def check_equal(what: str, actual: object, expected: object) -> None:
+    """Raise WorkMismatch unless `actual` equals `expected`."""
+    if actual != expected:
+        raise WorkMismatch(f"{what}: there is {actual}, there should be {expected}")

@@ -20,8 +20,10 @@ TIMEOUT = 30.0
 
 
 @contextmanager
-def caller(place: Environment, broker: int) -> Iterator[Celery]:
-    client = Celery("upstream", broker=place.broker(broker), backend=place.broker(broker + 1), set_as_current=False)
+def caller(environment: Environment, broker: int) -> Iterator[Celery]:
+    client = Celery(
+        "upstream", broker=environment.broker(broker), backend=environment.broker(broker + 1), set_as_current=False
+    )
     client.conf.task_create_missing_queues = True
     yield client
     client.close()

@@ -42,7 +42,7 @@ class Lot(Base):
     __table__ = lots.LotRow.__table__
 
 
-class Move(Base):
+class StockMove(Base):
     __table__ = lots.StockMoveRow.__table__
 
 
@@ -54,15 +54,15 @@ class Strike(Base):
     __table__ = members.StrikeRow.__table__
 
 
-class Happened(Base):
+class Event(Base):
     __table__ = table_of(events.EventRow)
 
 
-class Promised(Base):
+class OutboxMessage(Base):
     __table__ = table_of(outbox.OutboxRow)
 
 
-class Asked(Base):
+class Request(Base):
     __table__ = table_of(requests.RequestRow)
 
 
@@ -88,9 +88,9 @@ def cancel(order_id: int) -> dict[str, Any]:
             lot.quantity += line.returned
             key = {name: getattr(lot, name) for name in lots.KEY_COLUMNS}
             units = {"delta": line.returned, "kind": "returned", "order_id": order_id, "line_no": line.line_no}
-            session.add(Move(**key, **units, lot_id=lot.lot_id, at=now))
-            told = {"line_no": line.line_no, "returned": line.returned, "lot_id": lot.lot_id, "note": None}
-            returned.append(told)
+            session.add(StockMove(**key, **units, lot_id=lot.lot_id, at=now))
+            effect = {"line_no": line.line_no, "returned": line.returned, "lot_id": lot.lot_id, "note": None}
+            returned.append(effect)
         _close(session, order, alert, returned, now)
     return {"outcome": "done", "order_id": order_id}
 
@@ -113,7 +113,7 @@ def _close(session: Session, order: Any, alert: Any, returned: list[dict[str, An
     alert.state, alert.closed_at = "completed", now
     session.add(Strike(order_id=order.order_id, member_id=order.buyer_id, role="buyer", at=now))
     session.add(
-        Happened(
+        Event(
             order_id=order.order_id,
             seq=order.version,
             at=now,
@@ -140,11 +140,11 @@ def _close(session: Session, order: Any, alert: Any, returned: list[dict[str, An
         "lines_returned": len(returned),
         "units_returned": sum(line["returned"] for line in returned),
     }
-    kept = {"order_id": order.order_id, "created_at": now, "due_at": now}
+    message = {"order_id": order.order_id, "created_at": now, "due_at": now}
     for role, member_id, more in (("seller", order.seller_id, {"fee": fee}), ("buyer", order.buyer_id, {})):
         key = f"order_cancelled:{order.order_id}:{order.version}:{member_id}"
         payload = {"event": "order_cancelled", "recipient": member_id, "role": role, "facts": facts | more}
-        session.add(Promised(key=key, task=f"notices.tell_{role}", payload=payload, **kept))
+        session.add(OutboxMessage(key=key, task=f"notices.tell_{role}", payload=payload, **message))
     posting = {
         "kind": fee["kind"],
         "amount": fee["amount"],
@@ -153,7 +153,9 @@ def _close(session: Session, order: Any, alert: Any, returned: list[dict[str, An
         "seller_id": order.seller_id,
         "cancelled_at": instant,
     }
-    session.add(Promised(key=f"fee:{order.order_id}", task="credits.post_to_next_invoice", payload=posting, **kept))
+    session.add(
+        OutboxMessage(key=f"fee:{order.order_id}", task="credits.post_to_next_invoice", payload=posting, **message)
+    )
     answer = {
         "outcome": "done",
         "code": None,
@@ -166,7 +168,7 @@ def _close(session: Session, order: Any, alert: Any, returned: list[dict[str, An
         "replayed": False,
     }
     session.add(
-        Asked(
+        Request(
             request_id=f"orm:{order.order_id}",
             task="orders.cancel",
             fingerprint=hashlib.sha256(str(order.order_id).encode()).digest(),

@@ -25,9 +25,9 @@ BY_SETS = (
 
 def driver() -> str:
     """Return the path of pgbench, or "psycopg"."""
-    for found in (str(find_postgres_bin() / "pgbench"), shutil.which("pgbench")):
-        if found and Path(found).is_file():
-            return found
+    for path in (str(find_postgres_bin() / "pgbench"), shutil.which("pgbench")):
+        if path and Path(path).is_file():
+            return path
     return "psycopg"
 
 
@@ -35,28 +35,30 @@ def driver_name() -> str:
     return f"driven by {Path(driver()).name}, {CLIENTS} clients"
 
 
-def per_second(place: Environment, database: str, statement: str, first: int, count: int, size: int = 1) -> float:
+def per_second(environment: Environment, database: str, statement: str, first: int, count: int, size: int = 1) -> float:
     """Return orders per second of a statement that takes `size` orders from `:first` on, without connecting."""
     transactions = count // size // CLIENTS
     if transactions * size * CLIENTS != count:
         raise ValueError(f"{count} orders are no whole sets of {size} for {CLIENTS} clients")
     program = driver()
     if program == "psycopg":
-        return _by_psycopg(place, database, statement, first, transactions, size)
-    script = place.folder / "bound.sql"
+        return _by_psycopg(environment, database, statement, first, transactions, size)
+    script = environment.folder / "bound.sql"
     script.write_text(f"\\set i :i + 1\n\\set first :start + (:client_id * :per + :i) * :size\n{statement}\n")
     words = [program, "--no-vacuum", "--protocol=prepared", f"--client={CLIENTS}", f"--jobs={CLIENTS}"]
     words += [f"--transactions={transactions}", f"--file={script}", f"--define=start={first}", f"--define=size={size}"]
-    words += [f"--define=per={transactions}", "--define=i=-1", place.plain(database)]
-    said = subprocess.run(words, capture_output=True, text=True, check=False)
-    rate = re.search(r"^tps = ([0-9.]+)", said.stdout, re.MULTILINE)
-    if said.returncode != 0 or rate is None:
-        raise RuntimeError(f"pgbench: {said.stderr or said.stdout}")
+    words += [f"--define=per={transactions}", "--define=i=-1", environment.plain(database)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    rate = re.search(r"^tps = ([0-9.]+)", done.stdout, re.MULTILINE)
+    if done.returncode != 0 or rate is None:
+        raise RuntimeError(f"pgbench: {done.stderr or done.stdout}")
     return float(rate.group(1)) * size
 
 
-def _by_psycopg(place: Environment, database: str, statement: str, first: int, transactions: int, size: int) -> float:
-    words = [sys.executable, "-m", "benchmarks.pgbench_substitute", place.plain(database), statement]
+def _by_psycopg(
+    environment: Environment, database: str, statement: str, first: int, transactions: int, size: int
+) -> float:
+    words = [sys.executable, "-m", "benchmarks.pgbench_substitute", environment.plain(database), statement]
     clients = [
         subprocess.Popen(
             [*words, str(first + number * transactions * size), str(transactions), str(size)],

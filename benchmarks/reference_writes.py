@@ -149,8 +149,8 @@ _ROWS = {
 
 def check_alike(conn: psycopg.Connection, ours: int, reference: int) -> None:
     """Raise WorkMismatch unless both sides left the same columns filled and the same keys in every JSON."""
-    for table, found in _ROWS.items():
-        query = f"SELECT to_jsonb(t) FROM unwind.{table} t WHERE {found} ORDER BY 1"
+    for table, condition in _ROWS.items():
+        query = f"SELECT to_jsonb(t) FROM unwind.{table} t WHERE {condition} ORDER BY 1"
         shapes = [
             sorted(repr(_shape(row[0])) for row in conn.execute(query, [order_id])) for order_id in (ours, reference)
         ]

@@ -24,7 +24,7 @@ def record(results: list[Result], scale: Scale, seconds: float) -> dict[str, Any
         "machine": machine(),
         "scale": scale.name,
         "seconds": round(seconds),
-        "results": [one.as_json() for one in results],
+        "results": [entry.as_json() for entry in results],
     }
 
 
@@ -51,38 +51,38 @@ def write(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     path = folder / "latest.json"
     if path.exists():
-        made = {one["measure"] for one in record["results"]}
+        measures = {entry["measure"] for entry in record["results"]}
         earlier = json.loads(path.read_text(encoding="utf-8"))["results"]
-        every = [*(one for one in earlier if one["measure"] not in made), *record["results"]]
-        record = record | {"results": sorted(every, key=lambda one: (int(one["measure"][1:3]), one["measure"]))}
+        every = [*(entry for entry in earlier if entry["measure"] not in measures), *record["results"]]
+        record = record | {"results": sorted(every, key=lambda entry: (int(entry["measure"][1:3]), entry["measure"]))}
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return record
 
 
 def table(results: list[Result]) -> Table:
-    shown = Table(title="Ours against the references, by turns in one run", title_style="bold")
-    shown.add_column("", no_wrap=True)
-    shown.add_column("measure", min_width=34)
+    table_ = Table(title="Ours against the references, by turns in one run", title_style="bold")
+    table_.add_column("", no_wrap=True)
+    table_.add_column("measure", min_width=34)
     for column in ("ours", "reference"):
-        shown.add_column(column, justify="right")
-    shown.add_column("ratio", no_wrap=True)
-    shown.add_column("bar", justify="right", no_wrap=True)
-    shown.add_column("met", no_wrap=True)
-    for one in results:
-        shown.add_row(
-            one.measure,
-            one.what,
-            figure(statistics.median(one.ours), one.unit),
-            figure(statistics.median(one.reference), one.unit) if one.reference else "",
-            f"{one.value:.3g} ({min(one.values):.3g} … {max(one.values):.3g})",
-            one.bar,
-            "[green]yes[/]" if one.met else "[red]no[/]",
+        table_.add_column(column, justify="right")
+    table_.add_column("ratio", no_wrap=True)
+    table_.add_column("bar", justify="right", no_wrap=True)
+    table_.add_column("met", no_wrap=True)
+    for entry in results:
+        table_.add_row(
+            entry.measure,
+            entry.what,
+            figure(statistics.median(entry.ours), entry.unit),
+            figure(statistics.median(entry.reference), entry.unit) if entry.reference else "",
+            f"{entry.value:.3g} ({min(entry.values):.3g} … {max(entry.values):.3g})",
+            entry.bar,
+            "[green]yes[/]" if entry.met else "[red]no[/]",
         )
-        for name, value in one.peers.items():
-            shown.add_row("", f"[dim]{name}", "", f"[dim]{figure(value, one.unit)}", "", "", "")
-        for note in one.notes:
-            shown.add_row("", f"[dim]{note}", "", "", "", "", "")
-    return shown
+        for name, value in entry.peers.items():
+            table_.add_row("", f"[dim]{name}", "", f"[dim]{figure(value, entry.unit)}", "", "", "")
+        for note in entry.notes:
+            table_.add_row("", f"[dim]{note}", "", "", "", "", "")
+    return table_
 
 
 def figure(value: float, unit: str) -> str:
@@ -90,5 +90,5 @@ def figure(value: float, unit: str) -> str:
     return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
 
 
-def short_line(one: Result) -> str:
-    return f"{one.measure} {one.value:.2f} ({one.bar})"
+def short_line(result: Result) -> str:
+    return f"{result.measure} {result.value:.2f} ({result.bar})"

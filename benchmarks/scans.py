@@ -59,22 +59,22 @@ _LEFT = """
 class Scans:
     """A template of `due` due alerts, and two ways to unlock them."""
 
-    place: Environment
+    environment: Environment
     due: int
     template: str
 
     def fresh(self) -> None:
-        self.place.copy(self.template, CELL)
+        self.environment.copy(self.template, CELL)
 
     def raw(self) -> float:
         """Return the seconds of one statement that unlocks everything, with enough work_mem."""
         self.fresh()
-        with self.place.connect(CELL) as conn:
+        with self.environment.connect(CELL) as conn:
             conn.execute("SET work_mem = '256MB'")
             began = time.perf_counter()
-            found = conn.execute(RAW).fetchone()
+            row = conn.execute(RAW).fetchone()
             spent = time.perf_counter() - began
-            check_equal("alerts that the statement unlocked", found, (self.due,))
+            check_equal("alerts that the statement unlocked", row, (self.due,))
         self.check()
         return spent
 
@@ -83,31 +83,31 @@ class Scans:
         self.fresh()
         began = time.perf_counter()
         sent = [client.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(scans)]
-        answers: list[Any] = [one.get(timeout=MAX_DURATION) for one in sent]
+        answers: list[Any] = [result.get(timeout=MAX_DURATION) for result in sent]
         spent = time.perf_counter() - began
         check_equal("alerts unlocked", sum(answer["effects"]["unlocked"] for answer in answers), self.due)
         self.check()
         return spent
 
     def check(self) -> None:
-        with self.place.connect(CELL) as conn:
-            found = conn.execute(_LEFT).fetchone()
-        check_equal("alerts, orders, events and outbox rows", found, (self.due,) * 4)
+        with self.environment.connect(CELL) as conn:
+            row = conn.execute(_LEFT).fetchone()
+        check_equal("alerts, orders, events and outbox rows", row, (self.due,) * 4)
 
 
 @contextmanager
-def prepare_scans(place: Environment, due: int) -> Iterator[Scans]:
+def prepare_scans(environment: Environment, due: int) -> Iterator[Scans]:
     template = f"due_{due}"
-    place.template(template, Market(due, lines=0, state="due", history=False))
-    yield Scans(place, due, template)
-    place.drop(CELL)
+    environment.template(template, Market(due, lines=0, state="due", history=False))
+    yield Scans(environment, due, template)
+    environment.drop(CELL)
 
 
 @contextmanager
-def sweep_workers(place: Environment, processes: int) -> Iterator[Celery]:
-    place.create(CELL)
-    settings = place.settings(CELL)
-    client = Celery("beat", broker=place.broker(0), backend=place.broker(1), set_as_current=False)
-    with place.programs(place.workers(settings, "sweeps", processes=processes)):
+def sweep_workers(environment: Environment, processes: int) -> Iterator[Celery]:
+    environment.create(CELL)
+    settings = environment.settings(CELL)
+    client = Celery("beat", broker=environment.broker(0), backend=environment.broker(1), set_as_current=False)
+    with environment.programs(environment.workers(settings, "sweeps", processes=processes)):
         yield client
     client.close()

@@ -22,7 +22,7 @@ WAVE = 500
 """Alerts that fall due together; ten such waves touch a tenth of all orders."""
 TABLES = ("orders", "alerts", "outbox", "notices", "sweeps")
 
-# What was unlocked waits again, as if filed anew, and the next ones are due.
+# Unlocked alerts wait again, as if just filed, and the next ones are due.
 _NEXT_WAVE = """
     UPDATE unwind.alerts SET unlocked_at = NULL, remind_at = NULL, remind_from = NULL,
         unlocks_at = now() + interval '3 days'

@@ -25,7 +25,7 @@ BROKERS = {"ours": 0, "bare": 2, "naive": 4, "peer": 6}
 class Workloads:
     """A market of unlocked alerts with waiting workers, whose orders are cancelled range by range."""
 
-    place: Environment
+    environment: Environment
     database: str
     market: Market
     conn: psycopg.Connection
@@ -41,22 +41,26 @@ class Workloads:
             (f"{run}{number}", {"orders": [self.order(order_id) for order_id in range(start, start + BLOCK)]})
             for number, start in enumerate(range(first, last + 1, BLOCK))
         ]
-        queue_load.publish(self.place, "commands", "orders.cancel_many", jobs)
-        spent = queue_load.seconds(self.place, self.conn, "commands", self.broker, *queue_load.answered(run, len(jobs)))
+        queue_load.publish(self.environment, "commands", "orders.cancel_many", jobs)
+        spent = queue_load.seconds(
+            self.environment, self.conn, "commands", self.broker, *queue_load.answered(run, len(jobs))
+        )
         return self._rate(first, last, spent)
 
-    def one_by_one(self, count: int) -> float:
+    def in_single_messages(self, count: int) -> float:
         """Return orders per second through `orders.cancel`; neighbors in the queue are of different stores."""
         first, last = self.slices.take(count)
         run = self._run("one")
         jobs = [(f"{run}{order_id}", self.order(order_id)) for order_id in shuffled_order_ids(first, last)]
-        queue_load.publish(self.place, "commands", "orders.cancel", jobs)
-        spent = queue_load.seconds(self.place, self.conn, "commands", self.broker, *queue_load.cancelled(first, last))
+        queue_load.publish(self.environment, "commands", "orders.cancel", jobs)
+        spent = queue_load.seconds(
+            self.environment, self.conn, "commands", self.broker, *queue_load.cancelled(first, last)
+        )
         return self._rate(first, last, spent)
 
     def bound(self, count: int) -> float:
         first, last = self.slices.take(count)
-        rate = pgbench.per_second(self.place, self.database, pgbench.BY_SETS, first, count, BLOCK)
+        rate = pgbench.per_second(self.environment, self.database, pgbench.BY_SETS, first, count, BLOCK)
         reference_writes.check(self.conn, first, last, self.market.lines)
         return rate
 
@@ -64,8 +68,8 @@ class Workloads:
         first, last = self.slices.take(count)
         run = self._run(name)
         jobs = [(f"{run}{order_id}", {"order_id": order_id}) for order_id in shuffled_order_ids(first, last)]
-        queue_load.publish(self.place, name, f"{name}.cancel", jobs)
-        spent = queue_load.seconds(self.place, self.conn, name, BROKERS[name], *queue_load.cancelled(first, last))
+        queue_load.publish(self.environment, name, f"{name}.cancel", jobs)
+        spent = queue_load.seconds(self.environment, self.conn, name, BROKERS[name], *queue_load.cancelled(first, last))
         return self._rate(first, last, spent)
 
     def peer(self, actor: str, count: int) -> float:
@@ -74,11 +78,13 @@ class Workloads:
         jobs: list[dict[str, object]] = [{"order_id": order_id} for order_id in shuffled_order_ids(first, last)]
         if actor == "product":
             jobs = [self.order(int(str(job["order_id"]))) | {"request_id": f"{run}{job['order_id']}"} for job in jobs]
-        queue_load.empty_staging(self.place)
-        dramatiq_peer.publish(self.place.broker(queue_load.STAGING_DATABASE), actor, jobs)
+        queue_load.empty_staging(self.environment)
+        dramatiq_peer.publish(self.environment.broker(queue_load.STAGING_DATABASE), actor, jobs)
         queue = f"dramatiq:{dramatiq_peer.QUEUE}"
-        queue_load.move_to_queue(self.place, f"{queue}.msgs", BROKERS["peer"])
-        spent = queue_load.seconds(self.place, self.conn, queue, BROKERS["peer"], *queue_load.cancelled(first, last))
+        queue_load.move_to_queue(self.environment, f"{queue}.msgs", BROKERS["peer"])
+        spent = queue_load.seconds(
+            self.environment, self.conn, queue, BROKERS["peer"], *queue_load.cancelled(first, last)
+        )
         return self._rate(first, last, spent)
 
     def order(self, order_id: int) -> dict[str, object]:
@@ -95,11 +101,11 @@ class Workloads:
 
 def compare(cells: Workloads, size: int, ours: Callable[[int], float], reference: Callable[[int], float]) -> None:
     """Warm up both sides on orders of their own and compare the rows they leave."""
-    mine = cells.slices.next
+    own_range = cells.slices.next
     ours(size)
-    theirs = cells.slices.next
+    reference_range = cells.slices.next
     reference(size)
-    reference_writes.check_alike(cells.conn, mine, theirs)
+    reference_writes.check_alike(cells.conn, own_range, reference_range)
 
 
 def shuffled_order_ids(first: int, last: int) -> list[int]:
@@ -109,7 +115,7 @@ def shuffled_order_ids(first: int, last: int) -> list[int]:
 
 @contextmanager
 def cancellation_workloads(
-    place: Environment,
+    environment: Environment,
     orders: int,
     *references: str,
     ours: int = 2,
@@ -119,27 +125,27 @@ def cancellation_workloads(
 ) -> Iterator[Workloads]:
     """Create a market with `orders` unlocked alerts of five lines and start the workers of both sides."""
     market = Market(orders)
-    place.create(database)
+    environment.create(database)
     with ExitStack() as stack:
-        conn = stack.enter_context(place.connect(database))
+        conn = stack.enter_context(environment.connect(database))
         build(conn, market)
         reference_writes.install(conn)
-        settings = place.settings(database, broker=broker)
-        programs = place.workers(settings, *groups, processes=ours, suffix=f"-{database}")
-        programs += [_program(place, name, database) for name in references]
-        stack.enter_context(place.programs(programs))
-        yield Workloads(place, database, market, conn, OrderRanges(orders), broker)
-    place.drop(database)
+        settings = environment.settings(database, broker=broker)
+        programs = environment.workers(settings, *groups, processes=ours, suffix=f"-{database}")
+        programs += [_program(environment, name, database) for name in references]
+        stack.enter_context(environment.programs(programs))
+        yield Workloads(environment, database, market, conn, OrderRanges(orders), broker)
+    environment.drop(database)
 
 
-def _program(place: Environment, name: str, database: str) -> Program:
-    place.settings(database, broker=BROKERS[name])  # empties its databases of the broker
-    broker, answers = (place.broker(BROKERS[name] + number) for number in (0, 1))
+def _program(environment: Environment, name: str, database: str) -> Program:
+    environment.settings(database, broker=BROKERS[name])  # flushes its databases of the broker
+    broker, answers = (environment.broker(BROKERS[name] + number) for number in (0, 1))
     if name == "peer":
-        environment = {
+        variables = {
             "PEER_BROKER": broker,
-            "PEER_DATABASE": place.plain(database),
-            "PEER_PRODUCT": place.url(database),
+            "PEER_DATABASE": environment.plain(database),
+            "PEER_PRODUCT": environment.url(database),
         }
         words = [
             sys.executable,
@@ -150,11 +156,11 @@ def _program(place: Environment, name: str, database: str) -> Program:
             "benchmarks.dramatiq_peer",
         ]
         words += ["--processes", "2"]
-        ready = place.supervisor.ready_file(name).exists
-        return Program(name, words, {**environment, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False)
+        ready = environment.supervisor.ready_file(name).exists
+        return Program(name, words, {**variables, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False)
     prefix, module, url = {
-        "bare": ("BARE", "benchmarks.bare_celery", place.plain(database)),
-        "naive": ("ORM", "benchmarks.naive_orm", place.url(database)),
+        "bare": ("BARE", "benchmarks.bare_celery", environment.plain(database)),
+        "naive": ("ORM", "benchmarks.naive_orm", environment.url(database)),
     }[name]
-    environment = {f"{prefix}_BROKER": broker, f"{prefix}_BACKEND": answers, f"{prefix}_DATABASE": url}
-    return place.celery(name, module, environment, "-Q", name, "-c", "2")
+    variables = {f"{prefix}_BROKER": broker, f"{prefix}_BACKEND": answers, f"{prefix}_DATABASE": url}
+    return environment.celery(name, module, variables, "-Q", name, "-c", "2")

@@ -17,32 +17,34 @@ from stress.sent_commands import Ledger
 STORED_ANSWERS = "SELECT request_id, answer FROM unwind.requests WHERE request_id = ANY(%s)"
 
 
-def compare_answers(place: Environment, ledger: Ledger, conn: Connection[Any]) -> tuple[int, int, list[str]]:
+def compare_answers(environment: Environment, ledger: Ledger, conn: Connection[Any]) -> tuple[int, int, list[str]]:
     """Return how many commands were lost, how many ran twice, and a sentence for each violation."""
-    told = [(one.request_id, one.answer) for one in list(ledger.sent.values()) if one.answer is not None]
-    lost, wrong = contradictions(conn, told)
-    first_time, copies = read_effects(place.effects)
+    answers = [
+        (command.request_id, command.answer) for command in list(ledger.sent.values()) if command.answer is not None
+    ]
+    lost, wrong = contradictions(conn, answers)
+    first_time, copies = read_effects(environment.effects)
     doubled = [request_id for request_id, times in first_time.items() if times > 1]
     wrong += [f"{request_id}: was carried out {first_time[request_id]} times" for request_id in doubled]
     ledger.counts["duplicates suppressed"] = copies
     return lost, len(doubled), wrong
 
 
-def contradictions(conn: Connection[Any], told: Iterable[tuple[str, dict[str, Any]]]) -> tuple[int, list[str]]:
+def contradictions(conn: Connection[Any], answers: Iterable[tuple[str, dict[str, Any]]]) -> tuple[int, list[str]]:
     """Return how many of these answers are not stored, and a sentence for each missing or different one."""
-    told = [(request_id, answer) for request_id, answer in told if answer["outcome"] in ("done", "refused")]
-    kept = dict(conn.execute(STORED_ANSWERS, [[request_id for request_id, _ in told]]).fetchall())
+    answers = [(request_id, answer) for request_id, answer in answers if answer["outcome"] in ("done", "refused")]
+    stored = dict(conn.execute(STORED_ANSWERS, [[request_id for request_id, _ in answers]]).fetchall())
     lost, wrong = 0, []
-    for request_id, answer in told:
-        if request_id not in kept:
+    for request_id, answer in answers:
+        if request_id not in stored:
             lost += 1
             wrong.append(f"{request_id}: was answered {answer['outcome']}, and nothing of it is kept")
-        elif _same(answer) != _same(kept[request_id]):
+        elif _comparable(answer) != _comparable(stored[request_id]):
             wrong.append(f"{request_id}: was answered in two ways")
     return lost, wrong
 
 
-def _same(answer: dict[str, Any]) -> dict[str, Any]:
+def _comparable(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "replayed"}
 
 

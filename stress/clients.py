@@ -38,16 +38,18 @@ ANSWERS = "SELECT request_id, state, answer FROM unwind.command_answers WHERE re
 class Interfaces:
     """The connections of one upstream system: Celery and the database, reopened when they break."""
 
-    def __init__(self, place: Environment, ledger: Ledger) -> None:
-        self._place = place
+    def __init__(self, environment: Environment, ledger: Ledger) -> None:
+        self._environment = environment
         self._ledger = ledger
-        self._app = Celery("storefront", broker=place.broker_url, backend=place.result_backend, set_as_current=False)
+        self._app = Celery(
+            "storefront", broker=environment.broker_url, backend=environment.result_backend, set_as_current=False
+        )
         self._app.conf.update(
             broker_transport_options={"socket_timeout": 3, "socket_connect_timeout": 2},
             task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
             broker_connection_timeout=2,
         )
-        self._results = connect(place.result_backend, timeout=2)
+        self._results = connect(environment.result_backend, timeout=2)
         self._conn: psycopg.Connection | None = None
         self._late: list[tuple[float, int, Sent]] = []
         self._numbers = itertools.count()
@@ -59,77 +61,79 @@ class Interfaces:
         if self._conn is not None:
             self._conn.close()
 
-    def send(self, one: Sent, step: Step | None = None) -> None:
-        one.at = time.monotonic()
-        one.times += 1
-        if one.interface == SQL:
-            self.submit([one])
+    def send(self, sent: Sent, step: Step | None = None) -> None:
+        sent.at = time.monotonic()
+        sent.times += 1
+        if sent.interface == SQL:
+            self.submit([sent])
             return
         for _ in range(step.copies if step else 1):
-            self._publish(one)
+            self._publish(sent)
         for wait in step.late if step else ():
-            heapq.heappush(self._late, (time.monotonic() + wait, next(self._numbers), one))
+            heapq.heappush(self._late, (time.monotonic() + wait, next(self._numbers), sent))
         if step:
             self._ledger.count("copies", step.copies - 1 + len(step.late))
 
-    def send_late(self, *, all_of_them: bool = False) -> None:
-        while self._late and (all_of_them or self._late[0][0] <= time.monotonic()):
+    def send_late(self, *, flush: bool = False) -> None:
+        while self._late and (flush or self._late[0][0] <= time.monotonic()):
             self._publish(heapq.heappop(self._late)[2])
 
-    def submit(self, many: list[Sent]) -> None:
+    def submit(self, commands: list[Sent]) -> None:
         try:
             conn = self._connected()
             with conn.transaction(), conn.cursor() as cursor:
                 accepted = []
-                for one in many:
-                    one.at = time.monotonic()
+                for sent in commands:
+                    sent.at = time.monotonic()
                     cursor.execute(
                         "SELECT unwind.submit_command(%s, %s, %s)",
-                        [one.task, json.dumps(one.arguments), one.request_id],
+                        [sent.task, json.dumps(sent.arguments), sent.request_id],
                     )
                     row = cursor.fetchone()
                     accepted.append(bool(row and row[0]["accepted"]))
         except psycopg.Error:
             self._broken("by sql not taken")
             return
-        for one, yes in zip(many, accepted, strict=True):
-            one.accepted = yes
+        for sent, yes in zip(commands, accepted, strict=True):
+            sent.accepted = yes
 
-    def look(self, mine: list[Sent]) -> None:
-        if not mine:
+    def fetch_answers(self, commands: list[Sent]) -> None:
+        if not commands:
             return
         try:
-            rows = self._connected().execute(ANSWERS, [[one.request_id for one in mine]]).fetchall()
+            rows = self._connected().execute(ANSWERS, [[sent.request_id for sent in commands]]).fetchall()
         except psycopg.Error:
             self._broken("looks failed")
             return
-        by_id = {one.request_id: one for one in mine}
+        by_id = {sent.request_id: sent for sent in commands}
         for request_id, state, answer in rows:
-            one = by_id.pop(request_id)
-            one.accepted = True
+            sent = by_id.pop(request_id)
+            sent.accepted = True
             if state == "answered":
-                self._ledger.answered(one, answer)
+                self._ledger.answered(sent, answer)
             elif state == "dead":
-                self._ledger.answered(one, {"outcome": "dead"})
-        old = [one for one in by_id.values() if one.interface == BROKER and time.monotonic() - one.at > ASK_BACKEND]
+                self._ledger.answered(sent, {"outcome": "dead"})
+        unanswered = [
+            sent for sent in by_id.values() if sent.interface == BROKER and time.monotonic() - sent.at > ASK_BACKEND
+        ]
         with contextlib.suppress(redis.RedisError, OSError):
-            for one in old:
-                self._ask_backend(one)
+            for sent in unanswered:
+                self._ask_backend(sent)
 
-    def _ask_backend(self, one: Sent) -> None:
-        found = self._results.get(f"celery-task-meta-{one.request_id}")
-        meta = json.loads(found) if isinstance(found, bytes) else {}
+    def _ask_backend(self, sent: Sent) -> None:
+        body = self._results.get(f"celery-task-meta-{sent.request_id}")
+        meta = json.loads(body) if isinstance(body, bytes) else {}
         answer = meta.get("result")
         if isinstance(answer, dict) and answer.get("outcome") in ("invalid", "conflict"):
-            self._ledger.answered(one, answer)
+            self._ledger.answered(sent, answer)
 
-    def _publish(self, one: Sent) -> None:
+    def _publish(self, sent: Sent) -> None:
         try:
             self._app.send_task(
-                one.task,
-                kwargs={**one.arguments, "request_id": one.request_id},
+                sent.task,
+                kwargs={**sent.arguments, "request_id": sent.request_id},
                 queue="commands",
-                task_id=one.request_id,
+                task_id=sent.request_id,
             )
             self._ledger.count("messages")
         except UNREACHABLE:
@@ -138,7 +142,7 @@ class Interfaces:
     def _connected(self) -> psycopg.Connection:
         if self._conn is None or self._conn.closed:
             self._conn = psycopg.connect(
-                libpq_url(self._place.database_url),
+                libpq_url(self._environment.database_url),
                 autocommit=True,
                 connect_timeout=2,
                 application_name="storefront",
@@ -146,15 +150,15 @@ class Interfaces:
             )
         return self._conn
 
-    def _broken(self, what: str) -> None:
-        self._ledger.count(what)
+    def _broken(self, operation: str) -> None:
+        self._ledger.count(operation)
         if self._conn is not None:
             self._conn.close()
             self._conn = None
 
 
-def is_overdue(one: Sent) -> bool:
-    return time.monotonic() - one.at > min(MAX_TIMEOUT, TIMEOUT * max(1, one.times))
+def is_overdue(sent: Sent) -> bool:
+    return time.monotonic() - sent.at > min(MAX_TIMEOUT, TIMEOUT * max(1, sent.times))
 
 
 @dataclass
@@ -173,17 +177,19 @@ class _ActiveLife:
 class Client(threading.Thread):
     """Leads orders through their lives: sends the next command when the previous one is answered."""
 
-    def __init__(self, name: str, place: Environment, ledger: Ledger, lives: Iterator[Life], most: int) -> None:
+    def __init__(
+        self, name: str, environment: Environment, ledger: Ledger, lives: Iterator[Life], max_active: int
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.busy = threading.Event()
         """Set: new commands are given; else only answers are waited for."""
         self.enough = threading.Event()
         self.error: BaseException | None = None
-        self._interfaces = Interfaces(place, ledger)
+        self._interfaces = Interfaces(environment, ledger)
         self._ledger = ledger
         self._lives = lives
-        self._most = most
-        self._living: list[_ActiveLife] = []
+        self._max_active = max_active
+        self._active: list[_ActiveLife] = []
 
     def run(self) -> None:
         try:
@@ -196,58 +202,60 @@ class Client(threading.Thread):
 
     def _step(self) -> None:
         if self.busy.is_set():
-            self._living = [one for one in self._living if not one.over]
-            while len(self._living) < self._most:
-                self._living.append(_ActiveLife(next(self._lives)))
-            for one in self._living:
-                self._go_on(one)
-        self._interfaces.send_late(all_of_them=not self.busy.is_set())
-        waiting = [one.request for one in self._living if one.request is not None]
-        self._interfaces.look(waiting)
-        for one in self._living:
-            self._hear(one)
+            self._active = [active for active in self._active if not active.over]
+            while len(self._active) < self._max_active:
+                self._active.append(_ActiveLife(next(self._lives)))
+            for active in self._active:
+                self._advance(active)
+        self._interfaces.send_late(flush=not self.busy.is_set())
+        waiting = [active.request for active in self._active if active.request is not None]
+        self._interfaces.fetch_answers(waiting)
+        for active in self._active:
+            self._receive_answer(active)
         for request in waiting:
             if request.answer is None and is_overdue(request):
                 self._ledger.count("sent again")
                 self._interfaces.send(request)
 
-    def _go_on(self, one: _ActiveLife) -> None:
-        if one.request is not None or one.at >= len(one.life.steps) or time.monotonic() < one.due:
+    def _advance(self, active: _ActiveLife) -> None:
+        if active.request is not None or active.at >= len(active.life.steps) or time.monotonic() < active.due:
             return
-        step = one.life.steps[one.at]
+        step = active.life.steps[active.at]
         arguments = step.arguments
         if "removal_id" in arguments:
-            if one.removal is None:  # what it asked for was refused
-                self._next(one)
+            if active.removal is None:  # the previous command was refused
+                self._next(active)
                 return
-            arguments = arguments | {"removal_id": one.removal}
-        one.request = Sent(f"t-{one.life.name}-{one.at}", step.task, arguments, one.life.interface, time.monotonic())
-        self._ledger.add(one.request)
-        self._interfaces.send(one.request, step)
+            arguments = arguments | {"removal_id": active.removal}
+        active.request = Sent(
+            f"t-{active.life.name}-{active.at}", step.task, arguments, active.life.interface, time.monotonic()
+        )
+        self._ledger.add(active.request)
+        self._interfaces.send(active.request, step)
 
-    def _hear(self, one: _ActiveLife) -> None:
-        if one.request is None or one.request.answer is None:
+    def _receive_answer(self, active: _ActiveLife) -> None:
+        if active.request is None or active.request.answer is None:
             return
-        if one.request.task == "removals.request" and one.request.answer["outcome"] == "done":
-            one.removal = one.request.answer["effects"]["removal_id"]
-        one.request = None
-        self._next(one)
+        if active.request.task == "removals.request" and active.request.answer["outcome"] == "done":
+            active.removal = active.request.answer["effects"]["removal_id"]
+        active.request = None
+        self._next(active)
 
-    def _next(self, one: _ActiveLife) -> None:
-        one.at += 1
-        if one.at < len(one.life.steps):
-            one.due = time.monotonic() + one.life.steps[one.at].wait
+    def _next(self, active: _ActiveLife) -> None:
+        active.at += 1
+        if active.at < len(active.life.steps):
+            active.due = time.monotonic() + active.life.steps[active.at].wait
 
 
 class BulkClient(threading.Thread):
     """Sends waves: buys many orders, requests their cancellation and cancels them, each in one go."""
 
-    def __init__(self, name: str, place: Environment, ledger: Ledger, waves: Iterator[Wave]) -> None:
+    def __init__(self, name: str, environment: Environment, ledger: Ledger, waves: Iterator[Wave]) -> None:
         super().__init__(name=name, daemon=True)
         self.busy = threading.Event()
         self.enough = threading.Event()
         self.error: BaseException | None = None
-        self._interfaces = Interfaces(place, ledger)
+        self._interfaces = Interfaces(environment, ledger)
         self._ledger = ledger
         self._waves = waves
         self._todo: list[tuple[str, list[Sent]]] = []
@@ -263,34 +271,34 @@ class BulkClient(threading.Thread):
             self._interfaces.close()
 
     def _step(self) -> None:
-        self._waiting = [one for one in self._waiting if one.answer is None]
+        self._waiting = [sent for sent in self._waiting if sent.answer is None]
         if not self._waiting and self.busy.is_set():
             if not self._todo:
                 self._todo = list(_stages(next(self._waves)))
             self._begin(*self._todo.pop(0))
-        self._interfaces.look(self._waiting)
-        late = [one for one in self._waiting if one.answer is None and is_overdue(one)]
-        if late:
-            self._ledger.count("sent again", len(late))
-            self._give(late)
+        self._interfaces.fetch_answers(self._waiting)
+        overdue = [sent for sent in self._waiting if sent.answer is None and is_overdue(sent)]
+        if overdue:
+            self._ledger.count("sent again", len(overdue))
+            self._send_wave(overdue)
 
     def _begin(self, interface: str, requests: list[Sent]) -> None:
-        for one in requests:
-            one.at = time.monotonic()
-            self._ledger.add(one)
-            for part in _parts(one):
+        for sent in requests:
+            sent.at = time.monotonic()
+            self._ledger.add(sent)
+            for part in _parts_of(sent):
                 self._ledger.add(part, waits=False)
         self._waiting = requests
-        self._give(requests)
+        self._send_wave(requests)
 
-    def _give(self, requests: list[Sent]) -> None:
+    def _send_wave(self, requests: list[Sent]) -> None:
         if requests[0].interface == SQL:
-            for one in requests:
-                one.times += 1
+            for sent in requests:
+                sent.times += 1
             self._interfaces.submit(requests)
             return
-        for one in requests:
-            self._interfaces.send(one)
+        for sent in requests:
+            self._interfaces.send(sent)
 
 
 def _stages(wave: Wave) -> Iterator[tuple[str, list[Sent]]]:
@@ -306,16 +314,16 @@ def _stages(wave: Wave) -> Iterator[tuple[str, list[Sent]]]:
             for n, (order_id, lines) in enumerate(wave.orders)
         ],
     )
-    asked = {"member_id": wave.buyer, "reason": "B_MUTUAL", "comment": "All of it, please."}
-    yield SQL, [sent(f"ask-{n}", "ocr.file", {"order_id": o, **asked}) for n, (o, _) in enumerate(wave.orders)]
+    arguments = {"member_id": wave.buyer, "reason": "B_MUTUAL", "comment": "All of it, please."}
+    yield SQL, [sent(f"ask-{n}", "ocr.file", {"order_id": o, **arguments}) for n, (o, _) in enumerate(wave.orders)]
     items = [{"order_id": order_id, "member_id": wave.seller} for order_id, _ in wave.orders]
     yield BROKER, [sent("cancel", "orders.cancel_many", {"orders": items}, BROKER)]
 
 
-def _parts(one: Sent) -> list[Sent]:
-    if one.task != "orders.cancel_many":
+def _parts_of(sent: Sent) -> list[Sent]:
+    if sent.task != "orders.cancel_many":
         return []
     return [
-        Sent(f"{one.request_id}:{n}", "orders.cancel", dict(item), BROKER, 0.0, part_of=one.request_id)
-        for n, item in enumerate(one.arguments["orders"])
+        Sent(f"{sent.request_id}:{n}", "orders.cancel", dict(item), BROKER, 0.0, part_of=sent.request_id)
+        for n, item in enumerate(sent.arguments["orders"])
     ]

@@ -58,10 +58,10 @@ FIGURES = (
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), default=Path("torture-failures"),
               show_default=True, help="Folder for the history of a run that failed.")  # fmt: skip
 def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | None, mutants: bool, keep: Path) -> None:
-    """Torment a whole installation of its own for some minutes, and see that nothing is lost, doubled or early.
+    """Inject faults into an installation of its own, and check that nothing is lost, doubled or early.
 
-    Real PostgreSQL, Valkey, three worker groups, two beats and a mail server, in a folder that goes with the run.
-    Exit code 0: nothing was violated.
+    Real PostgreSQL, Valkey, three worker groups, two beats and a mail server, in a temporary folder.
+    Exit code 0: no violation.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -74,7 +74,7 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
     console.print(
         f"  about {(options.seconds + SET_UP + LAST_ROUND) / 60:.1f} minutes, in rounds of {options.round:.0f} s"
     )
-    with _folder() as folder, _picture(console) as say, prepare_run(folder, options, say) as (run, past):
+    with _folder() as folder, _live_display(console) as say, prepare_run(folder, options, say) as (run, history):
         try:
             outcome = run.go()
         except KeyboardInterrupt:
@@ -86,7 +86,7 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
         report_to.parent.mkdir(parents=True, exist_ok=True)
         report_to.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if outcome.violations:
-        _tell_failure(console, outcome, past, keep)
+        _tell_failure(console, outcome, history, keep)
         sys.exit(1)
     console.print("[bold green]Nothing was violated.[/]")
 
@@ -96,11 +96,11 @@ def _again(options: RunOptions) -> str:
     return f"./run torture --seed {options.seed} --minutes {options.seconds / 60:g}{fierce}"
 
 
-def _tell_failure(console: Console, outcome: Outcome, past: list[dict[str, Any]], keep: Path) -> None:
+def _tell_failure(console: Console, outcome: Outcome, history: list[dict[str, Any]], keep: Path) -> None:
     console.print(f"[bold red]{len(outcome.violations)} violations:[/]")
     for sentence in outcome.violations[:20]:
         console.print(f"  {sentence}", markup=False)
-    for path in keep_failure(outcome, past, keep):
+    for path in keep_failure(outcome, history, keep):
         console.print(f"  kept: {path}", markup=False)
     console.print(f"Again: {_again(outcome.options)}")
     console.print(f"Its history alone: ./run replay --allow-short {keep}/torture-{outcome.options.seed}.jsonl")
@@ -110,8 +110,8 @@ def _table(figures: dict[str, Any]) -> Table:
     table = Table(
         show_header=False, title=f"{figures['seconds']:.0f} s, {figures['rounds']} rounds", title_style="bold"
     )
-    for name, says in FIGURES:
-        table.add_row(says, str(figures[name]))
+    for name, label in FIGURES:
+        table.add_row(label, str(figures[name]))
     longest = figures["dry_after"]["longest"]
     table.add_row("all done after the last fault, at the latest", "never" if longest is None else f"{longest:.1f} s")
     table.add_row("violations", str(len(figures["violations"])))
@@ -119,13 +119,13 @@ def _table(figures: dict[str, Any]) -> Table:
 
 
 @contextlib.contextmanager
-def _picture(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _live_display(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
     if not console.is_terminal:
-        told = [0.0]
+        last_output = [0.0]
 
         def say(now: dict[str, Any]) -> None:
-            if now["seconds"] - told[0] >= 30:
-                told[0] = now["seconds"]
+            if now["seconds"] - last_output[0] >= 30:
+                last_output[0] = now["seconds"]
                 console.print(
                     f"  {now['seconds']:4.0f} s  {now['commands']} commands, {sum(now['faults'].values())} faults, "
                     f"{now['rounds']} rounds compared, {now['violations']} violations"
@@ -134,12 +134,12 @@ def _picture(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield say
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield lambda now: live.update(_moving(now))
+        yield lambda now: live.update(_progress_table(now))
 
 
-def _moving(now: dict[str, Any]) -> Table:
+def _progress_table(now: dict[str, Any]) -> Table:
     table = Table(show_header=False, title=f"{now['seconds']:.0f} s: {now['phase']}", title_style="bold", min_width=50)
-    for says, value in (
+    for label, value in (
         ("commands sent", now["commands"]),
         ("waiting for an answer", now["outstanding"]),
         ("rounds compared", now["rounds"]),
@@ -147,7 +147,7 @@ def _moving(now: dict[str, Any]) -> Table:
         ("violations", now["violations"]),
         *sorted((kind.replace("_", " "), times) for kind, times in now["faults"].items()),
     ):
-        table.add_row(says, str(value))
+        table.add_row(label, str(value))
     return table
 
 

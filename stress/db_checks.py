@@ -57,15 +57,15 @@ def open_connection(database_url: str) -> psycopg.Connection[Any]:
 def compare_with_reference(conn: psycopg.Connection[Any], oracle: Oracle, order_ids: Iterable[int]) -> list[str]:
     """Return the differences between database and reference model for these orders and all stock."""
     reference = oracle.reference
-    wanted = sorted(order_id for order_id in set(order_ids) if order_id in reference.orders)
+    known = sorted(order_id for order_id in set(order_ids) if order_id in reference.orders)
     postings = oracle.postings()
     removals: dict[int, list[str]] = defaultdict(list)
     for _, taking in sorted(reference.removals.items()):
         removals[taking.order_id].append(taking.state)
     wrong = []
     with conn.cursor(row_factory=namedtuple_row) as cursor:
-        rows: dict[int, Any] = {row[0]: row for row in cursor.execute(ORDERS, [wanted])}
-    for order_id in wanted:
+        rows: dict[int, Any] = {row[0]: row for row in cursor.execute(ORDERS, [known])}
+    for order_id in known:
         order = reference.orders[order_id]
         if (row := rows.get(order_id)) is None:
             wrong.append(f"order {order_id} is not there")
@@ -114,10 +114,10 @@ def unfinished_outbox_messages(database_url: str) -> list[str]:
     try:
         with database.transaction() as conn:
             now = database.clock.now(conn)
-            found = invariants.check(conn, now, months=month_audit.closed_months(conn))
+            violations = invariants.check(conn, now, months=month_audit.closed_months(conn))
     finally:
         database.dispose()
-    return [f"{one.sentence}: {', '.join(one.ids[:10])}" for one in found]
+    return [f"{violation.sentence}: {', '.join(violation.ids[:10])}" for violation in violations]
 
 
 def unexpected_rows(conn: psycopg.Connection[Any], emails: list[str]) -> list[str]:

@@ -20,22 +20,26 @@ SESSIONS = """
 OUTBOX = "SELECT task, state, count(*), max(publish_count), max(attempts), min(due_at) FROM unwind.outbox GROUP BY 1, 2"
 
 
-def dump_state(place: Environment) -> str:
-    said: list[str] = []
+def dump_state(environment: Environment) -> str:
+    sections: list[str] = []
     with contextlib.suppress(redis.RedisError, OSError):
-        client = connect(place.broker_url, timeout=5)
-        said.append("-- broker: clients\n" + "\n".join(json.dumps(one, default=str) for one in client.client_list()))
+        client = connect(environment.broker_url, timeout=5)
+        sections.append(
+            "-- broker: clients\n"
+            + "\n".join(json.dumps(client_info, default=str) for client_info in client.client_list())
+        )
         keys = {key.decode(): _size(client, key) for key in client.scan_iter(count=500) if b"celery-task" not in key}
-        said.append("-- broker: keys\n" + json.dumps(keys, indent=1))
+        sections.append("-- broker: keys\n" + json.dumps(keys, indent=1))
         client.close()
     for title, query in (("sessions", SESSIONS), ("outbox", OUTBOX)):
-        with contextlib.suppress(psycopg.Error), open_connection(place.database_url) as conn:
-            said.append(f"-- database: {title}\n" + "\n".join(str(row) for row in conn.execute(query)))
-    said.extend(
-        f"-- {name}: head {place.head(name)}, children {place.children(name)}\n{place.supervisor.tail(name, 15)}"
+        with contextlib.suppress(psycopg.Error), open_connection(environment.database_url) as conn:
+            sections.append(f"-- database: {title}\n" + "\n".join(str(row) for row in conn.execute(query)))
+    sections.extend(
+        f"-- {name}: head {environment.head(name)}, children {environment.children(name)}\n"
+        f"{environment.supervisor.tail(name, 15)}"
         for name in (*GROUPS, *BEATS)
     )
-    return "\n".join(said)
+    return "\n".join(sections)
 
 
 def _size(client: redis.Redis, key: bytes) -> object:

@@ -42,7 +42,7 @@ START_TIMEOUT_SECONDS = 60.0
 
 @dataclass
 class Environment:
-    """The running installation.  `settings` lead through the proxies, `direct` past them."""
+    """The running installation.  `settings` lead through the proxies, `direct` around them."""
 
     folder: Path
     direct: Settings
@@ -97,18 +97,18 @@ class Environment:
         else:
             words = ["-A", "workers.app", "worker", "-Q", GROUPS[name], "-n", f"{name}@%h", "-c", "2", "-l", "INFO"]
             words += ["--without-gossip", "--without-mingle", "-I", "stress.worker_hooks"]
-        told = {"effects": str(self.effects), "visibility": VISIBILITY_TIMEOUT_SECONDS}
-        environment = {**self.settings.environment(), worker_hooks.SETTINGS: json.dumps(told)}
+        hook_settings = {"effects": str(self.effects), "visibility": VISIBILITY_TIMEOUT_SECONDS}
+        environment = {**self.settings.environment(), worker_hooks.SETTINGS: json.dumps(hook_settings)}
         apart = name in (
             STRAY_GROUP,
             STEPPED_BEAT,
-        )  # the wrong clock must be there before anything is imported: no preforker can fork it
+        )  # the wrong clock must be installed before any import: the preforker can't fork it
         if apart:
             environment["PYTHONPATH"] = os.pathsep.join((str(SKEWED_CLOCK_PATH), str(CHECKOUT)))
             wrong = {"SKEW_SECONDS": str(self.skew)} if name == STRAY_GROUP else {"SKEW_FILE": str(self._clock)}
             environment |= wrong
         ready = self.supervisor.ready_file(name).exists
-        # Not the supervisor but the supervisor starts it again: here dying often is no reason to wait.
+        # Restarted here and not by the supervisor, whose backoff would wait.
         return Program(
             name, with_parent_death(words), environment, ready, restart=False, celery_args=None if apart else words
         )
@@ -120,14 +120,14 @@ class Environment:
     def set_clock(self, seconds: float) -> None:
         beside = self._clock.with_suffix(".new")
         beside.write_text(str(seconds))
-        beside.replace(self._clock)  # a reader finds the old step or the new one
+        beside.replace(self._clock)  # readers see the old or the new step
 
-    def tend(self, enough: threading.Event) -> None:
-        while not enough.wait(0.1):
+    def restart_dead_programs(self, done: threading.Event) -> None:
+        while not done.wait(0.1):
             for name in (*GROUPS, *BEATS):
                 if not self.held.is_set() and self.head(name) is None:
                     with contextlib.suppress(KeyError):
-                        self.supervisor.stop([name])  # its children go with it
+                        self.supervisor.stop([name])  # its children end with it
                     with contextlib.suppress(ProgramFailed, ValueError):
                         self.start(name)
                         self.revived += 1
@@ -137,7 +137,7 @@ class Environment:
 def running_environment(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> Iterator[Environment]:
     """Start an installation; `write_past` fills its empty database."""
     with contextlib.ExitStack() as held:
-        held.enter_context(_found_by_children())
+        held.enter_context(_importable_by_children())
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         preforker = Preforker(folder / "preforker.log")
         held.callback(preforker.close)
@@ -145,8 +145,8 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
             embedded_servers(
                 folder,
                 valkey_settings={"enable-debug-command": "local"},
-                # Killing processes loses nothing that the kernel has: only power loss could tell, and after each kill
-                # the server would spend seconds on flushing all its files.
+                # A killed process loses nothing that the kernel has: fsync protects only from power loss, and after a
+                # kill the server would spend seconds on flushing all its files.
                 postgres_settings={"fsync": "off"},
             )
         )
@@ -165,29 +165,31 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
             smtp_url=smtp_stub.url,
         )
         supervisor = held.enter_context(Supervisor(folder, preforker=preforker))
-        place = Environment(
+        environment = Environment(
             folder, direct, settings, supervisor, smtp_stub, broker, database, folder / "effects.jsonl", skew
         )
-        place.set_clock(0)
+        environment.set_clock(0)
         for name in (*GROUPS, *BEATS):
-            place.start(name)
+            environment.start(name)
         supervisor.wait_ready(START_TIMEOUT_SECONDS)
-        enough = threading.Event()
-        nurse = threading.Thread(target=place.tend, args=(enough,), name="nurse", daemon=True)
-        nurse.start()
+        done = threading.Event()
+        restarter = threading.Thread(
+            target=environment.restart_dead_programs, args=(done,), name="restarter", daemon=True
+        )
+        restarter.start()
         try:
-            yield place
+            yield environment
         finally:
-            enough.set()
-            nurse.join(10)
+            done.set()
+            restarter.join(10)
 
 
 @contextlib.contextmanager
-def _found_by_children() -> Iterator[None]:
-    ours = {"PYTHONPATH": str(CHECKOUT)}
+def _importable_by_children() -> Iterator[None]:
+    path = {"PYTHONPATH": str(CHECKOUT)}
     foreign = ("DATABASE_URL", "UNWIND_APP_DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
-    before = {name: os.environ.get(name) for name in (*ours, *foreign)}
-    os.environ.update(ours)
+    before = {name: os.environ.get(name) for name in (*path, *foreign)}
+    os.environ.update(path)
     for name in foreign:
         os.environ.pop(name, None)
     try:

@@ -60,8 +60,8 @@ ALLOW_WRITES = "DROP FUNCTION IF EXISTS unwind.refuse_write() CASCADE"
 class FaultInjector:
     """Executes the faults of one round after another.  Between rounds everything it stopped runs again."""
 
-    def __init__(self, place: Environment, began: float) -> None:
-        self._place = place
+    def __init__(self, environment: Environment, began: float) -> None:
+        self._environment = environment
         self._began = began
         self.timeline: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
@@ -104,7 +104,7 @@ class FaultInjector:
             with contextlib.suppress(OSError):
                 heapq.heappop(self._undo)[2]()
 
-    def _aside(self, work: Callable[[], None]) -> None:
+    def _in_thread(self, work: Callable[[], None]) -> None:
         def quietly() -> None:
             with contextlib.suppress(psycopg.Error, redis.RedisError, OSError):
                 work()
@@ -120,7 +120,7 @@ class FaultInjector:
 
     def _child(self, fault: Fault) -> tuple[str, int]:
         dice = random.Random(fault.choice)
-        children = [(name, pid) for name in GROUPS for pid in self._place.children(name)]
+        children = [(name, pid) for name in GROUPS for pid in self._environment.children(name)]
         if not children:
             raise KeyError("no child")
         return dice.choice(children)
@@ -148,7 +148,7 @@ class FaultInjector:
     def _stop_worker(self, fault: Fault) -> str:
         """Stop a worker for longer than the visibility timeout, so that others get its messages, then continue it."""
         name = self._group(fault)
-        head = self._place.head(name)
+        head = self._environment.head(name)
         if head is None:
             raise KeyError(name)
         os.killpg(head, signal.SIGSTOP)
@@ -160,12 +160,12 @@ class FaultInjector:
 
     def _step_clock(self, fault: Fault) -> str:
         step = (-86_400, -3600, -600, 3600)[fault.choice % 4]
-        self._place.set_clock(step)
-        self._later(fault.seconds, lambda: self._place.set_clock(0))
+        self._environment.set_clock(step)
+        self._later(fault.seconds, lambda: self._environment.set_clock(0))
         return f"{step:+} s"
 
     def _signal(self, name: str, number: signal.Signals, *, group: bool = False) -> str:
-        head = self._place.head(name)
+        head = self._environment.head(name)
         if head is None:
             raise KeyError(name)
         (os.killpg if group else os.kill)(head, number)
@@ -174,7 +174,7 @@ class FaultInjector:
     # -- the broker ----------------------------------------------------------------------------------------------------
 
     def _redis(self, url: str | None = None) -> Any:
-        return connect(url or self._place.broker_url, timeout=6)
+        return connect(url or self._environment.broker_url, timeout=6)
 
     def _flush_broker(self, _fault: Fault) -> str:
         with contextlib.closing(self._redis()) as client:
@@ -186,7 +186,7 @@ class FaultInjector:
             with contextlib.closing(self._redis()) as client:
                 client.execute_command("DEBUG", "SLEEP", str(round(fault.seconds, 2)))
 
-        self._aside(sleep)
+        self._in_thread(sleep)
         return "DEBUG SLEEP"
 
     def _storm(self, fault: Fault) -> str:
@@ -197,9 +197,9 @@ class FaultInjector:
             with contextlib.closing(self._redis()) as client:
                 while time.monotonic() < end:
                     client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-                    time.sleep(dice.uniform(0.05, 0.4))  # the pace of the storm
+                    time.sleep(dice.uniform(0.05, 0.4))  # interval between the connections
 
-        self._aside(storm)
+        self._in_thread(storm)
         return "CLIENT KILL TYPE normal"
 
     def _kill_broker(self, _fault: Fault) -> str:
@@ -207,21 +207,21 @@ class FaultInjector:
         return "restarted with its data"
 
     def _empty_broker(self, _fault: Fault) -> str:
-        with self._keeper_waits():
+        with self._daemon_backoff():
             os.kill(self._server("valkey"), signal.SIGKILL)
-            shutil.rmtree(self._place.folder / "servers" / "valkey", ignore_errors=True)
+            shutil.rmtree(self._environment.folder / "servers" / "valkey", ignore_errors=True)
         return "restarted without its data"
 
     def _close_broker(self, fault: Fault) -> str:
         return self._close("valkey", signal.SIGKILL, fault)
 
     def _cut_broker(self, fault: Fault) -> str:
-        return self._path(self._place.broker_path, fault)
+        return self._path(self._environment.broker_path, fault)
 
     # -- the database --------------------------------------------------------------------------------------------------
 
     def _end_session(self, fault: Fault) -> str:
-        with open_connection(self._place.database_url) as conn:
+        with open_connection(self._environment.database_url) as conn:
             pids = [row[0] for row in conn.execute(SESSIONS)]
             if not pids:
                 raise KeyError("no session")
@@ -229,7 +229,7 @@ class FaultInjector:
         return "pg_terminate_backend"
 
     def _end_sessions(self, _fault: Fault) -> str:
-        with open_connection(self._place.database_url) as conn:
+        with open_connection(self._environment.database_url) as conn:
             for row in conn.execute(SESSIONS).fetchall():
                 conn.execute("SELECT pg_terminate_backend(%s)", [row[0]])
         return "pg_terminate_backend of all"
@@ -257,56 +257,56 @@ class FaultInjector:
         return self._close("postgres", signal.SIGQUIT, fault)
 
     def _cut_database(self, fault: Fault) -> str:
-        return self._path(self._place.database_path, fault)
+        return self._path(self._environment.database_path, fault)
 
     def _hold_locks(self, fault: Fault) -> str:
         name = list(LOCKS)[fault.choice % len(LOCKS)]
 
         def hold() -> None:
-            with open_connection(self._place.database_url) as conn, conn.transaction():
+            with open_connection(self._environment.database_url) as conn, conn.transaction():
                 conn.execute(sql.SQL(LOCKS[name]))
-                time.sleep(fault.seconds)  # this is the fault
+                time.sleep(fault.seconds)  # the duration of the fault
 
-        self._aside(hold)
+        self._in_thread(hold)
         return name
 
     def _hold_dead_jobs(self, fault: Fault) -> str:
         def hold() -> None:
-            with open_connection(self._place.database_url) as conn, conn.transaction():
+            with open_connection(self._environment.database_url) as conn, conn.transaction():
                 conn.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
-                time.sleep(fault.seconds)  # this is the fault
+                time.sleep(fault.seconds)  # the duration of the fault
 
-        self._aside(hold)
+        self._in_thread(hold)
         return "dead jobs"
 
     def _refuse_writes(self, fault: Fault) -> str:
         def refuse() -> None:
-            with open_connection(self._place.database_url) as conn:
+            with open_connection(self._environment.database_url) as conn:
                 conn.execute(REFUSE_WRITES)
-            time.sleep(fault.seconds)  # this is the fault
+            time.sleep(fault.seconds)  # the duration of the fault
             deadline = time.monotonic() + 15
             while time.monotonic() < deadline:
-                with contextlib.suppress(psycopg.Error), open_connection(self._place.database_url) as conn:
+                with contextlib.suppress(psycopg.Error), open_connection(self._environment.database_url) as conn:
                     conn.execute(ALLOW_WRITES)
                     return
                 time.sleep(0.2)  # the database may be starting again: there is no event to wait for
 
-        self._aside(refuse)
+        self._in_thread(refuse)
         return "answers and dead jobs"
 
     def _deadlock(self, fault: Fault) -> str:
         """Take locks in the opposite order: lots, then members, then orders."""
 
         def against() -> None:
-            with open_connection(self._place.database_url) as conn:
+            with open_connection(self._environment.database_url) as conn:
                 end = time.monotonic() + fault.seconds * 2
                 while time.monotonic() < end:
                     with contextlib.suppress(psycopg.errors.DeadlockDetected), conn.transaction():
                         for name in ("lots", "orders", "members"):
                             conn.execute(sql.SQL(LOCKS[name]))
-                            time.sleep(0.02)  # time for the others to stand in the way
+                            time.sleep(0.02)  # time for others to take conflicting locks
 
-        self._aside(against)
+        self._in_thread(against)
         return "locks in the opposite order"
 
     # -- paths, mail, messages -----------------------------------------------------------------------------------------
@@ -323,14 +323,14 @@ class FaultInjector:
 
             def back() -> None:
                 path.silent = False
-                path.cut_all()  # what was swallowed is missing: such a connection can only end
+                path.cut_all()  # bytes were lost, so the connection can't continue
 
             self._later(fault.seconds, back)
         return mood
 
     def _mail(self, mood: str, fault: Fault) -> str:
-        self._place.smtp_stub.mood = mood
-        self._later(fault.seconds, lambda: setattr(self._place.smtp_stub, "mood", smtp_stub.KIND))
+        self._environment.smtp_stub.mood = mood
+        self._later(fault.seconds, lambda: setattr(self._environment.smtp_stub, "mood", smtp_stub.KIND))
         return mood
 
     def _mail_4xx(self, fault: Fault) -> str:
@@ -355,23 +355,23 @@ class FaultInjector:
         name, payload = poison_payload(fault.choice)
 
         def submit() -> None:
-            with open_connection(self._place.database_url) as conn:
+            with open_connection(self._environment.database_url) as conn:
                 conn.execute("SELECT unwind.submit_command('orders.cancel_many', %s::text)", [payload])
 
-        self._aside(submit)
+        self._in_thread(submit)
         return name
 
     # -- servers -------------------------------------------------------------------------------------------------------
 
     def _server(self, name: str) -> int:
-        running = self._place.servers()
+        running = self._environment.servers()
         if running is None:
             raise KeyError(name)
         pid: int = getattr(running, name).pid
         return pid
 
     @contextlib.contextmanager
-    def _keeper_waits(self) -> Any:
+    def _daemon_backoff(self) -> Any:
         daemon = self._server("daemon")
         os.kill(daemon, signal.SIGSTOP)
         try:

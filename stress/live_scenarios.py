@@ -46,7 +46,7 @@ def seed_orders(market: Market) -> None:
 class Worker:
     """A worker group behind a proxy, optionally with a mutant."""
 
-    place: Installation
+    installation: Installation
     path: Proxy
     results: Proxy
     mutant: str | None
@@ -54,67 +54,70 @@ class Worker:
     name: str = "commands"
 
     def start(self) -> None:
-        settings = self.place.settings.model_copy(
+        settings = self.installation.settings.model_copy(
             update={
-                "broker_url": _by_way_of(self.path, self.place.settings.broker_url),
-                "result_backend": _by_way_of(self.results, self.place.settings.result_backend),
+                "broker_url": _through_proxy(self.path, self.installation.settings.broker_url),
+                "result_backend": _through_proxy(self.results, self.installation.settings.result_backend),
                 "concurrency": self.children,
             }
         )
-        program = worker_program(settings, self.place.supervisor, self.name)
-        told = json.dumps({"visibility": 5, "mutant": self.mutant})
-        environment = {**program.environment, worker_hooks.SETTINGS: told}
+        program = worker_program(settings, self.installation.supervisor, self.name)
+        hook_settings = json.dumps({"visibility": 5, "mutant": self.mutant})
+        environment = {**program.environment, worker_hooks.SETTINGS: hook_settings}
         command = [*program.command, "-I", "stress.worker_hooks"]
-        self.place.supervisor.start(replace(program, command=command, environment=environment, restart=False))
-        self.place.supervisor.wait_ready(START_TIMEOUT_SECONDS, [self.name])
+        self.installation.supervisor.start(replace(program, command=command, environment=environment, restart=False))
+        self.installation.supervisor.wait_ready(START_TIMEOUT_SECONDS, [self.name])
 
     def kill(self) -> None:
-        os.killpg(self.place.supervisor.pid(self.name), signal.SIGKILL)
+        os.killpg(self.installation.supervisor.pid(self.name), signal.SIGKILL)
         self.end()
 
     def end(self) -> None:
         with contextlib.suppress(KeyError):
-            os.killpg(self.place.supervisor.pid(self.name), signal.SIGKILL)
+            os.killpg(self.installation.supervisor.pid(self.name), signal.SIGKILL)
         with contextlib.suppress(KeyError):
-            self.place.supervisor.stop([self.name])
+            self.installation.supervisor.stop([self.name])
 
     def ask(self, order_id: int, task: str = "orders.cancel") -> str:
         request_id = f"t-{task}-{order_id}-{time.monotonic_ns()}"
-        app = self.place.client()
+        app = self.installation.client()
         arguments = {"order_id": order_id, "member_id": "seller", "request_id": request_id}
         app.send_task(task, kwargs=arguments, queue="commands", task_id=request_id)
         app.close()
         return request_id
 
     def shared_sessions(self) -> list[str]:
-        port = urlsplit(self.place.database_url).port
-        head = psutil.Process(self.place.supervisor.pid(self.name))
-        ours = [
+        port = urlsplit(self.installation.database_url).port
+        head = psutil.Process(self.installation.supervisor.pid(self.name))
+        sessions = [
             connection.laddr.port
             for child in head.children()
             for connection in child.net_connections("tcp")
             if getattr(connection.raddr, "port", None) == port
         ]
-        return [f"session {n} belongs to several children: each may hear of the other's orders" for n in _twice(ours)]
+        return [
+            f"session {n} belongs to several children: each may hear of the other's orders"
+            for n in _duplicates(sessions)
+        ]
 
     def unanswered(self, *request_ids: str, seconds: float = TIMEOUT) -> list[str]:
         """Wait and return a sentence for each command without an answer."""
         end = time.monotonic() + seconds
-        left = list(request_ids)
-        with open_connection(self.place.database_url) as conn:
-            while left and time.monotonic() < end:
+        unanswered = list(request_ids)
+        with open_connection(self.installation.database_url) as conn:
+            while unanswered and time.monotonic() < end:
                 query = "SELECT request_id FROM unwind.requests WHERE request_id = ANY(%s)"
-                known = {row[0] for row in conn.execute(query, [left])}
-                left = [one for one in left if one not in known]
+                known = {row[0] for row in conn.execute(query, [unanswered])}
+                unanswered = [item for item in unanswered if item not in known]
                 time.sleep(0.05)  # there is no event for a row that another process writes
-        return [f"{one}: was sent once and never answered" for one in left]
+        return [f"{item}: was sent once and never answered" for item in unanswered]
 
 
-def _twice(numbers: list[int]) -> list[int]:
-    return sorted({one for one in numbers if numbers.count(one) > 1})
+def _duplicates(numbers: list[int]) -> list[int]:
+    return sorted({item for item in numbers if numbers.count(item) > 1})
 
 
-def _by_way_of(path: Proxy, url: Any) -> Any:
+def _through_proxy(path: Proxy, url: Any) -> Any:
     return type(url)(path.url(url.get_secret_value()))
 
 
@@ -126,16 +129,16 @@ def killed_in_the_middle(group: Worker, orders: Iterator[int]) -> list[str]:
     group.start()
     order_id = next(orders)
     with (
-        open_connection(group.place.database_url) as holder,
-        open_connection(group.place.database_url) as looker,
+        open_connection(group.installation.database_url) as holder,
+        open_connection(group.installation.database_url) as looker,
         holder.transaction(),
     ):
         holder.execute("SELECT FROM unwind.orders WHERE order_id = %s FOR UPDATE", [order_id])
-        asked = group.ask(order_id)
+        command = group.ask(order_id)
         _until(lambda: looker.execute(BLOCKED).fetchone() != (0,))
         group.kill()
     group.start()
-    return group.unanswered(asked)
+    return group.unanswered(command)
 
 
 def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
@@ -146,19 +149,21 @@ def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
     group.end()
     group.name = "commands"
     group.start()
-    app = group.place.client()
-    asked = []
+    app = group.installation.client()
+    commands = []
     for n in range(60):
         order_id = (ORDERS[-1 - n % 10], UNTOUCHED_ORDERS[n % 10])[n // 3 % 2]
         arguments = {"order_id": order_id, "member_id": "seller"}
-        asked.append((order_id, app.send_task("orders.options", kwargs=arguments, queue="commands")))
-    for order_id, sent in asked:
+        commands.append((order_id, app.send_task("orders.options", kwargs=arguments, queue="commands")))
+    for order_id, sent in commands:
         try:
             answer = sent.get(timeout=TIMEOUT)
         except Exception as error:  # noqa: BLE001 - whatever the worker says of it
             wrong.append(f"order {order_id} was answered about another order or not at all: {type(error).__name__}")
             break
-        possible = [one["possible"] for one in answer["effects"].get("options", []) if one["action"] == "orders.cancel"]
+        possible = [
+            item["possible"] for item in answer["effects"].get("options", []) if item["action"] == "orders.cancel"
+        ]
         if possible != [order_id in ORDERS]:
             wrong.append(f"order {order_id} was answered about another order: {answer['outcome']} {answer['code']}")
     app.close()
@@ -169,7 +174,7 @@ def cut_acknowledgement(group: Worker, orders: Iterator[int]) -> list[str]:
     """Cut the connection at an acknowledgement; the worker must continue."""
     group.children = 1
     group.start()
-    with _cut(group.path, Cut(asked=b"ZREM")):
+    with _cut(group.path, Cut(requested=b"ZREM")):
         first = group.ask(next(orders))
     return group.unanswered(first, *(group.ask(next(orders)) for _ in range(2)), seconds=10)
 
@@ -179,8 +184,8 @@ def cut_delivery(group: Worker, orders: Iterator[int]) -> list[str]:
     group.start()
     order_id = next(orders)
     with _cut(group.path, Cut(replied=b"t-orders.cancel-%d-" % order_id)):
-        asked = group.ask(order_id)
-    return group.unanswered(asked)
+        command = group.ask(order_id)
+    return group.unanswered(command)
 
 
 def results_away(group: Worker, orders: Iterator[int]) -> list[str]:
@@ -198,14 +203,15 @@ def _cut(path: Proxy, cut: Cut) -> Iterator[None]:
     assert cut.happened.wait(10), "it did not come to the cut"
 
 
-def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def _until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         if time.monotonic() > end:
             raise TimeoutError("it did not come to that")
         time.sleep(0.01)  # there is no event for a session that waits for a lock
 
 
 LIVE_SCENARIOS: dict[str, Scenario] = {
-    one.__name__: one for one in (killed_in_the_middle, many_at_once, cut_acknowledgement, cut_delivery, results_away)
+    item.__name__: item
+    for item in (killed_in_the_middle, many_at_once, cut_acknowledgement, cut_delivery, results_away)
 }

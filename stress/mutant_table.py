@@ -10,7 +10,7 @@ from stress.mutants import MUTANTS
 from workers.settings import CHECKOUT
 
 
-class _Watched:
+class _OutcomeRecorder:
     def __init__(self) -> None:
         self.passed: dict[str, float] = {}
 
@@ -21,18 +21,22 @@ class _Watched:
 
 def run_mutants(console: Console) -> bool:
     """Run the tests of the mutants, print a line for each, and return whether all were caught."""
-    watched = _Watched()
+    watched = _OutcomeRecorder()
     console.print(f"{len(MUTANTS)} mutants, and each scenario without one; about two minutes.")
     words = [str(CHECKOUT / "tests" / "stress" / "test_mutants.py"), "-m", "long", "-q", "--no-header", "--tb=short"]
     status = pytest.main([*words, "-p", "no:cacheprovider", f"--rootdir={CHECKOUT}"], plugins=[watched])
     table = Table(title="Mutants", title_style="bold")
     for column in ("mutant", "scenario", "caught by", "", "seconds"):
         table.add_column(column)
-    for one in MUTANTS.values():
-        seconds = watched.passed.get(one.name)
+    for mutant in MUTANTS.values():
+        seconds = watched.passed.get(mutant.name)
         verdict = "[bold red]not caught" if seconds is None else "[green]caught"
         table.add_row(
-            one.name, one.scenario.replace("_", " "), f"… {one.caught} …", verdict, f"{seconds:.1f}" if seconds else ""
+            mutant.name,
+            mutant.scenario.replace("_", " "),
+            f"… {mutant.caught} …",
+            verdict,
+            f"{seconds:.1f}" if seconds else "",
         )
     console.print(table)
     caught = sum(name in watched.passed for name in MUTANTS)

@@ -25,7 +25,7 @@ from stress.db_checks import open_connection
 from workers import lifecycle
 from workers.app import app
 
-LetIn = Callable[[str], AbstractContextManager[None]]
+Activation = Callable[[str], AbstractContextManager[None]]
 """Takes the database's URL; the mistake is in the code as long as the block runs."""
 ahead = timedelta(0)
 """By how much the clock of this machine is ahead, for the mistake that believes it."""
@@ -38,86 +38,86 @@ class Mutant:
     name: str
     scenario: str
     caught: str
-    let_in: LetIn
+    activate: Activation
 
 
 def resolve_function(path: str) -> FunctionType:
     """Return the undecorated function at `module:qualified.name`."""
     module, _, name = path.partition(":")
-    found: Any = importlib.import_module(module)
+    target: Any = importlib.import_module(module)
     for part in name.split("."):
-        found = inspect.getattr_static(found, part) if inspect.isclass(found) else getattr(found, part)
-    if hasattr(found, "run"):  # a task
-        found = found.run
-    found = inspect.unwrap(getattr(found, "__func__", found))
-    assert isinstance(found, FunctionType), path
-    return found
+        target = inspect.getattr_static(target, part) if inspect.isclass(target) else getattr(target, part)
+    if hasattr(target, "run"):  # a task
+        target = target.run
+    target = inspect.unwrap(getattr(target, "__func__", target))
+    assert isinstance(target, FunctionType), path
+    return target
 
 
-def rewrite_source(path: str, old: str, new: str) -> LetIn:
+def rewrite_source(path: str, old: str, new: str) -> Activation:
     """Replace `old` with `new` in the source of a function."""
 
     @contextlib.contextmanager
-    def let_in(_database_url: str = "") -> Iterator[None]:
+    def activate(_database_url: str = "") -> Iterator[None]:
         function = resolve_function(path)
         lines = textwrap.dedent(inspect.getsource(function)).splitlines(keepends=True)
         begins = next(n for n, line in enumerate(lines) if line.startswith("def "))
         source = "".join(lines[begins:])
         assert old in source, f"{path} no longer contains {old!r}: update the mutant"
-        made: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
         flags = __future__.annotations.compiler_flag
-        exec(compile(source.replace(old, new), path, "exec", flags), function.__globals__, made)  # noqa: S102 - our own text
+        exec(compile(source.replace(old, new), path, "exec", flags), function.__globals__, attributes)  # noqa: S102 - our own text
         before = function.__code__
-        function.__code__ = made[function.__name__].__code__
+        function.__code__ = attributes[function.__name__].__code__
         try:
             yield
         finally:
             function.__code__ = before
 
-    return let_in
+    return activate
 
 
-def alter_statement(statement: str) -> LetIn:
+def alter_statement(statement: str) -> Activation:
     @contextlib.contextmanager
-    def let_in(database_url: str) -> Iterator[None]:
+    def activate(database_url: str) -> Iterator[None]:
         with open_connection(database_url) as conn:
             conn.execute(statement.encode())
         yield
 
-    return let_in
+    return activate
 
 
-def override_settings(**settings: Any) -> LetIn:
+def override_settings(**settings: Any) -> Activation:
     """Change Celery settings in a worker for its lifetime."""
 
     @contextlib.contextmanager
-    def let_in(_database_url: str = "") -> Iterator[None]:
+    def activate(_database_url: str = "") -> Iterator[None]:
         app.conf.update(settings)
-        for task in app.tasks.values():  # they have read it already
+        for task in app.tasks.values():  # they have read the setting already
             for name, value in settings.items():
                 setattr(task, name.removeprefix("task_"), value)
         yield
 
-    return let_in
+    return activate
 
 
-def combine(*parts: LetIn) -> LetIn:
-    """Let all of these in."""
+def combine(*parts: Activation) -> Activation:
+    """Activate all of these."""
 
     @contextlib.contextmanager
-    def let_in(database_url: str = "") -> Iterator[None]:
+    def activate(database_url: str = "") -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for part in parts:
                 stack.enter_context(part(database_url))
             yield
 
-    return let_in
+    return activate
 
 
-def replace_function(path: str, other: str) -> LetIn:
+def replace_function(path: str, replacement: str) -> Activation:
     @contextlib.contextmanager
-    def let_in(_database_url: str = "") -> Iterator[None]:
-        def found(where: str) -> tuple[Any, str]:
+    def activate(_database_url: str = "") -> Iterator[None]:
+        def resolve(where: str) -> tuple[Any, str]:
             module, _, names = where.partition(":")
             owner: Any = importlib.import_module(module)
             *parts, last = names.split(".")
@@ -125,11 +125,11 @@ def replace_function(path: str, other: str) -> LetIn:
                 owner = getattr(owner, part)
             return owner, last
 
-        owner, name = found(path)
-        setattr(owner, name, getattr(*found(other)))
+        owner, name = resolve(path)
+        setattr(owner, name, getattr(*resolve(replacement)))
         yield
 
-    return let_in
+    return activate
 
 
 @contextlib.contextmanager
@@ -163,8 +163,8 @@ def _insert_outbox_early(database_url: str) -> Iterator[None]:
 _CLOCK = "__import__('datetime').datetime.now(UTC) + __import__('stress.mutants', fromlist=['x']).ahead"
 
 MUTANTS: dict[str, Mutant] = {
-    one.name: one
-    for one in (
+    mutant.name: mutant
+    for mutant in (
         Mutant(
             "no unique key for requests",
             "same_request_twice",

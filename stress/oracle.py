@@ -35,15 +35,15 @@ class ReplayReference(Reference):
         self.of_buyer: dict[str, dict[int, Order]] = defaultdict(dict)
 
     def _may_trade(self, buyer: str, seller: str) -> Answer | None:
-        everybody, self.orders = self.orders, self.of_buyer[buyer]
+        all_orders, self.orders = self.orders, self.of_buyer[buyer]
         try:
             return super()._may_trade(buyer, seller)
         finally:
-            self.orders = everybody
+            self.orders = all_orders
 
 
 class Oracle:
-    """Replays new answers each time the run has come to rest."""
+    """Replays new answers each time the run is idle."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -61,10 +61,14 @@ class Oracle:
         self._happened: dict[int, list[datetime]] = defaultdict(list)
         self.early = 0
 
-    def _stock(self, written: dict[str, Any]) -> None:
-        item = (written["item"]["no"], written["color_id"], written["new_or_used"])
-        self.reference.stock.lots[written["lot_id"]] = StockLot(
-            written["lot_id"], written["seller_id"], item, written["quantity"], Decimal(written["unit_price"])
+    def _stock(self, lot_arguments: dict[str, Any]) -> None:
+        item = (lot_arguments["item"]["no"], lot_arguments["color_id"], lot_arguments["new_or_used"])
+        self.reference.stock.lots[lot_arguments["lot_id"]] = StockLot(
+            lot_arguments["lot_id"],
+            lot_arguments["seller_id"],
+            item,
+            lot_arguments["quantity"],
+            Decimal(lot_arguments["unit_price"]),
         )
 
     def judge(self, conn: Connection[Any]) -> list[str]:
@@ -97,59 +101,61 @@ class Oracle:
         verdict = self._verdict(sent, at)
         if verdict is None:
             return []
-        said = (outcome, answer["code"])
+        answered = (outcome, answer["code"])
         expected = (verdict.outcome, verdict.code)
-        if said != expected:
+        if answered != expected:
             if expected == ("refused", "TOO_EARLY") and outcome == "done":
                 self.early += 1
-            if sent.interface == SQL and "TOO_EARLY" in (said[1], expected[1]) and outcome == "refused":
-                return []  # decided by the instant of its insert, a moment before what stands in its row
-            return [f"{sent.request_id}: {sent.task} answered {said}, by the rules {expected}"]
+            if sent.interface == SQL and "TOO_EARLY" in (answered[1], expected[1]) and outcome == "refused":
+                return []  # decided by the time of its insert, slightly before the time in its row
+            return [f"{sent.request_id}: {sent.task} answered {answered}, by the rules {expected}"]
         if verdict.possible_from and answer["possible_from"]:
-            promised = datetime.fromisoformat(answer["possible_from"])
-            if promised != verdict.possible_from:
-                return [f"{sent.request_id}: possible from {promised}, by the rules from {verdict.possible_from}"]
+            possible_from = datetime.fromisoformat(answer["possible_from"])
+            if possible_from != verdict.possible_from:
+                return [f"{sent.request_id}: possible from {possible_from}, by the rules from {verdict.possible_from}"]
         if outcome == "done":
-            self._carry_out(sent, verdict, answer)
+            self._apply(sent, verdict, answer)
         return []
 
     def _verdict(self, sent: Sent, at: datetime) -> Answer | None:
-        given = {k: v for k, v in sent.arguments.items() if k not in ("member_id", "staff")}
-        who = sent.arguments.get("member_id")
+        arguments = {k: v for k, v in sent.arguments.items() if k not in ("member_id", "staff")}
+        member_id = sent.arguments.get("member_id")
         reference = self.reference
         if sent.task == "members.record":
-            return Answer("done", do=lambda: reference.people.setdefault(who or "", Member()))
+            return Answer("done", do=lambda: reference.people.setdefault(member_id or "", Member()))
         if sent.task == "members.terminate":
-            return reference.members_terminate(who or "", closed=True)
+            return reference.members_terminate(member_id or "", closed=True)
         if sent.task == "orders.cancel_many":
             return Answer("done")
         if sent.task == "orders.submit":
-            wanted = [(line["lot_id"], line["quantity"]) for line in given["lines"]]
-            return reference.orders_submit(given["order_id"], given["buyer_id"], given["seller_id"], at, wanted)
+            requested = [(line["lot_id"], line["quantity"]) for line in arguments["lines"]]
+            return reference.orders_submit(
+                arguments["order_id"], arguments["buyer_id"], arguments["seller_id"], at, requested
+            )
         if sent.task == "orders.add_batch":
             return reference.orders_add_batch(
-                given["order_id"], at, [(line["lot_id"], line["quantity"]) for line in given["lines"]]
+                arguments["order_id"], at, [(line["lot_id"], line["quantity"]) for line in arguments["lines"]]
             )
         if sent.task == "orders.record_payment":
-            return reference.orders_record_payment(given["order_id"], at, given["payment_status"])
+            return reference.orders_record_payment(arguments["order_id"], at, arguments["payment_status"])
         if sent.task == "removals.request":
-            lines = {line["line_no"]: line["quantity"] for line in given["lines"]}
-            return reference.removals_request(given["order_id"], who, at, lines)
+            lines = {line["line_no"]: line["quantity"] for line in arguments["lines"]}
+            return reference.removals_request(arguments["order_id"], member_id, at, lines)
         judge = getattr(reference, sent.task.replace(".", "_"))
-        about = given.pop("removal_id", None) or given.pop("order_id")
-        verdict: Answer = judge(about, who, at, **given)
+        about = arguments.pop("removal_id", None) or arguments.pop("order_id")
+        verdict: Answer = judge(about, member_id, at, **arguments)
         return verdict
 
-    def _carry_out(self, sent: Sent, verdict: Answer, answer: dict[str, Any]) -> None:
-        made = verdict.do()
-        if isinstance(made, Removal):
-            self.reference.removals[answer["effects"]["removal_id"]] = made
+    def _apply(self, sent: Sent, verdict: Answer, answer: dict[str, Any]) -> None:
+        change = verdict.do()
+        if isinstance(change, Removal):
+            self.reference.removals[answer["effects"]["removal_id"]] = change
         if sent.task == "orders.submit":
             order = self.reference.orders[sent.arguments["order_id"]]
             self.reference.of_buyer[order.buyer][order.order_id] = order
 
     def postings(self) -> dict[int, list[Posting]]:
-        found: dict[int, list[Posting]] = defaultdict(list)
+        postings: dict[int, list[Posting]] = defaultdict(list)
         for posting in self.reference.ledger.postings:
-            found[posting.order_id].append(posting)
-        return found
+            postings[posting.order_id].append(posting)
+        return postings

@@ -165,14 +165,14 @@ def lives(seed: int, client: int, interface: str) -> Iterator[Life]:
 
 
 def life(seed: int, client: int, number: int, interface: str) -> Life:
-    dice = random.Random(f"{seed}/life/{client}/{number}")
+    random_ = random.Random(f"{seed}/life/{client}/{number}")
     order_id = FIRST_ORDER * (client + 1) + number
-    buyer, seller = f"b{client}-{number}", dice.choice(SELLERS)
-    moves = list(dice.choice(STORIES))
-    for _ in range(dice.choice((0, 0, 1, 2))):
-        moves.insert(dice.randrange(len(moves) + 1), dice.choice(NOISE))
-    moves += [CANCEL] * dice.choice((0, 1))
-    steps = [Step("members.record", member_arguments(buyer)), _submit(dice, order_id, buyer, seller)]
+    buyer, seller = f"b{client}-{number}", random_.choice(SELLERS)
+    moves = list(random_.choice(STORIES))
+    for _ in range(random_.choice((0, 0, 1, 2))):
+        moves.insert(random_.randrange(len(moves) + 1), random_.choice(NOISE))
+    moves += [CANCEL] * random_.choice((0, 1))
+    steps = [Step("members.record", member_arguments(buyer)), _submit(random_, order_id, buyer, seller)]
     whose = {
         "buyer": {"member_id": buyer},
         "seller": {"member_id": seller},
@@ -180,43 +180,43 @@ def life(seed: int, client: int, number: int, interface: str) -> Life:
         "staff": {"staff": "kim"},
         "nobody": {},
     }
-    for who, task, further, wait in moves:
+    for actor, task, extra, wait in moves:
         about: dict[str, Any] = {"order_id": order_id}
         if task in ("removals.approve", "removals.deny", "removals.withdraw"):
             about = {"removal_id": None}  # known when the request is answered
         elif task == "members.terminate":
             about = {"member_id": buyer}
-        arguments = about | whose[who] | further
+        arguments = about | whose[actor] | extra
         if task == "orders.add_batch":
-            arguments["lines"] = _lines(dice, seller)
-        steps.append(Step(task, arguments, wait, *_delivery(dice)))
+            arguments["lines"] = _lines(random_, seller)
+        steps.append(Step(task, arguments, wait, *_delivery(random_)))
     return Life(buyer, interface, order_id, tuple(steps))
 
 
-def _submit(dice: random.Random, order_id: int, buyer: str, seller: str) -> Step:
-    arguments = {"order_id": order_id, "buyer_id": buyer, "seller_id": seller, "lines": _lines(dice, seller)}
-    return Step("orders.submit", arguments, 0.0, *_delivery(dice))
+def _submit(random_: random.Random, order_id: int, buyer: str, seller: str) -> Step:
+    arguments = {"order_id": order_id, "buyer_id": buyer, "seller_id": seller, "lines": _lines(random_, seller)}
+    return Step("orders.submit", arguments, 0.0, *_delivery(random_))
 
 
-def _lines(dice: random.Random, seller: str) -> list[dict[str, int]]:
-    numbers = sorted(dice.sample(range(LOTS_EACH), dice.randint(1, 3)))
-    return [{"lot_id": lot_id(seller, number), "quantity": dice.randint(3, 9)} for number in numbers]
+def _lines(random_: random.Random, seller: str) -> list[dict[str, int]]:
+    numbers = sorted(random_.sample(range(LOTS_EACH), random_.randint(1, 3)))
+    return [{"lot_id": lot_id(seller, number), "quantity": random_.randint(3, 9)} for number in numbers]
 
 
-def _delivery(dice: random.Random) -> tuple[int, tuple[float, ...]]:
+def _delivery(random_: random.Random) -> tuple[int, tuple[float, ...]]:
     """Choose copies and delays: most messages arrive once, some up to five times, some again much later."""
-    copies = dice.choices((1, 2, 3, 5), (80, 12, 5, 3))[0]
-    late = tuple(dice.uniform(0.5, 12.0) for _ in range(dice.choices((0, 1, 2), (85, 11, 4))[0]))
+    copies = random_.choices((1, 2, 3, 5), (80, 12, 5, 3))[0]
+    late = tuple(random_.uniform(0.5, 12.0) for _ in range(random_.choices((0, 1, 2), (85, 11, 4))[0]))
     return copies, late
 
 
 def waves(seed: int, client: int, size: int) -> Iterator[Wave]:
     number = 0
     while True:
-        dice = random.Random(f"{seed}/wave/{client}/{number}")
-        seller = dice.choice(SELLERS)
+        random_ = random.Random(f"{seed}/wave/{client}/{number}")
+        seller = random_.choice(SELLERS)
         first = FIRST_ORDER * (client + 1) + number * size
-        bought = tuple((first + n, tuple(_lines(dice, seller)[:1])) for n in range(size))
+        bought = tuple((first + n, tuple(_lines(random_, seller)[:1])) for n in range(size))
         yield Wave(f"w{client}-{number}", f"w{client}-{number}", seller, bought)
         number += 1
 
@@ -285,8 +285,8 @@ class _ShuffledFaults:
     fierce: float = 1.0
     owed: dict[str, float] = field(default_factory=dict)
 
-    def deal(self, number: int, length: float) -> list[Fault]:
-        dice = random.Random(f"{self.seed}/faults/{number}")
+    def draw_faults(self, number: int, length: float) -> list[Fault]:
+        random_ = random.Random(f"{self.seed}/faults/{number}")
         dealt: list[str] = []
         for kind, dose in FAULT_RATES.items():
             first = random.Random(f"{self.seed}/{kind}").random()
@@ -294,18 +294,18 @@ class _ShuffledFaults:
             owed = self.owed.get(kind, first) + times * length / ROUND_SECONDS
             dealt += [kind] * int(owed)
             self.owed[kind] = owed - int(owed)
-        dice.shuffle(dealt)
+        random_.shuffle(dealt)
         faults: list[Fault] = []
         ends: dict[str, float] = {}
         for number_in, kind in enumerate(dealt):
-            at = 0.5 + (length - 0.5) * (number_in + dice.random()) / len(dealt)
+            at = 0.5 + (length - 0.5) * (number_in + random_.random()) / len(dealt)
             server = next((name for name, kinds in SERVERS.items() if kind in kinds), None)
             if server is not None:
                 if at - ends.get(server, -MIN_FAULT_GAP_SECONDS) < MIN_FAULT_GAP_SECONDS:
                     self.owed[kind] += 1  # in the next round
                     continue
                 ends[server] = at
-            faults.append(Fault(at, kind, dice.uniform(*FAULT_RATES[kind].seconds), dice.randrange(10**6)))
+            faults.append(Fault(at, kind, random_.uniform(*FAULT_RATES[kind].seconds), random_.randrange(10**6)))
         return faults
 
 
@@ -313,5 +313,5 @@ def faults(seed: int, length: float = ROUND_SECONDS, fierce: float = 1.0) -> Ite
     """Yield the faults of each round.  `fierce` multiplies kills, losses and storms."""
     deck, number = _ShuffledFaults(seed, fierce), 0
     while True:
-        yield deck.deal(number, length)
+        yield deck.draw_faults(number, length)
         number += 1

@@ -62,23 +62,23 @@ def report(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def keep_failure(outcome: Outcome, past: list[dict[str, Any]], folder: Path) -> list[Path]:
+def keep_failure(outcome: Outcome, history: list[dict[str, Any]], folder: Path) -> list[Path]:
     """Write the commands of a failed run as a replay file, its faults, and the state when it stopped."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"torture-{outcome.options.seed}"
-    lines = list(past)
+    lines = list(history)
     latest = outcome.began - timedelta(hours=1)
     for at, task, arguments in outcome.judged:
-        latest = max(latest, at)  # a command by SQL counts from its insert, and a history never goes back
+        latest = max(latest, at)  # a command by SQL counts from its insert, and a history is sorted by time
         lines.append({"at": format_timestamp(latest), "task": task, "kwargs": arguments})
-    kept = {
+    files = {
         folder / f"{name}.jsonl": "".join(json.dumps(line) + "\n" for line in lines),
         folder / f"{name}-faults.json": json.dumps(outcome.timeline, indent=1) + "\n",
         folder / f"{name}-violations.txt": "\n".join([*outcome.violations, "", outcome.dump]) + "\n",
     }
-    for path, text in kept.items():
+    for path, text in files.items():
         path.write_text(text, encoding="utf-8")
-    return list(kept)
+    return list(files)
 
 
 def _cores() -> int:

@@ -109,24 +109,28 @@ class NoProgress(Exception):
 
 
 class Run:
-    def __init__(self, place: Environment, options: RunOptions, say: Callable[[dict[str, Any]], None]) -> None:
-        self.place = place
+    def __init__(self, environment: Environment, options: RunOptions, say: Callable[[dict[str, Any]], None]) -> None:
+        self.environment = environment
         self.options = options
         self.ledger = Ledger()
         self.oracle = Oracle(self.ledger)
         self.began = time.monotonic()
-        self.injector = FaultInjector(place, self.began)
+        self.injector = FaultInjector(environment, self.began)
         self.outcome = Outcome(options, began=datetime.now(UTC))  # noqa: TID251 - when the report was made
         self.enough = threading.Event()
         self.say = say
         self.phase = "begins"
         self._checked = 0
         self._clients: list[Client | BulkClient] = [
-            Client(f"storefront {n}", place, self.ledger, plan.lives(options.seed, n, interface), LIVES_PER_CLIENT)
+            Client(
+                f"storefront {n}", environment, self.ledger, plan.lives(options.seed, n, interface), LIVES_PER_CLIENT
+            )
             for n, interface in enumerate(CLIENTS)
         ]
         self._clients += [
-            BulkClient(f"bulk client {n}", place, self.ledger, plan.waves(options.seed, len(CLIENTS) + n, options.wave))
+            BulkClient(
+                f"bulk client {n}", environment, self.ledger, plan.waves(options.seed, len(CLIENTS) + n, options.wave)
+            )
             for n in range(BULK_CLIENTS)
         ]
 
@@ -136,14 +140,14 @@ class Run:
             client.start()
         try:
             for faults in plan.faults(self.options.seed, self.options.round, self.options.fierce):
-                wanted = self.options.faults
-                self._round([one for one in faults if wanted is None or one.kind in wanted])
+                kinds = self.options.faults
+                self._round([fault for fault in faults if kinds is None or fault.kind in kinds])
                 over = time.monotonic() - self.began + self.options.round > self.options.seconds
                 if self.outcome.violations or over or self.enough.is_set():
                     break
         except NoProgress as still:
             self.outcome.violations.append(str(still))
-            self.outcome.dump = dump_state(self.place)
+            self.outcome.dump = dump_state(self.environment)
         finally:
             for client in self._clients:
                 client.enough.set()
@@ -156,7 +160,7 @@ class Run:
         self.phase = "faults"
         for client in self._clients:
             client.busy.set()
-        teller = threading.Thread(target=self._tell_until, args=(stop := threading.Event(),), daemon=True)
+        teller = threading.Thread(target=self._report_until, args=(stop := threading.Event(),), daemon=True)
         teller.start()
         try:
             self.injector.run_round(faults, self.options.round, self.enough)
@@ -171,18 +175,18 @@ class Run:
             teller.join(5)
         self.outcome.counts["rounds"] += 1
 
-    def _tell_until(self, stop: threading.Event) -> None:
+    def _report_until(self, stop: threading.Event) -> None:
         while not stop.wait(0.5):
-            self.say(self.picture())
+            self.say(self.progress())
 
-    def picture(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, Any]:
         return {
             "phase": self.phase,
             "seconds": time.monotonic() - self.began,
             "commands": self.ledger.counts["commands"],
             "outstanding": len(self.ledger.outstanding),
             "rounds": self.outcome.counts["rounds"],
-            "revived": self.place.revived,
+            "revived": self.environment.revived,
             "faults": dict(self.injector.counts),
             "violations": len(self.outcome.violations),
         }
@@ -196,7 +200,7 @@ class Run:
                     raise NoProgress(f"{client.name} ended: {client.error!r}")
             waiting, progress = self._waiting()
             if waiting:
-                self._note_what_is_waited_for()
+                self._record_wait_reasons()
             dry = dry + 1 if waiting == 0 else 0
             if progress != last:
                 last, since = progress, time.monotonic()
@@ -211,99 +215,101 @@ class Run:
 
     def _waiting(self) -> tuple[int, tuple[int, int, int]]:
         try:
-            with open_connection(self.place.database_url) as conn:
+            with open_connection(self.environment.database_url) as conn:
                 row = conn.execute(WAITING).fetchone()
                 dead = dict(conn.execute(DEAD).fetchall())
             assert row is not None
-            self._bury(dead)
+            self._answer_dead_job(dead)
             queued = self._queued()
         except (psycopg.Error, redis.RedisError, OSError):
             return 1, (-2, -2, -2)
         outstanding = len(self.ledger.outstanding)
         return sum(row[:4]) + queued + outstanding, (row[4] + row[5], row[1], outstanding)
 
-    def _note_what_is_waited_for(self) -> None:
+    def _record_wait_reasons(self) -> None:
         after = round(time.monotonic() - self.injector.last)
         noted = self.outcome.waited_for
         if after <= LONG_WAIT_SECONDS or (noted and (noted[-1]["round"], noted[-1]["after"]) == (self._rounds, after)):
             return
-        what = Counter(f"answer to {one.task}" for one in self.ledger.waiting())
-        with contextlib.suppress(psycopg.Error), open_connection(self.place.database_url) as conn:
-            what.update(dict(conn.execute(WAITED_FOR).fetchall()))
-        noted.append({"round": self._rounds, "after": after, "what": dict(sorted(what.items()))})
+        waiting_for = Counter(f"answer to {sent.task}" for sent in self.ledger.waiting())
+        with contextlib.suppress(psycopg.Error), open_connection(self.environment.database_url) as conn:
+            waiting_for.update(dict(conn.execute(WAITED_FOR).fetchall()))
+        noted.append({"round": self._rounds, "after": after, "what": dict(sorted(waiting_for.items()))})
 
     @property
     def _rounds(self) -> int:
         return self.outcome.counts["rounds"]
 
-    def _bury(self, dead: dict[str | None, str]) -> None:
+    def _answer_dead_job(self, dead: dict[str | None, str]) -> None:
         """Mark a dead job as answered: it is visible, so it is not lost."""
-        for one in self.ledger.waiting():
-            if one.request_id in dead:
+        for sent in self.ledger.waiting():
+            if sent.request_id in dead:
                 self.ledger.count("given up")
-                self.ledger.answered(one, {"outcome": "dead"})
+                self.ledger.answered(sent, {"outcome": "dead"})
 
     def _queued(self) -> int:
-        with contextlib.closing(connect(self.place.broker_url, timeout=3, decode_responses=True)) as client:
+        with contextlib.closing(connect(self.environment.broker_url, timeout=3, decode_responses=True)) as client:
             handed = [str(name) for name in client.hgetall(PROCESSING_LISTS_KEY)]
             return sum(client.llen(name) for name in ("commands", "consequences", *handed))
 
     def _left(self) -> str:
         waiting = self.ledger.waiting()
         return (
-            ", ".join(f"{one.request_id} {one.task} (sent {one.times} times)" for one in waiting[:10])
+            ", ".join(f"{sent.request_id} {sent.task} (sent {sent.times} times)" for sent in waiting[:10])
             or "outbox messages"
         )
 
     def _compare(self) -> None:
         wrong = self.outcome.violations
-        with open_connection(self.place.database_url) as conn:
+        with open_connection(self.environment.database_url) as conn:
             before = len(self.oracle.judged)
             wrong += self.oracle.judge(conn)
             fresh = list(self.oracle.judged.values())[before:]
-            touched = [one.arguments["order_id"] for _, one in fresh if "order_id" in one.arguments]
-            touched += [
-                self.oracle.reference.removals[one.arguments["removal_id"]].order_id
-                for _, one in fresh
-                if one.arguments.get("removal_id") in self.oracle.reference.removals
+            touched_orders = [sent.arguments["order_id"] for _, sent in fresh if "order_id" in sent.arguments]
+            touched_orders += [
+                self.oracle.reference.removals[sent.arguments["removal_id"]].order_id
+                for _, sent in fresh
+                if sent.arguments.get("removal_id") in self.oracle.reference.removals
             ]
-            wrong += compare_with_reference(conn, self.oracle, touched)
-            wrong += unexpected_rows(conn, self.place.smtp_stub.taken)
-            lost, doubled, said = compare_answers(self.place, self.ledger, conn)
+            wrong += compare_with_reference(conn, self.oracle, touched_orders)
+            wrong += unexpected_rows(conn, self.environment.smtp_stub.taken)
+            lost, doubled, violations = compare_answers(self.environment, self.ledger, conn)
         self.outcome.counts["lost"] += lost
         self.outcome.counts["doubled"] += doubled
-        wrong += said
-        wrong += unfinished_outbox_messages(self.place.database_url)
+        wrong += violations
+        wrong += unfinished_outbox_messages(self.environment.database_url)
 
     def _sum_up(self) -> None:
-        found = self.outcome
-        found.lasted = round(time.monotonic() - self.began, 1)
-        found.counts.update(self.ledger.counts)
-        found.counts["early"] = self.oracle.early
-        found.counts["restarts"] = self.place.revived
-        found.counts["letters"] = len(self.place.smtp_stub.taken)
+        outcome = self.outcome
+        outcome.lasted = round(time.monotonic() - self.began, 1)
+        outcome.counts.update(self.ledger.counts)
+        outcome.counts["early"] = self.oracle.early
+        outcome.counts["restarts"] = self.environment.revived
+        outcome.counts["letters"] = len(self.environment.smtp_stub.taken)
         for kind, times in self.injector.counts.items():
-            found.counts[f"fault {kind}"] = times
-        found.timeline = self.injector.timeline
-        found.judged = [
-            (at, one.task, self._to_be_replayed(one)) for at, one in self.oracle.judged.values() if one.part_of is None
+            outcome.counts[f"fault {kind}"] = times
+        outcome.timeline = self.injector.timeline
+        outcome.judged = [
+            (at, sent.task, self._replay_arguments(sent))
+            for at, sent in self.oracle.judged.values()
+            if sent.part_of is None
         ]
-        with contextlib.suppress(psycopg.Error), open_connection(self.place.database_url) as conn:
+        with contextlib.suppress(psycopg.Error), open_connection(self.environment.database_url) as conn:
             row = conn.execute(TOTALS).fetchone()
             assert row is not None
-            found.counts["accepted"] = row[0]
-            found.counts["cancelled"] = row[4]
-            found.counts["letters sent"] = row[5]
-            found.rings = {
+            outcome.counts["accepted"] = row[0]
+            outcome.counts["cancelled"] = row[4]
+            outcome.counts["letters sent"] = row[5]
+            outcome.rings = {
                 "promises": row[1],
                 "per job": round(float(row[2]) / max(1, row[1]), 3),
                 "most": row[3],
             }
-        found.violations += find_private_words(self.place.folder)
+        outcome.violations += find_private_words(self.environment.folder)
 
-    def _to_be_replayed(self, one: Sent) -> dict[str, Any]:
+    def _replay_arguments(self, sent: Sent) -> dict[str, Any]:
         """Return the arguments for a replay, where removal requests are numbered without gaps."""
-        arguments = {**one.arguments, "request_id": one.request_id}
+        arguments = {**sent.arguments, "request_id": sent.request_id}
         if "removal_id" in arguments:
             arguments["removal_id"] = list(self.oracle.reference.removals).index(arguments["removal_id"]) + 1
         return arguments
@@ -311,7 +317,7 @@ class Run:
 
 def seed_lines(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
     """History before the run: terms of seconds, members, lots.  `ended` is how long ago it ended."""
-    at = datetime.now(UTC) - ended  # noqa: TID251 - the present, at which the past ends
+    at = datetime.now(UTC) - ended  # noqa: TID251 - the present, at which the history ends
 
     def line(task: str, **arguments: Any) -> dict[str, Any]:
         return {"at": format_timestamp(at), "task": task, "kwargs": arguments}
@@ -325,11 +331,11 @@ def seed_lines(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, An
 
 
 def write_seed(database_url: str, lines: list[dict[str, Any]]) -> None:
-    read = parse_lines(json.dumps(one) for one in lines)
-    with simulation_in_empty_database(database_url, read[0].at, allow_short=True) as simulation:
-        for played in play(read, simulation):
+    parsed = parse_lines(json.dumps(sent) for sent in lines)
+    with simulation_in_empty_database(database_url, parsed[0].at, allow_short=True) as simulation:
+        for played in play(parsed, simulation):
             if played.result["outcome"] != "done":
-                raise RuntimeError(f"the past does not fit: {played.as_json()}")
+                raise RuntimeError(f"the history does not fit: {played.as_json()}")
 
 
 @contextlib.contextmanager
@@ -338,6 +344,6 @@ def prepare_run(
 ) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
     lines = list(seed_lines())
     skew = plan.CLOCK_SKEW_SECONDS if options.seed % 2 else -plan.CLOCK_SKEW_SECONDS
-    with running_environment(folder, lambda url: write_seed(url, lines), skew) as place:
+    with running_environment(folder, lambda url: write_seed(url, lines), skew) as environment:
         assert len(GROUPS) > 1
-        yield Run(place, options, say), lines
+        yield Run(environment, options, say), lines

@@ -34,22 +34,22 @@ class Ledger:
     lock: threading.Lock = field(default_factory=threading.Lock)
     outstanding: dict[str, Sent] = field(default_factory=dict)
 
-    def add(self, one: Sent, *, waits: bool = True) -> None:
+    def add(self, sent: Sent, *, waits: bool = True) -> None:
         with self.lock:
-            self.sent[one.request_id] = one
+            self.sent[sent.request_id] = sent
             self.counts["commands"] += 1
             if waits:
-                self.outstanding[one.request_id] = one
+                self.outstanding[sent.request_id] = sent
 
-    def count(self, what: str, times: int = 1) -> None:
+    def count(self, counter: str, times: int = 1) -> None:
         with self.lock:
-            self.counts[what] += times
+            self.counts[counter] += times
 
-    def answered(self, one: Sent, answer: dict[str, Any]) -> None:
+    def answered(self, sent: Sent, answer: dict[str, Any]) -> None:
         with self.lock:
-            one.answer = answer
+            sent.answer = answer
             self.counts["answered"] += 1
-            self.outstanding.pop(one.request_id, None)
+            self.outstanding.pop(sent.request_id, None)
 
     def waiting(self) -> list[Sent]:
         with self.lock:

@@ -74,30 +74,30 @@ class SimulatedMarket:
             self.ledger.add(Sent(request_id, task, arguments, plan.BROKER, 0.0))
 
     def execute(self, request_id: str) -> dict[str, Any] | None:
-        one = self.ledger.sent[request_id]
+        sent = self.ledger.sent[request_id]
         try:
-            answer = execute(app.tasks[one.task], {**one.arguments, "request_id": request_id}, request_id)
+            answer = execute(app.tasks[sent.task], {**sent.arguments, "request_id": request_id}, request_id)
         except Exception:  # noqa: BLE001 - whatever it is, the producer has no answer
             return None
         self.told.append((request_id, answer))
         return answer
 
-    def bought(self, *, asked: bool = False) -> int:
-        """Submit an order of seller s0 and return its id; `asked`: the buyer requests its cancellation."""
+    def buy(self, *, requested: bool = False) -> int:
+        """Submit an order of seller s0 and return its id; `requested`: the buyer requests its cancellation."""
         order_id = next(self._orders)
         buyer = f"b{order_id}"
         self.do("members.record", **plan.member_arguments(buyer))
         lines = [{"lot_id": plan.lot_id("s0", 1), "quantity": 5}]
         self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id="s0", lines=lines)
-        if asked:
+        if requested:
             self.do("ocr.file", order_id=order_id, member_id=buyer, reason="B_MUTUAL", comment="Please.")
         self.simulation.process_outbox()
         return order_id
 
-    def passes(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.simulation.advance(self.simulation.clock.instant + timedelta(seconds=seconds))
 
-    def at_once(self, *request_ids: str, order_id: int) -> None:
+    def process_concurrently(self, *request_ids: str, order_id: int) -> None:
         """Receive several messages about one order before any of them is processed."""
         wide = db.connect(self.database_url, clock=self.simulation.clock, pool_size=len(request_ids))
         db.set_database(wide)
@@ -105,18 +105,18 @@ class SimulatedMarket:
             with open_connection(self.database_url) as holder, open_connection(self.database_url) as looker:
                 with holder.transaction():
                     holder.execute("SELECT FROM unwind.orders WHERE order_id = %s FOR UPDATE", [order_id])
-                    racers = [threading.Thread(target=self.execute, args=[one]) for one in request_ids]
-                    for racer in racers:
+                    threads = [threading.Thread(target=self.execute, args=[sent]) for sent in request_ids]
+                    for racer in threads:
                         racer.start()
-                    _until(lambda: _first(looker.execute(LOCKED_OUT)) == len(racers))
-                for racer in racers:
+                    _until(lambda: _first(looker.execute(LOCKED_OUT)) == len(threads))
+                for racer in threads:
                     racer.join(20)
         finally:
             db.set_database(self.simulation.database)
             wide.dispose()
 
     @contextmanager
-    def commit_dies(self) -> Iterator[None]:
+    def kill_next_commit(self) -> Iterator[None]:
         """Terminate the session at its next commit, so that the transaction is lost."""
 
         def die(conn: Any) -> None:
@@ -130,13 +130,13 @@ class SimulatedMarket:
 
     @contextmanager
     def publishing(self, lost: int = 0) -> Iterator[None]:
-        told = _PublisherStub(lost)
-        publisher.set_publisher(told)
+        stub = _PublisherStub(lost)
+        publisher.set_publisher(stub)
         try:
             yield
             for _ in range(40):
                 execute(app.tasks["outbox.relay"], {}, "tick")
-                told.deliver()
+                stub.deliver()
                 self.simulation.clock.instant += timedelta(seconds=5)
         finally:
             publisher.set_publisher(None)
@@ -172,9 +172,9 @@ class _PublisherStub:
             execute(app.tasks[task], {"rows": rows}, "ring")
 
 
-def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def _until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         if time.monotonic() > end:
             raise TimeoutError("it did not come to that")
         time.sleep(0.01)  # there is no event for a session that waits for a lock

@@ -16,23 +16,23 @@ from stress.simulated_market import SimulatedMarket
 Scenario = Callable[[SimulatedMarket], None]
 
 
-def one_life(market: SimulatedMarket) -> None:
-    order_id = market.bought(asked=True)
+def order_life(market: SimulatedMarket) -> None:
+    order_id = market.buy(requested=True)
     market.do("orders.cancel", order_id=order_id, member_id="s0")
     market.simulation.process_outbox()
 
 
-def same_request_twice(market: SimulatedMarket) -> None:
+def duplicate_request(market: SimulatedMarket) -> None:
     """Two workers read the same message before either has answered it."""
-    order_id = market.bought(asked=True)
+    order_id = market.buy(requested=True)
     market.send("t-twin", "orders.cancel", {"order_id": order_id, "member_id": "s0"})
-    market.at_once("t-twin", "t-twin", order_id=order_id)
+    market.process_concurrently("t-twin", "t-twin", order_id=order_id)
     market.simulation.process_outbox()
 
 
-def played_again(market: SimulatedMarket) -> None:
+def repeated_outbox_messages(market: SimulatedMarket) -> None:
     """Outbox messages that are done arrive again."""
-    one_life(market)
+    order_life(market)
     with open_connection(market.database_url) as conn:
         conn.execute("UPDATE unwind.outbox SET state = 'due'")
     market.simulation.process_outbox()
@@ -40,7 +40,7 @@ def played_again(market: SimulatedMarket) -> None:
 
 def transaction_left_open(market: SimulatedMarket) -> None:
     """A worker stalls while sending an email; another sends it; the first then reports a failure."""
-    market.bought(asked=True)
+    market.buy(requested=True)
     with market.simulation.database.transaction() as conn:
         conn.exec_driver_sql(
             "UPDATE unwind.notices SET state = 'pending', attempts = 0, sent_at = NULL, next_try_at = created_at"
@@ -49,18 +49,18 @@ def transaction_left_open(market: SimulatedMarket) -> None:
         asleep = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         instant += DELIVERY_LEASE + timedelta(seconds=1)
         awake = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
-        sent = [DeliveryOutcome(one, "sent") for one in awake]
-        wakes = [DeliveryOutcome(one, "pending", error="too late", next_try_at=instant) for one in asleep]
-        # The second answer stands for "taken, and its worker died before it could say so".
+        sent = [DeliveryOutcome(notice, "sent") for notice in awake]
+        wakes = [DeliveryOutcome(notice, "pending", error="too late", next_try_at=instant) for notice in asleep]
+        # The second outcome stands for a worker that died after it sent the email.
         notices.record_outcomes(conn, wakes, instant)
         left = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         notices.record_outcomes(conn, sent, instant)
-    market.found += [f"email {one.notice_id} was sent and is to be sent again" for one in left]
+    market.found += [f"email {notice.notice_id} was sent and is to be sent again" for notice in left]
 
 
 def two_clocks(market: SimulatedMarket) -> None:
     """One worker's clock is half an hour ahead of the database's."""
-    order_id = market.bought()
+    order_id = market.buy()
     market.simulation.database.clock = db.DatabaseClock()
     market.do("npb.file", order_id=order_id, member_id="s0")
     mutants.ahead = timedelta(minutes=30)
@@ -70,36 +70,36 @@ def two_clocks(market: SimulatedMarket) -> None:
 
 def on_the_second(market: SimulatedMarket) -> None:
     """Cancel at the exact second at which it becomes possible (R41)."""
-    order_id = market.bought()
+    order_id = market.buy()
     market.do("npb.file", order_id=order_id, member_id="s0")
-    market.passes(plan.UNLOCK)
+    market.advance(plan.UNLOCK)
     market.do("orders.cancel", order_id=order_id, member_id="s0")
     market.simulation.process_outbox()
 
 
 def dies_at_its_commit(market: SimulatedMarket) -> None:
     """The session ends at the commit of a cancellation, and nobody repeats the command."""
-    order_id = market.bought(asked=True)
-    with market.commit_dies():
+    order_id = market.buy(requested=True)
+    with market.kill_next_commit():
         market.do("orders.cancel", order_id=order_id, member_id="s0")
     market.simulation.process_outbox()
 
 
 def publishes_once(market: SimulatedMarket) -> None:
-    order_id = market.bought(asked=True)
+    order_id = market.buy(requested=True)
     with market.publishing():
         market.do("orders.cancel", order_id=order_id, member_id="s0")
 
 
 def republishes_lost_messages(market: SimulatedMarket) -> None:
     """The broker loses the first messages."""
-    order_id = market.bought(asked=True)
+    order_id = market.buy(requested=True)
     with market.publishing(lost=4):
         market.do("orders.cancel", order_id=order_id, member_id="s0")
 
 
-def stranger(market: SimulatedMarket) -> None:
-    order_id = market.bought(asked=True)
+def foreign_member(market: SimulatedMarket) -> None:
+    order_id = market.buy(requested=True)
     market.do("orders.cancel", order_id=order_id, member_id=plan.STRANGER)
     market.simulation.process_outbox()
 
@@ -107,15 +107,15 @@ def stranger(market: SimulatedMarket) -> None:
 SIMULATED_SCENARIOS: dict[str, Scenario] = {
     scenario.__name__: scenario
     for scenario in (
-        one_life,
-        same_request_twice,
-        played_again,
+        order_life,
+        duplicate_request,
+        repeated_outbox_messages,
         transaction_left_open,
         two_clocks,
         on_the_second,
         dies_at_its_commit,
         publishes_once,
         republishes_lost_messages,
-        stranger,
+        foreign_member,
     )
 }

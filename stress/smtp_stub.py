@@ -22,7 +22,9 @@ class SmtpStub:
         self.mood = KIND
         self.taken: list[str] = []
         self._lock = threading.Lock()
-        with socket.socket() as free:  # aiosmtpd looks whether it has started on the port it was told: 0 does not do
+        with (
+            socket.socket() as free
+        ):  # aiosmtpd connects to the given port to see whether it has started: 0 does not work
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self._controller = Controller(self, hostname="127.0.0.1", port=port)

@@ -18,28 +18,30 @@ from workers.app import app
 SETTINGS = "TORTURE_INSIDE"
 """The variable that holds {effects: file, visibility: seconds, mutant: name} as JSON."""
 
-_told: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
+_settings: dict[str, Any] = json.loads(os.environ.get(SETTINGS, "{}"))
 
 
 def set_up() -> None:
-    if _told.get("visibility"):
+    if _settings.get("visibility"):
         app.conf.broker_transport_options |= {
-            "visibility_timeout": _told["visibility"],
+            "visibility_timeout": _settings["visibility"],
             "unacked_restore_interval": 1,
             "unacked_mutex_expire": 5,
         }
-    if _told.get("mutant"):
+    if _settings.get("mutant"):
         mutants = importlib.import_module("stress.mutants").MUTANTS
-        _told["context"] = mutants[_told["mutant"]].let_in("")  # kept: a context that is dropped undoes its change
-        _told["context"].__enter__()
+        _settings["context"] = mutants[_settings["mutant"]].let_in(
+            ""
+        )  # kept: a garbage-collected context would undo its change
+        _settings["context"].__enter__()
 
 
 @signals.task_postrun.connect
 def _note(task: Any = None, task_id: str | None = None, retval: Any = None, **_: Any) -> None:
-    if not _told.get("effects") or not isinstance(retval, dict) or "request_id" not in retval:
+    if not _settings.get("effects") or not isinstance(retval, dict) or "request_id" not in retval:
         return
     line = json.dumps([task.name, retval["request_id"], retval["outcome"], bool(retval["replayed"])])
-    descriptor = os.open(_told["effects"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(_settings["effects"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.write(descriptor, line.encode() + b"\n")
     finally:

@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
-OURS = ["migrate", "worker-commands", "worker-sweeps", "beat", "flower", "metrics"]
+OWN_SERVICES = ["migrate", "worker-commands", "worker-sweeps", "beat", "flower", "metrics"]
 PROFILES = {"celery-exporter": ["metrics"], "prometheus": ["metrics"], "mailpit": ["mail"]}
 SECRETS: dict[str, Any] = COMPOSE["secrets"]
 LASTING = sorted(set(SERVICES) - {"migrate"})
@@ -36,29 +36,25 @@ def words(name: str) -> list[str]:
     return [re.sub(r"\$\{\w+:-([^}]*)}", r"\1", str(word)) for word in SERVICES[name].get("command", [])]
 
 
-def test_the_installation_has_the_parts_that_the_documents_name() -> None:
-    """Postgres, redis, migrate, workers by queue, beat, flower, metrics; one image for ours; the rest by profile."""
-    assert set(SERVICES) == {"postgres", "redis", *PROFILES, *OURS}
+def test_compose_has_the_documented_services() -> None:
+    assert set(SERVICES) == {"postgres", "redis", *PROFILES, *OWN_SERVICES}
     assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == PROFILES
-    assert {SERVICES[name]["image"] for name in OURS} == {"unwind:0.1.0"}
+    assert {SERVICES[name]["image"] for name in OWN_SERVICES} == {"unwind:0.1.0"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_images_are_pinned_to_a_version(name: str) -> None:
-    """What runs is what was tested, not what was newest that night."""
     assert re.fullmatch(r"[\w/.-]+:v?\d+\.\d+(\.\d+)?[\w.-]*", SERVICES[name]["image"])
 
 
-def test_the_image_is_pinned_locked_by_hash_and_not_root() -> None:
-    """One non-root image, installed from the hashes of the lock."""
+def test_image_is_pinned_locked_by_hash_and_not_root() -> None:
     assert re.search(r"^FROM python:3\.12\.\d+-slim", DOCKERFILE, re.MULTILINE)
     assert "--require-hashes --requirement requirements.lock" in DOCKERFILE
     assert DOCKERFILE.index("USER unwind") < DOCKERFILE.index("CMD [")
     assert "USER root" not in DOCKERFILE
 
 
-def test_the_image_holds_every_floor_and_nothing_else_of_the_checkout() -> None:
-    """No tests, no history, no .env in the image."""
+def test_image_contains_the_product_packages_only() -> None:
     allowed = {line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = set(re.findall(r"^COPY (\S+) ", DOCKERFILE, re.MULTILINE))
     floors = {"policies", "models", "tasks", "schedules", "workers"}
@@ -67,7 +63,6 @@ def test_the_image_holds_every_floor_and_nothing_else_of_the_checkout() -> None:
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_ports_are_open_on_loopback_only(name: str) -> None:
-    """All listen on loopback only."""
     for port in SERVICES[name].get("ports", []):
         assert str(port).startswith("127.0.0.1:"), port
     assert SERVICES[name].get("network_mode") is None
@@ -75,15 +70,13 @@ def test_ports_are_open_on_loopback_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_whatever_lasts_is_watched_and_started_again(name: str) -> None:
-    """A worker's main process may exit on its own."""
+def test_services_have_health_checks_and_restart(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert {"test", "interval", "timeout", "retries", "start_period"} <= service["healthcheck"].keys()
 
 
-def test_nothing_works_before_the_schema_is_there() -> None:
-    """Workers before producers, the schema before both."""
+def test_services_start_after_the_migration() -> None:
     assert SERVICES["migrate"]["restart"] == "no"
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     for name in ("worker-commands", "worker-sweeps", "beat"):
@@ -92,30 +85,33 @@ def test_nothing_works_before_the_schema_is_there() -> None:
     assert set(SERVICES["flower"]["depends_on"]) == {"worker-commands", "worker-sweeps"}
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OWN_SERVICES)
 def test_docker_waits_longer_than_the_soft_shutdown(name: str) -> None:
-    """Worker_soft_shutdown_timeout is 20 s, the hard limit of one task 60 s."""
+    """The soft shutdown takes 20 s, and one task at most 60 s."""
     assert seconds(SERVICES[name]["stop_grace_period"]) > max(HARD_TIME_LIMIT_SECONDS, SOFT_SHUTDOWN_SECONDS)
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_containers_may_do_nothing_special_and_write_no_endless_log(name: str) -> None:
-    """Not root, read-only root, no capabilities, no new ones, logs that turn over."""
+def test_containers_have_no_privileges_and_rotate_logs(name: str) -> None:
     service = SERVICES[name]
     assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}
-    assert name in (*OURS, "prometheus", "celery-exporter") or service["user"]  # those three name theirs in the image
+    assert (
+        name in (*OWN_SERVICES, "prometheus", "celery-exporter") or service["user"]
+    )  # those three name theirs in the image
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_the_queues_of_all_workers_together_are_all_queues() -> None:
-    """A message in a queue that nobody reads waits for ever. Same groups as `./run up`."""
+def test_workers_read_every_queue() -> None:
+    """A message in an unread queue would wait forever."""
     groups = {}
     for name in ("worker-commands", "worker-sweeps"):
-        said = words(name)
-        groups[said[said.index("-n") + 1].removesuffix("@%h")] = tuple(said[said.index("-Q") + 1].split(","))
-        assert {"--without-gossip", "--without-mingle"} <= set(said)
+        command = words(name)
+        groups[command[command.index("-n") + 1].removesuffix("@%h")] = tuple(
+            command[command.index("-Q") + 1].split(",")
+        )
+        assert {"--without-gossip", "--without-mingle"} <= set(command)
     assert groups == WORKER_GROUPS
     assert sorted(queue for queues in groups.values() for queue in queues) == [
         "commands",
@@ -126,38 +122,38 @@ def test_the_queues_of_all_workers_together_are_all_queues() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_every_command_exists_with_these_words(name: str) -> None:
-    """A command line that Celery or our own program would refuse fails here, not on the first deployment."""
-    said = words(name)
-    if said[:3] == ["python", "-m", "workers"]:
-        assert said[3] in COMMANDS
+@pytest.mark.parametrize("name", OWN_SERVICES)
+def test_command_lines_are_accepted(name: str) -> None:
+    """Celery or click would refuse a wrong command line only when it is deployed."""
+    command = words(name)
+    if command[:3] == ["python", "-m", "workers"]:
+        assert command[3] in COMMANDS
         return
-    assert said[:3] == ["celery", "-A", "workers.app"]
-    command = celery.get_command(click.Context(celery), said[3])
-    assert command is not None
-    if said[3] != "flower":  # Flower's options are Tornado's
-        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        used = {word.partition("=")[0] for word in said[4:] if word.startswith("-")}
+    assert command[:3] == ["celery", "-A", "workers.app"]
+    celery_command = celery.get_command(click.Context(celery), command[3])
+    assert celery_command is not None
+    if command[3] != "flower":  # Flower's options are Tornado's
+        known = {
+            option for parameter in celery_command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        used = {word.partition("=")[0] for word in command[4:] if word.startswith("-")}
         assert used <= known
 
 
-def test_flower_asks_who_is_there_and_remembers() -> None:
-    """What it may is in flowerconfig.py, which it is given; its login is a secret, its memory a volume."""
+def test_flower_inspects_workers_and_keeps_its_data() -> None:
     from flower import options  # noqa: PLC0415 - it defines options of the whole process
 
-    said = words("flower")
+    command = words("flower")
     known = set(options.default_options.as_dict())
-    assert {word.removeprefix("--").partition("=")[0] for word in said[4:]} <= known
-    assert "--conf=/app/flowerconfig.py" in said
+    assert {word.removeprefix("--").partition("=")[0] for word in command[4:]} <= known
+    assert "--conf=/app/flowerconfig.py" in command
     assert (CHECKOUT / "flowerconfig.py").exists()
     assert SERVICES["flower"]["environment"]["UNWIND_FLOWER_LOGIN_FILE"] == "/run/secrets/flower_login"
     assert "UNWIND_FLOWER_READ_ONLY" not in SERVICES["flower"]["environment"]
     assert SERVICES["flower"]["volumes"] == ["flower:/data"]
 
 
-def test_health_is_judged_without_loading_the_program() -> None:
-    """By effect; beat also by the ping that Celery answers only while it comes round."""
+def test_health_checks_do_not_import_the_application() -> None:
     for name in ("worker-commands", "worker-sweeps", "beat"):
         assert "python -m workers.monitoring.probes alive" in SERVICES[name]["healthcheck"]["test"][1]
         assert SERVICES[name]["environment"]["UNWIND_ALIVE_FILE"].startswith("/tmp/")
@@ -166,31 +162,32 @@ def test_health_is_judged_without_loading_the_program() -> None:
     assert "celerybeat@$$HOSTNAME" in SERVICES["beat"]["healthcheck"]["test"][1]
 
 
-def test_our_containers_get_only_variables_that_are_read() -> None:
-    """A setting with a typing error would be ignored in silence."""
-    for name in OURS:
-        variables = dict.fromkeys((one for one in SERVICES[name]["environment"] if one.startswith("UNWIND_")), "")
+def test_containers_get_known_variables_only() -> None:
+    """A misspelled setting would be ignored."""
+    for name in OWN_SERVICES:
+        variables = dict.fromkeys((name_ for name_ in SERVICES[name]["environment"] if name_.startswith("UNWIND_")), "")
         assert unknown_variables(variables) == []
-        others = {one.removesuffix("_FILE") for one in set(SERVICES[name]["environment"]) - set(variables)}
-        assert others <= {"DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
+        secret_variables = {
+            name_.removesuffix("_FILE") for name_ in set(SERVICES[name]["environment"]) - set(variables)
+        }
+        assert secret_variables <= {"DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
 
 
-def test_secrets_are_files_and_each_program_gets_its_own_alone() -> None:
-    """No password in a variable, on a command line or with a default; a file for each that is used, and no other."""
+def test_secrets_are_files_that_only_their_service_gets() -> None:
     text = (CHECKOUT / "docker-compose.yml").read_text()
     assert not re.findall(r"\$\{\w*(?:PASSWORD|LOGIN|SECRET)", text)
     assert {name for service in SERVICES.values() for name in service.get("secrets", [])} == set(SECRETS)
     for name, service in SERVICES.items():
-        named = set(re.findall(r"/run/secrets/(\w+)", yaml.safe_dump(service)))
-        assert named == set(service.get("secrets", [])), name
+        secrets = set(re.findall(r"/run/secrets/(\w+)", yaml.safe_dump(service)))
+        assert secrets == set(service.get("secrets", [])), name
     assert "database_url" not in SERVICES["flower"]["secrets"]
     assert "broker_url" not in (*SERVICES["flower"]["secrets"], *SERVICES["metrics"]["secrets"])
 
 
-def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_secrets_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "secrets"
-    made = [CHECKOUT / "deploy" / "make-secrets", folder]
-    subprocess.run(made, check=True, capture_output=True)
+    command = [CHECKOUT / "deploy" / "make-secrets", folder]
+    subprocess.run(command, check=True, capture_output=True)
     before = {path.name: path.read_text() for path in folder.iterdir()}
     assert {Path(secret["file"]).name for secret in SECRETS.values()} <= set(before)
     assert all(secret["file"].startswith("deploy/secrets/") for secret in SECRETS.values())
@@ -206,14 +203,13 @@ def test_the_secrets_are_made_once_and_fit_together(tmp_path: Path, monkeypatch:
         monkeypatch.delenv("CELERY_RESULT_BACKEND_FILE", raising=False)
     assert f":{before['postgres_password'].strip()}@postgres" in before["database_url"]
     assert "-secret " not in before["redis_users"]
-    subprocess.run(made, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True)
     assert before == {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_redis_keeps_what_it_was_given_and_knows_its_users() -> None:
-    """Append-only file, noeviction; a user for each role."""
-    said = words("redis")
-    settings = dict(zip(said[1::2], said[2::2], strict=True))
+def test_redis_is_durable_and_has_a_user_for_each_role() -> None:
+    command = words("redis")
+    settings = dict(zip(command[1::2], command[2::2], strict=True))
     assert settings["--appendonly"] == "yes"
     assert settings["--appendfsync"] == "everysec"
     assert settings["--maxmemory-policy"] == "noeviction"
@@ -221,8 +217,7 @@ def test_redis_keeps_what_it_was_given_and_knows_its_users() -> None:
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
 
 
-def test_what_prometheus_scrapes_is_there() -> None:
-    """Targets are services of the installation, at the ports they listen on; the rules are where it looks for them."""
+def test_scrape_targets_and_rules_exist() -> None:
     folder = CHECKOUT / "deploy" / "prometheus"
     config = yaml.safe_load((folder / "prometheus.yml").read_text())
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
@@ -232,8 +227,7 @@ def test_what_prometheus_scrapes_is_there() -> None:
     assert (folder / "alerts.yml").exists()
 
 
-def test_every_volume_and_network_that_is_used_is_declared() -> None:
-    """Compose refuses a file that names what it does not declare."""
+def test_used_volumes_and_networks_are_declared() -> None:
     used = {str(volume).partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     used -= {folder for folder in used if folder.startswith("./") and (CHECKOUT / folder).is_dir()}
     assert used == set(COMPOSE["volumes"])

@@ -38,13 +38,13 @@ USERS = ("unwind-producer", "unwind-asker", "unwind-worker", "unwind-flower")
 
 
 def as_user(url: str, user: str, password: str) -> str:
-    """The same server under another login."""
+    """The URL of a server with another login."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.hostname}:{parts.port}"))
 
 
-def past(market: Market) -> None:
-    """The page's seller, with orders that nobody paid."""
+def seed(market: Market) -> None:
+    """The seller of the page, with unpaid orders."""
     market.done("members.record", member_id="s-881", handle="BrickBarn", email="barn@example.org")
     market.lot(501, seller_id="s-881", quantity=100)
     submit_orders(
@@ -56,12 +56,12 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """An installation whose rights were given by the page's own lines."""
+    """An installation whose rights were granted by the page's own statements."""
     with (
-        installation(servers, admin, template_database, tmp_path_factory.mktemp("integrate"), past) as ours,
+        installation(servers, admin, template_database, tmp_path_factory.mktemp("integrate"), seed) as ours,
         contextlib.closing(ours.redis()) as broker,
     ):
-        _forget(admin, broker)
+        _drop_logins(admin, broker)
         try:
             for text in RIGHTS:
                 if "CREATE ROLE" in text:
@@ -83,18 +83,18 @@ def shop(
             yield ours
             ours.supervisor.stop(["commands"])
         finally:
-            _forget(admin, broker)
+            _drop_logins(admin, broker)
 
 
-def _forget(admin: psycopg.Connection, broker: Any) -> None:
-    """Logins belong to the whole server, which other tests share."""
+def _drop_logins(admin: psycopg.Connection, broker: Any) -> None:
+    """Remove logins, which belong to the shared server."""
     for name in LOGINS:
         admin.execute(f"DROP ROLE IF EXISTS {name}")
     broker.execute_command("ACL", "DELUSER", *USERS)
 
 
 def environment_of_a_producer(shop: Installation) -> dict[str, str]:
-    """What a storefront is given: it may push commands and wait for answers."""
+    """The variables of a storefront, which may push commands and wait for answers."""
     return shop.environment() | {
         "CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-producer", "producer-secret"),
         "CELERY_RESULT_BACKEND": as_user(shop.result_backend, "unwind-asker", "asker-secret"),
@@ -103,8 +103,8 @@ def environment_of_a_producer(shop: Installation) -> dict[str, str]:
 
 
 @pytest.mark.timeout(300)
-def test_every_snippet_works_as_it_stands(shop: Installation) -> None:
-    """docs/integrate.md is executed, top to bottom: each snippet may build on the ones before it."""
+def test_every_snippet_works(shop: Installation) -> None:
+    """The snippets run in their order, because one may use the results of another."""
     for number, (language, text) in enumerate(SNIPPETS):
         try:
             _try_snippet(shop, language, text)
@@ -151,8 +151,7 @@ def _run(shop: Installation, words: list[str]) -> subprocess.CompletedProcess[st
     return subprocess.run(words, check=False, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
 
 
-def test_a_redis_user_can_do_nothing_else(shop: Installation) -> None:
-    """The producer cannot read, take back or touch another queue; who asks cannot push; Flower cannot push."""
+def test_redis_user_has_only_the_rights_of_its_role(shop: Installation) -> None:
     refused = {
         "unwind-producer:producer-secret": (
             ("RPOP", "commands"),
@@ -185,22 +184,21 @@ def test_a_redis_user_can_do_nothing_else(shop: Installation) -> None:
                     connection.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-def test_flower_and_metrics_see_what_goes_on_under_their_user(shop: Installation) -> None:
-    """Flower itself, not a part of it: jobs, workers and queues reach it, and the metrics count what waits."""
-    theirs = {"CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-flower", "flower-secret")}
-    settings = Settings.model_validate(shop.settings.environment() | theirs)
+def test_flower_and_metrics_work_with_their_redis_users(shop: Installation) -> None:
+    variables = {"CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-flower", "flower-secret")}
+    settings = Settings.model_validate(shop.settings.environment() | variables)
     program, address = flower_program(settings)
     shop.supervisor.start(program)
     try:
         shop.supervisor.wait_ready(60, ["flower"])
         with shop.client() as client:
 
-            def seen() -> bool:  # it repeats nothing that came before it listened
+            def is_visible() -> bool:  # Flower shows only events since its start
                 arguments = {"order_id": 1, "member_id": "s-881"}
                 client.send_task("orders.options", kwargs=arguments, queue="commands").get(timeout=30)
                 return "refused ORDER_UNKNOWN" in page(f"{address}tasks/datatable?{ALL_TASKS}")
 
-            wait_until(seen)
+            wait_until(is_visible)
         wait_until(lambda: "commands@" in page(f"{address}workers"))
         assert all(queue in page(f"{address}broker") for queue in ("commands", "consequences"))
     finally:
@@ -210,24 +208,24 @@ def test_flower_and_metrics_see_what_goes_on_under_their_user(shop: Installation
 
 
 def page(url: str) -> str:
-    """What Flower says there."""
+    """The text of a page of Flower."""
     with urllib.request.urlopen(url, timeout=10) as answer:
         text: str = answer.read().decode()
     return text
 
 
-def test_the_file_of_users_gives_the_rights_of_the_page() -> None:
+def test_acl_file_has_the_rights_of_the_page() -> None:
+    """Containers load deploy/redis/users.acl.example."""
     file = (CHECKOUT / "deploy" / "redis" / "users.acl.example").read_text()
-    said = [line.removeprefix("ACL SETUSER ") for text in RIGHTS if "ACL" in text for line in text.splitlines()]
-    users = {line.split()[0]: line.partition(" reset on ")[2] for line in said}
-    given = dict(re.findall(r"^user (\S+) on (.*)$", file, re.MULTILINE))
-    assert given.pop("unwind-ops") == ">ops-secret ~* &* +@all"
-    assert given == users
+    rules = [line.removeprefix("ACL SETUSER ") for text in RIGHTS if "ACL" in text for line in text.splitlines()]
+    users = {line.split()[0]: line.partition(" reset on ")[2] for line in rules}
+    rights_by_user = dict(re.findall(r"^user (\S+) on (.*)$", file, re.MULTILINE))
+    assert rights_by_user.pop("unwind-ops") == ">ops-secret ~* &* +@all"
+    assert rights_by_user == users
     assert "user default off\n" in file
 
 
-def test_a_postgresql_role_can_do_nothing_else(shop: Installation) -> None:
-    """Each login has the rights of its role, and no other."""
+def test_postgresql_login_has_only_the_rights_of_its_role(shop: Installation) -> None:
     refused = {
         "storefront:storefront-secret": (
             "SELECT * FROM unwind.orders",
@@ -256,17 +254,16 @@ def test_a_postgresql_role_can_do_nothing_else(shop: Installation) -> None:
                     conn.execute(statement)
 
 
-def test_the_page_names_what_there_is() -> None:
-    """Tasks and commands that the page shows exist, and what the contract says of requests is on it."""
+def test_names_on_the_page_exist() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    shown = {
+    documented = {
         name
         for name in re.findall(r'send_task\(\s*"(\w+\.\w+)"|(?:call|send) (\w+\.\w+)', page)
         for name in name
         if name
     }
-    assert shown
-    assert shown <= set(public_tasks())
+    assert documented
+    assert documented <= set(public_tasks())
     assert "at least 30 days" in page
     assert "(support.md#refusal-codes)" in page
     assert "## Refusal codes" in (CHECKOUT / "docs" / "support.md").read_text(encoding="utf-8")

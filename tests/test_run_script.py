@@ -52,7 +52,7 @@ esac
 
 
 class Clone:
-    """A fresh checkout with a product that only talks, on a machine with the stand-in for uv."""
+    """A fresh checkout with a product that prints its arguments, and a fake uv."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "a clone"
@@ -95,16 +95,15 @@ def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path)
 
 
-def test_the_first_command_makes_the_environment_and_then_runs(clone: Clone, tmp_path: Path) -> None:
-    """From any folder."""
+def test_first_command_creates_the_environment(clone: Clone, tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     status, out, err = clone.run("show", "order", "1003", "--json", cwd=tmp_path)
     assert status == 0, err
-    said = json.loads(out)
-    assert said["words"] == ["show", "order", "1003", "--json"]
-    assert said["cwd"] == str(tmp_path)
-    assert said["path"] == str(clone.folder)
-    assert said["first"] != str(tmp_path), "a folder `tasks` where the caller stands must not shadow ours"
+    result = json.loads(out)
+    assert result["words"] == ["show", "order", "1003", "--json"]
+    assert result["cwd"] == str(tmp_path)
+    assert result["path"] == str(clone.folder)
+    assert result["first"] != str(tmp_path), "a folder `tasks` where the caller stands must not shadow ours"
     assert "Setting up" in err
     assert "Ready after" in err
     install = clone.calls("pip")[0]
@@ -112,16 +111,14 @@ def test_the_first_command_makes_the_environment_and_then_runs(clone: Clone, tmp
     assert install.endswith(f"{clone.folder}/requirements.lock")
 
 
-def test_the_second_command_starts_at_once(clone: Clone) -> None:
-    """Set-up is paid once."""
+def test_second_command_installs_nothing(clone: Clone) -> None:
     clone.run("up")
     before = clone.journal.read_text()
     status, _, err = clone.run("down")
     assert (status, err, clone.journal.read_text()) == (0, "", before)
 
 
-def test_a_changed_lock_is_installed(clone: Clone) -> None:
-    """After `git pull` the environment is what the lock says now."""
+def test_changed_lock_is_installed(clone: Clone) -> None:
     clone.run("up")
     with (clone.folder / "requirements.lock").open("a") as lock:
         lock.write("# newer\n")
@@ -131,18 +128,14 @@ def test_a_changed_lock_is_installed(clone: Clone) -> None:
 
 
 @pytest.mark.parametrize("command", ["test", "check", "bench", "torture"])
-def test_commands_for_development_get_the_development_list_which_serves_the_others_too(
-    clone: Clone, command: str
-) -> None:
-    """A user of the product does not wait for linters; a developer installs once."""
+def test_development_commands_install_the_development_list(clone: Clone, command: str) -> None:
     clone.run(command, "--all")
     assert clone.calls("pip")[0].endswith("requirements-dev.lock")
     clone.run("up")
     assert len(clone.calls("pip")) == 1
 
 
-def test_a_set_up_killed_in_the_middle_is_done_again(clone: Clone) -> None:
-    """Nobody knows what a half-installed environment holds, so it goes."""
+def test_interrupted_setup_is_repeated(clone: Clone) -> None:
     clone.slow.touch()
     process = clone.start("up")
     assert wait_until(lambda: bool(clone.calls("pip")), 30)
@@ -155,17 +148,15 @@ def test_a_set_up_killed_in_the_middle_is_done_again(clone: Clone) -> None:
     assert not (clone.folder / ".venv" / "half-installed").exists()
 
 
-def test_two_first_commands_at_once_set_up_once(clone: Clone) -> None:
-    """A file lock: the second waits and finds it done."""
-    both = [clone.start("up"), clone.start("show")]
-    assert [process.wait(60) for process in both] == [0, 0]
-    for process in both:
+def test_concurrent_first_commands_set_up_once(clone: Clone) -> None:
+    processes = [clone.start("up"), clone.start("show")]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    for process in processes:
         process.communicate()
     assert len(clone.calls("pip")) == 1
 
 
-def test_a_failed_installation_says_why(clone: Clone) -> None:
-    """Without a network: one message, exit 1, and the next attempt starts afresh."""
+def test_failed_installation_is_explained(clone: Clone) -> None:
     clone.broken.touch()
     status, out, err = clone.run("up")
     assert (status, out) == (1, "")
@@ -178,7 +169,7 @@ def test_a_failed_installation_says_why(clone: Clone) -> None:
 
 
 def test_home_may_be_missing(clone: Clone) -> None:
-    """`su`, cron and containers: no HOME, or one that is not there. No cache then."""
+    """As under `su`, in cron and in containers; no cache is used then."""
     clone.environment["HOME"] = "/nonexistent"
     assert clone.run("up")[0] == 0
     assert "--no-cache" in clone.calls("pip")[0]
@@ -188,7 +179,7 @@ def test_home_may_be_missing(clone: Clone) -> None:
 
 
 def test_environment_and_data_may_lie_elsewhere(clone: Clone, tmp_path: Path) -> None:
-    """A checkout that may not be written to: UNWIND_VENV and UNWIND_DATA."""
+    """By UNWIND_VENV and UNWIND_DATA, for a read-only checkout."""
     clone.environment["UNWIND_VENV"] = str(tmp_path / "deep" / "venv")
     assert clone.run("up")[0] == 0
     assert not (clone.folder / ".venv").exists()
@@ -200,7 +191,7 @@ def test_environment_and_data_may_lie_elsewhere(clone: Clone, tmp_path: Path) ->
     ]
 
 
-def test_a_place_that_cannot_be_written_is_named_with_its_mend(clone: Clone, tmp_path: Path) -> None:
+def test_unwritable_folder_is_reported_with_its_fix(clone: Clone, tmp_path: Path) -> None:
     """A file in the way stands for a read-only checkout, for root too."""
     (tmp_path / "file").touch()
     clone.environment["UNWIND_VENV"] = str(tmp_path / "file" / "venv")
@@ -210,8 +201,8 @@ def test_a_place_that_cannot_be_written_is_named_with_its_mend(clone: Clone, tmp
     assert "Traceback" not in err
 
 
-def test_somebody_elses_folder_is_never_removed(clone: Clone) -> None:
-    """UNWIND_VENV=$HOME by mistake must not cost a home directory."""
+def test_folder_that_is_no_environment_is_never_removed(clone: Clone) -> None:
+    """UNWIND_VENV=$HOME by mistake must not delete a home directory."""
     (clone.folder / ".venv").mkdir()
     (clone.folder / ".venv" / "diary").write_text("dear diary")
     status, _, err = clone.run("up")
@@ -235,7 +226,7 @@ def script() -> Any:
 
 
 def without_modules(*missing: str) -> Any:
-    """A Python that cannot import these."""
+    """A Python that can't import these modules."""
 
     def answers(_python: str, program: str) -> str | None:
         if "version_info" in program:
@@ -245,18 +236,16 @@ def without_modules(*missing: str) -> Any:
     return answers
 
 
-def test_old_pythons_can_read_the_script() -> None:
-    """A Python that is too old must get as far as saying so; nothing but the standard library is there."""
+def test_old_python_can_parse_the_script() -> None:
+    """An old Python must be able to report that it is too old."""
     tree = ast.parse((CHECKOUT / "run").read_text(), feature_version=(3, 7))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert imported <= sys.stdlib_module_names
     assert os.access(CHECKOUT / "run", os.X_OK)
 
 
-def test_an_old_python_finds_a_newer_one_on_the_path(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Shims that do not start (pyenv) are passed over."""
+def test_old_python_finds_a_newer_one_on_the_path(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shims of pyenv that don't start are skipped."""
     monkeypatch.setattr(script.sys, "version_info", (3, 9, 2))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(script.CannotSetUp, match=r"needs Python 3\.11 or newer; this is 3\.9"):
@@ -267,8 +256,8 @@ def test_an_old_python_finds_a_newer_one_on_the_path(
     assert script.suitable_python() == str(tmp_path / "python3.12")
 
 
-def test_without_venv_an_ordinary_user_is_told_the_line_to_type(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plain Debian has python3 and git but no pip and no venv."""
+def test_without_venv_a_user_is_told_the_command_to_type(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minimal Debian has python3 and git, but neither pip nor venv."""
     monkeypatch.setattr(script, "output_of", without_modules("ensurepip", "pip"))
     monkeypatch.setattr(script.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apt-get" else None)
     monkeypatch.setattr(script.os, "getuid", lambda: 1000)
@@ -276,10 +265,10 @@ def test_without_venv_an_ordinary_user_is_told_the_line_to_type(script: Any, mon
         script.create_venv("/nowhere", None)
 
 
-def test_without_venv_root_gets_it_installed_and_is_told(
+def test_without_venv_root_gets_it_installed(
     script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As root with apt: say so and do it; a stale package list is refreshed once."""
+    """An outdated package list is refreshed once."""
     called: list[list[str]] = []
     results = iter([100, 0, 0])
 
@@ -298,8 +287,7 @@ def test_without_venv_root_gets_it_installed_and_is_told(
     assert "lacks the module venv: running apt-get install -y python3-venv" in capsys.readouterr().err
 
 
-def test_without_venv_and_without_apt_the_ways_out_are_named(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other systems: no guess, but a sentence."""
+def test_without_venv_and_apt_the_alternatives_are_named(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "output_of", without_modules("ensurepip", "pip"))
     monkeypatch.setattr(script.shutil, "which", lambda _name: None)
     with pytest.raises(script.CannotSetUp, match=r"Install your system's package .* or uv"):
@@ -326,8 +314,8 @@ def versions(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
-def test_every_package_is_locked_by_hash_and_no_address_is_named(name: str) -> None:
-    """Where packages come from is the installer's business."""
+def test_packages_are_locked_by_hash_without_addresses(name: str) -> None:
+    """The installer decides where packages come from."""
     text = (CHECKOUT / name).read_text()
     assert "://" not in text
     assert not re.search(r"^\s*--(index|extra|find|trusted)", text, re.MULTILINE)
@@ -336,15 +324,14 @@ def test_every_package_is_locked_by_hash_and_no_address_is_named(name: str) -> N
     assert all("--hash=sha256:" in block for block in blocks)
 
 
-def test_the_development_list_contains_the_products() -> None:
-    """So that one environment serves both."""
+def test_development_list_contains_the_product_list() -> None:
+    """One environment serves both."""
     product, development = versions("requirements.lock"), versions("requirements-dev.lock")
     assert product.items() <= development.items()
     assert product["kombu"] == "5.7.0"
 
 
-def test_what_ci_calls_is_what_the_readme_names() -> None:
-    """One test command for everybody."""
+def test_ci_runs_the_command_of_the_readme() -> None:
     script = CHECKOUT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "./run test --all" in script.read_text()

@@ -81,7 +81,7 @@ class Alert:
     unlocked: datetime | None = None
 
     def unlocks(self) -> datetime:
-        """8 and A1, as they are written there."""
+        """The unlock time by the rules' formula (A1)."""
         if self.kind != "NPB":
             return self.filed + self.terms.long
         base = self.filed + self.terms.short
@@ -179,17 +179,17 @@ class State:
         self.removals: dict[int, Removal] = {}
         self.ledger = Ledger()
 
-    def role(self, order: Order, who: str | None) -> str | None:
-        return "staff" if who is None else {order.buyer: "buyer", order.seller: "seller"}.get(who)
+    def role(self, order: Order, actor: str | None) -> str | None:
+        return "staff" if actor is None else {order.buyer: "buyer", order.seller: "seller"}.get(actor)
 
-    def gate(self, order_id: int, who: str | None, *roles: str) -> Answer | Order:
+    def gate(self, order_id: int, actor: str | None, *roles: str) -> Answer | Order:
         """Refuse in this order: unknown, not a party, cancelled, wrong role."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
-        if who is not None and who not in self.people:
+        if actor is not None and actor not in self.people:
             return refuse("MEMBER_UNKNOWN")
-        role = self.role(order, who)
+        role = self.role(order, actor)
         if role is None:
             return refuse("NOT_A_PARTY")
         if order.status == "CANCELLED":
@@ -197,20 +197,20 @@ class State:
         return order if role in roles else refuse("WRONG_ROLE")
 
     def charge(self, order: Order, kind: str, at: datetime) -> None:
-        """Book the fee of the whole order, taking back what was charged before (A21, R88)."""
+        """Charge the order's fee and reverse the previous charge (A21, R88)."""
         if order.fee_month:
             self.ledger.post(order.seller, billing_month(at), "reversal", order.order_id, -order.fee, order.fee_month)
         order.fee, order.fee_month = fee_of(order.total * order.rate), billing_month(at)
         self.ledger.post(order.seller, order.fee_month, kind, order.order_id, order.fee, order.fee_month)
 
     def judge_privilege(self, member: str, limit: int) -> None:
-        """R95, R96: as many strikes as the limit of the alert's terms, and the privilege is gone."""
+        """R95, R96: revoke the privilege at the strike limit of the alert's terms."""
         person = self.people[member]
         person.can_buy = len(person.bought_badly) < limit
         person.can_sell = len(person.sold_badly) < limit
 
     def scan(self, started: datetime, now: datetime) -> None:
-        """What the sweeps did by `now`: each alert marked at its instant, or at `started` when they were late (R41,
+        """Mark due alerts as sweeps do: each alert at its instant, or at `started` when they were late (R41,
         R42).
         """
         for order in self.orders.values():
@@ -237,8 +237,8 @@ def is_blank(comment: str | None) -> bool:
 
 def check_reason(role: str, reason: str, comment: str | None) -> Answer | None:
     """Refuse missing, foreign and invalid reasons (R4 to R8)."""
-    other = "seller" if role == "buyer" else "buyer"
-    if reason in REASONS[other] + NO_REASONS[other]:
+    counterparty = "seller" if role == "buyer" else "buyer"
+    if reason in REASONS[counterparty] + NO_REASONS[counterparty]:
         return refuse("REASON_OF_OTHER_PARTY")
     if reason in NO_REASONS[role]:
         return refuse("REASON_NOT_VALID")

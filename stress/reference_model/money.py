@@ -61,7 +61,7 @@ class Ledger:
     def of_order(self, order_id: int) -> list[tuple[str, str, Decimal]]:
         return sorted((p.month, p.kind, p.amount) for p in self.postings if p.order_id == order_id)
 
-    def shown(self, seller: str, month: str) -> list[tuple[str, int, Decimal]]:
+    def listed_lines(self, seller: str, month: str) -> list[tuple[str, int, Decimal]]:
         """What the bill lists (R83): of an order that was reset, only what concerns earlier months."""
         held = [p for p in self.postings if (p.seller, p.month) == (seller, month)]
         reset = {p.order_id for p in held if p.kind == "reset"}
@@ -76,8 +76,8 @@ class Ledger:
         at = min((p.month for p in self.postings if p.seller == seller), default=month)
         opening = NOTHING
         while True:
-            came = sum((p.amount for p in self.postings if (p.seller, p.month) == (seller, at)), NOTHING)
-            left = opening + came
+            sum_of_month = sum((p.amount for p in self.postings if (p.seller, p.month) == (seller, at)), NOTHING)
+            left = opening + sum_of_month
             if at >= month:
                 return {
                     "opening_credit": opening,

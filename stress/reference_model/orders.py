@@ -22,14 +22,20 @@ from stress.reference_model.market import (
 )
 from stress.reference_model.problem_orders import ProblemOrders
 
-Wanted = list[tuple[int, int]]
+RequestedLines = list[tuple[int, int]]
 
 
 class Reference(ProblemOrders):
     """The whole reference model."""
 
     def orders_submit(
-        self, order_id: int, buyer: str, seller: str, at: datetime, wanted: Wanted, rate: Decimal = Decimal(1)
+        self,
+        order_id: int,
+        buyer: str,
+        seller: str,
+        at: datetime,
+        requested: RequestedLines,
+        rate: Decimal = Decimal(1),
     ) -> Answer:
         if buyer not in self.people or seller not in self.people:
             return refuse("MEMBER_UNKNOWN")
@@ -37,41 +43,41 @@ class Reference(ProblemOrders):
             return INVALID
         if order_id in self.orders:
             return refuse("ALREADY_EXISTS")
-        if refused := self._unknown(wanted, buyer, seller) or self._may_trade(buyer, seller):
+        if refused := self._unknown(requested, buyer, seller) or self._may_trade(buyer, seller):
             return refused
-        if refused := self._stock(wanted):
+        if refused := self._stock(requested):
             return refused
 
         def do() -> None:
             order = Order(order_id, buyer, seller, rate, at, {})
             self.orders[order_id] = order
-            self._take(order, wanted)
+            self._take_stock(order, requested)
             self.charge(order, "charge", at)
 
         return accept(do)
 
-    def orders_add_batch(self, order_id: int, at: datetime, wanted: Wanted) -> Answer:
+    def orders_add_batch(self, order_id: int, at: datetime, requested: RequestedLines) -> Answer:
         """T21."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
-        if refused := self._unknown(wanted, order.buyer, order.seller):
+        if refused := self._unknown(requested, order.buyer, order.seller):
             return refused
         if order.status == "CANCELLED":
             return refuse("ALREADY_CANCELLED")
         if order.status not in ADD_TO:
             return refuse("WRONG_STATUS" if order.status in FLOW else "ORDER_HAS_PROBLEM")
-        if refused := self._may_trade(order.buyer, order.seller) or self._stock(wanted):
+        if refused := self._may_trade(order.buyer, order.seller) or self._stock(requested):
             return refused
 
         def do() -> None:
-            self._take(order, wanted)
-            self._starts_again(order, at)
+            self._take_stock(order, requested)
+            self._restart(order, at)
 
         return accept(do)
 
-    def _unknown(self, wanted: Wanted, buyer: str, seller: str) -> Answer | None:
-        for lot_id, _ in wanted:
+    def _unknown(self, requested: RequestedLines, buyer: str, seller: str) -> Answer | None:
+        for lot_id, _ in requested:
             lot = self.stock.lots.get(lot_id)
             if lot is None or lot.seller != seller or lot.room is not None or lot.reserved_for not in (None, buyer):
                 return refuse("LOT_UNKNOWN")
@@ -86,41 +92,41 @@ class Reference(ProblemOrders):
             return refuse("BUYER_BLOCKED_IN_STORE")  # R25
         return None
 
-    def _stock(self, wanted: Wanted) -> Answer | None:
-        left = {lot_id: self.stock.lots[lot_id].quantity for lot_id, _ in wanted}
-        for lot_id, units in wanted:
+    def _stock(self, requested: RequestedLines) -> Answer | None:
+        left = {lot_id: self.stock.lots[lot_id].quantity for lot_id, _ in requested}
+        for lot_id, units in requested:
             if units % self.stock.lots[lot_id].bulk and units != left[lot_id]:
                 return INVALID  # R105
             left[lot_id] -= units
         return refuse("NOT_ENOUGH_STOCK") if min(left.values()) < 0 else None
 
-    def _take(self, order: Order, wanted: Wanted) -> None:
-        prices = [self.stock.lots[lot_id].price_of_one(units) for lot_id, units in wanted]
-        for (lot_id, units), price in zip(wanted, prices, strict=True):
+    def _take_stock(self, order: Order, requested: RequestedLines) -> None:
+        prices = [self.stock.lots[lot_id].price_of_one(units) for lot_id, units in requested]
+        for (lot_id, units), price in zip(requested, prices, strict=True):
             sold = self.stock.sell(lot_id, units)
             order.lines[len(order.lines) + 1] = Line(sold, units, price)
 
-    def _starts_again(self, order: Order, at: datetime) -> None:
+    def _restart(self, order: Order, at: datetime) -> None:
         """T20, T21: other items, so order date, payment and fee start again."""
         order.status, order.payment, order.date = "UPDATED", "None", at
         self.charge(order, "charge", at)
 
-    def orders_set_status(self, order_id: int, who: str | None, at: datetime, status: str) -> Answer:
-        """R46 and .2."""
-        order = self.gate(order_id, who, "buyer", "seller")
+    def orders_set_status(self, order_id: int, actor: str | None, at: datetime, status: str) -> Answer:
+        """R46."""
+        order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
-        mine: tuple[str, ...] = SELLER_SETS
-        theirs: tuple[str, ...] = tuple(BUYER_SETS)
-        if self.role(order, who) == "buyer":
-            mine, theirs = theirs, mine
-        if status in theirs and status not in mine:
+        own_statuses: tuple[str, ...] = SELLER_SETS
+        other_statuses: tuple[str, ...] = tuple(BUYER_SETS)
+        if self.role(order, actor) == "buyer":
+            own_statuses, other_statuses = other_statuses, own_statuses
+        if status in other_statuses and status not in own_statuses:
             return refuse("WRONG_ROLE")
         if order.status not in FLOW:
             return refuse("ORDER_HAS_PROBLEM")
-        if status not in mine or status == order.status:
+        if status not in own_statuses or status == order.status:
             return refuse("WRONG_STATUS")
-        if self.role(order, who) == "buyer" and order.status not in BUYER_SETS[status]:
+        if self.role(order, actor) == "buyer" and order.status not in BUYER_SETS[status]:
             return refuse("WRONG_STATUS")
 
         def do() -> None:
@@ -129,7 +135,7 @@ class Reference(ProblemOrders):
         return accept(do)
 
     def orders_record_payment(self, order_id: int, at: datetime, payment_status: str) -> Answer:
-        """2, T23, R107."""
+        """T23."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
@@ -150,14 +156,14 @@ class Reference(ProblemOrders):
 
         return accept(do)
 
-    def orders_settle_late_payment(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
+    def orders_settle_late_payment(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
         """R107."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
-        if who is not None and who not in self.people:
+        if actor is not None and actor not in self.people:
             return refuse("MEMBER_UNKNOWN")
-        role = self.role(order, who)
+        role = self.role(order, actor)
         if role is None:
             return refuse("NOT_A_PARTY")
         if role == "buyer":
@@ -174,21 +180,21 @@ class Reference(ProblemOrders):
         return accept(do)
 
     def removals_request(
-        self, order_id: int, who: str | None, at: datetime, lines: dict[int, int], returns: bool | None = None
+        self, order_id: int, actor: str | None, at: datetime, lines: dict[int, int], returns: bool | None = None
     ) -> Answer:
         """A11."""
-        order = self.gate(order_id, who, "buyer", "seller")
+        order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
-        role = str(self.role(order, who))
+        role = str(self.role(order, actor))
         if order.status not in FLOW:
             return refuse("ORDER_HAS_PROBLEM")
         if role == "buyer" and returns is not None:
             return INVALID
         if refused := self._fits(order, lines):
             return refused
-        kept = returns if role == "buyer" or returns is not None else True
-        return accept(lambda: Removal(order_id, role, dict(lines), kept))
+        returned = returns if role == "buyer" or returns is not None else True
+        return accept(lambda: Removal(order_id, role, dict(lines), returned))
 
     def _fits(self, order: Order, lines: dict[int, int]) -> Answer | None:
         if any(n not in order.lines or units > order.lines[n].remaining for n, units in lines.items()):
@@ -197,17 +203,17 @@ class Reference(ProblemOrders):
             return refuse("NOTHING_WOULD_REMAIN")
         return None
 
-    def removals_approve(self, removal_id: int, who: str | None, at: datetime, returns: bool | None = None) -> Answer:
+    def removals_approve(self, removal_id: int, actor: str | None, at: datetime, returns: bool | None = None) -> Answer:
         """T20: the other party, and everything is checked again."""
         taking = self.removals.get(removal_id)
-        found = self._decides(taking, who, of_other=True)
-        if isinstance(found, Answer) or taking is None:
-            return found if isinstance(found, Answer) else refuse("REMOVAL_UNKNOWN")
-        if found.status not in FLOW:
+        decision = self._find_decidable(taking, actor, of_other=True)
+        if isinstance(decision, Answer) or taking is None:
+            return decision if isinstance(decision, Answer) else refuse("REMOVAL_UNKNOWN")
+        if decision.status not in FLOW:
             return refuse("ORDER_HAS_PROBLEM")
         if taking.by == "seller" and returns is not None:
             return INVALID
-        if refused := self._fits(found, taking.lines):
+        if refused := self._fits(decision, taking.lines):
             return refused
         back = taking.returns if taking.by == "seller" else returns is not False
 
@@ -215,36 +221,36 @@ class Reference(ProblemOrders):
             taking.state = "approved"
             self.stock.begin(release=self.terms.release)
             for number, units in sorted(taking.lines.items()):
-                line = found.lines[number]
+                line = decision.lines[number]
                 line.removed += units
-                if back and not self.people[found.seller].terminated:
-                    self.stock.put_back(line.sold, units)
-            self._starts_again(found, at)
+                if back and not self.people[decision.seller].terminated:
+                    self.stock.return_units(line.sold, units)
+            self._restart(decision, at)
 
         return accept(do)
 
-    def removals_deny(self, removal_id: int, who: str | None, at: datetime) -> Answer:
-        return self._closes(removal_id, who, "denied", of_other=True)
+    def removals_deny(self, removal_id: int, actor: str | None, at: datetime) -> Answer:
+        return self._close_removal(removal_id, actor, "denied", of_other=True)
 
-    def removals_withdraw(self, removal_id: int, who: str | None, at: datetime) -> Answer:
-        return self._closes(removal_id, who, "withdrawn", of_other=False)
+    def removals_withdraw(self, removal_id: int, actor: str | None, at: datetime) -> Answer:
+        return self._close_removal(removal_id, actor, "withdrawn", of_other=False)
 
-    def _closes(self, removal_id: int, who: str | None, state: str, *, of_other: bool) -> Answer:
+    def _close_removal(self, removal_id: int, actor: str | None, state: str, *, of_other: bool) -> Answer:
         taking = self.removals.get(removal_id)
-        found = self._decides(taking, who, of_other=of_other)
-        if isinstance(found, Answer) or taking is None:
-            return found if isinstance(found, Answer) else refuse("REMOVAL_UNKNOWN")
+        decision = self._find_decidable(taking, actor, of_other=of_other)
+        if isinstance(decision, Answer) or taking is None:
+            return decision if isinstance(decision, Answer) else refuse("REMOVAL_UNKNOWN")
 
         def do() -> None:
             taking.state = state
 
         return accept(do)
 
-    def _decides(self, taking: Removal | None, who: str | None, *, of_other: bool) -> Answer | Order:
+    def _find_decidable(self, taking: Removal | None, actor: str | None, *, of_other: bool) -> Answer | Order:
         if taking is None:
             return refuse("REMOVAL_UNKNOWN")
-        other = "seller" if taking.by == "buyer" else "buyer"
-        order = self.gate(taking.order_id, who, other if of_other else taking.by)
+        requested_lot = "seller" if taking.by == "buyer" else "buyer"
+        order = self.gate(taking.order_id, actor, requested_lot if of_other else taking.by)
         if isinstance(order, Order) and taking.state != "pending":
             return refuse("REMOVAL_NOT_PENDING")
         return order

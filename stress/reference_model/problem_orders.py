@@ -23,12 +23,12 @@ from stress.reference_model.money import billing_month
 class ProblemOrders(State):
     """The Problem Order page: requests, alerts and cancellation."""
 
-    def ocr_file(self, order_id: int, who: str | None, at: datetime, reason: str, comment: str) -> Answer:
+    def ocr_file(self, order_id: int, actor: str | None, at: datetime, reason: str, comment: str) -> Answer:
         """T1, T2."""
-        order = self.gate(order_id, who, "buyer", "seller")
+        order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
-        role = self.role(order, who)
+        role = self.role(order, actor)
         assert role is not None
         if order.status in ("OCR", *ALERT_STATUSES):
             return refuse("ORDER_HAS_PROBLEM")
@@ -45,19 +45,19 @@ class ProblemOrders(State):
 
         return accept(do)
 
-    def ocr_decline(self, order_id: int, who: str | None, at: datetime) -> Answer:
+    def ocr_decline(self, order_id: int, actor: str | None, at: datetime) -> Answer:
         """T3: the seller, of a buyer's request only."""
-        order = self.gate(order_id, who, "seller")
-        return order if isinstance(order, Answer) else self._give_back(order, "buyer", "declined")
+        order = self.gate(order_id, actor, "seller")
+        return order if isinstance(order, Answer) else self._close_request(order, "buyer", "declined")
 
-    def ocr_withdraw(self, order_id: int, who: str | None, at: datetime) -> Answer:
-        """T6: whoever filed it."""
-        order = self.gate(order_id, who, "buyer", "seller")
+    def ocr_withdraw(self, order_id: int, actor: str | None, at: datetime) -> Answer:
+        """T6: only the party that filed it."""
+        order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
-        return self._give_back(order, str(self.role(order, who)), "withdrawn")
+        return self._close_request(order, str(self.role(order, actor)), "withdrawn")
 
-    def _give_back(self, order: Order, filed_by: str, state: str) -> Answer:
+    def _close_request(self, order: Order, filed_by: str, state: str) -> Answer:
         open_request = order.open_request
         if open_request is None:
             return refuse("NO_OPEN_REQUEST")
@@ -69,22 +69,22 @@ class ProblemOrders(State):
 
         return accept(do)
 
-    def npb_file(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
+    def npb_file(self, order_id: int, actor: str | None, at: datetime, comment: str | None = None) -> Answer:
         """T7, R19 to R24."""
-        order = self.gate(order_id, who, "seller")
-        return order if isinstance(order, Answer) else self._complain(order, "NPB", at, comment)
+        order = self.gate(order_id, actor, "seller")
+        return order if isinstance(order, Answer) else self._file_alert(order, "NPB", at, comment)
 
-    def nrs_file(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
+    def nrs_file(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
         """T14."""
-        order = self.gate(order_id, who, "buyer")
-        return order if isinstance(order, Answer) else self._complain(order, "NRS", at, comment)
+        order = self.gate(order_id, actor, "buyer")
+        return order if isinstance(order, Answer) else self._file_alert(order, "NRS", at, comment)
 
-    def nss_file(self, order_id: int, who: str | None, at: datetime, comment: str, grounds: str) -> Answer:
+    def nss_file(self, order_id: int, actor: str | None, at: datetime, comment: str, grounds: str) -> Answer:
         """T15."""
-        order = self.gate(order_id, who, "buyer")
-        return order if isinstance(order, Answer) else self._complain(order, "NSS", at, comment)
+        order = self.gate(order_id, actor, "buyer")
+        return order if isinstance(order, Answer) else self._file_alert(order, "NSS", at, comment)
 
-    def _complain(self, order: Order, kind: str, at: datetime, comment: str | None) -> Answer:
+    def _file_alert(self, order: Order, kind: str, at: datetime, comment: str | None) -> Answer:
         if order.status in ALERT_STATUSES:
             return refuse("ORDER_HAS_PROBLEM")
         earliest = order.date + self.terms.file_after
@@ -108,9 +108,9 @@ class ProblemOrders(State):
         alert = order.open_alert
         return refuse("NO_OPEN_ALERT") if alert is None or alert.kind != kind else alert
 
-    def npb_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
-        """T8, R27 to R31: the first answer counts; with `relock` a late one takes the mark back."""
-        order = self.gate(order_id, who, "buyer")
+    def npb_respond(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
+        """T8, R27 to R31: the first answer counts; with `relock` a late one clears the unlock mark."""
+        order = self.gate(order_id, actor, "buyer")
         if isinstance(order, Answer):
             return order
         alert = self._open(order, "NPB")
@@ -128,9 +128,9 @@ class ProblemOrders(State):
             if alert.unlocks() > at:
                 alert.unlocked = None
 
-    def npb_accept_penalty(self, order_id: int, who: str | None, at: datetime) -> Answer:
+    def npb_accept_penalty(self, order_id: int, actor: str | None, at: datetime) -> Answer:
         """T9."""
-        order = self.gate(order_id, who, "buyer")
+        order = self.gate(order_id, actor, "buyer")
         if isinstance(order, Answer):
             return order
         alert = self._open(order, "NPB")
@@ -144,9 +144,9 @@ class ProblemOrders(State):
 
         return accept(do)
 
-    def npb_take_back(self, order_id: int, who: str | None, at: datetime) -> Answer:
+    def npb_take_back(self, order_id: int, actor: str | None, at: datetime) -> Answer:
         """T10, R34: counts as an answer unless one exists."""
-        order = self.gate(order_id, who, "buyer")
+        order = self.gate(order_id, actor, "buyer")
         if isinstance(order, Answer):
             return order
         alert = self._open(order, "NPB")
@@ -161,16 +161,16 @@ class ProblemOrders(State):
 
         return accept(do)
 
-    def nrs_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
-        """R48: moves nothing."""
-        return self._seller_responds(order_id, who, at, comment, "NRS")
+    def nrs_respond(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
+        """R48: has no effect."""
+        return self._seller_responds(order_id, actor, at, comment, "NRS")
 
-    def nss_respond(self, order_id: int, who: str | None, at: datetime, comment: str) -> Answer:
-        """R48: moves nothing."""
-        return self._seller_responds(order_id, who, at, comment, "NSS")
+    def nss_respond(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
+        """R48: has no effect."""
+        return self._seller_responds(order_id, actor, at, comment, "NSS")
 
-    def _seller_responds(self, order_id: int, who: str | None, at: datetime, comment: str, kind: str) -> Answer:
-        order = self.gate(order_id, who, "seller")
+    def _seller_responds(self, order_id: int, actor: str | None, at: datetime, comment: str, kind: str) -> Answer:
+        order = self.gate(order_id, actor, "seller")
         if isinstance(order, Answer):
             return order
         alert = self._open(order, kind)
@@ -184,24 +184,24 @@ class ProblemOrders(State):
 
         return accept(do)
 
-    def npb_remove(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
+    def npb_remove(self, order_id: int, actor: str | None, at: datetime, comment: str | None = None) -> Answer:
         """T11."""
-        return self._remove(order_id, who, "NPB", "seller", comment)
+        return self._remove(order_id, actor, "NPB", "seller", comment)
 
-    def nrs_remove(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
+    def nrs_remove(self, order_id: int, actor: str | None, at: datetime, comment: str | None = None) -> Answer:
         """T16."""
-        return self._remove(order_id, who, "NRS", "buyer", comment)
+        return self._remove(order_id, actor, "NRS", "buyer", comment)
 
-    def nss_remove(self, order_id: int, who: str | None, at: datetime, comment: str | None = None) -> Answer:
+    def nss_remove(self, order_id: int, actor: str | None, at: datetime, comment: str | None = None) -> Answer:
         """T16."""
-        return self._remove(order_id, who, "NSS", "buyer", comment)
+        return self._remove(order_id, actor, "NSS", "buyer", comment)
 
-    def _remove(self, order_id: int, who: str | None, kind: str, filer: str, comment: str | None) -> Answer:
+    def _remove(self, order_id: int, actor: str | None, kind: str, filer: str, comment: str | None) -> Answer:
         held = self.orders.get(order_id)
         done = held.alert if held and held.alert and held.alert.state == "completed" else None
-        if held and who is None and done and done.kind == kind:
-            return refuse("COMMENT_REQUIRED") if is_blank(comment) else accept(lambda: self._forgive(held, done))
-        order = self.gate(order_id, who, filer, "staff")
+        if held and actor is None and done and done.kind == kind:
+            return refuse("COMMENT_REQUIRED") if is_blank(comment) else accept(lambda: self._remove_strike(held, done))
+        order = self.gate(order_id, actor, filer, "staff")
         if isinstance(order, Answer):
             return order
         alert = self._open(order, kind)
@@ -215,7 +215,7 @@ class ProblemOrders(State):
 
         return accept(do)
 
-    def _forgive(self, order: Order, alert: Alert) -> None:
+    def _remove_strike(self, order: Order, alert: Alert) -> None:
         """Remove a completed alert and its strike; the order stays cancelled."""
         alert.state = "removed"
         for member, strikes in (
@@ -226,11 +226,11 @@ class ProblemOrders(State):
                 strikes.remove(order.order_id)
                 self.judge_privilege(member, alert.terms.limit)
 
-    def basis(self, order: Order, who: str | None, at: datetime) -> str | Answer:
+    def basis(self, order: Order, actor: str | None, at: datetime) -> str | Answer:
         """Return the ground on which this party could cancel now (R13 to R15, R26, R53, R54)."""
         alert, open_request = order.open_alert, order.open_request
         due = alert.unlocks() if alert else at
-        if self.role(order, who) == "seller":
+        if self.role(order, actor) == "seller":
             if open_request:
                 return "OCR_SELLER" if open_request.by == "seller" else "OCR_BUYER"
             if order.status == "NPX":
@@ -253,19 +253,19 @@ class ProblemOrders(State):
     def orders_cancel(
         self,
         order_id: int,
-        who: str | None,
+        actor: str | None,
         at: datetime,
         reason: str | None = None,
         comment: str | None = None,
     ) -> Answer:
         """T4, T5, T13, T17 to T19."""
-        order = self.gate(order_id, who, "buyer", "seller")
+        order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
-        basis = self.basis(order, who, at)
+        basis = self.basis(order, actor, at)
         if isinstance(basis, Answer):
             return basis
-        if reason is not None and (refused := check_reason(str(self.role(order, who)), reason, comment)):
+        if reason is not None and (refused := check_reason(str(self.role(order, actor)), reason, comment)):
             return refused
         if is_blank(comment):
             return refuse("COMMENT_REQUIRED")
@@ -291,8 +291,8 @@ class ProblemOrders(State):
         if not self.people[order.seller].terminated:  # R65
             self.stock.begin(release=self.terms.release)
             for line in order.lines.values():
-                line.now_in = self.stock.put_back(line.sold, line.remaining)
+                line.now_in = self.stock.return_units(line.sold, line.remaining)
                 line.returned += line.remaining
-        same = billing_month(at) == order.fee_month
-        kind = "reset" if same else "credit"
+        same_month = billing_month(at) == order.fee_month
+        kind = "reset" if same_month else "credit"
         self.ledger.post(order.seller, billing_month(at), kind, order.order_id, -order.fee, order.fee_month)

@@ -25,20 +25,20 @@ class StockLot:
     reserved_for: str | None = None
     bind: int = 0
 
-    def price_of_one(self, wanted: int) -> Decimal:
+    def price_of_one(self, units: int) -> Decimal:
         """Tier price less the sale, rounded half up to four decimals."""
-        price = self.tier[1] if self.tier and wanted >= self.tier[0] else self.price
+        price = self.tier[1] if self.tier and units >= self.tier[0] else self.price
         return (price * (100 - self.sale) / 100).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
 
-    def takes_in(self, what: StockLot) -> bool:
+    def accepts(self, sold: StockLot) -> bool:
         """Same item and seller, and not a superlot part, reserved, or without a number (R68, R81)."""
-        same = (self.seller, self.item) == (what.seller, what.item)
-        return same and self.bind == 0 and self.reserved_for is None and self.item[0] != ""
+        same_item = (self.seller, self.item) == (sold.seller, sold.item)
+        return same_item and self.bind == 0 and self.reserved_for is None and self.item[0] != ""
 
 
 @dataclass
 class Stock:
-    """All lots of all sellers, by id.  New lots are numbered from -1 down until their real number is known."""
+    """All lots of all sellers, by id. New lots have ids from -1 down until their real id is known."""
 
     lots: dict[int, StockLot] = field(default_factory=dict)
     made: Iterator[int] = field(default_factory=lambda: iter(range(-1, -(10**9), -1)))
@@ -61,14 +61,14 @@ class Stock:
             lot.room, lot.put_away_by_sale, lot.reserved_for = "A", True, None
         return before
 
-    def put_back(self, sold: StockLot, units: int) -> int | None:
+    def return_units(self, sold: StockLot, units: int) -> int | None:
         """Return units and give the lot they are in now (R66, R67, R75, R76)."""
         if units == 0:
             return None
         target = None
         if sold.bind == 0:
-            fitting = [lot for lot in self.lots.values() if lot.takes_in(sold) and lot.lot_id not in self.apart]
-            # The lot it came from, then one for sale, then the lowest number; lots not numbered yet are the highest.
+            fitting = [lot for lot in self.lots.values() if lot.accepts(sold) and lot.lot_id not in self.apart]
+            # The original lot first, then one for sale, then the lowest id; unnumbered lots come last.
             fitting.sort(
                 key=lambda x: (x.lot_id != sold.lot_id, x.room is not None, x.lot_id < 0, abs(x.lot_id)),
             )
@@ -84,7 +84,7 @@ class Stock:
             target.room, target.put_away_by_sale = None, False
         return target.lot_id
 
-    def is_known_as(self, provisional: int, lot_id: int) -> None:
+    def renumber(self, provisional: int, lot_id: int) -> None:
         lot = self.lots.pop(provisional)
         lot.lot_id = lot_id
         self.lots[lot_id] = lot

@@ -41,9 +41,7 @@ def cancel(database_url: str, now: datetime, order_id: int) -> None:
     assert answer["outcome"] == "done", answer
 
 
-def test_a_generated_market_satisfies_the_invariants(
-    conn: psycopg.Connection, database_url: str, now: datetime
-) -> None:
+def test_generated_market_satisfies_the_invariants(conn: psycopg.Connection, database_url: str, now: datetime) -> None:
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint, 2], 'test')")
     cancel(database_url, now, 101)
     database = db.connect(database_url)
@@ -54,7 +52,7 @@ def test_a_generated_market_satisfies_the_invariants(
         database.dispose()
 
 
-def test_the_reference_leaves_the_same_rows(conn: psycopg.Connection, database_url: str, now: datetime) -> None:
+def test_reference_leaves_the_same_rows(conn: psycopg.Connection, database_url: str, now: datetime) -> None:
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint], 'test')")
     cancel(database_url, now, 101)
     reference_writes.check(conn, 1, 1, MARKET.lines)
@@ -62,7 +60,7 @@ def test_the_reference_leaves_the_same_rows(conn: psycopg.Connection, database_u
     reference_writes.check_alike(conn, 101, 1)
 
 
-def test_missing_rows_are_found(conn: psycopg.Connection) -> None:
+def test_missing_rows_are_reported(conn: psycopg.Connection) -> None:
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint, 2], 'test')")
     reference_writes.check(conn, 1, 2, MARKET.lines)
     with pytest.raises(WorkMismatch, match="orders 1 to 3"):

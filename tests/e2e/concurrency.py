@@ -21,45 +21,45 @@ from workers.task import execute
 
 Command = tuple[str, dict[str, Any]]
 TIMEOUT = 60.0
-"""Seconds after which a racer that does not answer has failed: far above the lock timeout and its retries."""
+"""Seconds after which a process without an answer has failed: far above the lock timeout and its retries."""
 
 
 def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
     database: db.Database | None = None
-    while (told := pipe.recv()) is not None:
-        if isinstance(told, str):
+    while (instruction := pipe.recv()) is not None:
+        if isinstance(instruction, str):
             if database is not None:
                 database.dispose()
-            database = db.connect(told)
+            database = db.connect(instruction)
             db.set_database(database)
             with database.transaction() as conn:
-                database.clock.now(conn)  # connected before the first round
+                database.clock.now(conn)  # connects before the first round
             pipe.send(None)
             continue
-        task, arguments, message_id, late, racers, at = told
+        task, arguments, message_id, delay, processes, at = instruction
         assert database is not None
         database.clock = db.DatabaseClock() if at is None else db.SimulatedClock(at)
-        starts[racers].wait(TIMEOUT)
-        time.sleep(late)  # this is the race: so much behind the others
+        starts[processes].wait(TIMEOUT)
+        time.sleep(delay)  # the start is staggered by this delay
         try:
             answer = execute(app.tasks[task], arguments, message_id)
-        except Exception as error:  # noqa: BLE001 - the test shall see what went wrong, whatever it is
+        except Exception as error:  # noqa: BLE001 - the test sees every error
             answer = {"outcome": "crashed", "code": f"{type(error).__name__}: {error}"}
         pipe.send(answer)
 
 
 class ConcurrentProcesses:
-    def __init__(self, most: int) -> None:
+    def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("spawn")
-        # A barrier counts its parties once and for all, so there is one for each number of racers in a round.
-        # Kept, because a semaphore that its owner forgets is gone before the racers open it.
-        self._barriers = {racers: context.Barrier(racers) for racers in range(2, most + 1)}
+        # A barrier has a fixed number of parties, so there is one for each number of processes in a round.
+        # Kept: a semaphore disappears with its owner's reference, before the processes open it.
+        self._barriers = {processes: context.Barrier(processes) for processes in range(2, count + 1)}
         self._lanes = []
-        for _ in range(most):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=run, args=(theirs, self._barriers), daemon=True)
+        for _ in range(count):
+            parent_end, child_end = context.Pipe()
+            process = context.Process(target=run, args=(child_end, self._barriers), daemon=True)
             process.start()
-            self._lanes.append((ours, process))
+            self._lanes.append((parent_end, process))
         self._rounds = 0
 
     def __enter__(self) -> Self:
@@ -85,13 +85,13 @@ class ConcurrentProcesses:
         lanes = self._lanes[: len(commands)]
         for lane, (task, arguments) in enumerate(commands):
             message_id = f"race-{self._rounds}-{lane}"
-            # Each third of the rounds starts level, with the first ahead, and with the last ahead.
-            ahead = (0, lane, len(commands) - 1 - lane)[self._rounds % 3]
-            lanes[lane][0].send((task, arguments, message_id, ahead * 0.002 * (self._rounds % 4), len(lanes), at))
+            # A third of the rounds starts at the same time, a third with the first ahead, a third with the last.
+            offset = (0, lane, len(commands) - 1 - lane)[self._rounds % 3]
+            lanes[lane][0].send((task, arguments, message_id, offset * 0.002 * (self._rounds % 4), len(lanes), at))
         return [_received(pipe) for pipe, _ in lanes]
 
 
 def _received(pipe: Connection) -> Any:
     if not pipe.poll(TIMEOUT):
-        raise TimeoutError("a racer does not answer")
+        raise TimeoutError("a process does not answer")
     return pipe.recv()

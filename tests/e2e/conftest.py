@@ -12,6 +12,7 @@ import pytest
 from celery import Celery
 from pytest_celery import CELERY_REDIS_BACKEND, CELERY_REDIS_BROKER, RedisTestBackend, RedisTestBroker
 
+from tests.e2e.browser import browser, picture, pytest_addoption  # noqa: F401 - fixtures and the option
 from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker, wait_until
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
@@ -99,8 +100,8 @@ def books(database_url: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def past(database_url: str) -> None:
-    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the past of real processes ends in the real present
+def seed_two_alerts(database_url: str) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the history ends now, where real processes continue
     with Simulation(database_url, at=now - timedelta(days=21)) as simulation:
         market = Market(simulation)
         lot = market.lot(quantity=100)

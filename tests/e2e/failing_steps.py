@@ -70,7 +70,7 @@ def _die(call: Callable[..., Any]) -> Callable[..., Any]:
     return dies
 
 
-if FAILING in os.environ:  # a test that reads the names of the steps works with them whole
+if FAILING in os.environ:  # a test that reads the names of the steps must not fail at one
     channel.MAX_RETURN_DELAY = 1.0
     task.MAX_WAIT = 1.0
     db.LOCK_TIMEOUT_MS = 500

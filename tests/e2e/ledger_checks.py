@@ -12,6 +12,20 @@ def fetch_one(books: psycopg.Connection, query: str, *values: Any) -> Any:
     return row[0] if row else None
 
 
+def count_rows(books: psycopg.Connection, table: str, **values: Any) -> int:
+    """The number of rows with these values."""
+    condition = " AND ".join(["true", *(f"{column} = %s" for column in values)])
+    return int(fetch_one(books, f"SELECT count(*) FROM unwind.{table} WHERE {condition}", *values.values()))  # noqa: S608
+
+
+def units_in_stock(books: psycopg.Connection) -> int:
+    return int(fetch_one(books, "SELECT sum(quantity) FROM unwind.lots"))
+
+
+def order_status(books: psycopg.Connection, order_id: int) -> str:
+    return str(fetch_one(books, "SELECT status FROM unwind.orders WHERE order_id = %s", order_id))
+
+
 def outbox_is_empty(books: psycopg.Connection) -> bool:
     waiting = (
         "SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')"

@@ -48,7 +48,7 @@ class ProcessNode:
         return "running" if self._process is not None and self._process.poll() is None else "exited"
 
     def reload(self) -> None:
-        """Nothing to ask: the status is always fresh."""
+        """The status is always current."""
 
     def kill(self, signal: str | int = "SIGKILL") -> None:
         number = _number(signal)
@@ -97,7 +97,7 @@ class UnwindWorker(CeleryWorkerContainer):
 
 class RunningServer(RedisContainer):
     def __init__(self, url: str) -> None:
-        super().__init__(_Standing(url))
+        super().__init__(_RunningServerContainer(url))
         self._url = url
 
     @property
@@ -109,7 +109,7 @@ class RunningServer(RedisContainer):
         return
 
 
-class _Standing:
+class _RunningServerContainer:
     attrs = ProcessNode.attrs
     status = "running"
 
@@ -123,13 +123,13 @@ class _Standing:
         return b""
 
 
-def wait_until(holds: Callable[[], Any], seconds: float = TIMEOUT, *, what: str = "it") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = TIMEOUT, *, what: str = "it") -> Any:
     end = time.monotonic() + seconds
-    while not (answer := holds()):
+    while not (answer := condition()):
         assert time.monotonic() < end, f"{what} did not happen within {seconds:.0f} s"
         time.sleep(0.05)  # there is no event across three processes and a database to wait for
     return answer
 
 
-def _number(which: str | int) -> int:
-    return signal.Signals[which] if isinstance(which, str) else which
+def _number(signal_name: str | int) -> int:
+    return signal.Signals[signal_name] if isinstance(signal_name, str) else signal_name

@@ -17,7 +17,7 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 
 from tests.e2e.conftest import Run
 from tests.e2e.failing_steps import CHECKING, CONNECTING, DYING, FAILING, LOST, STEPS
-from tests.e2e.ledger_checks import fetch_one
+from tests.e2e.ledger_checks import count_rows, fetch_one
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
 from tests.plugins.servers import libpq_url
 from tests.workers.transport.hostile_messages import EMBED, message
@@ -54,21 +54,21 @@ def broker(broker_url: str) -> Any:
 
 def send_last(broker: Any, retries: int = MAX_RETRIES) -> str:
     known = f"last-{retries}"
-    given = {"member_id": "poison", "handle": "Poison", "email": "p@example.org", "request_id": "record-1"}
+    arguments = {"member_id": "poison", "handle": "Poison", "email": "p@example.org", "request_id": "record-1"}
     headers = {"task": "members.record", "id": known, "retries": retries}
-    broker.lpush("commands", json.dumps(message([[], given, EMBED], headers=headers)))
+    broker.lpush("commands", json.dumps(message([[], arguments, EMBED], headers=headers)))
     return known
 
 
-def is_there(broker: Any) -> bool:
+def is_queued(broker: Any) -> bool:
     return bool(broker.llen("commands") or count_in_flight(broker))
 
 
-def waits(node: ProcessNode, broker: Any, times: int, words: bytes) -> None:
+def wait_for_retries(node: ProcessNode, broker: Any, times: int, words: bytes) -> None:
     before = node.logs().count(words)
 
     def tried() -> bool:
-        assert is_there(broker) or node.logs().count(b"parked") > 0, node.logs().decode()
+        assert is_queued(broker) or node.logs().count(b"parked") > 0, node.logs().decode()
         return node.logs().count(words) >= before + times
 
     wait_until(tried, what=f"{times} x {words.decode()}")
@@ -77,30 +77,30 @@ def waits(node: ProcessNode, broker: Any, times: int, words: bytes) -> None:
 BACK = (b"unsettled_message_returned", b"task_retry")
 
 
-def came_back(node: ProcessNode) -> int:
+def count_redeliveries(node: ProcessNode) -> int:
     return sum(node.logs().count(words) for words in BACK)
 
 
 @pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("step", STEPS)
-def test_a_command_survives_failures_of_the_error_handling(
+def test_command_survives_failures_of_the_error_handling(
     step: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
     failing.write_text(step)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
     send_last(broker)
-    wait_until(lambda: came_back(node) >= 2 or fetch_one(books, DEAD) == 1, what="a message that comes back")
-    assert is_there(broker) or fetch_one(books, DEAD) == 1
+    wait_until(lambda: count_redeliveries(node) >= 2 or fetch_one(books, DEAD) == 1, what="a message that comes back")
+    assert is_queued(broker) or fetch_one(books, DEAD) == 1
     failing.unlink()
-    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_queued(broker), what="the dead job")
     assert fetch_one(books, "SELECT arguments ->> 'request_id' FROM unwind.dead_jobs") == "record-1"
-    assert fetch_one(books, "SELECT count(*) FROM unwind.requests WHERE request_id = 'record-1'") == 0
+    assert count_rows(books, "requests", request_id="record-1") == 0
 
 
 @pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("hindrance", ["LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE", READ_ONLY])
-def test_a_command_waits_until_its_dead_job_can_be_stored(
+def test_command_waits_until_its_dead_job_can_be_stored(
     hindrance: str, poison: None, run: Run, broker: Any, books: psycopg.Connection, database_url: str
 ) -> None:
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING="/nonexistent")
@@ -109,44 +109,44 @@ def test_a_command_waits_until_its_dead_job_can_be_stored(
         if hindrance is READ_ONLY:
             holder.commit()
         send_last(broker)
-        waits(node, broker, 3, b"job_park_failed")
+        wait_for_retries(node, broker, 3, b"job_park_failed")
         assert b"job_parked" not in node.logs()
-        assert is_there(broker)
+        assert is_queued(broker)
         if hindrance is READ_ONLY:
             holder.execute("DROP TRIGGER read_only ON unwind.dead_jobs")
         holder.commit()
-    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_queued(broker), what="the dead job")
     wait_until(lambda: node.logs().count(b"job_parked") == 1, what="its line")
 
 
 @pytest.mark.guarantee("P1")
-def test_a_command_that_kills_its_process_stays_until_it_is_a_dead_job(
+def test_command_that_kills_its_process_becomes_a_dead_job(
     poison: None, run: Run, broker: Any, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
     failing.write_text(LOST)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
     send_last(broker, retries=3)
-    waits(node, broker, 2, b"lost_job_park_failed")
-    assert is_there(broker)
+    wait_for_retries(node, broker, 2, b"lost_job_park_failed")
+    assert is_queued(broker)
     failing.write_text(DYING)
-    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_there(broker), what="the dead job")
+    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_queued(broker), what="the dead job")
     assert fetch_one(books, "SELECT reason FROM unwind.dead_jobs") == "WORKER_DIED"
 
 
 @pytest.mark.guarantee("P1")
-def test_a_message_that_celery_rejects_becomes_a_dead_letter_before_it_is_removed(
+def test_message_that_celery_rejects_is_stored_before_it_is_removed(
     run: Run, broker: Any, upstream: Celery, books: psycopg.Connection
 ) -> None:
     run("worker")
     broker.lpush("commands", json.dumps(message([[], {}, EMBED], headers={"task": "npb.fail", "id": "unknown-1"})))
-    wait_until(lambda: not is_there(broker), what="the end of the message")
-    assert broker.llen("unwind.dead-letters") + fetch_one(books, "SELECT count(*) FROM unwind.dead_letters") >= 1
-    wait_until(lambda: fetch_one(books, "SELECT count(*) FROM unwind.dead_letters") == 1, what="the dead letter")
+    wait_until(lambda: not is_queued(broker), what="the end of the message")
+    assert broker.llen("unwind.dead-letters") + count_rows(books, "dead_letters") >= 1
+    wait_until(lambda: count_rows(books, "dead_letters") == 1, what="the dead letter")
     assert fetch_one(books, "SELECT reason FROM unwind.dead_letters") == "TASK_UNKNOWN"
 
 
-def test_a_process_without_connections_gets_no_messages(
+def test_process_without_connections_gets_no_messages(
     run: Run, broker: Any, broker_url: str, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
@@ -155,11 +155,11 @@ def test_a_process_without_connections_gets_no_messages(
     send_last(broker, retries=0)
     wait_until(lambda: b"process_connect_failed" in node.logs(), what="its line")
     wait_until(lambda: [pool.ready for pool in fetch_pools(broker_url).values()] == [0], what="what doctor asks")
-    assert is_there(broker)
-    assert fetch_one(books, "SELECT count(*) FROM unwind.requests") == 0
+    assert is_queued(broker)
+    assert count_rows(books, "requests") == 0
     failing.unlink()
-    wait_until(lambda: fetch_one(books, "SELECT count(*) FROM unwind.requests") == 1, what="the answer")
-    wait_until(lambda: not is_there(broker), what="the end of the message")
+    wait_until(lambda: count_rows(books, "requests") == 1, what="the answer")
+    wait_until(lambda: not is_queued(broker), what="the end of the message")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_process_without_connections_gets_no_messages(
         ("tests.e2e.failing_steps", [], "cannot connect, so it takes no messages: StepFailed"),
     ],
 )
-def test_a_worker_that_cannot_work_does_not_start(
+def test_worker_with_invalid_options_does_not_start(
     application: str, words: list[str], sentence: str, node_environment: dict[str, str], broker: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "failing").write_text(CHECKING)
@@ -194,7 +194,9 @@ def test_pools_without_processes_are_refused(pool: Any) -> None:
 
 
 @pytest.mark.guarantee("P1")
-def test_a_german_datestyle_changes_nothing(past: None, run: Run, upstream: Celery, books: psycopg.Connection) -> None:
+def test_datestyle_of_the_database_changes_nothing(
+    seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection
+) -> None:
     database = fetch_one(books, "SELECT current_database()")
     books.execute(f"ALTER DATABASE {database} SET datestyle = 'German, DMY'".encode())
     run("worker")

@@ -37,7 +37,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, url: str, *words: str) -> Result:
     return CliRunner().invoke(group, words)
 
 
-def past(market: Market) -> None:
+def seed(market: Market) -> None:
     submit_orders(market, range(2001, 2004), buyer_id="stranger")
 
 
@@ -51,7 +51,7 @@ def counts(url: str) -> dict[str, int]:
 
 
 @pytest.mark.long
-def test_a_restored_installation_finishes_its_outbox(
+def test_restored_installation_finishes_its_outbox(
     servers: ServerUrls,
     admin: psycopg.Connection,
     template_database: str,
@@ -60,15 +60,15 @@ def test_a_restored_installation_finishes_its_outbox(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "unwind.dump"
-    with installation(servers, admin, template_database, tmp_path / "old", past) as old:
-        before = _cancel_without_followers(old)
+    with installation(servers, admin, template_database, tmp_path / "old", seed) as old:
+        before = _cancel_without_consumers(old)
         assert typed(monkeypatch, old.database_url, "backup", str(file)).exit_code == 0
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        kept = counts(old.database_url)
-    said = typed(monkeypatch, empty_database_url, "restore", str(file))
-    assert said.exit_code == 0, said.output
-    assert "All invariants hold." in said.output
-    assert counts(empty_database_url) == kept
+        original_counts = counts(old.database_url)
+    result = typed(monkeypatch, empty_database_url, "restore", str(file))
+    assert result.exit_code == 0, result.output
+    assert "All invariants hold." in result.output
+    assert counts(empty_database_url) == original_counts
     with installation(servers, admin, template_database, tmp_path / "new", lambda _market: None) as new:
         new.database_url = empty_database_url
         new.settings = new.settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
@@ -89,7 +89,7 @@ def test_a_restored_installation_finishes_its_outbox(
         database.dispose()
 
 
-def _cancel_without_followers(old: Installation) -> dict[str, Any]:
+def _cancel_without_consumers(old: Installation) -> dict[str, Any]:
     with Simulation(old.database_url, at=database_now(old.database_url)) as simulation:
         filed = {"reason": "S_MUTUAL", "comment": "agreed by mail", "request_id": "asked-before"}
         simulation.do("ocr.file", order_id=2001, member_id="seller", **filed)
@@ -98,7 +98,7 @@ def _cancel_without_followers(old: Installation) -> dict[str, Any]:
     return answer
 
 
-def test_a_restore_never_overwrites(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restore_never_overwrites(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "unwind.dump"
     assert typed(monkeypatch, database_url, "backup", str(file)).exit_code == 0
     refused = typed(monkeypatch, database_url, "restore", str(file))
@@ -109,14 +109,14 @@ def test_a_restore_never_overwrites(database_url: str, tmp_path: Path, monkeypat
     assert typed(monkeypatch, database_url, "backup", str(file), "--replace").exit_code == 0
 
 
-def test_a_broken_backup_restores_nothing(
+def test_broken_backup_restores_nothing(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken.dump"
     broken.write_bytes(b"PGDMP and then nothing of use")
-    said = typed(monkeypatch, empty_database_url, "restore", str(broken))
-    assert said.exit_code == 1
-    assert "pg_restore failed" in said.output
+    result = typed(monkeypatch, empty_database_url, "restore", str(broken))
+    assert result.exit_code == 1
+    assert "pg_restore failed" in result.output
     engine = create_engine(empty_database_url)
     with engine.connect() as conn:
         assert conn.execute(text("SELECT to_regclass('unwind.orders')")).scalar() is None
@@ -174,16 +174,16 @@ def test_backup_and_restore_use_only_the_url_and_no_libpq_variables(
     url = getattr(other_server, spelling)
     file = tmp_path / "unwind.dump"
     point_elsewhere(monkeypatch, database_url)
-    said = typed(monkeypatch, url("marked"), "backup", str(file))
-    assert said.exit_code == 0, said.output
+    result = typed(monkeypatch, url("marked"), "backup", str(file))
+    assert result.exit_code == 0, result.output
     listed = subprocess.run([programs() / "pg_restore", "--list", file], capture_output=True, text=True, check=True)
     assert " TABLE unwind mark " in listed.stdout
     with other_server.connect() as conn:
         conn.execute("DROP DATABASE IF EXISTS brought WITH (FORCE)")
         conn.execute("CREATE DATABASE brought TEMPLATE template0")
     point_elsewhere(monkeypatch, empty_database_url)
-    said = typed(monkeypatch, url("brought"), "restore", str(file))
-    assert said.exit_code == 0, said.output
+    result = typed(monkeypatch, url("brought"), "restore", str(file))
+    assert result.exit_code == 0, result.output
     with other_server.connect("brought") as conn:
         assert conn.execute("SELECT x FROM unwind.mark").fetchone() == (1,)
     with psycopg.connect(libpq_url(empty_database_url)) as conn:
@@ -210,16 +210,16 @@ def test_tools_that_reach_another_server_write_nothing(
     if not permitted:
         monkeypatch.setattr(backup, "_MAY_IDENTIFY", "SELECT false")
     file = tmp_path / "unwind.dump"
-    said = typed(monkeypatch, database_url, "backup", str(file))
-    assert (said.exit_code, file.exists()) == (1, False)
-    assert "reach another database than DATABASE_URL names" in said.output
+    result = typed(monkeypatch, database_url, "backup", str(file))
+    assert (result.exit_code, file.exists()) == (1, False)
+    assert "reach another database than DATABASE_URL names" in result.output
     file.write_bytes(b"PGDMP")
-    said = typed(monkeypatch, empty_database_url, "restore", str(file))
-    assert said.exit_code == 1
-    assert "reach another database than DATABASE_URL names" in said.output
+    result = typed(monkeypatch, empty_database_url, "restore", str(file))
+    assert result.exit_code == 1
+    assert "reach another database than DATABASE_URL names" in result.output
 
 
-def test_a_backup_needs_no_right_to_read_the_system_identifier(
+def test_backup_works_without_the_right_to_read_the_system_identifier(
     other_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marked_database(other_server, "hosted")
@@ -228,27 +228,27 @@ def test_a_backup_needs_no_right_to_read_the_system_identifier(
         conn.execute("GRANT pg_read_all_data TO tenant")
         conn.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
     url = f"postgresql://tenant:x@127.0.0.1:{other_server.port}/hosted"
-    said = typed(monkeypatch, url, "backup", str(tmp_path / "x.dump"))
-    assert said.exit_code == 0, said.output
+    result = typed(monkeypatch, url, "backup", str(tmp_path / "x.dump"))
+    assert result.exit_code == 0, result.output
 
 
 def test_every_tool_uses_the_tls_options_of_the_url(
     other_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
-    assert (said.exit_code, "SSL" in said.output) == (1, True)
+    result = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
+    assert (result.exit_code, "SSL" in result.output) == (1, True)
     clients = backup.Clients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
     with pytest.raises(backup.BackupError, match="does not support SSL"):
         clients.run("psql", "--command=SELECT 1")
 
 
-def test_the_feed_continues_on_a_server_with_lower_transaction_ids(
+def test_feed_continues_on_a_server_with_lower_transaction_ids(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, market: Market
 ) -> None:
     market.order(1003)
     with fresh_database(servers, admin, template_database) as url:
         engine = create_engine(url)
-        with engine.begin() as conn:  # as rows look that another server wrote, a million transactions further on
+        with engine.begin() as conn:  # like rows of a server that is a million transactions ahead
             conn.execute(
                 text(
                     "INSERT INTO unwind.events (at, type, actor, role, note, changes, member_id, written_in) VALUES "
@@ -257,7 +257,7 @@ def test_the_feed_continues_on_a_server_with_lower_transaction_ids(
                 )
             )
         with engine.begin() as conn:
-            assert feed.events_after(conn, None, 10) == []  # hidden: it seems to be written by a transaction to come
+            assert feed.events_after(conn, None, 10) == []  # hidden: its transaction id seems to be in the future
             assert 0 < feed.transaction_id_gap(conn) <= 1_000_000
             assert feed.advance_feed_base(conn) > 0
         with engine.begin() as conn:

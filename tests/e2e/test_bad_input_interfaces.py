@@ -35,7 +35,7 @@ MAX_DURATION = 100_000
 """
 
 
-def past(market: Market) -> None:
+def seed(market: Market) -> None:
     submit_orders(market, range(2001, 2003), buyer_id="stranger")
 
 
@@ -43,32 +43,32 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("nonsense"), past) as ours:
-        ours.start_worker()
-        yield ours
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("nonsense"), seed) as running:
+        running.start_worker()
+        yield running
 
 
-def bearable(arguments: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
+def is_serializable(arguments: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
     return [
         (path, bad) for path, bad in bad_arguments(arguments) if not (isinstance(bad, str) and len(bad) > MAX_DURATION)
     ]
 
 
-def tried() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
-    found = []
+def bad_inputs() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
+    inputs = []
     for task in PUBLIC:
         model = COMMANDS[task].model
-        cases = bearable(GOOD[task])
+        cases = is_serializable(GOOD[task])
         for number, (path, bad) in enumerate(STEPS.sample(cases, min(TRIED_A_TASK, len(cases)))):
             request_id = f"nonsense:{task}:{number}"
             arguments = replace_argument(GOOD[task], path, bad) | {"request_id": request_id}
             answer = parse_command(model, arguments, request_id)
             if isinstance(answer, Answer):
-                found.append((task, request_id, arguments, answer.as_json()["errors"]))
-    return found
+                inputs.append((task, request_id, arguments, answer.as_json()["errors"]))
+    return inputs
 
 
-def business(shop: Installation) -> str:
+def table_contents(shop: Installation) -> str:
     tables = (
         "members",
         "orders",
@@ -81,79 +81,82 @@ def business(shop: Installation) -> str:
         "ledger_lines",
         "events",
     )
-    asked = " || ".join(
+    query = " || ".join(
         f"(SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM unwind.{name} AS t)"  # noqa: S608 - ours
         for name in tables
     )
-    held: str = shop.value(f"SELECT {asked}")
+    held: str = shop.value(f"SELECT {query}")
     return held
 
 
 def test_bad_input_by_message_is_invalid(shop: Installation) -> None:
-    before = business(shop)
+    before = table_contents(shop)
     with shop.client() as client:
-        sent = [(wanted, client.send_task(task, kwargs=said, queue="commands")) for task, _, said, wanted in tried()]
-        for wanted, result in sent:
+        sent = [
+            (expected, client.send_task(task, kwargs=arguments, queue="commands"))
+            for task, _, arguments, expected in bad_inputs()
+        ]
+        for expected, result in sent:
             answer = result.get(timeout=ANSWER_TIMEOUT_SECONDS)
-            assert (answer["outcome"], answer["errors"]) == ("invalid", wanted)
+            assert (answer["outcome"], answer["errors"]) == ("invalid", expected)
             assert MARK not in json.dumps(answer)
     assert len(sent) > 10 * len(PUBLIC)
-    assert business(shop) == before
+    assert table_contents(shop) == before
     assert shop.supervisor.restarts == 0
 
 
 def test_bad_input_by_sql_is_invalid(shop: Installation) -> None:
-    before, refused, accepted = business(shop), 0, []
+    before, refused, accepted = table_contents(shop), 0, []
     with shop.connect() as conn:
-        for task, request_id, arguments, wanted in tried():
-            said = {name: value for name, value in arguments.items() if name != "request_id"}
+        for task, request_id, arguments, expected in bad_inputs():
+            payload = {name: value for name, value in arguments.items() if name != "request_id"}
             try:
-                (at_once,) = conn.execute(SUBMIT, [task, Jsonb(said), f"sql:{request_id}"]).fetchone() or ({},)
+                (at_once,) = conn.execute(SUBMIT, [task, Jsonb(payload), f"sql:{request_id}"]).fetchone() or ({},)
             except (psycopg.DataError, UnicodeEncodeError):
                 refused += 1
                 continue
             assert at_once["accepted"], (task, at_once)
-            accepted.append((f"sql:{request_id}", wanted))
-    for request_id, wanted in accepted:
+            accepted.append((f"sql:{request_id}", expected))
+    for request_id, expected in accepted:
         answer = shop.answer_of(request_id)
-        assert (answer["outcome"], answer["errors"]) == ("invalid", wanted), request_id
+        assert (answer["outcome"], answer["errors"]) == ("invalid", expected), request_id
         assert MARK not in json.dumps(answer)
     assert len(accepted) > 5 * refused > 0
-    assert business(shop) == before
+    assert table_contents(shop) == before
     assert shop.supervisor.restarts == 0
 
 
 def test_bad_items_of_cancel_many_are_invalid(shop: Installation) -> None:
-    items, wanted = [], []
-    for number, (path, bad) in enumerate(bearable(GOOD["orders.cancel"])):
+    items, expected = [], []
+    for number, (path, bad) in enumerate(is_serializable(GOOD["orders.cancel"])):
         item = replace_argument(GOOD["orders.cancel"], path, bad)
         answer = parse_command(CancelOrder, item, f"many-bad:{number}")
         if isinstance(answer, Answer):
             items.append(item)
-            wanted.append(answer.as_json()["errors"])
+            expected.append(answer.as_json()["errors"])
     assert 50 < len(items) <= 1000
-    before = business(shop)
+    before = table_contents(shop)
     with shop.client() as client:
         sent = {"orders": items, "request_id": "many-bad"}
         answer = client.send_task("orders.cancel_many", kwargs=sent, queue="commands").get(
             timeout=ANSWER_TIMEOUT_SECONDS
         )
     assert answer["outcome"] == "done"
-    assert [one["errors"] for one in answer["effects"]["answers"]] == wanted
-    assert business(shop) == before
+    assert [item["errors"] for item in answer["effects"]["answers"]] == expected
+    assert table_contents(shop) == before
 
 
 @pytest.mark.parametrize("characters", [2_001, 10_000_000])
-def test_an_overlong_comment_is_invalid(shop: Installation, characters: int) -> None:
-    said = {"order_id": 2001, "member_id": "seller", "comment": "x" * characters}
-    wanted = [{"path": "comment", "message": "must have at most 2000 characters"}]
+def test_overlong_comment_is_invalid(shop: Installation, characters: int) -> None:
+    arguments = {"order_id": 2001, "member_id": "seller", "comment": "x" * characters}
+    expected = [{"path": "comment", "message": "must have at most 2000 characters"}]
     with shop.client() as client:
-        answer = client.send_task("npb.file", kwargs=said, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
-        assert (answer["outcome"], answer["errors"]) == ("invalid", wanted)
+        answer = client.send_task("npb.file", kwargs=arguments, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
+        assert (answer["outcome"], answer["errors"]) == ("invalid", expected)
         request_id = f"long:{characters}"
         with shop.connect() as conn:
-            conn.execute(SUBMIT, ["npb.file", Jsonb(said), request_id])
-        assert shop.answer_of(request_id)["errors"] == wanted
+            conn.execute(SUBMIT, ["npb.file", Jsonb(arguments), request_id])
+        assert shop.answer_of(request_id)["errors"] == expected
         options = {"order_id": 2001, "member_id": "seller"}
         assert (
             client.send_task("orders.options", kwargs=options, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)[
@@ -180,4 +183,4 @@ def test_typed_values_of_a_python_producer_are_invalid(shop: Installation) -> No
         wrong = {n: item["errors"] for n, item in enumerate(effects["answers"]) if item["outcome"] == "invalid"}
         assert wrong == {n: [{"path": "comment", "message": NOT_PLAIN_JSON}] for n in typed}
     assert [error["path"] for error in applied["errors"]] == ["from"]
-    assert shop.value("SELECT count(*) FROM unwind.dead_jobs") == 0
+    assert shop.count("dead_jobs") == 0

@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 
 from tests.e2e.conftest import Run
-from tests.e2e.ledger_checks import fetch_one, outbox_is_empty
+from tests.e2e.ledger_checks import count_rows, fetch_one, outbox_is_empty, units_in_stock
 from tests.e2e.nodes import wait_until
 from tests.plugins.servers import libpq_url
 from workers import local
@@ -37,8 +37,8 @@ def cancel(upstream: Celery, order_id: int = 1001) -> Any:
 
 
 @pytest.mark.guarantee("P1")
-def test_another_worker_answers_a_killed_workers_command_within_a_minute(
-    past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
+def test_command_of_a_killed_worker_is_answered_within_a_minute(
+    seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
     first = run("first")
     with psycopg.connect(libpq_url(database_url)) as holder:
@@ -54,8 +54,8 @@ def test_another_worker_answers_a_killed_workers_command_within_a_minute(
 
 
 @pytest.mark.guarantee("P2")
-def test_a_worker_stopped_beyond_the_visibility_timeout_writes_nothing_twice(
-    past: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
+def test_worker_stopped_beyond_the_visibility_timeout_writes_nothing_twice(
+    seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str
 ) -> None:
     paused = run("paused", application="tests.e2e.short_timeouts")
     with psycopg.connect(libpq_url(database_url)) as holder:
@@ -63,7 +63,7 @@ def test_a_worker_stopped_beyond_the_visibility_timeout_writes_nothing_twice(
         sent = cancel(upstream)
         wait_until(lambda: fetch_one(books, LOCKED) >= 1, what="the cancel waiting for its order")
         os.killpg(paused.pid, signal.SIGSTOP)
-        holder.rollback()  # the paused one has the lock now, and does not know
+        holder.rollback()  # the paused worker holds the lock
     run("other", application="tests.e2e.short_timeouts")
     answer = sent.get(timeout=40)
     assert (answer["outcome"], answer["replayed"]) == ("done", False)
@@ -72,16 +72,16 @@ def test_a_worker_stopped_beyond_the_visibility_timeout_writes_nothing_twice(
     assert (again["outcome"], again["replayed"]) == ("done", True)
     wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
     assert fetch_one(books, CANCELLED) == 1
-    assert fetch_one(books, "SELECT count(*) FROM unwind.stock_moves WHERE kind = 'returned'") == 1
-    assert fetch_one(books, "SELECT count(*) FROM unwind.strikes") == 1
-    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert count_rows(books, "stock_moves", kind="returned") == 1
+    assert count_rows(books, "strikes") == 1
+    assert units_in_stock(books) == 90
     assert paused.status == "running"
 
 
 @pytest.mark.guarantee("P2", "P3")
 @pytest.mark.long
-def test_two_beats_unlock_once_and_on_time_while_one_is_killed_repeatedly(
-    past: None, run: Run, books: psycopg.Connection, tmp_path: Path
+def test_two_beats_unlock_once_and_on_time_while_one_is_killed(
+    seed_two_alerts: None, run: Run, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     run("worker")
     steady = run("beat-steady")
@@ -93,16 +93,16 @@ def test_two_beats_unlock_once_and_on_time_while_one_is_killed_repeatedly(
         ready.unlink()
     wait_until(lambda: fetch_one(books, "SELECT count(unlocked_at) FROM unwind.alerts") == 2, what="the unlocking")
     wait_until(lambda: outbox_is_empty(books), what="the telling")
-    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
-    told = "SELECT count(*) FROM unwind.notices WHERE event = 'npb_unlocked' AND recipient = 'seller'"
-    assert fetch_one(books, told) == 2
+    assert count_rows(books, "events", type="npb.unlocked") == 2
+    query = "SELECT count(*) FROM unwind.notices WHERE event = 'npb_unlocked' AND recipient = 'seller'"
+    assert fetch_one(books, query) == 2
     assert steady.status == "running"
 
 
 @pytest.mark.guarantee("P1")
 @pytest.mark.long
-def test_work_lost_by_the_broker_is_republished(
-    past: None, run: Run, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
+def test_work_that_the_broker_lost_is_republished(
+    seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
 ) -> None:
     run("worker")
     run("beat")
@@ -117,14 +117,16 @@ def test_work_lost_by_the_broker_is_republished(
 
 @pytest.mark.long
 @pytest.mark.parametrize("skew", [-1800, 1800])
-def test_a_worker_with_a_wrong_clock_decides_and_sweeps_like_others(
-    past: None, run: Run, upstream: Celery, books: psycopg.Connection, skew: int
+def test_worker_with_a_wrong_clock_decides_like_others(
+    seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection, skew: int
 ) -> None:
     skewed = {"PYTHONPATH": str(SKEWED), "SKEW_SECONDS": str(skew)}
     script = "import time, datetime as d; print(time.time(), d.datetime.now(d.UTC).timestamp())"
-    told = subprocess.run([sys.executable, "-c", script], env=skewed, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", script], env=skewed, capture_output=True, text=True, check=True
+    ).stdout
     real: float = fetch_one(books, "SELECT extract(epoch FROM clock_timestamp())::float8")
-    assert all(abs(float(said) - real - skew) < 60 for said in told.split()), "the shim works"
+    assert all(abs(float(clock_value) - real - skew) < 60 for clock_value in output.split()), "the shim works"
     books.execute(
         "UPDATE unwind.alerts SET unlocks_at = clock_timestamp() + interval '10 minutes' WHERE order_id = 1002"
     )
@@ -135,29 +137,28 @@ def test_a_worker_with_a_wrong_clock_decides_and_sweeps_like_others(
     assert (early["outcome"], early["code"]) == ("refused", "TOO_EARLY")
     assert cancel(upstream).get(timeout=30)["outcome"] == "done"
     wait_until(lambda: outbox_is_empty(books), what="the consequences")
-    written = "SELECT count(*) FROM unwind.events WHERE type IN ('npb.unlocked', 'orders.cancelled')"
+    query = "SELECT count(*) FROM unwind.events WHERE type IN ('npb.unlocked', 'orders.cancelled')"
     assert (
-        fetch_one(books, f"{written} AND at <= clock_timestamp() AND at > clock_timestamp() - interval '5 minutes'")
-        == 2
+        fetch_one(books, f"{query} AND at <= clock_timestamp() AND at > clock_timestamp() - interval '5 minutes'") == 2
     )
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.long
-def test_a_mail_server_that_hangs_delays_no_cancellation(
-    past: None, run: Run, upstream: Celery, books: psycopg.Connection
+def test_hanging_mail_server_delays_no_cancellation(
+    seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection
 ) -> None:
-    """R102: it takes the connection and says nothing; whoever delivers waits for it, nobody else does."""
+    """R102: the server accepts the connection and says nothing; only the delivery waits."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         mail = {"UNWIND_SMTP_URL": f"smtp://127.0.0.1:{silent.getsockname()[1]}"}
         for group, queues in WORKER_GROUPS.items():
             run(group, "-Q", ",".join(queues), **mail)
         assert cancel(upstream, 1001).get(timeout=30)["outcome"] == "done"
         silent.settimeout(30)
-        caller, _ = silent.accept()  # somebody waits for its greeting now
+        caller, _ = silent.accept()  # a delivery waits for the greeting
         waiting = monotonic()
         assert cancel(upstream, 1002).get(timeout=30)["outcome"] == "done"
         assert monotonic() - waiting < RESPONSE_TIMEOUT_SECONDS / 2
         caller.close()
     assert fetch_one(books, CANCELLED) == 2
-    assert fetch_one(books, "SELECT count(*) FROM unwind.notices WHERE state = 'parked'") == 0
+    assert count_rows(books, "notices", state="parked") == 0

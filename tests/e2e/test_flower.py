@@ -37,11 +37,11 @@ LOGIN = "ops:a-long-secret"
 PRIVATE = "very private words"
 PAGES = ["/", "/workers", "/tasks", "/broker", "/task/of-nobody", "/worker/of-nobody", "/tasks/datatable?draw=1"]
 OPEN = ["/healthcheck", "/metrics"]
-API = sorted({str(one.regex.pattern if hasattr(one, "regex") else one[0]) for one in urls.handlers})
+API = sorted({str(job.regex.pattern if hasattr(job, "regex") else job[0]) for job in urls.handlers})
 API = [re.sub(r"\(\.[+*]\)\$?", "npb.remove", pattern).rstrip("$") for pattern in API if pattern.startswith("/api/")]
 
 
-def past(market: Market) -> None:
+def seed(market: Market) -> None:
     for order_id in (1003, 1004, 1005):
         market.order(order_id)
     market.done("removals.request", order_id=1003, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
@@ -57,32 +57,32 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("flower"), past) as ours:
-        ours.settings = Settings.model_validate(
-            ours.settings.environment() | {"UNWIND_FLOWER_LOGIN": LOGIN, "UNWIND_CONCURRENCY": "1"}
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("flower"), seed) as running:
+        running.settings = Settings.model_validate(
+            running.settings.environment() | {"UNWIND_FLOWER_LOGIN": LOGIN, "UNWIND_CONCURRENCY": "1"}
         )
         for group in WORKER_GROUPS:
-            ours.supervisor.start(worker_program(ours.settings, ours.supervisor, group))
-        ours.supervisor.wait_ready(START_TIMEOUT_SECONDS)
-        yield ours
+            running.supervisor.start(worker_program(running.settings, running.supervisor, group))
+        running.supervisor.wait_ready(START_TIMEOUT_SECONDS)
+        yield running
 
 
 @pytest.fixture(scope="module")
-def window(shop: Installation) -> str:
+def flower_url(shop: Installation) -> str:
     program, address = flower_program(shop.settings)
     shop.supervisor.start(program)
     shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
-    with shop.client() as client:  # it repeats nothing that came before it listened
+    with shop.client() as client:  # Flower shows only events since its start
 
-        def heard() -> bool:
+        def is_listening() -> bool:
             client.send_task("orders.options", kwargs={"order_id": 1, "member_id": "buyer"}, queue="commands").get(10)
             return bool(rows(address, "name:orders.options state:SUCCESS"))
 
-        wait_until(heard)
+        wait_until(is_listening)
     return address
 
 
-def asked(url: str, *, login: str | None = LOGIN, method: str = "GET", data: bytes | None = None) -> tuple[int, str]:
+def request(url: str, *, login: str | None = LOGIN, method: str = "GET", data: bytes | None = None) -> tuple[int, str]:
     request = urllib.request.Request(url, data, method=method)
     if login:
         request.add_header("Authorization", f"Basic {base64.b64encode(login.encode()).decode()}")
@@ -95,37 +95,37 @@ def asked(url: str, *, login: str | None = LOGIN, method: str = "GET", data: byt
 
 
 def rows(address: str, search: str) -> list[dict[str, Any]]:
-    wanted = f"draw=1&start=0&length=100&search[value]={quote(search)}&order[0][column]=0&order[0][dir]=desc"
-    status, page = asked(f"{address}tasks/datatable?{wanted}&columns[0][data]=received")
+    query = f"draw=1&start=0&length=100&search[value]={quote(search)}&order[0][column]=0&order[0][dir]=desc"
+    status, page = request(f"{address}tasks/datatable?{query}&columns[0][data]=received")
     assert status == 200, page
-    found: list[dict[str, Any]] = json.loads(page)["data"]
-    return found
+    jobs: list[dict[str, Any]] = json.loads(page)["data"]
+    return jobs
 
 
-# -- who may see, and do, what -----------------------------------------------------------------------------------------
+# -- access ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_require_the_login(window: str, page: str) -> None:
-    assert asked(window.rstrip("/") + page, login=None)[0] == 401
-    assert asked(window.rstrip("/") + page, login="ops:guessed")[0] == 401
-    assert asked(window.rstrip("/") + page)[0] in (200, 400, 404)  # of nobody, and half a question
+def test_pages_require_the_login(flower_url: str, page: str) -> None:
+    assert request(flower_url.rstrip("/") + page, login=None)[0] == 401
+    assert request(flower_url.rstrip("/") + page, login="ops:guessed")[0] == 401
+    assert request(flower_url.rstrip("/") + page)[0] in (200, 400, 404)  # an unknown user, and an incomplete header
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("call", API)
-def test_the_api_is_closed_with_and_without_a_login(window: str, call: str, method: str) -> None:
+def test_api_is_closed_with_and_without_a_login(flower_url: str, call: str, method: str) -> None:
     body = b'{"kwargs": {"order_id": 1003, "staff": "me"}}' if method == "POST" else None
-    assert asked(window.rstrip("/") + call, login=None, method=method, data=body)[0] in (401, 403)
-    assert asked(window.rstrip("/") + call, method=method, data=body)[0] == 403
+    assert request(flower_url.rstrip("/") + call, login=None, method=method, data=body)[0] in (401, 403)
+    assert request(flower_url.rstrip("/") + call, method=method, data=body)[0] == 403
 
 
 @pytest.mark.parametrize("page", OPEN)
-def test_public_pages_contain_nothing_about_orders(window: str, page: str) -> None:
-    status, said = asked(window.rstrip("/") + page, login=None)
+def test_public_pages_contain_nothing_about_orders(flower_url: str, page: str) -> None:
+    status, body = request(flower_url.rstrip("/") + page, login=None)
     assert status == 200
-    assert "1003" not in said
-    assert "s-881" not in said
+    assert "1003" not in body
+    assert "s-881" not in body
 
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]
@@ -140,8 +140,8 @@ OUTSIDE = [
 ]
 
 
-def raw(window: str, method: str, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(urlsplit(window).netloc, timeout=10)
+def raw(flower_url: str, method: str, path: str, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(flower_url).netloc, timeout=10)
     with contextlib.closing(connection):
         connection.putrequest(method, path, skip_host="Host" in headers)
         for name, value in headers.items():
@@ -153,7 +153,7 @@ def raw(window: str, method: str, path: str, **headers: str) -> tuple[int, bytes
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("page", [*PAGES, *API])
-def test_no_method_gets_past_the_login(window: str, page: str, method: str) -> None:
+def test_every_method_requires_the_login(flower_url: str, page: str, method: str) -> None:
     forged = {
         "Host": "127.0.0.1",
         "X-Forwarded-For": "127.0.0.1",
@@ -161,31 +161,31 @@ def test_no_method_gets_past_the_login(window: str, page: str, method: str) -> N
         "Origin": "http://localhost",
     }
     for headers in ({}, forged, {"X-Http-Method-Override": "GET"}):
-        status, said = raw(window, method, page, **headers)
-        assert status in (401, 403, 405) or (method, status, said) == ("OPTIONS", 204, b"")
+        status, body = raw(flower_url, method, page, **headers)
+        assert status in (401, 403, 405) or (method, status, body) == ("OPTIONS", 204, b"")
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_no_path_leaves_the_static_files(window: str, path: str) -> None:
+def test_static_paths_stay_below_the_static_folder(flower_url: str, path: str) -> None:
     login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
     for headers in ({}, {"Authorization": login}):
-        status, said = raw(window, "GET", path, **headers)
+        status, body = raw(flower_url, "GET", path, **headers)
         assert status >= 400
-        assert b"root:" not in said
-        assert b"import" not in said
+        assert b"root:" not in body
+        assert b"import" not in body
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("page", [*PAGES, *OPEN])
-def test_the_login_allows_no_actions(window: str, page: str, method: str) -> None:
+def test_login_allows_no_actions(flower_url: str, page: str, method: str) -> None:
     login = f"Basic {base64.b64encode(LOGIN.encode()).decode()}"
-    assert raw(window, method, page, Authorization=login)[0] in (400, 403, 404, 405)
+    assert raw(flower_url, method, page, Authorization=login)[0] in (400, 403, 404, 405)
 
 
-# -- what is seen ------------------------------------------------------------------------------------------------------
+# -- content -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_found_by_its_order_from_any_sender(shop: Installation, window: str) -> None:
+def test_job_is_found_by_its_order(shop: Installation, flower_url: str) -> None:
     forged = {"argsrepr": f"('{PRIVATE}',)", "kwargsrepr": "<script>alert(1)</script>", "shadow": "<script>x</script>"}
     with shop.client() as client:
         sent = client.send_task(
@@ -195,57 +195,57 @@ def test_a_job_is_found_by_its_order_from_any_sender(shop: Installation, window:
             **forged,
         )
         assert sent.get(timeout=30)["outcome"] == "done"
-    (row,) = wait_until(lambda: [one for one in rows(window, "kwargs:order_id=1005") if one["state"] == "SUCCESS"])
+    (row,) = wait_until(lambda: [job for job in rows(flower_url, "kwargs:order_id=1005") if job["state"] == "SUCCESS"])
     assert (row["uuid"], row["result"]) == (sent.id, "done")
     assert row["kwargs"] == "{'order_id': 1005, 'member_id': 'buyer'}"
-    page = asked(f"{window}task/{sent.id}")[1]
+    page = request(f"{flower_url}task/{sent.id}")[1]
     for text in (page, str(row)):
         assert PRIVATE not in text
     assert "<script>x" not in page
     assert "<script>alert" not in page
 
 
-def test_a_refusal_is_a_success_that_shows_its_code(shop: Installation, window: str) -> None:
+def test_refusal_is_a_success_with_its_code(shop: Installation, flower_url: str) -> None:
     with shop.client() as client:
         client.send_task("orders.cancel", kwargs={"order_id": 1005, "member_id": "seller"}, queue="commands").get(30)
         client.send_task("orders.cancel", kwargs={"order_id": "1005 private"}, queue="commands").get(30)
-    (row,) = wait_until(lambda: rows(window, "result:TOO_EARLY"))
+    (row,) = wait_until(lambda: rows(flower_url, "result:TOO_EARLY"))
     assert (row["state"], row["result"]) == ("SUCCESS", "refused TOO_EARLY")
-    assert wait_until(lambda: rows(window, "result:invalid"))[0]["kwargs"] == "{}"
+    assert wait_until(lambda: rows(flower_url, "result:invalid"))[0]["kwargs"] == "{}"
 
 
-def test_sweeps_that_find_nothing_do_not_hide_the_others(shop: Installation, window: str) -> None:
+def test_idle_sweeps_do_not_hide_other_jobs(shop: Installation, flower_url: str) -> None:
     with shop.client() as client:
         for _ in range(3):
             client.send_task("npb.scan_open_alerts", queue="sweeps").get(timeout=30)
         client.send_task("orders.options", kwargs={"order_id": 77, "member_id": "buyer"}, queue="commands").get(30)
-    wait_until(lambda: rows(window, "kwargs:order_id=77"))
-    found = wait_until(lambda: rows(window, "name:npb.scan_open_alerts"))
-    assert [row["result"] for row in found] == ["done unlocked=2"]
+    wait_until(lambda: rows(flower_url, "kwargs:order_id=77"))
+    sweeps = wait_until(lambda: rows(flower_url, "name:npb.scan_open_alerts"))
+    assert [row["result"] for row in sweeps] == ["done unlocked=2"]
 
 
-def test_jobs_are_still_listed_after_a_restart(shop: Installation, window: str) -> None:
+def test_jobs_are_still_listed_after_a_restart(shop: Installation, flower_url: str) -> None:
     with shop.client() as client:
         client.send_task("orders.options", kwargs={"order_id": 78, "member_id": "buyer"}, queue="commands").get(30)
-    wait_until(lambda: rows(window, "kwargs:order_id=78"))
+    wait_until(lambda: rows(flower_url, "kwargs:order_id=78"))
     shop.supervisor.stop(["flower"])
-    again = shop.settings.model_copy(update={"flower_port": int(window.rstrip("/").rpartition(":")[2])})
+    again = shop.settings.model_copy(update={"flower_port": int(flower_url.rstrip("/").rpartition(":")[2])})
     program, _ = flower_program(again)
     assert "a-long-secret" not in " ".join(program.command)
     shop.supervisor.start(program)
     shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
-    assert rows(window, "kwargs:order_id=78")
+    assert rows(flower_url, "kwargs:order_id=78")
     assert {path.parent.name for path in shop.settings.flower_dir.glob("tasks*")} == {"flower"}
 
 
-# -- as people see it --------------------------------------------------------------------------------------------------
+# -- in a browser ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def page(browser: Browser, window: str) -> Iterator[Page]:
+def page(browser: Browser, flower_url: str) -> Iterator[Page]:
     user, _, password = LOGIN.partition(":")
     context = browser.new_context(
-        base_url=window,
+        base_url=flower_url,
         http_credentials={"username": user, "password": password, "send": "always"},
         viewport={"width": 1600, "height": 600},
         timezone_id="UTC",
@@ -257,8 +257,8 @@ def page(browser: Browser, window: str) -> Iterator[Page]:
 
 
 @pytest.mark.browser
-def test_a_browser_without_the_login_sees_nothing(browser: Browser, window: str) -> None:
-    context = browser.new_context(base_url=window)
+def test_browser_without_the_login_sees_nothing(browser: Browser, flower_url: str) -> None:
+    context = browser.new_context(base_url=flower_url)
     try:
         with pytest.raises(Error, match="ERR_INVALID_AUTH_CREDENTIALS"):
             context.new_page().goto("/tasks")
@@ -267,8 +267,8 @@ def test_a_browser_without_the_login_sees_nothing(browser: Browser, window: str)
 
 
 @pytest.mark.browser
-def test_a_browser_shows_the_jobs_of_an_order(
-    shop: Installation, window: str, page: Page, picture: Callable[[Page, str], None]
+def test_browser_shows_the_jobs_of_an_order(
+    shop: Installation, flower_url: str, page: Page, picture: Callable[[Page, str], None]
 ) -> None:
     page.goto("/workers")
     for group in WORKER_GROUPS:
@@ -284,13 +284,13 @@ def test_a_browser_shows_the_jobs_of_an_order(
         ):
             client.send_task(task, kwargs={"order_id": 1003} | about, queue="commands").get(timeout=30)
     assert shop.answer_of("story")["effects"]["basis"] == "NPB"
-    wait_until(lambda: len(rows(window, "kwargs:order_id=1003")) == 3)
+    wait_until(lambda: len(rows(flower_url, "kwargs:order_id=1003")) == 3)
     page.goto("/tasks")
     page.get_by_role("searchbox").fill("kwargs:order_id=1003")
-    found = page.locator("#tasks-table tbody tr")
+    table_rows = page.locator("#tasks-table tbody tr")
     page.get_by_text("refused NOT_A_PARTY").wait_for()
     page.wait_for_function("document.querySelectorAll('#tasks-table tbody tr').length === 3")
-    assert all("1003" in text for text in found.all_inner_texts())
+    assert all("1003" in text for text in table_rows.all_inner_texts())
     assert PRIVATE not in page.content()
     picture(page, "flower-order")
 
@@ -301,8 +301,8 @@ def test_a_browser_shows_the_jobs_of_an_order(
 
 
 @pytest.mark.browser
-def test_a_failed_job_shows_where_it_broke_and_nothing_private(
-    shop: Installation, window: str, page: Page, picture: Callable[[Page, str], None]
+def test_failed_job_shows_its_error_and_nothing_private(
+    shop: Installation, flower_url: str, page: Page, picture: Callable[[Page, str], None]
 ) -> None:
     with shop.connect() as owner:
         owner.execute(
@@ -320,14 +320,14 @@ def test_a_failed_job_shows_where_it_broke_and_nothing_private(
                     sent.get(timeout=30)
         finally:
             owner.execute("DROP FUNCTION unwind.broken CASCADE")
-    wait_until(lambda: rows(window, "state:FAILURE"))
+    wait_until(lambda: rows(flower_url, "state:FAILURE"))
     page.goto("/tasks")
     page.get_by_role("button", name="Failed").click()
     page.get_by_role("link", name=sent.id[:8]).first.click()
     page.get_by_text("FAILURE").first.wait_for()
-    said = page.locator("#task-page").inner_text()
-    assert "reminders.scan" in said
-    assert "by tasks/sweeps.py" in said, said
+    body = page.locator("#task-page").inner_text()
+    assert "reminders.scan" in body
+    assert "by tasks/sweeps.py" in body, body
     assert PRIVATE not in page.content()
     page.set_viewport_size({"width": 1440, "height": 1000})
     picture(page, "flower-failure")

@@ -23,7 +23,7 @@ from workers.settings import CHECKOUT, Settings, load_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
-THEIRS = "address = '0.0.0.0'\nread_only = False\n"
+FOREIGN_CONFIG = "address = '0.0.0.0'\nread_only = False\n"
 BEYOND = {
     "an option": (["--address=0.0.0.0"], {}),
     "an option, IPv6": (["--address=::"], {}),
@@ -40,10 +40,10 @@ WITHIN = {
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
+def other_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    for name, text in {"flowerconfig.py": THEIRS, "theirs.py": THEIRS, "empty.py": ""}.items():
+    for name, text in {"flowerconfig.py": FOREIGN_CONFIG, "theirs.py": FOREIGN_CONFIG, "empty.py": ""}.items():
         (folder / name).write_text(text)
     return folder
 
@@ -77,23 +77,25 @@ def _status(url: str) -> tuple[int, str | None]:
 
 def _addresses(process: subprocess.Popen[str]) -> set[str]:
     connections = psutil.Process(process.pid).net_connections()
-    return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
+    return {connection.laddr.ip for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 @pytest.mark.parametrize("how", BEYOND)
-def test_an_address_beyond_loopback_without_a_login_is_refused(settings: Settings, elsewhere: Path, how: str) -> None:
+def test_address_beyond_loopback_without_a_login_is_refused(settings: Settings, other_folder: Path, how: str) -> None:
     options, variables = BEYOND[how]
-    with flower(settings, elsewhere, [*options, f"--port={free_port()}"], variables) as process:
+    with flower(settings, other_folder, [*options, f"--port={free_port()}"], variables) as process:
         assert process.wait(60) == 1
         assert process.stderr is not None
         assert "Set UNWIND_FLOWER_LOGIN=user:password" in process.stderr.read()
 
 
 @pytest.mark.parametrize("how", WITHIN)
-def test_it_listens_on_loopback_read_only_from_any_directory(settings: Settings, elsewhere: Path, how: str) -> None:
+def test_flower_listens_on_loopback_and_is_read_only_from_any_directory(
+    settings: Settings, other_folder: Path, how: str
+) -> None:
     options, variables = WITHIN[how]
     port = free_port()
-    with flower(settings, elsewhere, [*options, f"--port={port}"], variables) as process:
+    with flower(settings, other_folder, [*options, f"--port={port}"], variables) as process:
         assert wait_until(lambda: bool(find_running_flower(settings)) or process.poll() is not None, 60)
         assert _addresses(process) == {"127.0.0.1"}
         assert _status(f"http://127.0.0.1:{port}/") == (200, None)
@@ -101,10 +103,10 @@ def test_it_listens_on_loopback_read_only_from_any_directory(settings: Settings,
         assert surroundings.check_flower(Context(settings)) == []
 
 
-def test_the_doctor_names_the_address_at_which_it_really_listens(settings: Settings, elsewhere: Path) -> None:
+def test_doctor_names_the_address_of_flower(settings: Settings, other_folder: Path) -> None:
     port = free_port()
     options = ["--address=0.0.0.0", "--basic_auth=ops:secret-word", f"--port={port}"]
-    with flower(settings, elsewhere, options, {}) as process:
+    with flower(settings, other_folder, options, {}) as process:
         assert wait_until(lambda: bool(find_running_flower(settings)) or process.poll() is not None, 60)
         assert _addresses(process) == {"0.0.0.0"}
         (finding,) = surroundings.check_flower(Context(settings))

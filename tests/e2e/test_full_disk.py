@@ -16,7 +16,7 @@ import pytest
 from celery import Celery
 
 from tests.e2e.conftest import Run
-from tests.e2e.ledger_checks import fetch_one, outbox_is_empty
+from tests.e2e.ledger_checks import count_rows, fetch_one, outbox_is_empty, units_in_stock
 from tests.e2e.nodes import wait_until
 from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
 from workers.embedded import embedded_servers, running_servers
@@ -43,27 +43,27 @@ def database_url(folder: Path) -> Iterator[str]:
         yield urls.database_url
 
 
-def may_grow_to(folder: Path, size: int) -> None:
-    found = running_servers(folder)
-    assert found is not None
-    limit_file_size(found.postgres.pid, size)
+def limit_growth(folder: Path, size: int) -> None:
+    running_pair = running_servers(folder)
+    assert running_pair is not None
+    limit_file_size(running_pair.postgres.pid, size)
 
 
 def fill(books: psycopg.Connection[Any], folder: Path) -> str:
-    said = ""
-    may_grow_to(folder, FULL_DISK_BYTES)
-    for words, rows in ((50, 500), (10, 1)):  # at last rows that are smaller than an answer, until no page takes one
+    error = ""
+    limit_growth(folder, FULL_DISK_BYTES)
+    for words, rows in ((50, 500), (10, 1)):  # in the end rows that are smaller than an answer, until no page has room
         try:
             while fetch_one(books, "SELECT pg_relation_size('unwind.requests')") <= FULL_DISK_BYTES:
                 books.execute(FILL, {"words": words, "rows": rows})
         except psycopg.Error as full:
-            said = str(full)
-    return said
+            error = str(full)
+    return error
 
 
 @pytest.mark.guarantee("P1", "P4")
-def test_a_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
-    past: None, run: Run, upstream: Celery, books: psycopg.Connection, folder: Path
+def test_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
+    seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection, folder: Path
 ) -> None:
     assert "could not extend file" in fill(books, folder)
     worker = run("worker")
@@ -75,16 +75,12 @@ def test_a_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
     wait_until(lambda: worker.logs().count(b"task_retry") >= 2, what="two tries")
     untouched = "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'"
     assert fetch_one(books, untouched) == 0
-    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 80
-    assert (
-        fetch_one(books, "SELECT count(*) FROM unwind.strikes")
-        + fetch_one(books, "SELECT count(*) FROM unwind.dead_jobs")
-        == 0
-    )
-    may_grow_to(folder, resource.RLIM_INFINITY)
+    assert units_in_stock(books) == 80
+    assert count_rows(books, "strikes") + count_rows(books, "dead_jobs") == 0
+    limit_growth(folder, resource.RLIM_INFINITY)
     answer = sent.get(timeout=60)
     assert (answer["outcome"], answer["replayed"]) == ("done", False)
     wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
     assert fetch_one(books, untouched) == 1
-    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert units_in_stock(books) == 90
     assert worker.status == "running"

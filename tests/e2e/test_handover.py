@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.recording_workers import RecordingWorkers
 from tests.plugins.proxy import Cut, Proxy
-from tests.plugins.recording_workers import RecordingWorkers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -20,11 +20,11 @@ SOON = 10.0
 
 
 @pytest.fixture
-def takers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[RecordingWorkers]:
+def workers(tmp_path: Path, database_url: str, broker_url: str, result_backend: str) -> Iterator[RecordingWorkers]:
     with RecordingWorkers(
         tmp_path, database_url=database_url, broker_url=broker_url, result_backend=result_backend
-    ) as those_who_take:
-        yield those_who_take
+    ) as recording_workers:
+        yield recording_workers
 
 
 @pytest.fixture
@@ -34,112 +34,112 @@ def proxy(broker_url: str) -> Iterator[Proxy]:
         yield between
 
 
-def _cut(proxy: Proxy, takers: RecordingWorkers, cut: Cut) -> None:
+def _cut(proxy: Proxy, workers: RecordingWorkers, cut: Cut) -> None:
     proxy.cut(cut)
-    takers.send(3)
+    workers.send(3)
     assert cut.happened.wait(SOON), cut
-    takers.wait_drained(SOON)
-    assert takers.lost() == set(), cut
+    workers.wait_drained(SOON)
+    assert workers.lost() == set(), cut
 
 
 @pytest.mark.guarantee("P1")
-def test_a_connection_cut_at_any_command_loses_and_stalls_nothing(takers: RecordingWorkers, proxy: Proxy) -> None:
-    takers.start(concurrency=1, at=proxy.url)
-    number = len(takers.sent) + 1
-    _cut(proxy, takers, Cut(asked=b"BLMOVE"))
-    number = len(takers.sent) + 1
-    _cut(proxy, takers, Cut(replied=f"effect-{number}-".encode()))
-    _cut(proxy, takers, Cut(asked=b"ZADD"))
-    _cut(proxy, takers, Cut(after_asking=b"ZADD"))
-    _cut(proxy, takers, Cut(asked=b"ZREM"))
-    _cut(proxy, takers, Cut(after_asking=b"ZREM"))
-    _cut(proxy, takers, Cut(asked=b"celery-task-meta-"))
-    _cut(proxy, takers, Cut(after_asking=b"celery-task-meta-"))
-    assert all(times <= 2 for times in takers.noted().values())
+def test_connection_cut_at_any_command_loses_and_stalls_nothing(workers: RecordingWorkers, proxy: Proxy) -> None:
+    workers.start(concurrency=1, at=proxy.url)
+    number = len(workers.sent) + 1
+    _cut(proxy, workers, Cut(requested=b"BLMOVE"))
+    number = len(workers.sent) + 1
+    _cut(proxy, workers, Cut(replied=f"effect-{number}-".encode()))
+    _cut(proxy, workers, Cut(requested=b"ZADD"))
+    _cut(proxy, workers, Cut(after_asking=b"ZADD"))
+    _cut(proxy, workers, Cut(requested=b"ZREM"))
+    _cut(proxy, workers, Cut(after_asking=b"ZREM"))
+    _cut(proxy, workers, Cut(requested=b"celery-task-meta-"))
+    _cut(proxy, workers, Cut(after_asking=b"celery-task-meta-"))
+    assert all(times <= 2 for times in workers.noted().values())
 
 
-def test_with_kombus_own_acknowledgement_a_worker_stalls(takers: RecordingWorkers, proxy: Proxy) -> None:
-    takers.start(concurrency=1, transport="stock ack", at=proxy.url)
-    cut = proxy.cut(Cut(asked=b"ZREM"))
-    takers.send(1)
+def test_worker_with_kombus_acknowledgement_stalls(workers: RecordingWorkers, proxy: Proxy) -> None:
+    workers.start(concurrency=1, transport="stock ack", at=proxy.url)
+    cut = proxy.cut(Cut(requested=b"ZREM"))
+    workers.send(1)
     assert cut.happened.wait(SOON)
-    waiting = takers.send(2)
+    waiting = workers.send(2)
     with pytest.raises(AssertionError, match="in the queue"):
-        takers.wait_drained(3)
-    assert not set(waiting) & set(takers.noted())
+        workers.wait_drained(3)
+    assert not set(waiting) & set(workers.noted())
 
 
-def test_with_kombus_own_transport_a_message_is_lost(takers: RecordingWorkers, proxy: Proxy) -> None:
-    takers.start(concurrency=1, transport="stock", at=proxy.url)
+def test_kombus_own_transport_loses_a_message(workers: RecordingWorkers, proxy: Proxy) -> None:
+    workers.start(concurrency=1, transport="stock", at=proxy.url)
     cut = proxy.cut(Cut(replied=b"effect-1-"))
-    takers.send(1)
+    workers.send(1)
     assert cut.happened.wait(SOON)
-    takers.send(3)
-    takers.wait_drained(SOON)
-    assert takers.lost() == {1}
+    workers.send(3)
+    workers.wait_drained(SOON)
+    assert workers.lost() == {1}
 
 
-def _kill_under_load(takers: RecordingWorkers, kills: int, rate: int, transport: str = "ours") -> None:
+def _kill_under_load(workers: RecordingWorkers, kills: int, rate: int, transport: str = "ours") -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     done = threading.Event()
 
-    def live_and_die(number: int) -> None:
+    def run_and_kill(number: int) -> None:
         chance = random.Random(seed + number)
         for _ in range(kills // 2):
-            name = takers.start(concurrency=2, transport=transport)
+            name = workers.start(concurrency=2, transport=transport)
             done.wait(chance.uniform(0.05, 0.6))
-            takers.kill(name)
+            workers.kill(name)
 
     with ThreadPoolExecutor(3) as threads:
-        sending = threads.submit(takers.send_for, done, rate)
-        lives = [threads.submit(live_and_die, number) for number in range(2)]
+        sending = threads.submit(workers.send_for, done, rate)
+        lives = [threads.submit(run_and_kill, number) for number in range(2)]
         try:
             for life in lives:
                 life.result()
         finally:
             done.set()
         sending.result()
-    takers.set_aside(but=300)
-    takers.start(concurrency=2, transport=transport)
+    workers.set_aside(but=300)
+    workers.start(concurrency=2, transport=transport)
 
 
 @pytest.mark.guarantee("P1")
-def test_whole_workers_killed_under_load_lose_nothing(takers: RecordingWorkers) -> None:
-    _kill_under_load(takers, kills=6, rate=100)
-    takers.wait_drained(30)
-    _none_is_lost(takers, kills=6)
+def test_workers_killed_under_load_lose_nothing(workers: RecordingWorkers) -> None:
+    _kill_under_load(workers, kills=6, rate=100)
+    workers.wait_drained(30)
+    _no_message_is_lost(workers, kills=6)
 
 
 @pytest.mark.long
-def test_sixty_workers_killed_under_load_lose_nothing(takers: RecordingWorkers) -> None:
-    _kill_under_load(takers, kills=60, rate=250)
-    takers.wait_drained(60)
-    assert len(takers.noted()) > 300
-    _none_is_lost(takers, kills=60)
+def test_sixty_workers_killed_under_load_lose_nothing(workers: RecordingWorkers) -> None:
+    _kill_under_load(workers, kills=60, rate=250)
+    workers.wait_drained(60)
+    assert len(workers.noted()) > 300
+    _no_message_is_lost(workers, kills=60)
 
 
-def _none_is_lost(takers: RecordingWorkers, kills: int) -> None:
-    assert takers.lost() == set(), takers.whereabouts()
-    twice = sum(times - 1 for times in takers.noted().values())
+def _no_message_is_lost(workers: RecordingWorkers, kills: int) -> None:
+    assert workers.lost() == set(), workers.whereabouts()
+    twice = sum(times - 1 for times in workers.noted().values())
     assert twice <= kills * 4, "each kill repeats what two children and two hands held, and no more"
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_storm_of_cut_connections_loses_and_stalls_nothing(takers: RecordingWorkers, seed: int) -> None:
+def test_many_cut_connections_lose_and_stall_nothing(workers: RecordingWorkers, seed: int) -> None:
     chance, done = random.Random(seed), threading.Event()
     for _ in range(2):
-        takers.start(concurrency=2)
+        workers.start(concurrency=2)
     with ThreadPoolExecutor(1) as threads:
-        sending = threads.submit(takers.send_for, done, 100)
+        sending = threads.submit(workers.send_for, done, 100)
         cuts = 0
         for _ in range(45):
-            cuts += takers.cut_connections()
+            cuts += workers.cut_connections()
             done.wait(chance.uniform(0.05, 0.4))
         done.set()
         sending.result()
     assert cuts > 100
-    takers.set_aside(but=300)
-    takers.wait_drained(30)
-    assert takers.lost() == set(), takers.whereabouts()
+    workers.set_aside(but=300)
+    workers.wait_drained(30)
+    assert workers.lost() == set(), workers.whereabouts()

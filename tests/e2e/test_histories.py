@@ -22,27 +22,29 @@ from workers.simulation import replay
 from workers.simulation.engine import Simulation
 
 HISTORIES = Path(__file__).resolve().parents[1] / "histories"
-# The worked examples e01 to e10 have their own shape and their own test: bills, to the cent.
+# The worked examples e01 to e10 have a test of their own.
 FILES = sorted(path for path in HISTORIES.glob("*.jsonl") if path.name[0].isdigit())
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
-def test_a_history_ends_as_the_rules_say(path: Path, database_url: str) -> None:
-    """R104: time is an argument, nothing sleeps.  The expectations were written from the rules."""
+def test_history_has_the_expected_results(path: Path, database_url: str) -> None:
+    """R104: time is an argument. The expectations were written from the rules."""
     lines = replay.read_history(path)
     expected = _expected(path)
-    assert [one["line"] for one in expected["lines"]] == [line.number for line in lines], (
+    assert [entry["line"] for entry in expected["lines"]] == [line.number for line in lines], (
         "each line has its expectation"
     )
     differing = []
     with Simulation(database_url, at=lines[0].at) as simulation:
-        for played, wanted in zip(replay.play(lines, simulation), expected["lines"], strict=True):
-            differing += [f"line {wanted['line']}, {what}" for what in _differences(played, wanted)]
+        for played, expected_line in zip(replay.play(lines, simulation), expected["lines"], strict=True):
+            differing += [
+                f"line {expected_line['line']}, {difference}" for difference in _differences(played, expected_line)
+            ]
     if differing:
         pytest.fail("\n".join([f"{path.stem}: {expected['story']}", *differing]), pytrace=False)
 
 
-def test_there_are_many_histories_and_each_tells_a_story() -> None:
+def test_every_history_has_a_story() -> None:
     assert len(FILES) >= 40
     for path in FILES:
         expected = _expected(path)
@@ -51,64 +53,78 @@ def test_there_are_many_histories_and_each_tells_a_story() -> None:
 
 
 def _expected(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    return content
 
 
-def _differences(played: replay.PlayedLine, wanted: dict[str, Any]) -> list[str]:
-    came = json.loads(json.dumps(played.as_json()))  # as it is printed
-    if "show" in came:
-        assert wanted["show"] == " ".join(str(word) for word in came["show"])
-        return [f"show {wanted['show']}: {one}" for one in _misfits(wanted["sees"], came["result"], "")]
-    assert wanted["task"] == came["task"]
-    answer = came["answer"]
-    found = []
-    if (words := _in_words(answer)) != wanted["is"]:
-        found.append(f"{wanted['task']} is {words} instead of {wanted['is']}: {answer}")
-    if "effects" in wanted:
-        found += [f"{wanted['task']}: {one}" for one in _misfits(wanted["effects"], answer["effects"], "effects")]
-    return found
+def _differences(played: replay.PlayedLine, expected: dict[str, Any]) -> list[str]:
+    actual = json.loads(json.dumps(played.as_json()))  # as printed
+    if "show" in actual:
+        assert expected["show"] == " ".join(str(word) for word in actual["show"])
+        return [
+            f"show {expected['show']}: {difference}"
+            for difference in _mismatches(expected["sees"], actual["result"], "")
+        ]
+    assert expected["task"] == actual["task"]
+    answer = actual["answer"]
+    differences = []
+    if (words := _as_text(answer)) != expected["is"]:
+        differences.append(f"{expected['task']} is {words} instead of {expected['is']}: {answer}")
+    if "effects" in expected:
+        differences += [
+            f"{expected['task']}: {difference}"
+            for difference in _mismatches(expected["effects"], answer["effects"], "effects")
+        ]
+    return differences
 
 
-def _in_words(answer: dict[str, Any]) -> str:
-    if "outcome" not in answer:  # a task of the house gives its effects
+def _as_text(answer: dict[str, Any]) -> str:
+    if "outcome" not in answer:  # an internal task returns its effects
         return "done"
     words = [answer["outcome"], answer["code"], answer["possible_from"]]
     words += sorted({error["path"] for error in answer["errors"]})
     return " ".join(word for word in (*words, "replayed" if answer["replayed"] else None) if word)
 
 
-def _misfits(wanted: Any, seen: Any, where: str) -> list[str]:
-    if isinstance(wanted, dict) and isinstance(seen, dict):
+def _mismatches(expected: Any, actual: Any, path: str) -> list[str]:
+    if isinstance(expected, dict) and isinstance(actual, dict):
         return [
-            one
-            for name, value in wanted.items()
-            for one in (
-                [f"{where}.{name} is missing"] if name not in seen else _misfits(value, seen[name], f"{where}.{name}")
+            entry
+            for name, value in expected.items()
+            for entry in (
+                [f"{path}.{name} is missing"]
+                if name not in actual
+                else _mismatches(value, actual[name], f"{path}.{name}")
             )
         ]
-    if isinstance(wanted, dict) and isinstance(seen, list):
-        options = {one["action"]: _option(one) for one in seen}
-        return _misfits(wanted, options, where)
-    if isinstance(wanted, list) and isinstance(seen, list):
-        if any(isinstance(one, str) for one in wanted):
-            wanted, seen = _named(wanted, seen)
-            return [] if wanted == seen else [f"{where} is {seen} instead of {wanted}"]
-        if len(wanted) != len(seen):
-            return [f"{where} has {len(seen)} entries instead of {len(wanted)}: {seen}"]
+    if isinstance(expected, dict) and isinstance(actual, list):
+        options = {entry["action"]: _option(entry) for entry in actual}
+        return _mismatches(expected, options, path)
+    if isinstance(expected, list) and isinstance(actual, list):
+        if any(isinstance(entry, str) for entry in expected):
+            expected, actual = _named(expected, actual)
+            return [] if expected == actual else [f"{path} is {actual} instead of {expected}"]
+        if len(expected) != len(actual):
+            return [f"{path} has {len(actual)} entries instead of {len(expected)}: {actual}"]
         return [
-            one for at, (a, b) in enumerate(zip(wanted, seen, strict=True)) for one in _misfits(a, b, f"{where}[{at}]")
+            entry
+            for at, (a, b) in enumerate(zip(expected, actual, strict=True))
+            for entry in _mismatches(a, b, f"{path}[{at}]")
         ]
-    return [] if wanted == seen and type(wanted) is type(seen) else [f"{where} is {seen!r} instead of {wanted!r}"]
+    return (
+        []
+        if expected == actual and type(expected) is type(actual)
+        else [f"{path} is {actual!r} instead of {expected!r}"]
+    )
 
 
-def _named(wanted: list[str], seen: list[Any]) -> tuple[list[str], list[str]]:
-    if seen and isinstance(seen[0], dict) and "recipient" in seen[0]:
-        return sorted(wanted), sorted(f"{one['event']} > {one['recipient']}" for one in seen)
-    return wanted, [one["event"] if isinstance(one, dict) else one for one in seen]
+def _named(expected: list[str], actual: list[Any]) -> tuple[list[str], list[str]]:
+    if actual and isinstance(actual[0], dict) and "recipient" in actual[0]:
+        return sorted(expected), sorted(f"{entry['event']} > {entry['recipient']}" for entry in actual)
+    return expected, [entry["event"] if isinstance(entry, dict) else entry for entry in actual]
 
 
-def _option(one: dict[str, Any]) -> str:
-    if one["possible"]:
+def _option(option: dict[str, Any]) -> str:
+    if option["possible"]:
         return "possible"
-    return " ".join(word for word in (one["code"], one["possible_from"]) if word)
+    return " ".join(word for word in (option["code"], option["possible_from"]) if word)

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.dead_letters import MAX_BODY_BYTES
-from tests.e2e.test_interfaces import odd
+from tests.e2e.test_interfaces import dead_letters
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, installation, wait_until
-from tests.workers.transport.hostile_messages import ARGUMENTS, WANTED, message
+from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, message
 from tests.workers.transport.test_validation import bent
 from workers.embedded import ServerUrls
 from workers.transport.reclaim import count_in_flight
@@ -32,17 +32,16 @@ SOON = 20.0
 """
 
 
-def past(market: Market) -> None:
-    """Nothing happened."""
+def seed(market: Market) -> None: ...
 
 
 @pytest.fixture(scope="module")
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("hostile"), past) as ours:
-        ours.start_worker()
-        yield ours
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("hostile"), seed) as running:
+        running.start_worker()
+        yield running
 
 
 def answered(shop: Installation, client: Any) -> dict[str, Any]:
@@ -52,23 +51,23 @@ def answered(shop: Installation, client: Any) -> dict[str, Any]:
 
 
 @pytest.mark.guarantee("P8")
-def test_a_worker_survives_and_stores_every_hostile_message(shop: Installation) -> None:
+def test_worker_survives_and_stores_every_hostile_message(shop: Installation) -> None:
     head = shop.supervisor.pid("commands")
     queue = shop.redis()
     with shop.client() as client:
         waits = []
-        for hostile in WANTED:
+        for hostile in EXPECTED:
             began = time.monotonic()
             queue.lpush("commands", hostile.raw)
             assert answered(shop, client)["code"] == "ORDER_UNKNOWN", hostile.name
             waits.append(time.monotonic() - began)
     assert statistics.median(waits) < 1
-    kept = [one for one in WANTED if one.reason is not None]
-    wait_until(lambda: shop.value("SELECT count(*) = %s FROM unwind.dead_letters", len(kept)))
+    expected_letters = [letter for letter in EXPECTED if letter.reason is not None]
+    wait_until(lambda: shop.value("SELECT count(*) = %s FROM unwind.dead_letters", len(expected_letters)))
     rows = _rows(shop)
-    for hostile, (reason, length, begins) in zip(kept, rows, strict=True):
+    for hostile, (reason, length, begins) in zip(expected_letters, rows, strict=True):
         assert reason == hostile.reason, hostile.name
-        if hostile.reason != "TASK_UNKNOWN":  # of that Celery shows the body only
+        if hostile.reason != "TASK_UNKNOWN":  # Celery's event contains only the body
             assert (length, base64.b64decode(begins)) == (len(hostile.raw), hostile.raw[:MAX_BODY_BYTES]), hostile.name
     assert shop.supervisor.pid("commands") == head
     assert shop.supervisor.restarts == 0
@@ -78,14 +77,14 @@ def test_a_worker_survives_and_stores_every_hostile_message(shop: Installation) 
 
 def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> None:
     queue, results = shop.redis(), shop.redis(results=True)
-    told = {}
-    for hostile in WANTED:
+    outcomes = {}
+    for hostile in EXPECTED:
         if hostile.reason is None:
             raw = json.loads(hostile.raw)
             raw["headers"]["id"] = raw["headers"]["id"] + "-again"
             queue.lpush("commands", json.dumps(raw))
             key = f"celery-task-meta-{raw['headers']['id']}"
-            told[hostile.name] = json.loads(wait_until(lambda key=key: results.get(key)))["result"]["outcome"]  # type: ignore[misc]
+            outcomes[hostile.name] = json.loads(wait_until(lambda key=key: results.get(key)))["result"]["outcome"]  # type: ignore[misc]
     harmless = {
         "B27 reviver in a header",
         "B53 forged representation",
@@ -93,35 +92,35 @@ def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> N
         "B54 forged reply_to",
         "delivered elsewhere",
     }
-    assert {name for name, outcome in told.items() if outcome == "refused"} == harmless
-    assert {outcome for name, outcome in told.items() if name not in harmless} == {"invalid"}
+    assert {name for name, outcome in outcomes.items() if outcome == "refused"} == harmless
+    assert {outcome for name, outcome in outcomes.items() if name not in harmless} == {"invalid"}
 
 
-def test_the_same_bytes_five_times_are_five_messages_with_one_effect(shop: Installation) -> None:
+def test_five_copies_of_a_message_have_one_effect(shop: Installation) -> None:
     queue, results = shop.redis(), shop.redis(results=True)
-    before = shop.value("SELECT count(*) FROM unwind.dead_letters")
+    before = shop.count("dead_letters")
     again = message(headers={"id": "five-times"})
     queue.lpush("commands", *[json.dumps(again)] * 5)
     assert (
         json.loads(wait_until(lambda: results.get("celery-task-meta-five-times")))["result"]["code"] == "ORDER_UNKNOWN"
     )
     assert wait_until(lambda: count_in_flight(queue) == 0 and queue.llen("commands") == 0)
-    assert shop.value("SELECT count(*) FROM unwind.dead_letters") == before
+    assert shop.count("dead_letters") == before
 
 
 def test_dead_letters_are_shown_without_their_content(shop: Installation) -> None:
     shop.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
     wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = 'shown-1'"))
-    shown = odd(shop)
-    found = [one for one in shown if one["message"] == "shown-1"]
-    assert found[0]["reason"] == "NOT_ALLOWED"
-    assert found[0]["detail"] == "headers.timelimit must not go beyond our own"
-    assert "secret" not in json.dumps(shown)
+    letters = dead_letters(shop)
+    stored = [letter for letter in letters if letter["message"] == "shown-1"]
+    assert stored[0]["reason"] == "NOT_ALLOWED"
+    assert stored[0]["detail"] == "headers.timelimit must not go beyond our own"
+    assert "secret" not in json.dumps(letters)
     assert "secret" not in shop.log()
 
 
 @pytest.mark.long
-def test_random_bytes_do_not_end_a_worker(shop: Installation) -> None:
+def test_worker_survives_random_bytes(shop: Installation) -> None:
     queue = shop.redis()
     head = shop.supervisor.pid("commands")
     with shop.client() as client:

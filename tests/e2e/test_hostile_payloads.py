@@ -29,8 +29,8 @@ from workers.embedded import ServerUrls
 pytestmark = pytest.mark.e2e
 
 SUBMIT = "SELECT unwind.submit_command(%s, %s::text, %s)"
-BEHIND_ONE, BEHIND_EIGHT = 5.0, 15.0
-MOST_MEMORY = 400 * 10**6
+ONE_PAYLOAD_TIMEOUT, EIGHT_PAYLOADS_TIMEOUT = 5.0, 15.0
+MAX_MEMORY_BYTES = 400 * 10**6
 BACKLOG = 100_000
 
 
@@ -52,15 +52,15 @@ PAYLOADS: dict[str, Callable[[], str]] = {
 }
 BODIES: dict[str, Callable[[], bytes]] = {
     **{
-        name: lambda made=made: b"[[], " + made().encode() + b", {}]"  # type: ignore[misc]
-        for name, made in PAYLOADS.items()
+        name: lambda build=build: b"[[], " + build().encode() + b", {}]"  # type: ignore[misc]
+        for name, build in PAYLOADS.items()
     },
     "positional": lambda: b"[[" + b",".join([b"[]"] * 3_900_000) + b"], {}, {}]",
     "levels": lambda: b'[[], {"a": ' + b"[" * 6_000_000 + b"]" * 6_000_000 + b"}, {}]",
 }
 
 
-class Watched:
+class MemoryWatch:
     def __init__(self, head: int) -> None:
         self.most: dict[str, int] = {}
         self._head = psutil.Process(head)
@@ -82,29 +82,28 @@ class Watched:
 
 def _peak(pid: int) -> int:
     with contextlib.suppress(OSError):
-        said = Path(f"/proc/{pid}/status").read_text()
-        return 1024 * int(said.partition("VmHWM:")[2].split()[0])
+        status = Path(f"/proc/{pid}/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     return 0
 
 
-def past(market: Market) -> None:
-    """Nothing happened."""
+def seed(market: Market) -> None: ...
 
 
 @pytest.fixture(scope="module")
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("payloads"), past) as ours:
-        ours.start_worker(concurrency=2)
-        yield ours
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("payloads"), seed) as running:
+        running.start_worker(concurrency=2)
+        yield running
 
 
 @pytest.fixture(scope="module")
-def watched(shop: Installation) -> Iterator[Watched]:
-    watched = Watched(shop.supervisor.pid("commands"))
-    yield watched
-    watched.close()
+def memory_watch(shop: Installation) -> Iterator[MemoryWatch]:
+    memory_watch = MemoryWatch(shop.supervisor.pid("commands"))
+    yield memory_watch
+    memory_watch.close()
 
 
 numbers = itertools.count()
@@ -127,35 +126,35 @@ def by_message(shop: Installation) -> float:
     return time.monotonic() - began
 
 
-def pushed(shop: Installation, body: bytes, *, plain: bool = False) -> None:
+def push(shop: Installation, body: bytes, *, plain: bool = False) -> None:
     task = "orders.cancel_many" if b'"orders"' in body[:30] else "npb.file"
-    how = {"body": body.decode(), "properties": {"body_encoding": None}} if plain else {"body": _base64(body)}
-    shop.redis().lpush("commands", json.dumps(message(headers={"task": task}, **how)))
+    envelope = {"body": body.decode(), "properties": {"body_encoding": None}} if plain else {"body": _base64(body)}
+    shop.redis().lpush("commands", json.dumps(message(headers={"task": task}, **envelope)))
 
 
 def _base64(body: bytes) -> str:
     return base64.b64encode(body).decode()
 
 
-def submitted(shop: Installation, payload: str, request_id: str) -> bool:
+def submit(shop: Installation, payload: str, request_id: str) -> bool:
     task = "orders.cancel_many" if '"orders"' in payload[:30] else "npb.file"
     with shop.connect() as conn:
         row = conn.execute(SUBMIT, [task, payload, request_id]).fetchone()
-        assert 0 < _peak(conn.info.backend_pid) < MOST_MEMORY
+        assert 0 < _peak(conn.info.backend_pid) < MAX_MEMORY_BYTES
     assert row is not None
     return bool(row[0]["accepted"])
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_a_command_behind_one_absurd_payload_is_answered_within_seconds(
-    shop: Installation, watched: Watched, name: str
+def test_command_behind_an_absurd_payload_is_answered_within_seconds(
+    shop: Installation, memory_watch: MemoryWatch, name: str
 ) -> None:
-    accepted = submitted(shop, PAYLOADS[name](), f"one-{name}".replace(" ", "-").replace(",", ""))
+    accepted = submit(shop, PAYLOADS[name](), f"one-{name}".replace(" ", "-").replace(",", ""))
     assert accepted is (name != "more parts than may be")
-    assert by_sql(shop) < BEHIND_ONE
-    assert by_message(shop) < BEHIND_ONE
-    assert max(watched.most.values()) < MOST_MEMORY, watched.most
+    assert by_sql(shop) < ONE_PAYLOAD_TIMEOUT
+    assert by_message(shop) < ONE_PAYLOAD_TIMEOUT
+    assert max(memory_watch.most.values()) < MAX_MEMORY_BYTES, memory_watch.most
     if accepted:
         assert shop.answer_of(f"one-{name}".replace(" ", "-").replace(",", ""))["outcome"] in ("invalid", "done")
 
@@ -163,60 +162,62 @@ def test_a_command_behind_one_absurd_payload_is_answered_within_seconds(
 @pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("plain", [False, True], ids=["base64", "text"])
 @pytest.mark.parametrize("name", BODIES)
-def test_a_command_behind_one_absurd_message_is_answered_within_seconds(
-    shop: Installation, watched: Watched, name: str, plain: bool
+def test_command_behind_an_absurd_message_is_answered_within_seconds(
+    shop: Installation, memory_watch: MemoryWatch, name: str, plain: bool
 ) -> None:
-    pushed(shop, BODIES[name](), plain=plain)
-    assert by_message(shop) < BEHIND_ONE
-    assert by_sql(shop) < BEHIND_ONE
-    assert max(watched.most.values()) < MOST_MEMORY, watched.most
+    push(shop, BODIES[name](), plain=plain)
+    assert by_message(shop) < ONE_PAYLOAD_TIMEOUT
+    assert by_sql(shop) < ONE_PAYLOAD_TIMEOUT
+    assert max(memory_watch.most.values()) < MAX_MEMORY_BYTES, memory_watch.most
 
 
 @pytest.mark.guarantee("P8")
-def test_a_command_behind_eight_large_payloads_is_answered_within_seconds(shop: Installation, watched: Watched) -> None:
+def test_command_behind_eight_large_payloads_is_answered_within_seconds(
+    shop: Installation, memory_watch: MemoryWatch
+) -> None:
     payload = PAYLOADS["escaped letters"]()
     assert len(payload) > 11_700_000
-    assert all(submitted(shop, payload, f"eight-{n}") for n in range(8))
-    assert by_sql(shop) < BEHIND_EIGHT
-    assert by_message(shop) < BEHIND_EIGHT
+    assert all(submit(shop, payload, f"eight-{n}") for n in range(8))
+    assert by_sql(shop) < EIGHT_PAYLOADS_TIMEOUT
+    assert by_message(shop) < EIGHT_PAYLOADS_TIMEOUT
     for n in range(8):
         assert shop.answer_of(f"eight-{n}")["outcome"] == "done"
-    assert max(watched.most.values()) < MOST_MEMORY, watched.most
+    assert max(memory_watch.most.values()) < MAX_MEMORY_BYTES, memory_watch.most
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("name", ["escaped letters", "as many fields as may be", "positional"])
-def test_a_command_behind_eight_large_messages_is_answered_within_seconds(
-    shop: Installation, watched: Watched, name: str
+def test_command_behind_eight_large_messages_is_answered_within_seconds(
+    shop: Installation, memory_watch: MemoryWatch, name: str
 ) -> None:
     body = BODIES[name]()
     for _ in range(8):
-        pushed(shop, body)
-    assert by_message(shop) < BEHIND_EIGHT
-    assert by_sql(shop) < BEHIND_EIGHT
-    assert max(watched.most.values()) < MOST_MEMORY, watched.most
+        push(shop, body)
+    assert by_message(shop) < EIGHT_PAYLOADS_TIMEOUT
+    assert by_sql(shop) < EIGHT_PAYLOADS_TIMEOUT
+    assert max(memory_watch.most.values()) < MAX_MEMORY_BYTES, memory_watch.most
 
 
 @pytest.mark.guarantee("P8")
 def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(shop: Installation) -> None:
     queue = shop.redis()
     for start in range(0, BACKLOG, 5_000):
-        made = [
+        messages = [
             json.dumps(
                 message([[], {"order_id": n + 1, "member_id": "nobody"}, EMBED], headers={"ignore_result": True})
             )
             for n in range(start, start + 5_000)
         ]
-        queue.lpush("commands", *made)
+        queue.lpush("commands", *messages)
     try:
         waits = [by_sql(shop) for _ in range(10)]
         assert queue.llen("commands") > BACKLOG / 2, "the backlog is still there"
-        assert max(waits) < BEHIND_ONE, waits
+        assert max(waits) < ONE_PAYLOAD_TIMEOUT, waits
     finally:
         queue.delete("commands")
-    assert by_message(shop) < BEHIND_ONE
+    assert by_message(shop) < ONE_PAYLOAD_TIMEOUT
 
 
-def test_the_worker_survived_all_payloads(shop: Installation, watched: Watched) -> None:
+def test_worker_survived_all_payloads(shop: Installation, memory_watch: MemoryWatch) -> None:
     assert shop.supervisor.restarts == 0
     assert "WorkerLostError" not in shop.log()

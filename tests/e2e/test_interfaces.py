@@ -37,7 +37,7 @@ pytestmark = pytest.mark.e2e
 SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
 
 
-def past(market: Market) -> None:
+def seed(market: Market) -> None:
     submit_orders(market, range(2001, 2013), buyer_id="stranger")
 
 
@@ -45,12 +45,12 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("doors"), past) as ours:
-        ours.start_worker()
-        yield ours
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("doors"), seed) as running:
+        running.start_worker()
+        yield running
 
 
-def odd(shop: Installation) -> list[dict[str, Any]]:
+def dead_letters(shop: Installation) -> list[dict[str, Any]]:
     words = [sys.executable, "-m", "workers", "jobs", "dead-letters", "--json"]
     done = subprocess.run(words, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -63,13 +63,13 @@ def test_every_example_message_is_answered(shop: Installation) -> None:
         for path in sorted((CHECKOUT / "contract" / "examples").glob("*.json"))
         if not path.name.startswith("answer.")
     ]
-    # Those that would move orders of other tests are about an order that is not there, which is an answer too.
+    # Examples that would change orders of other tests name an unknown order, which is answered too.
     assert len(examples) > 30
     queue, results = shop.redis(), shop.redis(results=True)
-    keys = {one["task"]: f"celery-task-meta-{one['message']['headers']['id']}" for one in examples}
-    for one in examples:
-        if one["task"] != "terms.apply":
-            queue.lpush("commands", json.dumps(one["message"]))
+    keys = {entry["task"]: f"celery-task-meta-{entry['message']['headers']['id']}" for entry in examples}
+    for entry in examples:
+        if entry["task"] != "terms.apply":
+            queue.lpush("commands", json.dumps(entry["message"]))
     for task, key in keys.items():
         if task == "terms.apply":
             continue
@@ -83,7 +83,7 @@ def test_every_example_message_is_answered(shop: Installation) -> None:
 
 @pytest.mark.parametrize("representation", [{}, {"argsrepr": "()", "kwargsrepr": "{'comment': 'a secret word'}"}])
 @pytest.mark.parametrize("request_id", [None, "plain-1"])
-def test_a_plain_celery_client_is_answered(
+def test_plain_celery_client_is_answered(
     shop: Installation, representation: dict[str, str], request_id: str | None
 ) -> None:
     chosen = request_id and f"{request_id}-{len(representation)}"
@@ -114,7 +114,7 @@ def test_celery_call_is_answered(shop: Installation) -> None:
     assert shop.answer_of("called-1")["outcome"] == "done"
 
 
-def test_a_hand_made_envelope_pushed_repeatedly_has_one_answer(shop: Installation) -> None:
+def test_envelope_pushed_repeatedly_has_one_answer(shop: Installation) -> None:
     queue, results = shop.redis(), shop.redis(results=True)
     arguments = {"order_id": 2003, "member_id": "seller", "request_id": "by-hand-1"}
     first, second = (str(uuid.uuid4()) for _ in range(2))
@@ -125,13 +125,13 @@ def test_a_hand_made_envelope_pushed_repeatedly_has_one_answer(shop: Installatio
         answers.append(json.loads(wait_until(lambda key=f"celery-task-meta-{message_id}": results.get(key)))["result"])  # type: ignore[misc]
     assert answers[0]["outcome"] == "done"
     assert answers[1] == answers[0] | {"replayed": True}
-    assert shop.value("SELECT count(*) FROM unwind.alerts WHERE order_id = 2003") == 1
+    assert shop.count("alerts", order_id=2003) == 1
 
 
-def test_the_required_fields_of_an_envelope_are_enough(shop: Installation) -> None:
+def test_required_fields_of_an_envelope_are_enough(shop: Installation) -> None:
     message_id = str(uuid.uuid4())
     body = json.dumps([[], {"order_id": 1, "member_id": "x"}, {}])
-    least = {
+    minimal = {
         "body": base64.b64encode(body.encode()).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
@@ -142,7 +142,7 @@ def test_the_required_fields_of_an_envelope_are_enough(shop: Installation) -> No
             "delivery_tag": str(uuid.uuid4()),
         },
     }
-    shop.redis().lpush("commands", json.dumps(least))
+    shop.redis().lpush("commands", json.dumps(minimal))
     results = shop.redis(results=True)
     answer = json.loads(wait_until(lambda: results.get(f"celery-task-meta-{message_id}")))["result"]
     assert (answer["code"], answer["request_id"]) == ("ORDER_UNKNOWN", message_id)
@@ -164,15 +164,15 @@ def test_rejected_messages_are_answered_and_listed(shop: Installation) -> None:
         urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)
     shop.redis().lpush("commands", json.dumps(_no_task()))
     wait_until(lambda: shop.value("SELECT count(*) = 2 FROM unwind.dead_letters"))
-    seen = odd(shop)
-    told = {(one["reason"], one["task"], one["message"], one["queue"]) for one in seen}
-    assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in told
-    assert ("QUEUE_UNREAD", "orders.cancel", nowhere.id, "celery") in told
-    assert ("QUEUE_UNREAD", "orders.cancel", urgent.id, "commands with priority 3") in told
-    assert ("NOT_A_COMMAND", None, None, "commands") in told
-    assert "secret" not in json.dumps(seen)
+    letters = dead_letters(shop)
+    reasons = {(entry["reason"], entry["task"], entry["message"], entry["queue"]) for entry in letters}
+    assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in reasons
+    assert ("QUEUE_UNREAD", "orders.cancel", nowhere.id, "celery") in reasons
+    assert ("QUEUE_UNREAD", "orders.cancel", urgent.id, "commands with priority 3") in reasons
+    assert ("NOT_A_COMMAND", None, None, "commands") in reasons
+    assert "secret" not in json.dumps(letters)
     assert "secret" not in shop.log()
-    with shop.client() as client:  # and the worker goes on
+    with shop.client() as client:  # the worker continues
         assert client.send_task("npb.file", kwargs={}, queue="commands").get(timeout=30)["outcome"] == "invalid"
 
 
@@ -191,13 +191,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as below
 @pytest.mark.parametrize("name", WRONG)
-def test_a_caller_of_a_rejected_message_gets_the_reason(shop: Installation, name: str) -> None:
-    options, told = WRONG[name]
+def test_caller_of_a_rejected_message_gets_the_reason(shop: Installation, name: str) -> None:
+    options, reasons = WRONG[name]
     with shop.client() as client:
-        if "expires" in options:  # plain Celery itself refuses to send what has passed already
+        if "expires" in options:  # Celery itself refuses to send an expired message
             options = {"headers": {"expires": "2026-01-01T00:00:00+00:00"}}
         sent = client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands", **options)
-        with pytest.raises(Exception, match=told) as caught:
+        with pytest.raises(Exception, match=reasons) as caught:
             sent.get(timeout=30)
         assert type(caught.value).__name__ == "MessageRefused"
         assert sent.state == "FAILURE"
@@ -206,7 +206,7 @@ def test_a_caller_of_a_rejected_message_gets_the_reason(shop: Installation, name
     wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = %s", sent.id))
 
 
-def test_a_rejected_message_overwrites_no_answer(shop: Installation) -> None:
+def test_rejected_message_overwrites_no_answer(shop: Installation) -> None:
     queue, results = shop.redis(), shop.redis(results=True)
     with shop.client() as client:
         sent = client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands")
@@ -231,13 +231,13 @@ with Celery("storefront", broker=os.environ["CELERY_BROKER_URL"], backend=os.env
 """
 
 
-def test_a_group_of_plain_commands_is_answered(shop: Installation) -> None:
+def test_group_of_commands_is_answered(shop: Installation) -> None:
     words = [sys.executable, "-c", GROUP]
     done = subprocess.run(words, env=shop.environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(["ORDER_UNKNOWN"] * 3)
 
 
-def test_a_delayed_command_waits_in_the_broker_and_survives_the_worker(shop: Installation) -> None:
+def test_delayed_command_survives_the_worker(shop: Installation) -> None:
     queue = shop.redis()
     with shop.client() as client:
         began = time.monotonic()
@@ -251,9 +251,9 @@ def test_a_delayed_command_waits_in_the_broker_and_survives_the_worker(shop: Ins
         os.killpg(shop.supervisor.pid("commands"), signal.SIGKILL)
         assert late.get(timeout=60)["outcome"] == "done"
         assert time.monotonic() - began >= 12
-        assert {one.get(timeout=30)["code"] for one in many} == {"ORDER_UNKNOWN"}
+        assert {entry.get(timeout=30)["code"] for entry in many} == {"ORDER_UNKNOWN"}
     assert queue.zcard("unwind.delayed.commands") == 0
-    assert shop.value("SELECT count(*) FROM unwind.events WHERE order_id = 2008 AND type = 'npb.filed'") == 1
+    assert shop.count("events", order_id=2008, type="npb.filed") == 1
 
 
 def _no_task() -> dict[str, Any]:
@@ -263,14 +263,14 @@ def _no_task() -> dict[str, Any]:
     return message
 
 
-# Celery's clients leave the connections on which a thread heard of answers to the collector, which may find a socket
-# before what would have closed it. They are collected here, so that no other test is blamed.
+# Celery's clients leave a thread's connections to the garbage collector, which may find a socket
+# before its owner. They are collected here, so that the warning appears in this test.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_one_request_sent_a_hundred_times_through_both_interfaces_runs_once(shop: Installation) -> None:
+def test_request_sent_a_hundred_times_through_both_interfaces_runs_once(shop: Installation) -> None:
     arguments = {"order_id": 2005, "member_id": "seller", "comment": "once"}
     barrier = threading.Barrier(20)
 
-    def five(thread: int) -> list[dict[str, Any]]:
+    def send_five(thread: int) -> list[dict[str, Any]]:
         barrier.wait(30)
         answers = []
         with shop.client() as client, shop.connect() as conn:
@@ -286,24 +286,24 @@ def test_one_request_sent_a_hundred_times_through_both_interfaces_runs_once(shop
         return answers
 
     with ThreadPoolExecutor(20) as threads:
-        answers = [answer for found in threads.map(five, range(20)) for answer in found]
+        answers = [answer for batch in threads.map(send_five, range(20)) for answer in batch]
     gc.collect()
     assert len(answers) == 100
     assert len({json.dumps(answer | {"replayed": None}, sort_keys=True) for answer in answers}) == 1
     assert answers[0]["outcome"] == "done"
-    assert shop.value("SELECT count(*) FROM unwind.alerts WHERE order_id = 2005") == 1
-    assert shop.value("SELECT count(*) FROM unwind.events WHERE order_id = 2005 AND type = 'npb.filed'") == 1
-    other = {"order_id": 2006, "member_id": "seller", "request_id": "once-1"}
+    assert shop.count("alerts", order_id=2005) == 1
+    assert shop.count("events", order_id=2005, type="npb.filed") == 1
+    conflicting = {"order_id": 2006, "member_id": "seller", "request_id": "once-1"}
     with shop.client() as client, shop.connect() as conn:
-        conflict = client.send_task("npb.file", kwargs=other, queue="commands").get(timeout=30)
-        refused = conn.execute(SUBMIT, ["npb.file", Jsonb(other), "once-1"]).fetchone()
+        conflict = client.send_task("npb.file", kwargs=conflicting, queue="commands").get(timeout=30)
+        refused = conn.execute(SUBMIT, ["npb.file", Jsonb(conflicting), "once-1"]).fetchone()
     assert (conflict["outcome"], conflict["code"]) == ("conflict", "REQUEST_ID_REUSED")
     assert refused is not None
     assert refused[0] == {"request_id": "once-1", "accepted": False, "code": "REQUEST_ID_REUSED"}
 
 
 @pytest.mark.guarantee("P1")
-def test_a_caller_that_died_gets_its_answer_later(shop: Installation) -> None:
+def test_answer_survives_the_death_of_its_caller(shop: Installation) -> None:
     arguments = {"order_id": 2007, "member_id": "seller", "request_id": "died-1"}
     with shop.client() as client:
         client.send_task("npb.file", kwargs=arguments, queue="commands", ignore_result=True)
@@ -320,7 +320,7 @@ def test_a_caller_that_died_gets_its_answer_later(shop: Installation) -> None:
 # -- bulk --------------------------------------------------------------------------------------------------------------
 
 
-def bulk_past(count: int) -> Any:
+def seed_bulk(count: int) -> Any:
     def write(market: Market) -> None:
         market.done("members.record", member_id="gone", handle="Gone", email="gone@example.org")
         submit_orders(market, range(10_000, 10_000 + count), buyer_id="gone")
@@ -347,14 +347,16 @@ def bulk(count: int, bad: int) -> tuple[list[Any], list[tuple[str, str | None]]]
     items: list[Any] = []
     expected: list[tuple[str, str | None]] = []
     for n in range(count):
-        item, told = kinds[n // every % len(kinds)] if n % every == 0 and n // every < bad else (None, ("done", None))
+        item, reasons = (
+            kinds[n // every % len(kinds)] if n % every == 0 and n // every < bad else (None, ("done", None))
+        )
         items.append(item if item is not None else {"order_id": 10_000 + n, "member_id": "seller"})
-        expected.append(told)
+        expected.append(reasons)
     return items, expected
 
 
 @pytest.mark.parametrize(("count", "bad"), [(200, 14), pytest.param(1000, 70, marks=pytest.mark.long)])
-def test_cancel_many_completes_although_the_worker_is_killed_halfway(
+def test_cancel_many_completes_although_the_worker_is_killed(
     servers: ServerUrls,
     admin: psycopg.Connection,
     template_database: str,
@@ -363,52 +365,52 @@ def test_cancel_many_completes_although_the_worker_is_killed_halfway(
     count: int,
     bad: int,
 ) -> None:
-    shop.supervisor.stop(["commands"])  # one worker at a time on these queues
+    shop.supervisor.stop(["commands"])  # one worker on these queues at a time
     try:
-        with installation(servers, admin, template_database, tmp_path, bulk_past(count)) as ours:
-            _cut_and_finish(ours, count, bad)
+        with installation(servers, admin, template_database, tmp_path, seed_bulk(count)) as running:
+            _kill_and_finish(running, count, bad)
     finally:
         shop.start_worker()
 
 
-def _cut_and_finish(ours: Installation, count: int, bad: int) -> None:
+def _kill_and_finish(running: Installation, count: int, bad: int) -> None:
     items, expected = bulk(count, bad)
-    ours.start_worker(concurrency=1)
-    seen: list[dict[str, Any]] = []
-    with ours.client() as client, psycopg.connect(_plain(ours)) as holder:
-        # Somebody else holds an order of the last set, so that the worker is in the middle when it is killed.
+    running.start_worker(concurrency=1)
+    progress: list[dict[str, Any]] = []
+    with running.client() as client, psycopg.connect(_container_of(running)) as holder:
+        # A locked order of the last set keeps the worker busy until it is killed.
         holder.execute("SELECT 1 FROM unwind.orders WHERE order_id = %s FOR UPDATE", [items[-1]["order_id"]])
         arguments = {"orders": items, "request_id": "bulk-1"}
         sent = client.send_task("orders.cancel_many", kwargs=arguments, queue="commands")
         wait_until(lambda: client.backend.get_task_meta(sent.id, cache=False)["status"] == "PROGRESS")
-        seen.append(client.backend.get_task_meta(sent.id, cache=False)["result"])
-        os.killpg(ours.supervisor.pid("commands"), signal.SIGKILL)
-        cut = ours.value("SELECT count(*) FROM unwind.orders WHERE status = 'CANCELLED'")
+        progress.append(client.backend.get_task_meta(sent.id, cache=False)["result"])
+        os.killpg(running.supervisor.pid("commands"), signal.SIGKILL)
+        cut = running.count("orders", status="CANCELLED")
         assert 0 < cut < count - bad
         holder.rollback()
-        # The broker gives a dead worker's message back once its time is over: let it be over.
-        queue = ours.redis()
+        # Expire the dead worker's lease, so that its message is reclaimed.
+        queue = running.redis()
         for tag in wait_until(lambda: queue.zrange("unwind.unacked.index", 0, -1)):
             queue.zadd("unwind.unacked.index", {tag: 0})
-        answer = sent.get(timeout=90, interval=0.1, on_message=lambda m: _note(m, seen))
+        answer = sent.get(timeout=90, interval=0.1, on_message=lambda m: _note(m, progress))
     assert answer["outcome"] == "done"
-    told = [(one["outcome"], one["code"]) for one in answer["effects"]["answers"]]
-    assert told == expected
-    assert sum(1 for outcome, _ in told if outcome == "done") == count - bad
-    assert [one["request_id"] for one in answer["effects"]["answers"]] == [f"bulk-1:{n}" for n in range(count)]
-    assert seen[0]["of"] == count
-    assert 0 < seen[0]["answered"] < count
-    assert ours.value("SELECT count(*) FROM unwind.orders WHERE status = 'CANCELLED'") == count - bad + 1
+    reasons = [(entry["outcome"], entry["code"]) for entry in answer["effects"]["answers"]]
+    assert reasons == expected
+    assert sum(1 for outcome, _ in reasons if outcome == "done") == count - bad
+    assert [entry["request_id"] for entry in answer["effects"]["answers"]] == [f"bulk-1:{n}" for n in range(count)]
+    assert progress[0]["of"] == count
+    assert 0 < progress[0]["answered"] < count
+    assert running.count("orders", status="CANCELLED") == count - bad + 1
     twice = "SELECT count(*) - count(DISTINCT order_id) FROM unwind.events WHERE type = 'orders.cancelled'"
-    assert ours.value(twice) == 0
+    assert running.value(twice) == 0
     units = "SELECT sum(quantity) FROM unwind.lots WHERE seller_id = 'seller'"
-    assert ours.value(units) == count + 1 - bad + 1 + 1  # one was never sold of each lot; what was cancelled came back
+    assert running.value(units) == count + 1 - bad + 1 + 1  # one unit of each lot was never sold; the others came back
 
 
-def _note(message: dict[str, Any], seen: list[dict[str, Any]]) -> None:
+def _note(message: dict[str, Any], progress: list[dict[str, Any]]) -> None:
     if message.get("status") == "PROGRESS":
-        seen.append(message["result"])
+        progress.append(message["result"])
 
 
-def _plain(ours: Installation) -> str:
-    return ours.database_url.replace("postgresql+psycopg://", "postgresql://")
+def _container_of(running: Installation) -> str:
+    return running.database_url.replace("postgresql+psycopg://", "postgresql://")

@@ -64,18 +64,18 @@ class Worker(threading.Thread):
     def cancel_many(self) -> None:
         known = [*self._chance.sample(range(1, ORDERS + 1), SET), *self._mine[-5:]]
         self._chance.shuffle(known)
-        answer = self._ask("orders.cancel_many", orders=[{"order_id": n, "member_id": "s-0"} for n in known])
+        answer = self._execute("orders.cancel_many", orders=[{"order_id": n, "member_id": "s-0"} for n in known])
         self.did.update({f"cancel {outcome}": n for outcome, n in answer["effects"]["counts"].items()})
 
     def cancel_one(self) -> None:
-        answer = self._ask("orders.cancel", order_id=self._chance.randint(1, ORDERS), member_id="s-0")
+        answer = self._execute("orders.cancel", order_id=self._chance.randint(1, ORDERS), member_id="s-0")
         self.did[f"cancel {answer['outcome']}"] += 1
 
     def sell(self) -> None:
         number = FIRST_NEW * (self._number + 1) + self._asked
         lots = self._chance.sample(range(1, 100 * LINES + 1), 4)
         lines = [{"lot_id": lot, "quantity": 1} for lot in lots]
-        answer = self._ask(
+        answer = self._execute(
             "orders.submit", order_id=number, buyer_id=f"b-{self._chance.randint(1, 900)}", seller_id="s-0", lines=lines
         )
         if answer["outcome"] == "done":
@@ -86,8 +86,8 @@ class Worker(threading.Thread):
         if not self._mine:
             return
         order = {"order_id": self._chance.choice(self._mine), "member_id": "s-0"}
-        self._ask("removals.request", **order, lines=[{"line_no": 1, "quantity": 1}], return_items=True)
-        answer = self._ask("ocr.file", **order, reason="S_MUTUAL", comment="we spoke")
+        self._execute("removals.request", **order, lines=[{"line_no": 1, "quantity": 1}], return_items=True)
+        answer = self._execute("ocr.file", **order, reason="S_MUTUAL", comment="we spoke")
         self.did[f"request {answer['outcome']}"] += 1
 
     def follow(self) -> None:
@@ -95,7 +95,7 @@ class Worker(threading.Thread):
         retry_on_conflict(app.tasks[task].run)
         self.did["follow"] += 1
 
-    def _ask(self, task: str, **arguments: Any) -> dict[str, Any]:
+    def _execute(self, task: str, **arguments: Any) -> dict[str, Any]:
         self._asked += 1
         return execute(app.tasks[task], arguments, f"w{self._number}-{self._asked}")
 
@@ -103,7 +103,7 @@ class Worker(threading.Thread):
 @pytest.mark.long
 @pytest.mark.timeout(SECONDS + 240)
 def test_eight_workers_with_overlapping_batches_never_deadlock(database_url: str) -> None:
-    """R62, : locks are taken in one order everywhere, so nobody waits in a ring; and all that must hold, holds."""
+    """R62: locks are taken in the same order everywhere."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
         build(conn, Market(ORDERS, lines=LINES, state="due", stores=1))
     database = db.connect(database_url, pool_size=WORKERS)
@@ -117,9 +117,7 @@ def test_eight_workers_with_overlapping_batches_never_deadlock(database_url: str
         assert [worker.failed for worker in workers] == [None] * WORKERS
         settle(database)
         with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
-            conn.execute(
-                "ANALYZE"
-            )  # nothing looks after this database, and the questions below join its largest tables
+            conn.execute("ANALYZE")  # autovacuum is off, and the checks below join the largest tables
         with database.transaction() as held:
             held.execute(text("SET LOCAL statement_timeout = '2min'"))
             broken = invariants.check(held, database.clock.now(held), in_time=False)

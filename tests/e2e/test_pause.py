@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 UNKNOWN = {"order_id": 1, "member_id": "x"}
 
 
-def past(market: Market) -> None:
+def seed(market: Market) -> None:
     submit_orders(market, range(2001, 2013), buyer_id="stranger")
 
 
@@ -37,9 +37,9 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("pause"), past) as ours:
-        start(ours)
-        yield ours
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("pause"), seed) as running:
+        start(running)
+        yield running
 
 
 def start(shop: Installation) -> None:
@@ -56,15 +56,15 @@ def run(shop: Installation, *words: str) -> subprocess.CompletedProcess[str]:
 def pause(shop: Installation, name: str, *words: str) -> None:
     done = run(shop, "pause", name, *words)
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: all(name in obeyed(shop, group) for group in WORKER_GROUPS))
+    wait_until(lambda: all(name in is_obeyed(shop, group) for group in WORKER_GROUPS))
 
 
-def obeyed(shop: Installation, group: str) -> str:
+def is_obeyed(shop: Installation, group: str) -> str:
     lines = shop.supervisor.log(group).read_text(errors="replace").splitlines()
     return next((line for line in reversed(lines) if "pauses_changed" in line), "")
 
 
-def looked(shop: Installation) -> None:
+def wait_for_poll(shop: Installation) -> None:
     shop.redis().delete(PAUSES_KEY)
     wait_until(lambda: shop.redis().exists(PAUSES_KEY), 90)
 
@@ -75,21 +75,21 @@ def resume(shop: Installation, name: str) -> None:
 
 
 def findings(shop: Installation) -> dict[str, str]:
-    told = json.loads(run(shop, "doctor", "--json").stdout)
-    return {one["code"]: one["message"] for one in told["findings"]}
+    report = json.loads(run(shop, "doctor", "--json").stdout)
+    return {finding["code"]: finding["message"] for finding in report["findings"]}
 
 
 def submit(shop: Installation, task: str, payload: Any, request_id: str) -> None:
-    said = shop.value("SELECT unwind.submit_command(%s, %s, %s)", task, Jsonb(payload), request_id)
-    assert said["accepted"], said
+    submission_id = shop.value("SELECT unwind.submit_command(%s, %s, %s)", task, Jsonb(payload), request_id)
+    assert submission_id["accepted"], submission_id
 
 
 def state(shop: Installation, request_id: str) -> str | None:
-    found: str | None = shop.value("SELECT state FROM unwind.command_answers WHERE request_id = %s", request_id)
-    return found
+    value: str | None = shop.value("SELECT state FROM unwind.command_answers WHERE request_id = %s", request_id)
+    return value
 
 
-def test_messages_of_a_paused_queue_stay_and_the_pause_survives_the_workers(shop: Installation) -> None:
+def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(shop: Installation) -> None:
     queue = shop.redis()
     pause(shop, "commands", "--reason", "the disk is being moved")
     with shop.client() as client:
@@ -97,22 +97,22 @@ def test_messages_of_a_paused_queue_stay_and_the_pause_survives_the_workers(shop
         submit(shop, "npb.file", {"order_id": 2001, "member_id": "seller"}, "paused-sql")
         for group in WORKER_GROUPS:
             os.killpg(shop.supervisor.pid(group), signal.SIGKILL)
-        looked(shop)  # they came back
-        said = findings(shop)
-        assert "the disk is being moved" in said["PAUSED"]
-        assert "SUBMISSIONS_LATE" not in said
-        looked(shop)
+        wait_for_poll(shop)  # they were returned to the queue
+        codes = findings(shop)
+        assert "the disk is being moved" in codes["PAUSED"]
+        assert "SUBMISSIONS_LATE" not in codes
+        wait_for_poll(shop)
         assert queue.llen("commands") >= 30
         assert count_in_flight(queue) == 0
         assert state(shop, "paused-sql") == "waiting"
         resume(shop, "commands")
-        assert {one.get(timeout=60)["code"] for one in sent} == {"ORDER_UNKNOWN"}
+        assert {result.get(timeout=60)["code"] for result in sent} == {"ORDER_UNKNOWN"}
     assert shop.answer_of("paused-sql")["outcome"] == "done"
     assert "PAUSED" not in findings(shop)
     assert run(shop, "resume", "commands").returncode == 1
 
 
-def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -> None:
+def test_messages_of_a_paused_task_wait_while_others_run(shop: Installation) -> None:
     queue = shop.redis()
     pause(shop, "npb.file")
     with shop.client() as client:
@@ -132,13 +132,13 @@ def test_messages_of_a_paused_task_wait_while_others_go_on(shop: Installation) -
         assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=60)["outcome"] == "invalid"
         assert queue.llen(PARKED_PREFIX + "npb.file") == 6
         resume(shop, "npb.file")
-        assert [one.get(timeout=60)["outcome"] for one in sent] == ["done"] * 5
+        assert [entry.get(timeout=60)["outcome"] for entry in sent] == ["done"] * 5
         assert soon.get(timeout=60)["code"] == "ORDER_UNKNOWN"
     assert [shop.answer_of(f"task-{n}")["outcome"] for n in (1, 2)] == ["done", "done"]
     wait_until(lambda: not queue.exists(PARKED_PREFIX + "npb.file", "unwind.parked"))
 
 
-def test_a_paused_sweep_does_nothing_and_its_ticks_do_not_pile_up(shop: Installation) -> None:
+def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(shop: Installation) -> None:
     queue = shop.redis()
     ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
     tick = json.dumps(message([[], {}, {}], headers={"task": "reminders.scan", "ignore_result": True}))
@@ -162,14 +162,14 @@ def test_a_paused_sweep_does_nothing_and_its_ticks_do_not_pile_up(shop: Installa
     queue.delete("sweeps")
 
 
-def test_a_pause_ends_by_itself_and_is_shown_until_then(shop: Installation) -> None:
+def test_pause_expires_and_is_shown_until_then(shop: Installation) -> None:
     until_then = shop.value(
         "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '25 s', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
     )
     pause(shop, "orders.options", "--until", until_then)
     pause(shop, "consequences")
     listed = [json.loads(line) for line in run(shop, "pause", "--json").stdout.splitlines()]
-    assert {(one["kind"], one["name"], one["until"]) for one in listed} == {
+    assert {(entry["kind"], entry["name"], entry["until"]) for entry in listed} == {
         ("task", "orders.options", until_then),
         ("queue", "consequences", None),
     }
@@ -181,8 +181,8 @@ def test_a_pause_ends_by_itself_and_is_shown_until_then(shop: Installation) -> N
         program, address = flower_program(shop.settings)
         shop.supervisor.start(program)
         shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
-        shown = wait_until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)
-        assert "consequences (paused)" in shown
+        html = wait_until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)
+        assert "consequences (paused)" in html
         resume(shop, "consequences")
         assert sent.get(timeout=60)["code"] == "ORDER_UNKNOWN"
         assert shop.value("SELECT clock_timestamp() >= %s::timestamptz", until_then)
@@ -191,12 +191,12 @@ def test_a_pause_ends_by_itself_and_is_shown_until_then(shop: Installation) -> N
 
 def _page(address: str) -> str:
     with urllib.request.urlopen(address, timeout=10) as answer:
-        found: str = answer.read().decode()
-    return found
+        html: str = answer.read().decode()
+    return html
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("pause", "canary.commands"), "no queue or task canary.commands that can be paused"),
         (("pause", "comands"), "no queue or task comands"),
@@ -205,7 +205,7 @@ def _page(address: str) -> str:
         (("resume", "commands"), "The queue commands is not paused."),
     ],
 )
-def test_unpausable_names_are_refused_with_the_reason(shop: Installation, words: tuple[str, ...], said: str) -> None:
+def test_unpausable_names_are_refused_with_the_reason(shop: Installation, words: tuple[str, ...], message: str) -> None:
     done = run(shop, *words)
-    assert (done.returncode != 0, said in done.stderr) == (True, True), done.stderr
+    assert (done.returncode != 0, message in done.stderr) == (True, True), done.stderr
     assert shop.value("SELECT count(*) FROM unwind.pauses WHERE resumed_at IS NULL AND until IS NULL") == 0

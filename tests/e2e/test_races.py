@@ -24,7 +24,7 @@ Ends = dict[tuple[str, ...], str]
 
 
 @pytest.fixture(scope="module")
-def racers() -> Iterator[ConcurrentProcesses]:
+def processes() -> Iterator[ConcurrentProcesses]:
     with ConcurrentProcesses(3) as standing:
         yield standing
 
@@ -34,16 +34,16 @@ def rounds(request: pytest.FixtureRequest) -> range:
     return range(1, request.param + 1)
 
 
-class Track:
-    def __init__(self, simulation: Simulation, database_url: str, racers: ConcurrentProcesses) -> None:
-        self.simulation, self.racers = simulation, racers.at(database_url)
+class RaceMarket:
+    def __init__(self, simulation: Simulation, database_url: str, processes: ConcurrentProcesses) -> None:
+        self.simulation, self.processes = simulation, processes.at(database_url)
         with simulation.database.transaction() as conn:
             self.present: datetime = conn.execute(text("SELECT date_trunc('second', clock_timestamp())")).scalar_one()
         self.days_ago(30)
         self.market = Market(simulation)
         self.lot = self.market.lot(quantity=1_000_000)
 
-    def days_ago(self, days: int) -> Track:
+    def days_ago(self, days: int) -> RaceMarket:
         self.simulation.clock.instant = self.present - days * DAY
         return self
 
@@ -75,15 +75,15 @@ class Track:
             self.simulation.clock.instant = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
         self.simulation.process_outbox()
         for sentence, question in EMPTY.items():
-            found = self.rows(question)
-            assert not found, (sentence, found[:5])
+            rows = self.rows(question)
+            assert not rows, (sentence, rows[:5])
 
     def rows(self, sql: str, **values: Any) -> list[Any]:
         return self.market.rows(sql, **values)
 
     def status(self, number: int) -> str:
-        found: str = self.market.row("SELECT status FROM unwind.orders WHERE order_id = :id", id=number).status
-        return found
+        status: str = self.market.row("SELECT status FROM unwind.orders WHERE order_id = :id", id=number).status
+        return status
 
 
 EMPTY = {
@@ -121,159 +121,165 @@ EMPTY = {
 
 
 @pytest.fixture
-def track(simulation: Simulation, database_url: str, racers: ConcurrentProcesses) -> Track:
-    return Track(simulation, database_url, racers)
+def race_market(simulation: Simulation, database_url: str, processes: ConcurrentProcesses) -> RaceMarket:
+    return RaceMarket(simulation, database_url, processes)
 
 
 def codes(answers: list[Answer]) -> tuple[str, ...]:
     return tuple("done" if a["outcome"] == "done" else str(a["code"] or a["outcome"]) for a in answers)
 
 
-def test_one_of_two_cancels_succeeds(track: Track, rounds: range) -> None:
-    """R62, : the other is told that the order is cancelled; one strike, one return, one credit."""
+def test_one_of_two_cancels_succeeds(race_market: RaceMarket, rounds: range) -> None:
+    """R62: the other is refused; one strike, one return, one credit."""
     for number in rounds:
-        track.npb(track.order(number), days_ago=8)
+        race_market.npb(race_market.order(number), days_ago=8)
     for number in rounds:
         cancel = ("orders.cancel", {"order_id": number, "member_id": "seller"})
-        assert sorted(codes(track.racers.race(cancel, cancel))) == ["ALREADY_CANCELLED", "done"]
-    track.finish()
-    assert len(track.rows("SELECT 1 FROM unwind.strikes")) == len(rounds)
-    returned = track.rows("SELECT order_id FROM unwind.stock_moves WHERE kind = 'returned'")
+        assert sorted(codes(race_market.processes.race(cancel, cancel))) == ["ALREADY_CANCELLED", "done"]
+    race_market.finish()
+    assert len(race_market.rows("SELECT 1 FROM unwind.strikes")) == len(rounds)
+    returned = race_market.rows("SELECT order_id FROM unwind.stock_moves WHERE kind = 'returned'")
     assert sorted(r.order_id for r in returned) == list(rounds)
-    booked = track.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit')")
+    booked = race_market.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit')")
     assert sorted(r.order_id for r in booked) == list(rounds)
 
 
-def test_a_penalty_is_taken_back_or_the_order_cancelled(track: Track, rounds: range) -> None:
-    """R34, R35, A17, ."""
+def test_penalty_is_taken_back_or_the_order_cancelled(race_market: RaceMarket, rounds: range) -> None:
+    """R34, R35, A17."""
     for number in rounds:
-        track.npb(track.order(number), days_ago=2, accepted=True)
+        race_market.npb(race_market.order(number), days_ago=2, accepted=True)
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
             ("npb.take_back", {"order_id": number, "member_id": f"buyer-{number}"}),
         )
         ends: Ends = {("done", "ALREADY_CANCELLED"): "CANCELLED", ("TOO_EARLY", "done"): "NPB"}
-        assert track.status(number) == ends[codes(answers)]
-    track.finish()
-    struck = [r.order_id for r in track.rows("SELECT order_id FROM unwind.strikes ORDER BY order_id")]
-    assert struck == [number for number in rounds if track.status(number) == "CANCELLED"]
+        assert race_market.status(number) == ends[codes(answers)]
+    race_market.finish()
+    struck = [r.order_id for r in race_market.rows("SELECT order_id FROM unwind.strikes ORDER BY order_id")]
+    assert struck == [number for number in rounds if race_market.status(number) == "CANCELLED"]
 
 
-def test_a_removal_is_approved_before_the_cancel_or_not_at_all(track: Track, rounds: range) -> None:
-    """R60, R80, : units go back once, whoever is first."""
-    asked = {}
+def test_removal_is_approved_before_the_cancel_or_not_at_all(race_market: RaceMarket, rounds: range) -> None:
+    """R60, R80: units return once, in either order."""
+    request_ids = {}
     for number in rounds:
-        track.order(number)
+        race_market.order(number)
         ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
-        asked[number] = track.days_ago(5).do("removals.request", **ask)["effects"]["removal_id"]
-        track.do("members.terminate", member_id=f"buyer-{number}", staff="kim", comment="fraud")
+        request_ids[number] = race_market.days_ago(5).do("removals.request", **ask)["effects"]["removal_id"]
+        race_market.do("members.terminate", member_id=f"buyer-{number}", staff="kim", comment="fraud")
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
-            ("removals.approve", {"removal_id": asked[number], "member_id": "seller"}),
+            ("removals.approve", {"removal_id": request_ids[number], "member_id": "seller"}),
         )
         assert codes(answers) in {("done", "ALREADY_CANCELLED"), ("done", "done")}
         returned = 5 if codes(answers)[1] != "done" else 3
         assert answers[0]["effects"]["lines"][0]["returned"] == returned
-    track.finish()
-    assert track.market.row("SELECT quantity FROM unwind.lots").quantity == 1_000_000
+    race_market.finish()
+    assert race_market.market.units() == 1_000_000
 
 
-def test_a_payment_that_arrives_first_keeps_the_alert_away(track: Track, rounds: range) -> None:
-    """R23, N18: and one that arrives second is told to the seller."""
+def test_payment_that_arrives_first_prevents_the_alert(race_market: RaceMarket, rounds: range) -> None:
+    """R23, N18: a later payment is reported to the seller."""
     for number in rounds:
-        track.order(number)
+        race_market.order(number)
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("npb.file", {"order_id": number, "member_id": "seller"}),
             ("orders.record_payment", {"order_id": number, "payment_status": "Completed"}),
         )
         ends: Ends = {("ALREADY_PAID", "done"): "PENDING", ("done", "done"): "NPB"}
-        assert track.status(number) == ends[codes(answers)]
-    track.finish()
-    told = track.rows("SELECT order_id FROM unwind.notices WHERE event = 'payment_during_alert' ORDER BY order_id")
-    assert [r.order_id for r in told] == [number for number in rounds if track.status(number) == "NPB"]
+        assert race_market.status(number) == ends[codes(answers)]
+    race_market.finish()
+    notices = race_market.rows(
+        "SELECT order_id FROM unwind.notices WHERE event = 'payment_during_alert' ORDER BY order_id"
+    )
+    assert [r.order_id for r in notices] == [number for number in rounds if race_market.status(number) == "NPB"]
 
 
-def test_a_request_is_declined_or_agreed_to(track: Track, rounds: range) -> None:
+def test_request_is_declined_or_agreed_to(race_market: RaceMarket, rounds: range) -> None:
     """R12, R15, A17."""
     for number in rounds:
-        track.ocr(track.order(number), f"buyer-{number}")
+        race_market.ocr(race_market.order(number), f"buyer-{number}")
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
             ("ocr.decline", {"order_id": number, "member_id": "seller"}),
         )
         ends: Ends = {("done", "ALREADY_CANCELLED"): "CANCELLED", ("NO_OPEN_REQUEST", "done"): "PENDING"}
-        assert track.status(number) == ends[codes(answers)]
-    track.finish()
+        assert race_market.status(number) == ends[codes(answers)]
+    race_market.finish()
 
 
-def test_one_request_sent_twice_is_answered_once_and_repeated(track: Track, rounds: range) -> None:
+def test_request_sent_twice_has_one_answer(race_market: RaceMarket, rounds: range) -> None:
     for number in rounds:
-        track.ocr(track.order(number), "seller")
+        race_market.ocr(race_market.order(number), "seller")
     for number in rounds:
         cancel = ("orders.cancel", {"order_id": number, "member_id": "seller", "request_id": f"r-{number}"})
-        first, second = track.racers.race(cancel, cancel)
+        first, second = race_market.processes.race(cancel, cancel)
         assert {first["replayed"], second["replayed"]} == {False, True}, (first, second)
         assert first | {"replayed": None} == second | {"replayed": None}
         assert first["outcome"] == "done"
-    track.finish()
+    race_market.finish()
 
 
-def test_one_request_id_used_for_two_things_is_a_conflict(track: Track, rounds: range) -> None:
+def test_request_id_of_two_commands_is_a_conflict(race_market: RaceMarket, rounds: range) -> None:
     for number in rounds:
-        track.ocr(track.order(number), f"buyer-{number}")
+        race_market.ocr(race_market.order(number), f"buyer-{number}")
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller", "request_id": f"r-{number}"}),
             ("ocr.decline", {"order_id": number, "member_id": "seller", "request_id": f"r-{number}"}),
         )
         ends: Ends = {("done", "REQUEST_ID_REUSED"): "CANCELLED", ("REQUEST_ID_REUSED", "done"): "PENDING"}
-        assert track.status(number) == ends[codes(answers)]
-    track.finish()
+        assert race_market.status(number) == ends[codes(answers)]
+    race_market.finish()
 
 
-def test_two_orders_return_to_one_lot(track: Track, rounds: range) -> None:
+def test_two_orders_return_to_one_lot(race_market: RaceMarket, rounds: range) -> None:
     for number in rounds:
-        track.ocr(track.order(number), "seller")
-        track.ocr(track.order(1000 + number), "seller")
+        race_market.ocr(race_market.order(number), "seller")
+        race_market.ocr(race_market.order(1000 + number), "seller")
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
             ("orders.cancel", {"order_id": 1000 + number, "member_id": "seller"}),
         )
         assert codes(answers) == ("done", "done")
-    track.finish()
-    assert track.market.row("SELECT quantity FROM unwind.lots").quantity == 1_000_000
+    race_market.finish()
+    assert race_market.market.units() == 1_000_000
 
 
-def test_two_orders_that_need_a_new_lot_of_one_item_make_one(track: Track, rounds: range) -> None:
-    """R75: a lot that does not exist yet cannot be row-locked, and is made once all the same."""
+def test_two_orders_of_one_item_create_one_new_lot(race_market: RaceMarket, rounds: range) -> None:
+    """R75: a lot that doesn't exist yet can't be row-locked."""
     for number in rounds:
-        lot = track.days_ago(30).market.lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
-        track.ocr(track.order(number, lot=lot), "seller")
-        track.ocr(track.order(1000 + number, lot=lot), "seller")
+        lot = race_market.days_ago(30).market.lot(
+            5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"}
+        )
+        race_market.ocr(race_market.order(number, lot=lot), "seller")
+        race_market.ocr(race_market.order(1000 + number, lot=lot), "seller")
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
             ("orders.cancel", {"order_id": 1000 + number, "member_id": "seller"}),
         )
         assert codes(answers) == ("done", "done")
-    track.finish()
-    made = track.rows("SELECT item_no, quantity FROM unwind.lots WHERE item_no LIKE 'no-%' ORDER BY lot_id")
-    assert sorted(r.item_no for r in made) == sorted(f"no-{number}" for number in rounds)
-    assert {r.quantity for r in made} == {10}
+    race_market.finish()
+    new_lots = race_market.rows("SELECT item_no, quantity FROM unwind.lots WHERE item_no LIKE 'no-%' ORDER BY lot_id")
+    assert sorted(r.item_no for r in new_lots) == sorted(f"no-{number}" for number in rounds)
+    assert {r.quantity for r in new_lots} == {10}
 
 
-def test_a_lot_is_sold_out_while_units_come_back_to_it(track: Track, rounds: range) -> None:
-    """R78: the last units are bought while others return: none is lost, none appears."""
+def test_lot_sells_out_while_units_return_to_it(race_market: RaceMarket, rounds: range) -> None:
+    """R78: no unit is lost and none appears."""
     for number in rounds:
-        lot = track.days_ago(30).market.lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
-        track.ocr(track.order(number, lot=lot), "seller")
+        lot = race_market.days_ago(30).market.lot(
+            5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"}
+        )
+        race_market.ocr(race_market.order(number, lot=lot), "seller")
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
             (
                 "orders.submit",
@@ -286,55 +292,55 @@ def test_a_lot_is_sold_out_while_units_come_back_to_it(track: Track, rounds: ran
             ),
         )
         assert codes(answers) == ("done", "done")
-    track.finish()
-    left = track.rows("SELECT item_no, sum(quantity) AS n FROM unwind.lots WHERE item_no LIKE 'no-%' GROUP BY 1")
+    race_market.finish()
+    left = race_market.rows("SELECT item_no, sum(quantity) AS n FROM unwind.lots WHERE item_no LIKE 'no-%' GROUP BY 1")
     assert {r.n for r in left} == {5}
     assert len(left) == len(rounds)
 
 
-def test_two_scans_unlock_and_notify_once(track: Track, rounds: range) -> None:
-    """R41: overlapping scans, one mark and one notice for each alert."""
+def test_two_scans_unlock_and_notify_once(race_market: RaceMarket, rounds: range) -> None:
+    """R41."""
     for number in rounds:
         for order in (number, 1000 + number, 2000 + number):
-            track.order(order)
+            race_market.order(order)
     for number in rounds:
         for order in (number, 1000 + number, 2000 + number):
-            track.npb(order, days_ago=9)
-        answers = track.racers.race(("npb.scan_open_alerts", {}), ("npb.scan_open_alerts", {}))
+            race_market.npb(order, days_ago=9)
+        answers = race_market.processes.race(("npb.scan_open_alerts", {}), ("npb.scan_open_alerts", {}))
         assert codes(answers) == ("done", "done")
-        assert not track.rows("SELECT 1 FROM unwind.alerts WHERE unlocked_at IS NULL")
-    track.finish()
-    events = track.rows("SELECT order_id FROM unwind.events WHERE type = 'npb.unlocked'")
+        assert not race_market.rows("SELECT 1 FROM unwind.alerts WHERE unlocked_at IS NULL")
+    race_market.finish()
+    events = race_market.rows("SELECT order_id FROM unwind.events WHERE type = 'npb.unlocked'")
     assert len(events) == len({r.order_id for r in events}) == 3 * len(rounds)
-    told = track.rows("SELECT order_id FROM unwind.notices WHERE event = 'npb_unlocked'")
-    assert len(told) == len({r.order_id for r in told}) == 3 * len(rounds)
+    notices = race_market.rows("SELECT order_id FROM unwind.notices WHERE event = 'npb_unlocked'")
+    assert len(notices) == len({r.order_id for r in notices}) == 3 * len(rounds)
 
 
-def test_an_alert_that_is_removed_while_a_scan_runs_is_not_unlocked_afterwards(track: Track, rounds: range) -> None:
-    """R43, ."""
+def test_alert_removed_during_a_scan_is_not_unlocked(race_market: RaceMarket, rounds: range) -> None:
+    """R43."""
     for number in rounds:
-        track.order(number)
+        race_market.order(number)
     for number in rounds:
-        track.npb(number, days_ago=9)
-        answers = track.racers.race(
+        race_market.npb(number, days_ago=9)
+        answers = race_market.processes.race(
             ("npb.scan_open_alerts", {}), ("npb.remove", {"order_id": number, "member_id": "seller"})
         )
         assert codes(answers) == ("done", "done")
-    track.finish()
-    found = track.rows(
+    race_market.finish()
+    alerts = race_market.rows(
         "SELECT e.order_id FROM unwind.events e JOIN unwind.events r USING (order_id) "
         "WHERE r.type = 'npb.removed' AND e.type = 'npb.unlocked' AND e.seq > r.seq"
     )
-    assert not found
-    assert {r.status for r in track.rows("SELECT status FROM unwind.orders")} == {"PENDING"}
+    assert not alerts
+    assert {r.status for r in race_market.rows("SELECT status FROM unwind.orders")} == {"PENDING"}
 
 
-def test_an_order_is_placed_before_the_alert_or_refused(track: Track, rounds: range) -> None:
+def test_order_is_placed_before_the_alert_or_refused(race_market: RaceMarket, rounds: range) -> None:
     """R25: no order of that buyer in that store is younger than the alert."""
     for number in rounds:
-        track.order(number)
+        race_market.order(number)
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("npb.file", {"order_id": number, "member_id": "seller"}),
             (
                 "orders.submit",
@@ -342,106 +348,112 @@ def test_an_order_is_placed_before_the_alert_or_refused(track: Track, rounds: ra
                     "order_id": 1000 + number,
                     "buyer_id": f"buyer-{number}",
                     "seller_id": "seller",
-                    "lines": [{"lot_id": track.lot, "quantity": 1}],
+                    "lines": [{"lot_id": race_market.lot, "quantity": 1}],
                 },
             ),
         )
         assert codes(answers) in {("done", "done"), ("done", "BUYER_BLOCKED_IN_STORE")}
         if codes(answers)[1] == "done":
-            row = track.market.row(
+            row = race_market.market.row(
                 "SELECT a.filed_at, o.order_date FROM unwind.alerts a, unwind.orders o "
                 "WHERE a.order_id = :old AND o.order_id = :new",
                 old=number,
                 new=1000 + number,
             )
             assert row.order_date <= row.filed_at
-    track.finish()
+    race_market.finish()
 
 
-def test_three_strikes_at_once_cost_the_privilege(track: Track, rounds: range) -> None:
-    """R95, R97: each cancellation counts the others', in whatever order they commit."""
+def test_three_concurrent_strikes_revoke_the_privilege(race_market: RaceMarket, rounds: range) -> None:
+    """R95, R97: each cancellation counts the others, in any commit order."""
     for number in rounds:
         buyer = f"buyer-{number}"
         for order in (number, 1000 + number, 2000 + number):
-            track.order(order, buyer=buyer)
+            race_market.order(order, buyer=buyer)
         for order in (number, 1000 + number, 2000 + number):
-            track.npb(order, days_ago=9)
+            race_market.npb(order, days_ago=9)
     for number in rounds:
         orders = (number, 1000 + number, 2000 + number)
-        answers = track.racers.race(*[("orders.cancel", {"order_id": o, "member_id": "seller"}) for o in orders])
+        answers = race_market.processes.race(
+            *[("orders.cancel", {"order_id": o, "member_id": "seller"}) for o in orders]
+        )
         assert codes(answers) == ("done", "done", "done")
-    track.finish()
-    allowed = track.rows(
+    race_market.finish()
+    allowed = race_market.rows(
         "SELECT member_id FROM unwind.members WHERE member_id LIKE 'buyer-%' AND buying_revoked_at IS NULL"
     )
     assert not allowed, f"{len(allowed)} of {len(rounds)} buyers with three strikes may still buy"
-    told = track.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")
-    assert len(told) == len({r.recipient for r in told}) == len(rounds)
+    notices = race_market.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")
+    assert len(notices) == len({r.recipient for r in notices}) == len(rounds)
 
 
-def test_a_seller_is_closed_before_the_stock_returns_or_after(track: Track, rounds: range) -> None:
-    """R65, : the rule at the instant after the locks; both answers agree with the order of the commits."""
+def test_seller_is_closed_before_or_after_the_return(race_market: RaceMarket, rounds: range) -> None:
+    """R65: both answers agree with the order of the commits."""
     for number in rounds:
         seller = f"seller-{number}"
-        track.days_ago(30).do("members.record", member_id=seller, handle=seller, email=f"{seller}@example.org")
-        track.market.lot(5000 + number, seller_id=seller)
-        track.order(number, lot=5000 + number, seller=seller)
-        track.ocr(number, seller)
+        race_market.days_ago(30).do("members.record", member_id=seller, handle=seller, email=f"{seller}@example.org")
+        race_market.market.lot(5000 + number, seller_id=seller)
+        race_market.order(number, lot=5000 + number, seller=seller)
+        race_market.ocr(number, seller)
     for number in rounds:
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": f"seller-{number}"}),
             ("members.terminate", {"member_id": f"seller-{number}", "staff": "kim", "comment": "fraud"}),
         )
         assert codes(answers) == ("done", "done")
-        row = track.market.row(
+        row = race_market.market.row(
             "SELECT o.cancelled_at <= m.terminated_at AS before FROM unwind.orders o, unwind.members m "
             "WHERE o.order_id = :id AND m.member_id = o.seller_id",
             id=number,
         )
         assert answers[0]["effects"]["lines"][0]["returned"] == (5 if row.before else 0)
-    track.finish()
+    race_market.finish()
 
 
-def test_of_two_requests_for_the_same_units_one_is_approved(track: Track, rounds: range) -> None:
-    asked = {}
+def test_one_of_two_requests_for_the_same_units_is_approved(race_market: RaceMarket, rounds: range) -> None:
+    request_ids = {}
     for number in rounds:
-        track.order(number)
+        race_market.order(number)
         ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 3}]}
-        asked[number] = [track.days_ago(5).do("removals.request", **ask)["effects"]["removal_id"] for _ in range(2)]
+        request_ids[number] = [
+            race_market.days_ago(5).do("removals.request", **ask)["effects"]["removal_id"] for _ in range(2)
+        ]
     for number in rounds:
-        answers = track.racers.race(
-            *[("removals.approve", {"removal_id": removal, "member_id": "seller"}) for removal in asked[number]]
+        answers = race_market.processes.race(
+            *[("removals.approve", {"removal_id": removal, "member_id": "seller"}) for removal in request_ids[number]]
         )
         assert sorted(codes(answers)) == ["done", "invalid"]
-    track.finish()
-    assert {r.removed for r in track.rows("SELECT removed FROM unwind.order_lines")} == {3}
+    race_market.finish()
+    assert {r.removed for r in race_market.rows("SELECT removed FROM unwind.order_lines")} == {3}
 
 
-def test_outbox_messages_run_once_with_many_workers(track: Track, rounds: range) -> None:
-    """R41, R59, R90, : three followers at once, one credit, one cancelled request, one notice for each party."""
+def test_outbox_messages_run_once_with_many_workers(race_market: RaceMarket, rounds: range) -> None:
+    """R41, R59, R90: three concurrent consumers."""
     for number in rounds:
-        track.order(number)
+        race_market.order(number)
         ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
-        track.days_ago(6).do("removals.request", **ask)
-        track.ocr(number, "seller")
+        race_market.days_ago(6).do("removals.request", **ask)
+        race_market.ocr(number, "seller")
     for number in rounds:
-        track.days_ago(4).do("orders.cancel", order_id=number, member_id="seller")
+        race_market.days_ago(4).do("orders.cancel", order_id=number, member_id="seller")
         for follower in ("credits.post_to_next_invoice", "removals.cancel_pending", "notices.tell_seller"):
-            assert codes(track.racers.race(*[(follower, {})] * 3)) == ("done", "done", "done")
-    track.finish()
-    booked = track.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit') ORDER BY 1")
+            assert codes(race_market.processes.race(*[(follower, {})] * 3)) == ("done", "done", "done")
+    race_market.finish()
+    booked = race_market.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit') ORDER BY 1")
     assert [r.order_id for r in booked] == list(rounds)
-    cancelled = track.rows("SELECT order_id FROM unwind.events WHERE type = 'removals.cancelled' ORDER BY 1")
+    cancelled = race_market.rows("SELECT order_id FROM unwind.events WHERE type = 'removals.cancelled' ORDER BY 1")
     assert [r.order_id for r in cancelled] == list(rounds)
     for event in ("order_cancelled", "removal_cancelled"):
-        told = track.rows("SELECT order_id, recipient FROM unwind.notices WHERE event = :event", event=event)
-        assert len(told) == len(set(told)) == 2 * len(rounds)
+        notices = race_market.rows("SELECT order_id, recipient FROM unwind.notices WHERE event = :event", event=event)
+        assert len(notices) == len(set(notices)) == 2 * len(rounds)
 
 
-def test_the_marketplace_corrects_a_lot_while_units_return_to_it(track: Track, rounds: range) -> None:
+def test_lot_is_corrected_while_units_return_to_it(race_market: RaceMarket, rounds: range) -> None:
     for number in rounds:
-        lot = track.days_ago(30).market.lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
-        track.ocr(track.order(number, lot=lot), "seller")
+        lot = race_market.days_ago(30).market.lot(
+            5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"}
+        )
+        race_market.ocr(race_market.order(number, lot=lot), "seller")
     for number in rounds:
         facts = {
             "lot_id": 5000 + number,
@@ -452,39 +464,41 @@ def test_the_marketplace_corrects_a_lot_while_units_return_to_it(track: Track, r
             "new_or_used": "N",
             "unit_price": "1.0000",
         }
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}), ("inventory.record_lot", {"lot": facts})
         )
         assert codes(answers) == ("done", "done")
-        left = track.market.row("SELECT quantity FROM unwind.lots WHERE lot_id = :id", id=5000 + number).quantity
+        left = race_market.market.units(5000 + number)
         assert left == {45: 55, 40: 50}[answers[1]["effects"]["adjusted"]]
-    track.finish()
+    race_market.finish()
 
 
-def test_a_credit_is_on_the_bill_of_its_month_while_that_bill_is_issued(track: Track, rounds: range) -> None:
-    """R84, R90, : posting and issuing at once: one credit, on the bill of the month of the cancellation, always."""
-    fifty = [{"lot_id": track.lot, "quantity": 50}]
+def test_credit_is_on_the_bill_of_its_month_while_that_bill_is_issued(race_market: RaceMarket, rounds: range) -> None:
+    """R84, R90: concurrent posting and issuing: always one credit, on the bill of the cancellation's month."""
+    fifty = [{"lot_id": race_market.lot, "quantity": 50}]
     for number in rounds:
-        month = 12 * 2025 + 3 * number  # months, counted from the year 0; a round takes three, and time never runs back
-        track.simulation.clock.instant = datetime(month // 12, month % 12 + 1, 10, 12, tzinfo=UTC)
-        track.do("orders.submit", order_id=number, buyer_id="buyer", seller_id="seller", lines=fifty)
+        month = 12 * 2025 + 3 * number  # months since the year 0; a round takes three, and time only advances
+        race_market.simulation.clock.instant = datetime(month // 12, month % 12 + 1, 10, 12, tzinfo=UTC)
+        race_market.do("orders.submit", order_id=number, buyer_id="buyer", seller_id="seller", lines=fifty)
         month += 1
-        track.simulation.clock.instant = datetime(month // 12, month % 12 + 1, 20, 12, tzinfo=UTC)
-        track.do("ocr.file", order_id=number, member_id="seller", reason="S_MUTUAL", comment="we spoke")
-        track.do("orders.cancel", order_id=number, member_id="seller")
-        credited = track.simulation.clock.instant
+        race_market.simulation.clock.instant = datetime(month // 12, month % 12 + 1, 20, 12, tzinfo=UTC)
+        race_market.do("ocr.file", order_id=number, member_id="seller", reason="S_MUTUAL", comment="we spoke")
+        race_market.do("orders.cancel", order_id=number, member_id="seller")
+        credited = race_market.simulation.clock.instant
         month += 1
-        answers = track.racers.race(
+        answers = race_market.processes.race(
             ("bills.issue", {}),
             ("credits.post_to_next_invoice", {}),
             at=datetime(month // 12, month % 12 + 1, 5, 6, tzinfo=UTC),
         )
         assert codes(answers) == ("done", "done")
-        booked = track.rows("SELECT * FROM unwind.ledger_lines WHERE order_id = :id AND kind = 'credit'", id=number)
+        booked = race_market.rows(
+            "SELECT * FROM unwind.ledger_lines WHERE order_id = :id AND kind = 'credit'", id=number
+        )
         assert [r.billing_month for r in booked] == [credited.date().replace(day=1)]
-    wrong = track.rows(
+    wrong = race_market.rows(
         "SELECT b.billing_month FROM unwind.bills b WHERE b.lines_sum <> (SELECT coalesce(sum(l.amount), 0) "
         "FROM unwind.ledger_lines l WHERE (l.seller_id, l.billing_month) = (b.seller_id, b.billing_month))"
     )
     assert not wrong
-    track.simulation.process_outbox()
+    race_market.simulation.process_outbox()

@@ -33,7 +33,7 @@ SMTP_PASSWORD = "planted-smtp-password"
 FLOWER_PASSWORD = "planted-flower-password"
 
 
-def past(market: Market) -> None:
+def seed(market: Market) -> None:
     submit_orders(market, range(2001, 2004), buyer_id="stranger")
 
 
@@ -41,9 +41,9 @@ def past(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("secrets"), past) as ours:
-        ours.settings = Settings.model_validate(
-            ours.settings.environment()
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("secrets"), seed) as running:
+        running.settings = Settings.model_validate(
+            running.settings.environment()
             | {
                 "UNWIND_SMTP_URL": f"smtp://me:{SMTP_PASSWORD}@127.0.0.1:1",
                 "UNWIND_FLOWER_LOGIN": f"ops:{FLOWER_PASSWORD}",
@@ -51,10 +51,10 @@ def shop(
             }
         )
         for group in ("commands", "sweeps"):
-            ours.supervisor.start(worker_program(ours.settings, ours.supervisor, group))
-        ours.supervisor.start(beat_program(ours.settings, ours.supervisor))
-        ours.supervisor.wait_ready(START_TIMEOUT_SECONDS)
-        yield ours
+            running.supervisor.start(worker_program(running.settings, running.supervisor, group))
+        running.supervisor.start(beat_program(running.settings, running.supervisor))
+        running.supervisor.wait_ready(START_TIMEOUT_SECONDS)
+        yield running
 
 
 def secrets_of(shop: Installation) -> set[str]:
@@ -65,27 +65,27 @@ def secrets_of(shop: Installation) -> set[str]:
     return passwords | {PRIVATE, SMTP_PASSWORD, FLOWER_PASSWORD}
 
 
-def told(shop: Installation, text: str) -> set[str]:
+def places_containing(shop: Installation, text: str) -> set[str]:
     return {secret for secret in secrets_of(shop) if secret in text}
 
 
-def live_through_everything(shop: Installation, client: Celery) -> None:
-    said = {"order_id": 2001, "member_id": "seller", "reason": "S_MUTUAL", "comment": PRIVATE}
-    done = client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
+def use_every_feature(shop: Installation, client: Celery) -> None:
+    arguments = {"order_id": 2001, "member_id": "seller", "reason": "S_MUTUAL", "comment": PRIVATE}
+    done = client.send_task("ocr.file", kwargs=arguments, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
     assert done["outcome"] == "done", done
     assert (
-        client.send_task("ocr.file", kwargs=said, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"]
+        client.send_task("ocr.file", kwargs=arguments, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"]
         == "refused"
     )
-    invalid = said | {"surprise": PRIVATE, "comment": [PRIVATE]}
+    invalid = arguments | {"surprise": PRIVATE, "comment": [PRIVATE]}
     assert (
         client.send_task("ocr.file", kwargs=invalid, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"]
         == "invalid"
     )
-    client.send_task("no.such_task", kwargs=said, queue="commands")
+    client.send_task("no.such_task", kwargs=arguments, queue="commands")
     with psycopg.connect(libpq_url(shop.database_url), autocommit=True) as owner:
-        owner.execute("ALTER TABLE unwind.ocrs RENAME TO ocrs_away")  # a bug, as far as a worker can tell
-        broken = client.send_task("ocr.file", kwargs=said | {"order_id": 2002}, queue="commands")
+        owner.execute("ALTER TABLE unwind.ocrs RENAME TO ocrs_away")  # an unexpected error for the worker
+        broken = client.send_task("ocr.file", kwargs=arguments | {"order_id": 2002}, queue="commands")
         wait_until(lambda: "task_retry" in shop.log())
         owner.execute("ALTER TABLE unwind.ocrs_away RENAME TO ocrs")
     assert broken.get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"] == "done"
@@ -96,41 +96,43 @@ def live_through_everything(shop: Installation, client: Celery) -> None:
 
 
 @pytest.mark.guarantee("P9")
-def test_no_secret_or_private_word_leaks(shop: Installation, servers: ServerUrls) -> None:
+def test_no_secret_or_private_text_leaks(shop: Installation, servers: ServerUrls) -> None:
     with shop.client() as client:
-        live_through_everything(shop, client)
+        use_every_feature(shop, client)
         inspect = client.control.inspect(timeout=5)
-        said = {
+        leaks = {
             name: getattr(inspect, name)()
             for name in ("active", "reserved", "scheduled", "stats", "conf", "registered", "report", "active_queues")
         }
-    assert said["stats"]
-    assert {name: leaked for name, answer in said.items() if (leaked := told(shop, repr(answer)))} == {}
+    assert leaks["stats"]
+    assert {name: leaked for name, answer in leaks.items() if (leaked := places_containing(shop, repr(answer)))} == {}
     report = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "workers.app", "report"],
         env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "alerts.scan_seller_alerts" in report.stdout
-    assert told(shop, report.stdout + report.stderr) == set()
+    assert places_containing(shop, report.stdout + report.stderr) == set()
     logs = {path.name: path.read_text(errors="replace") for path in shop.supervisor.logs.glob("*.log")}
     assert {"commands.log", "sweeps.log", "beat.log"} <= set(logs)
-    assert {name: leaked for name, text in logs.items() if (leaked := told(shop, text))} == {}
+    assert {name: leaked for name, text in logs.items() if (leaked := places_containing(shop, text))} == {}
     for connection in (shop.redis(), shop.redis(results=True)):
         with connection:
             held = {key: connection.dump(key) for key in connection.scan_iter() if b"odd" not in key}
-        assert {key: leaked for key, raw in held.items() if (leaked := told(shop, raw.decode("latin-1")))} == {}
+        assert {
+            key: leaked for key, raw in held.items() if (leaked := places_containing(shop, raw.decode("latin-1")))
+        } == {}
 
 
-def test_a_worker_obeys_no_remote_control(shop: Installation) -> None:
+def test_workers_ignore_remote_control(shop: Installation) -> None:
     with shop.client() as client:
         before = {name: shop.supervisor.pid(name) for name in ("commands", "sweeps")}
-        said = {"order_id": 2003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed by mail"}
+        arguments = {"order_id": 2003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed by mail"}
         client.control.revoke("to-be-dropped", reply=False)
         client.control.cancel_consumer("commands", reply=False)
         answers = client.control.broadcast("shutdown", reply=True, timeout=5)
         assert len(answers) == 2
         assert all("disabled" in repr(answer) for answer in answers), answers
-        answer = client.send_task("ocr.file", kwargs=said, queue="commands", task_id="to-be-dropped").get(
+        answer = client.send_task("ocr.file", kwargs=arguments, queue="commands", task_id="to-be-dropped").get(
             timeout=ANSWER_TIMEOUT_SECONDS
         )
         assert answer["outcome"] == "done"
@@ -141,7 +143,7 @@ def test_a_worker_obeys_no_remote_control(shop: Installation) -> None:
         assert "Traceback" not in shop.supervisor.log(name).read_text()
 
 
-def test_the_supervisors_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+def test_supervisor_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     with Supervisor(tmp_path / "data") as supervisor:
         for folder in (tmp_path / "data", supervisor.logs, supervisor.run):
             assert folder.stat().st_mode & 0o077 == 0, folder

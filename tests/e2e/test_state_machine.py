@@ -61,7 +61,7 @@ BEGINNINGS = (
     datetime(2028, 2, 24, tzinfo=UTC),  # over a leap day
 )
 SELLERS, BUYERS = ("anna", "ben"), ("cleo", "dan")
-EVERYBODY = (*SELLERS, *BUYERS)
+MEMBERS = (*SELLERS, *BUYERS)
 ITEMS = (("3001", 5, "N"), ("3001", 5, "U"), ("", 0, "N"))
 STATUSES = (*FLOW, "OCR", *ALERT_STATUSES, "CANCELLED")
 PAYMENTS = ("None", "Pending", "Sent", "Received", "Completed")
@@ -78,31 +78,31 @@ NEEDS_COMMENT = (
 CLOSED = ("removals.approve", "removals.deny", "removals.withdraw")
 
 
-def random_settings(dice: Dice) -> Settings:
-    short = dice.of((7, 7, 3))
+def random_settings(choices: Choices) -> Settings:
+    short = choices.of((7, 7, 3))
     return Settings(
-        relock=dice.yes(),
-        limit=dice.of((2, 3)),
-        release=dice.yes(),
-        file_after=dice.of((7, 7, 1)) * DAY,
+        relock=choices.yes(),
+        limit=choices.of((2, 3)),
+        release=choices.yes(),
+        file_after=choices.of((7, 7, 1)) * DAY,
         short=short * DAY,
         long=2 * short * DAY,
     )
 
 
-def instant(written: str) -> datetime:
-    return datetime.fromisoformat(written)
+def parse_instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
-class Dice:
+class Choices:
     def __init__(self, seed: int, step: int) -> None:
         self._random = random.Random(f"{seed}/{step}")
 
     def of(self, choices: Iterable[T]) -> T:
         return self._random.choice(tuple(choices))
 
-    def number(self, least: int, most: int) -> int:
-        return self._random.randint(least, most)
+    def number(self, lower: int, upper: int) -> int:
+        return self._random.randint(lower, upper)
 
     def yes(self) -> bool:
         return self._random.random() < 0.5
@@ -117,22 +117,22 @@ class Histories(RuleBasedStateMachine):
         url = self._database.__enter__()
         self.simulation = Simulation(url)
         self.simulation.__enter__()
-        # A connection of its own for looking: eight looks after every step are most of what a history takes.
-        self.eye = psycopg.connect(libpq_url(url), autocommit=True, row_factory=namedtuple_row)
+        # Eight queries after every step take most of the time: a plain connection is the fastest.
+        self.observer = psycopg.connect(libpq_url(url), autocommit=True, row_factory=namedtuple_row)
         self.numbers = itertools.count(1)
-        self.told: list[str] = []
+        self.log: list[str] = []
         self.last: tuple[str, dict[str, Any], str, dict[str, Any]] | None = None
 
     def teardown(self) -> None:
         try:
             if hasattr(self, "book"):
-                self.the_end()
+                self.check_end()
         finally:
-            self.eye.close()
+            self.observer.close()
             self.simulation.__exit__(None, None, None)
             self._database.__exit__(None, None, None)
 
-    # ---------------------------------------------------------------------------------------------- how a step is made
+    # ------------------------------------------------------------------------------------------------- steps
     @property
     def now(self) -> datetime:
         return self.simulation.clock.instant
@@ -143,102 +143,106 @@ class Histories(RuleBasedStateMachine):
         self.simulation.process_outbox()
         if not arguments.get("dry_run"):
             self.last = (task, arguments, request_id, answer)
-        self.told.append(f"{self.now.isoformat()} {task} {arguments} -> {answer['outcome']} {answer['code']}")
+        self.log.append(f"{self.now.isoformat()} {task} {arguments} -> {answer['outcome']} {answer['code']}")
         return answer
 
     def expected(self, task: str, arguments: dict[str, Any]) -> Answer:
-        given = {k: v for k, v in arguments.items() if k not in ("occurred_at", "member_id", "staff")}
-        at = instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now
-        order_id = given.pop("order_id", None)
-        taking = self.book.removals.get(given.get("removal_id", 0))
+        remaining = {k: v for k, v in arguments.items() if k not in ("occurred_at", "member_id", "staff")}
+        at = parse_instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now
+        order_id = remaining.pop("order_id", None)
+        taking = self.book.removals.get(remaining.get("removal_id", 0))
         subject = self.book.orders.get(order_id or (taking.order_id if taking else 0))
-        who = arguments.get("member_id")
-        if "occurred_at" in arguments and subject is not None and (who is None or who in self.book.people):
+        member = arguments.get("member_id")
+        if "occurred_at" in arguments and subject is not None and (member is None or member in self.book.people):
             known = self.last_event(subject.order_id)
             if at > self.now or at < self.now - DAY or at < known:
                 return INVALID
         judge = getattr(self.book, task.replace(".", "_"))
-        if "lines" in given and task.startswith("removals"):
-            given["lines"] = {line["line_no"]: line["quantity"] for line in given["lines"]}
-            given["returns"] = given.pop("return_items", None)
+        if "lines" in remaining and task.startswith("removals"):
+            remaining["lines"] = {line["line_no"]: line["quantity"] for line in remaining["lines"]}
+            remaining["returns"] = remaining.pop("return_items", None)
         elif task == "removals.approve":
-            given["returns"] = given.pop("return_items", None)
-        if "removal_id" in given:
-            verdict = judge(given.pop("removal_id"), who, at, **given)
+            remaining["returns"] = remaining.pop("return_items", None)
+        if "removal_id" in remaining:
+            verdict = judge(remaining.pop("removal_id"), member, at, **remaining)
         else:
-            verdict = judge(order_id, who, at, **given)
+            verdict = judge(order_id, member, at, **remaining)
         assert isinstance(verdict, Answer)
         return verdict
 
     def last_event(self, order_id: int) -> datetime:
         (row,) = self.rows("SELECT last_event_at FROM unwind.orders WHERE order_id = %(id)s", id=order_id)
-        found: datetime = row.last_event_at
-        return found
+        value: datetime = row.last_event_at
+        return value
 
     def rows(self, sql: str, **values: Any) -> list[Any]:
-        return self.eye.execute(sql, values).fetchall()
+        return self.observer.execute(sql, values).fetchall()
 
-    def same(self, answer: dict[str, Any], expected: Answer, what: object) -> None:
-        possible_from = instant(answer["possible_from"]) if answer["possible_from"] else None
+    def check_answer(self, answer: dict[str, Any], expected: Answer, context: object) -> None:
+        possible_from = parse_instant(answer["possible_from"]) if answer["possible_from"] else None
         got = (answer["outcome"], answer["code"], possible_from)
-        assert got == (expected.outcome, expected.code, expected.possible_from), self.story(what, answer)
+        assert got == (expected.outcome, expected.code, expected.possible_from), self.story(context, answer)
 
     def story(self, *more: object) -> str:
-        return "\n".join([*self.told[-25:], *map(str, more)])
+        return "\n".join([*self.log[-25:], *map(str, more)])
 
     def act(self, task: str, **arguments: Any) -> None:
-        announced = self.announced(task, arguments)
+        announced_option = self.announced_option(task, arguments)
         expected = self.expected(task, arguments)
         foreseen = None
         if task == "orders.cancel" and expected.outcome == "done":
             foreseen = self.do(task, **arguments, dry_run=True)
         answer = self.do(task, **arguments)
-        self.same(answer, expected, (task, arguments))
-        if announced is not None and "occurred_at" not in arguments:
-            self.as_announced(announced, task, arguments, answer)
+        self.check_answer(answer, expected, (task, arguments))
+        if announced_option is not None and "occurred_at" not in arguments:
+            self.check_announcement(announced_option, task, arguments, answer)
         if expected.outcome != "done":
             return
-        made = expected.do()
+        change = expected.do()
         if (subject := self.book.orders.get(answer["order_id"] or 0)) is not None:
-            clear_unlock_mark(subject, instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now)
+            clear_unlock_mark(
+                subject, parse_instant(arguments["occurred_at"]) if "occurred_at" in arguments else self.now
+            )
         if foreseen is not None:
             assert foreseen["effects"] == answer["effects"], self.story(foreseen["effects"], answer["effects"])
-            self.as_planned(answer)
-        if isinstance(made, Removal):
-            self.book.removals[answer["effects"]["removal_id"]] = made
+            self.check_cancellation(answer)
+        if isinstance(change, Removal):
+            self.book.removals[answer["effects"]["removal_id"]] = change
 
-    def announced(self, task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    def announced_option(self, task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
         taking = self.book.removals.get(arguments.get("removal_id", 0))
         order = self.book.orders.get(arguments.get("order_id", taking.order_id if taking else 0))
-        who = arguments.get("member_id")
-        if order is None or who is None or self.book.role(order, who) is None:
+        member = arguments.get("member_id")
+        if order is None or member is None or self.book.role(order, member) is None:
             return None
-        asked = self.simulation.do("orders.options", order_id=order.order_id, member_id=who)
-        assert asked["outcome"] == "done", asked
-        for option in asked["effects"]["options"]:
-            found: dict[str, Any] = option
+        answer = self.simulation.do("orders.options", order_id=order.order_id, member_id=member)
+        assert answer["outcome"] == "done", answer
+        for option in answer["effects"]["options"]:
+            candidate: dict[str, Any] = option
             if option["action"] == task and option.get("removal_id") == arguments.get("removal_id"):
-                return found
+                return candidate
         return None
 
-    def as_announced(
-        self, announced: dict[str, Any], task: str, arguments: dict[str, Any], answer: dict[str, Any]
+    def check_announcement(
+        self, announced_option: dict[str, Any], task: str, arguments: dict[str, Any], answer: dict[str, Any]
     ) -> None:
         about_arguments = ("COMMENT_REQUIRED", "REASON_NOT_VALID", "REASON_OF_OTHER_PARTY", "REASON_UNKNOWN")
         if answer["code"] in about_arguments or answer["outcome"] == "invalid":
             return
-        if task in ("orders.set_status", "removals.request"):  # which status or how many units decides as well
+        if task in ("orders.set_status", "removals.request"):  # the status or the number of units decides too
             if answer["outcome"] == "done":
-                assert announced["possible"], self.story(announced)
-            if task == "orders.set_status" and announced["possible"]:
-                assert (arguments["status"] in announced["values"]) == (answer["outcome"] == "done"), self.story(
-                    announced
+                assert announced_option["possible"], self.story(announced_option)
+            if task == "orders.set_status" and announced_option["possible"]:
+                assert (arguments["status"] in announced_option["values"]) == (answer["outcome"] == "done"), self.story(
+                    announced_option
                 )
             return
-        got = (announced["possible"], announced["code"], announced["possible_from"])
-        assert got == (answer["outcome"] == "done", answer["code"], answer["possible_from"]), self.story(announced)
+        got = (announced_option["possible"], announced_option["code"], announced_option["possible_from"])
+        assert got == (answer["outcome"] == "done", answer["code"], answer["possible_from"]), self.story(
+            announced_option
+        )
 
-    def as_planned(self, answer: dict[str, Any]) -> None:
+    def check_cancellation(self, answer: dict[str, Any]) -> None:
         order = self.book.orders[answer["order_id"]]
         effects = answer["effects"]
         assert effects["basis"] == order.basis, self.story(effects)
@@ -253,23 +257,23 @@ class Histories(RuleBasedStateMachine):
             fee = {"kind": posted[0].kind, "amount": str(posted[0].amount), "bill": posted[0].month}
             assert effects["fee"] == fee, self.story(effects)
 
-    # ----------------------------------------------------------------------------------------------------- the rules
+    # ------------------------------------------------------------------------------------------------- rules
     @initialize(seed=SEEDS)
-    def opening(self, seed: int) -> None:
-        dice = Dice(seed, 0)
-        begins, terms = dice.of(BEGINNINGS), random_settings(dice)
+    def start_market(self, seed: int) -> None:
+        choices = Choices(seed, 0)
+        begins, terms = choices.of(BEGINNINGS), random_settings(choices)
         self.simulation.clock.instant = begins
         self.book = Reference(terms)
-        self.apply(terms)
-        for member in (*EVERYBODY, "eve"):
+        self.apply_terms(terms)
+        for member in (*MEMBERS, "eve"):
             self.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
             self.book.people[member] = Member()
         for seller in SELLERS:
             for _ in range(3):
-                self.put_on_sale(dice, seller)
-        self.buy(dice)
+                self.record_lot(choices, seller)
+        self.submit_order(choices)
 
-    def apply(self, terms: Settings) -> None:
+    def apply_terms(self, terms: Settings) -> None:
         chosen = {
             "NPB_LATE_RESPONSE": "relock" if terms.relock else "sticky",
             "STRIKE_LIMIT": terms.limit,
@@ -281,173 +285,175 @@ class Histories(RuleBasedStateMachine):
             "SELLER_ALERT_UNLOCK": f"{terms.long.days}d",
         }
         begins = self.now.isoformat().replace("+00:00", "Z")
-        told = self.do("terms.apply", terms=chosen, staff="kim", **{"from": begins})
-        assert told["outcome"] == "done", told
+        answer = self.do("terms.apply", terms=chosen, staff="kim", **{"from": begins})
+        assert answer["outcome"] == "done", answer
         self.book.terms = terms
 
-    def now_and_then(self, dice: Dice) -> None:
-        what = dice.of(("stock", "terms", "standing", "several", "again"))
-        if what == "stock":
-            self.put_on_sale(dice, dice.of(SELLERS))
-        elif what == "terms":
-            self.apply(random_settings(dice))
-        elif what == "standing":
-            member = dice.of((*EVERYBODY, "nobody"))
-            self.standing(member, closed=dice.of((True, False, False)))
-        elif what == "several":
-            self.cancel_several(dice)
+    def act_rarely(self, choices: Choices) -> None:
+        kind = choices.of(("stock", "terms", "standing", "several", "again"))
+        if kind == "stock":
+            self.record_lot(choices, choices.of(SELLERS))
+        elif kind == "terms":
+            self.apply_terms(random_settings(choices))
+        elif kind == "standing":
+            member = choices.of((*MEMBERS, "nobody"))
+            self.set_account_state(member, closed=choices.of((True, False, False)))
+        elif kind == "several":
+            self.cancel_many(choices)
         elif self.last is not None:
-            self.say_it_again()
+            self.repeat_last_command()
 
-    def cancel_several(self, dice: Dice) -> None:
-        chosen = [dice.of([*sorted(self.book.orders), 4711]) for _ in range(dice.number(2, 4))]
+    def cancel_many(self, choices: Choices) -> None:
+        chosen = [choices.of([*sorted(self.book.orders), 4711]) for _ in range(choices.number(2, 4))]
         items = []
         for order_id in chosen:
             order = self.book.orders.get(order_id)
-            who = dice.of([order.seller, order.seller, order.buyer] if order else ["anna"])
-            items.append({"order_id": order_id, "member_id": who})
-        told = self.do("orders.cancel_many", orders=items)
-        assert told["outcome"] == "done", told
-        for item, answer in zip(items, told["effects"]["answers"], strict=True):
+            member = choices.of([order.seller, order.seller, order.buyer] if order else ["anna"])
+            items.append({"order_id": order_id, "member_id": member})
+        bulk_answer = self.do("orders.cancel_many", orders=items)
+        assert bulk_answer["outcome"] == "done", bulk_answer
+        for item, answer in zip(items, bulk_answer["effects"]["answers"], strict=True):
             expected = self.expected("orders.cancel", item)
-            self.same(answer, expected, ("orders.cancel_many", item))
+            self.check_answer(answer, expected, ("orders.cancel_many", item))
             if expected.outcome == "done":
                 expected.do()
-                self.as_planned(answer)
+                self.check_cancellation(answer)
 
-    def put_on_sale(self, dice: Dice, seller: str) -> None:
-        lot_id = dice.number(1, 6) + (100 if seller == "ben" else 0)
-        room = dice.of((None, None, None, "B"))
+    def record_lot(self, choices: Choices, seller: str) -> None:
+        lot_id = choices.number(1, 6) + (100 if seller == "ben" else 0)
+        stockroom = choices.of((None, None, None, "B"))
         lot = StockLot(
             lot_id,
             seller,
-            dice.of(ITEMS),
-            dice.number(1, 24),
-            dice.of((Decimal("0.0833"), Decimal("12.5000"), Decimal("99.9900"), Decimal("0.0100"))),
-            bulk=dice.of((1, 1, 2)),
-            sale=dice.of((0, 0, 33)),
-            retain=dice.yes(),
-            room=room,
-            reserved_for=None if room else dice.of((None, None, None, "cleo")),
-            bind=dice.of((0, 0, 0, 7)),
+            choices.of(ITEMS),
+            choices.number(1, 24),
+            choices.of((Decimal("0.0833"), Decimal("12.5000"), Decimal("99.9900"), Decimal("0.0100"))),
+            bulk=choices.of((1, 1, 2)),
+            sale=choices.of((0, 0, 33)),
+            retain=choices.yes(),
+            room=stockroom,
+            reserved_for=None if stockroom else choices.of((None, None, None, "cleo")),
+            bind=choices.of((0, 0, 0, 7)),
         )
-        if dice.yes():
+        if choices.yes():
             lot.tier = (4, (lot.price / 2).quantize(Decimal("0.0001")))
         known = self.book.stock.lots.get(lot_id)
         lot.put_away_by_sale = bool(known and known.put_away_by_sale and lot.room == known.room)
-        told = self.do("inventory.record_lot", lot=written(lot))
-        assert told["outcome"] == "done", told
+        answer = self.do("inventory.record_lot", lot=lot_json(lot))
+        assert answer["outcome"] == "done", answer
         self.book.stock.lots[lot_id] = lot
 
-    def buy(self, dice: Dice) -> None:
-        buyer = dice.of((*BUYERS, *BUYERS, "anna", "nobody"))
-        seller = dice.of(SELLERS)
-        order_id = dice.of([len(self.book.orders) + 1] * 5 + [1])
-        rate = dice.of(("1", "1", "1.0832"))
-        wanted = self.wanted(dice, buyer, seller)
-        expected = self.book.orders_submit(order_id, buyer, seller, self.now, wanted, Decimal(rate))
-        lines = [{"lot_id": lot_id, "quantity": units} for lot_id, units in wanted]
+    def submit_order(self, choices: Choices) -> None:
+        buyer = choices.of((*BUYERS, *BUYERS, "anna", "nobody"))
+        seller = choices.of(SELLERS)
+        order_id = choices.of([len(self.book.orders) + 1] * 5 + [1])
+        rate = choices.of(("1", "1", "1.0832"))
+        chosen_lines = self.choose_lines(choices, buyer, seller)
+        expected = self.book.orders_submit(order_id, buyer, seller, self.now, chosen_lines, Decimal(rate))
+        lines = [{"lot_id": lot_id, "quantity": units} for lot_id, units in chosen_lines]
         currency = {"currency": "EUR", "usd_rate": rate} if rate != "1" else {}
         answer = self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id=seller, lines=lines, **currency)
-        self.same(answer, expected, ("orders.submit", wanted))
+        self.check_answer(answer, expected, ("orders.submit", chosen_lines))
         expected.do()
 
-    def wanted(self, dice: Dice, buyer: str, seller: str) -> list[tuple[int, int]]:
+    def choose_lines(self, choices: Choices, buyer: str, seller: str) -> list[tuple[int, int]]:
         lots = self.book.stock.lots
         good = sorted(
             x.lot_id
             for x in lots.values()
             if x.seller == seller and x.room is None and x.reserved_for in (None, buyer) and x.quantity
         )
-        ids = dice.of([good or [77]] * 9 + [[*sorted(lots), 77]])
+        ids = choices.of([good or [77]] * 9 + [[*sorted(lots), 77]])
         chosen = []
-        for _ in range(dice.number(1, 2)):
-            lot_id = dice.of(ids)
-            most = lots[lot_id].quantity if lot_id in lots else 1
-            chosen.append((lot_id, dice.of(sorted({1, 2, 4, max(1, most - 2), max(1, most), most + 2}))))
+        for _ in range(choices.number(1, 2)):
+            lot_id = choices.of(ids)
+            available = lots[lot_id].quantity if lot_id in lots else 1
+            chosen.append(
+                (lot_id, choices.of(sorted({1, 2, 4, max(1, available - 2), max(1, available), available + 2})))
+            )
         return chosen
 
-    def add(self, dice: Dice) -> None:
-        order = self.book.orders[dice.of(sorted(self.book.orders))]
-        wanted = self.wanted(dice, order.buyer, order.seller)
-        expected = self.book.orders_add_batch(order.order_id, self.now, wanted)
-        lines = [{"lot_id": lot_id, "quantity": units} for lot_id, units in wanted]
+    def add_batch(self, choices: Choices) -> None:
+        order = self.book.orders[choices.of(sorted(self.book.orders))]
+        chosen_lines = self.choose_lines(choices, order.buyer, order.seller)
+        expected = self.book.orders_add_batch(order.order_id, self.now, chosen_lines)
+        lines = [{"lot_id": lot_id, "quantity": units} for lot_id, units in chosen_lines]
         answer = self.do("orders.add_batch", order_id=order.order_id, lines=lines)
-        self.same(answer, expected, ("orders.add_batch", wanted))
+        self.check_answer(answer, expected, ("orders.add_batch", chosen_lines))
         expected.do()
 
-    def pay(self, dice: Dice, payment: str) -> None:
-        order_id = dice.of(sorted(self.book.orders))
+    def record_payment(self, choices: Choices, payment: str) -> None:
+        order_id = choices.of(sorted(self.book.orders))
         expected = self.book.orders_record_payment(order_id, self.now, payment)
         answer = self.do("orders.record_payment", order_id=order_id, payment_status=payment)
-        self.same(answer, expected, ("orders.record_payment", payment))
+        self.check_answer(answer, expected, ("orders.record_payment", payment))
         expected.do()
 
     @rule(seed=SEEDS)
-    def go_on(self, seed: int) -> None:
-        dice = Dice(seed, len(self.told))
+    def step(self, seed: int) -> None:
+        choices = Choices(seed, len(self.log))
         live = sum(o.status != "CANCELLED" for o in self.book.orders.values())
-        steps = [self.one_that_goes] * 6 + [self.time_passes] * 3 + [self.act_anyhow] * 2
-        steps += [self.nobody_sweeps, self.now_and_then, self.pay_or_add]
-        dice.of(steps if live > 1 else [self.buy])(dice)
+        steps = [self.act_validly] * 6 + [self.advance_with_sweeps] * 3 + [self.act_randomly] * 2
+        steps += [self.advance_without_sweeps, self.act_rarely, self.pay_or_add_batch]
+        choices.of(steps if live > 1 else [self.submit_order])(choices)
 
-    def pay_or_add(self, dice: Dice) -> None:
+    def pay_or_add_batch(self, choices: Choices) -> None:
         if not self.book.orders:
             return
-        if dice.yes():
-            self.pay(dice, dice.of(PAYMENTS))
+        if choices.yes():
+            self.record_payment(choices, choices.of(PAYMENTS))
         else:
-            self.add(dice)
+            self.add_batch(choices)
 
-    def one_that_goes(self, dice: Dice) -> None:
+    def act_validly(self, choices: Choices) -> None:
         live = [o for o in self.book.orders.values() if o.status != "CANCELLED"] or list(self.book.orders.values())
-        order = dice.of(sorted(live, key=lambda o: o.order_id))
-        good = [one for one in self.thinkable(order) if self.expected(*one).outcome == "done"]
-        if not good:
+        order = choices.of(sorted(live, key=lambda o: o.order_id))
+        valid = [command for command in self.possible_commands(order) if self.expected(*command).outcome == "done"]
+        if not valid:
             return
-        problem = [one for one in good if one[0] != "orders.set_status"]
-        task, arguments = dice.of(problem or good)
+        problem = [command for command in valid if command[0] != "orders.set_status"]
+        task, arguments = choices.of(problem or valid)
         self.act(task, **arguments)
 
-    def thinkable(self, order: Order) -> list[tuple[str, dict[str, Any]]]:
-        found: list[tuple[str, dict[str, Any]]] = []
-        for who in ({"member_id": order.buyer}, {"member_id": order.seller}, {"staff": "kim"}):
+    def possible_commands(self, order: Order) -> list[tuple[str, dict[str, Any]]]:
+        commands: list[tuple[str, dict[str, Any]]] = []
+        for actor in ({"member_id": order.buyer}, {"member_id": order.seller}, {"staff": "kim"}):
             for task in PARTY_TASKS:
-                base: dict[str, Any] = {"order_id": order.order_id, **who}
+                base: dict[str, Any] = {"order_id": order.order_id, **actor}
                 if task in NEEDS_COMMENT:
                     base["comment"] = COMMENTS[0]
                 if task == "ocr.file":
-                    base["reason"] = REASONS["buyer" if who.get("member_id") == order.buyer else "seller"][2]
+                    base["reason"] = REASONS["buyer" if actor.get("member_id") == order.buyer else "seller"][2]
                 if task == "nss.file":
                     base["grounds"] = "INCOMPLETE"
                 if task == "orders.set_status":
-                    found.extend(
+                    commands.extend(
                         (task, base | {"status": status}) for status in ("READY", "PAID", "SHIPPED", "RECEIVED")
                     )
                 else:
-                    found.append((task, base))
+                    commands.append((task, base))
             taking: dict[str, Any] = {"lines": [{"line_no": 1, "quantity": 1}], "order_id": order.order_id}
-            found.append(("removals.request", taking | who))
-            for removal_id, one in self.book.removals.items():
-                if one.order_id == order.order_id:
-                    found.extend((task, {"removal_id": removal_id, **who}) for task in CLOSED)
-        return found
+            commands.append(("removals.request", taking | actor))
+            for removal_id, removal in self.book.removals.items():
+                if removal.order_id == order.order_id:
+                    commands.extend((task, {"removal_id": removal_id, **actor}) for task in CLOSED)
+        return commands
 
-    def act_anyhow(self, dice: Dice) -> None:
-        order_id = dice.of([*sorted(self.book.orders), 4711])
+    def act_randomly(self, choices: Choices) -> None:
+        order_id = choices.of([*sorted(self.book.orders), 4711])
         order = self.book.orders.get(order_id)
         parties = [order.buyer, order.seller] * 3 if order else []
-        who = dice.of([*parties, "eve", "nobody", None])
-        arguments: dict[str, Any] = {"staff": "kim"} if who is None else {"member_id": who}
-        task = dice.of((*PARTY_TASKS, *PARTY_TASKS, "removals.request", *CLOSED))
+        member = choices.of([*parties, "eve", "nobody", None])
+        arguments: dict[str, Any] = {"staff": "kim"} if member is None else {"member_id": member}
+        task = choices.of((*PARTY_TASKS, *PARTY_TASKS, "removals.request", *CLOSED))
         if task in CLOSED:
-            arguments["removal_id"] = dice.of([*sorted(self.book.removals), 4711])
-            if task == "removals.approve" and dice.yes():
-                arguments["return_items"] = dice.yes()
+            arguments["removal_id"] = choices.of([*sorted(self.book.removals), 4711])
+            if task == "removals.approve" and choices.yes():
+                arguments["return_items"] = choices.yes()
         else:
             arguments["order_id"] = order_id
-        arguments |= self.further(dice, task)
-        occurs = dice.of((None, None, None, None, "now", "last", "hour", "due", "old", "future"))
+        arguments |= self.further_arguments(choices, task)
+        occurs = choices.of((None, None, None, None, "now", "last", "hour", "due", "old", "future"))
         if occurs is not None:
             known = self.last_event(order_id) if order else self.now
             at = {
@@ -461,25 +467,25 @@ class Histories(RuleBasedStateMachine):
             arguments["occurred_at"] = at.isoformat().replace("+00:00", "Z")
         self.act(task, **arguments)
 
-    def further(self, dice: Dice, task: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if task in NEEDS_COMMENT or (task in OPTIONAL_COMMENT and dice.yes()):
-            found["comment"] = dice.of(COMMENTS)
-        if task == "ocr.file" or (task == "orders.cancel" and dice.yes()):
+    def further_arguments(self, choices: Choices, task: str) -> dict[str, Any]:
+        extra: dict[str, Any] = {}
+        if task in NEEDS_COMMENT or (task in OPTIONAL_COMMENT and choices.yes()):
+            extra["comment"] = choices.of(COMMENTS)
+        if task == "ocr.file" or (task == "orders.cancel" and choices.yes()):
             every = [*REASONS["buyer"], *REASONS["seller"], *NO_REASONS["buyer"], *NO_REASONS["seller"], "NO_SUCH"]
-            found["reason"] = dice.of(every)
+            extra["reason"] = choices.of(every)
         if task == "nss.file":
-            found["grounds"] = dice.of(("NOT_SHIPPED", "INCOMPLETE", "NOT_AS_DESCRIBED"))
+            extra["grounds"] = choices.of(("NOT_SHIPPED", "INCOMPLETE", "NOT_AS_DESCRIBED"))
         if task == "orders.set_status":
-            found["status"] = dice.of(STATUSES)
+            extra["status"] = choices.of(STATUSES)
         if task == "removals.request":
-            numbers = sorted({dice.number(1, 3) for _ in range(dice.number(1, 2))})
-            found["lines"] = [{"line_no": n, "quantity": dice.number(1, 4)} for n in numbers]
-            if dice.yes():
-                found["return_items"] = dice.yes()
-        return found
+            numbers = sorted({choices.number(1, 3) for _ in range(choices.number(1, 2))})
+            extra["lines"] = [{"line_no": n, "quantity": choices.number(1, 4)} for n in numbers]
+            if choices.yes():
+                extra["return_items"] = choices.yes()
+        return extra
 
-    def say_it_again(self) -> None:
+    def repeat_last_command(self) -> None:
         assert self.last is not None
         task, arguments, request_id, first = self.last
         again = self.simulation.execute(task, arguments, request_id)
@@ -488,17 +494,17 @@ class Histories(RuleBasedStateMachine):
         if first["outcome"] in ("done", "refused"):
             assert again == first | {"replayed": True}, self.story(first, again)
 
-    def standing(self, member: str, *, closed: bool) -> None:
+    def set_account_state(self, member: str, *, closed: bool) -> None:
         expected = self.book.members_terminate(member, closed)
         task = "members.terminate" if closed else "members.reinstate"
         answer = self.do(task, member_id=member, staff="kim", comment="looked into it")
-        self.same(answer, expected, (task, member))
+        self.check_answer(answer, expected, (task, member))
         expected.do()
 
-    def somewhen(self, dice: Dice) -> datetime:
+    def next_instant(self, choices: Choices) -> datetime:
         live = [o for o in self.book.orders.values() if o.status != "CANCELLED"]
         unlocks = [o.open_alert.unlocks() for o in live if o.open_alert]
-        due = dice.of(
+        due = choices.of(
             (
                 unlocks,
                 unlocks,
@@ -509,25 +515,25 @@ class Histories(RuleBasedStateMachine):
         )
         exact = sorted({at + off for at in due for off in (-SECOND, timedelta(0), SECOND) if at + off > self.now})
         steps = [self.now + step for step in (timedelta(0), SECOND, HOUR, DAY, 7 * DAY)]
-        return dice.of(exact or steps)
+        return choices.of(exact or steps)
 
-    def time_passes(self, dice: Dice) -> None:
-        started, to = self.now, self.somewhen(dice)
+    def advance_with_sweeps(self, choices: Choices) -> None:
+        started, to = self.now, self.next_instant(choices)
         self.simulation.advance(to)
         self.book.scan(started, to)
-        self.told.append(f"{to.isoformat()} sweeps ran")
+        self.log.append(f"{to.isoformat()} sweeps ran")
 
-    def nobody_sweeps(self, dice: Dice) -> None:
-        self.simulation.clock.instant = self.somewhen(dice)
+    def advance_without_sweeps(self, choices: Choices) -> None:
+        self.simulation.clock.instant = self.next_instant(choices)
 
-    # ------------------------------------------------------------------------------------------- what must always hold
+    # ------------------------------------------------------------------------------------------------- invariants
     @invariant()
-    def both_stand_the_same(self) -> None:
+    def states_match(self) -> None:
         if not hasattr(self, "book"):
             return
-        self.orders_stand()
-        self.alerts_stand()
-        self.lots_stand()
+        self.check_orders()
+        self.check_alerts()
+        self.check_lots()
         people = {
             r.member_id: (r.terminated, r.can_buy, r.can_sell)
             for r in self.rows(
@@ -538,7 +544,7 @@ class Histories(RuleBasedStateMachine):
         expected = {name: (p.terminated, p.can_buy, p.can_sell) for name, p in self.book.people.items()}
         assert people == expected, self.story(people, expected)
         states = {r.removal_id: r.state for r in self.rows("SELECT removal_id, state FROM unwind.removals")}
-        assert states == {number: one.state for number, one in self.book.removals.items()}, self.story(states)
+        assert states == {number: removal.state for number, removal in self.book.removals.items()}, self.story(states)
         posted = sorted(
             (r.order_id, r.month, r.kind, r.amount)
             for r in self.rows(
@@ -548,8 +554,8 @@ class Histories(RuleBasedStateMachine):
         meant = sorted((p.order_id, p.month, p.kind, p.amount) for p in self.book.ledger.postings)
         assert posted == meant, self.story(posted, meant)
 
-    def orders_stand(self) -> None:
-        found = {
+    def check_orders(self) -> None:
+        actual = {
             r.order_id: (r.status, r.payment_status, r.order_date, r.fee, r.month, r.basis, r.total)
             for r in self.rows("SELECT *, to_char(fee_month, 'YYYY-MM') AS month FROM unwind.orders")
         }
@@ -557,17 +563,17 @@ class Histories(RuleBasedStateMachine):
             o.order_id: (o.status, o.payment, o.date, o.fee, o.fee_month, o.basis, o.total)
             for o in self.book.orders.values()
         }
-        assert found == expected, self.story(found, expected)
+        assert actual == expected, self.story(actual, expected)
         lines = {
             (r.order_id, r.line_no): (r.quantity, r.unit_price, r.removed)
             for r in self.rows("SELECT * FROM unwind.order_lines")
         }
-        meant = {
+        expected_lines = {
             (o.order_id, number): (line.quantity, line.price, line.removed)
             for o in self.book.orders.values()
             for number, line in o.lines.items()
         }
-        assert lines == meant, self.story(lines, meant)
+        assert lines == expected_lines, self.story(lines, expected_lines)
         late = [
             (r.order_id, f"{r.payment_status} {'settled' if r.settled_at else 'open'}")
             for r in self.rows("SELECT * FROM unwind.late_payments ORDER BY order_id, late_payment_id")
@@ -575,8 +581,8 @@ class Histories(RuleBasedStateMachine):
         owed = [(o.order_id, str(one)) for _, o in sorted(self.book.orders.items()) for one in o.late]
         assert late == owed, self.story(late, owed)
 
-    def alerts_stand(self) -> None:
-        found = {
+    def check_alerts(self) -> None:
+        actual = {
             r.order_id: (r.kind, r.state, r.filed_at, r.responded_at, r.unlocks_at if r.open else None, r.unlocked_at)
             for r in self.rows(
                 "SELECT DISTINCT ON (order_id) *, state = 'open' AS open FROM unwind.alerts "
@@ -595,29 +601,32 @@ class Histories(RuleBasedStateMachine):
             for o in self.book.orders.values()
             if o.alert
         }
-        assert found == expected, self.story(found, expected)
-        wishes = {
+        assert actual == expected, self.story(actual, expected)
+        requests = {
             r.order_id: (r.filed_by, r.state)
             for r in self.rows("SELECT DISTINCT ON (order_id) * FROM unwind.ocrs ORDER BY order_id, ocr_id DESC")
         }
-        meant = {o.order_id: (o.ocr.by, o.ocr.state) for o in self.book.orders.values() if o.ocr}
-        assert wishes == meant, self.story(wishes, meant)
+        expected_requests = {o.order_id: (o.ocr.by, o.ocr.state) for o in self.book.orders.values() if o.ocr}
+        assert requests == expected_requests, self.story(requests, expected_requests)
 
-    def lots_stand(self) -> None:
+    def check_lots(self) -> None:
         rows = {r.lot_id: r for r in self.rows("SELECT * FROM unwind.lots ORDER BY lot_id")}
-        mine = self.book.stock.lots
-        unnamed = sorted(lot_id for lot_id in rows if lot_id not in mine)
-        for provisional in sorted((lot_id for lot_id in mine if lot_id < 0), reverse=True):  # -1 was made before -2
-            same = [
+        expected_lots = self.book.stock.lots
+        unnamed = sorted(lot_id for lot_id in rows if lot_id not in expected_lots)
+        for provisional in sorted(
+            (lot_id for lot_id in expected_lots if lot_id < 0), reverse=True
+        ):  # -1 is older than -2
+            candidates = [
                 n
                 for n in unnamed
-                if (rows[n].item_no, rows[n].color_id, rows[n].new_or_used) == mine[provisional].item
-                and (rows[n].seller_id, rows[n].quantity) == (mine[provisional].seller, mine[provisional].quantity)
+                if (rows[n].item_no, rows[n].color_id, rows[n].new_or_used) == expected_lots[provisional].item
+                and (rows[n].seller_id, rows[n].quantity)
+                == (expected_lots[provisional].seller, expected_lots[provisional].quantity)
             ]
-            assert same, self.story("no new lot like", mine[provisional], rows)
-            unnamed.remove(same[0])
-            self.book.stock.is_known_as(provisional, same[0])
-        found = {
+            assert candidates, self.story("no new lot like", expected_lots[provisional], rows)
+            unnamed.remove(candidates[0])
+            self.book.stock.renumber(provisional, candidates[0])
+        actual = {
             n: (
                 r.seller_id,
                 r.quantity,
@@ -628,24 +637,26 @@ class Histories(RuleBasedStateMachine):
             )
             for n, r in rows.items()
         }
-        expected = {n: (x.seller, x.quantity, x.price, x.room, x.reserved_for, x.bind) for n, x in mine.items()}
-        assert found == expected, self.story(found, expected)
+        expected = {
+            n: (x.seller, x.quantity, x.price, x.room, x.reserved_for, x.bind) for n, x in expected_lots.items()
+        }
+        assert actual == expected, self.story(actual, expected)
 
-    # ------------------------------------------------------------------------------------------------------- the end
-    def the_end(self) -> None:
+    # ------------------------------------------------------------------------------------------------- end of a history
+    def check_end(self) -> None:
         started, to = self.now, issued_at(billing_month(self.now)) + HOUR
         self.simulation.advance(to)
         self.book.scan(started, to)
-        self.both_stand_the_same()
-        self.units_are_conserved()
-        self.bills_say_the_same()
-        self.events_give_the_rows()
+        self.states_match()
+        self.check_units()
+        self.check_bills()
+        self.check_events()
         assert not self.rows("SELECT 1 FROM unwind.outbox WHERE state <> 'done'"), self.story(
             "outbox messages are left"
         )
         assert not self.rows("SELECT 1 FROM unwind.dead_jobs"), self.story("jobs died")
 
-    def units_are_conserved(self) -> None:
+    def check_units(self) -> None:
         moved = {
             r.key: r.units
             for r in self.rows(
@@ -654,7 +665,7 @@ class Histories(RuleBasedStateMachine):
             )
             if r.units
         }
-        there = {
+        stock = {
             r.key: r.units
             for r in self.rows(
                 "SELECT concat_ws('/', seller_id, item_type, item_no, color_id, new_or_used, completeness) AS key, "
@@ -662,9 +673,9 @@ class Histories(RuleBasedStateMachine):
             )
             if r.units
         }
-        assert moved == there, self.story(moved, there)
+        assert moved == stock, self.story(moved, stock)
 
-    def bills_say_the_same(self) -> None:
+    def check_bills(self) -> None:
         for seller in SELLERS:
             month = min(
                 (p.month for p in self.book.ledger.postings if p.seller == seller), default=billing_month(self.now)
@@ -674,21 +685,21 @@ class Histories(RuleBasedStateMachine):
                     bill = queries.run_query(conn, ["bill", seller, month], now=self.now)
                 sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
                 assert sums == self.book.ledger.bill(seller, month), self.story(bill)
-                shown = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])
-                assert shown == self.book.ledger.shown(seller, month), self.story(bill)
+                lines = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])
+                assert lines == self.book.ledger.listed_lines(seller, month), self.story(bill)
                 if issued_at(month) <= self.now:
                     assert bill["state"] in (("paid",) if bill["total"] == "0.00" else ("issued", "past_due")), bill
                 month = next_month(month)
 
-    def events_give_the_rows(self) -> None:
+    def check_events(self) -> None:
         for row in self.rows("SELECT *, to_char(fee_month, 'YYYY-MM') AS month FROM unwind.orders"):
             events = self.rows("SELECT * FROM unwind.events WHERE order_id = %(id)s ORDER BY seq", id=row.order_id)
             assert [e.seq for e in events] == list(range(1, row.version + 1)), self.story(events)
             assert [e.at for e in events] == sorted(e.at for e in events), self.story(events)
-            told: dict[str, Any] = {}
+            replayed: dict[str, Any] = {}
             status = None
             for event in events:
-                told |= event.changes.get("order", {})
+                replayed |= event.changes.get("order", {})
                 assert event.from_status == status, self.story(events)
                 status = event.to_status
             assert status == row.status
@@ -700,14 +711,14 @@ class Histories(RuleBasedStateMachine):
                 "cancelled_by": row.cancelled_by,
                 "fee_month": row.month,
             }
-            assert {name: told.get(name) for name in held} == held, self.story(told, held)
-            assert (Decimal(told["fee"]), Decimal(told["total"])) == (row.fee, row.total), self.story(told)
-            assert instant(told["order_date"]) == row.order_date, self.story(told)
+            assert {name: replayed.get(name) for name in held} == held, self.story(replayed, held)
+            assert (Decimal(replayed["fee"]), Decimal(replayed["total"])) == (row.fee, row.total), self.story(replayed)
+            assert parse_instant(replayed["order_date"]) == row.order_date, self.story(replayed)
             final = [e for e in events if e.to_status == "CANCELLED" and e.from_status != "CANCELLED"]
             assert len(final) == (row.status == "CANCELLED"), self.story(events)
 
 
-def written(lot: StockLot) -> dict[str, Any]:
+def lot_json(lot: StockLot) -> dict[str, Any]:
     tier = {"tier_quantity1": lot.tier[0], "tier_price1": str(lot.tier[1])} if lot.tier else {}
     return tier | {
         "lot_id": lot.lot_id,
@@ -727,8 +738,8 @@ def written(lot: StockLot) -> dict[str, Any]:
     }
 
 
-def play(maker: DatabaseMaker, *, histories: int, steps: int, always_the_same: bool) -> None:
-    machine = type("OneHistory", (Histories,), {"make_database": staticmethod(maker)})
+def play(make_database: DatabaseMaker, *, histories: int, steps: int, deterministic: bool) -> None:
+    machine = type("OneHistory", (Histories,), {"make_database": staticmethod(make_database)})
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -736,7 +747,7 @@ def play(maker: DatabaseMaker, *, histories: int, steps: int, always_the_same: b
             stateful_step_count=steps,
             deadline=None,
             database=None,
-            derandomize=always_the_same,
+            derandomize=deterministic,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
             phases=(Phase.explicit, Phase.generate),
@@ -745,17 +756,17 @@ def play(maker: DatabaseMaker, *, histories: int, steps: int, always_the_same: b
 
 
 @pytest.fixture
-def maker(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> DatabaseMaker:
+def make_database(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> DatabaseMaker:
     return lambda: fresh_database(servers, admin, template_database)
 
 
 @pytest.mark.guarantee("P6")
-def test_random_histories_follow_the_rules(maker: DatabaseMaker) -> None:
-    """R1 to R60, R63 to R69, R75 to R80, R82 to R91, R93 to R97, R99, R100, T1 to T23: against the reference market."""
-    play(maker, histories=20, steps=60, always_the_same=True)
+def test_random_histories_follow_the_rules(make_database: DatabaseMaker) -> None:
+    """R1 to R60, R63 to R69, R75 to R80, R82 to R91, R93 to R97, R99, R100, T1 to T23: against the reference model."""
+    play(make_database, histories=20, steps=60, deterministic=True)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1500)
-def test_many_random_histories_follow_the_rules(maker: DatabaseMaker) -> None:
-    play(maker, histories=120, steps=100, always_the_same=False)
+def test_many_random_histories_follow_the_rules(make_database: DatabaseMaker) -> None:
+    play(make_database, histories=120, steps=100, deterministic=False)

@@ -13,7 +13,7 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from schedules.routes import queue_of
-from tests.e2e.ledger_checks import fetch_one, outbox_is_empty
+from tests.e2e.ledger_checks import count_rows, fetch_one, order_status, outbox_is_empty, units_in_stock
 from tests.e2e.nodes import ProcessNode, wait_until
 from tests.plugins.servers import libpq_url
 
@@ -25,19 +25,19 @@ def ask(setup: CeleryTestSetup, task: str, **arguments: Any) -> Answer:
     return answer
 
 
-def test_the_main_story_runs_with_real_processes(
-    past: None, celery_setup: CeleryTestSetup, beat: ProcessNode, books: psycopg.Connection, tmp_path: Path
+def test_main_story_runs_with_real_processes(
+    seed_two_alerts: None, celery_setup: CeleryTestSetup, beat: ProcessNode, books: psycopg.Connection, tmp_path: Path
 ) -> None:
     unlocked = "SELECT count(unlocked_at) FROM unwind.alerts"
     wait_until(lambda: fetch_one(books, unlocked) == 2, what="the unlocking")
-    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
+    assert count_rows(books, "events", type="npb.unlocked") == 2
 
     answer = ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="cancel-1001")
     assert (answer["outcome"], answer["effects"]["basis"]) == ("done", "NPB")
     wait_until(lambda: outbox_is_empty(books), what="the consequences")
 
-    assert fetch_one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "CANCELLED"
-    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert order_status(books, 1001) == "CANCELLED"
+    assert units_in_stock(books) == 90
     assert fetch_one(books, "SELECT state FROM unwind.removals") == "cancelled"
     assert (
         fetch_one(
@@ -45,26 +45,26 @@ def test_the_main_story_runs_with_real_processes(
         )
         == 1
     )
-    assert fetch_one(books, "SELECT count(*) FROM unwind.dead_jobs") == 0
+    assert count_rows(books, "dead_jobs") == 0
 
-    told = (
+    query = (
         "SELECT count(*) FROM unwind.notices n JOIN unwind.members m ON m.member_id = n.recipient "
         "WHERE n.state = 'sent'"
     )
     unlockings = " AND n.event = 'npb_unlocked' AND n.recipient = 'seller'"
-    assert fetch_one(books, told + unlockings) == 2
-    letters = [
+    assert fetch_one(books, query + unlockings) == 2
+    emails = [
         email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
         for path in (tmp_path / "data" / "mail").rglob("*.eml")
     ]
     lately = " AND n.sent_at >= (SELECT max(ran_at) - interval '10 minutes' FROM unwind.sweeps)"
-    since_past = fetch_one(books, told + lately)
-    assert len({str(letter["Message-ID"]) for letter in letters}) == len(letters) == since_past
+    since_past = fetch_one(books, query + lately)
+    assert len({str(email["Message-ID"]) for email in emails}) == len(emails) == since_past
 
 
 @pytest.mark.guarantee("P2")
-def test_the_same_message_delivered_three_times_cancels_once(
-    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
+def test_message_delivered_three_times_cancels_once(
+    seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
     answers = [
         ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="r-1") for _ in range(3)
@@ -72,29 +72,29 @@ def test_the_same_message_delivered_three_times_cancels_once(
     assert [answer["outcome"] for answer in answers] == ["done"] * 3
     assert [answer["replayed"] for answer in answers] == [False, True, True]
     assert all({**answer, "replayed": False} == answers[0] for answer in answers)
-    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'") == 1
-    assert fetch_one(books, "SELECT count(*) FROM unwind.stock_moves WHERE kind = 'returned'") == 1
-    assert fetch_one(books, "SELECT count(*) FROM unwind.strikes") == 1
+    assert count_rows(books, "events", type="orders.cancelled") == 1
+    assert count_rows(books, "stock_moves", kind="returned") == 1
+    assert count_rows(books, "strikes") == 1
 
 
-def test_two_worker_processes_race_for_one_cancel(
-    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
+def test_concurrent_workers_cancel_once(
+    seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
-    """R60: whoever comes second is told that it is done already."""
+    """R60: the second one is refused."""
     sent = [
         celery_setup.app.send_task(
             "orders.cancel", kwargs={"order_id": 1001, "member_id": "seller", "request_id": f"r-{n}"}, queue="commands"
         )
         for n in range(6)
     ]
-    answers = [one_sent.get(timeout=30) for one_sent in sent]
+    answers = [result.get(timeout=30) for result in sent]
     assert sorted(str(answer["code"]) for answer in answers) == ["ALREADY_CANCELLED"] * 5 + ["None"]
-    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert units_in_stock(books) == 90
 
 
 @pytest.mark.guarantee("P1", "P2")
-def test_a_worker_killed_during_a_cancel_cancels_once_after_its_restart(
-    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
+def test_worker_killed_during_a_cancel_cancels_once_after_its_restart(
+    seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
 ) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with psycopg.connect(libpq_url(database_url)) as holder:
@@ -105,23 +105,23 @@ def test_a_worker_killed_during_a_cancel_cancels_once_after_its_restart(
         wait_until(lambda: fetch_one(books, waiting) >= 1, what="the cancel waiting for its order")
         celery_setup.worker.kill()
         holder.rollback()
-    assert fetch_one(books, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "NPB"
+    assert order_status(books, 1001) == "NPB"
 
     celery_setup.worker.container.restart()
-    # The broker gives the message back after the visibility timeout; a caller who got no answer sends it again.
+    # The message is reclaimed after the visibility timeout; a caller without an answer sends it again.
     answer = ask(celery_setup, "orders.cancel", order_id=1001, member_id="seller", request_id="killed")
     assert answer["outcome"] == "done"
     ask(celery_setup, "outbox.relay")
     wait_until(lambda: outbox_is_empty(books), what="the consequences")
-    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'") == 1
-    assert fetch_one(books, "SELECT sum(quantity) FROM unwind.lots") == 90
+    assert count_rows(books, "events", type="orders.cancelled") == 1
+    assert units_in_stock(books) == 90
     assert fetch_one(books, "SELECT state FROM unwind.removals") == "cancelled"
     sent.forget()
 
 
 @pytest.mark.guarantee("P9")
 def test_comments_of_a_command_reach_neither_log_nor_events(
-    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
+    seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
     answer = ask(celery_setup, "npb.respond", order_id=1001, member_id="buyer", comment="my sister is very ill")
     assert answer["outcome"] == "done"
@@ -130,18 +130,18 @@ def test_comments_of_a_command_reach_neither_log_nor_events(
     assert "sister" not in log
 
 
-def test_two_workers_that_race_for_an_alert_unlock_it_once(
-    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
+def test_concurrent_workers_unlock_an_alert_once(
+    seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
-    """R42: six sweeps at once, one event and one letter for each alert."""
+    """R42: six concurrent sweeps, one event and one email for each alert."""
     sent = [celery_setup.app.send_task("npb.scan_open_alerts", queue="sweeps") for _ in range(6)]
-    assert sum(one_sent.get(timeout=30)["effects"]["unlocked"] for one_sent in sent) == 2
-    assert fetch_one(books, "SELECT count(*) FROM unwind.events WHERE type = 'npb.unlocked'") == 2
+    assert sum(result.get(timeout=30)["effects"]["unlocked"] for result in sent) == 2
+    assert count_rows(books, "events", type="npb.unlocked") == 2
     assert fetch_one(books, "SELECT count(*) FROM unwind.outbox WHERE key LIKE 'npb_unlocked:%%'") == 2
 
 
-def test_a_command_that_always_kills_its_worker_becomes_a_dead_job(
-    past: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
+def test_command_that_always_kills_its_worker_becomes_a_dead_job(
+    seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
 ) -> None:
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     head = psutil.Process(celery_setup.worker.container._container.pid)
@@ -155,7 +155,7 @@ def test_a_command_that_always_kills_its_worker_becomes_a_dead_job(
                 for child in head.children():
                     child.kill()
                 books.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-            return bool(fetch_one(books, "SELECT count(*) FROM unwind.dead_jobs"))
+            return bool(count_rows(books, "dead_jobs"))
 
         wait_until(parked, what="the parking")
         holder.rollback()

@@ -22,55 +22,59 @@ from tests.plugins.servers import libpq_url
 
 
 @pytest.fixture
-def deaf(tmp_path: Path) -> Path:
+def deaf_marker(tmp_path: Path) -> Path:
     return tmp_path / "deaf"
 
 
 @pytest.fixture
-def impatient(run: Run, deaf: Path) -> ProcessNode:
-    return run("impatient", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf))
+def start_with_short_timeouts(run: Run, deaf_marker: Path) -> ProcessNode:
+    return run("impatient", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf_marker))
 
 
-def canaries(app: Celery) -> None:
+def send_heartbeats(app: Celery) -> None:
     for task in HEARTBEAT_QUEUES:
         app.send_task(task, queue=queue_of(task), ignore_result=True)
 
 
-def landed(books: psycopg.Connection) -> set[Any]:
+def count_received(books: psycopg.Connection) -> set[Any]:
     rows = books.execute("SELECT name FROM unwind.sweeps WHERE name LIKE 'canary.%'").fetchall()
     return {name for (name,) in rows}
 
 
 @pytest.mark.e2e
-def test_a_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
-    impatient: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf: Path
+def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
+    start_with_short_timeouts: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf_marker: Path
 ) -> None:
-    canaries(upstream)
-    wait_until(lambda: landed(books) == set(HEARTBEAT_QUEUES), what="the landing of the canaries")
+    send_heartbeats(upstream)
+    wait_until(lambda: count_received(books) == set(HEARTBEAT_QUEUES), what="the landing of the canaries")
     books.execute("DELETE FROM unwind.sweeps")
-    deaf.write_text(str(impatient.pid))
+    deaf_marker.write_text(str(start_with_short_timeouts.pid))
     for _ in range(2):
-        canaries(upstream)  # one of them may be on its way to the deaf one already
+        send_heartbeats(upstream)  # the deaf worker may have taken one already
     assert upstream.control.ping(timeout=1.0), "deaf, but connected"
-    assert impatient.wait() == os.EX_SOFTWARE
-    assert b"worker_stalled" in impatient.logs()
-    wait_until(lambda: not _living(impatient.pid), what="the end of its children")
-    assert landed(books) == set()
-    impatient.start()
-    wait_until(lambda: landed(books) == set(HEARTBEAT_QUEUES), what="the draining")
+    assert start_with_short_timeouts.wait() == os.EX_SOFTWARE
+    assert b"worker_stalled" in start_with_short_timeouts.logs()
+    wait_until(lambda: not _living(start_with_short_timeouts.pid), what="the end of its children")
+    assert count_received(books) == set()
+    start_with_short_timeouts.start()
+    wait_until(lambda: count_received(books) == set(HEARTBEAT_QUEUES), what="the draining")
 
 
 @pytest.mark.e2e
 @pytest.mark.long
-def test_a_worker_that_is_busy_idle_or_disconnected_keeps_running(
-    impatient: ProcessNode, upstream: Celery, books: psycopg.Connection, broker_url: str, database_url: str
+def test_busy_idle_or_disconnected_worker_keeps_running(
+    start_with_short_timeouts: ProcessNode,
+    upstream: Celery,
+    books: psycopg.Connection,
+    broker_url: str,
+    database_url: str,
 ) -> None:
-    silence = 2.5  # its watcher ends a silent one after 2 s, one with work in hand after 6
+    silence = 2.5  # the watchdog ends a silent worker after 2 s, a busy one after 6 s
     with psycopg.connect(libpq_url(database_url)) as holder:
         signal.sigtimedwait([], silence)
         holder.execute("LOCK TABLE unwind.sweeps")
         for _ in range(3):
-            canaries(upstream)
+            send_heartbeats(upstream)
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
@@ -80,35 +84,35 @@ def test_a_worker_that_is_busy_idle_or_disconnected_keeps_running(
     own_db = broker_url.rpartition("/")[2]
     with redis.Redis.from_url(broker_url) as client:
         for _ in range(10):
-            for other in client.client_list():  # those of this test alone: the server is shared
-                if other["db"] == own_db and int(other["id"]) != client.client_id():
-                    client.client_kill_filter(_id=other["id"])
+            for connection_info in client.client_list():  # only this test's connections: the server is shared
+                if connection_info["db"] == own_db and int(connection_info["id"]) != client.client_id():
+                    client.client_kill_filter(_id=connection_info["id"])
             books.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'unwind' AND datname = current_database()"
             )
-            canaries(upstream)
+            send_heartbeats(upstream)
             signal.sigtimedwait([], 0.3)
         wait_until(lambda: client.llen("sweeps") == 0, what="the draining")
-    assert impatient.status == "running"
+    assert start_with_short_timeouts.status == "running"
 
 
 def _living(group: int) -> list[int]:
-    found = []
+    processes = []
     for process in psutil.process_iter(["status"]):
         with contextlib.suppress(OSError):
             if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found
+                processes.append(process.pid)
+    return processes
 
 
 @pytest.mark.e2e
 @pytest.mark.long
-def test_a_stuck_beat_exits(run: Run, deaf: Path, broker_url: str) -> None:
-    beat = run("beat", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf))
+def test_stuck_beat_exits(run: Run, deaf_marker: Path, broker_url: str) -> None:
+    beat = run("beat", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf_marker))
     with redis.Redis.from_url(broker_url) as client:
         wait_until(lambda: client.llen("sweeps") > 10, what="a few rounds")
         assert beat.status == "running"
-        deaf.write_text(str(beat.pid))
+        deaf_marker.write_text(str(beat.pid))
         assert beat.wait() == os.EX_SOFTWARE
     assert b"beat_stalled" in beat.logs()

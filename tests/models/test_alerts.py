@@ -14,8 +14,8 @@ def _pending(market: Market, at_least: int = 3) -> list[tuple[str, Role, int]]:
         return alerts.count_open_by_accused(conn, at_least)
 
 
-def test_three_open_alerts_against_one_member_are_seen(market: Market) -> None:
-    """R98: operators are shown them; by themselves they change nothing (A20)."""
+def test_three_open_alerts_against_one_member_are_counted(market: Market) -> None:
+    """R98: operators are warned; nothing else changes (A20)."""
     for order_id in (1, 2, 3):
         market.order(order_id)
     market.at(FILED)
@@ -31,8 +31,8 @@ def test_three_open_alerts_against_one_member_are_seen(market: Market) -> None:
     assert _pending(market) == []
 
 
-def test_alerts_against_a_seller_count_both_kinds_and_only_while_open(market: Market) -> None:
-    """R98: NRS and NSS are summed; a completed alert is a strike and pending no more."""
+def test_open_nrs_and_nss_alerts_are_counted_together(market: Market) -> None:
+    """R98: NRS and NSS are summed; a completed alert no longer counts."""
     for order_id in (1, 2, 3):
         market.order(order_id)
     market.done("orders.record_payment", order_id=3, payment_status="Received")

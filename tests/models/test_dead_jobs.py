@@ -28,15 +28,15 @@ for _ in range(1_000):
     DEEP = [DEEP]
 
 
-class Mute:
-    """Says nothing of itself."""
+class Unprintable:
+    """An object that can't be converted to text."""
 
     def __str__(self) -> str:
         raise ValueError
 
 
-ANYTHING: dict[str, Any] = {
-    "a letter that LATIN1 lacks": "Łódź 😀",
+ARGUMENTS: dict[str, Any] = {
+    "a character that LATIN1 lacks": "Łódź 😀",
     "NUL": "a\x00b",
     "half a surrogate": "\ud800",
     "a UUID": UUID(int=5),
@@ -45,18 +45,18 @@ ANYTHING: dict[str, Any] = {
     "bytes": b"\xff",
     "a set": {1},
     "a tuple": (1, 2),
-    "no number": float("nan"),
-    "without end": float("inf"),
-    "more digits than Python writes": 10**5_000,
+    "not a number": float("nan"),
+    "infinity": float("inf"),
+    "more digits than Python prints": 10**5_000,
     "deep": DEEP,
     "keys of any kind": {1: 1, None: 2, "\x00": 3},
-    "nothing to say": Mute(),
+    "no text": Unprintable(),
 }
 
 
 @pytest.fixture(scope="module", params=["UTF8", "LATIN1"])
 def database(request: pytest.FixtureRequest, servers: ServerUrls, admin: psycopg.Connection) -> Iterator[Database]:
-    """A database of that encoding with the table of dead jobs."""
+    """A database of each encoding with the table of dead jobs."""
     name = f"test_dead_{request.param.lower()}"
     admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
     admin.execute(
@@ -72,23 +72,23 @@ def database(request: pytest.FixtureRequest, servers: ServerUrls, admin: psycopg
 
 
 def park(database: Database, arguments: dict[str, Any], **fields: Any) -> Any:
-    """The row of a job that was parked with these arguments."""
+    """Park a job with these arguments and return its row."""
     known: dict[str, Any] = {"task": "npb.file", "arguments": arguments, "error": "x", "attempts": 1, "now": NOW}
     with database.transaction() as conn:
         row = dead_jobs.get(conn, dead_jobs.park(conn, **(known | fields)))
     assert row is not None
-    assert bytes(row.payload_hash) == dead_jobs.payload_hash(row.arguments), "so it can be set going again"
+    assert bytes(row.payload_hash) == dead_jobs.payload_hash(row.arguments), "it can be requeued"
     return row
 
 
 @pytest.mark.guarantee("P1")
-@pytest.mark.parametrize("kind", ANYTHING)
-def test_anything_can_be_parked(database: Database, kind: str) -> None:
-    """P1: what JSON has a form for comes back as it was, the rest as text."""
-    row = park(database, {"order_id": 5, "value": ANYTHING[kind]})
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_arguments_of_any_type_can_be_parked(database: Database, kind: str) -> None:
+    """P1: what JSON can represent comes back unchanged, the rest as text."""
+    row = park(database, {"order_id": 5, "value": ARGUMENTS[kind]})
     assert row.order_id == 5
-    if isinstance(ANYTHING[kind], str):
-        assert row.arguments["value"] == ANYTHING[kind]
+    if isinstance(ARGUMENTS[kind], str):
+        assert row.arguments["value"] == ARGUMENTS[kind]
 
 
 @pytest.mark.guarantee("P1")
@@ -105,15 +105,15 @@ def test_anything_can_be_parked(database: Database, kind: str) -> None:
     ),
     st.text(st.characters(), max_size=20),
 )  # fmt: skip
-def test_any_json_comes_back_as_it_was_parked(database: Database, arguments: dict[str, Any], words: str) -> None:
-    """P1: and so do words of any kind in the place of its name, its id and its error."""
+def test_json_arguments_come_back_unchanged(database: Database, arguments: dict[str, Any], words: str) -> None:
+    """P1: names, ids and errors may be any text."""
     row = park(database, arguments, task=words, message_id=words, error=words, first_error=words, attempts=10**12)
     assert row.arguments == json.loads(json.dumps(arguments))
 
 
 @pytest.mark.guarantee("P1")
-def test_a_message_that_comes_twice_is_parked_once(database: Database) -> None:
-    """P1: until somebody sets it going; another payload under the same id is another job."""
+def test_duplicate_message_is_parked_once(database: Database) -> None:
+    """P1: another payload with the same id is another job."""
     first = park(database, {"order_id": 1}, message_id="twice")
     assert park(database, {"order_id": 1}, message_id="twice").dead_job_id == first.dead_job_id
     assert park(database, {"order_id": 2}, message_id="twice").dead_job_id != first.dead_job_id

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from models import inventory, orders
 from models.db.database import Database, connect
 from policies.inventory import plan_return
-from tests.plugins.stock import NOW, a_lot, insert_lots, insert_order, quantities, return_orders
+from tests.models.stock import NOW, a_lot, insert_lots, insert_order, quantities, return_orders
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def database(database_url: str) -> Iterator[Database]:
     opened.dispose()
 
 
-def test_units_come_back_to_the_lot_they_were_sold_from(database: Database) -> None:
+def test_units_return_to_their_lot(database: Database) -> None:
     """R66."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2))
@@ -36,7 +36,7 @@ def test_units_come_back_to_the_lot_they_were_sold_from(database: Database) -> N
         assert inventory.load_lots(conn, "s") == before
 
 
-def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(database: Database) -> None:
+def test_sold_out_lot_returns_with_a_new_id(database: Database) -> None:
     """R67."""
     with database.transaction() as conn:
         old = a_lot(1, remarks="Box 7", tiers=((5, Decimal("0.0900")),))
@@ -49,7 +49,7 @@ def test_a_lot_that_sold_out_is_gone_and_comes_back_under_a_new_number(database:
         assert plan.lines[0].lot_id == new.lot_id
 
 
-def test_a_retained_lot_that_sold_out_waits_in_stockroom_a(database: Database) -> None:
+def test_sold_out_retained_lot_is_in_stockroom_a(database: Database) -> None:
     """R77."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1, is_retain=True))
@@ -60,7 +60,7 @@ def test_a_retained_lot_that_sold_out_waits_in_stockroom_a(database: Database) -
         assert plan.effects() == [{"line_no": 1, "returned": 10, "lot_id": 1, "note": "RETURNED_TO_STOCKROOM"}]
 
 
-def test_a_set_of_orders_of_two_sellers_returns_in_one_go_and_makes_one_new_lot_per_item(database: Database) -> None:
+def test_set_of_orders_creates_one_new_lot_per_item(database: Database) -> None:
     """R75."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2, seller_id="t"))
@@ -73,8 +73,8 @@ def test_a_set_of_orders_of_two_sellers_returns_in_one_go_and_makes_one_new_lot_
         assert (quantities(conn), quantities(conn, "t")) == ({mine: 10}, {theirs: 10})
 
 
-def test_what_a_dry_run_foresees_is_what_happens(database: Database) -> None:
-    """The plan of a dry run names the very lot that the real run makes."""
+def test_dry_run_predicts_the_real_run(database: Database) -> None:
+    """A dry run's plan names the lot that the real run creates."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2, color_id=6))
         insert_order(conn, 100, (1, 10), (2, 10))
@@ -86,8 +86,8 @@ def test_what_a_dry_run_foresees_is_what_happens(database: Database) -> None:
         assert seen == done
 
 
-def test_a_line_that_returned_once_never_returns_again(database: Database) -> None:
-    """R79: planned again nothing is left; forced, the journal's key says no."""
+def test_line_never_returns_twice(database: Database) -> None:
+    """R79: a new plan returns nothing, and the journal's key refuses a repeated one."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1))
         insert_order(conn, 100, (1, 4))
@@ -100,8 +100,7 @@ def test_a_line_that_returned_once_never_returns_again(database: Database) -> No
         assert quantities(conn) == {1: 10}
 
 
-def test_the_journal_adds_up_to_what_is_on_hand(database: Database) -> None:
-    """Invariant 4."""
+def test_journal_adds_up_to_the_stock(database: Database) -> None:
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1))
         insert_order(conn, 100, (1, 4))

@@ -14,14 +14,14 @@ from policies.cases import Order
 from policies.statuses import PaymentStatus, Status
 from workers.simulation.engine import Simulation
 
-pytestmark = pytest.mark.breaks_invariants("the order is put there without its history")
+pytestmark = pytest.mark.breaks_invariants("inserts an order without its events")
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)
 
 
-def an_order(conn: Connection, fee: str = "9.00") -> Order:
-    """A stored order of seller s, charged in March."""
+def insert_order(conn: Connection, fee: str = "9.00") -> Order:
+    """Insert an order of seller s, charged in March."""
     members.upsert(
         conn,
         [
@@ -43,27 +43,27 @@ def lines(conn: Connection) -> list[tuple[str, str, date]]:
     return [(r.kind, str(r.amount), r.billing_month) for r in rows]
 
 
-def test_a_charge_is_booked_once_however_often_it_is_told(simulation: Simulation) -> None:
-    """P2: the natural key is the order's event."""
+def test_repeated_charge_is_posted_once(simulation: Simulation) -> None:
+    """P2: the order's event is the natural key."""
     with simulation.database.transaction() as conn:
-        order = an_order(conn)
+        order = insert_order(conn)
         ledger.post_charges(conn, [(order, NOW)])
         ledger.post_charges(conn, [(order, NOW)])
         assert lines(conn) == [("charge", "9.00", MARCH)]
 
 
-def test_a_fee_of_nothing_has_no_line(simulation: Simulation) -> None:
+def test_zero_fee_posts_no_line(simulation: Simulation) -> None:
     with simulation.database.transaction() as conn:
-        ledger.post_charges(conn, [(an_order(conn, "0.00"), NOW)])
+        ledger.post_charges(conn, [(insert_order(conn, "0.00"), NOW)])
         assert lines(conn) == []
 
 
-def test_more_items_take_the_old_charge_back_and_charge_the_whole_order(simulation: Simulation) -> None:
-    """A21, E6: both in the month of the change."""
+def test_added_items_reverse_the_charge_and_post_a_new_one(simulation: Simulation) -> None:
+    """A21, E6: both lines are in the month of the change."""
     with simulation.database.transaction() as conn:
-        order = an_order(conn)
+        order = insert_order(conn)
         ledger.post_charges(conn, [(order, NOW)])
         later = datetime(2026, 4, 2, tzinfo=UTC)
-        more = replace(order, fee=Decimal("19.00"), fee_month=APRIL)
-        ledger.post_recharges(conn, [ledger.Recharge(order, more, later, "items were added")])
+        changed_order = replace(order, fee=Decimal("19.00"), fee_month=APRIL)
+        ledger.post_recharges(conn, [ledger.Recharge(order, changed_order, later, "items were added")])
         assert lines(conn)[1:] == [("reversal", "-9.00", APRIL), ("charge", "19.00", APRIL)]

@@ -1,4 +1,4 @@
-"""Tests that every revision after the first is an expand or contract revision that workers can run through."""
+"""Tests that workers can keep running during every revision after the first."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ VERSIONS = Path(phases.__file__).parent / "versions"
 FIRST = "0001_first_schema.py"
 
 
-def test_no_revision_stops_or_breaks_a_running_installation() -> None:
-    """Expand, then contract; the first revision makes everything and meets nobody."""
+def test_revisions_are_compatible_with_running_workers() -> None:
     revisions = {path.name: path.read_text(encoding="utf-8") for path in VERSIONS.glob("*.py")}
     assert "create_table" in revisions.pop(FIRST)
-    assert {name: found for name, source in revisions.items() if (found := phases.find_problems(source))} == {}
+    assert {name: problems for name, source in revisions.items() if (problems := phases.find_problems(source))} == {}
 
 
 def revision(phase: str, *operations: str) -> str:
-    """The source of a revision that does these things."""
+    """The source of a revision with these operations."""
     body = "\n".join(f"    op.{operation}" for operation in operations)
     return f'from alembic import op\nimport sqlalchemy as sa\nphase = "{phase}"\n\n\ndef upgrade() -> None:\n{body}\n'
 
@@ -40,11 +39,10 @@ def revision(phase: str, *operations: str) -> str:
         ("expand", "create_check_constraint('ck', 'orders', 'fee >= 0')", "whole table"),
     ],
 )
-def test_what_would_stop_or_break_it_is_named(phase: str, operation: str, words: str) -> None:
-    """Each kind of slip has its sentence, with the line and what to do instead."""
-    (said,) = phases.find_problems(revision(phase, operation))
-    assert said.startswith("line 7, ")
-    assert words in said
+def test_incompatible_operations_are_reported(phase: str, operation: str, words: str) -> None:
+    (problem,) = phases.find_problems(revision(phase, operation))
+    assert problem.startswith("line 7, ")
+    assert words in problem
 
 
 @pytest.mark.parametrize(
@@ -59,14 +57,12 @@ def test_what_would_stop_or_break_it_is_named(phase: str, operation: str, words:
         ("contract", "alter_column('orders', 'fee', nullable=False)"),
     ],
 )
-def test_what_old_and_new_workers_can_live_with_is_allowed(phase: str, operation: str) -> None:
-    """Adding is for expand, taking away for contract."""
+def test_compatible_operations_are_allowed(phase: str, operation: str) -> None:
     assert phases.find_problems(revision(phase, operation)) == []
 
 
 @pytest.mark.parametrize("phase", ["", "both", "Expand"])
-def test_a_revision_says_which_it_is(phase: str) -> None:
-    """Whoever writes one has to think about it; the template begins with expand."""
+def test_revision_without_a_phase_is_reported(phase: str) -> None:
     assert "it declares no phase" in phases.find_problems(revision(phase, "drop_table('x')"))[0]
     template = (VERSIONS.parent / "script.py.mako").read_text(encoding="utf-8")
     assert f'phase = "{phases.EXPAND}"' in template

@@ -12,16 +12,15 @@ from models import migrations
 from models.db.schema import metadata
 
 
-def test_the_migrated_database_has_no_drift_against_the_code(database_url: str) -> None:
-    """House: `alembic check` as a test. If this fails: python -m models.migrations regenerate."""
+def test_migrated_schema_matches_the_code(database_url: str) -> None:
+    """If this fails: python -m models.migrations regenerate."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
         assert migrations.schema_differences(conn) == []
     engine.dispose()
 
 
-def test_a_column_that_is_missing_is_noticed(database_url: str) -> None:
-    """The check above must be able to fail."""
+def test_missing_column_is_reported(database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.begin() as conn:
         conn.execute(text("ALTER TABLE unwind.sweeps DROP COLUMN found_at"))
@@ -29,15 +28,13 @@ def test_a_column_that_is_missing_is_noticed(database_url: str) -> None:
     engine.dispose()
 
 
-def test_migrating_again_changes_nothing(database_url: str) -> None:
-    """`./run migrate` is safe to repeat."""
+def test_second_migration_changes_nothing(database_url: str) -> None:
     before = _catalogue(database_url)
     migrations.upgrade(database_url)
     assert _catalogue(database_url) == before
 
 
-def test_two_that_migrate_at_once_make_one_schema(empty_database_url: str) -> None:
-    """The lock of the schema lets the second one wait and find everything done."""
+def test_concurrent_migrations_create_one_schema(empty_database_url: str) -> None:
     failures: list[BaseException] = []
 
     def migrate() -> None:
@@ -47,19 +44,17 @@ def test_two_that_migrate_at_once_make_one_schema(empty_database_url: str) -> No
             failures.append(error)
             raise
 
-    both = [threading.Thread(target=migrate) for _ in range(2)]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join(60)
+    threads = [threading.Thread(target=migrate) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
     assert not failures
     assert {table.name for table in metadata.tables.values()} <= set(_catalogue(empty_database_url))
 
 
-def test_a_migration_gives_up_rather_than_make_everybody_queue_behind_it(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lock_timeout. A migration that must wait for a table leaves the schema as it was."""
+def test_migration_gives_up_on_a_locked_table(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands would queue behind a migration that waits for a table lock."""
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "100ms")
     engine = create_engine(database_url)
     with engine.connect() as holder:
@@ -73,7 +68,6 @@ def test_a_migration_gives_up_rather_than_make_everybody_queue_behind_it(
 
 
 def test_every_constraint_has_a_name(database_url: str) -> None:
-    """An error names its rule, and a later migration can drop it."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
         names = conn.execute(
@@ -91,9 +85,7 @@ def test_every_constraint_has_a_name(database_url: str) -> None:
 def _catalogue(url: str) -> list[str]:
     engine = create_engine(url)
     with engine.connect() as conn:
-        found = conn.execute(
-            text("SELECT relname FROM pg_class WHERE relnamespace = 'unwind'::regnamespace ORDER BY 1")
-        )
-        names = list(found.scalars())
+        rows = conn.execute(text("SELECT relname FROM pg_class WHERE relnamespace = 'unwind'::regnamespace ORDER BY 1"))
+        names = list(rows.scalars())
     engine.dispose()
     return names

@@ -16,7 +16,7 @@ from models.db import database as db
 from policies.billing_months import month_of
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
-from tests.plugins.plans import Plans, record_plans
+from tests.models.plans import Plans, record_plans
 from tests.plugins.servers import fresh_database, libpq_url
 from workers import queries
 from workers.app import app
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.long
 
 ORDERS = 100_000
 BIG = 10_000
-"""Tables of at least so many rows must not be read from end to end."""
+"""Tables with at least this many rows must not be scanned sequentially."""
 
 # One order in twenty has an open alert: NRS that wait or are due, NPB that wait, are due or are unlocked.
-_MIXED = """
+_VARIED_STATES = """
     SET session_replication_role = replica;
     UPDATE unwind.alerts SET state = 'removed', closed_at = filed_at + interval '1 day' WHERE order_id % 20 <> 0;
     UPDATE unwind.orders SET status = 'COMPLETED', payment_status = 'Received' WHERE order_id % 20 <> 0;
@@ -66,7 +66,7 @@ _MIXED = """
         next_try_at,
         attempts, sent_at) SELECT key, 'npb_filed', order_id, payload ->> 'recipient', 'buyer',
         CASE WHEN order_id % 100 = 7 THEN 'pending' ELSE 'sent' END,
-        '{"subject": "A letter", "happened": ["It says something."], "means": [], "next": []}', key || '@example.org',
+        '{"subject": "An email", "happened": ["Something."], "means": [], "next": []}', key || '@example.org',
         created_at,
         CASE WHEN order_id % 100 = 7 THEN now() + (order_id % 7 - 3) * interval '1 minute' END, order_id % 3,
         CASE WHEN order_id % 100 <> 7 THEN created_at END FROM unwind.outbox WHERE state = 'done' OR order_id % 100 = 7;
@@ -80,41 +80,40 @@ _MIXED = """
 """
 
 
-class Town:
-    """A big market that the code works on, with the real clock."""
+class BigMarket:
+    """A database of 100,000 orders, on the real clock."""
 
     def __init__(self, url: str, database: db.Database, big: set[str], now: datetime) -> None:
         self.url, self.database, self.big, self.now = url, database, big, now
 
-    def ask(self, question: Callable[[Any], Any]) -> Callable[[], Any]:
-        """A question to the models, in a transaction of its own."""
+    def ask(self, function: Callable[[Any], Any]) -> Callable[[], Any]:
+        """Return a callable that runs a function in a transaction of its own."""
 
-        def asked() -> Any:
+        def run_in_transaction() -> Any:
             with self.database.transaction() as conn:
-                return question(conn)
+                return function(conn)
 
-        return asked
+        return run_in_transaction
 
     def vacuum(self) -> None:
-        """Clear away what sweeps left dead."""
+        """Remove the dead rows that sweeps left."""
         with psycopg.connect(libpq_url(self.url), autocommit=True) as conn:
             conn.execute("VACUUM (INDEX_CLEANUP ON)")
 
     def plans(self, body: Callable[[], Any]) -> Plans:
-        """What the body asked."""
+        """The plans of the statements that the body executes."""
         with record_plans(self.database) as plans:
             body()
-        assert plans.of
+        assert plans.statements
         return plans
 
 
 @pytest.fixture(scope="module")
-def town(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Town]:
-    """Made once, set by set."""
+def big_market(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[BigMarket]:
     with fresh_database(servers, admin, template_database) as url:
         with psycopg.connect(libpq_url(url), autocommit=True) as conn:
             build(conn, Market(ORDERS, lines=1, state="waiting"))
-            conn.execute(_MIXED)
+            conn.execute(_VARIED_STATES)
             conn.execute("VACUUM (ANALYZE)")
             rows = conn.execute(
                 "SELECT relname, now() FROM pg_class WHERE relnamespace = 'unwind'::regnamespace AND relkind = 'r' "
@@ -123,57 +122,57 @@ def town(servers: ServerUrls, admin: psycopg.Connection, template_database: str)
             ).fetchall()
         database = db.connect(url)
         db.set_database(database)
-        yield Town(url, database, {name for name, _ in rows}, rows[0][1])
+        yield BigMarket(url, database, {name for name, _ in rows}, rows[0][1])
         db.set_database(None)
         database.dispose()
 
 
-def run(task: str, **arguments: Any) -> Callable[[Town], Callable[[], Any]]:
-    """A task without a command: a sweep or a follower."""
+def run(task: str, **arguments: Any) -> Callable[[BigMarket], Callable[[], Any]]:
+    """A sweep or a consumer of the outbox."""
     return lambda _town: lambda: app.tasks[task].run(**arguments)
 
 
-def command(task: str, **arguments: Any) -> Callable[[Town], Callable[[], Any]]:
-    """A command, and it must be done."""
+def command(task: str, **arguments: Any) -> Callable[[BigMarket], Callable[[], Any]]:
+    """A command that must be done."""
 
-    def carried(town: Town) -> Callable[[], Any]:
+    def build(big_market: BigMarket) -> Callable[[], Any]:
         def body() -> None:
             answer = execute(app.tasks[task], arguments, f"plans-{task}-{arguments.get('order_id', 'set')}")
             assert answer["outcome"] == "done", answer
 
         return body
 
-    return carried
+    return build
 
 
-def look(*words: Any) -> Callable[[Town], Callable[[], Any]]:
-    """A look of contract 4 that shows something."""
+def query(*words: Any) -> Callable[[BigMarket], Callable[[], Any]]:
+    """A query of `show` that must find something."""
 
-    def seen(town: Town) -> Callable[[], Any]:
+    def build(big_market: BigMarket) -> Callable[[], Any]:
         def body(conn: Any) -> None:
-            assert queries.run_query(conn, words, now=town.now) is not None
+            assert queries.run_query(conn, words, now=big_market.now) is not None
 
-        return town.ask(body)
+        return big_market.ask(body)
 
-    return seen
+    return build
 
 
-def model(question: Callable[[Any, datetime], Any]) -> Callable[[Town], Callable[[], Any]]:
+def model(function: Callable[[Any, datetime], Any]) -> Callable[[BigMarket], Callable[[], Any]]:
     """A function of the models."""
-    return lambda town: town.ask(lambda conn: question(conn, town.now))
+    return lambda big_market: big_market.ask(lambda conn: function(conn, big_market.now))
 
 
 SOON = timedelta(hours=1)
-ASKED: dict[str, tuple[Callable[[Town], Callable[[], Any]], set[str]]] = {
+QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = {
     "scan of NPB alerts": (run("npb.scan_open_alerts"), {"ix_alerts_npb_waiting", "pk_orders", "pk_alerts"}),
     "scan of seller alerts": (run("alerts.scan_seller_alerts"), {"ix_alerts_seller_waiting", "pk_orders"}),
     "reminders": (run("reminders.scan"), {"ix_alerts_remind", "ix_ocrs_remind", "pk_orders"}),
     "relay": (run("outbox.relay"), {"ix_outbox_due", "pk_outbox"}),
-    "follower of rows": (run("notices.tell_buyer", rows=[7, 1007]), {"ix_outbox_waiting"}),
-    "follower of anything due": (run("notices.tell_seller"), {"ix_outbox_waiting"}),
-    "follower of one order": (run("notices.tell_buyer", order_id=3007), {"ix_outbox_order_id"}),
+    "consumer of rows": (run("notices.tell_buyer", rows=[7, 1007]), {"ix_outbox_waiting"}),
+    "consumer of anything due": (run("notices.tell_seller"), {"ix_outbox_waiting"}),
+    "consumer of one order": (run("notices.tell_buyer", order_id=3007), {"ix_outbox_order_id"}),
     "credits": (run("credits.post_to_next_invoice"), {"ix_outbox_waiting"}),
-    "letters": (
+    "emails": (
         model(lambda conn, now: notices.claim(conn, now, until=now + SOON, limit=50)),
         {"ix_notices_due", "pk_notices"},
     ),
@@ -203,82 +202,82 @@ ASKED: dict[str, tuple[Callable[[Town], Callable[[], Any]], set[str]]] = {
     "file": (command("npb.file", order_id=1421, member_id="s-14"), {"pk_orders", "ix_alerts_order_id"}),
     "options": (command("orders.options", order_id=320, member_id="s-3"), {"pk_orders"}),
     "show order": (
-        look("order", 320),
+        query("order", 320),
         {"pk_orders", "uq_events_order_id_seq", "pk_order_lines", "ix_ledger_lines_order_id"},
     ),
-    "show order as it was": (look("order", 660, "--at", "2030-01-01T00:00:00Z"), {"uq_events_order_id_seq"}),
-    "explain order": (look("explain", "order", 340), {"pk_orders", "ix_alerts_order_id"}),
-    "show lots": (look("lots", "s-3"), {"ix_lots_key"}),
-    "show member": (look("member", "s-3"), {"pk_members"}),
-    "show notices": (look("notices", "--order", 340), {"ix_notices_order_id"}),
-    "show request": (look("request", "r-340"), {"pk_requests"}),
-    "show credits": (look("credits", "s-3"), {"ix_ledger_lines_bill"}),
+    "show order as it was": (query("order", 660, "--at", "2030-01-01T00:00:00Z"), {"uq_events_order_id_seq"}),
+    "explain order": (query("explain", "order", 340), {"pk_orders", "ix_alerts_order_id"}),
+    "show lots": (query("lots", "s-3"), {"ix_lots_key"}),
+    "show member": (query("member", "s-3"), {"pk_members"}),
+    "show notices": (query("notices", "--order", 340), {"ix_notices_order_id"}),
+    "show request": (query("request", "r-340"), {"pk_requests"}),
+    "show credits": (query("credits", "s-3"), {"ix_ledger_lines_bill"}),
     "alerts due before": (
-        lambda town: look("alerts", "--due-before", format_timestamp(town.now))(town),
+        lambda big_market: query("alerts", "--due-before", format_timestamp(big_market.now))(big_market),
         {"uq_alerts_one_open_per_order", "pk_orders"},
     ),
     "next unlock": (
         model(lambda conn, _now: alerts.next_unlock_at(conn)),
         {"ix_alerts_npb_waiting", "ix_alerts_seller_waiting"},
     ),
-    "oldest promise": (model(lambda conn, _now: outbox.oldest_due(conn)), {"ix_outbox_due"}),
+    "oldest outbox message": (model(lambda conn, _now: outbox.oldest_due(conn)), {"ix_outbox_due"}),
     "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting(conn)), set()),
-    "letters that were given up": (model(lambda conn, _now: notices.count_parked(conn)), {"ix_notices_parked"}),
-    "next letter": (model(lambda conn, _now: notices.next_try_at(conn)), {"ix_notices_due"}),
+    "parked emails": (model(lambda conn, _now: notices.count_parked(conn)), {"ix_notices_parked"}),
+    "next email": (model(lambda conn, _now: notices.next_try_at(conn)), {"ix_notices_due"}),
 }
 
 
-@pytest.mark.parametrize("what", ASKED)
-def test_everything_is_found_by_its_index(town: Town, what: str) -> None:
-    """speed.md, B16: the intended index of each question, and no big table is read from end to end."""
-    ask, indexes = ASKED[what]
-    plans = town.plans(ask(town))
-    assert plans.read_whole(town.big) == []
-    assert indexes <= plans.indexes, plans.of
+@pytest.mark.parametrize("name", QUERIES)
+def test_query_uses_its_index_and_scans_no_big_table(big_market: BigMarket, name: str) -> None:
+    """B16: each query uses its index, and none scans a big table."""
+    ask, indexes = QUERIES[name]
+    plans = big_market.plans(ask(big_market))
+    assert plans.read_whole(big_market.big) == []
+    assert indexes <= plans.indexes, plans.statements
 
 
-def test_the_bill_of_a_month_is_made_by_seller(town: Town) -> None:
-    """R86: bills are made from the lines of their sellers, whatever else the ledger holds."""
-    month: date = month_of(town.now - timedelta(days=20), DEFAULT_TERMS)
+def test_billing_reads_the_lines_of_its_sellers(big_market: BigMarket) -> None:
+    """R86: billing reads only the lines of its sellers."""
+    month: date = month_of(big_market.now - timedelta(days=20), DEFAULT_TERMS)
     sellers = [f"s-{n}" for n in range(3)]
 
     def body(conn: Any) -> None:
-        queries.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=town.now)
+        queries.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=big_market.now)
         assert billing_run.sellers_to_bill(conn, month, limit=3)
         conn.execute(text(billing_run._SUMS), {"month": month, "sellers": sellers}).all()
 
-    plans = town.plans(town.ask(body))
+    plans = big_market.plans(big_market.ask(body))
     assert "ix_ledger_lines_bill" in plans.indexes
-    assert [where for where in plans.read_whole(town.big) if "sellers_to_bill" not in where[1]] == []
+    assert [where for where in plans.read_whole(big_market.big) if "sellers_to_bill" not in where[1]] == []
 
 
-def test_the_feed_and_the_pruning_read_only_what_they_give(town: Town, servers: ServerUrls) -> None:
-    """What functions inside the database do: no big table is read from end to end, with or without a cursor."""
-
+def test_feed_and_pruning_scan_no_big_table(big_market: BigMarket, servers: ServerUrls) -> None:
     def read_feed(conn: Any) -> None:
         first = feed.events_after(conn, None, 100)
         assert len(first) == 100
         assert len(feed.events_after(conn, first[-1][0], 100)) == 100
 
-    assert town.plans(town.ask(read_feed)).read_whole(town.big) == []
-    owner = db.connect(town.url, as_app=False)
+    assert big_market.plans(big_market.ask(read_feed)).read_whole(big_market.big) == []
+    owner = db.connect(big_market.url, as_app=False)
     with record_plans(owner) as plans, owner.transaction() as conn:
-        assert retention.prune(conn, town.now - timedelta(days=31), batch=50) == 100
-    assert plans.read_whole(town.big) == []
+        assert retention.prune(conn, big_market.now - timedelta(days=31), batch=50) == 100
+    assert plans.read_whole(big_market.big) == []
 
 
 @pytest.mark.parametrize(
     "sweep",
     ["npb.scan_open_alerts", "alerts.scan_seller_alerts", "reminders.scan", "outbox.relay"],
 )
-def test_an_idle_sweep_touches_fewer_than_ten_pages(town: Town, sweep: str) -> None:
-    """B8: with nothing due, the work of a sweep does not grow with what waits."""
+def test_idle_sweep_touches_fewer_than_ten_pages(big_market: BigMarket, sweep: str) -> None:
+    """B8: an idle sweep's work does not grow with the number of waiting rows."""
     while any(app.tasks[sweep].run().values()):
         pass
-    town.vacuum()  # which the suite's servers do not do by themselves
-    app.tasks[sweep].run()  # whoever comes by first marks the entries of what was due, and nobody visits them again
-    with record_plans(town.database, carried_out=True) as plans:
-        found = app.tasks[sweep].run()
-    assert not any(found.values())
-    assert plans.of
-    assert plans.pages < 10, "\n".join(f"{plan.pages} {plan.indexes} {plan.statement[:40]}" for plan in plans.of)
+    big_market.vacuum()  # the test servers have no autovacuum
+    app.tasks[sweep].run()  # the first index scan marks dead entries
+    with record_plans(big_market.database, analyze=True) as plans:
+        counts = app.tasks[sweep].run()
+    assert not any(counts.values())
+    assert plans.statements
+    assert plans.pages < 10, "\n".join(
+        f"{plan.pages} {plan.indexes} {plan.statement[:40]}" for plan in plans.statements
+    )

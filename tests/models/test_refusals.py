@@ -16,7 +16,7 @@ TABLES = sorted(table.name for table in metadata.tables.values())
 FINAL = r"final|append-only"
 NO_RIGHT = "permission denied"
 
-# Of each table whose rows are final a change that would be one.  Order 1 was cancelled through its alert, 4 through the
+# For each table with final rows a change.  Order 1 was cancelled through its alert, 4 through the
 # penalty, 5 and 9 by request; 9 had a removal request that went with it, 7 one that was approved.
 CHANGES = {
     "events": "UPDATE unwind.events SET note = 'it was otherwise' WHERE order_id = 1",
@@ -53,9 +53,9 @@ KEPT = sorted(set(CHANGES) - {"submissions", "requests", "terms"})
 
 
 @pytest.fixture
-def owner(past: Engine) -> Iterator[Connection]:
+def owner(seeded_engine: Engine) -> Iterator[Connection]:
     """The owner of the tables, in a transaction that is rolled back."""
-    with past.connect() as conn:
+    with seeded_engine.connect() as conn:
         conn.execute(
             text(
                 "INSERT INTO unwind.submissions (request_id, task, payload, submitted_by, submitted_at, state, due_at) "
@@ -74,37 +74,37 @@ def owner(past: Engine) -> Iterator[Connection]:
 
 @pytest.fixture
 def app(owner: Connection) -> Connection:
-    """The same transaction as the role every worker acts in."""
+    """The same transaction with the application role."""
     owner.execute(text(f"SET LOCAL ROLE {db.APP_ROLE}"))
     return owner
 
 
 def refused(conn: Connection, statement: str, why: str) -> None:
-    """The statement fails, and for that reason."""
+    """Whether the statement fails for this reason."""
     with pytest.raises(DBAPIError, match=why):
         conn.execute(text(statement))
 
 
 @pytest.mark.guarantee("P5")
 @pytest.mark.parametrize("table", CHANGES)
-def test_the_application_changes_nothing_that_is_final(app: Connection, table: str) -> None:
-    """P5, R60: by raw SQL, as the role of every worker."""
+def test_application_cannot_change_final_rows(app: Connection, table: str) -> None:
+    """P5, R60: by raw SQL with the application role."""
     refused(app, CHANGES[table], NO_RIGHT if table in BY_RIGHT else FINAL)
 
 
 @pytest.mark.guarantee("P5")
 @pytest.mark.parametrize("table", CHANGES)
-def test_the_owner_changes_nothing_that_is_final_either(owner: Connection, table: str) -> None:
-    """P5: triggers hold for everybody."""
+def test_owner_cannot_change_final_rows(owner: Connection, table: str) -> None:
+    """P5: triggers bind the owner too."""
     refused(owner, CHANGES[table], FINAL)
 
 
 @pytest.mark.parametrize("operation", ["DELETE FROM", "TRUNCATE"])
 @pytest.mark.parametrize("table", TABLES)
-def test_the_application_deletes_nothing_but_lots_that_are_sold_out(
+def test_application_deletes_only_sold_out_lots_and_old_dead_letters(
     app: Connection, table: str, operation: str
 ) -> None:
-    """P5: no row goes away but a lot that is sold out and an old odd message, and no table is emptied."""
+    """P5: only sold-out lots and old dead letters are deleted, and no table is truncated."""
     statement = f"{operation} unwind.{table}"
     if table in grants.DELETABLE and operation == "DELETE FROM":
         app.execute(text(f"{statement} WHERE false"))
@@ -114,14 +114,14 @@ def test_the_application_deletes_nothing_but_lots_that_are_sold_out(
 
 @pytest.mark.parametrize("operation", ["DELETE FROM {}", "TRUNCATE {} CASCADE"])
 @pytest.mark.parametrize("table", KEPT)
-def test_the_owner_deletes_no_history(owner: Connection, table: str, operation: str) -> None:
+def test_owner_cannot_delete_history(owner: Connection, table: str, operation: str) -> None:
     """P5: whatever its privileges."""
     refused(owner, operation.format(f"unwind.{table}"), FINAL)
 
 
 @pytest.mark.parametrize("table", ADDITIONS)
-def test_nothing_is_added_to_a_cancelled_order(app: Connection, table: str) -> None:
-    """R60: no line, alert or request joins an order that is cancelled for ever."""
+def test_cancelled_order_accepts_no_additions(app: Connection, table: str) -> None:
+    """R60: no line, alert or request joins a cancelled order."""
     refused(app, f"INSERT INTO unwind.{table} {ADDITIONS[table]}", "order 1 is cancelled and final")
 
 
@@ -135,13 +135,13 @@ def test_nothing_is_added_to_a_cancelled_order(app: Connection, table: str) -> N
         "UPDATE unwind.order_lines SET removed = 1 WHERE order_id = 3",
     ],
 )
-def test_what_the_rules_allow_is_not_refused(app: Connection, change: str) -> None:
-    """R39: staff removes a completed alert and the strike goes; what is open moves on."""
+def test_allowed_changes_are_not_refused(app: Connection, change: str) -> None:
+    """R39: staff may remove a completed alert, and the strike with it."""
     assert app.execute(text(change)).rowcount == 1
 
 
-def test_a_removed_alert_stays_removed_and_a_withdrawn_strike_withdrawn(app: Connection) -> None:
-    """R39 allows one step, not a way back."""
+def test_removed_alert_cannot_be_reopened(app: Connection) -> None:
+    """R39 allows one step and not the way back."""
     app.execute(text("UPDATE unwind.alerts SET state = 'removed', closed_at = '2026-06-11Z' WHERE order_id = 1"))
     with app.begin_nested() as step:
         refused(app, "UPDATE unwind.alerts SET state = 'completed' WHERE order_id = 1", FINAL)
@@ -150,7 +150,7 @@ def test_a_removed_alert_stays_removed_and_a_withdrawn_strike_withdrawn(app: Con
     refused(app, "UPDATE unwind.strikes SET withdrawn_at = NULL WHERE order_id = 1", FINAL)
 
 
-# What each role may do with each table, as one word a right: s(elect), i(nsert), u(pdate), d(elete).
+# What each role may do with each table, one letter for each right: s(elect), i(nsert), u(pdate), d(elete).
 def _rights(conn: Connection, role: str, table: str) -> str:
     asked = text("SELECT has_table_privilege(:role, :table, :right)")
     return "".join(
@@ -162,7 +162,7 @@ def _rights(conn: Connection, role: str, table: str) -> str:
 
 @pytest.mark.guarantee("P9")
 @pytest.mark.parametrize("table", TABLES)
-def test_each_role_has_its_rights_and_no_other(owner: Connection, table: str) -> None:
+def test_role_has_exactly_its_rights(owner: Connection, table: str) -> None:
     changes = "" if table in grants.APPEND_ONLY else "u"
     deletes = "d" if table in grants.DELETABLE else ""
     assert _rights(owner, db.APP_ROLE, table) == f"si{changes}{deletes}"
@@ -188,8 +188,8 @@ def test_each_role_has_its_rights_and_no_other(owner: Connection, table: str) ->
         (db.APP_ROLE, "CREATE TABLE unwind.mine (x int)"),
     ],
 )
-def test_no_role_gets_further_than_its_door(owner: Connection, role: str, statement: str) -> None:
-    """P9: and nobody switches the guards off."""
+def test_role_is_refused_anything_beyond_its_interface(owner: Connection, role: str, statement: str) -> None:
+    """P9: and no role can disable triggers."""
     owner.execute(text(f"SET LOCAL ROLE {role}"))
     refused(owner, statement, r"permission denied|must be owner")
 
@@ -206,7 +206,6 @@ def test_no_role_gets_further_than_its_door(owner: Connection, role: str, statem
         (db.APP_ROLE, "SELECT count(*) FROM unwind.requests"),
     ],
 )
-def test_each_role_gets_through_its_door(owner: Connection, role: str, statement: str) -> None:
-    """What a role is for works."""
+def test_role_can_use_its_interface(owner: Connection, role: str, statement: str) -> None:
     owner.execute(text(f"SET LOCAL ROLE {role}"))
     assert owner.execute(text(statement.replace(":", "\\:"))).first() is not None

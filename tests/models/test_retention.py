@@ -19,8 +19,8 @@ LATER = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def market_of_old(market: Market) -> Market:
-    """Orders and an alert of March, one order of now."""
+def old_market(market: Market) -> Market:
+    """Orders and an alert of March, one order of today."""
     for n in range(5):
         market.order(2000 + n)
     market.at(FILED).done("npb.file", order_id=2000, member_id="seller", request_id="old")
@@ -46,26 +46,24 @@ def owner(database_url: str) -> Any:
     database.dispose()
 
 
-def test_old_answers_go_in_batches_and_new_ones_stay(market_of_old: Market, owner: db.Database) -> None:
-    """Kept for at least thirty days; history itself stays for ever."""
-    before = counts(market_of_old)
+def test_old_answers_are_pruned_in_batches(old_market: Market, owner: db.Database) -> None:
+    before = counts(old_market)
     rounds: list[int] = []
     while not rounds or rounds[-1]:
         with owner.transaction() as conn:
             rounds.append(retention.prune(conn, LATER, batch=3))
-    after = counts(market_of_old)
+    after = counts(old_market)
     assert sum(rounds) == (before.requests - after.requests) + (before.kept - after.kept)
     assert all(gone <= 9 for gone in rounds)
     assert len(rounds) > 3
     assert after.kept == 0
     assert (after.due, after.events) == (before.due, before.events)
-    left = market_of_old.rows("SELECT request_id, answered_at FROM unwind.requests")
+    left = old_market.rows("SELECT request_id, answered_at FROM unwind.requests")
     assert "new" in {row.request_id for row in left}
     assert all(row.answered_at >= LATER for row in left)
 
 
-def test_an_answer_within_its_thirty_days_cannot_be_taken_away(market_of_old: Market, owner: db.Database) -> None:
-    """Whoever asks: the owner is refused too."""
+def test_answer_younger_than_thirty_days_cannot_be_deleted(old_market: Market, owner: db.Database) -> None:
     with owner.transaction() as conn:
         now = db.DatabaseClock().now(conn)
     for instant in (now - timedelta(days=29), now, now + timedelta(days=1), None):
@@ -73,19 +71,18 @@ def test_an_answer_within_its_thirty_days_cannot_be_taken_away(market_of_old: Ma
             retention.prune(conn, instant)  # type: ignore[arg-type]
 
 
-def test_the_application_cannot_prune_and_cannot_delete(market_of_old: Market) -> None:
-    """Its role has neither the function nor the right behind it."""
+def test_application_can_neither_prune_nor_delete(old_market: Market) -> None:
     for statement in (f"SELECT unwind.prune_requests('{ORDERED}', 10)", "DELETE FROM unwind.requests"):
         with (
             pytest.raises(DBAPIError, match="permission denied"),
-            market_of_old.simulation.database.transaction() as conn,
+            old_market.simulation.database.transaction() as conn,
         ):
             conn.execute(text(statement))
 
 
 @pytest.mark.breaks_invariants("the dead submission is made up: nobody parked it")
-def test_submissions_and_odd_messages_go_with_their_answers(market_of_old: Market, owner: db.Database) -> None:
-    """A submission that waits, or that is dead and wants to be looked at, stays."""
+def test_submissions_and_dead_letters_are_pruned_with_their_answers(old_market: Market, owner: db.Database) -> None:
+    """Waiting and dead submissions stay."""
     with owner.transaction() as conn:
         for n, (state, answered) in enumerate(
             (("answered", ORDERED), ("answered", None), ("waiting", None), ("dead", None))
@@ -107,18 +104,17 @@ def test_submissions_and_odd_messages_go_with_their_answers(market_of_old: Marke
         )
     with owner.transaction() as conn:
         assert retention.prune(conn, LATER) > 0
-    assert [r.request_id for r in market_of_old.rows("SELECT request_id FROM unwind.submissions ORDER BY 1")] == [
+    assert [r.request_id for r in old_market.rows("SELECT request_id FROM unwind.submissions ORDER BY 1")] == [
         "s1",
         "s2",
         "s3",
     ]
-    assert market_of_old.rows("SELECT 1 FROM unwind.dead_letters") == []
+    assert old_market.rows("SELECT 1 FROM unwind.dead_letters") == []
 
 
-def test_the_command_prunes_as_the_owner(
-    market_of_old: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
+def test_prune_command_works_as_the_owner(
+    old_market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`./run prune` says how much went; repeating it finds nothing."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     first = CliRunner().invoke(prune_command, ["--batch", "4"])
     assert first.exit_code == 0, first.output

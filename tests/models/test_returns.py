@@ -18,8 +18,8 @@ from policies.cases import Order
 from policies.inventory import QuantityOverflow, ReturnedLine, ReturnPlan, plan_nothing, plan_return
 from policies.lots import MAX_UNITS, Lot
 from policies.statuses import PaymentStatus, Status
-from tests.plugins.stock import NOW, a_lot
-from tests.plugins.stock import insert_lots as given_stock
+from tests.models.stock import NOW, a_lot
+from tests.models.stock import insert_lots as given_stock
 from workers.simulation.engine import Simulation
 
 Stock = tuple[list[Lot], list[Lot]]
@@ -27,6 +27,7 @@ Stock = tuple[list[Lot], list[Lot]]
 
 
 def shapes(numbers: some.SearchStrategy[int]) -> some.SearchStrategy[Lot]:
+    """Lots of few different items, so that returns meet: some retained, reserved, in a stockroom or nearly full."""
     places = some.sampled_from(
         [
             {},
@@ -71,7 +72,7 @@ LINE = some.tuples(some.integers(0, 7), some.integers(1, 9), some.integers(0, 9)
 
 @some.composite
 def stocks(draw: some.DrawFn) -> Stock:
-    """What was sold, and what became of it: still there, another item now, or gone; and lots that came since."""
+    """Sold lots that still exist, became another item or are gone, and lots that were added since."""
     sold = [draw(shapes(some.just(100 + n))) for n in range(8)]
     now = []
     for lot in sold:
@@ -95,18 +96,18 @@ PLAIN: Stock = ([a_lot(100 + n) for n in range(8)], [])
 )
 @example(stock=PLAIN, wanted=[([(0, 3, 0), (1, 2, 1)], True), ([(2, 4, 0)], True)], release=False)
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_one_statement_returns_what_the_pure_plan_returns(
+def test_statement_returns_what_the_pure_plan_returns(
     simulation: Simulation, stock: Stock, wanted: list[tuple[list[tuple[int, int, int]], bool]], release: bool
 ) -> None:
-    """R63 to R81: lots, journal, lines and what the seller is told, for every set on every stock."""
+    """R63 to R81: lots, journal, lines and effects are equal for every set of orders on every stock."""
     sold, now = stock
     with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, *now)
         for number, (lines, _) in enumerate(wanted, start=1):
             an_order(conn, number, sold, lines)
         asked = [(number, returns_items) for number, (_, returns_items) in enumerate(wanted, start=1)]
-        planned = as_planned(conn, asked, release)
-        done = in_one_statement(conn, asked, release)
+        planned = return_by_plan(conn, asked, release)
+        done = return_by_statement(conn, asked, release)
         whole.rollback()
     if done is None:
         assert planned is None or (release and any(lot.auto_stockroom for lot in now))
@@ -134,8 +135,8 @@ def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[i
     )
 
 
-def as_planned(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
-    """By the pure plan, order by order; None where it says that a lot cannot hold so many."""
+def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
+    """Return by the pure plan, order by order; None if a lot would overflow."""
     with conn.begin_nested() as tried:
         held = orders.load_lines(conn, [number for number, _ in asked])
         coming = {number: inventory.lines_to_return(lines) for number, lines in held.items()}
@@ -154,13 +155,13 @@ def as_planned(conn: Connection, asked: list[tuple[int, bool]], release: bool) -
             shelf.apply(plan)
             plans.append(plan)
         told = {plan.order_id: plan.lines for plan in inventory.apply_return(conn, plans, NOW)}
-        found = left_behind(conn, told)
+        found = resulting_rows(conn, told)
         tried.rollback()
     return found
 
 
-def in_one_statement(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
-    """By the statement; None where it leaves the set to the pure plan."""
+def return_by_statement(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
+    """Return by the statement; None if it declines."""
     with conn.begin_nested() as tried:
         with pipeline(conn):
             returns.lock_stock(conn, [number for number, _ in asked])
@@ -173,13 +174,13 @@ def in_one_statement(conn: Connection, asked: list[tuple[int, bool]], release: b
         for one in back.values():
             assert one.units_returned == sum(line["returned"] for line in one.lines)
             assert one.lines_returned == sum(1 for line in one.lines if line["returned"])
-        found = left_behind(conn, told)
+        found = resulting_rows(conn, told)
         tried.rollback()
     return found
 
 
-def left_behind(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) -> Any:
-    """Rows and answers, new lots numbered 1, 2, … in the order of their numbers."""
+def resulting_rows(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) -> Any:
+    """Rows and answers, with new lots numbered 1, 2, … by id."""
     lots = [dict(row._mapping) for row in conn.execute(text("SELECT * FROM unwind.lots ORDER BY lot_id"))]
     own = [lot["lot_id"] for lot in lots if lot["lot_id"] >= 9_000_000_000_000]
     numbered = {lot_id: -place for place, lot_id in enumerate(own, start=1)}
@@ -208,26 +209,26 @@ def left_behind(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) -> 
 
 
 @pytest.mark.parametrize("units", [3, 4])
-def test_a_lot_that_would_overflow_is_left_to_the_pure_plan(simulation: Simulation, units: int) -> None:
-    """The last unit that fits goes in by the statement, one more makes it decline, and nothing is written."""
+def test_statement_declines_a_lot_that_would_overflow(simulation: Simulation, units: int) -> None:
+    """The last unit that fits is returned by the statement; with one more it declines and writes nothing."""
     full = a_lot(100, quantity=MAX_UNITS - 3)
     with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, full)
         an_order(conn, 1, [full], [(0, units, 0)])
-        assert (in_one_statement(conn, [(1, True)], release=False) is None) == (units > 3)
+        assert (return_by_statement(conn, [(1, True)], release=False) is None) == (units > 3)
         whole.rollback()
 
 
-def test_a_statement_that_declines_uses_up_no_number_of_a_new_lot(simulation: Simulation) -> None:
-    """A sequence is not rolled back, and the pure plan is to give the new lot the number that a dry run foresaw."""
+def test_statement_that_declines_consumes_no_lot_id(simulation: Simulation) -> None:
+    """A sequence is not rolled back, and the pure plan must give the new lot the id that a dry run predicted."""
     put_away = a_lot(100, item_no="3001", is_stock_room=True, is_retain=True, auto_stockroom=True, quantity=0)
     gone = a_lot(101, item_no="3002")
     with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, put_away)
         an_order(conn, 1, [put_away, gone], [(0, 1, 0), (1, 1, 0)])
         (first,) = inventory.allocate_lot_ids(conn, 1)
-        assert in_one_statement(conn, [(1, True)], release=True) is None
+        assert return_by_statement(conn, [(1, True)], release=True) is None
         assert inventory.allocate_lot_ids(conn, 1) == [first + 1]
-        assert in_one_statement(conn, [(1, True)], release=False) is not None
+        assert return_by_statement(conn, [(1, True)], release=False) is not None
         assert inventory.allocate_lot_ids(conn, 1) == [first + 3]
         whole.rollback()

@@ -29,18 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if "guarantee" not in str(config.getoption("markexpr")):
         return
-    shown: dict[str, dict[str, list[str]]] = {}
+    outcomes_by_guarantee: dict[str, dict[str, list[str]]] = {}
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.getreports(outcome):
             if isinstance(report, pytest.TestReport) and (report.when == "call" or outcome != "passed"):
                 test = report.nodeid.partition("[")[0]
                 for _, name in (p for p in report.user_properties if p[0] == "guarantee"):
-                    shown.setdefault(str(name), {}).setdefault(test, []).append(outcome)
+                    outcomes_by_guarantee.setdefault(str(name), {}).setdefault(test, []).append(outcome)
     terminalreporter.section("guarantees")
-    for name, says in guarantees().items():
-        sentence = says.replace("**", "")
+    for name, text in guarantees().items():
+        sentence = text.replace("**", "")
         terminalreporter.write_line(textwrap.fill(f"{name}  {sentence}", _WIDTH, subsequent_indent="    "), bold=True)
-        for test, outcomes in shown.get(name, {"no test of this run shows it": ["failed"]}).items():
+        for test, outcomes in outcomes_by_guarantee.get(name, {"no test of this run shows it": ["failed"]}).items():
             good = set(outcomes) == {"passed"}
             cases = f"  ({len(outcomes)} cases)" if len(outcomes) > 1 else ""
             word = "passed" if good else "failed"

@@ -73,6 +73,21 @@ class Market:
         self.done("orders.submit", **arguments)
         return order_id
 
+    def count(self, table: str, **values: Any) -> int:
+        """The number of rows with these values."""
+        condition = " AND ".join(["true", *(f"{column} = :{column}" for column in values)])
+        return int(self.row(f"SELECT count(*) AS number FROM unwind.{table} WHERE {condition}", **values).number)  # noqa: S608
+
+    def units(self, lot_id: int | None = None) -> int:
+        """The quantity of a lot, by default of the only one."""
+        (row,) = self.rows(
+            "SELECT quantity FROM unwind.lots WHERE lot_id = coalesce(CAST(:lot_id AS bigint), lot_id)", lot_id=lot_id
+        )
+        return int(row.quantity)
+
+    def status(self, order_id: int) -> str:
+        return str(self.row("SELECT status FROM unwind.orders WHERE order_id = :id", id=order_id).status)
+
     def row(self, sql: str, **values: Any) -> Any:
         rows = self.rows(sql, **values)
         return rows[0] if rows else None

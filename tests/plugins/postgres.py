@@ -31,8 +31,8 @@ FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "max_wal
 
 
 def programs() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    return found[-1].parent if found else find_postgres_bin()
+    paths = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    return paths[-1].parent if paths else find_postgres_bin()
 
 
 class PostgresServer:

@@ -22,10 +22,10 @@ CHUNK = 65536
 class Cut:
     """One connection to cut at a chosen point.  `happened` is set afterwards."""
 
-    asked: bytes | None = None
-    """What the client says: it never reaches the server."""
+    requested: bytes | None = None
+    """Bytes of the client that never reach the server."""
     replied: bytes | None = None
-    """What the server says: the server has done it, the client never hears of it."""
+    """Bytes of the server that never reach the client."""
     after_asking: bytes | None = None
     """What the client says: it reaches the server, whose next reply never comes back."""
     happened: threading.Event = field(default_factory=threading.Event)
@@ -101,14 +101,14 @@ class Proxy:
             writer.transport.abort()
             return
         try:
-            there, onward = await asyncio.open_connection(*self._behind)
+            server_reader, onward = await asyncio.open_connection(*self._behind)
         except OSError:
             writer.transport.abort()
             return
         pair = (writer, onward)
         self._pairs.add(pair)
         waiting: list[Cut] = []
-        for source, target, asking in ((reader, onward, True), (there, writer, False)):
+        for source, target, asking in ((reader, onward, True), (server_reader, writer, False)):
             task = asyncio.ensure_future(self._pass(pair, source, target, waiting, asking=asking))
             self._passing.add(task)
             task.add_done_callback(self._passing.discard)
@@ -139,8 +139,8 @@ class Proxy:
             waiting.pop().happened.set()
             return True
         for cut in list(self._cuts):
-            wanted = cut.asked if asking else cut.replied
-            if wanted is not None and wanted in piece:
+            pattern = cut.requested if asking else cut.replied
+            if pattern is not None and pattern in piece:
                 self._cuts.remove(cut)
                 cut.happened.set()
                 return True

@@ -31,8 +31,8 @@ _numbers = itertools.count(1)
 def pytest_configure() -> None:
     """Remove server addresses from the environment, so that the suite never touches real data."""
     for name in list(os.environ):
-        ours = name in {"DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
-        if ours or (name.startswith("UNWIND_") and name != "UNWIND_VENV"):
+        is_ours = name in {"DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
+        if is_ours or (name.startswith("UNWIND_") and name != "UNWIND_VENV"):
             del os.environ[name]
 
 
@@ -160,5 +160,5 @@ def limit_file_size(postmaster: int, size: int) -> None:
     head = psutil.Process(postmaster)
     for process in (head, *head.children()):
         with contextlib.suppress(ProcessLookupError):
-            _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, most))
+            _, hard_limit = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, hard_limit))

@@ -65,6 +65,11 @@ class Installation:
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(libpq_url(self.database_url), autocommit=True)
 
+    def count(self, table: str, **values: Any) -> int:
+        """The number of rows with these values."""
+        condition = " AND ".join(["true", *(f"{column} = %s" for column in values)])
+        return int(self.value(f"SELECT count(*) FROM unwind.{table} WHERE {condition}", *values.values()))  # noqa: S608
+
     def value(self, sql: str, *values: Any) -> Any:
         with self.connect() as conn:
             row = conn.execute(sql, values).fetchone()
@@ -102,9 +107,9 @@ def wait_until(ask: Callable[[], Any], seconds: float = ANSWER_TIMEOUT_SECONDS) 
     """Poll until the result is true, and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = ask()
-        if found:
-            return found
+        answer = ask()
+        if answer:
+            return answer
         threading.Event().wait(0.02)
     raise AssertionError(f"nothing within {seconds} s")
 
@@ -127,9 +132,9 @@ def installation(
         )
         with (
             Supervisor(folder) as supervisor,
-            contextlib.closing(Installation(settings, supervisor, database_url, broker, results)) as ours,
+            contextlib.closing(Installation(settings, supervisor, database_url, broker, results)) as running,
         ):
-            yield ours
+            yield running
 
 
 def database_now(database_url: str) -> datetime:

@@ -142,8 +142,8 @@ def _expected(button: str, role: str, status: str) -> str | None:
         return "NOT_A_PARTY"
     if status == "CANCELLED":
         return "ALREADY_CANCELLED"
-    named = ANSWERS[button].get(role, {"WRONG_ROLE": (*OPEN, *PROBLEMS)})
-    (answer,) = [answer for answer, statuses in named.items() if status in statuses]
+    expected_codes = ANSWERS[button].get(role, {"WRONG_ROLE": (*OPEN, *PROBLEMS)})
+    (answer,) = [answer for answer, statuses in expected_codes.items() if status in statuses]
     return answer
 
 
@@ -151,8 +151,8 @@ def _expected(button: str, role: str, status: str) -> str | None:
 @pytest.mark.parametrize("role", ROLES)
 def test_every_action_in_every_status(button: str, role: str) -> None:
     """T1 to T17, T22, R2, R13, R18, R21, R24, R31, R33, R38, R46, R50, R52, R56: everything else is refused."""
-    said = {status: code(BUTTONS[button](case, ROLES[role], SOON)) for status, case in CASES.items()}
-    assert said == {status: _expected(button, role, status) for status in CASES}
+    codes = {status: code(BUTTONS[button](case, ROLES[role], SOON)) for status, case in CASES.items()}
+    assert codes == {status: _expected(button, role, status) for status in CASES}
 
 
 @pytest.mark.parametrize("status", CASES)
@@ -167,10 +167,10 @@ def test_actions_that_become_possible_with_time(status: str) -> None:
 def test_terminated_accounts_allow_cancelling_in_every_open_status(status: str) -> None:
     """T18, T19, R53, R54: for the other party, at once, in any status that is not final."""
     case = CASES[status]
-    buyer_gone = replace(case, buyer=replace(case.buyer, terminated=True))
-    assert code(cancellation.cancel(buyer_gone, SELLER, None, None, SOON)) is None
-    seller_gone = replace(case, seller=replace(case.seller, terminated=True))
-    assert code(cancellation.cancel(seller_gone, BUYER, None, None, SOON)) is None
+    without_buyer = replace(case, buyer=replace(case.buyer, terminated=True))
+    assert code(cancellation.cancel(without_buyer, SELLER, None, None, SOON)) is None
+    without_seller = replace(case, seller=replace(case.seller, terminated=True))
+    assert code(cancellation.cancel(without_seller, BUYER, None, None, SOON)) is None
 
 
 @pytest.mark.parametrize("status", CASES)
@@ -178,8 +178,10 @@ def test_terminated_account_cannot_cancel_its_own_orders(status: str) -> None:
     """R53, R54: the ground is the other party's; one's own closed account opens nothing."""
     case = CASES[status]
     for role in ("buyer", "seller"):
-        own = replace(case, **{role: replace(getattr(case, role), terminated=True)})
-        assert code(cancellation.cancel(own, ROLES[role], None, None, SOON)) == _expected("orders.cancel", role, status)
+        terminated_self = replace(case, **{role: replace(getattr(case, role), terminated=True)})
+        assert code(cancellation.cancel(terminated_self, ROLES[role], None, None, SOON)) == _expected(
+            "orders.cancel", role, status
+        )
 
 
 @pytest.mark.parametrize("status", CASES)
@@ -187,7 +189,7 @@ def test_statuses_in_which_a_batch_can_be_added(status: str) -> None:
     """T21, A11: only where the order is still being put together."""
     expected = (
         None
-        if status in [str(one) for one in ADDABLE]
+        if status in [str(status_) for status_ in ADDABLE]
         else "WRONG_STATUS"
         if status in OPEN
         else "ALREADY_CANCELLED"

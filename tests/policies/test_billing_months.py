@@ -62,7 +62,7 @@ def test_billing_month_follows_the_billing_zone(zone: str, instant: str, month: 
 
 
 @pytest.mark.parametrize(
-    ("zone", "month", "made", "due", "past_due", "grace"),
+    ("zone", "month", "issued_at", "due", "past_due", "grace"),
     [
         ("America/New_York", "2026-01", "2026-02-05T05:00:00Z", "2026-03-05", "2026-03-06T05:00:00Z", "2026-03-15"),
         ("America/New_York", "2026-02", "2026-03-05T05:00:00Z", "2026-04-05", "2026-04-06T04:00:00Z", "2026-04-15"),
@@ -76,12 +76,12 @@ def test_billing_month_follows_the_billing_zone(zone: str, instant: str, month: 
     ],
 )
 def test_bill_is_issued_on_the_fifth_and_past_due_after_the_next_fifth(
-    zone: str, month: str, made: str, due: str, past_due: str, grace: str
+    zone: str, month: str, issued_at: str, due: str, past_due: str, grace: str
 ) -> None:
     """R92."""
     terms, of = in_zone(zone), parse_month(month)
     day = due_on(of, terms)
-    assert format_timestamp(bill_issues_at(of, terms)) == made
+    assert format_timestamp(bill_issues_at(of, terms)) == issued_at
     assert issued_on(of, terms).day == 5
     assert day.isoformat() == due
     assert format_timestamp(past_due_from(day, terms)) == past_due
@@ -89,7 +89,7 @@ def test_bill_is_issued_on_the_fifth_and_past_due_after_the_next_fifth(
 
 
 @pytest.mark.parametrize(
-    ("zone", "day", "made"),
+    ("zone", "day", "issued_at"),
     [
         # 8 March 2026: two o'clock does not exist in New York, midnight does; the day has 23 hours.
         ("America/New_York", 8, "2026-03-08T05:00:00Z"),
@@ -98,9 +98,9 @@ def test_bill_is_issued_on_the_fifth_and_past_due_after_the_next_fifth(
         ("America/Havana", 8, "2026-03-08T05:00:00Z"),
     ],
 )
-def test_bill_day_with_a_clock_change_has_one_start(zone: str, day: int, made: str) -> None:
+def test_bill_day_with_a_clock_change_has_one_start(zone: str, day: int, issued_at: str) -> None:
     terms = replace(in_zone(zone), bill_day=day)
-    assert format_timestamp(bill_issues_at(date(2026, 2, 1), terms)) == made
+    assert format_timestamp(bill_issues_at(date(2026, 2, 1), terms)) == issued_at
 
 
 @given(st.dates(min_value=date(2000, 1, 1), max_value=date(2199, 12, 31)))

@@ -32,7 +32,7 @@ def line(kind: str, amount: str, order_id: int = 1003, charged: date = APRIL) ->
 
 
 def kinds(lines: list[BillLine]) -> list[tuple[str, str]]:
-    return [(one.kind, str(one.amount)) for one in lines]
+    return [(line_.kind, str(line_.amount)) for line_ in lines]
 
 
 TOTALS = [
@@ -63,8 +63,8 @@ def test_total_is_at_least_zero_and_the_rest_is_carried_forward(
     lines: str, opening: str, minimum: str, total: str, carried: str
 ) -> None:
     """R91, `MINIMUM_BILL`."""
-    made = calculate_totals(Decimal(lines), Decimal(opening), replace(DEFAULT_TERMS, minimum_bill=Decimal(minimum)))
-    assert (str(made.total), str(made.carried_forward)) == (total, carried)
+    bills_ = calculate_totals(Decimal(lines), Decimal(opening), replace(DEFAULT_TERMS, minimum_bill=Decimal(minimum)))
+    assert (str(bills_.total), str(bills_.carried_forward)) == (total, carried)
 
 
 cents = st.decimals(min_value=-2000, max_value=2000, places=2)
@@ -73,18 +73,18 @@ cents = st.decimals(min_value=-2000, max_value=2000, places=2)
 @given(st.lists(cents, max_size=24), st.decimals(min_value=0, max_value=50, places=2))
 def test_no_cent_is_lost_over_any_number_of_months(months: list[Decimal], minimum: Decimal) -> None:
     terms = replace(DEFAULT_TERMS, minimum_bill=minimum)
-    made = [calculate_totals(Decimal(0), Decimal(0), terms)]
+    bills_ = [calculate_totals(Decimal(0), Decimal(0), terms)]
     for lines in months:
-        made.append(calculate_totals(lines, made[-1].carried_forward, terms))
-    assert sum(months) == sum(one.total for one in made) + made[-1].carried_forward
-    for before, after in pairwise(made):
+        bills_.append(calculate_totals(lines, bills_[-1].carried_forward, terms))
+    assert sum(months) == sum(line_.total for line_ in bills_) + bills_[-1].carried_forward
+    for before, after in pairwise(bills_):
         assert after.opening_credit == before.carried_forward
         assert after.lines_sum + after.opening_credit == after.total + after.carried_forward
         assert after.total >= 0
         assert after.carried_forward < max(minimum, Decimal("0.01"))
 
 
-SHOWN = [
+VISIBLE_LINES = [
     ("nothing", [], []),
     ("a charge", [("charge", "20.00")], [("charge", "20.00")]),
     ("a charge and its reset (E1)", [("charge", "3.60"), ("reset", "-3.60")], []),
@@ -102,18 +102,20 @@ SHOWN = [
 ]
 
 
-@pytest.mark.parametrize(("lines", "seen"), [case[1:] for case in SHOWN], ids=[case[0] for case in SHOWN])
+@pytest.mark.parametrize(
+    ("lines", "expected"), [case[1:] for case in VISIBLE_LINES], ids=[case[0] for case in VISIBLE_LINES]
+)
 def test_charge_and_reset_within_one_month_are_hidden(
-    lines: list[tuple[str, str]], seen: list[tuple[str, str]]
+    lines: list[tuple[str, str]], expected: list[tuple[str, str]]
 ) -> None:
     """R83."""
     charged = {"reversal": MARCH, "credit": MARCH}
-    given_lines = [line(kind, amount, charged=charged.get(kind, APRIL)) for kind, amount in lines]
-    assert kinds(visible_lines(given_lines, APRIL)) == seen
+    stored_lines = [line(kind, amount, charged=charged.get(kind, APRIL)) for kind, amount in lines]
+    assert kinds(visible_lines(stored_lines, APRIL)) == expected
 
 
 def test_batch_charges_are_visible_until_the_order_is_reset() -> None:
-    """R83: nothing of an order that was charged, charged anew and cancelled in one month appears."""
+    """R83: an order that was charged, recharged and cancelled in one month doesn't appear."""
     batch = [line("charge", "9.00"), line("reversal", "-9.00"), line("charge", "19.00")]
     assert kinds(visible_lines(batch, APRIL)) == [("charge", "9.00"), ("reversal", "-9.00"), ("charge", "19.00")]
     assert visible_lines([*batch, line("reset", "-19.00")], APRIL) == []
@@ -121,7 +123,7 @@ def test_batch_charges_are_visible_until_the_order_is_reset() -> None:
 
 def test_reset_does_not_hide_charges_of_other_orders() -> None:
     lines = [line("charge", "3.00", 1), line("charge", "3.00", 2), line("reset", "-3.00", 1)]
-    assert [one.order_id for one in visible_lines(lines, APRIL)] == [2]
+    assert [line_.order_id for line_ in visible_lines(lines, APRIL)] == [2]
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 300)), max_size=12), st.sets(st.integers(1, 4)))
@@ -133,13 +135,13 @@ def test_hidden_lines_sum_to_zero(charges: list[tuple[int, int]], reset: set[int
             lines.append(line("reversal", f"-{last[order_id]}", order_id))
         last[order_id] = f"{amount}.00"
         lines.append(line("charge", last[order_id], order_id))
-    lines.extend(line("reset", f"-{last[one]}", one) for one in sorted(reset) if one in last)
-    assert sum(one.amount for one in visible_lines(lines, APRIL)) == sum(one.amount for one in lines)
-    assert not {one.order_id for one in visible_lines(lines, APRIL)} & reset
+    lines.extend(line("reset", f"-{last[line_]}", line_) for line_ in sorted(reset) if line_ in last)
+    assert sum(line_.amount for line_ in visible_lines(lines, APRIL)) == sum(line_.amount for line_ in lines)
+    assert not {line_.order_id for line_ in visible_lines(lines, APRIL)} & reset
 
 
 @pytest.mark.parametrize(
-    ("total", "paid", "seconds", "wanted"),
+    ("total", "paid", "seconds", "state"),
     [
         ("20.00", "0.00", -1, "issued"),
         ("20.00", "0.00", 0, "past_due"),
@@ -151,10 +153,10 @@ def test_hidden_lines_sum_to_zero(charges: list[tuple[int, int]], reset: set[int
         ("0.00", "0.00", 0, "paid"),
     ],
 )
-def test_bill_state_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: int, wanted: str) -> None:
+def test_bill_state_is_issued_then_paid_or_past_due(total: str, paid: str, seconds: int, state: str) -> None:
     """R92; a bill of 0.00 is paid at issue."""
     due = datetime(2026, 5, 6, 4, tzinfo=UTC)
-    assert bill_state(Decimal(total), Decimal(paid), due, due + timedelta(seconds=seconds)) == wanted
+    assert bill_state(Decimal(total), Decimal(paid), due, due + timedelta(seconds=seconds)) == state
 
 
 @pytest.mark.parametrize(

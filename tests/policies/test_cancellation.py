@@ -44,10 +44,10 @@ def test_revoked_privileges_do_not_allow_cancelling() -> None:
 
 
 def test_cancellation_grounds_have_a_fixed_precedence() -> None:
-    gone_buyer = with_member(a_case(), buyer_terminated=True)
-    asked = granted(ocr.file(gone_buyer, SELLER, "S_BUYER_UNREGISTERED", "gone", ORDERED))
-    assert cancellation.basis_for(asked, SELLER, ORDERED) == "OCR_SELLER"
-    waiting = granted(npb.file(gone_buyer, SELLER, None, FILED))
+    without_buyer = with_member(a_case(), buyer_terminated=True)
+    requested = granted(ocr.file(without_buyer, SELLER, "S_BUYER_UNREGISTERED", "gone", ORDERED))
+    assert cancellation.basis_for(requested, SELLER, ORDERED) == "OCR_SELLER"
+    waiting = granted(npb.file(without_buyer, SELLER, None, FILED))
     assert cancellation.basis_for(waiting, SELLER, FILED) == "BUYER_TERMINATED"
     assert cancellation.basis_for(waiting, SELLER, FILED + 7 * DAY) == "NPB"
     accepted = granted(npb.accept_penalty(waiting, BUYER, FILED))
@@ -56,9 +56,9 @@ def test_cancellation_grounds_have_a_fixed_precedence() -> None:
 
 def test_open_alert_is_superseded_when_cancelled_on_another_ground() -> None:
     case = granted(npb.file(with_member(a_case(), buyer_terminated=True), SELLER, None, FILED))
-    gone = granted(cancellation.cancel(case, SELLER, None, None, FILED))
-    assert gone.alert is not None
-    assert gone.alert.state is AlertState.SUPERSEDED
+    cancelled = granted(cancellation.cancel(case, SELLER, None, None, FILED))
+    assert cancelled.alert is not None
+    assert cancelled.alert.state is AlertState.SUPERSEDED
     assert cancellation.strike_recipient(Basis.BUYER_TERMINATED) is None
 
 

@@ -75,9 +75,9 @@ def test_an_unknown_month_of_charge_is_not_guessed() -> None:
     unknown = order(month=None)
     decision = decide_fee(unknown, Basis.NPB, ORDERED, DEFAULT_TERMS)
     assert fee_effects(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
-    promise = fee_message(decision, unknown, ORDERED)
-    assert promise is not None
-    assert promise.payload["kind"] == "undecided"
+    message = fee_message(decision, unknown, ORDERED)
+    assert message is not None
+    assert message.payload["kind"] == "undecided"
 
 
 def test_no_message_when_the_fee_stays() -> None:
@@ -88,10 +88,10 @@ def test_no_message_when_the_fee_stays() -> None:
 def test_fee_message_is_unique_per_order_and_complete() -> None:
     """R90: its key is the order's."""
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
-    promise = fee_message(decide_fee(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
-    assert promise is not None
-    assert (promise.task, promise.key, promise.order_id) == ("credits.post_to_next_invoice", "fee:1003", 1003)
-    assert promise.payload == {
+    message = fee_message(decide_fee(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
+    assert message is not None
+    assert (message.task, message.key, message.order_id) == ("credits.post_to_next_invoice", "fee:1003", 1003)
+    assert message.payload == {
         "kind": "credit",
         "amount": "-20.00",
         "seller_id": "s",

@@ -82,23 +82,23 @@ dollars = st.decimals(min_value=0, max_value=100_000, places=4)
 
 
 @given(dollars, dollars)
-def test_fee_never_decreases_with_the_total(one: Decimal, other: Decimal) -> None:
-    less, more = sorted((one, other))
+def test_fee_never_decreases_with_the_total(first: Decimal, second: Decimal) -> None:
+    less, more = sorted((first, second))
     assert calculate_fee(less, DEFAULT_TERMS, "s") <= calculate_fee(more, DEFAULT_TERMS, "s")
 
 
 @given(st.sampled_from([Decimal(500), Decimal(1000)]), st.decimals(min_value=0, max_value=1, places=4))
 def test_the_fee_does_not_jump_where_slices_meet(at: Decimal, step: Decimal) -> None:
-    below, here, above = (calculate_exact_fee(at + way * step, DEFAULT_TERMS) for way in (-1, 0, 1))
-    assert 0 <= here - below <= step * Decimal("0.03")
-    assert 0 <= above - here <= step * Decimal("0.03")
+    below, at_edge, above = (calculate_exact_fee(at + way * step, DEFAULT_TERMS) for way in (-1, 0, 1))
+    assert 0 <= at_edge - below <= step * Decimal("0.03")
+    assert 0 <= above - at_edge <= step * Decimal("0.03")
 
 
 @given(dollars, dollars)
-def test_fees_of_two_orders_are_at_least_the_fee_of_both_as_one(one: Decimal, other: Decimal) -> None:
+def test_fees_of_two_orders_are_at_least_the_fee_of_both_as_one(first: Decimal, second: Decimal) -> None:
     """This is why the whole order is charged and not each batch."""
-    together = calculate_exact_fee(one + other, DEFAULT_TERMS)
-    assert together <= calculate_exact_fee(one, DEFAULT_TERMS) + calculate_exact_fee(other, DEFAULT_TERMS)
+    together = calculate_exact_fee(first + second, DEFAULT_TERMS)
+    assert together <= calculate_exact_fee(first, DEFAULT_TERMS) + calculate_exact_fee(second, DEFAULT_TERMS)
 
 
 @given(dollars)

@@ -28,7 +28,7 @@ rooms = some.sampled_from([(False, None, False), (True, "A", True), (True, "B", 
 
 @some.composite
 def lots(draw: some.DrawFn, lot_id: int) -> Lot:
-    in_room, room, auto = draw(rooms)
+    in_room, stockroom, auto = draw(rooms)
     return Lot(
         lot_id=lot_id,
         seller_id=draw(some.sampled_from(["s", "t"])),
@@ -42,7 +42,7 @@ def lots(draw: some.DrawFn, lot_id: int) -> Lot:
         remarks=draw(some.sampled_from(["", "Box"])),
         is_retain=draw(some.booleans()),
         is_stock_room=in_room,
-        stock_room_id=room,
+        stock_room_id=stockroom,
         auto_stockroom=auto,
         reserved_for=None if in_room else draw(some.sampled_from([None, None, "ann"])),
     )
@@ -65,10 +65,10 @@ orders = some.integers(1, 5).flatmap(
 
 
 def units(held: list[Lot]) -> dict[LotKey, int]:
-    found: dict[LotKey, int] = {}
+    units_by_item: dict[LotKey, int] = {}
     for lot in held:
-        found[lot.key] = found.get(lot.key, 0) + lot.quantity
-    return {key: count for key, count in found.items() if count}
+        units_by_item[lot.key] = units_by_item.get(lot.key, 0) + lot.quantity
+    return {key: count for key, count in units_by_item.items() if count}
 
 
 def after(shelf: StockView, plan: ReturnPlan) -> list[Lot]:
@@ -104,7 +104,7 @@ def test_return_without_draft_changes_only_quantities(held: tuple[Lot, ...], lin
 def test_plan_does_not_depend_on_the_order_of_lots_or_lines(
     held: tuple[Lot, ...], lines: tuple[ReturningLine, ...], chance: random.Random
 ) -> None:
-    """R76: deterministic, by rule and never by chance."""
+    """R76."""
     shuffled_lots, shuffled_lines = list(held), list(lines)
     chance.shuffle(shuffled_lots)
     chance.shuffle(shuffled_lines)
@@ -128,7 +128,7 @@ def test_orders_of_a_set_are_planned_in_sequence(
 
 @given(inventories, orders)
 def test_planning_does_not_change_the_stock(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
-    """R72: a plan that is not taken never happened, so a dry run and the real run are the same plan."""
+    """R72: so a dry run and the real run have the same plan."""
     shelf = StockView(held)
     assert plan_return(1, lines, shelf) == plan_return(1, lines, shelf)
 

@@ -72,8 +72,8 @@ def test_alert_can_be_filed_in_every_open_status_when_unpaid(status: Status) -> 
 
 def test_alert_over_an_open_request_supersedes_it() -> None:
     """R22, A9: NPB is accepted from OCR and closes that OCR as superseded."""
-    asked = granted(ocr.file(a_case(Status.READY), BUYER, "B_MUTUAL", "please", ORDERED + DAY))
-    case = filed(asked)
+    requested = granted(ocr.file(a_case(Status.READY), BUYER, "B_MUTUAL", "please", ORDERED + DAY))
+    case = filed(requested)
     assert case.ocr is not None
     assert (case.ocr.state, case.order.status) == (OcrState.SUPERSEDED, Status.NPB)
 
@@ -190,8 +190,8 @@ def test_taking_back_needs_npx() -> None:
     """R35 and T10: not from NPB, not after the cancellation."""
     assert code(npb.take_back(filed(), BUYER, FILED)) == "WRONG_STATUS"
     accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
-    gone = granted(cancellation.cancel(accepted, SELLER, None, None, FILED + DAY))
-    assert code(npb.take_back(gone, BUYER, FILED + DAY)) == "ALREADY_CANCELLED"
+    cancelled = granted(cancellation.cancel(accepted, SELLER, None, None, FILED + DAY))
+    assert code(npb.take_back(cancelled, BUYER, FILED + DAY)) == "ALREADY_CANCELLED"
 
 
 @pytest.mark.parametrize("actor", [SELLER, STAFF])
@@ -221,7 +221,7 @@ def test_new_alert_after_removal_has_a_new_deadline() -> None:
 
 
 def test_eligibility_does_not_depend_on_the_sweep() -> None:
-    """R40: nobody marked the alert, and cancelling is possible all the same."""
+    """R40: cancelling is possible before a sweep marks the alert."""
     case = filed()
     assert case.alert is not None
     assert case.alert.unlocked_at is None

@@ -93,7 +93,7 @@ def test_another_reason_must_be_explained(actor: Actor, reason: str, comment: st
 
 
 def test_buyers_request_notifies_the_seller() -> None:
-    """R11, N1: one promise, with a key that makes it one notice."""
+    """R11, N1: one outbox message, whose key makes it one notice."""
     verdict = ocr.file(a_case(), BUYER, "B_MUTUAL", "please", ORDERED)
     assert isinstance(verdict, Granted)
     assert [(p.task, p.key) for p in verdict.messages] == [("notices.tell_seller", "ocr_filed:1003:2:seller")]
@@ -102,8 +102,8 @@ def test_buyers_request_notifies_the_seller() -> None:
 @pytest.mark.parametrize("status", FILEABLE)
 def test_decline_restores_the_previous_status(status: Status) -> None:
     """R12, T3."""
-    asked = granted(ocr.file(a_case(status), BUYER, "B_MUTUAL", "please", ORDERED))
-    declined = granted(ocr.decline(asked, SELLER, LATER))
+    requested = granted(ocr.file(a_case(status), BUYER, "B_MUTUAL", "please", ORDERED))
+    declined = granted(ocr.decline(requested, SELLER, LATER))
     assert declined.ocr is not None
     assert (declined.order.status, declined.order.previous_status) == (status, None)
     assert declined.ocr.state is OcrState.DECLINED
@@ -111,19 +111,19 @@ def test_decline_restores_the_previous_status(status: Status) -> None:
 
 def test_only_the_seller_declines_and_only_a_buyers_request() -> None:
     """T3."""
-    asked = granted(ocr.file(a_case(), BUYER, "B_MUTUAL", "please", ORDERED))
-    assert code(ocr.decline(asked, BUYER, LATER)) == "WRONG_ROLE"
+    requested = granted(ocr.file(a_case(), BUYER, "B_MUTUAL", "please", ORDERED))
+    assert code(ocr.decline(requested, BUYER, LATER)) == "WRONG_ROLE"
     assert code(ocr.decline(a_case(), SELLER, LATER)) == "NO_OPEN_REQUEST"
-    own = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "please", ORDERED))
-    assert code(ocr.decline(own, SELLER, LATER)) == "WRONG_ROLE"
+    own_request = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "please", ORDERED))
+    assert code(ocr.decline(own_request, SELLER, LATER)) == "WRONG_ROLE"
 
 
-@pytest.mark.parametrize(("filer", "reason", "other"), [(BUYER, "B_MUTUAL", SELLER), (SELLER, "S_MUTUAL", BUYER)])
-def test_only_the_filer_can_withdraw(filer: Actor, reason: str, other: Actor) -> None:
+@pytest.mark.parametrize(("filer", "reason", "other_party"), [(BUYER, "B_MUTUAL", SELLER), (SELLER, "S_MUTUAL", BUYER)])
+def test_only_the_filer_can_withdraw(filer: Actor, reason: str, other_party: Actor) -> None:
     """T6."""
-    asked = granted(ocr.file(a_case(Status.PACKED), filer, reason, "please", ORDERED))
-    assert code(ocr.withdraw(asked, other, LATER)) == "WRONG_ROLE"
-    back = granted(ocr.withdraw(asked, filer, LATER))
+    requested = granted(ocr.file(a_case(Status.PACKED), filer, reason, "please", ORDERED))
+    assert code(ocr.withdraw(requested, other_party, LATER)) == "WRONG_ROLE"
+    back = granted(ocr.withdraw(requested, filer, LATER))
     assert back.order.status is Status.PACKED
     assert code(ocr.withdraw(back, filer, LATER)) == "NO_OPEN_REQUEST"
 
@@ -131,19 +131,19 @@ def test_only_the_filer_can_withdraw(filer: Actor, reason: str, other: Actor) ->
 def test_a_buyer_cannot_cancel_in_ocr() -> None:
     """R13."""
     for filer, reason in PARTIES:
-        asked = granted(ocr.file(a_case(), filer, reason, "please", ORDERED))
-        assert code(cancellation.cancel(asked, BUYER, None, None, LATER)) == "WRONG_ROLE"
+        requested = granted(ocr.file(a_case(), filer, reason, "please", ORDERED))
+        assert code(cancellation.cancel(requested, BUYER, None, None, LATER)) == "WRONG_ROLE"
 
 
 def test_the_seller_cancels_on_a_request_at_once_and_at_any_age() -> None:
     """R14, R15."""
     for filer, reason, basis in [(SELLER, "S_MUTUAL", "OCR_SELLER"), (BUYER, "B_MUTUAL", "OCR_BUYER")]:
-        asked = granted(ocr.file(a_case(), filer, reason, "please", ORDERED))
+        requested = granted(ocr.file(a_case(), filer, reason, "please", ORDERED))
         for now in (ORDERED, ORDERED + 5000 * DAY):
-            gone = granted(cancellation.cancel(asked, SELLER, None, None, now))
-            assert gone.ocr is not None
-            assert (gone.order.status, gone.order.basis) == (Status.CANCELLED, basis)
-            assert gone.ocr.state is OcrState.AGREED
+            cancelled = granted(cancellation.cancel(requested, SELLER, None, None, now))
+            assert cancelled.ocr is not None
+            assert (cancelled.order.status, cancelled.order.basis) == (Status.CANCELLED, basis)
+            assert cancelled.ocr.state is OcrState.AGREED
 
 
 def test_cancel_request_causes_no_strike() -> None:

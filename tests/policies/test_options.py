@@ -21,20 +21,20 @@ tasks.import_all()
 LINES = {1: 10, 2: 3}
 
 
-def asked(case: Case, actor: Actor, now: datetime) -> dict[str, Option]:
+def options_of(case: Case, actor: Actor, now: datetime) -> dict[str, Option]:
     return {option.action: option for option in list_options(Subject(case, LINES), actor, now)}
 
 
 def test_every_action_of_the_problem_order_page_is_an_option() -> None:
-    found = asked(a_case(), SELLER, ORDERED)
-    assert set(found) == {name for name, action in ACTIONS.items() if not action.per_removal}
+    options = options_of(a_case(), SELLER, ORDERED)
+    assert set(options) == {name for name, action in ACTIONS.items() if not action.per_removal}
 
 
 @pytest.mark.parametrize("seed", range(120))
 def test_options_match_the_policies_answers(seed: int) -> None:
     for step in random_life(seed):
         for actor in PARTIES:
-            found = asked(step.before, actor, step.now)
+            options = options_of(step.before, actor, step.now)
             role = step.before.role_of(actor)
             answers = {
                 "ocr.file": ocr.file(
@@ -48,7 +48,7 @@ def test_options_match_the_policies_answers(seed: int) -> None:
                 "orders.cancel": cancellation.cancel(step.before, actor, None, None, step.now),
             }
             for action, answer in answers.items():
-                option = found[action]
+                option = options[action]
                 assert option.possible is isinstance(answer, Granted), (action, option, answer)
                 if isinstance(answer, Refused):
                     assert (option.code, option.why, option.possible_from) == (
@@ -63,7 +63,7 @@ def test_random_histories_only_take_listed_options(seed: int) -> None:
     for step in random_life(seed):
         if step.actor is None or step.before.role_of(step.actor) is Role.STAFF:
             continue
-        option = asked(step.before, step.actor, step.now).get(step.move)
+        option = options_of(step.before, step.actor, step.now).get(step.move)
         if option is not None and step.move not in (
             "ocr.file",
             "orders.set_status",
@@ -74,15 +74,15 @@ def test_random_histories_only_take_listed_options(seed: int) -> None:
 
 def test_possible_from_is_the_earliest_possible_time() -> None:
     """R19, R26: a second earlier it is not, at that instant it is."""
-    early = asked(a_case(), SELLER, ORDERED + 3 * DAY)["npb.file"]
+    early = options_of(a_case(), SELLER, ORDERED + 3 * DAY)["npb.file"]
     assert (early.code, early.possible_from) == (Code.TOO_EARLY, ORDERED + 7 * DAY)
-    assert not asked(a_case(), SELLER, ORDERED + 7 * DAY - SECOND)["npb.file"].possible
-    assert asked(a_case(), SELLER, ORDERED + 7 * DAY)["npb.file"].possible
+    assert not options_of(a_case(), SELLER, ORDERED + 7 * DAY - SECOND)["npb.file"].possible
+    assert options_of(a_case(), SELLER, ORDERED + 7 * DAY)["npb.file"].possible
     filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
-    waiting = asked(filed, SELLER, ORDERED + 8 * DAY)["orders.cancel"]
+    waiting = options_of(filed, SELLER, ORDERED + 8 * DAY)["orders.cancel"]
     assert (waiting.code, waiting.possible_from) == (Code.TOO_EARLY, ORDERED + 14 * DAY)
     assert "accepting the penalty" in waiting.unblocked_by
-    assert asked(filed, SELLER, ORDERED + 14 * DAY)["orders.cancel"].possible
+    assert options_of(filed, SELLER, ORDERED + 14 * DAY)["orders.cancel"].possible
 
 
 def test_nothing_is_possible_on_a_cancelled_order() -> None:
@@ -90,7 +90,7 @@ def test_nothing_is_possible_on_a_cancelled_order() -> None:
     filed = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "agreed by mail", ORDERED))
     done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED))
     for actor in PARTIES:
-        options = asked(done, actor, ORDERED)
+        options = options_of(done, actor, ORDERED)
         settle = options.pop("orders.settle_late_payment")
         assert settle.code is (Code.WRONG_ROLE if actor is BUYER else Code.NO_LATE_PAYMENT)
         assert {option.code for option in options.values()} == {Code.ALREADY_CANCELLED}
@@ -99,22 +99,22 @@ def test_nothing_is_possible_on_a_cancelled_order() -> None:
 def test_staff_can_remove_a_completed_alert() -> None:
     filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
     done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED + 14 * DAY))
-    possible = [action for action, option in asked(done, STAFF, ORDERED + 15 * DAY).items() if option.possible]
+    possible = [action for action, option in options_of(done, STAFF, ORDERED + 15 * DAY).items() if option.possible]
     assert possible == ["npb.remove"]
 
 
 def test_set_status_option_lists_the_statuses() -> None:
-    option = asked(a_case(Status.SHIPPED), BUYER, ORDERED)["orders.set_status"]
+    option = options_of(a_case(Status.SHIPPED), BUYER, ORDERED)["orders.set_status"]
     assert option.as_json()["values"] == ["RECEIVED", "COMPLETED"]
-    assert asked(a_case(), BUYER, ORDERED)["orders.set_status"].code is Code.WRONG_STATUS
-    assert asked(a_case(Status.OCR), SELLER, ORDERED)["orders.set_status"].code is Code.ORDER_HAS_PROBLEM
+    assert options_of(a_case(), BUYER, ORDERED)["orders.set_status"].code is Code.WRONG_STATUS
+    assert options_of(a_case(Status.OCR), SELLER, ORDERED)["orders.set_status"].code is Code.ORDER_HAS_PROBLEM
 
 
 def test_pending_removal_request_has_its_own_options() -> None:
     case = a_case()
     waiting = Removal(case.order.order_id, Role.BUYER, ((1, 2),), ORDERED, removal_id=7)
-    found = list_options(Subject(case, LINES, [waiting]), SELLER, ORDERED + DAY)
-    about = {option.action: option for option in found if option.removal_id == 7}
+    options = list_options(Subject(case, LINES, [waiting]), SELLER, ORDERED + DAY)
+    about = {option.action: option for option in options if option.removal_id == 7}
     assert {action: option.possible for action, option in about.items()} == {
         "removals.approve": True,
         "removals.deny": True,
@@ -123,13 +123,13 @@ def test_pending_removal_request_has_its_own_options() -> None:
 
 
 def test_last_unit_of_an_order_cannot_be_removed() -> None:
-    found = {option.action: option for option in list_options(Subject(a_case(), {1: 1}), BUYER, ORDERED)}
-    assert found["removals.request"].code is Code.NOTHING_WOULD_REMAIN
+    options = {option.action: option for option in list_options(Subject(a_case(), {1: 1}), BUYER, ORDERED)}
+    assert options["removals.request"].code is Code.NOTHING_WOULD_REMAIN
 
 
 @pytest.mark.guarantee("P7")
 @pytest.mark.parametrize(
-    ("case", "says"),
+    ("case", "sentence"),
     [
         (
             with_member(a_case(), buyer_terminated=True),
@@ -139,6 +139,6 @@ def test_last_unit_of_an_order_cannot_be_removed() -> None:
         (replace(a_case(), terms=a_case().terms), "asks the seller with a cancel request"),
     ],
 )
-def test_cancellability_is_described_in_sentences(case: Case, says: str) -> None:
-    """R53: what a support agent says first."""
-    assert says in describe_cancellability(Subject(case, LINES), ORDERED + timedelta(days=1))
+def test_cancellability_is_described_in_sentences(case: Case, sentence: str) -> None:
+    """R53: the first sentence for support."""
+    assert sentence in describe_cancellability(Subject(case, LINES), ORDERED + timedelta(days=1))

@@ -49,16 +49,16 @@ def test_latest_due_step_that_was_not_sent(
     strategies.lists(strategies.integers(1, 100), min_size=1, max_size=6, unique=True).map(sorted),
     strategies.lists(strategies.integers(0, 200), max_size=30).map(sorted),
 )
-def test_each_step_is_sent_at_most_once_and_the_last_always(days: list[int], looks: list[int]) -> None:
-    """A13: whatever sweeps ran or did not."""
+def test_each_step_is_sent_at_most_once_and_the_last_always(days: list[int], sweep_days: list[int]) -> None:
+    """A13: with any sequence of sweeps."""
     steps = [day * DAY for day in days]
-    told: list[int] = []
-    for look in looks:
-        step = due_step(ORDERED, steps, told[-1] if told else 0, ORDERED + look * DAY)
+    sent: list[int] = []
+    for sweep_day in sweep_days:
+        step = due_step(ORDERED, steps, sent[-1] if sent else 0, ORDERED + sweep_day * DAY)
         if step is not None:
-            told.append(step.number)
-    assert told == sorted(set(told))
-    assert (bool(told) and told[-1] == len(steps)) == bool(looks and looks[-1] >= days[-1])
+            sent.append(step.number)
+    assert sent == sorted(set(sent))
+    assert (bool(sent) and sent[-1] == len(steps)) == bool(sweep_days and sweep_days[-1] >= days[-1])
 
 
 def test_filer_can_act_since_unlock_or_acceptance_while_the_alert_is_open() -> None:
@@ -78,7 +78,7 @@ def test_filer_can_act_since_unlock_or_acceptance_while_the_alert_is_open() -> N
 
 
 def test_relock_ends_the_time_to_act() -> None:
-    """A1 `relock`: what can no longer be done needs no reminder."""
+    """A1: with `relock` no reminder is sent for what is no longer possible."""
     terms = Terms(npb_late_response="relock")
     filed = granted(npb.file(a_case(ordered=ORDERED - WEEK, terms=terms), SELLER, None, ORDERED))
     assert filed.alert is not None

@@ -429,7 +429,7 @@ def test_units_return_as_the_table_says(
     title: str, inventory: list[str], lines: list[str], choices: str, placed: list[str], afterwards: list[str]
 ) -> None:
     plan = planned(inventory, lines, choices)
-    assert [said(line.returned, line.lot_id, line.note) for line in plan.lines] == placed
+    assert [as_row(line.returned, line.lot_id, line.note) for line in plan.lines] == placed
     assert {lot.lot_id: lot for lot in plan.lots.values()} == {lot.lot_id: lot for lot in map(read_lot, afterwards)}
     assert all(not find_lot_problems(lot) for lot in plan.lots.values())
 
@@ -444,14 +444,14 @@ def planned(inventory: list[str], lines: list[str], choices: str) -> ReturnPlan:
     return plan_return(1003, returning, shelf, choices=chosen, release_auto_stockroom=release)
 
 
-def said(returned: int, lot_id: int | None, note: str | None) -> str:
+def as_row(returned: int, lot_id: int | None, note: str | None) -> str:
     where = None if lot_id is None else f"new{-lot_id}" if lot_id < 0 else str(lot_id)
     return " ".join(str(word) for word in (returned, where, note) if word is not None)
 
 
-def read_lot(written: str) -> Lot:
+def read_lot(text: str) -> Lot:
     """Read a lot in the notation of the table."""
-    number, item, *words = written.split()
+    number, item, *words = text.split()
     item_no, colour, condition = item.split("/")
     lot_id = -int(number[3:]) if number.startswith("new") else int(number)
     plain = Lot(lot_id, "s", "PART", item_no, int(colour), 1, condition, Decimal("1.0000"))
@@ -478,15 +478,15 @@ def read_word(word: str) -> dict[str, Any]:
     return {field: Decimal(value) if field.startswith("my_") else value.replace("_", " ")}
 
 
-def read_choices(written: str) -> tuple[Choices, bool]:
+def read_choices(text: str) -> tuple[Choices, bool]:
     """Read choices in the notation of the table, and whether RELEASE_AUTO_STOCKROOM is on."""
     values: dict[str, Choice] = {}
     edits: dict[int, LineEdit] = {}
     consolidate, release = True, False
-    for part in (part.strip() for part in written.split(" / ")):
+    for part in (part.strip() for part in text.split(" / ")):
         if ":" in part:
-            line_no, _, what = part.partition(": ")
-            edits[int(line_no)] = _edited(edits.get(int(line_no), LineEdit()), what)
+            line_no, _, edit_text = part.partition(": ")
+            edits[int(line_no)] = _edited(edits.get(int(line_no), LineEdit()), edit_text)
             continue
         for word in part.split():
             group, _, choice = word.partition("=")
@@ -497,12 +497,12 @@ def read_choices(written: str) -> tuple[Choices, bool]:
     return Choices(consolidate, values, edits), release
 
 
-def _edited(edit: LineEdit, what: str) -> LineEdit:
-    if what == "delete":
+def _edited(edit: LineEdit, edit_text: str) -> LineEdit:
+    if edit_text == "delete":
         return replace(edit, delete=True)
-    if what.startswith("x"):
-        return replace(edit, quantity=int(what[1:]))
-    given = {name: value for name, value in read_word(what).items() if name != "auto_stockroom"}
-    as_json = {name: str(value) if isinstance(value, Decimal) else value for name, value in given.items()}
+    if edit_text.startswith("x"):
+        return replace(edit, quantity=int(edit_text[1:]))
+    fields = {name: value for name, value in read_word(edit_text).items() if name != "auto_stockroom"}
+    as_json = {name: str(value) if isinstance(value, Decimal) else value for name, value in fields.items()}
     assert set(as_json) <= {field.name for field in fields_of(Lot)}
     return replace(edit, fields={**edit.fields, **as_json})

@@ -66,11 +66,11 @@ def test_nrs_is_for_unpaid_and_nss_for_paid_orders(payment: PaymentStatus) -> No
 
 
 @KINDS
-@pytest.mark.parametrize("wanted", [s for s in OPEN_FLOW if s not in (Status.PENDING, Status.UPDATED)])
-def test_the_seller_cannot_change_the_status(kind: AlertKind, wanted: Status) -> None:
+@pytest.mark.parametrize("status", [s for s in OPEN_FLOW if s not in (Status.PENDING, Status.UPDATED)])
+def test_the_seller_cannot_change_the_status(kind: AlertKind, status: Status) -> None:
     """R46."""
-    expected = "WRONG_ROLE" if wanted is Status.RECEIVED else "ORDER_HAS_PROBLEM"
-    assert code(orders.set_status(filed(kind), SELLER, wanted)) == expected
+    expected = "WRONG_ROLE" if status is Status.RECEIVED else "ORDER_HAS_PROBLEM"
+    assert code(orders.set_status(filed(kind), SELLER, status)) == expected
 
 
 @KINDS
@@ -111,24 +111,24 @@ def test_the_seller_cannot_cancel_except_when_the_buyer_is_terminated(kind: Aler
     """R52: then the alert is superseded and nobody gets a strike."""
     late = FILED + 30 * DAY
     assert code(cancellation.cancel(filed(kind), SELLER, None, None, late)) == "WRONG_ROLE"
-    gone = granted(cancellation.cancel(with_member(filed(kind), buyer_terminated=True), SELLER, None, None, late))
-    assert gone.alert is not None
-    assert (gone.order.basis, gone.alert.state) == ("BUYER_TERMINATED", AlertState.SUPERSEDED)
+    cancelled = granted(cancellation.cancel(with_member(filed(kind), buyer_terminated=True), SELLER, None, None, late))
+    assert cancelled.alert is not None
+    assert (cancelled.order.basis, cancelled.alert.state) == ("BUYER_TERMINATED", AlertState.SUPERSEDED)
 
 
 @KINDS
 def test_cancelling_completes_the_alert_and_gives_the_seller_a_strike(kind: AlertKind) -> None:
     """T17, R96; R64 and R85: nothing is returned."""
-    gone = granted(cancellation.cancel(filed(kind), BUYER, None, None, FILED + 14 * DAY))
-    assert gone.alert is not None
-    assert gone.order.basis is not None
-    assert gone.alert.state is AlertState.COMPLETED
-    assert cancellation.strike_recipient(gone.order.basis) == "seller"
-    assert not cancellation.returns_items(gone.order.basis, seller_terminated=False)
+    cancelled = granted(cancellation.cancel(filed(kind), BUYER, None, None, FILED + 14 * DAY))
+    assert cancelled.alert is not None
+    assert cancelled.order.basis is not None
+    assert cancelled.alert.state is AlertState.COMPLETED
+    assert cancellation.strike_recipient(cancelled.order.basis) == "seller"
+    assert not cancellation.returns_items(cancelled.order.basis, seller_terminated=False)
 
 
 def test_sweep_unlocks_exactly_on_time() -> None:
-    """N9: the sibling of the NPB scan."""
+    """N9."""
     case = filed(NRS)
     assert alerts.unlock(case, FILED + 14 * DAY - SECOND) is None
     assert alerts.unlock(case, FILED + 14 * DAY) is not None

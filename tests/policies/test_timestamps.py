@@ -8,19 +8,17 @@ import pytest
 
 from policies.timestamps import describe_timestamp, format_timestamp, parse_timestamp
 
-WHOLE = datetime(2026, 3, 28, 10, tzinfo=UTC)
+FULL_SECOND = datetime(2026, 3, 28, 10, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    "written", ["2026-03-28T10:00:00Z", "2026-03-28T10:00:00.15716Z", "2026-03-28T10:00:00.000001Z"]
-)
-def test_timestamp_round_trips_exactly(written: str) -> None:
-    assert format_timestamp(parse_timestamp(written)) == written
+@pytest.mark.parametrize("text", ["2026-03-28T10:00:00Z", "2026-03-28T10:00:00.15716Z", "2026-03-28T10:00:00.000001Z"])
+def test_timestamp_round_trips_exactly(text: str) -> None:
+    assert format_timestamp(parse_timestamp(text)) == text
 
 
 def test_sentences_have_whole_seconds() -> None:
-    """The past is truncated; a time from which something is possible is rounded up, so that it is possible then."""
-    between = WHOLE.replace(microsecond=1)
+    """Past times are truncated; a time from which something is possible is rounded up."""
+    between = FULL_SECOND.replace(microsecond=1)
     assert describe_timestamp(between) == "2026-03-28T10:00:00Z"
     assert describe_timestamp(between, onwards=True) == "2026-03-28T10:00:01Z"
-    assert describe_timestamp(WHOLE, onwards=True) == format_timestamp(WHOLE)
+    assert describe_timestamp(FULL_SECOND, onwards=True) == format_timestamp(FULL_SECOND)

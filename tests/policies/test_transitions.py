@@ -31,7 +31,7 @@ def test_cancelled_is_final() -> None:
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.CANCELLED])
 def test_every_other_status_can_reach_cancelled(status: Status) -> None:
-    """T18, T19 and all ways through a case: nothing is stuck for ever."""
+    """T18, T19 and all ways through a case."""
     assert Status.CANCELLED in reachable(status)
 
 
@@ -51,25 +51,25 @@ def test_every_granted_change_is_in_the_table(seed: int) -> None:
 
 
 def test_random_histories_cover_nearly_every_row() -> None:
-    """The test above proves little unless the histories cover the table."""
-    seen = set()
+    """The previous test needs histories that cover the table."""
+    played_rows = set()
     for seed in range(400):
         for step in random_life(seed, moves=40):
             if isinstance(step.verdict, Granted) and step.verdict.events:
                 after = step.verdict.case.order
                 row = find_transition(step.verdict.events[0].type, step.before.order.status, after.status, step.role)
                 assert row is not None
-                seen.add(row.says)
+                played_rows.add(row.says)
     removals_apart = {row.says for row in TABLE if row.events and "removals.approved" not in row.events} - {"submit"}
-    assert removals_apart - seen <= {row.says for row in TABLE if row.events == transitions.CANCEL}
+    assert removals_apart - played_rows <= {row.says for row in TABLE if row.events == transitions.CANCEL}
 
 
 def test_the_diagram_shows_what_the_table_says() -> None:
-    def drawn(status: Status) -> str:
+    def node(status: Status) -> str:
         return "open" if status in OPEN_FLOW else str(status)
 
     arrows = {match.groups() for line in DIAGRAM if (match := re.match(r"(\w+) --> (\w+):", line))}
-    allowed = {(drawn(a), drawn(b)) for a, b in edges() if drawn(a) != drawn(b)}
+    allowed = {(node(a), node(b)) for a, b in edges() if node(a) != node(b)}
     through_termination = {(str(s), "CANCELLED") for s in Status}
     assert arrows - allowed == set()
     assert allowed - arrows - through_termination == set()

@@ -31,40 +31,40 @@ def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def all_started(process: subprocess.Popen[str], folder: Path) -> list[ProcessIdentity]:
-    found: list[psutil.Process] = []
+def wait_until_started(process: subprocess.Popen[str], folder: Path) -> list[ProcessIdentity]:
+    processes: list[psutil.Process] = []
 
-    def everything() -> bool:
-        found[:] = [one for one in psutil.process_iter() if _belongs(one, process.pid, str(folder))]
-        return sum(_is_program(one) for one in found) >= 11  # three groups of three, two beats
+    def is_complete() -> bool:
+        processes[:] = [process_ for process_ in psutil.process_iter() if _belongs(process_, process.pid, str(folder))]
+        return sum(_is_program(process_) for process_ in processes) >= 11  # three groups of three, two beats
 
-    assert wait_until(everything, 120, step=0.1)
-    return [identify_process(one.pid) for one in found]
+    assert wait_until(is_complete, 120, step=0.1)
+    return [identify_process(process_.pid) for process_ in processes]
 
 
-def _belongs(one: psutil.Process, head: int, folder: str) -> bool:
+def _belongs(process_: psutil.Process, head: int, folder: str) -> bool:
     try:
-        return any(parent.pid == head for parent in one.parents()) or any(folder in word for word in one.cmdline())
+        return any(parent.pid == head for parent in process_.parents()) or any(
+            folder in word for word in process_.cmdline()
+        )
     except psutil.Error:
         return False
 
 
-def _is_program(one: psutil.Process) -> bool:
+def _is_program(process_: psutil.Process) -> bool:
     try:
-        return one.name().startswith("unwind-") or not {f"{STRAY_GROUP}@%h", "beat"}.isdisjoint(one.cmdline())
+        return process_.name().startswith("unwind-") or not {f"{STRAY_GROUP}@%h", "beat"}.isdisjoint(process_.cmdline())
     except psutil.Error:
         return False
 
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_leaves_no_process_behind(
-    started: subprocess.Popen[str], tmp_path: Path, how: signal.Signals
-) -> None:
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_run_leaves_no_process(started: subprocess.Popen[str], tmp_path: Path, signal_: signal.Signals) -> None:
     assert started.stdout is not None
     assert started.stdout.readline().startswith("seed 12 ")
-    marks = all_started(started, tmp_path)
-    started.send_signal(how)
-    started.wait(110)  # TERM, QUIT and KILL of eight programs have 50 s in all, and servers follow
+    marks = wait_until_started(started, tmp_path)
+    started.send_signal(signal_)
+    started.wait(110)  # TERM, QUIT and KILL of eight programs take 50 s at most, and servers follow
     assert wait_until(lambda: not any(is_alive(mark) for mark in marks), 60), [mark for mark in marks if is_alive(mark)]

@@ -23,28 +23,28 @@ ALONE = [one for one in MUTANTS.values() if one.scenario in SIMULATED_SCENARIOS]
 
 
 @pytest.fixture(scope="module")
-def with_a_past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[str]:
+def seeded_template(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[str]:
     with fresh_database(servers, admin, template_database) as url:
         seed_history(url)
         yield url.rpartition("/")[2]
 
 
 @pytest.fixture
-def market(servers: ServerUrls, admin: psycopg.Connection, with_a_past: str) -> Iterator[SimulatedMarket]:
-    with fresh_database(servers, admin, with_a_past) as url, SimulatedMarket(url).standing() as standing:
+def market(servers: ServerUrls, admin: psycopg.Connection, seeded_template: str) -> Iterator[SimulatedMarket]:
+    with fresh_database(servers, admin, seeded_template) as url, SimulatedMarket(url).standing() as standing:
         yield standing
 
 
 @pytest.mark.parametrize("name", SIMULATED_SCENARIOS)
-def test_without_a_mutant_no_violation_is_found(market: SimulatedMarket, name: str) -> None:
+def test_scenario_without_a_mutant_has_no_violation(market: SimulatedMarket, name: str) -> None:
     SIMULATED_SCENARIOS[name](market)
     assert market.violations() == []
 
 
 @pytest.mark.parametrize("name", [one.name for one in ALONE])
-def test_a_mutant_is_caught_by_name(market: SimulatedMarket, name: str) -> None:
+def test_mutant_is_caught(market: SimulatedMarket, name: str) -> None:
     mutant = MUTANTS[name]
-    with mutant.let_in(market.database_url):
+    with mutant.activate(market.database_url):
         SIMULATED_SCENARIOS[mutant.scenario](market)
         found = market.violations()
     assert any(mutant.caught in sentence for sentence in found), found
@@ -77,7 +77,7 @@ def results(live: Installation) -> Iterator[Proxy]:
 
 
 @pytest.mark.parametrize("name", LIVE_SCENARIOS)
-def test_live_scenarios_find_nothing_without_a_mutant(
+def test_live_scenario_without_a_mutant_has_no_violation(
     live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
 ) -> None:
     group = Worker(live, path, results, None)
@@ -88,7 +88,7 @@ def test_live_scenarios_find_nothing_without_a_mutant(
 
 
 @pytest.mark.parametrize("name", [one.name for one in LIVE])
-def test_a_live_mutant_is_caught_by_name(
+def test_live_mutant_is_caught(
     live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
 ) -> None:
     mutant = MUTANTS[name]

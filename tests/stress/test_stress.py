@@ -25,22 +25,22 @@ def run_outcome(options: RunOptions, folder: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(240)  # half a minute where nothing else runs
+@pytest.mark.timeout(240)  # half a minute on a quiet machine
 @pytest.mark.guarantee("P1", "P2", "P3", "P6")
-def test_a_known_plan_violates_nothing(tmp_path: Path) -> None:
+def test_known_plan_has_no_violation(tmp_path: Path) -> None:
     run_outcome(RunOptions(seed=4, seconds=20), tmp_path)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(240)  # half a minute where nothing else runs
+@pytest.mark.timeout(240)  # half a minute on a quiet machine
 @pytest.mark.guarantee("P1", "P2", "P3", "P6")
-def test_a_random_plan_violates_nothing(tmp_path: Path) -> None:
+def test_random_plan_has_no_violation(tmp_path: Path) -> None:
     seed = secrets.randbelow(10**9)
     print(f"seed {seed}")
     run_outcome(RunOptions(seed=seed, seconds=20), tmp_path)
 
 
-def test_the_plan_is_a_function_of_the_seed() -> None:
+def test_plan_is_a_function_of_the_seed() -> None:
     def planned(seed: int) -> object:
         return [
             list(itertools.islice(one, 4))
@@ -51,13 +51,13 @@ def test_the_plan_is_a_function_of_the_seed() -> None:
     assert planned(7) != planned(8)
 
 
-def test_a_fierce_run_has_more_fatal_faults_only() -> None:
-    def dealt(fierce: float) -> Counter[str]:
+def test_fierce_run_has_more_fatal_faults() -> None:
+    def fault_counts(fierce: float) -> Counter[str]:
         rounds = itertools.islice(plan.faults(7, fierce=fierce), 40)
         return Counter(one.kind for faults in rounds for one in faults)
 
-    usual, fierce = dealt(1), dealt(3)
-    # Those come as often as they are apart enough.
+    usual, fierce = fault_counts(1), fault_counts(3)
+    # Their number is limited by their distance.
     ends_of_servers = {name for kinds in plan.SERVERS.values() for name in kinds}
     for kind, times in usual.items():
         if kind in ends_of_servers:
@@ -67,9 +67,9 @@ def test_a_fierce_run_has_more_fatal_faults_only() -> None:
 
 
 def test_half_an_hour_contains_the_planned_faults() -> None:
-    rounds = 30 * 60 // 35  # of 20 s, with 15 s for running dry and comparing
+    rounds = 30 * 60 // 35  # rounds of 20 s, with 15 s for finishing and comparing
     for seed in range(5):
-        kinds = [one.kind for dealt in itertools.islice(plan.faults(seed), rounds) for one in dealt]
+        kinds = [one.kind for fault_counts in itertools.islice(plan.faults(seed), rounds) for one in fault_counts]
         assert kinds.count("kill_worker") >= 75
         assert kinds.count("kill_child") >= 250
         assert sum(kinds.count(kind) for kind in ("flush_broker", *plan.SERVERS["broker"])) >= 25

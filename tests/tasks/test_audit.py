@@ -27,7 +27,9 @@ def falsify(database_url: str, statement: str) -> None:
 
 def open_violations(market: Market) -> dict[str, list[str]]:
     with market.simulation.database.transaction() as conn:
-        return {one.sentence: one.ids for one in audit.open_violations(conn) if one.sentence == FEE}
+        return {
+            violation.sentence: violation.ids for violation in audit.open_violations(conn) if violation.sentence == FEE
+        }
 
 
 def audit_event_types(market: Market) -> list[str]:
@@ -36,10 +38,10 @@ def audit_event_types(market: Market) -> list[str]:
 
 
 def run_nightly_check(market: Market) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    violations: dict[str, list[str]] = {}
     for _ in range(40):
-        found |= market.done("audit.check_everything")["violations"]
-    return found
+        violations |= market.done("audit.check_everything")["violations"]
+    return violations
 
 
 def test_a_violation_is_reported_once_and_stays_open(market: Market, database_url: str) -> None:
@@ -96,17 +98,17 @@ def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, dat
         conn.execute(text("UPDATE unwind.audit_positions SET number = 2000000000 WHERE name = 'order'"))
         scope, _ = audit.recent_scope(conn, market.simulation.clock.instant)
         assert 1003 in scope.orders  # and whatever else was written while anybody on this server was at work
-        found = invariants.check(conn, market.simulation.clock.instant, in_time=False, scope=scope)
+        violations = invariants.check(conn, market.simulation.clock.instant, in_time=False, scope=scope)
     assert "An order's events are numbered from 1 without a gap, and the last number is its version" in [
-        one.sentence for one in found
+        violation.sentence for violation in violations
     ]
 
 
 def test_concurrent_checks_run_once(market: Market, database_url: str) -> None:
-    with psycopg.connect(libpq_url(database_url)) as other:
-        other.execute("INSERT INTO unwind.named_locks VALUES ('audit.check_invariants')")
-        other.commit()
-        other.execute("SELECT FROM unwind.named_locks WHERE name = 'audit.check_invariants' FOR UPDATE")
+    with psycopg.connect(libpq_url(database_url)) as second:
+        second.execute("INSERT INTO unwind.named_locks VALUES ('audit.check_invariants')")
+        second.commit()
+        second.execute("SELECT FROM unwind.named_locks WHERE name = 'audit.check_invariants' FOR UPDATE")
         assert market.done("audit.check_invariants") == {"violations": {}}
         assert market.rows("SELECT FROM unwind.sweeps WHERE name = 'audit.check_invariants'") == []
 

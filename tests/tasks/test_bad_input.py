@@ -60,12 +60,12 @@ def fingerprint(market: Market) -> dict[str, str]:
         for r in market.rows("SELECT tablename AS table_name FROM pg_tables WHERE schemaname = 'unwind'")
         if r.table_name not in ("requests", "named_locks", "alembic_version")
     ]
-    asked = " UNION ALL ".join(
+    query = " UNION ALL ".join(
         f"SELECT '{name}' AS name, md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) AS held "  # noqa: S608
         f"FROM unwind.{name} t"
         for name in sorted(names)
     )
-    return {r.name: r.held for r in market.rows(asked)}
+    return {r.name: r.held for r in market.rows(query)}
 
 
 def test_every_public_task_has_valid_arguments() -> None:
@@ -85,28 +85,28 @@ def test_a_bad_argument_is_named_and_changes_nothing(shared_market: Market, task
     if COMMANDS[task].model.model_fields.get("occurred_at"):
         arguments["occurred_at"] = "2026-03-28T10:00:00Z"
     for path, bad in bad_arguments(arguments):
-        what = (task, path, repr(bad)[:60])
+        context = (task, path, repr(bad)[:60])
         answer = ask(shared_market, task, replace_argument(arguments, path, bad))
         if task == "orders.cancel_many" and path[0] == "orders" and len(path) > 1:
-            assert answer["outcome"] == "done", what  # each item has an answer of its own
+            assert answer["outcome"] == "done", context  # each item has an answer of its own
             (answer,) = answer["effects"]["answers"]
-            assert answer["outcome"] in ("invalid", "refused"), what
+            assert answer["outcome"] in ("invalid", "refused"), context
             arguments["request_id"] = f"r-{next(NUMBERS)}"
         else:
-            assert answer["outcome"] == "invalid", (*what, answer)
-            assert answer["errors"], what
+            assert answer["outcome"] == "invalid", (*context, answer)
+            assert answer["errors"], context
         for error in answer["errors"]:
-            assert error["path"], (*what, error)
-            assert error["message"], (*what, error)
-            assert MARK not in error["message"], (*what, error)
-        assert MARK not in answer["message"], what
+            assert error["path"], (*context, error)
+            assert error["message"], (*context, error)
+            assert MARK not in error["message"], (*context, error)
+        assert MARK not in answer["message"], context
         if answer["outcome"] == "invalid" and task != "orders.cancel_many":
-            written = ".".join(map(str, path))
-            named = {error["path"] for error in answer["errors"]}
+            path_text = ".".join(map(str, path))
+            paths = {error["path"] for error in answer["errors"]}
             either = {"member_id", "staff"} if path[-1] in ("member_id", "staff") else set()
-            assert named & either or any(bulk_answer.startswith(written.split(".")[0]) for bulk_answer in named), (
-                *what,
-                named,
+            assert paths & either or any(bulk_answer.startswith(path_text.split(".")[0]) for bulk_answer in paths), (
+                *context,
+                paths,
             )
     assert fingerprint(shared_market) == before
 
@@ -170,7 +170,7 @@ def test_hostile_text_in_a_comment_is_stored_as_text(shared_market: Market, comm
     shared_market.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment=comment)
     assert shared_market.row("SELECT comment FROM unwind.ocrs ORDER BY ocr_id DESC LIMIT 1").comment == comment
     shared_market.done("ocr.decline", order_id=1003, member_id="seller")
-    assert shared_market.row("SELECT count(*) AS n FROM unwind.orders").n == 1
+    assert shared_market.count("orders") == 1
 
 
 def test_staff_named_like_a_member_has_no_party_rights(shared_market: Market) -> None:
@@ -228,11 +228,11 @@ def _as_texts(value: Any) -> Any:
 @pytest.mark.parametrize("task", [task for task in PUBLIC if _as_texts(GOOD[task]) != GOOD[task]])
 def test_an_id_written_as_text_is_the_same_command(task: str) -> None:
     model = COMMANDS[task].model
-    number, written = (parse_command(model, arguments, "m-1") for arguments in (GOOD[task], _as_texts(GOOD[task])))
+    number, path_text = (parse_command(model, arguments, "m-1") for arguments in (GOOD[task], _as_texts(GOOD[task])))
     assert isinstance(number, model)
-    assert isinstance(written, model)
-    assert written.fingerprint == number.fingerprint
-    assert written.subject == number.subject
+    assert isinstance(path_text, model)
+    assert path_text.fingerprint == number.fingerprint
+    assert path_text.subject == number.subject
 
 
 def test_ids_above_two_to_the_53_go_as_texts_through_every_command(market: Market) -> None:
@@ -246,5 +246,5 @@ def test_ids_above_two_to_the_53_go_as_texts_through_every_command(market: Marke
     assert again == first | {"replayed": True}
     many = [{"order_id": str(LARGE), "member_id": "seller", "dry_run": True}]
     bulk_answer = market.do("orders.cancel_many", orders=many, request_id="many")
-    other = market.do("orders.cancel_many", orders=[many[0] | {"order_id": LARGE}], request_id="many")
-    assert (bulk_answer["outcome"], other["outcome"], other["replayed"]) == ("done", "done", True)
+    second = market.do("orders.cancel_many", orders=[many[0] | {"order_id": LARGE}], request_id="many")
+    assert (bulk_answer["outcome"], second["outcome"], second["replayed"]) == ("done", "done", True)

@@ -18,12 +18,13 @@ from models.db import database as db
 from models.integrity import invariants
 from models.unit_of_work import retry_on_conflict
 from tasks import mailer, publisher
-from tests.plugins.crashes import (
+from tests.plugins.market import FILED, WEEK, Market
+from tests.tasks.crashes import (
     CrashPoints,
+    DatabaseSnapshot,
     Died,
     MailStub,
     PublisherStub,
-    Shelf,
     Way,
     kill_process,
     raise_error,
@@ -31,7 +32,6 @@ from tests.plugins.crashes import (
     terminate_session,
     without_random_values,
 )
-from tests.plugins.market import FILED, WEEK, Market
 from workers.app import app
 
 UNLOCKED = FILED + WEEK
@@ -42,7 +42,7 @@ LATE = timedelta(hours=1)
 class Work:
     task: str
     prepare: Callable[[Market], None]
-    least: int
+    min_points: int
     arguments: dict[str, Any] | None = None
     later: timedelta = timedelta(0)
     """How much later the retry runs: leases and publish intervals must expire first."""
@@ -125,7 +125,7 @@ class CrashTest:
         market.simulation.database.dispose()
         market.simulation.database = db.connect(database_url, clock=market.simulation.clock)
         db.set_database(market.simulation.database)
-        self.shelf = Shelf(database_url)
+        self.snapshot = DatabaseSnapshot(database_url)
         self.at = self.simulation.clock.instant
         self.points.watch(self.simulation.database.engine)
         self.judge = db.connect(database_url, as_app=False)
@@ -139,7 +139,7 @@ class CrashTest:
         return without_random_values(self.simulation.execute(self.work.task, self.work.arguments, "message"))
 
     def run(self, number: int, way: Way | None) -> tuple[dict[str, Any], list[str]]:
-        self.shelf.put_back()
+        self.snapshot.restore()
         self.simulation.clock.instant = self.at
         first = ""
         self.simulation.database.engine.dispose()  # a new connection per run keeps the numbers of points stable
@@ -156,13 +156,13 @@ class CrashTest:
         names = self.reached = list(self.points.names)
         if way is not None:
             self.simulation.database.engine.dispose()
-            self.shelf.bury()
+            self.snapshot.wait_for_dead_sessions()
         self.points.arm(0, None)
         self.simulation.clock.instant = self.at + self.work.later
         again = self.body()
-        state: dict[str, Any] = dict(self.shelf.state())
+        state: dict[str, Any] = dict(self.snapshot.state())
         state["answer"] = first if way is None else again
-        return state | {"rung": len(publisher_stub.rung), "letters": sorted(mail_stub.letters)}, names
+        return state | {"published": len(publisher_stub.published), "sent": sorted(mail_stub.sent)}, names
 
     def _alone(self) -> None:
         self.simulation.database.engine.dispose(close=False)
@@ -171,14 +171,14 @@ class CrashTest:
     def broken(self) -> list[invariants.Violation]:
         self.judge.dispose()
         with self.judge.transaction() as conn:
-            return _asked(conn, self.simulation.clock.instant)
+            return broken_invariants(conn, self.simulation.clock.instant)
 
     def close(self) -> None:
         self.judge.dispose()
-        self.shelf.close()
+        self.snapshot.close()
 
 
-def _asked(conn: Connection, now: datetime) -> list[invariants.Violation]:
+def broken_invariants(conn: Connection, now: datetime) -> list[invariants.Violation]:
     return invariants.check(conn, now, in_time=False)
 
 
@@ -194,19 +194,19 @@ def crash_at(crash_test: CrashTest, way: Way, numbers: list[int]) -> None:
         }
         if way is kill_process:
             # What the child rang and sent went with it; that it comes again is what the rows say.
-            wrong = {part: both for part, both in wrong.items() if part not in ("rung", "letters")}
+            wrong = {part: values for part, values in wrong.items() if part not in ("published", "sent")}
         assert not wrong, (point, wrong)
         if number % 5 == 1 or "commit" in point:
             assert crash_test.broken() == [], point
 
 
-OTHERS = [pytest.param(work, id=work.task) for work in WORKS[1:]]
+OTHER_WORKS = [pytest.param(work, id=work.task) for work in WORKS[1:]]
 EACH = [pytest.param(work, id=work.task) for work in WORKS]
 
 
 def crash_at_every_point(market: Market, database_url: str, points: CrashPoints, work: Work) -> None:
     with contextlib.closing(CrashTest(market, database_url, work, points)) as crash_test:
-        assert len(crash_test.names) >= work.least, crash_test.names
+        assert len(crash_test.names) >= work.min_points, crash_test.names
         assert {"before commit", "after commit"} <= set(crash_test.names)
         crash_at(crash_test, raise_error, list(range(1, len(crash_test.names) + 1)))
 
@@ -219,7 +219,7 @@ def test_a_cancellation_retried_after_a_crash_at_any_point_ends_the_same(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("work", OTHERS)
+@pytest.mark.parametrize("work", OTHER_WORKS)
 def test_any_task_retried_after_a_crash_at_any_point_ends_the_same(
     market: Market, database_url: str, points: CrashPoints, work: Work
 ) -> None:

@@ -54,12 +54,12 @@ def charged(market: Market) -> Market:
 
 @pytest.mark.parametrize("times", [2, 10])
 def test_a_credit_is_posted_once_however_often_the_consumer_runs(charged: Market, times: int) -> None:
-    """R90: by number, by order, and by whatever is due."""
+    """R90: by row id, by order, and as due work."""
     number = enqueue_credit(charged, 1)
     ways: list[dict[str, Any]] = [{"rows": [number]}, {"order_id": 1}, {}]
     for turn in range(times):
-        how = ways[turn % 3]
-        charged.done("credits.post_to_next_invoice", **how)
+        failure = ways[turn % 3]
+        charged.done("credits.post_to_next_invoice", **failure)
     assert posted(charged) == [(1, "credit", Decimal("-20.00"), date(2026, 4, 1))]
     messages = charged.rows("SELECT payload FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
     assert [row.payload["facts"] for row in messages] == [
@@ -170,12 +170,12 @@ def test_a_credit_posted_while_the_bill_is_issued_is_on_one_bill(
 def run_together(bodies: list[Callable[[], Any]]) -> None:
     barrier = threading.Barrier(len(bodies))
 
-    def one(body: Callable[[], Any]) -> None:
+    def run(body: Callable[[], Any]) -> None:
         barrier.wait(10)
         body()
 
     with ThreadPoolExecutor(len(bodies)) as pool:
-        for running in [pool.submit(one, body) for body in bodies]:
+        for running in [pool.submit(run, body) for body in bodies]:
             running.result(30)
 
 
@@ -194,7 +194,7 @@ def test_the_same_request_posts_one_manual_credit(charged: Market) -> None:
         charged.done(
             "credits.post_manual", seller_id="seller", amount="4.50", staff="kim", comment="sorry", request_id="r-1"
         )
-    assert charged.row("SELECT count(*) AS n FROM unwind.ledger_lines WHERE kind = 'manual_credit'").n == 1
+    assert charged.count("ledger_lines", kind="manual_credit") == 1
 
 
 @pytest.mark.parametrize(
@@ -223,4 +223,4 @@ def test_a_manual_credit_that_does_not_fit_changes_nothing(
     arguments = {"seller_id": "seller", "amount": "4.50", "staff": "kim", "comment": "sorry"} | change
     answer = charged.do("credits.post_manual", **arguments)
     assert (answer["outcome"], answer["code"]) == (outcome, code)
-    assert charged.row("SELECT count(*) AS n FROM unwind.ledger_lines").n == 2
+    assert charged.count("ledger_lines") == 2

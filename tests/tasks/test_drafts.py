@@ -43,7 +43,7 @@ def stock(market: Market) -> dict[int, dict[str, Any]]:
     return {row.lot_id: dict(row._mapping) for row in market.rows("SELECT * FROM unwind.lots ORDER BY lot_id")}
 
 
-def everything(market: Market) -> list[Any]:
+def stock_and_answers(market: Market) -> list[Any]:
     return [
         market.rows(f"SELECT * FROM unwind.{table} ORDER BY 1, 2")  # noqa: S608 - our own names
         for table in ("orders", "order_lines", "lots", "stock_moves", "events")
@@ -52,19 +52,19 @@ def everything(market: Market) -> list[Any]:
 
 def test_steps_one_to_three_change_neither_order_nor_stock(waiting: Market) -> None:
     """R72."""
-    before = everything(waiting)
+    before = stock_and_answers(waiting)
     draft_id = opened(waiting, price="new")
     edit(waiting, draft_id, {"line_no": 1, "quantity": 2})
     verified(waiting, draft_id)
-    assert everything(waiting) == before
+    assert stock_and_answers(waiting) == before
 
 
 def test_verification_shows_the_target_lot_and_its_values(waiting: Market) -> None:
     draft_id = opened(waiting, remarks="concatenate")
     edit(waiting, draft_id, {"line_no": 1, "quantity": 3, "fields": {"remarks": "Came back"}})
-    seen = verified(waiting, draft_id)
-    assert (seen["state"], seen["problems"]) == ("verified", [])
-    first, second = seen["lines"]
+    verified_draft = verified(waiting, draft_id)
+    assert (verified_draft["state"], verified_draft["problems"]) == ("verified", [])
+    first, second = verified_draft["lines"]
     assert (first["returned"], first["lot_id"], first["new"]) == (3, 1, False)
     assert (first["values"]["quantity"], first["values"]["remarks"]) == (9, "Box 1 | Came back")
     assert (second["returned"], second["lot_id"], second["new"]) == (6, 9_000_000_000_000, True)
@@ -91,9 +91,9 @@ def test_step_four_executes_what_step_three_showed(waiting: Market) -> None:
 def test_a_dry_run_with_a_draft_answers_what_the_real_run_does(waiting: Market) -> None:
     draft_id = opened(waiting, consolidate=False)
     verified(waiting, draft_id)
-    before = everything(waiting)
+    before = stock_and_answers(waiting)
     foreseen = cancel(waiting, draft_id, dry_run=True)["effects"]
-    assert everything(waiting) == before
+    assert stock_and_answers(waiting) == before
     assert cancel(waiting, draft_id)["effects"] == foreseen
     assert len(stock(waiting)) == 3
 
@@ -117,7 +117,7 @@ def test_a_draft_that_was_not_verified_is_incomplete(waiting: Market) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "named"),
+    ("fields", "field"),
     [
         ({"unit_price": "0.0000"}, "unit_price"),
         ({"unit_price": "-1.0000"}, "unit_price"),
@@ -137,12 +137,15 @@ def test_a_draft_that_was_not_verified_is_incomplete(waiting: Market) -> None:
     ],
 )
 def test_verification_names_the_problems_and_the_draft_stays_unusable(
-    waiting: Market, fields: dict[str, Any], named: str
+    waiting: Market, fields: dict[str, Any], field: str
 ) -> None:
     draft_id = opened(waiting, consolidate=False)
     edit(waiting, draft_id, {"line_no": 1, "fields": fields})
-    seen = verified(waiting, draft_id)
-    assert (seen["state"], [(p["line_no"], p["field"]) for p in seen["problems"]]) == ("open", [(1, named)])
+    verified_draft = verified(waiting, draft_id)
+    assert (verified_draft["state"], [(p["line_no"], p["field"]) for p in verified_draft["problems"]]) == (
+        "open",
+        [(1, field)],
+    )
     assert cancel(waiting, draft_id)["code"] == "DRAFT_INCOMPLETE"
 
 
@@ -180,9 +183,9 @@ def test_edits_accumulate_and_a_deleted_line_can_be_restored(waiting: Market) ->
 
 def test_values_that_differ_are_different_requests(waiting: Market) -> None:
     draft_id = opened(waiting)
-    asked = {"draft_id": draft_id, "member_id": "seller", "request_id": "r-1"}
-    waiting.done("drafts.edit", **asked, lines=[{"line_no": 1, "fields": {"remarks": ""}}])
-    again = waiting.do("drafts.edit", **asked, lines=[{"line_no": 1, "fields": {"description": ""}}])
+    arguments = {"draft_id": draft_id, "member_id": "seller", "request_id": "r-1"}
+    waiting.done("drafts.edit", **arguments, lines=[{"line_no": 1, "fields": {"remarks": ""}}])
+    again = waiting.do("drafts.edit", **arguments, lines=[{"line_no": 1, "fields": {"description": ""}}])
     assert again["outcome"] == "conflict"
 
 
@@ -198,7 +201,7 @@ def test_a_draft_is_stale_when_the_order_changed(waiting: Market) -> None:
 
 
 def test_an_unlock_by_the_sweep_does_not_make_a_draft_stale(market: Market) -> None:
-    """R40: the order can be cancelled from its deadline on; that the scan notes it later changes nothing."""
+    """R40: the order can be cancelled from its deadline on; the later mark changes nothing."""
     market.lot(1, quantity=10)
     market.order(1003, [(1, 4)])
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
@@ -236,28 +239,28 @@ def test_a_draft_of_another_order_is_unknown(waiting: Market) -> None:
 
 def test_a_draft_is_opened_only_where_cancelling_is_possible(market: Market) -> None:
     market.order(1003)
-    asked: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
+    arguments: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
     for member in ("seller", "stranger"):
         refused = market.code("orders.cancel", order_id=1003, member_id=member)
-        assert market.code("drafts.open", member_id=member, **asked) == refused is not None
-    assert market.code("drafts.open", member_id="buyer", **asked) == "WRONG_ROLE"
-    assert market.code("drafts.open", member_id="seller", **(asked | {"order_id": 9})) == "ORDER_UNKNOWN"
+        assert market.code("drafts.open", member_id=member, **arguments) == refused is not None
+    assert market.code("drafts.open", member_id="buyer", **arguments) == "WRONG_ROLE"
+    assert market.code("drafts.open", member_id="seller", **(arguments | {"order_id": 9})) == "ORDER_UNKNOWN"
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
-    early = market.do("drafts.open", member_id="seller", **asked)
+    early = market.do("drafts.open", member_id="seller", **arguments)
     assert (early["code"], early["possible_from"]) == ("TOO_EARLY", "2026-04-11T10:00:00Z")
 
 
 def test_a_draft_is_refused_where_nothing_returns(market: Market) -> None:
     """R64, R65: a buyer's cancellation and a terminated seller accept no draft."""
     market.order(1003)
-    asked: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
+    arguments: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
     market.at(FILED).done("nrs.file", order_id=1003, member_id="buyer", comment="Silence.")
-    assert market.code("drafts.open", member_id="seller", **asked) == "RETURN_NOT_ALLOWED"
+    assert market.code("drafts.open", member_id="seller", **arguments) == "RETURN_NOT_ALLOWED"
 
 
 @pytest.mark.parametrize("kind", ["nrs", "nss"])
 def test_a_buyers_cancellation_accepts_no_draft(waiting: Market, kind: str) -> None:
-    """R64: not even one that the seller had prepared and verified while the order was theirs to cancel."""
+    """R64: not even a verified draft of the seller."""
     draft_id = opened(waiting)
     verified(waiting, draft_id)
     waiting.done("ocr.withdraw", order_id=1003, member_id="seller")
@@ -266,11 +269,11 @@ def test_a_buyers_cancellation_accepts_no_draft(waiting: Market, kind: str) -> N
         waiting.done("orders.record_payment", order_id=1003, payment_status="Received")
     waiting.at(FILED).done(f"{kind}.file", order_id=1003, member_id="buyer", comment="Silence.", **grounds)
     waiting.simulation.advance(FILED + 2 * WEEK)
-    before = everything(waiting)
-    asked = {"order_id": 1003, "member_id": "buyer"}
-    assert waiting.code("orders.cancel", **asked, draft_id=draft_id) == "RETURN_NOT_ALLOWED"
-    assert everything(waiting) == before
-    assert waiting.code("orders.cancel", **asked) is None
+    before = stock_and_answers(waiting)
+    arguments = {"order_id": 1003, "member_id": "buyer"}
+    assert waiting.code("orders.cancel", **arguments, draft_id=draft_id) == "RETURN_NOT_ALLOWED"
+    assert stock_and_answers(waiting) == before
+    assert waiting.code("orders.cancel", **arguments) is None
 
 
 def test_a_terminated_seller_cannot_open_a_draft(waiting: Market) -> None:
@@ -279,8 +282,8 @@ def test_a_terminated_seller_cannot_open_a_draft(waiting: Market) -> None:
     verified(waiting, draft_id)
     waiting.done("members.terminate", member_id="seller", staff="ann", comment="Fraud.")
     assert cancel(waiting, draft_id)["code"] == "RETURN_NOT_ALLOWED"
-    asked: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
-    assert waiting.code("drafts.open", member_id="seller", **asked) == "RETURN_NOT_ALLOWED"
+    arguments: dict[str, Any] = {"order_id": 1003, "consolidate": True, "values": {}}
+    assert waiting.code("drafts.open", member_id="seller", **arguments) == "RETURN_NOT_ALLOWED"
 
 
 def test_step_four_is_refused_when_eligibility_was_lost_since_the_verification(market: Market) -> None:
@@ -320,5 +323,5 @@ def test_one_order_can_have_two_drafts(waiting: Market) -> None:
     [{"consolidate": "yes"}, {"values": {"price": "average"}}, {"values": {"colour": "old"}}, {"values": None}],
 )
 def test_unknown_choices_are_invalid(waiting: Market, wrong: dict[str, Any]) -> None:
-    asked = {"order_id": 1003, "member_id": "seller", "consolidate": True, "values": {}} | wrong
-    assert waiting.do("drafts.open", **asked)["outcome"] == "invalid"
+    arguments = {"order_id": 1003, "member_id": "seller", "consolidate": True, "values": {}} | wrong
+    assert waiting.do("drafts.open", **arguments)["outcome"] == "invalid"

@@ -25,10 +25,10 @@ FEE_LIMIT = Decimal(10) ** 12
 
 def extremes(task: str) -> Iterator[tuple[dict[str, Any], tuple[Any, ...], Any]]:
     good = GOOD[task]
-    found = [
+    cases = [
         (path, kind_of(str(path[-1]), value)) for path, value in argument_paths(good) if not isinstance(path[-1], int)
     ]
-    numbers = [(path, kind) for path, kind in found if kind in LARGEST]
+    numbers = [(path, kind) for path, kind in cases if kind in LARGEST]
     for path, kind in numbers:
         for value in LARGEST[kind]:
             yield replace_argument(copy.deepcopy(good), path, value), path, value

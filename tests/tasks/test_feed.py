@@ -16,14 +16,14 @@ from workers.embedded import ServerUrls
 
 def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
     cursor: str | None = None
-    found: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     while True:
         with market.simulation.database.transaction() as conn:
             rows = feed.events_after(conn, cursor, page)
         if not rows:
-            return found
+            return events
         cursor = rows[-1][0]
-        found += [event for _, event in rows]
+        events += [event for _, event in rows]
 
 
 def test_events_are_valid_cloudevents_in_order(market: Market) -> None:

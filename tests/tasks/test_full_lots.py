@@ -33,7 +33,7 @@ def test_a_return_that_does_not_fit_writes_nothing_and_is_parked(market: Market)
     assert (dead.task, dead.arguments) == ("orders.cancel", command | {"request_id": "r-1", "dry_run": False})
     market.lot(1, quantity=FULL - 10)
     assert market.do("orders.cancel", **command, request_id="r-1")["outcome"] == "done"
-    assert market.row("SELECT quantity FROM unwind.lots").quantity == FULL
+    assert market.units() == FULL
 
 
 def test_other_orders_of_the_batch_are_cancelled(market: Market) -> None:

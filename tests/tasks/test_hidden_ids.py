@@ -25,8 +25,8 @@ IDS = [
 def test_a_message_with_a_hidden_id_is_invalid(market: Market, text: str) -> None:
     for task, path in IDS:
         answer = market.simulation.execute(task, replace_argument(GOOD[task], path, text), "m-1")
-        named = [error["path"] for error in answer["errors"]]
-        assert (answer["outcome"], ".".join(map(str, path)) in named) == ("invalid", True), (task, path, answer)
+        paths = [error["path"] for error in answer["errors"]]
+        assert (answer["outcome"], ".".join(map(str, path)) in paths) == ("invalid", True), (task, path, answer)
 
 
 def test_a_submission_by_sql_with_a_hidden_id_is_invalid(market: Market, database_url: str) -> None:

@@ -26,10 +26,10 @@ KEY = "ocr_filed:1003:2:seller"
 
 class RecordingMailer:
     def __init__(self) -> None:
-        self.letters: list[OutgoingEmail] = []
+        self.emails: list[OutgoingEmail] = []
 
     def send(self, envelope: OutgoingEmail) -> None:
-        self.letters.append(envelope)
+        self.emails.append(envelope)
 
     def close(self) -> None:
         pass
@@ -63,7 +63,7 @@ def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_ma
         tell_seller.run()
         deliver.run()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
-    assert [letter.email for letter in recording_mailer.letters] == ["seller@example.org"]
+    assert [email.email for email in recording_mailer.emails] == ["seller@example.org"]
 
 
 def test_without_a_mailer_notices_are_marked_sent(market: Market) -> None:
@@ -77,8 +77,8 @@ def test_a_second_request_after_a_decline_is_a_new_event(market: Market, recordi
     for _ in range(2):
         market.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment="Please.")
         market.done("ocr.decline", order_id=1003, member_id="seller")
-    assert [letter.event for letter in recording_mailer.letters] == ["ocr_filed", "ocr_declined"] * 2
-    assert len({letter.message_id for letter in recording_mailer.letters}) == 4
+    assert [email.event for email in recording_mailer.emails] == ["ocr_filed", "ocr_declined"] * 2
+    assert len({email.message_id for email in recording_mailer.emails}) == 4
 
 
 def test_the_notices_of_an_order_are_listed_in_order(market: Market) -> None:
@@ -87,19 +87,19 @@ def test_the_notices_of_an_order_are_listed_in_order(market: Market) -> None:
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
     market.done("orders.cancel", order_id=1003, member_id="seller")
     with db.current_database().transaction() as conn:
-        shown = notices.list_for_order(conn, 1003)
+        listed = notices.list_for_order(conn, 1003)
         before = notices.list_for_order(conn, 1003, until=FILED + WEEK / 2)
-    assert [(one["event"], one["recipient"], one["state"]) for one in shown] == [
+    assert [(entry["event"], entry["recipient"], entry["state"]) for entry in listed] == [
         ("npb_filed", "buyer", "sent"),
         ("npb_unlocked", "seller", "sent"),
         ("order_cancelled", "seller", "sent"),
         ("order_cancelled", "buyer", "sent"),
         ("credit_posted", "seller", "sent"),
     ]
-    assert [one["event"] for one in before] == ["npb_filed"]
-    assert shown[0]["sent_at"] == "2026-04-04T10:00:00Z"
-    assert "Saturday, 11 April 2026, 10:00 (UTC)" in shown[0]["text"].replace("\n", " ")
-    assert set(shown[0]) == {"event", "order_id", "recipient", "state", "sent_at", "subject", "text"}
+    assert [entry["event"] for entry in before] == ["npb_filed"]
+    assert listed[0]["sent_at"] == "2026-04-04T10:00:00Z"
+    assert "Saturday, 11 April 2026, 10:00 (UTC)" in listed[0]["text"].replace("\n", " ")
+    assert set(listed[0]) == {"event", "order_id", "recipient", "state", "sent_at", "subject", "text"}
 
 
 def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
@@ -111,7 +111,7 @@ def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
     assert "Saturday, 11 April 2026, 19:00 (Asia/Tokyo, UTC+09:00)" in text
 
 
-def test_a_promise_that_makes_no_sense_silences_no_other_and_ends_in_sight(market: Market) -> None:
+def test_invalid_outbox_message_is_parked_and_delays_no_other(market: Market) -> None:
     enqueue_notices("nonsense:1", event_type="no_such_event")
     enqueue_notices(KEY)
     market.simulation.process_outbox()
@@ -134,7 +134,7 @@ def test_an_email_that_breaks_the_mailer_does_not_delay_others(market: Market) -
     enqueue_notices(KEY)
     market.simulation.process_outbox()
     mailer.set_mailer(None)
-    assert [letter.event for letter in box.letters] == ["ocr_filed"]
+    assert [email.event for email in box.emails] == ["ocr_filed"]
     assert counts() == {"pending": 1, "sent": 1, "parked": 0}
 
 
@@ -158,7 +158,7 @@ def test_two_workers_send_each_email_once(market: Market, recording_mailer: Reco
     db.set_database(market.simulation.database)
     database.dispose()
     assert counts() == {"pending": 0, "sent": 300, "parked": 0}
-    assert len(recording_mailer.letters) == len({letter.message_id for letter in recording_mailer.letters}) == 300
+    assert len(recording_mailer.emails) == len({email.message_id for email in recording_mailer.emails}) == 300
 
 
 def test_a_worker_whose_lease_expired_marks_nothing(market: Market, recording_mailer: RecordingMailer) -> None:
@@ -212,7 +212,7 @@ def test_a_crash_at_any_statement_neither_loses_nor_duplicates_a_notice(
     number = 0
     while True:
         number += 1
-        recording_mailer.letters.clear()
+        recording_mailer.emails.clear()
         key = f"ocr_filed:{number}:2:seller"
         enqueue_notices(key)
         finished = False
@@ -224,7 +224,7 @@ def test_a_crash_at_any_statement_neither_loses_nor_duplicates_a_notice(
         market.simulation.process_outbox()
         deliver.run()
         assert counts() == {"pending": 0, "sent": number, "parked": 0}, number
-        assert len({letter.message_id for letter in recording_mailer.letters}) == 1, number
+        assert len({email.message_id for email in recording_mailer.emails}) == 1, number
         if finished:
             break
     assert number > 15
@@ -251,4 +251,4 @@ def test_an_email_whose_wakeup_was_lost_leaves_with_the_next_tick(
     assert entry.every <= timedelta(seconds=5)
     deliver()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
-    assert len(recording_mailer.letters) == 1
+    assert len(recording_mailer.emails) == 1

@@ -11,7 +11,7 @@ from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 def ask(market: Market, **arguments: Any) -> dict[str, dict[str, Any]]:
     effects = market.done("orders.options", order_id=1003, **arguments)
-    return {one["action"]: one for one in effects["options"]}
+    return {option["action"]: option for option in effects["options"]}
 
 
 def test_unknown_orders_unknown_members_and_strangers_are_refused(market: Market) -> None:
@@ -44,7 +44,7 @@ def test_each_option_has_the_shape_of_the_contract(market: Market) -> None:
 
 
 def test_the_option_to_cancel_opens_when_due_without_a_sweep(market: Market) -> None:
-    """R40: with the scheduler stopped the option appears at the instant, from the facts alone."""
+    """R40: the option appears at the due time, without any sweep."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.at(FILED + WEEK - timedelta(seconds=1))
@@ -58,16 +58,16 @@ def test_staff_sees_what_staff_may_do(market: Market) -> None:
     """R37: removing an alert, and nothing else."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
-    assert [one["action"] for one in ask(market, staff="kim").values() if one["possible"]] == ["npb.remove"]
+    assert [option["action"] for option in ask(market, staff="kim").values() if option["possible"]] == ["npb.remove"]
 
 
 def test_a_pending_removal_can_be_decided_by_the_other_party(market: Market) -> None:
     market.order(1003)
-    asked = market.done("removals.request", order_id=1003, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
+    removal = market.done("removals.request", order_id=1003, member_id="buyer", lines=[{"line_no": 1, "quantity": 1}])
     options = ask(market, member_id="seller")
-    assert options["removals.approve"]["removal_id"] == asked["removal_id"]
+    assert options["removals.approve"]["removal_id"] == removal["removal_id"]
     assert (options["removals.approve"]["possible"], options["removals.withdraw"]["possible"]) == (True, False)
-    market.done("removals.approve", removal_id=asked["removal_id"], member_id="seller")
+    market.done("removals.approve", removal_id=removal["removal_id"], member_id="seller")
     assert "removals.approve" not in ask(market, member_id="seller")
 
 

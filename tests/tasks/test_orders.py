@@ -24,7 +24,7 @@ def test_submitting_takes_stock_snapshots_lots_and_charges_the_fee(market: Marke
     row = order_row(market)
     assert (row.status, row.payment_status, row.order_date) == ("PENDING", "None", ORDERED)
     assert (row.total, row.fee, str(row.fee_month)) == (Decimal(750), Decimal("20.00"), "2026-03-01")
-    assert market.row("SELECT quantity FROM unwind.lots WHERE lot_id = :id", id=lot).quantity == 90
+    assert market.units(lot) == 90
     line = market.row("SELECT * FROM unwind.order_lines")
     assert (line.line_no, line.quantity, line.snapshot["remarks"]) == (1, 10, "shelf 4")
     charge = market.row("SELECT * FROM unwind.ledger_lines")
@@ -77,7 +77,7 @@ def test_what_cannot_be_bought_is_refused_and_changes_nothing(
     arguments = {"order_id": 2, "buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": 501, "quantity": 1}]}
     assert market.code("orders.submit", **(arguments | change)) == expected
     assert market.rows("SELECT * FROM unwind.lots ORDER BY lot_id") == before
-    assert market.row("SELECT count(*) AS n FROM unwind.orders").n == 1
+    assert market.count("orders") == 1
 
 
 @pytest.mark.parametrize(
@@ -158,19 +158,19 @@ def test_a_buyer_with_an_unpaid_order_cannot_order_in_that_store(market: Market)
     market.order(5, [(lot, 1)])
 
 
-@pytest.mark.parametrize("who", ["buyer", "seller"])
-def test_terminated_members_do_not_trade(market: Market, who: str) -> None:
+@pytest.mark.parametrize("member_id", ["buyer", "seller"])
+def test_terminated_members_do_not_trade(market: Market, member_id: str) -> None:
     lot = market.lot()
     market.order(1, [(lot, 1)])
-    assert market.done("members.terminate", member_id=who, staff="kim", comment="fraud") == {"terminated": True}
-    assert market.done("members.terminate", member_id=who, staff="kim", comment="again") == {}
+    assert market.done("members.terminate", member_id=member_id, staff="kim", comment="fraud") == {"terminated": True}
+    assert market.done("members.terminate", member_id=member_id, staff="kim", comment="again") == {}
     purchase = {"lines": [{"lot_id": lot, "quantity": 1}]}
     assert (
         market.code("orders.submit", order_id=2, buyer_id="buyer", seller_id="seller", **purchase)
         == "MEMBER_TERMINATED"
     )
     assert market.code("orders.add_batch", order_id=1, **purchase) == "MEMBER_TERMINATED"
-    market.done("members.reinstate", member_id=who, staff="kim", comment="cleared")
+    market.done("members.reinstate", member_id=member_id, staff="kim", comment="cleared")
     market.order(2, [(lot, 1)])
 
 
@@ -205,8 +205,8 @@ def test_a_batch_is_refused_after_payment(market: Market, status: str) -> None:
 def test_statuses_are_set_by_the_party_they_belong_to(market: Market) -> None:
     market.order(1)
 
-    def set_by(who: str, status: str) -> str | None:
-        return market.code("orders.set_status", order_id=1, member_id=who, status=status)
+    def set_by(member_id: str, status: str) -> str | None:
+        return market.code("orders.set_status", order_id=1, member_id=member_id, status=status)
 
     assert set_by("buyer", "RECEIVED") == "WRONG_STATUS"
     assert set_by("buyer", "PROCESSING") == "WRONG_ROLE"

@@ -24,7 +24,7 @@ ORDERINGS = ("sweep first", "command first")
 
 @pytest.fixture
 def accused(market: Market) -> Market:
-    """An order whose seller filed an NPB a week before `DUE`."""
+    """An order with an NPB alert, filed a week before `DUE`."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     return market
@@ -79,7 +79,7 @@ def test_an_answer_takes_effect_at_its_own_second_in_either_order(
     unlocks: datetime,
     marked: bool,
 ) -> None:
-    """R27 to R29, A2: in time before a week is over, though the sweep marked the alert before the answer was read."""
+    """R27 to R29, A2: an answer is in time even if the sweep marked the alert before it was processed."""
     answer = play(
         accused, database_url, interface, ordering, DUE + offset, "npb.respond", member_id="buyer", comment="Paid today"
     )
@@ -103,13 +103,13 @@ def test_the_seller_is_notified_of_a_reverted_unlock_and_of_the_next(
         accused, database_url, interface, "sweep first", DUE - SECOND, "npb.respond", member_id="buyer", comment="Soon"
     )
     accused.simulation.advance(FILED + 2 * WEEK)
-    letters = accused.rows(
+    notices = accused.rows(
         "SELECT event, email #>> '{}' AS letter FROM unwind.notices "
         "WHERE recipient = 'seller' AND event LIKE 'npb%' ORDER BY created_at, notice_id"
     )
-    assert [r.event for r in letters] == ["npb_unlocked", "npb_responded", "npb_unlocked"]
-    assert "you have to wait again" in letters[1].letter
-    assert "18 April 2026, 10:00" in letters[1].letter
+    assert [r.event for r in notices] == ["npb_unlocked", "npb_responded", "npb_unlocked"]
+    assert "you have to wait again" in notices[1].letter
+    assert "18 April 2026, 10:00" in notices[1].letter
     types = accused.rows("SELECT type FROM unwind.events WHERE order_id = 1003 ORDER BY seq")
     assert [r.type for r in types][2:] == ["npb.unlocked", "npb.responded", "npb.unlocked"]
     assert alert(accused).unlocked_at == FILED + 2 * WEEK
@@ -139,8 +139,8 @@ def test_each_of_many_cancellations_by_sql_counts_from_the_insert(
     accused.at(LATER)
     many = [{"order_id": 1003, "member_id": "seller"}]
     answer = take(accused, database_url, "sql", DUE + offset, "orders.cancel_many", orders=many)
-    (of_one,) = answer["effects"]["answers"]
-    assert of_one["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
+    (first_answer,) = answer["effects"]["answers"]
+    assert first_answer["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
     accused.simulation.advance(LATER + SECOND)
     assert_invariants_hold(accused)
 
@@ -180,7 +180,7 @@ def test_a_command_that_ends_the_wait_reverts_a_later_unlock(
 def test_taking_the_penalty_back_takes_effect_at_its_own_second(
     accused: Market, database_url: str, interface: str, offset: timedelta, unlocks: datetime
 ) -> None:
-    """R34: an answer at that instant, though the sweep ran between the acceptance and the moment both were read."""
+    """R34: an answer at that time, even if a sweep ran before it was processed."""
     accused.simulation.advance(DUE + 2 * SECOND)
     accused.at(LATER)
     accept = take(accused, database_url, interface, DUE - 2 * SECOND, "npb.accept_penalty", member_id="buyer")

@@ -145,14 +145,14 @@ def test_a_buyers_unlocked_alert_reminds_the_buyer(market: Market, kind: str, pa
 
 
 def test_a_cancelled_order_sends_no_reminder(unlocked: Market) -> None:
-    """N17: it was touched."""
+    """N17."""
     unlocked.done("orders.cancel", order_id=1003, member_id="seller")
     unlocked.at(FILED + 45 * DAY)
     assert scan(unlocked) == 0
 
 
 def test_an_acceptance_after_the_unlock_starts_the_steps_again(unlocked: Market) -> None:
-    """N17: the seller was told of the acceptance, so the reminders count from there."""
+    """N17: reminders count from the acceptance, of which the seller was notified."""
     since = FILED + WEEK
     unlocked.at(since + 3 * DAY)
     assert scan(unlocked) == 1
@@ -180,10 +180,10 @@ def test_sweeps_at_the_same_time_remind_once(requested: Market, database_url: st
         retry_on_conflict(tasks.reminders.scan.run)
 
     sweeps = [threading.Thread(target=sweep) for _ in range(4)]
-    for one in sweeps:
-        one.start()
-    for one in sweeps:
-        one.join()
+    for thread in sweeps:
+        thread.start()
+    for thread in sweeps:
+        thread.join()
     db.set_database(simulation.database)
     database.dispose()
     simulation.process_outbox()

@@ -23,8 +23,8 @@ def bought(market: Market) -> Market:
 
 
 def ask(market: Market, *lines: tuple[int, int], member_id: str = "buyer", **extra: Any) -> dict[str, Any]:
-    wanted = [{"line_no": line_no, "quantity": quantity} for line_no, quantity in lines]
-    return market.do("removals.request", order_id=1003, member_id=member_id, lines=wanted, **extra)
+    lines_ = [{"line_no": line_no, "quantity": quantity} for line_no, quantity in lines]
+    return market.do("removals.request", order_id=1003, member_id=member_id, lines=lines_, **extra)
 
 
 def test_an_approved_removal_restarts_date_payment_and_fee(bought: Market) -> None:
@@ -37,7 +37,7 @@ def test_an_approved_removal_restarts_date_payment_and_fee(bought: Market) -> No
     row = bought.row("SELECT * FROM unwind.orders")
     assert (row.status, row.payment_status, row.order_date, row.total) == ("UPDATED", "None", later, Decimal(480))
     assert (row.fee, str(row.fee_month)) == (Decimal("14.40"), "2026-04-01")
-    assert bought.row("SELECT quantity FROM unwind.lots WHERE lot_id = 501").quantity == 94
+    assert bought.units(501) == 94
     kinds = bought.rows("SELECT kind, amount FROM unwind.ledger_lines ORDER BY line_id")
     assert [tuple(k) for k in kinds] == [
         ("charge", Decimal("17.00")),
@@ -69,13 +69,13 @@ def test_units_removed_without_return_never_come_back(bought: Market, by: str) -
     """R80: the Return box is the seller's, when asking or when approving."""
     extra = {"return_items": False} if by == "seller" else {}
     removal = ask(bought, (1, 4), member_id=by, **extra)["effects"]["removal_id"]
-    other, decision = ("seller", {"return_items": False}) if by == "buyer" else ("buyer", {})
-    bought.done("removals.approve", removal_id=removal, member_id=other, **decision)
-    assert bought.row("SELECT quantity FROM unwind.lots WHERE lot_id = 501").quantity == 90
+    other_party, decision = ("seller", {"return_items": False}) if by == "buyer" else ("buyer", {})
+    bought.done("removals.approve", removal_id=removal, member_id=other_party, **decision)
+    assert bought.units(501) == 90
     bought.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
     lines = bought.done("orders.cancel", order_id=1003, member_id="seller")["lines"]
     assert [line["returned"] for line in lines] == [6, 5]
-    assert bought.row("SELECT quantity FROM unwind.lots WHERE lot_id = 501").quantity == 96
+    assert bought.units(501) == 96
 
 
 def test_only_the_other_party_decides(bought: Market) -> None:
@@ -86,8 +86,12 @@ def test_only_the_other_party_decides(bought: Market) -> None:
     assert bought.code("removals.deny", removal_id=removal, member_id="stranger") == "NOT_A_PARTY"
     assert bought.code("removals.deny", removal_id=999, member_id="seller") == "REMOVAL_UNKNOWN"
     assert bought.code("removals.withdraw", removal_id=removal, member_id="buyer") is None
-    for task, who in (("removals.approve", "seller"), ("removals.deny", "seller"), ("removals.withdraw", "buyer")):
-        assert bought.code(task, removal_id=removal, member_id=who) == "REMOVAL_NOT_PENDING"
+    for task, member_id in (
+        ("removals.approve", "seller"),
+        ("removals.deny", "seller"),
+        ("removals.withdraw", "buyer"),
+    ):
+        assert bought.code(task, removal_id=removal, member_id=member_id) == "REMOVAL_NOT_PENDING"
 
 
 @pytest.mark.parametrize(

@@ -26,15 +26,15 @@ SETTLED = 25
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    seen: list[str] = []
+    statements: list[str] = []
     execute = psycopg.Cursor.execute
 
-    def counted(self: Any, query: Any, *args: Any, **named: Any) -> Any:
-        seen.append(query if isinstance(query, str) else repr(query))
-        return execute(self, query, *args, **named)
+    def record(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        statements.append(query if isinstance(query, str) else repr(query))
+        return execute(self, query, *args, **kwargs)
 
-    monkeypatch.setattr(psycopg.Cursor, "execute", counted)
-    return seen
+    monkeypatch.setattr(psycopg.Cursor, "execute", record)
+    return statements
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_larger_batch_needs_no_more_statements(many: Simulation, sent: list[st
             assert sum(effects.values()) >= size, (consumer, effects)
             costs.setdefault(consumer, []).append(cost)
         many.process_outbox()
-    assert {task: (one, ten) for task, (one, ten, _) in costs.items()} == {
+    assert {task: (single, ten) for task, (single, ten, _) in costs.items()} == {
         task: (ten, hundred) for task, (_, ten, hundred) in costs.items()
     }
     assert max(cost for row in costs.values() for cost in row) <= SETTLED, costs

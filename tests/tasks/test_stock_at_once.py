@@ -31,7 +31,7 @@ UNACCOUNTED = text(
 )
 
 
-NOT_KEPT_AFTER_CANCELLING = text(
+UNRETURNED_LINES = text(
     "SELECT order_id, line_no FROM unwind.order_lines JOIN unwind.orders USING (order_id) "
     "WHERE quantity <> returned + removed + CASE status WHEN 'CANCELLED' THEN 0 ELSE quantity - returned - removed END"
 )
@@ -95,8 +95,8 @@ def test_a_lot_is_sold_out_exactly_and_comes_back_as_one(shop: Shop) -> None:
     orders = [number for (number,) in shop.rows(text("SELECT order_id FROM unwind.orders"))]
     request = {"member_id": "seller", "reason": "S_MUTUAL", "comment": "Agreed with the buyer by mail."}
     shop.run_concurrently("ocr.file", [request | {"order_id": n, "request_id": f"ocr-{n}"} for n in orders])
-    asked = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in orders]
-    assert shop.run_concurrently("orders.cancel", asked * 2) == {
+    commands = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in orders]
+    assert shop.run_concurrently("orders.cancel", commands * 2) == {
         "done": 24
     }  # each asked twice, answered the same, done once
     assert shop.rows(text("SELECT quantity FROM unwind.lots")) == [(60,)]
@@ -119,13 +119,13 @@ def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> Non
         removed = [n for n in orders if chance.random() < 0.4]
         for n in removed:
             line = [{"line_no": 1, "quantity": 1}]
-            asked = shop.do(
+            commands = shop.do(
                 "removals.request", order_id=n, member_id="buyer", lines=line, request_id=f"ask-{n}-{number}"
             )
-            if asked["outcome"] == "done":
+            if commands["outcome"] == "done":
                 shop.do(
                     "removals.approve",
-                    removal_id=asked["effects"]["removal_id"],
+                    removal_id=commands["effects"]["removal_id"],
                     member_id="seller",
                     return_items=chance.random() < 0.5,
                     request_id=f"approve-{n}-{number}",
@@ -134,10 +134,10 @@ def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> Non
         request = {"member_id": "seller", "reason": "S_MUTUAL", "comment": "Agreed with the buyer by mail."}
         for n in doomed:
             shop.do("ocr.file", **request, order_id=n, request_id=f"ocr-{n}")
-        asked_all = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in doomed]
-        shop.run_concurrently("orders.cancel", asked_all)
+        cancels = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in doomed]
+        shop.run_concurrently("orders.cancel", cancels)
         clock.instant += timedelta(hours=1)
         assert shop.rows(UNACCOUNTED) == []
-    assert shop.rows(NOT_KEPT_AFTER_CANCELLING) == []
+    assert shop.rows(UNRETURNED_LINES) == []
     kinds = {kind for (kind,) in shop.rows(text("SELECT DISTINCT kind FROM unwind.stock_moves"))}
     assert kinds == {"recorded", "sold", "returned"}

@@ -15,9 +15,9 @@ from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.sweeps import sweep
-from tests.plugins.crashes import CrashPoints, Died, raise_error
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
+from tests.tasks.crashes import CrashPoints, Died, raise_error
 
 DUE = FILED + WEEK
 ORDERS = range(1, 8)
@@ -63,22 +63,22 @@ EACH_ONCE = [(order_id, 3, 1, 1) for order_id in ORDERS]
 
 @contextlib.contextmanager
 def locked_orders(database_url: str, *order_ids: int) -> Iterator[None]:
-    with psycopg.connect(libpq_url(database_url)) as other:
-        other.execute("SELECT FROM unwind.orders WHERE order_id = ANY (%s) FOR UPDATE", [list(order_ids)])
+    with psycopg.connect(libpq_url(database_url)) as holder:
+        holder.execute("SELECT FROM unwind.orders WHERE order_id = ANY (%s) FOR UPDATE", [list(order_ids)])
         yield
-        other.rollback()
+        holder.rollback()
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
 def test_every_batch_size_unlocks_each_alert_once(due_alerts: Market, limit: int) -> None:
-    """R41: alerts of one instant are told apart by their numbers, so that no batch repeats or forgets one."""
+    """R41: alerts of one instant are ordered by id, so no batch repeats or skips one."""
     assert scan(limit) == len(ORDERS)
     assert unlocked(due_alerts) == EACH_ONCE
     assert scan(limit) == 0
 
 
 def test_two_scans_share_what_is_due(due_alerts: Market, database_url: str) -> None:
-    """R41: what one scan holds the other passes by, and neither waits."""
+    """R41: a scan skips rows that another one holds."""
     with locked_orders(database_url, 1, 2, 3):
         assert scan(2) == 4
     assert [row[0] for row in unlocked(due_alerts)] == [4, 5, 6, 7]
@@ -102,7 +102,7 @@ class Shared:
 
 @pytest.mark.usefixtures("market")
 def test_a_sweep_continues_after_rows_that_another_sweep_handled() -> None:
-    """R41: of two scans at once none stops because the other was faster with some rows."""
+    """R41: concurrent scans stop at no row that the other handled."""
     shared = Shared()
     assert sweep("npb.scan_open_alerts", shared, result_key="unlocked", limit=4) == {"unlocked": 5}
     assert shared.coming == [(4, 4)]
@@ -118,7 +118,7 @@ def test_the_next_scan_finishes_a_killed_one(due_alerts: Market) -> None:
 
 
 def test_an_order_that_changed_after_the_scan_began_waits_for_the_next(due_alerts: Market) -> None:
-    """R100: a timeline never runs backwards, so what happened after the scan's instant is not overtaken by it."""
+    """R100: a timeline never runs backwards."""
     due_alerts.at(DUE + timedelta(seconds=1)).done("npb.respond", order_id=4, member_id="buyer", comment="Soon.")
     due_alerts.at(DUE)
     assert scan(100) == 6

@@ -69,12 +69,12 @@ def test_a_heartbeat_uses_the_queue_it_is_named_after(name: str) -> None:
 
 
 def test_every_outbox_message_has_a_registered_consumer() -> None:
-    named = re.compile(r'(?:Promise\(\s*(?:task=)?|\btask=|CANCEL_PENDING = |TASK = |then ")"([a-z_]+\.[a-z_]+)"')
+    pattern = re.compile(r'(?:Promise\(\s*(?:task=)?|\btask=|CANCEL_PENDING = |TASK = |then ")"([a-z_]+\.[a-z_]+)"')
     message_tasks = {
         name
         for floor in ("policies", "models", "tasks")
         for path in (CHECKOUT / floor).rglob("*.py")
-        for name in named.findall(path.read_text())
+        for name in pattern.findall(path.read_text())
     }
     assert message_tasks
     assert message_tasks | set(outbox_consumers()) <= registered()

@@ -121,7 +121,7 @@ def test_redacted_arguments_hold_only_ids_and_codes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "shown"),
+    ("answer", "text"),
     [
         (Answer("refused", "r", "Not before Monday.", "TOO_EARLY", 1003, "2026-04-18T10:00:00Z"), "refused TOO_EARLY"),
         (Answer("done", "r", "Done.", effects={"unlocked": 3}), "done unlocked=3"),
@@ -130,9 +130,9 @@ def test_redacted_arguments_hold_only_ids_and_codes() -> None:
         (Answer("invalid", "r", "'effects': {'private': 5}", errors=[{"path": "a", "message": "b"}]), "invalid"),
     ],
 )
-def test_redacted_answer_holds_outcome_code_and_counts(answer: Answer, shown: str) -> None:
+def test_redacted_answer_holds_outcome_code_and_counts(answer: Answer, text: str) -> None:
     """A refusal is a SUCCESS, and its code is what people look for in Flower; texts may be private (P9)."""
-    assert redact_answer(saferepr(answer.as_json(), 512)) == shown
+    assert redact_answer(saferepr(answer.as_json(), 512)) == text
 
 
 def test_redacted_answer_of_unknown_shape_is_empty() -> None:

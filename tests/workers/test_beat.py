@@ -29,10 +29,10 @@ Start = Callable[..., ProcessNode]
 
 @pytest.fixture
 def start(broker_url: str, result_backend: str, tmp_path: Path) -> Iterator[Start]:
-    """Starts `celery -A workers.app beat`, with no further words."""
+    """Start `celery -A workers.app beat`."""
     started: list[ProcessNode] = []
 
-    def one(cwd: Path = CHECKOUT, **variables: str) -> ProcessNode:
+    def start_beat(cwd: Path = CHECKOUT, **variables: str) -> ProcessNode:
         environment = {
             "CELERY_BROKER_URL": broker_url,
             "CELERY_RESULT_BACKEND": result_backend,
@@ -44,7 +44,7 @@ def start(broker_url: str, result_backend: str, tmp_path: Path) -> Iterator[Star
         started.append(node)
         return node
 
-    yield one
+    yield start_beat
     for node in started:
         node.remove()
 
@@ -60,24 +60,22 @@ def waiting(broker: redis.Redis) -> int:
 
 
 def pace(broker: redis.Redis, seconds: float) -> float:
-    """Ticks per second, counted for so long."""
+    """Ticks per second, counted over this time."""
     before, began = waiting(broker), monotonic()
     wait_until(lambda: monotonic() - began >= seconds, what="the end of the count")
     return (waiting(broker) - before) / (monotonic() - began)
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("step", [-3600, -86_400, 3600, 86_400])
-def test_ticks_keep_their_interval_when_the_clock_is_stepped(
-    start: Start, broker: redis.Redis, tmp_path: Path, step: int
-) -> None:
-    """No pause after a step back, no burst after one ahead; a restart under the stepped clock starts everything."""
+def test_ticks_keep_their_interval_when_the_clock_is_stepped(start: Start, broker: redis.Redis, tmp_path: Path) -> None:
+    """No pause after a step back, no burst after a step ahead, and a restart sends every entry at once."""
     clock = tmp_path / "clock"
     clock.write_text("0")
     node = start(SKEW_FILE=str(clock))
     wait_until(lambda: waiting(broker) >= 2 * len(TIMETABLE), what="the first ticks")
-    clock.write_text(str(step))
-    assert TICKS_PER_SECOND / 3 < pace(broker, 4) < TICKS_PER_SECOND * 3
+    for step in (-3600, -86_400, 3600, 86_400, -86_400):
+        clock.write_text(str(step))
+        assert TICKS_PER_SECOND / 3 < pace(broker, 3) < TICKS_PER_SECOND * 3, step
     node.remove()
     broker.flushdb()
     node.start()

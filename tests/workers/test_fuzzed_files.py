@@ -39,11 +39,11 @@ FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCh
 def read(content: bytes) -> list[Lot] | None:
     """The lots of a file, each of which may stand; None when the file is refused with a sentence."""
     try:
-        found = list(read_lots(io.BytesIO(content), "s"))
+        items = list(read_lots(io.BytesIO(content), "s"))
     except NotAnInventory:
         return None
-    lots = [one for one in found if isinstance(one, Lot)]
-    assert all(str(one) for one in found if isinstance(one, BadItem))
+    lots = [item for item in items if isinstance(item, Lot)]
+    assert all(str(item) for item in items if isinstance(item, BadItem))
     assert [problem for lot in lots for problem in find_lot_problems(lot)] == []
     return lots
 
@@ -60,14 +60,14 @@ def test_any_bytes_are_an_inventory_or_rejected(content: bytes) -> None:
 
 @given(some.dictionaries(some.sampled_from(FIELDS), ODD, max_size=8), some.binary(max_size=4), some.integers(0, 400))
 @FUZZ
-def test_any_item_is_a_lot_or_reported(fields: dict[str, str], piece: bytes, place: int) -> None:
+def test_any_item_is_a_lot_or_reported(fields: dict[str, str], piece: bytes, position: int) -> None:
     """What is taken is written, and read again as the same."""
     values = "".join(f"<{name}>{value}</{name}>" for name, value in (ITEM | fields).items())
     content = f"<INVENTORY><ITEM>{values}</ITEM></INVENTORY>".encode("utf-8", "surrogatepass")
     lots = read(content)
     if lots:
         assert read("".join(write_lots(lots)).encode()) == lots
-    read(content[:place] + piece + content[place + len(piece) :])
+    read(content[:position] + piece + content[position + len(piece) :])
 
 
 WORDS = some.sampled_from(sorted(terms_to_mapping(Terms())))
@@ -90,14 +90,14 @@ VALUES = some.recursive(
 
 @given(some.dictionaries(some.one_of(WORDS, some.text(max_size=8)), VALUES, max_size=4))
 @FUZZ
-def test_any_terms_are_valid_or_reported_one_by_one(given_settings: dict[str, Any]) -> None:
+def test_any_terms_are_valid_or_reported_one_by_one(values: dict[str, Any]) -> None:
     """What is taken is written, and read again as the same; what is not has a sentence for a person."""
-    found = terms_from_mapping(given_settings)
-    if isinstance(found, Terms):
-        assert terms_from_mapping(terms_to_mapping(found)) == found
+    items = terms_from_mapping(values)
+    if isinstance(items, Terms):
+        assert terms_from_mapping(terms_to_mapping(items)) == items
     else:
-        assert found
-        assert all(one.message for one in found)
+        assert items
+        assert all(item.message for item in items)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from workers.queries import run_query
 LOTS = 200_000
 IMPORTED = 40_000
 MAX_MEMORY_MB = 150
-"""A process of ours takes 60 to 80 MB before it does anything."""
+"""An idle process takes 60 to 80 MB."""
 MAX_SECONDS = 60
 MEASURED = """
 import pathlib, sys
@@ -50,7 +50,7 @@ RECORDED = """
 
 
 class Run(NamedTuple):
-    """How a command went: what it wrote, to where it complained, its peak of memory and how long it took."""
+    """The output, errors, exit code, peak memory and duration of a command."""
 
     output: Path
     errors: str
@@ -89,11 +89,11 @@ def test_large_store_is_printed_while_it_is_read(market: Market, command: Any, d
         assert (ran.code, ran.errors) == (0, "")
         assert ran.megabytes < MAX_MEMORY_MB, (options, ran)
         assert ran.seconds < MAX_SECONDS, (options, ran)
-        with ran.output.open() as written:
+        with ran.output.open() as file_:
             if lines is not None:
-                assert sum(1 for _ in written) == lines
+                assert sum(1 for _ in file_) == lines
             else:
-                assert [lot["lot_id"] for lot in json.load(written)] == list(range(1, LOTS + 1))
+                assert [lot["lot_id"] for lot in json.load(file_)] == list(range(1, LOTS + 1))
 
 
 def test_lots_in_json_have_the_format_of_every_show_command(market: Market, command: Any) -> None:
@@ -103,8 +103,8 @@ def test_lots_in_json_have_the_format_of_every_show_command(market: Market, comm
             market.lot(lots, description="a\nb", color_id=lots)
         ran = command("show", "lots", "seller", "--json")
         with db.current_database().transaction() as conn:
-            seen = run_query(conn, ["lots", "seller"], now=market.simulation.clock.instant)
-        assert ran.output.read_text() == json.dumps(seen, indent=2) + "\n"
+            expected = run_query(conn, ["lots", "seller"], now=market.simulation.clock.instant)
+        assert ran.output.read_text() == json.dumps(expected, indent=2) + "\n"
     assert command("show", "lots", "nobody", "--json").output.read_text() == "null\n"
 
 
@@ -117,18 +117,18 @@ def test_large_file_is_imported_in_constant_memory(
         "<ITEM><ITEMTYPE>P</ITEMTYPE><ITEMID>{n}</ITEMID><COLOR>5</COLOR><QTY>10</QTY><PRICE>1.0</PRICE>"
         "<CONDITION>N</CONDITION><REMARKS>{text}</REMARKS></ITEM>\n"
     )
-    with file.open("w") as written:
-        written.write("<INVENTORY>\n")
-        written.writelines(item.format(n=n, text=hashlib.sha256(b"%d" % n).hexdigest() * 10) for n in range(IMPORTED))
-        written.write("<ITEM></ITEM></INVENTORY>\n")
+    with file.open("w") as file_:
+        file_.write("<INVENTORY>\n")
+        file_.writelines(item.format(n=n, text=hashlib.sha256(b"%d" % n).hexdigest() * 10) for n in range(IMPORTED))
+        file_.write("<ITEM></ITEM></INVENTORY>\n")
     ran = command("import-lots", str(file), "--seller", "seller")
     assert (ran.code, f"1 of {IMPORTED + 1} items is not a valid lot" in ran.errors) == (1, True)
-    assert market.row("SELECT count(*) AS n FROM unwind.lots").n == 0
+    assert market.count("lots") == 0
     file.write_text(file.read_text().replace("<ITEM></ITEM>", ""))
     ran = command("import-lots", str(file), "--seller", "seller")
     assert (ran.code, ran.errors.splitlines()) == (0, ["20,000 lots so far.", "40,000 lots so far."])
     assert ran.output.read_text() == f"{IMPORTED} lots imported, 0 updated: {IMPORTED * 10} units of seller.\n"
     assert ran.megabytes < MAX_MEMORY_MB, ran
-    assert market.row("SELECT count(*) AS n FROM unwind.lots").n == IMPORTED
+    assert market.count("lots") == IMPORTED
     with db.current_database().transaction() as conn:
         assert check(conn, market.simulation.clock.instant) == []

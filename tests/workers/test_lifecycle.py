@@ -11,48 +11,48 @@ from workers.lifecycle import MAX_PAUSE, MIN_PAUSE, TaskWaker
 
 def test_first_wakeup_is_immediate_and_later_ones_are_spaced() -> None:
     """P7: one nudge tells of all that is there; pauses double up to the longest while commits keep coming."""
-    told, enough = [], threading.Event()
+    wakeups, done = [], threading.Event()
 
     def publish(_task: str) -> None:
-        told.append(monotonic())
-        if len(told) < 6:
+        wakeups.append(monotonic())
+        if len(wakeups) < 6:
             nudge("outbox.relay")  # the next commit is there before the pause is over
         else:
-            enough.set()
+            done.set()
 
     nudge = TaskWaker(publish)
     nudge("outbox.relay")
-    assert enough.wait(20)
+    assert done.wait(20)
     nudge.close()
-    pauses = [later - earlier for earlier, later in pairwise(told)]
-    least = [min(MIN_PAUSE * 2**n, MAX_PAUSE) for n in range(5)]
-    assert all(pause >= 0.9 * low for pause, low in zip(pauses, least, strict=True)), pauses
-    assert least[-1] == MAX_PAUSE
+    pauses = [later - earlier for earlier, later in pairwise(wakeups)]
+    shortest_pauses = [min(MIN_PAUSE * 2**n, MAX_PAUSE) for n in range(5)]
+    assert all(pause >= 0.9 * low for pause, low in zip(pauses, shortest_pauses, strict=True)), pauses
+    assert shortest_pauses[-1] == MAX_PAUSE
 
 
 def test_wakeups_continue_after_a_broker_failure() -> None:
     """P7: what could not be told is found by a tick of the timetable, and the next commit is told of again."""
-    told = threading.Semaphore(0)
+    wakeups = threading.Semaphore(0)
 
     def publish(_task: str) -> None:
-        told.release()
+        wakeups.release()
         raise ConnectionError("the broker is away")
 
     nudge = TaskWaker(publish)
     nudge("outbox.relay")
-    assert told.acquire(timeout=20)
+    assert wakeups.acquire(timeout=20)
     nudge("outbox.relay")
-    assert told.acquire(timeout=20), "the thread lives on"
+    assert wakeups.acquire(timeout=20), "the thread lives on"
     nudge.close()
 
 
 def test_every_requested_task_is_woken_once_also_while_closing() -> None:
     """Two requests for one task are one wake-up; a request just before the end is not forgotten."""
-    told: list[str] = []
+    wakeups: list[str] = []
     first, go_on = threading.Event(), threading.Event()
 
     def publish(task: str) -> None:
-        told.append(task)
+        wakeups.append(task)
         first.set()
         go_on.wait(20)
 
@@ -63,4 +63,4 @@ def test_every_requested_task_is_woken_once_also_while_closing() -> None:
         waker(task)
     go_on.set()
     waker.close(20)
-    assert (told[0], sorted(told[1:])) == ("outbox.relay", ["notices.deliver", "outbox.relay"])
+    assert (wakeups[0], sorted(wakeups[1:])) == ("outbox.relay", ["notices.deliver", "outbox.relay"])

@@ -13,7 +13,7 @@ from workers import logs
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -28,10 +28,10 @@ def test_no_text_starts_a_new_log_line(form: str, capsys: pytest.CaptureFixture[
     logs.configure(form)
     structlog.get_logger("here").info("answered", order="1\n2026 [error] forged", who="\x1b[31mred\u202e")
     logging.getLogger("elsewhere").warning("from a library: %s", "a\r\nb")
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 2
-    assert "\x1b[31mred" not in said
-    assert "\u202e" not in said
+    output = capsys.readouterr().err
+    assert len(output.splitlines()) == 2
+    assert "\x1b[31mred" not in output
+    assert "\u202e" not in output
 
 
 def test_json_log_has_one_object_per_line_with_task_and_order(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +39,6 @@ def test_json_log_has_one_object_per_line_with_task_and_order(capsys: pytest.Cap
     logs.configure("json")
     with structlog.contextvars.bound_contextvars(task="npb.file", order=1003, request="r-1"):
         structlog.get_logger("here").info("answered", outcome="done")
-    told = json.loads(capsys.readouterr().err)
-    assert (told["task"], told["order"], told["request"], told["outcome"]) == ("npb.file", 1003, "r-1", "done")
-    assert told["timestamp"].endswith("Z")
+    entry = json.loads(capsys.readouterr().err)
+    assert (entry["task"], entry["order"], entry["request"], entry["outcome"]) == ("npb.file", 1003, "r-1", "done")
+    assert entry["timestamp"].endswith("Z")

@@ -117,8 +117,8 @@ def test_failing_reminder_stops_no_other(shop: Market, database_url: str) -> Non
     reminded = "SELECT DISTINCT order_id FROM unwind.outbox WHERE payload ->> 'event' LIKE '%reminder%' ORDER BY 1"
     bad = "NEW.payload ->> 'event' LIKE '%reminder%' AND NEW.order_id IN (3, 4)"
     with poisoned(database_url, "outbox", bad):
-        for found in (len(ORDERS) - 2, 0):
-            assert shop.done("reminders.scan")["reminded"] == found
+        for handled in (len(ORDERS) - 2, 0):
+            assert shop.done("reminders.scan")["reminded"] == handled
     assert [row.order_id for row in shop.rows(reminded)] == [n for n in ORDERS if n not in (3, 4)]
     assert shop.done("reminders.scan")["reminded"] == 2
     assert [row.order_id for row in shop.rows(reminded)] == list(ORDERS)
@@ -135,7 +135,7 @@ def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database
     buy(market, sellers, 10)
     market.at(datetime(2026, 4, 5, 4, tzinfo=UTC))
     billed = "SELECT seller_id, to_char(billing_month, 'YYYY-MM') AS month FROM unwind.bills ORDER BY 2, 1"
-    others = [seller for seller in sellers if seller != "s2"]
+    other_sellers = [seller for seller in sellers if seller != "s2"]
     with poisoned(database_url, "bills", "NEW.seller_id = 's2'"):
         for issued in (3, 0):
             assert market.done("bills.issue")["issued"] == issued
@@ -146,8 +146,10 @@ def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database
         market.at(datetime(2026, 5, 5, 4, tzinfo=UTC))
         for issued in (3, 0):
             assert market.done("bills.issue")["issued"] == issued
-        assert [tuple(r) for r in market.rows(billed)] == [(s, m) for m in ("2026-03", "2026-04") for s in others]
-        assert [one.code for one in findings(market)] == ["BILLS_HELD"]
+        assert [tuple(r) for r in market.rows(billed)] == [
+            (s, m) for m in ("2026-03", "2026-04") for s in other_sellers
+        ]
+        assert [finding.code for finding in findings(market)] == ["BILLS_HELD"]
     assert market.done("bills.issue")["issued"] == 2
     assert [tuple(r) for r in market.rows(billed)] == [(s, m) for m in ("2026-03", "2026-04") for s in sellers]
     assert findings(market) == []

@@ -24,14 +24,13 @@ from workers.queries import InvalidQuery, parse_query
 DAY = timedelta(days=1)
 
 
-def see(market: Market, *words: str | int) -> Any:
-    """One look at the clock's instant."""
+def run_query(market: Market, *words: str | int) -> Any:
+    """Run a query at the simulation's instant."""
     with market.simulation.database.transaction() as conn:
         return queries.run_query(conn, words, now=market.simulation.clock.instant)
 
 
-def test_an_unknown_thing_is_nothing(market: Market) -> None:
-    """`show` of an unknown thing gives null."""
+def test_unknown_objects_are_null(market: Market) -> None:
     instant = format_timestamp(ORDERED)
     for words in (
         ("order", 5),
@@ -43,9 +42,9 @@ def test_an_unknown_thing_is_nothing(market: Market) -> None:
         ("request", "never"),
         ("order", 5, "--at", instant),
     ):
-        assert see(market, *words) is None, words
-    assert see(market, "lots", "seller") == []
-    assert see(market, "alerts", "--due-before", instant) == []
+        assert run_query(market, *words) is None, words
+    assert run_query(market, "lots", "seller") == []
+    assert run_query(market, "alerts", "--due-before", instant) == []
 
 
 @pytest.mark.parametrize(
@@ -72,28 +71,26 @@ def test_an_unknown_thing_is_nothing(market: Market) -> None:
         ["explain", "order", "--help"],
     ],
 )
-def test_words_that_ask_for_nothing_are_refused(words: list[Any]) -> None:
-    """A malformed look is found before anything runs."""
+def test_malformed_queries_are_refused(words: list[Any]) -> None:
     with pytest.raises(InvalidQuery):
         parse_query(words)
 
 
-def test_an_order_is_shown_as_the_contract_has_it(market: Market) -> None:
-    """The order's JSON, before and after a cancellation through NPB."""
+def test_order_before_and_after_a_cancellation_through_npb(market: Market) -> None:
     lot = market.lot(501, quantity=1000, unit_price="7.5000")
     market.order(1003, [(lot, 100)])
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.simulation.advance(FILED + WEEK + DAY)
     market.done("orders.cancel", order_id=1003, member_id="seller")
-    seen = see(market, "order", 1003)
-    assert {name: seen[name] for name in ("status", "basis", "cancelled_by", "total", "payment_status")} == {
+    result = run_query(market, "order", 1003)
+    assert {name: result[name] for name in ("status", "basis", "cancelled_by", "total", "payment_status")} == {
         "status": "CANCELLED",
         "basis": "NPB",
         "cancelled_by": "seller",
         "total": "750.00",
         "payment_status": "None",
     }
-    assert seen["fee"] == {
+    assert result["fee"] == {
         "charged": "20.00",
         "charged_month": "2026-03",
         "net": "0.00",
@@ -101,21 +98,20 @@ def test_an_order_is_shown_as_the_contract_has_it(market: Market) -> None:
         "credit": "-20.00",
         "credit_month": "2026-04",
     }
-    (line,) = seen["lines"]
+    (line,) = result["lines"]
     assert (line["line_no"], line["quantity"], line["returned"], line["returned_to_lot"]) == (1, 100, 100, 501)
-    assert seen["alert"]["unlocked_at"] == seen["alert"]["unlocks_at"] == format_timestamp(FILED + WEEK)
-    assert [(row["event"], row["from"], row["to"]) for row in seen["timeline"]] == [
+    assert result["alert"]["unlocked_at"] == result["alert"]["unlocks_at"] == format_timestamp(FILED + WEEK)
+    assert [(row["event"], row["from"], row["to"]) for row in result["timeline"]] == [
         ("orders.submitted", None, "PENDING"),
         ("npb.filed", "PENDING", "NPB"),
         ("npb.unlocked", "NPB", "NPB"),
         ("orders.cancelled", "NPB", "CANCELLED"),
     ]
-    assert see(market, "lots", "seller")[0]["quantity"] == 1000
-    assert see(market, "member", "buyer")["strikes"] == [1003]
+    assert run_query(market, "lots", "seller")[0]["quantity"] == 1000
+    assert run_query(market, "member", "buyer")["strikes"] == [1003]
 
 
-def test_an_earlier_instant_shows_what_was_then(market: Market) -> None:
-    """`--at T`: batch, removal, alert and cancellation are each there from their instant on, and not before."""
+def test_order_is_shown_as_of_an_earlier_instant(market: Market) -> None:
     lot = market.lot(501, quantity=1000, unit_price="1.0000")
     market.order(1003, [(lot, 10)])
     market.at(ORDERED + DAY).done("orders.add_batch", order_id=1003, lines=[{"lot_id": lot, "quantity": 5}])
@@ -130,27 +126,31 @@ def test_an_earlier_instant_shows_what_was_then(market: Market) -> None:
     market.at(ORDERED + 5 * DAY).done("orders.cancel", order_id=1003, member_id="seller")
 
     def then(days: float) -> Any:
-        return see(market, "order", 1003, "--at", format_timestamp(ORDERED + days * DAY))
+        return run_query(market, "order", 1003, "--at", format_timestamp(ORDERED + days * DAY))
 
     assert then(-1) is None
     assert [len(then(days)["lines"]) for days in (0, 0.9, 1, 5)] == [1, 1, 2, 2]
     assert [then(days)["total"] for days in (0, 1, 2.9, 3)] == ["10.00", "15.00", "15.00", "11.00"]
     assert [then(days)["lines"][0]["remaining"] for days in (2, 3)] == [10, 6]
-    assert [[one["state"] for one in then(days)["removals"]] for days in (1, 2, 3)] == [[], ["pending"], ["approved"]]
+    assert [[entry["state"] for entry in then(days)["removals"]] for days in (1, 2, 3)] == [
+        [],
+        ["pending"],
+        ["approved"],
+    ]
     assert [then(days)["status"] for days in (0, 1, 3.5, 4, 5)] == ["PENDING", "UPDATED", "UPDATED", "OCR", "CANCELLED"]
     assert [(then(days)["ocr"] or {}).get("state") for days in (3, 4, 5)] == [None, "open", "agreed"]
     assert [then(days)["lines"][0]["returned"] for days in (4.9, 5)] == [0, 6]
-    assert then(5) == see(market, "order", 1003)
+    assert then(5) == run_query(market, "order", 1003)
 
 
-def test_explain_looks_back_and_ahead(market: Market) -> None:
-    """R26: the same question before, at and after the instant of the unlock, asked on the day of filing."""
+def test_explain_answers_for_past_and_future_instants(market: Market) -> None:
+    """R26: a second before, at and after the unlock, asked on the day of filing."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
 
     def cancel(at: datetime) -> Any:
-        seen = see(market, "explain", "order", 1003, "--at", format_timestamp(at))
-        return next(one for one in seen["seller"] if one["action"] == "orders.cancel")
+        result = run_query(market, "explain", "order", 1003, "--at", format_timestamp(at))
+        return next(entry for entry in result["seller"] if entry["action"] == "orders.cancel")
 
     assert cancel(FILED)["possible_from"] == format_timestamp(FILED + WEEK)
     assert cancel(FILED - DAY)["code"] == "NO_OPEN_REQUEST"
@@ -158,57 +158,56 @@ def test_explain_looks_back_and_ahead(market: Market) -> None:
     assert not cancel(FILED + WEEK - timedelta(seconds=1))["possible"]
 
 
-def test_a_terminated_member_can_neither_buy_nor_sell(market: Market) -> None:
+def test_terminated_member_can_neither_buy_nor_sell(market: Market) -> None:
     market.done("members.terminate", member_id="seller", staff="kim", comment="fraud")
-    member = see(market, "member", "seller")
+    member = run_query(market, "member", "seller")
     assert (member["state"], member["can_buy"], member["can_sell"]) == ("terminated", False, False)
     market.done("members.reinstate", member_id="seller", staff="kim", comment="a mistake")
-    member = see(market, "member", "seller")
+    member = run_query(market, "member", "seller")
     assert (member["state"], member["can_buy"], member["can_sell"]) == ("active", True, True)
 
 
-def test_a_closed_account_is_seen_from_its_instant_on(market: Market) -> None:
-    """R53: explain of a past instant knows whose account was closed then."""
+def test_explain_considers_when_an_account_was_closed(market: Market) -> None:
+    """R53: `explain` of a past instant uses the account's state of then."""
     market.order(1003)
     market.at(ORDERED + DAY).done("members.terminate", member_id="buyer", staff="kim", comment="fraud")
     market.at(ORDERED + 2 * DAY).done("members.reinstate", member_id="buyer", staff="kim", comment="a mistake")
     possible = []
     for hours in (23, 24, 47, 48):
         at = format_timestamp(ORDERED + timedelta(hours=hours))
-        seen = see(market, "explain", "order", 1003, "--at", at)
-        possible.append(next(one["possible"] for one in seen["seller"] if one["action"] == "orders.cancel"))
+        result = run_query(market, "explain", "order", 1003, "--at", at)
+        possible.append(next(entry["possible"] for entry in result["seller"] if entry["action"] == "orders.cancel"))
     assert possible == [False, True, True, False]
 
 
 @pytest.mark.guarantee("P4")
-def test_a_look_sees_one_moment(market: Market, database_url: str) -> None:
-    """P4: what is committed while somebody looks is not seen by halves."""
+def test_query_uses_one_snapshot(market: Market, database_url: str) -> None:
+    """P4: a concurrent commit doesn't show."""
     market.order(1003)
     market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
-    looking = db.connect(database_url)
+    reader = db.connect(database_url)
     now = market.simulation.clock.instant
-    with looking.transaction() as conn:
+    with reader.transaction() as conn:
         db.use_snapshot_isolation(conn)
         before = queries.run_query(conn, ["order", 1003], now=now)
         market.done("orders.cancel", order_id=1003, member_id="seller")
         assert queries.run_query(conn, ["order", 1003], now=now) == before
-    looking.dispose()
-    assert see(market, "order", 1003)["status"] == "CANCELLED"
+    reader.dispose()
+    assert run_query(market, "order", 1003)["status"] == "CANCELLED"
 
 
-def test_alerts_and_requests_are_found(market: Market) -> None:
-    """`show alerts --due-before T` and `show request ID`."""
+def test_alerts_by_due_time_and_requests_by_id(market: Market) -> None:
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller", request_id="r-1")
     due = FILED + WEEK
-    assert see(market, "alerts", "--due-before", format_timestamp(due)) == []
-    (alert,) = see(market, "alerts", "--due-before", format_timestamp(due + timedelta(seconds=1)))
+    assert run_query(market, "alerts", "--due-before", format_timestamp(due)) == []
+    (alert,) = run_query(market, "alerts", "--due-before", format_timestamp(due + timedelta(seconds=1)))
     assert (alert["order_id"], alert["kind"], alert["unlocks_at"]) == (1003, "NPB", format_timestamp(due))
-    seen = see(market, "request", "r-1")
-    assert (seen["task"], seen["outcome"], seen["answer"]["effects"]["status"]) == ("npb.file", "done", "NPB")
+    result = run_query(market, "request", "r-1")
+    assert (result["task"], result["outcome"], result["answer"]["effects"]["status"]) == ("npb.file", "done", "NPB")
 
 
-MOVES: tuple[tuple[str, dict[str, Any]], ...] = (
+RANDOM_COMMANDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("ocr.file", {"reason": "B_MUTUAL", "comment": "agreed"}),
     ("ocr.file", {"reason": "S_MUTUAL", "comment": "agreed"}),
     ("ocr.decline", {}),
@@ -229,22 +228,22 @@ MOVES: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_histories_fold_to_the_row_and_options_tell_the_answers(market: Market, seed: int) -> None:
-    """Promise 8: events give the row; and `orders.options` says exactly what the commands then answer."""
+def test_events_replay_to_the_row_and_options_predict_answers(market: Market, seed: int) -> None:
     random = Random(seed)
     market.order(1003)
     for _ in range(18):
         gap = random.choice((0, 1, 3600, 86400, 7 * 86400, 14 * 86400))
         market.simulation.advance(market.simulation.clock.instant + timedelta(seconds=gap))
-        task, arguments = random.choice(MOVES[:-1] if random.random() < 0.8 else MOVES)
+        task, arguments = random.choice(RANDOM_COMMANDS[:-1] if random.random() < 0.8 else RANDOM_COMMANDS)
         member = random.choice(("buyer", "seller"))
         if random.random() < 0.2:
             payment = random.choice(("None", "Sent", "Received"))
             market.do("orders.record_payment", order_id=1003, payment_status=payment)
-        announced = {
-            one["action"]: one for one in market.done("orders.options", order_id=1003, member_id=member)["options"]
+        options = {
+            entry["action"]: entry
+            for entry in market.done("orders.options", order_id=1003, member_id=member)["options"]
         }
-        for action, option in announced.items():
+        for action, option in options.items():
             if option["possible"] or action == "orders.set_status":
                 continue
             extra = COMMANDS[action].option_arguments(Subject(a_case(), {1: 10}), Actor(member))
@@ -257,7 +256,7 @@ def test_random_histories_fold_to_the_row_and_options_tell_the_answers(market: M
             )
         answer = market.do(task, order_id=1003, member_id=member, **arguments)
         if task not in ("ocr.file", "orders.set_status"):
-            assert (answer["outcome"] == "done") is announced[task]["possible"]
+            assert (answer["outcome"] == "done") is options[task]["possible"]
         with market.simulation.database.transaction() as conn:
             row = orders.load_facts(conn, [1003], lock=False)[1003]
             now = market.simulation.clock.instant

@@ -86,7 +86,7 @@ def test_requeued_command_keeps_its_request_id_and_needs_no_message(shop: Market
     parked(shop, 1)
     assert replay("--all").exit_code == 0
     drained(shop)
-    assert shop.row("SELECT count(*) FROM unwind.events WHERE type = 'npb.filed'").count == 1
+    assert shop.count("events", type="npb.filed") == 1
 
 
 @pytest.mark.guarantee("P8")
@@ -103,7 +103,7 @@ def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Mar
     with shop.simulation.database.transaction() as conn:
         assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [strange]
     drained(shop)
-    assert shop.row("SELECT count(*) FROM unwind.alerts").count == 3
+    assert shop.count("alerts") == 3
     assert replay().exit_code == replay(1, "--all").exit_code == 2
 
 
@@ -111,13 +111,15 @@ def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
     """Whoever submitted it finds its answer where it was promised."""
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
     with shop.simulation.database.transaction() as conn:
-        (given,), _ = submissions.claim(conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9)
+        (submission,), _ = submissions.claim(conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9)
         for attempt in range(submissions.MAX_ATTEMPTS):
-            one = submissions.Submission(**{f: getattr(given, f) for f in given.__slots__} | {"attempts": attempt + 1})
-            first = submissions.record_failure(conn, one, f"Error {attempt}", shop.simulation.clock.instant)
+            retried = submissions.Submission(
+                **{f: getattr(submission, f) for f in submission.__slots__} | {"attempts": attempt + 1}
+            )
+            first = submissions.record_failure(conn, retried, f"Error {attempt}", shop.simulation.clock.instant)
     assert first == "Error 0"
     number = parked(
-        shop, 1, message_id="r-1", first_error=first, arguments=json.loads(given.payload) | {"request_id": "r-1"}
+        shop, 1, message_id="r-1", first_error=first, arguments=json.loads(submission.payload) | {"request_id": "r-1"}
     )
     assert replay(number).exit_code == 0
     drained(shop)
@@ -132,18 +134,18 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
     (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
     with shop.simulation.database.transaction() as conn:
         outbox.mark_dead(conn, [row.outbox_id], "KeyError")
-    promise = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
-    letter_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
+    dead_job = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
+    notice_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
     shop.rows(
         "UPDATE unwind.notices SET state = 'parked', next_try_at = NULL, sent_at = NULL "
         "WHERE notice_id = :id RETURNING 1",
-        id=letter_id,
+        id=notice_id,
     )
-    letter = parked(shop, 1, task="notices.deliver", arguments={"notice_id": letter_id}, reason="UNDELIVERABLE")
-    assert replay(promise, letter).exit_code == 0
+    parked_notice = parked(shop, 1, task="notices.deliver", arguments={"notice_id": notice_id}, reason="UNDELIVERABLE")
+    assert replay(dead_job, parked_notice).exit_code == 0
     assert shop.row("SELECT state FROM unwind.outbox WHERE key = 'k'").state == "due"
     shop.simulation.advance(real_now(shop.simulation))
-    assert shop.row("SELECT state FROM unwind.notices WHERE notice_id = :id", id=letter_id).state == "sent"
+    assert shop.row("SELECT state FROM unwind.notices WHERE notice_id = :id", id=notice_id).state == "sent"
 
 
 def test_dead_job_with_changed_arguments_is_not_requeued(shop: Market, database_url: str) -> None:
@@ -159,11 +161,11 @@ def test_dead_job_with_changed_arguments_is_not_requeued(shop: Market, database_
 def test_every_dead_job_has_a_reason(shop: Market) -> None:
     """Promises P1: reason, first and last error, hash; the database refuses what does not say so."""
     parked(shop, 1, first_error="KeyError", error="TypeError", reason="WORKER_DIED")
-    told = json.loads(CliRunner().invoke(jobs, ["dead", "--json"]).output)
-    assert (told["reason"], told["first_error"], told["error"]) == ("WORKER_DIED", "KeyError", "TypeError")
-    shown = CliRunner().invoke(jobs, ["dead"]).output
-    assert "its worker died with it each time, tried 9 times: TypeError" in shown
-    assert "at first: KeyError" in shown
+    job = json.loads(CliRunner().invoke(jobs, ["dead", "--json"]).output)
+    assert (job["reason"], job["first_error"], job["error"]) == ("WORKER_DIED", "KeyError", "TypeError")
+    output = CliRunner().invoke(jobs, ["dead"]).output
+    assert "its worker died with it each time, tried 9 times: TypeError" in output
+    assert "at first: KeyError" in output
     parked(shop, 2, error="")
     with pytest.raises(IntegrityError):
         parked(shop, 3, reason="BECAUSE")
@@ -193,7 +195,7 @@ def test_first_error_is_kept_through_all_retries(
 
 def test_discarded_job_stays_on_record_with_its_reason(shop: Market) -> None:
     """Off the list, the metric and the doctor's finding; never deleted, and not set going by mistake."""
-    number, other = parked(shop, 1), parked(shop, 2)
+    number, second = parked(shop, 1), parked(shop, 2)
     assert run("discard", number).exit_code == 2, "why must be said"
     assert run("discard", number, "--reason", " ").exit_code == 2
     done = run("discard", number, 99_999, "--reason", "settled by phone")
@@ -203,13 +205,13 @@ def test_discarded_job_stays_on_record_with_its_reason(shop: Market) -> None:
         True,
     )
     with shop.simulation.database.transaction() as conn:
-        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [other]
-    kept = json.loads(run("dead", "--discarded", "--json").output)
-    assert (kept["id"], kept["discard_reason"]) == (number, "settled by phone")
+        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [second]
+    discarded = json.loads(run("dead", "--discarded", "--json").output)
+    assert (discarded["id"], discarded["discard_reason"]) == (number, "settled by phone")
     assert "was discarded: settled by phone" in replay(number).output
     assert "was discarded already" in run("discard", number, "--reason", "again").output
     assert replay("--all").exit_code == 0
-    assert "was requeued already" in run("discard", other, "--reason", "too late").output
+    assert "was requeued already" in run("discard", second, "--reason", "too late").output
 
 
 def run(*words: object) -> Result:
@@ -217,10 +219,10 @@ def run(*words: object) -> Result:
     return CliRunner().invoke(jobs, [str(word) for word in words])
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_dead_letter_is_requeued_once_as_its_command(shop: Market, whole: bool) -> None:
+@pytest.mark.parametrize("complete", [True, False])
+def test_dead_letter_is_requeued_once_as_its_command(shop: Market, complete: bool) -> None:
     raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
-    body = json.dumps(raw).encode() if whole else base64.b64decode(raw["body"])
+    body = json.dumps(raw).encode() if complete else base64.b64decode(raw["body"])
     facts = {"task_name": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.simulation.clock.instant}
     with shop.simulation.database.transaction() as conn:
         dead_letters.record(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
@@ -236,19 +238,19 @@ def test_dead_letter_is_requeued_once_as_its_command(shop: Market, whole: bool) 
     assert f"Dead letter {good} was requeued already." in done.output
     drained(shop)
     answer = shop.row("SELECT * FROM unwind.command_answers WHERE request_id = 'lost-1'")
-    assert (answer.outcome, shop.row("SELECT count(*) FROM unwind.submissions").count) == ("done", 1)
+    assert (answer.outcome, shop.count("submissions")) == ("done", 1)
     listed = [json.loads(line) for line in run("dead-letters", "--json").output.splitlines()]
-    assert [one["id"] for one in listed if "requeued_at" in one] == [good]
+    assert [retried["id"] for retried in listed if "requeued_at" in retried] == [good]
 
 
 @pytest.mark.usefixtures("environment")
 def test_ten_thousand_strays_are_moved_although_movers_are_killed(broker_url: str) -> None:
     """None lost, none doubled, oldest first; what is no command of ours stays; repeated, it goes on."""
-    whole = message([[], {"order_id": 1, "member_id": "seller"}, {}])
+    envelope = message([[], {"order_id": 1, "member_id": "seller"}, {}])
     strays = []
     for number in range(10_000):
-        whole["headers"]["id"] = f"stray-{number}"
-        strays.append(json.dumps(whole))
+        envelope["headers"]["id"] = f"stray-{number}"
+        strays.append(json.dumps(envelope))
     foreign = [json.dumps(message(headers={"task": task})) for task in ("other.app", "outbox.relay")]
     with contextlib.closing(redis.Redis.from_url(broker_url)) as broker:
         broker.delete("celery", "commands")

@@ -86,9 +86,9 @@ def test_result_backend_defaults_to_the_brokers_next_database(
 ) -> None:
     """CELERY_RESULT_BACKEND defaults to the broker's second database."""
     monkeypatch.setenv("CELERY_BROKER_URL", broker)
-    found = load_settings().result_backend
-    assert found is not None
-    assert found.get_secret_value() == backend
+    setting = load_settings().result_backend
+    assert setting is not None
+    assert setting.get_secret_value() == backend
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_secret_can_be_read_from_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     secret.write_text("postgresql://me:hunter2@host/unwind\n")
     monkeypatch.setenv("DATABASE_URL_FILE", str(secret))
     monkeypatch.setenv("UNWIND_LOG_LEVEL_FILE", str(secret))
-    found = load_settings().database_url
-    assert found is not None
-    assert found.get_secret_value() == "postgresql+psycopg://me:hunter2@host/unwind"
+    setting = load_settings().database_url
+    assert setting is not None
+    assert setting.get_secret_value() == "postgresql+psycopg://me:hunter2@host/unwind"
     assert unknown_variables() == ["UNWIND_LOG_LEVEL_FILE"]
     monkeypatch.setenv("DATABASE_URL", "postgresql://host/other")
     assert str(load_settings().environment()["DATABASE_URL"]).endswith("host/other")

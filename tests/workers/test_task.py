@@ -32,13 +32,13 @@ class Follower:
     def run(self, rows: list[int]) -> dict[str, Any]:
         with self.simulation.database.transaction() as conn:
             due = outbox.claim(conn, TASK, rows=rows)
-            if self.bad & {one.outbox_id for one in due}:
+            if self.bad & {row.outbox_id for row in due}:
                 raise KeyError("private words")
             outbox.mark_done(conn, due, self.simulation.clock.instant)
         return {}
 
 
-def promised(simulation: Simulation, count: int) -> list[int]:
+def insert_outbox_rows(simulation: Simulation, count: int) -> list[int]:
     """Promises to be kept."""
     with simulation.database.transaction() as conn:
         outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant)
@@ -54,14 +54,14 @@ def states(simulation: Simulation) -> dict[int, str]:
 @pytest.mark.guarantee("P8")
 def test_failing_outbox_row_stops_no_other(simulation: Simulation) -> None:
     """P8: the set is halved until the one that fails stands alone."""
-    rows = promised(simulation, 9)
+    rows = insert_outbox_rows(simulation, 9)
     bisect_failures(Follower(simulation, {rows[4]}), rows, KeyError("private words"))
     assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
 
 
 def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation: Simulation) -> None:
     """Visible, replayable, never silently lost; and nothing of its words is told."""
-    (row,) = promised(simulation, 1)
+    (row,) = insert_outbox_rows(simulation, 1)
     for _ in range(outbox.MAX_ATTEMPTS):
         bisect_failures(Follower(simulation, {row}), [row], KeyError("private words"))
     assert states(simulation) == {row: "dead"}

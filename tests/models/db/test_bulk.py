@@ -28,30 +28,30 @@ from models.db.pipeline import (
 from policies.statuses import Role
 from workers.simulation.engine import Simulation
 
-ON_ONE_STAGE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+SHARED_DATABASE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 WORDS = some.text(some.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
-NASTY = some.sampled_from(
+SPECIAL_TEXTS = some.sampled_from(
     ["", "NULL", "null", "{}", '"', "\\", '\\"', "{a,b}", " a ", "a\nb", "\\x00", '{"a": "b\\\\"}', "é"]
 )
-INSTANTS = some.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).map(lambda at: at.replace(tzinfo=UTC))  # noqa: DTZ001 - made aware in the same breath
+INSTANTS = some.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).map(lambda at: at.replace(tzinfo=UTC))  # noqa: DTZ001 - made aware in the same line
 
 
-def arrives(conn: Connection, kind: str, values: list[Any], written: Callable[[Any], str]) -> list[Any]:
-    rows = execute(conn, f"SELECT * FROM unnest(CAST(%(values)s AS {kind}[]))", {"values": written(values)})  # noqa: S608 - a word of this file
+def round_trip(conn: Connection, kind: str, values: list[Any], encode: Callable[[Any], str]) -> list[Any]:
+    rows = execute(conn, f"SELECT * FROM unnest(CAST(%(values)s AS {kind}[]))", {"values": encode(values)})  # noqa: S608 - a constant of this file
     return [row[0] for row in rows]
 
 
-@given(values=some.lists(some.none() | NASTY | WORDS), whole=some.booleans())
-@ON_ONE_STAGE
-def test_texts_arrive_whatever_is_in_them(simulation: Simulation, values: list[str | None], whole: bool) -> None:
-    """R100: what was said is kept to the letter, also where it looks like the notation of arrays."""
-    values = [value for value in values if value is not None or not whole]
+@given(values=some.lists(some.none() | SPECIAL_TEXTS | WORDS), without_nulls=some.booleans())
+@SHARED_DATABASE
+def test_texts_arrive_unchanged(simulation: Simulation, values: list[str | None], without_nulls: bool) -> None:
+    """R100: texts that look like array literals arrive unchanged too."""
+    values = [value for value in values if value is not None or not without_nulls]
     with simulation.database.transaction() as conn:
-        assert arrives(conn, "text", values, text_array) == values
+        assert round_trip(conn, "text", values, text_array) == values
 
 
 @pytest.mark.parametrize(
-    ("kind", "written", "values"),
+    ("kind", "encode", "values"),
     [
         ("bigint", int_array, some.integers(-(2**63), 2**63 - 1)),
         ("numeric", int_array, some.decimals(allow_nan=False, allow_infinity=False, places=4)),
@@ -61,20 +61,22 @@ def test_texts_arrive_whatever_is_in_them(simulation: Simulation, values: list[s
         ("bytea", bytea_array, some.binary()),
     ],
 )
-def test_other_values_arrive_too(simulation: Simulation, kind: str, written: Callable[[Any], str], values: Any) -> None:
-    """R100: amounts, instants and hashes, and what is not there, come out as they went in."""
+def test_values_of_other_types_arrive_unchanged(
+    simulation: Simulation, kind: str, encode: Callable[[Any], str], values: Any
+) -> None:
+    """R100: amounts, timestamps, hashes and NULLs arrive unchanged."""
 
     @given(sent=some.lists(some.none() | values))
     @settings(max_examples=25, deadline=None)
     def check(sent: list[Any]) -> None:
-        assert arrives(conn, kind, sent, written) == sent
+        assert round_trip(conn, kind, sent, encode) == sent
 
     with simulation.database.transaction() as conn:
         check()
 
 
-def test_a_text_with_nul_is_refused_and_moves_no_other(simulation: Simulation) -> None:
-    """NUL parts the texts of a set while they travel, so a text that has one must never be taken for two."""
+def test_text_with_nul_is_refused(simulation: Simulation) -> None:
+    """NUL separates the texts of an array on the wire."""
     with pytest.raises(ValueError, match="NUL"):
         text_array(["a", "b\x00c"])
     with pytest.raises(ValueError, match="NUL"):
@@ -82,48 +84,45 @@ def test_a_text_with_nul_is_refused_and_moves_no_other(simulation: Simulation) -
 
 
 DOCUMENTS = some.recursive(
-    some.none() | some.booleans() | some.integers(-(2**53), 2**53) | NASTY | WORDS,
+    some.none() | some.booleans() | some.integers(-(2**53), 2**53) | SPECIAL_TEXTS | WORDS,
     lambda inner: some.lists(inner, max_size=3) | some.dictionaries(WORDS, inner, max_size=3),
     max_leaves=6,
 )
 
 
 @given(answers=some.lists(some.none() | some.dictionaries(WORDS, DOCUMENTS, max_size=3), min_size=1))
-@ON_ONE_STAGE
-def test_documents_arrive_whatever_is_in_them_and_none_is_no_document(
-    simulation: Simulation, answers: list[Any]
-) -> None:
-    """R100: they travel as one array of all; a row without a document must not come out with one that says null."""
+@SHARED_DATABASE
+def test_documents_arrive_unchanged_and_none_becomes_null(simulation: Simulation, answers: list[Any]) -> None:
+    """R100: a row without a document stores NULL, not the JSON value null."""
     with simulation.database.transaction() as conn:
-        execute(conn, "SET LOCAL ROLE NONE", {})  # the application may make no table of any kind
-        execute(conn, "CREATE TEMP TABLE kept (request_id text, answer jsonb) ON COMMIT DROP", {})
-        kept = Table("kept", MetaData(), Column("request_id", Text), Column("answer", JSONB))
-        insert_rows(conn, kept, [{"request_id": str(n), "answer": answer} for n, answer in enumerate(answers)])
-        rows = execute(conn, "SELECT answer, answer IS NULL AS none FROM kept ORDER BY CAST(request_id AS integer)", {})
+        execute(conn, "SET LOCAL ROLE NONE", {})  # the application role must not create tables
+        execute(conn, "CREATE TEMP TABLE documents (request_id text, answer jsonb) ON COMMIT DROP", {})
+        documents = Table("documents", MetaData(), Column("request_id", Text), Column("answer", JSONB))
+        insert_rows(conn, documents, [{"request_id": str(n), "answer": answer} for n, answer in enumerate(answers)])
+        rows = execute(
+            conn, "SELECT answer, answer IS NULL AS none FROM documents ORDER BY CAST(request_id AS integer)", {}
+        )
         assert [(row.answer, row.none) for row in rows] == [(answer, answer is None) for answer in answers]
 
 
-def test_amounts_in_documents_are_text_and_what_has_no_one_way_is_refused() -> None:
-    """house: money is never a float; an instant is written by whoever knows how it is said to people."""
+def test_amounts_in_documents_are_text_and_other_types_are_refused() -> None:
     assert json_array([{"amount": Decimal("-0.30")}, {"role": Role.BUYER}]) == '[{"amount":"-0.30"},{"role":"buyer"}]'
     for value in (datetime(2026, 1, 1, tzinfo=UTC), object(), {1: 2}, float):
         with pytest.raises(TypeError):
             json_array([value])
 
 
-def test_statements_sent_together_see_what_was_committed_meanwhile(simulation: Simulation) -> None:
-    """They save trips and nothing else; each has its own look at what others have done."""
+def test_pipelined_statements_have_separate_snapshots(simulation: Simulation) -> None:
     with simulation.database.transaction() as conn:
         with pipeline(conn):
             first = execute(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 1})
             second = execute(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 2})
-        ((one, earlier),), ((two, later),) = first.fetchall(), second.fetchall()
-        assert (one, two) == (1, 2)
+        ((first_n, earlier),), ((second_n, later),) = first.fetchall(), second.fetchall()
+        assert (first_n, second_n) == (1, 2)
         assert timedelta(0) < later - earlier < timedelta(minutes=1)
 
 
-def test_the_first_of_them_that_fails_is_the_one_that_is_told(simulation: Simulation) -> None:
-    """The unit of work is told why, in the words in which it decides whether to run again."""
+def test_pipeline_raises_the_error_of_its_first_failing_statement(simulation: Simulation) -> None:
     with simulation.database.transaction() as conn:
 
         def fails() -> None:
@@ -138,9 +137,9 @@ def test_the_first_of_them_that_fails_is_the_one_that_is_told(simulation: Simula
     assert getattr(failed.value.orig, "sqlstate", None) == "22012"
 
 
-def test_amounts_keep_their_places(simulation: Simulation) -> None:
-    """R93: an amount is copied, to the last place."""
+def test_amounts_keep_their_decimal_places(simulation: Simulation) -> None:
+    """R93: amounts keep every decimal place."""
     with simulation.database.transaction() as conn:
         sent = [Decimal("20.00"), Decimal("1E+3"), Decimal("0.00000001")]
-        came = arrives(conn, "numeric", sent, int_array)
-        assert [f"{value:f}" for value in came] == ["20.00", "1000", "0.00000001"]
+        received = round_trip(conn, "numeric", sent, int_array)
+        assert [f"{value:f}" for value in received] == ["20.00", "1000", "0.00000001"]

@@ -19,23 +19,24 @@ from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-SOURCES = [path for floor in ("models", "tasks", "schedules", "workers") for path in (CHECKOUT / floor).rglob("*.py")]
+SOURCES = [path for layer in ("models", "tasks", "schedules", "workers") for path in (CHECKOUT / layer).rglob("*.py")]
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The test's own database as the application sees it, with room for two at once."""
+    """The test's database as the application connects to it, with two connections."""
     opened = connect(database_url, pool_size=2)
     yield opened
     opened.dispose()
 
 
-def test_the_application_takes_no_advisory_lock() -> None:
-    """Every login may take any of them, and hold it for as long as it likes."""
+def test_application_uses_no_advisory_locks() -> None:
+    """Any login may take an advisory lock and hold it."""
     assert [path.name for path in SOURCES if re.search(r"pg_(try_)?advisory", path.read_text())] == []
 
 
-def test_advisory_locks_of_somebody_else_stop_no_order(market: Market, database_url: str) -> None:
+def test_advisory_locks_of_another_login_block_no_command(market: Market, database_url: str) -> None:
+    """The attack: a submitter takes every advisory lock that the application could use."""
     order = market.order()
     market.at(FILED).done("npb.file", order_id=order, member_id="seller")
     with psycopg.connect(libpq_url(database_url), autocommit=True) as attacker:
@@ -53,16 +54,14 @@ def test_advisory_locks_of_somebody_else_stop_no_order(market: Market, database_
 @pytest.mark.parametrize("role", [grants.SUBMIT_ROLE, grants.READER_ROLE])
 @pytest.mark.parametrize("table", grants.LOCK_TABLES)
 @pytest.mark.parametrize("statement", ["LOCK TABLE {} IN ACCESS SHARE MODE", "SELECT FROM {} FOR SHARE"])
-def test_nobody_else_reaches_the_rows_that_it_locks(database_url: str, role: str, table: str, statement: str) -> None:
-    """Rows have rights; numbers have none."""
+def test_other_roles_cannot_lock_the_lock_tables(database_url: str, role: str, table: str, statement: str) -> None:
     with psycopg.connect(libpq_url(database_url), autocommit=True) as attacker:
         attacker.execute(f"SET ROLE {role}")
         with pytest.raises(psycopg.errors.InsufficientPrivilege), attacker.transaction():
             attacker.execute(statement.format(f"unwind.{table}"))
 
 
-def test_postings_share_a_sellers_ledger_and_a_bill_waits_for_them(database: Database) -> None:
-    """Rows that were not there before included."""
+def test_postings_share_a_sellers_lock_and_billing_waits_for_them(database: Database) -> None:
     with database.transaction() as first:
         ledger.lock_open_months(first, ["s"])
     with database.transaction() as first, database.transaction() as second:
@@ -71,8 +70,7 @@ def test_postings_share_a_sellers_ledger_and_a_bill_waits_for_them(database: Dat
         assert _waits(second, "SELECT FROM unwind.ledger_locks WHERE seller_id = 's' FOR UPDATE NOWAIT")
 
 
-def test_closing_a_month_waits_for_every_posting(database: Database) -> None:
-    """Whoever it is for."""
+def test_closing_a_month_waits_for_postings_of_all_sellers(database: Database) -> None:
     with database.transaction() as first, database.transaction() as second:
         ledger.lock_open_months(first, ["s"])
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE NOWAIT")
@@ -81,8 +79,7 @@ def test_closing_a_month_waits_for_every_posting(database: Database) -> None:
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN ROW SHARE MODE NOWAIT")
 
 
-def test_a_matter_for_one_is_tried_or_waited_for(database: Database) -> None:
-    """Whole: another matter is nobody's business."""
+def test_named_locks_are_independent_of_each_other(database: Database) -> None:
     with database.transaction() as first, database.transaction() as second:
         locks.lock_named(first, "terms")
         assert locks.try_lock_named(second, "audit")

@@ -1,4 +1,4 @@
-"""A database URL is parsed once, and every program gets to the same server by it."""
+"""Tests of parsing database URLs: the engine and PostgreSQL's programs reach the same server by them."""
 
 from __future__ import annotations
 
@@ -81,27 +81,26 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("url", ACCEPTED)
-def test_reads_every_usual_spelling(url: str) -> None:
-    found = PostgresAddress.parse(url).connection_parameters("test")
-    assert {name: found.get(name) for name in ACCEPTED[url]} == ACCEPTED[url]
+def test_usual_spellings_are_accepted(url: str) -> None:
+    parameters = PostgresAddress.parse(url).connection_parameters("test")
+    assert {name: parameters.get(name) for name in ACCEPTED[url]} == ACCEPTED[url]
     assert PostgresAddress.parse(str(make_url("postgresql+psycopg://x/y"))).hosts == (("x", 5432),)
 
 
 @pytest.mark.parametrize("url", ACCEPTED)
-def test_libpq_itself_reads_the_same(url: str) -> None:
-    """Where libpq takes the spelling at all, it must not lead to another server."""
+def test_libpq_parses_accepted_urls_alike(url: str) -> None:
     plain = re.sub(r"^\w+\+?\w*://", "postgresql://", url)
     if "host=h1:1" in url:  # SQLAlchemy's own spelling
         return
-    theirs = conninfo_to_dict(plain)
-    ours = PostgresAddress.parse(url).connection_parameters("test")
+    libpq_parameters = conninfo_to_dict(plain)
+    parameters = PostgresAddress.parse(url).connection_parameters("test")
     for name in ("user", "password", "dbname", "host", "sslmode", "sslrootcert"):
-        if name in theirs:
-            assert ours[name] == theirs[name]
+        if name in libpq_parameters:
+            assert parameters[name] == libpq_parameters[name]
 
 
 @pytest.mark.parametrize("url", REFUSED)
-def test_refuses_what_a_program_could_not_use_and_repeats_no_value(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_urls_are_refused_without_repeating_values(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -114,10 +113,10 @@ def test_password_is_in_no_repr() -> None:
 
 
 @pytest.mark.parametrize("spelling", ["tcp", "socket", "several", "query"])
-def test_engine_and_psql_reach_the_same_server_whatever_the_environment_says(
+def test_engine_and_psql_reach_the_same_server_in_any_environment(
     spelling: str, other_server: PostgresServer, servers_port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """PGHOST and its like lead elsewhere, and nobody follows them."""
+    """PG* variables of the environment point to another server and are ignored."""
     tcp = other_server.url()
     url = {
         "tcp": tcp,
@@ -171,7 +170,7 @@ def test_password_is_on_no_command_line(other_server: PostgresServer) -> None:
 
 @pytest.fixture
 def servers_port(servers: ServerUrls) -> int:
-    """The port of the run's own server, where nothing of these tests may arrive."""
+    """The port of the test run's server, which no connection of these tests may reach."""
     port = make_url(servers.database_url).port
     assert port is not None
     return port

@@ -17,7 +17,7 @@ from models.migrations import upgrade
 from tests.plugins.postgres import USER, PostgresServer, new_server
 from tests.plugins.servers import libpq_url
 
-PERVERSE = {
+CONTRADICTING = {
     "datestyle": "German, DMY",
     "intervalstyle": "sql_standard",
     "timezone": "Asia/Kathmandu",
@@ -46,10 +46,10 @@ PERVERSE = {
 
 
 @pytest.fixture(params=["ROLE {login}", "DATABASE {name}", "ROLE {login} IN DATABASE {name}"])
-def perverse_url(request: pytest.FixtureRequest, other_server: PostgresServer) -> Iterator[str]:
-    """A database where everything that a session may have otherwise is otherwise, for a login of the owner's kind."""
-    name, login = "perverse", "perverse_login"
-    whom = request.param.format(name=name, login=login)
+def contradicting_url(request: pytest.FixtureRequest, other_server: PostgresServer) -> Iterator[str]:
+    """A database whose settings, or whose login's, all differ from what the application needs."""
+    name, login = "contradicting", "contradicting_login"
+    target = request.param.format(name=name, login=login)
     with other_server.connect() as conn:
         conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
         conn.execute(f"CREATE ROLE {login} LOGIN SUPERUSER PASSWORD 'x'")
@@ -60,11 +60,11 @@ def perverse_url(request: pytest.FixtureRequest, other_server: PostgresServer) -
                 "CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS "
                 "$$ SELECT 'shadowed' $$"
             )
-        for setting, value in PERVERSE.items():
-            if setting == "role" and whom.startswith("DATABASE"):
-                continue  # PostgreSQL refuses it for a whole database
+        for setting, value in CONTRADICTING.items():
+            if setting == "role" and target.startswith("DATABASE"):
+                continue  # PostgreSQL refuses this setting for a database
             literal = value if setting == "search_path" else f"'{value}'"
-            conn.execute(f"ALTER {whom} SET {setting} = {literal}")
+            conn.execute(f"ALTER {target} SET {setting} = {literal}")
     yield make_url(other_server.url(name)).set(username=login, password="x").render_as_string(hide_password=False)
     with other_server.connect() as conn:
         conn.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -73,26 +73,25 @@ def perverse_url(request: pytest.FixtureRequest, other_server: PostgresServer) -
 
 @pytest.mark.parametrize("as_app", [True, False])
 def test_role_and_database_settings_change_nothing(
-    perverse_url: str, as_app: bool, monkeypatch: pytest.MonkeyPatch
+    contradicting_url: str, as_app: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver reads dates and intervals in one form only; rules are written for one zone and one isolation."""
     for name, value in {
         "PGTZ": "Asia/Kathmandu",
         "PGDATESTYLE": "German",
         "PGOPTIONS": "-c statement_timeout=1",
     }.items():
         monkeypatch.setenv(name, value)
-    database = db.connect(perverse_url, as_app=as_app)
+    database = db.connect(contradicting_url, as_app=as_app)
     try:
         with database.transaction() as conn:
             version = conn.connection.driver_connection.info.server_version  # type: ignore[union-attr]
-            wanted = db.session_settings(version, as_app=as_app)
-            for name, value in wanted.items():
-                shown = conn.execute(text(f"SELECT current_setting('{name}')")).scalar()
+            expected_settings = db.session_settings(version, as_app=as_app)
+            for name, value in expected_settings.items():
+                current_value = conn.execute(text(f"SELECT current_setting('{name}')")).scalar()
                 expected = conn.execute(text(f"SELECT pg_catalog.set_config('{name}', '{value}', true)")).scalar()
-                assert (name, shown) == (name, expected)
+                assert (name, current_value) == (name, expected)
             assert conn.execute(text("SELECT current_user")).scalar() == (
-                db.APP_ROLE if as_app else make_url(perverse_url).username
+                db.APP_ROLE if as_app else make_url(contradicting_url).username
             )
             assert conn.execute(text("SHOW transaction_isolation")).scalar() == "read committed"
             assert conn.execute(text("SELECT interval '1 day -02:03:04'")).scalar() == timedelta(days=1) - timedelta(
@@ -109,13 +108,12 @@ def test_role_and_database_settings_change_nothing(
         database.dispose()
 
 
-def test_every_setting_of_ours_is_perverted_above() -> None:
-    """A setting that the test does not turn round is not shown to be set."""
-    ours = db.session_settings(150_000, as_app=True)
-    assert set(ours) == set(PERVERSE) - {"role"}
+def test_every_session_setting_is_contradicted_above() -> None:
+    session_settings = db.session_settings(150_000, as_app=True)
+    assert set(session_settings) == set(CONTRADICTING) - {"role"}
 
 
-def test_a_migration_is_bound_by_no_setting_of_the_database(empty_database_url: str) -> None:
+def test_migration_ignores_database_settings(empty_database_url: str) -> None:
     name = make_url(empty_database_url).database
     for setting in ("statement_timeout = '20ms'", "default_transaction_read_only = on", "datestyle = 'German, DMY'"):
         with psycopg.connect(libpq_url(empty_database_url), options="-c default_transaction_read_only=off") as owner:
@@ -127,7 +125,7 @@ def test_a_migration_is_bound_by_no_setting_of_the_database(empty_database_url: 
     database.dispose()
 
 
-def test_options_of_the_url_are_kept_beside_ours(database_url: str) -> None:
+def test_options_of_the_url_are_kept(database_url: str) -> None:
     options = "?options=-c%20work_mem%3D7MB%20-c%20timezone%3DAsia/Kathmandu&application_name=by%20name"
     database = db.connect(database_url + options)
     with database.transaction() as conn:
@@ -140,12 +138,12 @@ def test_options_of_the_url_are_kept_beside_ours(database_url: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_database_in_another_encoding_is_refused_with_the_fix(other_server: PostgresServer, encoding: str) -> None:
-    """Łódź is no word of LATIN1, and SQL_ASCII keeps bytes that nobody checked."""
+    """LATIN1 can't store every name, and SQL_ASCII doesn't validate."""
     name = f"in_{encoding.lower()}"
     with other_server.connect() as conn:
         conn.execute(f"DROP DATABASE IF EXISTS {name}")
         conn.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")
-    for attempt in (upgrade, _ask):
+    for attempt in (upgrade, _connect):
         with pytest.raises(OperationalError) as caught:
             attempt(other_server.url(name))
         assert isinstance(caught.value.orig, db.SessionRefused)
@@ -158,12 +156,12 @@ def test_a_database_in_another_encoding_is_refused_with_the_fix(other_server: Po
         assert conn.execute(backends, [name]).fetchone() == (0,), "a refused connection is closed"
 
 
-def test_a_login_whose_triggers_are_off_is_refused(other_server: PostgresServer) -> None:
+def test_login_with_disabled_triggers_is_refused(other_server: PostgresServer) -> None:
     with other_server.connect() as conn:
         conn.execute(f"ALTER ROLE {USER} SET session_replication_role = replica")
     try:
         with pytest.raises(OperationalError) as caught:
-            _ask(other_server.url())
+            _connect(other_server.url())
     finally:
         with other_server.connect() as conn:
             conn.execute(f"ALTER ROLE {USER} RESET session_replication_role")
@@ -171,7 +169,7 @@ def test_a_login_whose_triggers_are_off_is_refused(other_server: PostgresServer)
     assert caught.value.orig.code == "TRIGGERS_OFF"
 
 
-def test_of_several_hosts_the_primary_is_taken_before_and_after_a_failover() -> None:
+def test_primary_of_several_hosts_is_used_before_and_after_a_failover() -> None:
     with new_server() as first, new_server() as second:
         first.create()
         first.start()
@@ -182,13 +180,13 @@ def test_of_several_hosts_the_primary_is_taken_before_and_after_a_failover() -> 
         assert _port(database) == first.port
         first.stop()
         second.promote()
-        with contextlib.suppress(OperationalError):  # the connection that the pool had; a command comes again
+        with contextlib.suppress(OperationalError):  # the pooled connection is broken; a command would be retried
             _port(database, write=True)
         assert _port(database, write=True) == second.port
         database.dispose()
 
 
-def _ask(url: str) -> None:
+def _connect(url: str) -> None:
     database = db.connect(url)
     try:
         with database.transaction() as conn:
@@ -205,6 +203,5 @@ def _port(database: db.Database, *, write: bool = False) -> int:
         return int(conn.execute(text("SHOW port")).scalar_one())
 
 
-def test_the_address_of_the_run_is_understood(database_url: str) -> None:
-    """The embedded server's own URL goes through the same parser."""
+def test_url_of_the_embedded_server_is_parsed(database_url: str) -> None:
     assert PostgresAddress.parse(database_url).hosts[0][0] == "127.0.0.1"

@@ -34,7 +34,7 @@ TYPES = (
     "oid",
     "xid8",
 )
-"""The types that a function may name.  A domain of that name in `pg_temp` runs its CHECK as whoever uses it."""
+"""The types that a function may name. A domain of that name in `pg_temp` runs its CHECK as the role that uses it."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def owner(database_url: str) -> Iterator[psycopg.Connection]:
 def attacker(
     request: pytest.FixtureRequest, servers: ServerUrls, admin: psycopg.Connection, database_url: str
 ) -> Iterator[psycopg.Connection]:
-    """A login with one role of ours and nothing else."""
+    """A login with one of the application's roles and nothing else."""
     url = make_url(libpq_url(database_url))
     name = f"attacker_of_{url.database}"
     admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'attack'").format(sql.Identifier(name)))
@@ -58,36 +58,37 @@ def attacker(
         with psycopg.connect(address, autocommit=True) as connection:
             yield connection
     finally:
-        with psycopg.connect(libpq_url(in_database(servers.admin_url, str(url.database))), autocommit=True) as here:
-            here.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
+        with psycopg.connect(
+            libpq_url(in_database(servers.admin_url, str(url.database))), autocommit=True
+        ) as superuser:
+            superuser.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
         admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 @pytest.fixture
 def call(request: pytest.FixtureRequest) -> str:
-    """What the attacker's role may call."""
+    """The statement that the attacker's role may execute."""
     return CALLS[request.node.callspec.params["attacker"]]
 
 
-def test_nobody_makes_temporary_objects(attacker: psycopg.Connection) -> None:
-    """The first step of each attack below is refused."""
+def test_roles_cannot_create_temporary_objects(attacker: psycopg.Connection) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         attacker.execute("CREATE TEMP TABLE mine (x int)")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         attacker.execute("CREATE DOMAIN pg_temp.text AS pg_catalog.text")
 
 
-def test_a_callers_temporary_types_run_nothing_as_the_functions_owner(
+def test_temporary_types_of_a_caller_are_not_used(
     attacker: psycopg.Connection, owner: psycopg.Connection, call: str
 ) -> None:
-    """Not even where an administrator lets everybody make temporary objects: `pg_temp` is looked at last."""
-    _let_everybody_make_temporary_objects(owner)
-    attacker.execute("CREATE TEMP TABLE seen (who pg_catalog.text)")
-    attacker.execute("GRANT ALL ON pg_temp.seen TO PUBLIC")
+    """`pg_temp` is searched last, so this holds even where everybody may create temporary objects."""
+    _grant_temporary_to_public(owner)
+    attacker.execute("CREATE TEMP TABLE calls (role pg_catalog.text)")
+    attacker.execute("GRANT ALL ON pg_temp.calls TO PUBLIC")
     attacker.execute(
         """
         CREATE FUNCTION pg_temp.note(anyelement) RETURNS pg_catalog.bool LANGUAGE plpgsql AS $$
-        BEGIN INSERT INTO pg_temp.seen VALUES (current_user); RETURN true; END $$
+        BEGIN INSERT INTO pg_temp.calls VALUES (current_user); RETURN true; END $$
         """
     )
     for name in TYPES:
@@ -97,16 +98,15 @@ def test_a_callers_temporary_types_run_nothing_as_the_functions_owner(
             )
         )
     attacker.execute("SELECT 'x'::pg_temp.text")
-    assert attacker.execute("DELETE FROM pg_temp.seen").rowcount == 1  # the trap works
+    assert attacker.execute("DELETE FROM pg_temp.calls").rowcount == 1  # the trap works
     attacker.execute(call)
-    assert attacker.execute("SELECT DISTINCT who FROM pg_temp.seen").fetchall() == []
+    assert attacker.execute("SELECT DISTINCT role FROM pg_temp.calls").fetchall() == []
 
 
-def test_a_callers_temporary_tables_stand_in_for_none_of_ours(
+def test_temporary_tables_of_a_caller_are_not_used(
     attacker: psycopg.Connection, owner: psycopg.Connection, call: str
 ) -> None:
-    """A definer that reads or writes a table by its bare name would read or write the caller's."""
-    _let_everybody_make_temporary_objects(owner)
+    _grant_temporary_to_public(owner)
     names = owner.execute(
         "SELECT relname FROM pg_class WHERE relkind IN ('r', 'v') AND (relnamespace = 'unwind'::regnamespace "
         "OR relname IN ('pg_locks', 'pg_stat_activity'))"
@@ -117,7 +117,8 @@ def test_a_callers_temporary_tables_stand_in_for_none_of_ours(
     attacker.execute(call)
 
 
-def test_who_owns_a_definer_could_do_nothing_else_with_it(admin: psycopg.Connection, owner: psycopg.Connection) -> None:
+def test_owner_of_a_definer_has_no_other_rights(admin: psycopg.Connection, owner: psycopg.Connection) -> None:
+    """Limits the damage if a function is ever made to run its caller's code."""
     for role, (function, _) in grants.DEFINERS.items():
         assert owner.execute(
             "SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE oid = %s::regprocedure", [function]
@@ -134,25 +135,25 @@ def test_who_owns_a_definer_could_do_nothing_else_with_it(admin: psycopg.Connect
         assert not _may(owner, role, "has_column_privilege", "unwind.members", "email", "SELECT")
 
 
-def test_every_definer_is_listed_and_looks_up_names_where_only_the_server_writes(owner: psycopg.Connection) -> None:
-    found = owner.execute(
+def test_definers_are_listed_and_search_pg_catalog_first(owner: psycopg.Connection) -> None:
+    definers = owner.execute(
         "SELECT p.oid::regprocedure::text, pg_get_userbyid(p.proowner), p.proconfig FROM pg_proc AS p "
         "WHERE p.prosecdef AND p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
     ).fetchall()
     path = ["search_path=pg_catalog, pg_temp"]
-    assert sorted(found) == sorted(
+    assert sorted(definers) == sorted(
         (function.replace(", ", ","), role, path) for role, (function, _) in grants.DEFINERS.items()
     )
 
 
-def test_no_function_of_ours_takes_a_name_from_its_callers_search_path(owner: psycopg.Connection) -> None:
-    """Triggers run as whoever changes the row, the owner's restores and prunings included."""
-    found = owner.execute(
+def test_no_function_uses_its_callers_search_path(owner: psycopg.Connection) -> None:
+    """Triggers run as the role that changes the row, the owner included."""
+    functions = owner.execute(
         "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'unwind'::regnamespace AND "
         "prosqlbody IS NULL "
         "AND proconfig IS DISTINCT FROM ARRAY['search_path=pg_catalog, pg_temp']"
     ).fetchall()
-    assert found == []
+    assert functions == []
 
 
 def _may(conn: psycopg.Connection, role: str, function: str, *arguments: str) -> bool:
@@ -162,5 +163,5 @@ def _may(conn: psycopg.Connection, role: str, function: str, *arguments: str) ->
     return bool(row[0])
 
 
-def _let_everybody_make_temporary_objects(owner: psycopg.Connection) -> None:
+def _grant_temporary_to_public(owner: psycopg.Connection) -> None:
     owner.execute(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO PUBLIC").format(sql.Identifier(owner.info.dbname)))

@@ -14,7 +14,7 @@ from tests.plugins.servers import in_database, libpq_url
 from workers.embedded import ServerUrls
 
 SUBMIT, READER, PUBLIC = grants.SUBMIT_ROLE, grants.READER_ROLE, "public"
-ASKED = (SUBMIT, READER, APP_ROLE, PUBLIC, *grants.DEFINERS)
+ROLES = (SUBMIT, READER, APP_ROLE, PUBLIC, *grants.DEFINERS)
 RELATION_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
 TABLES = {table.name for table in metadata.tables.values()}
@@ -54,7 +54,7 @@ RELATIONS: dict[str, dict[str, set[str]]] = {
 COLUMNS: dict[str, set[str]] = {
     "unwind_submit_definer": {"removals.removal_id", "removals.order_id", "drafts.draft_id", "drafts.order_id"}
 }
-"""Single columns of tables that are not readable whole."""
+"""Columns of tables whose other columns are not readable."""
 BEYOND_THE_CATALOGUE = (
     "NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace)"
 )
@@ -62,30 +62,29 @@ BEYOND_THE_CATALOGUE = (
 
 @pytest.fixture
 def catalogue(servers: ServerUrls, database_url: str) -> Iterator[psycopg.Connection]:
-    """The superuser in the test's own database: it sees every right of everybody."""
+    """A superuser in the test's database, who sees the rights of every role."""
     address = in_database(servers.admin_url, database_url.rpartition("/")[2])
     with psycopg.connect(libpq_url(address), autocommit=True) as connection:
         yield connection
 
 
-@pytest.mark.parametrize("role", ASKED)
-def test_each_role_reaches_the_relations_of_the_list(catalogue: psycopg.Connection, role: str) -> None:
-    """Tables, views, materialized views, foreign tables and sequences of every schema but the server's own."""
+@pytest.mark.parametrize("role", ROLES)
+def test_role_has_exactly_the_listed_rights_to_relations(catalogue: psycopg.Connection, role: str) -> None:
     rows = catalogue.execute(
         "SELECT c.relname, r FROM pg_class AS c CROSS JOIN unnest(%s::text[]) AS r "  # noqa: S608 - a constant
         f"WHERE c.relnamespace {BEYOND_THE_CATALOGUE} AND c.relkind IN ('r', 'p', 'v', 'm', 'f') "
         "AND has_table_privilege(%s, c.oid, r)",
         [list(RELATION_RIGHTS), role],
     )
-    found: dict[str, set[str]] = {}
+    rights_by_relation: dict[str, set[str]] = {}
     for name, right in rows:
-        found.setdefault(name, set()).add(right)
-    assert found == RELATIONS[role]
+        rights_by_relation.setdefault(name, set()).add(right)
+    assert rights_by_relation == RELATIONS[role]
 
 
-@pytest.mark.parametrize("role", ASKED)
-def test_each_role_reaches_the_columns_of_the_list(catalogue: psycopg.Connection, role: str) -> None:
-    """A right to a column opens what the right to its table does not."""
+@pytest.mark.parametrize("role", ROLES)
+def test_role_has_exactly_the_listed_rights_to_columns(catalogue: psycopg.Connection, role: str) -> None:
+    """A right to a column is independent of the right to its table."""
     rows = catalogue.execute(
         "SELECT c.relname || '.' || a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "  # noqa: S608
         f"WHERE c.relnamespace {BEYOND_THE_CATALOGUE} AND NOT a.attisdropped "
@@ -97,9 +96,8 @@ def test_each_role_reaches_the_columns_of_the_list(catalogue: psycopg.Connection
     assert {name for (name,) in rows} == COLUMNS.get(role, set())
 
 
-@pytest.mark.parametrize("role", ASKED)
-def test_each_role_may_call_the_functions_of_the_list(catalogue: psycopg.Connection, role: str) -> None:
-    """Trigger functions included: nobody but the server calls them."""
+@pytest.mark.parametrize("role", ROLES)
+def test_role_may_call_exactly_the_listed_functions(catalogue: psycopg.Connection, role: str) -> None:
     rows = catalogue.execute(
         f"SELECT proname FROM pg_proc WHERE pronamespace {BEYOND_THE_CATALOGUE} "  # noqa: S608
         "AND has_function_privilege(%s, oid, 'EXECUTE')",
@@ -108,11 +106,9 @@ def test_each_role_may_call_the_functions_of_the_list(catalogue: psycopg.Connect
     assert {name for (name,) in rows} == FUNCTIONS[role]
 
 
-@pytest.mark.parametrize("role", ASKED)
-def test_no_role_may_call_more_of_the_servers_own_functions_than_everybody(
-    catalogue: psycopg.Connection, role: str
-) -> None:
-    """No reading of files, no settings, no replication: what PostgreSQL keeps from everybody is kept from ours."""
+@pytest.mark.parametrize("role", ROLES)
+def test_role_may_call_no_restricted_server_functions(catalogue: psycopg.Connection, role: str) -> None:
+    """Reading files, for example."""
     rows = catalogue.execute(
         "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace "
         "AND has_function_privilege(%s, oid, 'EXECUTE') AND NOT has_function_privilege('public', oid, 'EXECUTE')",
@@ -121,9 +117,8 @@ def test_no_role_may_call_more_of_the_servers_own_functions_than_everybody(
     assert rows.fetchall() == []
 
 
-@pytest.mark.parametrize("role", ASKED)
-def test_no_role_creates_anything_anywhere(catalogue: psycopg.Connection, role: str) -> None:
-    """Schemas are used, and only `unwind` by those who need it; the database is connected to and nothing else."""
+@pytest.mark.parametrize("role", ROLES)
+def test_role_can_create_nothing(catalogue: psycopg.Connection, role: str) -> None:
     rows = catalogue.execute(
         "SELECT nspname, has_schema_privilege(%(role)s, oid, 'USAGE'), has_schema_privilege(%(role)s, oid, 'CREATE') "
         "FROM pg_namespace WHERE nspname NOT LIKE 'pg_temp%%' AND nspname NOT LIKE 'pg_toast%%'",
@@ -139,9 +134,9 @@ def test_no_role_creates_anything_anywhere(catalogue: psycopg.Connection, role: 
     assert row == (["CONNECT"],)
 
 
-@pytest.mark.parametrize("role", ASKED)
-def test_no_role_writes_to_the_servers_own_catalogue(catalogue: psycopg.Connection, role: str) -> None:
-    """`pg_settings` is how a session sets its own settings."""
+@pytest.mark.parametrize("role", ROLES)
+def test_role_cannot_write_to_the_catalogue(catalogue: psycopg.Connection, role: str) -> None:
+    """An update of `pg_settings` sets a session's own settings."""
     rows = catalogue.execute(
         "SELECT DISTINCT c.relname FROM pg_class AS c "
         "CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS r "
@@ -152,8 +147,7 @@ def test_no_role_writes_to_the_servers_own_catalogue(catalogue: psycopg.Connecti
     assert rows.fetchall() == [("pg_settings",)]
 
 
-def test_no_role_is_anything_but_itself(catalogue: psycopg.Connection) -> None:
-    """No login, no attribute, no membership in another role, no right to set what superusers set."""
+def test_role_has_no_attributes_and_no_memberships(catalogue: psycopg.Connection) -> None:
     rows = catalogue.execute(
         "SELECT rolname FROM pg_roles AS r WHERE rolname = ANY(%s) AND (rolcanlogin OR rolsuper OR rolcreaterole OR "
         "rolcreatedb OR rolreplication OR rolbypassrls OR EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid))",
@@ -168,9 +162,10 @@ def test_no_role_is_anything_but_itself(catalogue: psycopg.Connection) -> None:
     assert parameters.fetchall() == []
 
 
-def test_a_view_over_what_readers_may_not_read_hides_its_rows_from_their_functions(
+def test_view_over_private_tables_has_a_security_barrier(
     catalogue: psycopg.Connection,
 ) -> None:
+    """Such a view has the security barrier; other views are security invokers."""
     rows = catalogue.execute(
         "SELECT c.relname, coalesce(c.reloptions, '{}') FROM pg_class AS c "
         "WHERE c.relnamespace = 'unwind'::regnamespace AND c.relkind = 'v'"

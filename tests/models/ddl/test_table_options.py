@@ -7,8 +7,7 @@ from models.ddl.tables import metadata
 from tests.plugins.market import Market
 
 
-def test_each_table_is_stored_as_written(market: Market) -> None:
-    """Room in pages and the vacuum's turn come with the migration, not by hand."""
+def test_tables_have_the_declared_storage_options(market: Market) -> None:
     rows = market.rows(
         "SELECT c.relname AS name, c.reloptions AS options FROM pg_class c "
         "JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -19,8 +18,8 @@ def test_each_table_is_stored_as_written(market: Market) -> None:
     assert set(TABLE_OPTIONS) <= {table.name for table in metadata.tables.values()}
 
 
-def test_a_new_event_of_an_order_is_written_in_its_page(market: Market) -> None:
-    """An unlocked alert moves its order's version: no index of orders hears of it."""
+def test_new_event_updates_its_order_in_place(market: Market) -> None:
+    """Unlocking an alert changes its order's version; no index may prevent a heap-only update."""
     indexed = market.row(
         "SELECT count(*) AS n FROM pg_index i WHERE i.indrelid = 'unwind.orders'::regclass AND "
         "(pg_get_indexdef(i.indexrelid) LIKE '%version%' OR pg_get_indexdef(i.indexrelid) LIKE '%last_event_at%')"

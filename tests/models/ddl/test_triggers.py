@@ -42,7 +42,7 @@ def owner(database_url: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def app(database_url: str) -> Iterator[Connection]:
-    """The application, as every worker is connected."""
+    """The application's role, as workers connect."""
     database = db.connect(database_url)
     with database.engine.connect() as conn:
         yield conn
@@ -65,27 +65,26 @@ def app(database_url: str) -> Iterator[Connection]:
         "TRUNCATE unwind.events",
     ],
 )
-def test_what_is_final_is_final_for_the_owner_too(owner: Connection, change: str) -> None:
-    """P5, R60: no path writes to a cancelled order or to an event."""
+def test_owner_cannot_change_final_rows(owner: Connection, change: str) -> None:
+    """P5, R60: the owner can't change a cancelled order or an event."""
     with pytest.raises(DBAPIError, match=r"final|append-only"):
         owner.execute(text(change))
 
 
-def test_the_timeline_of_a_cancelled_order_goes_on(owner: Connection) -> None:
-    """R39: staff may remove a completed alert, which is an event of that order."""
+def test_cancelled_order_accepts_new_events(owner: Connection) -> None:
+    """R39: staff may remove a completed alert, which adds an event."""
     changed = owner.execute(text("UPDATE unwind.orders SET version = 2, last_event_at = '2026-04-01Z'"))
     assert changed.rowcount == 1
 
 
-def test_workers_act_as_the_role_without_rights_to_history(app: Connection) -> None:
-    """Every process does SET ROLE unwind_app on connect."""
+def test_workers_use_the_application_role(app: Connection) -> None:
     assert app.execute(text("SELECT current_user")).scalar() == db.APP_ROLE
 
 
 @pytest.mark.parametrize("table", grants.APPEND_ONLY)
 @pytest.mark.parametrize("privilege", ["UPDATE", "DELETE", "TRUNCATE"])
-def test_the_application_may_not_change_what_only_grows(app: Connection, table: str, privilege: str) -> None:
-    """P5: refused by right, before any trigger."""
+def test_application_cannot_change_append_only_tables(app: Connection, table: str, privilege: str) -> None:
+    """P5: privileges refuse it before any trigger does."""
     granted = app.execute(text("SELECT has_table_privilege(:t, :p)"), {"t": f"unwind.{table}", "p": privilege}).scalar()
     assert granted is False
 
@@ -93,14 +92,13 @@ def test_the_application_may_not_change_what_only_grows(app: Connection, table: 
 @pytest.mark.parametrize(
     "statement", ["CREATE TABLE unwind.mine (x int)", "DROP TABLE unwind.sweeps", "ALTER TABLE unwind.lots DROP bulk"]
 )
-def test_the_application_may_not_change_the_schema(app: Connection, statement: str) -> None:
-    """Never DDL."""
+def test_application_cannot_change_the_schema(app: Connection, statement: str) -> None:
     with pytest.raises(DBAPIError, match=r"permission denied|must be owner"):
         app.execute(text(statement))
 
 
-def test_readers_do_not_see_mail_addresses(database_url: str) -> None:
-    """P9: a dashboard needs no address, letter or argument."""
+def test_readers_cannot_read_email_addresses(database_url: str) -> None:
+    """P9: dashboards need no email addresses."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
         conn.execute(text(f"SET ROLE {grants.READER_ROLE}"))
@@ -110,8 +108,8 @@ def test_readers_do_not_see_mail_addresses(database_url: str) -> None:
     engine.dispose()
 
 
-def test_no_guard_and_no_default_reads_the_clock(database_url: str) -> None:
-    """House: replay supplies its own instants, so the database may have none of its own."""
+def test_no_trigger_check_or_default_reads_the_clock(database_url: str) -> None:
+    """Replay supplies its own timestamps."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
         defaults = conn.execute(
@@ -133,8 +131,7 @@ def test_no_guard_and_no_default_reads_the_clock(database_url: str) -> None:
     assert [t for t in texts if clock.search(t)] == []
 
 
-def test_a_login_that_may_not_create_roles_can_migrate(empty_database_url: str, servers: ServerUrls) -> None:
-    """The migration goes on, and triggers guard."""
+def test_login_without_createrole_can_migrate(empty_database_url: str, servers: ServerUrls) -> None:
     name = make_url(empty_database_url).database
     engine = create_engine(in_database(servers.admin_url, str(name)))
     with engine.begin() as conn:

@@ -24,7 +24,8 @@ MONTH_AFTER = FILED + timedelta(days=31)
 
 
 @pytest.fixture
-def lived(market: Market) -> Market:
+def past_market(market: Market) -> Market:
+    """Orders cancelled in the same month, in the next one and through NRS, two waiting alerts, and a manual credit."""
     for order_id in range(1001, 1007):
         market.order(order_id)
     market.done("ocr.file", order_id=1001, member_id="seller", reason="S_MUTUAL", comment="agreed")
@@ -47,16 +48,16 @@ def lived(market: Market) -> Market:
     return market
 
 
-def see(market: Market, *words: str | int) -> Any:
-    """One look at the clock's instant."""
+def run_query(market: Market, *words: str | int) -> Any:
+    """Run a query at the simulation's instant."""
     with market.simulation.database.transaction() as conn:
         return queries.run_query(conn, words, now=market.simulation.clock.instant)
 
 
-def read(market: Market, view: str, where: str = "true", **values: Any) -> list[dict[str, Any]]:
-    """Rows of a view as a dashboard gets them: the numbers and texts of JSON, instants as we write them."""
+def view_rows(market: Market, view: str, where: str = "true", **values: Any) -> list[dict[str, Any]]:
+    """Rows of a view as a reader gets them, with timestamps in the contract's format."""
     with market.simulation.database.transaction() as conn:
-        rows = conn.execute(text(f"SELECT * FROM unwind.{view} WHERE {where}"), values).mappings()  # noqa: S608 - ours
+        rows = conn.execute(text(f"SELECT * FROM unwind.{view} WHERE {where}"), values).mappings()  # noqa: S608 - a name of this repository
         return [
             {
                 name: format_timestamp(value)
@@ -71,109 +72,114 @@ def read(market: Market, view: str, where: str = "true", **values: Any) -> list[
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=[view.name for view in VIEWS])
-def test_a_view_has_the_columns_that_were_promised(view: View, lived: Market) -> None:
-    columns = lived.rows(
+def test_view_has_the_declared_columns(view: View, past_market: Market) -> None:
+    """Dashboards rely on names, order and types; contract/ freezes them."""
+    columns = past_market.rows(
         "SELECT column_name FROM information_schema.columns WHERE table_schema = 'unwind' AND table_name = :view "
         "ORDER BY ordinal_position",
         view=view.name,
     )
     assert [row.column_name for row in columns] == [name for name, _, _ in view.columns]
     schema = json.loads((CONTRACT / "views" / f"{view.name}.schema.json").read_text(encoding="utf-8"))
-    rows = lived.rows(f"SELECT row_to_json(v) AS row FROM unwind.{view.name} AS v")  # noqa: S608 - ours
+    rows = past_market.rows(f"SELECT row_to_json(v) AS row FROM unwind.{view.name} AS v")  # noqa: S608 - a name of this repository
     assert rows
     for row in rows:
         jsonschema.validate(row.row, schema)
-    (said,) = lived.rows("SELECT obj_description(CAST(:view AS regclass)) AS said", view=f"unwind.{view.name}")
-    assert said.said == f"Version {view.version}. {view.description}"
+    (comment,) = past_market.rows("SELECT obj_description(CAST(:view AS regclass)) AS text", view=f"unwind.{view.name}")
+    assert comment.text == f"Version {view.version}. {view.description}"
 
 
-def test_the_timeline_is_that_of_show_order(lived: Market) -> None:
-    """R100: the same events in the same order, with who, what, from, to, why and through which request."""
+def test_timeline_view_matches_show_order(past_market: Market) -> None:
+    """R100: the same events in the same order with the same facts."""
     for order_id in range(1001, 1007):
-        shown = see(lived, "order", order_id)["timeline"]
-        rows = sorted(read(lived, "v_order_timeline", "order_id = :id", id=order_id), key=lambda row: row["seq"])
+        expected = run_query(past_market, "order", order_id)["timeline"]
+        rows = sorted(
+            view_rows(past_market, "v_order_timeline", "order_id = :id", id=order_id), key=lambda row: row["seq"]
+        )
         assert [row["seq"] for row in rows] == list(range(1, len(rows) + 1))
         named = {"from_status": "from", "to_status": "to"}
-        for row, event in zip(rows, shown, strict=True):
+        for row, event in zip(rows, expected, strict=True):
             for name in ("at", "event", "actor", "role", "from_status", "to_status", "note", "basis", "request_id"):
                 assert row[name] == event[named.get(name, name)], (name, row, event)
 
 
-def test_the_forecast_is_that_of_the_command(lived: Market) -> None:
-    """P3: hour by hour what will unlock; an alert that has unlocked is not in it, an overdue one is on top."""
-    seen = see(lived, "forecast", "--days", "14")
-    rows = read(lived, "v_unlock_forecast")
-    assert {row["order_id"] for row in rows} == {1005, 1006, *(o["order_id"] for o in seen["overdue_orders"])}
+def test_forecast_view_matches_the_command(past_market: Market) -> None:
+    """P3: waiting alerts by the hour of their unlock, and overdue ones."""
+    result = run_query(past_market, "forecast", "--days", "14")
+    rows = view_rows(past_market, "v_unlock_forecast")
+    assert {row["order_id"] for row in rows} == {1005, 1006, *(o["order_id"] for o in result["overdue_orders"])}
     by_hour: dict[str, int] = {}
     for row in rows:
         assert row["unlocks_hour"] == format_timestamp(parse_timestamp(row["unlocks_at"]).replace(minute=0, second=0))
-        if parse_timestamp(row["unlocks_at"]) > lived.simulation.clock.instant:
+        if parse_timestamp(row["unlocks_at"]) > past_market.simulation.clock.instant:
             by_hour[row["unlocks_hour"]] = by_hour.get(row["unlocks_hour"], 0) + 1
-    assert {one["hour"]: one["total"] for one in seen["hours"]} == by_hour
-    assert seen["total"] == 2
-    assert [(one["npb"], one["nrs"]) for one in seen["hours"]] == [(1, 0), (0, 1)]
+    assert {credit["hour"]: credit["total"] for credit in result["hours"]} == by_hour
+    assert result["total"] == 2
+    assert [(credit["npb"], credit["nrs"]) for credit in result["hours"]] == [(1, 0), (0, 1)]
 
 
-def test_what_is_due_and_not_unlocked_is_overdue(lived: Market) -> None:
-    """P3: at the very instant an alert is due; until a sweep has seen it, it is overdue and not to come."""
+def test_due_alert_is_overdue_until_it_is_unlocked(past_market: Market) -> None:
+    """P3: an alert is due at its instant, and overdue until a sweep unlocks it."""
     due = FILED + 3 * WEEK
     for seconds, overdue in ((-1, 0), (0, 1), (1, 1)):
-        lived.at(due + timedelta(seconds=seconds))
-        seen = see(lived, "forecast", "--days", "14")
-        assert seen["overdue"] == len(seen["overdue_orders"]) == overdue
-        assert seen["total"] == 2 - overdue
-    lived.simulation.do("npb.scan_open_alerts")
-    assert see(lived, "forecast", "--days", "14")["overdue"] == 0
-    assert see(lived, "forecast", "--days", "1")["later"] == 1
+        past_market.at(due + timedelta(seconds=seconds))
+        result = run_query(past_market, "forecast", "--days", "14")
+        assert result["overdue"] == len(result["overdue_orders"]) == overdue
+        assert result["total"] == 2 - overdue
+    past_market.simulation.do("npb.scan_open_alerts")
+    assert run_query(past_market, "forecast", "--days", "14")["overdue"] == 0
+    assert run_query(past_market, "forecast", "--days", "1")["later"] == 1
 
 
-def test_credits_are_those_of_the_command_and_say_where_they_are(lived: Market) -> None:
-    """R83, R84, R85, KB55: reset in the same month, credit on the next bill, nothing for NRS, and a credit by hand."""
-    shown = see(lived, "credits", "seller")["credits"]
-    rows = read(lived, "v_fee_credit", "seller_id = 'seller'")
-    key = lambda one: (str(one["order_id"]), one["kind"])  # noqa: E731 - one use, one line
-    for row, one in zip(sorted(rows, key=key), sorted(shown, key=key), strict=True):
-        for name in one.keys() - {"where"}:
-            assert row[name] == one[name], name
-    told = {one["order_id"]: (one["kind"], one["state"], one["bill_month"]) for one in shown}
-    assert told == {
+def test_credit_view_matches_the_command(past_market: Market) -> None:
+    """R83, R84, R85: reset in the same month, credit on the next bill, nothing for NRS, and a manual credit."""
+    expected = run_query(past_market, "credits", "seller")["credits"]
+    rows = view_rows(past_market, "v_fee_credit", "seller_id = 'seller'")
+    key = lambda credit: (str(credit["order_id"]), credit["kind"])  # noqa: E731 - one use, one line
+    for row, credit in zip(sorted(rows, key=key), sorted(expected, key=key), strict=True):
+        for name in credit.keys() - {"where"}:
+            assert row[name] == credit[name], name
+    state_by_order = {
+        credit["order_id"]: (credit["kind"], credit["state"], credit["bill_month"]) for credit in expected
+    }
+    assert state_by_order == {
         1001: ("reset", "posted", "2026-03"),
         1002: ("credit", "posted", "2026-04"),
         1003: ("none", "stays", None),
         None: ("manual_credit", "posted", "2026-04"),
     }
-    where = {one["order_id"]: one["where"] for one in shown}
+    where = {credit["order_id"]: credit["where"] for credit in expected}
     assert "taken off the bill of March 2026" in where[1001]
     assert "on the bill of April 2026, which is still open" in where[1002]
     assert "The fee stays" in where[1003]
-    lived.at(MONTH_AFTER)
-    lived.simulation.do("bills.issue")
-    (issued,) = [one for one in see(lived, "credits", "seller")["credits"] if one["order_id"] == 1002]
+    past_market.at(MONTH_AFTER)
+    past_market.simulation.do("bills.issue")
+    (issued,) = [
+        credit for credit in run_query(past_market, "credits", "seller")["credits"] if credit["order_id"] == 1002
+    ]
     assert "on the bill of April 2026, made on 2026-05-05" in issued["where"]
-    assert see(lived, "order", 1002)["credits"] == [issued]
+    assert run_query(past_market, "order", 1002)["credits"] == [issued]
 
 
-def test_a_credit_that_is_on_its_way_or_was_given_up_says_so(market: Market) -> None:
-    """Nobody is told that money is there before it is."""
+def test_credit_that_is_pending_or_dead_is_not_shown_as_posted(market: Market) -> None:
     market.order(1001)
     market.done("ocr.file", order_id=1001, member_id="seller", reason="S_MUTUAL", comment="agreed")
     market.simulation.do("orders.cancel", order_id=1001, member_id="seller")
-    (promised,) = see(market, "credits", "seller")["credits"]
-    assert (promised["state"], promised["posted_at"]) == ("promised", None)
-    assert "on its way" in promised["where"]
+    (pending_credit,) = run_query(market, "credits", "seller")["credits"]
+    assert (pending_credit["state"], pending_credit["posted_at"]) == ("promised", None)
+    assert "on its way" in pending_credit["where"]
     with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET state = 'dead' WHERE key = 'fee:1001'"))
-        (given_up,) = queries.run_query(conn, ["credits", "seller"], now=ORDERED)["credits"]
-        assert given_up["state"] == "given_up"
-        assert "./run jobs dead" in given_up["where"]
+        (dead_credit,) = queries.run_query(conn, ["credits", "seller"], now=ORDERED)["credits"]
+        assert dead_credit["state"] == "given_up"
+        assert "./run jobs dead" in dead_credit["where"]
         conn.execute(text("UPDATE unwind.outbox SET state = 'due' WHERE key = 'fee:1001'"))
     market.simulation.process_outbox()
-    assert see(market, "credits", "seller")["credits"][0]["state"] == "posted"
+    assert run_query(market, "credits", "seller")["credits"][0]["state"] == "posted"
 
 
-def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
-    """Answered, refused, waiting at the SQL interface, or given up: support sees which."""
-    with lived.simulation.database.transaction() as conn:
+def test_request_view_shows_each_state(past_market: Market) -> None:
+    with past_market.simulation.database.transaction() as conn:
         conn.execute(
             text("SELECT unwind.submit_command('npb.remove', CAST(:payload AS jsonb), 'by-sql')"),
             {"payload": '{"order_id": 1006, "member_id": "seller"}'},
@@ -185,7 +191,7 @@ def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
             arguments={"order_id": 1006},
             error="Broken",
             attempts=9,
-            now=lived.simulation.clock.instant,
+            now=past_market.simulation.clock.instant,
         )
     expected = {
         "same-month": ("answered", "done", "message"),
@@ -193,44 +199,48 @@ def test_a_request_is_found_whatever_became_of_it(lived: Market) -> None:
         "by-sql": ("waiting", None, "sql"),
         "lost": ("dead", None, "message"),
     }
-    for request_id, wanted in expected.items():
-        shown = see(lived, "request", request_id)
-        (row,) = read(lived, "v_request_status", "request_id = :id", id=request_id)
-        assert (row["state"], row["outcome"], row["door"]) == wanted
+    for request_id, columns in expected.items():
+        shown = run_query(past_market, "request", request_id)
+        (row,) = view_rows(past_market, "v_request_status", "request_id = :id", id=request_id)
+        assert (row["state"], row["outcome"], row["door"]) == columns
         assert {name: shown[name] for name in row} == row
-    assert see(lived, "request", "never") is None
+    assert run_query(past_market, "request", "never") is None
 
 
-def test_late_payments_are_those_of_the_command(lived: Market) -> None:
+def test_late_payments_are_those_of_the_command(past_market: Market) -> None:
     """R107: open ones are listed; the view keeps the settled ones, too."""
-    (row,) = read(lived, "v_late_payment")
-    assert see(lived, "late-payments") == [{k: v for k, v in row.items() if not k.startswith("settled")}]
-    lived.done("orders.settle_late_payment", order_id=1001, staff="kim", comment="sent back")
-    (row,) = read(lived, "v_late_payment")
-    assert (row["settled_at"], row["settled_by"]) == (format_timestamp(lived.simulation.clock.instant), "staff:kim")
-    assert see(lived, "late-payments") == []
+    (row,) = view_rows(past_market, "v_late_payment")
+    assert run_query(past_market, "late-payments") == [{k: v for k, v in row.items() if not k.startswith("settled")}]
+    past_market.done("orders.settle_late_payment", order_id=1001, staff="kim", comment="sent back")
+    (row,) = view_rows(past_market, "v_late_payment")
+    assert (row["settled_at"], row["settled_by"]) == (
+        format_timestamp(past_market.simulation.clock.instant),
+        "staff:kim",
+    )
+    assert run_query(past_market, "late-payments") == []
 
 
-def test_the_history_of_sweeps_is_that_of_the_command(lived: Market) -> None:
-    """P3: in which hour a sweep found something, and that it had not run for a week before."""
-    rows = read(lived, "v_sweep_history")
-    assert see(lived, "sweeps") == sorted(rows, key=lambda row: (row["sweep"], row["hour"]))
+def test_sweep_view_matches_the_command(past_market: Market) -> None:
+    """P3: shows in which hours a sweep found work."""
+    rows = view_rows(past_market, "v_sweep_history")
+    assert run_query(past_market, "sweeps") == sorted(rows, key=lambda row: (row["sweep"], row["hour"]))
     scans = [row for row in rows if row["sweep"] == "npb.scan_open_alerts"]
     assert sum(row["found"] for row in scans) == scans[0]["found_ever"] == 2
     assert {row["hour"] for row in scans} == {format_timestamp(FILED + WEEK)}
 
 
-def test_an_idle_sweep_leaves_no_history(market: Market) -> None:
+def test_idle_sweeps_leave_no_rows(market: Market) -> None:
+    """Rows for idle seconds would be 86,400 a day; a gap of more than three minutes is recorded."""
     for seconds in (0, 180, 361):
         market.at(ORDERED + timedelta(seconds=seconds))
         market.simulation.do("npb.scan_open_alerts")
-    (only,) = read(market, "v_sweep_history", "sweep = 'npb.scan_open_alerts'")
-    assert (only["runs"], only["found"], only["longest_gap_seconds"]) == (1, 0, 181)
+    (row,) = view_rows(market, "v_sweep_history", "sweep = 'npb.scan_open_alerts'")
+    assert (row["runs"], row["found"], row["longest_gap_seconds"]) == (1, 0, 181)
 
 
 @pytest.fixture
-def dashboard(lived: Market, database_url: str) -> Iterator[Connection]:
-    """Somebody who may only read."""
+def reader(past_market: Market, database_url: str) -> Iterator[Connection]:
+    """A connection with the reader role."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
         conn.execute(text(f"SET ROLE {grants.READER_ROLE}"))
@@ -239,7 +249,7 @@ def dashboard(lived: Market, database_url: str) -> Iterator[Connection]:
     engine.dispose()
 
 
-def test_a_dashboard_may_read_every_view(dashboard: Connection) -> None:
-    """The reader's role sees the views though the tables of commands and promises below them are closed to it."""
+def test_readers_may_read_every_view(reader: Connection) -> None:
+    """The tables of commands and outbox messages below the views are closed to readers."""
     for view in VIEWS:
-        assert dashboard.execute(text(f"SELECT count(*) FROM unwind.{view.name}")).scalar_one() > 0  # noqa: S608 - ours
+        assert reader.execute(text(f"SELECT count(*) FROM unwind.{view.name}")).scalar_one() > 0  # noqa: S608 - a name of this repository

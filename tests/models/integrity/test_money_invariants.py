@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
@@ -22,10 +22,12 @@ SELLERS = ("seller", "other_seller")
 
 
 def broken(market: Market) -> dict[str, list[str]]:
-    """What is not as it must be: sentence and ids."""
+    """The ids of each broken invariant, by its sentence."""
     with market.simulation.database.transaction() as conn:
-        found = {one.sentence: one.find_violations(conn, market.simulation.clock.instant) for one in LEDGER}
-    return {sentence: ids for sentence, ids in found.items() if ids}
+        ids_by_sentence = {
+            invariant.sentence: invariant.find_violations(conn, market.simulation.clock.instant) for invariant in LEDGER
+        }
+    return {sentence: ids for sentence, ids in ids_by_sentence.items() if ids}
 
 
 class Trade:
@@ -33,13 +35,13 @@ class Trade:
 
     def __init__(self, market: Market, seed: int) -> None:
         self.market = market
-        self.chance = random.Random(seed)
+        self.chance = Random(seed)
         self.numbers = iter(range(1, 100_000))
         self.living: list[tuple[int, str]] = []
         self.issued: dict[tuple[str, date], str] = {}
 
     def step(self) -> None:
-        """Something happens."""
+        """Run one random operation."""
         acts: list[Callable[[], Any]] = [self.order, self.order, self.batch, self.cancel, self.cancel]
         acts += [self.credit, self.pay, self.pay, self.wait, self.wait]
         self.chance.choice(acts)()
@@ -88,32 +90,32 @@ class Trade:
     def wait(self) -> None:
         days = self.chance.choice([1, 3, 10, 31])
         self.market.simulation.advance(self.market.simulation.clock.instant + timedelta(days=days))
-        self.look()
+        self.check_issued_bills()
 
-    def look(self) -> None:
-        """Every bill once issued must say the same for ever, but for what was paid."""
+    def check_issued_bills(self) -> None:
+        """Check that issued bills have not changed except for payments."""
         now = self.market.simulation.clock.instant
         with self.market.simulation.database.transaction() as conn:
             for seller in SELLERS:
                 month = date(2026, 3, 1)
                 while month <= month_of(now, DEFAULT_TERMS):
-                    found = bills.load_bill_json(conn, seller, month, now)
-                    assert found is not None
-                    if found["state"] != "open":
-                        fixed = {k: v for k, v in found.items() if k not in ("state", "paid", "overpaid")}
-                        said = json.dumps(fixed, sort_keys=True)
-                        assert self.issued.setdefault((seller, month), said) == said
+                    bill = bills.load_bill_json(conn, seller, month, now)
+                    assert bill is not None
+                    if bill["state"] != "open":
+                        fixed = {k: v for k, v in bill.items() if k not in ("state", "paid", "overpaid")}
+                        text = json.dumps(fixed, sort_keys=True)
+                        assert self.issued.setdefault((seller, month), text) == text
                     month = next_month(month)
 
 
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 40))])
-def test_no_cent_is_lost_in_any_history(market: Market, seed: int) -> None:
-    """Promises 5 and R86: all equations hold, issued bills never change, and every month is proven from its events."""
+def test_ledger_invariants_hold_after_random_histories(market: Market, seed: int) -> None:
+    """P5, R86: all equations hold, issued bills never change, and every month passes its audit."""
     trade = Trade(market, seed)
     for _ in range(60):
         trade.step()
     market.simulation.advance(market.simulation.clock.instant + timedelta(days=45))
-    trade.look()
+    trade.check_issued_bills()
     assert broken(market) == {}
     month = date(2026, 3, 1)
     with market.simulation.database.transaction() as conn:
@@ -135,7 +137,7 @@ _SUMS = """
 """
 
 CHARGE = "UPDATE unwind.ledger_lines SET {} WHERE order_id = 1 AND kind = 'charge'"
-PLANTED = [
+CORRUPTIONS = [
     (CHARGE.format("amount = 19.99"), "Per order", "1"),
     (CHARGE.format("amount = 19.99"), "On every issued bill, lines and", "seller 2026-03"),
     (CHARGE.format("note = 'x'"), "The lines of an issued bill", "seller 2026-03"),
@@ -156,10 +158,11 @@ PLANTED = [
 ]
 
 
-@pytest.mark.breaks_invariants("the books are falsified on purpose")
-@pytest.mark.parametrize(("statement", "sentence", "named"), PLANTED)
-def test_a_planted_fault_is_found(market: Market, database_url: str, statement: str, sentence: str, named: str) -> None:
-    """Each sentence catches what breaks it."""
+@pytest.mark.breaks_invariants("corrupts the ledger")
+@pytest.mark.parametrize(("statement", "sentence", "reported_id"), CORRUPTIONS)
+def test_corruption_is_reported_by_its_invariant(
+    market: Market, database_url: str, statement: str, sentence: str, reported_id: str
+) -> None:
     market.order(1, [(market.lot(501, unit_price="750"), 1)])
     market.simulation.advance(datetime(2026, 4, 12, tzinfo=UTC))
     market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
@@ -172,5 +175,5 @@ def test_a_planted_fault_is_found(market: Market, database_url: str, statement: 
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         assert conn.execute(text(statement)).rowcount > 0
     engine.dispose()
-    found = {one: ids for one, ids in broken(market).items() if one.startswith(sentence)}
-    assert list(found.values()) == [[named]]
+    ids_by_sentence = {name: ids for name, ids in broken(market).items() if name.startswith(sentence)}
+    assert list(ids_by_sentence.values()) == [[reported_id]]

@@ -42,7 +42,7 @@ PASSWORD = "p/w@#?%:;,[ü+& "
 
 
 @pytest.mark.parametrize(
-    ("written", "normal"),
+    ("url_text", "normal"),
     [
         ("redis://host", "redis://host/0"),
         ("redis://:pw@host:6380/4", "redis://:pw@host:6380/4"),
@@ -58,9 +58,9 @@ PASSWORD = "p/w@#?%:;,[ü+& "
         ("redis+socket://me:pw@/r.sock?virtual_host=1", "redis+socket://me:pw@/r.sock?virtual_host=1"),
     ],
 )
-def test_usual_urls_are_normalized(written: str, normal: str) -> None:
+def test_usual_urls_are_normalized(url_text: str, normal: str) -> None:
     """What is handed on to other programs is read by them as it was meant."""
-    assert str(RedisUrl.parse(written)) == normal
+    assert str(RedisUrl.parse(url_text)) == normal
     assert str(RedisUrl.parse(normal)) == normal
 
 
@@ -207,8 +207,8 @@ def addresses(
     elif kind.startswith("socket"):
         path = quote(str(request.getfixturevalue("socket_server")))
         me = f"redis+socket://me:{quote(PASSWORD, safe='')}@{path}?virtual_host="
-        theirs = f"unix://{path}?password=secret&socket_timeout=4&db="
-        url = me if kind == "socket" else theirs
+        address = f"unix://{path}?password=secret&socket_timeout=4&db="
+        url = me if kind == "socket" else address
         yield f"{url}2", f"{url}3"
     elif kind == "special characters":
         login = request.getfixturevalue("special_login")
@@ -249,17 +249,17 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
         app.send_task("orders.cancel", kwargs=arguments, connection=connection, ignore_result=True)
         assert BrokerProbe(broker).count_waiting(["commands"]) == 1
         assert queue_lengths(broker) == [{"name": "commands", "messages": 1}]
-        came: list[Any] = []
+        messages: list[Any] = []
         queue = Queue("commands", routing_key="commands")  # type: ignore[no-untyped-call]
-        with Consumer(connection, [queue], on_message=came.append, accept=["json"]):  # type: ignore[no-untyped-call]
-            while not came:
+        with Consumer(connection, [queue], on_message=messages.append, accept=["json"]):  # type: ignore[no-untyped-call]
+            while not messages:
                 connection.drain_events(timeout=5)
-        assert came[0].decode()[1] == arguments
-        settle(came[0])
-        came[0].ack()
-        shown = connection.as_uri()
-        assert "secret" not in shown
-        assert "**" in shown
+        assert messages[0].decode()[1] == arguments
+        settle(messages[0])
+        messages[0].ack()
+        uri = connection.as_uri()
+        assert "secret" not in uri
+        assert "**" in uri
         with Connection(connection.as_uri(include_password=True)) as again:
             assert (again.hostname, again.virtual_host) == (connection.hostname, connection.virtual_host)
     assert BrokerProbe(broker).count_waiting(["commands"]) == 0
@@ -299,8 +299,8 @@ def test_url_options_override_defaults_and_probe_timeouts_stay_short(broker_url:
     url = f"{broker_url}?socket_timeout=30&socket_connect_timeout=1&health_check_interval=7"
     with Connection(url, transport_options=app.conf.broker_transport_options) as connection:
         channel = connection.default_channel
-        found = (channel.socket_timeout, channel.socket_connect_timeout, channel.health_check_interval)
-        assert found == (30, 1, 7)
+        timeouts = (channel.socket_timeout, channel.socket_connect_timeout, channel.health_check_interval)
+        assert timeouts == (30, 1, 7)
         assert channel.retry_on_timeout is False
         assert channel.unacked_key == app.conf.broker_transport_options["unacked_key"]
     backend = ResultBackend(app=app, url=url)
@@ -315,6 +315,6 @@ def test_application_uses_our_result_backend(monkeypatch: pytest.MonkeyPatch, re
     """Whoever asks Celery for it."""
     monkeypatch.setenv("CELERY_RESULT_BACKEND", f"{result_backend}?socket_timeout=8")
     monkeypatch.setattr(app, "servers_found", True)
-    found = app._get_backend()
-    assert type(found) is ResultBackend
-    assert found.connparams["socket_timeout"] == 8
+    backend = app._get_backend()
+    assert type(backend) is ResultBackend
+    assert backend.connparams["socket_timeout"] == 8

@@ -17,7 +17,7 @@ from workers.cli.show import show
 
 @pytest.fixture
 def books(market: Market, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Market:
-    """A closed month with one bill of 20.00, in the database that commands meet."""
+    """A closed month with one bill of 20.00."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     market.order(1003, [(market.lot(501, unit_price="750"), 1)])
     market.simulation.advance(datetime(2026, 4, 10, tzinfo=UTC))
@@ -30,48 +30,44 @@ def run(*words: str) -> Result:
 
 
 @pytest.mark.usefixtures("books")
-def test_a_month_that_is_right_gets_a_certificate() -> None:
-    """Exit code 0; counts, sums and a fingerprint."""
-    said = run("month", "2026-03")
-    assert said.exit_code == 0, said.output
-    assert "Month 2026-03 (closed)" in said.output
-    assert "Every line and every bill is correct." in said.output
+def test_correct_month_gets_a_certificate() -> None:
+    result = run("month", "2026-03")
+    assert result.exit_code == 0, result.output
+    assert "Month 2026-03 (closed)" in result.output
+    assert "Every line and every bill is correct." in result.output
     certificate = json.loads(run("month", "2026-03", "--json").output)
     assert (certificate["holds"], certificate["billed"], certificate["differences"]) == (True, "20.00", [])
-    assert certificate["hash"] in said.output
+    assert certificate["hash"] in result.output
 
 
 @pytest.mark.breaks_invariants("the books are falsified on purpose")
-def test_a_month_that_is_wrong_names_the_rows(books: Market, database_url: str) -> None:
-    """Exit code 1, in words and as JSON; the invariants find it too."""
+def test_manipulated_month_names_the_rows(books: Market, database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.begin() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         conn.execute(text("UPDATE unwind.ledger_lines SET amount = 19.99"))
     engine.dispose()
-    said = run("month", "2026-03")
-    assert said.exit_code == 1
-    assert "the charge of 20.00 for order 1003 on the bill of seller is missing" in said.output
-    assert "differ" in said.output
+    result = run("month", "2026-03")
+    assert result.exit_code == 1
+    assert "the charge of 20.00 for order 1003 on the bill of seller is missing" in result.output
+    assert "differ" in result.output
     assert run("month", "2026-03", "--json").exit_code == 1
-    asked = run()
-    assert asked.exit_code == 1
-    assert "Per order the lines add up" in asked.output
-    assert "The bills of every closed month" in asked.output
+    invariants_result = run()
+    assert invariants_result.exit_code == 1
+    assert "Per order the lines add up" in invariants_result.output
+    assert "The bills of every closed month" in invariants_result.output
     assert books.done("audit.check_invariants")["violations"][MONTHS_PROVEN] == ["2026-03"]
-    assert MONTHS_PROVEN not in books.done("audit.check_invariants")["violations"]  # a month's turn comes once an hour
+    assert MONTHS_PROVEN not in books.done("audit.check_invariants")["violations"]  # each month is proven once an hour
 
 
 @pytest.mark.parametrize("month", ["2026-13", "march", "2026-3", ""])
-def test_what_is_no_month_is_refused(month: str) -> None:
-    """Exit code 2 before anything is opened."""
-    said = run("month", month)
-    assert (said.exit_code, "must be a month such as 2026-03" in said.output) == (2, True)
+def test_invalid_month_is_refused(month: str) -> None:
+    result = run("month", month)
+    assert (result.exit_code, "must be a month such as 2026-03" in result.output) == (2, True)
 
 
 @pytest.mark.usefixtures("books")
-def test_a_bill_is_shown_as_a_page_and_as_words() -> None:
-    """Issue of a bill to a person: one page that stands alone, or plain text."""
+def test_bill_is_shown_as_page_and_as_text() -> None:
     page = CliRunner().invoke(show, ["bill", "seller", "2026-03", "--html"])
     assert (page.exit_code, page.output.startswith("<!DOCTYPE html>"), "20.00" in page.output) == (0, True, True)
     words = CliRunner().invoke(show, ["bill", "seller", "2026-03"])
@@ -81,7 +77,6 @@ def test_a_bill_is_shown_as_a_page_and_as_words() -> None:
 
 
 @pytest.mark.usefixtures("books")
-def test_a_month_that_has_not_begun_gets_no_certificate() -> None:
-    """Nothing is proven of what is still to come."""
-    said = run("month", "2999-01")
-    assert (said.exit_code, said.output) == (1, "Error: 2999-01 has not begun, so there is nothing to prove.\n")
+def test_future_month_gets_no_certificate() -> None:
+    result = run("month", "2999-01")
+    assert (result.exit_code, result.output) == (1, "Error: 2999-01 has not begun, so there is nothing to prove.\n")

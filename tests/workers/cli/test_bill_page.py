@@ -16,14 +16,14 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every tag closed in order, and what each cell says."""
+    """A strict reader: tags must be closed in order; collects the text of each cell."""
 
-    def __init__(self, written: str) -> None:
+    def __init__(self, source: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tags: list[str] = []
         self.rows: list[list[str]] = []
-        self.feed(written)
+        self.feed(source)
         self.close()
         assert self.open == []
 
@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 
 def a_bill(**fields: Any) -> dict[str, Any]:
-    """An issued bill of one charge of 20.00."""
+    """An issued bill with one charge of 20.00."""
     line = {
         "kind": "charge",
         "order_id": 1003,
@@ -73,8 +73,7 @@ def a_bill(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def test_the_page_has_a_row_for_each_line_and_the_sums_below() -> None:
-    """Every line says why it is there and names the order and the months."""
+def test_page_has_a_row_for_each_line_and_the_sums() -> None:
     page = Page(render_html(a_bill(opening_credit="-5.00", total="15.00", paid="5.00")))
     assert page.rows[1:] == [
         ["2026-03-28", "1003", "Fee for order 1003, charged in March 2026.", "2026-03", "", "20.00"],
@@ -85,8 +84,7 @@ def test_the_page_has_a_row_for_each_line_and_the_sums_below() -> None:
     ]
 
 
-def test_the_plain_text_says_the_same() -> None:
-    """For mails and terminals."""
+def test_plain_text_has_the_same_content() -> None:
     assert render_text(a_bill()) == (
         "Bill for March 2026, s-881 (US dollars)\n"
         "Issued on 5 April 2026. Please pay 20.00 USD by 5 May 2026.\n"
@@ -107,8 +105,8 @@ def test_the_plain_text_says_the_same() -> None:
         ({"state": "paid", "total": "0.00", "lines": []}, "There is nothing to pay."),
     ],
 )
-def test_a_bill_says_in_a_sentence_where_it_stands(fields: dict[str, Any], sentence: str) -> None:
-    """R92: open, issued, paid, past due and grace."""
+def test_state_of_a_bill_is_a_sentence(fields: dict[str, Any], sentence: str) -> None:
+    """R92: open, issued, paid, past due and in grace."""
     assert sentence in render_html(a_bill(**fields))
     assert sentence in render_text(a_bill(**fields))
 
@@ -124,8 +122,8 @@ def test_a_bill_says_in_a_sentence_where_it_stands(fields: dict[str, Any], sente
         ({"paid": "32.50", "overpaid": "12.50"}, ["Overpaid credited on your next bill", "12.50"]),
     ],
 )
-def test_what_is_left_over_is_explained(fields: dict[str, Any], row: list[str]) -> None:
-    """R91, `MINIMUM_BILL`, overpayments."""
+def test_carried_amounts_are_explained(fields: dict[str, Any], row: list[str]) -> None:
+    """R91: the minimum bill and overpayments."""
     assert Page(render_html(a_bill(**fields))).rows[-1] == row
 
 
@@ -140,8 +138,8 @@ def test_what_is_left_over_is_explained(fields: dict[str, Any], row: list[str]) 
         "a\nb\tc\x07",
     ],
 )
-def test_nothing_that_people_wrote_can_change_the_page(text: str) -> None:
-    """HTML, templates and direction overrides in a comment are shown as what they are."""
+def test_comments_cannot_change_the_page(text: str) -> None:
+    """HTML, templates and direction overrides in a comment are shown as text."""
     line = a_bill()["lines"][0] | {"kind": "manual_credit", "note": text}
     clean, dirty = Page(render_html(a_bill())), Page(render_html(a_bill(lines=[line], seller_id=f"s{text}")))
     assert dirty.tags == clean.tags
@@ -149,14 +147,13 @@ def test_nothing_that_people_wrote_can_change_the_page(text: str) -> None:
     assert "\x07" not in render_text(a_bill(lines=[line]))
 
 
-def test_a_real_bill_can_be_rendered(market: Market) -> None:
-    """From the database to the page."""
+def test_bill_from_the_database_can_be_rendered(market: Market) -> None:
     market.order(1003, [(market.lot(501, unit_price="750"), 1)])
     market.done(
         "credits.post_manual", seller_id="seller", amount="2.00", staff="kim", comment="<b>sorry</b>", order_id=1003
     )
     with market.simulation.database.transaction() as conn:
-        found = bills.load_bill_json(conn, "seller", date(2026, 3, 1), market.simulation.clock.instant)
-    assert found is not None
-    assert [row[-1] for row in Page(render_html(found)).rows] == ["Amount", "20.00", "-2.00", "18.00"]
-    assert "by staff (kim): <b>sorry</b>" in render_text(found)
+        bill = bills.load_bill_json(conn, "seller", date(2026, 3, 1), market.simulation.clock.instant)
+    assert bill is not None
+    assert [row[-1] for row in Page(render_html(bill)).rows] == ["Amount", "20.00", "-2.00", "18.00"]
+    assert "by staff (kim): <b>sorry</b>" in render_text(bill)

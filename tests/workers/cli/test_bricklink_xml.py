@@ -81,31 +81,29 @@ BRICKSTORE = """<?xml version="1.0" encoding="UTF-8"?>
 """
 
 
-def sorted_out(file: BinaryIO) -> tuple[list[Lot], list[BadItem]]:
-    """The lots of a file, and the items that are none."""
-    found = list(read_lots(file, "s"))
-    return [one for one in found if isinstance(one, Lot)], [one for one in found if isinstance(one, BadItem)]
+def lots_and_errors(file: BinaryIO) -> tuple[list[Lot], list[BadItem]]:
+    """The lots of a file, and its invalid items."""
+    items = list(read_lots(file, "s"))
+    return [item for item in items if isinstance(item, Lot)], [item for item in items if isinstance(item, BadItem)]
 
 
 def read(text: str | bytes) -> list[Lot]:
-    lots, bad = sorted_out(io.BytesIO(text.encode() if isinstance(text, str) else text))
+    lots, bad = lots_and_errors(io.BytesIO(text.encode() if isinstance(text, str) else text))
     assert bad == []
     return lots
 
 
-def why_not(text: str | bytes) -> str:
+def rejection_reason(text: str | bytes) -> str:
     with pytest.raises(NotAnInventory) as problem:
         read(text)
     return str(problem.value)
 
 
-def test_an_upload_file_of_the_marketplace_is_read() -> None:
-    """All fields, thousands separators, tiers that are not there, I for incomplete."""
+def test_upload_file_is_read() -> None:
     assert read(BRICKLINK) == [FIRST, SECOND]
 
 
-def test_a_brickstore_file_is_read() -> None:
-    """Its own names, its bare document type, excluded items, binary fractions, M for sealed."""
+def test_brickstore_file_is_read() -> None:
     lots = read(BRICKSTORE)
     assert [(x.lot_id, x.item_type, x.item_no, x.quantity, x.unit_price) for x in lots] == [
         (77, "PART", "3001", 4, Decimal("0.0400")),
@@ -117,18 +115,19 @@ def test_a_brickstore_file_is_read() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1", "us-ascii"])
-def test_any_honest_encoding_is_read(encoding: str) -> None:
-    """The encoding that the file names is the one it is read in."""
-    named = encoding.removesuffix("-sig").upper()
-    assert read(BRICKLINK.replace("UTF-8", named).encode(encoding)) == [FIRST, SECOND]
+def test_declared_encoding_is_used(encoding: str) -> None:
+    encoding_name = encoding.removesuffix("-sig").upper()
+    assert read(BRICKLINK.replace("UTF-8", encoding_name).encode(encoding)) == [FIRST, SECOND]
 
 
 @given(some.text(some.characters(exclude_categories=["Cs", "Cc"]), max_size=50).map(str.strip))
-def test_what_is_written_is_read_again(text: str) -> None:
-    """A file of ours comes in as it went out, whatever people write into their texts."""
+def test_texts_survive_writing_and_reading(text: str) -> None:
     lots = [replace(FIRST, remarks=text), replace(SECOND, lot_id=9, description=text)]
-    seen = bricklink_xml._replace_invalid_characters(text).strip()
-    assert read("".join(write_lots(lots))) == [replace(lots[0], remarks=seen), replace(lots[1], description=seen)]
+    expected = bricklink_xml._replace_invalid_characters(text).strip()
+    assert read("".join(write_lots(lots))) == [
+        replace(lots[0], remarks=expected),
+        replace(lots[1], description=expected),
+    ]
 
 
 BOMB = '<?xml version="1.0"?><!DOCTYPE INVENTORY [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><INVENTORY>&b;</INVENTORY>'
@@ -139,8 +138,7 @@ LISTED = "<!DOCTYPE BrickStoreXML [<!ELEMENT Item ANY>]><BrickStoreXML/>"
 
 @pytest.mark.parametrize("hostile", [BOMB, OUTSIDE, INSIDE, LISTED, "<!DOCTYPE INVENTORY><INVENTORY/>"])
 def test_entities_and_document_types_are_refused(hostile: str) -> None:
-    """Hostile XML is refused, and nothing outside the file is ever opened."""
-    assert "is not read" in why_not(hostile)
+    assert "is not read" in rejection_reason(hostile)
 
 
 @pytest.mark.parametrize(
@@ -158,42 +156,37 @@ def test_entities_and_document_types_are_refused(hostile: str) -> None:
         b"PK\x03\x04 a zip",
     ],
 )
-def test_what_is_not_xml_or_badly_encoded_is_refused(broken: bytes) -> None:
-    """InvalidHistory, wrong encoding."""
-    assert "not well-formed XML" in why_not(broken)
+def test_malformed_xml_is_refused(broken: bytes) -> None:
+    assert "not well-formed XML" in rejection_reason(broken)
 
 
 def test_other_documents_are_refused() -> None:
-    """A page or a feed is no inventory."""
-    assert "neither" in why_not("<html><body/></html>")
+    assert "neither" in rejection_reason("<html><body/></html>")
 
 
-def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 MB; the memory needed does not grow with the file."""
-    assert "deep" in why_not("<INVENTORY>" + "<a>" * 100_000)
-    assert "longer" in why_not(f"<INVENTORY><ITEM><REMARKS>{'x' * 10_001}</REMARKS></ITEM></INVENTORY>")
-    assert "more than 200,000 items" in why_not("<INVENTORY>" + "<ITEM/>" * 200_001)
+def test_deep_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "deep" in rejection_reason("<INVENTORY>" + "<a>" * 100_000)
+    assert "longer" in rejection_reason(f"<INVENTORY><ITEM><REMARKS>{'x' * 10_001}</REMARKS></ITEM></INVENTORY>")
+    assert "more than 200,000 items" in rejection_reason("<INVENTORY>" + "<ITEM/>" * 200_001)
     monkeypatch.setattr(bricklink_xml, "MAX_FILE_BYTES", 2**20)
-    assert "larger than 1 MB" in why_not("<INVENTORY>" + "<ITEM/>" * 180_000)
+    assert "larger than 1 MB" in rejection_reason("<INVENTORY>" + "<ITEM/>" * 180_000)
 
 
-def test_a_hundred_megabytes_are_refused_without_reading_them_all() -> None:
-    """Hostile files: the reader stops where a file gets larger than any store's."""
-
+def test_oversized_file_is_not_read_to_its_end() -> None:
     class Endless(io.BytesIO):
-        """A file that never ends and counts what was taken from it."""
+        """An endless file that counts the bytes that were read."""
 
-        taken = 0
+        bytes_read = 0
 
         def read(self, size: int | None = -1) -> bytes:
             assert size is not None
-            self.taken += size
-            return b"<INVENTORY>" if self.taken == size else b" " * size
+            self.bytes_read += size
+            return b"<INVENTORY>" if self.bytes_read == size else b" " * size
 
     file = Endless()
     with pytest.raises(NotAnInventory, match="larger than 64 MB"):
-        sorted_out(file)
-    assert file.taken < 70 * 2**20
+        lots_and_errors(file)
+    assert file.bytes_read < 70 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -217,24 +210,22 @@ def test_a_hundred_megabytes_are_refused_without_reading_them_all() -> None:
         ("<LOTID>240001</LOTID>", "<LOTID>99999999999999999999</LOTID>", "LOTID must be a whole number"),
     ],
 )
-def test_an_item_that_is_no_lot_is_named(old: str, new: str, why: str) -> None:
-    """The seller is told which item and why; the others are not hurt."""
-    lots, bad = sorted_out(io.BytesIO(BRICKLINK.replace(old, new).encode()))
+def test_invalid_item_is_reported_with_its_reason(old: str, new: str, why: str) -> None:
+    lots, bad = lots_and_errors(io.BytesIO(BRICKLINK.replace(old, new).encode()))
     assert lots == [SECOND]
-    assert [one.number for one in bad] == [1]
+    assert [item.number for item in bad] == [1]
     assert why in str(bad[0])
 
 
-def run(stage_url: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str]:
-    monkeypatch.setenv("DATABASE_URL", stage_url)
+def run(database_url: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str]:
+    monkeypatch.setenv("DATABASE_URL", database_url)
     result = CliRunner().invoke(group, list(words))
     return result.exit_code, result.output
 
 
-def test_a_file_becomes_lots_and_lots_a_file(
+def test_imported_lots_can_be_exported(
     simulation: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`import-lots` and `show lots --xml`; a lot without a number gets one of ours, once imported again."""
     simulation.do("members.record", member_id="s", handle="s", email="s@example.org")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK)
@@ -244,58 +235,55 @@ def test_a_file_becomes_lots_and_lots_a_file(
     )
     with simulation.database.transaction() as conn:
         assert inventory.load_lots(conn, "s") == [FIRST, replace(SECOND, lot_id=9_000_000_000_000)]
-    code, written = run(database_url, monkeypatch, "show", "lots", "s", "--xml")
+    code, output = run(database_url, monkeypatch, "show", "lots", "s", "--xml")
     assert code == 0
-    file.write_text(written)
-    code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
-    assert (code, said) == (0, "0 lots imported, 2 updated: 1753 units of s.\n")
+    file.write_text(output)
+    code, output = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
+    assert (code, output) == (0, "0 lots imported, 2 updated: 1753 units of s.\n")
 
 
-def test_only_what_came_back_and_is_still_there_is_written_on_request(
+def test_returned_only_exports_lots_with_returned_units(
     market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lots from which nothing was sold are left out, and so is what was sold again."""
     first, second = market.lot(501), market.lot(502, color_id=7)
     market.order(1, [(first, 10), (second, 100)])
     returned = ("show", "lots", "seller", "--xml", "--returned")
-    code, written = run(database_url, monkeypatch, *returned)
-    assert (code, read(written)) == (0, [])
+    code, output = run(database_url, monkeypatch, *returned)
+    assert (code, read(output)) == (0, [])
     market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
     market.done("orders.cancel", order_id=1, member_id="seller")
-    code, written = run(database_url, monkeypatch, *returned)
-    back = [(lot.lot_id, lot.color_id, lot.quantity) for lot in read(written)]
+    code, output = run(database_url, monkeypatch, *returned)
+    back = [(lot.lot_id, lot.color_id, lot.quantity) for lot in read(output)]
     assert (code, back) == (0, [(501, 5, 10), (9_000_000_000_000, 7, 100)])
     market.order(2, [(first, 95)])
-    code, written = run(database_url, monkeypatch, *returned)
-    assert [(lot.lot_id, lot.quantity) for lot in read(written)] == [(501, 5), (9_000_000_000_000, 100)]
-    code, said = run(database_url, monkeypatch, "show", "lots", "nobody", "--xml")
-    assert (code, said) == (1, "Error: There is no seller nobody.\n")
+    code, output = run(database_url, monkeypatch, *returned)
+    assert [(lot.lot_id, lot.quantity) for lot in read(output)] == [(501, 5), (9_000_000_000_000, 100)]
+    code, output = run(database_url, monkeypatch, "show", "lots", "nobody", "--xml")
+    assert (code, output) == (1, "Error: There is no seller nobody.\n")
 
 
-def test_another_sellers_lot_stops_an_import_before_anything_is_written(
+def test_lot_of_another_seller_stops_the_import(
     market: Market, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lot never moves to another seller, and what stands before it in the file is not imported."""
     monkeypatch.setattr(lots_command, "BATCH_SIZE", 1)
     market.lot(77, seller_id="other_seller")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK.replace("<ITEMTYPE>S", "<LOTID>77</LOTID><ITEMTYPE>S"))
-    code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "seller")
-    assert (code, said) == (1, "Error: Lot 77 belongs to another seller. Nothing was imported.\n")
+    code, output = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "seller")
+    assert (code, output) == (1, "Error: Lot 77 belongs to another seller. Nothing was imported.\n")
     with market.simulation.database.transaction() as conn:
         assert inventory.load_lots(conn, "seller") == []
 
 
-def test_nothing_is_imported_when_an_item_is_no_lot(
+def test_invalid_item_stops_the_import(
     simulation: Simulation, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All or nothing, and the sentence names the item."""
     simulation.do("members.record", member_id="s", handle="s", email="s@example.org")
     file = tmp_path / "store.xml"
     file.write_text(BRICKLINK.replace("<QTY>1</QTY>", "<QTY>one</QTY>"))
-    code, said = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
+    code, output = run(database_url, monkeypatch, "import-lots", str(file), "--seller", "s")
     assert code == 1
-    assert "store.xml: item 2: QTY must be a whole number" in said
+    assert "store.xml: item 2: QTY must be a whole number" in output
     with simulation.database.transaction() as conn:
         assert inventory.load_lots(conn, "s") == []
     assert run(database_url, monkeypatch, "import-lots", str(file), "--seller", "nobody")[0] == 1

@@ -22,11 +22,11 @@ from workers.cli.jobs import jobs
 from workers.cli.send import parse_arguments, parse_value, send
 from workers.simulation.engine import Simulation
 
-sender: Any = importlib.import_module("workers.cli.send")  # its package also has the command of that name
+sender: Any = importlib.import_module("workers.cli.send")  # `workers.cli.send` is also the name of the command
 
 
 @pytest.mark.parametrize(
-    ("written", "value"),
+    ("text", "value"),
     [
         ("12", 12),
         ("-3", -3),
@@ -42,31 +42,27 @@ sender: Any = importlib.import_module("workers.cli.send")  # its package also ha
         ("1e9", "1e9"),
     ],
 )
-def test_values_are_numbers_truths_json_or_texts(written: str, value: Any) -> None:
-    """Money stays text, ids are numbers."""
-    assert parse_value(written) == value
+def test_values_are_parsed_as_numbers_booleans_json_or_text(text: str, value: Any) -> None:
+    assert parse_value(text) == value
 
 
-def test_words_win_over_json() -> None:
-    """`--json` for the large part, words for what changes."""
+def test_arguments_override_json() -> None:
     assert parse_arguments(("order_id=2",), '{"order_id": 1, "member_id": "s"}') == {"order_id": 2, "member_id": "s"}
 
 
-@pytest.mark.parametrize(("words", "written"), [(("order_id",), None), (("=1",), None), ((), "[1]"), ((), "{")])
-def test_what_is_no_argument_is_said_so(words: tuple[str, ...], written: str | None) -> None:
-    """Exit code 2 with a sentence, not a traceback."""
+@pytest.mark.parametrize(("words", "json_text"), [(("order_id",), None), (("=1",), None), ((), "[1]"), ((), "{")])
+def test_invalid_argument_is_reported(words: tuple[str, ...], json_text: str | None) -> None:
     with pytest.raises(click.BadParameter):
-        parse_arguments(words, written)
+        parse_arguments(words, json_text)
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "suggestion"),
     [("npb.fil", "Did you mean npb.file"), ("qqq", "in contract/"), ("celery.ping", "There is no task")],
 )
-def test_an_unknown_task_is_said_so_with_what_may_be_meant(typed: str, said: str) -> None:
-    """Nothing is sent, and the reader is told where names stand."""
+def test_unknown_task_is_reported_with_a_suggestion(typed: str, suggestion: str) -> None:
     done = CliRunner().invoke(send, [typed, "order_id=1"])
-    assert (done.exit_code, said in done.output) == (1, True), done.output
+    assert (done.exit_code, suggestion in done.output) == (1, True), done.output
 
 
 def _parked(simulation: Simulation) -> int:
@@ -82,33 +78,33 @@ def _parked(simulation: Simulation) -> int:
         )
 
 
-def test_dead_jobs_are_listed_without_their_words(environment: Simulation) -> None:
+def test_dead_jobs_are_listed_without_arguments(environment: Simulation) -> None:
     """P9: ids and codes only."""
     number = _parked(environment)
-    shown = CliRunner().invoke(jobs, ["dead", "--json"])
-    (told,) = [json.loads(line) for line in shown.output.splitlines()]
-    assert (told["id"], told["task"], told["about"], told["attempts"]) == (number, "ocr.file", "order_id=7", 9)
-    assert "private" not in shown.output
+    result = CliRunner().invoke(jobs, ["dead", "--json"])
+    (job,) = [json.loads(line) for line in result.output.splitlines()]
+    assert (job["id"], job["task"], job["about"], job["attempts"]) == (number, "ocr.file", "order_id=7", 9)
+    assert "private" not in result.output
 
 
-def test_an_unusable_place_for_answers_is_not_called_an_unreachable_broker(tmp_path: Path, broker_url: str) -> None:
-    """The broker is there; its server has no database of that number.  Without waiting the command is sent."""
+def test_unusable_result_backend_is_reported_as_such(tmp_path: Path, broker_url: str) -> None:
+    """The broker works; the result backend's database doesn't exist."""
     answers = in_valkey_database(broker_url, 9999)
-    theirs = {"CELERY_BROKER_URL": broker_url, "CELERY_RESULT_BACKEND": answers, "UNWIND_DATA": str(tmp_path)}
+    variables = {"CELERY_BROKER_URL": broker_url, "CELERY_RESULT_BACKEND": answers, "UNWIND_DATA": str(tmp_path)}
     words = [sys.executable, "-m", "workers", "send", "orders.cancel", "order_id=1", "member_id=s-1"]
-    done = subprocess.run(words, env=os.environ | theirs, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "CELERY_RESULT_BACKEND cannot be used" in done.stderr
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
         assert client.llen("commands") == 0, "nothing was sent, as it says"
-        subprocess.run([*words, "--no-wait"], env=os.environ | theirs, capture_output=True, check=True, timeout=60)
+        subprocess.run([*words, "--no-wait"], env=os.environ | variables, capture_output=True, check=True, timeout=60)
         assert client.llen("commands") == 1
 
 
-def test_an_answer_that_the_broker_lost_is_read_from_the_database(
+def test_answer_that_the_broker_lost_is_read_from_the_database(
     environment: Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P1: nobody takes the message here, as if its answer had been forgotten; the request row is asked."""
+    """P1: no worker takes the message, as if its answer had been lost."""
     monkeypatch.setattr(sender, "POLL_INTERVAL", 0.2)
     words = ["members.record", "member_id=s-1", "handle=Sam", "email=sam@example.org"]
     arguments = parse_arguments(tuple(words[1:]), None)
@@ -116,9 +112,9 @@ def test_an_answer_that_the_broker_lost_is_read_from_the_database(
     done = CliRunner().invoke(send, [*words, "request_id=r-1", "--wait", "20"])
     answer = json.loads(done.output)
     assert (done.exit_code, answer["outcome"], answer["replayed"]) == (0, "done", True)
-    other = CliRunner().invoke(
+    late_result = CliRunner().invoke(
         send, [*words[:2], "handle=Tom", "email=t@example.org", "request_id=r-1", "--wait", "20"]
     )
-    assert json.loads(other.output)["code"] == "REQUEST_ID_REUSED", "never another command's answer"
+    assert json.loads(late_result.output)["code"] == "REQUEST_ID_REUSED", "never another command's answer"
     unknown = CliRunner().invoke(send, [*words, "request_id=r-2", "--wait", "0.5"])
     assert "show request r-2" in unknown.output

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 class Installation:
-    """A data directory and the commands that a person types for it."""
+    """A data directory and the commands that a user types for it."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -48,18 +48,18 @@ class Installation:
         return done.stdout
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that belongs to this installation and is not a zombie."""
-        found = []
+        """The living processes of this installation."""
+        processes = []
         for process in psutil.process_iter():
             try:
-                ours = process.environ().get("UNWIND_DATA") == str(self.data) or str(self.data) in " ".join(
+                belongs = process.environ().get("UNWIND_DATA") == str(self.data) or str(self.data) in " ".join(
                     process.cmdline()
                 )
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                if belongs and process.status() != psutil.STATUS_ZOMBIE:
+                    processes.append(process)
             except psutil.Error:
                 continue
-        return found
+        return processes
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def installation(tmp_path: Path) -> Installation:
     return Installation(tmp_path / "data")
 
 
-def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Installation) -> None:
-    """Servers, schema, workers, beat and Flower; found by other commands; data kept between runs."""
-    said = installation.up()
+def test_up_starts_an_installation_that_survives_kill_9_and_down_stops_it(installation: Installation) -> None:
+    """P1: after kill -9 the kernel ends the programs and the daemon its servers; the next start finds the data."""
+    result = installation.up()
     try:
         running = running_servers(installation.data)
         assert running is not None
@@ -86,12 +86,12 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
             assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'unwind'").fetchone() != (0,)
             connection.execute("CREATE TABLE public.kept (word text)")
 
-        address = next(word for word in said.split() if word.startswith("http://127.0.0.1:"))
+        address = next(word for word in result.split() if word.startswith("http://127.0.0.1:"))
         assert refused(address + "api/worker/shutdown/commands@x")
         with urllib.request.urlopen(address + "healthcheck", timeout=10) as page:
             assert page.status == 200
 
-        numbers = next(word for word in said.split() if word.endswith("/metrics"))
+        numbers = next(word for word in result.split() if word.endswith("/metrics"))
         for page, expected in (
             ("/metrics", 'unwind_up{part="broker"} 1.0'),
             ("/livez", "alive"),
@@ -109,36 +109,23 @@ def test_up_runs_a_whole_installation_and_down_ends_all_of_it(installation: Inst
             return now != worker.pid and (installation.data / "run" / "commands.ready").exists()
 
         assert wait_until(replaced, 30)
-    finally:
-        down = installation.type("down")
-    assert (down.returncode, down.stdout) == (0, "Stopped.\n")
-    assert installation.processes() == []
-    assert not is_alive(worker)
-    assert installation.type("down").stdout == "Nothing is running.\n"
+        report = json.loads((installation.data / "run" / "up.json").read_text())
+        os.kill(report["pid"], signal.SIGKILL)
+        assert wait_until(lambda: installation.processes() == [], 60), installation.processes()
+        assert not is_alive(worker)
 
-    installation.up()
-    try:
+        installation.up()
         shell = dict(re.findall(r"^export (\w+)=(\S+)$", installation.type("env").stdout, re.MULTILINE))
         with psycopg.connect(libpq_url(shell["DATABASE_URL"])) as connection:
             assert connection.execute("SELECT count(*) FROM public.kept").fetchone() == (0,)
     finally:
-        installation.type("down")
+        down = installation.type("down")
+    assert (down.returncode, down.stdout) == (0, "Stopped.\n")
     assert installation.processes() == []
+    assert installation.type("down").stdout == "Nothing is running.\n"
 
 
-@pytest.mark.long
-def test_kill_9_leaves_nothing_that_blocks_the_next_start(installation: Installation) -> None:
-    """P1: killed, not stopped: the kernel ends programs and daemon ends servers; the next start just works."""
-    installation.up()
-    report = json.loads((installation.data / "run" / "up.json").read_text())
-    os.kill(report["pid"], signal.SIGKILL)
-    assert wait_until(lambda: installation.processes() == [], 60), installation.processes()
-    installation.up()
-    assert installation.type("down").returncode == 0
-
-
-def test_a_start_that_fails_says_why_and_leaves_nothing(installation: Installation) -> None:
-    """A wrong setting, and a server that is not there."""
+def test_failed_start_is_explained_and_leaves_nothing(installation: Installation) -> None:
     installation.environment["UNWIND_LOG_FORMAT"] = "xml"
     wrong = installation.type("up")
     assert wrong.returncode == 2
@@ -152,7 +139,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(installation: Installati
 
 
 def refused(url: str) -> bool:
-    """Whether Flower will not do that."""
+    """Whether Flower refuses the request."""
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10).close()
     except urllib.error.HTTPError as error:
@@ -162,8 +149,7 @@ def refused(url: str) -> bool:
 
 
 @pytest.mark.parametrize("after", ["servers", "schema"])
-def test_hang_ups_during_the_start_end_it_in_good_order(installation: Installation, after: str) -> None:
-    """A terminal that is closed sends one, and the shell another; a second one must not disturb the end."""
+def test_hangups_during_the_start_stop_it_cleanly(installation: Installation, after: str) -> None:
     words = [sys.executable, "-m", "workers", "up"]
     with subprocess.Popen(
         words, env=installation.environment | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True

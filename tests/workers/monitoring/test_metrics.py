@@ -42,12 +42,12 @@ from workers.settings import CHECKOUT, Settings, load_settings
 RULES: list[dict[str, Any]] = yaml.safe_load((CHECKOUT / "deploy/prometheus/alerts.yml").read_text())["groups"][0][
     "rules"
 ]
-Told = dict[str, dict[tuple[str, ...], float]]
+Metrics = dict[str, dict[tuple[str, ...], float]]
 
 
 @pytest.fixture
 def settings(database_url: str, broker_url: str, result_backend: str, tmp_path: Path) -> Settings:
-    """An installation."""
+    """An installation with its servers."""
     return load_settings(
         database_url=database_url, broker_url=broker_url, result_backend=result_backend, data_dir=tmp_path
     )
@@ -55,7 +55,7 @@ def settings(database_url: str, broker_url: str, result_backend: str, tmp_path: 
 
 @contextlib.contextmanager
 def serving(settings: Settings, timeout: float = 4.0, address: str = "127.0.0.1") -> Iterator[str]:
-    """Its metrics, over HTTP."""
+    """Serve its metrics over HTTP."""
     with (
         contextlib.closing(MetricsCollector(settings, timeout=timeout)) as gauges,
         make_metrics_server(gauges, address, 0) as server,
@@ -70,7 +70,7 @@ def serving(settings: Settings, timeout: float = 4.0, address: str = "127.0.0.1"
 
 
 def page(url: str) -> tuple[int, str]:
-    """Status and text."""
+    """Status and body."""
     try:
         with urllib.request.urlopen(url, timeout=20) as answer:
             return answer.status, answer.read().decode()
@@ -79,45 +79,43 @@ def page(url: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def told(said: str) -> Told:
-    """Each metric's values by their labels, these in the order of their names."""
+def parse_metrics(body: str) -> Metrics:
+    """The values of each metric by their labels, in the order of the labels' names."""
     return {
         family.name: {tuple(sample.labels.values()): sample.value for sample in family.samples}
-        for family in text_string_to_metric_families(said)
+        for family in text_string_to_metric_families(body)
     }
 
 
-def scrape(settings: Settings, timeout: float = 4.0) -> Told:
-    """What a scrape tells."""
+def scrape(settings: Settings, timeout: float = 4.0) -> Metrics:
+    """The metrics of one scrape."""
     with serving(settings, timeout) as address:
-        status, said = page(f"{address}/metrics")
+        status, body = page(f"{address}/metrics")
     assert status == 200
-    return told(said)
+    return parse_metrics(body)
 
 
 @pytest.mark.parametrize("address", ["::1", "localhost", "127.0.0.1"])
-def test_every_kind_of_address_can_be_listened_on(settings: Settings, address: str) -> None:
-    """UNWIND_METRICS_ADDRESS=::1 kept `up` from starting."""
+def test_metrics_listen_on_each_kind_of_address(settings: Settings, address: str) -> None:
     with serving(settings, address=address) as url:
         assert page(f"{url}/livez") == (200, "alive\n")
 
 
-def test_everything_is_told_of_from_the_first_moment_on(settings: Settings) -> None:
-    """A fresh installation: all parts up, every question answered, and what an alert looks at is there with 0."""
-    found = scrape(settings)
-    assert found["unwind_up"] == {("database",): 1, ("broker",): 1}
-    assert found["unwind_scrape_failures"] == {(): 0}
-    assert {reading.name for reading in readings.METRICS} <= set(found)
-    assert found["unwind_queue_messages"] == {(queue,): 0 for queue in QUEUES}
-    assert found["unwind_outbox_due"] == {(task,): 0 for task in outbox_consumers()}
-    assert found["unwind_letters"] == {("pending",): 0, ("parked",): 0}
-    assert "unwind_build_info" in found
+def test_fresh_installation_has_every_metric(settings: Settings) -> None:
+    metrics = scrape(settings)
+    assert metrics["unwind_up"] == {("database",): 1, ("broker",): 1}
+    assert metrics["unwind_scrape_failures"] == {(): 0}
+    assert {reading.name for reading in readings.METRICS} <= set(metrics)
+    assert metrics["unwind_queue_messages"] == {(queue,): 0 for queue in QUEUES}
+    assert metrics["unwind_outbox_due"] == {(task,): 0 for task in outbox_consumers()}
+    assert metrics["unwind_letters"] == {("pending",): 0, ("parked",): 0}
+    assert "unwind_build_info" in metrics
 
 
-def test_what_waits_is_counted_and_its_age_told(
+def test_waiting_work_is_counted_with_its_age(
     market: Market, settings: Settings, database_url: str, broker_url: str
 ) -> None:
-    """P3, P7: overdue alerts, promises, submissions, given-up jobs, requests by outcome, messages in queues."""
+    """P3, P7: overdue alerts, outbox messages, submissions, dead jobs, requests by outcome, queue lengths."""
     market.order(1003)
     market.order(1004)
     assert market.code("npb.file", order_id=1003, member_id="seller") == "TOO_EARLY"
@@ -147,29 +145,29 @@ def test_what_waits_is_counted_and_its_age_told(
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
         client.rpush("notices", "a", "b")
         client.rpush("celery", "lost")
-    found = scrape(settings)
+    metrics = scrape(settings)
     with psycopg.connect(
         libpq_url(database_url), autocommit=True
-    ) as owner:  # the suite proves what must hold afterwards
+    ) as owner:  # the test suite checks the invariants afterwards
         owner.execute("DELETE FROM unwind.outbox WHERE key LIKE 'k_'")
-    lag = found["unwind_unlock_lag_seconds"][()]
-    assert lag > timedelta(days=1).total_seconds()  # filed in the spring of a year that has passed
-    assert found["unwind_unlock_overdue_alerts"] == {(): 1}
-    assert 595 < found["unwind_submissions_oldest_seconds"][()] < 700
-    assert found["unwind_submissions_waiting"] == {(): 1}
-    assert found["unwind_credits_pending"] == {(): 3}
-    assert 3595 < found["unwind_outbox_oldest_seconds"][()] < 3700
-    assert found["unwind_dead_jobs"][("orders.cancel",)] == 1
-    assert found["unwind_requests_last_minute"][("TOO_EARLY", "refused")] == 1
-    assert found["unwind_requests_last_minute"][("", "done")] > 1
-    assert 89 < found["unwind_sweep_age_seconds"][("bills.issue",)] < 150
-    assert found["unwind_invariant_violations"] == {(): 2}
-    assert found["unwind_queue_messages"][("notices",)] == 2
-    assert found["unwind_stray_messages"] == {(): 1}
+    lag = metrics["unwind_unlock_lag_seconds"][()]
+    assert lag > timedelta(days=1).total_seconds()  # filed in a past year
+    assert metrics["unwind_unlock_overdue_alerts"] == {(): 1}
+    assert 595 < metrics["unwind_submissions_oldest_seconds"][()] < 700
+    assert metrics["unwind_submissions_waiting"] == {(): 1}
+    assert metrics["unwind_credits_pending"] == {(): 3}
+    assert 3595 < metrics["unwind_outbox_oldest_seconds"][()] < 3700
+    assert metrics["unwind_dead_jobs"][("orders.cancel",)] == 1
+    assert metrics["unwind_requests_last_minute"][("TOO_EARLY", "refused")] == 1
+    assert metrics["unwind_requests_last_minute"][("", "done")] > 1
+    assert 89 < metrics["unwind_sweep_age_seconds"][("bills.issue",)] < 150
+    assert metrics["unwind_invariant_violations"] == {(): 2}
+    assert metrics["unwind_queue_messages"][("notices",)] == 2
+    assert metrics["unwind_stray_messages"] == {(): 1}
 
 
 def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str) -> None:
-    """P9: labels come from closed lists, so the number of series is bounded and nothing private is shown."""
+    """P9: labels come from closed lists, which also bounds the number of series."""
     market.order(1003)
     market.at(FILED)
     market.done("npb.file", order_id=1003, member_id="seller")
@@ -187,13 +185,14 @@ def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str
         | {entry.task for entry in TIMETABLE}
         | set(HEARTBEAT_QUEUES)
     )
-    found = scrape(settings)
-    labels = {label for name, values in found.items() if name != "unwind_build_info" for one in values for label in one}
+    metrics = scrape(settings)
+    labels = {
+        label for name, values in metrics.items() if name != "unwind_build_info" for one in values for label in one
+    }
     assert labels <= closed
 
 
-def test_while_one_server_is_away_the_other_is_told_of(settings: Settings, tmp_path: Path) -> None:
-    """unwind_up says which; alive is not ready."""
+def test_metrics_of_one_server_survive_the_loss_of_the_other(settings: Settings, tmp_path: Path) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     away = {
         "database": settings.environment() | {"DATABASE_URL": f"postgresql://nobody@{nowhere}/unwind"},
@@ -201,40 +200,37 @@ def test_while_one_server_is_away_the_other_is_told_of(settings: Settings, tmp_p
     }
     for part, environment in away.items():
         with serving(Settings.model_validate(environment)) as address:
-            found = told(page(f"{address}/metrics")[1])
-            assert found["unwind_up"] == {(one,): float(one != part) for one in ("database", "broker")}
-            assert ("unwind_queue_messages" in found) == (part != "broker")
-            assert ("unwind_outbox_due" in found) == (part != "database")
+            metrics = parse_metrics(page(f"{address}/metrics")[1])
+            assert metrics["unwind_up"] == {(one,): float(one != part) for one in ("database", "broker")}
+            assert ("unwind_queue_messages" in metrics) == (part != "broker")
+            assert ("unwind_outbox_due" in metrics) == (part != "database")
             assert page(f"{address}/livez") == (200, "alive\n")
-            status, said = page(f"{address}/readyz")
+            status, body = page(f"{address}/readyz")
             assert status == 503
-            assert f"{part} does not answer" in said
+            assert f"{part} does not answer" in body
             assert page(f"{address}/else")[0] == 404
 
 
-def test_a_frozen_server_keeps_nobody_waiting(settings: Settings) -> None:
+def test_frozen_server_does_not_block_scrapes(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/unwind"
         frozen = Settings.model_validate(settings.environment() | {"DATABASE_URL": url})
         assert scrape(frozen, timeout=0.2)["unwind_up"] == {("database",): 0, ("broker",): 1}
 
 
-def test_a_question_that_takes_too_long_is_given_up_and_the_others_are_answered(
-    settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody locks a table; unwind_scrape_failures counts it."""
+def test_slow_query_times_out_alone(settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readings, "STATEMENT_TIMEOUT_MS", 50)
     with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
-        found = scrape(settings)
-    assert found["unwind_scrape_failures"] == {(): 1}
-    assert "unwind_dead_jobs" not in found
-    assert found["unwind_up"][("database",)] == 1
-    assert "unwind_letters" in found
+        metrics = scrape(settings)
+    assert metrics["unwind_scrape_failures"] == {(): 1}
+    assert "unwind_dead_jobs" not in metrics
+    assert metrics["unwind_up"][("database",)] == 1
+    assert "unwind_letters" in metrics
 
 
-def test_no_question_reads_a_whole_large_table(database_url: str) -> None:
-    """It is asked every few seconds, so each has an index to go by."""
+def test_no_query_scans_a_large_table(database_url: str) -> None:
+    """Scrapes run every few seconds."""
     engine = create_engine(database_url)
     try:
         with engine.connect() as conn:
@@ -247,25 +243,23 @@ def test_no_question_reads_a_whole_large_table(database_url: str) -> None:
         engine.dispose()
 
 
-def test_the_command_prints_them_once(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`./run metrics --once`; and where nothing runs it starts nothing."""
+def test_command_prints_metrics_once(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
     nothing = CliRunner().invoke(metrics, ["--once"])
     assert (nothing.exit_code, (tmp_path / "data").exists()) == (1, False)
     assert "./run up" in nothing.output
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
-    said = CliRunner().invoke(metrics, ["--once"])
-    assert said.exit_code == 0
-    assert told(said.stdout)["unwind_up"] == {("database",): 1, ("broker",): 1}
+    result = CliRunner().invoke(metrics, ["--once"])
+    assert result.exit_code == 0
+    assert parse_metrics(result.stdout)["unwind_up"] == {("database",): 1, ("broker",): 1}
 
 
 # -- alerts ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_every_alert_can_fire_and_says_what_to_do(rule: dict[str, Any]) -> None:
-    """A severity, a sentence, a wait, and a heading of docs/operate.md."""
+def test_alert_has_a_severity_a_wait_and_a_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("page", "warn")
     assert rule["annotations"]["summary"].endswith(".")
     assert re.fullmatch(r"\d+[mh]", rule["for"])
@@ -274,25 +268,23 @@ def test_every_alert_can_fire_and_says_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["alert"] in headings
 
 
-def test_every_metric_that_an_alert_looks_at_is_told_of(settings: Settings, database_url: str) -> None:
-    """By name and by label, in a real scrape; `up` is Prometheus' own."""
+def test_every_metric_of_an_alert_exists(settings: Settings, database_url: str) -> None:
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         for entry in TIMETABLE:
             owner.execute("INSERT INTO unwind.sweeps VALUES (%s, clock_timestamp(), 0, 0)", [entry.task])
-    found = scrape(settings)
-    named = {name for rule in RULES for name in re.findall(r"\bunwind_\w+", rule["expr"])}
-    assert named <= set(found)
+    metrics = scrape(settings)
+    names = {name for rule in RULES for name in re.findall(r"\bunwind_\w+", rule["expr"])}
+    assert names <= set(metrics)
     for rule in RULES:
         for name, label, sign, value in re.findall(r'(unwind_\w+)\{(\w+)(=~|!~|=)"([^"]+)"\}', rule["expr"]):
-            labels = {one[0] for one in found[name]}
-            if sign == "=" and name != "unwind_requests_last_minute":  # a refusal comes when there is one
+            labels = {one[0] for one in metrics[name]}
+            if sign == "=" and name != "unwind_requests_last_minute":  # appears with the first refusal
                 assert value in labels, json.dumps([label, value])
             if sign == "=~":
                 assert any(re.fullmatch(value, one) for one in labels), value
 
 
-def test_the_headings_of_alerts_are_those_of_the_rules() -> None:
-    """No runbook for an alert that is gone."""
+def test_every_runbook_belongs_to_an_alert() -> None:
     section = (CHECKOUT / "docs/operate.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
     assert re.findall(r"^### (\w+)$", section, re.MULTILINE) == [rule["alert"] for rule in RULES]
 
@@ -302,8 +294,7 @@ OTHER_PATHS = ("/", "/etc/passwd", "/../../etc/passwd", "/%2e%2e/x", "/metrics/"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 
-def test_a_client_that_is_no_browser_gets_three_pages_by_two_methods(settings: Settings) -> None:
-    """Nothing else is there, whatever the request says of itself."""
+def test_server_has_three_pages_and_two_methods(settings: Settings) -> None:
     with serving(settings) as address:
         for path, method in itertools.product((*ANSWERED_PATHS, *OTHER_PATHS), METHODS):
             connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
@@ -312,17 +303,14 @@ def test_a_client_that_is_no_browser_gets_three_pages_by_two_methods(settings: S
                 connection.putheader("Host", "evil.invalid")
                 connection.endheaders()
                 answer = connection.getresponse()
-                said = answer.read()
+                body = answer.read()
             allowed = ("GET",) if path == "/metrics" else ("GET", "HEAD")
             expected = 405 if method not in allowed else 200 if path in ANSWERED_PATHS else 404
             assert (path, method, answer.status) == (path, method, expected)
-            assert b"root:" not in said
+            assert b"root:" not in body
 
 
-def test_a_client_that_asks_nothing_does_not_keep_its_thread(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Threads are not for the taking."""
+def test_silent_client_does_not_occupy_a_thread(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.monitoring.metrics._RequestHandler.timeout", 0.1)
     with serving(settings) as address:
         where = urlsplit(address)

@@ -20,7 +20,7 @@ from workers.monitoring.watchdog import Watchdog
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the program leaves its signs."""
+    """The folder of a program's readiness files."""
     monkeypatch.setenv(local.READY_FILE_ENV, str(tmp_path / "ready"))
     monkeypatch.setenv(local.ALIVE_FILE_ENV, str(tmp_path / "alive"))
     return tmp_path
@@ -36,8 +36,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield listening
 
 
-def test_a_program_is_ready_from_when_it_says_so_until_it_ends(files: Path) -> None:
-    """Readiness; and what was not begun is neither."""
+def test_program_is_ready_from_its_announcement_to_its_end(files: Path) -> None:
     assert probes.find_problem("ready") == f"not ready: {files}/ready does not exist."
     assert probes.find_problem("alive") == f"not alive: {files}/alive does not exist."
     probes.report_ready()
@@ -47,26 +46,24 @@ def test_a_program_is_ready_from_when_it_says_so_until_it_ends(files: Path) -> N
     assert probes.find_problem("alive") is None
 
 
-def test_a_program_of_which_nothing_was_seen_for_a_minute_is_not_alive(files: Path) -> None:
-    """By effect."""
+def test_program_without_progress_for_a_minute_is_not_alive(files: Path) -> None:
     probes.report_ready()
     old = (files / "alive").stat().st_mtime - probes.MAX_AGE_SECONDS - 1
     os.utime(files / "alive", (old, old))
     assert probes.find_problem("alive") == "not alive: no progress for 61 s."
     ahead = old + 3600 + 2 * probes.MAX_AGE_SECONDS
-    os.utime(files / "alive", (ahead, ahead))  # the clock was set back an hour, and nothing was seen of it since
+    os.utime(files / "alive", (ahead, ahead))  # the clock was set back an hour, without progress since
     assert probes.find_problem("alive") is not None
     assert probes.find_problem("ready") is None
 
 
 @pytest.mark.parametrize(
-    ("waiting", "moves", "busy", "seen"),
+    ("waiting", "moves", "busy", "alive"),
     [(0, False, False, True), (5, True, False, True), (5, False, False, False), (5, False, True, True)],
 )
-def test_alive_is_who_came_on_or_had_nothing_to_do(
-    files: Path, waiting: int, moves: bool, busy: bool, seen: bool
+def test_program_is_alive_if_it_progresses_or_has_nothing_to_do(
+    files: Path, waiting: int, moves: bool, busy: bool, alive: bool
 ) -> None:
-    """A deaf worker looks as alive as any other, but for what it does not do."""
     moved = 0
     watcher = Watchdog(
         progress=lambda: moved, count_waiting=lambda: waiting, is_busy=lambda: busy, on_stall=lambda _waiting: None
@@ -75,26 +72,24 @@ def test_alive_is_who_came_on_or_had_nothing_to_do(
     (files / "alive").unlink(missing_ok=True)
     moved += moves
     watcher.poll()
-    assert (files / "alive").exists() is seen
+    assert (files / "alive").exists() is alive
 
 
-def test_systemd_is_told_the_same(files: Path, systemd: socket.socket) -> None:
-    """Type=notify and WatchdogSec."""
+def test_systemd_is_notified(files: Path, systemd: socket.socket) -> None:
     probes.report_ready()
     probes.report_alive()
     probes.report_stopping()
     assert [systemd.recv(100) for _ in range(4)] == [b"WATCHDOG=1", b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 
-def test_nobody_who_listens_harms_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A worker must not end for want of a socket or a folder."""
+def test_missing_socket_and_folder_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     monkeypatch.setenv(local.ALIVE_FILE_ENV, str(tmp_path / "no" / "folder"))
     probes.report_alive()
 
 
-def asked(*words: str, **environment: str) -> tuple[int, str]:
-    """The check as a container runs it, with what it loaded."""
+def run_check(*words: str, **environment: str) -> tuple[int, str]:
+    """Run the check as a container does, and list the modules that it loads."""
     program = (
         "import atexit, runpy, sys\n"
         "atexit.register(lambda: print(sorted({'celery', 'workers.app'} & set(sys.modules))))\n"
@@ -107,22 +102,22 @@ def asked(*words: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_the_check_loads_nothing(files: Path) -> None:
+def test_check_imports_no_application_code(files: Path) -> None:
     """It runs every few seconds beside each worker."""
     environment = {local.READY_FILE_ENV: str(files / "ready"), local.ALIVE_FILE_ENV: str(files / "alive")}
-    assert asked("alive", **environment) == (1, f"not alive: {files}/alive does not exist.\n[]\n")
+    assert run_check("alive", **environment) == (1, f"not alive: {files}/alive does not exist.\n[]\n")
     probes.report_ready()
-    assert asked("ready", **environment) == (0, "ready\n[]\n")
-    assert asked("else")[0] == 2
-    assert asked("alive")[0] == 1
+    assert run_check("ready", **environment) == (0, "ready\n[]\n")
+    assert run_check("else")[0] == 2
+    assert run_check("alive")[0] == 1
 
 
 @pytest.mark.e2e
 @pytest.mark.long
-def test_beat_is_alive_ready_and_answers_the_ping_until_it_is_stopped(
+def test_beat_is_alive_and_answers_pings_until_it_is_stopped(
     files: Path, database_url: str, broker_url: str, result_backend: str
 ) -> None:
-    """Celery 5.7 answers for beat (`beat_enable_remote_control`), and a stopped one does not."""
+    """Celery 5.7 answers for beat (`beat_enable_remote_control`)."""
     environment = {
         "DATABASE_URL": database_url,
         "CELERY_BROKER_URL": broker_url,

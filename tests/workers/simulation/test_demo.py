@@ -17,24 +17,26 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 def marked(name: str) -> list[psutil.Process]:
     """The living processes that have this variable in their environment."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if name in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 @pytest.mark.e2e
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_the_demo_tells_its_story_and_ends(tmp_path: Path) -> None:
-    """`demo --once` ends by itself with 0 in less than a minute; servers, workers and data go with it."""
+def test_demo_plays_its_story_and_ends(tmp_path: Path) -> None:
+    """`demo --once` ends with 0 within a minute; servers, workers and data are gone."""
     mark = f"UNWIND_TEST_{os.getpid()}"
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("UNWIND_", "CELERY_")) and n != "DATABASE_URL"}
-    environment = {**kept, "PYTHONPATH": str(CHECKOUT), "TMPDIR": str(tmp_path), mark: "1"}
+    environment = {
+        n: v for n, v in os.environ.items() if not n.startswith(("UNWIND_", "CELERY_")) and n != "DATABASE_URL"
+    }
+    environment = {**environment, "PYTHONPATH": str(CHECKOUT), "TMPDIR": str(tmp_path), mark: "1"}
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "workers", "demo", "--once"],

@@ -29,8 +29,8 @@ def line(at: datetime, task: str, **kwargs: Any) -> str:
     return json.dumps({"at": format_timestamp(at), "task": task, "kwargs": kwargs})
 
 
-def look(at: datetime, *words: str | int) -> str:
-    """One line that shows something."""
+def query_line(at: datetime, *words: str | int) -> str:
+    """A line with a query."""
     return json.dumps({"at": format_timestamp(at), "show": list(words)})
 
 
@@ -56,85 +56,82 @@ FILED = ORDERED + 7 * DAY
 NPB = [*MARKET, line(FILED, "npb.file", order_id=1003, member_id="s")]
 
 
-def played(written: list[str], simulation: Simulation, until: datetime | None = None) -> list[Any]:
-    """The results of a history, line by line."""
-    return [one.result for one in replay.play(replay.parse_lines(written), simulation, until=until)]
+def play(lines: list[str], simulation: Simulation, until: datetime | None = None) -> list[Any]:
+    """The results of a history, by line."""
+    return [entry.result for entry in replay.play(replay.parse_lines(lines), simulation, until=until)]
 
 
 @pytest.fixture
 def early(simulation: Simulation) -> Simulation:
-    """A simulation before everything."""
+    """A simulation that starts before every history."""
     simulation.clock.instant = ORDERED - DAY
     return simulation
 
 
 def test_sweeps_run_at_the_deadline_before_the_lines_of_that_instant(early: Simulation) -> None:
-    """R41: unlocked exactly at filing + 7 d, and the line of that very instant sees it."""
+    """R41: unlocked exactly seven days after filing, before a line of that instant."""
     due = FILED + 7 * DAY
     second_before = due - timedelta(seconds=1)
-    before, after = played([*NPB, look(second_before, "order", 1003), look(due, "order", 1003)], early)[-2:]
+    before, after = play([*NPB, query_line(second_before, "order", 1003), query_line(due, "order", 1003)], early)[-2:]
     assert before["alert"]["unlocked_at"] is None
     assert after["alert"]["unlocked_at"] == format_timestamp(due)
     assert after["timeline"][-1]["at"] == format_timestamp(due)
 
 
-def test_time_that_passes_between_lines_leaves_no_deadline_out(early: Simulation) -> None:
-    """Issuing of the bill on the 5th happens at midnight of the billing zone although no line is near it."""
+def test_deadlines_between_lines_are_met(early: Simulation) -> None:
+    """Bills are issued at midnight of the billing zone, without a line near it."""
     later = datetime(2026, 4, 20, tzinfo=UTC)
-    bill = played([*MARKET, look(later, "bill", "s", "2026-03")], early)[-1]
+    bill = play([*MARKET, query_line(later, "bill", "s", "2026-03")], early)[-1]
     assert (bill["state"], bill["issued_on"], bill["total"]) == ("issued", "2026-04-05", "20.00")
     with early.database.transaction() as conn:
         issued = conn.execute(text("SELECT issued_at FROM unwind.bills")).scalar_one()
     assert issued == datetime(2026, 4, 5, 4, tzinfo=UTC)
 
 
-def test_promises_are_kept_before_the_next_line_of_the_same_instant(early: Simulation) -> None:
-    """After every line the outbox is emptied, even at the same instant."""
+def test_outbox_is_emptied_before_the_next_line(early: Simulation) -> None:
     cancel = line(FILED + 7 * DAY, "orders.cancel", order_id=1003, member_id="s")
-    seen = played([*NPB, cancel, look(FILED + 7 * DAY, "order", 1003)], early)[-1]
-    assert seen["fee"]["credit"] == "-20.00"
+    order = play([*NPB, cancel, query_line(FILED + 7 * DAY, "order", 1003)], early)[-1]
+    assert order["fee"]["credit"] == "-20.00"
 
 
-def test_until_lets_time_pass_and_leaves_later_lines_out(early: Simulation) -> None:
-    """`--until T`: deadlines up to and including T."""
+def test_until_advances_time_and_skips_later_lines(early: Simulation) -> None:
     due = FILED + 7 * DAY
-    assert len(played([*NPB, look(due + DAY, "order", 1003)], early, until=due)) == len(NPB)
+    assert len(play([*NPB, query_line(due + DAY, "order", 1003)], early, until=due)) == len(NPB)
     assert early.clock.instant == due
     with early.database.transaction() as conn:
         assert conn.execute(text("SELECT unlocked_at FROM unwind.alerts")).scalar_one() == due
 
 
-def test_the_same_history_twice_gives_the_same_answers(servers: Any) -> None:
-    """Message ids come from the lines, ids from fresh sequences, time from the file."""
+def test_repeated_history_has_the_same_answers(servers: Any) -> None:
     history = [
         *NPB,
         line(FILED + 8 * DAY, "orders.cancel", order_id=1003, member_id="s"),
-        look(FILED + 9 * DAY, "lots", "s"),
+        query_line(FILED + 9 * DAY, "lots", "s"),
     ]
     with replay.simulation_pool() as simulations:
         runs = []
         for _ in range(2):
             with simulations.fresh(ORDERED) as simulation:
-                runs.append(played(history, simulation))
+                runs.append(play(history, simulation))
     assert runs[0] == runs[1]
     assert runs[0][0]["request_id"] == "replay:1"
 
 
-def test_a_month_of_one_order_takes_well_under_a_second(early: Simulation) -> None:
-    """Beyond start-up; ten times that here, where other tests share the machine."""
+def test_month_of_one_order_replays_within_a_second(early: Simulation) -> None:
+    """Ten times the expected time, because tests share the machine."""
     began = time.monotonic()
-    played([*NPB, look(FILED + 30 * DAY, "order", 1003)], early)
+    play([*NPB, query_line(FILED + 30 * DAY, "order", 1003)], early)
     assert time.monotonic() - began < 5
 
 
-def test_house_tasks_may_be_lines_too(early: Simulation) -> None:
+def test_lines_may_be_scheduled_tasks(early: Simulation) -> None:
     """R103: every scheduled job may be run by hand at any time."""
-    answer = played([*NPB, line(FILED + DAY, "npb.scan_open_alerts")], early)[-1]
+    answer = play([*NPB, line(FILED + DAY, "npb.scan_open_alerts")], early)[-1]
     assert (answer["outcome"], answer["effects"]) == ("done", {"unlocked": 0})
 
 
 @pytest.mark.parametrize(
-    ("bad", "says"),
+    ("bad", "message"),
     [
         ("{", "is not JSON"),
         ("[]", "must be a JSON object"),
@@ -157,22 +154,19 @@ def test_house_tasks_may_be_lines_too(early: Simulation) -> None:
         ("[" * 100_000, ""),
     ],
 )
-def test_a_malformed_line_is_named_before_anything_runs(bad: str, says: str) -> None:
-    """Exit 2 naming the line."""
+def test_malformed_line_is_reported_before_anything_runs(bad: str, message: str) -> None:
     with pytest.raises(replay.InvalidHistory, match="line 5") as problem:
         replay.parse_lines([*MARKET, bad], "story.jsonl")
-    assert says in str(problem.value)
+    assert message in str(problem.value)
 
 
-def test_blank_lines_are_no_lines() -> None:
-    """A file may end with a newline and have room between its parts."""
-    assert [one.number for one in replay.parse_lines([MARKET[0], "", MARKET[1], ""])] == [1, 3]
+def test_blank_lines_are_skipped() -> None:
+    assert [entry.number for entry in replay.parse_lines([MARKET[0], "", MARKET[1], ""])] == [1, 3]
 
 
-def test_a_history_goes_into_an_empty_database_and_leaves_it_ready(empty_database_url: str) -> None:
-    """Migrated first; afterwards the live clock decides; a second history is refused."""
+def test_history_is_adopted_by_an_empty_database(empty_database_url: str) -> None:
     with replay.simulation_in_empty_database(empty_database_url, ORDERED) as simulation:
-        played(NPB, simulation)
+        play(NPB, simulation)
     live = db.connect(empty_database_url)
     with live.transaction() as conn:
         assert conn.execute(text("SELECT status FROM unwind.orders")).scalar_one() == "NPB"
@@ -182,8 +176,7 @@ def test_a_history_goes_into_an_empty_database_and_leaves_it_ready(empty_databas
         replay.simulation_in_empty_database(empty_database_url, ORDERED)
 
 
-def test_a_database_with_somebodys_table_is_not_empty(empty_database_url: str) -> None:
-    """Whatever is there is not ours to write beside."""
+def test_database_with_a_foreign_table_is_refused(empty_database_url: str) -> None:
     engine = create_engine(empty_database_url)
     with engine.begin() as conn:
         conn.execute(text("CREATE TABLE theirs (a int)"))
@@ -192,8 +185,7 @@ def test_a_database_with_somebodys_table_is_not_empty(empty_database_url: str) -
         replay.simulation_in_empty_database(empty_database_url, ORDERED)
 
 
-def test_short_terms_are_for_rehearsals_only(simulation: Simulation) -> None:
-    """Terms of seconds: refused with the reason, unless the history is played with that allowed."""
+def test_short_terms_need_permission(simulation: Simulation) -> None:
     short = {
         "terms": {"NPB_UNLOCK_NO_RESPONSE": "2s"},
         "from": format_timestamp(simulation.clock.instant),
@@ -206,7 +198,7 @@ def test_short_terms_are_for_rehearsals_only(simulation: Simulation) -> None:
 
 
 def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line, in a process of its own."""
+    """The command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "workers", "replay", *words],
         cwd=cwd,
@@ -218,10 +210,10 @@ def run(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProce
     )
 
 
-def test_the_command_prints_one_object_per_line_and_nothing_else(tmp_path: Path) -> None:
-    """`--answers`; DATABASE_URL and the broker are ignored; two files are two worlds."""
+def test_command_prints_one_object_per_line(tmp_path: Path) -> None:
+    """Each file has a database of its own; DATABASE_URL and the broker are ignored."""
     story = tmp_path / "story.jsonl"
-    story.write_text("\n".join([*NPB, look(FILED, "order", 1003)]) + "\n")
+    story.write_text("\n".join([*NPB, query_line(FILED, "order", 1003)]) + "\n")
     done = run(
         "--answers",
         str(story),
@@ -231,16 +223,15 @@ def test_the_command_prints_one_object_per_line_and_nothing_else(tmp_path: Path)
         CELERY_BROKER_URL="redis://127.0.0.1:1/0",
     )
     assert (done.returncode, done.stderr) == (0, "")
-    said = [json.loads(one) for one in done.stdout.splitlines()]
-    assert len(said) == 12
-    assert said[:6] == said[6:]
-    assert set(said[0]) == {"at", "task", "answer"}
-    assert set(said[5]) == {"at", "show", "result"}
-    assert said[5]["result"]["status"] == "NPB"
+    objects = [json.loads(entry) for entry in done.stdout.splitlines()]
+    assert len(objects) == 12
+    assert objects[:6] == objects[6:]
+    assert set(objects[0]) == {"at", "task", "answer"}
+    assert set(objects[5]) == {"at", "show", "result"}
+    assert objects[5]["result"]["status"] == "NPB"
 
 
-def test_the_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
-    """Naming file and line, before anything ran, even when the first file is fine."""
+def test_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
     good.write_text("\n".join(NPB))
     bad.write_text(NPB[0] + "\n{nonsense")
@@ -249,8 +240,7 @@ def test_the_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
     assert "bad.jsonl, line 2" in done.stderr
 
 
-def test_the_command_adopts_a_marketplace_once(tmp_path: Path, empty_database_url: str) -> None:
-    """`--database-url` takes an empty database, in any spelling of its address, and refuses it afterwards."""
+def test_command_adopts_a_database_once(tmp_path: Path, empty_database_url: str) -> None:
     story = tmp_path / "story.jsonl"
     story.write_text("\n".join(NPB))
     address = empty_database_url.replace("postgresql+psycopg://", "postgres://")
@@ -259,12 +249,11 @@ def test_the_command_adopts_a_marketplace_once(tmp_path: Path, empty_database_ur
     second = run("--answers", "--database-url", address, str(story), cwd=tmp_path)
     assert (second.returncode, second.stdout) == (1, "")
     assert "not empty" in second.stderr
-    both = run("--database-url", address, str(story), str(story), cwd=tmp_path)
-    assert both.returncode == 2
+    result = run("--database-url", address, str(story), str(story), cwd=tmp_path)
+    assert result.returncode == 2
 
 
-def test_a_history_that_ends_in_the_future_is_played_with_a_warning(tmp_path: Path, empty_database_url: str) -> None:
-    """Simulated time must not leak into live work unnoticed."""
+def test_history_that_ends_in_the_future_is_adopted_with_a_warning(tmp_path: Path, empty_database_url: str) -> None:
     story = tmp_path / "story.jsonl"
     story.write_text(
         line(datetime(2150, 1, 1, tzinfo=UTC), "members.record", member_id="s", handle="S", email="s@x.org")

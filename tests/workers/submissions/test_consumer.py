@@ -36,10 +36,10 @@ def caller(database_url: str) -> Any:
 
 
 def submit(caller: Any, name: str | None, payload: Any, request_id: str | None = None) -> dict[str, Any]:
-    said = caller.execute(
+    row = caller.execute(
         "SELECT unwind.submit_command(%s, %s::jsonb, %s)", [name, json.dumps(payload), request_id]
     ).fetchone()
-    answer: dict[str, Any] = said[0]
+    answer: dict[str, Any] = row[0]
     return answer
 
 
@@ -51,7 +51,7 @@ def answer_of(caller: Any, request_id: str) -> Any:
     return row
 
 
-def written(caller: Any, name: str, payload: str, request_id: str | None = None) -> dict[str, Any]:
+def submit_raw(caller: Any, name: str, payload: str, request_id: str | None = None) -> dict[str, Any]:
     """Submit a payload as the text it is."""
     answer: dict[str, Any] = caller.execute(
         "SELECT unwind.submit_command(%s, %s::text, %s)", [name, payload, request_id]
@@ -59,10 +59,10 @@ def written(caller: Any, name: str, payload: str, request_id: str | None = None)
     return answer
 
 
-def claimed(found: tuple[list[Submission], Submission | None]) -> tuple[list[str], str | None]:
+def claimed_ids(claim: tuple[list[Submission], Submission | None]) -> tuple[list[str], str | None]:
     """The request ids of what `claim` returned."""
-    small, alone = found
-    return [one.request_id for one in small], None if alone is None else alone.request_id
+    small, alone = claim
+    return [submission.request_id for submission in small], None if alone is None else alone.request_id
 
 
 def test_sql_interface_accepts_exactly_the_declared_commands(market: Market, caller: Any) -> None:
@@ -78,13 +78,13 @@ def test_request_id_as_text_is_the_same_submission(market: Market, caller: Any) 
     large = 2**53 + 1
     comment = f'said "order_id": "{large}", ' + r'and \"order_id": "1"'
     for order_id in (str(large), large):
-        said = submit(caller, "npb.respond", {"order_id": order_id, "member_id": "buyer", "comment": comment}, "js-1")
-        assert said == {"request_id": "js-1", "accepted": True, "code": None}
+        answer = submit(caller, "npb.respond", {"order_id": order_id, "member_id": "buyer", "comment": comment}, "js-1")
+        assert answer == {"request_id": "js-1", "accepted": True, "code": None}
     row = caller.execute("SELECT order_id FROM unwind.submissions WHERE request_id = 'js-1'").fetchone()
     assert row == (large,)
-    for other in ({"order_id": large - 1}, {"comment": comment.replace('"1"', "1")}):
-        another = {"order_id": large, "member_id": "buyer", "comment": comment} | other
-        assert submit(caller, "npb.respond", another, "js-1")["code"] == "REQUEST_ID_REUSED"
+    for change in ({"order_id": large - 1}, {"comment": comment.replace('"1"', "1")}):
+        changed = {"order_id": large, "member_id": "buyer", "comment": comment} | change
+        assert submit(caller, "npb.respond", changed, "js-1")["code"] == "REQUEST_ID_REUSED"
     odd = {'a\\"order_id': "5", "order_id": "05"}
     submit(caller, "npb.respond", odd, "js-2")
     assert submit(caller, "npb.respond", odd, "js-2")["accepted"]
@@ -92,8 +92,8 @@ def test_request_id_as_text_is_the_same_submission(market: Market, caller: Any) 
     assert submit(caller, "npb.respond", changed, "js-2")["code"] == "REQUEST_ID_REUSED"
     lines = [{"lot_id": "9007199254740993", "quantity": 1}]
     submit(caller, "orders.submit", {"order_id": "7", "lines": lines}, "js-3")
-    same = {"order_id": 7, "lines": [{"lot_id": large, "quantity": 1}]}
-    assert submit(caller, "orders.submit", same, "js-3")["accepted"]
+    arguments = {"order_id": 7, "lines": [{"lot_id": large, "quantity": 1}]}
+    assert submit(caller, "orders.submit", arguments, "js-3")["accepted"]
 
 
 def test_a_submission_commits_or_rolls_back_with_its_caller(market: Market, caller: Any) -> None:
@@ -125,7 +125,7 @@ def test_same_request_through_both_interfaces_is_done_once(market: Market, calle
     market.done("submissions.drain")
     row = caller.execute("SELECT answer FROM unwind.command_answers WHERE request_id = 'r-1'").fetchone()
     assert row[0] == first | {"replayed": True}
-    assert market.row("SELECT count(*) AS n FROM unwind.alerts").n == 1
+    assert market.count("alerts") == 1
 
 
 def test_commands_about_one_order_run_in_submission_order(market: Market, caller: Any) -> None:
@@ -140,8 +140,8 @@ def test_commands_about_one_order_run_in_submission_order(market: Market, caller
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
     caller.commit()
     assert market.done("submissions.drain") == {"taken": 7}
-    told = market.rows("SELECT to_status FROM unwind.events WHERE type = 'orders.status_set' ORDER BY seq")
-    assert [r.to_status for r in told] == steps
+    rows = market.rows("SELECT to_status FROM unwind.events WHERE type = 'orders.status_set' ORDER BY seq")
+    assert [r.to_status for r in rows] == steps
     assert answer_of(caller, "bad") == ("answered", "invalid", None)
     assert answer_of(caller, "unknown") == ("answered", "refused", "ORDER_UNKNOWN")
 
@@ -164,7 +164,7 @@ def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller:
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
     caller.commit()
     with db.current_database().transaction() as conn:  # and then that drain is no more
-        assert claimed(submissions.claim(conn, FILED, limit=100)) == (["held"], None)
+        assert claimed_ids(submissions.claim(conn, FILED, limit=100)) == (["held"], None)
     second = timedelta(seconds=1)
     assert market.at(FILED + submissions.LEASE_DURATION - second).done("submissions.drain") == {"taken": 0}
     assert market.at(FILED + submissions.LEASE_DURATION).done("submissions.drain") == {"taken": 1}
@@ -233,23 +233,23 @@ def test_listener_wakes_at_once_after_a_commit(caller: Any, database_url: str) -
 
 def test_many_commits_cause_one_more_wakeup(caller: Any, database_url: str) -> None:
     """A drain takes everything that is due, so a message for each commit would only keep other commands waiting."""
-    calls, told, go_on = [0], threading.Semaphore(0), threading.Event()
+    calls, wakeups, go_on = [0], threading.Semaphore(0), threading.Event()
 
     def wake() -> None:
         calls[0] += 1
-        told.release()
+        wakeups.release()
         assert go_on.wait(20)
 
     listener = Listener(database_url, wake)
     listener.start()
     try:
-        assert told.acquire(timeout=10)  # the first call, for whatever came before, does not end yet
+        assert wakeups.acquire(timeout=10)  # the first call, for whatever came before, does not end yet
         for order_id in range(1, 31):
             submit(caller, "npb.file", {"order_id": order_id, "member_id": "x"})
             caller.commit()
         go_on.set()
-        assert told.acquire(timeout=10)
-        while told.acquire(timeout=1.0):
+        assert wakeups.acquire(timeout=10)
+        while wakeups.acquire(timeout=1.0):
             pass
         assert calls[0] <= 4, "one before, one for all of them; two more if the network cut them into pieces"
     finally:
@@ -282,7 +282,7 @@ def test_unparsable_payload_is_answered_invalid_and_stops_no_other(market: Marke
     """P8: by itself, in the set in which it came; the command behind it is done."""
     market.order(1003)
     market.at(FILED)
-    assert written(caller, "npb.file", payload, "absurd")["accepted"]
+    assert submit_raw(caller, "npb.file", payload, "absurd")["accepted"]
     submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "healthy")
     due(caller)
     assert market.done("submissions.drain") == {"taken": 2}
@@ -314,7 +314,11 @@ def test_large_deep_or_malformed_payload_is_refused_at_submission(
 ) -> None:
     """The check is SQL, raises nothing and takes memory of the payload's own size; the caller's transaction goes on."""
     before = time.monotonic()
-    assert written(caller, "orders.cancel_many", payload, "r") == {"request_id": "r", "accepted": False, "code": code}
+    assert submit_raw(caller, "orders.cancel_many", payload, "r") == {
+        "request_id": "r",
+        "accepted": False,
+        "code": code,
+    }
     assert time.monotonic() - before < 5
     assert caller.execute("SELECT count(*) FROM unwind.submissions").fetchone() == (0,)
 
@@ -322,36 +326,36 @@ def test_large_deep_or_malformed_payload_is_refused_at_submission(
 @pytest.mark.parametrize("number", ["1e131071", "-1e131071", "1e-16383", "0." + "1" * 5000, "7" * 5000])
 def test_jsonb_that_expands_a_thousandfold_is_refused(caller: Any, number: str) -> None:
     """Twelve bytes of jsonb can be 128 KB of text."""
-    said = caller.execute(
+    answer = caller.execute(
         "SELECT unwind.submit_command('orders.cancel_many', jsonb_build_object('orders', "
         "jsonb_agg(CAST(%s AS jsonb))), 'r') "
         "FROM generate_series(1, 90000)",
         [number],
     ).fetchone()
-    assert said[0]["accepted"] is False
-    assert said[0]["code"] in ("PAYLOAD_INVALID", "PAYLOAD_TOO_LARGE")
+    assert answer[0]["accepted"] is False
+    assert answer[0]["code"] in ("PAYLOAD_INVALID", "PAYLOAD_TOO_LARGE")
 
 
 def test_submit_accepts_jsonb_text_and_literals(market: Market, caller: Any) -> None:
     """A caller writes a literal, a text or jsonb; named arguments work with each."""
     for argument in ("'{\"order_id\": 1}'", "CAST('{\"order_id\": 1}' AS text)", "jsonb_build_object('order_id', 1)"):
         positional = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument}, 'same')").fetchone()
-        named = caller.execute(
+        query = caller.execute(
             f"SELECT unwind.submit_command(name => 'npb.file', payload => {argument}, request_id => 'same')"
         ).fetchone()
-        made = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument})").fetchone()
-        assert (positional[0], named[0]) == ({"request_id": "same", "accepted": True, "code": None},) * 2
-        assert made[0]["accepted"]
-        assert len(made[0]["request_id"]) == 36
+        row = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument})").fetchone()
+        assert (positional[0], query[0]) == ({"request_id": "same", "accepted": True, "code": None},) * 2
+        assert row[0]["accepted"]
+        assert len(row[0]["request_id"]) == 36
 
 
 def test_payload_with_commas_and_brackets_in_text_is_accepted(market: Market, caller: Any) -> None:
     """Only brackets and commas outside strings are parts."""
-    said = "[],{}" * 400
-    items = [{"order_id": n, "member_id": "seller", "comment": said + '"\\'} for n in range(1, 1001)]
+    comment = "[],{}" * 400
+    items = [{"order_id": n, "member_id": "seller", "comment": comment + '"\\'} for n in range(1, 1001)]
     raw = json.dumps({"orders": items})
     assert not has_too_many_parts(raw.encode())
-    assert written(caller, "orders.cancel_many", raw, "words")["accepted"]
+    assert submit_raw(caller, "orders.cancel_many", raw, "words")["accepted"]
     due(caller)
     market.at(FILED).done("submissions.drain")
     assert answer_of(caller, "words") == ("answered", "done", None)
@@ -364,8 +368,8 @@ def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
         submit(caller, "npb.file", {"order_id": 10 + n}, f"small{n}")
     due(caller)
     with db.current_database().transaction() as conn:
-        assert claimed(submissions.claim(conn, FILED, limit=4)) == ([f"small{n}" for n in range(4)], "long0")
-        assert claimed(submissions.claim(conn, FILED, limit=4)) == (["small4"], "long1")
+        assert claimed_ids(submissions.claim(conn, FILED, limit=4)) == ([f"small{n}" for n in range(4)], "long0")
+        assert claimed_ids(submissions.claim(conn, FILED, limit=4)) == (["small4"], "long1")
     assert market.at(FILED + LEASE_DURATION).done("submissions.drain") == {"taken": 13}
 
 
@@ -406,7 +410,7 @@ def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(market: 
 
     def die(at: Any) -> tuple[list[str], str | None]:
         with db.current_database().transaction() as conn:
-            return claimed(submissions.claim(conn, at, limit=100))
+            return claimed_ids(submissions.claim(conn, at, limit=100))
 
     at = FILED
     assert die(at) == (["r0", "r1", "r2"], None)
@@ -438,10 +442,10 @@ def test_lease_is_extended_while_the_batch_runs(
     begun, go_on = threading.Event(), threading.Event()
     body = consumer._execute_batch
 
-    def slowly(task: str, found: Any) -> Any:
+    def slowly(task: str, claim: Any) -> Any:
         begun.set()
         assert go_on.wait(20)
-        return body(task, found)
+        return body(task, claim)
 
     monkeypatch.setattr(consumer, "_execute_batch", slowly)
     market.at(FILED)
@@ -455,7 +459,7 @@ def test_lease_is_extended_while_the_batch_runs(
         with contextlib.ExitStack() as closing:
             closing.callback(beside.dispose)
             conn = closing.enter_context(beside.transaction())
-            assert claimed(submissions.claim(conn, FILED + LEASE_DURATION, limit=100)) == ([], None)
+            assert claimed_ids(submissions.claim(conn, FILED + LEASE_DURATION, limit=100)) == ([], None)
     finally:
         go_on.set()
         worker.join(20)
@@ -484,9 +488,11 @@ def bent_payloads(draw: st.DrawFn) -> str:
 def _is_answered_or_refused(market: Market, caller: Any, payloads: list[str]) -> None:
     accepted = []
     for n, payload in enumerate(payloads):
-        said = written(caller, "npb.file", payload.encode("utf-8", "replace").decode().replace("\x00", ""), f"any{n}")
-        assert said["accepted"] is (said["code"] is None)
-        accepted += [f"any{n}"] if said["accepted"] else []
+        answer = submit_raw(
+            caller, "npb.file", payload.encode("utf-8", "replace").decode().replace("\x00", ""), f"any{n}"
+        )
+        assert answer["accepted"] is (answer["code"] is None)
+        accepted += [f"any{n}"] if answer["accepted"] else []
     due(caller)
     market.at(FILED).done("submissions.drain")
     for request_id in accepted:
@@ -530,8 +536,8 @@ def test_counted_parts_match_parsed_parts(document: Any) -> None:
 
     counted = parts(document)
     with pytest.MonkeyPatch.context() as patched:
-        for most, too_many in ((counted, False), (counted - 1, True)):
-            patched.setattr("models.payloads.MAX_PARTS", most)
+        for limit, too_many in ((counted, False), (counted - 1, True)):
+            patched.setattr("models.payloads.MAX_PARTS", limit)
             for ascii_only in (True, False):
                 raw = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
                 assert has_too_many_parts(raw) is too_many
@@ -540,8 +546,8 @@ def test_counted_parts_match_parsed_parts(document: Any) -> None:
 def test_depth_and_parts_at_their_bounds(caller: Any) -> None:
     """What is just within them is taken."""
     deep = '{"a":' * (MAX_DEPTH - 1) + "1" + "}" * (MAX_DEPTH - 1)
-    assert written(caller, "npb.file", deep, "deep")["accepted"]
-    assert written(caller, "npb.file", '{"a":' + deep + "}", "deeper")["code"] == "PAYLOAD_TOO_DEEP"
+    assert submit_raw(caller, "npb.file", deep, "deep")["accepted"]
+    assert submit_raw(caller, "npb.file", '{"a":' + deep + "}", "deeper")["code"] == "PAYLOAD_TOO_DEEP"
     wide = '{"a":[' + ",".join(["1"] * (MAX_PARTS - 3)) + "]}"
-    assert written(caller, "npb.file", wide, "wide")["accepted"]
-    assert written(caller, "npb.file", wide.replace("[", "[1,"), "wider")["code"] == "PAYLOAD_TOO_LARGE"
+    assert submit_raw(caller, "npb.file", wide, "wide")["accepted"]
+    assert submit_raw(caller, "npb.file", wide.replace("[", "[1,"), "wider")["code"] == "PAYLOAD_TOO_LARGE"

@@ -17,7 +17,7 @@ from workers.submissions import listener as listen
 from workers.submissions.listener import Listener
 
 
-class Ear(Listener):
+class RunningListener(Listener):
     """A listener that counts what it hears."""
 
     def __init__(self, url: str) -> None:
@@ -26,8 +26,8 @@ class Ear(Listener):
 
 
 @pytest.fixture
-def ear(other_server: PostgresServer) -> Iterator[Ear]:
-    with closing(Ear(other_server.url())) as listener:
+def listener_(other_server: PostgresServer) -> Iterator[RunningListener]:
+    with closing(RunningListener(other_server.url())) as listener:
         listener.start()
         assert listener.listening.wait(20)
         assert listener.heard.acquire(timeout=10)  # once for whatever came before
@@ -42,18 +42,18 @@ def backends(server: PostgresServer) -> list[int]:
 
 
 def test_notification_is_received_between_server_checks(
-    ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "POLL_INTERVAL", 0.0)
     monkeypatch.setattr(listen, "MIN_WAKE_INTERVAL", 0.0)
     with other_server.connect() as conn:
         for _ in range(300):
             conn.execute(f"NOTIFY {CHANNEL}")
-            assert ear.heard.acquire(timeout=10)
+            assert listener_.heard.acquire(timeout=10)
 
 
 def test_loss_after_a_healthy_connection_starts_with_the_initial_wait(
-    ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The twelfth failover of a year must not find it waiting for half a minute."""
     monkeypatch.setattr(listen, "HEALTHY_AFTER", 0.0)
@@ -63,44 +63,46 @@ def test_loss_after_a_healthy_connection_starts_with_the_initial_wait(
             conn.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'"
             )
-        assert ear.heard.acquire(timeout=8), "it listens again, and looks at what came meanwhile"
+        assert listener_.heard.acquire(timeout=8), "it listens again, and looks at what came meanwhile"
 
 
-def test_repeated_losses_wait_longer(ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_losses_wait_longer(
+    listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that takes connections and cuts them is not asked twenty times a second."""
     monkeypatch.setattr(listen, "INITIAL_WAIT", 0.05)
     waits: list[float] = []
-    real = ear._closed.wait
+    real = listener_._closed.wait
 
     def noted(seconds: float) -> bool:
         waits.append(seconds)
         return real(0.01)
 
-    monkeypatch.setattr(ear._closed, "wait", noted)
+    monkeypatch.setattr(listener_._closed, "wait", noted)
     for _ in range(4):
         with other_server.connect() as conn:
             conn.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'"
             )
-        assert ear.heard.acquire(timeout=8)
+        assert listener_.heard.acquire(timeout=8)
     lost = [seconds for seconds in waits if seconds >= listen.INITIAL_WAIT * 2]
     assert lost == sorted(lost)
     assert len(lost) >= 3
 
 
 def test_unresponsive_server_is_disconnected(
-    ear: Ear, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+    listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped process keeps its connection open, and the kernel answers every keep-alive for it."""
     monkeypatch.setattr(listen, "SERVER_RESPONSE_TIMEOUT", 0.5)
     (stopped,) = backends(other_server)
     os.kill(stopped, signal.SIGSTOP)
     try:
-        assert ear.heard.acquire(timeout=20), "it listens again, elsewhere"
+        assert listener_.heard.acquire(timeout=20), "it listens again, elsewhere"
         assert [pid for pid in backends(other_server) if pid != stopped]
         with other_server.connect() as conn:
             conn.execute(f"NOTIFY {CHANNEL}")
-        assert ear.heard.acquire(timeout=10)
+        assert listener_.heard.acquire(timeout=10)
     finally:
         os.kill(stopped, signal.SIGCONT) if stopped in backends(other_server) else None
 
@@ -112,7 +114,7 @@ def test_listener_follows_a_failover() -> None:
         second.follow(first)
         second.start()
         several = second.url().replace(f":{second.port}/", f":{second.port},127.0.0.1:{first.port}/")
-        with closing(Ear(several)) as listener:
+        with closing(RunningListener(several)) as listener:
             listener.start()
             assert listener.heard.acquire(timeout=20)
             assert (len(backends(first)), backends(second)) == (1, [])
@@ -131,7 +133,7 @@ def test_listener_waits_until_a_standby_is_promoted() -> None:
         first.start()
         second.follow(first)
         second.start()
-        with closing(Ear(second.url())) as listener:
+        with closing(RunningListener(second.url())) as listener:
             listener.start()
             assert not listener.listening.wait(2)
             second.promote()

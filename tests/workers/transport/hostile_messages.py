@@ -21,13 +21,13 @@ class Hostile:
     """One message.  `reason`: why it is kept, or None when a task answers it."""
 
     name: str
-    made: bytes | Callable[[], bytes]
+    raw_or_factory: bytes | Callable[[], bytes]
     reason: str | None
 
     @cached_property
     def raw(self) -> bytes:
         """What is pushed; the large ones are made when they are wanted."""
-        return self.made if isinstance(self.made, bytes) else self.made()
+        return self.raw_or_factory if isinstance(self.raw_or_factory, bytes) else self.raw_or_factory()
 
 
 def message(body: Any = None, *, headers: Any = None, properties: Any = None, **outer: Any) -> dict[str, Any]:
@@ -64,15 +64,15 @@ def message(body: Any = None, *, headers: Any = None, properties: Any = None, **
         "body_encoding": "base64",
         "delivery_tag": str(uuid.uuid4()),
     }
-    whole = {
+    envelope = {
         "body": encoded(ARGUMENTS if body is None else body),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": _changed(good_headers, headers),
         "properties": _changed(good_properties, properties),
     }
-    made: dict[str, Any] = _changed(whole, outer)
-    return made
+    raw_or_factory: dict[str, Any] = _changed(envelope, outer)
+    return raw_or_factory
 
 
 EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -89,8 +89,8 @@ def encoded(body: Any) -> str:
 def _changed(good: dict[str, Any], changes: Any) -> Any:
     if changes is None or not isinstance(changes, dict):
         return good if changes is None else changes
-    both = good | {name.replace("_type", "-type"): value for name, value in changes.items()}
-    return {name: value for name, value in both.items() if value is not ...}
+    merged = good | {name.replace("_type", "-type"): value for name, value in changes.items()}
+    return {name: value for name, value in merged.items() if value is not ...}
 
 
 def _nested(depth: int) -> bytes:
@@ -120,7 +120,7 @@ CALL: dict[str, Any] = {
     "immutable": False,
 }
 
-WANTED: tuple[Hostile, ...] = (
+EXPECTED: tuple[Hostile, ...] = (
     Hostile("B01 not JSON", b"hello", UNREADABLE),
     Hostile("B02 empty", b"", UNREADABLE),
     Hostile("B03 invalid UTF-8", b"\xff\xfe\x00{}", UNREADABLE),

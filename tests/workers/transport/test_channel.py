@@ -77,7 +77,7 @@ RELIED_ON = {
     "kombu.transport.virtual.base.Transport._deliver": "799e242f3ec5",
 }
 """What our methods call or stand between, the same."""
-OURS = {
+OWN_CLASSES = {
     transport.QoS: stock.QoS,
     transport.Poller: stock.MultiChannelPoller,
     transport.Channel: stock.Channel,
@@ -88,19 +88,19 @@ OURS = {
 
 def _digest(name: str) -> str:
     module, kind, method = name.rsplit(".", 2)
-    found = getattr(inspect.getattr_static(__import__(module, fromlist=[kind]), kind), method)
-    return hashlib.sha256(inspect.getsource(found).encode()).hexdigest()[:12]
+    value = getattr(inspect.getattr_static(__import__(module, fromlist=[kind]), kind), method)
+    return hashlib.sha256(inspect.getsource(value).encode()).hexdigest()[:12]
 
 
 def _replaced() -> dict[str, str]:
     """Each method of kombu that one of ours replaces, with our docstring."""
-    found = {}
-    for ours, base in OURS.items():
-        for name, value in vars(ours).items():
+    docstrings = {}
+    for own_class, base in OWN_CLASSES.items():
+        for name, value in vars(own_class).items():
             if inspect.isfunction(value) and hasattr(base, name):
                 kind = next(k for k in base.__mro__ if name in vars(k))
-                found[f"{kind.__module__}.{kind.__qualname__}.{name}"] = inspect.getdoc(value) or ""
-    return found
+                docstrings[f"{kind.__module__}.{kind.__qualname__}.{name}"] = inspect.getdoc(value) or ""
+    return docstrings
 
 
 def test_kombu_has_the_reviewed_version() -> None:
@@ -167,17 +167,17 @@ def broker(broker_url: str) -> Iterator[Any]:
 @contextlib.contextmanager
 def _consumer(broker_url: str, *queues: str, slots: int = 1) -> Iterator[tuple[Any, list[Any]]]:
     """Somebody who takes messages without an event loop; gives the connection and what came."""
-    came: list[Any] = []
+    received: list[Any] = []
     options = app.conf.broker_transport_options
     with transport.Connection(broker_url, transport_options=options) as connection:
-        wanted = [Queue(name, routing_key=name) for name in queues]
+        queues_ = [Queue(name, routing_key=name) for name in queues]
         channel = connection.default_channel
         channel.basic_qos(0, slots, False)
-        with Consumer(channel, wanted, on_message=came.append, accept=["json"]):
-            yield connection, came
+        with Consumer(channel, queues_, on_message=received.append, accept=["json"]):
+            yield connection, received
 
 
-def _canary(queue: str, number: int = 0) -> str:
+def _heartbeat_message(queue: str, number: int = 0) -> str:
     return json.dumps(message(headers={"task": f"canary.{queue}", "id": f"{queue}-{number}"}))
 
 
@@ -206,17 +206,17 @@ def test_queues_are_served_in_turn(broker: Any, broker_url: str) -> None:
     """Neither of two full queues waits for the other to be empty."""
     for number in range(10):
         for queue in ("commands", "consequences"):
-            broker.lpush(queue, _canary(queue, number))
-    with _consumer(broker_url, "commands", "consequences") as (connection, came):
-        while len(came) < 20:
-            before = len(came)
+            broker.lpush(queue, _heartbeat_message(queue, number))
+    with _consumer(broker_url, "commands", "consequences") as (connection, received):
+        while len(received) < 20:
+            before = len(received)
             _drain(connection)
-            for one in came[before:]:
-                one.ack()
-    names = [one.headers["id"].partition("-")[0] for one in came]
+            for message_ in received[before:]:
+                message_.ack()
+    names = [message_.headers["id"].partition("-")[0] for message_ in received]
     assert {names[n] for n in range(20)} == {"commands", "consequences"}
     assert all(len(set(names[n : n + 3])) == 2 for n in range(17)), names
-    assert [one.headers["id"] for one in came if "commands" in one.headers["id"]] == [
+    assert [message_.headers["id"] for message_ in received if "commands" in message_.headers["id"]] == [
         f"commands-{n}" for n in range(10)
     ]
     assert reclaim.count_in_flight(broker) == 0
@@ -224,81 +224,81 @@ def test_queues_are_served_in_turn(broker: Any, broker_url: str) -> None:
 
 def test_message_held_too_long_is_requeued(broker: Any, broker_url: str) -> None:
     """One slot, two queues: the message too many is not kept from other workers for longer than a second."""
-    with _consumer(broker_url, "commands", "consequences") as (connection, came):
+    with _consumer(broker_url, "commands", "consequences") as (connection, received):
         _drain(connection, 0.2)
-        broker.lpush("commands", _canary("commands"))
-        broker.lpush("consequences", _canary("consequences"))
+        broker.lpush("commands", _heartbeat_message("commands"))
+        broker.lpush("consequences", _heartbeat_message("consequences"))
         _drain(connection)
-        assert len(came) == 1
+        assert len(received) == 1
         for _ in range(30):
             _drain(connection, 0.1)
             if broker.llen("commands") + broker.llen("consequences") == 1:
                 break
-        assert (len(came), reclaim.count_in_flight(broker)) == (1, 1)
-        came[0].ack()
-        while len(came) < 2:
+        assert (len(received), reclaim.count_in_flight(broker)) == (1, 1)
+        received[0].ack()
+        while len(received) < 2:
             _drain(connection)
-        came[1].ack()
+        received[1].ack()
     assert reclaim.count_in_flight(broker) == 0
 
 
 def test_acknowledgement_delivers_the_held_message(broker: Any, broker_url: str) -> None:
     """B12: the pool runs in a tick, and the loop's next round must see an event; else a message is up to 1 s late."""
-    with _consumer(broker_url, "commands", "consequences") as (connection, came):
+    with _consumer(broker_url, "commands", "consequences") as (connection, received):
         _drain(connection, 0.2)
-        broker.lpush("commands", _canary("commands"))
-        broker.lpush("consequences", _canary("consequences"))
+        broker.lpush("commands", _heartbeat_message("commands"))
+        broker.lpush("consequences", _heartbeat_message("consequences"))
         readers = connection.default_channel.readers
         for _ in range(50):
             _drain(connection, 0.05)
             if any(reader.held is not None for reader in readers.values()):
                 break
-        assert len(came) == 1
+        assert len(received) == 1
         before, loop = get_event_loop(), Hub()
         set_event_loop(loop)
         try:
-            came[0].ack()
+            received[0].ack()
         finally:
             set_event_loop(before)
             loop.close()
-        assert len(came) == 2
-        came[1].ack()
+        assert len(received) == 2
+        received[1].ack()
     assert reclaim.count_in_flight(broker) == 0
 
 
 def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: str) -> None:
     """A worker that was thought dead gives up what it held, and nothing is lost."""
-    with _consumer(broker_url, "commands") as (connection, came):
+    with _consumer(broker_url, "commands") as (connection, received):
         _drain(connection, 0.2)
         channel = connection.default_channel
         reader = channel.readers["commands"]
-        broker.lpush("commands", _canary("commands"))
+        broker.lpush("commands", _heartbeat_message("commands"))
         item = channel.readers["commands"].client.parse_response(reader.client.connection, "BLMOVE")
         assert broker.lmove(reader.processing_list, "commands", "LEFT", "RIGHT") == item
         channel._process(reader, item)
-        assert (came, reclaim.count_in_flight(broker), broker.llen("commands")) == ([], 0, 2)
+        assert (received, reclaim.count_in_flight(broker), broker.llen("commands")) == ([], 0, 2)
 
 
 def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str) -> None:
     """Under whatever name, once its sign of life is gone; never while it lives."""
     elsewhere = "another-machine/7/abcdef01"
     broker.hset(reclaim.PROCESSING_LISTS_KEY, "unwind.handed.x", f"{elsewhere} commands")
-    broker.lpush("unwind.handed.x", _canary("commands", 2), _canary("commands", 1))
+    broker.lpush("unwind.handed.x", _heartbeat_message("commands", 2), _heartbeat_message("commands", 1))
     tag = f"{elsewhere}/0123456789abcdef"
-    taken = dumps([message(headers={"task": "canary.commands", "id": "commands-3"}), "", "commands"])
-    broker.hset(reclaim.UNACKED_KEY, tag, taken)
+    held = dumps([message(headers={"task": "canary.commands", "id": "commands-3"}), "", "commands"])
+    broker.hset(reclaim.UNACKED_KEY, tag, held)
     broker.zadd(f"{reclaim.UNACKED_KEY}.index", {tag: 10**10})
     broker.set(reclaim.HEARTBEAT_PREFIX + elsewhere, 1)
-    with _consumer(broker_url, "commands", slots=5) as (connection, came):
+    with _consumer(broker_url, "commands", slots=5) as (connection, received):
         _drain(connection, 0.2)
-        assert (came, reclaim.count_in_flight(broker)) == ([], 3)
+        assert (received, reclaim.count_in_flight(broker)) == ([], 3)
         broker.delete(reclaim.HEARTBEAT_PREFIX + elsewhere)
         connection.default_channel.heartbeat_and_reclaim()
-        while len(came) < 3:
+        while len(received) < 3:
             _drain(connection)
-        assert {one.headers["id"] for one in came} == {"commands-1", "commands-2", "commands-3"}
-        for one in came:
-            one.ack()
+        assert {message_.headers["id"] for message_ in received} == {"commands-1", "commands-2", "commands-3"}
+        for message_ in received:
+            message_.ack()
     assert reclaim.count_in_flight(broker) == 0
 
 

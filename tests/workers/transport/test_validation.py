@@ -14,38 +14,38 @@ from hypothesis import strategies as st
 from models.dead_letters import REASONS
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE
-from tests.workers.transport.hostile_messages import ARGUMENTS, WANTED, Hostile, encoded, message
+from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, Hostile, encoded, message
 from workers.app import app
 from workers.transport.validation import MAX_MESSAGE_BYTES, Delayed, Rejected, validate
 
 NOW = datetime.now(UTC)  # noqa: TID251 - as the transport compares what producers' clocks wrote
 
 
-def taken(raw: bytes, queue: str = "commands") -> dict[str, Any]:
+def validated(raw: bytes, queue: str = "commands") -> dict[str, Any]:
     return validate(raw, queue, app.tasks, "a-tag", NOW)
 
 
 def refused(raw: bytes, queue: str = "commands") -> Rejected:
     with pytest.raises(Rejected) as caught:
-        taken(raw, queue)
+        validated(raw, queue)
     return caught.value
 
 
-@pytest.mark.parametrize("hostile", WANTED, ids=lambda one: one.name)
+@pytest.mark.parametrize("hostile", EXPECTED, ids=lambda one: one.name)
 def test_hostile_message_is_rejected_with_its_reason_or_passed_to_the_task(hostile: Hostile) -> None:
     """Before Celery sees it; what a task can answer, and what Celery tells its caller of, goes on."""
     if hostile.reason in (None, "TASK_UNKNOWN"):
-        assert taken(hostile.raw)["properties"]["delivery_tag"] == "a-tag"
+        assert validated(hostile.raw)["properties"]["delivery_tag"] == "a-tag"
     else:
-        found = refused(hostile.raw)
-        assert (found.reason, found.reason in REASONS) == (hostile.reason, True)
-        assert found.detail
-        assert len(found.detail) < 120
+        rejection = refused(hostile.raw)
+        assert (rejection.reason, rejection.reason in REASONS) == (hostile.reason, True)
+        assert rejection.detail
+        assert len(rejection.detail) < 120
 
 
 def test_rejection_contains_no_value_of_the_message() -> None:
     """P9: what is kept for people to see is a sentence of ours."""
-    for hostile in WANTED:
+    for hostile in EXPECTED:
         if hostile.reason not in (None, "TASK_UNKNOWN"):
             detail = refused(hostile.raw).detail
             assert "npb" not in detail
@@ -56,11 +56,11 @@ def test_rejection_contains_no_value_of_the_message() -> None:
 def test_each_queue_has_its_own_size_limit(queue: str) -> None:
     """16 MB for commands, 64 KB for what the house sends itself; the limit itself still goes."""
     task = f"canary.{queue}"
-    most = MAX_MESSAGE_BYTES.get(queue, 64 * 1024)
+    limit = MAX_MESSAGE_BYTES.get(queue, 64 * 1024)
     bare = len(json.dumps(message(headers={"task": task, "id": "a"}, padding="")).encode())
-    fitting = json.dumps(message(headers={"task": task, "id": "a"}, padding="x" * (most - bare))).encode()
-    assert len(fitting) == most
-    assert taken(fitting, queue)["headers"]["task"] == task
+    fitting = json.dumps(message(headers={"task": task, "id": "a"}, padding="x" * (limit - bare))).encode()
+    assert len(fitting) == limit
+    assert validated(fitting, queue)["headers"]["task"] == task
     assert refused(fitting + b" ", queue).reason == "TOO_LARGE"
 
 
@@ -72,7 +72,7 @@ def test_task_is_accepted_only_through_its_queue() -> None:
         raw = json.dumps(message(headers={"task": name})).encode()
         for queue in QUEUES:
             if queue == queue_of(name):
-                taken(raw, queue)
+                validated(raw, queue)
             else:
                 assert refused(raw, queue).reason == "WRONG_QUEUE"
 
@@ -82,26 +82,26 @@ def _sent(name: str, queue: str, **options: Any) -> bytes:
     headers, properties, body, _ = app.amqp.as_task_v2(
         "an-id", name, args=(), kwargs=options.pop("kwargs", {}), **options
     )
-    whole = message(body, headers=headers, properties=properties)
-    whole["body"] = encoded(body)
-    return json.dumps(whole).encode()
+    envelope = message(body, headers=headers, properties=properties)
+    envelope["body"] = encoded(body)
+    return json.dumps(envelope).encode()
 
 
 def test_ticks_and_outbox_messages_are_accepted_and_may_expire() -> None:
     """A late tick is dropped by Celery without a word: a later one does its work."""
     late = NOW - timedelta(hours=1)
     for entry in TIMETABLE:
-        assert taken(_sent(entry.task, entry.queue, expires=late), entry.queue)["headers"]["expires"]
+        assert validated(_sent(entry.task, entry.queue, expires=late), entry.queue)["headers"]["expires"]
     rows = list(range(10**11, 10**11 + 500))
     ring = _sent("notices.tell_seller", "notices", kwargs={"rows": rows}, expires=600)
-    assert taken(ring, "notices")["headers"]["task"] == "notices.tell_seller"
+    assert validated(ring, "notices")["headers"]["task"] == "notices.tell_seller"
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=-31), timedelta(0), timedelta(seconds=30), timedelta(minutes=31)])
 def test_retry_waits_at_most_half_a_minute(ahead: timedelta) -> None:
     """And a worker whose clock is half an hour off throws away no retry and parks none."""
     raw = _sent("npb.file", "commands", eta=NOW + ahead, retries=3)
-    headers = taken(raw)["headers"]
+    headers = validated(raw)["headers"]
     assert headers["retries"] == 3
     assert datetime.fromisoformat(headers["eta"]) <= NOW + timedelta(seconds=30)
 
@@ -113,9 +113,9 @@ def test_command_can_be_delayed_by_a_minute_and_waits_once(ahead: int, waits: in
         assert refused(raw).detail == "headers.eta is more than a minute away: send it when it is wanted"
         return
     with pytest.raises(Delayed) as caught:
-        taken(raw)
+        validated(raw)
     assert caught.value.seconds == waits
-    assert taken(caught.value.raw)["headers"] == taken(_sent("npb.file", "commands"))["headers"]
+    assert validated(caught.value.raw)["headers"] == validated(_sent("npb.file", "commands"))["headers"]
     with pytest.raises(Delayed) as again:
         validate(raw, "commands", app.tasks, "another-tag", NOW)
     assert again.value.raw != caught.value.raw
@@ -123,7 +123,7 @@ def test_command_can_be_delayed_by_a_minute_and_waits_once(ahead: int, waits: in
 
 def test_past_eta_means_now() -> None:
     """A producer whose clock is behind is served at once."""
-    assert taken(_sent("npb.file", "commands", eta=NOW - timedelta(hours=1)))["headers"]["eta"] is None
+    assert validated(_sent("npb.file", "commands", eta=NOW - timedelta(hours=1)))["headers"]["eta"] is None
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,16 @@ def test_past_eta_means_now() -> None:
 )
 def test_rejection_says_whether_a_caller_may_wait(headers: dict[str, Any], awaited: bool) -> None:
     """Where a result would be stored, and under an id that can be one."""
-    found = refused(json.dumps(message(headers={"timelimit": "soon"} | headers)).encode())
-    assert found.is_awaited is awaited
+    rejection = refused(json.dumps(message(headers={"timelimit": "soon"} | headers)).encode())
+    assert rejection.is_awaited is awaited
 
 
 def test_requeued_message_is_accepted_again() -> None:
     """kombu marks it as delivered before; the marks change nothing."""
-    before = taken(json.dumps(message(headers={"traceparent": "00-a-b-01"})).encode())
+    before = validated(json.dumps(message(headers={"traceparent": "00-a-b-01"})).encode())
     before["headers"]["redelivered"] = True
     before["properties"]["delivery_info"]["redelivered"] = True
-    again = taken(json.dumps(before).encode())
+    again = validated(json.dumps(before).encode())
     assert again["headers"] == before["headers"]
     assert again["headers"]["traceparent"] == "00-a-b-01"
     assert again["body"] == before["body"]
@@ -150,7 +150,7 @@ def test_requeued_message_is_accepted_again() -> None:
 def test_expired_command_is_rejected() -> None:
     """An upstream's `expires` is kept to: in time it is carried out, afterwards it is kept where it is seen."""
     soon = json.dumps(message(headers={"expires": (NOW + timedelta(seconds=9)).isoformat()})).encode()
-    assert taken(soon)["headers"]["expires"]
+    assert validated(soon)["headers"]["expires"]
     naive = json.dumps(message(headers={"expires": (NOW - timedelta(1)).replace(tzinfo=None).isoformat()})).encode()
     assert refused(naive).reason == "EXPIRED"
 
@@ -180,34 +180,36 @@ _JSON = st.recursive(
 @st.composite
 def bent(draw: st.DrawFn) -> bytes:
     """A good message with some fields replaced by anything, or some bytes by others."""
-    whole = message(draw(st.one_of(st.just(ARGUMENTS), st.binary(max_size=50), _JSON)) or ARGUMENTS)
+    envelope = message(draw(st.one_of(st.just(ARGUMENTS), st.binary(max_size=50), _JSON)) or ARGUMENTS)
     for _ in range(draw(st.integers(0, 3))):
-        place = draw(st.sampled_from(("headers", "properties", "")))
-        target = whole if place == "" else whole[place]
+        part = draw(st.sampled_from(("headers", "properties", "")))
+        target = envelope if part == "" else envelope[part]
         if isinstance(target, dict):
             names = st.sampled_from(sorted(target)) | st.text(max_size=8) if target else st.text(max_size=8)
             target[draw(names)] = draw(_JSON)
-    raw = bytearray(json.dumps(whole).encode())
+    raw = bytearray(json.dumps(envelope).encode())
     for _ in range(draw(st.integers(0, 2))):
         raw[draw(st.integers(0, len(raw) - 1))] = draw(st.integers(0, 255))
     return bytes(raw)
 
 
 def _is_handled(raw: bytes) -> None:
-    found, reason = _looked_at(raw)
-    if found is None:
+    rejection, reason = _validated_or_reason(raw)
+    if rejection is None:
         assert reason in REASONS
         return
-    body = json.loads(base64.b64decode(found["body"]) if found["properties"]["body_encoding"] else found["body"])
+    body = json.loads(
+        base64.b64decode(rejection["body"]) if rejection["properties"]["body_encoding"] else rejection["body"]
+    )
     assert isinstance(body, list)
-    assert found["headers"]["timelimit"] == [None, None]
-    assert found["properties"]["delivery_info"] == {"exchange": "", "routing_key": "commands"}
+    assert rejection["headers"]["timelimit"] == [None, None]
+    assert rejection["properties"]["delivery_info"] == {"exchange": "", "routing_key": "commands"}
     assert not any((body[2] or {}).values())
 
 
-def _looked_at(raw: bytes) -> tuple[dict[str, Any] | None, str]:
+def _validated_or_reason(raw: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
-        return taken(raw), ""
+        return validated(raw), ""
     except Rejected as odd:
         return None, odd.reason
 

@@ -22,7 +22,7 @@ from workers.settings import load_settings
 
 @pytest.fixture
 def context(database_url: str, tmp_path: Path) -> Iterator[Context]:
-    """An installation that `up` has just started, seen from its database: nothing is wrong with it."""
+    """A healthy installation after `up`, seen from its database."""
     database = db.connect(database_url)
     yield Context(
         load_settings(database_url=database_url, data_dir=tmp_path),
@@ -44,23 +44,23 @@ def with_broker(context: Context, broker_url: str, result_backend: str) -> Itera
         data_dir=context.settings.data_dir,
     )
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
-        everybody = {"worker@here": ["commands", "submissions", "consequences", "notices", "sweeps"]}
+        consumers = {"worker@here": ["commands", "submissions", "consequences", "notices", "sweeps"]}
         info: Any = client.info()
         yield replace(
-            context, settings=settings, broker=client, broker_info=info, embedded_broker=True, consumers=everybody
+            context, settings=settings, broker=client, broker_info=info, embedded_broker=True, consumers=consumers
         )
 
 
 @pytest.fixture
 def owner(database_url: str) -> Iterator[psycopg.Connection]:
-    """Somebody who may break the test's database."""
+    """The owner of the test's database."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture(scope="module")
 def bad_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUrls]:
-    """Servers of its own for breaking what a whole server has in common."""
+    """Servers of its own, for breaking what all databases of a server share."""
     with embedded_servers(
         tmp_path_factory.mktemp("bad") / "data",
         durable=False,
@@ -72,7 +72,7 @@ def bad_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUrls
 
 @pytest.fixture
 def at_bad_servers(bad_servers: ServerUrls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The environment names them, and nobody waits long for workers that are not there."""
+    """Their addresses in the environment, with a short timeout for workers that don't exist."""
     monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
     monkeypatch.setenv("CELERY_BROKER_URL", bad_servers.broker_url)
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))

@@ -14,20 +14,20 @@ LONG_AGO = timedelta(minutes=10)
 
 
 def real_now() -> datetime:
-    """What the machine's clock says."""
+    """The machine's clock."""
     return datetime.fromtimestamp(wall_clock(), UTC)
 
 
-def codes(found: list[Finding]) -> list[str]:
-    """Their codes, sorted; every finding must have something to say and a way out."""
-    assert all(one.message and one.fix and "\n" not in one.as_line() for one in found)
-    return sorted(one.code for one in found)
+def codes(findings: list[Finding]) -> list[str]:
+    """The sorted codes of the findings, each of which must have a message and a fix."""
+    assert all(finding.message and finding.fix and "\n" not in finding.as_line() for finding in findings)
+    return sorted(finding.code for finding in findings)
 
 
-def severity(found: list[Finding]) -> str:
-    """Of the only finding there is."""
-    (one,) = found
-    return one.severity.value
+def severity(findings: list[Finding]) -> str:
+    """The severity of the only finding."""
+    (finding,) = findings
+    return finding.severity.value
 
 
 def run(*words: str) -> Result:

@@ -21,19 +21,19 @@ from workers.monitoring.doctor.context import Pool
 CHECKOUT = Path(__file__).resolve().parents[4]
 
 
-def test_where_nothing_is_wrong_nothing_is_found(with_broker: Context) -> None:
-    found = run_checks(with_broker)
-    assert (codes(found), severity(found)) == (["BROKER_FORGETS"], "note")
-    assert exit_status(found) == 0
+def test_healthy_installation_has_no_findings(with_broker: Context) -> None:
+    findings = run_checks(with_broker)
+    assert (codes(findings), severity(findings)) == (["BROKER_FORGETS"], "note")
+    assert exit_status(findings) == 0
 
 
-def test_where_nothing_was_ever_started_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be the first command after a clone."""
+def test_doctor_starts_no_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doctor may be the first command after a clone."""
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
-    said = run()
-    assert said.exit_code == 0
-    assert "SERVERS_NOT_RUNNING" in said.output
-    assert "Nothing is wrong." in said.output
+    result = run()
+    assert result.exit_code == 0
+    assert "SERVERS_NOT_RUNNING" in result.output
+    assert "Nothing is wrong." in result.output
     assert not (tmp_path / "data").exists()
 
 
@@ -41,16 +41,14 @@ def test_where_nothing_was_ever_started_nothing_is_started(tmp_path: Path, monke
     ("severities", "status"),
     [([], 0), (["note"], 0), (["note", "warning"], 1), (["warning", "error"], 2), (["error"], 2)],
 )
-def test_the_exit_code_is_that_of_the_worst_finding(severities: list[str], status: int) -> None:
-    """Contract 1."""
-    assert exit_status([Finding("X", Severity(one), "m", "d") for one in severities]) == status
+def test_exit_code_is_that_of_the_worst_finding(severities: list[str], status: int) -> None:
+    assert exit_status([Finding("X", Severity(severity), "m", "d") for severity in severities]) == status
 
 
 @pytest.mark.e2e
-def test_a_worker_is_asked_which_queues_it_reads(
+def test_queues_of_a_running_worker_are_known(
     context: Context, broker_url: str, result_backend: str, database_url: str, tmp_path: Path
 ) -> None:
-    """By a broadcast, so that whoever answers is counted, however it was started."""
     environment = {
         "DATABASE_URL": database_url,
         "CELERY_BROKER_URL": broker_url,
@@ -74,7 +72,7 @@ def test_a_worker_is_asked_which_queues_it_reads(
     node = ProcessNode("worker", [*words, "--without-gossip", "--without-mingle"], environment, tmp_path)
     try:
         wait_until(lambda: b" ready." in node.logs(), what="a worker that is ready")
-        # It says so before it listens, and a broadcast reaches only those who do.
+        # The worker reports readiness before it listens for broadcasts.
         ((name, queues),) = wait_until(
             lambda: broker.fetch_consumed_queues(broker_url), what="a worker that answers"
         ).items()
@@ -89,39 +87,38 @@ def test_a_worker_is_asked_which_queues_it_reads(
 @pytest.mark.e2e
 @pytest.mark.long
 @pytest.mark.timeout(120)
-def test_a_fresh_start_is_healthy_and_a_stopped_worker_is_seen(tmp_path: Path) -> None:
-    """Exit 0 after `up`. A worker that was stopped (not killed: nobody restarts it) leaves its queues unread."""
+def test_started_installation_is_healthy_and_a_stopped_worker_is_reported(tmp_path: Path) -> None:
+    """A suspended worker isn't restarted, and its queues are unread."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "UNWIND_DATA": str(tmp_path / "data")}
 
-    def typed(*words: str) -> subprocess.CompletedProcess[str]:
+    def doctor(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "workers", *words]
         return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
 
-    started = typed("up", "--detach")
+    started = doctor("up", "--detach")
     try:
         assert started.returncode == 0, started.stdout + started.stderr
-        healthy = typed("doctor", "--json")
+        healthy = doctor("doctor", "--json")
         assert (healthy.returncode, json.loads(healthy.stdout)) == (0, {"findings": []}), healthy.stderr
         worker = json.loads((tmp_path / "data" / "run" / "programs.json").read_text())["programs"]["sweeps"]["pid"]
         os.kill(worker, signal.SIGSTOP)
         try:
-            ill = typed("doctor", "--json")
+            broken = doctor("doctor", "--json")
         finally:
             os.kill(worker, signal.SIGCONT)
-        said = {one["code"]: one for one in json.loads(ill.stdout)["findings"]}
-        assert set(said) <= {"QUEUE_UNREAD", "WORKERS_MISSING"}
-        assert ill.returncode in (1, 2)
-        assert all("commands" not in one["message"] for one in said.values())
+        findings = {finding["code"]: finding for finding in json.loads(broken.stdout)["findings"]}
+        assert set(findings) <= {"QUEUE_UNREAD", "WORKERS_MISSING"}
+        assert broken.returncode in (1, 2)
+        assert all("commands" not in finding["message"] for finding in findings.values())
     finally:
-        typed("down")
+        doctor("down")
 
 
-def test_every_code_is_broken_on_purpose_here() -> None:
-    """A code that no test brings about may never come when it should."""
-    told = set()
+def test_every_code_is_tested() -> None:
+    tested_codes = set()
     for file in (CHECKOUT / "workers" / "monitoring" / "doctor").glob("*.py"):
-        told |= set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', file.read_text()))
+        tested_codes |= set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', file.read_text()))
     asserted = set()
     for file in Path(__file__).parent.glob("test_*.py"):
         asserted |= set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', file.read_text()))
-    assert told - asserted == set()
+    assert tested_codes - asserted == set()

@@ -15,7 +15,7 @@ from workers.monitoring.doctor import examine
 pytestmark = pytest.mark.long
 
 
-def test_a_damaged_append_only_file_is_named_and_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_append_only_file_is_reported_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     with embedded_servers(tmp_path) as urls, contextlib.closing(redis.Redis.from_url(urls.broker_url)) as client:
         for number in range(100):
@@ -26,21 +26,21 @@ def test_a_damaged_append_only_file_is_named_and_moved_aside(tmp_path: Path, mon
     file.write_bytes(bytes(content))
     with pytest.raises(ServerStartError), embedded_servers(tmp_path):
         pass
-    found = next(one for one in examine() if one.code == "EMBEDDED_SERVER_CANNOT_START")
-    assert "append only file" in found.message
-    source, target = found.fix.split(",")[0].split()[1:3]
+    finding = next(finding for finding in examine() if finding.code == "EMBEDDED_SERVER_CANNOT_START")
+    assert "append only file" in finding.message
+    source, target = finding.fix.split(",")[0].split()[1:3]
     Path(source).rename(target)
     with embedded_servers(tmp_path):
         assert "EMBEDDED_SERVER_CANNOT_START" not in codes(examine())
 
 
-def test_a_damaged_database_is_named_with_the_way_to_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_database_is_reported_with_the_restore_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     with embedded_servers(tmp_path):
         pass
     (tmp_path / "servers" / "postgres" / "global" / "pg_control").write_bytes(b"")
     with pytest.raises(ServerStartError), embedded_servers(tmp_path):
         pass
-    found = next(one for one in examine() if one.code == "EMBEDDED_SERVER_CANNOT_START")
-    assert "pg_control" in found.message
-    assert "./run restore FILE" in found.fix
+    finding = next(finding for finding in examine() if finding.code == "EMBEDDED_SERVER_CANNOT_START")
+    assert "pg_control" in finding.message
+    assert "./run restore FILE" in finding.fix

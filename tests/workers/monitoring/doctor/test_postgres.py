@@ -25,7 +25,7 @@ PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sb
 
 @pytest.fixture
 def server(other_server: PostgresServer) -> Iterator[PostgresServer]:
-    """With an empty database `patient`."""
+    """A server with an empty database `patient`."""
     with other_server.connect() as conn:
         conn.execute("CREATE DATABASE patient TEMPLATE template0")
     yield other_server
@@ -39,65 +39,63 @@ def broker(broker_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
 
 
-def found_at(url: str, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
+def findings_at(url: str, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     monkeypatch.setenv("DATABASE_URL", url)
     return examine()
 
 
-def test_another_encoding_is_named_by_doctor_and_refused_by_migrate(
+def test_another_encoding_is_reported_and_refused_by_migrate(
     other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with other_server.connect() as conn:
         conn.execute("DROP DATABASE IF EXISTS latin")
         conn.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
-    found = found_at(other_server.url("latin"), monkeypatch)
-    assert "DATABASE_ENCODING" in codes(found)
-    assert "ENCODING 'UTF8'" in next(one.fix for one in found if one.code == "DATABASE_ENCODING")
-    said = CliRunner().invoke(group, ["migrate"])
-    assert said.exit_code == 1
-    assert "LATIN1" in said.output
-    assert "ENCODING 'UTF8'" in said.output
+    findings = findings_at(other_server.url("latin"), monkeypatch)
+    assert "DATABASE_ENCODING" in codes(findings)
+    assert "ENCODING 'UTF8'" in next(finding.fix for finding in findings if finding.code == "DATABASE_ENCODING")
+    result = CliRunner().invoke(group, ["migrate"])
+    assert result.exit_code == 1
+    assert "LATIN1" in result.output
+    assert "ENCODING 'UTF8'" in result.output
 
 
-def test_variables_of_libpq_that_nobody_reads_are_named(
-    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ignored_libpq_variables_are_reported(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGSSLMODE", "verify-full")
-    found = found_at(server.url("patient"), monkeypatch)
-    assert "PG_VARIABLES_UNREAD" in codes(found)
-    assert "DATABASE_UNREACHABLE" not in codes(found)
+    findings = findings_at(server.url("patient"), monkeypatch)
+    assert "PG_VARIABLES_UNREAD" in codes(findings)
+    assert "DATABASE_UNREACHABLE" not in codes(findings)
 
 
-def test_commits_that_may_be_lost_are_named(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "DATABASE_NOT_DURABLE" not in codes(found_at(server.url("patient"), monkeypatch))
+def test_asynchronous_commits_are_reported(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "DATABASE_NOT_DURABLE" not in codes(findings_at(server.url("patient"), monkeypatch))
     with server.connect() as conn:
         conn.execute("ALTER DATABASE patient SET synchronous_commit = off")
-    assert "DATABASE_NOT_DURABLE" in codes(found_at(server.url("patient"), monkeypatch))
+    assert "DATABASE_NOT_DURABLE" in codes(findings_at(server.url("patient"), monkeypatch))
 
 
-def test_a_standby_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standby_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with new_server() as first, new_server() as second:
         first.create()
         first.start()
         second.follow(first)
         second.start()
-        assert "DATABASE_IS_STANDBY" in codes(found_at(second.url(), monkeypatch))
-        assert "DATABASE_IS_STANDBY" not in codes(found_at(first.url(), monkeypatch))
+        assert "DATABASE_IS_STANDBY" in codes(findings_at(second.url(), monkeypatch))
+        assert "DATABASE_IS_STANDBY" not in codes(findings_at(first.url(), monkeypatch))
 
 
-def test_no_password_is_shown_of_an_address_with_several_hosts(
+def test_password_of_a_url_with_several_hosts_is_not_shown(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"postgresql://{USER}:hunter2@127.0.0.1:1,127.0.0.1:{server.port}/patient"
-    found = found_at(url, monkeypatch)
-    assert "DATABASE_UNREACHABLE" in codes(found)
-    assert not any("hunter2" in one.as_line() for one in found)
+    findings = findings_at(url, monkeypatch)
+    assert "DATABASE_UNREACHABLE" in codes(findings)
+    assert not any("hunter2" in finding.as_line() for finding in findings)
 
 
 if PGBOUNCER:
 
     @pytest.mark.parametrize(("mode", "code"), [("transaction", "POOLER_BY_TRANSACTION"), ("session", "POOLER")])
-    def test_a_pooler_is_named_with_what_it_pools(
+    def test_pooler_is_reported_with_its_mode(
         mode: str, code: str, server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         upgrade(server.url("patient"))
@@ -118,9 +116,13 @@ if PGBOUNCER:
         )
         try:
             url = f"postgresql://{USER}@127.0.0.1:{port}/patient"
-            assert wait_until(lambda: "DATABASE_UNREACHABLE" not in codes(found_at(url, monkeypatch)), 20)
-            assert code in codes(found_at(url, monkeypatch))
-            assert not [one for one in codes(found_at(server.url("patient"), monkeypatch)) if one.startswith("POOLER")]
+            assert wait_until(lambda: "DATABASE_UNREACHABLE" not in codes(findings_at(url, monkeypatch)), 20)
+            assert code in codes(findings_at(url, monkeypatch))
+            assert not [
+                finding
+                for finding in codes(findings_at(server.url("patient"), monkeypatch))
+                if finding.startswith("POOLER")
+            ]
         finally:
             pooler.terminate()
             pooler.wait(10)

@@ -18,8 +18,7 @@ from workers.migrate import migrate
 from workers.monitoring.doctor import Context, exit_status, run_checks
 
 
-def test_a_schema_that_is_not_the_programs_is_an_error(context: Context, owner: psycopg.Connection) -> None:
-    """Changed by hand, or of another release; what needs the tables is then not asked."""
+def test_schema_of_another_version_is_an_error(context: Context, owner: psycopg.Connection) -> None:
     owner.execute("DROP INDEX unwind.ix_outbox_due")
     assert codes(run_checks(context)) == ["SCHEMA_DIFFERS"]
     owner.execute("UPDATE unwind.alembic_version SET version_num = '0000'")
@@ -37,44 +36,42 @@ def test_commands_that_the_sql_interface_refuses_are_an_error(context: Context, 
     assert run_checks(context) == []
 
 
-def test_a_check_that_breaks_is_a_finding_and_stops_no_other(context: Context, owner: psycopg.Connection) -> None:
-    """Rights that somebody took away, and a promise that is late."""
+def test_failing_check_is_reported_and_stops_no_other(context: Context, owner: psycopg.Connection) -> None:
     owner.execute("REVOKE SELECT ON unwind.dead_jobs FROM unwind_app")
-    promise(context)
-    found = run_checks(context)
-    assert "CHECK_FAILED" in codes(found)
-    assert codes([one for one in found if one.code != "CHECK_FAILED"]) == ["PROMISES_LATE"]
-    (broken,) = {one.fix for one in found if one.code == "CHECK_FAILED"}
+    insert_late_outbox_message(context)
+    findings = run_checks(context)
+    assert "CHECK_FAILED" in codes(findings)
+    assert codes([finding for finding in findings if finding.code != "CHECK_FAILED"]) == ["PROMISES_LATE"]
+    (broken,) = {finding.fix for finding in findings if finding.code == "CHECK_FAILED"}
     assert "./run migrate" in broken
     assert "report it" not in broken
 
 
-def promise(context: Context) -> None:
-    """A promise that was due ten minutes ago."""
+def insert_late_outbox_message(context: Context) -> None:
+    """Insert an outbox message that was due ten minutes ago."""
     assert context.database is not None
     with context.database.transaction() as conn:
         outbox.enqueue(conn, [OutboxMessage("notices.tell_seller", "a", 1)], real_now() - LONG_AGO)
 
 
-def test_a_promise_that_waits_is_late_only_while_workers_run(context: Context) -> None:
-    """P7: after a minute."""
-    promise(context)
-    found = run_checks(context)
-    assert (codes(found), severity(found)) == (["PROMISES_LATE"], "warning")
-    assert "10 minutes" in found[0].message
+def test_waiting_outbox_message_is_late_only_while_workers_run(context: Context) -> None:
+    """P7: late after a minute."""
+    insert_late_outbox_message(context)
+    findings = run_checks(context)
+    assert (codes(findings), severity(findings)) == (["PROMISES_LATE"], "warning")
+    assert "10 minutes" in findings[0].message
     assert run_checks(replace(context, supervised_since=None)) == []
 
 
-def test_a_submission_that_waits_is_late(context: Context, owner: psycopg.Connection) -> None:
-    """The second door."""
+def test_waiting_submission_is_late(context: Context, owner: psycopg.Connection) -> None:
     owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
     assert run_checks(context) == []
     owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
     assert codes(run_checks(context)) == ["SUBMISSIONS_LATE"]
 
 
-def test_sweeps_are_judged_by_when_they_last_came_to_their_end(context: Context) -> None:
-    """A silent beat still answers pings."""
+def test_sweep_that_has_not_completed_is_late(context: Context) -> None:
+    """A beat that sends nothing still answers pings."""
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert codes(run_checks(running_long)) == ["SWEEPS_LATE"]
     never = run_checks(replace(context, supervised_since=None, external_servers=True))
@@ -85,17 +82,16 @@ def test_sweeps_are_judged_by_when_they_last_came_to_their_end(context: Context)
         for entry in TIMETABLE:
             late = entry.task == "bills.issue"
             sweeps.record_run(conn, entry.task, 0, real_now() - (LONG_AGO if late else timedelta(0)))
-    found = run_checks(running_long)
-    assert codes(found) == ["SWEEPS_LATE"]
-    assert "bills.issue (last 10 minutes ago)." in found[0].message
+    findings = run_checks(running_long)
+    assert codes(findings) == ["SWEEPS_LATE"]
+    assert "bills.issue (last 10 minutes ago)." in findings[0].message
     assert run_checks(context) == []
     assert run_checks(replace(context, supervised_since=None)) == []
 
 
-def test_what_is_paused_is_said_and_what_is_late_for_it_is_not(context: Context, owner: psycopg.Connection) -> None:
-    """One warning with its reason, in the context of the sweeps, promises and submissions that wait because of it."""
+def test_pauses_are_reported_instead_of_what_they_delay(context: Context, owner: psycopg.Connection) -> None:
     assert context.database is not None
-    promise(context)
+    insert_late_outbox_message(context)
     owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
     owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
@@ -103,44 +99,40 @@ def test_what_is_paused_is_said_and_what_is_late_for_it_is_not(context: Context,
     with context.database.transaction() as conn:
         for kind, name in (("queue", "commands"), ("queue", "notices"), ("queue", "sweeps")):
             pauses.pause(conn, kind, name, real_now() - timedelta(minutes=5), reason="the disk is being moved")
-    found = run_checks(running_long)
-    assert (codes(found), {one.severity.value for one in found}) == (["PAUSED"] * 3, {"warning"})
-    assert found[0].message == "The queue commands has been paused for 5 minutes: the disk is being moved"
+    findings = run_checks(running_long)
+    assert (codes(findings), {finding.severity.value for finding in findings}) == (["PAUSED"] * 3, {"warning"})
+    assert findings[0].message == "The queue commands has been paused for 5 minutes: the disk is being moved"
     with context.database.transaction() as conn:
         assert pauses.resume(conn, "queue", "commands", real_now())
         pauses.pause(conn, "queue", "notices", real_now(), until=real_now() + timedelta(seconds=0.05))
         pauses.pause(conn, "task", "orders.options", real_now())
     owner.execute("SELECT pg_sleep(0.1)")
-    found = run_checks(running_long)
-    assert codes(found) == ["PAUSED", "PAUSED", "SWEEPS_LATE"]
-    assert found[-1].message == "These sweeps do not run when they should: notices.deliver (never)."
+    findings = run_checks(running_long)
+    assert codes(findings) == ["PAUSED", "PAUSED", "SWEEPS_LATE"]
+    assert findings[-1].message == "These sweeps do not run when they should: notices.deliver (never)."
 
 
-def test_a_queue_whose_canary_nobody_takes_is_an_error(context: Context) -> None:
-    """The others are taken, so it is not beat that is silent."""
+def test_queue_whose_heartbeat_is_not_taken_is_an_error(context: Context) -> None:
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert context.database is not None
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
             late = entry.task == "canary.notices"
             sweeps.record_run(conn, entry.task, 0, real_now() - (LONG_AGO if late else timedelta(0)))
-    found = run_checks(running_long)
-    assert (codes(found), severity(found)) == (["CANARY_LATE"], "error")
-    assert "notices (for 10 minutes)." in found[0].message
+    findings = run_checks(running_long)
+    assert (codes(findings), severity(findings)) == (["CANARY_LATE"], "error")
+    assert "notices (for 10 minutes)." in findings[0].message
     assert run_checks(context) == []
 
 
-def test_jobs_letters_and_messages_that_wait_for_somebody_are_found(
-    context: Context, owner: psycopg.Connection
-) -> None:
-    """Given up, parked, odd: a finding each, and a parked letter is not told of twice."""
+def test_dead_jobs_parked_emails_and_dead_letters_are_reported(context: Context, owner: psycopg.Connection) -> None:
     assert context.database is not None
     with context.database.transaction() as conn:
         for task in ("orders.cancel", "notices.deliver"):
             dead_jobs.park(conn, task=task, arguments={}, error="KeyError", attempts=3, now=real_now())
-    found = run_checks(context)
-    assert (codes(found), severity(found)) == (["DEAD_JOBS"], "warning")
-    assert "One job is given up" in found[0].message
+    findings = run_checks(context)
+    assert (codes(findings), severity(findings)) == (["DEAD_JOBS"], "warning")
+    assert "One job is given up" in findings[0].message
     owner.execute("UPDATE unwind.dead_jobs SET replayed_at = clock_timestamp()")
     owner.execute(
         "INSERT INTO unwind.notices (key, event, recipient, role, state, email, message_id, created_at) "
@@ -151,15 +143,15 @@ def test_jobs_letters_and_messages_that_wait_for_somebody_are_found(
     with context.database.transaction() as conn:
         odd = {"reason": "TASK_UNKNOWN", "task_name": "x", "message_id": "a", "queue": "commands", "body": b"private"}
         dead_letters.record(conn, **odd, now=real_now())  # type: ignore[arg-type]
-    found = run_checks(context)
-    assert (codes(found), severity(found)) == (["ODD_MESSAGES"], "note")
+    findings = run_checks(context)
+    assert (codes(findings), severity(findings)) == (["ODD_MESSAGES"], "note")
 
 
 # -- the marketplace ---------------------------------------------------------------------------------------------------
 
 
-def test_three_alerts_open_at_once_against_one_member_are_a_warning(market: Market, context: Context) -> None:
-    """R98, A20: for people to look at. Before any sweep came the unlocks are late, too."""
+def test_three_open_alerts_against_one_member_are_a_warning(market: Market, context: Context) -> None:
+    """R98, A20: before the first sweep the unlocks are late too."""
     for order_id in (1, 2, 3):
         market.order(order_id)
     market.at(FILED)
@@ -167,21 +159,19 @@ def test_three_alerts_open_at_once_against_one_member_are_a_warning(market: Mark
         market.done("npb.file", order_id=order_id, member_id="seller")
     assert codes(run_checks(context)) == ["MANY_ALERTS", "UNLOCKS_LATE"]
     market.simulation.advance(FILED + timedelta(days=8))
-    found = [one for one in run_checks(context) if one.code == "MANY_ALERTS"]
-    assert severity(found) == "warning"
-    assert "buyer as buyer (3)" in found[0].message
+    findings = [finding for finding in run_checks(context) if finding.code == "MANY_ALERTS"]
+    assert severity(findings) == "warning"
+    assert "buyer as buyer (3)" in findings[0].message
     assert codes(run_checks(context)) == ["BILLS_PAST_DUE", "MANY_ALERTS"]
 
 
-def test_a_bill_that_could_not_be_made_is_a_warning(
-    market: Market, context: Context, owner: psycopg.Connection
-) -> None:
-    """P8: everybody else has theirs, and a person must fix what is wrong."""
+def test_unissued_bill_is_a_warning(market: Market, context: Context, owner: psycopg.Connection) -> None:
+    """P8: the other sellers have theirs."""
     market.order(1)
     owner.execute("INSERT INTO unwind.held_bills VALUES ('seller', '2026-03-01', now())")
-    found = run_checks(context)
-    assert (codes(found), severity(found)) == (["BILLS_HELD"], "warning")
-    assert "seller 2026-03" in found[0].message
+    findings = run_checks(context)
+    assert (codes(findings), severity(findings)) == (["BILLS_HELD"], "warning")
+    assert "seller 2026-03" in findings[0].message
 
 
 def test_a_late_payment_that_nobody_settles_is_a_warning(market: Market, context: Context) -> None:
@@ -190,50 +180,47 @@ def test_a_late_payment_that_nobody_settles_is_a_warning(market: Market, context
     market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="agreed")
     market.done("orders.cancel", order_id=1, member_id="seller")
     market.done("orders.record_payment", order_id=1, payment_status="Received")
-    found = run_checks(context)
-    assert (codes(found), severity(found)) == (["LATE_PAYMENTS"], "warning")
-    assert "days or longer: 1." in found[0].message
+    findings = run_checks(context)
+    assert (codes(findings), severity(findings)) == (["LATE_PAYMENTS"], "warning")
+    assert "days or longer: 1." in findings[0].message
     market.done("orders.settle_late_payment", order_id=1, member_id="seller", comment="sent back")
     assert run_checks(context) == []
 
 
-def test_a_request_that_nobody_answers_is_a_note(market: Market, context: Context) -> None:
-    """R16, A13: past the last reminder; and a bill that nobody pays is one, too."""
+def test_unanswered_request_is_a_note(market: Market, context: Context) -> None:
+    """R16, A13: after the last reminder; an unpaid bill is a note too."""
     market.order(1)
     market.done(
         "ocr.file", order_id=1, member_id="buyer", reason="B_OTHER", comment="I ordered the wrong colour, sorry."
     )
     market.simulation.advance(FILED + timedelta(days=90))
-    found = run_checks(context)
-    assert codes(found) == ["BILLS_PAST_DUE", "REQUESTS_UNANSWERED"]
-    assert exit_status(found) == 0
+    findings = run_checks(context)
+    assert codes(findings) == ["BILLS_PAST_DUE", "REQUESTS_UNANSWERED"]
+    assert exit_status(findings) == 0
 
 
 @pytest.mark.breaks_invariants("an amount is falsified on purpose")
-def test_what_must_always_hold_and_does_not_is_an_error_with_its_ids(
-    market: Market, context: Context, owner: psycopg.Connection
-) -> None:
-    """Promises, Invariants: as many findings as sentences are broken."""
+def test_broken_invariant_is_an_error_with_its_ids(market: Market, context: Context, owner: psycopg.Connection) -> None:
     market.order(1003)
     owner.execute("SET session_replication_role = replica")
     owner.execute("UPDATE unwind.orders SET version = version + 1")
-    found = run_checks(context)
-    assert set(codes(found)) == {"INVARIANT_BROKEN"}
-    assert exit_status(found) == 2
-    assert "1003" in found[0].message
+    findings = run_checks(context)
+    assert set(codes(findings)) == {"INVARIANT_BROKEN"}
+    assert exit_status(findings) == 2
+    assert "1003" in findings[0].message
 
 
-def test_a_database_clock_that_was_set_back_is_told(context: Context) -> None:
-    """By what was recorded by it: machines that agree with each other may all have been set back."""
+def test_database_clock_that_was_set_back_is_reported(context: Context) -> None:
+    """Machines that agree with each other may all be set back."""
     assert context.database is not None
     ahead = real_now() + timedelta(hours=1)
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
             sweeps.record_run(conn, entry.task, 0, ahead)
-    found = run_checks(context)
-    assert codes(found) == ["CLOCK_SET_BACK", "SWEEPS_LATE"]
-    assert "60 minutes in its future" in found[0].message
-    assert "not since the clock was set back" in found[1].message
+    findings = run_checks(context)
+    assert codes(findings) == ["CLOCK_SET_BACK", "SWEEPS_LATE"]
+    assert "60 minutes in its future" in findings[0].message
+    assert "not since the clock was set back" in findings[1].message
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
             sweeps.record_run(conn, entry.task, 0, real_now())
@@ -241,15 +228,14 @@ def test_a_database_clock_that_was_set_back_is_told(context: Context) -> None:
 
 
 @pytest.mark.parametrize("supervised", [True, False])
-def test_a_fresh_installation_that_is_left_alone_hears_nothing_for_ten_minutes(
+def test_fresh_installation_has_no_findings_for_ten_minutes(
     context: Context, owner: psycopg.Connection, supervised: bool
 ) -> None:
-    """What comes to its end once a night is not late before its first night; whatever ticks by the second is."""
     assert context.database is not None
     began = real_now()
     owner.execute("INSERT INTO unwind.broker_epochs VALUES ('the first broker', %s)", [began])
     clock = db.SimulatedClock(began)
-    left_alone = replace(
+    fresh_context = replace(
         context,
         database=replace(context.database, clock=clock),
         supervised_since=began if supervised else None,
@@ -261,11 +247,11 @@ def test_a_fresh_installation_that_is_left_alone_hears_nothing_for_ten_minutes(
             for entry in TIMETABLE:
                 if entry.full_pass_interval is None:
                     sweeps.record_run(conn, entry.task, 0, clock.instant)
-        assert run_checks(left_alone) == []
+        assert run_checks(fresh_context) == []
     clock.instant = began + timedelta(days=3)
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
             if entry.full_pass_interval is None:
                 sweeps.record_run(conn, entry.task, 0, clock.instant)
-    [found] = run_checks(left_alone)
-    assert "audit.check_everything" in found.message
+    [findings] = run_checks(fresh_context)
+    assert "audit.check_everything" in findings.message

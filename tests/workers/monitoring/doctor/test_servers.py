@@ -31,25 +31,21 @@ from workers.monitoring.doctor.context import Pool, wall_clock
 from workers.settings import load_settings
 
 
-def test_servers_that_are_away_are_said_once_each_and_stop_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """No password is shown."""
+def test_each_unreachable_server_is_reported_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody:secret-word@127.0.0.1:1/unwind")
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://:secret-word@127.0.0.1:1/0")
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
-    said = run()
-    assert said.exit_code == 2
-    assert re.findall(r"[A-Z]+_[A-Z_]+(?=: )", said.output) == [
+    result = run()
+    assert result.exit_code == 2
+    assert re.findall(r"[A-Z]+_[A-Z_]+(?=: )", result.output) == [
         "DATABASE_UNREACHABLE",
         "BROKER_UNREACHABLE",
         "MAIL_TO_FILES",
     ]
-    assert "secret-word" not in said.output
+    assert "secret-word" not in result.output
 
 
-def test_embedded_servers_that_cannot_be_joined_are_an_error(tmp_path: Path) -> None:
-    """A daemon lives, but its folder is spoilt."""
+def test_embedded_servers_that_cannot_be_reached_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "servers" / "starting.lock").mkdir(parents=True)
     us = identify_process(os.getpid())
     mark = {"pid": us.pid, "started": us.started, "port": 1}
@@ -59,8 +55,7 @@ def test_embedded_servers_that_cannot_be_joined_are_an_error(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("at_bad_servers")
-def test_servers_that_are_not_fit_for_it_are_findings(bad_servers: ServerUrls) -> None:
-    """No tables, too few connections, a broker that evicts, forgets, and has no room for answers."""
+def test_unsuitable_servers_are_reported(bad_servers: ServerUrls) -> None:
     assert codes(examine()) == [
         "ANSWERS_UNREACHABLE",
         "BROKER_EVICTS",
@@ -73,13 +68,11 @@ def test_servers_that_are_not_fit_for_it_are_findings(bad_servers: ServerUrls) -
 
 
 @pytest.mark.usefixtures("at_bad_servers")
-def test_a_program_that_may_rewrite_history_is_warned_of(
-    bad_servers: ServerUrls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P5: the role is there but not given to the login; a login of its own has too many rights; there is no role."""
+def test_login_that_may_change_history_is_reported(bad_servers: ServerUrls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: the role is missing, not granted, or the login has too many rights."""
     upgrade(bad_servers.database_url)
 
-    def asked(check: Callable[[Context], list[Finding]] = database.check_rights) -> list[str]:
+    def run_check(check: Callable[[Context], list[Finding]] = database.check_rights) -> list[str]:
         settings = load_settings(concurrency=1)
         url = settings.app_database_url or settings.database_url
         assert url is not None
@@ -91,67 +84,66 @@ def test_a_program_that_may_rewrite_history_is_warned_of(
         finally:
             context.database.dispose()
 
-    assert asked() == []
+    assert run_check() == []
     outsider = re.sub(r"//[^@]*@", "//outsider:secret-word@", bad_servers.database_url)
     with psycopg.connect(libpq_url(bad_servers.admin_url), autocommit=True) as admin:
         admin.execute("CREATE ROLE outsider LOGIN PASSWORD 'secret-word'")
         admin.execute("GRANT USAGE ON SCHEMA unwind TO outsider")
         admin.execute("GRANT ALL ON ALL TABLES IN SCHEMA unwind TO outsider")
         monkeypatch.setenv("UNWIND_APP_DATABASE_URL", outsider)
-        assert asked() == ["HISTORY_UNGUARDED"]
+        assert run_check() == ["HISTORY_UNGUARDED"]
         monkeypatch.delenv("UNWIND_APP_DATABASE_URL")
         monkeypatch.setenv("DATABASE_URL", outsider)
-        assert asked() == ["ROLE_NOT_GRANTED"]
+        assert run_check() == ["ROLE_NOT_GRANTED"]
         admin.execute("DROP OWNED BY unwind_app")
         admin.execute("DROP ROLE unwind_app")
-        assert asked() == ["ROLE_MISSING"]
+        assert run_check() == ["ROLE_MISSING"]
         monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
         with contextlib.ExitStack() as held:
             for _ in range(7):
                 held.enter_context(psycopg.connect(libpq_url(bad_servers.database_url)))
-            assert asked(database.check_connections) == ["CONNECTIONS_NEARLY_USED"]
+            assert run_check(database.check_connections) == ["CONNECTIONS_NEARLY_USED"]
 
 
-def test_functions_that_act_as_the_owner_are_warned_of(context: Context, owner: psycopg.Connection) -> None:
-    """A migration whose login may make no roles leaves them so; one of an administrator's roles mends it."""
+def test_definers_owned_by_the_owner_are_reported(context: Context, owner: psycopg.Connection) -> None:
+    """A login without CREATEROLE leaves them so when it migrates."""
 
-    def asked() -> list[str]:
+    def run_check() -> list[str]:
         with context.transaction():
             return codes(database.check_definers(context))
 
-    assert asked() == []
+    assert run_check() == []
     owner.execute(f"ALTER FUNCTION {EVENTS_AFTER_SIGNATURE} OWNER TO CURRENT_USER")
-    assert asked() == ["DEFINERS_OF_THE_OWNER"]
+    assert run_check() == ["DEFINERS_OF_THE_OWNER"]
     owner.execute(f"GRANT TEMPORARY ON DATABASE {owner.info.dbname} TO PUBLIC")
-    assert asked() == ["DEFINERS_OF_THE_OWNER", "TEMPORARY_OBJECTS_ALLOWED"]
+    assert run_check() == ["DEFINERS_OF_THE_OWNER", "TEMPORARY_OBJECTS_ALLOWED"]
     assert context.settings.database_url is not None
     upgrade(context.settings.database_url.get_secret_value())
-    assert asked() == []
+    assert run_check() == []
 
 
-def test_a_session_that_holds_locks_for_long_is_named(
+def test_session_that_holds_locks_is_reported(
     context: Context, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asked() -> list[Finding]:
+    def run_check() -> list[Finding]:
         with context.transaction():
             return database.check_locks(context)
 
     with owner.transaction():
         owner.execute("SELECT FROM unwind.named_locks FOR UPDATE")
-        assert asked() == []  # it has only begun
+        assert run_check() == []  # it has just begun
         monkeypatch.setattr(database, "LOCKS_HELD_AFTER", timedelta(0))
-        (found,) = asked()
-        assert found.code == "LOCKS_HELD"
-        assert f"session {owner.info.backend_pid} of unwind_owner" in found.message
+        (findings,) = run_check()
+        assert findings.code == "LOCKS_HELD"
+        assert f"session {owner.info.backend_pid} of unwind_owner" in findings.message
     with owner.transaction():
         owner.execute("SELECT FROM unwind.named_locks")
-        assert asked() == []
+        assert run_check() == []
     owner.execute("SELECT pg_advisory_lock(1)")
-    assert codes(asked()) == ["LOCKS_HELD"]
+    assert codes(run_check()) == ["LOCKS_HELD"]
 
 
-def test_a_broker_in_cluster_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real one: its commands fail in ways that name no reason."""
+def test_cluster_mode_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Valkey(tmp_path, "secret", durable=False, settings={"cluster-enabled": "yes"})
     port = free_port()
     server.start(port)
@@ -159,77 +151,76 @@ def test_a_broker_in_cluster_mode_is_named(tmp_path: Path, monkeypatch: pytest.M
         assert wait_until(server.ready, 20)
         monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
         settings = load_settings(broker_url=f"redis://:secret@127.0.0.1:{port}/0")
-        with open_installation(settings) as (context, found):
+        with open_installation(settings) as (context, findings):
             assert context.broker is None
-            assert codes(found) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
+            assert codes(findings) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
             assert run_checks(context) == []
     finally:
         server.stop()
 
 
-def test_a_right_that_was_taken_away_is_not_to_be_reported(servers: ServerUrls, broker_url: str) -> None:
-    """What an operator did, an operator mends; what he is told is how."""
+def test_missing_broker_right_is_reported_with_its_fix(servers: ServerUrls, broker_url: str) -> None:
     with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
         server.execute_command("ACL", "SETUSER", "bare", "on", ">bare", "~*", "+info", "+select", "+ping")
         try:
             settings = load_settings(broker_url=f"redis://bare:bare@{broker_url.rpartition('@')[2]}")
             with open_installation(settings) as (context, trouble):
-                found = [one for one in trouble + run_checks(context) if one.code == "CHECK_FAILED"]
+                findings = [finding for finding in trouble + run_checks(context) if finding.code == "CHECK_FAILED"]
         finally:
             server.execute_command("ACL", "DELUSER", "bare")
-    assert found
-    assert {one.fix.partition(" that ")[0] for one in found} == {"give the login of CELERY_BROKER_URL the rights"}
+    assert findings
+    assert {finding.fix.partition(" that ")[0] for finding in findings} == {
+        "give the login of CELERY_BROKER_URL the rights"
+    }
 
 
 @pytest.mark.usefixtures("at_bad_servers")
-def test_a_broker_that_is_full_or_takes_nothing_is_found(bad_servers: ServerUrls) -> None:
+def test_full_or_read_only_broker_is_reported(bad_servers: ServerUrls) -> None:
     with contextlib.closing(redis.Redis.from_url(bad_servers.broker_url)) as client:
         context = Context(load_settings(), broker=client, embedded_broker=False)
 
-        def looked() -> Context:
+        def fresh_context() -> Context:
             info: Any = client.info()
             return replace(context, broker_info=info)
 
-        found = broker.check_persistence(looked())
-        assert (codes(found), severity(found)) == (["BROKER_FORGETS"], "warning")
+        findings = broker.check_persistence(fresh_context())
+        assert (codes(findings), severity(findings)) == (["BROKER_FORGETS"], "warning")
         client.config_set("maxmemory-policy", "noeviction")
-        assert broker.check_memory(looked()) == []
-        client.config_set("maxmemory", int(looked().broker_info["used_memory"] * 1.05))
-        assert codes(broker.check_memory(looked())) == ["BROKER_NEARLY_FULL"]
+        assert broker.check_memory(fresh_context()) == []
+        client.config_set("maxmemory", int(fresh_context().broker_info["used_memory"] * 1.05))
+        assert codes(broker.check_memory(fresh_context())) == ["BROKER_NEARLY_FULL"]
         client.config_set("maxmemory", 0)
         client.replicaof("127.0.0.1", 1)
-        assert codes(broker.check_persistence(looked())) == ["BROKER_IS_REPLICA"]
-        said = codes(examine())
-        assert "BROKER_IS_REPLICA" in said
-        assert "BROKER_UNREACHABLE" not in said
+        assert codes(broker.check_persistence(fresh_context())) == ["BROKER_IS_REPLICA"]
+        reported_codes = codes(examine())
+        assert "BROKER_IS_REPLICA" in reported_codes
+        assert "BROKER_UNREACHABLE" not in reported_codes
         client.replicaof("NO", "ONE")
         failing = replace(context, broker_info={"aof_last_write_status": "err"})
         assert codes(broker.check_persistence(failing)) == ["BROKER_CANNOT_SAVE"]
 
 
 @pytest.mark.parametrize(("version", "expected"), [("6.0.16", ["BROKER_TOO_OLD"]), ("6.2.0", []), ("10.1", [])])
-def test_a_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected: list[str]) -> None:
-    """0.2 of reliability: without BLMOVE killed workers lose messages."""
+def test_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected: list[str]) -> None:
+    """Without BLMOVE a killed worker would lose messages."""
     context = Context(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
     assert codes(broker.check_version(context)) == expected
 
 
 @pytest.mark.parametrize("off", [5.0, -5.0])
-def test_clocks_that_differ_are_found(context: Context, off: float) -> None:
-    """More than two seconds."""
-    found = run_checks(replace(context, clock=lambda: wall_clock() + off))
-    assert codes(found) == ["CLOCKS_DIFFER"]
-    assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in found[0].message
+def test_clock_difference_is_reported(context: Context, off: float) -> None:
+    findings = run_checks(replace(context, clock=lambda: wall_clock() + off))
+    assert codes(findings) == ["CLOCKS_DIFFER"]
+    assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in findings[0].message
     assert run_checks(replace(context, clock=lambda: wall_clock() + off / 5)) == []
     assert codes(database.compare_clocks("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
 
 
-def test_a_worker_that_can_do_nothing_is_found(with_broker: Context) -> None:
-    """Threads are not connected to the database, and a pool none of whose processes is up takes nothing."""
+def test_worker_without_usable_processes_is_reported(with_broker: Context) -> None:
     threads, unwired = Pool("celery.concurrency.thread:TaskPool", None), Pool(SUPPORTED_POOLS[0], 0)
-    found = broker.check_workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
-    assert codes(found) == ["POOL_UNFIT", "WORKER_UNWIRED"]
-    assert {severity([one]) for one in found} == {"error"}
+    findings = broker.check_workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
+    assert codes(findings) == ["POOL_UNFIT", "WORKER_UNWIRED"]
+    assert {severity([finding]) for finding in findings} == {"error"}
     assert (
         broker.check_workers(
             replace(
@@ -240,20 +231,19 @@ def test_a_worker_that_can_do_nothing_is_found(with_broker: Context) -> None:
     )
 
 
-def test_messages_where_nobody_reads_are_found(with_broker: Context) -> None:
-    """In an unread queue of ours, in Celery's own, and under a priority."""
+def test_messages_in_unread_queues_are_reported(with_broker: Context) -> None:
     client = with_broker.broker
     client.rpush("notices", "{}")
     reading = {"worker@here": ["commands", "consequences", "sweeps"]}
-    found = broker.check_queues(replace(with_broker, consumers=reading))
-    assert (codes(found), severity(found)) == (["QUEUE_UNREAD"], "error")
-    assert "1 in notices" in found[0].message
-    assert "-Q notices" in found[0].fix
+    findings = broker.check_queues(replace(with_broker, consumers=reading))
+    assert (codes(findings), severity(findings)) == (["QUEUE_UNREAD"], "error")
+    assert "1 in notices" in findings[0].message
+    assert "-Q notices" in findings[0].fix
     client.delete("notices")
     assert codes(broker.check_queues(replace(with_broker, consumers=reading))) == ["WORKERS_MISSING"]
     assert codes(broker.check_queues(replace(with_broker, consumers={}, supervised_since=None))) == ["NOTHING_RUNS"]
     client.rpush("celery", json.dumps({"headers": {"task": "orders.cancel", "id": "a"}}))
     client.rpush("commands\x06\x163", "no message")
-    found = broker.check_strays(with_broker)
-    assert codes(found) == ["STRAY_MESSAGES", "STRAY_MESSAGES"]
-    assert "orders.cancel" in found[0].message
+    findings = broker.check_strays(with_broker)
+    assert codes(findings) == ["STRAY_MESSAGES", "STRAY_MESSAGES"]
+    assert "orders.cancel" in findings[0].message

@@ -12,16 +12,14 @@ import os
 import re
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
-import pytest
 from sqlalchemy import Engine, event
 
 from models.ddl.tables import metadata
 from policies.lots import FIRST_UNWIND_LOT_ID
-from tasks import mailer, publisher
 from tasks.mailer import OutgoingEmail
 from tests.plugins.servers import libpq_url
 
@@ -29,7 +27,7 @@ Way = Callable[[psycopg.Connection[Any] | None], None]
 
 
 PING = ";"
-"""Asked of a connection that was used before, outside of any work, when it was idle: how often that is, is chance."""
+"""Sent by the pool to a connection that was idle; how often that happens differs between runs."""
 
 
 class Died(BaseException):
@@ -46,7 +44,7 @@ class CrashPoints:
         self.struck = False
 
     def arm(self, number: int, way: Way | None) -> None:
-        """Reset the counter; die at this point in this way."""
+        """Reset the counter and set the point and the way of the next crash."""
         self.names, self._deadly, self._way, self.struck = [], number, way, False
 
     def reach(self, name: str, connection: psycopg.Connection[Any] | None = None) -> None:
@@ -63,10 +61,10 @@ class CrashPoints:
             def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
                 if query == PING:
                     return super().execute(query, *args, **kwargs)
-                said = " ".join(str(query).split())[:60]
-                points.reach(f"before {said}", self.connection)
+                statement = " ".join(str(query).split())[:60]
+                points.reach(f"before {statement}", self.connection)
                 super().execute(query, *args, **kwargs)
-                points.reach(f"after {said}", self.connection)
+                points.reach(f"after {statement}", self.connection)
                 return self
 
         class Connection(psycopg.Connection[Any]):
@@ -85,30 +83,30 @@ class CrashPoints:
 
 class PublisherStub:
     def __init__(self, points: CrashPoints) -> None:
-        self.rung: set[int] = set()
+        self.published: set[int] = set()
         self._points = points
 
     def broker_epoch(self) -> str | None:
         return None
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
-        self._points.reach(f"before ringing {task}")
-        self.rung |= set(rows)
-        self._points.reach(f"after ringing {task}")
+        self._points.reach(f"before publishing {task}")
+        self.published |= set(rows)
+        self._points.reach(f"after publishing {task}")
 
 
 class MailStub:
     def __init__(self, points: CrashPoints) -> None:
-        self.letters: set[str] = set()
+        self.sent: set[str] = set()
         self._points = points
 
     def send(self, envelope: OutgoingEmail) -> None:
         self._points.reach("before sending")
-        self.letters.add(envelope.message_id)
+        self.sent.add(envelope.message_id)
         self._points.reach("after sending")
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Holds no connection."""
 
 
 def raise_error(_connection: psycopg.Connection[Any] | None) -> None:
@@ -120,7 +118,7 @@ def kill_process(_connection: psycopg.Connection[Any] | None) -> None:
 
 
 def terminate_session(admin: psycopg.Connection[Any]) -> Way:
-    """The server ends the session; the process continues and finds out by itself."""
+    """The server ends the session; the process continues."""
 
     def end(connection: psycopg.Connection[Any] | None) -> None:
         if connection is not None:
@@ -142,21 +140,21 @@ def run_in_child(body: Callable[[], Any]) -> int:
     return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
-_BY_CHANCE = rf"\b{str(FIRST_UNWIND_LOT_ID)[:4]}\d{{9}}\b|(?<=\"replayed\": )(?:true|false)"
-"""Numbers of lots made here, and whether an answer inside an answer was given a second time."""
+_RANDOM_VALUES = rf"\b{str(FIRST_UNWIND_LOT_ID)[:4]}\d{{9}}\b|(?<=\"replayed\": )(?:true|false)"
+"""Ids of new lots, and whether an answer inside an answer was repeated."""
 
 
 def without_random_values(thing: Any) -> str:
     """Render as JSON without values that differ between identical runs."""
-    return re.sub(_BY_CHANCE, "…", json.dumps(thing, sort_keys=True))
+    return re.sub(_RANDOM_VALUES, "…", json.dumps(thing, sort_keys=True))
 
 
-class Shelf:
+class DatabaseSnapshot:
     """A snapshot of a database that can be restored repeatedly, faster than creating a new one."""
 
-    UNTOLD = ("sweeps", "sweep_hours", "audit_positions", "violations")
-    """When somebody last looked is not what came of it."""
-    TRIES = (
+    IGNORED_TABLES = ("sweeps", "sweep_hours", "audit_positions", "violations")
+    """They hold when something was last checked."""
+    IGNORED_COLUMNS = (
         "written_in",
         "publish_count",
         "attempts",
@@ -167,7 +165,7 @@ class Shelf:
         "first_error",
         "last_error",
     )
-    """How often something was tried, by which transaction, and hashes over numbers that a lost try used up."""
+    """Numbers of attempts, transaction ids, and hashes over ids that a lost attempt consumed."""
 
     def __init__(self, database_url: str) -> None:
         self._owner = psycopg.connect(libpq_url(database_url), autocommit=True)
@@ -179,10 +177,10 @@ class Shelf:
         again = "DELETE FROM unwind.{0}; INSERT INTO unwind.{0} OVERRIDING SYSTEM VALUE SELECT * FROM saved.{0};"
         self._back = "BEGIN; SET LOCAL session_replication_role = replica;" + "".join(map(again.format, self._tables))
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         self._owner.execute(self._back + "COMMIT")
 
-    def bury(self) -> None:
+    def wait_for_dead_sessions(self) -> None:
         """Wait until the sessions of dead processes are gone, because others skip rows that they still lock."""
         self._owner.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
@@ -191,20 +189,13 @@ class Shelf:
 
     def state(self) -> dict[str, list[str]]:
         """Return all business state, without generated numbers."""
-        found = {}
-        for name in sorted(set(self._tables) - set(self.UNTOLD)):
+        rows_by_table = {}
+        for name in sorted(set(self._tables) - set(self.IGNORED_TABLES)):
             rows = self._owner.execute(f"SELECT to_jsonb(t) FROM unwind.{name} t").fetchall()  # noqa: S608 - a name of ours
-            hidden = {*self._numbers, *self.TRIES}
-            kept = ({k: v for k, v in row.items() if k not in hidden} for (row,) in rows)
-            found[name] = sorted(map(without_random_values, kept))
-        return found
+            hidden = {*self._numbers, *self.IGNORED_COLUMNS}
+            visible_rows = ({k: v for k, v in row.items() if k not in hidden} for (row,) in rows)
+            rows_by_table[name] = sorted(map(without_random_values, visible_rows))
+        return rows_by_table
 
     def close(self) -> None:
         self._owner.close()
-
-
-@pytest.fixture
-def points() -> Iterator[CrashPoints]:
-    yield CrashPoints()
-    publisher.set_publisher(None)
-    mailer.set_mailer(None)

@@ -1,18 +1,10 @@
-"""A database with an order for each outcome and two months of bills, created once per test file."""
+"""A history with an order for each outcome and two months of bills."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import psycopg
-import pytest
-from sqlalchemy import Engine, create_engine
-
-from tests.plugins.market import FILED, ORDERED, Market
-from tests.plugins.servers import fresh_database
-from workers.embedded import ServerUrls
-from workers.simulation.engine import Simulation
+from tests.plugins.market import FILED, Market
 
 UNLOCKED = FILED + timedelta(days=7)
 LATER = datetime(2026, 6, 10, tzinfo=UTC)
@@ -48,13 +40,3 @@ def play_history(market: Market) -> None:
     market.done("orders.record_payment", order_id=5, payment_status="Received")
     market.simulation.advance(LATER)
     market.do("audit.check_invariants")
-
-
-@pytest.fixture(scope="module")
-def past(servers: ServerUrls, admin: psycopg.Connection, template_database: str) -> Iterator[Engine]:
-    with fresh_database(servers, admin, template_database) as url:
-        with Simulation(url, at=ORDERED) as simulation:
-            play_history(Market(simulation))
-        engine = create_engine(url)
-        yield engine
-        engine.dispose()

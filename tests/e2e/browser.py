@@ -26,11 +26,11 @@ IMAGES = Path(__file__).resolve().parents[2] / "docs" / "img"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--screenshots", action="store_true", help="Write the pictures in docs/img anew.")
+    parser.addoption("--screenshots", action="store_true", help="Replace the pictures in docs/img.")
 
 
 def chromium_program() -> str | None:
-    return next((found for name in NAMES if (found := shutil.which(name))), None)
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +42,9 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only tests with a browser need it
 
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, args=list(ALONE))
-        yield found
-        found.close()
+        chromium = playwright.chromium.launch(executable_path=program, args=list(ALONE))
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def picture(request: pytest.FixtureRequest) -> Callable[[Page, str], None]:
     """Take a screenshot for the docs if requested; else only check that the page renders."""
 
     def keep(page: Page, name: str) -> None:
-        drawn = page.screenshot(animations="disabled")
-        assert drawn.startswith(b"\x89PNG")
-        if request.config.getoption("--screenshots"):
+        image = page.screenshot(animations="disabled")
+        assert image.startswith(b"\x89PNG")
+        if request.config.getoption("--screenshots", default=False):
             IMAGES.mkdir(parents=True, exist_ok=True)
-            (IMAGES / f"{name}.png").write_bytes(drawn)
+            (IMAGES / f"{name}.png").write_bytes(image)
 
     return keep

@@ -42,9 +42,9 @@ def insert_lots(conn: Connection, *stock: Lot) -> None:
     inventory.upsert_lots(conn, [(None, lot) for lot in stock], NOW)
 
 
-def insert_order(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> None:
-    held = inventory.lock_lots(conn, [lot_id for lot_id, _ in wanted])
-    seller = held[wanted[0][0]].seller_id
+def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> None:
+    lots = inventory.lock_lots(conn, [lot_id for lot_id, _ in lines])
+    seller = lots[lines[0][0]].seller_id
     orders.insert(conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)])
     orders.insert_lines(
         conn,
@@ -55,23 +55,23 @@ def insert_order(conn: Connection, order_id: int, *wanted: tuple[int, int]) -> N
                 "batch_no": 1,
                 "lot_id": lot_id,
                 "quantity": units,
-                "unit_price": held[lot_id].unit_price,
-                "snapshot": held[lot_id].snapshot(),
+                "unit_price": lots[lot_id].unit_price,
+                "snapshot": lots[lot_id].snapshot(),
             }
-            for number, (lot_id, units) in enumerate(wanted, start=1)
+            for number, (lot_id, units) in enumerate(lines, start=1)
         ],
     )
-    taken = [SoldUnits(order_id, n, held[lot_id], units) for n, (lot_id, units) in enumerate(wanted, start=1)]
-    inventory.remove_sold_units(conn, taken, NOW)
+    sold_units = [SoldUnits(order_id, n, lots[lot_id], units) for n, (lot_id, units) in enumerate(lines, start=1)]
+    inventory.remove_sold_units(conn, sold_units, NOW)
 
 
 def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
     lines = {order_id: inventory.lines_to_return(rows) for order_id, rows in orders.load_lines(conn, order_ids).items()}
-    shelf = inventory.load_stock_view(conn, [line for found in lines.values() for line in found])
+    stock_view = inventory.load_stock_view(conn, [line for rows in lines.values() for line in rows])
     plans = []
     for order_id in order_ids:
-        plan = plan_return(order_id, lines[order_id], shelf)
-        shelf.apply(plan)
+        plan = plan_return(order_id, lines[order_id], stock_view)
+        stock_view.apply(plan)
         plans.append(plan)
     return inventory.apply_return(conn, plans, NOW)
 

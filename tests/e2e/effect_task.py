@@ -1,4 +1,4 @@
-"""The application with a task that only records its number, for `celery -A tests.plugins.effect_task worker`.
+"""The application with a task that only records its number, for `celery -A tests.e2e.effect_task worker`.
 
 The task appends to a list in the broker, by a connection of its own.  TEST_TRANSPORT selects the transport: the
 product's (`ours`), with kombu's acknowledgement (`stock ack`), or kombu's alone (`stock`); the tests must notice what

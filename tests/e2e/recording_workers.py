@@ -20,7 +20,7 @@ from typing import Any, Self
 import psutil
 import redis
 
-from tests.plugins.effect_task import EFFECTS, TASK
+from tests.e2e.effect_task import EFFECTS, TASK
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.local.preforker import Preforker
 from workers.local.supervisor import Program, Supervisor, with_parent_death
@@ -63,13 +63,13 @@ class RecordingWorkers:
         """Start a worker, wait until it takes messages, and return its name.  `at` is its broker address."""
         self._started += 1
         name = f"taker-{self._started}"
-        words = ["-A", "tests.plugins.effect_task", "worker", "-Q", "commands,consequences", "-c", str(concurrency)]
+        words = ["-A", "tests.e2e.effect_task", "worker", "-Q", "commands,consequences", "-c", str(concurrency)]
         words += ["-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-l", "INFO"]
-        given = self._settings.environment()
-        given |= {name: at(given[name]) for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}
-        given |= {"TEST_TRANSPORT": transport, "TEST_NOTES": self._notes}
+        environment = self._settings.environment()
+        environment |= {name: at(environment[name]) for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}
+        environment |= {"TEST_TRANSPORT": transport, "TEST_NOTES": self._notes}
         file = self.supervisor.ready_file(name)
-        program = Program(name, with_parent_death(words), given, file.exists, restart=False, celery_args=words)
+        program = Program(name, with_parent_death(words), environment, file.exists, restart=False, celery_args=words)
         self.supervisor.start(program)
         self.supervisor.wait_ready(ready, [name])
         return name
@@ -131,11 +131,11 @@ class RecordingWorkers:
 
     def cut_connections(self) -> int:
         """Kill the connections of this test's workers, as `CLIENT KILL TYPE normal` does; returns their number."""
-        ours = {str(client.connection_pool.connection_kwargs["db"]) for client in (self.broker, self.notes)}
-        found = [c for c in self.broker.client_list() if c["db"] in ours and c["name"] != PRODUCER]
-        for client in found:
+        own_databases = {str(client.connection_pool.connection_kwargs["db"]) for client in (self.broker, self.notes)}
+        connections = [c for c in self.broker.client_list() if c["db"] in own_databases and c["name"] != PRODUCER]
+        for client in connections:
             self.broker.client_kill_filter(_id=client["id"])
-        return len(found)
+        return len(connections)
 
 
 def _envelope(number: int) -> str:

@@ -34,46 +34,48 @@ class Plan:
 
 @dataclass
 class Plans:
-    of: list[Plan] = field(default_factory=list)
-    counted: dict[str, int] = field(default_factory=dict)
-    """Rows read by reading tables from end to end, functions inside the database included, by table."""
+    statements: list[Plan] = field(default_factory=list)
+    rows_scanned: dict[str, int] = field(default_factory=dict)
+    """Rows read by sequential scans, those of functions inside the database included, by table."""
 
     @property
     def indexes(self) -> set[str]:
-        return {name for plan in self.of for name in plan.indexes}
+        return {name for plan in self.statements for name in plan.indexes}
 
     @property
     def pages(self) -> int:
-        return sum(plan.pages for plan in self.of)
+        return sum(plan.pages for plan in self.statements)
 
     def read_whole(self, big: set[str]) -> list[tuple[str, str]]:
-        found = [(table, plan.statement) for plan in self.of for table in plan.read_whole & big]
-        return found + [(table, f"{rows} rows by a function") for table, rows in self.counted.items() if table in big]
+        scans = [(table, plan.statement) for plan in self.statements for table in plan.read_whole & big]
+        return scans + [
+            (table, f"{rows} rows by a function") for table, rows in self.rows_scanned.items() if table in big
+        ]
 
 
 @contextlib.contextmanager
-def record_plans(database: db.Database, *, carried_out: bool = False) -> Iterator[Plans]:
+def record_plans(database: db.Database, *, analyze: bool = False) -> Iterator[Plans]:
     """Record the statements sent to this database.  `carried_out` counts pages by executing each statement twice,
     so it suits statements without side effects only.
     """
     plans = Plans()
-    options = "ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON" if carried_out else "FORMAT JSON"
+    options = "ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON" if analyze else "FORMAT JSON"
 
-    class Watching(psycopg.Cursor[Any]):
+    class RecordingCursor(psycopg.Cursor[Any]):
         def execute(self, query: Any, params: Any = None, **how: Any) -> Any:
             if isinstance(query, str) and query.lstrip().upper().startswith(_PLANNED):
-                with psycopg.Cursor(self.connection) as beside:
-                    row = beside.execute(f"EXPLAIN ({options}) {query}".encode(), params).fetchone()
-                plans.of.append(_read(query, row[0][0] if row else {}))
+                with psycopg.Cursor(self.connection) as cursor:
+                    row = cursor.execute(f"EXPLAIN ({options}) {query}".encode(), params).fetchone()
+                plans.statements.append(_read(query, row[0][0] if row else {}))
             return super().execute(query, params, **how)
 
     def begin(dbapi_connection: Any, *_: Any) -> None:
-        dbapi_connection.cursor_factory = Watching
+        dbapi_connection.cursor_factory = RecordingCursor
 
     def count(conn: Any) -> None:
-        with psycopg.Cursor(conn.connection.driver_connection) as beside:
-            for table, rows in beside.execute(_READ_WHOLE).fetchall():
-                plans.counted[table] = plans.counted.get(table, 0) + rows
+        with psycopg.Cursor(conn.connection.driver_connection) as cursor:
+            for table, rows in cursor.execute(_READ_WHOLE).fetchall():
+                plans.rows_scanned[table] = plans.rows_scanned.get(table, 0) + rows
 
     database.dispose()  # so that the connection is a new one
     event.listen(database.engine, "connect", begin)
@@ -88,11 +90,11 @@ def record_plans(database: db.Database, *, carried_out: bool = False) -> Iterato
 
 def _read(statement: str, explained: dict[str, Any]) -> Plan:
     plan = Plan(" ".join(statement.split()))
-    waiting = [explained["Plan"]]
+    nodes = [explained["Plan"]]
     plan.pages = sum(explained["Plan"].get(f"Shared {how} Blocks", 0) for how in ("Hit", "Read"))
-    while waiting:
-        node = waiting.pop()
-        waiting.extend(node.get("Plans", ()))
+    while nodes:
+        node = nodes.pop()
+        nodes.extend(node.get("Plans", ()))
         if "Index Name" in node:
             plan.indexes.add(node["Index Name"])
         if node["Node Type"] == "Seq Scan":
