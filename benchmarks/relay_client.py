@@ -16,13 +16,14 @@ from workers.app import app
 
 
 def main() -> None:
-    with lifecycle.connected_process(app):
-        print("ready", flush=True)
-        for line in sys.stdin:
-            word, _, count = line.partition(" ")
-            began = time.perf_counter()
-            done = relay() if word.strip() == "relay" else send(int(count))
-            print(json.dumps({"done": done, "seconds": time.perf_counter() - began}), flush=True)
+    lifecycle.connect_process(app)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        word, _, count = line.partition(" ")
+        began = time.perf_counter()
+        done = relay() if word.strip() == "relay" else send(int(count))
+        print(json.dumps({"done": done, "seconds": time.perf_counter() - began}), flush=True)
+    lifecycle.disconnect_process()
 
 
 def relay() -> int:

@@ -225,11 +225,6 @@ def _as_json(row: Any, until: datetime | None) -> dict[str, Any]:
     }
 
 
-def count_by_state(conn: Connection) -> dict[str, int]:
-    rows = conn.execute(text("SELECT state, count(*) AS n FROM unwind.notices GROUP BY state"))
-    return dict.fromkeys(STATES, 0) | {r.state: r.n for r in rows}
-
-
 def count_parked(conn: Connection) -> int:
     count: int = conn.execute(text("SELECT count(*) FROM unwind.notices WHERE state = 'parked'")).scalar_one()
     return count

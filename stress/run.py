@@ -120,7 +120,6 @@ class Run:
         self.enough = threading.Event()
         self.say = say
         self.phase = "begins"
-        self._checked = 0
         self._clients: list[Client | BulkClient] = [
             Client(
                 f"storefront {n}", environment, self.ledger, plan.lives(options.seed, n, interface), LIVES_PER_CLIENT

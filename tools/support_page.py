@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.ddl.views import VIEWS
-from policies.glossary import BASES, CODES, STATUSES
 from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, PROBLEM, Status
-from policies.transitions import NON_FINAL, NPB_FILEABLE, PREVIOUS, TABLE, UNCHANGED, Transition
+from tools.glossary import BASES, CODES, STATUSES
+from tools.transitions import NON_FINAL, NPB_FILEABLE, PREVIOUS, TABLE, UNCHANGED, Transition
 
 GROUPS: tuple[tuple[str, tuple[Status, ...]], ...] = (
     ("OPEN_FLOW", OPEN_FLOW),
@@ -22,7 +22,7 @@ GROUPS: tuple[tuple[str, tuple[Status, ...]], ...] = (
 PAGE = """\
 # What support needs to know
 
-This page is made by `./run docs` from `policies/transitions.py`, `policies/glossary.py` and `models/ddl/views.py`;
+This page is made by `./run docs` from `tools/transitions.py`, `tools/glossary.py` and `models/ddl/views.py`;
 `./run check` compares it. Do not edit it by hand.
 
 Ask about one order: `./run explain order ID` says what its seller and its buyer can do now, and for everything else why

@@ -11,7 +11,7 @@ import gc
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -187,15 +187,6 @@ def disconnect_process() -> None:
     db.set_database(None)
     mailer.set_mailer(None)
     publisher.set_publisher(None)
-
-
-@contextlib.contextmanager
-def connected_process(app: Celery) -> Iterator[None]:
-    connect_process(app)
-    try:
-        yield
-    finally:
-        disconnect_process()
 
 
 @signals.worker_init.connect

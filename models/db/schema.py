@@ -76,7 +76,3 @@ def check_in(column: str, values: Any, name: str | None = None) -> CheckConstrai
 
 def check_finite(column: str) -> CheckConstraint:
     return CheckConstraint(f"{column} <> 'NaN'", name=f"{column}_is_a_number")
-
-
-def code_column(name: str, *, nullable: bool = False) -> Column[str]:
-    return Column(name, Text, nullable=nullable)

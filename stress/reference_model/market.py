@@ -104,7 +104,6 @@ class Line:
     price: Decimal
     removed: int = 0
     returned: int = 0
-    now_in: int | None = None
 
     @property
     def remaining(self) -> int:

@@ -291,7 +291,7 @@ class ProblemOrders(State):
         if not self.people[order.seller].terminated:  # R65
             self.stock.begin(release=self.terms.release)
             for line in order.lines.values():
-                line.now_in = self.stock.return_units(line.sold, line.remaining)
+                self.stock.return_units(line.sold, line.remaining)
                 line.returned += line.remaining
         same_month = billing_month(at) == order.fee_month
         kind = "reset" if same_month else "credit"

@@ -268,10 +268,6 @@ TABLE: tuple[Transition, ...] = (
 )
 
 
-def find_transition(event: str, source: Status | None, target: Status, role: Role) -> Transition | None:
-    return next((row for row in TABLE if row.covers(event, source, target, role)), None)
-
-
 def edges() -> Iterator[tuple[Status, Status]]:
     for row in TABLE:
         for source in row.sources:
@@ -279,16 +275,3 @@ def edges() -> Iterator[tuple[Status, Status]]:
             for target in targets:
                 if isinstance(target, Status):
                     yield source, target
-
-
-def reachable(start: Status) -> set[Status]:
-    statuses: set[Status] = set()
-    steps = set(edges())
-    queue = [start]
-    while queue:
-        current = queue.pop()
-        for source, target in steps:
-            if source is current and target not in statuses:
-                statuses.add(target)
-                queue.append(target)
-    return statuses

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-from policies import transitions
-from policies.glossary import BASES, CODES, STATUSES
-from policies.statuses import OPEN_FLOW, Basis, Status
-from policies.transitions import TABLE, edges, find_transition, reachable
+from policies.statuses import OPEN_FLOW, Basis, Role, Status
 from policies.verdicts import Code, Granted
 from tests.random_cases import random_life
+from tools import transitions
+from tools.glossary import BASES, CODES, STATUSES
 from tools.support_page import DIAGRAM
+from tools.transitions import TABLE, Transition, edges
 
-REPOSITORY = Path(__file__).parents[2]
+
+def find_transition(event: str, source: Status | None, target: Status, role: Role) -> Transition | None:
+    return next((row for row in TABLE if row.covers(event, source, target, role)), None)
+
+
+def reachable(start: Status) -> set[Status]:
+    statuses: set[Status] = set()
+    steps = set(edges())
+    queue = [start]
+    while queue:
+        current = queue.pop()
+        for source, target in steps:
+            if source is current and target not in statuses:
+                statuses.add(target)
+                queue.append(target)
+    return statuses
 
 
 def test_table_has_every_row_of_the_rules_in_order() -> None:
