@@ -75,7 +75,7 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
         record = report.write(record, RESULTS)
         charts_written = charts.draw(record, CHECKOUT / "docs" / "img")
         console.print(
-            f"Kept in benchmarks/results/, with {len(charts_written)} pictures; `./run docs` writes docs/speed.md anew."
+            f"Stored in benchmarks/results/ with {len(charts_written)} charts; `./run docs` updates docs/speed.md."
         )
     if as_json:
         print(json.dumps(record, indent=1, ensure_ascii=False))

@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.harness import Result, Scale
 
 WIDTH = 124
-"""Columns that the table needs, where nobody says how wide the terminal is."""
+"""Columns of the table where the terminal's width is unknown."""
 
 
 def record(results: list[Result], scale: Scale, seconds: float) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def unfinished_outbox_messages(database_url: str) -> list[str]:
 
 def unexpected_rows(conn: psycopg.Connection[Any], emails: list[str]) -> list[str]:
     """Find what the invariants do not cover: missed alerts, timestamps in the future, old sessions, unknown emails."""
-    wrong = [f"alert {row[0]} is ripe and was forgotten" for row in conn.execute(MISSING_REQUESTS)]
+    wrong = [f"alert {row[0]} is due and was not unlocked" for row in conn.execute(MISSING_REQUESTS)]
     wrong += [f"event {row[0]} lies in the future of the database's clock" for row in conn.execute(FUTURE)]
     wrong += [f"session {row[0]} holds a transaction open" for row in conn.execute(OLD_SESSIONS)]
     ids = sorted(set(emails))

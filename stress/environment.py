@@ -36,7 +36,7 @@ STRAY_GROUP = "both"
 """The group whose machine's clock is wrong: the database's decides (guarantees.md)."""
 SKEWED_CLOCK_PATH = CHECKOUT / "tests" / "e2e" / "skewed_clock"
 VISIBILITY_TIMEOUT_SECONDS = 6
-"""Seconds after which a message that nobody acknowledged is given to somebody else; a paused worker outlasts it."""
+"""Seconds after which an unacknowledged message is redelivered; a paused worker pauses for longer."""
 START_TIMEOUT_SECONDS = 60.0
 
 

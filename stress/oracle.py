@@ -86,7 +86,7 @@ class Oracle:
                 continue
             sent = self._ledger.sent.get(request_id)
             if sent is None or sent.task != task:
-                wrong.append(f"{request_id}: {task} was answered, and nobody sent it")
+                wrong.append(f"{request_id}: {task} was answered without having been sent")
                 continue
             at = self._instant(sent, answered_at)
             self.judged[request_id] = (at, sent)

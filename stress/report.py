@@ -1,4 +1,4 @@
-"""The JSON report of a run, and the files kept of a failed one."""
+"""The JSON report of a run, and the files of a failed one."""
 
 from __future__ import annotations
 

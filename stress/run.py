@@ -50,7 +50,7 @@ WAITING = """
            (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
 """
 LONG_WAIT_SECONDS = 15.0
-"""Seconds after the last fault from which on the report says what is still waited for: half of what is promised."""
+"""Seconds after the last fault from which the report says what is still waiting: half of the guaranteed time."""
 WAITED_FOR = """
     SELECT 'command by SQL, ' || task || ', taken ' || attempts || ' times', count(*) FROM unwind.submissions
     WHERE state = 'waiting' GROUP BY task, attempts

@@ -27,7 +27,7 @@ from workers.embedded import ServerUrls
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 TRIED_A_TASK = 12
-"""Of the hundreds that the tests of the tasks try on each: enough that each door meets every kind."""
+"""A part of the hundreds that tests/tasks tries: enough for every kind through each interface."""
 SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
 STEPS = random.Random(20_260_328)
 MAX_DURATION = 100_000

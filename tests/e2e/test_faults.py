@@ -109,7 +109,7 @@ def test_work_that_the_broker_lost_is_republished(
     with psycopg.connect(libpq_url(database_url)) as holder, redis.Redis.from_url(broker_url) as broker:
         holder.execute("LOCK TABLE unwind.notices IN EXCLUSIVE MODE")
         assert cancel(upstream).get(timeout=30)["outcome"] == "done"
-        wait_until(lambda: fetch_one(books, LOCKED) >= 1, what="a follower at its work")
+        wait_until(lambda: fetch_one(books, LOCKED) >= 1, what="a working consumer")
         broker.flushdb()
         holder.rollback()
     wait_until(lambda: outbox_is_empty(books), 15, what="the rest")

@@ -45,7 +45,7 @@ def seed(market: Market) -> None:
 def shop(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("doors"), seed) as running:
+    with installation(servers, admin, template_database, tmp_path_factory.mktemp("interfaces"), seed) as running:
         running.start_worker()
         yield running
 
@@ -186,7 +186,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "too late": ({"expires": -1}, "EXPIRED: its producer wanted it done by an instant that has passed"),
     "an hour's work": ({"time_limit": 3600}, "NOT_ALLOWED: headers.timelimit must not go beyond our own"),
 }  # fmt: skip
-"""What Celery users write and is turned away, and what they are told."""
+"""Messages of Celery users that are rejected, with the reasons."""
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as below

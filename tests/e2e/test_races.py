@@ -116,7 +116,7 @@ EMPTY = {
             SELECT order_id, at, lag(at) OVER (PARTITION BY order_id ORDER BY seq) AS before FROM unwind.events
             WHERE order_id IS NOT NULL) e
         WHERE at < before""",
-    "every promise is kept": "SELECT task FROM unwind.outbox WHERE state <> 'done'",
+    "every outbox message is done": "SELECT task FROM unwind.outbox WHERE state <> 'done'",
 }
 
 
@@ -436,8 +436,8 @@ def test_outbox_messages_run_once_with_many_workers(race_market: RaceMarket, rou
         race_market.ocr(number, "seller")
     for number in rounds:
         race_market.days_ago(4).do("orders.cancel", order_id=number, member_id="seller")
-        for follower in ("credits.post_to_next_invoice", "removals.cancel_pending", "notices.tell_seller"):
-            assert codes(race_market.processes.race(*[(follower, {})] * 3)) == ("done", "done", "done")
+        for consumer in ("credits.post_to_next_invoice", "removals.cancel_pending", "notices.tell_seller"):
+            assert codes(race_market.processes.race(*[(consumer, {})] * 3)) == ("done", "done", "done")
     race_market.finish()
     booked = race_market.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit') ORDER BY 1")
     assert [r.order_id for r in booked] == list(rounds)

@@ -46,7 +46,7 @@ def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
     start_with_short_timeouts: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf_marker: Path
 ) -> None:
     send_heartbeats(upstream)
-    wait_until(lambda: count_received(books) == set(HEARTBEAT_QUEUES), what="the landing of the canaries")
+    wait_until(lambda: count_received(books) == set(HEARTBEAT_QUEUES), what="the heartbeats of all queues")
     books.execute("DELETE FROM unwind.sweeps")
     deaf_marker.write_text(str(start_with_short_timeouts.pid))
     for _ in range(2):

@@ -80,7 +80,7 @@ def test_application_can_neither_prune_nor_delete(old_market: Market) -> None:
             conn.execute(text(statement))
 
 
-@pytest.mark.breaks_invariants("the dead submission is made up: nobody parked it")
+@pytest.mark.breaks_invariants("inserts a dead submission without a dead job")
 def test_submissions_and_dead_letters_are_pruned_with_their_answers(old_market: Market, owner: db.Database) -> None:
     """Waiting and dead submissions stay."""
     with owner.transaction() as conn:

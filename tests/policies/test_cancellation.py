@@ -63,7 +63,7 @@ def test_open_alert_is_superseded_when_cancelled_on_another_ground() -> None:
 
 
 def test_cancelled_is_final() -> None:
-    """R56, R57, T22: a second cancel is refused, whoever asks."""
+    """R56, R57, T22: a second cancel is refused for every actor."""
     case = granted(cancellation.cancel(with_member(a_case(), buyer_terminated=True), SELLER, None, None, ORDERED))
     for actor in (SELLER, BUYER):
         assert code(cancellation.cancel(case, actor, None, None, ORDERED + DAY)) == "ALREADY_CANCELLED"

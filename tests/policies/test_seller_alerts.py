@@ -108,7 +108,7 @@ def test_removing_the_other_kind_finds_nothing() -> None:
 
 @KINDS
 def test_the_seller_cannot_cancel_except_when_the_buyer_is_terminated(kind: AlertKind) -> None:
-    """R52: then the alert is superseded and nobody gets a strike."""
+    """R52: then the alert is superseded without a strike."""
     late = FILED + 30 * DAY
     assert code(cancellation.cancel(filed(kind), SELLER, None, None, late)) == "WRONG_ROLE"
     cancelled = granted(cancellation.cancel(with_member(filed(kind), buyer_terminated=True), SELLER, None, None, late))

@@ -67,7 +67,7 @@ def test_a_credit_is_posted_once_however_often_the_consumer_runs(charged: Market
     ]
 
 
-@pytest.mark.breaks_invariants("the promise is made up: its order was cancelled in another month")
+@pytest.mark.breaks_invariants("the outbox message contradicts the month of the cancellation")
 def test_a_reset_sends_no_notice(charged: Market) -> None:
     """N13 is for credits: of a reset nothing appears on the bill."""
     enqueue_credit(charged, 1, kind="reset", month="2026-03")

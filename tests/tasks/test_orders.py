@@ -233,7 +233,7 @@ def test_a_voided_payment_makes_a_paid_order_unpaid_again(market: Market) -> Non
 
 
 def test_a_payment_during_an_alert_warns_the_seller(market: Market) -> None:
-    """N18: the order stays in NPB, and nobody but the seller removes the alert."""
+    """N18: the order stays in NPB until the seller removes the alert."""
     market.order(1)
     market.at(FILED).done("npb.file", order_id=1, member_id="seller")
     market.done("orders.record_payment", order_id=1, payment_status="Received")

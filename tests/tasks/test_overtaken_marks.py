@@ -104,12 +104,12 @@ def test_the_seller_is_notified_of_a_reverted_unlock_and_of_the_next(
     )
     accused.simulation.advance(FILED + 2 * WEEK)
     notices = accused.rows(
-        "SELECT event, email #>> '{}' AS letter FROM unwind.notices "
+        "SELECT event, email #>> '{}' AS text FROM unwind.notices "
         "WHERE recipient = 'seller' AND event LIKE 'npb%' ORDER BY created_at, notice_id"
     )
     assert [r.event for r in notices] == ["npb_unlocked", "npb_responded", "npb_unlocked"]
-    assert "you have to wait again" in notices[1].letter
-    assert "18 April 2026, 10:00" in notices[1].letter
+    assert "you have to wait again" in notices[1].text
+    assert "18 April 2026, 10:00" in notices[1].text
     types = accused.rows("SELECT type FROM unwind.events WHERE order_id = 1003 ORDER BY seq")
     assert [r.type for r in types][2:] == ["npb.unlocked", "npb.responded", "npb.unlocked"]
     assert alert(accused).unlocked_at == FILED + 2 * WEEK

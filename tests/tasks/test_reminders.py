@@ -58,7 +58,7 @@ def test_an_unanswered_request_reminds_its_seller_at_each_step_and_once(
 
 
 def test_after_an_outage_only_the_latest_reminder_is_sent(requested: Market) -> None:
-    """A13: nobody gets three reminders on one day."""
+    """A13."""
     requested.at(ORDERED + 45 * DAY)
     assert (scan(requested), scan(requested)) == (1, 0)
     assert notified(requested, "ocr_reminder") == ["seller"]

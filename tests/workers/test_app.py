@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def test_importing_the_app_needs_no_environment_and_opens_no_connection() -> None:
-    """House: servers are looked for by whoever wants a connection."""
+    """Servers are located by the first process that connects."""
     script = (
         "import socket\n"
         "def refuse(*_): raise SystemExit('a connection was opened')\n"
@@ -78,19 +78,18 @@ def test_importing_the_app_loads_no_library_that_only_some_processes_need() -> N
     ],
 )
 def test_settings_have_their_documented_values(setting: str, value: Any) -> None:
-    """Each of these was measured; the reason stands beside it in workers/app.py."""
+    """The reasons and measurements are in workers/app.py."""
     assert app.conf[setting] == value
 
 
 def test_celery_knows_every_setting() -> None:
-    """A setting with a typing error would be ignored in silence."""
-    # The Redis backend reads that one although the table of settings lacks it.
+    """Celery ignores a misspelled setting."""
+    # The Redis backend reads it although Celery's table of settings lacks it.
     known = {name for name, _ in flatten(NAMESPACES)} | {"redis_backend_health_check_interval", "deprecated_settings"}
     assert set(app.conf.maps[0]) <= known
 
 
 def test_hard_limit_is_less_than_half_the_visibility_timeout() -> None:
-    """The hard limit is below half the visibility timeout."""
     assert HARD_TIME_LIMIT_SECONDS < VISIBILITY_TIMEOUT / 2
     assert app.conf.broker_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT
 
@@ -100,7 +99,7 @@ def test_app_declares_exactly_the_routed_queues() -> None:
 
 
 def test_redacted_arguments_hold_only_ids_and_codes() -> None:
-    """What Flower and the logs see of a message."""
+    """Flower and logs show them."""
     arguments = {
         "order_id": 1003,
         "member_id": "s-881",
@@ -131,7 +130,7 @@ def test_redacted_arguments_hold_only_ids_and_codes() -> None:
     ],
 )
 def test_redacted_answer_holds_outcome_code_and_counts(answer: Answer, text: str) -> None:
-    """A refusal is a SUCCESS, and its code is what people look for in Flower; texts may be private (P9)."""
+    """A refusal is a SUCCESS in Flower, found by its code; texts may be private (P9)."""
     assert redact_answer(saferepr(answer.as_json(), 512)) == text
 
 
@@ -140,7 +139,7 @@ def test_redacted_answer_of_unknown_shape_is_empty() -> None:
 
 
 def test_sent_message_representation_has_no_comment() -> None:
-    """The same for what our own producers write into a message's headers."""
+    """Producers write it into a message's headers."""
     message = app.amqp.as_task_v2("id", "ocr.file", (), {"order_id": 1, "comment": "private"})
     assert "private" not in str(message.headers)
     assert message.headers["kwargsrepr"] == "{'order_id': 1}"

@@ -84,14 +84,14 @@ def test_ticks_keep_their_interval_when_the_clock_is_stepped(start: Start, broke
 
 @pytest.mark.e2e
 def test_beat_runs_in_a_read_only_directory(start: Start, broker: redis.Redis) -> None:
-    """It keeps nothing, so it needs no `-s`.  Nobody may make a file in /proc, root neither."""
+    """It stores nothing, so it needs no `-s`. No user can create files in /proc."""
     start(Path("/proc"), SKEW_SECONDS="0")
     wait_until(lambda: waiting(broker) >= len(TIMETABLE), what="the first ticks")
 
 
 @pytest.fixture
 def scheduler(broker_url: str, result_backend: str) -> Iterator[MonotonicScheduler]:
-    """One whose monotonic clock stands still until it is set: `scheduler.clock = lambda: …`."""
+    """A scheduler whose monotonic clock is set by `scheduler.clock = lambda: …`."""
     with Unwind("clocked", broker=broker_url, backend=result_backend, set_as_current=False, fixups=[]) as app:
         app.conf.beat_schedule = {
             "often": {"task": "outbox.relay", "schedule": timedelta(seconds=1), "options": {"queue": "sweeps"}},
@@ -118,18 +118,18 @@ def counts(broker: redis.Redis) -> tuple[int, int]:
 def test_entries_are_sent_at_start_and_then_at_their_interval(
     scheduler: MonotonicScheduler, broker: redis.Redis
 ) -> None:
-    """The delay that is returned ends when the next entry is due."""
+    """`tick` returns the delay until the next entry is due."""
     assert scheduler.tick() == pytest.approx(1)
     assert counts(broker) == (1, 1)
     scheduler.clock = lambda: 1000.4
     assert scheduler.tick() == pytest.approx(0.6)
     scheduler.clock = lambda: 1001.2
-    assert scheduler.tick() == pytest.approx(0.8)  # no drift: one that came late moves nothing
+    assert scheduler.tick() == pytest.approx(0.8)  # no drift after a late tick
     assert counts(broker) == (2, 1)
 
 
 def test_overdue_entries_are_sent_once(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
-    """What was missed is not made up for: one look finds all of it."""
+    """Missed ticks are not sent later: one sweep finds all due rows."""
     scheduler.tick()
     scheduler.clock = lambda: 300_000.0
     assert scheduler.tick() == pytest.approx(1)
@@ -138,6 +138,7 @@ def test_overdue_entries_are_sent_once(scheduler: MonotonicScheduler, broker: re
 
 
 def test_full_queue_gets_no_more_ticks(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
+    """After days without workers a queue is bounded; other queues continue, and beat counts as working."""
     broker.rpush("sweeps", *["{}"] * (MAX_QUEUED_TICKS - 1))
     for second in range(4):
         scheduler.clock = lambda now=1000.0 + second * 60: now  # type: ignore[misc]
@@ -148,7 +149,7 @@ def test_full_queue_gets_no_more_ticks(scheduler: MonotonicScheduler, broker: re
 
 
 def test_failed_ticks_are_not_counted(scheduler: MonotonicScheduler, broker: redis.Redis) -> None:
-    """The watcher ends a beat that comes round and sends nothing."""
+    """The watchdog ends a beat that sends nothing."""
     broker.set("sweeps", "not a list")
     scheduler.tick()
     assert scheduler.tick_count == 1
@@ -156,7 +157,7 @@ def test_failed_ticks_are_not_counted(scheduler: MonotonicScheduler, broker: red
 
 
 def test_only_interval_schedules_are_accepted(scheduler: MonotonicScheduler) -> None:
-    """A crontab asks the wall clock: what comes once a night is decided by its task, by the database's clock."""
+    """A crontab uses the wall clock; nightly work is decided by its task, with the database's clock."""
     scheduler.app.conf.beat_schedule = {"nightly": {"task": "bills.issue", "schedule": crontab(hour="3")}}
     with pytest.raises(TypeError, match="nightly"):
         MonotonicScheduler(scheduler.app)

@@ -37,7 +37,7 @@ FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCh
 
 
 def read(content: bytes) -> list[Lot] | None:
-    """The lots of a file, each of which may stand; None when the file is refused with a sentence."""
+    """The lots of a file; None if it is rejected with a message."""
     try:
         items = list(read_lots(io.BytesIO(content), "s"))
     except NotAnInventory:
@@ -51,7 +51,7 @@ def read(content: bytes) -> list[Lot] | None:
 @given(some.binary(max_size=2000))
 @FUZZ
 def test_any_bytes_are_an_inventory_or_rejected(content: bytes) -> None:
-    """As they are, and inside of an inventory of either shape."""
+    """Alone, and inside an inventory of either format."""
     read(content)
     read(b"<INVENTORY><ITEM>" + content + b"</ITEM></INVENTORY>")
     read(b"<BrickStoreXML><Inventory>" + content + b"</Inventory></BrickStoreXML>")
@@ -61,7 +61,7 @@ def test_any_bytes_are_an_inventory_or_rejected(content: bytes) -> None:
 @given(some.dictionaries(some.sampled_from(FIELDS), ODD, max_size=8), some.binary(max_size=4), some.integers(0, 400))
 @FUZZ
 def test_any_item_is_a_lot_or_reported(fields: dict[str, str], piece: bytes, position: int) -> None:
-    """What is taken is written, and read again as the same."""
+    """Accepted lots survive writing and reading."""
     values = "".join(f"<{name}>{value}</{name}>" for name, value in (ITEM | fields).items())
     content = f"<INVENTORY><ITEM>{values}</ITEM></INVENTORY>".encode("utf-8", "surrogatepass")
     lots = read(content)
@@ -91,7 +91,7 @@ VALUES = some.recursive(
 @given(some.dictionaries(some.one_of(WORDS, some.text(max_size=8)), VALUES, max_size=4))
 @FUZZ
 def test_any_terms_are_valid_or_reported_one_by_one(values: dict[str, Any]) -> None:
-    """What is taken is written, and read again as the same; what is not has a sentence for a person."""
+    """Accepted terms survive writing and reading."""
     items = terms_from_mapping(values)
     if isinstance(items, Terms):
         assert terms_from_mapping(terms_to_mapping(items)) == items
@@ -102,7 +102,7 @@ def test_any_terms_are_valid_or_reported_one_by_one(values: dict[str, Any]) -> N
 
 @pytest.fixture
 def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., click.testing.Result]:
-    """Types words at the command line of an installation with one order; whatever they are, the end is a sentence."""
+    """Types arguments at the command line of an installation with one order; the result must be a sentence."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     market.order(1003)
 
@@ -139,7 +139,6 @@ ARGUMENT = some.one_of(
 def test_any_arguments_of_show_give_a_result_or_an_error_message(
     typed: Callable[..., click.testing.Result], command: str, noun: str, words: list[str]
 ) -> None:
-    """Nothing that is typed ends in a traceback."""
     typed(command, noun, *words)
 
 
@@ -150,7 +149,6 @@ def test_any_arguments_of_show_give_a_result_or_an_error_message(
 def test_any_arguments_of_other_commands_give_an_error_message(
     typed: Callable[..., click.testing.Result], command: str, words: list[str]
 ) -> None:
-    """The same of commands that only look."""
     if "--follow" not in words:
         typed(command, *words)
 
@@ -173,7 +171,6 @@ def test_any_arguments_of_other_commands_give_an_error_message(
 def test_any_terms_file_is_applied_or_gives_an_error_message(
     typed: Callable[..., click.testing.Result], tmp_path: Path, content: bytes, start: str
 ) -> None:
-    """Whatever is in the file, and whatever the date is said to be."""
     file = tmp_path / "terms.toml"
     file.write_bytes(content)
     typed("terms", "apply", str(file), "--from", start)
@@ -186,7 +183,6 @@ def test_any_terms_file_is_applied_or_gives_an_error_message(
 def test_any_lot_file_is_imported_or_gives_an_error_message(
     typed: Callable[..., click.testing.Result], tmp_path: Path, content: bytes, seller: str
 ) -> None:
-    """Whatever is in the file, and whoever is said to be the seller."""
     file = tmp_path / "lots.xml"
     file.write_bytes(content)
     typed("import-lots", str(file), "--seller", seller)

@@ -79,7 +79,7 @@ def command(market: Market, database_url: str, tmp_path: Path) -> Any:
 
 @pytest.mark.long
 def test_large_store_is_printed_while_it_is_read(market: Market, command: Any, database_url: str) -> None:
-    """Every lot is there, in each of the three shapes, and the process stays small."""
+    """In each of the three formats."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute(STOCK, [LOTS])
         owner.execute(RECORDED)
@@ -97,7 +97,7 @@ def test_large_store_is_printed_while_it_is_read(market: Market, command: Any, d
 
 
 def test_lots_in_json_have_the_format_of_every_show_command(market: Market, command: Any) -> None:
-    """To the letter, for one, for some, for none and for nobody."""
+    """For one lot, several, none, and an unknown seller."""
     for lots in range(3):
         if lots:
             market.lot(lots, description="a\nb", color_id=lots)
@@ -112,6 +112,7 @@ def test_lots_in_json_have_the_format_of_every_show_command(market: Market, comm
 def test_large_file_is_imported_in_constant_memory(
     market: Market, command: Any, tmp_path: Path, database_url: str
 ) -> None:
+    """With progress messages; a file with an invalid last item imports nothing."""
     file = tmp_path / "store.xml"
     item = (
         "<ITEM><ITEMTYPE>P</ITEMTYPE><ITEMID>{n}</ITEMID><COLOR>5</COLOR><QTY>10</QTY><PRICE>1.0</PRICE>"

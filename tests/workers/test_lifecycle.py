@@ -10,13 +10,13 @@ from workers.lifecycle import MAX_PAUSE, MIN_PAUSE, TaskWaker
 
 
 def test_first_wakeup_is_immediate_and_later_ones_are_spaced() -> None:
-    """P7: one nudge tells of all that is there; pauses double up to the longest while commits keep coming."""
+    """P7: one wakeup covers all waiting rows; pauses double while commits keep coming."""
     wakeups, done = [], threading.Event()
 
     def publish(_task: str) -> None:
         wakeups.append(monotonic())
         if len(wakeups) < 6:
-            nudge("outbox.relay")  # the next commit is there before the pause is over
+            nudge("outbox.relay")  # the next commit happens before the pause is over
         else:
             done.set()
 
@@ -31,7 +31,7 @@ def test_first_wakeup_is_immediate_and_later_ones_are_spaced() -> None:
 
 
 def test_wakeups_continue_after_a_broker_failure() -> None:
-    """P7: what could not be told is found by a tick of the timetable, and the next commit is told of again."""
+    """P7: a tick of the timetable finds the rows, and the next commit sends a wakeup."""
     wakeups = threading.Semaphore(0)
 
     def publish(_task: str) -> None:

@@ -24,7 +24,7 @@ def restore_logging() -> Iterator[None]:
 
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_no_text_starts_a_new_log_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bad input: newline injection into logs, terminal colours, right-to-left override."""
+    """Newlines, terminal colors and direction overrides."""
     logs.configure(form)
     structlog.get_logger("here").info("answered", order="1\n2026 [error] forged", who="\x1b[31mred\u202e")
     logging.getLogger("elsewhere").warning("from a library: %s", "a\r\nb")
@@ -35,7 +35,6 @@ def test_no_text_starts_a_new_log_line(form: str, capsys: pytest.CaptureFixture[
 
 
 def test_json_log_has_one_object_per_line_with_task_and_order(capsys: pytest.CaptureFixture[str]) -> None:
-    """Issue: structured logs with request, order and cause."""
     logs.configure("json")
     with structlog.contextvars.bound_contextvars(task="npb.file", order=1003, request="r-1"):
         structlog.get_logger("here").info("answered", outcome="done")

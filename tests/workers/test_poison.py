@@ -31,7 +31,7 @@ BAD = 4
 
 @pytest.fixture
 def shop(environment: Simulation) -> Market:
-    """Seven orders of eight days ago that nobody paid."""
+    """Seven unpaid orders of eight days ago."""
     now = real_now(environment)
     environment.clock.instant = now - timedelta(days=8)
     market = Market(environment)
@@ -41,13 +41,14 @@ def shop(environment: Simulation) -> Market:
 
 
 def real_now(simulation: Simulation) -> datetime:
-    """What the database's own clock says."""
+    """The database's clock."""
     with simulation.database.transaction() as conn:
         return DatabaseClock().now(conn)
 
 
 @contextlib.contextmanager
 def poisoned(database_url: str, table: str, when: str) -> Iterator[None]:
+    """Make the database refuse one order's rows inside the block."""
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
         owner.execute(
             f"CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS "
@@ -64,7 +65,7 @@ def poisoned(database_url: str, table: str, when: str) -> Iterator[None]:
 def test_failing_command_stops_no_other_of_its_batch_and_can_be_requeued_in_bulk(
     shop: Market, database_url: str
 ) -> None:
-    """P8: retried ever later, then among the dead jobs; when what was wrong is mended, one word sets it going."""
+    """P8: it is retried with growing delays, then parked, and requeued after the fix."""
     shop.rows(
         "SELECT unwind.submit_command('npb.file', jsonb_build_object('order_id', n, 'member_id', 'seller'),"
         "'file-' || n) "
@@ -90,7 +91,7 @@ def test_failing_command_stops_no_other_of_its_batch_and_can_be_requeued_in_bulk
 
 @pytest.mark.guarantee("P8")
 def test_failing_row_stops_no_other_of_its_sweep(shop: Market, database_url: str) -> None:
-    """P8, P3: the batch is divided until the row stands alone; it is tried again by every sweep."""
+    """P8, P3: the batch is divided until the row is alone; every sweep retries it."""
     for order_id in ORDERS:
         shop.done("npb.file", order_id=order_id, member_id="seller")
         shop.at(shop.simulation.clock.instant + timedelta(seconds=1))
@@ -106,7 +107,7 @@ def test_failing_row_stops_no_other_of_its_sweep(shop: Market, database_url: str
 
 @pytest.mark.guarantee("P8")
 def test_failing_reminder_stops_no_other(shop: Market, database_url: str) -> None:
-    """P8, N16, N17: of requests and of alerts alike; what was passed over is tried again by every sweep."""
+    """P8, N16, N17: for requests and alerts; every sweep retries it."""
     for order_id in ORDERS:
         if order_id % 2:
             shop.done("ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="Please.")
@@ -126,7 +127,7 @@ def test_failing_reminder_stops_no_other(shop: Market, database_url: str) -> Non
 
 @pytest.mark.guarantee("P8")
 def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database_url: str) -> None:
-    """P8, R86: a month is closed without that seller, whose bills are made in their order as soon as they can be."""
+    """P8, R86: the month closes without that seller, whose bills follow in their order."""
     sellers = [f"s{n}" for n in range(1, 5)]
     for seller in sellers:
         market.done("members.record", member_id=seller, handle=seller, email=f"{seller}@example.org")
@@ -163,7 +164,7 @@ def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database
 
 
 def buy(market: Market, sellers: Sequence[str], first: int) -> None:
-    """One order of 750.00 from each."""
+    """One order of 750.00 from each seller."""
     for number, seller in enumerate(sellers, start=first + 1):
         lot = market.lot(500 + number, seller_id=seller, unit_price="750")
         line = {"lot_id": lot, "quantity": 1}
@@ -171,6 +172,6 @@ def buy(market: Market, sellers: Sequence[str], first: int) -> None:
 
 
 def findings(market: Market) -> list[Finding]:
-    """What the doctor says of bills that are held."""
+    """The doctor's findings about held bills."""
     with db.current_database().transaction() as conn:
         return marketplace.check_bills_held(cast(Any, SimpleNamespace(conn=conn)))

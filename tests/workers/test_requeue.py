@@ -34,7 +34,7 @@ from workers.simulation.engine import Simulation
 
 @pytest.fixture
 def shop(environment: Simulation) -> Market:
-    """Orders of eight days ago whose buyer has not paid: commands of `./run` act in the real present."""
+    """Unpaid orders of eight days ago: `./run` works at the current time."""
     environment.clock.instant = now = real_now(environment)
     market = Market(environment).at(now - timedelta(days=8))
     for order_id in (1, 2, 3):
@@ -43,13 +43,13 @@ def shop(environment: Simulation) -> Market:
 
 
 def real_now(simulation: Simulation) -> datetime:
-    """What the database's own clock says."""
+    """The database's clock."""
     with simulation.database.transaction() as conn:
         return DatabaseClock().now(conn)
 
 
 def parked(market: Market, order_id: int, **fields: Any) -> int:
-    """A filing that was given up."""
+    """A parked command."""
     known: dict[str, Any] = {
         "task": "npb.file",
         "message_id": f"m-{order_id}",
@@ -68,12 +68,12 @@ def replay(*words: object) -> Result:
 
 
 def drained(market: Market) -> None:
-    """What was submitted is taken, at this very moment."""
+    """Process the submissions that are due now."""
     market.at(real_now(market.simulation)).do("submissions.drain")
 
 
 def test_requeued_command_keeps_its_request_id_and_needs_no_message(shop: Market, broker_url: str) -> None:
-    """P1, P2: the broker is emptied right after; what it had done before it was given up is not done twice."""
+    """P1, P2: the broker is emptied, and an effect from before is not repeated."""
     number = parked(shop, 1)
     done = replay(number)
     assert (done.exit_code, "npb.file is requeued" in done.output) == (0, True), done.output
@@ -91,7 +91,7 @@ def test_requeued_command_keeps_its_request_id_and_needs_no_message(shop: Market
 
 @pytest.mark.guarantee("P8")
 def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Market) -> None:
-    """P8: by task, or all; what cannot go stays among the dead jobs, with a reason."""
+    """P8: by task, or all; a job that can't be requeued stays, with a reason."""
     filings = [parked(shop, order_id) for order_id in (1, 2, 3)]
     strange = parked(shop, 4, task="npb.of_another_version")
     assert replay("--task", "ocr.file").output == "There are no such dead jobs.\n"
@@ -108,7 +108,6 @@ def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Mar
 
 
 def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
-    """Whoever submitted it finds its answer where it was promised."""
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
     with shop.simulation.database.transaction() as conn:
         (submission,), _ = submissions.claim(conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9)
@@ -127,7 +126,6 @@ def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
 
 
 def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
-    """A letter is tried again as the letter it is."""
     shop.do("npb.file", order_id=1, member_id="seller")
     with shop.simulation.database.transaction() as conn:
         outbox.enqueue(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
@@ -149,7 +147,7 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
 
 
 def test_dead_job_with_changed_arguments_is_not_requeued(shop: Market, database_url: str) -> None:
-    """Promises P1: the hash of what was parked."""
+    """P1: the hash of the parked arguments must match."""
     number = parked(shop, 1)
     with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute('UPDATE unwind.dead_jobs SET arguments = \'{"order_id": 2, "member_id": "seller"}\'')
@@ -159,7 +157,7 @@ def test_dead_job_with_changed_arguments_is_not_requeued(shop: Market, database_
 
 
 def test_every_dead_job_has_a_reason(shop: Market) -> None:
-    """Promises P1: reason, first and last error, hash; the database refuses what does not say so."""
+    """P1: the database requires reason, first and last error, and hash."""
     parked(shop, 1, first_error="KeyError", error="TypeError", reason="WORKER_DIED")
     job = json.loads(CliRunner().invoke(jobs, ["dead", "--json"]).output)
     assert (job["reason"], job["first_error"], job["error"]) == ("WORKER_DIED", "KeyError", "TypeError")
@@ -175,7 +173,7 @@ def test_every_dead_job_has_a_reason(shop: Market) -> None:
 def test_first_error_is_kept_through_all_retries(
     environment: Simulation, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P1: attempts count over messages, as each attempt is one; a header that cannot be shown is not trusted."""
+    """P1: across messages; an unprintable header of a foreign client is ignored."""
     errors = iter(["first", "second"])
     task = app.tasks["npb.file"]
 
@@ -194,7 +192,7 @@ def test_first_error_is_kept_through_all_retries(
 
 
 def test_discarded_job_stays_on_record_with_its_reason(shop: Market) -> None:
-    """Off the list, the metric and the doctor's finding; never deleted, and not set going by mistake."""
+    """It leaves the list, the metric and the finding, and can't be requeued by mistake."""
     number, second = parked(shop, 1), parked(shop, 2)
     assert run("discard", number).exit_code == 2, "why must be said"
     assert run("discard", number, "--reason", " ").exit_code == 2
@@ -221,6 +219,7 @@ def run(*words: object) -> Result:
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_dead_letter_is_requeued_once_as_its_command(shop: Market, complete: bool) -> None:
+    """As the queue had it, or its body alone, which is all that Celery shows of an unknown task."""
     raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
     body = json.dumps(raw).encode() if complete else base64.b64decode(raw["body"])
     facts = {"task_name": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.simulation.clock.instant}
@@ -245,7 +244,7 @@ def test_dead_letter_is_requeued_once_as_its_command(shop: Market, complete: boo
 
 @pytest.mark.usefixtures("environment")
 def test_ten_thousand_strays_are_moved_although_movers_are_killed(broker_url: str) -> None:
-    """None lost, none doubled, oldest first; what is no command of ours stays; repeated, it goes on."""
+    """In order and without duplicates; messages that are no commands stay."""
     envelope = message([[], {"order_id": 1, "member_id": "seller"}, {}])
     strays = []
     for number in range(10_000):

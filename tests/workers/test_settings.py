@@ -47,7 +47,7 @@ def test_env_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_empty_environment_is_valid() -> None:
-    """The first command after a clone needs no setting."""
+    """The first command after a clone needs no settings."""
     settings = load_settings()
     assert not settings.has_servers
     assert settings.data_dir == CHECKOUT / ".unwind"
@@ -56,7 +56,7 @@ def test_empty_environment_is_valid() -> None:
 
 
 def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose files and shells pass empty strings for what was left out."""
+    """Compose files and shells pass empty strings for unset variables."""
     monkeypatch.setenv("DATABASE_URL", "")
     monkeypatch.setenv("UNWIND_CONCURRENCY", "")
     assert load_settings().database_url is None
@@ -84,7 +84,6 @@ def test_usual_database_urls_are_accepted(monkeypatch: pytest.MonkeyPatch, schem
 def test_result_backend_defaults_to_the_brokers_next_database(
     monkeypatch: pytest.MonkeyPatch, broker: str, backend: str
 ) -> None:
-    """CELERY_RESULT_BACKEND defaults to the broker's second database."""
     monkeypatch.setenv("CELERY_BROKER_URL", broker)
     setting = load_settings().result_backend
     assert setting is not None
@@ -117,7 +116,6 @@ def test_result_backend_defaults_to_the_brokers_next_database(
 def test_invalid_value_is_reported_with_its_fix_and_never_shown(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, fix: str
 ) -> None:
-    """Errors name the setting and never echo its value."""
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -127,7 +125,6 @@ def test_invalid_value_is_reported_with_its_fix_and_never_shown(
 
 
 def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One fix per attempt would be a guessing game."""
     monkeypatch.setenv("CELERY_BROKER_URL", "amqp://mq")
     monkeypatch.setenv("UNWIND_LOG_FORMAT", "xml")
     with pytest.raises(SettingsError) as caught:
@@ -139,7 +136,7 @@ def test_all_invalid_values_are_reported_at_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_secrets_print_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P9: what may hold a password stays out of logs and tracebacks."""
+    """P9: values with passwords stay out of logs and tracebacks."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:hunter2@db/unwind")
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://:hunter2@mq/0")
     monkeypatch.setenv("UNWIND_SMTP_URL", "smtp://u:hunter2@mail")
@@ -149,7 +146,7 @@ def test_secrets_print_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_reach_child_processes_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A worker that `up` starts must see what `up` saw, embedded servers included."""
+    """Embedded servers included."""
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     monkeypatch.setenv("UNWIND_CONCURRENCY", "3")
     urls = ServerUrls(
@@ -162,34 +159,33 @@ def test_settings_reach_child_processes_unchanged(monkeypatch: pytest.MonkeyPatc
 
 
 def test_configured_servers_override_embedded_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """First match wins."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://u@db/unwind")
     urls = ServerUrls("postgresql+psycopg://embedded/unwind", "redis://embedded/0", "redis://embedded/1", "")
     mixed = load_settings().with_servers(urls).environment()
     assert mixed["DATABASE_URL"] == "postgresql+psycopg://u@db/unwind"
     assert mixed["CELERY_BROKER_URL"] == "redis://embedded/0"
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://given/7")
-    with settings_with_servers() as settings:  # starts nothing: both are given
+    with settings_with_servers() as settings:  # starts no servers: both are configured
         assert settings.environment()["CELERY_RESULT_BACKEND"] == "redis://given/8"
 
 
 def test_relative_data_directory_is_resolved_from_the_working_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Programs we start may stand elsewhere."""
+    """Programs that we start may have another one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNWIND_DATA", "somewhere")
     assert load_settings().data_dir == tmp_path / "somewhere"
 
 
 def test_misspelt_variables_are_reported() -> None:
-    """Doctor warns about them: a setting that nobody reads looks like a setting."""
     assert unknown_variables({"UNWIND_LOGLEVEL": "DEBUG", "UNWIND_LOG_LEVEL": "DEBUG", "HOME": "/"}) == [
         "UNWIND_LOGLEVEL"
     ]
 
 
 def test_secret_can_be_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containers and systemd pass them, with a trailing newline; other settings can't."""
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://me:hunter2@host/unwind\n")
     monkeypatch.setenv("DATABASE_URL_FILE", str(secret))

@@ -21,8 +21,8 @@ from workers.task import bisect_failures, execute
 TASK = "removals.cancel_pending"
 
 
-class Follower:
-    """Keeps its promises, but for the ones it cannot."""
+class FailingConsumer:
+    """Handles all outbox messages except those in `bad`."""
 
     name = TASK
 
@@ -39,31 +39,30 @@ class Follower:
 
 
 def insert_outbox_rows(simulation: Simulation, count: int) -> list[int]:
-    """Promises to be kept."""
     with simulation.database.transaction() as conn:
         outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant)
         return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
 
 
 def states(simulation: Simulation) -> dict[int, str]:
-    """How each promise stands."""
+    """The state of each outbox message."""
     with simulation.database.transaction() as conn:
         return {r.outbox_id: r.state for r in conn.execute(text("SELECT outbox_id, state FROM unwind.outbox"))}
 
 
 @pytest.mark.guarantee("P8")
 def test_failing_outbox_row_stops_no_other(simulation: Simulation) -> None:
-    """P8: the set is halved until the one that fails stands alone."""
+    """P8: the batch is halved until the failing row is alone."""
     rows = insert_outbox_rows(simulation, 9)
-    bisect_failures(Follower(simulation, {rows[4]}), rows, KeyError("private words"))
+    bisect_failures(FailingConsumer(simulation, {rows[4]}), rows, KeyError("private words"))
     assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
 
 
 def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation: Simulation) -> None:
-    """Visible, replayable, never silently lost; and nothing of its words is told."""
+    """Its texts appear nowhere."""
     (row,) = insert_outbox_rows(simulation, 1)
     for _ in range(outbox.MAX_ATTEMPTS):
-        bisect_failures(Follower(simulation, {row}), [row], KeyError("private words"))
+        bisect_failures(FailingConsumer(simulation, {row}), [row], KeyError("private words"))
     assert states(simulation) == {row: "dead"}
     with simulation.database.transaction() as conn:
         (job,) = dead_jobs.list_waiting(conn)
@@ -71,12 +70,12 @@ def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation:
         assert "private" not in job.error
         outbox.requeue(conn, [row], simulation.clock.instant)
         assert dead_jobs.mark_replayed(conn, job.dead_job_id, simulation.clock.instant)
-    Follower(simulation, set()).run([row])
+    FailingConsumer(simulation, set()).run([row])
     assert states(simulation) == {row: "done"}
 
 
 def test_summary_of_a_database_error_has_the_constraint_and_no_values(simulation: Simulation) -> None:
-    """P9: PostgreSQL's own text holds the whole row."""
+    """P9: PostgreSQL's message contains the whole row."""
     with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
         conn.execute(text("INSERT INTO unwind.members (member_id, handle) VALUES ('private', 'words')"))
     assert "IntegrityError 23502" in summarize(caught.value)
@@ -86,7 +85,7 @@ def test_summary_of_a_database_error_has_the_constraint_and_no_values(simulation
 
 @pytest.mark.parametrize("state", ["53100", "53200", "57P03", "58030"])
 def test_server_without_resources_counts_as_unavailable(simulation: Simulation, state: str) -> None:
-    """A full disk, no memory, a start, an error of its files: waited for without a count, for it passes."""
+    """A full disk, no memory or a restart ends without our help, so no attempt counts."""
     want = text(f"DO $$ BEGIN RAISE EXCEPTION 'in want' USING ERRCODE = '{state}'; END $$")
     with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
         conn.execute(want)
@@ -96,7 +95,7 @@ def test_server_without_resources_counts_as_unavailable(simulation: Simulation, 
 def test_closed_connection_counts_as_unavailable_and_a_statement_timeout_does_not(
     simulation: Simulation, admin: psycopg.Connection
 ) -> None:
-    """Trouble is waited for without a count; a statement that is too long would be so every time."""
+    """A statement that is too slow would be too slow again."""
     with pytest.raises(DBAPIError) as cut, simulation.database.transaction() as conn:  # noqa: PT012 - the second statement is it
         _end(admin, conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
         conn.execute(text("SELECT 1"))
@@ -115,13 +114,13 @@ def _end(admin: psycopg.Connection, pid: int) -> None:
     "arguments", [{"rows": "all"}, {"rows": [1.5]}, {"rows": [True]}, {"order_id": "1"}, {"nonsense": 1}]
 )
 def test_internal_task_answers_invalid_to_bad_arguments(simulation: Simulation, arguments: dict[str, Any]) -> None:
-    """Callable by hand; never an exception for bad input."""
+    """Operators may call it by hand."""
     answer = execute(app.tasks[TASK], arguments, "by-hand")
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", list(arguments))
 
 
 def test_error_raised_to_celery_has_no_values() -> None:
-    """Logs, events and the result backend are told of kind and place."""
+    """Logs, events and the result backend contain the kind and the place only."""
     try:
         raise KeyError("private words")
     except KeyError as error:
@@ -131,9 +130,9 @@ def test_error_raised_to_celery_has_no_values() -> None:
 
 
 def test_error_raised_to_celery_has_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A traceback with its chain goes into Flower's events at every retry."""
+    """Flower's events contain the traceback of every retry."""
 
-    words = " ".join(["is"] * 3)  # made here, since a traceback quotes the lines of the source
+    words = " ".join(["is"] * 3)  # made here: a traceback quotes source lines
 
     def fails(*_: Any, **__: Any) -> None:
         raise KeyError(words)

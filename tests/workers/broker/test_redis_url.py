@@ -59,7 +59,7 @@ PASSWORD = "p/w@#?%:;,[ü+& "
     ],
 )
 def test_usual_urls_are_normalized(url_text: str, normal: str) -> None:
-    """What is handed on to other programs is read by them as it was meant."""
+    """Other programs must parse the result alike."""
     assert str(RedisUrl.parse(url_text)) == normal
     assert str(RedisUrl.parse(normal)) == normal
 
@@ -99,7 +99,7 @@ def test_usual_urls_are_normalized(url_text: str, normal: str) -> None:
     ],
 )
 def test_unusable_url_is_rejected_with_an_explanation(monkeypatch: pytest.MonkeyPatch, url: str, sentence: str) -> None:
-    """And nothing of the address, in which a password may stand anywhere, is shown."""
+    """A password may be anywhere in a URL, so no part of it is shown."""
     monkeypatch.setenv("CELERY_BROKER_URL", url)
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -109,7 +109,7 @@ def test_unusable_url_is_rejected_with_an_explanation(monkeypatch: pytest.Monkey
 
 
 def test_relative_files_in_a_url_are_resolved_from_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs we start may stand elsewhere."""
+    """Programs that we start may have another one."""
     monkeypatch.chdir(CERTIFICATES)
     assert RedisUrl.parse("rediss://host?ssl_ca_certs=ca.pem").tls_options["ssl_ca_certs"] == str(CA)
 
@@ -119,7 +119,7 @@ def test_relative_files_in_a_url_are_resolved_from_the_working_directory(monkeyp
 
 @contextlib.contextmanager
 def tls_server(url: str, *, listen: str = "127.0.0.1", clients: bool = False) -> Iterator[int]:
-    """The port at which the server of this address speaks TLS.  `clients`: only to those with a certificate."""
+    """The TLS port of the server; with `clients`, only for clients with a certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
     if clients:
@@ -134,7 +134,7 @@ def _allow(server: Any, user: str) -> None:
 
 
 def _pair(url: str, scheme: str, host: str, port: int, query: str = "") -> tuple[str, str]:
-    """Another way to the databases of a test: its broker's and its answers'."""
+    """The same databases (broker and result backend) by another kind of URL."""
     login, number = url.partition("://")[2].rpartition("@")[0], int(url.rpartition("/")[2])
     broker, answers = (f"{scheme}://{login}@{host}:{port}/{database}{query}" for database in (number, number + 1))
     return broker, answers
@@ -142,7 +142,7 @@ def _pair(url: str, scheme: str, host: str, port: int, query: str = "") -> tuple
 
 @pytest.fixture
 def socket_server(tmp_path: Path) -> Iterator[Path]:
-    """A Valkey that listens on a Unix socket, too; its user `me` has a password of every kind of sign."""
+    """A Valkey with a Unix socket and a user `me`, whose password has special characters."""
     path = Path("/tmp") / f"unwind-{tmp_path.name[-40:]}.sock"  # a socket's path is 107 bytes long at most
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -161,7 +161,7 @@ def socket_server(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def special_login(servers: ServerUrls) -> Iterator[str]:
-    """A user of the tests' server whose name and password need care in an address; as they stand there."""
+    """A user whose name and password need quoting in a URL."""
     with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
         _allow(server, "odd/user")
         try:
@@ -192,7 +192,7 @@ OVER_TLS = {
 def addresses(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, broker_url: str
 ) -> Iterator[tuple[str, str]]:
-    """Broker and answers, each time by another kind of address."""
+    """Broker and result backend, by each kind of URL."""
     kind, port = request.param, urlsplit(broker_url).port or 0
     if kind.startswith("TLS, "):
         if kind == "TLS, no words":
@@ -219,7 +219,7 @@ def addresses(
 
 @pytest.fixture
 def settings(addresses: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What a program makes of them, after they were handed on once."""
+    """The settings of a program that inherited them from another one."""
     monkeypatch.setenv("CELERY_BROKER_URL", addresses[0])
     monkeypatch.setenv("CELERY_RESULT_BACKEND", addresses[1])
     first = load_settings()
@@ -236,16 +236,17 @@ def _urls(settings: Settings) -> tuple[str, str]:
 
 
 def queue_lengths(broker: str) -> Any:
-    """Ask as Flower does, in a thread of its own: a browser test may have left an event loop running in this one."""
+    """Ask as Flower does, in a thread: a browser test may have left an event loop running in this one."""
     with ThreadPoolExecutor(1) as executor:
         return executor.submit(lambda: asyncio.run(QueueLengths(broker).queues(["commands"]))).result()
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # Celery's own call
 def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
+    """Transport, result backend, watchdog, publisher, metrics, Flower and doctor, at a real server."""
     broker, answers = _urls(settings)
     with Connection(broker, transport_options=app.conf.broker_transport_options) as connection:
-        arguments = {"order_id": 1, "member_id": "s-1", "comment": "x" * 20_000}  # more than one record of TLS
+        arguments = {"order_id": 1, "member_id": "s-1", "comment": "x" * 20_000}  # longer than one TLS record
         app.send_task("orders.cancel", kwargs=arguments, connection=connection, ignore_result=True)
         assert BrokerProbe(broker).count_waiting(["commands"]) == 1
         assert queue_lengths(broker) == [{"name": "commands", "messages": 1}]
@@ -280,7 +281,7 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
 
 @pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required", "?ssl_cert_reqs=CERT_REQUIRED"])
 def test_untrusted_certificate_is_rejected_by_every_program(broker_url: str, query: str) -> None:
-    """kombu alone would take any certificate where the address says nothing about it."""
+    """kombu accepts any certificate unless the URL says otherwise."""
     with tls_server(broker_url) as port:
         broker, answers = (str(RedisUrl.parse(url)) for url in _pair(broker_url, "rediss", "localhost", port, query))
         with (
@@ -295,7 +296,7 @@ def test_untrusted_certificate_is_rejected_by_every_program(broker_url: str, que
 
 
 def test_url_options_override_defaults_and_probe_timeouts_stay_short(broker_url: str) -> None:
-    """What an operator wrote for a slow line holds for work; a question of a probe's never takes longer than it may."""
+    """Options for a slow connection apply to work; probes never wait longer than their own timeout."""
     url = f"{broker_url}?socket_timeout=30&socket_connect_timeout=1&health_check_interval=7"
     with Connection(url, transport_options=app.conf.broker_transport_options) as connection:
         channel = connection.default_channel
@@ -312,7 +313,6 @@ def test_url_options_override_defaults_and_probe_timeouts_stay_short(broker_url:
 
 
 def test_application_uses_our_result_backend(monkeypatch: pytest.MonkeyPatch, result_backend: str) -> None:
-    """Whoever asks Celery for it."""
     monkeypatch.setenv("CELERY_RESULT_BACKEND", f"{result_backend}?socket_timeout=8")
     monkeypatch.setattr(app, "servers_found", True)
     backend = app._get_backend()

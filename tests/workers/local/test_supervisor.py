@@ -142,7 +142,7 @@ def test_orphans_of_a_killed_supervisor_are_ended_by_the_next(tmp_path: Path) ->
         assert process.stdout is not None
         head = identify_process(int(process.stdout.readline()))
         process.kill()
-    assert is_alive(head), "this one has no leash: it stands for anything that slipped it"
+    assert is_alive(head), "started without parent death signal: stands for a process that missed it"
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], process_group=0)
     try:
         with Supervisor(tmp_path):

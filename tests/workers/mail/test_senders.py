@@ -146,7 +146,7 @@ def test_sent_email_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mai
 
 
 def test_4xx_is_retried_with_growing_delays_then_parked(sam: Simulation, mailbox: Mailbox) -> None:
-    """R102: over hours, never by countdown, and visible when given up."""
+    """R102: over hours, and visible when given up."""
     mailbox.recipient_answer = lambda address: "450 try again"
     enqueue("sam")
     sam.process_outbox()
@@ -183,7 +183,7 @@ def test_5xx_is_parked_at_once_and_visible(sam: Simulation, mailbox: Mailbox) ->
 
 
 def test_retry_after_a_lost_connection_has_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
-    """So the mailbox can drop the repetition."""
+    """So the mailbox can drop the duplicate."""
     mailbox.closes_after_data = True
     enqueue("sam")
     sam.process_outbox()
@@ -221,7 +221,7 @@ def test_retry_after_a_worker_crash_has_the_same_message_id(sam: Simulation, mai
 
 
 def test_hanging_server_costs_one_timeout_and_no_attempts_of_other_emails(sam: Simulation, mailbox: Mailbox) -> None:
-    """R102: the round stops at the first silence; the rest keeps its tries."""
+    """R102: the round stops at the first timeout."""
     mailbox.hangs = threading.Event()
     enqueue("sam", "sue")
     sam.process_outbox()
@@ -255,7 +255,7 @@ def test_unavailable_server_pauses_without_using_attempts(sam: Simulation, mailb
 
 
 def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox) -> None:
-    """A 5xx about our login is not about the email, and the reason does not contain the password."""
+    """A 5xx about the login is not about the email; the reason must not contain the password."""
 
     def refuse_login(
         server: SMTP, session: Session, envelope: Received, mechanism: str, data: LoginPassword

@@ -217,7 +217,7 @@ def test_every_row_of_the_rules_and_every_event_has_an_example() -> None:
 
 
 def test_every_notified_event_has_an_email() -> None:
-    """N1 to N19: a name that is told and not worded would be parked instead of sent."""
+    """N1 to N18: an event without a template would be parked."""
     root = Path(__file__).parents[3]
     names = set()
     for package in ("policies", "models", "tasks"):
@@ -233,7 +233,7 @@ def test_every_notified_event_has_an_email() -> None:
 
 @pytest.mark.parametrize("event", NOTICES)
 def test_emails_accept_missing_and_unknown_facts(event: str) -> None:
-    """N1 to N19: facts come and go with versions; a letter is never lost for it."""
+    """N1 to N18: facts differ between versions, and no email may be lost for it."""
     for role in NOTICES[event].recipients:
         for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
             for order_id in (1003, None):
@@ -246,7 +246,7 @@ def test_emails_accept_missing_and_unknown_facts(event: str) -> None:
 
 
 def test_only_the_seller_reads_about_the_fee() -> None:
-    """N11: whatever facts a buyer's email is given."""
+    """N11: whatever facts the buyer's email has."""
     facts = FACTS["N11-order_cancelled-npb-seller"][2]
     for role, reads in ((Role.SELLER, True), (Role.BUYER, False)):
         assert ("fee" in render_plain(compose_email(email_context("order_cancelled", role, facts)))) is reads
@@ -307,7 +307,7 @@ def test_long_names_are_truncated() -> None:
 
 
 def balanced(text: str) -> bool:
-    """Whether every line closes each direction that it opens, in order, and nothing else."""
+    """Whether every line closes each text direction that it opens."""
     for line in text.split("\n"):
         open_kinds: list[str] = []
         for c in line:

@@ -1,4 +1,4 @@
-"""Tests of replayed histories: order of lines, sweeps and promises, malformed lines, and the command."""
+"""Tests of replayed histories: order of lines, sweeps and outbox messages, malformed lines, and the command."""
 
 from __future__ import annotations
 

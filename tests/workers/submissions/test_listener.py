@@ -18,7 +18,7 @@ from workers.submissions.listener import Listener
 
 
 class RunningListener(Listener):
-    """A listener that counts what it hears."""
+    """A listener that counts its notifications."""
 
     def __init__(self, url: str) -> None:
         self.heard = threading.Semaphore(0)
@@ -30,7 +30,7 @@ def listener_(other_server: PostgresServer) -> Iterator[RunningListener]:
     with closing(RunningListener(other_server.url())) as listener:
         listener.start()
         assert listener.listening.wait(20)
-        assert listener.heard.acquire(timeout=10)  # once for whatever came before
+        assert listener.heard.acquire(timeout=10)  # once for earlier submissions
         yield listener
 
 
@@ -55,7 +55,7 @@ def test_notification_is_received_between_server_checks(
 def test_loss_after_a_healthy_connection_starts_with_the_initial_wait(
     listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twelfth failover of a year must not find it waiting for half a minute."""
+    """A long healthy connection resets the backoff."""
     monkeypatch.setattr(listen, "HEALTHY_AFTER", 0.0)
     monkeypatch.setattr(listen, "INITIAL_WAIT", 0.05)
     for _ in range(9):  # doubled each time, the wait would be 12 s by now
@@ -63,13 +63,13 @@ def test_loss_after_a_healthy_connection_starts_with_the_initial_wait(
             conn.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'"
             )
-        assert listener_.heard.acquire(timeout=8), "it listens again, and looks at what came meanwhile"
+        assert listener_.heard.acquire(timeout=8), "it listens again, and checks for earlier submissions"
 
 
 def test_repeated_losses_wait_longer(
     listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that takes connections and cuts them is not asked twenty times a second."""
+    """A server that accepts and cuts connections is not tried twenty times a second."""
     monkeypatch.setattr(listen, "INITIAL_WAIT", 0.05)
     waits: list[float] = []
     real = listener_._closed.wait
@@ -93,7 +93,7 @@ def test_repeated_losses_wait_longer(
 def test_unresponsive_server_is_disconnected(
     listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped process keeps its connection open, and the kernel answers every keep-alive for it."""
+    """A stopped process keeps its connection, and the kernel answers keep-alives for it."""
     monkeypatch.setattr(listen, "SERVER_RESPONSE_TIMEOUT", 0.5)
     (stopped,) = backends(other_server)
     os.kill(stopped, signal.SIGSTOP)

@@ -18,7 +18,7 @@ NOW = datetime.now(UTC)  # noqa: TID251 - what a producer writes, by a producer'
 
 @dataclass(frozen=True)
 class Hostile:
-    """One message.  `reason`: why it is kept, or None when a task answers it."""
+    """One message. `reason`: why it becomes a dead letter, or None if a task answers it."""
 
     name: str
     raw_or_factory: bytes | Callable[[], bytes]
@@ -26,12 +26,12 @@ class Hostile:
 
     @cached_property
     def raw(self) -> bytes:
-        """What is pushed; the large ones are made when they are wanted."""
+        """The bytes; large ones are created on demand."""
         return self.raw_or_factory if isinstance(self.raw_or_factory, bytes) else self.raw_or_factory()
 
 
 def message(body: Any = None, *, headers: Any = None, properties: Any = None, **outer: Any) -> dict[str, Any]:
-    """A good message with some fields changed; a field given as `...` is left out."""
+    """A valid message with some fields changed; a field given as `...` is removed."""
     message_id = (headers or {}).get("id") if isinstance(headers, dict) else None
     message_id = message_id if isinstance(message_id, str) else str(uuid.uuid4())
     good_headers: dict[str, Any] = {
@@ -81,7 +81,7 @@ ARGUMENTS: list[Any] = [[], {"order_id": 1, "member_id": "nobody"}, EMBED]
 
 
 def encoded(body: Any) -> str:
-    """A body as kombu writes it; bytes go in as they are."""
+    """A body as kombu writes it; bytes are inserted unchanged."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return base64.b64encode(raw).decode()
 

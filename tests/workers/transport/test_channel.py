@@ -93,7 +93,7 @@ def _digest(name: str) -> str:
 
 
 def _replaced() -> dict[str, str]:
-    """Each method of kombu that one of ours replaces, with our docstring."""
+    """Each method of kombu that a class of the transport replaces, with our docstring."""
     docstrings = {}
     for own_class, base in OWN_CLASSES.items():
         for name, value in vars(own_class).items():
@@ -104,23 +104,22 @@ def _replaced() -> dict[str, str]:
 
 
 def test_kombu_has_the_reviewed_version() -> None:
-    """The requirement is exact, and what is installed is what it says."""
     assert version("kombu") == READ_IN
     assert re.search(rf'"kombu=={re.escape(READ_IN)}"', (CHECKOUT / "pyproject.toml").read_text())
 
 
 def test_replaced_kombu_methods_are_unchanged() -> None:
-    """Whoever raises kombu's version reads these methods first."""
+    """An upgrade of kombu needs a review of these methods."""
     assert {name: _digest(name) for name in _replaced()} == REPLACED
 
 
 def test_used_kombu_methods_are_unchanged() -> None:
-    """The same for what is called, or calls us."""
+    """The same for methods that the transport calls, or that call it."""
     assert {name: _digest(name) for name in RELIED_ON} == RELIED_ON
 
 
 def test_every_replacement_names_the_replaced_method() -> None:
-    """The first words of its docstring are the name in kombu."""
+    """In the first words of its docstring."""
     for name, doc in _replaced().items():
         if not name.endswith("Channel.__init__"):
             short = name.replace("kombu.connection.", "kombu.").replace("transport.virtual.base", "transport.redis")
@@ -132,7 +131,7 @@ def test_every_replacement_names_the_replaced_method() -> None:
     ["redis://localhost:6379/0", "rediss://localhost:6379/0?ssl_cert_reqs=required", "redis+socket:///run/x.sock"],
 )
 def test_redis_urls_use_our_transport(url: str) -> None:
-    """Workers and producers of ours; the address is shown as it was written."""
+    """The URL is displayed unchanged."""
     with app.connection(url) as connection:
         assert type(connection.transport) is transport.Transport
         assert connection.clone().get_transport_cls() is transport.Transport
@@ -141,12 +140,11 @@ def test_redis_urls_use_our_transport(url: str) -> None:
 
 
 def test_valkey_url_is_rewritten_by_settings() -> None:
-    """settings.py turns `valkey://` into `redis://`, whoever readers it to Celery."""
     assert app.amqp.Connection is transport.Connection
 
 
 def test_plain_kombu_client_keeps_kombus_transport() -> None:
-    """Importing the application changes nothing for anybody else in the process."""
+    """Importing the application changes nothing for other clients in the process."""
     with (
         Celery("plain", broker="redis://localhost:1/0", set_as_current=False) as plain,
         plain.connection() as connection,
@@ -166,7 +164,7 @@ def broker(broker_url: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _consumer(broker_url: str, *queues: str, slots: int = 1) -> Iterator[tuple[Any, list[Any]]]:
-    """Somebody who takes messages without an event loop; gives the connection and what came."""
+    """A consumer without an event loop, and the messages that it received."""
     received: list[Any] = []
     options = app.conf.broker_transport_options
     with transport.Connection(broker_url, transport_options=options) as connection:
@@ -187,7 +185,7 @@ def _drain(connection: Any, seconds: float = 3.0) -> None:
 
 
 def test_consuming_channel_shares_one_client_until_it_reconnects(broker_url: str) -> None:
-    """A client per command costs as much as the command; a fork takes none along, and those who wait have their own."""
+    """A client for each command would double its cost; forks and waiting callers have their own."""
     with transport.Connection(broker_url) as connection:
         channel = connection.default_channel
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
@@ -203,7 +201,7 @@ def test_consuming_channel_shares_one_client_until_it_reconnects(broker_url: str
 
 
 def test_queues_are_served_in_turn(broker: Any, broker_url: str) -> None:
-    """Neither of two full queues waits for the other to be empty."""
+    """Two full queues progress together."""
     for number in range(10):
         for queue in ("commands", "consequences"):
             broker.lpush(queue, _heartbeat_message(queue, number))
@@ -223,7 +221,7 @@ def test_queues_are_served_in_turn(broker: Any, broker_url: str) -> None:
 
 
 def test_message_held_too_long_is_requeued(broker: Any, broker_url: str) -> None:
-    """One slot, two queues: the message too many is not kept from other workers for longer than a second."""
+    """One slot, two queues: the extra message goes to other workers after a second."""
     with _consumer(broker_url, "commands", "consequences") as (connection, received):
         _drain(connection, 0.2)
         broker.lpush("commands", _heartbeat_message("commands"))
@@ -243,7 +241,7 @@ def test_message_held_too_long_is_requeued(broker: Any, broker_url: str) -> None
 
 
 def test_acknowledgement_delivers_the_held_message(broker: Any, broker_url: str) -> None:
-    """B12: the pool runs in a tick, and the loop's next round must see an event; else a message is up to 1 s late."""
+    """Waiting for the next tick would deliver it 0.1 to 1 s late (B12)."""
     with _consumer(broker_url, "commands", "consequences") as (connection, received):
         _drain(connection, 0.2)
         broker.lpush("commands", _heartbeat_message("commands"))
@@ -267,7 +265,6 @@ def test_acknowledgement_delivers_the_held_message(broker: Any, broker_url: str)
 
 
 def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: str) -> None:
-    """A worker that was thought dead gives up what it held, and nothing is lost."""
     with _consumer(broker_url, "commands") as (connection, received):
         _drain(connection, 0.2)
         channel = connection.default_channel
@@ -280,7 +277,7 @@ def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: s
 
 
 def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str) -> None:
-    """Under whatever name, once its sign of life is gone; never while it lives."""
+    """Once its heartbeat is missing; never before."""
     elsewhere = "another-machine/7/abcdef01"
     broker.hset(reclaim.PROCESSING_LISTS_KEY, "unwind.handed.x", f"{elsewhere} commands")
     broker.lpush("unwind.handed.x", _heartbeat_message("commands", 2), _heartbeat_message("commands", 1))
@@ -303,7 +300,7 @@ def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str)
 
 
 def test_dead_letters_in_the_broker_are_bounded(broker: Any) -> None:
-    """A database that is away stops nothing, and hostile messages do not fill the broker."""
+    """Hostile messages must not fill the broker while the database is away."""
     for _ in range(3):
         pipe = broker.pipeline()
         for _ in range(MAX_PENDING // 2):
@@ -314,5 +311,5 @@ def test_dead_letters_in_the_broker_are_bounded(broker: Any) -> None:
 
 
 def test_transport_handles_exactly_the_routed_queues() -> None:
-    """All other queues are left to kombu, such as those of replies to remote control."""
+    """kombu handles the others, such as replies to remote control."""
     assert {queue.name for queue in app.conf.task_queues} == set(QUEUES)

@@ -33,7 +33,6 @@ def refused(raw: bytes, queue: str = "commands") -> Rejected:
 
 @pytest.mark.parametrize("hostile", EXPECTED, ids=lambda one: one.name)
 def test_hostile_message_is_rejected_with_its_reason_or_passed_to_the_task(hostile: Hostile) -> None:
-    """Before Celery sees it; what a task can answer, and what Celery tells its caller of, goes on."""
     if hostile.reason in (None, "TASK_UNKNOWN"):
         assert validated(hostile.raw)["properties"]["delivery_tag"] == "a-tag"
     else:
@@ -44,7 +43,7 @@ def test_hostile_message_is_rejected_with_its_reason_or_passed_to_the_task(hosti
 
 
 def test_rejection_contains_no_value_of_the_message() -> None:
-    """P9: what is kept for people to see is a sentence of ours."""
+    """P9."""
     for hostile in EXPECTED:
         if hostile.reason not in (None, "TASK_UNKNOWN"):
             detail = refused(hostile.raw).detail
@@ -54,7 +53,7 @@ def test_rejection_contains_no_value_of_the_message() -> None:
 
 @pytest.mark.parametrize("queue", QUEUES)
 def test_each_queue_has_its_own_size_limit(queue: str) -> None:
-    """16 MB for commands, 64 KB for what the house sends itself; the limit itself still goes."""
+    """16 MB for commands, 64 KB for internal messages, inclusive."""
     task = f"canary.{queue}"
     limit = MAX_MESSAGE_BYTES.get(queue, 64 * 1024)
     bare = len(json.dumps(message(headers={"task": task, "id": "a"}, padding="")).encode())
@@ -65,7 +64,7 @@ def test_each_queue_has_its_own_size_limit(queue: str) -> None:
 
 
 def test_task_is_accepted_only_through_its_queue() -> None:
-    """Whoever may push to one queue starts nothing of another."""
+    """A right to push to one queue gives access to no task of another."""
     names = sorted(name for name in app.tasks if not name.startswith("celery."))
     assert len(names) > 40
     for name in names:
@@ -78,7 +77,7 @@ def test_task_is_accepted_only_through_its_queue() -> None:
 
 
 def _sent(name: str, queue: str, **options: Any) -> bytes:
-    """What our own application pushes, as it lies in the queue."""
+    """A message of our own application, as the queue has it."""
     headers, properties, body, _ = app.amqp.as_task_v2(
         "an-id", name, args=(), kwargs=options.pop("kwargs", {}), **options
     )
@@ -88,7 +87,7 @@ def _sent(name: str, queue: str, **options: Any) -> bytes:
 
 
 def test_ticks_and_outbox_messages_are_accepted_and_may_expire() -> None:
-    """A late tick is dropped by Celery without a word: a later one does its work."""
+    """Celery drops an expired tick; the next one does its work."""
     late = NOW - timedelta(hours=1)
     for entry in TIMETABLE:
         assert validated(_sent(entry.task, entry.queue, expires=late), entry.queue)["headers"]["expires"]
@@ -99,7 +98,7 @@ def test_ticks_and_outbox_messages_are_accepted_and_may_expire() -> None:
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=-31), timedelta(0), timedelta(seconds=30), timedelta(minutes=31)])
 def test_retry_waits_at_most_half_a_minute(ahead: timedelta) -> None:
-    """And a worker whose clock is half an hour off throws away no retry and parks none."""
+    """Even on a worker whose clock is half an hour off."""
     raw = _sent("npb.file", "commands", eta=NOW + ahead, retries=3)
     headers = validated(raw)["headers"]
     assert headers["retries"] == 3
@@ -108,6 +107,7 @@ def test_retry_waits_at_most_half_a_minute(ahead: timedelta) -> None:
 
 @pytest.mark.parametrize(("ahead", "waits"), [(1, 1), (60, 60), (64, 60), (66, None), (3600, None)])
 def test_command_can_be_delayed_by_a_minute_and_waits_once(ahead: int, waits: int | None) -> None:
+    """By `countdown` and `eta`, regardless of the worker's clock; a copy is another message."""
     raw = _sent("npb.file", "commands", eta=NOW + timedelta(seconds=ahead))
     if waits is None:
         assert refused(raw).detail == "headers.eta is more than a minute away: send it when it is wanted"
@@ -122,7 +122,6 @@ def test_command_can_be_delayed_by_a_minute_and_waits_once(ahead: int, waits: in
 
 
 def test_past_eta_means_now() -> None:
-    """A producer whose clock is behind is served at once."""
     assert validated(_sent("npb.file", "commands", eta=NOW - timedelta(hours=1)))["headers"]["eta"] is None
 
 
@@ -131,13 +130,12 @@ def test_past_eta_means_now() -> None:
     [({}, True), ({"ignore_result": True}, False), ({"id": ["x"]}, False), ({"id": "with blank"}, False)],
 )
 def test_rejection_says_whether_a_caller_may_wait(headers: dict[str, Any], awaited: bool) -> None:
-    """Where a result would be stored, and under an id that can be one."""
     rejection = refused(json.dumps(message(headers={"timelimit": "soon"} | headers)).encode())
     assert rejection.is_awaited is awaited
 
 
 def test_requeued_message_is_accepted_again() -> None:
-    """kombu marks it as delivered before; the marks change nothing."""
+    """kombu marks it as redelivered."""
     before = validated(json.dumps(message(headers={"traceparent": "00-a-b-01"})).encode())
     before["headers"]["redelivered"] = True
     before["properties"]["delivery_info"]["redelivered"] = True
@@ -148,14 +146,14 @@ def test_requeued_message_is_accepted_again() -> None:
 
 
 def test_expired_command_is_rejected() -> None:
-    """An upstream's `expires` is kept to: in time it is carried out, afterwards it is kept where it is seen."""
+    """By the producer's `expires`."""
     soon = json.dumps(message(headers={"expires": (NOW + timedelta(seconds=9)).isoformat()})).encode()
     assert validated(soon)["headers"]["expires"]
     naive = json.dumps(message(headers={"expires": (NOW - timedelta(1)).replace(tzinfo=None).isoformat()})).encode()
     assert refused(naive).reason == "EXPIRED"
 
 
-# -- whatever there may be ---------------------------------------------------------------------------------------------
+# -- random messages ---------------------------------------------------------------------------------------------------
 
 _WORDS = (
     "task",
@@ -179,7 +177,7 @@ _JSON = st.recursive(
 
 @st.composite
 def bent(draw: st.DrawFn) -> bytes:
-    """A good message with some fields replaced by anything, or some bytes by others."""
+    """A valid message with replaced fields or bytes."""
     envelope = message(draw(st.one_of(st.just(ARGUMENTS), st.binary(max_size=50), _JSON)) or ARGUMENTS)
     for _ in range(draw(st.integers(0, 3))):
         part = draw(st.sampled_from(("headers", "properties", "")))
@@ -217,7 +215,7 @@ def _validated_or_reason(raw: bytes) -> tuple[dict[str, Any] | None, str]:
 @settings(max_examples=150, deadline=None)
 @given(bent() | st.binary(max_size=200))
 def test_any_message_is_accepted_or_rejected(raw: bytes) -> None:
-    """Whatever the bytes, the check raises nothing else, and what it lets through asks nothing of Celery."""
+    """Without any other error; accepted messages use no features of Celery's canvas."""
     _is_handled(raw)
 
 
@@ -225,5 +223,4 @@ def test_any_message_is_accepted_or_rejected(raw: bytes) -> None:
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bent() | st.binary(max_size=200))
 def test_two_thousand_messages_are_accepted_or_rejected(raw: bytes) -> None:
-    """The same, for longer."""
     _is_handled(raw)
