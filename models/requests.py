@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
-from sqlalchemy import Connection, Index
+from sqlalchemy import Connection, Index, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import send_insert
@@ -87,7 +87,7 @@ def answer_from_verdict(command: IdempotentCommand, verdict: Verdict, order_id: 
         return Answer(
             "refused",
             command.request_id,
-            verdict.message,
+            verdict.sentence,
             verdict.code,
             order_id,
             format_timestamp(verdict.possible_from) if verdict.possible_from else None,
@@ -143,6 +143,10 @@ def fetch_earlier_answers(rows: Cursor, commands: Sequence[IdempotentCommand]) -
         else conflict(by_id[row.request_id])
         for row in rows
     }
+
+
+def answered_at(conn: Connection, request_id: str) -> datetime | None:
+    return conn.execute(select(RequestRow.answered_at).where(RequestRow.request_id == request_id)).scalar()
 
 
 def is_answered(conn: Connection, request_id: str) -> bool:

@@ -253,6 +253,16 @@ _NUMBERED = (
 )
 """The payload with ids as numbers.  Quotes inside strings are escaped, so only fields of these names match."""
 
+_SIMILAR = """
+            SELECT c.name
+            FROM unwind.commands AS c,
+                LATERAL (SELECT count(*) AS shared FROM generate_series(1, length(c.name) - 1) AS i
+                         WHERE position(substr(c.name, i, 2) IN left(submit_command.name, 100)) > 0) AS l
+            WHERE 10 * l.shared >= 7 * (length(c.name) - 1)
+            ORDER BY l.shared - length(c.name) DESC, c.name LIMIT 3
+"""
+"""Commands of which seven tenths of the pairs of letters occur in the name that was asked for."""
+
 SUBMIT_COMMAND = f"""
 CREATE OR REPLACE FUNCTION unwind.submit_command(name text, payload text, request_id text DEFAULT NULL)
 RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
@@ -306,7 +316,11 @@ BEGIN
         chosen := NULL;
         fault := 'REQUEST_ID_INVALID';
     END IF;
-    IF fault IS NOT NULL THEN
+    IF fault = 'TASK_UNKNOWN' THEN
+        SELECT coalesce(jsonb_agg(s.name), '[]') INTO document FROM ({_SIMILAR}) AS s;
+        RETURN jsonb_build_object(
+            'request_id', chosen, 'accepted', false, 'code', fault, 'did_you_mean', document);
+    ELSIF fault IS NOT NULL THEN
         RETURN jsonb_build_object('request_id', chosen, 'accepted', false, 'code', fault);
     END IF;
     -- First in, first out per order: removal requests and drafts belong to an order too.

@@ -78,14 +78,14 @@ def check_may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
     return basis if isinstance(basis, Refused) else None
 
 
-def draft_unknown(order_id: int | None = None) -> Refused:
+def draft_unknown(draft_id: str, order_id: int | None = None) -> Refused:
     of_order = "" if order_id is None else f" of order {order_id}"
-    return Refused(Code.DRAFT_UNKNOWN, f"There is no draft with this id{of_order}.", unblocked_by="opening a draft")
+    return Refused(Code.DRAFT_UNKNOWN, f"There is no draft {draft_id}{of_order}.", unblocked_by="opening a draft")
 
 
-def check_owner(draft: Draft | None, actor: Actor) -> Refused | None:
+def check_owner(draft_id: str, draft: Draft | None, actor: Actor) -> Refused | None:
     if draft is None:
-        return draft_unknown()
+        return draft_unknown(draft_id)
     if actor.staff is None and actor.member_id != draft.seller_id:
         return Refused(Code.NOT_A_PARTY, "This draft belongs to another member.")
     return None

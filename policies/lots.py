@@ -224,7 +224,7 @@ def check_recorded_lot(
     """
     if not seller_known:
         return Refused(
-            Code.MEMBER_UNKNOWN, "There is no member with this id.", unblocked_by="the seller being recorded"
+            Code.MEMBER_UNKNOWN, f"There is no member {lot.seller_id}.", unblocked_by="the seller being recorded"
         )
     if known is None:
         if lot.lot_id >= FIRST_UNWIND_LOT_ID and not may_be_own:

@@ -85,6 +85,9 @@ class Granted:
     effects: dict[str, Any] = field(default_factory=dict)
 
 
+ASK_AGAIN = "; ask again then, under a new request id."
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """The command is refused: a code, a sentence for people, and what would unblock it.
@@ -96,6 +99,11 @@ class Refused:
     message: str
     possible_from: datetime | None = None
     unblocked_by: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The message as it is answered.  A refusal is kept, so asking again needs a new request id."""
+        return self.message if self.possible_from is None else self.message.removesuffix(".") + ASK_AGAIN
 
 
 @dataclass(frozen=True, slots=True)

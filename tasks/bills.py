@@ -107,7 +107,7 @@ def record_payment(commands: list[RecordPayment]) -> list[Answer]:
 def _validate(command: RecordPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
     if command.amount <= 0:
         return Invalid("amount", "must be more than 0.00")
-    return None if command.seller_id in sellers else member_unknown()
+    return None if command.seller_id in sellers else member_unknown(command.seller_id)
 
 
 def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused | Answer:

@@ -381,7 +381,7 @@ class _PlannedCancellationBatch(_CancellationBatch):
             return None
         draft = self._drafts.get(command.draft_id)
         return (
-            draft_policy.draft_unknown(command.order_id)
+            draft_policy.draft_unknown(command.draft_id, command.order_id)
             if draft is None or draft.order_id != command.order_id
             else None
         )

@@ -106,9 +106,9 @@ def decide_case(
 def known_case(cases: CaseSet, order_id: int, member_id: str | None, now: datetime) -> Case | Refused:
     case = cases.get(order_id, now)
     if case is None:
-        return order_unknown()
+        return order_unknown(order_id)
     if member_id is not None and member_id not in cases.members:
-        return member_unknown()
+        return member_unknown(member_id)
     return case
 
 
@@ -132,9 +132,9 @@ def effective_time(command: ActorCommand | OrderFact, case: Case, now: datetime)
     return command.occurred_at
 
 
-def order_unknown() -> Refused:
-    return Refused(Code.ORDER_UNKNOWN, "There is no order with this id.", unblocked_by="the order being submitted")
+def order_unknown(order_id: int) -> Refused:
+    return Refused(Code.ORDER_UNKNOWN, f"There is no order {order_id}.", unblocked_by="the order being submitted")
 
 
-def member_unknown() -> Refused:
-    return Refused(Code.MEMBER_UNKNOWN, "There is no member with this id.", unblocked_by="the member being recorded")
+def member_unknown(member_id: str) -> Refused:
+    return Refused(Code.MEMBER_UNKNOWN, f"There is no member {member_id}.", unblocked_by="the member being recorded")

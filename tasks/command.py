@@ -141,6 +141,9 @@ UnitPrice = Annotated[Decimal, _decimal(4), _decimal_schema(4)]
 UsdRate = Annotated[Decimal, _decimal(8), _decimal_schema(8)]
 
 
+ONE_ACTOR = "exactly one of member_id and staff must be given"
+
+
 class StrictModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -184,7 +187,7 @@ class ActorCommand(Command):
     @model_validator(mode="after")
     def _exactly_one_actor(self) -> ActorCommand:
         if (self.member_id is None) == (self.staff is None):
-            raise ValueError("exactly one of member_id and staff must be given")
+            raise ValueError(ONE_ACTOR)
         return self
 
     @property
@@ -226,7 +229,10 @@ def parse_command(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        return invalid(request_id, sorted({_path_and_message(e) for e in error.errors(include_url=False)})[:MAX_ERRORS])
+        problems = {_path_and_message(e) for e in error.errors(include_url=False)}
+        if issubclass(model, ActorCommand) and (values.get("member_id") is None) == (values.get("staff") is None):
+            problems.add(("member_id", ONE_ACTOR))  # pydantic checks the model as a whole only if each field is valid
+        return invalid(request_id, sorted(problems)[:MAX_ERRORS])
 
 
 def _is_deep(value: Any) -> bool:
@@ -283,6 +289,28 @@ def _message(error: Any) -> str:
         return f"must have at most {error['ctx']['max_length']} {items}"
     if kind in ("too_short", "string_too_short"):
         return "must not be empty"
-    return {"extra_forbidden": "there is no such argument", "missing": "is missing"}.get(
-        kind, message.removeprefix("Value error, ")
-    )
+    if kind == "literal_error":
+        return f"must be {error['ctx']['expected']}"
+    if kind in ("greater_than_equal", "less_than_equal"):
+        limit = "at least" if kind == "greater_than_equal" else "at most"
+        return f"must be {limit} {next(iter(error['ctx'].values()))}"
+    if kind == "int_type" and str(error["loc"][-1]).endswith("_id"):
+        return "must be an id: a whole number, or its digits as text"
+    return _MESSAGES.get(kind) or message.removeprefix("Value error, ")
+
+
+_MESSAGES = {
+    "extra_forbidden": "there is no such argument",
+    "missing": "is missing",
+    "int_type": "must be a whole number",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "string_pattern_mismatch": "has a form that is not allowed here",
+    "string_unicode": "must be text without unpaired surrogates",
+}
+"""Sentences in place of pydantic's, by the type of its error."""

@@ -82,9 +82,9 @@ def _validate(
     if invalid_amount := policy.check_manual_credit(command.amount):
         return invalid_amount
     if command.seller_id not in sellers:
-        return member_unknown()
+        return member_unknown(command.seller_id)
     if command.order_id is not None and command.order_id not in parties:
-        return order_unknown()
+        return order_unknown(command.order_id)
     if command.order_id is not None and parties[command.order_id][1] != command.seller_id:
         return Refused(Code.NOT_A_PARTY, f"Order {command.order_id} is not one of this seller's.")
     return check_comment(command.comment)

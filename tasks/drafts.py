@@ -243,11 +243,11 @@ class _DraftBatch:
     def load(self, command: DraftCommand) -> _DraftContext | Refused | Invalid:
         draft = self._drafts.get(command.draft_id)
         if command.member_id is not None and command.member_id not in self._cases.members and draft is not None:
-            return member_unknown()
-        refused = policy.check_owner(draft, command.actor)
+            return member_unknown(command.member_id)
+        refused = policy.check_owner(command.draft_id, draft, command.actor)
         case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
         if refused or draft is None or case is None:
-            return refused or member_unknown()
+            return refused or policy.draft_unknown(command.draft_id)
         effective_at = effective_time(command, case, self._work.now)
         if isinstance(effective_at, Invalid):
             return effective_at

@@ -83,9 +83,9 @@ def terminate(commands: list[TerminateMember]) -> list[Answer]:
         known = members.load_facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
-            refused = member_unknown() if member is None else check_comment(command.comment)
+            refused = member_unknown(command.member_id) if member is None else check_comment(command.comment)
             if member is None or refused is not None:
-                work.answer(command, refused or member_unknown())
+                work.answer(command, refused or member_unknown(command.member_id))
                 continue
             if not member.terminated:
                 known[command.member_id] = replace(member, terminated=True)
@@ -101,9 +101,9 @@ def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
         known = members.load_facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
-            refused = member_unknown() if member is None else check_comment(command.comment)
+            refused = member_unknown(command.member_id) if member is None else check_comment(command.comment)
             if member is None or refused is not None:
-                work.answer(command, refused or member_unknown())
+                work.answer(command, refused or member_unknown(command.member_id))
                 continue
             reinstated = policy.reinstate(member)
             if reinstated != member:

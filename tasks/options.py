@@ -36,10 +36,10 @@ def options(commands: list[GetOptions]) -> list[Answer]:
 def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     snapshot = order.load_snapshot(work.conn, command.order_id, at=None, now=work.now)
     if snapshot is None:
-        work.answer(command, order_unknown())
+        work.answer(command, order_unknown(command.order_id))
         return
     if command.member_id is not None and not members.load_facts(work.conn, [command.member_id]):
-        work.answer(command, member_unknown())
+        work.answer(command, member_unknown(command.member_id))
         return
     if refused := check_party(snapshot.case, command.actor):
         work.answer(command, refused)

@@ -195,7 +195,7 @@ class _StockSale:
 def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: SubmitOrder) -> Verdict:
     buyer, seller = cases.members.get(command.buyer_id), cases.members.get(command.seller_id)
     if buyer is None or seller is None:
-        return member_unknown()
+        return member_unknown(command.buyer_id if buyer is None else command.seller_id)
     if command.buyer_id == command.seller_id:
         return Invalid("seller_id", "must be another member than the buyer")
     if cases.get(command.order_id, work.now) is not None:
@@ -244,7 +244,7 @@ def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: S
 def _add_batch(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: AddBatch) -> Verdict:
     case = cases.get(command.order_id, work.now)
     if case is None:
-        return order_unknown()
+        return order_unknown(command.order_id)
     order = case.order
     now = max(work.now, order.last_event_at or work.now)
     purchased = price_purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, case.buyer, order.seller_id)

@@ -226,7 +226,7 @@ class _RemovalBatch(Generic[RemovalCommandT]):
         for command in self.work.pending:
             removal = self.removals.get(command.removal_id)
             if removal is None:
-                self.work.answer(command, _removal_unknown())
+                self.work.answer(command, _removal_unknown(command.removal_id))
                 continue
             verdict = decide_case(self.work, self.cases, command, decide, order_id=removal.order_id)
             self.work.answer(command, verdict, order_id=removal.order_id)
@@ -321,5 +321,5 @@ def _describe_units(removal: Removal) -> str:
     return f"{pluralize(units, 'unit', 'units')} of {pluralize(len(removal.lines), 'line', 'lines')}"
 
 
-def _removal_unknown() -> Refused:
-    return Refused(Code.REMOVAL_UNKNOWN, "There is no removal request with this id.")
+def _removal_unknown(removal_id: int) -> Refused:
+    return Refused(Code.REMOVAL_UNKNOWN, f"There is no removal request {removal_id}.")

@@ -25,9 +25,12 @@ MAX_SETTINGS_LENGTH = 100_000
 
 
 def _storable(settings: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(settings, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(settings, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise ValueError("must not contain NaN or an infinite number") from None
     if len(text) > MAX_SETTINGS_LENGTH:
-        raise ValueError("say more than terms can say")
+        raise ValueError(f"must have at most {MAX_SETTINGS_LENGTH} characters as JSON")
     if "\\u0000" in text or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
         raise ValueError("must not contain NUL or unpaired surrogates")
     return settings

@@ -32,7 +32,8 @@ ANSWERS: dict[str, Answer] = {
     "refused": Answer(
         "refused",
         "nightly-1003",
-        "The buyer has one week to pay or to answer.",
+        "The alert was filed on 2026-04-04T10:00:00Z and the buyer has not answered, so order 1003 can be "
+        "cancelled from 2026-04-11T10:00:00Z; ask again then, under a new request id.",
         Code.TOO_EARLY,
         1003,
         "2026-04-11T10:00:00Z",

@@ -50,7 +50,7 @@ CODES: dict[Code, str] = {
     Code.NO_LATE_PAYMENT: "no payment came in after the cancellation, or it is settled already",
     Code.ORDER_HAS_PROBLEM: "an open request or alert is in the way",
     Code.WRONG_STATUS: "not in this status",
-    Code.TOO_EARLY: "time alone makes it possible: see possible_from",
+    Code.TOO_EARLY: "time alone makes it possible: ask again at possible_from, under a new request id",
     Code.ALREADY_PAID: "the payment is received, so nobody fails to pay",
     Code.NOT_PAID: "nothing is paid, so nothing can be missing for it",
     Code.REASON_OF_OTHER_PARTY: "that reason is on the other party's list",

@@ -5,7 +5,9 @@ A database error's own text holds the whole row and a KeyError its key; both wou
 
 from __future__ import annotations
 
+import difflib
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -18,6 +20,12 @@ _UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006")
 
 class TaskFailed(Exception):
     pass
+
+
+def suggest_task(name: str, registered: Iterable[str]) -> str:
+    """Return a sentence that helps whoever named a task that is not registered."""
+    names = difflib.get_close_matches(name, [task for task in registered if not task.startswith("celery.")], cutoff=0.7)
+    return f"Did you mean {' or '.join(names)}?" if names else "The files in contract/ have the names of all tasks."
 
 
 class CommandUnknown(Exception):

@@ -158,7 +158,7 @@ def test_positional_arguments_are_invalid(shop: Installation) -> None:
 def test_rejected_messages_are_answered_and_listed(shop: Installation) -> None:
     with shop.client() as client:
         unknown = client.send_task("orders.cancle", kwargs={"comment": "a secret word"}, queue="commands")
-        with pytest.raises(NotRegistered):
+        with pytest.raises(NotRegistered, match=r"Did you mean orders\.cancel"):
             unknown.get(timeout=30)
         nowhere = client.send_task("orders.cancel", kwargs={"order_id": 2004, "member_id": "seller"})
         urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)

@@ -13,7 +13,7 @@ from policies.cases import Actor, AlertKind, Case
 from policies.options import ACTIONS, Option, Subject, describe_cancellability, list_options
 from policies.removals import Removal
 from policies.statuses import PaymentStatus, Role, Status
-from policies.verdicts import Code, Granted, Refused
+from policies.verdicts import ASK_AGAIN, Code, Granted, Refused
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, a_case, granted, with_member
 from tests.random_cases import PARTIES, random_life
 
@@ -35,6 +35,7 @@ def test_options_match_the_policies_answers(seed: int) -> None:
     for step in random_life(seed):
         for actor in PARTIES:
             options = options_of(step.before, actor, step.now)
+            assert all((o.possible_from is None) != o.why.endswith(ASK_AGAIN) for o in options.values())
             role = step.before.role_of(actor)
             answers = {
                 "ocr.file": ocr.file(
@@ -53,7 +54,7 @@ def test_options_match_the_policies_answers(seed: int) -> None:
                 if isinstance(answer, Refused):
                     assert (option.code, option.why, option.possible_from) == (
                         answer.code,
-                        answer.message,
+                        answer.sentence,
                         answer.possible_from,
                     )
 

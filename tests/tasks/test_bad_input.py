@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.requests import Answer
 from tasks.command import ActorCommand, Command, parse_command
 from tasks.declarations import COMMANDS
 from tests.bad_input import (
@@ -109,6 +111,51 @@ def test_a_bad_argument_is_named_and_changes_nothing(shared_market: Market, task
                 paths,
             )
     assert fingerprint(shared_market) == before
+
+
+OUR_WORDS = re.compile(r"(must (be|have|not) |is missing|has a form that|there is no such )[^\n]*")
+
+
+@pytest.mark.parametrize("task", PUBLIC)
+def test_errors_are_in_our_words(task: str) -> None:
+    model = COMMANDS[task].model
+    for path, bad in bad_arguments(GOOD[task] | {"request_id": "r-1"}):
+        answer = parse_command(model, replace_argument(GOOD[task], path, bad), "m-1")
+        for error in answer.errors if isinstance(answer, Answer) else ():
+            assert OUR_WORDS.fullmatch(error["message"]), (task, path, error)
+
+
+@pytest.mark.parametrize("task", PUBLIC)
+def test_all_missing_arguments_are_named_at_once_with_the_actor(task: str) -> None:
+    model = COMMANDS[task].model
+    needed = {f.alias or name for name, f in model.model_fields.items() if f.is_required()} - {"request_id"}
+    answer = parse_command(model, {}, "m-1")
+    assert isinstance(answer, Answer)
+    actor = {"member_id"} if issubclass(model, ActorCommand) else set()
+    assert {error["path"] for error in answer.errors} == needed | actor
+
+
+def test_an_id_of_a_wrong_type_is_an_error_about_an_id() -> None:
+    answer = parse_command(COMMANDS["npb.file"].model, {"order_id": "1e3", "member_id": 5}, "m-1")
+    assert isinstance(answer, Answer)
+    assert {error["path"]: error["message"] for error in answer.errors} == {
+        "order_id": "must be an id: a whole number, or its digits as text",
+        "member_id": "must be text",
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "sentence"),
+    [
+        ("npb.file", {"order_id": 77, "member_id": "seller"}, "There is no order 77."),
+        ("npb.file", {"order_id": 1003, "member_id": "nobody"}, "There is no member nobody."),
+        ("removals.deny", {"removal_id": 99, "member_id": "seller"}, "There is no removal request 99."),
+        ("drafts.verify", {"draft_id": "d-9", "member_id": "seller"}, "There is no draft d-9."),
+        ("members.terminate", {"member_id": "nobody", "staff": "kim", "comment": "x"}, "There is no member nobody."),
+    ],
+)
+def test_an_unknown_id_is_repeated(shared_market: Market, task: str, arguments: dict[str, Any], sentence: str) -> None:
+    assert ask(shared_market, task, arguments, f"unknown-{next(NUMBERS)}")["message"] == sentence
 
 
 @pytest.mark.parametrize("task", PUBLIC)

@@ -5,11 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from celery.backends.redis import RedisBackend
+from celery.exceptions import NotRegistered
 
 from workers.broker.redis_url import RedisUrl
+from workers.errors import suggest_task
 
 
 class ResultBackend(RedisBackend):
+    def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **options: Any) -> Any:
+        """celery.backends.base.Backend.mark_as_failure: a caller of an unknown task gets a sentence."""
+        if isinstance(exc, NotRegistered):
+            name = str(exc.args[0])
+            exc = NotRegistered(
+                f"{name} is no task of this worker. {suggest_task(name, self.app.tasks)} "
+                "If it is a new one, the worker is older than it."
+            )
+        return super().mark_as_failure(task_id, exc, *args, **options)
+
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         """celery.backends.redis.RedisBackend._params_from_url: options of the URL override ours."""
         # Celery strips the `redis+` of a socket's URL.

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from policies.options import ACTIONS
 from policies.timestamps import format_timestamp
+from policies.verdicts import ASK_AGAIN
 from workers.cli.bill_page import render_text
 from workers.cli.forecast_chart import print_forecast
 from workers.simulation.replay import PlayedLine
@@ -185,7 +186,8 @@ def _print_explain(console: Console, result: dict[str, Any]) -> None:
             if option["possible"]:
                 console.print(Text(f"  can {_describe_action(option)}. {option['why']}", style="green"))
             elif option["code"] not in ("WRONG_ROLE", "NO_LATE_PAYMENT"):  # these explain nothing about the order
-                refused.setdefault(f"{option['why']}{_describe_unblock(option)}", []).append(_describe_action(option))
+                why = option["why"].replace(ASK_AGAIN, ".")  # nothing was asked yet
+                refused.setdefault(f"{why}{_describe_unblock(option)}", []).append(_describe_action(option))
         for reason, actions in refused.items():
             console.print(
                 f"  cannot {' or '.join(actions) if len(actions) <= MAX_ACTIONS else 'do anything else'}: {reason}"

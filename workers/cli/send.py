@@ -7,13 +7,12 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import re
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -26,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models import requests
 from models.requests import Answer
+from policies.timestamps import describe_timestamp
 from schedules.routes import queue_of
 from tasks.command import parse_command
 from tasks.declarations import COMMANDS
@@ -34,6 +34,7 @@ from workers.app import app
 from workers.broker.redis_url import connect
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.errors import suggest_task
 
 ANSWER_TIMEOUT = 30.0
 POLL_INTERVAL = 3.0
@@ -63,7 +64,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
     """
     arguments = parse_arguments(words, json_text)
     if task not in app.tasks or task.startswith("celery."):
-        raise click.ClickException(f"There is no task {task}. {_suggest_task(task, app.tasks)}")
+        raise click.ClickException(f"There is no task {task}. {suggest_task(task, app.tasks)}")
     message_id = str(uuid.uuid4())
     # Internal tasks take no request id. For commands the caller must know it, to ask for the answer again.
     if task in COMMANDS:
@@ -95,8 +96,24 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
     except Exception as error:  # noqa: BLE001 - any error of the worker, reported by type and place only
         raise click.ClickException(f"The job failed: {error}") from None
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    if answer.get("replayed"):
+        on = _answered_at(request_id)
+        click.echo(
+            f"Request {request_id} was answered before{f', on {on}' if on else ''}: this is that answer. "
+            "To ask again, use a new request id.",
+            err=True,
+        )
     if answer.get("outcome") != "done":
         sys.exit(1)
+
+
+def _answered_at(request_id: str) -> str | None:
+    try:
+        with open_database() as database, database.transaction() as conn:
+            answered_at = requests.answered_at(conn, request_id)
+    except (SQLAlchemyError, click.ClickException):  # a sender needs a broker and may have no database
+        return None
+    return None if answered_at is None else describe_timestamp(answered_at)
 
 
 def _broker_answers() -> bool:
@@ -139,11 +156,6 @@ def _stored_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any] | Non
     except (SQLAlchemyError, click.ClickException):  # a sender needs a broker and may have no database
         return None
     return None if answer is None else answer.as_json()
-
-
-def _suggest_task(task: str, registered: Iterable[str]) -> str:
-    names = difflib.get_close_matches(task, [name for name in registered if not name.startswith("celery.")], cutoff=0.7)
-    return f"Did you mean {' or '.join(names)}?" if names else "The files in contract/ have the names of all tasks."
 
 
 @contextlib.contextmanager

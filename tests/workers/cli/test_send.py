@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,8 +111,9 @@ def test_answer_that_the_broker_lost_is_read_from_the_database(
     arguments = parse_arguments(tuple(words[1:]), None)
     assert environment.execute("members.record", arguments, "r-1")["outcome"] == "done"
     done = CliRunner().invoke(send, [*words, "request_id=r-1", "--wait", "20"])
-    answer = json.loads(done.output)
+    answer = json.loads(done.stdout)
     assert (done.exit_code, answer["outcome"], answer["replayed"]) == (0, "done", True)
+    assert re.search(r"Request r-1 was answered before, on 20\S+Z: this is that answer", done.stderr)
     late_result = CliRunner().invoke(
         send, [*words[:2], "handle=Tom", "email=t@example.org", "request_id=r-1", "--wait", "20"]
     )

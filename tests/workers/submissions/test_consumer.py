@@ -174,6 +174,25 @@ def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller:
 
 
 @pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("orders.cancle", ["orders.cancel"]),
+        ("npb.fil", ["npb.file"]),
+        ("accept_penalty", ["npb.accept_penalty"]),
+        ("Qq", []),
+        ("x" * 1_000_000, []),
+        ("", []),
+        (None, []),
+    ],
+)
+def test_an_unknown_task_is_refused_with_similar_names(
+    market: Market, caller: Any, name: str | None, suggested: list[str]
+) -> None:
+    refused = {"request_id": "r", "accepted": False, "code": "TASK_UNKNOWN"}
+    assert submit(caller, name, {}, "r") == refused | {"did_you_mean": suggested}
+
+
+@pytest.mark.parametrize(
     ("name", "payload", "request_id", "code"),
     [
         (None, {}, "r", "TASK_UNKNOWN"),
