@@ -273,7 +273,7 @@ def next_unlock_at(conn: Connection) -> datetime | None:
     ).scalar()
 
 
-def _unlock(which: str, filer: str, task: str, notice: str) -> str:
+def _unlock(condition: str, filer: str, task: str, notice: str) -> str:
     # The order's lock guards the alert, so only orders are locked. The UPDATE checks the alert again because a command
     # may have closed it before the lock. An order with a later event waits for the next sweep, so that its events stay
     # in order. `last_event_at` does not change: an unlock is never later than a command. The ids go through arrays so
@@ -282,14 +282,14 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> str:
         WITH due AS MATERIALIZED (
             SELECT a.alert_id, a.order_id, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
             FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
-            WHERE {which} AND {_IS_WAITING} AND {_IS_DUE} AND o.last_event_at <= %(now)s
+            WHERE {condition} AND {_IS_WAITING} AND {_IS_DUE} AND o.last_event_at <= %(now)s
             ORDER BY a.unlocks_at, a.alert_id LIMIT %(limit)s FOR NO KEY UPDATE OF o SKIP LOCKED
         ), marked AS (
             UPDATE unwind.alerts a SET unlocked_at = %(now)s, remind_from = %(now)s, reminders = 0,
                 remind_at = CAST(%(now)s AS timestamptz) + interval '1 second' * (
                     SELECT f.seconds FROM unnest(CAST(%(terms)s AS integer[]), CAST(%(firsts)s AS float8[]))
                         AS f(terms_id, seconds) WHERE f.terms_id = a.terms_id)
-            WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND {which} AND {_IS_WAITING}
+            WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND {condition} AND {_IS_WAITING}
             RETURNING a.order_id, a.kind
         ), unlocked AS MATERIALIZED (
             SELECT d.*, m.kind FROM marked m JOIN due d USING (order_id)
@@ -315,18 +315,18 @@ def _unlock(which: str, filer: str, task: str, notice: str) -> str:
         """  # noqa: S608 - every part is a constant of this module
 
 
-def _any_due(which: str) -> str:
+def _any_due(condition: str) -> str:
     # ORDER BY the index columns, or the planner might scan the table.
     return (
-        f"SELECT 1 FROM unwind.alerts a WHERE {which} AND {_IS_WAITING} AND {_IS_DUE} "  # noqa: S608 - constants
+        f"SELECT 1 FROM unwind.alerts a WHERE {condition} AND {_IS_WAITING} AND {_IS_DUE} "  # noqa: S608 - constants
         "ORDER BY a.unlocks_at, a.alert_id LIMIT 1"
     )
 
 
-def _next(which: str) -> str:
+def _next(condition: str) -> str:
     return (
         "SELECT a.alert_id, a.unlocks_at FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id "  # noqa: S608 - constants
-        f"WHERE {which} AND {_IS_WAITING} AND {_IS_DUE} AND o.last_event_at <= %(now)s "
+        f"WHERE {condition} AND {_IS_WAITING} AND {_IS_DUE} AND o.last_event_at <= %(now)s "
         "ORDER BY a.unlocks_at, a.alert_id LIMIT 1 FOR NO KEY UPDATE OF o SKIP LOCKED"
     )
 

@@ -318,7 +318,7 @@ def _numbered(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
         lines=tuple(replace(x, lot_id=None if x.lot_id is None else number(x.lot_id)) for x in plan.lines),
         lots=renumber(plan.lots),
         before=renumber(plan.before),
-        apart=frozenset(number(i) for i in plan.apart),
+        lots_to_review=frozenset(number(i) for i in plan.lots_to_review),
     )
 
 

@@ -118,8 +118,8 @@ def check_manual_credit(amount: Decimal) -> Invalid | None:
     return None if amount > 0 else Invalid("amount", "must be more than 0.00: it is what the seller is given")
 
 
-def payment_note(amount: Decimal, month: date, payment_id: str, over: Decimal, opens: date | None) -> str:
-    more = f" {over} of it is more than was asked for and opens the bill of {month_name(opens)}." if opens else ""
+def payment_note(amount: Decimal, month: date, payment_id: str, excess: Decimal, opens: date | None) -> str:
+    more = f" {excess} of it exceeds the bill and is credited on the bill of {month_name(opens)}." if opens else ""
     return f"Payment {payment_id} of {amount} for the bill of {month_name(month)}.{more}"
 
 

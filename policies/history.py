@@ -92,8 +92,8 @@ def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
             changes["ocr"] = ocr
     if after.late_payment is not None:
         known = before.late_payment if before else None
-        same = known is not None and _identity(known) == _identity(after.late_payment)
-        if late := _changed_fields(known if same else None, after.late_payment, _LATE_PAYMENT):
+        is_same = known is not None and _identity(known) == _identity(after.late_payment)
+        if late := _changed_fields(known if is_same else None, after.late_payment, _LATE_PAYMENT):
             changes["late_payment"] = late
     return changes
 

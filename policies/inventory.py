@@ -59,8 +59,8 @@ class ReturnPlan:
     """What one order, or one approved removal request, returns.
 
     `lots`: every changed lot as it is afterwards, by id (negative: new).  `before`: the existing ones as they were.
-    `problems`: (line_no, field, message) for chosen values that a lot must not have.  `apart`: new lots that need a
-    review and take nothing else.
+    `problems`: (line_no, field, message) for chosen values that a lot must not have.  `lots_to_review`: new
+    lots that need a review and take nothing else.
     """
 
     order_id: int
@@ -69,7 +69,7 @@ class ReturnPlan:
     before: Mapping[int, Lot] = field(default_factory=dict)
     removal_id: int | None = None
     problems: tuple[tuple[int, str, str], ...] = ()
-    apart: frozenset[int] = frozenset()
+    lots_to_review: frozenset[int] = frozenset()
 
     def effects(self) -> list[dict[str, Any]]:
         return [line.effects() for line in self.lines]
@@ -91,7 +91,7 @@ class StockView:
     def __init__(self, lots: Iterable[Lot] = ()) -> None:
         self.lots: dict[int, Lot] = {}
         self._by_key: dict[LotKey, list[int]] = {}
-        self._apart: set[int] = set()
+        self._lots_to_review: set[int] = set()
         self._last_new_id = 0
         for lot in lots:
             self._add(lot)
@@ -99,14 +99,14 @@ class StockView:
     def apply(self, plan: ReturnPlan) -> None:
         for lot in plan.lots.values():
             self._add(lot)
-        self._apart |= plan.apart
+        self._lots_to_review |= plan.lots_to_review
         self._last_new_id = min([self._last_new_id, *plan.lots])
 
     def provisional_id(self, new_lots: int) -> int:
         return self._last_new_id - new_lots - 1
 
     def candidate_ids(self, key: LotKey) -> Iterable[int]:
-        return (lot_id for lot_id in self._by_key.get(key, ()) if lot_id not in self._apart)
+        return (lot_id for lot_id in self._by_key.get(key, ()) if lot_id not in self._lots_to_review)
 
     def _add(self, lot: Lot) -> None:
         # A lot keeps its key here, so that it is indexed once.
@@ -141,7 +141,7 @@ def plan_return(
     `release_auto_stockroom` (the term of that name): a lot that selling out moved to a stockroom goes back on sale.
     """
     planner = _Planner(stock, choices, release_auto_stockroom)
-    returned_lines = tuple(planner.place(line) for line in sorted(lines, key=lambda line: line.line_no))
+    returned_lines = tuple(planner.plan_line(line) for line in sorted(lines, key=lambda line: line.line_no))
     return ReturnPlan(
         order_id,
         returned_lines,
@@ -149,7 +149,7 @@ def plan_return(
         before={lot_id: stock.lots[lot_id] for lot_id in planner.changed if lot_id in stock.lots},
         removal_id=removal_id,
         problems=tuple(planner.problems),
-        apart=frozenset(planner.apart),
+        lots_to_review=frozenset(planner.lots_to_review),
     )
 
 
@@ -165,10 +165,10 @@ class _Planner:
         self._new_lots = 0
         self._new_of_key: dict[LotKey, list[int]] = {}
         self.changed: dict[int, Lot] = {}
-        self.apart: set[int] = set()
+        self.lots_to_review: set[int] = set()
         self.problems: list[tuple[int, str, str]] = []
 
-    def place(self, line: ReturningLine) -> ReturnedLine:
+    def plan_line(self, line: ReturningLine) -> ReturnedLine:
         edit = self._choices.edits.get(line.line_no, LineEdit())
         if edit.delete:
             return ReturnedLine(line.line_no, 0, note=Note.DELETED_IN_DRAFT)  # R73
@@ -187,7 +187,7 @@ class _Planner:
                 *find_lot_problems(after),
             ]
             self.problems.extend((line.line_no, name, sentence) for name, sentence in found_problems)
-        if target is None and after.lot_id not in self.apart:
+        if target is None and after.lot_id not in self.lots_to_review:
             self._new_of_key.setdefault(after.key, []).append(after.lot_id)
         self.changed[after.lot_id] = after
         return ReturnedLine(line.line_no, units, after.lot_id, note)
@@ -210,7 +210,7 @@ class _Planner:
         lot_id = self._stock.provisional_id(self._new_lots)
         self._new_lots += 1
         if needs_own_lot(item):
-            self.apart.add(lot_id)
+            self.lots_to_review.add(lot_id)
         was_reserved = item.reserved_for is not None and "reserved_for" not in edit.fields
         lot = replace(
             item,
@@ -220,7 +220,7 @@ class _Planner:
             reserved_for=None if was_reserved else item.reserved_for,
             auto_stockroom=False,
         )
-        if lot_id in self.apart or was_reserved:
+        if lot_id in self.lots_to_review or was_reserved:
             return lot, Note.NEEDS_REVIEW
         return lot, Note.RETURNED_TO_STOCKROOM if lot.is_stock_room else None
 

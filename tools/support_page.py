@@ -193,7 +193,7 @@ def _views() -> str:
 
 def _row(row: Transition) -> str:
     by = ", ".join(str(actor) for actor in row.actors)
-    return f"| {row.name} | {_sources(row.sources)} | {row.says} | {by} | {_target(row)} | {row.effects} |"
+    return f"| {row.name} | {_sources(row.sources)} | {row.description} | {by} | {_target(row)} | {row.effects} |"
 
 
 def _sources(sources: Iterable[Status]) -> str:

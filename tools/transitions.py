@@ -30,7 +30,7 @@ class Transition:
 
     name: str
     sources: tuple[Status, ...]
-    says: str
+    description: str
     actors: tuple[Role, ...]
     target: Status | str | None
     effects: str

@@ -99,17 +99,17 @@ def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
 
     Returns None when all have been checked, or if another run is in progress.
     """
-    night = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
+    night_number = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
     if not _lock_audit(conn):
         return None
     positions = _load_positions(conn)
-    if positions.get("night", (0, ""))[0] == night:  # not a later one: the clock may have been ahead
+    if positions.get("night", (0, ""))[0] == night_number:  # not a later one: the clock may have been ahead
         return None
     index = positions.get("next_check", (0, ""))[0]
     months = month_audit.closed_months(conn)
     checks = len(invariants.ALWAYS) + len(months)
     if index >= checks:
-        _store_positions(conn, {"night": (night, ""), "next_check": (0, "")})
+        _store_positions(conn, {"night": (night_number, ""), "next_check": (0, "")})
         sweeps.record_run(conn, FULL_SWEEP, len(open_violations(conn)), now)
         return None
     set_statement_timeout(conn, MAX_STATEMENT_TIMEOUT)

@@ -24,7 +24,7 @@ _UNREADABLE = "\ufffd"
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    who: str
+    author: str
     text: str
 
 
@@ -48,7 +48,7 @@ class Email:
         return {
             "subject": self.subject,
             "happened": list(self.happened),
-            "quote": {"who": self.quote.who, "text": self.quote.text} if self.quote else None,
+            "quote": {"who": self.quote.author, "text": self.quote.text} if self.quote else None,
             "means": list(self.means),
             "next": list(self.next),
         }
@@ -68,7 +68,7 @@ def email_from_json(stored: dict[str, Any]) -> Email:
 def render_plain(email: Email) -> str:
     blocks = [_wrapped(paragraph) for paragraph in email.happened]
     if email.quote is not None:
-        blocks.append(f"{email.quote.who} wrote:")
+        blocks.append(f"{email.quote.author} wrote:")
         blocks.append("\n".join(f"> {line}".rstrip() for line in sanitize_lines(email.quote.text, width=WIDTH - 2)))
     for heading, paragraphs in email.parts:
         blocks.append(f"{heading}\n{'-' * len(heading)}")

@@ -114,25 +114,25 @@ class RedisUrl:
     def parse(cls, url: str) -> RedisUrl:
         """Parse a URL.  Raises ValueError, with a message that contains no part of the URL, if some program could not
         use it."""
-        scheme, place, query = _split(url.strip())
-        if re.search(r"[;,]", place.partition("/")[0].rpartition("@")[2]):
+        scheme, authority, query = _split(url.strip())
+        if re.search(r"[;,]", authority.partition("/")[0].rpartition("@")[2]):
             raise ValueError(ONE_SERVER)
         try:
-            parts = urlsplit(f"http://{place}")
+            parts = urlsplit(f"http://{authority}")
             host, port = unquote(parts.hostname or "") or "localhost", parts.port
         except ValueError:
             raise ValueError("must have a host and a port number, as in redis://:password@host:6379/0") from None
-        given = _query(query)
+        options = _query(query)
         path = _socket_path(parts) if scheme == "redis+socket" else None
         return cls(
             host,
             port,
             path,
-            username=unquote(parts.username or "") or given.get("username"),
-            password=unquote(parts.password or "") or given.get("password"),
-            database=_database(parts.path.strip("/") if path is None else "", given),
-            client_options=_options(given, _CLIENT_OPTIONS),
-            tls_options=_tls_options(given, scheme),
+            username=unquote(parts.username or "") or options.get("username"),
+            password=unquote(parts.password or "") or options.get("password"),
+            database=_database(parts.path.strip("/") if path is None else "", options),
+            client_options=_options(options, _CLIENT_OPTIONS),
+            tls_options=_tls_options(options, scheme),
         )
 
     def with_database(self, number: int) -> RedisUrl:
@@ -189,37 +189,37 @@ def connect(url: str, *, timeout: float, **options: Any) -> Redis:
     """
     import redis  # noqa: PLC0415 - the CLI reads settings without it
 
-    given = RedisUrl.parse(url).connection_options()
+    parameters = RedisUrl.parse(url).connection_options()
     for name in ("socket_timeout", "socket_connect_timeout"):
-        given[name] = min(timeout, given.get(name, timeout))
-    return redis.Redis.from_pool(redis.ConnectionPool(**given, **options))
+        parameters[name] = min(timeout, parameters.get(name, timeout))
+    return redis.Redis.from_pool(redis.ConnectionPool(**parameters, **options))
 
 
 def _query(text: str) -> dict[str, str]:
-    given: dict[str, str] = {}
+    options: dict[str, str] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in _IN_THE_URL and name not in _CLIENT_OPTIONS and name not in _TLS_OPTIONS:
             known = ", ".join((*_CLIENT_OPTIONS, *_TLS_OPTIONS))
             raise ValueError(f"has an option that is not supported; supported options are {known}")
-        if name in given:
+        if name in options:
             raise ValueError(f"has the option {name} twice")
-        given[name] = value
-    return given
+        options[name] = value
+    return options
 
 
-def _options(given: Mapping[str, str], known: Mapping[str, tuple[Callable[[str], Any], str]]) -> dict[str, Any]:
+def _options(options: Mapping[str, str], known: Mapping[str, tuple[Callable[[str], Any], str]]) -> dict[str, Any]:
     parsed = {}
     for name, (parse, fix) in known.items():
-        if name in given:
+        if name in options:
             try:
-                parsed[name] = parse(given[name])
+                parsed[name] = parse(options[name])
             except (ValueError, KeyError, OSError):
                 raise ValueError(f"has an invalid option {name}: it {fix}") from None
     return parsed
 
 
-def _tls_options(given: Mapping[str, str], scheme: str) -> dict[str, Any]:
-    parsed = _options(given, _TLS_OPTIONS)
+def _tls_options(options: Mapping[str, str], scheme: str) -> dict[str, Any]:
+    parsed = _options(options, _TLS_OPTIONS)
     if scheme != "rediss":
         if parsed:
             raise ValueError("has options for TLS, which is used only with rediss://")
@@ -237,32 +237,32 @@ def _tls_options(given: Mapping[str, str], scheme: str) -> dict[str, Any]:
 
 def _split(url: str) -> tuple[str, str, str]:
     # Celery's scheme, the part before the query, and the query.
-    written, separator, rest = url.partition("://")
-    if written in _SEVERAL_SERVERS:
+    scheme, separator, rest = url.partition("://")
+    if scheme in _SEVERAL_SERVERS:
         raise ValueError("must name one server: neither Sentinel nor Redis Cluster is supported")
-    if not separator or written not in SCHEMES:
+    if not separator or scheme not in SCHEMES:
         raise ValueError("must begin with redis://, rediss:// or redis+socket://")
     if re.search(r"[;,]\s*[a-zA-Z+]+://", rest):
         raise ValueError(ONE_SERVER)
     if any(ord(character) <= 32 for character in rest):
         raise ValueError("must have no spaces or line breaks; in a password a space is written as %20")
-    place, _, query = rest.partition("?")
-    netloc, _, path = place.partition("/")
+    authority, _, query = rest.partition("?")
+    netloc, _, path = authority.partition("/")
     if "#" in rest or "@" in path + query or re.search(r"[\[\]]", netloc.rpartition("@")[0]):
         raise ValueError(
             "must end with a database number, and have the signs / ? # [ ] @ of a user or password written as "
             "%2F %3F %23 %5B %5D %40"
         )
-    return SCHEMES[written], place, query
+    return SCHEMES[scheme], authority, query
 
 
-def _database(in_path: str, given: Mapping[str, str]) -> int:
-    named = {number for number in (in_path, given.get("db"), given.get("virtual_host")) if number}
-    if len(named) > 1:
+def _database(in_path: str, options: Mapping[str, str]) -> int:
+    numbers = {number for number in (in_path, options.get("db"), options.get("virtual_host")) if number}
+    if len(numbers) > 1:
         raise ValueError("must name one database number, not two")
-    if not all(re.fullmatch(r"[0-9]{1,9}", number) for number in named):
+    if not all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers):
         raise ValueError("must end with a database number, as in redis://:password@host:6379/0")
-    return int(named.pop()) if named else 0
+    return int(numbers.pop()) if numbers else 0
 
 
 def _socket_path(parts: SplitResult) -> str:

@@ -64,13 +64,13 @@ def _status_sentence(bill: Mapping[str, Any]) -> str:
     issued = f"Issued on {_day(bill['issued_on'])}."
     if bill["state"] == "paid":
         return f"{issued} {'There is nothing to pay.' if Decimal(bill['total']) == 0 else 'Paid in full.'}"
-    left = Decimal(bill["total"]) - Decimal(bill["paid"])
+    amount_due = Decimal(bill["total"]) - Decimal(bill["paid"])
     if bill["state"] == "past_due":
         return (
-            f"{issued} It was due on {_day(bill['due_on'])} and is past due. Please pay {left} USD now. "
+            f"{issued} It was due on {_day(bill['due_on'])} and is past due. Please pay {amount_due} USD now. "
             f"The grace period ends on {_day(bill['grace_until'])}."
         )
-    return f"{issued} Please pay {left} USD by {_day(bill['due_on'])}."
+    return f"{issued} Please pay {amount_due} USD by {_day(bill['due_on'])}."
 
 
 def _sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:

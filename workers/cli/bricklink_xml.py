@@ -189,8 +189,8 @@ def _items(file: BinaryIO) -> Iterator[dict[str, str]]:
             collector.done.clear()
         parser.close()
     except (EntitiesForbidden, DTDForbidden, ExternalReferenceForbidden) as forbidden:
-        what = "entities" if isinstance(forbidden, EntitiesForbidden) else "a document type"
-        raise NotAnInventory(f"The file defines {what}, which no inventory needs, and is not read.") from None
+        forbidden_part = "entities" if isinstance(forbidden, EntitiesForbidden) else "a document type"
+        raise NotAnInventory(f"The file defines {forbidden_part}, which no inventory needs, and is not read.") from None
     except (ParseError, ValueError, LookupError) as error:  # includes an unknown or a wrong encoding
         raise NotAnInventory(
             f"This is not well-formed XML, or not in the encoding that it declares ({str(error)[:200]})."
@@ -199,8 +199,8 @@ def _items(file: BinaryIO) -> Iterator[dict[str, str]]:
 
 
 def _lot(fields: Mapping[str, str], seller_id: str) -> Lot:
-    room = fields.get("STOCKROOMID") or None
-    in_room = room is not None or fields.get("STOCKROOM") == "Y"
+    stockroom = fields.get("STOCKROOMID") or None
+    in_room = stockroom is not None or fields.get("STOCKROOM") == "Y"
     tiers = {
         **{f"tier_quantity{n}": _integer(fields, f"TQ{n}", 0) for n in (1, 2, 3)},
         **{f"tier_price{n}": _amount(fields, f"TP{n}") for n in (1, 2, 3)},
@@ -220,7 +220,7 @@ def _lot(fields: Mapping[str, str], seller_id: str) -> Lot:
         bulk=_integer(fields, "BULK", 1) or 1,
         is_retain=fields.get("RETAIN") == "Y",
         is_stock_room=in_room,
-        stock_room_id=(room or SOLD_OUT_STOCKROOM) if in_room else None,
+        stock_room_id=(stockroom or SOLD_OUT_STOCKROOM) if in_room else None,
         my_cost=_amount(fields, "MYCOST") or None,
         my_weight=_amount(fields, "MYWEIGHT") or None,
         sale_rate=_integer(fields, "SALE", 0),

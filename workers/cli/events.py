@@ -39,18 +39,18 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
 
     Store a cursor only after its event is handled. The feed contains no comments or other free text.
     """
-    left = limit
+    remaining = limit
     with open_database() as database:
         while True:
             with database.transaction() as conn:
-                page = feed.events_after(conn, cursor, PAGE_SIZE if left is None else min(PAGE_SIZE, left))
+                page = feed.events_after(conn, cursor, PAGE_SIZE if remaining is None else min(PAGE_SIZE, remaining))
             for position, event in page:
                 click.echo(
                     json.dumps({"cursor": position, "event": event}) if as_json else _format_line(position, event)
                 )
                 cursor = position
-            left = None if left is None else left - len(page)
-            if left == 0 or (not page and not follow):
+            remaining = None if remaining is None else remaining - len(page)
+            if remaining == 0 or (not page and not follow):
                 return
             if not page:
                 threading.Event().wait(POLL_INTERVAL)

@@ -85,9 +85,9 @@ def _private_copy(file: Path) -> Iterator[BinaryIO]:
     # that.
     with file.open("rb") as source, tempfile.TemporaryFile() as copy:
         left = MAX_FILE_BYTES + 1
-        while left > 0 and (piece := source.read(min(left, 1024 * 1024))):
-            copy.write(piece)
-            left -= len(piece)
+        while left > 0 and (chunk := source.read(min(left, 1024 * 1024))):
+            copy.write(chunk)
+            left -= len(chunk)
         yield copy
 
 
@@ -148,8 +148,8 @@ def print_lots_as_xml(seller_id: str, *, returned: bool) -> None:
         conn, lots = opened
         if returned:
             lots = with_quantities(lots, count_returned_units(conn, seller_id))
-        for pieces in _batches(write_lots(lots), BATCH_SIZE):
-            click.echo("".join(pieces), nl=False)
+        for chunks in _batches(write_lots(lots), BATCH_SIZE):
+            click.echo("".join(chunks), nl=False)
 
 
 def print_lots_as_json(seller_id: str) -> None:

@@ -134,13 +134,13 @@ def _wait_for_answer(
     # The answer from the result backend, else from the database: a broker may lose it, the request row stays.
     end = time.monotonic() + timeout
     while True:
-        left = end - time.monotonic()
+        seconds_left = end - time.monotonic()
         try:
-            return pending.get(timeout=max(0.1, min(left, POLL_INTERVAL)), on_message=on_message)
+            return pending.get(timeout=max(0.1, min(seconds_left, POLL_INTERVAL)), on_message=on_message)
         except NoAnswer:
             if (answer := _stored_answer(task, arguments)) is not None:
                 return answer
-            if left <= POLL_INTERVAL:
+            if seconds_left <= POLL_INTERVAL:
                 raise
 
 

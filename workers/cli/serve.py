@@ -75,13 +75,13 @@ def down() -> None:
     """Stop what `up --detach` (or an `up` in another terminal) started."""
     settings = load_settings()
     report = read_json(settings.data_dir / "run" / "up.json")
-    mark = ProcessIdentity(int(report.get("pid", 0)), int(report.get("started", 0)))
-    if not is_alive(mark):
+    identity = ProcessIdentity(int(report.get("pid", 0)), int(report.get("started", 0)))
+    if not is_alive(identity):
         click.echo("Nothing is running.")
         return
-    os.kill(mark.pid, signal.SIGTERM)
-    if not wait_until(lambda: not is_alive(mark), DOWN_TIMEOUT):
-        os.kill(mark.pid, signal.SIGKILL)  # the kernel ends its programs and servers with it
+    os.kill(identity.pid, signal.SIGTERM)
+    if not wait_until(lambda: not is_alive(identity), DOWN_TIMEOUT):
+        os.kill(identity.pid, signal.SIGKILL)  # the kernel ends its programs and servers with it
         raise click.ClickException(f"It did not stop within {DOWN_TIMEOUT:.0f} s and was killed.")
     click.echo("Stopped.")
 
@@ -125,9 +125,9 @@ def migrate_database(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, report: Path) -> None:
-    began = time.monotonic()
-    mark = identify_process(os.getpid())
-    state: dict[str, Any] = {"pid": mark.pid, "started": mark.started, "ready": False}
+    started_at = time.monotonic()
+    identity = identify_process(os.getpid())
+    state: dict[str, Any] = {"pid": identity.pid, "started": identity.started, "ready": False}
     write_json(report, state)
     with (
         contextlib.closing(Preforker(_make_log_dir(settings) / "preforker.log")) as preforker,
@@ -152,7 +152,7 @@ def _serve(settings: Settings, report: Path) -> None:
         _print_line("metrics", metrics_address)
         _print_line("mail", describe_mail_target(complete))
         _print_line("logs", display_path(complete.log_dir))
-        click.echo(f"Ready after {time.monotonic() - began:.1f} s. Ctrl-C or `./run down` stops everything.")
+        click.echo(f"Ready after {time.monotonic() - started_at:.1f} s. Ctrl-C or `./run down` stops everything.")
         write_json(report, {**state, "ready": True, "flower": flower_address, "metrics": metrics_address})
         sys.stdout.flush()
         while True:

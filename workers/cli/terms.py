@@ -37,15 +37,15 @@ def terms() -> None:
 def show_terms(as_json: bool) -> None:
     """Show the terms in force now, and those that start later."""
     with open_database() as database, database.transaction() as conn:
-        now, book = database.clock.now(conn), load_terms(conn)
-    current = terms_to_mapping(book.at(now))
+        now, terms_history = database.clock.now(conn), load_terms(conn)
+    current = terms_to_mapping(terms_history.at(now))
     dated = [
         {
             "from": format_timestamp(entry.valid_from),
             "applied_by": entry.applied_by,
             "terms": terms_to_mapping(entry.terms),
         }
-        for entry in book
+        for entry in terms_history
     ]
     if as_json:
         click.echo(json.dumps({"now": current, "dated": dated}, indent=2))
@@ -54,7 +54,7 @@ def show_terms(as_json: bool) -> None:
     for name, value in current.items():
         note = "" if value == defaults[name] else f"   (BrickLink: {_format_value(defaults[name])})"
         click.echo(f"{name:<26} {_format_value(value)}{note}")
-    for entry in book:
+    for entry in terms_history:
         if entry.valid_from > now:
             click.echo(f"New terms apply from {format_timestamp(entry.valid_from)}, set by {entry.applied_by}.")
 

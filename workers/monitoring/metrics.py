@@ -94,9 +94,9 @@ class MetricsCollector:
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:
-            began = time.monotonic()
+            started_at = time.monotonic()
             results = {component.name: component.run() for component in self.components}
-            elapsed = time.monotonic() - began
+            elapsed = time.monotonic() - started_at
         up = Family("unwind_up", "Whether the database and the broker answer.", labels=["part"])
         for name in COMPONENTS:
             up.add_metric([name], results[name] is not None)

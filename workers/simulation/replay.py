@@ -63,17 +63,17 @@ class PlayedLine:
 
 def read_history(path: Path) -> list[HistoryLine]:
     try:
-        written = path.read_text(encoding="utf-8-sig")
+        content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidHistory(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InvalidHistory(f"{path}: is not UTF-8 text") from None
-    return parse_lines(written.split("\n"), str(path))
+    return parse_lines(content.split("\n"), str(path))
 
 
-def parse_lines(written: Iterable[str], name: str = "history") -> list[HistoryLine]:
+def parse_lines(text_lines: Iterable[str], name: str = "history") -> list[HistoryLine]:
     lines: list[HistoryLine] = []
-    for number, text_line in enumerate(written, start=1):
+    for number, text_line in enumerate(text_lines, start=1):
         if not text_line.strip():
             continue
         try:
