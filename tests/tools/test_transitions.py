@@ -74,7 +74,9 @@ def test_random_histories_cover_nearly_every_row() -> None:
                 row = find_transition(step.verdict.events[0].type, step.before.order.status, after.status, step.role)
                 assert row is not None
                 played_rows.add(row.description)
-    removals_apart = {row.description for row in TABLE if row.events and "removals.approved" not in row.events} - {"submit"}
+    removals_apart = {row.description for row in TABLE if row.events and "removals.approved" not in row.events} - {
+        "submit"
+    }
     assert removals_apart - played_rows <= {row.description for row in TABLE if row.events == transitions.CANCEL}
 
 
