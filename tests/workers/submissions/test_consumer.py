@@ -30,7 +30,7 @@ from workers.submissions.listener import Listener
 
 @pytest.fixture
 def caller(database_url: str) -> Any:
-    """A connection of somebody else's, with a transaction of its own."""
+    """A connection of an upstream system, with a transaction of its own."""
     with psycopg.connect(database_url.replace("postgresql+psycopg://", "postgresql://")) as conn:
         yield conn
 
@@ -74,7 +74,7 @@ def test_sql_interface_accepts_exactly_the_declared_commands(market: Market, cal
 
 
 def test_request_id_as_text_is_the_same_submission(market: Market, caller: Any) -> None:
-    """JavaScript rounds numbers above 2^53, so it writes texts; another number in a comment is another command."""
+    """JavaScript rounds numbers above 2^53, so it writes texts; digits in a comment must still count."""
     large = 2**53 + 1
     comment = f'said "order_id": "{large}", ' + r'and \"order_id": "1"'
     for order_id in (str(large), large):
@@ -97,7 +97,6 @@ def test_request_id_as_text_is_the_same_submission(market: Market, caller: Any) 
 
 
 def test_a_submission_commits_or_rolls_back_with_its_caller(market: Market, caller: Any) -> None:
-    """What the caller takes back was never submitted; what it commits is done and answered."""
     market.order(1003)
     market.at(FILED)
     command = {"order_id": 1003, "member_id": "seller"}
@@ -113,7 +112,7 @@ def test_a_submission_commits_or_rolls_back_with_its_caller(market: Market, call
 
 
 def test_same_request_through_both_interfaces_is_done_once(market: Market, caller: Any) -> None:
-    """One effect, the same answer again; other arguments are a conflict."""
+    """Other arguments are a conflict."""
     market.order(1003)
     command = {"order_id": 1003, "member_id": "seller"}
     first = market.at(FILED).do("npb.file", request_id="r-1", **command)
@@ -129,7 +128,7 @@ def test_same_request_through_both_interfaces_is_done_once(market: Market, calle
 
 
 def test_commands_about_one_order_run_in_submission_order(market: Market, caller: Any) -> None:
-    """First in, first out per order, however many are drained at once; a bad one among them is answered by itself."""
+    """First in, first out for each order; an invalid command is answered alone."""
     market.order(1003)
     market.at(FILED)
     steps = ["PROCESSING", "READY", "PAID", "PACKED", "SHIPPED"]
@@ -147,7 +146,7 @@ def test_commands_about_one_order_run_in_submission_order(market: Market, caller
 
 
 def test_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
-    """The SQL interface uses the instant of its insert, however late it is drained."""
+    """However late it is processed."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     submit(caller, "orders.cancel", {"order_id": 1003, "member_id": "seller"}, "c")
@@ -158,12 +157,12 @@ def test_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
 
 
 def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller: Any) -> None:
-    """P1: all is done within half a minute after the last fault, though it kill the second drain of a set as well."""
+    """P1: within half a minute after the last fault, even if a second run dies."""
     market.order(1003)
     submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "held")
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
     caller.commit()
-    with db.current_database().transaction() as conn:  # and then that drain is no more
+    with db.current_database().transaction() as conn:  # the run has died
         assert claimed_ids(submissions.claim(conn, FILED, limit=100)) == (["held"], None)
     second = timedelta(seconds=1)
     assert market.at(FILED + submissions.LEASE_DURATION - second).done("submissions.drain") == {"taken": 0}
@@ -212,14 +211,13 @@ def test_an_unknown_task_is_refused_with_similar_names(
 def test_bad_submission_is_answered_and_never_raises(
     market: Market, caller: Any, name: str | None, payload: Any, request_id: str, code: str
 ) -> None:
-    """The caller's transaction goes on; nothing was accepted."""
+    """The caller's transaction continues."""
     answer = submit(caller, name, payload, request_id)
     assert (answer["accepted"], answer["code"]) == (False, code)
     assert caller.execute("SELECT count(*) FROM unwind.submissions").fetchone() == (0,)
 
 
 def test_submitting_role_has_no_other_rights(market: Market, caller: Any) -> None:
-    """It calls one function; tables, views and the feed are closed to it."""
     caller.execute("SET ROLE unwind_submit")
     assert submit(caller, "npb.file", {"order_id": 1, "member_id": "x"})["accepted"]
     caller.commit()
@@ -236,13 +234,13 @@ def test_submitting_role_has_no_other_rights(market: Market, caller: Any) -> Non
 
 
 def test_listener_wakes_at_once_after_a_commit(caller: Any, database_url: str) -> None:
-    """NOTIFY wakes the listener; a transaction that is taken back does not."""
+    """By NOTIFY, which a rollback discards."""
     woken = threading.Semaphore(0)
     listener = Listener(database_url, woken.release)
     listener.start()
     try:
         assert listener.listening.wait(10)
-        assert woken.acquire(timeout=10)  # once for whatever came before
+        assert woken.acquire(timeout=10)  # once for earlier submissions
         submit(caller, "npb.file", {"order_id": 1, "member_id": "x"})
         caller.commit()
         assert woken.acquire(timeout=10)
@@ -251,7 +249,7 @@ def test_listener_wakes_at_once_after_a_commit(caller: Any, database_url: str) -
 
 
 def test_many_commits_cause_one_more_wakeup(caller: Any, database_url: str) -> None:
-    """A drain takes everything that is due, so a message for each commit would only keep other commands waiting."""
+    """One run takes everything that is due; more messages would delay other commands."""
     calls, wakeups, go_on = [0], threading.Semaphore(0), threading.Event()
 
     def wake() -> None:
@@ -262,7 +260,7 @@ def test_many_commits_cause_one_more_wakeup(caller: Any, database_url: str) -> N
     listener = Listener(database_url, wake)
     listener.start()
     try:
-        assert wakeups.acquire(timeout=10)  # the first call, for whatever came before, does not end yet
+        assert wakeups.acquire(timeout=10)  # the first call, for earlier submissions, is still running
         for order_id in range(1, 31):
             submit(caller, "npb.file", {"order_id": order_id, "member_id": "x"})
             caller.commit()
@@ -280,7 +278,7 @@ def test_many_commits_cause_one_more_wakeup(caller: Any, database_url: str) -> N
 
 
 def due(caller: Any) -> None:
-    """All that was submitted counts from, and is due at, an instant of the simulated clock."""
+    """Set the time from which all submissions count and are due."""
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
     caller.commit()
 
@@ -298,7 +296,7 @@ UNREADABLE = {
 @pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
 def test_unparsable_payload_is_answered_invalid_and_stops_no_other(market: Market, caller: Any, payload: str) -> None:
-    """P8: by itself, in the set in which it came; the command behind it is done."""
+    """P8: the next command of its batch is done."""
     market.order(1003)
     market.at(FILED)
     assert submit_raw(caller, "npb.file", payload, "absurd")["accepted"]
@@ -331,7 +329,7 @@ HUGE = {
 def test_large_deep_or_malformed_payload_is_refused_at_submission(
     market: Market, caller: Any, payload: str, code: str
 ) -> None:
-    """The check is SQL, raises nothing and takes memory of the payload's own size; the caller's transaction goes on."""
+    """In SQL, without an error, with memory of the payload's size."""
     before = time.monotonic()
     assert submit_raw(caller, "orders.cancel_many", payload, "r") == {
         "request_id": "r",
@@ -356,7 +354,7 @@ def test_jsonb_that_expands_a_thousandfold_is_refused(caller: Any, number: str) 
 
 
 def test_submit_accepts_jsonb_text_and_literals(market: Market, caller: Any) -> None:
-    """A caller writes a literal, a text or jsonb; named arguments work with each."""
+    """Named arguments work with each."""
     for argument in ("'{\"order_id\": 1}'", "CAST('{\"order_id\": 1}' AS text)", "jsonb_build_object('order_id', 1)"):
         positional = caller.execute(f"SELECT unwind.submit_command('npb.file', {argument}, 'same')").fetchone()
         query = caller.execute(
@@ -369,7 +367,7 @@ def test_submit_accepts_jsonb_text_and_literals(market: Market, caller: Any) -> 
 
 
 def test_payload_with_commas_and_brackets_in_text_is_accepted(market: Market, caller: Any) -> None:
-    """Only brackets and commas outside strings are parts."""
+    """Only brackets and commas outside strings count."""
     comment = "[],{}" * 400
     items = [{"order_id": n, "member_id": "seller", "comment": comment + '"\\'} for n in range(1, 1001)]
     raw = json.dumps({"orders": items})
@@ -381,6 +379,7 @@ def test_payload_with_commas_and_brackets_in_text_is_accepted(market: Market, ca
 
 
 def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
+    """A claim has small payloads and at most one long one; the small ones don't wait for the long ones."""
     for n in range(8):
         submit(caller, "npb.file", {"order_id": n, "comment": "x" * MAX_BATCHED_BYTES}, f"long{n}")
     for n in range(5):
@@ -421,7 +420,7 @@ def test_command_of_a_newer_release_waits_for_its_worker_and_is_parked_with_the_
 
 @pytest.mark.guarantee("P8")
 def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(market: Market, caller: Any) -> None:
-    """P8: the others of its set are answered after the first death; attempts count before the work."""
+    """P8: the others are answered after the first death; an attempt counts before it starts."""
     market.order(1003)
     for n, order_id in enumerate((9, 1003, 8)):
         submit(caller, "npb.file", {"order_id": order_id, "member_id": "seller"}, f"r{n}")
@@ -444,7 +443,7 @@ def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(market: 
     assert answer_of(caller, "r2") == ("answered", "refused", "ORDER_UNKNOWN")
     (dead,) = market.rows("SELECT reason, attempts, arguments FROM unwind.dead_jobs")
     assert (dead.reason, dead.attempts, dead.arguments) == ("WORKER_DIED", MAX_ATTEMPTS, {"request_id": "r0"})
-    with db.current_database().transaction() as conn:  # set going again, it has its payload
+    with db.current_database().transaction() as conn:  # requeued with its payload
         assert submissions.requeue(conn, "npb.file", dead.arguments, "r0", at)
     assert market.done("submissions.drain") == {"taken": 1}
     assert answer_of(caller, "r0") == ("answered", "refused", "ORDER_UNKNOWN")
@@ -453,7 +452,6 @@ def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(market: 
 def test_lease_is_extended_while_the_batch_runs(
     market: Market, caller: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A drain that lives keeps its set, however long it takes: nobody else takes it beside it."""
     monkeypatch.setattr(consumer, "LEASE_RENEWAL_INTERVAL", 0.02)
     market.order(1003)
     submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "slow")
@@ -495,7 +493,7 @@ _JSON: st.SearchStrategy[Any] = st.recursive(
 
 @st.composite
 def bent_payloads(draw: st.DrawFn) -> str:
-    """JSON with some of its characters replaced, numbers of any length, and texts that are none."""
+    """JSON with replaced characters, long numbers, and malformed texts."""
     text = json.dumps(draw(st.dictionaries(_WORDS, _JSON, max_size=5)), ensure_ascii=draw(st.booleans()))
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(text)))
@@ -528,7 +526,6 @@ def _is_answered_or_refused(market: Market, caller: Any, payloads: list[str]) ->
 )
 @given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
 def test_any_payload_is_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
-    """The function raises nothing for what is in it, and whatever it accepts is answered by one drain."""
     _is_answered_or_refused(market, caller, payloads)
 
 
@@ -538,14 +535,13 @@ def test_any_payload_is_refused_or_answered(market: Market, caller: Any, payload
 )
 @given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
 def test_thousands_of_payloads_are_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
-    """The same, for longer."""
     _is_answered_or_refused(market, caller, payloads)
 
 
 @settings(max_examples=300, deadline=None)
 @given(_JSON)
 def test_counted_parts_match_parsed_parts(document: Any) -> None:
-    """Counting without parsing agrees with what is in the document, whatever its texts hold."""
+    """Counting without parsing agrees with the parsed document."""
 
     def parts(value: Any) -> int:
         if not isinstance(value, dict | list):
@@ -563,7 +559,6 @@ def test_counted_parts_match_parsed_parts(document: Any) -> None:
 
 
 def test_depth_and_parts_at_their_bounds(caller: Any) -> None:
-    """What is just within them is taken."""
     deep = '{"a":' * (MAX_DEPTH - 1) + "1" + "}" * (MAX_DEPTH - 1)
     assert submit_raw(caller, "npb.file", deep, "deep")["accepted"]
     assert submit_raw(caller, "npb.file", '{"a":' + deep + "}", "deeper")["code"] == "PAYLOAD_TOO_DEEP"
