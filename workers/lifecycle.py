@@ -40,16 +40,16 @@ SUPPORTED_POOLS = ("celery.concurrency.prefork:TaskPool", "celery.concurrency.so
 """Celery sends `worker_process_init`, which connects a process, in these pools only."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for which a new process tries to connect; shorter than `worker_proc_alive_timeout`, which ends it."""
-MIN_PAUSE, MAX_PAUSE = 0.01, 0.05
+MIN_WAKE_INTERVAL, MAX_WAKE_INTERVAL = 0.01, 0.05
 """Seconds between two wake-ups of a task by one process; a run that starts later finds all rows inserted by then.
 The pause doubles while commits keep coming: a lone cancellation's consumers start at once, and a busy worker does not
 spend its time on wake-ups (B4)."""
 BROKER_EPOCH_KEY = "unwind:memory"
 """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
 RESPONSE_TIMEOUT = 2.0
-MESSAGE_EXPIRES_SECONDS = 3600
-"""A message unread for this long has been published again.  With less, a worker whose clock is half an hour ahead would
-drop everything that others send."""
+TASK_MESSAGE_EXPIRES_SECONDS = 3600
+"""An outbox message that is unread for this long has been published again.  With less, a worker whose clock is half an
+hour ahead would drop every message that a relay publishes."""
 
 
 @lru_cache(maxsize=1)
@@ -74,7 +74,11 @@ class BrokerPublisher:
     def publish(self, task: str, rows: Sequence[int]) -> None:
         """Publish one message.  Raises when the broker cannot be reached; the rows are published again later."""
         self._app.send_task(
-            task, kwargs={"rows": list(rows)}, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS
+            task,
+            kwargs={"rows": list(rows)},
+            queue=queue_of(task),
+            ignore_result=True,
+            expires=TASK_MESSAGE_EXPIRES_SECONDS,
         )
 
     def broker_epoch(self) -> str | None:
@@ -125,14 +129,14 @@ class TaskWaker:
             self._thread.join(seconds)
 
     def _run(self) -> None:
-        pause = MIN_PAUSE
+        pause = MIN_WAKE_INTERVAL
         while self._tasks or not self._closed.is_set():
             self._requested.wait()
             self._requested.clear()
             for _ in range(len(self._tasks)):
                 self._wake(self._tasks.pop())
             self._closed.wait(pause)
-            pause = min(2 * pause, MAX_PAUSE) if self._requested.is_set() else MIN_PAUSE
+            pause = min(2 * pause, MAX_WAKE_INTERVAL) if self._requested.is_set() else MIN_WAKE_INTERVAL
 
     def _wake(self, task: str) -> None:
         try:
@@ -142,7 +146,7 @@ class TaskWaker:
 
 
 def _send_wakeup(app: Celery, task: str) -> None:
-    app.send_task(task, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS)
+    app.send_task(task, queue=queue_of(task), ignore_result=True, expires=TASK_MESSAGE_EXPIRES_SECONDS)
 
 
 def open_database(settings: Settings, *, pool_size: int = 1) -> Database:

@@ -124,13 +124,13 @@ class FolderMailer:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Readable for the owner only: emails quote what members wrote to each other.
-            descriptor, unfinished = tempfile.mkstemp(dir=self._directory, prefix=".", suffix=".part")
+            descriptor, unfinished_email = tempfile.mkstemp(dir=self._directory, prefix=".", suffix=".part")
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(message.as_bytes())
-                Path(unfinished).replace(self._directory / name)
+                Path(unfinished_email).replace(self._directory / name)
             except BaseException:
-                Path(unfinished).unlink(missing_ok=True)
+                Path(unfinished_email).unlink(missing_ok=True)
                 raise
         except OSError as error:
             raise ServerUnavailable(f"the mail directory cannot be written: {_summarize(error)}") from error

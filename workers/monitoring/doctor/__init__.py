@@ -111,7 +111,7 @@ def open_installation(settings: Settings) -> Iterator[tuple[Context, list[Findin
         embedded_broker=settings.broker_url is None,
         supervised_since=supervised_since(settings.data_dir),
     )
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as server_connections:
         if not settings.has_servers:
             if running_servers(settings.data_dir) is None:
                 message = "The embedded servers are not running, so their contents were not checked."
@@ -119,21 +119,23 @@ def open_installation(settings: Settings) -> Iterator[tuple[Context, list[Findin
                 findings.append(note("SERVERS_NOT_RUNNING", message, "run ./run up."))
             else:
                 try:
-                    context.settings = settings.with_servers(stack.enter_context(embedded_servers(settings.data_dir)))
+                    context.settings = settings.with_servers(
+                        server_connections.enter_context(embedded_servers(settings.data_dir))
+                    )
                 except (OSError, ServerBinaryNotFound, ServerStartError) as problem:
                     message = f"The embedded servers cannot be reached: {problem}"
                     findings.append(error("SERVERS_UNREACHABLE", message, "run ./run down, then ./run up."))
-        findings += _open_database(context, stack)
-        findings += _open_broker(context, stack)
+        findings += _open_database(context, server_connections)
+        findings += _open_broker(context, server_connections)
         yield context, findings
 
 
-def _open_database(context: Context, stack: contextlib.ExitStack) -> list[Finding]:
+def _open_database(context: Context, server_connections: contextlib.ExitStack) -> list[Finding]:
     url = context.settings.app_database_url or context.settings.database_url
     if url is None:
         return []
     database = db.connect(url.get_secret_value())
-    stack.callback(database.dispose)
+    server_connections.callback(database.dispose)
     try:
         with database.transaction() as conn:
             context.has_schema = server_info.schema_revision(conn) is not None
@@ -148,13 +150,13 @@ def _open_database(context: Context, stack: contextlib.ExitStack) -> list[Findin
     return []
 
 
-def _open_broker(context: Context, stack: contextlib.ExitStack) -> list[Finding]:
+def _open_broker(context: Context, server_connections: contextlib.ExitStack) -> list[Finding]:
     if context.settings.broker_url is None:
         return []
     url = context.settings.broker_url.get_secret_value()
     try:
         client = connect(url, timeout=broker.RESPONSE_TIMEOUT)
-        stack.callback(client.close)
+        server_connections.callback(client.close)
         context.broker_info = dict(client.info())
     except (redis.RedisError, OSError) as problem:
         reason = " ".join(str(problem).split())[:200]
