@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.schema import Base, BigIntKey, check_in, table_of
+from policies.texts import printable
 
 MAX_BODY_BYTES = 4096
 """How much of the body is stored: enough to recognise it."""
@@ -108,6 +109,4 @@ def mark_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
 
 def _plain(text: str | None) -> str | None:
     # Text that PostgreSQL can store and a terminal can show.
-    if text is None:
-        return None
-    return "".join(c if c.isprintable() and not 0xD800 <= ord(c) <= 0xDFFF else "?" for c in text[:MAX_NAME_LENGTH])
+    return None if text is None else printable(text[:MAX_NAME_LENGTH])

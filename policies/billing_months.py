@@ -64,10 +64,10 @@ def parse_month(text: str) -> date:
 
 
 def month_name(month: date) -> str:
-    return f"{_NAMES[month.month - 1]} {month.year}"
+    return f"{MONTH_NAMES[month.month - 1]} {month.year}"
 
 
-_NAMES = (
+MONTH_NAMES = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip

@@ -17,6 +17,11 @@ JOINERS = "\u200c\u200d"
 """Format characters that Persian and Hindi words need."""
 
 
+def printable(text: str, replacement: str = "?") -> str:
+    """Replace every character that a terminal would obey, not show, and every lone surrogate."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else replacement for c in text)
+
+
 def is_visible(text: str) -> bool:
     if text.isascii():
         return any(33 <= ord(c) < 127 for c in text)

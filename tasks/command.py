@@ -28,7 +28,7 @@ from pydantic import (
 
 from models.requests import Answer, invalid
 from policies.cases import Actor
-from policies.texts import is_identifier, is_one_line
+from policies.texts import is_identifier, is_one_line, printable
 from policies.timestamps import format_timestamp, parse_timestamp
 
 MAX_COMMENT_LENGTH = 2000
@@ -277,8 +277,7 @@ NOT_PLAIN_JSON = "must be plain JSON: write ids, amounts and instants as text"
 def _path(location: tuple[int | str, ...]) -> str:
     # Errors of the model as a whole concern the actor. The name of an unknown argument is the caller's text, so it is
     # cut and made printable.
-    parts = ("".join(c if c.isprintable() else "?" for c in str(part)[:64]) or "?" for part in location)
-    return ".".join(parts) or "member_id"
+    return ".".join(printable(str(part)[:64]) or "?" for part in location) or "member_id"
 
 
 def _message(error: Any) -> str:

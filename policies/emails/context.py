@@ -11,24 +11,11 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from policies.billing_months import MONTH_NAMES
 from policies.emails.email import Quote
 from policies.timestamps import parse_timestamp
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +84,12 @@ def format_instant(instant: datetime, zone: str) -> str:
 
 
 def format_day(day: date) -> str:
-    return f"{DAYS[day.weekday()]}, {day.day} {MONTHS[day.month - 1]} {day.year}"
+    return f"{DAYS[day.weekday()]}, {day.day} {MONTH_NAMES[day.month - 1]} {day.year}"
 
 
 def format_month(month: str) -> str:
     year, _, number = month.partition("-")
-    return f"{MONTHS[int(number) - 1]} {year}"
+    return f"{MONTH_NAMES[int(number) - 1]} {year}"
 
 
 def format_amount(amount: str) -> str:

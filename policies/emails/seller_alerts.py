@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
+from policies.alerts import LABELS
 from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
 from policies.emails.email import Email
 from policies.emails.npb import CANCEL_NOW, PAID_INSTEAD
 
-LABELS = {
-    "NPB": "non-paying buyer alert",
-    "NRS": "non-responding seller alert",
-    "NSS": "non-shipping seller alert",
-}
 GROUNDS = {
     "NOT_SHIPPED": "it was not shipped",
     "INCOMPLETE": "it arrived incomplete",
@@ -140,4 +136,4 @@ def reminder(context: EmailContext) -> Email:
 
 
 def _label(context: EmailContext) -> str:
-    return LABELS.get(context.text("kind"), "alert")
+    return next((label for kind, label in LABELS.items() if kind == context.text("kind")), "alert")

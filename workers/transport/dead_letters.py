@@ -23,6 +23,7 @@ from celery import current_app, signals, states
 
 from models import dead_letters
 from models.dead_letters import MAX_BODY_BYTES
+from policies.texts import printable
 from schedules.routes import QUEUES
 from workers import lifecycle
 
@@ -75,8 +76,8 @@ class DeadLetter:
             str(uuid4()),
             reason,
             detail,
-            named and _printable(named),
-            message_id if is_awaited else message_id and _printable(message_id),
+            named and printable(named[:100]),
+            message_id if is_awaited else message_id and printable(message_id[:100]),
             queue,
             len(raw),
             body_start,
@@ -286,8 +287,4 @@ def _task_and_id(raw: Any) -> tuple[str, str]:
 
 
 def _short(value: Any) -> str:
-    return _printable(value) if isinstance(value, str) else "?"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:100])
+    return printable(value[:100]) if isinstance(value, str) else "?"

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from policies.texts import printable
+
 
 class Severity(StrEnum):
     """`note`: for information.  `warning`: look at it today.  `error`: something does not work or is not true."""
@@ -30,15 +32,15 @@ class Finding:
 
 
 def note(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.NOTE, _one_line(message), fix)
+    return Finding(code, Severity.NOTE, printable(message, " "), fix)
 
 
 def warning(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.WARNING, _one_line(message), fix)
+    return Finding(code, Severity.WARNING, printable(message, " "), fix)
 
 
 def error(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.ERROR, _one_line(message), fix)
+    return Finding(code, Severity.ERROR, printable(message, " "), fix)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
@@ -50,8 +52,3 @@ def abbreviate(names: Iterable[object], limit: int = 5) -> str:
     shown = [str(name) for name in names]
     more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
     return ", ".join(shown[:limit]) + more
-
-
-def _one_line(message: str) -> str:
-    # Servers and members may have written part of it, so nothing in it may act on a terminal.
-    return "".join(c if c.isprintable() else " " for c in message)
