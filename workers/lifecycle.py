@@ -46,7 +46,6 @@ The pause doubles while commits keep coming: a lone cancellation's consumers sta
 spend its time on wake-ups (B4)."""
 BROKER_EPOCH_KEY = "unwind:memory"
 """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
-RESPONSE_TIMEOUT = 2.0
 TASK_MESSAGE_EXPIRES_SECONDS = 3600
 """An outbox message that is unread for this long has been published again.  With less, a worker whose clock is half an
 hour ahead would drop every message that a relay publishes."""
@@ -90,7 +89,7 @@ class BrokerPublisher:
         if self._broker_url is None:
             return None
         if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
-            self._client = connect(self._broker_url, timeout=RESPONSE_TIMEOUT, decode_responses=True)
+            self._client = connect(self._broker_url, decode_responses=True)
         try:
             self._client.set(BROKER_EPOCH_KEY, uuid.uuid4().hex, nx=True)
             epoch, run_id = self._client.get(BROKER_EPOCH_KEY), ""

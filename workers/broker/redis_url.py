@@ -29,6 +29,8 @@ SCHEMES = {
 MAX_TIMEOUT_SECONDS = 60.0
 MIN_SOCKET_TIMEOUT_SECONDS = 2.0
 """Workers wait one second at a time for their next message; a shorter timeout would cut healthy connections."""
+RESPONSE_TIMEOUT_SECONDS = 2.0
+"""For a command of our own clients; a broker that takes longer counts as not answering."""
 CERTIFICATE_CHECKS = {
     "required": "required",
     "optional": "optional",
@@ -182,7 +184,7 @@ class RedisUrl:
         return f"{host}:{self.port}" if self.port else host
 
 
-def connect(url: str, *, timeout: float, **options: Any) -> Redis:
+def connect(url: str, *, timeout: float = RESPONSE_TIMEOUT_SECONDS, **options: Any) -> Redis:
     """Return a redis-py client that connects when first used and waits at most `timeout` seconds per command.
 
     Options of the URL apply, except for longer timeouts.  `options` are redis-py's.

@@ -39,7 +39,6 @@ from workers.errors import suggest_task
 ANSWER_TIMEOUT = 30.0
 POLL_INTERVAL = 3.0
 """Seconds between two queries for the answer in the database."""
-BROKER_TIMEOUT = 2.0
 
 
 @click.command()
@@ -122,7 +121,7 @@ def _broker_answers() -> bool:
     if url is None:
         return False
     try:
-        with contextlib.closing(connect(url.get_secret_value(), timeout=BROKER_TIMEOUT)) as client:
+        with contextlib.closing(connect(url.get_secret_value())) as client:
             return bool(client.ping())
     except (redis.RedisError, OSError):
         return False

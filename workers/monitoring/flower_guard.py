@@ -29,7 +29,6 @@ from workers.transport.channel import PARKED_PREFIX, PAUSES_KEY
 
 log = structlog.get_logger(__name__)
 
-QUEUE_LENGTHS_TIMEOUT = 2.0
 UNAUTHENTICATED_API = "FLOWER_UNAUTHENTICATED_API"
 """Flower's variable that opens the API without a login and sets `Access-Control-Allow-Origin: *`."""
 
@@ -145,7 +144,7 @@ class QueueLengths:
         return await asyncio.get_running_loop().run_in_executor(None, self._lengths, list(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
-        with contextlib.closing(connect(self._url, timeout=QUEUE_LENGTHS_TIMEOUT)) as client:
+        with contextlib.closing(connect(self._url)) as client:
             paused = json.loads(client.get(PAUSES_KEY) or "{}")  # workers write it there, since Flower has no database
             queues = paused.get("queues", [])
             rows = [(name, f"{name} (paused)" if name in queues else name) for name in names]

@@ -37,7 +37,6 @@ MAX_SILENT_POLLS = 9
 """45 s: three heartbeat tasks missed."""
 MAX_BUSY_POLLS = MAX_SILENT_POLLS + 13
 """Allows for the hard time limit of 60 s, by which every running task has ended."""
-RESPONSE_TIMEOUT = 3.0
 PROBE_KEY = "unwind:watched"
 """Written at each poll: a full or read-only broker stops every worker, so restarting this one would not help."""
 
@@ -114,7 +113,7 @@ class Watchdog:
 
 class BrokerProbe:
     def __init__(self, url: str) -> None:
-        self._client = connect(url, timeout=RESPONSE_TIMEOUT)
+        self._client = connect(url)
 
     def count_waiting(self, queues: Iterable[str]) -> int:
         """Return the messages in these queues.  Raises when the broker does not answer or accepts no writes."""

@@ -155,7 +155,7 @@ def _open_broker(context: Context, server_connections: contextlib.ExitStack) -> 
         return []
     url = context.settings.broker_url.get_secret_value()
     try:
-        client = connect(url, timeout=broker.RESPONSE_TIMEOUT)
+        client = connect(url)
         server_connections.callback(client.close)
         context.broker_info = dict(client.info())
     except (redis.RedisError, OSError) as problem:

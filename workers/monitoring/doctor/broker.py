@@ -10,7 +10,7 @@ import redis
 from kombu.pidbox import Mailbox
 
 from schedules.routes import QUEUES
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import RESPONSE_TIMEOUT_SECONDS, connect
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
@@ -19,7 +19,6 @@ from workers.transport.channel import Connection
 from workers.transport.dead_letters import find_strays
 
 MIN_VERSION = (6, 2)  # the first with BLMOVE
-RESPONSE_TIMEOUT = 2.0
 WORKER_RESPONSE_TIMEOUT = 1.0
 """Seconds, always waited for in full, since the number of workers is unknown."""
 
@@ -43,7 +42,7 @@ def fetch_pools(url: str) -> dict[str, Pool]:
 
 
 def _broadcast(url: str, command: str) -> Iterator[tuple[str, Any]]:
-    options = {"socket_timeout": 10, "socket_connect_timeout": RESPONSE_TIMEOUT}
+    options = {"socket_timeout": 10, "socket_connect_timeout": RESPONSE_TIMEOUT_SECONDS}
     with Connection(url, transport_options=options) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
         replies = mailbox._broadcast(command, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
@@ -131,7 +130,7 @@ def check_result_backend(context: Context) -> list[Finding]:
     if url is None:
         return []
     try:
-        with contextlib.closing(connect(url.get_secret_value(), timeout=RESPONSE_TIMEOUT)) as client:
+        with contextlib.closing(connect(url.get_secret_value())) as client:
             client.ping()
     except (redis.RedisError, OSError) as problem:
         message = (
