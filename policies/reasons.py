@@ -60,6 +60,13 @@ INVALID_REASONS: dict[Role, dict[str, str]] = {
 }
 
 
+REASONS: dict[Role, dict[str, str]] = {
+    role: valid | {code: f"not valid: {why}" for code, why in INVALID_REASONS[role].items()}
+    for role, valid in VALID_REASONS.items()
+}
+"""One line for each code that a party can be answered about."""
+
+
 def describe_reason(reason: str) -> str:
     return next((words[reason] for words in VALID_REASONS.values() if reason in words), reason)
 
@@ -75,7 +82,9 @@ def check_reason(reason: str, comment: str | None, role: Role) -> Refused | None
     if reason in INVALID_REASONS[role]:
         return Refused(Code.REASON_NOT_VALID, INVALID_REASONS[role][reason], unblocked_by="another, valid reason")
     if reason not in VALID_REASONS[role]:
-        return Refused(Code.REASON_UNKNOWN, "There is no such reason.", unblocked_by=f"a reason from the {role}'s list")
+        listed = "; ".join(f"{code}: {words}" for code, words in VALID_REASONS[role].items())
+        message = f"There is no such reason. The {role}'s reasons are {listed}."
+        return Refused(Code.REASON_UNKNOWN, message, unblocked_by=f"a reason from the {role}'s list")
     if reason in ("B_OTHER", "S_OTHER") and len((comment or "").strip()) < MIN_OTHER_COMMENT_LENGTH:
         return Refused(
             Code.COMMENT_REQUIRED,

@@ -6,9 +6,10 @@ keeps the terms under which it was filed.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -43,25 +44,115 @@ BRICKLINK_FEE_SLICES = (
 
 
 @dataclass(frozen=True, slots=True)
+class TermInfo:
+    """What an operator reads about a setting: a sentence, the unit, and the values that are allowed."""
+
+    about: str
+    unit: str
+    allowed: str
+
+
+def _term(default: Any, about: str, unit: str, allowed: str) -> Any:
+    return field(default=default, metadata={"info": TermInfo(about, unit, allowed)})
+
+
+_DURATIONS = "duration: 7d, 36h, 90m or 45s"
+_UNLOCK = f"{int(MIN_UNLOCK_DELAY.total_seconds())}s to {MAX_DURATION.days}d"
+_WAIT = f"0s to {MAX_DURATION.days}d"
+_STEPS = f"up to {MAX_STEPS} rising durations, each above 0s"
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
-    npb_file_after: timedelta = timedelta(days=7)
-    npb_unlock_no_response: timedelta = timedelta(days=7)
-    npb_unlock_response: timedelta = timedelta(days=14)
-    npb_late_response: str = "sticky"  # A1: or "relock"
-    seller_alert_file_after: timedelta = timedelta(days=7)
-    seller_alert_unlock: timedelta = timedelta(days=14)
-    ocr_fileable_statuses: tuple[Status, ...] = OCR_FILEABLE_BY_DEFAULT
-    ocr_remind_after: tuple[timedelta, ...] = (timedelta(days=2), timedelta(days=5), timedelta(days=10))
-    unlock_remind_after: tuple[timedelta, ...] = (timedelta(days=3), timedelta(days=10))
-    billing_time_zone: str = "America/New_York"  # A5, A6
-    bill_day: int = 5
-    bill_due_day: int = 5
-    past_due_grace: timedelta = timedelta(days=10)
-    minimum_bill: Decimal = Decimal("0.00")
-    strike_limit: int = 3
-    release_auto_stockroom: bool = False
-    fee_slices: tuple[FeeSlice, ...] = BRICKLINK_FEE_SLICES
-    fee_exempt_sellers: tuple[str, ...] = ()  # Low-volume regions, per seller
+    npb_file_after: timedelta = _term(
+        timedelta(days=7),
+        "How long after the order date a seller can file a non-paying buyer alert.",
+        _DURATIONS,
+        _WAIT,
+    )
+    npb_unlock_no_response: timedelta = _term(
+        timedelta(days=7),
+        "How long after the filing the seller can cancel if the buyer does not answer.",
+        _DURATIONS,
+        _UNLOCK,
+    )
+    npb_unlock_response: timedelta = _term(
+        timedelta(days=14),
+        "How long after the filing the seller can cancel if the buyer answers in time.",
+        _DURATIONS,
+        f"{_UNLOCK}, not shorter than NPB_UNLOCK_NO_RESPONSE",
+    )
+    npb_late_response: str = _term(  # A1
+        "sticky",
+        "What an answer after the unlock does: nothing (sticky), or the longer wait counts again (relock).",
+        "word",
+        "sticky or relock",
+    )
+    seller_alert_file_after: timedelta = _term(
+        timedelta(days=7),
+        "How long after the order date a buyer can file an alert against the seller.",
+        _DURATIONS,
+        _WAIT,
+    )
+    seller_alert_unlock: timedelta = _term(
+        timedelta(days=14), "How long after the filing of such an alert the buyer can cancel.", _DURATIONS, _UNLOCK
+    )
+    ocr_fileable_statuses: tuple[Status, ...] = _term(
+        OCR_FILEABLE_BY_DEFAULT,
+        "The statuses in which either party can file a cancel request.",
+        "list of statuses",
+        f"at least one of {', '.join(OPEN_FLOW)}",
+    )
+    ocr_remind_after: tuple[timedelta, ...] = _term(
+        (timedelta(days=2), timedelta(days=5), timedelta(days=10)),
+        "When the other party is reminded of an open cancel request, counted from its filing.",
+        "list of durations",
+        _STEPS,
+    )
+    unlock_remind_after: tuple[timedelta, ...] = _term(
+        (timedelta(days=3), timedelta(days=10)),
+        "When the filer is reminded that the order can be cancelled, counted from the unlock.",
+        "list of durations",
+        _STEPS,
+    )
+    billing_time_zone: str = _term(  # A5, A6
+        "America/New_York",
+        "The zone in which billing months and days begin.",
+        "name of a time zone",
+        "a zone of the tz database",
+    )
+    bill_day: int = _term(5, "The day of the next month on which a month's bills are issued.", "day", "1 to 28")
+    bill_due_day: int = _term(5, "The day of the month after the issue on which a bill is due.", "day", "1 to 28")
+    past_due_grace: timedelta = _term(
+        timedelta(days=10), "How long after its due day an unpaid bill is past due.", _DURATIONS, _WAIT
+    )
+    minimum_bill: Decimal = _term(
+        Decimal("0.00"),
+        "The smallest total for which a bill is due; a smaller one is carried over.",
+        'US dollars as text, such as "5.00"',
+        f"0.00 to {MAX_AMOUNT}",
+    )
+    strike_limit: int = _term(
+        3, "How many orders with strikes cost a member the right to buy or to sell.", "orders", "1 to 1000"
+    )
+    release_auto_stockroom: bool = _term(
+        False,
+        "Whether a lot that a sale moved to the stockroom is for sale again when its items come back.",
+        "true or false",
+        "true or false",
+    )
+    fee_slices: tuple[FeeSlice, ...] = _term(
+        BRICKLINK_FEE_SLICES,
+        "The fee, by slices of the order total: each slice has its own rate.",
+        'list such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}], in US dollars',
+        f"up to {MAX_STEPS} rising slices, rates 0 to 1, the last one without an end",
+    )
+    fee_exempt_sellers: tuple[str, ...] = _term(
+        (),
+        "Sellers who are charged no fee.",
+        "list of member ids",
+        "any",  # low-volume regions
+    )
 
     @property
     def zone(self) -> ZoneInfo:
@@ -69,6 +160,7 @@ class Terms:
 
 
 DEFAULT_TERMS = Terms()
+TERM_INFO: dict[str, TermInfo] = {f.name.upper(): f.metadata["info"] for f in fields(Terms)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +193,10 @@ def terms_from_mapping(
         return problems
     terms = replace(base, **values)
     return _contradictions(terms, allow_short=allow_short) or terms
+
+
+def format_term(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def terms_to_mapping(terms: Terms) -> dict[str, Any]:

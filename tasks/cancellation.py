@@ -36,11 +36,11 @@ from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cases import effective_time, known_case, lock_cases, prefetch_parties
 from tasks.command import (
     MAX_REQUEST_ID_LENGTH,
-    CodeText,
     Command,
     Comment,
     DraftId,
     OrderCommand,
+    Reason,
     StrictBool,
     StrictModel,
     parse_command,
@@ -54,7 +54,7 @@ MAX_ORDERS = 1000
 
 class CancelOrder(OrderCommand):
     task: ClassVar[str] = "orders.cancel"
-    reason: CodeText | None = None
+    reason: Reason | None = None
     comment: Comment | None = None
     draft_id: DraftId | None = None
     dry_run: StrictBool = False

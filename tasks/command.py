@@ -28,6 +28,7 @@ from pydantic import (
 
 from models.requests import Answer, invalid
 from policies.cases import Actor
+from policies.reasons import REASONS
 from policies.texts import is_identifier, is_one_line, printable
 from policies.timestamps import format_timestamp, parse_timestamp
 
@@ -130,6 +131,12 @@ Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterVa
 StaffName = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
 Comment = Annotated[Text, StringConstraints(max_length=MAX_COMMENT_LENGTH)]
 CodeText = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+_REASONS = {code: words for reasons in REASONS.values() for code, words in reasons.items()}
+Reason = Annotated[
+    CodeText,
+    WithJsonSchema({"type": "string", "enum": list(_REASONS), "enumDescriptions": list(_REASONS.values())}),
+]
+"""Any other text is a reason that does not exist: refused, not invalid."""
 _REQUEST_ID = r"^[A-Za-z0-9._:\-]{1,128}$"
 RequestId = Annotated[
     Text, StringConstraints(pattern=_REQUEST_ID), WithJsonSchema({"type": "string", "pattern": _REQUEST_ID})

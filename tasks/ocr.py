@@ -10,13 +10,13 @@ from policies.cases import Case
 from policies.options import example_reason
 from policies.verdicts import Verdict
 from tasks.cases import case_command
-from tasks.command import CodeText, Comment, OrderCommand
+from tasks.command import Comment, OrderCommand, Reason
 from tasks.declarations import BUYER, SELLER
 
 
 class FileOcr(OrderCommand):
     task: ClassVar[str] = "ocr.file"
-    reason: CodeText
+    reason: Reason
     comment: Comment
 
 

@@ -14,6 +14,7 @@ from tools.rules_page import RULES_PAGE, rules_page
 from tools.settings_page import settings_page
 from tools.speed_page import speed_page
 from tools.support_page import support_page
+from tools.terms_page import TERMS_PAGE, terms_page
 from workers.settings import CHECKOUT
 
 SUPPORT_PAGE = CHECKOUT / "docs" / "support.md"
@@ -23,6 +24,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     SUPPORT_PAGE: support_page,
     COMMANDS_PAGE: commands_page,
     SETTINGS_PAGE: settings_page,
+    TERMS_PAGE: terms_page,
     RULES_PAGE: rules_page,
     GUARANTEES_PAGE: guarantees_page,
     SPEED_PAGE: speed_page,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from models.ddl.views import VIEWS
+from policies.reasons import REASONS
 from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, PROBLEM, Status
 from tools.glossary import BASES, CODES, STATUSES
 from tools.transitions import NON_FINAL, NPB_FILEABLE, PREVIOUS, TABLE, UNCHANGED, Transition
@@ -82,6 +83,12 @@ Groups:
 ## On what ground an order was cancelled
 
 {bases}
+
+## Reasons for cancelling
+
+`ocr.file` and `orders.cancel` take one of these codes from the party that sends the command.
+
+{reasons}
 
 ## Refusal codes
 
@@ -178,6 +185,7 @@ def support_page() -> str:
         statuses=_list(STATUSES),
         bases=_list(BASES),
         codes=_list(CODES),
+        reasons="\n\n".join(f"The {role}:\n\n{_list(reasons)}" for role, reasons in REASONS.items()),
         answers="\n".join(f"| {question} | {typed} | {read} |" for question, typed, read in ANSWERS),
         views=_views(),
     )
@@ -212,4 +220,4 @@ def _target(row: Transition) -> str:
 
 
 def _list(meanings: Mapping[Any, str]) -> str:
-    return "\n".join(f"- `{word}`: {meaning}." for word, meaning in meanings.items())
+    return "\n".join(f"- `{word}`: {meaning.removesuffix('.')}." for word, meaning in meanings.items())

@@ -164,3 +164,10 @@ def test_other_members_can_do_nothing(act: object) -> None:
 def test_staff_cannot_file_or_cancel() -> None:
     assert code(ocr.file(a_case(), STAFF, "B_MUTUAL", "x", LATER)) == "WRONG_ROLE"
     assert code(cancellation.cancel(a_case(), STAFF, None, None, LATER)) == "WRONG_ROLE"
+
+
+@pytest.mark.parametrize(("actor", "role"), [(BUYER, Role.BUYER), (SELLER, Role.SELLER)])
+def test_an_unknown_reason_is_answered_with_a_line_for_each_known_one(actor: Actor, role: Role) -> None:
+    """R4."""
+    unknown = refused(ocr.file(a_case(), actor, "NO_SUCH_REASON", "a comment", ORDERED))
+    assert all(f"{reason}: {words}" in unknown.message for reason, words in VALID_REASONS[role].items())

@@ -13,11 +13,13 @@ import pytest
 from referencing import Registry, Resource
 
 from models.requests import Answer
+from policies.reasons import REASONS
 from tasks.command import parse_command
 from tasks.declarations import COMMANDS
 from tools import contract_files
 from tools.contract_changes import breaks_readers, breaks_senders
 from tools.contract_messages import ANSWERS, arguments_of
+from workers.settings import CHECKOUT
 
 GENERATED = {path: json.loads(text) for path, text in contract_files.files().items()}
 REGISTRY: Registry[Any] = Registry().with_resources(
@@ -66,6 +68,16 @@ def _invalid_variants(arguments: dict[str, Any]) -> list[dict[str, Any]]:
         wrong: tuple[Any, ...] = (True, 1.5, "", "x" * 3000, [], {}, -1, 2**63)
         variants += [arguments | {name: value} for value in wrong]
     return variants
+
+
+@pytest.mark.parametrize("task", ["ocr.file", "orders.cancel"])
+def test_reasons_are_listed_with_a_line_each(task: str) -> None:
+    reason = GENERATED[f"{task}.schema.json"]["properties"]["reason"]
+    listed = reason.get("anyOf", [reason])[0]
+    known = {code: words for reasons in REASONS.values() for code, words in reasons.items()}
+    assert dict(zip(listed["enum"], listed["enumDescriptions"], strict=True)) == known
+    page = (CHECKOUT / "docs" / "support.md").read_text(encoding="utf-8")
+    assert all(f"- `{code}`: " in page for code in known)
 
 
 def test_answer_schema_accepts_answers_only() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import re
+import textwrap
 import tomllib
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,7 +16,7 @@ import click
 
 from models.db import database as db
 from models.terms import load_terms
-from policies.terms import DEFAULT_TERMS, terms_to_mapping
+from policies.terms import DEFAULT_TERMS, TERM_INFO, format_term, terms_to_mapping
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.app import app
 from workers.cli import data_option
@@ -52,14 +53,23 @@ def show_terms(as_json: bool) -> None:
         return
     defaults = terms_to_mapping(DEFAULT_TERMS)
     for name, value in current.items():
-        note = "" if value == defaults[name] else f"   (BrickLink: {_format_value(defaults[name])})"
-        click.echo(f"{name:<26} {_format_value(value)}{note}")
+        note = "" if value == defaults[name] else f"   (BrickLink: {format_term(defaults[name])})"
+        click.echo(f"{name:<26} {format_term(value)}{note}")
+        click.echo(_describe(name))
     for entry in terms_history:
         if entry.valid_from > now:
             click.echo(f"New terms apply from {format_timestamp(entry.valid_from)}, set by {entry.applied_by}.")
 
 
-@terms.command("apply")
+class _SettingsInHelp(click.Command):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Settings"):
+            for name, default in terms_to_mapping(DEFAULT_TERMS).items():
+                formatter.write(f"  {name} (default {format_term(default)})\n")
+                formatter.write(f"{_describe(name)}\n")
+
+
+@terms.command("apply", cls=_SettingsInHelp)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--from",
@@ -71,7 +81,7 @@ def show_terms(as_json: bool) -> None:
 @click.option("--staff", default=None, help="Who applies them; default: your login name.")
 @data_option
 def apply_terms(file: Path, start: str, staff: str | None) -> None:
-    """Apply the settings of FILE (TOML, names as in docs/rules.md) from a date on. What it does not name stays."""
+    """Apply the settings of FILE (TOML; listed below and in docs/terms.md) from a date on. Others stay as they are."""
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, endless numbers, deeply nested lists
@@ -93,7 +103,7 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
         raise click.ClickException("\n".join(["These terms cannot be applied.", *problems]))
     click.echo(f"From {answer['effects']['from']} on:")
     for name, value in answer["effects"]["changed"].items():
-        click.echo(f"  {name} = {_format_value(value)}")
+        click.echo(f"  {name} = {format_term(value)}")
     if not answer["effects"]["changed"]:
         click.echo("  nothing changes: these terms are in force already")
 
@@ -109,5 +119,8 @@ def _parse_start(start: str, now: datetime, zone: object) -> datetime:
         raise click.ClickException("--from takes a date such as 2027-01-01, a timestamp, or now.") from None
 
 
-def _format_value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _describe(name: str) -> str:
+    info = TERM_INFO[name]
+    return textwrap.indent(
+        textwrap.fill(f"{info.about} {info.unit[:1].upper()}{info.unit[1:]}; {info.allowed}.", 76), "    "
+    )

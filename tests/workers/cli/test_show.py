@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from models.db import database as db
 from policies.options import ACTIONS
+from policies.terms import TERM_INFO
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
@@ -168,6 +169,14 @@ def test_terms_are_applied_from_a_file(typed: Any, tmp_path: Any) -> None:
     (dated,) = shown["dated"]
     assert (dated["from"], dated["terms"]["STRIKE_LIMIT"], dated["applied_by"]) == ("2100-07-01T04:00:00Z", 4, "kim")
     assert "New terms apply from 2100-07-01T04:00:00Z" in typed("terms", "show").output
+
+
+def test_terms_are_explained_where_they_are_shown_and_applied(typed: Any) -> None:
+    shown, help_page = typed("terms", "show").output, typed("terms", "apply", "--help").output
+    for name, info in TERM_INFO.items():
+        for page in (shown, help_page):
+            assert name in page
+            assert info.about in " ".join(page.split()), name
 
 
 def test_terms_that_cannot_be_kept_are_refused_with_their_reason(typed: Any, tmp_path: Any) -> None:
