@@ -65,7 +65,7 @@ def publish_rate(environment: Environment, process: subprocess.Popen[str], numbe
         ).fetchone()
         conn.execute("TRUNCATE unwind.outbox")
     assert left is not None
-    check_equal("rows rung for once", tuple(left[:2]), (count, count))
+    check_equal("rows published once", tuple(left[:2]), (count, count))
     with contextlib.closing(environment.redis()) as connection:
         bodies = [message for queue in FOLLOWED for message in _messages(connection, queue)]
         connection.flushdb()

@@ -28,8 +28,8 @@ def main() -> None:
 
 def relay() -> int:
     total = 0
-    while rung := app.tasks["outbox.relay"].run()["rung"]:
-        total += rung
+    while published := app.tasks["outbox.relay"].run()["published"]:
+        total += published
     return total
 
 

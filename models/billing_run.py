@@ -178,7 +178,7 @@ _SUMS = f"""
     ) sums
     WHERE NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month = :month)
     ORDER BY s
-"""  # noqa: S608 - the hash is an expression of ours
+"""  # noqa: S608 - the hash is a constant
 
 
 def close_month(work: UnitOfWork[Any], month: date, skipped: Sequence[str] = ()) -> bool:

@@ -79,7 +79,7 @@ class LedgerLineRow(Base):
             "excess_credit_month",
             postgresql_where=text("excess_credit_month IS NOT NULL"),
         ),
-        # R57, R90: a cancellation has at most one reset or credit, whoever posts it.
+        # R57, R90: a cancellation has at most one reset or credit, whichever code posts it.
         Index(
             "uq_ledger_lines_one_reset_or_credit",
             "order_id",

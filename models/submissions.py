@@ -261,7 +261,7 @@ _SIMILAR = """
             WHERE 10 * l.shared >= 7 * (length(c.name) - 1)
             ORDER BY l.shared - length(c.name) DESC, c.name LIMIT 3
 """
-"""Commands of which seven tenths of the pairs of letters occur in the name that was asked for."""
+"""Commands whose names have at least 70 % of their letter pairs in the unknown name."""
 
 SUBMIT_COMMAND = f"""
 CREATE OR REPLACE FUNCTION unwind.submit_command(name text, payload text, request_id text DEFAULT NULL)

@@ -50,4 +50,4 @@ def relay() -> TaskResult:
                 publisher.current_publisher().publish(task, rows[start : start + MAX_ROWS_PER_MESSAGE])
         if claimed < BATCH_SIZE:
             break
-    return {"rung": published}
+    return {"published": published}

@@ -176,7 +176,7 @@ def deny(commands: list[DenyRemoval]) -> list[Answer]:
 )
 def withdraw(commands: list[WithdrawRemoval]) -> list[Answer]:
     """Withdraw a request as the party who made it."""
-    return _close(commands, policy.withdraw, "removals.withdrawn", "The removal request is taken back.")
+    return _close(commands, policy.withdraw, "removals.withdrawn", "The removal request is withdrawn.")
 
 
 @shared_task(name=CANCEL_PENDING)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class CannotRequeue(Exception):
-    """The job or letter stays as it is; the text tells the operator why."""
+    """The dead job or dead letter stays as it is; the message says why."""
 
 
 def requeue_dead_job(database: Database, number: int) -> str:

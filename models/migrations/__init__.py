@@ -25,10 +25,10 @@ from models.ddl.tables import metadata
 from models.feed import advance_feed_base
 from models.submissions import add_commands
 
-_LOCK = "COMMENT ON SCHEMA unwind IS 'Unwind: orders, stock, bills, and who was told'"
+_LOCK = "COMMENT ON SCHEMA unwind IS 'Unwind: orders, stock, bills and notices'"
 """Locks the schema until the transaction ends, as only its owner may: migrations wait for each other."""
 LOCK_TIMEOUT = "5s"
-"""A migration that waits for a table makes everybody queue behind it; rather it gives up and is started again."""
+"""While a migration waits for a table lock, all others wait behind it, so it gives up and is tried again."""
 STATEMENT_TIMEOUT = "10min"
 
 
