@@ -8,8 +8,10 @@ from __future__ import annotations
 
 QUEUES = ("commands", "submissions", "consequences", "notices", "sweeps")
 
-HEARTBEAT_QUEUES = {f"canary.{queue}": queue for queue in QUEUES}
-"""The heartbeat task of each queue: it shows that the queue is served."""
+HEARTBEAT = "queues.heartbeat"
+"""The only task that uses every queue: it shows that the queue is served."""
+HEARTBEAT_RUNS = {f"heartbeat.{queue}": queue for queue in QUEUES}
+"""The names under which the runs of the heartbeat are recorded."""
 
 _INTERNAL_QUEUES = {
     "submissions.drain": "submissions",
@@ -29,12 +31,13 @@ _INTERNAL_QUEUES = {
 
 
 def queue_of(task: str) -> str:
-    return _INTERNAL_QUEUES.get(task) or HEARTBEAT_QUEUES.get(task, "commands")
+    """Return the queue of a task; that of a heartbeat is the sender's choice."""
+    return _INTERNAL_QUEUES.get(task, "commands")
 
 
 def is_internal_task(task: str) -> bool:
     """Return whether beat or the relay sends the task, as opposed to a command from a client."""
-    return task in _INTERNAL_QUEUES or task in HEARTBEAT_QUEUES
+    return task in _INTERNAL_QUEUES or task == HEARTBEAT
 
 
 def outbox_consumers() -> tuple[str, ...]:

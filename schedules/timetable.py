@@ -9,48 +9,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-from schedules.routes import HEARTBEAT_QUEUES, queue_of
+from celery import Task
+
+from schedules.routes import QUEUES, queue_of
+from tasks import audit, bills, notices, npb, outbox, queue_heartbeat, reminders, seller_alerts
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     title: str
-    task: str
+    task: Task[Any, Any]
     every: timedelta
     full_pass_interval: timedelta | None = None
     """How often all its work is completed, if that takes many ticks; the doctor judges its runs by this."""
+    through: str | None = None
+    """The queue, if the task's own is not meant."""
+
+    @property
+    def name(self) -> str:
+        return str(self.task.name)
 
     @property
     def queue(self) -> str:
-        return queue_of(self.task)
+        return self.through or queue_of(self.name)
 
 
 TIMETABLE: tuple[Entry, ...] = (
     # A commit wakes the relay at once; this catches a wake-up that was lost.
-    Entry("publish due outbox messages", "outbox.relay", timedelta(seconds=2)),
-    # A commit with a submission notifies the listener at once; this catches a lost notification, and the batch of a
-    # worker that died: nothing notifies when its lease expires.
-    Entry("execute commands submitted by SQL", "submissions.drain", timedelta(seconds=2)),
+    Entry("publish due outbox messages", outbox.relay, timedelta(seconds=2)),
     # R41: the interval is the longest that a seller waits after an alert is due.
-    Entry("unlock due NPB alerts", "npb.scan_open_alerts", timedelta(seconds=1)),
-    Entry("unlock due NRS and NSS alerts", "alerts.scan_seller_alerts", timedelta(seconds=1)),
+    Entry("unlock due NPB alerts", npb.scan_open_alerts, timedelta(seconds=1)),
+    Entry("unlock due NRS and NSS alerts", seller_alerts.scan_seller_alerts, timedelta(seconds=1)),
     # A commit that records a notice wakes the task at once; this is for retries and lost wake-ups (R102).
-    Entry("send due emails", "notices.deliver", timedelta(seconds=5)),
+    Entry("send due emails", notices.deliver, timedelta(seconds=5)),
     # N16 and N17 count days.
-    Entry("send reminders of open cases", "reminders.scan", timedelta(minutes=1)),
+    Entry("send reminders of open cases", reminders.scan, timedelta(minutes=1)),
     # R86: bills are due on the 5th at 00:00 of the billing zone.
-    Entry("issue missing bills", "bills.issue", timedelta(minutes=1)),
-    Entry("check invariants of recent changes", "audit.check_invariants", timedelta(minutes=1)),
+    Entry("issue missing bills", bills.issue, timedelta(minutes=1)),
+    Entry("check invariants of recent changes", audit.check_invariants, timedelta(minutes=1)),
     Entry(
         "check invariants of everything, once a night",
-        "audit.check_everything",
+        audit.check_everything,
         timedelta(minutes=1),
         timedelta(days=1),
     ),
     # The watchdog (workers/monitoring/watchdog.py) stops a worker that misses three of these while messages wait.
     *(
-        Entry(f"send a heartbeat through {queue}", task, timedelta(seconds=15))
-        for task, queue in HEARTBEAT_QUEUES.items()
+        Entry(f"send a heartbeat through {queue}", queue_heartbeat.heartbeat, timedelta(seconds=15), through=queue)
+        for queue in QUEUES
     ),
 )
+"""All but the entry of `workers.submissions.consumer`, whose task belongs to the workers."""

@@ -7,7 +7,7 @@ environment, else embedded ones, so that plain `celery -A workers.app ...` comma
 from __future__ import annotations
 
 import gc
-import importlib
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -20,14 +20,14 @@ import workers.remote_control
 import workers.transport.dead_letters
 import workers.transport.pausing  # noqa: F401 - the same
 from schedules.routes import QUEUES, queue_of
-from schedules.timetable import TIMETABLE
+from schedules.timetable import TIMETABLE, Entry
 from workers import lifecycle
 from workers.broker.redis_url import SCHEMES
 from workers.broker.result_backend import ResultBackend
 from workers.embedded import running_server_urls
 from workers.monitoring import flower_guard
-from workers.redaction import TICKS
 from workers.settings import load_settings
+from workers.submissions import consumer
 from workers.transport.plain_json import use_plain_json
 from workers.transport.reclaim import UNACKED_KEY
 from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
@@ -167,23 +167,28 @@ app.conf.update(
     beat_scheduler="workers.beat:MonotonicScheduler",
     beat_max_loop_interval=5,  # precise enough for the timetable, and stops within seconds
     beat_enable_remote_control=True,  # answers the health check's ping
-    beat_schedule={
-        entry.title: {
-            "task": entry.task,
-            "schedule": entry.every,
-            "options": {"queue": entry.queue, "ignore_result": True},  # no `expires`: beat limits how many wait
-        }
-        for entry in TIMETABLE
-    },
 )
 
 gc.disable()  # imported objects stay: scanning them repeatedly takes a tenth of the import time (B15)
 try:
     tasks.import_all()
-    importlib.import_module("workers.submissions.consumer")
 finally:
     gc.enable()
 app.finalize()
 flower_guard.choose_config()
-for _tick in TICKS:
-    app.tasks[_tick].send_events = False  # `workers.redaction` sends events for those that found work
+BEAT_ENTRIES = (
+    *TIMETABLE,
+    # A commit with a submission notifies the listener at once; this catches a lost notification, and the batch of a
+    # worker that died: nothing notifies when its lease expires.
+    Entry("execute commands submitted by SQL", consumer.drain, timedelta(seconds=2)),
+)
+app.conf.beat_schedule = {
+    entry.title: {
+        "task": entry.name,
+        "schedule": entry.every,
+        "options": {"queue": entry.queue, "ignore_result": True},  # no `expires`: beat limits how many wait
+    }
+    for entry in BEAT_ENTRIES
+}
+for _entry in BEAT_ENTRIES:
+    _entry.task.send_events = False  # `workers.redaction` sends events for those that found work

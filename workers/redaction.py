@@ -15,7 +15,6 @@ from typing import Any
 from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 
-from schedules.timetable import TIMETABLE
 from workers.transport.acknowledgement import SettledRequest
 from workers.transport.channel import Connection
 
@@ -41,9 +40,6 @@ NUMERIC_ARGUMENTS = ("order_id", "removal_id", "lot_id")
 """Shown as numbers even when sent as text, so that one search finds both."""
 COUNTED_ARGUMENTS = ("orders", "rows", "lines")
 """Lists shown by their length."""
-TICKS = frozenset(entry.task for entry in TIMETABLE)
-"""Tasks of the timetable.  Only runs that found work or failed send events: five idle runs a second would bury all
-others."""
 _PLAIN = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _ANSWER = re.compile(r"\{'outcome': '(?P<outcome>[a-z]+)', 'code': (?:None|'(?P<code>[A-Z_]+)')")
 _COUNTS = re.compile(r"'effects': \{((?:'[a-z_]+': \d+(?:, )?)+)\}")
@@ -97,7 +93,8 @@ class RedactedAMQP(AMQP):
         bound = _AS_TASK_SIGNATURE.bind(self, *args, **kwargs)
         bound.arguments["argsrepr"] = "()"
         bound.arguments["kwargsrepr"] = redact_arguments_for_search(bound.arguments.get("kwargs"))
-        if bound.arguments["name"] in TICKS and not bound.arguments.get("kwargs"):
+        task = self.app.tasks.get(bound.arguments["name"])
+        if task is not None and not task.send_events and not bound.arguments.get("kwargs"):
             bound.arguments["create_sent_event"] = False
         return super().as_task_v2(*bound.args[1:], **bound.kwargs)
 

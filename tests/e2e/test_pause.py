@@ -198,7 +198,7 @@ def _page(address: str) -> str:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("pause", "canary.commands"), "no queue or task canary.commands that can be paused"),
+        (("pause", "queues.heartbeat"), "no queue or task queues.heartbeat that can be paused"),
         (("pause", "comands"), "no queue or task comands"),
         (("pause", "commands", "--until", "yesterday"), "--until"),
         (("pause", "commands", "--until", "2020-01-01T00:00:00Z"), "must be in the future"),

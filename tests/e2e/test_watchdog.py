@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery import Celery
 
-from schedules.routes import HEARTBEAT_QUEUES, queue_of
+from schedules.routes import HEARTBEAT, HEARTBEAT_RUNS, QUEUES
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import fetch_one
 from tests.e2e.nodes import ProcessNode, wait_until
@@ -32,12 +32,12 @@ def start_with_short_timeouts(run: Run, deaf_marker: Path) -> ProcessNode:
 
 
 def send_heartbeats(app: Celery) -> None:
-    for task in HEARTBEAT_QUEUES:
-        app.send_task(task, queue=queue_of(task), ignore_result=True)
+    for queue in QUEUES:
+        app.send_task(HEARTBEAT, queue=queue, ignore_result=True)
 
 
 def count_received(books: psycopg.Connection) -> set[Any]:
-    rows = books.execute("SELECT name FROM unwind.sweeps WHERE name LIKE 'canary.%'").fetchall()
+    rows = books.execute("SELECT name FROM unwind.sweeps WHERE name LIKE 'heartbeat.%'").fetchall()
     return {name for (name,) in rows}
 
 
@@ -46,7 +46,7 @@ def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
     start_with_short_timeouts: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf_marker: Path
 ) -> None:
     send_heartbeats(upstream)
-    wait_until(lambda: count_received(books) == set(HEARTBEAT_QUEUES), what="the heartbeats of all queues")
+    wait_until(lambda: count_received(books) == set(HEARTBEAT_RUNS), what="the heartbeats of all queues")
     books.execute("DELETE FROM unwind.sweeps")
     deaf_marker.write_text(str(start_with_short_timeouts.pid))
     for _ in range(2):
@@ -57,7 +57,7 @@ def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
     wait_until(lambda: not _living(start_with_short_timeouts.pid), what="the end of its children")
     assert count_received(books) == set()
     start_with_short_timeouts.start()
-    wait_until(lambda: count_received(books) == set(HEARTBEAT_QUEUES), what="the draining")
+    wait_until(lambda: count_received(books) == set(HEARTBEAT_RUNS), what="the draining")
 
 
 @pytest.mark.e2e

@@ -248,7 +248,7 @@ def test_an_email_whose_wakeup_was_lost_leaves_with_the_next_tick(
     enqueue_notices(KEY)
     tell_seller()
     assert counts()["pending"] == 1
-    (entry,) = [entry for entry in TIMETABLE if entry.task == "notices.deliver"]
+    (entry,) = [entry for entry in TIMETABLE if entry.name == "notices.deliver"]
     assert entry.every <= timedelta(seconds=5)
     deliver()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from schedules.routes import QUEUES, outbox_consumers, queue_of
-from schedules.timetable import TIMETABLE
+from schedules.routes import HEARTBEAT, QUEUES, outbox_consumers, queue_of
 from tasks.declarations import COMMANDS
-from workers.app import app
+from workers.app import BEAT_ENTRIES, app
 
 INTERNAL = [
     "npb.scan_open_alerts",
@@ -30,7 +29,6 @@ INTERNAL = [
     "audit.check_invariants",
     "audit.check_everything",
 ]
-HEARTBEATS = ["canary.commands", "canary.submissions", "canary.consequences", "canary.notices", "canary.sweeps"]
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -38,7 +36,7 @@ def registered() -> set[str]:
     return {name for name in app.tasks if not name.startswith(("celery.", "pytest_celery."))}
 
 
-@pytest.mark.parametrize("name", [*INTERNAL, *HEARTBEATS])
+@pytest.mark.parametrize("name", [*INTERNAL, HEARTBEAT])
 def test_every_name_of_the_contract_is_a_task(name: str) -> None:
     assert name in registered()
 
@@ -51,7 +49,7 @@ def test_public_tasks_are_validated_and_use_the_commands_queue(name: str) -> Non
 
 
 def test_every_other_task_is_internal() -> None:
-    assert registered() == {*COMMANDS, *INTERNAL, *HEARTBEATS}
+    assert registered() == {*COMMANDS, *INTERNAL, HEARTBEAT}
 
 
 @pytest.mark.parametrize("name", INTERNAL)
@@ -59,13 +57,6 @@ def test_internal_tasks_take_no_command(name: str) -> None:
     assert app.tasks[name].command_model is None
     assert queue_of(name) in QUEUES
     assert queue_of(name) != "commands"
-
-
-@pytest.mark.parametrize("name", HEARTBEATS)
-def test_a_heartbeat_uses_the_queue_it_is_named_after(name: str) -> None:
-    assert app.tasks[name].command_model is None
-    assert name == f"canary.{queue_of(name)}"
-    assert len(HEARTBEATS) == len(QUEUES)
 
 
 def test_every_outbox_message_has_a_registered_consumer() -> None:
@@ -81,4 +72,4 @@ def test_every_outbox_message_has_a_registered_consumer() -> None:
 
 
 def test_every_task_of_the_timetable_is_registered() -> None:
-    assert {entry.task for entry in TIMETABLE} <= registered()
+    assert {entry.name for entry in BEAT_ENTRIES} <= registered()

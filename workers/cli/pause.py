@@ -14,7 +14,7 @@ import click
 
 from models import pauses
 from policies.timestamps import format_timestamp, parse_timestamp
-from schedules.routes import HEARTBEAT_QUEUES, QUEUES
+from schedules.routes import HEARTBEAT, QUEUES
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
@@ -81,7 +81,7 @@ def _kind_of(name: str) -> str:
     # `queue` or `task`. Raises for unknown names and for queue heartbeats, which the watchdog needs.
     if name in QUEUES:
         return "queue"
-    if name in app.tasks and not name.startswith("celery.") and name not in HEARTBEAT_QUEUES:
+    if name in app.tasks and not name.startswith("celery.") and name != HEARTBEAT:
         return "task"
     raise click.ClickException(
         f"There is no queue or task {name} that can be paused. The queues are {', '.join(QUEUES)}."

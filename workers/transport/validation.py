@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from celery.app.task import Context
 
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
-from schedules.routes import is_internal_task, queue_of
+from schedules.routes import HEARTBEAT, is_internal_task, queue_of
 
 MAX_MESSAGE_BYTES = {"commands": MAX_BYTES}
 MAX_BYTES_OTHER_QUEUES = 64 * 2**10
@@ -193,7 +193,7 @@ def _check_task(named: Any, message_id: Any, queue: str, registered: Container[s
         _reject_shape("headers.id must be a text of at most 255 characters without blanks")
     # An unknown task passes: Celery reports it to the caller (task_unknown) and it becomes a dead letter.  Celery's own
     # tasks could run any other task.
-    if named.startswith("celery.") or (named in registered and queue_of(named) != queue):
+    if named.startswith("celery.") or (named in registered and queue_of(named) != queue and named != HEARTBEAT):
         raise Rejected("WRONG_QUEUE", "its task does not go through this queue")
 
 

@@ -29,7 +29,7 @@ from models import dead_jobs
 from models.db import database as db
 from models.monitoring import metrics as readings
 from policies.verdicts import Code
-from schedules.routes import HEARTBEAT_QUEUES, QUEUES, outbox_consumers
+from schedules.routes import HEARTBEAT_RUNS, QUEUES, outbox_consumers
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, ORDERED, Market
 from tests.plugins.servers import libpq_url
@@ -182,8 +182,8 @@ def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str
         {code.value for code in Code}
         | set(QUEUES)
         | set(app.tasks)
-        | {entry.task for entry in TIMETABLE}
-        | set(HEARTBEAT_QUEUES)
+        | {entry.name for entry in TIMETABLE}
+        | set(HEARTBEAT_RUNS)
     )
     metrics = scrape(settings)
     labels = {
@@ -270,8 +270,8 @@ def test_alert_has_a_severity_a_wait_and_a_runbook(rule: dict[str, Any]) -> None
 
 def test_every_metric_of_an_alert_exists(settings: Settings, database_url: str) -> None:
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
-        for entry in TIMETABLE:
-            owner.execute("INSERT INTO unwind.sweeps VALUES (%s, clock_timestamp(), 0, 0)", [entry.task])
+        for run in {*(entry.name for entry in TIMETABLE), *HEARTBEAT_RUNS}:
+            owner.execute("INSERT INTO unwind.sweeps VALUES (%s, clock_timestamp(), 0, 0)", [run])
     metrics = scrape(settings)
     names = {name for rule in RULES for name in re.findall(r"\bunwind_\w+", rule["expr"])}
     assert names <= set(metrics)

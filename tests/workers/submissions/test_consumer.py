@@ -18,11 +18,10 @@ from models import submissions
 from models.db import database as db
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
 from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission
-from schedules.timetable import TIMETABLE
 from tasks.declarations import COMMANDS
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.upstream import wait_until
-from workers.app import app
+from workers.app import BEAT_ENTRIES, app
 from workers.requeue import CannotRequeue, requeue_dead_job
 from workers.submissions import consumer
 from workers.submissions.listener import Listener
@@ -168,7 +167,7 @@ def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller:
     assert market.at(FILED + submissions.LEASE_DURATION - second).done("submissions.drain") == {"taken": 0}
     assert market.at(FILED + submissions.LEASE_DURATION).done("submissions.drain") == {"taken": 1}
     assert answer_of(caller, "held") == ("answered", "done", None)
-    (every,) = [entry.every for entry in TIMETABLE if entry.task == "submissions.drain"]
+    (every,) = [entry.every for entry in BEAT_ENTRIES if entry.name == "submissions.drain"]
     assert 2 * (submissions.LEASE_DURATION + every) <= timedelta(seconds=30)
 
 

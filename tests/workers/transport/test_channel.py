@@ -176,7 +176,7 @@ def _consumer(broker_url: str, *queues: str, slots: int = 1) -> Iterator[tuple[A
 
 
 def _heartbeat_message(queue: str, number: int = 0) -> str:
-    return json.dumps(message(headers={"task": f"canary.{queue}", "id": f"{queue}-{number}"}))
+    return json.dumps(message(headers={"task": "queues.heartbeat", "id": f"{queue}-{number}"}))
 
 
 def _drain(connection: Any, seconds: float = 3.0) -> None:
@@ -282,7 +282,7 @@ def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str)
     broker.hset(reclaim.PROCESSING_LISTS_KEY, "unwind.handed.x", f"{elsewhere} commands")
     broker.lpush("unwind.handed.x", _heartbeat_message("commands", 2), _heartbeat_message("commands", 1))
     tag = f"{elsewhere}/0123456789abcdef"
-    held = dumps([message(headers={"task": "canary.commands", "id": "commands-3"}), "", "commands"])
+    held = dumps([message(headers={"task": "queues.heartbeat", "id": "commands-3"}), "", "commands"])
     broker.hset(reclaim.UNACKED_KEY, tag, held)
     broker.zadd(f"{reclaim.UNACKED_KEY}.index", {tag: 10**10})
     broker.set(reclaim.HEARTBEAT_PREFIX + elsewhere, 1)

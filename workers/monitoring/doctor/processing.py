@@ -12,7 +12,7 @@ from models.integrity import audit, month_audit
 from models.integrity import invariants as invariant_queries
 from models.sweeps import last_runs
 from policies.timestamps import format_timestamp
-from schedules.routes import HEARTBEAT_QUEUES, is_internal_task, outbox_consumers, queue_of
+from schedules.routes import HEARTBEAT, HEARTBEAT_RUNS, is_internal_task, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
@@ -21,7 +21,6 @@ LATE_AFTER = timedelta(minutes=1)
 """Work that waits longer than this while workers run is late."""
 SWEEPS_LATE_AFTER = 3
 """Intervals, and never less than a minute: one run is lost when a worker is replaced."""
-TASKS_WITH_OWN_CHECK = ("submissions.drain", *HEARTBEAT_QUEUES)
 RECENT_DEAD_LETTER = timedelta(days=1)
 MAX_CLOCK_STEP = timedelta(seconds=2)
 """NTP may set a clock back by as much at once."""
@@ -44,8 +43,9 @@ def check_pauses(context: Context) -> list[Finding]:
 
 def _paused_tasks(context: Context) -> set[str]:
     paused = pause_queries.paused_names(context.conn, context.now())
-    internal_tasks = {entry.task for entry in TIMETABLE} | set(outbox_consumers())
-    return set(paused.tasks) | {task for task in internal_tasks if queue_of(task) in paused.queues}
+    internal_tasks = {entry.name for entry in TIMETABLE} | {*outbox_consumers(), "submissions.drain"}
+    tasks = {task for task in internal_tasks if queue_of(task) in paused.queues}
+    return set(paused.tasks) | tasks | {run for run, queue in HEARTBEAT_RUNS.items() if queue in paused.queues}
 
 
 def _are_commands_paused(context: Context) -> bool:
@@ -61,17 +61,17 @@ def check_sweeps(context: Context) -> list[Finding]:
     started_at = outbox.first_relay_at(context.conn)
     late, never = [], []
     for entry in TIMETABLE:
-        if entry.task in TASKS_WITH_OWN_CHECK or entry.task in paused:
+        if entry.name == HEARTBEAT or entry.name in paused:
             continue
-        last_run = runs.get(entry.task)
+        last_run = runs.get(entry.name)
         known = [at for at in (last_run, context.supervised_since) if at is not None]
         if last_run is not None and last_run > now + LATE_AFTER:
-            late.append(f"{entry.task} (not since the clock was set back)")
+            late.append(f"{entry.name} (not since the clock was set back)")
         elif not known:
             if started_at is None or now - started_at > _late_after(entry):
-                never.append(entry.task)
+                never.append(entry.name)
         elif now - max(known) > _late_after(entry):
-            late.append(f"{entry.task} (last {_ago(now, last_run)} ago)" if last_run else f"{entry.task} (never)")
+            late.append(f"{entry.name} (last {_ago(now, last_run)} ago)" if last_run else f"{entry.name} (never)")
     fix = "check that beat and a worker for the queue sweeps run, or restart them: ./run down, then ./run up."
     findings = []
     if late:
@@ -108,13 +108,13 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
         return []
     now, runs, paused = context.now(), last_runs(context.conn), _paused_tasks(context)
     late = []
-    for task, queue in HEARTBEAT_QUEUES.items():
+    for task, queue in HEARTBEAT_RUNS.items():
         if task in paused:
             continue
         known = [at for at in (runs.get(task), context.supervised_since) if at is not None]
         if known and now - max(known) > LATE_AFTER:
             late.append(f"{queue} (for {_ago(now, max(known))})")
-    if not late or len(late) == len(HEARTBEAT_QUEUES.keys() - paused):
+    if not late or len(late) == len(HEARTBEAT_RUNS.keys() - paused):
         return []
     message = f"No worker takes messages from these queues: {abbreviate(late)}."
     fix = "check that a worker for them runs; one that takes nothing logs worker_stalled, ends and is restarted."

@@ -11,6 +11,7 @@ import pytest
 from models import dead_jobs, dead_letters, outbox, pauses, sweeps
 from models.db import database as db
 from policies.verdicts import OutboxMessage
+from schedules.routes import HEARTBEAT_RUNS
 from schedules.timetable import TIMETABLE
 from tests.plugins.market import FILED, Market
 from tests.workers.monitoring.doctor.findings import LONG_AGO, codes, real_now, severity
@@ -80,8 +81,8 @@ def test_sweep_that_has_not_completed_is_late(context: Context) -> None:
     assert context.database is not None
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
-            late = entry.task == "bills.issue"
-            sweeps.record_run(conn, entry.task, 0, real_now() - (LONG_AGO if late else timedelta(0)))
+            late = entry.name == "bills.issue"
+            sweeps.record_run(conn, entry.name, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     findings = run_checks(running_long)
     assert codes(findings) == ["SWEEPS_LATE"]
     assert "bills.issue (last 10 minutes ago)." in findings[0].message
@@ -116,9 +117,9 @@ def test_queue_whose_heartbeat_is_not_taken_is_an_error(context: Context) -> Non
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert context.database is not None
     with context.database.transaction() as conn:
-        for entry in TIMETABLE:
-            late = entry.task == "canary.notices"
-            sweeps.record_run(conn, entry.task, 0, real_now() - (LONG_AGO if late else timedelta(0)))
+        for run in (*(entry.name for entry in TIMETABLE), *HEARTBEAT_RUNS):
+            late = run == "heartbeat.notices"
+            sweeps.record_run(conn, run, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     findings = run_checks(running_long)
     assert (codes(findings), severity(findings)) == (["CANARY_LATE"], "error")
     assert "notices (for 10 minutes)." in findings[0].message
@@ -216,14 +217,14 @@ def test_database_clock_that_was_set_back_is_reported(context: Context) -> None:
     ahead = real_now() + timedelta(hours=1)
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
-            sweeps.record_run(conn, entry.task, 0, ahead)
+            sweeps.record_run(conn, entry.name, 0, ahead)
     findings = run_checks(context)
     assert codes(findings) == ["CLOCK_SET_BACK", "SWEEPS_LATE"]
     assert "60 minutes in its future" in findings[0].message
     assert "not since the clock was set back" in findings[1].message
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
-            sweeps.record_run(conn, entry.task, 0, real_now())
+            sweeps.record_run(conn, entry.name, 0, real_now())
     assert run_checks(context) == []
 
 
@@ -246,12 +247,12 @@ def test_fresh_installation_has_no_findings_for_ten_minutes(
         with context.database.transaction() as conn:
             for entry in TIMETABLE:
                 if entry.full_pass_interval is None:
-                    sweeps.record_run(conn, entry.task, 0, clock.instant)
+                    sweeps.record_run(conn, entry.name, 0, clock.instant)
         assert run_checks(fresh_context) == []
     clock.instant = began + timedelta(days=3)
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
             if entry.full_pass_interval is None:
-                sweeps.record_run(conn, entry.task, 0, clock.instant)
+                sweeps.record_run(conn, entry.name, 0, clock.instant)
     [findings] = run_checks(fresh_context)
     assert "audit.check_everything" in findings.message
