@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models import outbox, terms
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import Cursor, execute, int_array, pipeline, timestamp_array
+from models.db.pipeline import execute, int_array, pipeline, timestamp_array
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.sweeps import NEVER
 from models.terms import TermsHistory
@@ -93,15 +93,12 @@ _LATEST = """
 
 def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Alert]:
     """Return the latest alert of each order, in any state. The order's row lock guards it."""
-    return fetch_latest(send_latest(conn, order_ids), terms_history)
+    return send_latest(conn, order_ids)(terms_history)
 
 
-def send_latest(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    return execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
-
-
-def fetch_latest(rows: Cursor, terms_history: TermsHistory) -> dict[int, Alert]:
-    return {r.order_id: alert_from_row(r, terms_history) for r in rows}
+def send_latest(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Alert]]:
+    rows = execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
+    return lambda terms_history: {r.order_id: alert_from_row(r, terms_history) for r in rows}
 
 
 def count_open_by_accused(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
@@ -222,13 +219,13 @@ class UnlockSweep:
         """
         where = self._where(work)
         with pipeline(work.conn):
-            term_rows = terms.send_terms(work.conn)
+            fetch_terms = terms.send_terms(work.conn)
             due = execute(work.conn, self._any_due, where)
         if due.fetchone() is None:
             return 0, 0
         firsts = {
             terms_id: terms_.unlock_remind_after[0].total_seconds()
-            for terms_id, terms_ in terms.fetch_terms(term_rows).by_ids().items()
+            for terms_id, terms_ in fetch_terms().by_ids().items()
             if terms_.unlock_remind_after
         }
         counts = execute(

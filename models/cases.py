@@ -6,16 +6,17 @@ their alerts, requests, lines and removals), items by key, lots by id, and the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from models import alerts, events, late_payments, members, ocr, orders, terms
-from models.db.pipeline import Cursor, pipeline
-from models.unit_of_work import UnitOfWork
+from models.db.pipeline import Fetch, pipeline
+from models.terms import TermsHistory
+from models.unit_of_work import StaleRead, UnitOfWork
 from policies import history
 from policies.alerts import drop_later_unlock_mark
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
@@ -23,53 +24,86 @@ from policies.statuses import Role, Status
 from policies.verdicts import Granted, OutboxMessage
 
 
-def _no_further_statements() -> None:
-    pass
+def lock_orders(
+    conn: Connection,
+    order_ids: Iterable[int],
+    *,
+    member_ids: Iterable[str] = (),
+    lock_members: str = members.FOR_SHARE,
+    parties: orders.Parties | None = None,
+) -> CaseSet:
+    """Lock and load the orders. `member_ids`: further members to load; `parties`: those of the orders, if known."""
+    if parties is None:
+        parties = orders.send_parties(conn, order_ids)()
+    return send_order_locks(conn, order_ids, parties, member_ids=member_ids, lock_members=lock_members)()
+
+
+def send_order_locks(
+    conn: Connection,
+    order_ids: Iterable[int],
+    parties: orders.Parties,
+    *,
+    member_ids: Iterable[str] = (),
+    lock_members: str = members.FOR_SHARE,
+) -> Fetch[CaseSet]:
+    """Send the queries that lock and load the orders, so that further locks can share the round trip."""
+    ids = set(order_ids)
+    all_member_ids = {m for order_id in ids & parties.by_order.keys() for m in parties.by_order[order_id]}
+    with pipeline(conn):
+        fetch_members = members.send_facts(conn, all_member_ids | set(member_ids), lock=lock_members)
+        fetch_orders = orders.send_facts(conn, ids, lock=True)
+        fetch_terms = terms.send_terms(conn)
+        fetch_alerts, fetch_ocrs = alerts.send_latest(conn, ids), ocr.send_latest(conn, ids)
+
+    def fetch() -> CaseSet:
+        terms_history, orders_by_id = fetch_terms(), fetch_orders()
+        if not orders_by_id.keys() <= parties.by_order.keys():
+            raise StaleRead("an order was submitted between the read and the locks")
+        cancelled = [order_id for order_id, order in orders_by_id.items() if order.status is Status.CANCELLED]
+        return CaseSet(
+            conn,
+            fetch_members(),
+            orders_by_id,
+            terms_history,
+            fetch_alerts(terms_history),
+            fetch_ocrs(terms_history),
+            late_payments.load_latest(conn, cancelled),
+        )
+
+    return fetch
+
+
+@dataclass(slots=True)
+class Change:
+    """A granted verdict about one order, which stood as `before`; `granted` may be completed until it is written."""
+
+    before: Case
+    granted: Granted
+    at: datetime
+    actor: Actor | None = None
+    request_id: str | None = None
 
 
 class CaseSet:
     def __init__(
         self,
         conn: Connection,
-        order_ids: Iterable[int],
-        *,
-        member_ids: Iterable[str] = (),
-        lock: bool = True,
-        lock_members: str = members.FOR_SHARE,
-        parties: Cursor | None = None,
-        then: Callable[[], object] = _no_further_statements,
+        members_by_id: dict[str, Member],
+        orders_by_id: dict[int, Order],
+        terms_history: TermsHistory,
+        alerts_by_order: dict[int, Alert],
+        ocrs_by_order: dict[int, Ocr],
+        late_payments_by_order: dict[int, LatePayment],
     ) -> None:
-        """Load the orders and, with `lock`, lock them.
-
-        `member_ids`: further members to load, for example the acting ones. `parties`: the cursor of an earlier
-        `orders.send_parties` that covers these orders. `then`: sends further statements or locks in the same round
-        trip, after the orders in lock order.
-        """
         self.conn = conn
-        ids = set(order_ids)
-        parties_by_order, self.accused = orders.fetch_parties(
-            parties if parties is not None else orders.send_parties(conn, ids)
-        )
-        if lock_members == members.FOR_UPDATE_IF_ACCUSED:
-            lock_members = members.FOR_UPDATE if self.accused else members.FOR_SHARE
-        all_member_ids = {m for order_id in ids & parties_by_order.keys() for m in parties_by_order[order_id]} | set(
-            member_ids
-        )
-        with pipeline(conn):
-            member_rows = members.send_facts(conn, all_member_ids, lock=lock_members if lock else members.NO_LOCK)
-            order_rows = orders.send_facts(conn, ids, lock=lock)
-            term_rows = terms.send_terms(conn)
-            alert_rows, ocr_rows = alerts.send_latest(conn, ids), ocr.send_latest(conn, ids)
-            then()
-        self.members = members.fetch_facts(member_rows)
-        self._orders = orders.fetch_facts(order_rows)
-        self.terms_history = terms.fetch_terms(term_rows)
-        self._alerts = alerts.fetch_latest(alert_rows, self.terms_history)
-        self._ocrs = ocr.fetch_latest(ocr_rows, self.terms_history)
-        cancelled = [order_id for order_id, order in self._orders.items() if order.status is Status.CANCELLED]
-        self._late_payments = late_payments.load_latest(conn, cancelled)
-        self._members_before = dict(self.members)
-        self._granted: list[tuple[Case, Granted, datetime, Actor | None, str | None]] = []
+        self.members = members_by_id
+        self.terms_history = terms_history
+        self._orders = orders_by_id
+        self._alerts = alerts_by_order
+        self._ocrs = ocrs_by_order
+        self._late_payments = late_payments_by_order
+        self._members_before = dict(members_by_id)
+        self._changes: list[Change] = []
 
     def get(self, order_id: int, now: datetime) -> Case | None:
         order = self._orders.get(order_id)
@@ -89,19 +123,11 @@ class CaseSet:
     def orders(self) -> list[int]:
         return sorted(self._orders)
 
-    def grant(
-        self,
-        before: Case,
-        granted: Granted,
-        now: datetime,
-        *,
-        actor: Actor | None = None,
-        request_id: str | None = None,
-    ) -> None:
+    def add(self, change: Change) -> None:
         """Apply a granted verdict: later verdicts of the batch see it, and `write` stores it."""
-        granted = replace(granted, case=drop_later_unlock_mark(granted.case, now))
-        self._granted.append((before, granted, now, actor, request_id))
-        after = granted.case
+        change.granted = replace(change.granted, case=drop_later_unlock_mark(change.granted.case, change.at))
+        self._changes.append(change)
+        after = change.granted.case
         self._orders[after.order.order_id] = after.order
         self.members[after.buyer.member_id] = after.buyer
         self.members[after.seller.member_id] = after.seller
@@ -124,16 +150,16 @@ class CaseSet:
         changed_ocrs: list[tuple[int, Ocr]] = []
         changed_late_payments: list[tuple[int, LatePayment]] = []
         messages: list[OutboxMessage] = []
-        for before, granted, at, actor, request_id in self._granted:
-            after = granted.case
+        for change in self._changes:
+            before, granted, after = change.before, change.granted, change.granted.case
             messages.extend(granted.messages)
             if granted.events:
                 version = before.order.version + len(granted.events)
                 if before.order.version:
-                    changed_orders.append((after.order, version, at))
+                    changed_orders.append((after.order, version, change.at))
                 else:
-                    new.append(replace(after.order, version=version, last_event_at=at))
-                rows.extend(_event_rows(before, granted, at, actor, request_id))
+                    new.append(replace(after.order, version=version, last_event_at=change.at))
+                rows.extend(_event_rows(change))
             if after.alert is not None and after.alert != before.alert:
                 changed_alerts.append((after.order.order_id, after.alert))
             if after.ocr is not None and after.ocr != before.ocr:
@@ -147,8 +173,8 @@ class CaseSet:
             alerts.update_changed(self.conn, changed_alerts, self.terms_history)
             ocr.update_changed(self.conn, changed_ocrs, self.terms_history)
             late_payments.update_changed(self.conn, changed_late_payments)
-            changes = members.update_standing(self.conn, self._members_before, self.members.values(), now)
-            events.append(self.conn, [*rows, *(_standing_row(*change, now) for change in changes)])
+            standings = members.update_standing(self.conn, self._members_before, self.members.values(), now)
+            events.append(self.conn, [*rows, *(_standing_row(*standing, now) for standing in standings)])
             work.enqueue(messages)
 
 
@@ -164,10 +190,8 @@ def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> di
     )
 
 
-def _event_rows(
-    before: Case, granted: Granted, at: datetime, actor: Actor | None, request_id: str | None
-) -> list[dict[str, Any]]:
-    after = granted.case
+def _event_rows(change: Change) -> list[dict[str, Any]]:
+    before, granted, after, actor = change.before, change.granted, change.granted.case, change.actor
     changed = history.diff_cases(before if before.order.version else None, after)
     role = before.role_of(actor) if actor is not None else None
     rows = []
@@ -176,7 +200,7 @@ def _event_rows(
         rows.append(
             events.event_row(
                 event.type,
-                at,
+                change.at,
                 actor=str(actor) if actor is not None else "marketplace",
                 role=str(role) if role is not None else "system",
                 order_id=after.order.order_id,
@@ -185,7 +209,7 @@ def _event_rows(
                 to_status=after.order.status,
                 note=event.note,
                 changes=(changed | event.changes) if first else event.changes,
-                request_id=request_id,
+                request_id=change.request_id,
             )
         )
     return rows

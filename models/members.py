@@ -11,7 +11,7 @@ from sqlalchemy import Connection, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import Cursor, execute, pipeline, text_array
+from models.db.pipeline import Fetch, execute, pipeline, text_array
 from models.db.schema import Base, BigInt, check_in
 from policies.cases import Member
 from policies.statuses import Role
@@ -47,8 +47,6 @@ class StrikeRow(Base):
 
 
 NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
-FOR_UPDATE_IF_ACCUSED = "for update if accused"
-"""`FOR_UPDATE` if an alert is open on any order of the batch, as a strike may revoke a privilege; else `FOR_SHARE`."""
 
 _FACTS = """
     SELECT m.member_id, m.handle, m.terminated_at IS NOT NULL AS terminated, m.buying_revoked_at IS NULL AS can_buy,
@@ -70,21 +68,18 @@ _LOCKED = (
 def load_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
     """Return the members by id; unknown ids are absent. A lock is taken in order of id to avoid deadlocks."""
     with pipeline(conn):
-        rows = send_facts(conn, member_ids, lock=lock)
-    return fetch_facts(rows)
+        fetch = send_facts(conn, member_ids, lock=lock)
+    return fetch()
 
 
-def send_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Cursor:
+def send_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Fetch[dict[str, Member]]:
     ids = {"ids": text_array(sorted(set(member_ids)))}
     if lock == FOR_UPDATE:
         # Lock first, then read: a statement that waits for a lock still reads strikes as of its start, so concurrent
         # cancellations would not see each other's strikes (R95).
         execute(conn, f"{_LOCKED} {lock}", ids)
-    return execute(conn, f"{_FACTS} {lock}", ids)
-
-
-def fetch_facts(rows: Cursor) -> dict[str, Member]:
-    return {
+    rows = execute(conn, f"{_FACTS} {lock}", ids)
+    return lambda: {
         r.member_id: Member(
             r.member_id, r.handle, r.terminated, r.can_buy, r.can_sell, tuple(r.as_buyer), tuple(r.as_seller)
         )

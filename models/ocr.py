@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import Cursor, execute, int_array
+from models.db.pipeline import execute, int_array
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.terms import TermsHistory
 from policies import reminders
@@ -60,15 +60,12 @@ _LATEST = """
 
 
 def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Ocr]:
-    return fetch_latest(send_latest(conn, order_ids), terms_history)
+    return send_latest(conn, order_ids)(terms_history)
 
 
-def send_latest(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    return execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
-
-
-def fetch_latest(rows: Cursor, terms_history: TermsHistory) -> dict[int, Ocr]:
-    return {r.order_id: ocr_from_row(r, terms_history) for r in rows}
+def send_latest(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Ocr]]:
+    rows = execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
+    return lambda terms_history: {r.order_id: ocr_from_row(r, terms_history) for r in rows}
 
 
 def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -19,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import Cursor, execute, int_array
+from models.db.pipeline import Fetch, execute, int_array
 from models.db.schema import (
     Base,
     BigInt,
@@ -96,29 +97,30 @@ class OrderLineRow(Base):
     )
 
 
-_PARTIES = "SELECT order_id, buyer_id, seller_id FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))"
-_ACCUSED = """
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """(buyer, seller) by order, which never change, and whether an alert was open on any of the orders."""
+
+    by_order: dict[int, tuple[str, str]] = field(default_factory=dict)
+    accused: bool = False
+
+
+_PARTIES = """
     SELECT o.order_id, o.buyer_id, o.seller_id,
         EXISTS (SELECT FROM unwind.alerts AS a WHERE a.order_id = o.order_id AND a.state = 'open') AS accused
     FROM unwind.orders AS o WHERE o.order_id = ANY(CAST(%(ids)s AS bigint[]))
 """
 
 
-def load_parties(conn: Connection, order_ids: Iterable[int]) -> dict[int, tuple[str, str]]:
-    """Return (buyer, seller) of each existing order. They never change, so no lock is needed."""
-    rows = execute(conn, _PARTIES, {"ids": int_array(sorted(order_ids))})
-    return {r.order_id: (r.buyer_id, r.seller_id) for r in rows}
-
-
-def send_parties(conn: Connection, order_ids: Iterable[int]) -> Cursor:
+def send_parties(conn: Connection, order_ids: Iterable[int]) -> Fetch[Parties]:
     """Select the parties and whether an alert is open, before locking, to know which locks to take."""
-    return execute(conn, _ACCUSED, {"ids": int_array(sorted(set(order_ids)))})
+    cursor = execute(conn, _PARTIES, {"ids": int_array(sorted(set(order_ids)))})
 
+    def fetch() -> Parties:
+        rows = cursor.fetchall()
+        return Parties({r.order_id: (r.buyer_id, r.seller_id) for r in rows}, any(r.accused for r in rows))
 
-def fetch_parties(rows: Cursor) -> tuple[dict[int, tuple[str, str]], bool]:
-    """Return (buyer, seller) by order, and whether any of the orders has an open alert."""
-    all_rows = rows.fetchall()
-    return {r.order_id: (r.buyer_id, r.seller_id) for r in all_rows}, any(r.accused for r in all_rows)
+    return fetch
 
 
 _FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) ORDER BY order_id"
@@ -127,15 +129,12 @@ _FACTS_LOCKED = f"{_FACTS} FOR NO KEY UPDATE"
 
 def load_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
     """Return the orders' own rows; with `lock`, locked for update in order of id."""
-    return fetch_facts(send_facts(conn, order_ids, lock=lock))
+    return send_facts(conn, order_ids, lock=lock)()
 
 
-def send_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Cursor:
-    return execute(conn, _FACTS_LOCKED if lock else _FACTS, {"ids": int_array(sorted(order_ids))})
-
-
-def fetch_facts(rows: Cursor) -> dict[int, Order]:
-    return {r.order_id: order_from_row(r) for r in rows}
+def send_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Fetch[dict[int, Order]]:
+    rows = execute(conn, _FACTS_LOCKED if lock else _FACTS, {"ids": int_array(sorted(order_ids))})
+    return lambda: {r.order_id: order_from_row(r) for r in rows}
 
 
 def order_from_row(row: Any) -> Order:

@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import Cursor, execute, int_array
+from models.db.pipeline import Fetch, execute, int_array
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
@@ -52,12 +52,9 @@ def load_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[
     return by_order
 
 
-def send_pending(conn: Connection, order_ids: Iterable[int]) -> Cursor:
-    return execute(conn, _PENDING, {"ids": int_array(sorted(order_ids))})
-
-
-def fetch_pending(rows: Cursor) -> dict[int, int]:
-    return {row.order_id: row.pending for row in rows}
+def send_pending_counts(conn: Connection, order_ids: Iterable[int]) -> Fetch[dict[int, int]]:
+    rows = execute(conn, _PENDING, {"ids": int_array(sorted(order_ids))})
+    return lambda: {row.order_id: row.pending for row in rows}
 
 
 _PENDING = """

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Index, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import send_insert
-from models.db.pipeline import Cursor, execute, text_array
+from models.db.pipeline import Fetch, execute, text_array
 from models.db.schema import Base, BigInt, check_in
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Invalid, Refused, Verdict
@@ -128,16 +128,13 @@ _EARLIER = """
 
 def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
     """Return the stored answers by request id; `conflict` where the arguments differ."""
-    return fetch_earlier_answers(send_earlier_answers(conn, commands), commands)
+    return send_earlier_answers(conn, commands)()
 
 
-def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> Cursor:
-    return execute(conn, _EARLIER, {"ids": text_array([c.request_id for c in commands])})
-
-
-def fetch_earlier_answers(rows: Cursor, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
+def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> Fetch[dict[str, Answer]]:
+    rows = execute(conn, _EARLIER, {"ids": text_array([c.request_id for c in commands])})
     by_id = {c.request_id: c for c in commands}
-    return {
+    return lambda: {
         row.request_id: replace(answer_from_row(row.answer), replayed=True)
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint
         else conflict(by_id[row.request_id])

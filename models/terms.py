@@ -14,7 +14,7 @@ from sqlalchemy import insert as sa_insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.locks import lock_named
-from models.db.pipeline import Cursor, execute
+from models.db.pipeline import Fetch, execute
 from models.db.schema import Base
 from policies.terms import DEFAULT_TERMS, Terms, read_terms
 
@@ -67,15 +67,12 @@ class TermsHistory:
 
 
 def load_terms(conn: Connection) -> TermsHistory:
-    return fetch_terms(send_terms(conn))
+    return send_terms(conn)()
 
 
-def send_terms(conn: Connection) -> Cursor:
-    return execute(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
-
-
-def fetch_terms(rows: Cursor) -> TermsHistory:
-    return TermsHistory(
+def send_terms(conn: Connection) -> Fetch[TermsHistory]:
+    rows = execute(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
+    return lambda: TermsHistory(
         [
             DatedTerms(r.terms_id, r.valid_from, _parse(json.dumps(r.settings, sort_keys=True)), r.applied_by)
             for r in rows

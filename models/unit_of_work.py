@@ -11,9 +11,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from models import outbox, requests
+from models import orders, outbox, requests
 from models.db import database as db
-from models.db.pipeline import Cursor, pipeline
+from models.db.pipeline import Fetch, pipeline
 from models.requests import Answer, IdempotentCommand
 from policies.verdicts import OutboxMessage, Verdict
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class UnitOfWork(Generic[C]):
     """The transaction of a task, with its instant, its commands and their answers.
 
-    `pending` are the commands that have no stored answer.
+    `pending` are the commands that have no stored answer; `parties` are those of the orders that the commands name.
     """
 
     def __init__(
@@ -32,29 +32,21 @@ class UnitOfWork(Generic[C]):
         conn: Connection,
         clock: db.Clock,
         commands: Sequence[C],
-        parent: IdempotentCommand | None = None,
-        prefetch: Callable[[Connection], Cursor] | None = None,
+        earlier_answers: dict[str, Answer],
+        parties: orders.Parties,
     ) -> None:
         self.conn = conn
         self.commands = commands
-        self._clock = clock
-        self._fetch_now: Callable[[], datetime] | None = None
-        self._now: datetime | None = None
-        all_commands: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
-        self._answers: dict[str, Answer] = {}
-        self.prefetched: Cursor | None = None
-        if all_commands:
-            with pipeline(conn):  # with the transaction's BEGIN
-                earlier = requests.send_earlier_answers(conn, all_commands)
-                self.prefetched = prefetch(conn) if prefetch is not None else None
-            self._answers = requests.fetch_earlier_answers(earlier, all_commands)
-        self.parent_answer = self._answers.pop(parent.request_id, None) if parent is not None else None
-        """The stored answer of `parent`, if any."""
-        self._stored: list[tuple[IdempotentCommand, Answer]] = []
-        self._checks: list[Callable[[], None]] = []
+        self.parties = parties
+        self.pending: list[C] = [c for c in commands if c.request_id not in earlier_answers]
         self.tasks_to_wake: set[str] = set()
         """Sweeps that this commit gives work, which run soon after it."""
-        self.pending: list[C] = [c for c in commands if c.request_id not in self._answers]
+        self._clock = clock
+        self._fetch_now: Fetch[datetime] | None = None
+        self._now: datetime | None = None
+        self._answers = earlier_answers
+        self._stored: list[tuple[IdempotentCommand, Answer]] = []
+        self._checks: list[Callable[[], None]] = []
 
     @property
     def now(self) -> datetime:
@@ -104,22 +96,41 @@ def unit_of_work(
     commands: Sequence[C] = (),
     *,
     parent: IdempotentCommand | None = None,
-    prefetch: Callable[[Connection], Cursor] | None = None,
 ) -> Iterator[UnitOfWork[C]]:
     """Open a transaction; at its end write the request rows, commit, and wake the tasks that it gives work.
 
-    `parent` is the command that these commands are part of; its stored answer is read in the first round trip.
-    `prefetch` sends another query in that round trip, without locks; its cursor is `UnitOfWork.prefetched`.
-    Raises `RequestRaced` if another transaction answered one of the requests meanwhile: nothing was written, run again.
+    Raises `ParentAnswered` if the command that these commands are part of has a stored answer, and `RequestRaced` if
+    another transaction answered one of the requests meanwhile: nothing was written, run again.
     """
     database = db.current_database()
     with database.transaction(by_keys=bool(commands)) as conn:
-        work = UnitOfWork(conn, database.clock, commands, parent, prefetch)
+        work = _start(conn, database.clock, commands, parent)
         yield work
         work.send_answers()
         work.raise_if_raced()
     for task in work.tasks_to_wake:
         database.wake(task)
+
+
+def _start(conn: Connection, clock: db.Clock, commands: Sequence[C], parent: IdempotentCommand | None) -> UnitOfWork[C]:
+    """Read stored answers and the orders' parties, without locks, in the round trip of the transaction's BEGIN."""
+    all_commands: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
+    order_ids = [c.subject for c in commands if c.subject is not None]
+    with pipeline(conn):
+        fetch_answers = requests.send_earlier_answers(conn, all_commands) if all_commands else dict
+        fetch_parties = orders.send_parties(conn, order_ids) if order_ids else orders.Parties
+    answers = fetch_answers()
+    if parent is not None and parent.request_id in answers:
+        raise ParentAnswered(answers[parent.request_id])
+    return UnitOfWork(conn, clock, commands, answers, fetch_parties())
+
+
+class ParentAnswered(Exception):
+    """The command that a batch is part of was answered before, with `answer`."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 MAX_CONFLICT_RETRIES = 6

@@ -12,7 +12,7 @@ from policies import alerts as policy
 from policies import members as member_policy
 from policies.cases import AlertKind, counterparty
 from policies.verdicts import Granted
-from tasks.cases import decide_case, lock_cases, prefetch_parties
+from tasks.cases import decide_case, lock_cases
 from tasks.command import Comment, OrderCommand
 from tasks.declarations import OptionEntry
 
@@ -27,7 +27,7 @@ def remove_option(kind: AlertKind, label: str) -> OptionEntry[Any]:
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
     """Remove the orders' alerts. If staff removes a completed one, withdraw its strike and update the privileges."""
-    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
+    with unit_of_work(commands) as work:
         cases = lock_cases(work, lock_members=members.FOR_UPDATE)
         withdrawn_order_ids: list[int] = []
         for command in work.pending:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from typing import Any, TypeVar
 
-from models import members, orders
-from models.cases import CaseSet
-from models.db.pipeline import Cursor
+from models import members
+from models.cases import CaseSet, Change, send_order_locks
+from models.db.pipeline import Fetch
 from models.requests import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Case
@@ -29,7 +29,7 @@ Decide = Callable[[CommandT, Case, datetime], Verdict]
 
 def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT]) -> list[Answer]:
     """Lock the orders of a batch, decide each command, write what was granted and return the answers."""
-    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
+    with unit_of_work(commands) as work:
         cases = lock_cases(work)
         for command in work.pending:
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
@@ -67,21 +67,19 @@ def case_command(
     return declare
 
 
-def prefetch_parties(commands: Sequence[OrderCommandT]) -> partial[Cursor]:
-    return partial(orders.send_parties, order_ids=[c.order_id for c in commands])
+def lock_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> CaseSet:
+    """Lock and load the orders of the commands that were not answered before."""
+    return send_case_locks(work, lock_members=lock_members)()
 
 
-def lock_cases(
-    work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE, then: Callable[[], object] = lambda: None
-) -> CaseSet:
-    """Lock and load the orders of the commands that were not answered before; `then` takes further locks after them."""
-    return CaseSet(
+def send_case_locks(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> Fetch[CaseSet]:
+    """Send the queries of `lock_cases`, so that further locks can share the round trip."""
+    return send_order_locks(
         work.conn,
         [c.order_id for c in work.pending],
+        work.parties,
         member_ids=[c.member_id for c in work.pending if c.member_id is not None],
         lock_members=lock_members,
-        parties=work.prefetched,
-        then=then,
     )
 
 
@@ -99,7 +97,7 @@ def decide_case(
         case = replace(case, terms=cases.terms_history.at(effective_at))
     verdict = decide(command, case, effective_at)
     if isinstance(verdict, Granted):
-        cases.grant(case, verdict, effective_at, actor=command.actor, request_id=command.request_id)
+        cases.add(Change(case, verdict, effective_at, command.actor, command.request_id))
     return verdict
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from celery import shared_task
 
 from models import credits as postings
-from models import events, ledger, members, orders, outbox, terms
+from models import events, ledger, members, outbox, terms
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
@@ -55,13 +55,12 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
     """Post a manual credit by staff to the seller's open bill."""
     with unit_of_work(commands) as work:
         sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
-        parties = orders.load_parties(work.conn, [c.order_id for c in work.pending if c.order_id is not None])
         ledger.lock_open_months(work.conn, sellers)
         first_open = ledger.first_open_months(work.conn, sellers)
         this_month = month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
         for command in work.pending:
-            if rejection := _validate(command, sellers, parties):
+            if rejection := _validate(command, sellers, work.parties.by_order):
                 work.answer(command, rejection)
                 continue
             line = _manual_credit_line(work, command, max(this_month, first_open[command.seller_id]))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StringConstraints, model_serializer
 
 from models import drafts, inventory, orders
-from models.cases import CaseSet
+from models.cases import CaseSet, lock_orders
 from models.requests import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
@@ -22,7 +22,7 @@ from policies.inventory import plan_return
 from policies.lots import format_price
 from policies.timestamps import format_timestamp
 from policies.verdicts import Granted, Invalid, Refused
-from tasks.cases import effective_time, known_case, lock_cases, member_unknown, prefetch_parties
+from tasks.cases import effective_time, known_case, lock_cases, member_unknown
 from tasks.command import (
     MAX_INT32,
     ActorCommand,
@@ -128,7 +128,7 @@ class VerifyDraft(DraftCommand):
 )
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Open a draft (step 1): choose how returning items are merged into existing lots."""
-    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
+    with unit_of_work(commands) as work:
         cases = lock_cases(work)
         counts = drafts.count_by_order(work.conn, [c.order_id for c in work.pending])
         opened: list[Draft] = []
@@ -235,7 +235,7 @@ class _DraftBatch:
         self._work = work
         order_ids = drafts.load_order_ids(work.conn, [c.draft_id for c in commands])
         actors = [c.member_id for c in commands if c.member_id is not None]
-        self._cases = CaseSet(work.conn, order_ids.values(), member_ids=actors)
+        self._cases = lock_orders(work.conn, order_ids.values(), member_ids=actors)
         self._drafts = drafts.load_drafts(work.conn, order_ids)
         self._lines = orders.load_lines(work.conn, order_ids.values())
         self._changed: dict[str, Draft] = {}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from models import inventory, ledger, members, orders
-from models.cases import CaseSet
+from models.cases import CaseSet, Change, lock_orders
 from models.requests import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import late_payments
@@ -24,7 +24,7 @@ from policies.options import status_option
 from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
-from tasks.cases import case_command, decide_cases, member_unknown, order_unknown
+from tasks.cases import case_command, decide_cases, lock_cases, member_unknown, order_unknown
 from tasks.command import Comment, LotId, MemberId, OrderCommand, OrderFact, Quantity, StrictModel, Text, UsdRate
 from tasks.declarations import SELLER, OptionEntry, command_task
 
@@ -100,11 +100,12 @@ class SettleLatePayment(OrderCommand):
 def submit(commands: list[SubmitOrder]) -> list[Answer]:
     """Create an order: take its stock, store a snapshot of each lot in its line, charge the fee."""
     with unit_of_work(commands) as work:
-        cases = CaseSet(
+        cases = lock_orders(
             work.conn,
             [c.order_id for c in work.pending],
             member_ids=[m for c in work.pending for m in (c.buyer_id, c.seller_id)],
             lock_members=members.FOR_UPDATE,
+            parties=work.parties,
         )
         stock = _StockSale(work.conn, [line.lot_id for c in work.pending for line in c.lines])
         for command in work.pending:
@@ -118,7 +119,7 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
 def add_batch(commands: list[AddBatch]) -> list[Answer]:
     """Add the buyer's next purchase to the order; order date, payment and fee start again (T21)."""
     with unit_of_work(commands) as work:
-        cases = CaseSet(work.conn, [c.order_id for c in work.pending], lock_members=members.FOR_UPDATE)
+        cases = lock_cases(work, lock_members=members.FOR_UPDATE)
         stock = _StockSale(work.conn, [line.lot_id for c in work.pending for line in c.lines])
         for command in work.pending:
             work.answer(command, _add_batch(work, cases, stock, command))
@@ -235,7 +236,7 @@ def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: S
         events=(Event("orders.submitted", note),),
         effects={"status": order.status, "total": format_total(total), "fee": str(order.fee)},
     )
-    cases.grant(case, granted, work.now, request_id=command.request_id)
+    cases.add(Change(case, granted, work.now, request_id=command.request_id))
     stock.sell(command.order_id, purchased, first_line=1, batch=1)
     stock.charge(order, work.now)
     return granted
@@ -269,7 +270,7 @@ def _add_batch(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command
     note = f"Batch {batch}: {_describe_purchase(purchased)} added; order date, payment and fee start again."
     granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
     granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
-    cases.grant(case, granted, now, request_id=command.request_id)
+    cases.add(Change(case, granted, now, request_id=command.request_id))
     stock.sell(command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch)
     stock.recharge(order, granted.case.order, now)
     return granted

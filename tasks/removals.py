@@ -11,7 +11,7 @@ from celery import shared_task
 from pydantic import AfterValidator, Field
 
 from models import inventory, ledger, orders, outbox, removals
-from models.cases import CaseSet
+from models.cases import Change, lock_orders
 from models.requests import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import orders as order_policy
@@ -25,7 +25,7 @@ from policies.purchases import sum_goods
 from policies.removals import Removal
 from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
-from tasks.cases import decide_case, lock_cases, prefetch_parties
+from tasks.cases import decide_case, lock_cases
 from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel
 from tasks.declarations import SELLER, OptionEntry, command_task
 from tasks.sweeps import TaskResult
@@ -90,7 +90,7 @@ def _first_unit(subject: Subject) -> list[dict[str, int]]:
 )
 def request(commands: list[RequestRemoval]) -> list[Answer]:
     """Request, as either party, that units are removed from lines."""
-    with unit_of_work(commands, prefetch=prefetch_parties(commands)) as work:
+    with unit_of_work(commands) as work:
         cases = lock_cases(work)
         lines = orders.load_lines(work.conn, [c.order_id for c in work.pending])
         requested: list[tuple[RequestRemoval, Removal]] = []
@@ -185,7 +185,7 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim(work.conn, CANCEL_PENDING, rows=rows, order_id=order_id)
-        cases = CaseSet(work.conn, [d.order_id for d in due if d.order_id is not None])
+        cases = lock_orders(work.conn, [d.order_id for d in due if d.order_id is not None])
         cancelled = removals.cancel_pending(work.conn, [d.order_id for d in due if d.order_id is not None], work.now)
         for cancelled_order_id, requests in sorted(cancelled.items()):
             case = cases.get(cancelled_order_id, work.now)
@@ -200,7 +200,7 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
             )
             effective_at = max(work.now, case.order.last_event_at or work.now)
             event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in requests}})
-            cases.grant(case, Granted(case, events=(event,), messages=messages), effective_at)
+            cases.add(Change(case, Granted(case, events=(event,), messages=messages), effective_at))
         cases.write(work)
         outbox.mark_done(work.conn, due, work.now)
     return {"cancelled": sum(len(requests) for requests in cancelled.values())}
@@ -213,7 +213,7 @@ class _RemovalBatch(Generic[RemovalCommandT]):
     def __init__(self, work: UnitOfWork[RemovalCommandT]) -> None:
         self.work = work
         known = removals.load_by_id(work.conn, [c.removal_id for c in work.pending])
-        self.cases = CaseSet(
+        self.cases = lock_orders(
             work.conn,
             {r.order_id for r in known.values()},
             member_ids=[c.member_id for c in work.pending if c.member_id is not None],

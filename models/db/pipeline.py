@@ -6,11 +6,11 @@ and result rows (docs/decisions/0011).  Placeholders are psycopg's: `%(name)s`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import psycopg
@@ -19,7 +19,10 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
+Fetch = Callable[[], T]
+"""What a function that only sends a query returns: call it once, after the pipeline, to read the rows."""
 
 
 def execute(conn: Connection, statement: str, values: Mapping[str, Any]) -> Cursor:
