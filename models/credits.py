@@ -6,9 +6,7 @@ The credit task and the billing run both post through this module, so the order 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -17,24 +15,10 @@ from models import dead_jobs, ledger, outbox
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, is_conflict
 from policies import credits as policy
-from policies.billing_months import format_month, parse_month
+from policies.billing_months import format_month
+from policies.credits import FeeSettlement
 from policies.notices import notify_member
 from policies.statuses import Role
-
-
-@dataclass(frozen=True, slots=True)
-class _Settlement:
-    due: DueMessage
-    kind: str
-    seller_id: str
-    order_id: int
-    amount: Decimal
-    month: date
-    charged_month: date
-
-
-class _Unpostable(Exception):
-    pass
 
 
 def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
@@ -42,12 +26,13 @@ def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
 
     A message that cannot be posted does not block the others: it is parked in `dead_jobs` with its reason.
     """
-    valid: list[_Settlement] = []
+    valid: list[tuple[DueMessage, FeeSettlement]] = []
     for due in messages:
-        try:
-            valid.append(_parse(due))
-        except _Unpostable as error:
-            _give_up(work, due, str(error))
+        settlement = policy.read_fee_message(due.order_id, due.payload)
+        if isinstance(settlement, FeeSettlement):
+            valid.append((due, settlement))
+        else:
+            _give_up(work, due, settlement)
     try:
         with work.conn.begin_nested():
             _post(work, valid)
@@ -55,20 +40,19 @@ def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
         if is_conflict(error) or error.connection_invalidated:
             raise
         if len(valid) > 1:
-            return sum(post_due(work, [settlement.due]) for settlement in valid)
-        _record_failure(work, valid[0].due, error)
+            return sum(post_due(work, [due]) for due, _ in valid)
+        _record_failure(work, valid[0][0], error)
         return 0
     return len(valid)
 
 
-def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
-    sellers = {settlement.seller_id for settlement in settlements}
-    if not sellers:
+def _post(work: UnitOfWork[Any], settlements: Sequence[tuple[DueMessage, FeeSettlement]]) -> None:
+    if not settlements:
         return
-    ledger.lock_open_months(work.conn, sellers)
-    first_open = ledger.first_open_months(work.conn, sellers)
-    lines = [_line(s, first_open[s.seller_id], work.now) for s in settlements if s.amount < 0]
-    posted = ledger.post_lines(work.conn, lines)
+    first_open = ledger.lock_open_months(work.conn, {settlement.seller_id for _, settlement in settlements})
+    posted = ledger.post_lines(
+        work.conn, [_line(due, s, first_open[s.seller_id], work.now) for due, s in settlements if s.amount < 0]
+    )
     work.enqueue(
         [
             notify_member(
@@ -85,50 +69,23 @@ def _post(work: UnitOfWork[Any], settlements: Sequence[_Settlement]) -> None:
             if line.kind == policy.CREDIT
         ]
     )
-    outbox.mark_done(work.conn, [settlement.due for settlement in settlements], work.now)
+    outbox.mark_done(work.conn, [due for due, _ in settlements], work.now)
 
 
-def _line(settlement: _Settlement, first_open: date, now: datetime) -> ledger.LedgerLine:
-    month = max(settlement.month, first_open)
-    # If the bill with the charge was issued meanwhile, the reset goes on the next open bill and is a credit there.
-    kind = policy.RESET if settlement.kind == policy.RESET and month == settlement.charged_month else policy.CREDIT
-    note = (
-        policy.reset_note(settlement.order_id, settlement.charged_month)
-        if kind == policy.RESET
-        else policy.credit_note(settlement.order_id, settlement.charged_month, settlement.month, month)
-    )
+def _line(due: DueMessage, settlement: FeeSettlement, first_open: date, now: datetime) -> ledger.LedgerLine:
+    kind, month = policy.choose_bill(settlement, first_open)
     return ledger.LedgerLine(
-        key=settlement.due.key,
+        key=due.key,
         seller_id=settlement.seller_id,
         billing_month=month,
         kind=kind,
         amount=settlement.amount,
         at=now,
-        note=note,
+        note=policy.settlement_note(settlement, kind, month),
         order_id=settlement.order_id,
         charged_month=settlement.charged_month,
         credited_month=month,
     )
-
-
-def _parse(due: DueMessage) -> _Settlement:
-    payload = due.payload
-    if payload.get("kind") not in (policy.RESET, policy.CREDIT):
-        raise _Unpostable(
-            f"It is not known in which month the fee of order {due.order_id} was charged, so it was neither reset nor "
-            "credited. Find the bill that has it and post a manual credit."
-        )
-    try:
-        amount = Decimal(payload["amount"])
-        month, charged = parse_month(payload["month"]), parse_month(payload["charged_month"])
-        seller_id = payload["seller_id"]
-    except (KeyError, TypeError, ValueError, InvalidOperation) as error:
-        raise _Unpostable(
-            f"The credit message of order {due.order_id} cannot be parsed: {type(error).__name__}."
-        ) from error
-    if due.order_id is None or not amount.is_finite() or amount > 0 or not isinstance(seller_id, str):
-        raise _Unpostable(f"The credit message of order {due.order_id} holds values that no cancellation writes.")
-    return _Settlement(due, payload["kind"], seller_id, due.order_id, amount, month, charged)
 
 
 def _give_up(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:

@@ -6,7 +6,7 @@ being issued meanwhile; a line for an issued bill goes on the next open one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -179,7 +179,7 @@ def post_charges(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) 
 
     Call it after the orders are written: the ledger is last in the lock order.
     """
-    post_lines(conn, [_charge(order, at, seq=1) for order, at in submitted if order.fee > 0])
+    _post_to_open_bills(conn, [_charge(order, at, seq=1) for order, at in submitted if order.fee > 0])
 
 
 def post_recharges(conn: Connection, changed: Sequence[Recharge]) -> None:
@@ -193,23 +193,19 @@ def post_recharges(conn: Connection, changed: Sequence[Recharge]) -> None:
         if change.after.fee > 0:
             note = recharge_note(change.after.order_id, month, change.reason)
             lines.append(replace(_charge(change.after, change.at, seq), note=note))
-    post_lines(conn, lines)
+    _post_to_open_bills(conn, lines)
 
 
 def post_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
-    """Post lines to the bills of their months, or to the next open bill; return them as written.
+    """Post lines to open bills; hold `lock_open_months`. Return the lines that were not posted before (R90)."""
+    written = set(insert_rows(conn, LedgerLineRow, [_row(line) for line in lines], skip_existing=True, returning="key"))
+    return [line for line in lines if line.key in written]
 
-    A line whose key exists was posted before and is skipped, so that a repeat posts nothing (R90).
-    """
-    if not lines:
-        return []
-    lock_open_months(conn, {line.seller_id for line in lines})
-    first_open = first_open_months(conn, {line.seller_id for line in lines})
-    assigned = [_assigned(line, first_open[line.seller_id]) for line in lines]
-    written = set(
-        insert_rows(conn, LedgerLineRow, [_row(line) for line in assigned], skip_existing=True, returning="key")
-    )
-    return [line for line in assigned if line.key in written]
+
+def _post_to_open_bills(conn: Connection, lines: Sequence[LedgerLine]) -> None:
+    if lines:
+        first_open = lock_open_months(conn, {line.seller_id for line in lines})
+        post_lines(conn, [replace(x, billing_month=max(x.billing_month, first_open[x.seller_id])) for x in lines])
 
 
 def post_payment(conn: Connection, line: LedgerLine) -> None:
@@ -222,9 +218,13 @@ def has_payment(conn: Connection, payment_id: str) -> bool:
     return bool(conn.execute(statement, {"id": payment_id}).scalar())
 
 
-def lock_open_months(conn: Connection, seller_ids: Iterable[str]) -> None:
-    """Prevent these sellers' bills from being issued until the transaction ends; the lock is shared."""
+def lock_open_months(conn: Connection, seller_ids: Collection[str]) -> dict[str, date]:
+    """Prevent these sellers' bills from being issued until the transaction ends; return each one's first open month.
+
+    The lock is shared.
+    """
     lock_sellers(conn, seller_ids, shared=True)
+    return first_open_months(conn, seller_ids)
 
 
 def lock_for_issue(conn: Connection, seller_ids: Iterable[str]) -> None:
@@ -247,10 +247,6 @@ def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, 
         {"sellers": sorted(seller_ids)},
     )
     return {r.seller_id: next_month(r.issued) if r.issued else date.min for r in rows}
-
-
-def _assigned(line: LedgerLine, first_open: date) -> LedgerLine:
-    return replace(line, billing_month=max(line.billing_month, first_open))
 
 
 def _charge(order: Order, at: datetime, seq: int) -> LedgerLine:

@@ -6,12 +6,13 @@ stands and the stored amount is credited on the bill of the cancellation's month
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from policies.billing_months import format_month, month_name, month_of
+from policies.billing_months import format_month, month_name, month_of, parse_month
 from policies.cases import Order
 from policies.fees import ZERO
 from policies.statuses import Basis
@@ -72,6 +73,61 @@ def fee_effects(decision: FeeDecision) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class FeeSettlement:
+    """What a message of `fee_message` asks to post: a signed `amount`, on the bill of the cancellation's `month`."""
+
+    order_id: int
+    seller_id: str
+    kind: str
+    amount: Decimal
+    month: date
+    charged_month: date
+
+
+def read_fee_message(order_id: int | None, payload: Mapping[str, Any]) -> FeeSettlement | str:
+    """Return what the message asks to post; for one that cannot be posted, a sentence for staff."""
+    if payload.get("kind") not in (RESET, CREDIT):
+        return (
+            f"It is not known in which month the fee of order {order_id} was charged, so it was neither reset nor "
+            "credited. Find the bill that has it and post a manual credit."
+        )
+    try:
+        amount = Decimal(payload["amount"])
+        month, charged = parse_month(payload["month"]), parse_month(payload["charged_month"])
+        seller_id = payload["seller_id"]
+    except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+        return f"The credit message of order {order_id} cannot be parsed: {type(error).__name__}."
+    if order_id is None or not amount.is_finite() or amount > 0 or not isinstance(seller_id, str):
+        return f"The credit message of order {order_id} holds values that no cancellation writes."
+    return FeeSettlement(order_id, seller_id, payload["kind"], amount, month, charged)
+
+
+def choose_bill(settlement: FeeSettlement, first_open: date) -> tuple[str, date]:
+    """Choose the line's kind and bill: that of the cancellation's month, or the seller's first open one after it.
+
+    If the bill with the charge was issued meanwhile, the fee can no longer be reset and is credited.
+    """
+    month = max(settlement.month, first_open)
+    return RESET if settlement.kind == RESET and month == settlement.charged_month else CREDIT, month
+
+
+def settlement_note(settlement: FeeSettlement, kind: str, bill: date) -> str:
+    """The note of the line of this kind on this bill, as the seller reads it."""
+    order_id, charged, cancelled = (
+        settlement.order_id,
+        month_name(settlement.charged_month),
+        month_name(settlement.month),
+    )
+    if kind == RESET:
+        return f"Order {order_id} was cancelled in {charged}, in which its fee was charged: the fee is reset."
+    late = "" if bill == settlement.month else f" The bill of {cancelled} was made already, so it is on this one."
+    return (
+        f"Order {order_id} was cancelled in {cancelled}; its fee, charged in {charged}, "
+        f"is credited in {month_name(bill)}.{late}"
+    )
+
+
 def charge_note(order_id: int, month: date) -> str:
     return f"Fee for order {order_id}, charged in {month_name(month)}."
 
@@ -83,15 +139,3 @@ def recharge_note(order_id: int, month: date, why: str) -> str:
 def reversal_note(order_id: int, charged: date | None, why: str) -> str:
     when = f"charged in {month_name(charged)}" if charged else "charged earlier"
     return f"The fee for order {order_id} {when} is taken back because {why}; the whole order is charged again."
-
-
-def reset_note(order_id: int, charged: date) -> str:
-    return f"Order {order_id} was cancelled in {month_name(charged)}, in which its fee was charged: the fee is reset."
-
-
-def credit_note(order_id: int, charged: date, cancelled: date, bill: date) -> str:
-    late = "" if bill == cancelled else f" The bill of {month_name(cancelled)} was made already, so it is on this one."
-    return (
-        f"Order {order_id} was cancelled in {month_name(cancelled)}; its fee, charged in {month_name(charged)}, "
-        f"is credited in {month_name(bill)}.{late}"
-    )

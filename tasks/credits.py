@@ -55,8 +55,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
     """Post a manual credit by staff to the seller's open bill."""
     with unit_of_work(commands) as work:
         sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
-        ledger.lock_open_months(work.conn, sellers)
-        first_open = ledger.first_open_months(work.conn, sellers)
+        first_open = ledger.lock_open_months(work.conn, sellers)
         this_month = month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
         for command in work.pending:

@@ -5,12 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from policies.billing_months import parse_month
 from policies.cases import Order
-from policies.credits import decide_fee, fee_effects, fee_message
+from policies.credits import (
+    FeeSettlement,
+    choose_bill,
+    decide_fee,
+    fee_effects,
+    fee_message,
+    read_fee_message,
+    settlement_note,
+)
 from policies.statuses import Basis, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_timestamp
@@ -105,3 +114,61 @@ def test_billing_zone_change_never_dates_a_reset_before_its_charge() -> None:
     late = order(month="2026-04")
     decision = decide_fee(late, Basis.NPB, datetime(2026, 4, 1, 1, tzinfo=UTC), DEFAULT_TERMS)
     assert (decision.kind, decision.month) == ("reset", date(2026, 4, 1))
+
+
+def settlement(kind: str, month: str, charged: str = "2026-03") -> FeeSettlement:
+    return FeeSettlement(1003, "s", kind, Decimal("-20.00"), parse_month(month), parse_month(charged))
+
+
+@pytest.mark.parametrize(
+    ("kind", "cancelled", "first_open", "posted", "bill"),
+    [
+        ("reset", "2026-03", "2026-02", "reset", "2026-03"),
+        ("reset", "2026-03", "2026-03", "reset", "2026-03"),
+        ("reset", "2026-03", "2026-04", "credit", "2026-04"),  # the bill with the charge is issued
+        ("reset", "2026-03", "2026-06", "credit", "2026-06"),
+        ("credit", "2026-04", "2026-03", "credit", "2026-04"),
+        ("credit", "2026-04", "2026-04", "credit", "2026-04"),
+        ("credit", "2026-04", "2026-05", "credit", "2026-05"),
+        ("credit", "2027-01", "2026-12", "credit", "2027-01"),
+    ],
+)
+def test_a_reset_becomes_a_credit_when_the_bill_of_the_charge_is_issued(
+    kind: str, cancelled: str, first_open: str, posted: str, bill: str
+) -> None:
+    """R84, R86: on the bill of the cancellation's month, or on the first open one after it."""
+    assert choose_bill(settlement(kind, cancelled), parse_month(first_open)) == (posted, parse_month(bill))
+
+
+def test_a_credit_on_a_later_bill_says_why() -> None:
+    late = settlement("credit", "2026-04")
+    assert settlement_note(late, "credit", parse_month("2026-04")).endswith("is credited in April 2026.")
+    assert settlement_note(late, "credit", parse_month("2026-05")).endswith(
+        "is credited in May 2026. The bill of April 2026 was made already, so it is on this one."
+    )
+    assert "the fee is reset" in settlement_note(settlement("reset", "2026-03"), "reset", parse_month("2026-03"))
+
+
+def test_a_fee_message_is_read_as_it_was_written() -> None:
+    at = datetime(2026, 4, 12, 10, tzinfo=UTC)
+    message = fee_message(decide_fee(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
+    assert message is not None
+    assert read_fee_message(message.order_id, message.payload) == settlement("credit", "2026-04")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"kind": "undecided"}, "It is not known in which month"),
+        ({"month": None}, "cannot be parsed"),
+        ({"amount": "much"}, "cannot be parsed"),
+        ({"amount": "20.00"}, "holds values"),
+        ({"amount": "NaN"}, "holds values"),
+        ({"seller_id": None}, "holds values"),
+    ],
+)
+def test_a_message_that_cannot_be_posted_says_why(changed: dict[str, Any], reason: str) -> None:
+    payload = {"kind": "credit", "amount": "-20.00", "seller_id": "s", "month": "2026-04", "charged_month": "2026-03"}
+    sentence = read_fee_message(1003, payload | changed)
+    assert isinstance(sentence, str)
+    assert reason in sentence
