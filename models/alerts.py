@@ -13,14 +13,17 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     SmallInteger,
+    func,
+    select,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import outbox, terms
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import execute, int_array, pipeline, timestamp_array
+from models.db.pipeline import execute, int_array, pipeline, text_array, timestamp_array
 from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.sql import load_sql
 from models.sweeps import NEVER
 from models.terms import TermsHistory
 from models.unit_of_work import UnitOfWork
@@ -64,18 +67,7 @@ class AlertRow(Base):
         CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="unlocked_before_closed"),
         Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
         Index("ix_alerts_order_id", "order_id", "alert_id"),
-        Index(
-            "ix_alerts_npb_waiting",
-            "unlocks_at",
-            "alert_id",
-            postgresql_where=text(f"kind = 'NPB' AND {WAITING_CONDITION}"),
-        ),
-        Index(
-            "ix_alerts_seller_waiting",
-            "unlocks_at",
-            "alert_id",
-            postgresql_where=text(f"kind <> 'NPB' AND {WAITING_CONDITION}"),
-        ),
+        Index("ix_alerts_waiting", "unlocks_at", "alert_id", "kind", postgresql_where=text(WAITING_CONDITION)),
         Index(
             "ix_alerts_remind",
             "remind_at",
@@ -204,10 +196,7 @@ class UnlockSweep:
     """
 
     def __init__(self, kinds: Sequence[AlertKind]) -> None:
-        npb = list(kinds) == [AlertKind.NPB]
-        self._any_due, self._statement, self._next = (
-            (_ANY_DUE_NPB, _UNLOCK_NPB, _NEXT_NPB) if npb else (_ANY_DUE_SELLER, _UNLOCK_SELLER, _NEXT_SELLER)
-        )
+        self._kinds = text_array(kinds)
         self._after: tuple[datetime, int] = (NEVER, 0)
         self._handled_up_to = self._after
 
@@ -220,7 +209,7 @@ class UnlockSweep:
         where = self._where(work)
         with pipeline(work.conn):
             fetch_terms = terms.send_terms(work.conn)
-            due = execute(work.conn, self._any_due, where)
+            due = execute(work.conn, _ANY_DUE, where)
         if due.fetchone() is None:
             return 0, 0
         firsts = {
@@ -230,7 +219,7 @@ class UnlockSweep:
         }
         counts = execute(
             work.conn,
-            self._statement,
+            _UNLOCK,
             {
                 **where,
                 "limit": limit,
@@ -250,92 +239,34 @@ class UnlockSweep:
         self._after = max(self._after, self._handled_up_to)
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        first = execute(work.conn, self._next, self._where(work)).fetchone()
+        first = execute(work.conn, _NEXT, self._where(work)).fetchone()
         if first is None:
             return None
         self._after = (first.unlocks_at, first.alert_id)
         return int(first.alert_id)
 
     def _where(self, work: UnitOfWork[Any]) -> dict[str, Any]:
-        return {"now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
+        return {"kinds": self._kinds, "now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
 
 
 def next_unlock_at(conn: Connection) -> datetime | None:
-    return conn.execute(
-        text(
-            "SELECT least("  # noqa: S608 - constants; one subquery for each partial index
-            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind = 'NPB' AND {WAITING_CONDITION}), "
-            f"(SELECT min(unlocks_at) FROM unwind.alerts WHERE kind <> 'NPB' AND {WAITING_CONDITION}))"
-        )
-    ).scalar()
+    return conn.execute(select(func.min(AlertRow.unlocks_at)).where(text(WAITING_CONDITION))).scalar()
 
 
-def _unlock(condition: str, filer: str, task: str, notice: str) -> str:
-    # The order's lock guards the alert, so only orders are locked. The UPDATE checks the alert again because a command
-    # may have closed it before the lock. An order with a later event waits for the next sweep, so that its events stay
-    # in order. `last_event_at` does not change: an unlock is never later than a command. The ids go through arrays so
-    # that the planner does not read whole tables.
-    return f"""
-        WITH due AS MATERIALIZED (
-            SELECT a.alert_id, a.order_id, a.unlocks_at, o.status, o.{filer} AS filer, o.version + 1 AS seq
-            FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
-            WHERE {condition} AND {_IS_WAITING} AND {_IS_DUE} AND o.last_event_at <= %(now)s
-            ORDER BY a.unlocks_at, a.alert_id LIMIT %(limit)s FOR NO KEY UPDATE OF o SKIP LOCKED
-        ), marked AS (
-            UPDATE unwind.alerts a SET unlocked_at = %(now)s, remind_from = %(now)s, reminders = 0,
-                remind_at = CAST(%(now)s AS timestamptz) + interval '1 second' * (
-                    SELECT f.seconds FROM unnest(CAST(%(terms)s AS integer[]), CAST(%(firsts)s AS float8[]))
-                        AS f(terms_id, seconds) WHERE f.terms_id = a.terms_id)
-            WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND {condition} AND {_IS_WAITING}
-            RETURNING a.order_id, a.kind
-        ), unlocked AS MATERIALIZED (
-            SELECT d.*, m.kind FROM marked m JOIN due d USING (order_id)
-        ), counted AS (
-            UPDATE unwind.orders SET version = version + 1
-            WHERE order_id = ANY (ARRAY(SELECT order_id FROM unlocked))
-        ), new_events AS (
-            INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
-            SELECT u.order_id, u.seq, %(now)s, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status,
-            %(note)s,
-                   CAST(%(changes)s AS jsonb)
-            FROM unlocked u
-        ), new_messages AS (
-            INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
-            SELECT '{notice}:' || u.order_id || ':' || u.seq || ':' || u.filer, '{task}', u.order_id,
-                   jsonb_build_object('event', '{notice}', 'recipient', u.filer, 'role', '{filer.removesuffix("_id")}',
-                       'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', {_UNLOCKS_AT})), %(now)s, %(now)s
-            FROM unlocked u
-        )
-        SELECT count(*) AS due, (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at,
-            max(alert_id) FILTER (
-            WHERE unlocks_at = (SELECT max(unlocks_at) FROM due)) AS last_id FROM due
-        """  # noqa: S608 - every part is a constant of this module
-
-
-def _any_due(condition: str) -> str:
-    # ORDER BY the index columns, or the planner might scan the table.
-    return (
-        f"SELECT 1 FROM unwind.alerts a WHERE {condition} AND {_IS_WAITING} AND {_IS_DUE} "  # noqa: S608 - constants
-        "ORDER BY a.unlocks_at, a.alert_id LIMIT 1"
-    )
-
-
-def _next(condition: str) -> str:
-    return (
-        "SELECT a.alert_id, a.unlocks_at FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id "  # noqa: S608 - constants
-        f"WHERE {condition} AND {_IS_WAITING} AND {_IS_DUE} AND o.last_event_at <= %(now)s "
-        "ORDER BY a.unlocks_at, a.alert_id LIMIT 1 FOR NO KEY UPDATE OF o SKIP LOCKED"
-    )
-
-
-_IS_WAITING = "a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands"
-_IS_DUE = (
-    "a.unlocks_at <= %(now)s "
-    "AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))"
-)
-_UNLOCKS_AT = "rtrim(rtrim(to_char(u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'"
-"""SQL that formats an instant like `policies.timestamps.format_timestamp`."""
-_UNLOCK_NPB = _unlock("a.kind = 'NPB'", "seller_id", "notices.tell_seller", "npb_unlocked")
-_UNLOCK_SELLER = _unlock("a.kind <> 'NPB'", "buyer_id", "notices.tell_buyer", "seller_alert_unlocked")
-_ANY_DUE_NPB, _ANY_DUE_SELLER = _any_due("a.kind = 'NPB'"), _any_due("a.kind <> 'NPB'")
-_NEXT_NPB, _NEXT_SELLER = _next("a.kind = 'NPB'"), _next("a.kind <> 'NPB'")
+_UNLOCK = load_sql("unlock_alerts")
+_ANY_DUE = """
+    SELECT 1 FROM unwind.alerts AS a
+    WHERE a.kind = ANY (CAST(%(kinds)s AS text[]))
+        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= %(now)s
+        AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))
+    ORDER BY a.unlocks_at, a.alert_id LIMIT 1
+"""
+"""Ordered by the index's columns, or the planner might scan the table."""
+_NEXT = """
+    SELECT a.alert_id, a.unlocks_at FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
+    WHERE a.kind = ANY (CAST(%(kinds)s AS text[]))
+        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= %(now)s
+        AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))
+        AND o.last_event_at <= %(now)s
+    ORDER BY a.unlocks_at, a.alert_id LIMIT 1 FOR NO KEY UPDATE OF o SKIP LOCKED
+"""

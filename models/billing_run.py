@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, delete, exists, select, text
+from sqlalchemy.orm import aliased
 
 from models import credits as postings
 from models import events, ledger, outbox, terms
-from models.bills import LINES_HASH, BillRow, first_unbilled_month, last_closed_month, terms_for_month
+from models.bills import LINES_HASH, BillRow, HeldBillRow, first_unbilled_month, last_closed_month, terms_for_month
 from models.db.bulk import insert_rows
+from models.db.schema import is_any
+from models.ledger import BillingMonthRow
+from models.sql import load_sql
 from models.unit_of_work import UnitOfWork
 from policies import bills as policy
 from policies.billing_months import (
@@ -46,34 +50,22 @@ def month_to_close(conn: Connection, now: datetime) -> date | None:
     return month if now >= bill_issues_at(month, terms_for_month(terms_history, month)) else None
 
 
-def sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: int = 500) -> list[str]:
+_SELLERS_TO_BILL = text(load_sql("sellers_to_bill"))
+
+
+def sellers_to_bill(
+    conn: Connection, month: date, *, after: str = "", limit: int = 500, with_postings: bool = True
+) -> list[str]:
     """Return the sellers with lines, an opening credit or a due posting in the month, and no bill or held bill."""
-    return list(
-        conn.execute(
-            text(
-                f"SELECT seller_id FROM ({_TO_BILL} UNION SELECT o.payload ->> 'seller_id' FROM unwind.outbox o "  # noqa: S608 - a constant
-                "WHERE o.state = 'due' AND o.task = :task AND o.payload ->> 'month' <= :text) AS candidates "
-                "WHERE seller_id > :after AND NOT EXISTS (SELECT FROM unwind.bills b "
-                "WHERE b.seller_id = candidates.seller_id AND b.billing_month = :month) AND NOT EXISTS (SELECT "
-                "FROM unwind.held_bills h WHERE h.seller_id = candidates.seller_id) ORDER BY seller_id LIMIT :limit"
-            ),
-            {
-                "month": month,
-                "before": previous_month(month),
-                "task": TASK,
-                "text": format_month(month),
-                "after": after,
-                "limit": limit,
-            },
-        ).scalars()
-    )
-
-
-_TO_BILL = """
-    SELECT l.seller_id FROM unwind.ledger_lines l WHERE l.billing_month = :month AND l.kind <> 'payment'
-    UNION SELECT b.seller_id FROM unwind.bills b WHERE b.billing_month = :before AND b.carried_forward <> 0
-    UNION SELECT l.seller_id FROM unwind.ledger_lines l WHERE l.excess_credit_month = :month
-"""
+    values = {
+        "month": month,
+        "before": previous_month(month),
+        "written_month": format_month(month),
+        "with_postings": with_postings,
+        "after": after,
+        "limit": limit,
+    }
+    return list(conn.execute(_SELLERS_TO_BILL, values).scalars())
 
 
 class BillingSweep:
@@ -114,23 +106,17 @@ class HeldBillingSweep(BillingSweep):
         if not sellers:
             return 0, 0
         issued = issue_bills(work, self.month, sellers)
-        work.conn.execute(
-            text("DELETE FROM unwind.held_bills WHERE billing_month = :month AND seller_id = ANY(:sellers)"),
-            {"month": self.month, "sellers": sellers},
-        )
+        held = (HeldBillRow.billing_month == self.month, is_any(HeldBillRow.seller_id, sellers))
+        work.conn.execute(delete(HeldBillRow).where(*held))
         return len(sellers), issued
 
     def _next(self, work: UnitOfWork[Any], limit: int) -> list[str]:
-        return list(
-            work.conn.execute(
-                text(
-                    "SELECT seller_id FROM unwind.held_bills h WHERE billing_month = :month AND seller_id > :after "
-                    "AND NOT EXISTS (SELECT FROM unwind.held_bills e WHERE e.seller_id = h.seller_id "
-                    "AND e.billing_month < h.billing_month) ORDER BY seller_id LIMIT :limit"
-                ),
-                {"month": self.month, "after": self._after, "limit": limit},
-            ).scalars()
+        earlier = aliased(HeldBillRow)
+        has_earlier = exists().where(earlier.seller_id == HeldBillRow.seller_id, earlier.billing_month < self.month)
+        held = select(HeldBillRow.seller_id).where(
+            HeldBillRow.billing_month == self.month, HeldBillRow.seller_id > self._after, ~has_earlier
         )
+        return list(work.conn.execute(held.order_by(HeldBillRow.seller_id).limit(limit)).scalars())
 
 
 def issue_bills(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
@@ -181,38 +167,27 @@ _SUMS = f"""
 """  # noqa: S608 - the hash is a constant
 
 
+_HOLD_BILLS = text(
+    """
+    INSERT INTO unwind.held_bills (seller_id, billing_month, held_at)
+    SELECT s, :month, :now
+    FROM (SELECT unnest(CAST(:skipped AS text[])) AS s UNION SELECT seller_id FROM unwind.held_bills) AS held
+    WHERE NOT EXISTS (SELECT FROM unwind.bills AS b WHERE b.seller_id = s AND b.billing_month = :month)
+    ON CONFLICT DO NOTHING
+    """
+)
+
+
 def close_month(work: UnitOfWork[Any], month: date, skipped: Sequence[str] = ()) -> bool:
     """Close the month unless a seller has something unbilled in it; return whether it was closed.
 
     The bills of `skipped` sellers are held, and so are their later bills until the held one is issued.
     """
     ledger.lock_all_months(work.conn)
-    values = {"month": month, "before": previous_month(month), "now": work.now, "passed": list(skipped)}
-    unbilled = work.conn.execute(
-        text(
-            f"SELECT EXISTS (SELECT FROM ({_TO_BILL}) AS candidates WHERE NOT EXISTS (SELECT FROM unwind.bills b "  # noqa: S608 - a constant
-            "WHERE b.seller_id = candidates.seller_id AND b.billing_month = :month) AND NOT seller_id = ANY(:passed) "
-            "AND NOT EXISTS (SELECT FROM unwind.held_bills h WHERE h.seller_id = candidates.seller_id))"
-        ),
-        values,
-    ).scalar()
-    if unbilled:
+    if set(sellers_to_bill(work.conn, month, limit=len(skipped) + 1, with_postings=False)) - set(skipped):
         return False
-    work.conn.execute(
-        text(
-            "INSERT INTO unwind.held_bills (seller_id, billing_month, held_at) SELECT s, :month, :now FROM ("
-            "SELECT unnest(CAST(:passed AS text[])) AS s UNION SELECT seller_id FROM unwind.held_bills) AS held "
-            "WHERE NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month = :month) "
-            "ON CONFLICT DO NOTHING"
-        ),
-        values,
-    )
-    work.conn.execute(
-        text(
-            "INSERT INTO unwind.billing_months (billing_month, closed_at) VALUES (:month, :now) ON CONFLICT DO NOTHING"
-        ),
-        values,
-    )
+    work.conn.execute(_HOLD_BILLS, {"month": month, "now": work.now, "skipped": list(skipped)})
+    insert_rows(work.conn, BillingMonthRow, [{"billing_month": month, "closed_at": work.now}], skip_existing=True)
     return True
 
 

@@ -17,6 +17,8 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     UniqueConstraint,
+    exists,
+    func,
     select,
     text,
 )
@@ -30,7 +32,8 @@ from models.db.schema import (
     WrittenIn,
     check_finite,
 )
-from models.ledger import LedgerLineRow
+from models.ledger import BillingMonthRow, LedgerLineRow
+from models.members import MemberRow
 from models.terms import TermsHistory
 from policies import bills as policy
 from policies.billing_months import bill_issues_at, due_on, format_month, grace_until, issued_on, month_of, next_month
@@ -145,8 +148,8 @@ def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime)
 
 def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
     terms_history = terms.load_terms(conn)
-    known = conn.execute(text("SELECT FROM unwind.members WHERE member_id = :id"), {"id": seller_id}).first()
-    if known is None or not policy.is_known_month(month, now, terms_history.at(now)):
+    known = conn.execute(select(exists().where(MemberRow.member_id == seller_id))).scalar()
+    if not known or not policy.is_known_month(month, now, terms_history.at(now)):
         return None
     lines = _lines(conn, seller_id, month)
     paid, overpaid = sum_payments(conn, seller_id, month)
@@ -173,14 +176,10 @@ def month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
 
 def sum_payments(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
     """Return (total paid for the bill, the part of it in excess of the bill)."""
-    row = conn.execute(
-        text(
-            "SELECT COALESCE(-sum(amount), 0.00) AS paid, COALESCE(sum(excess), 0.00) AS over FROM unwind.ledger_lines "
-            "WHERE seller_id = :seller AND billing_month = :month AND kind = 'payment'"
-        ),
-        {"seller": seller_id, "month": month},
-    ).one()
-    return row.paid, row.over
+    line = LedgerLineRow
+    of_bill = (line.seller_id == seller_id, line.billing_month == month, line.kind == "payment")
+    paid, excess = conn.execute(select(func.sum(line.amount), func.sum(line.excess)).where(*of_bill)).one()
+    return -(paid or ZERO), excess or ZERO
 
 
 def terms_for_month(terms_history: TermsHistory, month: date) -> Terms:
@@ -194,8 +193,7 @@ def next_issue_at(conn: Connection) -> datetime | None:
 
 
 def last_closed_month(conn: Connection) -> date | None:
-    closed: date | None = conn.execute(text("SELECT max(billing_month) FROM unwind.billing_months")).scalar()
-    return closed
+    return conn.execute(select(func.max(BillingMonthRow.billing_month))).scalar()
 
 
 def first_unbilled_month(conn: Connection) -> date | None:

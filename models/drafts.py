@@ -11,12 +11,16 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Index,
+    exists,
+    func,
+    select,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.schema import Base, BigInt, check_in
+from models.db.schema import Base, BigInt, check_in, is_any
+from models.events import EventRow
 from policies.alerts import UNLOCK_EVENTS
 from policies.consolidation import Choice, LineEdit
 from policies.drafts import Draft, DraftState
@@ -60,9 +64,7 @@ class DraftLineRow(Base):
 
 def load_order_ids(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
     """Return the order of each existing draft. It never changes, so no lock is needed."""
-    rows = conn.execute(
-        text("SELECT draft_id, order_id FROM unwind.drafts WHERE draft_id = ANY(:ids)"), {"ids": sorted(set(draft_ids))}
-    )
+    rows = conn.execute(select(DraftRow.draft_id, DraftRow.order_id).where(is_any(DraftRow.draft_id, draft_ids)))
     return {row.draft_id: row.order_id for row in rows}
 
 
@@ -72,31 +74,23 @@ def load_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
     if not ids:
         return {}
     edits: dict[str, dict[int, LineEdit]] = {}
-    for line in conn.execute(
-        text("SELECT * FROM unwind.draft_lines WHERE draft_id = ANY(:ids) ORDER BY draft_id, line_no"), {"ids": ids}
-    ):
+    lines = select(DraftLineRow).where(is_any(DraftLineRow.draft_id, ids))
+    for line in conn.execute(lines.order_by(DraftLineRow.draft_id, DraftLineRow.line_no)):
         edits.setdefault(line.draft_id, {})[line.line_no] = LineEdit(line.deleted, line.quantity, line.fields)
-    rows = conn.execute(
-        text(
-            """
-            SELECT d.*, EXISTS (
-                SELECT FROM unwind.events AS e
-                WHERE e.order_id = d.order_id AND e.seq > d.order_version AND NOT e.type = ANY(:ignored)
-            ) AS order_changed
-            FROM unwind.drafts AS d WHERE d.draft_id = ANY(:ids) ORDER BY d.draft_id
-            """
-        ),
-        {"ids": ids, "ignored": list(UNLOCK_EVENTS)},
+    order_changed = exists().where(
+        EventRow.order_id == DraftRow.order_id,
+        EventRow.seq > DraftRow.order_version,
+        EventRow.type.not_in(UNLOCK_EVENTS),
     )
+    rows = conn.execute(select(DraftRow, order_changed.label("order_changed")).where(is_any(DraftRow.draft_id, ids)))
     return {row.draft_id: _draft_of(row, edits.get(row.draft_id, {})) for row in rows}
 
 
 def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
     rows = conn.execute(
-        text("SELECT order_id, count(*) AS n FROM unwind.drafts WHERE order_id = ANY(:ids) GROUP BY order_id"),
-        {"ids": sorted(set(order_ids))},
+        select(DraftRow.order_id, func.count()).where(is_any(DraftRow.order_id, order_ids)).group_by(DraftRow.order_id)
     )
-    return {row.order_id: row.n for row in rows}
+    return dict(rows.all())
 
 
 def insert(conn: Connection, opened: Sequence[Draft]) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, Select, delete, func, select, text, update
 
 from models import orders
 from models.db.bulk import insert_rows, update_rows
-from models.db.locks import lock_items
+from models.db.schema import is_any
 from models.lots import (
     KEY_COLUMNS,
     LotRow,
@@ -23,8 +23,10 @@ from models.lots import (
     editable_columns,
     lot_from_row,
     lot_to_row,
+    own_lot_ids,
     stock_move_row,
 )
+from models.sql import load_sql
 from models.unit_of_work import StaleRead
 from policies.inventory import ReturningLine, ReturnPlan, StockView
 from policies.lots import Lot, LotKey, LotSnapshot
@@ -38,23 +40,9 @@ class SoldUnits:
     quantity: int
 
 
-_KEY_ARRAYS = ", ".join(f"CAST(:{name}s AS {'integer' if name == 'color_id' else 'text'}[])" for name in KEY_COLUMNS)
-_CANDIDATES = f"""
-    SELECT l.* FROM unwind.lots AS l
-    JOIN unnest({_KEY_ARRAYS}) AS k ({", ".join(KEY_COLUMNS)})
-    ON l.seller_id = k.seller_id AND l.item_type = k.item_type AND l.item_no = k.item_no
-        AND l.color_id = k.color_id AND l.new_or_used = k.new_or_used
-        AND l.completeness IS NOT DISTINCT FROM k.completeness
-    ORDER BY l.lot_id
-"""  # noqa: S608 - constants
-
-
 def lock_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
-    rows = conn.execute(
-        text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids) ORDER BY lot_id FOR UPDATE"),
-        {"ids": sorted(set(lot_ids))},
-    )
-    return {row.lot_id: lot_from_row(row) for row in rows}
+    lots = select(LotRow).where(is_any(LotRow.lot_id, set(lot_ids))).order_by(LotRow.lot_id)
+    return {row.lot_id: lot_from_row(row) for row in conn.execute(lots.with_for_update())}
 
 
 def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetime) -> None:
@@ -68,18 +56,12 @@ def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetim
     for sale in taken:
         sold[sale.lot.lot_id] = sold.get(sale.lot.lot_id, 0) - sale.quantity
     _change_quantities(conn, sold)
-    ids = {"ids": list(sold)}
+    sold_out = (is_any(LotRow.lot_id, sold), LotRow.quantity == 0)
+    conn.execute(delete(LotRow).where(*sold_out, ~LotRow.is_retain))
     conn.execute(
-        text("DELETE FROM unwind.lots WHERE lot_id = ANY(:ids) AND quantity = 0 AND NOT is_retain"),
-        ids,
-    )
-    conn.execute(
-        text(
-            "UPDATE unwind.lots "
-            "SET is_stock_room = true, stock_room_id = 'A', auto_stockroom = true, reserved_for = NULL "
-            "WHERE lot_id = ANY(:ids) AND quantity = 0 AND is_retain AND NOT is_stock_room"
-        ),
-        ids,
+        update(LotRow)
+        .where(*sold_out, LotRow.is_retain, ~LotRow.is_stock_room)
+        .values(is_stock_room=True, stock_room_id="A", auto_stockroom=True, reserved_for=None)
     )
     moves = [
         stock_move_row(t.lot.key, t.lot.lot_id, -t.quantity, "sold", now, order_id=t.order_id, line_no=t.line_no)
@@ -94,7 +76,7 @@ def lock_recorded_lots(conn: Connection, reported: Sequence[Lot]) -> dict[int, L
     Raises `StaleRead` if a lot became another item meanwhile, so that the wrong item is locked.
     """
     ids = sorted({lot.lot_id for lot in reported})
-    stored = conn.execute(text("SELECT * FROM unwind.lots WHERE lot_id = ANY(:ids)"), {"ids": ids})
+    stored = conn.execute(select(LotRow).where(is_any(LotRow.lot_id, ids)))
     keys = {lot_from_row(row).key for row in stored} | {lot.key for lot in reported}
     lock_item_keys(conn, keys)
     locked = lock_lots(conn, ids)
@@ -139,7 +121,7 @@ def _stock_moves(before: Lot | None, lot: Lot, now: datetime) -> list[dict[str, 
 def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
     if not count:
         return []
-    taken = conn.execute(text("SELECT nextval('unwind.own_lot_ids') FROM generate_series(1, :count)"), {"count": count})
+    taken = conn.execute(select(own_lot_ids.next_value()).select_from(func.generate_series(1, count)))
     return sorted(taken.scalars())
 
 
@@ -165,9 +147,8 @@ def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: b
         return StockView()
     if lock:
         lock_item_keys(conn, keys)
-    columns = _key_arrays(keys)
-    statement = text(_CANDIDATES + (" FOR UPDATE OF l" if lock else ""))
-    return StockView(lot_from_row(row) for row in conn.execute(statement, columns))
+    candidates = _LOCK_CANDIDATES if lock else _CANDIDATES
+    return StockView(lot_from_row(row) for row in conn.execute(candidates, _key_arrays(keys)))
 
 
 def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
@@ -238,44 +219,33 @@ def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[Retur
     return [_numbered(plan, numbers) for plan in plans]
 
 
-def item_lock_sql(alias: str) -> str:
-    parts = ", ".join(
-        f"COALESCE({alias}.{name}, '')" if name == "completeness" else f"{alias}.{name}" for name in KEY_COLUMNS
-    )
-    return f"hashtextextended(concat_ws(chr(31), {parts}), 0)"
-
-
-_LOCK_KEYS = text(
-    lock_items(
-        f"SELECT DISTINCT {item_lock_sql('k')} FROM unnest({_KEY_ARRAYS}) AS k ({', '.join(KEY_COLUMNS)}) ORDER BY 1"  # noqa: S608 - constants
-    )
-)
+CANDIDATES = load_sql("candidate_lots")
+_CANDIDATES, _LOCK_CANDIDATES = text(CANDIDATES), text(f"{CANDIDATES} FOR UPDATE OF l")
+_LOCK_ITEMS = text(load_sql("lock_items"))
 
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
-    conn.execute(_LOCK_KEYS, _key_arrays(list(keys)))
+    conn.execute(_LOCK_ITEMS, _key_arrays(list(keys)))
 
 
 def load_lots(conn: Connection, seller_id: str) -> list[Lot]:
-    return [lot_from_row(row) for row in conn.execute(_LOTS_OF, {"seller": seller_id})]
+    return [lot_from_row(row) for row in conn.execute(_lots_of(seller_id))]
 
 
 def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:
     """Yield a seller's lots through a server-side cursor; a store may have hundreds of thousands."""
-    rows = conn.execute(_LOTS_OF, {"seller": seller_id}, execution_options={"stream_results": True, "yield_per": 1000})
-    for row in rows:
+    for row in conn.execute(_lots_of(seller_id), execution_options={"stream_results": True, "yield_per": 1000}):
         yield lot_from_row(row)
 
 
-_LOTS_OF = text("SELECT * FROM unwind.lots WHERE seller_id = :seller ORDER BY lot_id")
+def _lots_of(seller_id: str) -> Select[Any]:
+    return select(LotRow).where(LotRow.seller_id == seller_id).order_by(LotRow.lot_id)
 
 
 def count_returned_units(conn: Connection, seller_id: str) -> dict[int, int]:
-    statement = text(
-        "SELECT lot_id, sum(delta) AS units FROM unwind.stock_moves "
-        "WHERE seller_id = :seller AND kind = 'returned' GROUP BY lot_id ORDER BY lot_id"
-    )
-    return {row.lot_id: row.units for row in conn.execute(statement, {"seller": seller_id})}
+    returned = (StockMoveRow.seller_id == seller_id, StockMoveRow.kind == "returned")
+    units = select(StockMoveRow.lot_id, func.sum(StockMoveRow.delta)).where(*returned).group_by(StockMoveRow.lot_id)
+    return dict(conn.execute(units.order_by(StockMoveRow.lot_id)).all())
 
 
 def _change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
@@ -323,4 +293,4 @@ def _numbered(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
 
 
 def _key_arrays(keys: Sequence[LotKey]) -> dict[str, list[Any]]:
-    return {f"{column}s": [getattr(key, column) for key in keys] for column in KEY_COLUMNS}
+    return {column: [getattr(key, column) for key in keys] for column in KEY_COLUMNS}

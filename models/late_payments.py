@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
@@ -70,11 +70,9 @@ def update_changed(conn: Connection, changed: Sequence[tuple[int, LatePayment]])
 
 def list_overdue_orders(conn: Connection, now: datetime) -> list[int]:
     """Return the orders whose late payments are unsettled for `OVERDUE_AFTER` or longer, oldest first."""
-    statement = text(
-        "SELECT order_id FROM unwind.late_payments WHERE settled_at IS NULL AND recorded_at <= :before "
-        "ORDER BY recorded_at, order_id"
-    )
-    return list(conn.execute(statement, {"before": now - OVERDUE_AFTER}).scalars())
+    late = LatePaymentRow
+    overdue = select(late.order_id).where(late.settled_at.is_(None), late.recorded_at <= now - OVERDUE_AFTER)
+    return list(conn.execute(overdue.order_by(late.recorded_at, late.order_id)).scalars())
 
 
 def _late_payment_from_row(row: Any) -> LatePayment:

@@ -17,6 +17,8 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Index,
+    exists,
+    select,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -214,8 +216,7 @@ def post_payment(conn: Connection, line: LedgerLine) -> None:
 
 
 def has_payment(conn: Connection, payment_id: str) -> bool:
-    statement = text("SELECT EXISTS (SELECT FROM unwind.ledger_lines WHERE payment_id = :id)")
-    return bool(conn.execute(statement, {"id": payment_id}).scalar())
+    return bool(conn.execute(select(exists().where(LedgerLineRow.payment_id == payment_id))).scalar())
 
 
 def lock_open_months(conn: Connection, seller_ids: Collection[str]) -> dict[str, date]:

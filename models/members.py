@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKey, Index, text
+from sqlalchemy import Connection, ForeignKey, Index, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, pipeline, text_array
-from models.db.schema import Base, BigInt, check_in
+from models.db.schema import Base, BigInt, check_in, is_any
 from policies.cases import Member
 from policies.statuses import Role
 
@@ -96,24 +97,15 @@ class Contact:
 
 
 def load_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Contact]:
-    rows = conn.execute(
-        text("SELECT member_id, handle, email, time_zone FROM unwind.members WHERE member_id = ANY(:ids)"),
-        {"ids": sorted(set(member_ids))},
-    )
+    rows = conn.execute(select(MemberRow).where(is_any(MemberRow.member_id, set(member_ids))))
     return {r.member_id: Contact(r.member_id, r.handle, r.email, r.time_zone) for r in rows}
 
 
 def upsert(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Upsert members by id: handle, email and time zone are replaced; privileges and history stay."""
     for row in rows:
-        conn.execute(
-            text(
-                "INSERT INTO unwind.members (member_id, handle, email, time_zone, recorded_at) "
-                "VALUES (:member_id, :handle, :email, :time_zone, :recorded_at) ON CONFLICT (member_id) DO UPDATE "
-                "SET handle = excluded.handle, email = excluded.email, time_zone = excluded.time_zone"
-            ),
-            row,
-        )
+        contact = {name: row[name] for name in ("handle", "email", "time_zone")}
+        conn.execute(insert(MemberRow).values(row).on_conflict_do_update(index_elements=["member_id"], set_=contact))
 
 
 def update_standing(

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, Index, text
+from sqlalchemy import CheckConstraint, Connection, Index, func, select, text, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from policies.emails.email import Email, email_from_json, render_plain
 from policies.timestamps import format_optional_timestamp
 
@@ -150,20 +150,15 @@ _CLAIM = text(
 def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: datetime) -> list[DeliveryOutcome]:
     if not outcomes:
         return []
-    claims = conn.execute(
-        text(
-            "SELECT n.notice_id FROM unwind.notices n "
-            "JOIN unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[])) AS c(id, attempts) "
-            "ON n.notice_id = c.id AND n.attempts = c.attempts "
-            "WHERE n.state = 'pending' ORDER BY n.notice_id FOR UPDATE OF n"
-        ),
-        {
-            "ids": [o.notice.notice_id for o in outcomes],
-            "attempts": [o.notice.attempts for o in outcomes],
-        },
+    pending = conn.execute(
+        select(NoticeRow.notice_id, NoticeRow.attempts)
+        .where(is_any(NoticeRow.notice_id, [o.notice.notice_id for o in outcomes]), NoticeRow.state == "pending")
+        .order_by(NoticeRow.notice_id)
+        .with_for_update()
     )
-    still_claimed = set(claims.scalars())
-    written = [o for o in outcomes if o.notice.notice_id in still_claimed]
+    # A claim that ran out was counted as another attempt by the worker that claimed the notice after it.
+    attempts = {row.notice_id: row.attempts for row in pending}
+    written = [o for o in outcomes if attempts.get(o.notice.notice_id) == o.notice.attempts]
     update_rows(
         conn,
         NoticeRow,
@@ -185,14 +180,9 @@ def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: 
 
 
 def requeue(conn: Connection, notice_id: int, now: datetime) -> bool:
-    result = conn.execute(
-        text(
-            "UPDATE unwind.notices SET state = 'pending', attempts = 0, next_try_at = :now, first_error = NULL "
-            "WHERE notice_id = :id AND state = 'parked'"
-        ),
-        {"id": notice_id, "now": now},
-    )
-    return result.rowcount > 0
+    parked = update(NoticeRow).where(NoticeRow.notice_id == notice_id, NoticeRow.state == "parked")
+    values = {"state": "pending", "attempts": 0, "next_try_at": now, "first_error": None}
+    return conn.execute(parked.values(values)).rowcount > 0
 
 
 def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
@@ -200,14 +190,10 @@ def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = 
 
     Each is `{event, order_id, recipient, state, sent_at, subject, text}`.
     """
-    rows = conn.execute(
-        text(
-            "SELECT event, order_id, recipient, state, sent_at, email FROM unwind.notices "
-            "WHERE order_id = :order_id AND (CAST(:until AS timestamptz) IS NULL OR created_at <= :until) "
-            "ORDER BY created_at, notice_id"
-        ),
-        {"order_id": order_id, "until": until},
-    )
+    of_order = select(NoticeRow).where(NoticeRow.order_id == order_id)
+    if until is not None:
+        of_order = of_order.where(NoticeRow.created_at <= until)
+    rows = conn.execute(of_order.order_by(NoticeRow.created_at, NoticeRow.notice_id))
     return [_as_json(r, until) for r in rows]
 
 
@@ -226,9 +212,8 @@ def _as_json(row: Any, until: datetime | None) -> dict[str, Any]:
 
 
 def count_parked(conn: Connection) -> int:
-    count: int = conn.execute(text("SELECT count(*) FROM unwind.notices WHERE state = 'parked'")).scalar_one()
-    return count
+    return conn.execute(select(func.count()).where(NoticeRow.state == "parked")).scalar_one()
 
 
 def next_try_at(conn: Connection) -> datetime | None:
-    return conn.execute(text("SELECT min(next_try_at) FROM unwind.notices WHERE state = 'pending'")).scalar()
+    return conn.execute(select(func.min(NoticeRow.next_try_at)).where(NoticeRow.state == "pending")).scalar()

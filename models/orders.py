@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Row,
+    exists,
     select,
     text,
 )
@@ -226,7 +227,5 @@ def update_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def buyer_has_npb(conn: Connection, buyer_id: str, seller_id: str) -> bool:
-    statement = text(
-        "SELECT EXISTS (SELECT FROM unwind.orders WHERE buyer_id = :buyer AND seller_id = :seller AND status = 'NPB')"
-    )
-    return bool(conn.execute(statement, {"buyer": buyer_id, "seller": seller_id}).scalar())
+    npb = exists().where(OrderRow.buyer_id == buyer_id, OrderRow.seller_id == seller_id, OrderRow.status == "NPB")
+    return bool(conn.execute(select(npb)).scalar())

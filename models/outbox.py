@@ -15,6 +15,7 @@ from sqlalchemy import (
     Connection,
     Index,
     and_,
+    case,
     func,
     select,
     text,
@@ -190,11 +191,9 @@ def requeue_after_broker_reset(conn: Connection, epoch: str, now: datetime) -> i
     `epoch` identifies the broker's present state; an epoch that was seen before changes nothing.  `publish_count` is
     kept, so a broker that loses its state every minute does not cause more than one publication a minute.
     """
-    insert_epoch = text(
-        "INSERT INTO unwind.broker_epochs (epoch, first_seen_at) VALUES (:epoch, :now) "
-        "ON CONFLICT (epoch) DO NOTHING RETURNING epoch"
-    )
-    if conn.execute(insert_epoch, {"epoch": epoch, "now": now}).first() is None:
+    if not insert_rows(
+        conn, BrokerEpochRow, [{"epoch": epoch, "first_seen_at": now}], skip_existing=True, returning="epoch"
+    ):
         return 0
     published = (
         select(OutboxRow.outbox_id)
@@ -221,7 +220,7 @@ def record_failure(conn: Connection, rows: Sequence[int], error: str) -> dict[in
             attempts=OutboxRow.attempts + 1,
             first_error=func.coalesce(OutboxRow.first_error, error[:2000]),
             last_error=error[:2000],
-            state=text(f"CASE WHEN attempts + 1 >= {MAX_ATTEMPTS} THEN 'dead' ELSE 'due' END"),
+            state=case((OutboxRow.attempts + 1 >= MAX_ATTEMPTS, "dead"), else_="due"),
         )
         .returning(OutboxRow.outbox_id, OutboxRow.state, OutboxRow.first_error)
     )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, Index, Row, text
+from sqlalchemy import CheckConstraint, ColumnElement, Connection, Index, Row, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.schema import Base, BigIntKey, check_in
@@ -48,43 +49,31 @@ class PausedNames:
 def pause(
     conn: Connection, kind: str, name: str, now: datetime, *, until: datetime | None = None, reason: str = ""
 ) -> None:
-    values = {"kind": kind, "name": name, "now": now, "until": until, "reason": reason[:MAX_REASON_LENGTH]}
-    end_expired = text(
-        "UPDATE unwind.pauses SET resumed_at = until "
-        "WHERE kind = :kind AND name = :name AND resumed_at IS NULL AND until <= :now"
-    )
-    conn.execute(end_expired, values)
+    expired = (PauseRow.kind == kind, PauseRow.name == name, PauseRow.resumed_at.is_(None), PauseRow.until <= now)
+    conn.execute(update(PauseRow).where(*expired).values(resumed_at=PauseRow.until))
+    values = {"until": until, "reason": reason[:MAX_REASON_LENGTH]}
     conn.execute(
-        text(
-            """
-            INSERT INTO unwind.pauses (kind, name, reason, paused_at, until)
-            VALUES (:kind, :name, :reason, :now, :until)
-            ON CONFLICT (kind, name) WHERE resumed_at IS NULL DO UPDATE SET until = :until, reason = :reason
-            """
-        ),
-        values,
+        insert(PauseRow)
+        .values(kind=kind, name=name, paused_at=now, **values)
+        .on_conflict_do_update(
+            index_elements=[PauseRow.kind, PauseRow.name], index_where=PauseRow.resumed_at.is_(None), set_=values
+        )
     )
 
 
 def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
-    ended = conn.execute(
-        text(
-            "UPDATE unwind.pauses SET resumed_at = GREATEST(:now, paused_at) "
-            "WHERE kind = :kind AND name = :name AND resumed_at IS NULL "
-            "AND (until IS NULL OR until > :now)"
-        ),
-        {"kind": kind, "name": name, "now": now},
-    )
-    conn.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))  # so that waiting submissions are taken at once
+    paused = (PauseRow.kind == kind, PauseRow.name == name, *_in_effect(now))
+    ended = conn.execute(update(PauseRow).where(*paused).values(resumed_at=func.greatest(now, PauseRow.paused_at)))
+    conn.execute(select(func.pg_notify(CHANNEL, "")))  # commands by SQL that waited are taken at once
     return ended.rowcount > 0
 
 
 def list_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
-    statement = text(
-        "SELECT kind, name, reason, paused_at, until FROM unwind.pauses "
-        "WHERE resumed_at IS NULL AND (until IS NULL OR until > :now) ORDER BY pause_id"
-    )
-    return list(conn.execute(statement, {"now": now}))
+    return list(conn.execute(select(PauseRow).where(*_in_effect(now)).order_by(PauseRow.pause_id)))
+
+
+def _in_effect(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return PauseRow.resumed_at.is_(None), or_(PauseRow.until.is_(None), PauseRow.until > now)
 
 
 def paused_names(conn: Connection, now: datetime) -> PausedNames:

@@ -7,13 +7,15 @@ new lock restarts them, a response does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, func, select, text
 
 from models import terms
+from models.alerts import AlertRow
+from models.db.bulk import update_rows
+from models.ocr import OcrRow
 from models.sweeps import NEVER
 from models.unit_of_work import UnitOfWork
 from policies import reminders as policy
@@ -39,21 +41,6 @@ _DUE_ALERTS = text(
     ORDER BY a.remind_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
     """
 )
-_SCHEDULE = """
-    UPDATE unwind.{table} AS t SET reminders = GREATEST(t.reminders, v.number), remind_at = v.next_at
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:numbers AS smallint[]), CAST(:nexts AS timestamptz[]))
-        AS v(id, number, next_at)
-    WHERE t.{key} = v.id
-"""
-_SCHEDULE_OCRS = text(_SCHEDULE.format(table="ocrs", key="ocr_id"))
-_SCHEDULE_ALERTS = text(_SCHEDULE.format(table="alerts", key="alert_id"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Schedule:
-    row_id: int
-    number: int
-    next_at: datetime | None
 
 
 class ReminderSweep:
@@ -106,14 +93,14 @@ def _due(work: UnitOfWork[Any], statement: Any, after: tuple[datetime, int], lim
 
 def _of_ocrs(work: UnitOfWork[Any], terms_history: terms.TermsHistory, ocrs: Sequence[Row[Any]]) -> list[OutboxMessage]:
     messages: list[OutboxMessage] = []
-    schedules: list[_Schedule] = []
+    schedules: list[dict[str, Any]] = []
     for r in ocrs:
         steps = terms_history.by_id(r.terms_id).ocr_remind_after
         step = policy.due_step(r.filed_at, steps, r.reminders, work.now)
         if step is not None:
             messages.append(policy.ocr_reminder(r.order_id, r.ocr_id, r.seller_id, r.filed_at, r.reason, step))
-        schedules.append(_Schedule(r.ocr_id, step.number if step else r.reminders, step.next_at if step else None))
-    _schedule_next(work.conn, _SCHEDULE_OCRS, schedules)
+        schedules.append({"ocr_id": r.ocr_id} | _schedule(r.reminders, step))
+    update_rows(work.conn, OcrRow, ["ocr_id"], schedules)
     return messages
 
 
@@ -121,7 +108,7 @@ def _of_alerts(
     work: UnitOfWork[Any], terms_history: terms.TermsHistory, alerts: Sequence[Row[Any]]
 ) -> list[OutboxMessage]:
     messages: list[OutboxMessage] = []
-    schedules: list[_Schedule] = []
+    schedules: list[dict[str, Any]] = []
     for a in alerts:
         steps = terms_history.by_id(a.terms_id).unlock_remind_after
         step = policy.due_step(a.remind_from, steps, a.reminders, work.now)
@@ -132,37 +119,22 @@ def _of_alerts(
                     a.order_id, a.alert_id, a.filer_id, kind, npx=a.penalty_stands, since=a.remind_from, step=step
                 )
             )
-        schedules.append(_Schedule(a.alert_id, step.number if step else a.reminders, step.next_at if step else None))
-    _schedule_next(work.conn, _SCHEDULE_ALERTS, schedules)
+        schedules.append({"alert_id": a.alert_id} | _schedule(a.reminders, step))
+    update_rows(work.conn, AlertRow, ["alert_id"], schedules)
     return messages
 
 
+def _schedule(reminders: int, step: policy.ReminderStep | None) -> dict[str, Any]:
+    return {"reminders": step.number if step else reminders, "remind_at": step.next_at if step else None}
+
+
 def next_reminder_at(conn: Connection) -> datetime | None:
-    return conn.execute(
-        text(
-            "SELECT least((SELECT min(remind_at) FROM unwind.ocrs WHERE state = 'open' AND remind_at IS NOT NULL), "
-            "(SELECT min(remind_at) FROM unwind.alerts WHERE state = 'open' AND remind_at IS NOT NULL))"
-        )
-    ).scalar()
+    ocrs = select(func.min(OcrRow.remind_at)).where(OcrRow.state == "open", OcrRow.remind_at.is_not(None))
+    alerts = select(func.min(AlertRow.remind_at)).where(AlertRow.state == "open", AlertRow.remind_at.is_not(None))
+    return conn.execute(select(func.least(ocrs.scalar_subquery(), alerts.scalar_subquery()))).scalar()
 
 
 def list_unanswered_orders(conn: Connection) -> list[int]:
-    rows = conn.execute(
-        text(
-            "SELECT order_id FROM unwind.ocrs WHERE state = 'open' AND filed_by = 'buyer' AND reminders > 0 "
-            "AND remind_at IS NULL ORDER BY filed_at, ocr_id"
-        )
-    )
-    return list(rows.scalars())
-
-
-def _schedule_next(conn: Connection, statement: Any, schedules: Sequence[_Schedule]) -> None:
-    if schedules:
-        conn.execute(
-            statement,
-            {
-                "ids": [c.row_id for c in schedules],
-                "numbers": [c.number for c in schedules],
-                "nexts": [c.next_at for c in schedules],
-            },
-        )
+    reminded = (OcrRow.state == "open", OcrRow.filed_by == "buyer", OcrRow.reminders > 0, OcrRow.remind_at.is_(None))
+    unanswered = select(OcrRow.order_id).where(*reminded).order_by(OcrRow.filed_at, OcrRow.ocr_id)
+    return list(conn.execute(unanswered).scalars())

@@ -13,12 +13,13 @@ from sqlalchemy import (
     Index,
     select,
     text,
+    update,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, int_array
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
 
@@ -119,11 +120,10 @@ def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
 
 def cancel_pending(conn: Connection, order_ids: Sequence[int], now: datetime) -> dict[int, list[Removal]]:
     rows = conn.execute(
-        text(
-            "UPDATE unwind.removals SET state = 'cancelled', decided_at = :now "
-            "WHERE order_id = ANY(:ids) AND state = 'pending' RETURNING *"
-        ),
-        {"now": now, "ids": list(order_ids)},
+        update(RemovalRow)
+        .where(is_any(RemovalRow.order_id, order_ids), RemovalRow.state == "pending")
+        .values(state="cancelled", decided_at=now)
+        .returning(RemovalRow)
     )
     removals_by_order: dict[int, list[Removal]] = {}
     for row in rows:

@@ -147,7 +147,7 @@ def answered_at(conn: Connection, request_id: str) -> datetime | None:
 
 
 def is_answered(conn: Connection, request_id: str) -> bool:
-    return bool(execute(conn, "SELECT 1 FROM unwind.requests WHERE request_id = %(id)s", {"id": request_id}).fetchall())
+    return answered_at(conn, request_id) is not None
 
 
 def insert_answers(

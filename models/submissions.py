@@ -17,9 +17,10 @@ from sqlalchemy import Connection, Index, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS
 from models.requests import Answer
+from models.sql import load_sql
 
 CHANNEL = "unwind_submissions"
 """The NOTIFY channel that wakes the consumer after a commit with a submission."""
@@ -123,45 +124,13 @@ def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submissi
     )
 
 
-def _first_due(condition: str, limit: str) -> str:
-    return f"""
-        SELECT s.submission_id FROM unwind.submissions AS s
-        WHERE s.state = 'waiting' AND {condition} AND s.due_at <= :now AND NOT EXISTS (
-            SELECT FROM unwind.submissions AS earlier
-            WHERE earlier.order_id = s.order_id AND earlier.state = 'waiting'
-              AND earlier.submission_id < s.submission_id)
-          AND NOT EXISTS (
-            SELECT FROM unwind.pauses AS p
-            WHERE p.resumed_at IS NULL AND (p.until IS NULL OR p.until > :now)
-              AND (p.kind = 'task' AND p.name = s.task OR p.kind = 'queue' AND p.name IN ('commands', 'submissions')))
-        ORDER BY s.submission_id LIMIT {limit} FOR UPDATE OF s SKIP LOCKED"""  # noqa: S608 - constants of this module
-
-
-_SMALL_DUE = _first_due(_IN_BATCHES, ":limit")
-_ALONE_DUE = _first_due(f"NOT {_IN_BATCHES}", "1")
-_CLAIM = text(
-    f"""
-    WITH small AS MATERIALIZED ({_SMALL_DUE}
-    ), alone AS MATERIALIZED ({_ALONE_DUE}
-    )
-    UPDATE unwind.submissions AS s SET attempts = attempts + 1, due_at = :again
-    WHERE s.submission_id = ANY (ARRAY(SELECT submission_id FROM small UNION ALL SELECT submission_id FROM alone))
-    RETURNING s.submission_id IN (SELECT submission_id FROM alone) AS alone, s.submission_id, s.request_id, s.task,
-        s.payload, s.submitted_at, s.attempts, s.first_error
-    """  # noqa: S608 - built from constants of this module
-)
+_CLAIM = text(load_sql("claim_submissions"))
 
 
 def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
-    conn.execute(_EXTEND_LEASE, {"ids": list(submission_ids), "again": now + LEASE_DURATION})
-
-
-_EXTEND_LEASE = text(
-    """
-    UPDATE unwind.submissions SET due_at = :again
-    WHERE submission_id = ANY (CAST(:ids AS bigint[])) AND state = 'waiting' AND due_at < :again
-    """
-)
+    until = now + LEASE_DURATION
+    leased = (is_any(SubmissionRow.submission_id, submission_ids), SubmissionRow.state == "waiting")
+    conn.execute(update(SubmissionRow).where(*leased, SubmissionRow.due_at < until).values(due_at=until))
 
 
 def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
@@ -231,7 +200,8 @@ def requeue(conn: Connection, task: str, arguments: Mapping[str, Any], request_i
 
 
 def oldest_waiting(conn: Connection) -> datetime | None:
-    return conn.execute(text("SELECT min(submitted_at) FROM unwind.submissions WHERE state = 'waiting'")).scalar()
+    waiting = select(func.min(SubmissionRow.submitted_at)).where(SubmissionRow.state == "waiting")
+    return conn.execute(waiting).scalar()
 
 
 SUBMIT_COMMAND_SIGNATURE = "unwind.submit_command(text, text, text)"

@@ -115,9 +115,11 @@ def unit_of_work(
 def _start(conn: Connection, clock: db.Clock, commands: Sequence[C], parent: IdempotentCommand | None) -> UnitOfWork[C]:
     """Read stored answers and the orders' parties, without locks, in the round trip of the transaction's BEGIN."""
     all_commands: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
+    if not all_commands:
+        return UnitOfWork(conn, clock, commands, {}, orders.Parties())
     order_ids = [c.subject for c in commands if c.subject is not None]
     with pipeline(conn):
-        fetch_answers = requests.send_earlier_answers(conn, all_commands) if all_commands else dict
+        fetch_answers = requests.send_earlier_answers(conn, all_commands)
         fetch_parties = orders.send_parties(conn, order_ids) if order_ids else orders.Parties
     answers = fetch_answers()
     if parent is not None and parent.request_id in answers:

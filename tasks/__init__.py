@@ -8,6 +8,7 @@ MODULES = (
     "members",
     "inventory",
     "orders",
+    "bulk_cancellation",
     "cancellation",
     "options",
     "drafts",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
@@ -155,7 +155,7 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
 def edit(commands: list[EditDraft]) -> list[Answer]:
     """Edit the lines of a draft (step 2): leave lines out, return fewer units, set other values."""
     with unit_of_work(commands) as work:
-        batch = _DraftBatch(work, work.pending)
+        batch = _DraftBatch.lock(work)
         for command in work.pending:
             context = batch.load(command)
             if isinstance(context, _DraftContext):
@@ -173,7 +173,7 @@ def edit(commands: list[EditDraft]) -> list[Answer]:
 def verify(commands: list[VerifyDraft]) -> list[Answer]:
     """Verify a draft (step 3): return the lot that each line goes to and its new values, or the problems."""
     with unit_of_work(commands) as work:
-        batch = _DraftBatch(work, work.pending)
+        batch = _DraftBatch.lock(work)
         for command in work.pending:
             context = batch.load(command)
             if isinstance(context, _DraftContext):
@@ -230,15 +230,24 @@ class _DraftContext:
         return inventory.preview_returns(conn, [plan])[0]
 
 
+@dataclass
 class _DraftBatch:
-    def __init__(self, work: UnitOfWork[Any], commands: Sequence[DraftCommand]) -> None:
-        self._work = work
-        order_ids = drafts.load_order_ids(work.conn, [c.draft_id for c in commands])
-        actors = [c.member_id for c in commands if c.member_id is not None]
-        self._cases = lock_orders(work.conn, order_ids.values(), member_ids=actors)
-        self._drafts = drafts.load_drafts(work.conn, order_ids)
-        self._lines = orders.load_lines(work.conn, order_ids.values())
-        self._changed: dict[str, Draft] = {}
+    _work: UnitOfWork[Any]
+    _cases: CaseSet
+    _drafts: dict[str, Draft]
+    _lines: Mapping[int, Sequence[Any]]
+    _changed: dict[str, Draft] = field(default_factory=dict)
+
+    @classmethod
+    def lock(cls, work: UnitOfWork[Any]) -> _DraftBatch:
+        order_ids = drafts.load_order_ids(work.conn, [c.draft_id for c in work.pending])
+        actors = [c.member_id for c in work.pending if c.member_id is not None]
+        return cls(
+            work,
+            lock_orders(work.conn, order_ids.values(), member_ids=actors),
+            drafts.load_drafts(work.conn, order_ids),
+            orders.load_lines(work.conn, order_ids.values()),
+        )
 
     def load(self, command: DraftCommand) -> _DraftContext | Refused | Invalid:
         draft = self._drafts.get(command.draft_id)

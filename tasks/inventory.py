@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from models import inventory, members
 from models.requests import Answer, done, invalid
 from models.unit_of_work import UnitOfWork, unit_of_work
+from policies.cases import Member
 from policies.lots import MAX_TEXT_LENGTH, Lot, check_recorded_lot, find_lot_problems, find_tier_gaps, parse_tiers
 from policies.verdicts import Invalid, Refused
 from tasks.command import (
@@ -97,7 +98,7 @@ class RecordLot(Command):
 def record_lot(commands: list[RecordLot]) -> list[Answer]:
     """Insert a lot, or replace a known one; a difference in its quantity is posted as an adjustment."""
     with unit_of_work(commands) as work:
-        recorder = _Recorder(work, [c.lot.to_lot() for c in work.pending])
+        recorder = _Recorder.lock(work, [c.lot.to_lot() for c in work.pending])
         for command in work.pending:
             if errors := command.lot.contradictions():
                 work.answer(
@@ -119,7 +120,7 @@ def record_imported_lots(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused |
     with unit_of_work() as work:
         new_ids = iter(inventory.allocate_lot_ids(work.conn, sum(not lot.lot_id for lot in lots)))
         lots_with_ids = [lot if lot.lot_id else replace(lot, lot_id=next(new_ids)) for lot in lots]
-        recorder = _Recorder(work, lots_with_ids)
+        recorder = _Recorder.lock(work, lots_with_ids)
         results = [recorder.add(lot, may_be_own=True) for lot in lots_with_ids]
         if all(isinstance(result, dict) for result in results):
             recorder.write()
@@ -129,17 +130,22 @@ def record_imported_lots(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused |
 def check_imported_lots(lots: Sequence[Lot]) -> list[Refused | Invalid]:
     work: UnitOfWork[RecordLot]
     with unit_of_work() as work:
-        recorder = _Recorder(work, lots)
+        recorder = _Recorder.lock(work, lots)
         results = [recorder.add(lot, may_be_own=True) for lot in lots if lot.lot_id]
     return [result for result in results if not isinstance(result, dict)]
 
 
+@dataclass
 class _Recorder:
-    def __init__(self, work: UnitOfWork[Any], lots: Sequence[Lot]) -> None:
-        self._work = work
-        self._sellers = members.load_facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
-        self._known = inventory.lock_recorded_lots(work.conn, lots) if lots else {}
-        self._recorded: list[tuple[Lot | None, Lot]] = []
+    _work: UnitOfWork[Any]
+    _sellers: dict[str, Member]
+    _known: dict[int, Lot]
+    _recorded: list[tuple[Lot | None, Lot]] = field(default_factory=list)
+
+    @classmethod
+    def lock(cls, work: UnitOfWork[Any], lots: Sequence[Lot]) -> _Recorder:
+        sellers = members.load_facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
+        return cls(work, sellers, inventory.lock_recorded_lots(work.conn, lots) if lots else {})
 
     def add(self, lot: Lot, *, may_be_own: bool = False) -> dict[str, Any] | Refused | Invalid:
         known = self._known.get(lot.lot_id)

@@ -20,6 +20,7 @@ from policies import orders as policy
 from policies.cases import Case, Order
 from policies.emails.context import pluralize
 from policies.fees import to_usd
+from policies.lots import Lot
 from policies.options import status_option
 from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
@@ -107,7 +108,8 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
             lock_members=members.FOR_UPDATE,
             parties=work.parties,
         )
-        stock = _StockSale(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        stock = _StockSale(work.conn, lots)
         for command in work.pending:
             work.answer(command, _submit(work, cases, stock, command))
         cases.write(work)
@@ -120,7 +122,8 @@ def add_batch(commands: list[AddBatch]) -> list[Answer]:
     """Add the buyer's next purchase to the order; order date, payment and fee start again (T21)."""
     with unit_of_work(commands) as work:
         cases = lock_cases(work, lock_members=members.FOR_UPDATE)
-        stock = _StockSale(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        stock = _StockSale(work.conn, lots)
         for command in work.pending:
             work.answer(command, _add_batch(work, cases, stock, command))
         cases.write(work)
@@ -155,9 +158,9 @@ def settle_late_payment(command: SettleLatePayment, case: Case, now: datetime) -
 
 
 class _StockSale:
-    def __init__(self, conn: Any, lot_ids: Sequence[int]) -> None:
+    def __init__(self, conn: Any, lots: dict[int, Lot]) -> None:
         self.conn = conn
-        self.lots = inventory.lock_lots(conn, lot_ids)
+        self.lots = lots
         self._lines: list[dict[str, Any]] = []
         self._taken: list[inventory.SoldUnits] = []
         self._charges: list[tuple[Order, datetime]] = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -11,7 +11,7 @@ from celery import shared_task
 from pydantic import AfterValidator, Field
 
 from models import inventory, ledger, orders, outbox, removals
-from models.cases import Change, lock_orders
+from models.cases import CaseSet, Change, lock_orders
 from models.requests import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import orders as order_policy
@@ -129,7 +129,7 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
 def approve(commands: list[ApproveRemoval]) -> list[Answer]:
     """Approve a request as the other party: remove the units; order date, payment and fee start again (T20)."""
     with unit_of_work(commands) as work:
-        batch = _RemovalBatch(work)
+        batch = _RemovalBatch.lock(work)
         approved: list[tuple[Removal, Case, Case]] = []
 
         def decide(command: ApproveRemoval, case: Case, now: datetime) -> Verdict:
@@ -209,18 +209,25 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
 RemovalCommandT = TypeVar("RemovalCommandT", bound=RemovalCommand)
 
 
+@dataclass
 class _RemovalBatch(Generic[RemovalCommandT]):
-    def __init__(self, work: UnitOfWork[RemovalCommandT]) -> None:
-        self.work = work
+    work: UnitOfWork[RemovalCommandT]
+    cases: CaseSet
+    removals: dict[int, Removal]
+    lines: Mapping[int, Sequence[Any]]
+    _decided: list[Removal] = field(default_factory=list)
+
+    @classmethod
+    def lock(cls, work: UnitOfWork[RemovalCommandT]) -> _RemovalBatch[RemovalCommandT]:
         known = removals.load_by_id(work.conn, [c.removal_id for c in work.pending])
-        self.cases = lock_orders(
-            work.conn,
-            {r.order_id for r in known.values()},
-            member_ids=[c.member_id for c in work.pending if c.member_id is not None],
+        order_ids = {removal.order_id for removal in known.values()}
+        actors = [c.member_id for c in work.pending if c.member_id is not None]
+        return cls(
+            work,
+            lock_orders(work.conn, order_ids, member_ids=actors),
+            removals.load_by_id(work.conn, known),  # read again, now that the orders are locked
+            orders.load_lines(work.conn, order_ids),
         )
-        self.removals = removals.load_by_id(work.conn, known)  # read again, now that the orders are locked
-        self.lines = orders.load_lines(work.conn, {r.order_id for r in known.values()})
-        self._decided: list[Removal] = []
 
     def decide_all(self, decide: Callable[[RemovalCommandT, Case, datetime], Verdict]) -> None:
         for command in self.work.pending:
@@ -250,7 +257,7 @@ def _close(
     note: str,
 ) -> list[Answer]:
     with unit_of_work(commands) as work:
-        batch = _RemovalBatch(work)
+        batch = _RemovalBatch.lock(work)
 
         def close(command: RemovalCommandT, case: Case, now: datetime) -> Verdict:
             removal = decide(case, batch.removals[command.removal_id], command.actor, now)

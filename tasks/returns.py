@@ -131,7 +131,7 @@ class PlannedReturn:
             return None
         draft = self.drafts.get(command.draft_id)
         known = draft is not None and draft.order_id == command.order_id
-        return None if known else draft_policy.draft_unknown(command.order_id)
+        return None if known else draft_policy.draft_unknown(command.draft_id, command.order_id)
 
     def plan(self, cancellation: Cancellation) -> Refused | Invalid | None:
         """Plan where the items go. Later plans of the batch see the lots as this one leaves them."""

@@ -27,11 +27,8 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-_DUE = f"{WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
-_OVERDUE = (
-    f"FROM unwind.alerts WHERE kind = 'NPB' AND {_DUE} UNION ALL {{}} FROM unwind.alerts WHERE kind <> 'NPB' AND {_DUE}"
-)
-"""Two halves, each with its own index.  `statement_timestamp` is stable, so an index can be used."""
+_OVERDUE = f"unwind.alerts WHERE {WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
+"""`statement_timestamp` is stable, so an index can be used."""
 
 
 def _age(oldest: str, source: str) -> str:
@@ -42,12 +39,12 @@ METRICS = (
     Metric(
         "unwind_unlock_lag_seconds",
         "Time since the deadline of the oldest alert that is overdue and not unlocked; 0 when there is none.",
-        _age("oldest", f"(SELECT min(unlocks_at) AS oldest {_OVERDUE.format('SELECT min(unlocks_at)')}) AS found"),
+        _age("unlocks_at", _OVERDUE),
     ),
     Metric(
         "unwind_unlock_overdue_alerts",
         "Alerts past their deadline that are not unlocked yet.",
-        f"SELECT sum(n) FROM (SELECT count(*) AS n {_OVERDUE.format('SELECT count(*)')}) AS found",  # noqa: S608 - constants
+        f"SELECT count(*) FROM {_OVERDUE}",  # noqa: S608 - constants
     ),
     Metric(
         "unwind_outbox_due",

@@ -12,9 +12,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from models import alerts, events, late_payments, members, notices, ocr, orders, removals, terms
+from models.alerts import AlertRow
+from models.events import EventRow
+from models.ledger import LedgerLineRow
+from models.ocr import OcrRow
 from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
@@ -168,10 +172,8 @@ def _alert_at(
     if state is None:
         return None
     filed_at = parse_timestamp(state["filed_at"])
-    row = conn.execute(
-        text("SELECT * FROM unwind.alerts WHERE order_id = :order AND filed_at = :filed ORDER BY alert_id LIMIT 1"),
-        {"order": order_id, "filed": filed_at},
-    ).one()
+    filed = select(AlertRow).where(AlertRow.order_id == order_id, AlertRow.filed_at == filed_at)
+    row = conn.execute(filed.order_by(AlertRow.alert_id).limit(1)).one()
     return replace(
         alerts.alert_from_row(row, terms_history),
         kind=AlertKind(state["kind"]),
@@ -201,10 +203,8 @@ def _ocr_at(
 ) -> Ocr | None:
     if state is None:
         return None
-    row = conn.execute(
-        text("SELECT * FROM unwind.ocrs WHERE order_id = :order AND filed_at = :filed ORDER BY ocr_id LIMIT 1"),
-        {"order": order_id, "filed": parse_timestamp(state["filed_at"])},
-    ).one()
+    filed = select(OcrRow).where(OcrRow.order_id == order_id, OcrRow.filed_at == parse_timestamp(state["filed_at"]))
+    row = conn.execute(filed.order_by(OcrRow.ocr_id).limit(1)).one()
     return replace(
         ocr.ocr_from_row(row, terms_history), state=OcrState(state["state"]), closed_at=_instant(state["closed_at"])
     )
@@ -212,13 +212,12 @@ def _ocr_at(
 
 def _member_at(conn: Connection, member_id: str, at: datetime) -> Member:
     # Of a member's standing, only an open account decides about existing orders (R53, R55).
-    last = conn.execute(
-        text(
-            "SELECT type FROM unwind.events WHERE member_id = :member AND at <= :at "
-            "AND type IN ('members.terminated', 'members.reinstated') ORDER BY event_id DESC LIMIT 1"
-        ),
-        {"member": member_id, "at": at},
-    ).scalar()
+    standing = select(EventRow.type).where(
+        EventRow.member_id == member_id,
+        EventRow.at <= at,
+        EventRow.type.in_(("members.terminated", "members.reinstated")),
+    )
+    last = conn.execute(standing.order_by(EventRow.event_id.desc()).limit(1)).scalar()
     return replace(members.load_facts(conn, [member_id])[member_id], terminated=last == "members.terminated")
 
 
@@ -278,13 +277,10 @@ def _removal_json(removal: Removal) -> dict[str, Any]:
 
 def _fee(conn: Connection, order: Order, at: datetime | None) -> dict[str, Any]:
     # `net` is what the order still costs its seller.
-    rows = conn.execute(
-        text(
-            "SELECT kind, amount, billing_month FROM unwind.ledger_lines WHERE order_id = :order AND kind <> 'payment' "
-            "AND (CAST(:at AS timestamptz) IS NULL OR at <= :at) ORDER BY line_id"
-        ),
-        {"order": order.order_id, "at": at},
-    ).all()
+    lines = select(LedgerLineRow).where(LedgerLineRow.order_id == order.order_id, LedgerLineRow.kind != "payment")
+    if at is not None:
+        lines = lines.where(LedgerLineRow.at <= at)
+    rows = conn.execute(lines.order_by(LedgerLineRow.line_id)).all()
     fee_lines = {row.kind: row for row in rows if row.kind in ("reset", "credit")}
     reset, credit = fee_lines.get("reset"), fee_lines.get("credit")
     return {

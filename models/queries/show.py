@@ -8,9 +8,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, exists, select, text
 
 from models import inventory, members, notices
+from models.alerts import AlertRow
+from models.orders import OrderRow
 from models.queries import fee_credits
 from policies.statuses import Role
 from policies.timestamps import format_optional_timestamp, format_timestamp
@@ -40,18 +42,17 @@ def show_member(conn: Connection, member_id: str) -> dict[str, Any] | None:
 
 
 def show_notices(conn: Connection, order_id: int) -> list[dict[str, Any]] | None:
-    row = conn.execute(text("SELECT FROM unwind.orders WHERE order_id = :id"), {"id": order_id}).one_or_none()
-    return None if row is None else notices.list_for_order(conn, order_id)
+    known = conn.execute(select(exists().where(OrderRow.order_id == order_id))).scalar()
+    return notices.list_for_order(conn, order_id) if known else None
 
 
 def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:
     """Return the open alerts that unlock before an instant."""
     rows = conn.execute(
-        text(
-            "SELECT a.*, o.seller_id, o.buyer_id, o.status FROM unwind.alerts a JOIN unwind.orders o USING (order_id) "
-            "WHERE a.state = 'open' AND a.unlocks_at < :before ORDER BY a.unlocks_at, a.alert_id"
-        ),
-        {"before": before},
+        select(AlertRow, OrderRow.seller_id, OrderRow.buyer_id, OrderRow.status)
+        .join(OrderRow, OrderRow.order_id == AlertRow.order_id)
+        .where(AlertRow.state == "open", AlertRow.unlocks_at < before)
+        .order_by(AlertRow.unlocks_at, AlertRow.alert_id)
     )
     return [
         {

@@ -164,8 +164,8 @@ def model(function: Callable[[Any, datetime], Any]) -> Callable[[BigMarket], Cal
 
 SOON = timedelta(hours=1)
 QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = {
-    "scan of NPB alerts": (run("npb.scan_open_alerts"), {"ix_alerts_npb_waiting", "pk_orders", "pk_alerts"}),
-    "scan of seller alerts": (run("alerts.scan_seller_alerts"), {"ix_alerts_seller_waiting", "pk_orders"}),
+    "scan of NPB alerts": (run("npb.scan_open_alerts"), {"ix_alerts_waiting", "pk_orders", "pk_alerts"}),
+    "scan of seller alerts": (run("alerts.scan_seller_alerts"), {"ix_alerts_waiting", "pk_orders"}),
     "reminders": (run("reminders.scan"), {"ix_alerts_remind", "ix_ocrs_remind", "pk_orders"}),
     "relay": (run("outbox.relay"), {"ix_outbox_due", "pk_outbox"}),
     "consumer of rows": (run("notices.tell_buyer", rows=[7, 1007]), {"ix_outbox_waiting"}),
@@ -218,7 +218,7 @@ QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = 
     ),
     "next unlock": (
         model(lambda conn, _now: alerts.next_unlock_at(conn)),
-        {"ix_alerts_npb_waiting", "ix_alerts_seller_waiting"},
+        {"ix_alerts_waiting"},
     ),
     "oldest outbox message": (model(lambda conn, _now: outbox.oldest_due(conn)), {"ix_outbox_due"}),
     "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting(conn)), set()),

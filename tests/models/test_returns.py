@@ -232,3 +232,14 @@ def test_statement_that_declines_consumes_no_lot_id(simulation: Simulation) -> N
         assert return_by_statement(conn, [(1, True)], release=False) is not None
         assert inventory.allocate_lot_ids(conn, 1) == [first + 3]
         whole.rollback()
+
+
+def test_returns_and_plans_lock_the_same_items(simulation: Simulation) -> None:
+    sold = [a_lot(100), a_lot(101, item_no="6990", item_type="SET", completeness="C", color_id=0)]
+    with simulation.database.engine.connect() as conn, conn.begin() as transaction:
+        given_stock(conn, *sold)
+        an_order(conn, 1, sold, [(0, 1, 0), (1, 1, 0)])
+        inventory.lock_item_keys(conn, [lot.key for lot in sold])
+        returns.lock_stock(conn, [1])
+        assert conn.execute(text("SELECT count(*) FROM unwind.item_locks")).scalar() == len(sold)
+        transaction.rollback()

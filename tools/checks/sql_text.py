@@ -15,14 +15,10 @@ CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE|DROP|GRANT)\b")
 
 REVIEWED = {
-    "models/alerts.py:_unlock": "called twice at import, with words of that module",
-    "models/alerts.py:_any_due": "one of two conditions of that module",
-    "models/alerts.py:_next": "one of two conditions of that module",
     "models/feed.py:advance_feed_base": "converted to an integer in that line; ALTER SEQUENCE takes no parameters",
     "models/integrity/invariants/invariant.py:find_violations": (
         "a constant of the package with conditions that are constants too"
     ),
-    "models/inventory.py:load_stock_view": "a lock clause or none",
     "models/integrity/invariants/alert_lifecycle.py:terms_sql": (
         "called at import by the invariants, with a column's name"
     ),
@@ -32,10 +28,8 @@ REVIEWED = {
     "models/integrity/invariants/timelines.py:_fold_changes": "called at import, with words of that module",
     "models/integrity/invariants/timelines.py:_with_event_range": ("called at import, with words of that module"),
     "models/monitoring/metrics.py:_age": "called at import, with words of that module",
-    "models/submissions.py:_first_due": "called twice at import, with words of that module",
     "models/db/bulk.py:_insert": "names of a mapped table, and a RETURNING clause that its callers write as a constant",
     "models/db/bulk.py:_update": "names of a mapped table",
-    "models/db/locks.py:lock_items": "a query that its callers write as a constant",
     "models/members.py:send_facts": "one of three lock clauses that are constants of that module",
     "workers/local/backup.py:_count": "the name of a mapped table; an identifier can't be a parameter",
 }

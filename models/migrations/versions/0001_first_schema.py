@@ -708,14 +708,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("alert_id", name=op.f("pk_alerts")),
         schema="unwind",
     )
-    op.create_index(
-        "ix_alerts_npb_waiting",
-        "alerts",
-        ["unlocks_at", "alert_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("kind = 'NPB' AND state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"),
-    )
     op.create_index("ix_alerts_order_id", "alerts", ["order_id", "alert_id"], unique=False, schema="unwind")
     op.create_index(
         "ix_alerts_remind",
@@ -726,12 +718,12 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),
     )
     op.create_index(
-        "ix_alerts_seller_waiting",
+        "ix_alerts_waiting",
         "alerts",
-        ["unlocks_at", "alert_id"],
+        ["unlocks_at", "alert_id", "kind"],
         unique=False,
         schema="unwind",
-        postgresql_where=sa.text("kind <> 'NPB' AND state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"),
+        postgresql_where=sa.text("state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"),
     )
     op.create_index(
         "uq_alerts_one_open_per_order",

@@ -1,0 +1,63 @@
+-- Unlock due alerts of these kinds, oldest first, with an event and a message to the party that filed each.
+-- The order's lock guards the alert, so only orders are locked; locked ones and those with a later event wait for the
+-- next sweep. `last_event_at` does not change: an unlock is never later than a command.
+-- The ids go through arrays so that the planner does not read whole tables.
+
+WITH due AS MATERIALIZED (
+    SELECT
+        a.alert_id, a.order_id, a.unlocks_at, o.status, o.version + 1 AS seq,
+        CASE a.kind WHEN 'NPB' THEN 'seller' ELSE 'buyer' END AS role,
+        CASE a.kind WHEN 'NPB' THEN o.seller_id ELSE o.buyer_id END AS filer,
+        CASE a.kind WHEN 'NPB' THEN 'npb_unlocked' ELSE 'seller_alert_unlocked' END AS notice
+    FROM unwind.alerts AS a
+    JOIN unwind.orders AS o USING (order_id)
+    WHERE a.kind = ANY (CAST(%(kinds)s AS text[]))
+        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
+        AND a.unlocks_at <= %(now)s
+        AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))
+        AND o.last_event_at <= %(now)s
+    ORDER BY a.unlocks_at, a.alert_id LIMIT %(limit)s
+    FOR NO KEY UPDATE OF o SKIP LOCKED
+),
+marked AS (
+    -- Checks the alert again: a command may have closed it before the lock.
+    UPDATE unwind.alerts AS a
+    SET unlocked_at = %(now)s, remind_from = %(now)s, reminders = 0,
+        remind_at = CAST(%(now)s AS timestamptz) + interval '1 second' * (
+            SELECT f.seconds
+            FROM unnest(CAST(%(terms)s AS integer[]), CAST(%(firsts)s AS float8[])) AS f (terms_id, seconds)
+            WHERE f.terms_id = a.terms_id)
+    WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due))
+        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
+    RETURNING a.alert_id, a.kind
+),
+unlocked AS MATERIALIZED (
+    SELECT d.*, m.kind FROM marked AS m JOIN due AS d USING (alert_id)
+),
+counted AS (
+    UPDATE unwind.orders SET version = version + 1
+    WHERE order_id = ANY (ARRAY(SELECT order_id FROM unlocked))
+),
+new_events AS (
+    INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
+    SELECT
+        u.order_id, u.seq, %(now)s, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status,
+        %(note)s, CAST(%(changes)s AS jsonb)
+    FROM unlocked AS u
+),
+new_messages AS (
+    -- The instant is written as policies.timestamps.format_timestamp does.
+    INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
+    SELECT
+        u.notice || ':' || u.order_id || ':' || u.seq || ':' || u.filer, 'notices.tell_' || u.role, u.order_id,
+        jsonb_build_object(
+            'event', u.notice, 'recipient', u.filer, 'role', u.role,
+            'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', rtrim(rtrim(to_char(
+                u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z')),
+        %(now)s, %(now)s
+    FROM unlocked AS u
+)
+SELECT
+    count(*) AS due, (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at,
+    max(alert_id) FILTER (WHERE unlocks_at = (SELECT max(unlocks_at) FROM due)) AS last_id
+FROM due
