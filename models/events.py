@@ -81,7 +81,6 @@ def append(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> Sequence[Row[Any]]:
-    """Return the events of one order by `seq`, up to and including `until`."""
     query = select(EventRow).where(EventRow.order_id == order_id).order_by(EventRow.seq)
     if until is not None:
         query = query.where(EventRow.at <= until)

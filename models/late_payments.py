@@ -18,8 +18,6 @@ from policies.statuses import PaymentStatus
 
 
 class LatePaymentRow(Base):
-    """A payment for a cancelled order, open until it is settled."""
-
     __tablename__ = "late_payments"
 
     late_payment_id: Mapped[BigIntKey]
@@ -54,7 +52,6 @@ def load_latest(conn: Connection, order_ids: Iterable[int]) -> dict[int, LatePay
 
 
 def update_changed(conn: Connection, changed: Sequence[tuple[int, LatePayment]]) -> None:
-    """Insert new late payments and write changed ones, given with their orders."""
     insert_rows(conn, LatePaymentRow, [_row(order_id, late) for order_id, late in changed if not late.late_payment_id])
     update_rows(
         conn,

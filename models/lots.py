@@ -195,7 +195,6 @@ def lot_to_row(lot: Lot) -> dict[str, Any]:
 
 
 def editable_columns(lot: Lot) -> dict[str, Any]:
-    """Return the columns that a seller may change when items come back, with the lot id."""
     tiers = [*lot.tiers, (None, None), (None, None), (None, None)][:3]
     return {
         "lot_id": lot.lot_id,

@@ -80,7 +80,6 @@ class SubmissionRow(Base):
 
 
 def add_commands(conn: Connection, names: Iterable[str]) -> None:
-    """Make the SQL interface take the commands."""
     for name in sorted(names):
         conn.execute(insert(CommandRow).values(name=name).on_conflict_do_nothing())
 
@@ -134,7 +133,6 @@ def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime)
 
 
 def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
-    """Store answers, which `unwind.command_answers` shows.  An answer that is stored already is not replaced."""
     conn.execute(
         _STORE_ANSWERS,
         {

@@ -92,7 +92,6 @@ def overpaid_amount(total: Decimal, paid_before: Decimal, amount: Decimal) -> De
 
 
 def open_month(now: datetime, terms: Terms) -> date:
-    """The earliest month whose bill is not issued yet: on 2 April it is March, from 5 April it is April."""
     month = month_of(now, terms)
     before = previous_month(month)
     return before if now < bill_issues_at(before, terms) else month

@@ -25,8 +25,6 @@ DRAFT_LIFETIME = timedelta(hours=24)
 
 
 class DraftState(StrEnum):
-    """The states of a draft.  Expired is not stored: it follows from `opened_at`."""
-
     OPEN = "open"
     VERIFIED = "verified"
     USED = "used"
@@ -35,8 +33,6 @@ class DraftState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A seller's decisions about the return of one order.  `order_changed`: the order changed since it was opened."""
-
     draft_id: str
     order_id: int
     seller_id: str

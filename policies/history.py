@@ -99,7 +99,6 @@ def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
 
 
 def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Fold event changes, oldest first, into `{"order": …, "alert": …}` by part, without parts that never occur."""
     state: dict[str, dict[str, Any]] = {}
     for change in changes_in_order:
         for part in ("order", "alert", "ocr", "late_payment"):

@@ -17,10 +17,6 @@ OVERDUE_AFTER = timedelta(days=3)
 
 
 def record(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
-    """Record a payment for a cancelled order; the order stays as it is.
-
-    Both parties are notified of a new late payment, and again when a claimed one is received.
-    """
     if payment is PaymentStatus.NONE:
         refused = check_not_cancelled(case)
         assert refused is not None
@@ -50,7 +46,6 @@ def record(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refus
 
 
 def settle(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
-    """Say that the money of a late payment was sent back."""
     if refused := check_party(case, actor):
         return refused
     role = case.role_of(actor)

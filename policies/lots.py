@@ -29,8 +29,6 @@ FIRST_UNWIND_LOT_ID = 9_000_000_000_000
 
 
 class LotKey(NamedTuple):
-    """The identity of an item in one store: lots with equal keys can be consolidated (R68, R69)."""
-
     seller_id: str
     item_type: str
     item_no: str

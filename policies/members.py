@@ -40,7 +40,6 @@ def check_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bo
 
 
 def add_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
-    """Add a strike, once per order (R97); at the limit the privilege is lost (R95, R96)."""
     if order_id in member.strikes(role):
         return member
     return update_privileges(_with_strikes(member, role, (*member.strikes(role), order_id)), role, terms)

@@ -13,7 +13,6 @@ from policies.verdicts import OutboxMessage
 
 
 def notify_party(case: Case, to: Role, notice: str, **facts: Any) -> OutboxMessage:
-    """Build the message that notifies a party of the event being written; its key is unique per event and party."""
     return notify_member(
         to,
         notice,
@@ -44,7 +43,6 @@ RETRY_DELAYS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 30, 60
 
 
 def next_retry_at(attempts: int, now: datetime) -> datetime | None:
-    """The time of the next attempt after a failed one; None when there is none left."""
     return now + RETRY_DELAYS[attempts - 1] if attempts <= len(RETRY_DELAYS) else None
 
 

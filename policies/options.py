@@ -99,7 +99,6 @@ _ORDER = (
 
 
 def declare(action: str, label: str, ask: Ask, *, per_removal: bool = False) -> None:
-    """Enter a command in the list of options."""
     ACTIONS[action] = Action(label, ask, per_removal)
 
 
@@ -149,7 +148,6 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
 
 
 def to_option(action: str, answer: PolicyAnswer | Option, removal: Removal | None = None) -> Option:
-    """Return the option that says what the command would answer."""
     removal_id = None if removal is None else removal.removal_id
     if isinstance(answer, Option):
         return answer
@@ -169,7 +167,6 @@ def to_option(action: str, answer: PolicyAnswer | Option, removal: Removal | Non
 
 
 def cancel_option(action: str, case: Case, actor: Actor, now: datetime) -> Option:
-    """Return the option to cancel, which names the ground."""
     option = to_option(action, cancellation.cancel(case, actor, None, EXAMPLE_COMMENT, now))
     basis = cancellation.basis_for(case, actor, now)
     if option.possible and not isinstance(basis, Refused):

@@ -15,8 +15,6 @@ PRICE_QUANTUM = Decimal("0.0001")
 
 @dataclass(frozen=True, slots=True)
 class PurchasedLine:
-    """Units of one lot with their unit price in the seller's currency; `lot` is as before the sale."""
-
     lot: Lot
     quantity: int
     unit_price: Decimal

@@ -30,7 +30,6 @@ def first_reminder_at(since: datetime | None, steps: Sequence[timedelta]) -> dat
 
 
 def due_step(since: datetime, steps: Sequence[timedelta], sent: int, now: datetime) -> ReminderStep | None:
-    """The latest due step (boundary inclusive) after the `sent` ones; None if there is none."""
     due = sum(now >= since + step for step in steps)
     if due <= sent:
         return None

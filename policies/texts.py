@@ -33,7 +33,6 @@ def is_one_line(text: str) -> bool:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether the text is one visible line without invisible characters."""
     if text.isascii():
         return text.isprintable() and is_visible(text)
     return is_one_line(text) and not any(

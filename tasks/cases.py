@@ -86,7 +86,6 @@ def send_case_locks(work: UnitOfWork[OrderCommandT], *, lock_members: str = memb
 def decide_case(
     work: UnitOfWork[CommandT], cases: CaseSet, command: CommandT, decide: Decide[CommandT], *, order_id: int
 ) -> Verdict:
-    """Decide one command. A granted verdict is applied to `cases`, so that later commands of the batch see it."""
     case = known_case(cases, order_id, command.member_id, work.now)
     if not isinstance(case, Case):
         return case

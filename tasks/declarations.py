@@ -35,12 +35,6 @@ BUYER: dict[str, Any] = {"order_id": 1003, "member_id": "b-77"}
 
 @dataclass(frozen=True, slots=True)
 class OptionEntry(Generic[CommandT]):
-    """How `orders.options` lists a command.
-
-    `label` completes "can …" and "cannot …". `decide` puts a command with unobjectionable arguments to its policy:
-    those of the example, unless `arguments` returns others.
-    """
-
     label: str
     decide: Callable[[CommandT, Subject, datetime], PolicyAnswer | Option]
     arguments: Arguments = lambda _subject, _actor: {}
@@ -48,12 +42,6 @@ class OptionEntry(Generic[CommandT]):
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """A declared command.
-
-    `example` are arguments as a client sends them, without the request id; `about` is the first line of the function's
-    docstring, without rule ids.
-    """
-
     model: type[Command]
     example: Mapping[str, Any]
     about: str
@@ -81,7 +69,6 @@ COMMANDS: dict[str, Declaration] = {}
 
 
 def all_commands() -> dict[str, Declaration]:
-    """Import every task and return all commands."""
     tasks.import_all()
     return COMMANDS
 

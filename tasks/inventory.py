@@ -34,8 +34,6 @@ ItemNo = Annotated[Text, StringConstraints(max_length=64)]
 
 
 class Item(StrictModel):
-    """The catalog item of a lot. An empty number means a custom item, which equals no other."""
-
     no: ItemNo
     type: Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 

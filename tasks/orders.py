@@ -81,8 +81,6 @@ class RecordPayment(OrderFact):
 
 
 class SettleLatePayment(OrderCommand):
-    """Arguments of `orders.settle_late_payment`."""
-
     task: ClassVar[str] = "orders.settle_late_payment"
     comment: Comment
 

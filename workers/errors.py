@@ -23,7 +23,6 @@ class TaskFailed(Exception):
 
 
 def suggest_task(name: str, registered: Iterable[str]) -> str:
-    """Return a sentence with similar task names for a task that is not registered."""
     names = difflib.get_close_matches(name, [task for task in registered if not task.startswith("celery.")], cutoff=0.7)
     return f"Did you mean {' or '.join(names)}?" if names else "The files in contract/ have the names of all tasks."
 

@@ -34,8 +34,6 @@ class InvalidQuery(ValueError):
 
 
 def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a parser whose ValueError click reports with its text."""
-
     def convert(word: str) -> Any:
         try:
             return parse(word)

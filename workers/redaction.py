@@ -47,7 +47,6 @@ _COUNT = re.compile(r"'([a-z_]+)': (\d+)")
 
 
 def redact_arguments(arguments: Any) -> str:
-    """Render the visible arguments for people and logs: `order_id=1003 member_id=s-881`."""
     return " ".join(f"{name}={value}" for name, value in _visible(arguments).items())
 
 

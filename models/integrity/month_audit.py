@@ -165,7 +165,7 @@ def _move_late_lines(
     expected: Counter[ExpectedLine],
     actual: Counter[ExpectedLine],
 ) -> Counter[ExpectedLine]:
-    """Allow for lines written after their bill was issued, which go on a later bill, and for nothing else."""
+    # Only lines written after their bill was issued may be on a later bill.
     order_ids = {
         line.order_id for line in ((expected - actual) + (actual - expected)) if line.kind in ("reset", "credit")
     }

@@ -66,7 +66,6 @@ def first_revision() -> str:
 
 
 def _format(path: Path) -> None:
-    """Format the revision, and split the texts that the formatter leaves longer than a line."""
     command = [sys.executable, "-m", "ruff", "format", "--quiet", str(path)]
     subprocess.run(command, check=True)
     path.write_text(re.sub(r'^( +)"(.+)",$', _split, path.read_text(), flags=re.MULTILINE))

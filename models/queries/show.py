@@ -47,7 +47,6 @@ def show_notices(conn: Connection, order_id: int) -> list[dict[str, Any]] | None
 
 
 def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:
-    """Return the open alerts that unlock before an instant."""
     rows = conn.execute(
         select(AlertRow, OrderRow.seller_id, OrderRow.buyer_id, OrderRow.status)
         .join(OrderRow, OrderRow.order_id == AlertRow.order_id)
@@ -119,7 +118,6 @@ def show_sweeps(conn: Connection) -> list[dict[str, Any]]:
 
 
 def show_late_payments(conn: Connection) -> list[dict[str, Any]]:
-    """Return the payments for cancelled orders that their sellers have not sent back."""
     rows = conn.execute(
         text("SELECT * FROM unwind.v_late_payment WHERE settled_at IS NULL ORDER BY recorded_at, order_id")
     )

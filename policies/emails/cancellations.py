@@ -43,7 +43,6 @@ def cancelled(context: EmailContext) -> Email:
 
 
 def paid_late(context: EmailContext) -> Email:
-    """N19, to both: the order stays cancelled and the seller has to send the money back."""
     payment = f" ({context.text('payment_status')})" if context.text("payment_status") else ""
     to_seller = context.role == "seller"
     return Email(

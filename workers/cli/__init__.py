@@ -97,7 +97,6 @@ def set_data_dir(path: str | None) -> None:
 
 
 def data_option(command: Any) -> Any:
-    """Add the option `--data DIR` to a command (it may also stand before the command's name)."""
     return click.option(
         "--data",
         metavar="DIR",

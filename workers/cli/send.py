@@ -195,7 +195,6 @@ def parse_arguments(words: tuple[str, ...], json_text: str | None) -> dict[str, 
 
 
 def parse_value(text: str) -> Any:
-    """Integers, booleans, null, and JSON lists, objects and strings; everything else (`1.50` too) is a string."""
     if re.fullmatch(r"-?[0-9]{1,4000}", text):  # Python parses at most 4,300 digits
         return int(text)
     if text in ("true", "false", "null") or text[:1] in ("[", "{", '"'):

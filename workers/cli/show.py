@@ -91,7 +91,6 @@ def _print(query: queries.Query, as_json: bool, *, as_html: bool = False, **_: A
 
 
 def _add_printing(group: click.Group, noun: click.Command, print_query: Callable[..., None], *options: Any) -> None:
-    """Add a command that parses the words of a query, with options of its own, and prints what the query returns."""
     of_query = {param.name for param in noun.params}
 
     def run(as_json: bool, **arguments: Any) -> None:

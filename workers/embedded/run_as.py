@@ -79,7 +79,6 @@ def can_read(identity: RunAs, files: Iterable[Path]) -> bool:
 
 
 def chown_tree(tree: Path, identity: RunAs) -> None:
-    """Make `identity` the owner of `tree`, as an earlier start by root may have used another account."""
     if os.getuid() != 0 or not tree.exists() or tree.stat().st_uid == identity.owner:
         return
     group = identity.gid if identity.gid is not None and not identity.namespace else 0

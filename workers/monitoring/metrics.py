@@ -51,8 +51,6 @@ Family = GaugeMetricFamily
 
 
 class ComponentQuery:
-    """Queries one server in its own thread, so that a frozen server delays a scrape by at most `timeout` seconds."""
-
     def __init__(self, name: str, query: Callable[[], list[Family]], timeout: float = TIMEOUT) -> None:
         self.name = name
         self._query = query

@@ -31,7 +31,6 @@ def report_ready() -> None:
 
 
 def report_alive() -> None:
-    """Record that the program made progress since the last poll, or had nothing to do."""
     _touch(ALIVE_FILE_ENV)
     _notify_systemd("WATCHDOG=1")
 

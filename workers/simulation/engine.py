@@ -67,11 +67,9 @@ class Simulation:
         self.database.dispose()
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
-        """Run one task by its wire name at the clock's instant and return its answer."""
         return self.execute(task, arguments, f"simulation-{next(self._numbers)}")
 
     def execute(self, task: str, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
-        """Run one task and return its answer; `message_id` replaces a missing `request_id`."""
         return execute(app.tasks[task], arguments, message_id)
 
     def process_outbox(self) -> int:

@@ -34,8 +34,6 @@ def is_settled(message: Any) -> bool:
 
 
 class SettledRequest(Request):
-    """A request whose message is settled only by what its process reports."""
-
     _lost_reason: str | None = None
     """Why its process can report nothing: one of models.dead_jobs.REASONS."""
     _is_resent = False

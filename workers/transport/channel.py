@@ -81,8 +81,6 @@ class Reclaimed(Exception):
 
 
 class QueueReader:
-    """A connection that waits for one queue's messages, with the processing list that receives them."""
-
     def __init__(self, queue: str, client: Any) -> None:
         self.queue, self.client = queue, client
         self.processing_list = ""

@@ -46,8 +46,6 @@ COMMANDS_QUEUE = "commands"
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that no task can process, with the start of its bytes in base64."""
-
     key: str
     reason: str
     detail: str

@@ -34,8 +34,6 @@ ORPHANED_LIST_SECONDS = 60.0
 
 
 class ConsumerId:
-    """The identity of a process that consumes messages; a forked child gets a new one."""
-
     _current: ConsumerId | None = None
 
     def __init__(self) -> None:

@@ -35,8 +35,6 @@ _environment.globals["sanitize_lines"] = sanitize_lines
 
 @dataclass(frozen=True, slots=True)
 class Branding:
-    """What all emails of an installation share.  `sender` is an address, with or without a name."""
-
     sender: str
     site_name: str
     marketplace_url: str
@@ -91,7 +89,6 @@ def encode_address(email: str) -> str:
 
 
 def sanitize_header(text: str, max_length: int = 80) -> str:
-    """Make text safe in a header: one line without control characters and invisible format characters."""
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
     return sanitize_line(visible, max_length).strip("\u2068\u2069")
 

@@ -47,7 +47,6 @@ def check_schema(context: Context) -> list[Finding]:
 
 
 def check_rights(context: Context) -> list[Finding]:
-    """Warn when the program's login may change final rows; the triggers refuse that in any case."""
     if not context.has_schema or not server_info.can_change_append_only_tables(context.conn):
         return []
     if context.settings.app_database_url is not None:

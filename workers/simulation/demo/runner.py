@@ -97,7 +97,6 @@ class DemoRun:
             self._send("ocr.file", order_id, self._buyer(order_id), **reason)
 
     def follow(self) -> Iterator[TimelineEvent]:
-        """Yield new events and react to them, until every expected change has happened. Raises DemoFailed."""
         end = time.monotonic() + TIMEOUT_SECONDS
         while not self._is_complete():
             events = self._fetch_events()
