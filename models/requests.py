@@ -127,7 +127,6 @@ _EARLIER = """
 
 
 def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
-    """Return the stored answers by request id; `conflict` where the arguments differ."""
     return send_earlier_answers(conn, commands)()
 
 
