@@ -10,11 +10,11 @@ import runpy
 import signal
 import sys
 
-from workers.embedded.processes import parent_death_hook
+from workers.local.parent_death import end_with_parent
 
 
 def main() -> None:
-    parent_death_hook(int(sys.argv[1]), signal.SIGTERM)()
+    end_with_parent(int(sys.argv[1]), signal.SIGTERM)
     module, sys.argv = sys.argv[2], sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -2,8 +2,7 @@
 
 Each program needs the same two seconds of imports. The preforker imports while servers and schema are still being made,
 and then forks every program that the supervisor requests, each in its own process group. The programs end with the
-preforker, and the preforker ends with the supervisor. (Two workers, beat and Flower start in 3 s on two cores instead
-of 7 s.)
+preforker, and the preforker ends with the supervisor. What it saves: docs/decisions/0018.
 
 `python -m workers.local.preforker PARENT` reads one JSON object per line ({name, args, environment, log}) and writes
 one per line: {"pid": ...} for each request in turn, {"ended": PID, "status": N} whenever a program ends."""
@@ -55,7 +54,7 @@ class ForkedProcess:
     """A forked program, with the part of the `subprocess.Popen` interface that a supervisor needs."""
 
     def __init__(self, preforker: Preforker, pid: int) -> None:
-        self._nursery = preforker
+        self._preforker = preforker
         self.pid = pid
         self._identity = identify_process(pid)
 
@@ -65,8 +64,8 @@ class ForkedProcess:
 
     def poll(self) -> int | None:
         """Return the exit status once it has ended; -15 when the preforker, which would know it, is gone."""
-        status = self._nursery.status_of(self.pid)
-        if status is None and not self._nursery.is_alive() and not is_alive(self._identity):
+        status = self._preforker.status_of(self.pid)
+        if status is None and not self._preforker.is_alive() and not is_alive(self._identity):
             return -int(signal.SIGTERM)
         return status
 

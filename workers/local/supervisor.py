@@ -76,7 +76,7 @@ class Supervisor:
     def __init__(
         self, data_dir: Path, *, on_event: Callable[[str], None] | None = None, preforker: Preforker | None = None
     ) -> None:
-        self._nursery = preforker
+        self._preforker = preforker
         self.logs = data_dir / "logs"
         self.run = data_dir / "run"
         for folder in (data_dir, self.logs, self.run):
@@ -181,9 +181,9 @@ class Supervisor:
             TOKEN_ENV: self._token,
             READY_FILE_ENV: str(self.ready_file(program.name)),
         }
-        if program.celery_args is not None and self._nursery is not None and self._nursery.is_alive():
+        if program.celery_args is not None and self._preforker is not None and self._preforker.is_alive():
             with contextlib.suppress(OSError):  # the preforker died meanwhile: start the program without it
-                forked = self._nursery.fork(program.name, program.celery_args, environment, path)
+                forked = self._preforker.fork(program.name, program.celery_args, environment, path)
                 return _Child(program, forked, identify_process(forked.pid), time.monotonic())
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "ab") as log:
