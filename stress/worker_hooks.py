@@ -30,9 +30,8 @@ def set_up() -> None:
         }
     if _settings.get("mutant"):
         mutants = importlib.import_module("stress.mutants").MUTANTS
-        _settings["context"] = mutants[_settings["mutant"]].let_in(
-            ""
-        )  # kept: a garbage-collected context would undo its change
+        # Kept: a garbage-collected context would undo its change.
+        _settings["context"] = mutants[_settings["mutant"]].activate("")
         _settings["context"].__enter__()
 
 
