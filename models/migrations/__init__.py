@@ -20,8 +20,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from models.db.database import make_engine
+from models.ddl.complete_metadata import metadata
 from models.ddl.grants import grant_statements
-from models.ddl.tables import metadata
 from models.feed import advance_feed_base
 from models.submissions import add_commands
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from alembic.autogenerate import render_python_code
 from alembic.operations import ops
 
-from models.ddl.tables import metadata
+from models.ddl.complete_metadata import metadata
 
 LINE_LENGTH = 120
 FIRST = Path(__file__).parent / "versions" / "0001_first_schema.py"

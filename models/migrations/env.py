@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from models.ddl.tables import metadata
+from models.ddl.complete_metadata import metadata
 from models.migrations import include_name
 
 connection = context.config.attributes.get("connection")

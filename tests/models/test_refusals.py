@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.db import database as db
 from models.ddl import grants
-from models.ddl.tables import metadata
+from models.ddl.complete_metadata import metadata
 
 TABLES = sorted(table.name for table in metadata.tables.values())
 FINAL = r"final|append-only"

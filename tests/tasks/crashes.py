@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Engine, event
 
-from models.ddl.tables import metadata
+from models.ddl.complete_metadata import metadata
 from policies.lots import FIRST_UNWIND_LOT_ID
 from tasks.mailer import OutgoingEmail
 from tests.plugins.servers import libpq_url

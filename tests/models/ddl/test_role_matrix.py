@@ -9,7 +9,7 @@ import pytest
 
 from models.db.database import APP_ROLE
 from models.ddl import grants
-from models.ddl.tables import metadata
+from models.ddl.complete_metadata import metadata
 from tests.plugins.servers import in_database, libpq_url
 from workers.embedded import ServerUrls
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from models.ddl.complete_metadata import metadata
 from models.ddl.table_options import TABLE_OPTIONS
-from models.ddl.tables import metadata
 from tests.plugins.market import Market
 
 
