@@ -35,7 +35,10 @@ _IN_BATCHES = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_BYTES})"
 
 
 class CommandRow(Base):
-    """A command that the SQL interface takes. Migrations add rows; a name that was taken once is taken for good."""
+    """A command that the SQL interface takes. `./run migrate` adds rows, and none is ever removed.
+
+    A table, so that a new command changes no function, and a mistyped name is refused in its caller's transaction.
+    """
 
     __tablename__ = "commands"
 
