@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +20,7 @@ from stress.smtp_stub import SmtpStub
 from tests.plugins.proxy import Proxy
 from workers.embedded import RunningServers, embedded_servers, running_servers
 from workers.local.preforker import Preforker
-from workers.local.supervisor import Program, ProgramFailed, Supervisor, with_parent_death
+from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import CHECKOUT, Settings, load_settings
 
 GROUPS = {
@@ -54,9 +53,6 @@ class Environment:
     effects: Path
     skew: int
     """Seconds by which one group's clock is wrong."""
-    held: threading.Event = field(default_factory=threading.Event)
-    """Set: the supervisor leaves the dead where they are."""
-    revived: int = 0
 
     @property
     def database_url(self) -> str:
@@ -108,9 +104,13 @@ class Environment:
             wrong = {"SKEW_SECONDS": str(self.skew)} if name == STRAY_GROUP else {"SKEW_FILE": str(self._clock)}
             environment |= wrong
         ready = self.supervisor.ready_file(name).exists
-        # Restarted here and not by the supervisor, whose backoff would wait.
         return Program(
-            name, with_parent_death(words), environment, ready, restart=False, celery_args=None if apart else words
+            name,
+            with_parent_death(words),
+            environment,
+            ready,
+            max_restart_delay=0.0,  # faults kill programs often, and each must be back at once
+            celery_args=None if apart else words,
         )
 
     @property
@@ -121,16 +121,6 @@ class Environment:
         beside = self._clock.with_suffix(".new")
         beside.write_text(str(seconds))
         beside.replace(self._clock)  # readers see the old or the new step
-
-    def restart_dead_programs(self, done: threading.Event) -> None:
-        while not done.wait(0.1):
-            for name in (*GROUPS, *BEATS):
-                if not self.held.is_set() and self.head(name) is None:
-                    with contextlib.suppress(KeyError):
-                        self.supervisor.stop([name])  # its children end with it
-                    with contextlib.suppress(ProgramFailed, ValueError):
-                        self.start(name)
-                        self.revived += 1
 
 
 @contextlib.contextmanager
@@ -172,16 +162,7 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
         for name in (*GROUPS, *BEATS):
             environment.start(name)
         supervisor.wait_ready(START_TIMEOUT_SECONDS)
-        done = threading.Event()
-        restarter = threading.Thread(
-            target=environment.restart_dead_programs, args=(done,), name="restarter", daemon=True
-        )
-        restarter.start()
-        try:
-            yield environment
-        finally:
-            done.set()
-            restarter.join(10)
+        yield environment
 
 
 @contextlib.contextmanager

@@ -185,7 +185,7 @@ class Run:
             "commands": self.ledger.counts["commands"],
             "outstanding": len(self.ledger.outstanding),
             "rounds": self.outcome.counts["rounds"],
-            "revived": self.environment.revived,
+            "revived": self.environment.supervisor.restarts,
             "faults": dict(self.injector.counts),
             "violations": len(self.outcome.violations),
         }
@@ -283,7 +283,7 @@ class Run:
         outcome.lasted = round(time.monotonic() - self.began, 1)
         outcome.counts.update(self.ledger.counts)
         outcome.counts["early"] = self.oracle.early
-        outcome.counts["restarts"] = self.environment.revived
+        outcome.counts["restarts"] = self.environment.supervisor.restarts
         outcome.counts["letters"] = len(self.environment.smtp_stub.taken)
         for kind, times in self.injector.counts.items():
             outcome.counts[f"fault {kind}"] = times

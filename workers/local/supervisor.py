@@ -57,6 +57,7 @@ class Program:
     ready: Callable[[], bool] | None = None
     stop_signals: Sequence[tuple[signal.Signals, float]] = STOP_SIGNALS
     restart: bool = True
+    max_restart_delay: float = MAX_DELAY
     celery_args: Sequence[str] | None = None
 
 
@@ -222,16 +223,24 @@ class Supervisor:
         if child.restart_at is None:
             _kill_group(child.identity.pid)  # children of a dead worker would keep taking messages
             child.deaths = 1 if now - child.started > RESET_DEATHS_AFTER else child.deaths + 1
-            delay = 0.0 if child.deaths == 1 else min(INITIAL_DELAY * 2 ** (child.deaths - 2), MAX_DELAY)
+            delay = (
+                0.0
+                if child.deaths == 1
+                else min(INITIAL_DELAY * 2 ** (child.deaths - 2), child.program.max_restart_delay)
+            )
             child.restart_at = now + delay
             when = f" in {delay:.1f} s" if delay else ""
             self._report(f"{name} ended with {child.process.returncode}: restarting it{when}")
         if now >= child.restart_at:
-            restarted = self._spawn(child.program)
-            restarted.deaths = child.deaths
-            self._children[name] = restarted
-            self.restarts += 1
-            self._write_record()
+            try:
+                restarted = self._spawn(child.program)
+                restarted.deaths = child.deaths
+                self._children[name] = restarted
+                self.restarts += 1
+                self._write_record()
+            except OSError as error:  # a full disk, for example; this thread must go on, as its end ends all programs
+                child.restart_at = now + INITIAL_DELAY
+                self._report(f"{name} cannot be restarted: {error}")
 
     def _write_record(self) -> None:
         programs = {

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import psutil
@@ -74,6 +75,26 @@ def test_dead_program_is_restarted_and_its_children_are_ended(tmp_path: Path) ->
         assert supervisor.pid("group") != first.pid
         assert wait_until(lambda: not is_alive(orphan), 5)
     assert messages == ["group ended with -9: restarting it"]
+
+
+def test_failed_restart_is_tried_again(tmp_path: Path) -> None:
+    """A full disk must not end the supervising thread: all programs would end with it."""
+    failed = threading.Event()
+
+    def note(message: str) -> None:
+        if "cannot be restarted" in message:
+            failed.set()
+
+    with Supervisor(tmp_path, on_event=note) as supervisor:
+        supervisor.start(group(supervisor))
+        supervisor.wait_ready(10)
+        log = supervisor.log("group")
+        log.rename(log.with_suffix(".aside"))
+        log.mkdir()
+        os.kill(supervisor.pid("group"), signal.SIGKILL)
+        assert failed.wait(10)
+        log.rmdir()
+        assert wait_until(lambda: supervisor.restarts == 1 and supervisor.is_ready("group"), 10)
 
 
 def test_crash_loop_backs_off_and_is_reported(tmp_path: Path) -> None:
