@@ -50,6 +50,8 @@ class OrderRow(Base):
     currency: Mapped[str]
     usd_rate: Mapped[Decimal] = mapped_column(Rate)
     total: Mapped[Decimal] = mapped_column(Total)
+    credit: Mapped[Decimal] = mapped_column(Total, server_default="0")
+    coupon: Mapped[Decimal] = mapped_column(Total, server_default="0")
     fee: Mapped[Decimal] = mapped_column(Cents)
     fee_month: Mapped[date | None]
     cancelled_at: Mapped[datetime | None]
@@ -62,10 +64,10 @@ class OrderRow(Base):
         check_in("status", Status),
         check_in("payment_status", PaymentStatus),
         check_in("basis", Basis),
-        check_finite("total"),
+        *(check_finite(name) for name in ("total", "credit", "coupon")),
         check_finite("fee"),
         CheckConstraint("buyer_id <> seller_id", name="buyer_is_not_seller"),
-        CheckConstraint("total >= 0 AND fee >= 0", name="not_negative"),
+        CheckConstraint("total >= 0 AND fee >= 0 AND credit >= 0 AND coupon >= 0", name="not_negative"),
         CheckConstraint(
             "(status = 'CANCELLED') = (cancelled_at IS NOT NULL AND basis IS NOT NULL AND cancelled_by IS NOT NULL)",
             name="cancellation_complete",
@@ -150,6 +152,8 @@ def order_from_row(row: Any) -> Order:
         currency=row.currency,
         usd_rate=row.usd_rate,
         total=row.total,
+        credit=row.credit,
+        coupon=row.coupon,
         fee=row.fee,
         fee_month=row.fee_month,
         cancelled_at=row.cancelled_at,
@@ -171,6 +175,8 @@ def insert(conn: Connection, submitted: Sequence[Order]) -> None:
                 "seller_id": order.seller_id,
                 "currency": order.currency,
                 "usd_rate": order.usd_rate,
+                "credit": order.credit,
+                "coupon": order.coupon,
                 "submitted_at": order.order_date,
             }
             for order in submitted

@@ -69,6 +69,7 @@ class Member:
 class Order:
     """An order.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
 
+    `total` is the price of its goods. `credit` and `coupon` are what the buyer pays less; they change no fee.
     `version` is the number of the order's last event.  `last_event_at` is the time of the last event other than an
     unlock: no command may be earlier.
     """
@@ -83,6 +84,8 @@ class Order:
     currency: str = "USD"
     usd_rate: Decimal = Decimal(1)
     total: Decimal = Decimal(0)
+    credit: Decimal = Decimal(0)
+    coupon: Decimal = Decimal(0)
     fee: Decimal = Decimal("0.00")
     fee_month: date | None = None
     cancelled_at: datetime | None = None

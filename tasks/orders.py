@@ -26,7 +26,18 @@ from policies.purchases import PurchasedLine, format_total, price_purchase, sum_
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import case_command, decide_cases, lock_cases, member_unknown, order_unknown
-from tasks.command import Comment, LotId, MemberId, OrderCommand, OrderFact, Quantity, StrictModel, Text, UsdRate
+from tasks.command import (
+    Comment,
+    LotId,
+    MemberId,
+    OrderCommand,
+    OrderFact,
+    Quantity,
+    StrictModel,
+    Text,
+    UnitPrice,
+    UsdRate,
+)
 from tasks.declarations import SELLER, OptionEntry, command_task
 
 MAX_LINES = 1000
@@ -40,6 +51,12 @@ def _above_zero(rate: Decimal) -> Decimal:
     return rate
 
 
+def _not_negative(amount: Decimal) -> Decimal:
+    if amount < 0:
+        raise ValueError("must not be negative")
+    return amount
+
+
 class PurchaseLine(StrictModel):
     lot_id: LotId
     quantity: Quantity
@@ -49,7 +66,10 @@ Lines = Annotated[list[PurchaseLine], Field(min_length=1, max_length=MAX_LINES)]
 
 
 class SubmitOrder(OrderFact):
-    """Arguments of `orders.submit`. `usd_rate` is the price of one unit of `currency` in US dollars."""
+    """Arguments of `orders.submit`. `usd_rate` is the price of one unit of `currency` in US dollars.
+
+    `credit` and `coupon` are what the buyer pays less, in `currency`; the fee is of the goods before both.
+    """
 
     task: ClassVar[str] = "orders.submit"
     buyer_id: MemberId
@@ -57,6 +77,8 @@ class SubmitOrder(OrderFact):
     currency: Annotated[Text, StringConstraints(pattern=r"^[A-Z]{3}$")] = "USD"
     usd_rate: Annotated[UsdRate, AfterValidator(_above_zero)] = Decimal(1)
     lines: Lines
+    credit: Annotated[UnitPrice, AfterValidator(_not_negative)] = Decimal(0)
+    coupon: Annotated[UnitPrice, AfterValidator(_not_negative)] = Decimal(0)
 
     @model_validator(mode="after")
     def _usd_rate_of_usd_is_1(self) -> SubmitOrder:
@@ -226,6 +248,8 @@ def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: S
             order_date=work.now,
             currency=command.currency,
             usd_rate=command.usd_rate,
+            credit=command.credit,
+            coupon=command.coupon,
             total=total,
         ),
         terms,

@@ -140,7 +140,7 @@ BY_NAME = {
     "no": "open word",
     "type": "open word",
     "reason": "open word",
-    **dict.fromkeys(("amount", "usd_rate", "unit_price", "my_cost", "my_weight"), "amount"),
+    **dict.fromkeys(("amount", "usd_rate", "credit", "coupon", "unit_price", "my_cost", "my_weight"), "amount"),
     **dict.fromkeys(("tier_price1", "tier_price2", "tier_price3"), "amount"),
     **dict.fromkeys(NAMES, "name"),
     **dict.fromkeys(WORDS, "word"),

@@ -59,6 +59,8 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "buyer_id": case.order.buyer_id,
         "currency": case.order.currency,
         "total": format_total(case.order.total),
+        "credit": format_total(case.order.credit),
+        "coupon": format_total(case.order.coupon),
         "cancelled_at": state["cancelled_at"],
         "basis": state["basis"],
         "cancelled_by": state["cancelled_by"],

@@ -92,6 +92,8 @@ def test_what_cannot_be_bought_is_refused_and_changes_nothing(
         ({"lines": [{"lot_id": "50l", "quantity": 2}]}, "lines.0.lot_id"),
         ({"buyer_id": "seller"}, "seller_id"),
         ({"usd_rate": 1.5, "currency": "EUR"}, "usd_rate"),
+        ({"credit": "-0.01"}, "credit"),
+        ({"coupon": 1}, "coupon"),
         ({"usd_rate": "1e2", "currency": "EUR"}, "usd_rate"),
         ({"usd_rate": "-0", "currency": "EUR"}, "usd_rate"),
         ({"usd_rate": "NaN", "currency": "EUR"}, "usd_rate"),

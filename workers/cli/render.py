@@ -112,6 +112,9 @@ def _print_order(console: Console, result: dict[str, Any]) -> None:
         f"{result['buyer_id']} bought from {result['seller_id']} for {result['total']} {result['currency']} "
         f"(order date {result['order_date']}, payment {result['payment_status']})."
     )
+    less = [f"{result[kind]} {kind}" for kind in ("credit", "coupon") if float(result[kind])]
+    if less:
+        console.print(f"The buyer pays less by {' and '.join(less)}; the fee is of the goods before that.")
     if result["cancelled_at"]:
         console.print(
             f"Cancelled on {result['cancelled_at']} by {result['cancelled_by']}, on the ground {result['basis']}."

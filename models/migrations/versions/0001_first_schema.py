@@ -618,6 +618,8 @@ def upgrade() -> None:
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("usd_rate", sa.Numeric(precision=18, scale=8), nullable=False),
         sa.Column("total", sa.Numeric(precision=24, scale=4), nullable=False),
+        sa.Column("credit", sa.Numeric(precision=24, scale=4), server_default="0", nullable=False),
+        sa.Column("coupon", sa.Numeric(precision=24, scale=4), server_default="0", nullable=False),
         sa.Column("fee", sa.Numeric(precision=24, scale=2), nullable=False),
         sa.Column("fee_month", sa.Date(), nullable=True),
         sa.Column("cancelled_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
@@ -633,6 +635,8 @@ def upgrade() -> None:
             "basis IN ('OCR_SELLER', 'OCR_BUYER', 'NPB', 'NPX', 'NRS', 'NSS', 'BUYER_TERMINATED', 'SELLER_TERMINATED')",
             name=op.f("ck_orders_basis_known"),
         ),
+        sa.CheckConstraint("coupon <> 'NaN'", name=op.f("ck_orders_coupon_is_a_number")),
+        sa.CheckConstraint("credit <> 'NaN'", name=op.f("ck_orders_credit_is_a_number")),
         sa.CheckConstraint("fee <> 'NaN'", name=op.f("ck_orders_fee_is_a_number")),
         sa.CheckConstraint(
             "payment_status IN ('None', 'Pending', 'Sent', 'Received', 'Completed')",
@@ -646,7 +650,9 @@ def upgrade() -> None:
         sa.CheckConstraint("total <> 'NaN'", name=op.f("ck_orders_total_is_a_number")),
         sa.CheckConstraint("buyer_id <> seller_id", name=op.f("ck_orders_buyer_is_not_seller")),
         sa.CheckConstraint("extract(day FROM fee_month) = 1", name=op.f("ck_orders_fee_month_is_a_month")),
-        sa.CheckConstraint("total >= 0 AND fee >= 0", name=op.f("ck_orders_not_negative")),
+        sa.CheckConstraint(
+            "total >= 0 AND fee >= 0 AND credit >= 0 AND coupon >= 0", name=op.f("ck_orders_not_negative")
+        ),
         sa.ForeignKeyConstraint(["buyer_id"], ["unwind.members.member_id"], name=op.f("fk_orders_buyer_id")),
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_orders_seller_id")),
         sa.PrimaryKeyConstraint("order_id", name=op.f("pk_orders")),
