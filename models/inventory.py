@@ -76,8 +76,7 @@ def lock_recorded_lots(conn: Connection, reported: Sequence[Lot]) -> dict[int, L
     Raises `StaleRead` if a lot became another item meanwhile, so that the wrong item is locked.
     """
     ids = sorted({lot.lot_id for lot in reported})
-    stored = conn.execute(select(LotRow).where(is_any(LotRow.lot_id, ids)))
-    keys = {lot_from_row(row).key for row in stored} | {lot.key for lot in reported}
+    keys = {lot.key for lot in find_lots(conn, ids).values()} | {lot.key for lot in reported}
     lock_item_keys(conn, keys)
     locked = lock_lots(conn, ids)
     if not {lot.key for lot in locked.values()} <= keys:
@@ -116,6 +115,13 @@ def _stock_moves(before: Lot | None, lot: Lot, now: datetime) -> list[dict[str, 
     else:
         units = [(before.key, -before.quantity), (lot.key, lot.quantity)]
     return [stock_move_row(key, lot.lot_id, delta, "adjusted", now) for key, delta in units if delta]
+
+
+def delete_lots(conn: Connection, lots: Sequence[Lot], now: datetime) -> None:
+    """Delete locked lots; the units on hand are journaled as an adjustment."""
+    moves = [stock_move_row(lot.key, lot.lot_id, -lot.quantity, "adjusted", now) for lot in lots if lot.quantity]
+    conn.execute(delete(LotRow).where(is_any(LotRow.lot_id, [lot.lot_id for lot in lots])))
+    insert_rows(conn, StockMoveRow, moves)
 
 
 def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
@@ -226,6 +232,21 @@ _LOCK_ITEMS = text(load_sql("lock_items"))
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
     conn.execute(_LOCK_ITEMS, _key_arrays(list(keys)))
+
+
+def find_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
+    """Return lots by id without locking them; unknown ids are absent."""
+    rows = conn.execute(select(LotRow).where(is_any(LotRow.lot_id, set(lot_ids))))
+    return {row.lot_id: lot_from_row(row) for row in rows}
+
+
+def find_lots_of_items(conn: Connection, keys: Collection[LotKey]) -> dict[LotKey, list[Lot]]:
+    """Return the lots of each item in order of id, without locking them."""
+    lots: dict[LotKey, list[Lot]] = {}
+    for row in conn.execute(_CANDIDATES, _key_arrays(list(keys))) if keys else ():
+        lot = lot_from_row(row)
+        lots.setdefault(lot.key, []).append(lot)
+    return lots
 
 
 def load_lots(conn: Connection, seller_id: str) -> list[Lot]:

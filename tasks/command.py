@@ -287,8 +287,21 @@ def _path(location: tuple[int | str, ...]) -> str:
     return ".".join(printable(str(part)[:64]) or "?" for part in location) or "member_id"
 
 
+BRICKLINK_LOT_FIELDS = {
+    "inventory_id": "is BrickLink's name of lot_id: send it as lot_id",
+    "name": "is BrickLink's and not stored: leave it out",
+    "category_id": "is BrickLink's and not stored: leave it out",
+    "categoryID": "is BrickLink's and not stored: leave it out",
+    "color_name": "is BrickLink's and not stored: leave it out",
+    "date_created": "is BrickLink's and not stored: leave it out",
+}
+"""Fields of the inventory resource of BrickLink's API that a lot does not have."""
+
+
 def _message(error: Any) -> str:
     kind, message = error["type"], str(error["msg"])
+    if kind == "extra_forbidden" and "lot" in error["loc"][:-1] and error["loc"][-1] in BRICKLINK_LOT_FIELDS:
+        return BRICKLINK_LOT_FIELDS[error["loc"][-1]]
     if kind in ("too_long", "string_too_long"):
         # pydantic measures text with after-validators like a list and says "items".
         items = "items" if error["ctx"].get("field_type") == "List" else "characters"

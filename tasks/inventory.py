@@ -1,9 +1,9 @@
-"""Recording of lots: by the marketplace, or from a seller's import file."""
+"""Recording of lots by the marketplace."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -109,30 +109,6 @@ def record_lot(commands: list[RecordLot]) -> list[Answer]:
     return work.answers
 
 
-def record_imported_lots(lots: Sequence[Lot]) -> list[dict[str, Any] | Refused | Invalid]:
-    """Record the lots of a seller's import file in one transaction: all of them, or none if one is refused.
-
-    A lot with id 0 gets a new id. Return one result per lot.
-    """
-    work: UnitOfWork[RecordLot]
-    with unit_of_work() as work:
-        new_ids = iter(inventory.allocate_lot_ids(work.conn, sum(not lot.lot_id for lot in lots)))
-        lots_with_ids = [lot if lot.lot_id else replace(lot, lot_id=next(new_ids)) for lot in lots]
-        recorder = _Recorder.lock(work, lots_with_ids)
-        results = [recorder.add(lot, may_be_own=True) for lot in lots_with_ids]
-        if all(isinstance(result, dict) for result in results):
-            recorder.write()
-    return results
-
-
-def check_imported_lots(lots: Sequence[Lot]) -> list[Refused | Invalid]:
-    work: UnitOfWork[RecordLot]
-    with unit_of_work() as work:
-        recorder = _Recorder.lock(work, lots)
-        results = [recorder.add(lot, may_be_own=True) for lot in lots if lot.lot_id]
-    return [result for result in results if not isinstance(result, dict)]
-
-
 @dataclass
 class _Recorder:
     _work: UnitOfWork[Any]
@@ -145,9 +121,9 @@ class _Recorder:
         sellers = members.load_facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
         return cls(work, sellers, inventory.lock_recorded_lots(work.conn, lots) if lots else {})
 
-    def add(self, lot: Lot, *, may_be_own: bool = False) -> dict[str, Any] | Refused | Invalid:
+    def add(self, lot: Lot) -> dict[str, Any] | Refused | Invalid:
         known = self._known.get(lot.lot_id)
-        verdict = check_recorded_lot(lot, known, seller_known=lot.seller_id in self._sellers, may_be_own=may_be_own)
+        verdict = check_recorded_lot(lot, known, seller_known=lot.seller_id in self._sellers)
         if not isinstance(verdict, Lot):
             return verdict
         self._recorded.append((known, verdict))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from models import inventory
-from tasks.inventory import LotFacts, record_imported_lots
+from policies.lot_imports import LotEntry
+from tasks.inventory import LotFacts
+from tasks.lot_imports import import_entries
 from workers.simulation.engine import Simulation
 
 
@@ -154,7 +155,24 @@ def test_a_fact_has_no_actor(store: Simulation) -> None:
 
 def test_a_lot_made_by_a_return_can_be_recorded_again(store: Simulation) -> None:
     lot = LotFacts.model_validate(a_lot()).to_lot()
-    (result,) = record_imported_lots([replace(lot, lot_id=0)])
-    assert isinstance(result, dict)
-    answer = store.do("inventory.record_lot", lot=a_lot(lot_id=result["lot_id"], quantity=3))
+    fields = {
+        "item_type": "PART",
+        "item_no": "3001",
+        "color_id": 5,
+        "new_or_used": "N",
+        "quantity": 10,
+        "unit_price": 1,
+    }
+    (result,) = import_entries(lot.seller_id, [LotEntry(1, None, 0, fields)], {}, None, write=True)
+    answer = store.do("inventory.record_lot", lot=a_lot(lot_id=result.lot_id, quantity=3))
     assert answer["effects"]["adjusted"] == -7
+
+
+def test_fields_of_the_marketplace_s_api_are_named_in_the_answer(store: Simulation) -> None:
+    lot = a_lot(inventory_id=1, color_name="Red", item={"no": "3001", "type": "PART", "name": "Brick"})
+    answer = store.do("inventory.record_lot", lot=lot)
+    assert {(error["path"], error["message"]) for error in answer["errors"]} == {
+        ("lot.inventory_id", "is BrickLink's name of lot_id: send it as lot_id"),
+        ("lot.color_name", "is BrickLink's and not stored: leave it out"),
+        ("lot.item.name", "is BrickLink's and not stored: leave it out"),
+    }

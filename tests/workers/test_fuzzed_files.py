@@ -17,13 +17,16 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
-from policies.lots import Lot, find_lot_problems
+from policies.lots import Lot
 from policies.terms import Terms, terms_from_mapping, terms_to_mapping
 from tests.plugins.market import Market
 from workers.cli import group
-from workers.cli.bricklink_xml import FROM_BSX, BadItem, NotAnInventory, read_lots, write_lots
+from workers.cli.files.elements import FIELD_OF_ELEMENT
+from workers.cli.files.lot_files import LotFile
+from workers.cli.files.lot_writer import write_store
+from workers.cli.files.xml_records import UnreadableFile
 
-FIELDS = sorted({*FROM_BSX.values(), "CATEGORY", "STOCKROOM", "RESERVED", "MYWEIGHT"})
+FIELDS = sorted({*FIELD_OF_ELEMENT, "CATEGORY", "DELETE", "GRADE"})
 ODD = some.one_of(
     some.text(max_size=30),
     some.sampled_from(
@@ -37,15 +40,16 @@ FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCh
 
 
 def read(content: bytes) -> list[Lot] | None:
-    """The lots of a file; None if it is rejected with a message."""
+    """The lots of a file without problems; None if it is rejected with a message."""
+    file = LotFile(io.BytesIO(content), "s")
     try:
-        items = list(read_lots(io.BytesIO(content), "s"))
-    except NotAnInventory:
+        bad = list(file.inspect())
+        entries = [entry for entry in file.entries() if not entry.is_update]
+    except UnreadableFile:
         return None
-    lots = [item for item in items if isinstance(item, Lot)]
-    assert all(str(item) for item in items if isinstance(item, BadItem))
-    assert [problem for lot in lots for problem in find_lot_problems(lot)] == []
-    return lots
+    assert all(str(item) for item in bad)
+    lots = [(entry, entry.as_new_lot("s", entry.lot_id)) for entry in entries]
+    return [lot for entry, lot in lots if not entry.find_problems(lot, None)]
 
 
 @given(some.binary(max_size=2000))
@@ -55,6 +59,7 @@ def test_any_bytes_are_an_inventory_or_rejected(content: bytes) -> None:
     read(content)
     read(b"<INVENTORY><ITEM>" + content + b"</ITEM></INVENTORY>")
     read(b"<BrickStoreXML><Inventory>" + content + b"</Inventory></BrickStoreXML>")
+    read(b"[" + content + b"]")
     read(b'<?xml version="1.0" encoding="' + content[:20] + b'"?><INVENTORY></INVENTORY>')
 
 
@@ -66,7 +71,7 @@ def test_any_item_is_a_lot_or_reported(fields: dict[str, str], piece: bytes, pos
     content = f"<INVENTORY><ITEM>{values}</ITEM></INVENTORY>".encode("utf-8", "surrogatepass")
     lots = read(content)
     if lots:
-        assert read("".join(write_lots(lots)).encode()) == lots
+        assert read("".join(write_store(lots)).encode()) == lots
     read(content[:position] + piece + content[position + len(piece) :])
 
 
@@ -180,9 +185,12 @@ def test_any_terms_file_is_applied_or_gives_an_error_message(
 @settings(FUZZ, max_examples=40)
 @example(b"<INVENTORY></INVENTORY>", "\udcff")
 @example(b"<INVENTORY><ITEM/></INVENTORY>", "seller")
+@example(b"<INVENTORY><ITEM><LOTID>5</LOTID><QTY>+3</QTY></ITEM></INVENTORY>", "seller")
+@example(b'[{"item": [], "quantity": {}}]', "seller")
 def test_any_lot_file_is_imported_or_gives_an_error_message(
     typed: Callable[..., click.testing.Result], tmp_path: Path, content: bytes, seller: str
 ) -> None:
     file = tmp_path / "lots.xml"
     file.write_bytes(content)
-    typed("import-lots", str(file), "--seller", seller)
+    typed("import-lots", str(file), "--seller", seller, "--skip-invalid")
+    typed("import-lots", str(file), "--seller", seller, "--update", "--dry-run")

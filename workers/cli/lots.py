@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,18 +23,20 @@ from models.db import database as db
 from models.inventory import count_returned_units, stream_lots
 from models.members import load_facts
 from models.unit_of_work import retry_on_conflict
+from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotMatcher, describe_changes
 from policies.lots import Lot
-from tasks.inventory import check_imported_lots, record_imported_lots
+from tasks.lot_imports import Action, ImportedEntry, Match, import_entries, match_entries
 from workers.cli import data_option
-from workers.cli.bricklink_xml import (
-    MAX_FILE_BYTES,
-    BadItem,
-    NotAnInventory,
-    read_lots,
-    with_quantities,
-    write_lots,
-)
 from workers.cli.database import open_database
+from workers.cli.files.lot_files import LotFile, unread_reason
+from workers.cli.files.lot_writer import (
+    is_known_to_marketplace,
+    with_quantities,
+    write_store,
+    write_updates,
+    write_upload,
+)
+from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
 
 BATCH_SIZE = 500
 """Lots per transaction: each takes a lock per item, and the server has room for some thousands."""
@@ -49,26 +52,191 @@ T = TypeVar("T")
 @click.command("import-lots")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--seller", "seller_id", required=True, metavar="ID", help="The seller who owns these lots.")
+@click.option(
+    "--as",
+    "how",
+    type=click.Choice([str(way) for way in ExistingItems]),
+    help="What an item without a lot number is that the store already has: a new lot, more units of the lot, the lot "
+    "as it is from now on, or new values for it.",
+)
+@click.option("--update", is_flag=True, help="Carry out BrickLink's mass update: LOTID with QTY +n or -n, or DELETE.")
+@click.option("--dry-run", is_flag=True, help="Show what would happen to each lot, and change nothing.")
+@click.option("--skip-invalid", is_flag=True, help="Import the valid items and list the others.")
 @data_option
-def import_lots(file: Path, seller_id: str) -> None:
-    """Import lots from BrickLink's inventory XML or BrickStore's BSX.
+def import_lots(file: Path, seller_id: str, how: str | None, update: bool, dry_run: bool, skip_invalid: bool) -> None:
+    """Import lots from BrickLink's XML or JSON, or from a BSX file of BrickStore, BrickStock or BrickSync.
 
-    A lot with a known number (LOTID) is updated; one without gets a new number. When an item is not a valid lot, or
-    belongs to another seller, it is named and nothing is imported.
+    A lot with a known number (LOTID) gets the values that the file says and keeps the others; one without gets a new
+    number. When an item is not a valid lot, or belongs to another seller, it is named and nothing is imported.
     """
     try:
-        with _private_copy(file) as copy:
-            _validate_items(copy, file.name, seller_id)
-            with open_database() as database:
-                db.set_database(database)
-                try:
-                    _check_import(copy, seller_id)
-                    new, known, units = _import(copy, seller_id)
-                finally:
-                    db.set_database(None)
-    except NotAnInventory as problem:
+        with _private_copy(file) as copy, open_database() as database:
+            db.set_database(database)
+            try:
+                lots = LotFile(copy, seller_id, is_update=update)
+                job = _ImportJob(file.name, lots, ExistingItems(how) if how else None, dry_run, skip_invalid)
+                job.run()
+            finally:
+                db.set_database(None)
+    except UnreadableFile as problem:
         raise click.ClickException(f"{file.name}: {problem}") from None
-    click.echo(f"{_count_lots(new)} imported, {known} updated: {_count_units(units)} of {seller_id}.")
+
+
+class _ImportJob:
+    """One import: reads the file, then checks every item against the store, then imports batch by batch."""
+
+    def __init__(self, name: str, lots: LotFile, how: ExistingItems | None, dry_run: bool, skip_invalid: bool) -> None:
+        self._name, self._lots, self._how = name, lots, how
+        self._dry_run, self._skip_invalid = dry_run, skip_invalid
+        self._invalid: set[int] = set()
+        self._matches: dict[int, int] = {}
+        self._counts: Counter[Action] = Counter()
+        self._units = 0
+
+    def run(self) -> None:
+        for problem in self._lots.inspect():
+            self._note_invalid(problem)
+        self._refuse_update_file()
+        if not self._dry_run:
+            self._stop_if_invalid()
+        self._check()
+        if self._dry_run:
+            self._print_summary("would be imported")
+            self._stop_if_invalid()
+            return
+        self._stop_if_invalid()
+        self._counts.clear()
+        self._units = 0
+        self._import()
+        self._print_summary("imported")
+
+    def _refuse_update_file(self) -> None:
+        update = self._lots.first_update
+        if update is not None and not self._lots.is_update:
+            raise click.ClickException(
+                f"{self._name} is a mass-update file: {update} says what to change of a lot, not what it is. "
+                "Nothing was imported. Use --update to carry it out."
+            )
+
+    def _check(self) -> None:
+        """Check all items against the store, and find the lots that items without a number mean."""
+        with db.current_database().transaction() as conn:
+            if not load_facts(conn, [self._lots.seller_id]):
+                raise click.ClickException(f"There is no seller {self._lots.seller_id}.")
+        matcher = LotMatcher(self._how)
+        existing = same = 0
+        example: tuple[LotEntry, int] | None = None
+        if self._dry_run:
+            click.echo(_format_import_row("Item", "Lot", "What", "Of", "Quantity", "Changes"))
+        for entries in self._batches():
+            matches = {} if self._lots.is_update or self._how is ExistingItems.NEW else self._match(entries, matcher)
+            if self._how is None:
+                existing += len(matches)
+                same += sum(match.is_same for match in matches.values())
+                example = example or next(((e, matches[e.number].lot_id) for e in entries if e.number in matches), None)
+            else:
+                self._matches.update({number: match.lot_id for number, match in matches.items()})
+            for result in self._carry_out(entries, write=False):
+                if result.action is Action.REFUSED:
+                    self._note_invalid(BadEntry(result.entry, result.reason))
+                if self._dry_run:
+                    match = matches.get(result.entry.number) if self._how is None else None
+                    _print_import_row(result, match.lot_id if match else None)
+        if example is not None:
+            raise click.ClickException(_describe_existing(existing, same, *example))
+
+    def _import(self) -> None:
+        done = 0
+        for entries in self._batches():
+            results = self._carry_out(entries, write=True)
+            for result in results:
+                if result.action is Action.REFUSED:
+                    before = f"The {_count_lots(done)} before it were imported." if done else "Nothing was imported."
+                    raise click.ClickException(f"{self._name}: {result.entry}: {result.reason}. {before}")
+            done += len(results)
+            if done % PROGRESS_INTERVAL == 0:
+                click.echo(f"{done:,} lots so far.", err=True)
+
+    def _batches(self) -> Iterator[list[LotEntry]]:
+        return _batches((entry for entry in self._lots.entries() if entry.number not in self._invalid), BATCH_SIZE)
+
+    def _match(self, entries: list[LotEntry], matcher: LotMatcher) -> dict[int, Match]:
+        return retry_on_conflict(partial(match_entries, self._lots.seller_id, entries, matcher))
+
+    def _carry_out(self, entries: list[LotEntry], *, write: bool) -> list[ImportedEntry]:
+        matches = {entry.number: self._matches[entry.number] for entry in entries if entry.number in self._matches}
+        seller_id = self._lots.seller_id
+        results = retry_on_conflict(partial(import_entries, seller_id, entries, matches, self._how, write=write))
+        self._counts.update(result.action for result in results)
+        self._units += sum(result.after.quantity for result in results if result.after)
+        return results
+
+    def _note_invalid(self, problem: BadEntry) -> None:
+        self._invalid.add(problem.entry.number)
+        if len(self._invalid) <= MAX_SHOWN:
+            click.echo(f"{self._name}: {problem}.", err=True)
+
+    def _stop_if_invalid(self) -> None:
+        bad = len(self._invalid)
+        if not bad or self._skip_invalid:
+            return
+        more = f" ({bad - MAX_SHOWN} more not shown)" if bad > MAX_SHOWN else ""
+        verb = "is not a valid lot" if bad == 1 else "are not valid lots"
+        raise click.ClickException(
+            f"{bad} of {self._lots.items} items {verb}{more}; nothing was imported. --skip-invalid imports the others."
+        )
+
+    def _print_summary(self, verb: str) -> None:
+        counts, lots = self._counts, self._lots
+        parts = [f"{_count_lots(counts[Action.NEW])} {verb}", f"{counts[Action.UPDATED]} updated"]
+        parts += [f"{counts[action]} {action}" for action in (Action.UNCHANGED, Action.DELETED) if counts[action]]
+        parts += [f"{len(self._invalid)} skipped"] if self._invalid else []
+        click.echo(f"{', '.join(parts)}: {_count_units(self._units)} of {lots.seller_id}.")
+        for element, (count, first) in lots.unread.items():
+            items = "1 item" if count == 1 else f"{count} items"
+            note = f"{element} of {items} was not read (first: {first}): {unread_reason(element)}."
+            click.echo(f"{self._name}: {note}", err=True)
+        if lots.excluded:
+            click.echo(f"{self._name}: {lots.excluded} items were left out, as BrickStore excludes them.", err=True)
+        if lots.repairs.count:
+            line = lots.repairs.first_line
+            click.echo(f"{self._name}: {lots.repairs.count} bare & read as &amp; (first on line {line}).", err=True)
+
+
+def _describe_existing(existing: int, same: int, entry: LotEntry, lot_id: int) -> str:
+    items = "1 item without a lot number is" if existing == 1 else f"{existing} items without a lot number are"
+    return (
+        f"{items} in the store already, {same} of them with the same values: {entry} is lot {lot_id}. Nothing was "
+        "imported. Say what they are: --as new (more lots), --as consolidate (add their units to the lots), "
+        "--as replace (the lots become what the file says), --as update (the same, but the lots keep their quantities)."
+    )
+
+
+def _print_import_row(result: ImportedEntry, existing_lot: int | None) -> None:
+    """Print what an entry would do; lots that stay as they are have no row."""
+    before, after = result.before, result.after
+    lot = after or before
+    if result.action is Action.UNCHANGED:
+        return
+    what = "exists" if existing_lot else str(result.action)
+    quantity = " → ".join(str(side.quantity) for side in (before, after) if side)
+    changes = describe_changes(before, after) if before and after else result.reason
+    click.echo(
+        _format_import_row(
+            result.entry.number,
+            existing_lot or result.lot_id or "",
+            what,
+            f"{lot.item_type} {lot.item_no}" if lot else "",
+            quantity,
+            changes,
+        ).rstrip()
+    )
+
+
+def _format_import_row(
+    number: object, lot: object, what: object, item: object, quantity: object, changes: object
+) -> str:
+    return f"{number!s:>7}  {lot!s:>14}  {what!s:<9}  {item!s:<24}  {quantity!s:>14}  {changes!s}"
 
 
 def _count_lots(count: int) -> str:
@@ -81,8 +249,7 @@ def _count_units(count: int) -> str:
 
 @contextmanager
 def _private_copy(file: Path) -> Iterator[BinaryIO]:
-    # Nobody else can change a copy between the passes over it. Of a file that is too large, it holds enough to detect
-    # that.
+    """A copy that nobody changes between the passes over it; of a file that is too large, enough to detect that."""
     with file.open("rb") as source, tempfile.TemporaryFile() as copy:
         left = MAX_FILE_BYTES + 1
         while left > 0 and (chunk := source.read(min(left, 1024 * 1024))):
@@ -91,65 +258,46 @@ def _private_copy(file: Path) -> Iterator[BinaryIO]:
         yield copy
 
 
-def _lots_in(copy: BinaryIO, seller_id: str) -> Iterator[Lot]:
-    copy.seek(0)
-    return (item for item in read_lots(copy, seller_id) if not isinstance(item, BadItem))
-
-
-def _validate_items(copy: BinaryIO, name: str, seller_id: str) -> None:
-    copy.seek(0)
-    good = bad = 0
-    for item in read_lots(copy, seller_id):
-        if isinstance(item, BadItem):
-            bad += 1
-            if bad <= MAX_SHOWN:
-                click.echo(f"{name}: {item}", err=True)
-        else:
-            good += 1
-    if bad:
-        more = f" ({bad - MAX_SHOWN} more not shown)" if bad > MAX_SHOWN else ""
-        verb = "is not a valid lot" if bad == 1 else "are not valid lots"
-        raise click.ClickException(f"{bad} of {good + bad} items {verb}{more}; nothing was imported.")
-
-
-def _check_import(copy: BinaryIO, seller_id: str) -> None:
-    for lots in _batches(_lots_in(copy, seller_id), BATCH_SIZE):
-        for refusal in retry_on_conflict(partial(check_imported_lots, lots)):
-            raise click.ClickException(f"{refusal.message} Nothing was imported.")
-
-
-def _import(copy: BinaryIO, seller_id: str) -> tuple[int, int, int]:
-    # Import the lots; returns how many were new, how many were known, and how many units they have.
-    new = known = units = 0
-    for lots in _batches(_lots_in(copy, seller_id), BATCH_SIZE):
-        for result in retry_on_conflict(partial(record_imported_lots, lots)):
-            if not isinstance(result, dict):
-                done = new + known
-                before = f"The {_count_lots(done)} before it were imported." if done else "Nothing was imported."
-                raise click.ClickException(f"{result.message} {before}")
-            new += result["recorded"]
-            known += not result["recorded"]
-            units += result["quantity"]
-        if (new + known) % PROGRESS_INTERVAL == 0:
-            click.echo(f"{new + known:,} lots so far.", err=True)
-    return new, known, units
-
-
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
 
 
-def print_lots_as_xml(seller_id: str, *, returned: bool) -> None:
+def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_new: bool) -> None:
+    """Write a seller's lots to standard output as BrickLink's XML.
+
+    `returned`: only the units that came back, as an upload file. `as_update`: those of lots that BrickLink has, as a
+    mass-update file. `only_new`: those of lots that BrickLink does not have.
+    """
+    new_lots = 0
+
+    def known_to_marketplace(lots: Iterable[Lot]) -> Iterator[Lot]:
+        nonlocal new_lots
+        for lot in lots:
+            if is_known_to_marketplace(lot):
+                yield lot
+            else:
+                new_lots += 1
+
     with _lots_of(seller_id) as opened:
         if opened is None:
             raise click.ClickException(f"There is no seller {seller_id}.")
         conn, lots = opened
         if returned:
             lots = with_quantities(lots, count_returned_units(conn, seller_id))
-        for chunks in _batches(write_lots(lots), BATCH_SIZE):
-            click.echo("".join(chunks), nl=False)
+        if as_update:
+            pieces = write_updates(known_to_marketplace(lots))
+        elif returned:
+            pieces = write_upload(lot for lot in lots if not (only_new and is_known_to_marketplace(lot)))
+        else:
+            pieces = write_store(lots)
+        for batch in _batches(pieces, BATCH_SIZE):
+            click.echo("".join(batch), nl=False)
+    if new_lots:
+        what = "1 lot is" if new_lots == 1 else f"{new_lots} lots are"
+        them = "it" if new_lots == 1 else "them"
+        click.echo(f"{what} new to BrickLink and not in this file: upload {them} with --returned --new.", err=True)
 
 
 def print_lots_as_json(seller_id: str) -> None:

@@ -57,11 +57,17 @@ def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's n
     _print(queries.credits_query(seller), as_json)
 
 
-def _print_lots(_query: queries.Query, as_json: bool, *, seller: str, as_xml: bool, returned: bool) -> None:
-    if (returned and not as_xml) or (as_xml and as_json):
-        raise click.UsageError("It is: show lots SELLER [--json], or show lots SELLER --xml [--returned].")
+def _print_lots(
+    _query: queries.Query, as_json: bool, *, seller: str, as_xml: bool, returned: bool, as_update: bool, only_new: bool
+) -> None:
+    if (returned and not as_xml) or (as_xml and as_json) or ((as_update or only_new) and not returned):
+        raise click.UsageError(
+            "It is: show lots SELLER [--json], or show lots SELLER --xml [--returned [--as-update | --new]]."
+        )
+    if as_update and only_new:
+        raise click.UsageError("--as-update is for the lots that BrickLink has, --new for the others.")
     if as_xml:
-        print_lots_as_xml(seller, returned=returned)
+        print_lots_as_xml(seller, returned=returned, as_update=as_update, only_new=only_new)
     else:
         (print_lots_as_json if as_json else print_lots)(seller)
 
@@ -110,7 +116,9 @@ def _add_printing(group: click.Group, noun: click.Command, print_query: Callable
 
 LOTS_OPTIONS = (
     click.option("--xml", "as_xml", is_flag=True, help="Print BrickLink's inventory XML."),
-    click.option("--returned", is_flag=True, help="With --xml: only the units that came back."),
+    click.option("--returned", is_flag=True, help="With --xml: only the units that came back, to upload at BrickLink."),
+    click.option("--as-update", is_flag=True, help="With --returned: as a mass update of lots that BrickLink has."),
+    click.option("--new", "only_new", is_flag=True, help="With --returned: only lots that BrickLink does not have."),
 )
 BILL_OPTIONS = (click.option("--html", "as_html", is_flag=True, help="Print a page that can be sent to the seller."),)
 

@@ -1,0 +1,226 @@
+"""What a file says about lots: entries in which a field that is not said differs from one that is said to be empty.
+
+An entry describes a new lot, changes a known one, or is an update (a signed difference in quantity, a deletion).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from policies.inventory import may_be_target
+from policies.lots import (
+    FIRST_UNWIND_LOT_ID,
+    SOLD_OUT_STOCKROOM,
+    Lot,
+    LotKey,
+    find_lot_problems,
+    find_tier_gaps,
+    parse_tiers,
+)
+
+MAX_ID = 2**63 - 1
+MAX_COLOR_ID = 2**31 - 1
+MAX_IDENTIFIER_LENGTH = 64
+TIER_FIELDS = tuple(f"tier_{part}{number}" for number in (1, 2, 3) for part in ("quantity", "price"))
+REQUIRED_FIELDS = ("item_type", "item_no", "new_or_used", "quantity")
+"""What an item that is not an update must say; `color_id` also, where the item type has colours."""
+_NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class ExistingItems(StrEnum):
+    """What to do with an entry without a lot number whose item the store already has."""
+
+    NEW = "new"
+    CONSOLIDATE = "consolidate"
+    REPLACE = "replace"
+    UPDATE = "update"
+
+
+@dataclass(frozen=True, slots=True)
+class LotEntry:
+    """One item of a file, in position `number` from 1. `fields` has only what the file says, by the names of `Lot`.
+
+    `lot_id` is 0 without a number. Tiers are six fields, as in `Lot.snapshot`.
+    """
+
+    number: int
+    line: int | None
+    lot_id: int
+    fields: Mapping[str, Any]
+    quantity_change: int | None = None
+    deletes: bool = False
+    is_update: bool = False
+
+    def __str__(self) -> str:
+        """Return the place and the item, such as `item 2 (line 3, lot 8402, PART 3001)`."""
+        item = f"{self.fields.get('item_type', '')} {self.fields.get('item_no', '')}".strip()
+        parts = [f"line {self.line}" if self.line else "", f"lot {self.lot_id}" if self.lot_id else "", item]
+        known = ", ".join(part for part in parts if part)
+        return f"item {self.number} ({known})" if known else f"item {self.number}"
+
+    def key(self, seller_id: str) -> LotKey:
+        said = self.fields
+        return LotKey(
+            seller_id,
+            said["item_type"],
+            said["item_no"],
+            said.get("color_id", 0),
+            said["new_or_used"],
+            said.get("completeness"),
+        )
+
+    def as_new_lot(self, seller_id: str, lot_id: int) -> Lot:
+        """Return the lot that the entry describes, with defaults for what it does not say."""
+        values = {name: value for name, value in self.fields.items() if name not in TIER_FIELDS}
+        if values.get("is_stock_room"):
+            values.setdefault("stock_room_id", SOLD_OUT_STOCKROOM)
+        defaults = {"color_id": 0, "unit_price": 0}
+        return Lot(
+            **{**defaults, **values, "lot_id": lot_id, "seller_id": seller_id, "tiers": parse_tiers(self.fields)}
+        )
+
+    def applied_to(self, lot: Lot) -> Lot:
+        """Return `lot` with the fields that the file says; the others stay as they are."""
+        values = {name: value for name, value in self.fields.items() if name not in TIER_FIELDS}
+        if "is_stock_room" in values:
+            in_same_room = values["is_stock_room"] and lot.is_stock_room
+            room = SOLD_OUT_STOCKROOM if values["is_stock_room"] else None
+            values.setdefault("stock_room_id", lot.stock_room_id if in_same_room else room)
+        if any(name in self.fields for name in TIER_FIELDS):
+            values["tiers"] = parse_tiers(self._tiers_over(lot))
+        if self.quantity_change is not None:
+            values["quantity"] = lot.quantity + self.quantity_change
+        return replace(lot, **{k: v for k, v in values.items() if not _is_same(k, v, getattr(lot, k))})
+
+    def find_problems(self, lot: Lot, known: Lot | None) -> list[str]:
+        """Find what is wrong with the lot that the entry makes of `known`, as sentences that start with the field."""
+        tiers = self._tiers_over(known) if known else self.fields
+        problems = [*_range_problems(lot), *find_lot_problems(lot), *find_tier_gaps(tiers)]
+        return [f"{name} {sentence}" for name, sentence in problems]
+
+    def _tiers_over(self, lot: Lot) -> dict[str, Any]:
+        snapshot = lot.snapshot()
+        return {name: self.fields.get(name, snapshot[name]) for name in TIER_FIELDS}
+
+
+@dataclass(frozen=True, slots=True)
+class BadEntry:
+    """An item of a file that cannot be carried out, and the reason."""
+
+    entry: LotEntry
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.entry}: {self.reason}"
+
+
+@dataclass(slots=True)
+class LotMatcher:
+    """Finds the lot of the store that an entry without a number means; no lot is found twice, except to add to it."""
+
+    how: ExistingItems | None
+    _claimed: set[int] = field(default_factory=set)
+
+    def find(self, entry: LotEntry, candidates: Iterable[Lot]) -> Lot | None:
+        """Choose among the lots with the entry's key: equal values first, then for sale, then the lowest id."""
+        adds = self.how is ExistingItems.CONSOLIDATE
+        fitting = [
+            lot
+            for lot in candidates
+            if lot.lot_id not in self._claimed
+            and (lot.in_catalogue or has_same_values(entry, lot))
+            and (not adds or may_be_target(lot))
+        ]
+        chosen = min(
+            fitting,
+            key=lambda lot: (not has_same_values(entry, lot), lot.is_stock_room, lot.lot_id),
+            default=None,
+        )
+        if chosen is not None and not adds:
+            self._claimed.add(chosen.lot_id)
+        return chosen
+
+
+def has_same_values(entry: LotEntry, lot: Lot) -> bool:
+    """Return whether the lot has all values that the entry says; its quantity may differ."""
+    return replace(entry.applied_to(lot), quantity=lot.quantity) == lot
+
+
+def names_lot(entry: LotEntry, known: Lot | None) -> bool:
+    """Return whether the entry's number means this lot.
+
+    A number that Unwind gave means a lot only where the store has it as the same item: the file may come from another
+    installation, and a number that is free here belongs to the next return.
+    """
+    if not entry.lot_id:
+        return False
+    if entry.lot_id < FIRST_UNWIND_LOT_ID or entry.is_update:
+        return True
+    return known is not None and _plain(known.key) == _plain(entry.key(known.seller_id))
+
+
+def _plain(key: LotKey) -> LotKey:
+    return key._replace(item_no=key.item_no.strip())
+
+
+def update_problem(entry: LotEntry, lot: Lot) -> str | None:
+    """Return why an update of a known lot cannot be carried out, or None."""
+    said = ", ".join(
+        f"{name} {entry.fields[name]}"
+        for name in ("item_type", "item_no", "color_id")
+        if entry.fields.get(name, getattr(lot, name)) != getattr(lot, name)
+    )
+    if said:
+        return f"lot {lot.lot_id} is {lot.item_type} {lot.item_no} in colour {lot.color_id}, and the file says {said}"
+    if (entry.quantity_change or 0) < 0 and lot.quantity + (entry.quantity_change or 0) <= 0:
+        return (
+            f"the lot has {lot.quantity} units, and {entry.quantity_change} would leave none; "
+            "write <DELETE>Y</DELETE> to delete it"
+        )
+    return None
+
+
+def describe_changes(before: Lot, after: Lot) -> str:
+    """Return what differs, such as `quantity 10 → 7, unit_price 0.5000 → 0.4500`."""
+    old, new = before.snapshot(), after.snapshot()
+    return ", ".join(f"{name} {_shown(old[name])} → {_shown(new[name])}" for name in new if new[name] != old[name])
+
+
+def xml_text(text: str) -> str:
+    """Replace the characters that XML cannot contain, which would make a file unreadable."""
+    return _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def entry_keys(entries: Iterable[LotEntry], seller_id: str) -> Collection[LotKey]:
+    return {entry.key(seller_id) for entry in entries}
+
+
+def _is_same(name: str, said: Any, known: Any) -> bool:
+    """Whether a file that was written from `known` says `said`: no cost is 0, custom items have blank numbers."""
+    if said == known or (not said and not known):
+        return True
+    if name == "item_no":
+        return not said.strip() and not known.strip()
+    return isinstance(said, str) and isinstance(known, str) and said == xml_text(known)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(str(part) for part in reversed(list(value.values())))
+    text = "none" if value is None or value == "" else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _range_problems(lot: Lot) -> list[tuple[str, str]]:
+    limits = {"lot_id": MAX_ID, "color_id": MAX_COLOR_ID, "bind_id": MAX_ID}
+    problems = [(name, "is out of range") for name, limit in limits.items() if not 0 <= getattr(lot, name) <= limit]
+    texts = {"item_type": lot.item_type, "item_no": lot.item_no, "reserved_for": lot.reserved_for or ""}
+    return problems + [
+        (name, f"must not be longer than {MAX_IDENTIFIER_LENGTH} characters")
+        for name, text in texts.items()
+        if len(text) > MAX_IDENTIFIER_LENGTH
+    ]

@@ -1,0 +1,166 @@
+"""Carrying out the entries of a seller's file: a batch in one transaction, all of it or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from models import inventory, members
+from models.unit_of_work import UnitOfWork, unit_of_work
+from policies.lot_imports import (
+    ExistingItems,
+    LotEntry,
+    LotMatcher,
+    entry_keys,
+    has_same_values,
+    names_lot,
+    update_problem,
+)
+from policies.lots import Lot, check_recorded_lot
+
+
+class Action(StrEnum):
+    """What an entry does to the store."""
+
+    NEW = "new"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    DELETED = "deleted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The lot that an entry without a number means, and whether it has the same values."""
+
+    lot_id: int
+    is_same: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedEntry:
+    """What an entry does: the lot before and after, or why it is refused. A new lot has id 0 until it is stored."""
+
+    entry: LotEntry
+    action: Action
+    before: Lot | None = None
+    after: Lot | None = None
+    reason: str = ""
+
+    @property
+    def lot_id(self) -> int:
+        lot = self.after or self.before
+        return lot.lot_id if lot else self.entry.lot_id
+
+
+def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotMatcher) -> dict[int, Match]:
+    """Return the lots that entries without a known number mean, by position in the file."""
+    work: UnitOfWork[Any]
+    with unit_of_work() as work:
+        named = inventory.find_lots(work.conn, [entry.lot_id for entry in entries])
+        unnamed = [entry for entry in entries if not names_lot(entry, named.get(entry.lot_id))]
+        candidates = inventory.find_lots_of_items(work.conn, entry_keys(unnamed, seller_id))
+        found = ((entry, matcher.find(entry, candidates.get(entry.key(seller_id), ()))) for entry in unnamed)
+        return {entry.number: Match(lot.lot_id, has_same_values(entry, lot)) for entry, lot in found if lot}
+
+
+def import_entries(
+    seller_id: str,
+    entries: Sequence[LotEntry],
+    matches: Mapping[int, int],
+    how: ExistingItems | None,
+    *,
+    write: bool,
+) -> list[ImportedEntry]:
+    """Carry out the entries, unless one is refused; return what each does. `matches`: lot ids by position in the file.
+
+    Without `write` nothing is written and no lot is locked.
+    """
+    work: UnitOfWork[Any]
+    with unit_of_work() as work:
+        batch = _Batch(work, seller_id, entries, matches, how, lock=write)
+        results = [batch.add(entry) for entry in entries]
+        if write and not any(result.action is Action.REFUSED for result in results):
+            results = batch.write(results)
+    return results
+
+
+class _Batch:
+    """The lots of a batch of entries; each entry sees what the ones before it did."""
+
+    def __init__(
+        self,
+        work: UnitOfWork[Any],
+        seller_id: str,
+        entries: Sequence[LotEntry],
+        matches: Mapping[int, int],
+        how: ExistingItems | None,
+        *,
+        lock: bool,
+    ) -> None:
+        self._work, self._seller_id, self._matches, self._how = work, seller_id, matches, how
+        self._seller_known = bool(
+            members.load_facts(work.conn, [seller_id], lock=members.FOR_SHARE if lock else members.NO_LOCK)
+        )
+        ids = {entry.number: matches.get(entry.number, entry.lot_id) for entry in entries}
+        self._lots: dict[int, Lot | None] = dict(inventory.find_lots(work.conn, ids.values()))
+        self._ids = {
+            entry.number: ids[entry.number]
+            for entry in entries
+            if entry.number in matches or names_lot(entry, self._lots.get(entry.lot_id))
+        }
+        if lock:
+            reported = [self._lot_of(entry, self._lots.get(self._ids.get(entry.number, 0))) for entry in entries]
+            self._lots = dict(inventory.lock_recorded_lots(work.conn, [lot for lot in reported if lot]))
+
+    def add(self, entry: LotEntry) -> ImportedEntry:
+        known = self._lots.get(self._ids.get(entry.number, 0))
+        lot = self._lot_of(entry, known)
+        reason = self._why_refused(entry, lot, known)
+        if reason or lot is None:
+            return ImportedEntry(entry, Action.REFUSED, known, reason=reason)
+        verdict = check_recorded_lot(lot, known, seller_known=self._seller_known, may_be_own=True)
+        if not isinstance(verdict, Lot):
+            return ImportedEntry(entry, Action.REFUSED, known, reason=verdict.message)
+        if entry.deletes:
+            self._lots[lot.lot_id] = None
+            return ImportedEntry(entry, Action.DELETED, known)
+        if verdict.lot_id:
+            self._lots[verdict.lot_id] = verdict
+        action = Action.NEW if known is None else Action.UNCHANGED if verdict == known else Action.UPDATED
+        return ImportedEntry(entry, action, known, verdict)
+
+    def write(self, results: Sequence[ImportedEntry]) -> list[ImportedEntry]:
+        conn, now = self._work.conn, self._work.now
+        new_ids = iter(inventory.allocate_lot_ids(conn, sum(r.after is not None and not r.lot_id for r in results)))
+        results = [
+            replace(r, after=replace(r.after, lot_id=next(new_ids))) if r.after and not r.lot_id else r for r in results
+        ]
+        inventory.upsert_lots(conn, [(r.before, r.after) for r in results if r.after], now)
+        inventory.delete_lots(conn, [r.before for r in results if r.action is Action.DELETED and r.before], now)
+        return results
+
+    def _lot_of(self, entry: LotEntry, known: Lot | None) -> Lot | None:
+        """Return the lot as the entry makes it, or None if the lot that it changes does not exist."""
+        if known is None:
+            gone = entry.is_update or entry.number in self._matches
+            return None if gone else entry.as_new_lot(self._seller_id, self._ids.get(entry.number, 0))
+        if entry.number in self._matches:
+            return self._lot_of_match(entry, known)
+        return replace(entry.applied_to(known), seller_id=self._seller_id)
+
+    def _lot_of_match(self, entry: LotEntry, known: Lot) -> Lot:
+        if self._how is ExistingItems.CONSOLIDATE:
+            return replace(known, quantity=known.quantity + entry.fields["quantity"])
+        lot = entry.applied_to(known)
+        return replace(lot, quantity=known.quantity) if self._how is ExistingItems.UPDATE else lot
+
+    def _why_refused(self, entry: LotEntry, lot: Lot | None, known: Lot | None) -> str:
+        if lot is None:
+            lot_id = self._matches.get(entry.number, entry.lot_id)
+            return f"the store has no lot {lot_id}: it was sold out or deleted, or the file is another store's"
+        if entry.is_update and known is not None and known.seller_id == self._seller_id:
+            return update_problem(entry, known) or "; ".join(entry.find_problems(lot, known))
+        return "; ".join(entry.find_problems(lot, known))

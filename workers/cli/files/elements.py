@@ -1,0 +1,151 @@
+"""The elements of lots in files: which field each one is, which are left out, and which programs write them."""
+
+from __future__ import annotations
+
+from policies.lot_imports import TIER_FIELDS
+
+_TIERS = " ".join(f"T{kind}{n}" for n in (1, 2, 3) for kind in "QP")
+_TIER_ELEMENTS = {f"T{part[0].upper()}{n}": f"tier_{part}{n}" for n in (1, 2, 3) for part in ("quantity", "price")}
+assert set(_TIER_ELEMENTS.values()) == set(TIER_FIELDS)
+
+FIELD_OF_ELEMENT: dict[str, str] = {
+    "LOTID": "lot_id",
+    "ITEMTYPE": "item_type",
+    "ITEMTYPEID": "item_type",
+    "ITEMID": "item_no",
+    "COLOR": "color_id",
+    "COLORID": "color_id",
+    "QTY": "quantity",
+    "PRICE": "unit_price",
+    "CONDITION": "new_or_used",
+    "SUBCONDITION": "completeness",
+    "COMPLETENESS": "completeness",
+    "BULK": "bulk",
+    "SALE": "sale_rate",
+    "DESCRIPTION": "description",
+    "COMMENTS": "description",
+    "REMARKS": "remarks",
+    "RETAIN": "is_retain",
+    "STOCKROOM": "is_stock_room",
+    "STOCKROOMID": "stock_room_id",
+    "BUYERUSERNAME": "reserved_for",
+    "RESERVED": "reserved_for",
+    "MYCOST": "my_cost",
+    "COST": "my_cost",
+    "MYWEIGHT": "my_weight",
+    "BINDID": "bind_id",
+    **_TIER_ELEMENTS,
+}
+"""Element names in capitals: BSX and BrickLink's XML differ in case only, apart from the synonyms here."""
+
+FIELD_OF_JSON_KEY: dict[str, str] = {
+    "inventory_id": "LOTID",
+    "lot_id": "LOTID",
+    "color_id": "COLOR",
+    "quantity": "QTY",
+    "unit_price": "PRICE",
+    "new_or_used": "CONDITION",
+    "completeness": "SUBCONDITION",
+    "bulk": "BULK",
+    "sale_rate": "SALE",
+    "description": "DESCRIPTION",
+    "remarks": "REMARKS",
+    "is_retain": "RETAIN",
+    "is_stock_room": "STOCKROOM",
+    "stock_room_id": "STOCKROOMID",
+    "reserved_for": "BUYERUSERNAME",
+    "my_cost": "MYCOST",
+    "my_weight": "MYWEIGHT",
+    "bind_id": "BINDID",
+    **{field: element for element, field in _TIER_ELEMENTS.items()},
+}
+"""The API's inventory resource, and the JSON of `show lots`, as elements."""
+
+FROM_THE_CATALOGUE = {
+    "CATEGORY", "CATEGORYID", "CATEGORYNAME", "ITEMNAME", "ITEMTYPENAME", "COLORNAME", "ITEMWEIGHT", "DATEADDED",
+    "DATELASTSOLD", "BASECURRENCYCODE", "ORIGPRICE", "ORIGQTY", "DIFFERENCEBASEVALUES", "SALEPRICE", "STATUS", "DELETE",
+}  # fmt: skip
+"""Left out without a word: the catalogue has it, or it says nothing about the lot as it is."""
+
+WANTED_LIST = frozenset({"MINQTY", "MAXPRICE", "NOTIFY", "WANTEDSHOW", "WANTEDLISTID", "QTYFILLED"})
+SET_INVENTORY = frozenset({"EXTRA", "COUNTERPART", "ALTERNATE", "MATCHID"})
+BRICK_OWL = frozenset({"BOID"})
+ONLY_BRICKSYNC = frozenset({"COMPLETENESS", "MYCOST", "USEDGRADE", "ALTERNATEID", "OWLID", "OWLLOTID"})
+"""In BSX, only BrickSync writes these."""
+
+OMITTED_BY_BRICKSTORE = (
+    "completeness", "bulk", "sale_rate", "my_cost", "description", "remarks", "reserved_for", "is_retain",
+    "is_stock_room", *TIER_FIELDS,
+)  # fmt: skip
+"""Fields that BSX leaves out when they have their default: not said there means the default."""
+OMITTED_BY_BRICKSYNC = ("bulk", "sale_rate", "my_cost", "description", "remarks", *TIER_FIELDS)
+"""BrickSync's BSX has no place for the others, which a known lot keeps."""
+
+WRITERS: dict[str, tuple[str, str]] = {
+    "BrickLink, mass upload": (
+        "bricklink.com/help.asp?helpID=22",
+        (
+            "ITEMTYPE ITEMID COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION BULK SALE DESCRIPTION REMARKS "
+            f"RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT {_TIERS}"
+        ),
+    ),
+    "BrickLink, mass update": (
+        "bricklink.com/help.asp?helpID=251",
+        (
+            "LOTID DELETE QTY PRICE CONDITION SUBCONDITION BULK SALE DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID "
+            f"MYCOST {_TIERS}"
+        ),
+    ),
+    "BrickLink, store download": (
+        "what rgriebl/brickstore src/bricklink/io.cpp (fromBrickLinkXML) reads of it",
+        (
+            "LOTID DATEADDED DATELASTSOLD ITEMTYPE ITEMID COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION "
+            "BULK SALE DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT "
+            f"ITEMWEIGHT IMAGE BASECURRENCYCODE {_TIERS}"
+        ),
+    ),
+    "BrickStore, XML for BrickLink": (
+        "rgriebl/brickstore src/bricklink/io.cpp (toBrickLinkXML, toBrickLinkUpdateXML)",
+        (
+            "LOTID DELETE ITEMID ITEMTYPE COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION BULK SALE "
+            f"DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT {_TIERS}"
+        ),
+    ),
+    "BrickStore and BrickStock, BSX": (
+        "rgriebl/brickstore src/common/documentio.cpp (createBsxInventory, and what it reads of older files)",
+        (
+            "ItemID ItemTypeID ColorID ItemName ItemTypeName ColorName CategoryID CategoryName Status Qty "
+            "Price Condition SubCondition Bulk Sale Cost Comments Remarks Reserved LotID Retain Stockroom "
+            "TotalWeight MarkerText MarkerColor DateAdded DateLastSold DifferenceBaseValues OrigPrice OrigQty "
+            f"{_TIERS}"
+        ),
+    ),
+    "BrickSync, BSX": (
+        "ZZJHONS/Bricksync bsx.c (bsxSaveInventory)",
+        (
+            "ItemID ItemTypeID ColorID ItemName ItemTypeName ColorName CategoryID CategoryName Status Qty "
+            "Price SalePrice Bulk Sale AlternateID Condition UsedGrade Completeness OrigPrice Comments "
+            f"Remarks OrigQty MyCost LotID OwlID OwlLotID {_TIERS}"
+        ),
+    ),
+    "BrickSync, XML for BrickLink": (
+        "ZZJHONS/Bricksync bsoutputxml.c",
+        (
+            "ITEMTYPE ITEMID CATEGORY COLOR PRICE QTY CONDITION SUBCONDITION BULK DESCRIPTION REMARKS MYCOST "
+            f"LOTID DELETE STOCKROOM RETAIN {_TIERS}"
+        ),
+    ),
+}
+"""By program: where its source or its documentation says so, and the elements of an item."""
+
+LEFT_OUT: dict[str, str] = {
+    "TOTALWEIGHT": "the weight of all units together; the weight of one cannot be told from it exactly",
+    "MARKERTEXT": "BrickStore's own mark",
+    "MARKERCOLOR": "BrickStore's own mark",
+    "USEDGRADE": "BrickSync's own grade",
+    "ALTERNATEID": "BrickSync's own number",
+    "OWLID": "Brick Owl's number of the item",
+    "OWLLOTID": "Brick Owl's number of the lot",
+    "IMAGE": "a picture",
+}
+"""Left out and named in the report, like elements that are not known."""

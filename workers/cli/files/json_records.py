@@ -1,0 +1,145 @@
+"""Streaming reader of JSON files: yields one object of a list at a time.
+
+A file is a list, one object, or an answer of BrickLink's API with either under `data`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+from workers.cli.files.xml_records import CHUNK_BYTES, MAX_FILE_BYTES, UnreadableFile
+
+MAX_OBJECT_LENGTH = 4 * 1024 * 1024
+"""Characters of one object; an order of a thousand lines has half a million."""
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=lambda _name: None)
+_NOT_JSON = "This is not well-formed JSON: {}."
+
+
+def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file. Raises `UnreadableFile`."""
+    text = _Text(file)
+    if text.peek() == "{" and not _is_envelope(text):
+        yield _object(text.value())
+        text.expect_end()
+        return
+    in_envelope = text.peek() == "{"
+    if in_envelope:
+        text.skip_to_data()
+        if text.peek() != "[":
+            yield _object(text.value())
+            return
+    yield from _objects(text)
+    if not in_envelope:
+        text.expect_end()
+
+
+def _objects(text: _Text) -> Iterator[dict[str, Any]]:
+    text.take("[")
+    if text.peek() == "]":
+        text.take("]")
+        return
+    while True:
+        yield _object(text.value())
+        if text.peek() != ",":
+            text.take("]")
+            return
+        text.take(",")
+
+
+def _is_envelope(text: _Text) -> bool:
+    head = text.head()
+    return bool(re.match(r'\{[ \t\r\n]*"(meta|data)"', head))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UnreadableFile("A list of objects is expected, and this one holds something else.")
+    return value
+
+
+class _Text:
+    """A file's text, of which no more than one object is in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._size = file, 0
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")()
+        self._buffer, self._at, self._ended = "", 0, False
+
+    def head(self) -> str:
+        self._skip_space()
+        while len(self._buffer) - self._at < 100 and self._more():
+            pass
+        return self._buffer[self._at : self._at + 100]
+
+    def peek(self) -> str:
+        self._skip_space()
+        return self._buffer[self._at : self._at + 1]
+
+    def take(self, character: str) -> None:
+        if self.peek() != character:
+            raise UnreadableFile(_NOT_JSON.format(f"{character} is expected, and {self.peek() or 'the end'} is there"))
+        self._at += 1
+
+    def value(self) -> Any:
+        """Take the next JSON value."""
+        self._skip_space()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._buffer, self._at)
+            except json.JSONDecodeError as error:
+                if len(self._buffer) - self._at > MAX_OBJECT_LENGTH:
+                    raise UnreadableFile(f"An object is longer than {MAX_OBJECT_LENGTH:,} characters.") from None
+                if not self._more():
+                    raise UnreadableFile(_NOT_JSON.format(error.msg)) from None
+            except (RecursionError, ValueError) as error:
+                raise UnreadableFile(_NOT_JSON.format(str(error)[:100] or "it is nested too deeply")) from None
+            else:
+                if end == len(self._buffer) and self._more():  # a number may go on
+                    continue
+                self._at = end
+                return value
+
+    def skip_to_data(self) -> None:
+        """Go to the value of `data`, past the members before it."""
+        self.take("{")
+        while True:
+            name = self.value()
+            self.take(":")
+            if name == "data":
+                return
+            self.value()
+            if self.peek() != ",":
+                raise UnreadableFile("This answer of the API has no data.")
+            self.take(",")
+
+    def expect_end(self) -> None:
+        if self.peek():
+            raise UnreadableFile(_NOT_JSON.format("something follows after its end"))
+
+    def _skip_space(self) -> None:
+        while True:
+            match = _SPACE.match(self._buffer, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._buffer) or not self._more():
+                return
+
+    def _more(self) -> bool:
+        if self._ended:
+            return False
+        chunk = self._file.read(CHUNK_BYTES)
+        self._size += len(chunk)
+        if self._size > MAX_FILE_BYTES:
+            raise UnreadableFile(f"The file is larger than {MAX_FILE_BYTES // 1024**2} MB.")
+        self._ended = not chunk
+        try:
+            self._buffer = self._buffer[self._at :] + self._decode.decode(chunk, final=self._ended)
+        except UnicodeDecodeError:
+            raise UnreadableFile("The file is not in UTF-8, as JSON is.") from None
+        self._at = 0
+        return True

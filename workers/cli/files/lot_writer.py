@@ -1,0 +1,87 @@
+"""Writer of lots as BrickLink's XML: a whole store to be read again, items to upload, and updates of known lots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from xml.sax.saxutils import escape
+
+from policies.lot_imports import xml_text
+from policies.lots import FIRST_UNWIND_LOT_ID, Lot
+from workers.cli.files.lot_files import ITEM_TYPES
+
+_TYPE_LETTERS = {item_type: letter for letter, item_type in ITEM_TYPES.items()}
+_DEFAULTS = {"BULK": "1", "SALE": "0", "RETAIN": "N", "STOCKROOM": "N", "MYCOST": "0.0000", "MYWEIGHT": "0.0000"}
+
+
+def write_store(lots: Iterable[Lot]) -> Iterator[str]:
+    """Yield the lots line by line with all their fields, so that reading the file again restores each of them."""
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n<INVENTORY>\n'
+    for lot in lots:
+        yield _item({"LOTID": str(lot.lot_id), **_elements(lot), "BINDID": str(lot.bind_id)})
+    yield "</INVENTORY>\n"
+
+
+def write_upload(lots: Iterable[Lot]) -> Iterator[str]:
+    """Yield the lots as BrickLink's mass upload takes them: no declaration, no number that BrickLink did not give."""
+    yield "<INVENTORY>\n"
+    for lot in lots:
+        elements = {name: value for name, value in _elements(lot).items() if value not in ("", _DEFAULTS.get(name))}
+        if not lot.tiers:
+            elements = {name: value for name, value in elements.items() if name[:2] not in ("TQ", "TP")}
+        if not lot.in_catalogue:
+            elements["ITEMID"] = ""
+        yield _item({"LOTID": str(lot.lot_id), **elements} if is_known_to_marketplace(lot) else elements)
+    yield "</INVENTORY>\n"
+
+
+def write_updates(lots: Iterable[Lot]) -> Iterator[str]:
+    """Yield the quantities of lots that BrickLink has as additions to them, as its mass update takes them."""
+    yield "<INVENTORY>\n"
+    for lot in lots:
+        yield _item({"LOTID": str(lot.lot_id), "QTY": f"+{lot.quantity}"})
+    yield "</INVENTORY>\n"
+
+
+def is_known_to_marketplace(lot: Lot) -> bool:
+    return lot.lot_id < FIRST_UNWIND_LOT_ID
+
+
+def with_quantities(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[Lot]:
+    """The lots named in `units`, each with that quantity, or with what is left of it."""
+    quantities = ((lot, min(units.get(lot.lot_id, 0), lot.quantity)) for lot in lots)
+    return (replace(lot, quantity=quantity) for lot, quantity in quantities if quantity > 0)
+
+
+def _item(elements: Mapping[str, str]) -> str:
+    parts = (f"<{name}>{_escaped(text)}</{name}>" if text else f"<{name}/>" for name, text in elements.items())
+    return f" <ITEM>{''.join(parts)}</ITEM>\n"
+
+
+def _escaped(text: str) -> str:
+    return escape(xml_text(text), {"\r": "&#13;"})
+
+
+def _elements(lot: Lot) -> dict[str, str]:
+    tiers = [*lot.tiers, (0, None), (0, None), (0, None)][:3]
+    return {
+        "ITEMTYPE": _TYPE_LETTERS.get(lot.item_type, lot.item_type),
+        "ITEMID": lot.item_no,
+        "COLOR": str(lot.color_id),
+        "QTY": str(lot.quantity),
+        "PRICE": f"{lot.unit_price:.4f}",
+        "CONDITION": lot.new_or_used,
+        "SUBCONDITION": {"B": "I"}.get(lot.completeness or "", lot.completeness or ""),
+        "BULK": str(lot.bulk),
+        "SALE": str(lot.sale_rate),
+        "DESCRIPTION": lot.description,
+        "REMARKS": lot.remarks,
+        "RETAIN": "Y" if lot.is_retain else "N",
+        "STOCKROOM": "Y" if lot.is_stock_room else "N",
+        "STOCKROOMID": lot.stock_room_id or "",
+        "BUYERUSERNAME": lot.reserved_for or "",
+        "MYCOST": f"{lot.my_cost or 0:.4f}",
+        "MYWEIGHT": f"{lot.my_weight or 0:.4f}",
+        **{f"TQ{number}": str(quantity) for number, (quantity, _) in enumerate(tiers, start=1)},
+        **{f"TP{number}": f"{price or 0:.4f}" for number, (_, price) in enumerate(tiers, start=1)},
+    }

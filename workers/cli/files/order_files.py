@@ -1,0 +1,340 @@
+"""Reader of orders: BrickLink's order download (XML) and the API's answers (JSON), as lines of a history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, BinaryIO
+from zoneinfo import ZoneInfo
+
+from policies.lots import format_price
+from policies.statuses import PaymentStatus, Status
+from policies.timestamps import format_timestamp, parse_timestamp
+from workers.cli.files.json_records import read_json
+from workers.cli.files.lot_files import InvalidItem, item_fields, parse_amount, record_of_json
+from workers.cli.files.xml_records import Record, UnreadableFile, read_xml
+
+MAX_ORDERS = 20_000
+FIRST_UNNUMBERED_LOT = 8_000_000_000_000
+"""Numbers for items of old orders, which name no lot. The lots end with the order, so the numbers mean nothing."""
+MARKETPLACE_ZONE = ZoneInfo("America/New_York")
+"""Downloads have dates of BrickLink's days, without a time."""
+LEFT_OUT_STATUSES = ("CANCELLED", "PURGED")
+PROBLEM_STATUSES = ("OCR", "NPB", "NPX", "NRS", "NSS")
+DATE_FORMATS = {"mdy": "%m/%d/%Y", "dmy": "%d/%m/%Y", "ymd": "%Y-%m-%d"}
+_PAID = ("PAID", "SHIPPED", "RECEIVED", "COMPLETED")
+"""A download has no payment status; these statuses say that the order was paid."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderItem:
+    lot_id: int
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FileOrder:
+    """One order of a file. `changed_at`: when its status changed last."""
+
+    order_id: int
+    buyer: str
+    buyer_email: str
+    at: datetime
+    changed_at: datetime
+    status: str
+    payment_status: str
+    currency: str
+    credit: Decimal
+    coupon: Decimal
+    items: tuple[OrderItem, ...]
+
+
+@dataclass(slots=True)
+class OrderFile:
+    """A file of orders. `now`: when it was written. `problems`: the orders that cannot be imported, with the reason."""
+
+    file: BinaryIO
+    now: datetime
+    dates: str = "mdy"
+    orders: list[FileOrder] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    left_out: int = 0
+
+    def read(self) -> None:
+        """Read all orders. Raises `UnreadableFile`."""
+        seen: dict[int, str] = {}
+        for record in self._records():
+            if len(seen) >= MAX_ORDERS:
+                raise UnreadableFile(f"The file has more than {MAX_ORDERS:,} orders; import it in parts.")
+            place = _place(record)
+            try:
+                order = self._order(record)
+                if order.order_id in seen:
+                    raise InvalidItem(f"the order is also {seen[order.order_id]}")
+            except InvalidItem as problem:
+                self.problems.append(f"{place}: {problem}")
+                continue
+            seen[order.order_id] = place
+            if order.status in LEFT_OUT_STATUSES:
+                self.left_out += 1
+            elif order.status in PROBLEM_STATUSES:
+                self.problems.append(
+                    f"{place}: the order is {order.status}, and the file does not say who filed what, and when; finish "
+                    "it at BrickLink"
+                )
+            else:
+                self.orders.append(order)
+
+    def _records(self) -> Iterator[Record]:
+        start = self.file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+        self.file.seek(0)
+        if start[:1] in (b"{", b"["):
+            for number, order in enumerate(read_json(self.file), start=1):
+                if "inventory_id" in order:
+                    raise UnreadableFile("These are lots, not orders: `import-lots` reads them.")
+                yield _order_record(number, order)
+            return
+        for record in read_xml(self.file):
+            if record.root not in ("ORDERS", "ORDER"):
+                raise UnreadableFile("This is an inventory, not an order download: `import-lots` reads it.")
+            yield record
+
+    def _order(self, record: Record) -> FileOrder:
+        values = {name: text.strip() for name, text in record.values.items()}
+        number = values.get("ORDERID", "")
+        if not (number.isascii() and number.isdigit() and len(number) < 19):
+            raise InvalidItem("ORDERID is missing or not a whole number")
+        if "BUYER" not in values and "SELLER" in values:
+            raise InvalidItem("the order was placed, not received: import the seller's download")
+        if not values.get("BUYER"):
+            raise InvalidItem("BUYER is missing")
+        status = values.get("ORDERSTATUS", "").upper()
+        if status not in (*Status, "PURGED"):
+            raise InvalidItem(f"ORDERSTATUS {status[:20] or 'is missing and'} is none of BrickLink's")
+        at = self._instant(values, "ORDERDATE")
+        changed_at = max(at, self._instant(values, "ORDERSTATUSCHANGED")) if values.get("ORDERSTATUSCHANGED") else at
+        items = tuple(self._item(item) for item in record.items)
+        if status not in LEFT_OUT_STATUSES:
+            _check_totals(values, items)
+        return FileOrder(
+            order_id=int(number),
+            buyer=values["BUYER"],
+            buyer_email=values.get("BUYEREMAIL", ""),
+            at=at,
+            changed_at=changed_at,
+            status=status,
+            payment_status=_payment_status(values, status),
+            currency=values.get("BASECURRENCYCODE") or "USD",
+            credit=_total(values, "ORDERCREDIT") or Decimal(0),
+            coupon=_total(values, "ORDERCREDITCOUPON") or Decimal(0),
+            items=items,
+        )
+
+    def _item(self, record: Record) -> OrderItem:
+        try:
+            lot_id, fields = item_fields(record)
+            if not fields["quantity"] > 0 or not fields.get("unit_price"):
+                raise InvalidItem("QTY and PRICE must be above zero")
+        except InvalidItem as problem:
+            raise InvalidItem(f"item {record.number}: {problem}") from None
+        return OrderItem(lot_id, fields)
+
+    def _instant(self, values: Mapping[str, str], name: str) -> datetime:
+        """Return an instant of the API, or the end of a download's day, so that no period ends too early."""
+        text = values.get(name, "")
+        try:
+            if "T" in text:
+                return parse_timestamp(text)
+            day = datetime.strptime(text.partition(" ")[0], DATE_FORMATS[self.dates]).date()  # noqa: DTZ007 - a date
+        except ValueError:
+            raise InvalidItem(
+                f"{name} must be a date of the format {self.dates} ({DATE_FORMATS[self.dates]}); see --dates"
+            ) from None
+        end = datetime.combine(day, time.max, MARKETPLACE_ZONE).astimezone(UTC).replace(microsecond=0)
+        return min(end, self.now)
+
+
+def history_lines(
+    orders: list[FileOrder], seller_id: str, seller_email: str, usd_rates: Mapping[str, Decimal]
+) -> list[dict[str, Any]]:
+    """Return the orders as lines of a history in order of time: members, lots, purchases, payments, statuses."""
+    history = _History(seller_id, usd_rates)
+    if orders:
+        emails = {order.buyer: order.buyer_email for order in sorted(orders, key=lambda order: order.buyer_email)}
+        history.add_members(min(order.at for order in orders), {seller_id: seller_email, **emails})
+    for order in sorted(orders, key=lambda order: (order.at, order.order_id)):
+        history.add_order(order)
+    return [line for _, line in sorted(history.lines, key=lambda entry: entry[0])]
+
+
+class _History:
+    def __init__(self, seller_id: str, usd_rates: Mapping[str, Decimal]) -> None:
+        self.lines: list[tuple[datetime, dict[str, Any]]] = []
+        self._seller_id, self._usd_rates = seller_id, usd_rates
+        self._unnumbered = FIRST_UNNUMBERED_LOT
+
+    def add_members(self, at: datetime, emails: Mapping[str, str]) -> None:
+        for member_id, email in emails.items():
+            self._add(
+                at, "members.record", member_id=member_id, handle=member_id, email=email or _no_address(member_id)
+            )
+
+    def add_order(self, order: FileOrder) -> None:
+        for number, batch in enumerate(self._batches(order)):
+            for lot_id, item in batch.items():
+                self._add(order.at, "inventory.record_lot", lot=_lot_facts(lot_id, self._seller_id, item))
+            bought = [{"lot_id": lot_id, "quantity": item.fields["quantity"]} for lot_id, item in batch.items()]
+            if number:
+                self._add(order.at, "orders.add_batch", order_id=order.order_id, lines=bought)
+            else:
+                purchase = _purchase(order, self._seller_id, self._usd_rates)
+                self._add(order.at, "orders.submit", **purchase, lines=bought)
+        for task, arguments in _later(order, self._seller_id):
+            self._add(order.changed_at, task, order_id=order.order_id, **arguments)
+
+    def _batches(self, order: FileOrder) -> list[dict[int, OrderItem]]:
+        """Return the items by lot; a lot that was bought from twice is in two batches, as its price may differ."""
+        batches: list[dict[int, OrderItem]] = []
+        for item in order.items:
+            lot_id = item.lot_id
+            if not lot_id:
+                lot_id = self._unnumbered
+                self._unnumbered += 1
+            batch = next((batch for batch in batches if lot_id not in batch), None)
+            if batch is None:
+                batches.append(batch := {})
+            batch[lot_id] = item
+        return batches
+
+    def _add(self, at: datetime, task: str, **arguments: Any) -> None:
+        self.lines.append((at, {"at": format_timestamp(at), "task": task, "kwargs": arguments}))
+
+
+def _purchase(order: FileOrder, seller_id: str, usd_rates: Mapping[str, Decimal]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "order_id": order.order_id,
+        "buyer_id": order.buyer,
+        "seller_id": seller_id,
+        "currency": order.currency,
+        "usd_rate": f"{usd_rates.get(order.currency, Decimal(1)):f}",
+    }
+    amounts = {"credit": order.credit, "coupon": order.coupon}
+    return arguments | {name: format_price(amount) for name, amount in amounts.items() if amount}
+
+
+def _later(order: FileOrder, seller_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what happened to the order after it was submitted."""
+    if order.payment_status != PaymentStatus.NONE:
+        yield "orders.record_payment", {"payment_status": order.payment_status}
+    if order.status in ("PENDING", "UPDATED"):
+        return
+    by_seller = "SHIPPED" if order.status == "RECEIVED" else order.status
+    yield "orders.set_status", {"member_id": seller_id, "status": by_seller}
+    if order.status == "RECEIVED":
+        yield "orders.set_status", {"member_id": order.buyer, "status": "RECEIVED"}
+
+
+def _lot_facts(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
+    """Return the lot that the item was sold from, with the units that were sold; it is sold out by the order."""
+    said = item.fields
+    facts = {
+        "lot_id": lot_id,
+        "seller_id": seller_id,
+        "item": {"no": said["item_no"], "type": said["item_type"]},
+        "color_id": said.get("color_id", 0),
+        "quantity": said["quantity"],
+        "new_or_used": said["new_or_used"],
+        "unit_price": format_price(said["unit_price"]),
+    }
+    return facts | {name: said[name] for name in ("completeness", "description", "remarks") if said.get(name)}
+
+
+def _no_address(member_id: str) -> str:
+    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in member_id).strip("-") or "member"
+    return f"{name[:48]}@unknown.invalid"
+
+
+def _check_totals(values: Mapping[str, str], items: tuple[OrderItem, ...]) -> None:
+    if not items:
+        raise InvalidItem("the order has no items: download it with its details, or add the API's items as `items`")
+    goods = sum((item.fields["quantity"] * item.fields["unit_price"] for item in items), Decimal(0))
+    stated = _total(values, "ORDERTOTAL")
+    if stated is not None:
+        places = values["ORDERTOTAL"].partition(".")[2]
+        rounded = goods.quantize(Decimal(1).scaleb(-min(len(places), 4)), rounding=ROUND_HALF_UP)
+        if rounded != stated:
+            raise InvalidItem(f"ORDERTOTAL is {values['ORDERTOTAL']}, and the items come to {goods.normalize():f}")
+    counts = {"ORDERITEMS": sum(item.fields["quantity"] for item in items), "ORDERLOTS": len(items)}
+    for name, count in counts.items():
+        text = values.get(name, "").replace(",", "")
+        if text.isdigit() and int(text) != count:
+            raise InvalidItem(f"{name} is {text}, and the file has {count}")
+
+
+def _total(values: Mapping[str, str], name: str) -> Decimal | None:
+    text = values.get(name, "")
+    if not text:
+        return None
+    amount = parse_amount(text)
+    if amount is None or amount < 0:
+        raise InvalidItem(f"{name} must be an amount such as 12.50")
+    return amount
+
+
+def _payment_status(values: Mapping[str, str], status: str) -> str:
+    said = values.get("PAYMENTSTATUS", "")
+    known = next((str(one) for one in PaymentStatus if one.upper() == said.upper()), None)
+    if said and known is None:
+        raise InvalidItem(f"payment status {said[:20]} is none of BrickLink's")
+    return known or ("Received" if status in _PAID else "None")
+
+
+def _place(record: Record) -> str:
+    number = record.values.get("ORDERID", "").strip()[:20]
+    line = f" (line {record.line})" if record.line else ""
+    return f"order {number}{line}" if number else f"order number {record.number} of the file{line}"
+
+
+def _order_record(number: int, order: Mapping[str, Any]) -> Record:
+    """Return an order of the API, with its items under `items` as the API answers them, as a download has it."""
+    record = Record(number, None, "json")
+    cost, payment = _object(order, "cost"), _object(order, "payment")
+    for name, value in {
+        "ORDERID": order.get("order_id"),
+        "ORDERDATE": order.get("date_ordered"),
+        "ORDERSTATUSCHANGED": order.get("date_status_changed"),
+        "BUYER": order.get("buyer_name"),
+        "BUYEREMAIL": order.get("buyer_email"),
+        "ORDERSTATUS": order.get("status"),
+        "PAYMENTSTATUS": payment.get("status"),
+        "BASECURRENCYCODE": cost.get("currency_code"),
+        "ORDERTOTAL": cost.get("subtotal"),
+        "ORDERCREDIT": cost.get("credit"),
+        "ORDERCREDITCOUPON": cost.get("coupon"),
+        "ORDERITEMS": order.get("total_count"),
+        "ORDERLOTS": order.get("unique_count"),
+    }.items():
+        if value is not None:
+            record.add(name, str(value))
+    items = order.get("items")
+    items = items.get("data") if isinstance(items, dict) else items
+    for batch in items if isinstance(items, list) else ():
+        for item in batch if isinstance(batch, list) else (batch,):
+            if not isinstance(item, dict):
+                raise UnreadableFile("The items of an order are objects, or lists of objects by batch.")
+            price = item.get("unit_price_final", item.get("unit_price"))
+            wanted = ("inventory_id", "item", "color_id", "new_or_used", "completeness", "description", "remarks")
+            values = {name: item[name] for name in wanted if name in item}
+            record.items.append(
+                record_of_json(
+                    len(record.items) + 1, values | {"quantity": item.get("quantity"), "unit_price": price}, ""
+                )
+            )
+    return record
+
+
+def _object(order: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = order.get(name)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,209 @@
+"""Streaming reader of XML files: yields one record (an item of an inventory, an order) at a time.
+
+Files are untrusted: entities, document types with content, external references and anything too large, too deep or
+badly encoded are refused with a sentence, and no tree is ever built.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from defusedxml.common import DTDForbidden, EntitiesForbidden, ExternalReferenceForbidden
+from defusedxml.ElementTree import DefusedXMLParser, ParseError
+
+MAX_FILE_BYTES = 256 * 1024 * 1024
+"""Twice what `show lots --xml` writes for the largest store that can be imported."""
+MAX_TEXT_LENGTH = 10_000
+MAX_DEPTH = 16
+"""Levels of nested elements. All formats need four; BSX files have their editor's settings below that."""
+MAX_ELEMENTS = 100
+"""Different elements in one record. The programs write at most 40."""
+CHUNK_BYTES = 1024 * 1024
+"""Some parsers rescan an unfinished tag with each chunk: 60 MB of one attribute took 44 s in chunks of 64 KB."""
+BSX_ROOTS = ("BrickStoreXML", "BrickStockXML")
+RECORD_PATHS = {
+    "INVENTORY": ("INVENTORY", "ITEM"),
+    **{root: (root, "Inventory", "Item") for root in BSX_ROOTS},
+    "ORDERS": ("ORDERS", "ORDER"),
+    "ORDER": ("ORDER",),
+}
+_MAX_HELD_BACK = 2 * CHUNK_BYTES
+_BARE_AMPERSAND = re.compile(rb"<!\[CDATA\[|\]\]>|&(?!#[0-9]+;|#x[0-9A-Fa-f]+;|[A-Za-z_:][A-Za-z0-9_.:-]*;)")
+
+
+class UnreadableFile(Exception):
+    """The file as a whole cannot be read, for the reason in the message."""
+
+
+@dataclass(slots=True)
+class Record:
+    """The texts of one record by element, in capitals, and the elements as they are written.
+
+    `items`: records inside it. `problem`: why its values cannot be told.
+    """
+
+    number: int
+    line: int | None
+    root: str
+    values: dict[str, str] = field(default_factory=dict)
+    spelling: dict[str, str] = field(default_factory=dict)
+    items: list[Record] = field(default_factory=list)
+    problem: str = ""
+
+    def add(self, name: str, text: str) -> None:
+        key = name.upper()
+        if self.values.get(key, text) != text:
+            self.problem = f"{name} stands twice in it, with different values"
+        if len(self.values) >= MAX_ELEMENTS and key not in self.values:
+            raise UnreadableFile(f"Item {self.number} has more than {MAX_ELEMENTS} elements.")
+        self.values[key] = text
+        self.spelling[key] = name
+
+
+@dataclass(slots=True)
+class Repairs:
+    """The bare `&` that were read as `&amp;`."""
+
+    count: int = 0
+    first_line: int = 0
+
+
+def read_xml(file: BinaryIO, repairs: Repairs | None = None) -> Iterator[Record]:
+    """Yield the records of a file. With `repairs`, a bare `&` is read as `&amp;` and counted there."""
+    collector = _RecordCollector()
+    parser = _Parser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    collector.line = lambda: int(parser.parser.CurrentLineNumber)
+    chunks = _chunks(file) if repairs is None else _repaired(_chunks(file), repairs)
+    try:
+        for chunk in chunks:
+            parser.feed(chunk)
+            yield from collector.done
+            collector.done.clear()
+        parser.close()
+    except (EntitiesForbidden, DTDForbidden, ExternalReferenceForbidden) as forbidden:
+        what = "entities" if isinstance(forbidden, EntitiesForbidden) else "a document type"
+        raise UnreadableFile(f"The file defines {what}, which no inventory needs, and is not read.") from None
+    except (ParseError, ValueError, LookupError) as error:  # includes an unknown or a wrong encoding
+        raise NotWellFormed(
+            f"This is not well-formed XML, or not in the encoding that it declares ({str(error)[:200]})."
+        ) from None
+    yield from collector.done
+
+
+class NotWellFormed(UnreadableFile):
+    """The file is no XML, or has a mistake in it."""
+
+
+class _RecordCollector:
+    """A parser target that collects the texts of one record at a time."""
+
+    def __init__(self) -> None:
+        self.done: list[Record] = []
+        self.line: Callable[[], int] = lambda: 0
+        self._path: list[str] = []
+        self._record_path: tuple[str, ...] = ()
+        self._count = 0
+        self._record: Record | None = None
+        self._item: Record | None = None
+        self._text: list[str] = []
+        self._length = 0
+
+    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
+        path = self._path
+        if not path:
+            self._record_path = _record_path(tag)
+        path.append(tag)
+        if len(path) > MAX_DEPTH:
+            raise UnreadableFile(f"Elements are nested more than {MAX_DEPTH} deep (line {self.line()}).")
+        if self._record is None:
+            if len(path) == len(self._record_path) and tuple(path) == self._record_path:
+                self._count += 1
+                self._record = Record(self._count, self.line(), path[0])
+        elif tag == "ITEM" and self._item is None and len(path) == len(self._record_path) + 1:
+            self._item = Record(len(self._record.items) + 1, self.line(), path[0])
+        self._text, self._length = [], 0
+
+    def data(self, text: str) -> None:
+        if self._record is None:
+            return
+        self._length += len(text)
+        if self._length > MAX_TEXT_LENGTH:
+            raise UnreadableFile(f"A text is longer than {MAX_TEXT_LENGTH} characters (line {self.line()}).")
+        self._text.append(text)
+
+    def end(self, tag: str) -> None:
+        below = len(self._path) - len(self._record_path)
+        self._path.pop()
+        if self._record is None:
+            return
+        if below == 0:
+            self.done.append(self._record)
+            self._record = None
+        elif below == 1 and self._item is not None:
+            self._record.items.append(self._item)
+            self._item = None
+        elif below == 1:
+            self._record.add(tag, "".join(self._text))
+        elif below == 2 and self._item is not None:
+            self._item.add(tag, "".join(self._text))
+
+    def close(self) -> None:
+        """Required of a parser target."""
+
+
+def _record_path(root: str) -> tuple[str, ...]:
+    if root not in RECORD_PATHS:
+        what = "a web page; log in and download the file again" if root.lower() == "html" else f"a <{root[:40]}> file"
+        raise UnreadableFile(
+            "This is neither a BrickLink inventory (INVENTORY) nor a BrickStore file (BrickStoreXML) nor an order "
+            f"download (ORDERS): it is {what}."
+        )
+    return RECORD_PATHS[root]
+
+
+class _Parser(DefusedXMLParser):
+    """Allows the one document type that BrickStore writes: a bare `<!DOCTYPE BrickStoreXML>`."""
+
+    def defused_start_doctype_decl(
+        self, name: str, sysid: str | None, pubid: str | None, has_internal_subset: int
+    ) -> None:
+        if name.lower() == "html":
+            _record_path(name)
+        if name not in BSX_ROOTS or sysid or pubid or has_internal_subset:
+            raise DTDForbidden(name, sysid, pubid)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    size = 0
+    while chunk := file.read(CHUNK_BYTES):
+        size += len(chunk)
+        if size > MAX_FILE_BYTES:
+            raise UnreadableFile(f"The file is larger than {MAX_FILE_BYTES // 1024**2} MB.")
+        yield chunk
+
+
+def _repaired(chunks: Iterator[bytes], repairs: Repairs) -> Iterator[bytes]:
+    """Replace each `&` that starts no reference, outside of CDATA, by `&amp;`."""
+    in_cdata, line, rest = False, 1, b""
+
+    def replace(match: re.Match[bytes]) -> bytes:
+        nonlocal in_cdata
+        if match[0] != b"&":
+            in_cdata = match[0] != b"]]>"
+        elif not in_cdata:
+            repairs.count += 1
+            repairs.first_line = repairs.first_line or line + match.string.count(b"\n", 0, match.start())
+            return b"&amp;"
+        return match[0]
+
+    for chunk in chunks:
+        data = rest + chunk
+        # No reference and no mark of CDATA goes on after a line or a `>`.
+        end = max(data.rfind(b">"), data.rfind(b"\n")) + 1
+        data, rest = (data[:end], data[end:]) if end or len(data) < _MAX_HELD_BACK else (data, b"")
+        yield _BARE_AMPERSAND.sub(replace, data)
+        line += data.count(b"\n")
+    yield _BARE_AMPERSAND.sub(replace, rest)
