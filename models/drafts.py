@@ -38,6 +38,7 @@ class DraftRow(Base):
     choices: Mapped[dict[str, Any]]
     opened_at: Mapped[datetime]
     verified_at: Mapped[datetime | None]
+    verified_lines: Mapped[dict[str, Any]]
     used_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -136,6 +137,7 @@ def _draft_of(row: Any, edits: dict[int, LineEdit]) -> Draft:
         edits=edits,
         state=DraftState(row.state),
         verified_at=row.verified_at,
+        verified_lines={int(line_no): fingerprint for line_no, fingerprint in row.verified_lines.items()},
         used_at=row.used_at,
         order_changed=row.order_changed,
     )
@@ -152,5 +154,6 @@ def _row(draft: Draft) -> dict[str, Any]:
         "choices": dict(draft.values),
         "opened_at": draft.opened_at,
         "verified_at": draft.verified_at,
+        "verified_lines": {str(line_no): fingerprint for line_no, fingerprint in draft.verified_lines.items()},
         "used_at": draft.used_at,
     }

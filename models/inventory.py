@@ -70,13 +70,13 @@ def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetim
     insert_rows(conn, StockMoveRow, moves)
 
 
-def lock_recorded_lots(conn: Connection, reported: Sequence[Lot]) -> dict[int, Lot]:
-    """Lock the lots that the marketplace reports, with their old and new items, and return them as stored.
+def lock_recorded_lots(conn: Connection, lot_ids: Iterable[int], new_keys: Iterable[LotKey] = ()) -> dict[int, Lot]:
+    """Lock the lots that the marketplace reports, with their items and `new_keys`, and return them as stored.
 
     Raises `StaleRead` if a lot became another item meanwhile, so that the wrong item is locked.
     """
-    ids = sorted({lot.lot_id for lot in reported})
-    keys = {lot.key for lot in find_lots(conn, ids).values()} | {lot.key for lot in reported}
+    ids = sorted(set(lot_ids))
+    keys = {lot.key for lot in find_lots(conn, ids).values()} | set(new_keys)
     lock_item_keys(conn, keys)
     locked = lock_lots(conn, ids)
     if not {lot.key for lot in locked.values()} <= keys:
@@ -118,8 +118,8 @@ def _stock_moves(before: Lot | None, lot: Lot, now: datetime) -> list[dict[str, 
 
 
 def delete_lots(conn: Connection, lots: Sequence[Lot], now: datetime) -> None:
-    """Delete locked lots; the units on hand are journaled as an adjustment."""
-    moves = [stock_move_row(lot.key, lot.lot_id, -lot.quantity, "adjusted", now) for lot in lots if lot.quantity]
+    """Delete locked lots; the units on hand are journaled as an adjustment, even if there were none (R100, R109)."""
+    moves = [stock_move_row(lot.key, lot.lot_id, -lot.quantity, "adjusted", now) for lot in lots]
     conn.execute(delete(LotRow).where(is_any(LotRow.lot_id, [lot.lot_id for lot in lots])))
     insert_rows(conn, StockMoveRow, moves)
 

@@ -134,7 +134,7 @@ def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]
     rows = execute(conn, _EARLIER, {"ids": text_array([c.request_id for c in commands])})
     by_id = {c.request_id: c for c in commands}
     return lambda: {
-        row.request_id: replace(answer_from_row(row.answer), replayed=True)
+        row.request_id: _replayed(answer_from_row(row.answer))
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint
         else conflict(by_id[row.request_id])
         for row in rows
@@ -143,6 +143,14 @@ def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]
 
 def answered_at(conn: Connection, request_id: str) -> datetime | None:
     return conn.execute(select(RequestRow.answered_at).where(RequestRow.request_id == request_id)).scalar()
+
+
+def _replayed(answer: Answer) -> Answer:
+    """Mark a stored answer as replayed, with the answers of its items (R111)."""
+    effects = answer.effects
+    if "answers" in effects:
+        effects = effects | {"answers": [item | {"replayed": True} for item in effects["answers"]]}
+    return replace(answer, replayed=True, effects=effects)
 
 
 def is_answered(conn: Connection, request_id: str) -> bool:

@@ -106,6 +106,8 @@ def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: 
     filer = filer_role(kind)
     alert = case.alert if case.alert is not None and case.alert.kind is kind else None
     completed = alert is not None and alert.state is AlertState.COMPLETED and case.role_of(actor) is Role.STAFF
+    if alert is not None and alert.state is AlertState.REMOVED and case.role_of(actor) is Role.STAFF:
+        return no_open_alert(case, kind)
     if not completed and (refused := check_role(case, actor, filer, Role.STAFF, act=f"remove a {LABELS[kind]}")):
         return refused
     if alert is None or alert.state not in (AlertState.OPEN, AlertState.COMPLETED):
@@ -136,9 +138,12 @@ def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: 
 
 
 def no_open_alert(case: Case, kind: AlertKind) -> Refused:
+    removed = case.alert is not None and case.alert.kind is kind and case.alert.state is AlertState.REMOVED
     return Refused(
         Code.NO_OPEN_ALERT,
-        f"No {LABELS[kind]} is open for {case.label}.",
+        f"The {LABELS[kind]} of {case.label} was removed already."
+        if removed
+        else f"No {LABELS[kind]} is open for {case.label}.",
         unblocked_by=f"the {filer_role(kind)} filing a {LABELS[kind]}",
     )
 

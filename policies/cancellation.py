@@ -94,6 +94,16 @@ def strike_recipient(basis: Basis) -> Role | None:
     return None
 
 
+def warn_of_payment(case: Case, basis: Basis) -> str:
+    """Warn that a cancellation through NPB or NPX is a strike for a buyer who seems to have paid; empty otherwise."""
+    if strike_recipient(basis) is not Role.BUYER or not case.order.payment_status.is_paid:
+        return ""
+    return (
+        f"But the payment is {case.order.payment_status}: cancelling now would give the buyer a strike "
+        "for an order that seems to be paid. Remove the alert instead (npb.remove)."
+    )
+
+
 def may_cause_strike(case: Case) -> bool:
     return case.open_alert is not None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 
 from policies.cancellation import returns_items, strike_recipient
 from policies.cases import Case, Member
@@ -28,11 +28,19 @@ def apply_strike(case: Case, granted: Granted) -> Granted:
 
 
 def add_cancellation_effects(
-    case: Case, granted: Granted, back: ReturnTotals, *, by: Role | None, at: datetime, pending_removals: int
+    case: Case,
+    granted: Granted,
+    back: ReturnTotals,
+    *,
+    by: Role | None,
+    at: datetime,
+    pending_removals: int,
+    first_open: date | None = None,
 ) -> Granted:
+    """Add fee, event, answer and outbox messages to a granted cancellation; `first_open` as in `decide_fee`."""
     after, basis = granted.case, granted.case.order.basis
     assert basis is not None
-    decision = decide_fee(after.order, basis, at, case.terms)
+    decision = decide_fee(after.order, basis, at, case.terms, first_open)
     fee = fee_effects(decision)
     facts = {
         "basis": basis,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from policies.billing_months import format_month, month_name, month_of, parse_month
+from policies.billing_months import format_month, month_name, month_of, next_month, parse_month, start_of_day
 from policies.cases import Order
 from policies.fees import ZERO
 from policies.statuses import Basis
@@ -21,30 +21,45 @@ from policies.timestamps import format_timestamp
 from policies.verdicts import OutboxMessage
 
 TASK = "credits.post_to_next_invoice"
+COMMIT_MARGIN = timedelta(hours=1)
+"""No transaction takes that long."""
 RESET, CREDIT, NONE, UNDECIDED = "reset", "credit", "none", "undecided"
 
 
 @dataclass(frozen=True, slots=True)
 class FeeDecision:
-    """The decision: `kind`, the signed `amount` (USD, negative or 0.00) and the month whose bill shows it.
+    """The decision: `kind`, the signed `amount` (USD, negative or 0.00) and the month of the cancellation.
 
+    `bill` is the month whose bill shows it: a later one if the bill of `month` was issued before the commit (R113).
     `undecided`: the month of the charge is unknown, so that staff must decide between reset and credit.
     """
 
     kind: str
     amount: Decimal = ZERO
     month: date | None = None
+    bill: date | None = None
 
 
-def decide_fee(order: Order, basis: Basis, cancelled_at: datetime, terms: Terms) -> FeeDecision:
-    """Decide from the stored charge, which is copied and never recalculated (R93)."""
+def may_be_billed(cancelled_at: datetime, now: datetime, terms: Terms) -> bool:
+    """Whether the bill of the cancellation's month may be issued before a transaction that runs `now` commits."""
+    return now + COMMIT_MARGIN >= start_of_day(next_month(month_of(cancelled_at, terms)), terms)
+
+
+def decide_fee(
+    order: Order, basis: Basis, cancelled_at: datetime, terms: Terms, first_open: date | None = None
+) -> FeeDecision:
+    """Decide from the stored charge, which is copied and never recalculated (R93).
+
+    `first_open` is the seller's first month without an issued bill, where `may_be_billed`.
+    """
     if basis in (Basis.NRS, Basis.NSS):
         return FeeDecision(NONE)  # R85
     if order.fee_month is None:
         return FeeDecision(UNDECIDED)  # never guessed
     # A charge is after its cancellation only if the billing zone changed between them; then it is a reset.
     month = max(month_of(cancelled_at, terms), order.fee_month)
-    return FeeDecision(RESET if month == order.fee_month else CREDIT, ZERO - order.fee, month)
+    bill = max(month, first_open) if first_open else month
+    return FeeDecision(RESET if bill == order.fee_month else CREDIT, ZERO - order.fee, month, bill)
 
 
 def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> OutboxMessage | None:
@@ -69,7 +84,7 @@ def fee_effects(decision: FeeDecision) -> dict[str, Any]:
     return {
         "kind": decision.kind,
         "amount": str(decision.amount),
-        "bill": format_month(decision.month) if decision.month else None,
+        "bill": format_month(decision.bill) if decision.bill else None,
     }
 
 

@@ -6,6 +6,8 @@ plans the return again with its choices in the transaction that cancels (R74).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,7 +17,7 @@ from typing import Any
 from policies.cancellation import basis_for, returns_items
 from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
-from policies.inventory import ReturnPlan
+from policies.inventory import ReturnedLine, ReturnPlan
 from policies.preconditions import check_not_cancelled, check_role
 from policies.statuses import Basis, Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
@@ -43,6 +45,7 @@ class Draft:
     edits: Mapping[int, LineEdit] = field(default_factory=dict)
     state: DraftState = DraftState.OPEN
     verified_at: datetime | None = None
+    verified_lines: Mapping[int, str] = field(default_factory=dict)
     used_at: datetime | None = None
     order_changed: bool = False
 
@@ -107,16 +110,32 @@ def check_ready_to_cancel(draft: Draft, case: Case, basis: Basis, now: datetime)
     return None
 
 
-def check_plan(plan: ReturnPlan) -> Refused | None:
-    """Step 4: check the plan, as the lots may have changed since the verification."""
-    if not plan.problems:
+def check_unchanged(draft: Draft, plan: ReturnPlan) -> Refused | None:
+    """Step 4: check that the plan is the one that was verified, apart from quantities, which are added (R110)."""
+    now = fingerprints(plan)
+    changed = [line_no for line_no in sorted(now) if now[line_no] != draft.verified_lines.get(line_no)]
+    if not changed:
         return None
-    details = "; ".join(f"line {line_no}: {name} {sentence}" for line_no, name, sentence in plan.problems)
+    lines = ", ".join(str(line_no) for line_no in changed)
     return Refused(
-        Code.DRAFT_INCOMPLETE,
-        f"With the inventory as it is now the draft does not fit: {details}.",
-        unblocked_by="editing and verifying the draft again",
+        Code.DRAFT_STALE,
+        f"A lot or its values changed since the draft was verified; what would be done now differs for line {lines}.",
+        unblocked_by="verifying the draft again",
     )
+
+
+def fingerprints(plan: ReturnPlan) -> dict[int, str]:
+    """A text per line that identifies its units, its lot and the lot's values afterwards, without the quantity."""
+    return {line.line_no: _fingerprint(plan, line) for line in plan.lines}
+
+
+def _fingerprint(plan: ReturnPlan, line: ReturnedLine) -> str:
+    target: list[Any] = [line.returned]
+    if line.lot_id is not None:
+        values = plan.lots[line.lot_id].snapshot()
+        del values["lot_id"], values["quantity"]
+        target += [line.lot_id if line.lot_id in plan.before else "new", values]
+    return hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def apply_edits(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int]) -> Draft | Invalid:
@@ -145,7 +164,7 @@ def apply_edits(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int
 def mark_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
     if plan.problems:
         return replace(draft, state=DraftState.OPEN, verified_at=None)
-    return replace(draft, state=DraftState.VERIFIED, verified_at=now)
+    return replace(draft, state=DraftState.VERIFIED, verified_at=now, verified_lines=fingerprints(plan))
 
 
 def draft_json(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:

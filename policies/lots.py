@@ -236,6 +236,15 @@ def check_recorded_lot(
     return replace(lot, auto_stockroom=stays_in_stockroom)
 
 
+def check_deletable(lot: Lot | None, lot_id: int, seller_id: str) -> Lot | Refused:
+    """Return the lot if it is one of this seller's."""
+    if lot is None:
+        return Refused(Code.LOT_UNKNOWN, f"There is no lot {lot_id}.", unblocked_by="the lot being recorded")
+    if lot.seller_id != seller_id:
+        return Refused(Code.NOT_A_PARTY, f"Lot {lot_id} belongs to another seller.")
+    return lot
+
+
 def find_lot_problems(lot: Lot) -> list[tuple[str, str]]:
     return [*_number_problems(lot), *_tier_problems(lot), *_stockroom_problems(lot), *_text_problems(lot)]
 

@@ -136,6 +136,8 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
         answer = cancellation.basis_for(case, Actor(case.member(role).member_id), now)
         if not isinstance(answer, Refused):
             sentences.append(f"The {role} can cancel {case.label} now, on the ground of {cancellation.LABELS[answer]}.")
+            if warning := cancellation.warn_of_payment(case, answer):
+                sentences.append(warning)
         elif answer.possible_from is not None:
             sentences.append(
                 f"The {role} cannot cancel yet. {answer.message} What would change it: {answer.unblocked_by}."
@@ -170,7 +172,8 @@ def cancel_option(action: str, case: Case, actor: Actor, now: datetime) -> Optio
     option = to_option(action, cancellation.cancel(case, actor, None, EXAMPLE_COMMENT, now))
     basis = cancellation.basis_for(case, actor, now)
     if option.possible and not isinstance(basis, Refused):
-        return replace(option, why=f"Possible now, on the ground of {cancellation.LABELS[basis]}.")
+        warning = cancellation.warn_of_payment(case, basis)
+        return replace(option, why=f"Possible now, on the ground of {cancellation.LABELS[basis]}. {warning}".rstrip())
     return option
 
 

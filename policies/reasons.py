@@ -41,10 +41,14 @@ VALID_REASONS: dict[Role, dict[str, str]] = {
         "S_BUYER_UNDERAGE": "the buyer is under 18",
         "S_BUYER_UNREGISTERED": "the buyer is no longer a member",
         "S_SYSTEM_ERROR": "the site malfunctioned when the order was submitted",
+        "S_NO_STOCK": "the seller turned out not to have the items",
         "S_BUYER_REQUEST_OTHER": "the buyer asked for it on another ground",
         "S_OTHER": "another reason, explained in the comment",
     },
 }
+
+BRICKLINK_IDS = {"S_NO_STOCK": 60}
+"""The reasons' ids in BrickLink's API, where they are known (R112)."""
 
 INVALID_REASONS: dict[Role, dict[str, str]] = {
     Role.BUYER: {
@@ -61,10 +65,14 @@ INVALID_REASONS: dict[Role, dict[str, str]] = {
 
 
 REASONS: dict[Role, dict[str, str]] = {
-    role: valid | {code: f"not valid: {why}" for code, why in INVALID_REASONS[role].items()}
+    role: {
+        code: words + (f" (BrickLink's API id {BRICKLINK_IDS[code]})" if code in BRICKLINK_IDS else "")
+        for code, words in valid.items()
+    }
+    | {code: f"not valid: {why}" for code, why in INVALID_REASONS[role].items()}
     for role, valid in VALID_REASONS.items()
 }
-"""One line for each code that a party can be answered about."""
+"""One line for each code that a party can be answered about, with BrickLink's id where it is known (R112)."""
 
 
 def describe_reason(reason: str) -> str:

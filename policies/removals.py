@@ -74,7 +74,7 @@ def approve(
     if return_items is not None and removal.requested_by is Role.SELLER:
         return Invalid("return_items", "the seller said so already when asking for the removal")
     if problem := _check_lines(case, removal.lines, remaining):
-        return problem
+        return _outdated(removal, remaining) if isinstance(problem, Invalid) else problem
     if removal.requested_by is Role.BUYER:
         return_items = True if return_items is None else return_items
     else:
@@ -92,6 +92,16 @@ def withdraw(case: Case, removal: Removal, actor: Actor, now: datetime) -> Remov
     if refused := _check_decidable(case, removal, actor, removal.requested_by, "withdraw"):
         return refused
     return replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)
+
+
+def _outdated(removal: Removal, remaining: Mapping[int, int]) -> Invalid:
+    """Say which lines no longer have the requested units: the decider named none."""
+    details = "; ".join(
+        f"{units} of line {line_no} are to be taken out, and {remaining.get(line_no, 0)} remain"
+        for line_no, units in removal.lines
+        if units > remaining.get(line_no, 0)
+    )
+    return Invalid("removal_id", f"no longer fits the order: {details}; deny it, or ask for it anew")
 
 
 def _check_decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -> Refused | None:

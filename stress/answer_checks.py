@@ -45,7 +45,11 @@ def contradictions(conn: Connection[Any], answers: Iterable[tuple[str, dict[str,
 
 
 def _comparable(answer: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in answer.items() if name != "replayed"}
+    comparable = {name: value for name, value in answer.items() if name != "replayed"}
+    if "answers" in answer["effects"]:
+        items = [_comparable(item) for item in answer["effects"]["answers"]]
+        comparable["effects"] = answer["effects"] | {"answers": items}
+    return comparable
 
 
 def read_effects(effects: Path) -> tuple[Counter[str], int]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from datetime import date
 from typing import Any, ClassVar
 
-from models import drafts, members
+from models import drafts, ledger, members
 from models.cases import Change
 from models.db.pipeline import pipeline
-from models.requests import Answer, IdempotentCommand
+from models.requests import Answer, IdempotentCommand, done
 from models.returns import NeedsPlan
 from models.unit_of_work import StaleRead, UnitOfWork, unit_of_work
 from policies import cancellation as policy
 from policies import cancellation_effects
+from policies import credits as credit_policy
 from policies.cases import Case
 from policies.inventory import ReturnTotals
 from policies.options import cancel_option
@@ -114,6 +117,7 @@ def _notify(
     cancellations: Sequence[Cancellation],
     returned: Sequence[ReturnTotals],
 ) -> None:
+    first_open = _lock_open_months(work, cancellations)
     for cancellation, totals in zip(cancellations, returned, strict=True):
         command, change = cancellation.command, cancellation.change
         change.granted = cancellation_effects.add_cancellation_effects(
@@ -123,8 +127,31 @@ def _notify(
             by=change.before.role_of(command.actor),
             at=change.at,
             pending_removals=batch.pending_removals.get(command.order_id, 0),
+            first_open=first_open.get(change.before.order.seller_id),
         )
-        work.answer(command, change.granted, store=not command.dry_run)
+        work.answer(command, _answer(cancellation), store=not command.dry_run)
+
+
+def _lock_open_months(work: UnitOfWork[Any], cancellations: Sequence[Cancellation]) -> dict[str, date]:
+    """Return the first open months of sellers who may be billed before the commit, and keep them open (R113)."""
+    sellers = {
+        c.change.before.order.seller_id
+        for c in cancellations
+        if credit_policy.may_be_billed(c.change.at, work.now, c.change.before.terms)
+    }
+    if not sellers:
+        return {}
+    ledger.lock_open_months(work.conn, sellers)
+    return ledger.first_open_months(work.conn, sellers)
+
+
+def _answer(cancellation: Cancellation) -> Answer:
+    """The answer; that of a dry run says if the cancellation would strike a buyer who seems to have paid."""
+    answer = done(cancellation.command, cancellation.change.granted.effects)
+    if not cancellation.command.dry_run:
+        return answer
+    warning = policy.warn_of_payment(cancellation.change.before, cancellation.basis)
+    return replace(answer, message=f"It can be cancelled. {warning}") if warning else answer
 
 
 def _write(

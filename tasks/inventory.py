@@ -12,7 +12,15 @@ from models import inventory, members
 from models.requests import Answer, done, invalid
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Member
-from policies.lots import MAX_TEXT_LENGTH, Lot, check_recorded_lot, find_lot_problems, find_tier_gaps, parse_tiers
+from policies.lots import (
+    MAX_TEXT_LENGTH,
+    Lot,
+    check_deletable,
+    check_recorded_lot,
+    find_lot_problems,
+    find_tier_gaps,
+    parse_tiers,
+)
 from policies.verdicts import Invalid, Refused
 from tasks.command import (
     MAX_INT32,
@@ -109,6 +117,30 @@ def record_lot(commands: list[RecordLot]) -> list[Answer]:
     return work.answers
 
 
+class DeleteLot(Command):
+    task: ClassVar[str] = "inventory.delete_lot"
+    lot_id: LotId
+    seller_id: MemberId
+
+
+@command_task(DeleteLot, example={"lot_id": 501, "seller_id": "s-881"})
+def delete_lot(commands: list[DeleteLot]) -> list[Answer]:
+    """Delete a seller's lot; what was on hand is posted as an adjustment, and a later return makes a new lot."""
+    with unit_of_work(commands) as work:
+        known = inventory.lock_recorded_lots(work.conn, [c.lot_id for c in work.pending])
+        deleted: list[Lot] = []
+        for command in work.pending:
+            lot = check_deletable(known.get(command.lot_id), command.lot_id, command.seller_id)
+            if isinstance(lot, Refused):
+                work.answer(command, lot)
+                continue
+            del known[command.lot_id]
+            deleted.append(lot)
+            work.answer(command, done(command, {"lot_id": command.lot_id, "adjusted": -lot.quantity}))
+        inventory.delete_lots(work.conn, deleted, work.now)
+    return work.answers
+
+
 @dataclass
 class _Recorder:
     _work: UnitOfWork[Any]
@@ -119,7 +151,11 @@ class _Recorder:
     @classmethod
     def lock(cls, work: UnitOfWork[Any], lots: Sequence[Lot]) -> _Recorder:
         sellers = members.load_facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
-        return cls(work, sellers, inventory.lock_recorded_lots(work.conn, lots) if lots else {})
+        return cls(
+            work,
+            sellers,
+            inventory.lock_recorded_lots(work.conn, [lot.lot_id for lot in lots], [lot.key for lot in lots]),
+        )
 
     def add(self, lot: Lot) -> dict[str, Any] | Refused | Invalid:
         known = self._known.get(lot.lot_id)

@@ -112,8 +112,12 @@ class _Batch:
             if entry.number in matches or names_lot(entry, self._lots.get(entry.lot_id))
         }
         if lock:
-            reported = [self._lot_of(entry, self._lots.get(self._ids.get(entry.number, 0))) for entry in entries]
-            self._lots = dict(inventory.lock_recorded_lots(work.conn, [lot for lot in reported if lot]))
+            lots = [self._lot_of(entry, self._lots.get(self._ids.get(entry.number, 0))) for entry in entries]
+            reported = [lot for lot in lots if lot]
+            locked = inventory.lock_recorded_lots(
+                work.conn, [lot.lot_id for lot in reported], [lot.key for lot in reported]
+            )
+            self._lots = dict(locked)
 
     def add(self, entry: LotEntry) -> ImportedEntry:
         known = self._lots.get(self._ids.get(entry.number, 0))

@@ -145,7 +145,7 @@ class PlannedReturn:
             plan = self._make_plan(cancellation, draft)
         except QuantityOverflow as overflow:
             return self._park(command, overflow)
-        if draft and (refused := draft_policy.check_plan(plan)):
+        if draft and (refused := draft_policy.check_unchanged(draft, plan)):
             return refused
         cancellation.plan = plan
         if not command.dry_run:

@@ -62,7 +62,7 @@ CODES: dict[Code, str] = {
     Code.NOT_ENOUGH_STOCK: "the lot has fewer units",
     Code.NOTHING_WOULD_REMAIN: "an order is emptied by cancelling it, not by removals",
     Code.REMOVAL_NOT_PENDING: "the removal request was decided already",
-    Code.DRAFT_STALE: "the order changed since the draft was opened",
+    Code.DRAFT_STALE: "the order changed since the draft was opened, or a lot since it was verified",
     Code.DRAFT_EXPIRED: "the draft is older than a day",
     Code.DRAFT_INCOMPLETE: "the draft was not verified without problems",
     Code.RETURN_NOT_ALLOWED: "nothing of this order may return to the inventory",

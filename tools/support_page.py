@@ -117,6 +117,11 @@ ANSWERS = (
         "one sentence for each cancelled order: reset, on which bill, or why there is none",
     ),
     (
+        "I paid after the order was cancelled. Where is my money?",
+        "`./run show late-payments`, `./run show order 1003`",
+        "whether the seller has settled it; the seller sends it back, and then says so",
+    ),
+    (
         "Where did my bricks go?",
         "`./run show order 1003`",
         '"Inventory movements": lot by lot; `NEEDS_REVIEW` marks what the seller should look at',

@@ -76,6 +76,13 @@ class Reference(ProblemOrders):
 
         return accept(do)
 
+    def inventory_delete_lot(self, lot_id: int, seller: str) -> Answer:
+        """R109."""
+        lot = self.stock.lots.get(lot_id)
+        if lot is None:
+            return refuse("LOT_UNKNOWN")
+        return accept(lambda: self.stock.lots.pop(lot_id)) if lot.seller == seller else refuse("NOT_A_PARTY")
+
     def _unknown(self, requested: RequestedLines, buyer: str, seller: str) -> Answer | None:
         for lot_id, _ in requested:
             lot = self.stock.lots.get(lot_id)

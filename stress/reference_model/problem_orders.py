@@ -201,6 +201,8 @@ class ProblemOrders(State):
         done = held.alert if held and held.alert and held.alert.state == "completed" else None
         if held and actor is None and done and done.kind == kind:
             return refuse("COMMENT_REQUIRED") if is_blank(comment) else accept(lambda: self._remove_strike(held, done))
+        if held and actor is None and held.alert and (held.alert.kind, held.alert.state) == (kind, "removed"):
+            return refuse("NO_OPEN_ALERT")
         order = self.gate(order_id, actor, filer, "staff")
         if isinstance(order, Answer):
             return order

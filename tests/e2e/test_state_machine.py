@@ -292,7 +292,7 @@ class Histories(RuleBasedStateMachine):
     def act_rarely(self, choices: Choices) -> None:
         kind = choices.of(("stock", "terms", "standing", "several", "again"))
         if kind == "stock":
-            self.record_lot(choices, choices.of(SELLERS))
+            (self.record_lot if choices.yes() else self.delete_lot)(choices, choices.of(SELLERS))
         elif kind == "terms":
             self.apply_terms(random_settings(choices))
         elif kind == "standing":
@@ -342,6 +342,13 @@ class Histories(RuleBasedStateMachine):
         answer = self.do("inventory.record_lot", lot=lot_json(lot))
         assert answer["outcome"] == "done", answer
         self.book.stock.lots[lot_id] = lot
+
+    def delete_lot(self, choices: Choices, seller: str) -> None:
+        lot_id = choices.of([*sorted(self.book.stock.lots), 77])
+        expected = self.book.inventory_delete_lot(lot_id, seller)
+        answer = self.do("inventory.delete_lot", lot_id=lot_id, seller_id=seller)
+        self.check_answer(answer, expected, ("inventory.delete_lot", lot_id, seller))
+        expected.do()
 
     def submit_order(self, choices: Choices) -> None:
         buyer = choices.of((*BUYERS, *BUYERS, "anna", "nobody"))
@@ -492,7 +499,7 @@ class Histories(RuleBasedStateMachine):
         self.simulation.process_outbox()
         self.last = None
         if first["outcome"] in ("done", "refused"):
-            assert again == first | {"replayed": True}, self.story(first, again)
+            assert again == as_replayed(first), self.story(first, again)
 
     def set_account_state(self, member: str, *, closed: bool) -> None:
         expected = self.book.members_terminate(member, closed)
@@ -716,6 +723,13 @@ class Histories(RuleBasedStateMachine):
             assert parse_instant(replayed["order_date"]) == row.order_date, self.story(replayed)
             final = [e for e in events if e.to_status == "CANCELLED" and e.from_status != "CANCELLED"]
             assert len(final) == (row.status == "CANCELLED"), self.story(events)
+
+
+def as_replayed(answer: dict[str, Any]) -> dict[str, Any]:
+    if "answers" in answer["effects"]:
+        items = [as_replayed(item) for item in answer["effects"]["answers"]]
+        answer = answer | {"effects": answer["effects"] | {"answers": items}}
+    return answer | {"replayed": True}
 
 
 def lot_json(lot: StockLot) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -17,12 +17,14 @@ from policies.credits import (
     decide_fee,
     fee_effects,
     fee_message,
+    may_be_billed,
     read_fee_message,
     settlement_note,
 )
 from policies.statuses import Basis, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_timestamp
+from tests.builders import boundary_instants
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 
@@ -65,6 +67,38 @@ def test_reset_or_credit_depends_on_the_months_of_charge_and_cancellation(
     decision = decide_fee(order(month=charged), Basis(basis), parse_timestamp(at), DEFAULT_TERMS)
     amount = "0.00" if kind == "none" else "-20.00"
     assert fee_effects(decision) == {"kind": kind, "amount": amount, "bill": bill}
+
+
+@pytest.mark.parametrize(
+    ("charged", "first_open", "kind", "bill"),
+    [
+        ("2026-03", None, "reset", "2026-03"),
+        ("2026-03", "2026-02", "reset", "2026-03"),
+        ("2026-03", "2026-03", "reset", "2026-03"),
+        ("2026-03", "2026-04", "credit", "2026-04"),
+        ("2026-02", "2026-03", "credit", "2026-03"),
+        ("2026-02", "2026-05", "credit", "2026-05"),
+    ],
+)
+def test_the_decision_names_the_bill_on_which_the_line_lands(
+    charged: str, first_open: str | None, kind: str, bill: str
+) -> None:
+    """R113: a month that is closed by the commit takes nothing; a reset there becomes a credit on the next bill."""
+    at = parse_timestamp("2026-03-30T10:00:00Z")
+    opens = parse_month(first_open) if first_open else None
+    decision = decide_fee(order(month=charged), Basis.OCR_SELLER, at, DEFAULT_TERMS, opens)
+    assert fee_effects(decision) == {"kind": kind, "amount": "-20.00", "bill": bill}
+    message = fee_message(decision, order(month=charged), at)
+    assert message is not None
+    assert (message.payload["month"], message.payload["charged_month"]) == ("2026-03", charged)
+
+
+def test_a_month_may_be_billed_once_it_is_over() -> None:
+    """R113: an hour before its end in the billing zone is soon enough, as no transaction takes that long."""
+    cancelled_at = parse_timestamp("2026-03-20T10:00:00Z")
+    over = parse_timestamp("2026-04-01T04:00:00Z")
+    for now, expected in boundary_instants(over - timedelta(hours=1)):
+        assert may_be_billed(cancelled_at, now, DEFAULT_TERMS) is expected
 
 
 def test_credit_is_the_stored_charge_whatever_the_fee_slices_are_now() -> None:

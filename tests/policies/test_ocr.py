@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from policies import cancellation, npb, ocr
 from policies.cases import Actor, OcrState
-from policies.reasons import INVALID_REASONS, VALID_REASONS
+from policies.reasons import INVALID_REASONS, REASONS, VALID_REASONS
 from policies.statuses import Basis, Role, Status
 from policies.terms import DEFAULT_TERMS
 from policies.verdicts import Granted
+from tasks.ocr import FileOcr
 from tests.builders import BUYER, DAY, ORDERED, SELLER, STAFF, STRANGER, a_case, code, granted, refused
+from tools.contract_files import argument_schema
 
 FILEABLE = [Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY, Status.PACKED]
 PARTIES = [(BUYER, "B_MUTUAL"), (SELLER, "S_MUTUAL")]
@@ -78,6 +81,14 @@ def test_reasons_are_those_of_the_party(actor: Actor, reason: str, expected: str
     """R4, R6, R7, R8, R9."""
     comment = "a comment that is long enough for any reason"
     assert code(ocr.file(a_case(), actor, reason, comment, ORDERED)) == expected
+
+
+def test_the_seller_may_cancel_because_the_items_are_not_there() -> None:
+    """R112: known to BrickLink's API as 60, which the glossary and the schemas say."""
+    assert code(ocr.file(a_case(), SELLER, "S_NO_STOCK", "They are gone.", ORDERED)) is None
+    assert code(ocr.file(a_case(), BUYER, "S_NO_STOCK", "They are gone.", ORDERED)) == "REASON_OF_OTHER_PARTY"
+    assert "API id 60" in REASONS[Role.SELLER]["S_NO_STOCK"]
+    assert REASONS[Role.SELLER]["S_NO_STOCK"] in json.dumps(argument_schema(FileOcr.task))
 
 
 def test_refusal_tells_the_buyer_to_ask_the_seller() -> None:

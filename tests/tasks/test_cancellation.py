@@ -212,10 +212,12 @@ def test_the_longest_request_id_works_for_many_orders(market: Market) -> None:
     assert [a["outcome"] for a in first["answers"]] == ["done", "done"]
     assert len({a["request_id"] for a in first["answers"]}) == 2
     again = market.do("orders.cancel_many", request_id="r" * 128, orders=orders)
-    assert (again["replayed"], again["effects"]) == (True, first)
+    assert again["replayed"]
+    assert [answer | {"replayed": False} for answer in again["effects"]["answers"]] == first["answers"]
 
 
 def test_invalid_items_are_answered_and_the_others_cancelled(market: Market) -> None:
+    """R111: and the repeated command marks each inner answer."""
     lot = market.lot(quantity=1000)
     for order_id in range(1, 121):
         market.order(order_id, [(lot, 1)])
@@ -239,7 +241,9 @@ def test_invalid_items_are_answered_and_the_others_cancelled(market: Market) -> 
     assert answer["effects"]["counts"] == {"done": 115, "invalid": 2, "refused": 3}
     assert answers[0]["request_id"] == "batch:0"
     assert market.units() == 1000 - 5
-    assert market.do("orders.cancel_many", request_id="batch", orders=items) == answer | {"replayed": True}
+    replayed = answer["effects"] | {"answers": [item | {"replayed": True} for item in answers]}
+    again = market.do("orders.cancel_many", request_id="batch", orders=items)
+    assert again == answer | {"replayed": True, "effects": replayed}
 
 
 def test_an_item_cannot_use_the_request_id_of_the_command(market: Market) -> None:
@@ -252,7 +256,9 @@ def test_an_item_cannot_use_the_request_id_of_the_command(market: Market) -> Non
         "REQUEST_ID_REUSED",
         "done",
     ]
-    assert market.do("orders.cancel_many", orders=items, request_id="whole") == first | {"replayed": True}
+    again = market.do("orders.cancel_many", orders=items, request_id="whole")
+    assert again["replayed"]
+    assert all(answer["replayed"] for answer in again["effects"]["answers"])
 
 
 @pytest.mark.parametrize("orders", [[], [{"order_id": 1, "member_id": "seller"}] * 1001, "all", None])
@@ -306,3 +312,22 @@ def test_a_command_takes_effect_at_its_occurred_at(market: Market) -> None:
     market.at(FILED + WEEK + timedelta(hours=5))
     market.done("orders.cancel", order_id=1003, member_id="seller", occurred_at="2026-04-11T11:00:00+01:00")
     assert market.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == FILED + WEEK
+
+
+def test_the_dry_run_on_a_paid_order_speaks_of_payment_and_strike(market: Market) -> None:
+    """N18: only where a buyer would get a strike for an order that seems to be paid."""
+    market.order(1003)
+    market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
+    cancel = {"order_id": 1003, "member_id": "seller", "dry_run": True}
+    market.at(FILED + WEEK)
+    for payment, warns in (("Sent", False), ("Received", True)):
+        market.done("orders.record_payment", order_id=1003, payment_status=payment)
+        answer = market.do("orders.cancel", **cancel)
+        assert answer["outcome"] == "done"
+        assert ("strike" in answer["message"], payment in answer["message"]) == (warns, warns), answer["message"]
+        options = market.done("orders.options", order_id=1003, member_id="seller")["options"]
+        (option,) = [one for one in options if one["action"] == "orders.cancel"]
+        assert ("strike" in option["why"]) == warns
+    market.done("npb.remove", order_id=1003, member_id="seller")
+    market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
+    assert market.do("orders.cancel", **cancel)["message"] == "Done."

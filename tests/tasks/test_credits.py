@@ -15,7 +15,8 @@ from sqlalchemy import text
 from models import bills, dead_jobs
 from models.db import database as db
 from models.unit_of_work import retry_on_conflict
-from tests.plugins.market import Market
+from policies.timestamps import format_timestamp
+from tests.plugins.market import ORDERED, Market
 from workers.app import app
 
 APRIL = datetime(2026, 4, 12, 10, tzinfo=UTC)
@@ -65,6 +66,28 @@ def test_a_credit_is_posted_once_however_often_the_consumer_runs(charged: Market
     assert [row.payload["facts"] for row in messages] == [
         {"amount": "20.00", "bill": "2026-04", "charged_month": "2026-03"}
     ]
+
+
+@pytest.mark.parametrize("issued", [False, True])
+def test_the_answer_and_its_email_name_the_bill_on_which_the_credit_lands(market: Market, issued: bool) -> None:
+    """R113: the message of a cancellation of the last hour of March comes when March's bill may be out."""
+    begins = format_timestamp(ORDERED)
+    market.done("terms.apply", terms={"BILL_DAY": 1}, staff="kim", **{"from": begins})
+    market.order(1, [(market.lot(501, unit_price="750"), 1)])
+    market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
+    market.at(datetime(2026, 4, 1, 5, tzinfo=UTC))
+    if issued:
+        market.do("bills.issue")
+    late = {"order_id": 1, "member_id": "seller", "occurred_at": "2026-04-01T03:30:00Z"}
+    kind, month = ("credit", "2026-04") if issued else ("reset", "2026-03")
+    fee = {"kind": kind, "amount": "-20.00", "bill": month}
+    assert market.done("orders.cancel", **late, dry_run=True)["fee"] == fee
+    assert market.done("orders.cancel", **late)["fee"] == fee
+    assert posted(market) == [(1, kind, Decimal("-20.00"), date.fromisoformat(f"{month}-01"))]
+    (email,) = market.rows("SELECT email FROM unwind.notices WHERE event = 'order_cancelled' AND role = 'seller'")
+    words = " ".join(email.email["means"])
+    assert ("will not be on your bill" in words) is not issued
+    assert ("credited on your bill for April 2026" in words) is issued
 
 
 @pytest.mark.breaks_invariants("the outbox message contradicts the month of the cancellation")

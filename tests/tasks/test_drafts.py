@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,19 +11,20 @@ import pytest
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 UNLOCKED = FILED + WEEK
+LOT_1: dict[str, Any] = {"quantity": 10, "remarks": "Box 1", "my_cost": "0.0500"}
 
 
 @pytest.fixture
 def waiting(market: Market) -> Market:
-    market.lot(1, quantity=10, remarks="Box 1", my_cost="0.0500")
+    market.lot(1, **LOT_1)
     market.lot(2, quantity=6, color_id=7, remarks="Box 2")
     market.order(1003, [(1, 4), (2, 6)])
     market.done("ocr.file", order_id=1003, member_id="seller", reason="S_BUYER_CHANGED_MIND", comment="Miscounted.")
     return market
 
 
-def opened(market: Market, *, consolidate: bool = True, **values: str) -> str:
-    effects = market.done("drafts.open", order_id=1003, member_id="seller", consolidate=consolidate, values=values)
+def opened(market: Market, *, order_id: int = 1003, consolidate: bool = True, **values: str) -> str:
+    effects = market.done("drafts.open", order_id=order_id, member_id="seller", consolidate=consolidate, values=values)
     draft_id: str = effects["draft_id"]
     return draft_id
 
@@ -299,15 +301,68 @@ def test_step_four_is_refused_when_eligibility_was_lost_since_the_verification(m
     assert stock(market)[1]["quantity"] == 6
 
 
-def test_step_four_is_refused_when_values_no_longer_fit_the_lot(waiting: Market) -> None:
-    """R74: the seller raised nothing in the order, but lowered the lot's price below the tiers to come."""
-    draft_id = opened(waiting, stockroom="new")
-    edit(waiting, draft_id, {"line_no": 1, "fields": {"is_stock_room": True, "stock_room_id": "B"}})
-    assert verified(waiting, draft_id)["problems"] == []
-    waiting.lot(1, quantity=6, reserved_for=None, bind_id=0)
-    waiting.lot(1, quantity=6, remarks="Box 1")
+MEANWHILE: dict[str, Callable[[Market], object]] = {
+    "the lot was deleted": lambda m: m.done("inventory.delete_lot", lot_id=1, seller_id="seller"),
+    "it was sold out": lambda m: buy(m, 6),
+    "its price changed": lambda m: m.lot(1, **(LOT_1 | {"quantity": 6, "unit_price": "2.0000"})),
+    "it became a part of a superlot": lambda m: m.lot(1, **(LOT_1 | {"quantity": 6, "bind_id": 7})),
+    "it moved to a stockroom": lambda m: m.lot(1, **(LOT_1 | {"quantity": 6, "is_stock_room": True})),
+}
+
+
+def buy(market: Market, units: int) -> int:
+    return market.order(1004, [(1, units)], buyer_id="stranger")
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+def test_step_four_does_what_was_verified_or_nothing(waiting: Market, what: str) -> None:
+    """R110: the seller verifies again, sees what it would be now, and cancels."""
+    draft_id = opened(waiting)
+    first = verified(waiting, draft_id)
+    MEANWHILE[what](waiting)
+    before = stock_and_answers(waiting)
+    for dry_run in (True, False):
+        answer = cancel(waiting, draft_id, dry_run=dry_run)
+        assert (answer["code"], "line 1" in answer["message"]) == ("DRAFT_STALE", True)
+    assert stock_and_answers(waiting) == before
+    second = verified(waiting, draft_id)
+    assert second["state"] == "verified"
+    assert second["lines"][0] != first["lines"][0]
     assert cancel(waiting, draft_id)["outcome"] == "done"
-    assert stock(waiting)[1]["stock_room_id"] == "B"
+
+
+def test_a_sale_between_verification_and_cancellation_loses_nothing(waiting: Market) -> None:
+    """R110, R78: quantities are added, whatever is on hand by then."""
+    draft_id = opened(waiting)
+    verified(waiting, draft_id)
+    buy(waiting, 4)
+    assert cancel(waiting, draft_id)["outcome"] == "done"
+    assert stock(waiting)[1]["quantity"] == 6 - 4 + 4
+
+
+def test_another_lot_that_would_be_chosen_makes_a_draft_stale(waiting: Market) -> None:
+    """R110, R76: the line was to make a new lot, and now there is one of its item."""
+    waiting.done("inventory.delete_lot", lot_id=1, seller_id="seller")
+    draft_id = opened(waiting)
+    assert verified(waiting, draft_id)["lines"][0]["new"]
+    waiting.lot(9, **(LOT_1 | {"quantity": 1}))
+    assert cancel(waiting, draft_id)["code"] == "DRAFT_STALE"
+
+
+def test_the_first_of_two_drafts_can_make_the_second_stale(waiting: Market) -> None:
+    """R110: in one set, too: what the order before it changed counts as changed by anyone."""
+    waiting.order(1005, [(1, 1)], buyer_id="stranger")
+    waiting.done("ocr.file", order_id=1005, member_id="seller", reason="S_MUTUAL", comment="agreed")
+    first, second = opened(waiting, remarks="concatenate"), opened(waiting, order_id=1005)
+    edit(waiting, first, {"line_no": 1, "fields": {"remarks": "Came back"}})
+    for draft_id in (first, second):
+        verified(waiting, draft_id)
+    items = [
+        {"order_id": order_id, "member_id": "seller", "draft_id": draft_id}
+        for order_id, draft_id in ((1003, first), (1005, second))
+    ]
+    answers = waiting.done("orders.cancel_many", orders=items)["answers"]
+    assert [answer["code"] or answer["outcome"] for answer in answers] == ["done", "DRAFT_STALE"]
 
 
 def test_one_order_can_have_two_drafts(waiting: Market) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from models import inventory
 from policies.lot_imports import LotEntry
-from tasks.inventory import LotFacts
+from tasks.inventory import DeleteLot, LotFacts, delete_lot
 from tasks.lot_imports import import_entries
 from workers.simulation.engine import Simulation
 
@@ -176,3 +176,29 @@ def test_fields_of_the_marketplace_s_api_are_named_in_the_answer(store: Simulati
         ("lot.color_name", "is BrickLink's and not stored: leave it out"),
         ("lot.item.name", "is BrickLink's and not stored: leave it out"),
     }
+
+
+def test_a_deleted_lot_is_an_adjustment(store: Simulation) -> None:
+    """R109, R100: what was on hand leaves the journal, even if it was nothing; the number may be recorded again."""
+    for lot_id, quantity in ((1, 10), (2, 0)):
+        store.do("inventory.record_lot", lot=a_lot(lot_id=lot_id, quantity=quantity))
+        answer = store.do("inventory.delete_lot", lot_id=lot_id, seller_id="s")
+        assert (answer["outcome"], answer["effects"]) == ("done", {"lot_id": lot_id, "adjusted": -quantity})
+    assert stock(store) == []
+    assert journal(store) == [("recorded", 10), ("adjusted", -10), ("recorded", 0), ("adjusted", 0)]
+    assert store.do("inventory.record_lot", lot=a_lot())["effects"]["recorded"]
+
+
+def test_a_lot_is_deleted_by_its_seller_and_once(store: Simulation) -> None:
+    """R109: an unknown lot and another's each have their answer, and nothing changes."""
+    store.do("inventory.record_lot", lot=a_lot())
+    for arguments, code in (
+        ({"lot_id": 2, "seller_id": "s"}, "LOT_UNKNOWN"),
+        ({"lot_id": 1, "seller_id": "t"}, "NOT_A_PARTY"),
+        ({"lot_id": 1, "seller_id": "nobody"}, "NOT_A_PARTY"),
+    ):
+        assert store.do("inventory.delete_lot", **arguments)["code"] == code
+    assert len(stock(store)) == 1
+    commands = [DeleteLot(lot_id=1, seller_id="s", request_id=f"r-{n}") for n in "12"]
+    assert [answer.code or answer.outcome for answer in delete_lot.run(commands)] == ["done", "LOT_UNKNOWN"]
+    assert journal(store) == [("recorded", 10), ("adjusted", -10)]

@@ -51,6 +51,17 @@ def test_an_approved_removal_restarts_date_payment_and_fee(bought: Market) -> No
     assert bought.at(later + 7 * DAY).code("npb.file", order_id=1003, member_id="seller") is None
 
 
+def test_an_outdated_request_says_what_no_longer_fits(bought: Market) -> None:
+    """R80, A11: the decider named no lines, so the answer names them."""
+    first, second = (ask(bought, (1, units), (2, 1))["effects"]["removal_id"] for units in (8, 7))
+    bought.done("removals.approve", removal_id=first, member_id="seller")
+    answer = bought.do("removals.approve", removal_id=second, member_id="seller")
+    (error,) = answer["errors"]
+    assert (answer["outcome"], error["path"]) == ("invalid", "removal_id")
+    assert "7 of line 1 are to be taken out, and 2 remain" in error["message"]
+    assert "line 2" not in error["message"]
+
+
 def test_what_remains_keeps_the_price_of_its_purchase(market: Market) -> None:
     """R106: a tier is not chosen again, whatever the lot costs by now."""
     lot = market.lot(501, unit_price="2.0000", tier_quantity1=50, tier_price1="1.5000")
@@ -121,7 +132,7 @@ def test_two_requests_for_one_line_are_checked_when_approved(bought: Market) -> 
     first, second = (ask(bought, (1, 6))["effects"]["removal_id"] for _ in range(2))
     bought.done("removals.approve", removal_id=first, member_id="seller")
     answer = bought.do("removals.approve", removal_id=second, member_id="seller")
-    assert (answer["outcome"], answer["errors"][0]["path"]) == ("invalid", "lines.0.quantity")
+    assert (answer["outcome"], answer["errors"][0]["path"]) == ("invalid", "removal_id")
 
 
 def test_no_removal_while_a_case_is_open(bought: Market) -> None:

@@ -750,6 +750,7 @@ def upgrade() -> None:
         sa.Column("choices", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
         sa.Column("opened_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("verified_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("verified_lines", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
         sa.Column("used_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name=op.f("ck_drafts_used_at_when_used")),
         sa.CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name=op.f("ck_drafts_verified_before_use")),
