@@ -39,11 +39,9 @@ def test_importing_the_app_loads_no_library_that_only_some_processes_need() -> N
     """The import time of `workers.app` (B15) counts in every start; these libraries alone are a sixth of it."""
     unneeded = [
         "alembic",
-        "dotenv",
         "flower",
         "jinja2",
         "prometheus_client",
-        "pydantic_settings",
         "smtplib",
         "tornado.web",
     ]
