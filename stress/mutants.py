@@ -167,13 +167,13 @@ MUTANTS: dict[str, Mutant] = {
     for mutant in (
         Mutant(
             "no unique key for requests",
-            "same_request_twice",
+            "duplicate_request",
             "was answered in two ways",
             alter_statement("ALTER TABLE unwind.requests DROP CONSTRAINT pk_requests"),
         ),
         Mutant(
             "no unique key for ledger lines",
-            "played_again",
+            "repeated_outbox_messages",
             "ledger is",
             alter_statement(
                 "ALTER TABLE unwind.ledger_lines DROP CONSTRAINT uq_ledger_lines_key; "
@@ -185,7 +185,9 @@ MUTANTS: dict[str, Mutant] = {
             "transaction_left_open",
             "was sent and is to be sent again",
             rewrite_source(
-                "models.notices:record_outcomes", "AND n.attempts = c.attempts", "AND n.attempts >= c.attempts"
+                "models.notices:record_outcomes",
+                "attempts.get(o.notice.notice_id) == o.notice.attempts",
+                "o.notice.notice_id in attempts",
             ),
         ),
         Mutant(
@@ -237,17 +239,17 @@ MUTANTS: dict[str, Mutant] = {
         ),
         Mutant(
             "returned twice",
-            "one_life",
+            "order_life",
             "units of the rules",
             rewrite_source(
                 "models.returns:return_items",
-                "execute(conn, _RETURN_ITEMS, values)",
-                "execute(conn, _RETURN_ITEMS.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
+                "execute(conn, RETURN_ITEMS, values)",
+                "execute(conn, RETURN_ITEMS.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
             ),
         ),
         Mutant(
             "anybody is the seller",
-            "stranger",
+            "foreign_member",
             "by the rules ('refused', 'NOT_A_PARTY')",
             rewrite_source("policies.cases:Case.role_of", "return None", "return Role.SELLER"),
         ),
