@@ -163,9 +163,10 @@ def _rights(conn: Connection, role: str, table: str) -> str:
 @pytest.mark.guarantee("P9")
 @pytest.mark.parametrize("table", TABLES)
 def test_role_has_exactly_its_rights(owner: Connection, table: str) -> None:
-    changes = "" if table in grants.APPEND_ONLY else "u"
+    inserts = "" if table in grants.READ_ONLY else "i"
+    changes = "" if table in (*grants.READ_ONLY, *grants.APPEND_ONLY) else "u"
     deletes = "d" if table in grants.DELETABLE else ""
-    assert _rights(owner, db.APP_ROLE, table) == f"si{changes}{deletes}"
+    assert _rights(owner, db.APP_ROLE, table) == f"s{inserts}{changes}{deletes}"
     assert _rights(owner, grants.READER_ROLE, table) == ("" if table in grants.PRIVATE_TO_READERS else "s")
     assert _rights(owner, grants.SUBMIT_ROLE, table) == ""
 
