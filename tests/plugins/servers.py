@@ -55,8 +55,9 @@ def admin(servers: ServerUrls) -> Iterator[psycopg.Connection]:
     """An autocommit connection of the superuser, outside every test's database."""
     with psycopg.connect(libpq_url(servers.admin_url), autocommit=True) as connection:
         # Tests plant what the triggers refuse, and fill markets for plans and benchmarks.
-        connection.execute(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
-        connection.execute(f"GRANT pg_checkpoint TO {OWNER}")
+        with _one_at_a_time(connection):  # processes that grant at the same time fail: "tuple concurrently updated"
+            connection.execute(f"GRANT SET ON PARAMETER session_replication_role TO {OWNER}")
+            connection.execute(f"GRANT pg_checkpoint TO {OWNER}")
         yield connection
 
 
