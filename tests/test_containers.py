@@ -13,7 +13,7 @@ import yaml
 from celery.bin.celery import celery
 
 from workers.app import SOFT_SHUTDOWN_SECONDS
-from workers.cli import COMMANDS
+from workers.cli import group
 from workers.local.process_specs import WORKER_GROUPS
 from workers.settings import load_settings, unknown_variables
 from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
@@ -77,6 +77,7 @@ def test_services_have_health_checks_and_restart(name: str) -> None:
 
 
 def test_services_start_after_the_migration() -> None:
+    assert words("migrate")[3:5] == ["migrate", "--wait"]
     assert SERVICES["migrate"]["restart"] == "no"
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     for name in ("worker-commands", "worker-sweeps", "beat"):
@@ -127,7 +128,9 @@ def test_command_lines_are_accepted(name: str) -> None:
     """Celery or click would refuse a wrong command line only when it is deployed."""
     command = words(name)
     if command[:3] == ["python", "-m", "workers"]:
-        assert command[3] in COMMANDS
+        own_command = group.get_command(click.Context(group), command[3])
+        assert own_command is not None
+        own_command.make_context(command[3], command[4:])
         return
     assert command[:3] == ["celery", "-A", "workers.app"]
     celery_command = celery.get_command(click.Context(celery), command[3])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from models.migrations import STATEMENT_TIMEOUT
 from workers.local.process_specs import WORKER_GROUPS
 from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
 
@@ -45,6 +46,12 @@ def test_units_have_no_privileges_and_get_secrets_as_credentials(unit: str) -> N
     script = (CHECKOUT / "deploy" / "make-secrets").read_text()
     assert all(f"write_secret {name} " in script for name in credentials)
     assert ("database_url" in credentials) == (unit != "unwind-flower.service")
+
+
+def test_migration_waits_for_a_server_that_boots_later() -> None:
+    seconds = int(lines("unwind-migrate.service", "ExecStart")[0].partition(" migrate --wait ")[2])
+    limit = int(lines("unwind-migrate.service", "TimeoutStartSec")[0].removesuffix("min")) * 60
+    assert limit > seconds + int(STATEMENT_TIMEOUT.removesuffix("min")) * 60
 
 
 @pytest.mark.parametrize("unit", WATCHED)

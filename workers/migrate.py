@@ -1,11 +1,75 @@
-"""Migration of a database, with the names of the commands that this version takes."""
+"""Migration of a database, with the names of the commands that this version takes, and the wait for its server."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
+
 from models import migrations
+from models.db.postgres_address import PostgresAddress, clear_libpq_environment
 from tasks.declarations import all_commands
+
+APPLICATION_NAME = "unwind migrate"
+POLL_INTERVAL_SECONDS = 0.5
 
 
 def migrate(database_url: str) -> None:
     """Bring the database to the newest schema and make its SQL interface accept every declared command."""
     migrations.upgrade(database_url, commands=all_commands())
+
+
+def wait_for_server(database_url: str, timeout: float, report: Callable[[str], None]) -> None:
+    """Wait until the server accepts connections, for at most `timeout` seconds, and report why when that changes.
+
+    A server that refuses the login is not waited for: the caller's own connection gets the error.
+    """
+    address = PostgresAddress.parse(database_url)
+    deadline = time.monotonic() + timeout
+    reported = ""
+    while (reason := _find_reason_to_wait(address)) and time.monotonic() < deadline:
+        if reason != reported:
+            report(f"Waiting up to {timeout:.0f} s for PostgreSQL: {reason}")
+            reported = reason
+        time.sleep(POLL_INTERVAL_SECONDS)
+
+
+def login_fix(database_url: str, reason: str) -> str:
+    """Return how to fix a login that the server refused with `reason`."""
+    address = PostgresAddress.parse(database_url)
+    user = address.user or "unwind_owner"
+    if f'database "{address.database}" does not exist' in reason:
+        return (
+            f"as an administrator: CREATE DATABASE {address.database} OWNER {user} TEMPLATE template0 ENCODING 'UTF8';"
+        )
+    return (
+        f"correct the user and the password in DATABASE_URL, or as an administrator: CREATE ROLE {user} LOGIN "
+        "CREATEROLE PASSWORD '...'; (docs/operate.md, PostgreSQL)"
+    )
+
+
+def is_login_refused(database_url: str, problem: psycopg.Error) -> bool:
+    """Return whether an attempt to connect failed although the server accepts connections."""
+    return (
+        problem.pgconn is not None
+        and problem.sqlstate is None
+        and _ping(PostgresAddress.parse(database_url)) == Ping.OK
+    )
+
+
+def _find_reason_to_wait(address: PostgresAddress) -> str:
+    clear_libpq_environment()
+    try:
+        psycopg.connect(**address.connection_parameters(APPLICATION_NAME)).close()  # type: ignore[arg-type]
+    except psycopg.OperationalError as problem:
+        if _ping(address) != Ping.OK:
+            return address.without_password(str(problem).strip().splitlines()[0])
+    return ""
+
+
+def _ping(address: PostgresAddress) -> int:
+    # libpq tells by the SQLSTATE whether a server refuses a login or is not ready, whatever its messages' language.
+    return PGconn.ping(make_conninfo(**address.connection_parameters(APPLICATION_NAME)).encode())

@@ -64,7 +64,7 @@ class PostgresServer:
         source = f"host={primary.socket} port={primary.port} user={USER}"
         self.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={source}", "--write-recovery-conf", "--no-sync")
 
-    def start(self, **settings: str) -> None:
+    def start(self, *, awaited: bool = True, **settings: str) -> None:
         options = {
             **FAST,
             "listen_addresses": "127.0.0.1",
@@ -82,7 +82,7 @@ class PostgresServer:
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
                 preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509 - before any thread of ours matters
             )
-        assert wait_until(self._ready, 30), log_tail(self.log)
+        assert not awaited or wait_until(self._ready, 30), log_tail(self.log)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -94,6 +94,12 @@ class PostgresServer:
     def promote(self) -> None:
         with self.connect() as conn:
             conn.execute("SELECT pg_promote()")
+
+    def promote_without_connecting(self) -> None:
+        """Promote a standby that refuses connections."""
+        assert self._process is not None
+        (self.data / "promote").touch()
+        self._process.send_signal(signal.SIGUSR1)
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psycopg
 from sqlalchemy.exc import OperationalError
 
 from models.db.database import SessionRefused
@@ -87,11 +88,19 @@ def down() -> None:
 
 
 @click.command()
+@click.option(
+    "--wait",
+    "wait_seconds",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="SECONDS",
+    help="Wait for a server that does not answer yet or is starting up.",
+)
 @data_option
-def migrate() -> None:
+def migrate(wait_seconds: int) -> None:
     """Upgrade the database schema to the newest version. Safe to repeat, and to run twice at once."""
     with settings_with_servers() as settings:
-        migrate_database(settings)
+        migrate_database(settings, wait_seconds)
     click.echo("The schema is up to date.")
 
 
@@ -111,17 +120,25 @@ def env() -> None:
             click.echo(f"export {name}={shlex.quote(value)}")
 
 
-def migrate_database(settings: Settings) -> None:
-    from workers.migrate import migrate as migrate_schema  # noqa: PLC0415 - `down` and `env` don't import all tasks
+def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
+    from workers import migrate as migration  # noqa: PLC0415 - `down` and `env` don't import all tasks
 
     if settings.database_url is None:
         raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
+    url = settings.database_url.get_secret_value()
+    if wait_seconds:
+        migration.wait_for_server(url, wait_seconds, lambda line: click.echo(line, err=True))
     try:
-        migrate_schema(settings.database_url.get_secret_value())
+        migration.migrate(url)
     except OperationalError as problem:
-        if not isinstance(problem.orig, SessionRefused):
-            raise
-        raise click.ClickException(f"{problem.orig}. Fix: {problem.orig.fix}") from None
+        if isinstance(problem.orig, SessionRefused):
+            raise click.ClickException(f"{problem.orig}. Fix: {problem.orig.fix}") from None
+        if isinstance(problem.orig, psycopg.Error) and migration.is_login_refused(url, problem.orig):
+            reason = str(problem.orig).strip().splitlines()[0]
+            raise click.ClickException(
+                f"PostgreSQL refuses the login: {reason}. Fix: {migration.login_fix(url, reason)}"
+            ) from None
+        raise
 
 
 def _serve(settings: Settings, report: Path) -> None:

@@ -1,0 +1,93 @@
+"""Tests of `migrate --wait` on a PostgreSQL that starts late, and of what it does not wait for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+
+from tests.plugins.postgres import PASSWORD, PostgresServer, new_server
+from workers.settings import CHECKOUT
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def start_migrate(url: str, seconds: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "workers", "migrate", "--wait", str(seconds)],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(CHECKOUT),
+            "DATABASE_URL": url,
+            "CELERY_BROKER_URL": "redis://127.0.0.1:1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """A server that was not started yet and will be a standby, which refuses connections until it is promoted."""
+    with new_server() as server:
+        server.create()
+        (server.data / "standby.signal").touch()
+        yield server
+
+
+def test_migrate_waits_for_a_server_that_does_not_run_or_is_starting_up(server: PostgresServer) -> None:
+    migration = start_migrate(server.url(), 60)
+    assert migration.stderr is not None
+    line = migration.stderr.readline()
+    assert line.startswith("Waiting up to 60 s for PostgreSQL: ")
+    assert "refused" in line
+    server.start(awaited=False, hot_standby="off")
+    while "the database system is" not in (line := migration.stderr.readline()):
+        assert line.startswith("Waiting up to"), line
+    assert PASSWORD not in line
+    server.promote_without_connecting()
+    output, errors = migration.communicate(timeout=60)
+    assert (migration.returncode, output) == (0, "The schema is up to date.\n"), errors
+    with server.connect() as conn:
+        assert conn.execute("SELECT count(*) FROM unwind.orders").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason", "fix"),
+    [
+        ("password", "password authentication failed", "correct the user and the password in DATABASE_URL"),
+        ("database", 'database "elsewhere" does not exist', "CREATE DATABASE elsewhere OWNER chief"),
+    ],
+)
+def test_a_wrong_password_or_database_fails_at_once_with_the_fix(
+    other_server: PostgresServer, wrong: str, reason: str, fix: str
+) -> None:
+    url = other_server.url("elsewhere" if wrong == "database" else "postgres")
+    if wrong == "password":
+        url = url.replace(quote(PASSWORD, safe=""), "mistyped")
+    started_at = time.monotonic()
+    migration = start_migrate(url, 600)
+    _, errors = migration.communicate(timeout=60)
+    assert migration.returncode == 1
+    assert time.monotonic() - started_at < 30
+    assert "Waiting" not in errors
+    assert errors.startswith("Error: PostgreSQL refuses the login: ")
+    assert reason in errors
+    assert fix in errors.partition(" Fix: ")[2]
+    assert "mistyped" not in errors
+
+
+def test_a_host_name_that_does_not_resolve_is_waited_for_until_the_time_is_over() -> None:
+    migration = start_migrate("postgresql://u:secret-word@nowhere.invalid/unwind", 1)
+    _, errors = migration.communicate(timeout=60)
+    assert migration.returncode == 1
+    assert errors.startswith("Waiting up to 1 s for PostgreSQL: ")
+    assert "The database does not answer (DATABASE_URL)" in errors
+    assert "Traceback" not in errors
+    assert "secret-word" not in errors
