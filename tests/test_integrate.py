@@ -200,6 +200,8 @@ def test_flower_and_metrics_work_with_their_redis_users(shop: Installation) -> N
 
             wait_until(is_visible)
         wait_until(lambda: "commands@" in page(f"{address}workers"))
+        workers = re.findall(r"commands@[\w.-]+", page(f"{address}workers"))
+        assert "commands" in page(f"{address}worker/{workers[0]}")  # the answers of the worker, read by BRPOP
         assert all(queue in page(f"{address}broker") for queue in ("commands", "consequences"))
     finally:
         shop.supervisor.stop(["flower"])
