@@ -31,10 +31,11 @@ COPY models ./models
 COPY tasks ./tasks
 COPY schedules ./schedules
 COPY workers ./workers
-RUN python -m compileall -q policies models tasks schedules workers
+# A clone made with umask 077 has files that only its owner can read.
+RUN chmod -R u=rwX,go=rX /app && python -m compileall -q policies models tasks schedules workers
 
+# No VOLUME: processes that keep no files would get an anonymous one at each creation.
 USER unwind
-VOLUME /data
 
 # On TERM Celery requeues unfinished work; compose waits longer than that takes (stop_grace_period).
 STOPSIGNAL SIGTERM

@@ -158,11 +158,25 @@ def test_flower_inspects_workers_and_keeps_its_data() -> None:
 
 def test_health_checks_do_not_import_the_application() -> None:
     for name in ("worker-commands", "worker-sweeps", "beat"):
-        assert "python -m workers.monitoring.probes alive" in SERVICES[name]["healthcheck"]["test"][1]
+        probe, command = SERVICES[name]["healthcheck"]["test"]
+        assert probe == "CMD-SHELL"
+        assert command == " && ".join(f"python -m workers.monitoring.probes {state}" for state in ("ready", "alive"))
         assert SERVICES[name]["environment"]["UNWIND_ALIVE_FILE"].startswith("/tmp/")
-        assert "/tmp" in SERVICES[name]["tmpfs"]
-    assert "inspect ping" in SERVICES["beat"]["healthcheck"]["test"][1]
-    assert "celerybeat@$$HOSTNAME" in SERVICES["beat"]["healthcheck"]["test"][1]
+        assert SERVICES[name]["environment"]["UNWIND_READY_FILE"].startswith("/tmp/")
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_temporary_directories_have_a_size(name: str) -> None:
+    """Without one, a tmpfs takes up to half of the machine's memory."""
+    mounts = SERVICES[name].get("tmpfs", [])
+    assert all(re.fullmatch(r"/[\w/]+:size=\d+m", mount) for mount in mounts)
+    assert name not in OWN_SERVICES or [mount.partition(":")[0] for mount in mounts] == ["/tmp"]
+
+
+def test_image_is_readable_after_a_clone_with_umask_077_and_has_no_anonymous_volume() -> None:
+    rights = DOCKERFILE.index("RUN chmod -R u=rwX,go=rX /app")
+    assert DOCKERFILE.rindex("\nCOPY ") < rights < DOCKERFILE.index("USER unwind")
+    assert not re.search(r"^VOLUME", DOCKERFILE, re.MULTILINE)
 
 
 def test_containers_get_known_variables_only() -> None:
@@ -208,6 +222,17 @@ def test_generated_secrets_fit_together(tmp_path: Path, monkeypatch: pytest.Monk
     assert "-secret " not in before["redis_users"]
     subprocess.run(command, check=True, capture_output=True)
     assert before == {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_mail_server_is_a_secret_that_may_be_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "UNWIND_SMTP_URL" not in SERVICES["worker-sweeps"]["environment"]
+    for address in ("", "smtp://me:hunter2@mail.example.com:587?starttls=1"):
+        folder = tmp_path / f"secrets{len(address)}"
+        monkeypatch.setenv("SMTP_URL", address)
+        subprocess.run([CHECKOUT / "deploy" / "make-secrets", folder], check=True, capture_output=True)
+        monkeypatch.setenv("UNWIND_SMTP_URL_FILE", str(folder / "smtp_url"))
+        setting = load_settings().smtp_url
+        assert (setting.get_secret_value() if setting else "") == address
 
 
 def test_redis_is_durable_and_has_a_user_for_each_role() -> None:

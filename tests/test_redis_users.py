@@ -1,4 +1,4 @@
-"""Tests of deploy/redis/users.acl.example on every server at hand: the embedded Valkey, and redis-server on the path."""
+"""Tests of deploy/redis/users.acl.example on the embedded Valkey, and on a redis-server that is installed."""
 
 from __future__ import annotations
 

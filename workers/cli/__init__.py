@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from workers.local import COMMAND, name_commands
+
 # name -> (module, one-line description for the list of commands)
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("workers.cli.demo", "Play a sample marketplace live: the whole story in half a minute."),
@@ -83,7 +85,7 @@ DATA_HELP = "Directory for data, logs and emails instead of .unwind (or UNWIND_D
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="For the options of a command: ./run COMMAND --help",
+    epilog=f"For the options of a command: {COMMAND} COMMAND --help",
 )
 @click.option("--data", metavar="DIR", help=DATA_HELP)
 def group(data: str | None) -> None:
@@ -119,11 +121,12 @@ def main(args: list[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a code page without a character prints its number instead
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = group.main(args=args, prog_name="./run", standalone_mode=False)
+        status = group.main(args=args, prog_name=COMMAND, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help())
         status = 0
     except click.ClickException as error:
+        error.message = name_commands(error.message)  # type: ignore[misc] # click declares it final
         error.show()
         status = error.exit_code
     except (click.Abort, KeyboardInterrupt):

@@ -13,6 +13,7 @@ import click
 from models.db import database as db
 from models.integrity import invariants, month_audit
 from workers.cli import data_option
+from workers.local import COMMAND
 from workers.local import backup as dumps
 from workers.settings import load_settings, settings_with_servers
 
@@ -35,7 +36,7 @@ def backup(file: Path, replace: bool) -> None:
             size = dumps.back_up(settings.database_url.get_secret_value(), file)
     except dumps.BackupError as problem:
         raise click.ClickException(str(problem)) from None
-    click.echo(f"{file}: {size / 1e6:,.1f} MB. Restore it into an empty database with `./run restore {file}`.")
+    click.echo(f"{file}: {size / 1e6:,.1f} MB. Restore it into an empty database with `{COMMAND} restore {file}`.")
 
 
 @click.command()

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from policies.timestamps import parse_timestamp
+from workers.local import COMMAND
 
 SHADES = " ░▒▓█"
 MAX_BAR_WIDTH = 20
@@ -19,7 +20,9 @@ def print_forecast(console: Console, forecast: dict[str, Any]) -> None:
     overdue, total, later = forecast["overdue"], forecast["total"], forecast["later"]
     if overdue:
         what = "1 alert is" if overdue == 1 else f"{overdue} alerts are"
-        console.print(Text(f"Overdue: {what} due and not unlocked yet. Are sweeps running? (./run doctor)", "bold red"))
+        console.print(
+            Text(f"Overdue: {what} due and not unlocked yet. Are sweeps running? ({COMMAND} doctor)", "bold red")
+        )
         for alert in forecast["overdue_orders"]:
             console.print(f"  {alert['unlocks_at']:<22} order {alert['order_id']}: {alert['kind']}")
         if overdue > len(forecast["overdue_orders"]):

@@ -18,6 +18,7 @@ from schedules.routes import HEARTBEAT, QUEUES
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.local import COMMAND
 
 
 @click.command()
@@ -46,7 +47,7 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
         if ends_at is not None and ends_at <= now:
             raise click.BadParameter("must be in the future", param_hint="--until")
         pauses.pause(conn, kind, name, now, until=ends_at, reason=reason)
-    click.echo(f"The {kind} {name} is paused{f' until {until}' if until else ''}. ./run resume {name} ends it.")
+    click.echo(f"The {kind} {name} is paused{f' until {until}' if until else ''}. {COMMAND} resume {name} ends it.")
 
 
 @click.command()

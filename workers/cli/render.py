@@ -17,6 +17,7 @@ from policies.timestamps import format_timestamp
 from policies.verdicts import ASK_AGAIN
 from workers.cli.bill_page import render_text
 from workers.cli.forecast_chart import print_forecast
+from workers.local import COMMAND
 from workers.simulation.replay import PlayedLine
 
 
@@ -269,7 +270,7 @@ def _print_request(console: Console, result: dict[str, Any]) -> None:
         console.print(
             Text(f"Request {result['request_id']}: {result['task']}, given up {result['answered_at']}.", style="bold")
         )
-        console.print("None of it was done. ./run jobs dead shows why; ./run jobs replay ID tries again.")
+        console.print(f"None of it was done. {COMMAND} jobs dead shows why; {COMMAND} jobs replay ID tries again.")
         return
     console.print(
         Text(f"Request {result['request_id']}: {result['task']}, answered {result['answered_at']}.", style="bold")

@@ -40,8 +40,15 @@ def back_up(database_url: str, file: Path) -> int:
     """Write one snapshot of the schema into `file` and return its bytes.  Workers may keep running."""
     clients = _checked_clients(database_url)
     partial = file.with_name(file.name + ".part")
-    partial.unlink(missing_ok=True)
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # it holds addresses and private comments
+    try:
+        partial.unlink(missing_ok=True)
+        # It holds addresses and private comments.
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as problem:
+        raise BackupError(
+            f"Cannot write {partial}: {problem.strerror}. Name a file in a directory that this user may write to; in a "
+            "container, one on a volume: /data/unwind.dump"
+        ) from None
     try:
         clients.run("pg_dump", "--format=custom", "--schema=unwind", "--no-owner", f"--file={partial}")
         partial.replace(file)

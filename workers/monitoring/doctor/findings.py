@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from policies.texts import printable
+from workers.local import name_commands
 
 
 class Severity(StrEnum):
@@ -32,15 +33,15 @@ class Finding:
 
 
 def note(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.NOTE, printable(message, " "), fix)
+    return Finding(code, Severity.NOTE, name_commands(printable(message, " ")), name_commands(fix))
 
 
 def warning(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.WARNING, printable(message, " "), fix)
+    return Finding(code, Severity.WARNING, name_commands(printable(message, " ")), name_commands(fix))
 
 
 def error(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.ERROR, printable(message, " "), fix)
+    return Finding(code, Severity.ERROR, name_commands(printable(message, " ")), name_commands(fix))
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
