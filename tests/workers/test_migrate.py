@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,9 +11,13 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import text
 
+from models.db import database as db
 from tests.plugins.postgres import PASSWORD, PostgresServer, new_server
-from workers.settings import CHECKOUT
+from workers.monitoring.doctor import database as doctor
+from workers.monitoring.doctor.context import Context
+from workers.settings import CHECKOUT, load_settings
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,3 +96,25 @@ def test_a_host_name_that_does_not_resolve_is_waited_for_until_the_time_is_over(
     assert "The database does not answer (DATABASE_URL)" in errors
     assert "Traceback" not in errors
     assert "secret-word" not in errors
+
+
+def test_the_login_and_the_database_of_the_page_suffice() -> None:
+    page = (CHECKOUT / "docs" / "operate.md").read_text()
+    statements = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0].splitlines()
+    with new_server() as fresh:
+        fresh.create()
+        fresh.start()
+        with fresh.connect() as administrator:
+            for statement in statements:
+                administrator.execute(statement)
+        url = f"postgresql://unwind_owner:change-me@127.0.0.1:{fresh.port}/unwind"
+        migration = start_migrate(url, 5)
+        _, errors = migration.communicate(timeout=60)
+        assert migration.returncode == 0, errors
+        database = db.connect(url)
+        context = Context(load_settings(database_url=url), database=database)
+        with context.transaction():
+            assert context.conn.execute(text("SELECT current_user")).scalar() == "unwind_app"
+            for check in (doctor.check_rights, doctor.check_definers, doctor.check_schema):
+                assert check(context) == []
+        database.dispose()

@@ -66,6 +66,7 @@ BROKER_CHECKS: tuple[Check, ...] = (
     broker.check_version,
     broker.check_memory,
     broker.check_persistence,
+    broker.check_mail_files,
     broker.check_result_backend,
     broker.check_clock,
     broker.check_workers,

@@ -185,6 +185,15 @@ def _start_command(context: Context, names: dict[str, int]) -> str:
     return f"run {restart}, or celery -A workers.app worker -Q {','.join(names)}."
 
 
+def check_mail_files(context: Context) -> list[Finding]:
+    """Find workers on several hosts, or in several containers, that each write emails to files of their own."""
+    hosts = sorted({name.rpartition("@")[2] for name, queues in context.consumers.items() if "notices" in queues})
+    if context.settings.smtp_url is not None or len(hosts) < 2:
+        return []
+    message = f"No mail server is set, so workers on {abbreviate(hosts)} each write emails to files of their own."
+    return [warning("MAIL_FILES_SCATTERED", message, "set UNWIND_SMTP_URL, or run workers for notices on one host.")]
+
+
 def check_strays(context: Context) -> list[Finding]:
     """Find messages in lists that no worker reads: their sender named no queue or set a priority."""
     return [

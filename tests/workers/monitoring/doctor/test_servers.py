@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from pydantic import SecretStr
 
 from models.db import database as db
 from models.feed import EVENTS_AFTER_SIGNATURE
@@ -247,3 +248,12 @@ def test_messages_in_unread_queues_are_reported(with_broker: Context) -> None:
     findings = broker.check_strays(with_broker)
     assert codes(findings) == ["STRAY_MESSAGES", "STRAY_MESSAGES"]
     assert "orders.cancel" in findings[0].message
+
+
+def test_mail_files_on_several_hosts_are_reported(with_broker: Context) -> None:
+    one_host = {"sweeps@here": ["sweeps", "notices"], "commands@there": ["commands"]}
+    several = one_host | {"sweeps@there": ["sweeps", "notices"]}
+    assert codes(broker.check_mail_files(replace(with_broker, consumers=one_host))) == []
+    assert codes(broker.check_mail_files(replace(with_broker, consumers=several))) == ["MAIL_FILES_SCATTERED"]
+    sending = with_broker.settings.model_copy(update={"smtp_url": SecretStr("smtp://localhost")})
+    assert codes(broker.check_mail_files(replace(with_broker, consumers=several, settings=sending))) == []
