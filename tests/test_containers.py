@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -23,7 +24,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
 OWN_SERVICES = ["migrate", "worker-commands", "worker-sweeps", "beat", "flower", "metrics"]
-PROFILES = {"celery-exporter": ["metrics"], "prometheus": ["metrics"], "mailpit": ["mail"]}
+PROFILES = {"celery-exporter": ["metrics"], "prometheus": ["metrics"], "grafana": ["metrics"], "mailpit": ["mail"]}
+GRAFANA = CHECKOUT / "deploy" / "grafana"
 SECRETS: dict[str, Any] = COMPOSE["secrets"]
 LASTING = sorted(set(SERVICES) - {"migrate"})
 
@@ -253,6 +255,20 @@ def test_scrape_targets_and_rules_exist() -> None:
     assert SERVICES["metrics"]["environment"]["UNWIND_METRICS_PORT"] == "9464"
     assert config["rule_files"] == ["/etc/prometheus/alerts.yml"]
     assert (folder / "alerts.yml").exists()
+
+
+def test_grafana_reads_the_dashboards_and_the_prometheus_of_the_profile() -> None:
+    provider = yaml.safe_load((GRAFANA / "provisioning/dashboards/unwind.yml").read_text())["providers"][0]
+    mounts = dict(volume.removesuffix(":ro").split(":") for volume in SERVICES["grafana"]["volumes"])
+    assert mounts["./deploy/grafana/dashboards"] == provider["options"]["path"]
+    assert mounts["./deploy/grafana/provisioning"] == "/etc/grafana/provisioning"
+    source = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
+    assert source["url"] == "http://prometheus:9090"
+    for path in (GRAFANA / "dashboards").iterdir():
+        panels = json.loads(path.read_text())["panels"]
+        uids = {part["datasource"]["uid"] for panel in panels for part in (panel, *panel["targets"])}
+        assert uids == {source["uid"]}
+        assert len({panel["id"] for panel in panels}) == len(panels)
 
 
 def test_used_volumes_and_networks_are_declared() -> None:

@@ -26,6 +26,7 @@ NOT_SETTINGS = {  # read by ./run and by docker compose
     "FLOWER_PORT",
     "METRICS_PORT",
     "PROMETHEUS_PORT",
+    "GRAFANA_PORT",
     "MAILPIT_PORT",
 }
 

@@ -16,6 +16,7 @@ NOT_SETTINGS = {  # read by ./run and by docker compose
     "FLOWER_PORT",
     "METRICS_PORT",
     "PROMETHEUS_PORT",
+    "GRAFANA_PORT",
     "MAILPIT_PORT",
     "UNWIND_FLOWER_LOGIN_FILE",  # the only `_FILE` form that the example shows
 }

@@ -42,6 +42,7 @@ from workers.settings import CHECKOUT, Settings, load_settings
 RULES: list[dict[str, Any]] = yaml.safe_load((CHECKOUT / "deploy/prometheus/alerts.yml").read_text())["groups"][0][
     "rules"
 ]
+DASHBOARD = CHECKOUT / "deploy/grafana/dashboards/unwind.json"
 Metrics = dict[str, dict[tuple[str, ...], float]]
 
 
@@ -282,6 +283,27 @@ def test_every_metric_of_an_alert_exists(settings: Settings, database_url: str) 
                 assert value in labels, json.dumps([label, value])
             if sign == "=~":
                 assert any(re.fullmatch(value, one) for one in labels), value
+
+
+def test_every_metric_and_label_of_the_dashboard_exists(settings: Settings, database_url: str) -> None:
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
+        for run in {*(entry.name for entry in TIMETABLE), *HEARTBEAT_RUNS}:
+            owner.execute("INSERT INTO unwind.sweeps VALUES (%s, clock_timestamp(), 0, 0)", [run])
+    with serving(settings) as address:
+        families = list(text_string_to_metric_families(page(f"{address}/metrics")[1]))
+    labels = {family.name: {label for sample in family.samples for label in sample.labels} for family in families}
+    used = set()
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            (name,) = re.findall(r"\bunwind_\w+", target["expr"])
+            used.add(name)
+            legends = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            selected = set(re.findall(r"(\w+)[=!]~?\"", target["expr"]))
+            assert legends | selected <= labels[name], target
+            for pattern in re.findall(r'sweep=~"([^"]+)"', target["expr"]):
+                assert any(re.fullmatch(pattern, run) for run in HEARTBEAT_RUNS)
+    assert used <= set(labels)
+    assert {name for name in labels if re.match("unwind_(unlock|outbox|letters|dead|odd|requests|queue)", name)} <= used
 
 
 def test_every_runbook_belongs_to_an_alert() -> None:
