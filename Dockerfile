@@ -24,6 +24,7 @@ COPY requirements.lock ./
 RUN python -m venv /venv \
     && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement requirements.lock
 
+COPY LICENSE ./
 COPY pyproject.toml ./
 COPY flowerconfig.py ./
 COPY policies ./policies

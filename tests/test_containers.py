@@ -60,7 +60,7 @@ def test_image_contains_the_product_packages_only() -> None:
     allowed = {line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = set(re.findall(r"^COPY (\S+) ", DOCKERFILE, re.MULTILINE))
     floors = {"policies", "models", "tasks", "schedules", "workers"}
-    assert copied == allowed == floors | {"requirements.lock", "pyproject.toml", "flowerconfig.py"}
+    assert copied == allowed == floors | {"LICENSE", "requirements.lock", "pyproject.toml", "flowerconfig.py"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

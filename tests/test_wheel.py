@@ -43,6 +43,13 @@ def test_wheel_contains_the_product_packages_and_nothing_else(wheel: Path) -> No
         assert path in names
 
 
+def test_wheel_carries_its_license(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name.partition(".dist-info/")[2]: name for name in archive.namelist()}
+        assert archive.read(names["licenses/LICENSE"]) == (CHECKOUT / "LICENSE").read_bytes()
+        assert "License-Expression: MIT\n" in archive.read(names["METADATA"]).decode()
+
+
 def test_no_file_of_the_wheel_reads_tests_or_runs_pytest_or_writes_docs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         offending = {
