@@ -333,3 +333,10 @@ _MESSAGES = {
     "string_unicode": "must be text without unpaired surrogates",
 }
 """Sentences in place of pydantic's, by the type of its error."""
+UNFITTING_ARGUMENTS = {
+    _MESSAGES["extra_forbidden"],
+    _MESSAGES["missing"],
+    ONE_ACTOR,
+    *BRICKLINK_LOT_FIELDS.values(),
+}
+"""The sentences for arguments that a command does not have, or that it needs."""

@@ -33,6 +33,17 @@ def print_played(played: PlayedLine) -> None:
         print_result(str(line.show[0]), result)
 
 
+def print_undone(undone: list[PlayedLine]) -> None:
+    """Print the commands of a history that were not done, each with the number of its line."""
+    console = _console()
+    console.print(Text(f"{len(undone)} {'answer is' if len(undone) == 1 else 'answers are'} not done:", style="bold"))
+    for played in undone:
+        answer = escape_control_characters(played.result)
+        why = _describe_errors(answer) if answer["outcome"] == "invalid" else answer["message"]
+        was = {"refused": "was refused", "invalid": "was invalid"}.get(answer["outcome"], "was a conflict")
+        console.print(f"  line {played.line.number} {was}: {why}")
+
+
 def escape_control_characters(value: Any) -> Any:
     """Replace characters in strings, at any depth, that would act on the terminal: values contain people's comments."""
     if isinstance(value, dict):
@@ -84,8 +95,12 @@ def _describe_answer(answer: dict[str, Any]) -> str:
         effects = ", ".join(f"{name}: {_shorten(value)}" for name, value in answer["effects"].items())
         return f"done. {effects}" if effects else "done."
     if answer["outcome"] == "invalid":
-        return "invalid. " + "; ".join(f"{error['path']} {error['message']}" for error in answer["errors"])
+        return f"invalid. {_describe_errors(answer)}"
     return f"{answer['outcome']} ({answer['code']}). {answer['message']}"
+
+
+def _describe_errors(answer: dict[str, Any]) -> str:
+    return "; ".join(f"{error['path']} {error['message']}" for error in answer["errors"])
 
 
 def _shorten(value: Any) -> str:

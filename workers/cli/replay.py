@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import sys
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import structlog
 
 from models.db import database as db
 from policies.timestamps import format_timestamp, parse_timestamp
-from workers.cli.render import print_played, print_sweep
+from workers.cli.render import print_played, print_sweep, print_undone
 from workers.settings import normalize_postgres_url
 from workers.simulation import replay as player
 from workers.simulation.engine import Simulation
@@ -37,46 +38,82 @@ def _parse_instant(_context: click.Context, _option: click.Parameter, value: str
 @click.option("--answers", is_flag=True, help="Print one JSON object per line of input, and nothing else.")
 @click.option("--database-url", metavar="URL", help="Play into this empty database and leave it ready for live work.")
 @click.option("--allow-short", is_flag=True, help="Allow terms of a few seconds, for rehearsals.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if an answer is not done.")
+@click.option("--allow-invalid", is_flag=True, help="Play commands with unknown or missing arguments, too.")
 def replay(
-    files: tuple[Path, ...], until: datetime | None, answers: bool, database_url: str | None, allow_short: bool
+    files: tuple[Path, ...],
+    until: datetime | None,
+    answers: bool,
+    database_url: str | None,
+    allow_short: bool,
+    strict: bool,
+    allow_invalid: bool,
 ) -> None:
     """Play histories from FILES (one JSON object a line), each in a temporary database with a simulated clock.
 
     A line is {"at": "2026-03-28T10:00:00Z", "task": "orders.submit", "kwargs": {...}} or
     {"at": ..., "show": ["order", 1003]}.
-    No sleeping, no broker, no emails sent; the same tasks and transactions as live. Exit code 2: a file is invalid and
-    nothing ran.
+    docs/histories.md has the format. No sleeping, no broker, no emails sent; the same tasks and transactions as live.
+    Exit code 2: a file is invalid and nothing ran.
     """
     if database_url is not None and len(files) > 1:
         raise InvalidHistory("--database-url takes exactly one file.")
-    try:
-        histories = [(path, player.read_history(path)) for path in files]
-    except player.InvalidHistory as problem:
-        raise InvalidHistory(str(problem)) from None
+    histories = _read_histories(files, allow_invalid)
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # standard output is for answers
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
-    with contextlib.ExitStack() as stack:
-        if database_url is None:
-            pool = stack.enter_context(player.simulation_pool())
+    all_done = True
+    with _simulations(database_url, allow_short) as open_simulation:
         for path, lines in histories:
-            at = player.start_time(lines, until)
-            with contextlib.ExitStack() as simulation_stack:
-                if database_url is None:
-                    simulation = simulation_stack.enter_context(pool.fresh(at, allow_short=allow_short))
-                else:
-                    simulation = simulation_stack.enter_context(_open_simulation(database_url, at, allow_short))
+            with open_simulation(player.start_time(lines, until)) as simulation:
                 if not answers:
                     click.secho(path.name, bold=True)
                     simulation.on_sweep = print_sweep
-                for played in player.play(lines, simulation, until=until):
-                    if answers:
-                        click.echo(json.dumps(played.as_json()))
-                    else:
-                        print_played(played)
+                undone = _play(lines, simulation, until, answers)
+                all_done = all_done and not undone
+                if undone and not answers:
+                    print_undone(undone)
                 if database_url is not None:
                     _warn_if_in_future(simulation)
+    if strict and not all_done:
+        raise click.exceptions.Exit(1)
+
+
+def _read_histories(files: tuple[Path, ...], allow_invalid: bool) -> list[tuple[Path, list[player.HistoryLine]]]:
+    try:
+        histories = [(path, player.read_history(path)) for path in files]
+        for path, lines in histories if not allow_invalid else ():
+            player.check_arguments(lines, str(path))
+    except player.InvalidHistory as problem:
+        raise InvalidHistory(str(problem)) from None
+    return histories
+
+
+@contextlib.contextmanager
+def _simulations(
+    database_url: str | None, allow_short: bool
+) -> Iterator[Callable[[datetime], contextlib.AbstractContextManager[Simulation]]]:
+    if database_url is not None:
+        yield lambda at: _open_simulation(database_url, at, allow_short)
+        return
+    with player.simulation_pool() as pool:
+        yield lambda at: pool.fresh(at, allow_short=allow_short)
+
+
+def _play(
+    lines: list[player.HistoryLine], simulation: Simulation, until: datetime | None, answers: bool
+) -> list[player.PlayedLine]:
+    # Print each line and return those that were not done.
+    undone = []
+    for played in player.play(lines, simulation, until=until):
+        if answers:
+            click.echo(json.dumps(played.as_json()))
+        else:
+            print_played(played)
+        if not played.done:
+            undone.append(played)
+    return undone
 
 
 def _open_simulation(database_url: str, at: datetime, allow_short: bool) -> Simulation:

@@ -1,6 +1,6 @@
 """The replay of history files: parsing, playing them on a simulation, and the databases that simulations use.
 
-A file is read and checked completely before anything runs. Each line then runs at its instant: first every sweep that
+A file is read and checked before anything runs. Each line then runs at its instant: first every sweep that
 is due by then, then the line, then the outbox tasks that its commit created.
 """
 
@@ -19,7 +19,9 @@ from typing import Any
 from sqlalchemy import text
 
 from models.db.database import make_engine
+from models.requests import Answer
 from policies.timestamps import format_timestamp, parse_timestamp
+from tasks.command import UNFITTING_ARGUMENTS, parse_command
 from tasks.declarations import COMMANDS
 from workers.app import app
 from workers.embedded import embedded_servers
@@ -55,6 +57,10 @@ class PlayedLine:
     line: HistoryLine
     result: Any
 
+    @property
+    def done(self) -> bool:
+        return self.line.show is not None or self.result["outcome"] == "done"
+
     def as_json(self) -> dict[str, Any]:
         if self.line.show is not None:
             return {"at": format_timestamp(self.line.at), "show": list(self.line.show), "result": self.result}
@@ -84,6 +90,20 @@ def parse_lines(text_lines: Iterable[str], name: str = "history") -> list[Histor
             raise InvalidHistory(f"{name}, line {number}: {error}") from None
         lines.append(line)
     return lines
+
+
+def check_arguments(lines: Iterable[HistoryLine], name: str = "history") -> None:
+    """Raise InvalidHistory for the first command with an argument that it does not have, or without one that it needs.
+
+    `play` does not check this: it answers `invalid`, as the workers do.
+    """
+    for line in lines:
+        if line.task in COMMANDS:
+            answer = parse_command(COMMANDS[line.task].model, line.arguments or {}, f"replay:{line.number}")
+            errors = answer.errors if isinstance(answer, Answer) else ()
+            problems = [f"{e['path']}: {e['message']}" for e in errors if e["message"] in UNFITTING_ARGUMENTS]
+            if problems:
+                raise InvalidHistory(f"{name}, line {line.number}: {line.task}: {'; '.join(problems)}")
 
 
 def play(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -160,6 +161,34 @@ def test_malformed_line_is_reported_before_anything_runs(bad: str, message: str)
     assert message in str(problem.value)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problems"),
+    [
+        ({"order_id": 1, "member_id": "s", "reason": "x"}, "npb.file: reason: there is no such argument"),
+        ({"member": "s"}, "member: there is no such argument; member_id: exactly one"),
+        ({"member_id": "s"}, "npb.file: order_id: is missing"),
+    ],
+)
+def test_unknown_and_missing_arguments_are_found_before_anything_runs(arguments: dict[str, Any], problems: str) -> None:
+    lines = replay.parse_lines([*MARKET, "", line(ORDERED, "npb.file", **arguments)])
+    with pytest.raises(replay.InvalidHistory, match=r"story\.jsonl, line 6: npb\.file") as problem:
+        replay.check_arguments(lines, "story.jsonl")
+    assert problems in str(problem.value)
+
+
+def test_arguments_that_the_command_itself_answers_are_played() -> None:
+    replay.check_arguments(
+        replay.parse_lines(
+            [
+                *NPB,
+                line(FILED, "npb.file", order_id="10O3", member_id="s"),
+                line(FILED, "npb.scan_open_alerts"),
+                query_line(FILED, "order", 1003),
+            ]
+        )
+    )
+
+
 def test_blank_lines_are_skipped() -> None:
     assert [entry.number for entry in replay.parse_lines([MARKET[0], "", MARKET[1], ""])] == [1, 3]
 
@@ -238,6 +267,43 @@ def test_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
     done = run("--answers", str(good), str(bad), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "bad.jsonl, line 2" in done.stderr
+
+
+def test_command_exits_with_2_for_a_missing_argument_unless_it_is_allowed(tmp_path: Path) -> None:
+    story = tmp_path / "story.jsonl"
+    story.write_text("\n".join([*NPB, line(FILED, "npb.remove", member_id="s")]))
+    done = run("--answers", str(story), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "story.jsonl, line 6: npb.remove: order_id: is missing" in done.stderr
+    done = run("--answers", "--allow-invalid", str(story), cwd=tmp_path)
+    assert done.returncode == 0
+    assert [json.loads(answer)["answer"]["outcome"] for answer in done.stdout.splitlines()] == [
+        *["done"] * 5,
+        "invalid",
+    ]
+
+
+def test_example_of_the_docs_ends_as_the_page_says(tmp_path: Path) -> None:
+    """What is not done is counted at the end, and `--strict` makes it exit code 1."""
+    page = (CHECKOUT / "docs" / "histories.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    story = tmp_path / "day-15.jsonl"
+    story.write_text(example)
+    done = run(str(story), cwd=tmp_path)
+    assert done.returncode == 0
+    assert "1 answer is not done:\n  line 7 was refused: " in done.stdout
+    assert "Order 1003 is CANCELLED." in done.stdout
+    assert "credited -20.00" in done.stdout
+    strict = run("--strict", "--answers", str(story), cwd=tmp_path)
+    assert (strict.returncode, len(strict.stdout.splitlines())) == (1, 8)
+    early = json.loads(strict.stdout.splitlines()[5])["answer"]
+    assert (early["code"], early["possible_from"]) == ("TOO_EARLY", "2026-04-11T10:00:00Z")
+    wrong = example.replace(
+        '"npb.file", "kwargs": {"order_id": 1003, "member_id"', '"npb.file", "kwargs": {"order_id": 1003, "member"'
+    )
+    (error,) = re.findall(r"^Error: (day-15.jsonl, .*)$", page, re.MULTILINE)
+    with pytest.raises(replay.InvalidHistory, match=re.escape(error)):
+        replay.check_arguments(replay.parse_lines(wrong.split("\n")), "day-15.jsonl")
 
 
 def test_command_adopts_a_database_once(tmp_path: Path, empty_database_url: str) -> None:
