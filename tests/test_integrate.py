@@ -19,7 +19,7 @@ import redis
 
 from tests.plugins.market import Market
 from tests.plugins.servers import in_database, libpq_url
-from tests.plugins.upstream import Installation, installation, submit_orders, wait_until
+from tests.plugins.upstream import Installation, installation, wait_until
 from tools.contract_files import public_tasks
 from workers.embedded import ServerUrls
 from workers.local.process_specs import flower_program
@@ -43,13 +43,8 @@ def as_user(url: str, user: str, password: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{parts.hostname}:{parts.port}"))
 
 
-def seed(market: Market) -> None:
-    """The seller of the page, with unpaid orders."""
-    market.done("members.record", member_id="s-881", handle="BrickBarn", email="barn@example.org")
-    market.lot(501, seller_id="s-881", quantity=100)
-    submit_orders(
-        market, range(1003, 1011), seller_id="s-881", buyer_id="buyer", lines=[{"lot_id": 501, "quantity": 1}]
-    )
+def nothing(market: Market) -> None:
+    """The page says itself what it needs."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +53,7 @@ def shop(
 ) -> Iterator[Installation]:
     """An installation whose rights were granted by the page's own statements."""
     with (
-        installation(servers, admin, template_database, tmp_path_factory.mktemp("integrate"), seed) as ours,
+        installation(servers, admin, template_database, tmp_path_factory.mktemp("integrate"), nothing) as ours,
         contextlib.closing(ours.redis()) as broker,
     ):
         _drop_logins(admin, broker)
@@ -94,8 +89,9 @@ def _drop_logins(admin: psycopg.Connection, broker: Any) -> None:
 
 
 def environment_of_a_producer(shop: Installation) -> dict[str, str]:
-    """The variables of a storefront, which may push commands and wait for answers."""
+    """The variables of a storefront, which may push commands and wait for answers, as `./run env` writes them."""
     return shop.environment() | {
+        "DATABASE_URL": libpq_url(shop.database_url),
         "CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-producer", "producer-secret"),
         "CELERY_RESULT_BACKEND": as_user(shop.result_backend, "unwind-asker", "asker-secret"),
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -127,14 +123,7 @@ def _try_snippet(shop: Installation, language: str, text: str) -> None:
                 assert rows
                 assert "command_answers" not in text or rows[0][:3] == ("answered", "done", None)
     elif language == "python":
-        done = _run(shop, [sys.executable, "-c", text])
-        assert done.returncode == 0, done.stderr
-        if "billing-1005-npb" in text:
-            assert shop.answer_of("billing-1005-npb")["outcome"] == "done"
-        if "batch-1007-npb" in text:
-            assert shop.answer_of("batch-1007-npb")["outcome"] == "done"
-        if "print(answer" in text:
-            assert done.stdout.startswith("done {")
+        _try_python(shop, text)
     else:
         assert language == "sh", f"nobody runs {language}"
         for request_id in re.findall(r"show request (\S+)", text):
@@ -142,6 +131,21 @@ def _try_snippet(shop: Installation, language: str, text: str) -> None:
         done = _run(shop, ["bash", "-e", "-c", text.replace("./run ", f"{sys.executable} -m workers ")])
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.strip()
+
+
+def _try_python(shop: Installation, text: str) -> None:
+    done = _run(shop, [sys.executable, "-c", text])
+    assert done.returncode == 0, done.stderr
+    if "billing-1005-npb" in text:
+        assert shop.answer_of("billing-1005-npb")["outcome"] == "done"
+    if "batch-1007-npb" in text:
+        assert shop.answer_of("batch-1007-npb")["outcome"] == "done"
+    if "print(answer" in text and "npb.file" in text:
+        assert done.stdout.startswith("done ")
+    if "inventory.record_lot" in text:
+        assert re.findall(r"^(\S+) done ", done.stdout, re.MULTILINE) == (
+            ["members.record"] * 2 + ["inventory.record_lot"] + ["orders.submit"] * 5
+        ), done.stdout
 
 
 def _run(shop: Installation, words: list[str]) -> subprocess.CompletedProcess[str]:

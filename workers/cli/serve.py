@@ -114,10 +114,9 @@ def env() -> None:
             raise click.ClickException("No embedded servers are running here. Start them with `./run up`.")
         with settings_with_servers(settings) as complete:
             settings = complete
-    exported = ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "UNWIND_DATA")
-    for name, value in settings.environment().items():
-        if name in exported:
-            click.echo(f"export {name}={shlex.quote(value)}")
+    for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        value = settings.environment()[name].replace("postgresql+psycopg:", "postgresql:")  # for psql and psycopg, too
+        click.echo(f"export {name}={shlex.quote(value)}")
 
 
 def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:

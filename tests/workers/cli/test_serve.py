@@ -16,7 +16,6 @@ import psutil
 import psycopg
 import pytest
 
-from tests.plugins.servers import libpq_url
 from workers.embedded import running_servers
 from workers.embedded.processes import identify_process, is_alive, wait_until
 
@@ -81,8 +80,9 @@ def test_up_starts_an_installation_that_survives_kill_9_and_down_stops_it(instal
         assert "Already running" in again.stderr
 
         shell = dict(re.findall(r"^export (\w+)=(\S+)$", installation.type("env").stdout, re.MULTILINE))
+        assert shell.keys() == {"DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"}
         assert str(running.postgres_port) in shell["DATABASE_URL"]
-        with psycopg.connect(libpq_url(shell["DATABASE_URL"])) as connection:
+        with psycopg.connect(shell["DATABASE_URL"]) as connection:
             assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'unwind'").fetchone() != (0,)
             connection.execute("CREATE TABLE public.kept (word text)")
 
@@ -116,7 +116,7 @@ def test_up_starts_an_installation_that_survives_kill_9_and_down_stops_it(instal
 
         installation.up()
         shell = dict(re.findall(r"^export (\w+)=(\S+)$", installation.type("env").stdout, re.MULTILINE))
-        with psycopg.connect(libpq_url(shell["DATABASE_URL"])) as connection:
+        with psycopg.connect(shell["DATABASE_URL"]) as connection:
             assert connection.execute("SELECT count(*) FROM public.kept").fetchone() == (0,)
     finally:
         down = installation.type("down")
