@@ -15,6 +15,7 @@ from sqlalchemy import (
     Index,
     Row,
     exists,
+    func,
     select,
     text,
 )
@@ -113,6 +114,10 @@ _PARTIES = """
         EXISTS (SELECT FROM unwind.alerts AS a WHERE a.order_id = o.order_id AND a.state = 'open') AS accused
     FROM unwind.orders AS o WHERE o.order_id = ANY(CAST(%(ids)s AS bigint[]))
 """
+
+
+def count_orders(conn: Connection) -> int:
+    return conn.execute(select(func.count()).select_from(OrderRow)).scalar_one()
 
 
 def send_parties(conn: Connection, order_ids: Iterable[int]) -> Fetch[Parties]:

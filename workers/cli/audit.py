@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from models import bills
+from models import bills, orders
 from models.integrity import audit as violations_log
 from models.integrity import invariants, month_audit
 from policies.billing_months import parse_month
@@ -39,9 +39,11 @@ def audit(context: click.Context, as_json: bool) -> None:
     with open_database() as database, database.transaction() as conn:
         now = database.clock.now(conn)
         violations_log.set_statement_timeout(conn)
-        violations = invariants.check(conn, now, months=month_audit.closed_months(conn))
+        months = month_audit.closed_months(conn)
+        violations = invariants.check(conn, now, months=months)
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]
         violations_log.record_findings(conn, violations, now, checked_everywhere=[*sentences, invariants.MONTHS_PROVEN])
+        order_count = orders.count_orders(conn)
     if as_json:
         rows = [{"sentence": violation.sentence, "ids": violation.ids} for violation in violations]
         click.echo(json.dumps({"violations": rows}, indent=2))
@@ -51,7 +53,9 @@ def audit(context: click.Context, as_json: bool) -> None:
     if violations:
         raise AuditFailed(f"{len(violations)} {'invariant is' if len(violations) == 1 else 'invariants are'} violated.")
     if not as_json:
-        click.echo("All invariants hold.")
+        looked_at = f"{order_count:,} {'order' if order_count == 1 else 'orders'}"
+        closed = f"{len(months)} closed {'month' if len(months) == 1 else 'months'}"
+        click.echo(f"{len(sentences)} invariants over {looked_at} and {closed}: nothing is wrong.")
 
 
 @audit.command("month")

@@ -126,7 +126,7 @@ def _print_order(console: Console, result: dict[str, Any]) -> None:
     console.print(result["verdict"])
     console.print(
         f"{result['buyer_id']} bought from {result['seller_id']} for {result['total']} {result['currency']} "
-        f"(order date {result['order_date']}, payment {result['payment_status']})."
+        f"(order date {result['order_date']}, {_describe_payment(result['payment_status'])})."
     )
     less = [f"{result[kind]} {kind}" for kind in ("credit", "coupon") if float(result[kind])]
     if less:
@@ -156,6 +156,10 @@ def _print_order(console: Console, result: dict[str, Any]) -> None:
     _print_stock_moves(console, result["stock"])
     console.print("Emails:" if result["notices"] else "No emails.")
     _print_emails(console, result["notices"])
+
+
+def _describe_payment(status: str) -> str:
+    return "unpaid" if status == "None" else f"payment {status}"
 
 
 def _print_stock_moves(console: Console, moves: list[dict[str, Any]]) -> None:

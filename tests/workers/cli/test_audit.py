@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -38,6 +39,13 @@ def test_correct_month_gets_a_certificate() -> None:
     certificate = json.loads(run("month", "2026-03", "--json").output)
     assert (certificate["holds"], certificate["billed"], certificate["differences"]) == (True, "20.00", [])
     assert certificate["hash"] in result.output
+
+
+@pytest.mark.usefixtures("books")
+def test_answer_without_violations_says_how_much_was_examined() -> None:
+    result = run()
+    assert (result.exit_code, run("--json").exit_code) == (0, 0)
+    assert re.fullmatch(r"\d\d invariants over 1 order and 1 closed month: nothing is wrong\.\n", result.output)
 
 
 @pytest.mark.breaks_invariants("the books are falsified on purpose")

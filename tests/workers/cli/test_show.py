@@ -71,6 +71,7 @@ def test_people_read_the_story_of_an_order(typed: Any) -> None:
     for words in (
         "Order 1004 is CANCELLED.",
         "on the ground OCR_SELLER",
+        ", unpaid).",
         "10 returned to lot",
         "Cancel request of the seller: agreed",
         "because both sides agree to call the order off: agreed by mail",

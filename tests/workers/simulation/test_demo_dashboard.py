@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 25, 10, tzinfo=UTC)
 
 
 class Screen:
-    """A dashboard on a terminal of 130 columns, at an instant that the test sets."""
+    """A dashboard on a terminal of 80 columns, at an instant that the test sets."""
 
     def __init__(self) -> None:
         self.sample = build_sample_market(NOW)
@@ -36,7 +36,7 @@ class Screen:
     def text(self) -> str:
         """The whole screen."""
         paper = io.StringIO()
-        Console(file=paper, width=130).print(self.board)
+        Console(file=paper, width=80).print(self.board)
         return paper.getvalue()
 
 
@@ -46,7 +46,7 @@ def test_every_order_has_a_row_that_counts_down() -> None:
     assert "Flower http://127.0.0.1:5555/" in screen.text()
     for order_id in screen.sample.unlocking | screen.sample.ending_cancelled:
         assert screen.line(order_id)
-    for seconds, text in ((0, "unlocks in 9 s"), (8, "unlocks in 1 s"), (9, "due"), (10, "due")):
+    for seconds, text in ((0, "in 9 s"), (8, "in 1 s"), (9, "due"), (10, "due")):
         screen.instant = NOW + timedelta(seconds=seconds)
         assert text in screen.line(first)
 
@@ -61,12 +61,34 @@ def test_cancellation_shows_returned_units_and_the_credit() -> None:
     screen.show(
         "orders.cancelled", first, returned=returned, fee={"kind": "credit", "amount": "-3.20", "bill": "2026-11"}
     )
-    assert "12 units returned, 3.20 USD credited" in screen.line(first)
+    assert "+12 units, 3.20 USD credited" in screen.line(first)
     screen.show("removals.cancelled", first)
-    assert "removal cancelled" in screen.line(first)
+    assert "+12 units, 3.20 USD credited, 1 removal " in screen.line(first)
     second_order = min(screen.sample.buyers_cancel)
     screen.show("orders.cancelled", second_order, returned=[], fee={"kind": "none", "amount": "0.00", "bill": None})
     assert "nothing is returned, the fee stays" in screen.line(second_order)
+
+
+def test_waits_of_days_are_counted_in_days() -> None:
+    screen = Screen()
+    first = min(screen.sample.sellers_cancel)
+    screen.board.unlocks[first] = NOW + timedelta(days=4, seconds=7)
+    assert "in 4 days" in screen.line(first)
+
+
+def test_every_event_fits_80_columns() -> None:
+    screen = Screen()
+    order_id = min(screen.sample.penalty_accepted)  # the longest case
+    for event, (label, _, explanation) in EVENT_STYLES.items():
+        if not event.startswith(("members.", "orders.", "removals.")):
+            screen.show(event, order_id)
+            assert label in screen.line(order_id)
+            assert explanation in screen.line(order_id)
+    fee = {"kind": "credit", "amount": "-20.00", "bill": "2026-11"}
+    screen.show("orders.cancelled", order_id, returned=[{"returned": 288, "lot_id": 1}], fee=fee)
+    screen.show("removals.cancelled", order_id)
+    assert "+288 units, 20.00 USD credited, 1 removal " in screen.line(order_id)
+    assert "…" not in screen.text()
 
 
 def test_footer_counts_finished_orders() -> None:

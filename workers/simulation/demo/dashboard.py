@@ -16,15 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from workers.simulation.demo.runner import TimelineEvent
-from workers.simulation.demo.sample_market import SELLERS, SampleMarket
+from workers.simulation.demo.sample_market import SampleMarket
 
 EVENT_STYLES = {
-    "npb.unlocked": ("unlocked", "bold yellow", "the waiting period is over: the seller may cancel"),
-    "nss.unlocked": ("unlocked", "bold yellow", "two weeks without shipment: the buyer may cancel"),
-    "npb.penalty_accepted": ("penalty accepted", "cyan", "the seller may cancel at once"),
-    "ocr.filed": ("cancel requested", "cyan", "by the buyer; the seller is notified"),
-    "ocr.declined": ("declined", "cyan", "by the seller; the order has its earlier status again"),
-    "npb.removed": ("alert removed", "magenta", "the buyer paid: the order is pending again"),
+    "npb.unlocked": ("unlocked", "bold yellow", "the wait is over: the seller may cancel"),
+    "nss.unlocked": ("unlocked", "bold yellow", "nothing was sent: the buyer may cancel"),
+    "npb.penalty_accepted": ("accepted", "cyan", "the penalty: the seller may cancel"),
+    "ocr.filed": ("requested", "cyan", "a cancellation, by the buyer"),
+    "ocr.declined": ("declined", "cyan", "the order has its earlier status again"),
+    "npb.removed": ("alert removed", "magenta", "the buyer paid: the order is pending"),
     "orders.cancelled": ("cancelled", "bold green", "with stock, fee, strike and emails"),
     "removals.cancelled": ("removal cancelled", "green", "it was pending when the order was cancelled"),
     "members.buying_revoked": ("buying revoked", "red", "three strikes as a buyer"),
@@ -56,10 +56,10 @@ class Dashboard:
     def __post_init__(self) -> None:
         sample = self.sample
         cases = {
-            **dict.fromkeys(sorted(sample.unlocking - sample.buyers_cancel), "unpaid, seller's alert"),
-            **dict.fromkeys(sorted(sample.buyers_cancel), "not sent, buyer's alert"),
-            **dict.fromkeys(sorted(sample.penalty_accepted), "unpaid, penalty accepted"),
-            **dict.fromkeys(sorted(sample.agreed_requests | sample.declined_requests), "the buyer asks to cancel"),
+            **dict.fromkeys(sorted(sample.unlocking - sample.buyers_cancel), "unpaid"),
+            **dict.fromkeys(sorted(sample.buyers_cancel), "not sent"),
+            **dict.fromkeys(sorted(sample.penalty_accepted), "unpaid, penalty"),
+            **dict.fromkeys(sorted(sample.agreed_requests | sample.declined_requests), "cancel request"),
         }
         self._rows = {order_id: _Row(case, "waiting") for order_id, case in cases.items()}
 
@@ -69,7 +69,7 @@ class Dashboard:
         if row is None:
             self._other_events.append(f"{event.member_id or f'order {event.order_id}'}: {label}, {explanation}")
         elif event.type == "removals.cancelled":
-            row.effects += ", removal cancelled"
+            row.effects += ", 1 removal"
         else:
             row.label, row.colour, row.explanation = label, colour, explanation
             if event.type == "orders.cancelled":
@@ -78,19 +78,12 @@ class Dashboard:
     def __rich__(self) -> RenderableType:
         now = self.now()
         table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-        table.add_column("order", no_wrap=True)
-        table.add_column("store", no_wrap=True)
-        table.add_column("case", no_wrap=True, overflow="ellipsis")
-        table.add_column("now", no_wrap=True)
+        for column in ("order", "case", "now"):
+            table.add_column(column, no_wrap=True)
         table.add_column("effects", no_wrap=True, overflow="ellipsis", ratio=1)
         for order_id, row in self._rows.items():
-            store = SELLERS[self.sample.parties[order_id][0]][0]
             table.add_row(
-                str(order_id),
-                store,
-                Text(row.case, "dim"),
-                self._state(order_id, row, now),
-                row.effects or row.explanation,
+                str(order_id), Text(row.case, "dim"), self._state(order_id, row, now), row.effects or row.explanation
             )
         header = Text.assemble(
             *(part for name, address in self.addresses.items() for part in ((f"{name} ", "dim"), f"{address}   "))
@@ -109,14 +102,21 @@ class Dashboard:
         if row.label != "waiting" or order_id not in self.unlocks:
             return Text(row.label, row.colour)
         seconds_left = (self.unlocks[order_id] - now).total_seconds()
-        return Text(f"unlocks in {seconds_left:.0f} s", "white") if seconds_left > 0 else Text("due", "yellow")
+        return Text(f"in {_describe_wait(seconds_left)}", "white") if seconds_left > 0 else Text("due", "yellow")
+
+
+def _describe_wait(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _describe_effects(changes: dict[str, Any]) -> str:
     units = sum(line["returned"] for line in changes.get("returned", ()))
     fee = changes.get("fee", {})
     amount = str(fee.get("amount", "0.00")).removeprefix("-")
-    stock = f"{units} units returned" if units else "nothing is returned"
+    stock = f"+{units} {'unit' if units == 1 else 'units'}" if units else "nothing is returned"
     money = {
         "credit": f"{amount} USD credited",
         "reset": f"{amount} USD reset",
