@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from policies.timestamps import describe_timestamp, format_timestamp, parse_timestamp
+from policies.timestamps import (
+    describe_timestamp,
+    format_for_people,
+    format_timestamp,
+    parse_timestamp,
+    rewrite_for_people,
+)
 
 FULL_SECOND = datetime(2026, 3, 28, 10, tzinfo=UTC)
 
@@ -22,3 +28,12 @@ def test_sentences_have_whole_seconds() -> None:
     assert describe_timestamp(between) == "2026-03-28T10:00:00Z"
     assert describe_timestamp(between, onwards=True) == "2026-03-28T10:00:01Z"
     assert describe_timestamp(FULL_SECOND, onwards=True) == format_timestamp(FULL_SECOND)
+
+
+def test_people_read_dates_with_the_month_by_name() -> None:
+    text = "Filed 2026-11-29T06:01:00Z, possible from 2026-12-06T06:01:40.5Z; no date: 2026-13-29T06:01:00Z."
+    expected = "Filed 29 Nov 2026, 06:01 UTC, possible from 6 Dec 2026, 06:01:40 UTC; no date: 2026-13-29T06:01:00Z."
+    assert rewrite_for_people(text) == expected
+    assert format_for_people(datetime(2026, 11, 29, 7, 1, tzinfo=timezone(timedelta(hours=1)))) == (
+        "29 Nov 2026, 06:01 UTC"
+    )

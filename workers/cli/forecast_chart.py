@@ -24,7 +24,7 @@ def print_forecast(console: Console, forecast: dict[str, Any]) -> None:
             Text(f"Overdue: {what} due and not unlocked yet. Are sweeps running? ({COMMAND} doctor)", "bold red")
         )
         for alert in forecast["overdue_orders"]:
-            console.print(f"  {alert['unlocks_at']:<22} order {alert['order_id']}: {alert['kind']}")
+            console.print(f"  {alert['unlocks_at']}  order {alert['order_id']}: {alert['kind']}")
         if overdue > len(forecast["overdue_orders"]):
             console.print(f"  and {overdue - len(forecast['overdue_orders'])} more")
     else:

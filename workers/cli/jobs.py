@@ -17,7 +17,7 @@ import click
 
 from models import dead_jobs
 from models import dead_letters as recorded_letters
-from policies.timestamps import format_timestamp
+from policies.timestamps import format_for_people, format_timestamp
 from workers import requeue as requeuing
 from workers.app import app
 from workers.cli import data_option
@@ -59,12 +59,12 @@ def dead(as_json: bool, discarded: bool) -> None:
             click.echo(json.dumps(fields | {"parked_at": format_timestamp(row.parked_at)}))
         else:
             attempts = "once" if row.attempts == 1 else f"{row.attempts} times"
-            click.echo(f"{row.dead_job_id:>6}  {format_timestamp(row.parked_at)}  {row.task}  {arguments}")
+            click.echo(f"{row.dead_job_id:>6}  {format_for_people(row.parked_at)}  {row.task}  {arguments}")
             click.echo(f"        {dead_jobs.REASONS[row.reason]}, tried {attempts}: {row.error}")
             if row.first_error != row.error:
                 click.echo(f"        at first: {row.first_error}")
             if discarded:
-                click.echo(f"        discarded {format_timestamp(row.discarded_at)}: {row.discard_reason}")
+                click.echo(f"        discarded {format_for_people(row.discarded_at)}: {row.discard_reason}")
     if not rows and not as_json:
         click.echo("There are no discarded jobs." if discarded else "There are no dead jobs.")
 
@@ -165,7 +165,6 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
     with app.connection_for_read() as connection:
         strays = broker_letters.find_strays(connection.default_channel.client)
     for row in rows:
-        came_at = format_timestamp(row.received_at)
         if as_json:
             fields = {
                 "reason": row.reason,
@@ -176,13 +175,19 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
             }
             if row.requeued_at is not None:
                 fields["requeued_at"] = format_timestamp(row.requeued_at)
-            click.echo(json.dumps(fields | {"id": row.dead_letter_id, "bytes": row.body_bytes, "came_at": came_at}))
+            click.echo(
+                json.dumps(
+                    fields
+                    | {"id": row.dead_letter_id, "bytes": row.body_bytes, "came_at": format_timestamp(row.received_at)}
+                )
+            )
         else:
             reason = recorded_letters.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
+            came_at = format_for_people(row.received_at)
             click.echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
             click.echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
             if row.requeued_at is not None:
-                click.echo(f"        requeued {format_timestamp(row.requeued_at)}")
+                click.echo(f"        requeued {format_for_people(row.requeued_at)}")
     for stray in strays:
         if as_json:
             for task, message in stray.first:

@@ -13,7 +13,7 @@ from datetime import datetime
 import click
 
 from models import pauses
-from policies.timestamps import format_timestamp, parse_timestamp
+from policies.timestamps import format_for_people, format_timestamp, parse_timestamp
 from schedules.routes import HEARTBEAT, QUEUES
 from workers.app import app
 from workers.cli import data_option
@@ -72,7 +72,8 @@ def _list_pauses(as_json: bool) -> None:
             fields = {"kind": row.kind, "name": row.name, "paused_at": since, "until": until, "reason": row.reason}
             click.echo(json.dumps(fields))
         else:
-            end = f"until {until}" if until else "until it is resumed"
+            since = format_for_people(row.paused_at)
+            end = f"until {format_for_people(row.until)}" if row.until else "until it is resumed"
             click.echo(f"{row.kind} {row.name}  since {since} {end}{f': {row.reason}' if row.reason else ''}")
     if not rows and not as_json:
         click.echo("Nothing is paused.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import groupby
 from textwrap import indent
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.options import ACTIONS
-from policies.timestamps import format_timestamp
+from policies.timestamps import describe_timestamp, format_for_people, parse_timestamp, rewrite_for_people
 from policies.verdicts import ASK_AGAIN
 from workers.cli.bill_page import render_text
 from workers.cli.forecast_chart import print_forecast
@@ -22,26 +23,28 @@ from workers.simulation.replay import PlayedLine
 
 
 def print_played(played: PlayedLine) -> None:
-    console = _console()
     line, result = played.line, escape_control_characters(played.result)
-    console.print(Text.assemble((format_timestamp(line.at), "dim"), "  ", _command_text(played)))
-    if line.show is None:
-        console.print(Text("    " + _describe_answer(result), style=_STYLES.get(result["outcome"], "")))
-    elif result is None:
-        console.print("    Not found.")
-    else:
+    with _console() as console:
+        console.print(Text.assemble((format_for_people(line.at), "dim"), "  ", _command_text(played)))
+        if line.show is None:
+            console.print(Text("    " + _describe_answer(result), style=_STYLES.get(result["outcome"], "")))
+        elif result is None:
+            console.print("    Not found.")
+    if line.show is not None and result is not None:
         print_result(str(line.show[0]), result)
 
 
 def print_undone(undone: list[PlayedLine]) -> None:
     """Print the commands of a history that were not done, each with the number of its line."""
-    console = _console()
-    console.print(Text(f"{len(undone)} {'answer is' if len(undone) == 1 else 'answers are'} not done:", style="bold"))
-    for played in undone:
-        answer = escape_control_characters(played.result)
-        why = _describe_errors(answer) if answer["outcome"] == "invalid" else answer["message"]
-        was = {"refused": "was refused", "invalid": "was invalid"}.get(answer["outcome"], "was a conflict")
-        console.print(f"  line {played.line.number} {was}: {why}")
+    with _console() as console:
+        console.print(
+            Text(f"{len(undone)} {'answer is' if len(undone) == 1 else 'answers are'} not done:", style="bold")
+        )
+        for played in undone:
+            answer = escape_control_characters(played.result)
+            why = _describe_errors(answer) if answer["outcome"] == "invalid" else answer["message"]
+            was = {"refused": "was refused", "invalid": "was invalid"}.get(answer["outcome"], "was a conflict")
+            console.print(f"  line {played.line.number} {was}: {why}")
 
 
 def escape_control_characters(value: Any) -> Any:
@@ -69,11 +72,13 @@ def print_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
     counts = {name: count for name, count in effects.items() if count}
     if counts:
         text = ", ".join(f"{name}: {_shorten(count)}" for name, count in counts.items())
-        _console().print(Text.assemble((format_timestamp(instant), "dim"), f"  {sweep}\n    {text}"))
+        with _console() as console:
+            console.print(Text.assemble((format_for_people(instant), "dim"), f"  {sweep}\n    {text}"))
 
 
 def print_result(noun: str, result: Any) -> None:
-    PRINTERS[noun](_console(), escape_control_characters(result))
+    with _console() as console:
+        PRINTERS[noun](console, escape_control_characters(result))
 
 
 def _command_text(played: PlayedLine) -> str:
@@ -179,7 +184,7 @@ def _order_line(line: dict[str, Any]) -> str:
 
 def _describe_unlock(alert: dict[str, Any]) -> str:
     answered = f"answered {alert['responded_at']}; " if alert["responded_at"] else ""
-    return f"{answered}cancellation possible from {alert['unlocks_at']}"
+    return f"{answered}cancellation possible from {describe_from(alert['unlocks_at'])}"
 
 
 def _describe_fee(fee: dict[str, Any]) -> str:
@@ -228,7 +233,7 @@ def _describe_action(option: dict[str, Any]) -> str:
 
 def _describe_unblock(option: dict[str, Any]) -> str:
     if option["possible_from"]:
-        return f" Possible from {option['possible_from']}."
+        return f" Possible from {describe_from(option['possible_from'])}."
     return f" What would change it: {option['unblocked_by']}." if option["unblocked_by"] else ""
 
 
@@ -271,9 +276,8 @@ def _print_emails(console: Console, notices: list[dict[str, Any]]) -> None:
 
 def _print_alerts(console: Console, result: list[dict[str, Any]]) -> None:
     for alert in result:
-        console.print(
-            f"  {alert['unlocks_at']:<22} order {alert['order_id']}: {alert['kind']}, order {alert['status']}"
-        )
+        due = describe_from(alert["unlocks_at"])
+        console.print(f"  {due}  order {alert['order_id']}: {alert['kind']}, order {alert['status']}")
     if not result:
         console.print("No alert is due by then.")
 
@@ -327,15 +331,25 @@ def _print_sweeps(console: Console, result: list[dict[str, Any]]) -> None:
 def _print_late_payments(console: Console, result: list[dict[str, Any]]) -> None:
     for late in result:
         console.print(
-            f"  {late['recorded_at']:<22} order {late['order_id']}: {late['payment_status']}, "
+            f"  {late['recorded_at']}  order {late['order_id']}: {late['payment_status']}, "
             f"{late['buyer_id']} paid {late['seller_id']}"
         )
     if not result:
         console.print("No payment for a cancelled order is open.")
 
 
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True, markup=False)
+@contextlib.contextmanager
+def _console() -> Iterator[Console]:
+    """Provide a console whose timestamps are written for people: exact ones are in the JSON."""
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    with console.capture() as captured:
+        yield console
+    console.file.write(rewrite_for_people(captured.get()))
+
+
+def describe_from(timestamp: str) -> str:
+    """Round a timestamp from which something is possible up to the second."""
+    return describe_timestamp(parse_timestamp(timestamp), onwards=True)
 
 
 PRINTERS: dict[str, Callable[[Console, Any], None]] = {

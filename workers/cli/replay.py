@@ -14,7 +14,7 @@ import click
 import structlog
 
 from models.db import database as db
-from policies.timestamps import format_timestamp, parse_timestamp
+from policies.timestamps import format_for_people, parse_timestamp
 from workers.cli.render import print_played, print_sweep, print_undone
 from workers.settings import normalize_postgres_url
 from workers.simulation import replay as player
@@ -130,7 +130,7 @@ def _warn_if_in_future(simulation: Simulation) -> None:
         present = db.DatabaseClock().now(conn)
     if simulation.clock.instant > present:
         click.echo(
-            f"The history ends in the future, at {format_timestamp(simulation.clock.instant)}: "
+            f"The history ends in the future, at {format_for_people(simulation.clock.instant)}: "
             "until then, live work on its orders is dated from that time.",
             err=True,
         )

@@ -10,7 +10,7 @@ import click
 
 from models.db.database import use_snapshot_isolation
 from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS
-from policies.timestamps import format_timestamp
+from policies.timestamps import format_for_people
 from workers import queries
 from workers.cli import data_option
 from workers.cli.bill_page import render_html as render_bill_page
@@ -89,7 +89,7 @@ def _print(query: queries.Query, as_json: bool, *, as_html: bool = False, **_: A
         return
     if query.noun == "order" and query.at is not None:  # `explain` names its time itself, and can look ahead
         click.echo(
-            f"As of {format_timestamp(query.at)}:"
+            f"As of {format_for_people(query.at)}:"
             if query.at <= now
             else "That time is in the future. This is the order now:"
         )

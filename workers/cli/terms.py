@@ -17,7 +17,7 @@ import click
 from models.db import database as db
 from models.terms import load_terms
 from policies.terms import DEFAULT_TERMS, TERM_INFO, format_term, terms_to_mapping
-from policies.timestamps import format_timestamp, parse_timestamp
+from policies.timestamps import format_for_people, format_timestamp, parse_timestamp
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
@@ -58,7 +58,7 @@ def show_terms(as_json: bool) -> None:
         click.echo(_describe(name))
     for entry in terms_history:
         if entry.valid_from > now:
-            click.echo(f"New terms apply from {format_timestamp(entry.valid_from)}, set by {entry.applied_by}.")
+            click.echo(f"New terms apply from {format_for_people(entry.valid_from)}, set by {entry.applied_by}.")
 
 
 class _SettingsInHelp(click.Command):
@@ -101,7 +101,7 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
     if answer["outcome"] != "done":
         problems = [f"  {problem['path']}: {problem['message']}" for problem in answer["errors"]]
         raise click.ClickException("\n".join(["These terms cannot be applied.", *problems]))
-    click.echo(f"From {answer['effects']['from']} on:")
+    click.echo(f"From {format_for_people(valid_from)} on:")
     for name, value in answer["effects"]["changed"].items():
         click.echo(f"  {name} = {format_term(value)}")
     if not answer["effects"]["changed"]:

@@ -57,7 +57,7 @@ def test_invalid_days_are_refused(typed: Any, days: str) -> None:
 def test_credits_name_their_bills(typed: Any) -> None:
     """R84: order, basis, fee and bill of each credit."""
     output = typed("credits", "seller").output
-    assert "Order 1004, cancelled 2026-04-04T10:00:00Z on the ground OCR_SELLER" in output
+    assert "Order 1004, cancelled 4 Apr 2026, 10:00 UTC on the ground OCR_SELLER" in output
     assert "on the bill of April 2026, which is still open" in output
     assert "No order of buyer was cancelled" in typed("credits", "buyer").output
     assert json.loads(typed("credits", "seller", "--json").output)["credits"][0]["order_id"] == 1004
@@ -84,7 +84,7 @@ def test_order_page_has_verdict_stock_credit_and_emails(typed: Any) -> None:
 def test_sweeps_are_shown_with_their_results(typed: Any) -> None:
     """P3: completed scans are shown."""
     output = typed("show", "sweeps").output
-    assert "npb.scan_open_alerts: last ran 2026-04-04T10:00:00Z, found 0 in total." in output
+    assert "npb.scan_open_alerts: last ran 4 Apr 2026, 10:00 UTC, found 0 in total." in output
     assert "notices.deliver: last ran" in output
 
 
