@@ -46,7 +46,6 @@ def send_order_locks(
     member_ids: Iterable[str] = (),
     lock_members: str = members.FOR_SHARE,
 ) -> Fetch[CaseSet]:
-    """Send the queries that lock and load the orders, so that further locks can share the round trip."""
     ids = set(order_ids)
     all_member_ids = {m for order_id in ids & parties.by_order.keys() for m in parties.by_order[order_id]}
     with pipeline(conn):

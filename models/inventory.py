@@ -235,13 +235,11 @@ def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
 
 
 def find_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
-    """Return lots by id without locking them; unknown ids are absent."""
     rows = conn.execute(select(LotRow).where(is_any(LotRow.lot_id, set(lot_ids))))
     return {row.lot_id: lot_from_row(row) for row in rows}
 
 
 def find_lots_of_items(conn: Connection, keys: Collection[LotKey]) -> dict[LotKey, list[Lot]]:
-    """Return the lots of each item in order of id, without locking them."""
     lots: dict[LotKey, list[Lot]] = {}
     for row in conn.execute(_CANDIDATES, _key_arrays(list(keys))) if keys else ():
         lot = lot_from_row(row)

@@ -66,7 +66,6 @@ def update_changed(conn: Connection, changed: Sequence[tuple[int, LatePayment]])
 
 
 def list_overdue_orders(conn: Connection, now: datetime) -> list[int]:
-    """Return the orders whose late payments are unsettled for `OVERDUE_AFTER` or longer, oldest first."""
     late = LatePaymentRow
     overdue = select(late.order_id).where(late.settled_at.is_(None), late.recorded_at <= now - OVERDUE_AFTER)
     return list(conn.execute(overdue.order_by(late.recorded_at, late.order_id)).scalars())

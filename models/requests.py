@@ -146,7 +146,6 @@ def answered_at(conn: Connection, request_id: str) -> datetime | None:
 
 
 def _replayed(answer: Answer) -> Answer:
-    """Mark a stored answer as replayed, with the answers of its items (R111)."""
     effects = answer.effects
     if "answers" in effects:
         effects = effects | {"answers": [item | {"replayed": True} for item in effects["answers"]]}

@@ -88,7 +88,6 @@ def add_commands(conn: Connection, names: Iterable[str]) -> None:
 
 
 def missing_commands(conn: Connection, names: Iterable[str]) -> list[str]:
-    """Return those of the names that the SQL interface does not take."""
     return sorted(set(names) - set(conn.execute(select(CommandRow.name)).scalars()))
 
 

@@ -113,7 +113,6 @@ def unit_of_work(
 
 
 def _start(conn: Connection, clock: db.Clock, commands: Sequence[C], parent: IdempotentCommand | None) -> UnitOfWork[C]:
-    """Read stored answers and the orders' parties, without locks, in the round trip of the transaction's BEGIN."""
     all_commands: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
     if not all_commands:
         return UnitOfWork(conn, clock, commands, {}, orders.Parties())

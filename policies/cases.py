@@ -140,8 +140,6 @@ class Ocr:
 
 @dataclass(frozen=True, slots=True)
 class LatePayment:
-    """A payment that was recorded after the cancellation, open until it is settled (R107)."""
-
     payment_status: PaymentStatus
     recorded_at: datetime
     late_payment_id: int | None = None

@@ -128,7 +128,6 @@ def choose_bill(settlement: FeeSettlement, first_open: date) -> tuple[str, date]
 
 
 def settlement_note(settlement: FeeSettlement, kind: str, bill: date) -> str:
-    """The note of the line of this kind on this bill, as the seller reads it."""
     order_id, charged, cancelled = (
         settlement.order_id,
         month_name(settlement.charged_month),

@@ -125,7 +125,6 @@ def check_unchanged(draft: Draft, plan: ReturnPlan) -> Refused | None:
 
 
 def fingerprints(plan: ReturnPlan) -> dict[int, str]:
-    """A text per line that identifies its units, its lot and the lot's values afterwards, without the quantity."""
     return {line.line_no: _fingerprint(plan, line) for line in plan.lines}
 
 

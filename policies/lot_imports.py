@@ -32,8 +32,6 @@ _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 class ExistingItems(StrEnum):
-    """What to do with an entry without a lot number whose item the store already has."""
-
     NEW = "new"
     CONSOLIDATE = "consolidate"
     REPLACE = "replace"
@@ -74,7 +72,6 @@ class LotEntry:
         )
 
     def as_new_lot(self, seller_id: str, lot_id: int) -> Lot:
-        """Return the lot that the entry describes, with defaults for what it does not say."""
         values = {name: value for name, value in self.fields.items() if name not in TIER_FIELDS}
         if values.get("is_stock_room"):
             values.setdefault("stock_room_id", SOLD_OUT_STOCKROOM)
@@ -109,8 +106,6 @@ class LotEntry:
 
 @dataclass(frozen=True, slots=True)
 class BadEntry:
-    """An item of a file that cannot be carried out, and the reason."""
-
     entry: LotEntry
     reason: str
 
@@ -146,7 +141,6 @@ class LotMatcher:
 
 
 def has_same_values(entry: LotEntry, lot: Lot) -> bool:
-    """Return whether the lot has all values that the entry says; its quantity may differ."""
     return replace(entry.applied_to(lot), quantity=lot.quantity) == lot
 
 
@@ -168,7 +162,6 @@ def _plain(key: LotKey) -> LotKey:
 
 
 def update_problem(entry: LotEntry, lot: Lot) -> str | None:
-    """Return why an update of a known lot cannot be carried out, or None."""
     said = ", ".join(
         f"{name} {entry.fields[name]}"
         for name in ("item_type", "item_no", "color_id")
@@ -200,7 +193,6 @@ def entry_keys(entries: Iterable[LotEntry], seller_id: str) -> Collection[LotKey
 
 
 def _is_same(name: str, said: Any, known: Any) -> bool:
-    """Whether a file that was written from `known` says `said`: no cost is 0, custom items have blank numbers."""
     if said == known or (not said and not known):
         return True
     if name == "item_no":

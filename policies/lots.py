@@ -237,7 +237,6 @@ def check_recorded_lot(
 
 
 def check_deletable(lot: Lot | None, lot_id: int, seller_id: str) -> Lot | Refused:
-    """Return the lot if it is one of this seller's."""
     if lot is None:
         return Refused(Code.LOT_UNKNOWN, f"There is no lot {lot_id}.", unblocked_by="the lot being recorded")
     if lot.seller_id != seller_id:

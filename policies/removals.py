@@ -95,7 +95,6 @@ def withdraw(case: Case, removal: Removal, actor: Actor, now: datetime) -> Remov
 
 
 def _outdated(removal: Removal, remaining: Mapping[int, int]) -> Invalid:
-    """Say which lines no longer have the requested units: the decider named none."""
     details = "; ".join(
         f"{units} of line {line_no} are to be taken out, and {remaining.get(line_no, 0)} remain"
         for line_no, units in removal.lines

@@ -29,7 +29,6 @@ def format_for_people(instant: datetime) -> str:
 
 
 def rewrite_for_people(text: str) -> str:
-    """Replace each timestamp in a text by `format_for_people` of it."""
     return _WRITTEN.sub(_rewrite_match, text)
 
 

@@ -29,6 +29,5 @@ MODULES = (
 
 
 def import_all() -> None:
-    """Import every module with tasks, which registers the tasks and declares the commands."""
     for module in MODULES:
         importlib.import_module(f"tasks.{module}")

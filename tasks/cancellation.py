@@ -133,7 +133,6 @@ def _notify(
 
 
 def _lock_open_months(work: UnitOfWork[Any], cancellations: Sequence[Cancellation]) -> dict[str, date]:
-    """Return the first open months of sellers who may be billed before the commit, and keep them open (R113)."""
     sellers = {
         c.change.before.order.seller_id
         for c in cancellations
@@ -146,7 +145,6 @@ def _lock_open_months(work: UnitOfWork[Any], cancellations: Sequence[Cancellatio
 
 
 def _answer(cancellation: Cancellation) -> Answer:
-    """The answer; that of a dry run says if the cancellation would strike a buyer who seems to have paid."""
     answer = done(cancellation.command, cancellation.change.granted.effects)
     if not cancellation.command.dry_run:
         return answer

@@ -73,7 +73,6 @@ def lock_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.F
 
 
 def send_case_locks(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> Fetch[CaseSet]:
-    """Send the queries of `lock_cases`, so that further locks can share the round trip."""
     return send_order_locks(
         work.conn,
         [c.order_id for c in work.pending],

@@ -22,8 +22,6 @@ from policies.lots import Lot, check_recorded_lot
 
 
 class Action(StrEnum):
-    """What an entry does to the store."""
-
     NEW = "new"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
@@ -33,8 +31,6 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The lot that an entry without a number means, and whether it has the same values."""
-
     lot_id: int
     is_same: bool
 
@@ -88,8 +84,6 @@ def import_entries(
 
 
 class _Batch:
-    """The lots of a batch of entries; each entry sees what the ones before it did."""
-
     def __init__(
         self,
         work: UnitOfWork[Any],
@@ -147,7 +141,6 @@ class _Batch:
         return results
 
     def _lot_of(self, entry: LotEntry, known: Lot | None) -> Lot | None:
-        """Return the lot as the entry makes it, or None if the lot that it changes does not exist."""
         if known is None:
             gone = entry.is_update or entry.number in self._matches
             return None if gone else entry.as_new_lot(self._seller_id, self._ids.get(entry.number, 0))

@@ -31,16 +31,12 @@ from tasks.command import DraftId, OrderCommand, StrictBool
 
 
 class ReturnOptions(OrderCommand):
-    """The arguments of a cancellation that concern the return of its items."""
-
     draft_id: DraftId | None = None
     dry_run: StrictBool = False
 
 
 @dataclass
 class Cancellation:
-    """One order of a batch that will be cancelled."""
-
     command: ReturnOptions
     change: Change
     plan: ReturnPlan | None = None
@@ -110,7 +106,6 @@ class PlannedReturn:
 
     @classmethod
     def lock(cls, work: UnitOfWork[Any]) -> PlannedReturn:
-        """Lock the orders, and then the lots that their lines could return to."""
         cases = _send_case_locks(work)()
         lines = {i: inventory.lines_to_return(rows) for i, rows in orders.load_lines(work.conn, cases.orders).items()}
         return cls(
@@ -153,7 +148,6 @@ class PlannedReturn:
         return None
 
     def return_items(self, cancellations: Sequence[Cancellation]) -> list[ReturnTotals]:
-        """Execute the plans; those of dry runs are only numbered."""
         preview = [c.plan for c in cancellations if c.plan is not None and c.command.dry_run]
         execute = [c.plan for c in cancellations if c.plan is not None and not c.command.dry_run]
         previewed = iter(inventory.preview_returns(self.work.conn, preview))

@@ -28,8 +28,6 @@ def suggest_task(name: str, registered: Iterable[str]) -> str:
 
 
 class CommandUnknown(Exception):
-    """The database took a command that this worker does not know: the worker is older than the schema."""
-
     def __init__(self, task: str) -> None:
         super().__init__(
             f"this worker is older than the command {task}; replace it with one of the release that ran ./run migrate"

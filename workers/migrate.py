@@ -38,7 +38,6 @@ def wait_for_server(database_url: str, timeout: float, report: Callable[[str], N
 
 
 def login_fix(database_url: str, reason: str) -> str:
-    """Return how to fix a login that the server refused with `reason`."""
     address = PostgresAddress.parse(database_url)
     user = address.user or "unwind_owner"
     if f'database "{address.database}" does not exist' in reason:
@@ -52,7 +51,6 @@ def login_fix(database_url: str, reason: str) -> str:
 
 
 def is_login_refused(database_url: str, problem: psycopg.Error) -> bool:
-    """Return whether an attempt to connect failed although the server accepts connections."""
     return (
         problem.pgconn is not None
         and problem.sqlstate is None

@@ -30,7 +30,7 @@ class Query:
 
 
 class InvalidQuery(ValueError):
-    """The words are no valid query; the message says why."""
+    pass
 
 
 def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -199,7 +199,6 @@ def late_payments_query() -> Query:
 
 
 def parse_query(words: Sequence[Any]) -> Query:
-    """Return the query of words such as `["order", 1003]` or `["explain", "order", "1003", "--at", T]`."""
     if not all(isinstance(word, str) or (isinstance(word, int) and not isinstance(word, bool)) for word in words):
         raise InvalidQuery("a query is made of words and numbers")
     if not words:

@@ -22,8 +22,6 @@ REMOVED_INSPECTIONS = frozenset({"objgraph", "memsample", "memdump"})
 
 
 class Handlers(dict[str, Callable[..., Any]]):
-    """Celery's handlers by name; every other name is answered as disabled."""
-
     def __missing__(self, name: str) -> Callable[..., Any]:
         return answer_disabled
 

@@ -53,7 +53,6 @@ def lock_ledger(conn: Connection) -> None:
 
 
 def lock_named(conn: Connection, name: str) -> None:
-    """Wait for the lock of this name."""
     row = insert(NamedLockRow).values(name=name)
     conn.execute(row.on_conflict_do_update(index_elements=["name"], set_={"name": name}, where=false()))
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 
 def read_sql(name: str) -> str:
-    """Return the text of `name`.sql after its heading."""
     _, _, statement = (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8").partition("\n\n")
     return statement
 

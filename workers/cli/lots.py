@@ -119,7 +119,6 @@ class _ImportJob:
             )
 
     def _check(self) -> None:
-        """Check all items against the store, and find the lots that items without a number mean."""
         with db.current_database().transaction() as conn:
             if not load_facts(conn, [self._lots.seller_id]):
                 raise click.ClickException(f"There is no seller {self._lots.seller_id}.")
@@ -213,7 +212,6 @@ def _describe_existing(existing: int, same: int, entry: LotEntry, lot_id: int) -
 
 
 def _print_import_row(result: ImportedEntry, existing_lot: int | None) -> None:
-    """Print what an entry would do; lots that stay as they are have no row."""
     before, after = result.before, result.after
     lot = after or before
     if result.action is Action.UNCHANGED:

@@ -35,7 +35,6 @@ def print_played(played: PlayedLine) -> None:
 
 
 def print_undone(undone: list[PlayedLine]) -> None:
-    """Print the commands of a history that were not done, each with the number of its line."""
     with _console() as console:
         console.print(
             Text(f"{len(undone)} {'answer is' if len(undone) == 1 else 'answers are'} not done:", style="bold")
@@ -348,7 +347,6 @@ def _console() -> Iterator[Console]:
 
 
 def describe_from(timestamp: str) -> str:
-    """Round a timestamp from which something is possible up to the second."""
     return describe_timestamp(parse_timestamp(timestamp), onwards=True)
 
 

@@ -19,7 +19,6 @@ def _duration(name: str, otherwise: str) -> str:
 
 
 def terms_sql(terms_id: str) -> str:
-    """Return SQL for the terms with that id; id 0, BrickLink's own, has no row."""
     return f"""
         SELECT {_duration("NPB_UNLOCK_NO_RESPONSE", "168h")} AS unanswered,
             {_duration("NPB_UNLOCK_RESPONSE", "336h")} AS answered,

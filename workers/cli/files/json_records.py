@@ -22,7 +22,6 @@ _NOT_JSON = "This is not well-formed JSON: {}."
 
 
 def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file. Raises `UnreadableFile`."""
     text = _Text(file)
     if text.peek() == "{" and not _is_envelope(text):
         yield _object(text.value())
@@ -64,8 +63,6 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 class _Text:
-    """A file's text, of which no more than one object is in memory."""
-
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._size = file, 0
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
@@ -87,7 +84,6 @@ class _Text:
         self._at += 1
 
     def value(self) -> Any:
-        """Take the next JSON value."""
         self._skip_space()
         while True:
             try:
@@ -106,7 +102,6 @@ class _Text:
                 return value
 
     def skip_to_data(self) -> None:
-        """Go to the value of `data`, past the members before it."""
         self.take("{")
         while True:
             name = self.value()

@@ -90,7 +90,6 @@ class LotFile:
             yield from self._inspect()
 
     def entries(self) -> Iterator[LotEntry]:
-        """Yield the valid items again."""
         for record in self._records():
             if not _is_excluded(record):
                 try:
@@ -204,7 +203,6 @@ class LotFile:
         return repairs.count
 
     def _explained(self, problem: NotWellFormed) -> UnreadableFile:
-        """Return what is wrong with a file that is no XML, by what it starts with."""
         self.file.seek(0)
         start = self.file.read(4096)
         text = start.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
@@ -241,12 +239,10 @@ def _refuse_other_documents(name: str, record: Record) -> None:
 
 
 def _is_excluded(record: Record) -> bool:
-    """Return whether BrickStore leaves the item out of uploads."""
     return record.root in BSX_ROOTS and record.values.get("STATUS", "").strip() == "X"
 
 
 def _named(record: Record) -> LotEntry:
-    """Return an entry that says where an invalid item is, and which lot and item it seems to be."""
     values = {FIELD_OF_ELEMENT[k]: text.strip()[:64] for k, text in record.values.items() if k in FIELD_OF_ELEMENT}
     lot_id = values.get("lot_id", "")
     fields = {name: values[name] for name in ("item_type", "item_no") if values.get(name)}
@@ -300,8 +296,6 @@ def _check_required(fields: Mapping[str, Any], said: _Fields) -> None:
 
 
 class _Fields:
-    """The fields of one record, converted. An element that is there but empty says the default, or nothing."""
-
     def __init__(self, record: Record, is_bsx: bool) -> None:
         self._record, self._is_bsx = record, is_bsx
         self._elements: dict[str, str] = {}
@@ -320,7 +314,6 @@ class _Fields:
         return any(name in self._elements for name in names)
 
     def spelled(self, name: str) -> str:
-        """Return the element's name as the file spells it, or as BrickLink does."""
         element = self._elements.get(name)
         if element:
             return self._record.spelling[element]
@@ -348,7 +341,6 @@ class _Fields:
         return int(text)
 
     def all(self, *, without: str = "") -> dict[str, Any]:
-        """Return the fields that the record says, by their names in `Lot`."""
         fields: dict[str, Any] = {}
         for name in self._elements:
             if name not in ("lot_id", "stock_room_id", "is_stock_room", without):
@@ -487,5 +479,4 @@ def parse_amount(text: str) -> Decimal | None:
 
 
 def unread_reason(element: str) -> str:
-    """Return why an element is not read, for the report."""
     return LEFT_OUT.get(element.upper(), "no field of a lot is known by this name")

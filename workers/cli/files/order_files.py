@@ -63,7 +63,6 @@ class OrderFile:
     left_out: int = 0
 
     def read(self) -> None:
-        """Read all orders. Raises `UnreadableFile`."""
         seen: dict[int, str] = {}
         for record in self._records():
             if len(seen) >= MAX_ORDERS:
@@ -195,7 +194,6 @@ class _History:
             self._add(order.changed_at, task, order_id=order.order_id, **arguments)
 
     def _batches(self, order: FileOrder) -> list[dict[int, OrderItem]]:
-        """Return the items by lot; a lot that was bought from twice is in two batches, as its price may differ."""
         batches: list[dict[int, OrderItem]] = []
         for item in order.items:
             lot_id = item.lot_id
@@ -225,7 +223,6 @@ def _purchase(order: FileOrder, seller_id: str, usd_rates: Mapping[str, Decimal]
 
 
 def _later(order: FileOrder, seller_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what happened to the order after it was submitted."""
     if order.payment_status != PaymentStatus.NONE:
         yield "orders.record_payment", {"payment_status": order.payment_status}
     if order.status in ("PENDING", "UPDATED"):
@@ -237,7 +234,6 @@ def _later(order: FileOrder, seller_id: str) -> Iterator[tuple[str, dict[str, An
 
 
 def _lot_facts(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
-    """Return the lot that the item was sold from, with the units that were sold; it is sold out by the order."""
     said = item.fields
     facts = {
         "lot_id": lot_id,

@@ -35,7 +35,7 @@ _BARE_AMPERSAND = re.compile(rb"<!\[CDATA\[|\]\]>|&(?!#[0-9]+;|#x[0-9A-Fa-f]+;|[
 
 
 class UnreadableFile(Exception):
-    """The file as a whole cannot be read, for the reason in the message."""
+    pass
 
 
 @dataclass(slots=True)
@@ -65,8 +65,6 @@ class Record:
 
 @dataclass(slots=True)
 class Repairs:
-    """The bare `&` that were read as `&amp;`."""
-
     count: int = 0
     first_line: int = 0
 
@@ -94,12 +92,10 @@ def read_xml(file: BinaryIO, repairs: Repairs | None = None) -> Iterator[Record]
 
 
 class NotWellFormed(UnreadableFile):
-    """The file is no XML, or has a mistake in it."""
+    pass
 
 
 class _RecordCollector:
-    """A parser target that collects the texts of one record at a time."""
-
     def __init__(self) -> None:
         self.done: list[Record] = []
         self.line: Callable[[], int] = lambda: 0
@@ -151,7 +147,7 @@ class _RecordCollector:
             self._item.add(tag, "".join(self._text))
 
     def close(self) -> None:
-        """Required of a parser target."""
+        pass
 
 
 def _record_path(root: str) -> tuple[str, ...]:
@@ -186,7 +182,6 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _repaired(chunks: Iterator[bytes], repairs: Repairs) -> Iterator[bytes]:
-    """Replace each `&` that starts no reference, outside of CDATA, by `&amp;`."""
     in_cdata, line, rest = False, 1, b""
 
     def replace(match: re.Match[bytes]) -> bytes:

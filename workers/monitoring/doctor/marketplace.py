@@ -45,7 +45,6 @@ def check_unanswered_requests(context: Context) -> list[Finding]:
 
 
 def check_late_payments(context: Context) -> list[Finding]:
-    """List payments for cancelled orders that nobody has settled for days (R107)."""
     orders = [str(order_id) for order_id in late_payments.list_overdue_orders(context.conn, context.now())]
     if not orders:
         return []
