@@ -19,11 +19,11 @@ def test(run_all: bool, words: tuple[str, ...]) -> None:
     words = tuple(word for word in words if word != "--all")
     os.chdir(CHECKOUT)
     selection = [] if run_all else ["-m", "not long"]
-    # A whole run uses one process more than there are cores, because many tests wait for other processes. Files are not
-    # divided, because fixtures may be expensive; tests/conftest.py sorts the longest first. Selected tests start sooner
-    # in one process, where a debugger works too.
+    # A whole run uses a process per core: with more, tests that measure disturb each other. Files are not divided,
+    # because fixtures may be expensive; tests/conftest.py sorts the longest first. Selected tests start sooner in one
+    # process, where a debugger works too.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    spread = ["-n", str(min(cores + 1, 8)), "--dist", "loadfile", "--no-loadscope-reorder"] if not words else []
+    spread = ["-n", str(min(cores, 8)), "--dist", "loadfile", "--no-loadscope-reorder"] if not words else []
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *selection, *spread, *words])  # noqa: S606 - no shell
 
 

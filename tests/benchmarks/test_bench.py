@@ -35,7 +35,8 @@ def test_every_benchmark_runs_at_quick_scale(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode in (0, 1), done.stderr  # bars are judged on a quiet machine
+    assert done.stdout, done.stderr[-3000:]
+    assert done.returncode in (0, 1)  # bars are judged on a quiet machine
     results = {entry["measure"]: entry for entry in json.loads(done.stdout)["results"]}
     assert sorted(results) == sorted(MEASURES)
     for entry in results.values():

@@ -33,7 +33,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def registered() -> set[str]:
-    return {name for name in app.tasks if not name.startswith(("celery.", "pytest_celery."))}
+    return {name for name in app.tasks if not name.startswith(("celery.", "pytest_celery.", "test."))}
 
 
 @pytest.mark.parametrize("name", [*INTERNAL, HEARTBEAT])

@@ -221,6 +221,9 @@ def test_every_notified_event_has_an_email() -> None:
     root = Path(__file__).parents[3]
     names = set()
     for package in ("policies", "models", "tasks"):
+        for path in (root / package).rglob("*.sql"):
+            pairs = re.findall(r"THEN '([a-z_]+)' ELSE '([a-z_]+)' END AS notice", path.read_text(encoding="utf-8"))
+            names |= {name for pair in pairs for name in pair}
         for path in (root / package).rglob("*.py"):
             source = path.read_text(encoding="utf-8")
             names |= set(
