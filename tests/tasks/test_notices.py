@@ -235,7 +235,7 @@ def test_recording_wakes_the_delivery_without_an_outbox_row(market: Market, reco
     woken: list[str] = []
     market.simulation.database.wake = woken.append
     enqueue_notices(KEY, KEY + "2")
-    assert tell_seller()["effects"] == {"recorded": 2}
+    assert tell_seller.run() == {"recorded": 2}
     assert woken == ["outbox.relay", "notices.deliver"]
     assert {row.task for row in market.rows("SELECT task FROM unwind.outbox")} == {"notices.tell_seller"}
 
@@ -246,10 +246,10 @@ def test_an_email_whose_wakeup_was_lost_leaves_with_the_next_tick(
     """A worker killed between the commit and the wake-up, or a broker that is away."""
     market.simulation.database.wake = lambda _task: None
     enqueue_notices(KEY)
-    tell_seller()
+    tell_seller.run()
     assert counts()["pending"] == 1
     (entry,) = [entry for entry in TIMETABLE if entry.name == "notices.deliver"]
     assert entry.every <= timedelta(seconds=5)
-    deliver()
+    deliver.run()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     assert len(recording_mailer.emails) == 1
