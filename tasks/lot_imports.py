@@ -76,16 +76,27 @@ def import_entries(
     """
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        batch = _Batch(work, seller_id, entries, matches, how, lock=write)
+        batch = _Batch.load(work, seller_id, entries, matches, how, lock=write)
         results = [batch.add(entry) for entry in entries]
         if write and not any(result.action is Action.REFUSED for result in results):
             results = batch.write(results)
     return results
 
 
+@dataclass
 class _Batch:
-    def __init__(
-        self,
+    _work: UnitOfWork[Any]
+    _seller_id: str
+    _seller_known: bool
+    _matches: Mapping[int, int]
+    _how: ExistingItems | None
+    _ids: dict[int, int]
+    """Lot numbers by position in the file, of the entries that mean a lot of the store or name one."""
+    _lots: dict[int, Lot | None]
+
+    @classmethod
+    def load(
+        cls,
         work: UnitOfWork[Any],
         seller_id: str,
         entries: Sequence[LotEntry],
@@ -93,25 +104,27 @@ class _Batch:
         how: ExistingItems | None,
         *,
         lock: bool,
-    ) -> None:
-        self._work, self._seller_id, self._matches, self._how = work, seller_id, matches, how
-        self._seller_known = bool(
-            members.load_facts(work.conn, [seller_id], lock=members.FOR_SHARE if lock else members.NO_LOCK)
-        )
+    ) -> _Batch:
+        sellers = members.load_facts(work.conn, [seller_id], lock=members.FOR_SHARE if lock else members.NO_LOCK)
         ids = {entry.number: matches.get(entry.number, entry.lot_id) for entry in entries}
-        self._lots: dict[int, Lot | None] = dict(inventory.find_lots(work.conn, ids.values()))
-        self._ids = {
+        lots = inventory.find_lots(work.conn, ids.values())
+        named = {
             entry.number: ids[entry.number]
             for entry in entries
-            if entry.number in matches or names_lot(entry, self._lots.get(entry.lot_id))
+            if entry.number in matches or names_lot(entry, lots.get(entry.lot_id))
         }
+        batch = cls(work, seller_id, bool(sellers), matches, how, named, dict(lots))
         if lock:
-            lots = [self._lot_of(entry, self._lots.get(self._ids.get(entry.number, 0))) for entry in entries]
-            reported = [lot for lot in lots if lot]
-            locked = inventory.lock_recorded_lots(
-                work.conn, [lot.lot_id for lot in reported], [lot.key for lot in reported]
-            )
-            self._lots = dict(locked)
+            batch._lock(entries)
+        return batch
+
+    def _lock(self, entries: Sequence[LotEntry]) -> None:
+        lots = [self._lot_of(entry, self._lots.get(self._ids.get(entry.number, 0))) for entry in entries]
+        reported = [lot for lot in lots if lot]
+        locked = inventory.lock_recorded_lots(
+            self._work.conn, [lot.lot_id for lot in reported], [lot.key for lot in reported]
+        )
+        self._lots = dict(locked)
 
     def add(self, entry: LotEntry) -> ImportedEntry:
         known = self._lots.get(self._ids.get(entry.number, 0))
