@@ -222,7 +222,7 @@ def test_program_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_path: Path) -> None:
     deaf = """
-        import os, signal, subprocess, sys, time
+        import os, signal, subprocess, sys
         from workers.local import parent_death
         parent_death.GRACE_SECONDS = 0.2
         parent_death.end_with_parent(int(sys.argv[1]), signal.SIGTERM)
@@ -230,7 +230,7 @@ def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_pa
         child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
         print(os.getpid(), child.pid, flush=True)
         while True:
-            time.sleep(60)
+            signal.pause()
     """
     parent = """
         import os, signal, subprocess, sys
