@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Session
 
 import benchmarks.ready_file  # noqa: F401 - connects itself to a signal
-from models import alerts, events, lots, members, orders, outbox, requests
+from models import alerts, events, lots, members, orders, outbox, stored_answers
 from models.db.schema import metadata as product_metadata
 from models.db.schema import table_of
 
@@ -63,7 +63,7 @@ class OutboxMessage(Base):
 
 
 class Request(Base):
-    __table__ = table_of(requests.RequestRow)
+    __table__ = table_of(stored_answers.RequestRow)
 
 
 @signals.worker_process_init.connect

@@ -28,8 +28,8 @@ from models.lots import (
 )
 from models.sql import load_sql
 from models.unit_of_work import StaleRead
-from policies.inventory import ReturningLine, ReturnPlan, StockView
 from policies.lots import Lot, LotKey, LotSnapshot
+from policies.returns import ReturningLine, ReturnPlan, StockView
 
 
 @dataclass(frozen=True, slots=True)

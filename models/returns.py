@@ -1,6 +1,6 @@
 """Return the items of many orders in one SQL statement; lines and lots never leave the database.
 
-The statement does what `policies.inventory.plan_return` does for one return; a property test compares the two on random
+The statement does what `policies.returns.plan_return` does for one return; a property test compares the two on random
 stock. The plan is used for a seller's draft, for a dry run, and where the statement raises `NeedsPlan`.
 """
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.db.pipeline import bool_array, execute, int_array
 from models.sql import load_sql
-from policies.inventory import ReturnTotals
+from policies.returns import ReturnTotals
 
 RETURN_ITEMS = load_sql("return_items")
 LOCK_ITEMS = load_sql("lock_returning_items")

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS
-from models.requests import Answer
 from models.sql import load_sql
+from models.stored_answers import Answer
 
 CHANNEL = "unwind_submissions"
 """The NOTIFY channel that wakes the consumer after a commit with a submission."""

@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from models import orders, outbox, requests
+from models import orders, outbox, stored_answers
 from models.db import database as db
 from models.db.pipeline import Fetch, pipeline
-from models.requests import Answer, IdempotentCommand
+from models.stored_answers import Answer, IdempotentCommand
 from policies.verdicts import OutboxMessage, Verdict
 
 C = TypeVar("C", bound=IdempotentCommand)
@@ -63,7 +63,9 @@ class UnitOfWork(Generic[C]):
 
     def answer(self, command: C, verdict: Verdict | Answer, *, store: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are stored under the request id unless `store` is false."""
-        answer = verdict if isinstance(verdict, Answer) else requests.answer_from_verdict(command, verdict, order_id)
+        answer = (
+            verdict if isinstance(verdict, Answer) else stored_answers.answer_from_verdict(command, verdict, order_id)
+        )
         self._answers[command.request_id] = answer
         if store and answer.outcome in ("done", "refused"):
             self._stored.append((command, answer))
@@ -84,7 +86,7 @@ class UnitOfWork(Generic[C]):
         """Send the insert of the request rows, which must be the last write; in a pipeline it costs no round trip."""
         answers, self._stored = self._stored, []
         if answers:
-            self._checks.append(requests.insert_answers(self.conn, answers, self.now))
+            self._checks.append(stored_answers.insert_answers(self.conn, answers, self.now))
 
     def raise_if_raced(self) -> None:
         for check in self._checks:
@@ -118,7 +120,7 @@ def _start(conn: Connection, clock: db.Clock, commands: Sequence[C], parent: Ide
         return UnitOfWork(conn, clock, commands, {}, orders.Parties())
     order_ids = [c.subject for c in commands if c.subject is not None]
     with pipeline(conn):
-        fetch_answers = requests.send_earlier_answers(conn, all_commands)
+        fetch_answers = stored_answers.send_earlier_answers(conn, all_commands)
         fetch_parties = orders.send_parties(conn, order_ids) if order_ids else orders.Parties
     answers = fetch_answers()
     if parent is not None and parent.request_id in answers:
@@ -149,7 +151,7 @@ def is_conflict(error: BaseException) -> bool:
     """Return whether the error is a conflict with another transaction, after which the unit of work may run again."""
     if isinstance(error, DBAPIError):
         return getattr(error.orig, "sqlstate", None) in CONFLICT_SQLSTATES
-    return isinstance(error, requests.RequestRaced | StaleRead)
+    return isinstance(error, stored_answers.RequestRaced | StaleRead)
 
 
 _RETRYING = Retrying(

@@ -8,9 +8,9 @@ from datetime import date, datetime
 from policies.cancellation import returns_items, strike_recipient
 from policies.cases import Case, Member
 from policies.credits import decide_fee, fee_effects, fee_message
-from policies.inventory import ReturnTotals
 from policies.members import add_strike
 from policies.notices import notify_member, notify_party
+from policies.returns import ReturnTotals
 from policies.statuses import Role
 from policies.verdicts import Granted, OutboxMessage
 

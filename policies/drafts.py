@@ -17,8 +17,8 @@ from typing import Any
 from policies.cancellation import basis_for, returns_items
 from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
-from policies.inventory import ReturnedLine, ReturnPlan
 from policies.preconditions import check_not_cancelled, check_role
+from policies.returns import ReturnedLine, ReturnPlan
 from policies.statuses import Basis, Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Invalid, Refused

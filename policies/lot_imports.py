@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from policies.inventory import may_be_target
 from policies.lots import (
     FIRST_UNWIND_LOT_ID,
     SOLD_OUT_STOCKROOM,
@@ -21,6 +20,7 @@ from policies.lots import (
     find_tier_gaps,
     parse_tiers,
 )
+from policies.returns import may_be_target
 
 MAX_ID = 2**63 - 1
 MAX_COLOR_ID = 2**31 - 1

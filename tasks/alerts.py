@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from models import members
-from models.requests import Answer
+from models.stored_answers import Answer
 from models.unit_of_work import unit_of_work
 from policies import alerts as policy
 from policies import members as member_policy

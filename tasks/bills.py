@@ -10,7 +10,7 @@ from celery import shared_task
 from pydantic import AfterValidator, StringConstraints
 
 from models import billing_run, bills, events, ledger, members, sweeps, terms
-from models.requests import Answer, done
+from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
 from policies.billing_months import format_month, parse_month

@@ -12,7 +12,7 @@ from celery import current_task
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from models import dead_jobs
-from models.requests import Answer, conflict, done, invalid
+from models.stored_answers import Answer, conflict, done, invalid
 from models.unit_of_work import ParentAnswered, UnitOfWork, retry_on_conflict
 from tasks.cancellation import CancelOrder, cancel_batch
 from tasks.command import MAX_REQUEST_ID_LENGTH, Command, StrictModel, parse_command

@@ -15,15 +15,15 @@ from typing import Any, ClassVar
 from models import drafts, ledger, members
 from models.cases import Change
 from models.db.pipeline import pipeline
-from models.requests import Answer, IdempotentCommand, done
 from models.returns import NeedsPlan
+from models.stored_answers import Answer, IdempotentCommand, done
 from models.unit_of_work import StaleRead, UnitOfWork, unit_of_work
 from policies import cancellation as policy
 from policies import cancellation_effects
 from policies import credits as credit_policy
 from policies.cases import Case
-from policies.inventory import ReturnTotals
 from policies.options import cancel_option
+from policies.returns import ReturnTotals
 from policies.verdicts import Granted, Invalid, Refused
 from tasks.cases import effective_time, known_case
 from tasks.command import Comment, Reason

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from models import members
 from models.cases import CaseSet, Change, send_order_locks
 from models.db.pipeline import Fetch
-from models.requests import Answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Case
 from policies.timestamps import format_timestamp

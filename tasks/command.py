@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from models.requests import Answer, invalid
+from models.stored_answers import Answer, invalid
 from policies.cases import Actor
 from policies.reasons import REASONS
 from policies.texts import is_identifier, is_one_line, printable

@@ -9,7 +9,7 @@ from celery import shared_task
 
 from models import credits as postings
 from models import events, ledger, members, outbox, terms
-from models.requests import Answer, done
+from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
 from policies.billing_months import format_month, month_of

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from celery import shared_task
 
 import tasks
-from models.requests import Answer
+from models.stored_answers import Answer
 from policies import options
 from policies.cases import Actor
 from policies.options import EXAMPLE_COMMENT, Option, PolicyAnswer, Subject

@@ -12,14 +12,14 @@ from pydantic import Field, StringConstraints, model_serializer
 
 from models import drafts, inventory, orders
 from models.cases import CaseSet, lock_orders
-from models.requests import Answer, done
+from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
 from policies.consolidation import Choice
 from policies.drafts import Draft, DraftState, Edit
-from policies.inventory import plan_return
 from policies.lots import format_price
+from policies.returns import plan_return
 from policies.timestamps import format_timestamp
 from policies.verdicts import Granted, Invalid, Refused
 from tasks.cases import effective_time, known_case, lock_cases, member_unknown

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StringConstraints
 
 from models import inventory, members
-from models.requests import Answer, done, invalid
+from models.stored_answers import Answer, done, invalid
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Member
 from policies.lots import (

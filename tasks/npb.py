@@ -8,7 +8,7 @@ from typing import ClassVar
 from celery import shared_task
 
 from models import alerts
-from models.requests import Answer
+from models.stored_answers import Answer
 from policies import npb as policy
 from policies.cases import AlertKind, Case
 from policies.verdicts import Verdict

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from models import members, orders
 from models.queries import order
-from models.requests import Answer, done
+from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import options as policy
 from policies.preconditions import check_party

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from models import inventory, ledger, members, orders
 from models.cases import CaseSet, Change, lock_orders
-from models.requests import Answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import late_payments
 from policies import members as member_policy

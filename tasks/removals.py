@@ -12,17 +12,17 @@ from pydantic import AfterValidator, Field
 
 from models import inventory, ledger, orders, outbox, removals
 from models.cases import CaseSet, Change, lock_orders
-from models.requests import Answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import orders as order_policy
 from policies import removals as policy
 from policies.cases import Actor, Case
 from policies.emails.context import pluralize
-from policies.inventory import plan_return
 from policies.notices import notify_party
 from policies.options import Subject
 from policies.purchases import sum_goods
 from policies.removals import Removal
+from policies.returns import plan_return
 from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
 from tasks.cases import decide_case, lock_cases

@@ -15,7 +15,7 @@ from policies.cancellation import returns_items
 from policies.cases import Case
 from policies.consolidation import ONE_STEP
 from policies.drafts import Draft
-from policies.inventory import (
+from policies.returns import (
     QuantityOverflow,
     ReturningLine,
     ReturnPlan,

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from celery import shared_task
 
 from models import alerts
-from models.requests import Answer
+from models.stored_answers import Answer
 from policies import seller_alerts as policy
 from policies.cases import AlertKind, Case
 from policies.verdicts import Verdict

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
 from models import events, terms
 from models.db import database as db
-from models.requests import Answer, done, invalid
+from models.stored_answers import Answer, done, invalid
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.terms import TermsProblem, terms_from_mapping, terms_to_mapping
 from policies.timestamps import format_timestamp

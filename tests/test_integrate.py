@@ -23,7 +23,7 @@ from tests.plugins.upstream import Installation, installation, wait_until
 from tools.contract_files import public_tasks
 from workers.embedded import ServerUrls
 from workers.local.process_specs import flower_program
-from workers.monitoring.metrics import MetricsCollector
+from workers.monitoring.metrics_server import MetricsCollector
 from workers.settings import CHECKOUT, Settings
 
 pytestmark = pytest.mark.e2e

@@ -13,8 +13,8 @@ import pytest
 
 from policies.timestamps import format_timestamp
 from workers.cli.send import parse_arguments
-from workers.queries import run_query
 from workers.settings import CHECKOUT
+from workers.show_queries import run_query
 from workers.simulation.demo.sample_market import build_sample_market
 from workers.simulation.engine import Simulation
 from workers.simulation.replay import parse_lines, play

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from models.requests import Answer
+from models.stored_answers import Answer
 from policies.verdicts import Code
 from tasks.declarations import COMMANDS
 

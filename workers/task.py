@@ -22,7 +22,7 @@ from celery import Task
 
 from models import dead_jobs, outbox
 from models.db import database as db
-from models.requests import Answer, invalid
+from models.stored_answers import Answer, invalid
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
 from workers.errors import TaskFailed, is_database_unavailable, sanitized, summarize, traceback_path

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from models import dead_jobs, requests
+from models import dead_jobs, stored_answers
 from workers.errors import summarize
 from workers.lifecycle import open_database, process_settings
 
@@ -27,7 +27,7 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
         database = open_database(process_settings())
         try:
             with database.transaction() as conn:
-                answered = requests.is_answered(conn, dead_jobs.request_id_of(known_arguments) or message_id)
+                answered = stored_answers.is_answered(conn, dead_jobs.request_id_of(known_arguments) or message_id)
                 if not answered:
                     dead_jobs.park(
                         conn,

@@ -1,4 +1,4 @@
--- Return what remains of cancelled orders to stock, as policies.inventory.plan_return does for one order.
+-- Return what remains of cancelled orders to stock, as policies.returns.plan_return does for one order.
 -- orders, returns: for each order, in the order of the commands, whether its items return.
 -- release: whether a lot that selling out moved to a stockroom goes back on sale. Then nothing is written for it.
 

@@ -15,7 +15,7 @@ import pytest
 from kombu.utils.json import dumps
 from psycopg.types.json import Jsonb
 
-from models.requests import Answer
+from models.stored_answers import Answer
 from tasks.cancellation import CancelOrder
 from tasks.command import NOT_PLAIN_JSON, parse_command
 from tasks.declarations import COMMANDS

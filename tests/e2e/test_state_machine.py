@@ -44,7 +44,7 @@ from stress.reference_model.money import billing_month, issued_at, next_month
 from stress.reference_model.orders import Reference
 from stress.reference_model.stock import StockLot
 from tests.plugins.servers import fresh_database, libpq_url
-from workers import queries
+from workers import show_queries
 from workers.embedded import ServerUrls
 from workers.simulation.engine import Simulation
 
@@ -689,7 +689,7 @@ class Histories(RuleBasedStateMachine):
             )
             while month <= billing_month(self.now):
                 with self.simulation.database.transaction() as conn:
-                    bill = queries.run_query(conn, ["bill", seller, month], now=self.now)
+                    bill = show_queries.run_query(conn, ["bill", seller, month], now=self.now)
                 sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
                 assert sums == self.book.ledger.bill(seller, month), self.story(bill)
                 lines = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])

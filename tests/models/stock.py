@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 from models import inventory, members, orders
 from models.inventory import SoldUnits
 from policies.cases import Order
-from policies.inventory import ReturnPlan, plan_return
 from policies.lots import Lot
+from policies.returns import ReturnPlan, plan_return
 from policies.statuses import PaymentStatus, Status
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models import inventory, orders
 from models.db.database import Database, connect
-from policies.inventory import plan_return
+from policies.returns import plan_return
 from tests.models.stock import NOW, a_lot, insert_lots, insert_order, quantities, return_orders
 
 

@@ -18,7 +18,7 @@ from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
 from tests.models.plans import Plans, record_plans
 from tests.plugins.servers import fresh_database, libpq_url
-from workers import queries
+from workers import show_queries
 from workers.app import app
 from workers.embedded import ServerUrls
 from workers.task import execute
@@ -150,7 +150,7 @@ def query(*words: Any) -> Callable[[BigMarket], Callable[[], Any]]:
 
     def build(big_market: BigMarket) -> Callable[[], Any]:
         def body(conn: Any) -> None:
-            assert queries.run_query(conn, words, now=big_market.now) is not None
+            assert show_queries.run_query(conn, words, now=big_market.now) is not None
 
         return big_market.ask(body)
 
@@ -242,7 +242,7 @@ def test_billing_reads_the_lines_of_its_sellers(big_market: BigMarket) -> None:
     sellers = [f"s-{n}" for n in range(3)]
 
     def body(conn: Any) -> None:
-        queries.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=big_market.now)
+        show_queries.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=big_market.now)
         assert billing_run.sellers_to_bill(conn, month, limit=3)
         conn.execute(text(billing_run._SUMS), {"month": month, "sellers": sellers}).all()
 

@@ -15,8 +15,8 @@ from models import inventory, orders, returns
 from models.db.pipeline import pipeline
 from models.lots import KEY_COLUMNS
 from policies.cases import Order
-from policies.inventory import QuantityOverflow, ReturnedLine, ReturnPlan, plan_nothing, plan_return
 from policies.lots import MAX_UNITS, Lot
+from policies.returns import QuantityOverflow, ReturnedLine, ReturnPlan, plan_nothing, plan_return
 from policies.statuses import PaymentStatus, Status
 from tests.models.stock import NOW, a_lot
 from tests.models.stock import insert_lots as given_stock

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from policies.consolidation import Choice, Choices, LineEdit
-from policies.inventory import ReturningLine, ReturnPlan, StockView, plan_return
 from policies.lots import Lot, find_lot_problems
+from policies.returns import ReturningLine, ReturnPlan, StockView, plan_return
 
 TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
     # --- which lot is the same item (R66 to R69)

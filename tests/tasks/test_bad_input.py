@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.requests import Answer
+from models.stored_answers import Answer
 from tasks.command import ActorCommand, Command, parse_command
 from tasks.declarations import COMMANDS
 from tests.bad_input import (

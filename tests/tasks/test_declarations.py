@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from models.requests import Answer
+from models.stored_answers import Answer
 from policies.verdicts import Granted
 from tasks.command import ActorCommand, Comment, OrderCommand, parse_command
 from tasks.declarations import SELLER, Declaration, OptionEntry

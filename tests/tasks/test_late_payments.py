@@ -10,7 +10,7 @@ import pytest
 from models import late_payments
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, WEEK, Market
-from workers import queries
+from workers import show_queries
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 PAID = FILED + WEEK + DAY
@@ -35,7 +35,7 @@ def settle(market: Market, **who: str) -> dict[str, Any]:
 
 def see(market: Market, *words: str | int) -> Any:
     with market.simulation.database.transaction() as conn:
-        return queries.run_query(conn, words, now=market.simulation.clock.instant)
+        return show_queries.run_query(conn, words, now=market.simulation.clock.instant)
 
 
 def test_a_payment_for_a_cancelled_order_leaves_a_row_an_event_and_two_emails(cancelled: Market) -> None:

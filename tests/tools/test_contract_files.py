@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from referencing import Registry, Resource
 
-from models.requests import Answer
+from models.stored_answers import Answer
 from policies.reasons import REASONS
 from tasks.command import parse_command
 from tasks.declarations import COMMANDS

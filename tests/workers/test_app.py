@@ -11,7 +11,7 @@ import pytest
 from celery.app.defaults import NAMESPACES, flatten
 from celery.utils.saferepr import saferepr
 
-from models.requests import Answer
+from models.stored_answers import Answer
 from schedules.routes import QUEUES
 from workers.app import VISIBILITY_TIMEOUT, app
 from workers.redaction import redact_answer, redact_arguments, redact_arguments_for_search

@@ -21,8 +21,8 @@ from policies.lots import Lot
 from policies.terms import Terms, terms_from_mapping, terms_to_mapping
 from tests.plugins.market import Market
 from workers.cli import group
-from workers.cli.files.elements import FIELD_OF_ELEMENT
-from workers.cli.files.lot_files import LotFile
+from workers.cli.files.lot_elements import FIELD_OF_ELEMENT
+from workers.cli.files.lot_reader import LotFile
 from workers.cli.files.lot_writer import write_store
 from workers.cli.files.xml_records import UnreadableFile
 

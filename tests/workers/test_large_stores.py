@@ -19,7 +19,7 @@ from models.db import database as db
 from models.integrity.invariants import check
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
-from workers.queries import run_query
+from workers.show_queries import run_query
 
 LOTS = 200_000
 IMPORTED = 40_000

@@ -13,7 +13,7 @@ from workers import logs
 from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.monitoring import probes
-from workers.monitoring.metrics import MetricsCollector, make_metrics_server
+from workers.monitoring.metrics_server import MetricsCollector, make_metrics_server
 from workers.settings import Settings, load_settings, settings_with_servers
 
 

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from models import requests
-from models.requests import Answer
+from models import stored_answers
+from models.stored_answers import Answer
 from policies.timestamps import describe_timestamp
 from schedules.routes import queue_of
 from tasks.command import parse_command
@@ -109,7 +109,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
 def _answered_at(request_id: str) -> str | None:
     try:
         with open_database() as database, database.transaction() as conn:
-            answered_at = requests.answered_at(conn, request_id)
+            answered_at = stored_answers.answered_at(conn, request_id)
     except (SQLAlchemyError, click.ClickException):  # a sender needs a broker and may have no database
         return None
     return None if answered_at is None else describe_timestamp(answered_at)
@@ -151,7 +151,7 @@ def _stored_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any] | Non
         return None
     try:
         with open_database() as database, database.transaction() as conn:
-            answer = requests.earlier_answers(conn, [command]).get(command.request_id)
+            answer = stored_answers.earlier_answers(conn, [command]).get(command.request_id)
     except (SQLAlchemyError, click.ClickException):  # a sender needs a broker and may have no database
         return None
     return None if answer is None else answer.as_json()

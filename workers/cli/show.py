@@ -11,11 +11,11 @@ import click
 from models.db.database import use_snapshot_isolation
 from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS
 from policies.timestamps import format_for_people
-from workers import queries
+from workers import show_queries
 from workers.cli import data_option
 from workers.cli.bill_page import render_html as render_bill_page
 from workers.cli.database import open_database
-from workers.cli.lots import print_lots, print_lots_as_json, print_lots_as_xml
+from workers.cli.import_lots import print_lots, print_lots_as_json, print_lots_as_xml
 from workers.cli.render import print_result
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -45,20 +45,27 @@ def explain(as_json: bool) -> None:
 @data_option
 def forecast(days: int, as_json: bool) -> None:
     """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
-    _print(queries.forecast_query(days), as_json)
+    _print(show_queries.forecast_query(days), as_json)
 
 
 @click.command()
 @json_option
-@click.argument("seller", type=queries.NAME)
+@click.argument("seller", type=show_queries.NAME)
 @data_option
 def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
     """Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."""
-    _print(queries.credits_query(seller), as_json)
+    _print(show_queries.credits_query(seller), as_json)
 
 
 def _print_lots(
-    _query: queries.Query, as_json: bool, *, seller: str, as_xml: bool, returned: bool, as_update: bool, only_new: bool
+    _query: show_queries.Query,
+    as_json: bool,
+    *,
+    seller: str,
+    as_xml: bool,
+    returned: bool,
+    as_update: bool,
+    only_new: bool,
 ) -> None:
     if (returned and not as_xml) or (as_xml and as_json) or ((as_update or only_new) and not returned):
         raise click.UsageError(
@@ -72,7 +79,7 @@ def _print_lots(
         (print_lots_as_json if as_json else print_lots)(seller)
 
 
-def _print(query: queries.Query, as_json: bool, *, as_html: bool = False, **_: Any) -> None:
+def _print(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **_: Any) -> None:
     if as_html and as_json:
         raise click.UsageError("A bill is printed with --html or with --json.")
     with open_database() as database, database.transaction() as conn:
@@ -122,7 +129,7 @@ LOTS_OPTIONS = (
 )
 BILL_OPTIONS = (click.option("--html", "as_html", is_flag=True, help="Print a page that can be sent to the seller."),)
 
-for _name, _noun in queries.nouns.commands.items():
+for _name, _noun in show_queries.nouns.commands.items():
     if isinstance(_noun, click.Group):
         _add_printing(explain, _noun.commands["order"], _print)
     elif _name == "lots":

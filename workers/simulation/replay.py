@@ -19,14 +19,14 @@ from typing import Any
 from sqlalchemy import text
 
 from models.db.database import make_engine
-from models.requests import Answer
+from models.stored_answers import Answer
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.command import UNFITTING_ARGUMENTS, parse_command
 from tasks.declarations import COMMANDS
 from workers.app import app
 from workers.embedded import embedded_servers
 from workers.migrate import migrate
-from workers.queries import parse_query, run_query
+from workers.show_queries import parse_query, run_query
 from workers.simulation.engine import Simulation
 
 MIN_YEAR, MAX_YEAR = 1970, 9000

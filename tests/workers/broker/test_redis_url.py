@@ -30,7 +30,7 @@ from workers.lifecycle import BrokerPublisher
 from workers.monitoring.doctor import broker as doctor_broker
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.flower_guard import QueueLengths
-from workers.monitoring.metrics import MetricsCollector
+from workers.monitoring.metrics_server import MetricsCollector
 from workers.monitoring.watchdog import BrokerProbe
 from workers.settings import Settings, SettingsError, load_settings
 from workers.transport.acknowledgement import settle

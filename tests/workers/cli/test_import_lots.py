@@ -17,7 +17,7 @@ from policies.lots import FIRST_UNWIND_LOT_ID, Lot
 from tasks.lot_imports import import_entries
 from tests.plugins.market import Market
 from workers.cli import group
-from workers.cli import lots as lots_command
+from workers.cli import import_lots as lots_command
 
 CASES = Path(__file__).parent / "files" / "cases"
 Run = Callable[..., tuple[int, str]]

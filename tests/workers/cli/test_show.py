@@ -21,7 +21,7 @@ from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
 from workers.cli.render import PRINTERS, escape_control_characters
-from workers.queries import nouns
+from workers.show_queries import nouns
 
 DAY = timedelta(days=1)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 
 from policies.lot_imports import LotEntry
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot, find_lot_problems
-from workers.cli.files.lot_files import COMPLETENESS, ITEM_TYPES, LotFile
+from workers.cli.files.lot_reader import COMPLETENESS, ITEM_TYPES, LotFile
 from workers.cli.files.lot_writer import write_store, write_updates, write_upload
 
 TEXTS = some.text(some.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=30)

@@ -13,9 +13,9 @@ import pytest
 
 from policies.lot_imports import BadEntry, LotEntry
 from policies.lots import Lot
-from workers.cli.files import lot_files, xml_records
-from workers.cli.files.elements import FIELD_OF_ELEMENT, FROM_THE_CATALOGUE, LEFT_OUT, WRITERS
-from workers.cli.files.lot_files import LotFile
+from workers.cli.files import lot_reader, xml_records
+from workers.cli.files.lot_elements import FIELD_OF_ELEMENT, FROM_THE_CATALOGUE, LEFT_OUT, WRITERS
+from workers.cli.files.lot_reader import LotFile
 from workers.cli.files.xml_records import UnreadableFile
 
 CASES = Path(__file__).parent / "cases"
@@ -425,7 +425,7 @@ def test_deep_and_long_and_large_files_are_refused(monkeypatch: pytest.MonkeyPat
     assert "longer" in why_not(f"<INVENTORY><ITEM><REMARKS>{'x' * 10_001}</REMARKS></ITEM></INVENTORY>")
     many = "".join(f"<A{n}>x</A{n}>" for n in range(101))
     assert "more than 100 elements" in why_not(f"<INVENTORY><ITEM>{many}</ITEM></INVENTORY>")
-    monkeypatch.setattr(lot_files, "MAX_ITEMS", 2_000)
+    monkeypatch.setattr(lot_reader, "MAX_ITEMS", 2_000)
     assert "more than 2,000 items" in why_not("<INVENTORY>" + "<ITEM/>" * 2_001)
     monkeypatch.setattr(xml_records, "MAX_FILE_BYTES", 2**20)
     assert "larger than 1 MB" in why_not("<INVENTORY>" + " " * 2**20)

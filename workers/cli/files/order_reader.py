@@ -13,7 +13,7 @@ from policies.lots import format_price
 from policies.statuses import PaymentStatus, Status
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.files.json_records import read_json
-from workers.cli.files.lot_files import InvalidItem, item_fields, parse_amount, record_of_json
+from workers.cli.files.lot_reader import InvalidItem, item_fields, parse_amount, record_of_json
 from workers.cli.files.xml_records import Record, UnreadableFile, read_xml
 
 MAX_ORDERS = 20_000

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from policies.inventory import (
+from policies.lots import MAX_UNITS, Lot, LotKey, LotSnapshot, lot_from_snapshot
+from policies.returns import (
     Note,
     QuantityOverflow,
     ReturningLine,
@@ -20,7 +21,6 @@ from policies.inventory import (
     plan_nothing,
     plan_return,
 )
-from policies.lots import MAX_UNITS, Lot, LotKey, LotSnapshot, lot_from_snapshot
 
 prices = some.decimals("0.0001", "99.9999", places=4)
 rooms = some.sampled_from([(False, None, False), (True, "A", True), (True, "B", False)])

@@ -28,7 +28,7 @@ from policies.lots import Lot
 from tasks.lot_imports import Action, ImportedEntry, Match, import_entries, match_entries
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.files.lot_files import LotFile, unread_reason
+from workers.cli.files.lot_reader import LotFile, unread_reason
 from workers.cli.files.lot_writer import (
     is_known_to_marketplace,
     with_quantities,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from workers.cli.files.lot_files import parse_amount
-from workers.cli.files.order_files import DATE_FORMATS, OrderFile, history_lines
+from workers.cli.files.lot_reader import parse_amount
+from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines
 from workers.cli.files.xml_records import UnreadableFile
 
 MAX_SHOWN = 20

@@ -36,7 +36,7 @@ from tests.plugins.servers import libpq_url
 from workers.app import app
 from workers.cli.metrics import metrics
 from workers.embedded import free_port
-from workers.monitoring.metrics import MetricsCollector, make_metrics_server
+from workers.monitoring.metrics_server import MetricsCollector, make_metrics_server
 from workers.settings import CHECKOUT, Settings, load_settings
 
 RULES: list[dict[str, Any]] = yaml.safe_load((CHECKOUT / "deploy/prometheus/alerts.yml").read_text())["groups"][0][
@@ -333,7 +333,7 @@ def test_server_has_three_pages_and_two_methods(settings: Settings) -> None:
 
 
 def test_silent_client_does_not_occupy_a_thread(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.monitoring.metrics._RequestHandler.timeout", 0.1)
+    monkeypatch.setattr("workers.monitoring.metrics_server._RequestHandler.timeout", 0.1)
     with serving(settings) as address:
         where = urlsplit(address)
         with socket.create_connection((str(where.hostname), where.port or 0), timeout=10) as silent:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from tests.plugins.market import Market
 from workers.cli import group
-from workers.queries import run_query
+from workers.show_queries import run_query
 
 DOWNLOAD = """<?xml version="1.0" encoding="UTF-8"?>
 <ORDERS>

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 
 from policies.lot_imports import REQUIRED_FIELDS, TIER_FIELDS, BadEntry, LotEntry
 from policies.lots import STOCKROOMS
-from workers.cli.files.elements import (
+from workers.cli.files.json_records import read_json
+from workers.cli.files.lot_elements import (
     BRICK_OWL,
     FIELD_OF_ELEMENT,
     FIELD_OF_JSON_KEY,
@@ -24,7 +25,6 @@ from workers.cli.files.elements import (
     SET_INVENTORY,
     WANTED_LIST,
 )
-from workers.cli.files.json_records import read_json
 from workers.cli.files.xml_records import BSX_ROOTS, NotWellFormed, Record, Repairs, UnreadableFile, read_xml
 
 MAX_ITEMS = 200_000
