@@ -22,7 +22,7 @@ from models.ledger import BillingMonthRow
 from models.sql import load_sql
 from models.unit_of_work import UnitOfWork
 from policies import bills as policy
-from policies.billing_months import (
+from policies.bills import (
     bill_issues_at,
     due_on,
     format_month,

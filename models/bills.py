@@ -36,8 +36,17 @@ from models.ledger import BillingMonthRow, LedgerLineRow
 from models.members import MemberRow
 from models.terms import TermsHistory
 from policies import bills as policy
-from policies.billing_months import bill_issues_at, due_on, format_month, grace_until, issued_on, month_of, next_month
-from policies.bills import BillLine, BillTotals
+from policies.bills import (
+    BillLine,
+    BillTotals,
+    bill_issues_at,
+    due_on,
+    format_month,
+    grace_until,
+    issued_on,
+    month_of,
+    next_month,
+)
 from policies.fees import ZERO
 from policies.terms import Terms
 from policies.timestamps import format_timestamp

@@ -15,7 +15,7 @@ from models import dead_jobs, ledger, outbox
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, is_conflict
 from policies import credits as policy
-from policies.billing_months import format_month
+from policies.bills import format_month
 from policies.credits import FeeSettlement
 from policies.notices import notify_member
 from policies.statuses import Role

@@ -34,7 +34,7 @@ from models.db.schema import (
     check_finite,
     check_in,
 )
-from policies.billing_months import next_month
+from policies.bills import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note
 

@@ -1,25 +1,40 @@
-"""Return the items of many orders in one SQL statement; lines and lots never leave the database.
+"""Return the items of orders: of many in one SQL statement, whose lines and lots never leave the database, or by plans.
 
 The statement does what `policies.returns.plan_return` does for one return; a property test compares the two on random
-stock. The plan is used for a seller's draft, for a dry run, and where the statement raises `NeedsPlan`.
+stock. Plans are used for removals, for a seller's draft, for a dry run, and where the statement raises `NeedsPlan`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import orjson
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
+from models import orders
+from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import bool_array, execute, int_array
+from models.inventory import (
+    CANDIDATES,
+    SELECT_CANDIDATES,
+    allocate_lot_ids,
+    change_quantities,
+    key_arrays,
+    lock_item_keys,
+)
+from models.lots import LotRow, StockMoveRow, editable_columns, lot_from_row, lot_to_row, stock_move_row
 from models.sql import load_sql
-from policies.returns import ReturnTotals
+from policies.lots import Lot, LotSnapshot
+from policies.returns import ReturningLine, ReturnPlan, ReturnTotals, StockView
 
 RETURN_ITEMS = load_sql("return_items")
 LOCK_ITEMS = load_sql("lock_returning_items")
 LOCK_LOTS = load_sql("lock_returning_lots")
+_LOCK_CANDIDATES = text(f"{CANDIDATES} FOR UPDATE OF l")
 NUMERIC_OUT_OF_RANGE = "22003"
 
 
@@ -35,18 +50,18 @@ def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
 
 
 def return_items(
-    conn: Connection, orders: Sequence[tuple[int, bool]], now: datetime, *, release: bool
+    conn: Connection, returns: Sequence[tuple[int, bool]], now: datetime, *, release: bool
 ) -> dict[int, ReturnTotals]:
     """Return what remains of each (order_id, whether items return), in this order; hold `lock_stock`.
 
     Writes lots, journal and lines. `release` is the term RELEASE_AUTO_STOCKROOM. On `NeedsPlan` the caller must roll
     back.
     """
-    if not orders:
+    if not returns:
         return {}
     values = {
-        "orders": int_array([order_id for order_id, _ in orders]),
-        "returns": bool_array([returns for _, returns in orders]),
+        "orders": int_array([order_id for order_id, _ in returns]),
+        "returns": bool_array([is_returned for _, is_returned in returns]),
         "release": release,
         "now": now,
     }
@@ -59,4 +74,122 @@ def return_items(
     if any(row.released for row in rows):
         raise NeedsPlan
     returned = {row.order_id: ReturnTotals(orjson.loads(row.lines), row.number, row.units) for row in rows}
-    return {order_id: returned.get(order_id, ReturnTotals()) for order_id, _ in orders}
+    return {order_id: returned.get(order_id, ReturnTotals()) for order_id, _ in returns}
+
+
+def lines_to_return(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
+    return [
+        ReturningLine(
+            line.line_no,
+            line.quantity - line.removed - line.returned if units is None else units[line.line_no],
+            LotSnapshot(line.snapshot),
+        )
+        for line in lines
+        if units is None or line.line_no in units
+    ]
+
+
+def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: bool = True) -> StockView:
+    """Return all lots that these lines could return to, for planning.
+
+    With `lock`, locks items and lots in the order of `models.inventory`, so that two orders that need a new lot create
+    one.
+    """
+    keys = list({line.item.key for line in lines})
+    if not keys:
+        return StockView()
+    if lock:
+        lock_item_keys(conn, keys)
+    candidates = _LOCK_CANDIDATES if lock else SELECT_CANDIDATES
+    return StockView(lot_from_row(row) for row in conn.execute(candidates, key_arrays(keys)))
+
+
+def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
+    """Execute return plans in the order in which they were planned; return them with new lots numbered.
+
+    Writes lots, the journal and, for cancellations (not removals), what each order line returned.
+    """
+    provisional_ids = _provisional_ids(plans)
+    numbers = dict(zip(provisional_ids, allocate_lot_ids(conn, len(provisional_ids)), strict=True))
+    numbered_plans = [_numbered(plan, numbers) for plan in plans]
+    before: dict[int, Lot] = {}
+    after: dict[int, Lot] = {}
+    for plan in numbered_plans:
+        for lot_id, lot in plan.before.items():
+            before.setdefault(lot_id, lot)
+        after |= plan.lots
+    new_ids = set(numbers.values())
+    insert_rows(conn, LotRow, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in new_ids])
+    changed_lots = {lot_id: lot for lot_id, lot in after.items() if lot_id not in new_ids}
+    change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in changed_lots.items()})
+    edited_lots = [lot for i, lot in changed_lots.items() if replace(lot, quantity=before[i].quantity) != before[i]]
+    update_rows(conn, LotRow, ["lot_id"], [editable_columns(lot) for lot in edited_lots])
+    insert_rows(
+        conn,
+        StockMoveRow,
+        [
+            stock_move_row(
+                after[line.lot_id].key,
+                line.lot_id,
+                line.returned,
+                "returned",
+                now,
+                order_id=plan.order_id,
+                line_no=line.line_no,
+                removal_id=plan.removal_id,
+            )
+            for plan in numbered_plans
+            for line in plan.lines
+            if line.returned and line.lot_id is not None
+        ],
+    )
+    orders.update_lines(
+        conn,
+        [
+            {
+                "order_id": plan.order_id,
+                "line_no": line.line_no,
+                "returned": line.returned,
+                "returned_to_lot": line.lot_id,
+                "note": line.note,
+            }
+            for plan in numbered_plans
+            if plan.removal_id is None
+            for line in plan.lines
+        ],
+    )
+    return numbered_plans
+
+
+def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
+    """Return the plans with the ids that new lots would get now, for a dry run; writes nothing."""
+    provisional_ids = _provisional_ids(plans)
+    if not provisional_ids:
+        return list(plans)
+    row = conn.execute(text("SELECT last_value, is_called FROM unwind.own_lot_ids")).one()
+    first = row.last_value + (1 if row.is_called else 0)
+    numbers = {lot_id: first + index for index, lot_id in enumerate(provisional_ids)}
+    return [_numbered(plan, numbers) for plan in plans]
+
+
+def _provisional_ids(plans: Iterable[ReturnPlan]) -> list[int]:
+    return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
+
+
+def _numbered(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
+    if not numbers:
+        return plan
+
+    def number(lot_id: int) -> int:
+        return numbers.get(lot_id, lot_id)
+
+    def renumber(lots_by_id: Mapping[int, Lot]) -> dict[int, Lot]:
+        return {number(i): replace(lot, lot_id=number(i)) for i, lot in lots_by_id.items()}
+
+    return replace(
+        plan,
+        lines=tuple(replace(x, lot_id=None if x.lot_id is None else number(x.lot_id)) for x in plan.lines),
+        lots=renumber(plan.lots),
+        before=renumber(plan.before),
+        lots_to_review=frozenset(number(i) for i in plan.lots_to_review),
+    )

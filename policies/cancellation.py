@@ -1,4 +1,4 @@
-"""Who can cancel an order, on what ground, and what follows (R13 to R16, R53 to R62).
+"""Who can cancel an order, on what ground, and what follows: strike, fee, removals, emails (R13 to R16, R53 to R62).
 
 Eligibility is decided from stored facts and the time of the command, never from the mark of a sweep (R40).
 """
@@ -6,14 +6,18 @@ Eligibility is decided from stored facts and the time of the command, never from
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 
-from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
+from policies.cases import Actor, Alert, AlertKind, AlertState, Case, Member, OcrState
+from policies.credits import decide_fee, fee_effects, fee_message
+from policies.members import add_strike
+from policies.notices import notify_member, notify_party
 from policies.preconditions import check_comment, check_not_cancelled, check_party
 from policies.reasons import check_reason, describe_reason
+from policies.returns import ReturnTotals
 from policies.statuses import Basis, Role, Status
 from policies.timestamps import describe_timestamp
-from policies.verdicts import Code, Event, Granted, Refused
+from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused
 
 LABELS = {
     Basis.OCR_SELLER: "the seller's own cancel request",
@@ -177,3 +181,70 @@ def _too_early(case: Case, alert: Alert) -> Refused:
 
 def _closed(alert: Alert, *, completed: bool, now: datetime) -> Alert:
     return replace(alert, state=AlertState.COMPLETED if completed else AlertState.SUPERSEDED, closed_at=now)
+
+
+def apply_strike(case: Case, granted: Granted) -> Granted:
+    after = granted.case
+    role = strike_recipient(after.order.basis) if after.order.basis is not None else None
+    if role is None:
+        return granted
+    terms = after.alert.terms if after.alert is not None else after.terms
+    member = add_strike(after.member(role), role, after.order.order_id, terms)
+    revoked = _notify_revoked(case.member(role), member, role, after)
+    moved = replace(after, buyer=member) if role is Role.BUYER else replace(after, seller=member)
+    return replace(granted, case=moved, messages=(*granted.messages, *revoked))
+
+
+def add_cancellation_effects(
+    case: Case,
+    granted: Granted,
+    back: ReturnTotals,
+    *,
+    by: Role | None,
+    at: datetime,
+    pending_removals: int,
+    first_open: date | None = None,
+) -> Granted:
+    """Add fee, event, answer and outbox messages to a granted cancellation; `first_open` as in `decide_fee`."""
+    after, basis = granted.case, granted.case.order.basis
+    assert basis is not None
+    decision = decide_fee(after.order, basis, at, case.terms, first_open)
+    fee = fee_effects(decision)
+    facts = {
+        "basis": basis,
+        "by": by,
+        "returns": returns_items(basis, seller_terminated=case.seller.terminated),
+        "lines_returned": back.lines_returned,
+        "units_returned": back.units_returned,
+        "strike": strike_recipient(basis) is not None,
+    }
+    messages = [
+        *granted.messages,
+        notify_party(after, Role.SELLER, "order_cancelled", **facts, fee=fee),
+        notify_party(after, Role.BUYER, "order_cancelled", **facts),
+    ]
+    if posting := fee_message(decision, after.order, at):
+        messages.append(posting)
+    if pending_removals:
+        order_id = after.order.order_id
+        messages.append(OutboxMessage("removals.cancel_pending", f"removals:{order_id}", order_id))
+    event = replace(granted.events[0], changes={"returned": back.lines, "fee": fee})
+    effects = {"basis": basis, "lines": back.lines, "removals_cancelled": pending_removals, "fee": fee}
+    return replace(granted, events=(event,), messages=tuple(messages), effects=effects)
+
+
+def _notify_revoked(before: Member, after: Member, role: Role, case: Case) -> tuple[OutboxMessage, ...]:
+    revoked = (before.can_buy and not after.can_buy) or (before.can_sell and not after.can_sell)
+    if not revoked:
+        return ()
+    return (
+        notify_member(
+            role,
+            "privilege_revoked",
+            member_id=after.member_id,
+            order_id=case.order.order_id,
+            occasion=f"{case.order.order_id}:{case.order.version + 1}",
+            privilege="buying" if role is Role.BUYER else "selling",
+            strikes=list(after.strikes(role)),
+        ),
+    )

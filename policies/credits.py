@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from policies.billing_months import format_month, month_name, month_of, next_month, parse_month, start_of_day
+from policies.bills import format_month, month_name, month_of, next_month, parse_month, start_of_day
 from policies.cases import Order
 from policies.fees import ZERO
 from policies.statuses import Basis
@@ -153,3 +153,20 @@ def recharge_note(order_id: int, month: date, why: str) -> str:
 def reversal_note(order_id: int, charged: date | None, why: str) -> str:
     when = f"charged in {month_name(charged)}" if charged else "charged earlier"
     return f"The fee for order {order_id} {when} is taken back because {why}; the whole order is charged again."
+
+
+def describe_fee_credit(fee: Mapping[str, Any]) -> str:
+    """Describe one row of a fee report (`kind`, `state`, `amount`, months as `2026-03`, days as dates)."""
+    amount = str(fee["amount"]).removeprefix("-")
+    bill = month_name(parse_month(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
+    if fee["state"] == "stays":
+        return "The fee stays: a cancellation through NRS or NSS gives no credit."
+    if fee["state"] == "given_up":
+        return "It could not be posted and waits for staff: ./run jobs dead."
+    if fee["state"] == "promised":
+        return f"{amount} USD will be on the bill of {bill}: the posting is on its way."
+    if fee["kind"] == "reset":
+        return f"The fee of {amount} USD was taken off the bill of {bill}, the month in which it was charged."
+    if fee["bill_issued_on"]:
+        return f"{amount} USD are on the bill of {bill}, made on {fee['bill_issued_on']}."
+    return f"{amount} USD are on the bill of {bill}, which is still open."

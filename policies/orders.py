@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from policies import late_payments
-from policies.billing_months import month_of
+from policies.bills import month_of
 from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import calculate_fee, to_usd
 from policies.notices import notify_party

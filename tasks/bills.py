@@ -13,7 +13,7 @@ from models import billing_run, bills, events, ledger, members, sweeps, terms
 from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.billing_months import format_month, parse_month
+from policies.bills import format_month, parse_month
 from policies.cases import Member
 from policies.verdicts import Invalid, Refused
 from tasks.cases import member_unknown

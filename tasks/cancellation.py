@@ -19,7 +19,6 @@ from models.returns import NeedsPlan
 from models.stored_answers import Answer, IdempotentCommand, done
 from models.unit_of_work import StaleRead, UnitOfWork, unit_of_work
 from policies import cancellation as policy
-from policies import cancellation_effects
 from policies import credits as credit_policy
 from policies.cases import Case
 from policies.options import cancel_option
@@ -106,7 +105,7 @@ def _decide_one(
         return verdict
     if not work.parties.accused and policy.may_cause_strike(case):
         raise StaleRead("an alert was filed between the read and the locks")
-    verdict = cancellation_effects.apply_strike(case, verdict)
+    verdict = policy.apply_strike(case, verdict)
     cancellation = Cancellation(command, Change(case, verdict, effective_at, command.actor, command.request_id))
     return batch.plan(cancellation) or cancellation
 
@@ -120,7 +119,7 @@ def _notify(
     first_open = _lock_open_months(work, cancellations)
     for cancellation, totals in zip(cancellations, returned, strict=True):
         command, change = cancellation.command, cancellation.change
-        change.granted = cancellation_effects.add_cancellation_effects(
+        change.granted = policy.add_cancellation_effects(
             change.before,
             change.granted,
             totals,

@@ -12,7 +12,7 @@ from models import events, ledger, members, outbox, terms
 from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.billing_months import format_month, month_of
+from policies.bills import format_month, month_of
 from policies.cases import Member
 from policies.credits import TASK
 from policies.preconditions import check_comment

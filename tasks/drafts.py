@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_serializer
 
-from models import drafts, inventory, orders
+from models import drafts, orders, returns
 from models.cases import CaseSet, lock_orders
 from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -219,15 +219,15 @@ class _DraftContext:
 
     def plan(self, conn: Any) -> Any:
         # Without locks or writes.
-        lines = inventory.lines_to_return(self.lines)
+        lines = returns.lines_to_return(self.lines)
         plan = plan_return(
             self.case.order.order_id,
             lines,
-            inventory.load_stock_view(conn, lines, lock=False),
+            returns.load_stock_view(conn, lines, lock=False),
             choices=self.draft.choices,
             release_auto_stockroom=self.case.terms.release_auto_stockroom,
         )
-        return inventory.preview_returns(conn, [plan])[0]
+        return returns.preview_returns(conn, [plan])[0]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from celery import shared_task
 from pydantic import AfterValidator, Field
 
-from models import inventory, ledger, orders, outbox, removals
+from models import ledger, orders, outbox, removals, returns
 from models.cases import CaseSet, Change, lock_orders
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -274,11 +274,11 @@ def _remove_items(
     work: UnitOfWork[Any], batch: _RemovalBatch[Any], approved: Sequence[tuple[Removal, Case, Case]]
 ) -> None:
     returning = {
-        removal.order_id: inventory.lines_to_return(batch.lines[removal.order_id], dict(removal.lines))
+        removal.order_id: returns.lines_to_return(batch.lines[removal.order_id], dict(removal.lines))
         for removal, case, _ in approved
         if _returns_to_stock(removal, case)
     }
-    stock = inventory.load_stock_view(work.conn, [line for lines in returning.values() for line in lines])
+    stock = returns.load_stock_view(work.conn, [line for lines in returning.values() for line in lines])
     plans = []
     for removal, case, _ in approved:
         if removal.order_id in returning:
@@ -291,7 +291,7 @@ def _remove_items(
             )
             stock.apply(plan)
             plans.append(plan)
-    inventory.apply_return(work.conn, plans, work.now)
+    returns.apply_return(work.conn, plans, work.now)
     orders.update_lines(
         work.conn,
         [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models import dead_jobs, drafts, inventory, members, orders, removals, returns
+from models import dead_jobs, drafts, members, orders, removals, returns
 from models.cases import CaseSet, Change
 from models.db.pipeline import Fetch, pipeline
 from models.unit_of_work import UnitOfWork
@@ -107,14 +107,14 @@ class PlannedReturn:
     @classmethod
     def lock(cls, work: UnitOfWork[Any]) -> PlannedReturn:
         cases = _send_case_locks(work)()
-        lines = {i: inventory.lines_to_return(rows) for i, rows in orders.load_lines(work.conn, cases.orders).items()}
+        lines = {i: returns.lines_to_return(rows) for i, rows in orders.load_lines(work.conn, cases.orders).items()}
         return cls(
             work,
             cases,
             removals.send_pending_counts(work.conn, cases.orders)(),
             drafts.load_drafts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None]),
             lines,
-            inventory.load_stock_view(
+            returns.load_stock_view(
                 work.conn,
                 [line for returning in lines.values() for line in returning],
                 lock=any(not c.dry_run for c in work.pending),
@@ -150,8 +150,8 @@ class PlannedReturn:
     def return_items(self, cancellations: Sequence[Cancellation]) -> list[ReturnTotals]:
         preview = [c.plan for c in cancellations if c.plan is not None and c.command.dry_run]
         execute = [c.plan for c in cancellations if c.plan is not None and not c.command.dry_run]
-        previewed = iter(inventory.preview_returns(self.work.conn, preview))
-        executed = iter(inventory.apply_return(self.work.conn, execute, self.work.now))
+        previewed = iter(returns.preview_returns(self.work.conn, preview))
+        executed = iter(returns.apply_return(self.work.conn, execute, self.work.now))
         return [next(previewed if c.command.dry_run else executed).returned for c in cancellations]
 
     def _make_plan(self, cancellation: Cancellation, draft: Draft | None) -> ReturnPlan:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from models import bills
 from models.queries import forecast, order, show
-from policies.billing_months import parse_month
+from policies.bills import parse_month
 from policies.timestamps import format_for_people, parse_timestamp
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from policies.emails.credits import describe_fee_credit
+from policies.credits import describe_fee_credit
 from policies.timestamps import format_optional_timestamp
 
 _COLUMNS = (

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from policies.billing_months import MONTH_NAMES
+from policies.bills import MONTH_NAMES
 from policies.emails.email import Quote
 from policies.timestamps import parse_timestamp
 

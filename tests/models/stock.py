@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from models import inventory, members, orders
+from models import inventory, members, orders, returns
 from models.inventory import SoldUnits
 from policies.cases import Order
 from policies.lots import Lot
@@ -66,14 +66,14 @@ def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> No
 
 
 def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
-    lines = {order_id: inventory.lines_to_return(rows) for order_id, rows in orders.load_lines(conn, order_ids).items()}
-    stock_view = inventory.load_stock_view(conn, [line for rows in lines.values() for line in rows])
+    lines = {order_id: returns.lines_to_return(rows) for order_id, rows in orders.load_lines(conn, order_ids).items()}
+    stock_view = returns.load_stock_view(conn, [line for rows in lines.values() for line in rows])
     plans = []
     for order_id in order_ids:
         plan = plan_return(order_id, lines[order_id], stock_view)
         stock_view.apply(plan)
         plans.append(plan)
-    return inventory.apply_return(conn, plans, NOW)
+    return returns.apply_return(conn, plans, NOW)
 
 
 def quantities(conn: Connection, seller: str = "s") -> dict[int, int]:

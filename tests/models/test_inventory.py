@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from models import inventory, orders
+from models import inventory, orders, returns
 from models.db.database import Database, connect
 from policies.returns import plan_return
 from tests.models.stock import NOW, a_lot, insert_lots, insert_order, quantities, return_orders
@@ -78,10 +78,10 @@ def test_dry_run_predicts_the_real_run(database: Database) -> None:
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2, color_id=6))
         insert_order(conn, 100, (1, 10), (2, 10))
-        lines = inventory.lines_to_return(orders.load_lines(conn, [100])[100])
+        lines = returns.lines_to_return(orders.load_lines(conn, [100])[100])
         for _ in range(2):
-            shelf = inventory.load_stock_view(conn, lines, lock=False)
-            (seen,) = inventory.preview_returns(conn, [plan_return(100, lines, shelf)])
+            shelf = returns.load_stock_view(conn, lines, lock=False)
+            (seen,) = returns.preview_returns(conn, [plan_return(100, lines, shelf)])
         (done,) = return_orders(conn, 100)
         assert seen == done
 
@@ -95,7 +95,7 @@ def test_line_never_returns_twice(database: Database) -> None:
         (again,) = return_orders(conn, 100)
         assert again.lines[0].returned == 0
     with pytest.raises(IntegrityError, match="uq_stock_moves_returned"), database.transaction() as conn:
-        inventory.apply_return(conn, [first], NOW)
+        returns.apply_return(conn, [first], NOW)
     with database.transaction() as conn:
         assert quantities(conn) == {1: 10}
 

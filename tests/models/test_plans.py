@@ -13,7 +13,7 @@ from sqlalchemy import text
 from benchmarks.market import Market, build
 from models import alerts, billing_run, feed, notices, outbox, retention, submissions
 from models.db import database as db
-from policies.billing_months import month_of
+from policies.bills import month_of
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
 from tests.models.plans import Plans, record_plans

@@ -139,8 +139,8 @@ def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: boo
     """Return by the pure plan, order by order; None if a lot would overflow."""
     with conn.begin_nested() as tried:
         held = orders.load_lines(conn, [number for number, _ in asked])
-        coming = {number: inventory.lines_to_return(lines) for number, lines in held.items()}
-        shelf = inventory.load_stock_view(conn, [line for lines in coming.values() for line in lines])
+        coming = {number: returns.lines_to_return(lines) for number, lines in held.items()}
+        shelf = returns.load_stock_view(conn, [line for lines in coming.values() for line in lines])
         plans: list[ReturnPlan] = []
         for number, returns_items in asked:
             try:
@@ -154,7 +154,7 @@ def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: boo
                 return None
             shelf.apply(plan)
             plans.append(plan)
-        told = {plan.order_id: plan.lines for plan in inventory.apply_return(conn, plans, NOW)}
+        told = {plan.order_id: plan.lines for plan in returns.apply_return(conn, plans, NOW)}
         found = resulting_rows(conn, told)
         tried.rollback()
     return found

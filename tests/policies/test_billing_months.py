@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.billing_months import (
+from policies.bills import (
     bill_issues_at,
     due_on,
     format_month,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policies.billing_months import parse_month
+from policies.bills import parse_month
 from policies.cases import Order
 from policies.credits import (
     FeeSettlement,

@@ -11,7 +11,7 @@ import click
 from models import bills, orders
 from models.integrity import audit as violations_log
 from models.integrity import invariants, month_audit
-from policies.billing_months import parse_month
+from policies.bills import parse_month
 from workers.cli import data_option
 from workers.cli.database import open_database
 

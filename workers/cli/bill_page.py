@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from policies.billing_months import month_name, parse_month
+from policies.bills import month_name, parse_month
 from policies.emails.email import sanitize_line
 
 MAX_NOTE_LENGTH = 2200

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from models import bills, terms
 from models.db import database as db
-from policies.billing_months import month_of, previous_month
+from policies.bills import month_of, previous_month
 from workers.cli import data_option
 from workers.local.process_specs import (
     WORKER_GROUPS,

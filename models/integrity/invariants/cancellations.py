@@ -5,7 +5,7 @@ Grounds are derived again from events and dated terms, independently of how comm
 
 from __future__ import annotations
 
-from models.integrity.invariants.alert_lifecycle import FILINGS, LIFECYCLES, MATURITY, REMOVALS, first_answer
+from models.integrity.invariants.alerts import FILINGS, LIFECYCLES, MATURITY, REMOVALS, first_answer
 from models.integrity.invariants.invariant import Invariant
 
 _CANCELLED = "unwind.orders o JOIN unwind.events c ON c.order_id = o.order_id AND c.type = 'orders.cancelled'"

@@ -5,7 +5,7 @@ PostgreSQL folds them: of equal keys of an object the last one counts.
 
 from __future__ import annotations
 
-from models.integrity.invariants.alert_lifecycle import FILINGS, UNLOCKS
+from models.integrity.invariants.alerts import FILINGS, UNLOCKS
 from models.integrity.invariants.invariant import Invariant
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from models import bills
 from models.integrity import month_audit
 from models.integrity.invariants.ledger import LEDGER
-from policies.billing_months import month_of, next_month
+from policies.bills import month_of, next_month
 from policies.terms import DEFAULT_TERMS
 from tests.plugins.market import Market
 
