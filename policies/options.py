@@ -15,8 +15,9 @@ from typing import Any
 from policies import cancellation, orders
 from policies.cases import Actor, Case
 from policies.removals import Removal
-from policies.statuses import Role, Status
-from policies.timestamps import describe_timestamp, format_optional_timestamp
+from policies.statuses import Role
+from policies.terms import Terms
+from policies.timestamps import format_optional_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused
 
 EXAMPLE_COMMENT = "Said on the Problem Order page."
@@ -29,6 +30,8 @@ class Subject:
     pending_removals: Sequence[Removal] = ()
     removal: Removal | None = None
     """The request that an option about a removal request is asked about."""
+    later_terms: Sequence[tuple[datetime, Terms]] = ()
+    """Terms that are known to come into force later, in order, with their times."""
 
     @property
     def asked_removal(self) -> Removal:
@@ -117,36 +120,6 @@ def _position(action: str) -> int:
 
 def example_reason(role: Role | None) -> str:
     return "S_MUTUAL" if role is Role.SELLER else "B_MUTUAL"
-
-
-def describe_cancellability(order: Subject, now: datetime) -> str:
-    case = order.case
-    if case.order.status is Status.CANCELLED:
-        basis = cancellation.LABELS[case.order.basis] if case.order.basis else "an unknown ground"
-        late = case.open_late_payment
-        paid = (
-            f" A payment is {late.payment_status} since {describe_timestamp(late.recorded_at)}, "
-            "after the cancellation; the seller has to send the money back."
-            if late
-            else ""
-        )
-        return f"{case.label.capitalize()} is cancelled, on the ground of {basis}. That is final.{paid}"
-    sentences = []
-    for role in (Role.SELLER, Role.BUYER):
-        answer = cancellation.basis_for(case, Actor(case.member(role).member_id), now)
-        if not isinstance(answer, Refused):
-            sentences.append(f"The {role} can cancel {case.label} now, on the ground of {cancellation.LABELS[answer]}.")
-            if warning := cancellation.warn_of_payment(case, answer):
-                sentences.append(warning)
-        elif answer.possible_from is not None:
-            sentences.append(
-                f"The {role} cannot cancel yet. {answer.message} What would change it: {answer.unblocked_by}."
-            )
-        elif answer.unblocked_by:
-            sentences.append(f"The {role} cannot cancel. {answer.message} What would change it: {answer.unblocked_by}.")
-        else:
-            sentences.append(f"The {role} cannot cancel. {answer.message}")
-    return " ".join(sentences)
 
 
 def to_option(action: str, answer: PolicyAnswer | Option, removal: Removal | None = None) -> Option:

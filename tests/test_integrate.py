@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import jsonschema
 import psycopg
 import pytest
 import redis
@@ -20,7 +21,7 @@ import redis
 from tests.plugins.market import Market
 from tests.plugins.servers import in_database, libpq_url
 from tests.plugins.upstream import Installation, installation, wait_until
-from tools.contract_files import public_tasks
+from tools.contract_files import options_schema, public_tasks
 from workers.embedded import ServerUrls
 from workers.local.process_specs import flower_program
 from workers.monitoring.metrics_server import MetricsCollector
@@ -111,7 +112,11 @@ def test_every_snippet_works(shop: Installation) -> None:
 
 def _try_snippet(shop: Installation, language: str, text: str) -> None:
     if language == "json":
-        assert json.loads(text.replace("…", "."))["outcome"] in ("done", "refused", "invalid", "conflict")
+        shown = json.loads(text.replace("…", "."))
+        if "steps" in shown:
+            jsonschema.validate(shown, options_schema()["properties"]["routes"]["items"])
+        else:
+            assert shown["outcome"] in ("done", "refused", "invalid", "conflict")
     elif language == "sql":
         login = ("storefront", "storefront-secret") if "submit_command" in text else ("dashboard", "dashboard-secret")
         if "command_answers" in text:

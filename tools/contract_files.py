@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from models.ddl.views import VIEWS, View
+from policies.routes import PARTIES
+from policies.statuses import Basis, Status
 from policies.verdicts import Code
 from tasks.command import ActorCommand
 from tasks.declarations import COMMANDS, all_commands
@@ -22,6 +24,7 @@ from workers.settings import CHECKOUT
 CONTRACT = CHECKOUT / "contract"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ANSWER_FILE = "answer.schema.json"
+OPTIONS_FILE = "orders.options.effects.schema.json"
 VIEW_FOLDER = "views/"
 
 _TEXT_OR_NULL = {"type": ["string", "null"]}
@@ -35,7 +38,7 @@ def public_tasks() -> list[str]:
 def files() -> dict[str, str]:
     """The text of every contract file by its path below `contract/`."""
     contents: dict[str, Any] = {f"{task}.schema.json": argument_schema(task) for task in public_tasks()}
-    contents[ANSWER_FILE] = answer_schema()
+    contents |= {ANSWER_FILE: answer_schema(), OPTIONS_FILE: options_schema()}
     contents |= {f"{VIEW_FOLDER}{view.name}.schema.json": view_schema(view) for view in VIEWS}
     contents |= {f"examples/{task}.json": example(task) for task in public_tasks()}
     contents |= {f"examples/answer.{outcome}.json": answer.as_json() for outcome, answer in ANSWERS.items()}
@@ -96,6 +99,44 @@ def answer_schema() -> dict[str, Any]:
     }
 
 
+def options_schema() -> dict[str, Any]:
+    """The JSON Schema of the `effects` of `orders.options`. Readers must expect new fields, actions and codes."""
+    time, text = {"type": "string", "format": "date-time"}, {"type": "string"}
+    option = {
+        "action": text | {"description": "The command that this is about."},
+        "possible": {"type": "boolean", "description": "Whether the command would be done now."},
+        "code": _TEXT_OR_NULL | {"description": "The code with which it would be refused."},
+        "why": text | {"description": "The sentence with which it would be answered."},
+        "possible_from": _TEXT_OR_NULL | {"format": "date-time", "description": "Set where waiting is enough."},
+        "unblocked_by": text | {"description": "What would make it possible."},
+    }
+    step = {"action": text, "possible_from": time}
+    route = {
+        "role": {"type": "string", "enum": [*PARTIES], "description": "Whose commands and cancellation these are."},
+        "basis": {"type": "string", "enum": [*Basis], "description": "The ground on which the order is cancelled."},
+        "steps": _list_of(step) | {"description": "Commands, each with the earliest time; the last is orders.cancel."},
+        "possible_from": time | {"description": "When the order can be cancelled, if each step is taken at its time."},
+        "if_answered": _TEXT_OR_NULL
+        | {"format": "date-time", "description": "That time if the other party answers the alert; null: the same."},
+    }
+    effects = {
+        "status": {"type": "string", "enum": [*Status]},
+        "at": time | {"description": "The time for which this was asked."},
+        "options": _list_of(option) | {"description": "Every action, possible or not."},
+        "routes": _list_of(route) | {"description": "How the party, for staff each party, can cancel; earliest first."},
+    }
+    about = "What `effects` of a done orders.options contains."
+    return {"$schema": DIALECT, "$id": OPTIONS_FILE, "title": "orders.options", "description": about} | _object(effects)
+
+
+def _list_of(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": _object(properties)}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
 def view_schema(view: View) -> dict[str, Any]:
     """The JSON Schema of one row of a view, as `row_to_json` writes it. Readers must expect new columns."""
     return {
@@ -128,7 +169,7 @@ def breaking_changes(folder: Path = CONTRACT, expected: Mapping[str, str] | None
         if path not in expected:
             reasons.append(f"{path}: was removed")
             continue
-        is_output = path == ANSWER_FILE or path.startswith(VIEW_FOLDER)
+        is_output = path in (ANSWER_FILE, OPTIONS_FILE) or path.startswith(VIEW_FOLDER)
         compare = breaks_readers if is_output else breaks_senders
         reasons += [f"{path}: {reason}" for reason in compare(json.loads(text), json.loads(expected[path]))]
     return reasons

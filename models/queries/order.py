@@ -26,6 +26,7 @@ from policies.cases import Actor, Alert, AlertKind, AlertState, Case, LatePaymen
 from policies.history import alert_state, fold_changes, late_payment_state, ocr_state, order_state
 from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
+from policies.routes import describe_cancellability, list_routes
 from policies.statuses import Basis, PaymentStatus, Role, Status
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
 
@@ -36,6 +37,7 @@ class OrderSnapshot:
     lines: Sequence[dict[str, Any]]
     removals: Sequence[Removal]
     events: Sequence[Any]
+    terms_history: terms.TermsHistory
 
     @property
     def remaining(self) -> dict[int, int]:
@@ -48,7 +50,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         return None
     case = snapshot.case
     state = order_state(case.order)
-    terms_history = terms.load_terms(conn)
+    terms_history = snapshot.terms_history
     return {
         "order_id": order_id,
         "status": state["status"],
@@ -70,7 +72,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "late_payment": late_payment_state(case.late_payment) if case.late_payment else None,
         "removals": [_removal_json(removal) for removal in snapshot.removals],
         "fee": _fee(conn, case.order, at),
-        "verdict": policy.describe_cancellability(subject_of(snapshot), at or now),
+        "verdict": describe_cancellability(subject_of(snapshot, at or now), at or now),
         "credits": fee_credits.of_order(conn, order_id, until=at),
         "stock": _stock(conn, order_id, at),
         "notices": notices.list_for_order(conn, order_id, until=at),
@@ -84,8 +86,8 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
     snapshot = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
     if snapshot is None:
         return None
-    case = replace(snapshot.case, terms=terms.load_terms(conn).at(instant))
-    subject = subject_of(replace(snapshot, case=case))
+    case = replace(snapshot.case, terms=snapshot.terms_history.at(instant))
+    subject = subject_of(replace(snapshot, case=case), instant)
     options_by_role = {
         role: [o.as_json() for o in policy.list_options(subject, Actor(case.member(role).member_id), instant)]
         for role in (Role.SELLER, Role.BUYER)
@@ -94,15 +96,17 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         "order_id": order_id,
         "status": case.order.status,
         "at": format_timestamp(instant),
-        "verdict": policy.describe_cancellability(subject, instant),
+        "verdict": describe_cancellability(subject, instant),
+        "routes": [route.as_json() for route in list_routes(subject, instant)],
         "seller": options_by_role[Role.SELLER],
         "buyer": options_by_role[Role.BUYER],
     }
 
 
-def subject_of(snapshot: OrderSnapshot) -> policy.Subject:
+def subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
     pending = [removal for removal in snapshot.removals if removal.state is RemovalState.PENDING]
-    return policy.Subject(snapshot.case, snapshot.remaining, pending)
+    later_terms = snapshot.terms_history.after(at)
+    return policy.Subject(snapshot.case, snapshot.remaining, pending, later_terms=later_terms)
 
 
 def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
@@ -116,14 +120,14 @@ def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: 
     lines = _lines(conn, order_id, past_events, at)
     removals_then = [_removal_at(removal, at) for removal in removals.load_by_order(conn, [order_id]).get(order_id, ())]
     removals_known = [removal for removal in removals_then if removal is not None]
-    case = _case_now(conn, row, now) if at is None else _case_at(conn, row, past_events, at)
+    history = terms.load_terms(conn)
+    case = _case_now(conn, row, now, history) if at is None else _case_at(conn, row, past_events, at, history)
     if at is not None:
         lines = [_line_at(line, case.order, removals_known) for line in lines]
-    return OrderSnapshot(case, lines, removals_known, past_events)
+    return OrderSnapshot(case, lines, removals_known, past_events, history)
 
 
-def _case_now(conn: Connection, row: Order, now: datetime) -> Case:
-    terms_history = terms.load_terms(conn)
+def _case_now(conn: Connection, row: Order, now: datetime, terms_history: terms.TermsHistory) -> Case:
     parties = members.load_facts(conn, [row.buyer_id, row.seller_id])
     return Case(
         order=row,
@@ -136,9 +140,10 @@ def _case_now(conn: Connection, row: Order, now: datetime) -> Case:
     )
 
 
-def _case_at(conn: Connection, row: Order, past_events: Sequence[Any], at: datetime) -> Case:
+def _case_at(
+    conn: Connection, row: Order, past_events: Sequence[Any], at: datetime, terms_history: terms.TermsHistory
+) -> Case:
     state = fold_changes(event.changes for event in past_events)
-    terms_history = terms.load_terms(conn)
     return Case(
         order=_order_at(row, state["order"], past_events),
         buyer=_member_at(conn, row.buyer_id, at),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 
 import tasks
 from policies import cancellation, npb, ocr, seller_alerts
 from policies.cases import Actor, AlertKind, Case
-from policies.options import ACTIONS, Option, Subject, describe_cancellability, list_options
+from policies.options import ACTIONS, Option, Subject, list_options
 from policies.removals import Removal
-from policies.statuses import PaymentStatus, Role, Status
+from policies.statuses import Role, Status
 from policies.verdicts import ASK_AGAIN, Code, Granted, Refused
-from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, a_case, granted, with_member
+from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, STAFF, a_case, granted
 from tests.random_cases import PARTIES, random_life
 
 tasks.import_all()
@@ -126,20 +125,3 @@ def test_pending_removal_request_has_its_own_options() -> None:
 def test_last_unit_of_an_order_cannot_be_removed() -> None:
     options = {option.action: option for option in list_options(Subject(a_case(), {1: 1}), BUYER, ORDERED)}
     assert options["removals.request"].code is Code.NOTHING_WOULD_REMAIN
-
-
-@pytest.mark.guarantee("P7")
-@pytest.mark.parametrize(
-    ("case", "sentence"),
-    [
-        (
-            with_member(a_case(), buyer_terminated=True),
-            "The seller can cancel order 1003 now, on the ground of the term",
-        ),
-        (a_case(payment=PaymentStatus.RECEIVED), "The seller cannot cancel. Nothing is open on order 1003"),
-        (replace(a_case(), terms=a_case().terms), "asks the seller with a cancel request"),
-    ],
-)
-def test_cancellability_is_described_in_sentences(case: Case, sentence: str) -> None:
-    """R53: the first sentence for support."""
-    assert sentence in describe_cancellability(Subject(case, LINES), ORDERED + timedelta(days=1))
