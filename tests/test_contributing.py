@@ -147,4 +147,6 @@ def test_the_new_command_is_offered(installation: Copy) -> None:
     answer = installation.send("orders.options", {"order_id": 7, "member_id": "b"})
     options = {option["action"]: option for option in answer["effects"]["options"]}
     assert options["ocr.escalate"]["code"] == "TOO_EARLY"
-    assert "ask staff to look at the request (ocr.escalate)" in installation.run("./run", "explain", "order", "7")
+    assert "ask staff to look at the request (ocr.escalate)" in installation.run(
+        "./run", "explain", "order", "7", "--all"
+    )

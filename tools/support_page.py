@@ -26,8 +26,9 @@ PAGE = """\
 This page is made by `./run docs` from `tools/transitions.py`, `tools/glossary.py` and `models/ddl/views.py`;
 `./run check` compares it. Do not edit it by hand.
 
-Ask about one order: `./run explain order ID` says what its seller and its buyer can do now, and for everything else why
-not, from when, and what would change it. `./run show order ID` tells its story, `--at T` as of any instant.
+Ask about one order: `./run explain order ID` says first how its seller and its buyer can come to cancel it and when,
+then what they can do now; with `--all` also everything else, with why not, from when, and what would change it.
+`./run show order ID` tells its story, `--at T` as of any instant.
 
 ## Ready answers
 
@@ -99,7 +100,7 @@ ANSWERS = (
     (
         "Why can't I cancel this order, and when can I?",
         "`./run explain order 1003`",
-        'the first sentence; "possible from" where waiting alone helps, "what would change it" where not',
+        "the first sentences: for each party the steps with their dates; where there are none, what would change it",
     ),
     (
         "What happened to this order?",

@@ -75,9 +75,9 @@ def print_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
             console.print(Text.assemble((format_for_people(instant), "dim"), f"  {sweep}\n    {text}"))
 
 
-def print_result(noun: str, result: Any) -> None:
+def print_result(noun: str, result: Any, **options: Any) -> None:
     with _console() as console:
-        PRINTERS[noun](console, escape_control_characters(result))
+        PRINTERS[noun](console, escape_control_characters(result), **options)
 
 
 def _command_text(played: PlayedLine) -> str:
@@ -203,9 +203,10 @@ def _status_change(row: dict[str, Any]) -> str:
     return f"  [{row['from'] or 'new'} → {row['to']}]" if row["from"] != row["to"] else ""
 
 
-def _print_explain(console: Console, result: dict[str, Any]) -> None:
+def _print_explain(console: Console, result: dict[str, Any], *, show_all: bool = False) -> None:
     console.print(Text(f"Order {result['order_id']} is {result['status']} (at {result['at']}).", style="bold"))
     console.print(result["verdict"])
+    hidden = 0
     for role in ("seller", "buyer"):
         console.print(Text(f"The {role}", style="bold"))
         refused: dict[str, list[str]] = {}
@@ -215,10 +216,15 @@ def _print_explain(console: Console, result: dict[str, Any]) -> None:
             elif option["code"] not in ("WRONG_ROLE", "NO_LATE_PAYMENT"):  # these explain nothing about the order
                 why = option["why"].replace(ASK_AGAIN, ".")  # nothing was asked yet
                 refused.setdefault(f"{why}{_describe_unblock(option)}", []).append(_describe_action(option))
-        for reason, actions in refused.items():
+        if not any(option["possible"] for option in result[role]):
+            console.print("  can do nothing now.")
+        hidden += sum(len(actions) for actions in refused.values())
+        for reason, actions in refused.items() if show_all else ():
             console.print(
                 f"  cannot {' or '.join(actions) if len(actions) <= MAX_ACTIONS else 'do anything else'}: {reason}"
             )
+    if hidden and not show_all:
+        console.print(f"With --all: why {hidden} other {'action is' if hidden == 1 else 'actions are'} not possible.")
 
 
 MAX_ACTIONS = 3
@@ -350,7 +356,7 @@ def describe_from(timestamp: str) -> str:
     return describe_timestamp(parse_timestamp(timestamp), onwards=True)
 
 
-PRINTERS: dict[str, Callable[[Console, Any], None]] = {
+PRINTERS: dict[str, Callable[..., None]] = {
     "order": _print_order,
     "explain": _print_explain,
     "bill": _print_bill,

@@ -79,7 +79,7 @@ def _print_lots(
         (print_lots_as_json if as_json else print_lots)(seller)
 
 
-def _print(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **_: Any) -> None:
+def _print(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **options: Any) -> None:
     if as_html and as_json:
         raise click.UsageError("A bill is printed with --html or with --json.")
     with open_database() as database, database.transaction() as conn:
@@ -100,7 +100,7 @@ def _print(query: show_queries.Query, as_json: bool, *, as_html: bool = False, *
             if query.at <= now
             else "That time is in the future. This is the order now:"
         )
-    print_result(query.noun, result)
+    print_result(query.noun, result, **options)
 
 
 def _add_printing(group: click.Group, noun: click.Command, print_query: Callable[..., None], *options: Any) -> None:
@@ -128,10 +128,13 @@ LOTS_OPTIONS = (
     click.option("--new", "only_new", is_flag=True, help="With --returned: only lots that BrickLink does not have."),
 )
 BILL_OPTIONS = (click.option("--html", "as_html", is_flag=True, help="Print a page that can be sent to the seller."),)
+EXPLAIN_OPTIONS = (
+    click.option("--all", "show_all", is_flag=True, help="Also what is not possible, grouped by the reason."),
+)
 
 for _name, _noun in show_queries.nouns.commands.items():
     if isinstance(_noun, click.Group):
-        _add_printing(explain, _noun.commands["order"], _print)
+        _add_printing(explain, _noun.commands["order"], _print, *EXPLAIN_OPTIONS)
     elif _name == "lots":
         _add_printing(show, _noun, _print_lots, *LOTS_OPTIONS)
     else:

@@ -82,7 +82,7 @@ def test_people_read_the_story_of_an_order(typed: Any) -> None:
 
 def test_support_reads_out_what_can_be_done(typed: Any) -> None:
     """Possible or not, the sentence, the instant, and what would change it."""
-    said = typed("explain", "order", "1003", "--at", format_timestamp(FILED)).output
+    said = typed("explain", "order", "1003", "--all", "--at", format_timestamp(FILED)).output
     assert "The seller cannot cancel yet." in said
     assert "can accept the penalty (npb.accept_penalty). Possible now." in said
     assert re.search(r"cannot cancel the order \(orders\.cancel\)( or [^:]*)?: The alert was filed on", said), said
@@ -90,7 +90,7 @@ def test_support_reads_out_what_can_be_done(typed: Any) -> None:
 
 
 def test_explain_gives_each_reason_once_per_role(typed: Any) -> None:
-    output = typed("explain", "order", "1003").output
+    output = typed("explain", "order", "1003", "--all").output
     options = json.loads(typed("explain", "order", "1003", "--json").output)
     sellers_part, buyers_part = (" ".join(part.split()) for part in output.split("\nThe buyer\n"))
     for role, part in (("seller", sellers_part), ("buyer", buyers_part)):
@@ -104,6 +104,18 @@ def test_explain_gives_each_reason_once_per_role(typed: Any) -> None:
         )
         assert max(reasons.values()) > 1
         assert {reason: part.count(reason) for reason in reasons} == dict.fromkeys(reasons, 1)
+
+
+def test_explain_names_the_way_and_its_dates_first_and_what_is_impossible_only_with_all(typed: Any) -> None:
+    first = typed("explain", "order", "1003", "--at", format_timestamp(FILED)).output
+    assert "so order 1003 can be cancelled from 11 Apr 2026, 10:00 UTC. If the buyer answers, from 18 Apr 2026" in first
+    assert "can accept the penalty" in first
+    assert "cannot cancel the order" not in first
+    assert re.search(r"With --all: why \d+ other actions are not possible\.$", first.strip())
+    routes = json.loads(typed("explain", "order", "1003", "--at", format_timestamp(FILED), "--json").output)["routes"]
+    assert [(route["possible_from"], route["if_answered"]) for route in routes] == [
+        ("2026-04-11T10:00:00Z", "2026-04-18T10:00:00Z")
+    ]
 
 
 @pytest.mark.parametrize(
