@@ -39,7 +39,12 @@ def test_wheel_contains_the_product_packages_and_nothing_else(wheel: Path) -> No
     names = zipfile.ZipFile(wheel).namelist()
     top_level = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
     assert top_level == PRODUCT | {"flowerconfig.py"}
-    for path in ("workers/cli/show.py", "models/migrations/versions/0001_first_schema.py"):
+    for path in (
+        "workers/cli/show.py",
+        "workers/cli/pages/bill.html.j2",
+        "workers/mail/templates/email.txt.j2",
+        "models/migrations/versions/0001_first_schema.py",
+    ):
         assert path in names
 
 

@@ -36,10 +36,11 @@ from workers.local.process_specs import (
 )
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import Settings, load_settings, settings_with_servers
+from workers.simulation.databases import DatabaseNotEmpty, simulation_in_empty_database
 from workers.simulation.demo.dashboard import EVENT_STYLES, Dashboard
 from workers.simulation.demo.runner import DemoFailed, DemoRun, TimelineEvent
 from workers.simulation.demo.sample_market import SELLERS, SampleMarket, build_sample_market
-from workers.simulation.replay import DatabaseNotEmpty, parse_lines, play, simulation_in_empty_database
+from workers.simulation.replay import parse_lines, play
 
 READY_TIMEOUT = 60.0
 

@@ -1,11 +1,10 @@
-"""The `import-lots` command and the output of `show lots`.
+"""The `import-lots` command.
 
 Stores have hundreds of thousands of lots, so everything here streams in batches.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,29 +12,18 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from textwrap import indent
 from typing import BinaryIO, TypeVar
 
 import click
-from sqlalchemy import Connection, text
 
 from models.db import database as db
-from models.inventory import count_returned_units, stream_lots
 from models.members import load_facts
 from models.unit_of_work import retry_on_conflict
 from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotMatcher, describe_changes
-from policies.lots import Lot
 from tasks.lot_imports import Action, ImportedEntry, Match, import_entries, match_entries
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.files.lot_reader import LotFile, unread_reason
-from workers.cli.files.lot_writer import (
-    is_known_to_marketplace,
-    with_quantities,
-    write_store,
-    write_updates,
-    write_upload,
-)
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
 
 BATCH_SIZE = 500
@@ -43,8 +31,6 @@ BATCH_SIZE = 500
 PROGRESS_INTERVAL = 20_000
 """Lots between two progress lines of an import."""
 MAX_SHOWN = 20
-MAX_PAUSE = "15min"
-"""How long a reader of the output may pause, in `less` for example: lots are read as they are printed."""
 
 T = TypeVar("T")
 
@@ -157,7 +143,9 @@ class _ImportJob:
                 click.echo(f"{done:,} lots so far.", err=True)
 
     def _batches(self) -> Iterator[list[LotEntry]]:
-        return _batches((entry for entry in self._lots.entries() if entry.number not in self._invalid), BATCH_SIZE)
+        return split_into_batches(
+            (entry for entry in self._lots.entries() if entry.number not in self._invalid), BATCH_SIZE
+        )
 
     def _match(self, entries: list[LotEntry], matcher: LotMatcher) -> dict[int, Match]:
         return retry_on_conflict(partial(match_entries, self._lots.seller_id, entries, matcher))
@@ -256,89 +244,7 @@ def _private_copy(file: Path) -> Iterator[BinaryIO]:
         yield copy
 
 
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def split_into_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
-
-
-def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_new: bool) -> None:
-    """Write a seller's lots to standard output as BrickLink's XML.
-
-    `returned`: only the units that came back, as an upload file. `as_update`: those of lots that BrickLink has, as a
-    mass-update file. `only_new`: those of lots that BrickLink does not have.
-    """
-    new_lots = 0
-
-    def known_to_marketplace(lots: Iterable[Lot]) -> Iterator[Lot]:
-        nonlocal new_lots
-        for lot in lots:
-            if is_known_to_marketplace(lot):
-                yield lot
-            else:
-                new_lots += 1
-
-    with _lots_of(seller_id) as opened:
-        if opened is None:
-            raise click.ClickException(f"There is no seller {seller_id}.")
-        conn, lots = opened
-        if returned:
-            lots = with_quantities(lots, count_returned_units(conn, seller_id))
-        if as_update:
-            pieces = write_updates(known_to_marketplace(lots))
-        elif returned:
-            pieces = write_upload(lot for lot in lots if not (only_new and is_known_to_marketplace(lot)))
-        else:
-            pieces = write_store(lots)
-        for batch in _batches(pieces, BATCH_SIZE):
-            click.echo("".join(batch), nl=False)
-    if new_lots:
-        what = "1 lot is" if new_lots == 1 else f"{new_lots} lots are"
-        them = "it" if new_lots == 1 else "them"
-        click.echo(f"{what} new to BrickLink and not in this file: upload {them} with --returned --new.", err=True)
-
-
-def print_lots_as_json(seller_id: str) -> None:
-    with _lots_of(seller_id) as opened:
-        if opened is None:
-            click.echo("null")
-            return
-        before = "[\n"
-        for lots in _batches(opened[1], BATCH_SIZE):
-            objects = (indent(json.dumps(lot.snapshot(), indent=2), "  ") for lot in lots)
-            click.echo(before + ",\n".join(objects), nl=False)
-            before = ",\n"
-        click.echo("\n]" if before == ",\n" else "[]")
-
-
-def print_lots(seller_id: str) -> None:
-    with _lots_of(seller_id) as opened:
-        if opened is None:
-            raise click.ClickException(f"There is no member {seller_id}.")
-        heading = _format_columns("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
-        for lots in _batches(opened[1], BATCH_SIZE):
-            click.echo("\n".join([*([heading] if heading else []), *(_format_row(lot) for lot in lots)]))
-            heading = ""
-        if heading:
-            click.echo("No lots.")
-
-
-def _format_row(lot: Lot) -> str:
-    where = f"stockroom {lot.stock_room_id or ''}".rstrip() if lot.is_stock_room else "for sale"
-    price = f"{lot.unit_price:.4f}"
-    return _format_columns(lot.lot_id, lot.item_no, lot.color_id, lot.new_or_used, lot.quantity, price, where)
-
-
-def _format_columns(
-    lot: object, item: object, colour: object, condition: object, quantity: object, price: object, where: str
-) -> str:
-    return f"{lot!s:>14}  {item!s:<16}  {colour!s:>6}  {condition!s:<9}  {quantity!s:>10}  {price!s:>12}  {where}"
-
-
-@contextmanager
-def _lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None]:
-    # A connection and a seller's lots in one snapshot; None when there is no such seller.
-    with open_database() as database, database.transaction() as conn:
-        db.use_snapshot_isolation(conn)
-        conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
-        yield (conn, stream_lots(conn, seller_id)) if load_facts(conn, [seller_id]) else None

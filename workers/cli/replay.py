@@ -17,6 +17,7 @@ from models.db import database as db
 from policies.timestamps import format_for_people, parse_timestamp
 from workers.cli.render import print_played, print_sweep, print_undone
 from workers.settings import normalize_postgres_url
+from workers.simulation import databases
 from workers.simulation import replay as player
 from workers.simulation.engine import Simulation
 
@@ -97,7 +98,7 @@ def _simulations(
     if database_url is not None:
         yield lambda at: _open_simulation(database_url, at, allow_short)
         return
-    with player.simulation_pool() as pool:
+    with databases.simulation_pool() as pool:
         yield lambda at: pool.fresh(at, allow_short=allow_short)
 
 
@@ -118,8 +119,8 @@ def _play(
 
 def _open_simulation(database_url: str, at: datetime, allow_short: bool) -> Simulation:
     try:
-        return player.simulation_in_empty_database(normalize_postgres_url(database_url), at, allow_short=allow_short)
-    except player.DatabaseNotEmpty as problem:
+        return databases.simulation_in_empty_database(normalize_postgres_url(database_url), at, allow_short=allow_short)
+    except databases.DatabaseNotEmpty as problem:
         raise click.ClickException(str(problem)) from None
     except ValueError as problem:
         raise InvalidHistory(f"--database-url: {problem}") from None

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from policies.emails.email import sanitize_line
 from tasks.mailer import Mailer, OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
-from workers.mail.templates import Branding, build_mail, encode_address
+from workers.mail.mime_message import Branding, build_mail, encode_address
 from workers.settings import Settings
 
 RESPONSE_TIMEOUT_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""The replay of history files: parsing, playing them on a simulation, and the databases that simulations use.
+"""History files: reading them, and playing their lines on a simulation.
 
 A file is read and checked before anything runs. Each line then runs at its instant: first every sweep that
 is due by then, then the line, then the outbox tasks that its commit created.
@@ -6,26 +6,19 @@ is due by then, then the line, then the outbox tasks that its commit created.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
-
-from models.db.database import make_engine
 from models.stored_answers import Answer
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.command import UNFITTING_ARGUMENTS, parse_command
 from tasks.declarations import COMMANDS
 from workers.app import app
-from workers.embedded import embedded_servers
-from workers.migrate import migrate
 from workers.show_queries import parse_query, run_query
 from workers.simulation.engine import Simulation
 
@@ -34,10 +27,6 @@ MIN_YEAR, MAX_YEAR = 1970, 9000
 
 
 class InvalidHistory(Exception):
-    pass
-
-
-class DatabaseNotEmpty(Exception):
     pass
 
 
@@ -122,66 +111,6 @@ def play(
     simulation.process_outbox()
     if until is not None and until > simulation.clock.instant:
         simulation.advance(until)
-
-
-@contextlib.contextmanager
-def simulation_pool() -> Iterator[SimulationPool]:
-    """Provide temporary databases on their own servers, deleted after the block. The start takes about one second."""
-    with (
-        tempfile.TemporaryDirectory(prefix="unwind-replay-") as folder,
-        embedded_servers(Path(folder), durable=False) as urls,
-    ):
-        yield SimulationPool(urls.database_url)
-
-
-class SimulationPool:
-    def __init__(self, database_url: str) -> None:
-        self._server, _, _ = database_url.rpartition("/")
-        self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT")
-        self._count = 0
-        self._run("CREATE DATABASE unwind_first TEMPLATE template0")
-        migrate(f"{self._server}/unwind_first")
-
-    def new(self, at: datetime, *, allow_short: bool = False) -> Simulation:
-        self._count += 1
-        name = f"unwind_history_{self._count}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
-        return Simulation(f"{self._server}/{name}", at=at, allow_short=allow_short)
-
-    @contextlib.contextmanager
-    def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
-        simulation = self.new(at, allow_short=allow_short)
-        name = simulation.database.engine.url.database
-        with simulation:
-            yield simulation
-        self._run(f"DROP DATABASE {name} WITH (FORCE)")
-
-    def _run(self, statement: str) -> None:
-        with self._admin.connect() as conn:
-            conn.execute(text(statement))
-        self._admin.dispose()
-
-
-def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short: bool = False) -> Simulation:
-    engine = make_engine(database_url)
-    try:
-        with engine.connect() as conn:
-            has_contents = conn.execute(text(_HAS_CONTENTS)).scalar()
-    finally:
-        engine.dispose()
-    if has_contents:
-        raise DatabaseNotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
-    migrate(database_url)
-    return Simulation(database_url, at=at, allow_short=allow_short)
-
-
-_HAS_CONTENTS = """
-    SELECT EXISTS (
-        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
-          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
-    ) OR EXISTS (SELECT FROM pg_namespace WHERE nspname = 'unwind')
-"""
 
 
 def start_time(lines: list[HistoryLine], until: datetime | None) -> datetime:

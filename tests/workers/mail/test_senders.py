@@ -25,8 +25,8 @@ from policies.emails.email import Email, Quote
 from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, Undeliverable
+from workers.mail.mime_message import Branding, build_mail, encode_address, sanitize_header
 from workers.mail.senders import FolderMailer, SmtpMailer
-from workers.mail.templates import Branding, build_mail, encode_address, sanitize_header
 from workers.simulation.engine import Simulation
 
 BRANDING = Branding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")

@@ -21,7 +21,7 @@ _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 _environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=StrictUndefined,
     autoescape=select_autoescape(
         disabled_extensions=("txt.j2",), default=True
@@ -46,12 +46,12 @@ class Branding:
 
 def render_text(envelope: OutgoingEmail, branding: Branding) -> str:
     template = _environment.get_template("email.txt.j2")
-    text = template.render(**_facts(envelope, branding), body=render_plain(envelope.content))
+    text = template.render(**_template_facts(envelope, branding), body=render_plain(envelope.content))
     return text.rstrip() + "\n"
 
 
 def render_html(envelope: OutgoingEmail, branding: Branding) -> str:
-    return _environment.get_template("email.html.j2").render(**_facts(envelope, branding))
+    return _environment.get_template("email.html.j2").render(**_template_facts(envelope, branding))
 
 
 def build_mail(envelope: OutgoingEmail, branding: Branding) -> EmailMessage:
@@ -97,7 +97,7 @@ def order_url(order_id: int, branding: Branding) -> str:
     return f"{branding.marketplace_url}/orders/{order_id}"
 
 
-def _facts(envelope: OutgoingEmail, branding: Branding) -> dict[str, object]:
+def _template_facts(envelope: OutgoingEmail, branding: Branding) -> dict[str, object]:
     return {
         "email": envelope.content,
         "handle": sanitize_line(envelope.handle),

@@ -19,7 +19,7 @@ from policies.emails.context import EmailContext, format_instant
 from policies.emails.email import email_from_json, render_plain, sanitize_line, sanitize_lines
 from policies.statuses import Role
 from tasks.mailer import OutgoingEmail
-from workers.mail.templates import Branding, render_html, render_text
+from workers.mail.mime_message import Branding, render_html, render_text
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 BRANDING = Branding("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")

@@ -1,0 +1,111 @@
+"""The output of `show lots`: a seller's lots as a table, as JSON and as BrickLink's XML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from textwrap import indent
+
+import click
+from sqlalchemy import Connection, text
+
+from models.db import database as db
+from models.inventory import count_returned_units, stream_lots
+from models.members import load_facts
+from policies.lots import Lot
+from workers.cli.database import open_database
+from workers.cli.files.lot_writer import (
+    is_known_to_marketplace,
+    with_quantities,
+    write_store,
+    write_updates,
+    write_upload,
+)
+from workers.cli.import_lots import split_into_batches
+
+BATCH_SIZE = 500
+MAX_PAUSE = "15min"
+"""How long a reader of the output may pause, in `less` for example: lots are read as they are printed."""
+
+
+def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_new: bool) -> None:
+    """Write a seller's lots to standard output as BrickLink's XML.
+
+    `returned`: only the units that came back, as an upload file. `as_update`: those of lots that BrickLink has, as a
+    mass-update file. `only_new`: those of lots that BrickLink does not have.
+    """
+    new_lots = 0
+
+    def known_to_marketplace(lots: Iterable[Lot]) -> Iterator[Lot]:
+        nonlocal new_lots
+        for lot in lots:
+            if is_known_to_marketplace(lot):
+                yield lot
+            else:
+                new_lots += 1
+
+    with _open_lots_of(seller_id) as opened:
+        if opened is None:
+            raise click.ClickException(f"There is no seller {seller_id}.")
+        conn, lots = opened
+        if returned:
+            lots = with_quantities(lots, count_returned_units(conn, seller_id))
+        if as_update:
+            pieces = write_updates(known_to_marketplace(lots))
+        elif returned:
+            pieces = write_upload(lot for lot in lots if not (only_new and is_known_to_marketplace(lot)))
+        else:
+            pieces = write_store(lots)
+        for batch in split_into_batches(pieces, BATCH_SIZE):
+            click.echo("".join(batch), nl=False)
+    if new_lots:
+        what = "1 lot is" if new_lots == 1 else f"{new_lots} lots are"
+        them = "it" if new_lots == 1 else "them"
+        click.echo(f"{what} new to BrickLink and not in this file: upload {them} with --returned --new.", err=True)
+
+
+def print_lots_as_json(seller_id: str) -> None:
+    with _open_lots_of(seller_id) as opened:
+        if opened is None:
+            click.echo("null")
+            return
+        before = "[\n"
+        for lots in split_into_batches(opened[1], BATCH_SIZE):
+            objects = (indent(json.dumps(lot.snapshot(), indent=2), "  ") for lot in lots)
+            click.echo(before + ",\n".join(objects), nl=False)
+            before = ",\n"
+        click.echo("\n]" if before == ",\n" else "[]")
+
+
+def print_lots(seller_id: str) -> None:
+    with _open_lots_of(seller_id) as opened:
+        if opened is None:
+            raise click.ClickException(f"There is no member {seller_id}.")
+        heading = _format_lot_columns("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
+        for lots in split_into_batches(opened[1], BATCH_SIZE):
+            click.echo("\n".join([*([heading] if heading else []), *(_format_lot_row(lot) for lot in lots)]))
+            heading = ""
+        if heading:
+            click.echo("No lots.")
+
+
+def _format_lot_row(lot: Lot) -> str:
+    where = f"stockroom {lot.stock_room_id or ''}".rstrip() if lot.is_stock_room else "for sale"
+    price = f"{lot.unit_price:.4f}"
+    return _format_lot_columns(lot.lot_id, lot.item_no, lot.color_id, lot.new_or_used, lot.quantity, price, where)
+
+
+def _format_lot_columns(
+    lot: object, item: object, colour: object, condition: object, quantity: object, price: object, where: str
+) -> str:
+    return f"{lot!s:>14}  {item!s:<16}  {colour!s:>6}  {condition!s:<9}  {quantity!s:>10}  {price!s:>12}  {where}"
+
+
+@contextmanager
+def _open_lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None]:
+    # A connection and a seller's lots in one snapshot; None when there is no such seller.
+    with open_database() as database, database.transaction() as conn:
+        db.use_snapshot_isolation(conn)
+        conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
+        yield (conn, stream_lots(conn, seller_id)) if load_facts(conn, [seller_id]) else None
