@@ -32,8 +32,9 @@ COPY models ./models
 COPY tasks ./tasks
 COPY schedules ./schedules
 COPY workers ./workers
+COPY web ./web
 # A clone made with umask 077 has files that only its owner can read.
-RUN chmod -R u=rwX,go=rX /app && python -m compileall -q policies models tasks schedules workers
+RUN chmod -R u=rwX,go=rX /app && python -m compileall -q policies models tasks schedules workers web
 
 # No VOLUME: processes that keep no files would get an anonymous one at each creation.
 USER unwind

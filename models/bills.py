@@ -157,7 +157,7 @@ def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime)
 
 def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
     terms_history = terms.load_terms(conn)
-    known = conn.execute(select(exists().where(MemberRow.member_id == seller_id))).scalar()
+    known = conn.execute(select(exists(select(MemberRow.member_id).where(MemberRow.member_id == seller_id)))).scalar()
     if not known or not policy.is_known_month(month, now, terms_history.at(now)):
         return None
     lines = _lines(conn, seller_id, month)

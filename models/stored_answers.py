@@ -134,7 +134,7 @@ def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]
     rows = execute(conn, _EARLIER, {"ids": text_array([c.request_id for c in commands])})
     by_id = {c.request_id: c for c in commands}
     return lambda: {
-        row.request_id: _replayed(answer_from_row(row.answer))
+        row.request_id: mark_replayed(answer_from_row(row.answer))
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint
         else conflict(by_id[row.request_id])
         for row in rows
@@ -145,7 +145,7 @@ def answered_at(conn: Connection, request_id: str) -> datetime | None:
     return conn.execute(select(RequestRow.answered_at).where(RequestRow.request_id == request_id)).scalar()
 
 
-def _replayed(answer: Answer) -> Answer:
+def mark_replayed(answer: Answer) -> Answer:
     effects = answer.effects
     if "answers" in effects:
         effects = effects | {"answers": [item | {"replayed": True} for item in effects["answers"]]}

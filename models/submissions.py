@@ -20,10 +20,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS
 from models.sql import load_sql
-from models.stored_answers import Answer
+from models.stored_answers import Answer, answer_from_row, mark_replayed
 
 CHANNEL = "unwind_submissions"
 """The NOTIFY channel that wakes the consumer after a commit with a submission."""
+ANSWER_CHANNEL = "unwind_answers"
+"""The NOTIFY channel that wakes those who wait for an answer: one notification for each batch of answers."""
 LEASE_DURATION = timedelta(seconds=5)
 """How long a consumer that died holds its batch: work must resume within 30 s after a fault, even after two in a row.
 A live consumer extends its lease (`workers.submissions.consumer`)."""
@@ -141,16 +143,67 @@ def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]]
             "ids": [s.submission_id for s, _ in answers],
             "answers": [json.dumps(a.as_json()) for _, a in answers],
             "now": now,
+            "channel": ANSWER_CHANNEL,
         },
     )
 
 
 _STORE_ANSWERS = text(
     """
-    UPDATE unwind.submissions AS s SET state = 'answered', answer = CAST(v.answer AS jsonb), answered_at = :now
-    FROM unnest(CAST(:ids AS bigint[]), CAST(:answers AS text[])) AS v(id, answer)
-    WHERE s.submission_id = v.id AND s.state <> 'answered'
+    WITH stored AS (
+        UPDATE unwind.submissions AS s SET state = 'answered', answer = CAST(v.answer AS jsonb), answered_at = :now
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:answers AS text[])) AS v(id, answer)
+        WHERE s.submission_id = v.id AND s.state <> 'answered'
+    )
+    SELECT pg_notify(:channel, '')
     """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitResult:
+    """What `submit_command` said, and the answer if the command had one already."""
+
+    request_id: str | None
+    code: str | None
+    answer: dict[str, Any] | None = None
+
+
+def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) -> list[SubmitResult]:
+    """Submit commands, each a name, a payload and a request id, and return their results in the same order."""
+    tasks, payloads, request_ids = zip(*commands, strict=True)
+    answers = load_answers(conn, request_ids)
+    values = {"tasks": list(tasks), "payloads": list(payloads), "ids": list(request_ids)}
+    answers = {request_id: _replayed(answer) for request_id, answer in answers.items()}
+    said = [row.said for row in conn.execute(_SUBMIT, values)]
+    return [SubmitResult(s["request_id"], s["code"], answers.get(s["request_id"])) for s in said]
+
+
+def _replayed(answer: dict[str, Any]) -> dict[str, Any]:
+    kept = answer["outcome"] in ("done", "refused")
+    return mark_replayed(answer_from_row(answer)).as_json() if kept else answer
+
+
+# In order of request id, so that two sets with common ids wait for each other instead of blocking each other.
+_SUBMIT = text(
+    """
+    SELECT s.said FROM (
+        SELECT c.n, unwind.submit_command(c.task, c.payload, c.id) AS said
+        FROM (SELECT * FROM unnest(CAST(:tasks AS text[]), CAST(:payloads AS text[]), CAST(:ids AS text[]))
+              WITH ORDINALITY AS u (task, payload, id, n) ORDER BY u.id, u.n) AS c
+    ) AS s ORDER BY s.n
+    """
+)
+
+
+def load_answers(conn: Connection, request_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the answers that are stored for these request ids, whichever interface the commands came through."""
+    return {row.request_id: row.answer for row in conn.execute(_LOAD_ANSWERS, {"ids": list(request_ids)})}
+
+
+_LOAD_ANSWERS = text(
+    "SELECT request_id, answer FROM unwind.command_answers "
+    "WHERE request_id = ANY(CAST(:ids AS text[])) AND state = 'answered'"
 )
 
 

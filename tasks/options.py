@@ -9,10 +9,8 @@ from models import members, orders
 from models.queries import order
 from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
-from policies import options as policy
 from policies.preconditions import check_party
-from policies.routes import describe_cancellability, list_routes
-from policies.timestamps import format_timestamp
+from policies.routes import describe_cancellability
 from policies.verdicts import Invalid
 from tasks.cases import effective_time, member_unknown, order_unknown
 from tasks.command import OrderCommand
@@ -49,15 +47,6 @@ def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     if isinstance(effective_at, Invalid):
         work.answer(command, effective_at)
         return
-    subject = order.subject_of(snapshot, effective_at)
-    role = snapshot.case.role_of(command.actor)
-    answer = done(
-        command,
-        {
-            "status": snapshot.case.order.status,
-            "at": format_timestamp(effective_at),
-            "options": [option.as_json() for option in policy.list_options(subject, command.actor, effective_at)],
-            "routes": [r.as_json() for r in list_routes(subject, effective_at, role)],
-        },
-    )
-    work.answer(command, replace(answer, message=describe_cancellability(subject, effective_at)))
+    answer = done(command, order.options_json(snapshot, command.actor, effective_at))
+    verdict = describe_cancellability(order.subject_of(snapshot, effective_at), effective_at)
+    work.answer(command, replace(answer, message=verdict))

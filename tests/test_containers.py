@@ -59,7 +59,7 @@ def test_image_is_pinned_locked_by_hash_and_not_root() -> None:
 def test_image_contains_the_product_packages_only() -> None:
     allowed = {line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = set(re.findall(r"^COPY (\S+) ", DOCKERFILE, re.MULTILINE))
-    floors = {"policies", "models", "tasks", "schedules", "workers"}
+    floors = {"policies", "models", "tasks", "schedules", "workers", "web"}
     assert copied == allowed == floors | {"LICENSE", "requirements.lock", "pyproject.toml", "flowerconfig.py"}
 
 

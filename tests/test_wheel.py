@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-PRODUCT = {"workers", "schedules", "tasks", "models", "policies"}
+PRODUCT = {"workers", "web", "schedules", "tasks", "models", "policies"}
 NOT_PRODUCT = {"tools", "stress", "tests", "benchmarks", "docs", "contract", "deploy"}
 DEVELOPMENT = re.compile(
     r"""\bimport pytest\b|-m", "pytest|["'/]tests["'/]|\bfrom (?:tools|stress|tests|benchmarks)\b"""

@@ -18,6 +18,7 @@ from workers.settings import CHECKOUT
 PYTHON = (sys.executable, "-m")
 TYPED = (
     "workers",
+    "web",
     "schedules",
     "tasks",
     "models",

@@ -14,9 +14,8 @@ from typing import Any
 from models.ddl.views import VIEWS, View
 from policies.routes import PARTIES
 from policies.statuses import Basis, Status
-from policies.verdicts import Code
-from tasks.command import ActorCommand
-from tasks.declarations import COMMANDS, all_commands
+from tasks import schemas
+from tasks.declarations import all_commands
 from tools.contract_changes import breaks_readers, breaks_senders
 from tools.contract_messages import ANSWERS, example
 from workers.settings import CHECKOUT
@@ -27,8 +26,6 @@ ANSWER_FILE = "answer.schema.json"
 OPTIONS_FILE = "orders.options.effects.schema.json"
 VIEW_FOLDER = "views/"
 
-_TEXT_OR_NULL = {"type": ["string", "null"]}
-
 
 def public_tasks() -> list[str]:
     """The wire names of the tasks that upstream systems may send."""
@@ -38,7 +35,8 @@ def public_tasks() -> list[str]:
 def files() -> dict[str, str]:
     """The text of every contract file by its path below `contract/`."""
     contents: dict[str, Any] = {f"{task}.schema.json": argument_schema(task) for task in public_tasks()}
-    contents |= {ANSWER_FILE: answer_schema(), OPTIONS_FILE: options_schema()}
+    contents[ANSWER_FILE] = {"$schema": DIALECT, "$id": ANSWER_FILE} | schemas.answer_schema()
+    contents[OPTIONS_FILE] = options_schema()
     contents |= {f"{VIEW_FOLDER}{view.name}.schema.json": view_schema(view) for view in VIEWS}
     contents |= {f"examples/{task}.json": example(task) for task in public_tasks()}
     contents |= {f"examples/answer.{outcome}.json": answer.as_json() for outcome, answer in ANSWERS.items()}
@@ -46,57 +44,11 @@ def files() -> dict[str, str]:
 
 
 def argument_schema(task: str) -> dict[str, Any]:
-    """The JSON Schema of a public task's keyword arguments. The task itself validates more strictly."""
-    model = COMMANDS[task].model
-    schema: dict[str, Any] = _plain(model.model_json_schema(by_alias=True))
-    # The message id is used where the request id is missing.
-    schema["required"] = [name for name in schema["required"] if name != "request_id"]
-    if not schema["required"]:
-        del schema["required"]
-    if issubclass(model, ActorCommand):
-        schema["oneOf"] = [_requires("member_id", "staff"), _requires("staff", "member_id")]
+    """The JSON Schema of a public task's keyword arguments."""
+    schema = schemas.argument_schema(task)
     if task == "orders.cancel_many":
         schema["properties"]["orders"]["items"] = {"$ref": "orders.cancel.schema.json"}
-    about = {"title": task, "description": COMMANDS[task].about}
-    return {"$schema": DIALECT, "$id": f"{task}.schema.json"} | about | schema
-
-
-def answer_schema() -> dict[str, Any]:
-    """The JSON Schema of the object that every public task returns. Readers must expect new fields and codes."""
-    error = {
-        "type": "object",
-        "properties": {"path": {"type": "string"}, "message": {"type": "string"}},
-        "required": ["path", "message"],
-    }
-    properties: dict[str, Any] = {
-        "outcome": {"type": "string", "enum": list(ANSWERS)},
-        "code": {"type": ["string", "null"], "enum": [*(str(code) for code in Code), None]},
-        "message": {"type": "string"},
-        "request_id": {"type": "string"},
-        "order_id": {"type": ["integer", "null"]},
-        "possible_from": _TEXT_OR_NULL | {"format": "date-time"},
-        "errors": {"type": "array", "items": error},
-        "effects": {"type": "object"},
-        "replayed": {"type": "boolean"},
-    }
-    return {
-        "$schema": DIALECT,
-        "$id": ANSWER_FILE,
-        "title": "answer",
-        "description": "What every public task returns; it never raises for bad input or for a rule that says no.",
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "allOf": [
-            {"if": _outcome_is("refused"), "then": {"properties": {"code": {"type": "string"}}}},
-            {"if": _outcome_is("conflict"), "then": {"properties": {"code": {"const": str(Code.REQUEST_ID_REUSED)}}}},
-            {
-                "if": _outcome_is("invalid"),
-                "then": {"properties": {"code": {"type": "null"}, "errors": {"minItems": 1}}},
-            },
-            {"if": _outcome_is("done"), "then": {"properties": {"code": {"type": "null"}}}},
-        ],
-    }
+    return {"$schema": DIALECT, "$id": f"{task}.schema.json"} | schema
 
 
 def options_schema() -> dict[str, Any]:
@@ -105,9 +57,9 @@ def options_schema() -> dict[str, Any]:
     option = {
         "action": text | {"description": "The command that this is about."},
         "possible": {"type": "boolean", "description": "Whether the command would be done now."},
-        "code": _TEXT_OR_NULL | {"description": "The code with which it would be refused."},
+        "code": schemas.TEXT_OR_NULL | {"description": "The code with which it would be refused."},
         "why": text | {"description": "The sentence with which it would be answered."},
-        "possible_from": _TEXT_OR_NULL | {"format": "date-time", "description": "Set where waiting is enough."},
+        "possible_from": schemas.TEXT_OR_NULL | {"format": "date-time", "description": "Set where waiting is enough."},
         "unblocked_by": text | {"description": "What would make it possible."},
     }
     step = {"action": text, "possible_from": time}
@@ -116,7 +68,7 @@ def options_schema() -> dict[str, Any]:
         "basis": {"type": "string", "enum": [*Basis], "description": "The ground on which the order is cancelled."},
         "steps": _list_of(step) | {"description": "Commands, each with the earliest time; the last is orders.cancel."},
         "possible_from": time | {"description": "When the order can be cancelled, if each step is taken at its time."},
-        "if_answered": _TEXT_OR_NULL
+        "if_answered": schemas.TEXT_OR_NULL
         | {"format": "date-time", "description": "That time if the other party answers the alert; null: the same."},
     }
     effects = {
@@ -191,24 +143,3 @@ def _read_files(folder: Path) -> dict[str, str]:
     return {
         file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.json"))
     }
-
-
-def _plain(part: Any, *, names: bool = False) -> Any:
-    """Remove titles and descriptions, which are for readers of the code; `names`: the keys are field names."""
-    if isinstance(part, list):
-        return [_plain(item) for item in part]
-    if not isinstance(part, dict):
-        return part
-    return {
-        key: _plain(value, names=not names and key in ("properties", "$defs"))
-        for key, value in part.items()
-        if names or key not in ("title", "description")
-    }
-
-
-def _requires(present: str, missing: str) -> dict[str, Any]:
-    return {"required": [present], "properties": {present: {"type": "string"}, missing: {"type": "null"}}}
-
-
-def _outcome_is(outcome: str) -> dict[str, Any]:
-    return {"properties": {"outcome": {"const": outcome}}}

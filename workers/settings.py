@@ -189,6 +189,31 @@ class Settings(BaseModel):
         le=65535,
         description="Port of /metrics, /livez and /readyz; 0 picks a free one and prints it.",
     )
+    web_address: str = Field(
+        "127.0.0.1",
+        validation_alias="UNWIND_WEB_ADDRESS",
+        min_length=1,
+        description="Address of the HTTP interface. Elsewhere than on loopback it needs a proxy that speaks TLS.",
+    )
+    web_port: int = Field(
+        0,
+        validation_alias="UNWIND_WEB_PORT",
+        ge=0,
+        le=65535,
+        description="Port of the HTTP interface; 0 picks a free one and prints it.",
+    )
+    web_database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
+        None,
+        validation_alias="UNWIND_WEB_DATABASE_URL",
+        description="PostgreSQL URL of the HTTP interface. Unset: DATABASE_URL with SET ROLE unwind_web.",
+    )
+    web_max_body_bytes: int = Field(
+        2**20,
+        validation_alias="UNWIND_WEB_MAX_BODY_BYTES",
+        ge=1024,
+        le=2**24,
+        description="Largest body of an HTTP request: 1 MB, at most 16 MB.",
+    )
 
     @property
     def mail_dir(self) -> Path:

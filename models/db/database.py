@@ -137,14 +137,16 @@ def session_settings(server_version: int, *, as_app: bool, timeouts: bool = True
     return SESSION_SETTINGS | {name: f"{bound if timeouts else 0}ms" for name, bound in bounds.items()}
 
 
-def prepare_session(driver: psycopg.Connection[Any], *, as_app: bool, timeouts: bool = True) -> None:
+def prepare_session(
+    driver: psycopg.Connection[Any], *, as_app: bool, timeouts: bool = True, role: str = APP_ROLE
+) -> None:
     """Apply the session settings and verify them.  Raises SessionRefused, with the connection closed."""
     before, driver.autocommit = driver.autocommit, True
     try:
         settings = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts)
         values = {"names": list(settings), "values": list(settings.values())}
         expected = dict(driver.execute(_SET, values, prepare=False).fetchall()) | _REQUIRED
-        expected |= driver.execute(_SET_ROLE, {"as_app": as_app, "role": APP_ROLE}, prepare=False).fetchall()
+        expected |= driver.execute(_SET_ROLE, {"as_app": as_app, "role": role}, prepare=False).fetchall()
         in_force = dict(driver.execute(_IN_FORCE, {"names": list(expected)}, prepare=False).fetchall())
         differing = {name: in_force[name] for name in expected if in_force[name] != expected[name]}
         if differing:
@@ -217,6 +219,7 @@ def make_engine(
     as_app: bool = False,
     timeouts: bool = True,
     application_name: str = "unwind",
+    role: str = APP_ROLE,
     **options: Any,
 ) -> Engine:
     address = PostgresAddress.parse(database_url)
@@ -235,23 +238,33 @@ def make_engine(
 
     @event.listens_for(engine, "connect", insert=True)  # before the dialect inspects the session
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
-        prepare_session(dbapi_connection, as_app=as_app, timeouts=timeouts)
+        prepare_session(dbapi_connection, as_app=as_app, timeouts=timeouts, role=role)
 
     return engine
 
 
-def open_connection(address: PostgresAddress, *, application_name: str, autocommit: bool) -> psycopg.Connection[Any]:
+def open_connection(
+    address: PostgresAddress, *, application_name: str, autocommit: bool, role: str = APP_ROLE
+) -> psycopg.Connection[Any]:
     clear_libpq_environment()
     driver = psycopg.connect(**address.connection_parameters(application_name), autocommit=autocommit)  # type: ignore[arg-type]
-    prepare_session(driver, as_app=True)
+    prepare_session(driver, as_app=True, role=role)
     return driver
 
 
-def connect(database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True) -> Database:
-    """Connect to a database.  `as_app`: every connection acts as the application's role (models/ddl/grants.py)."""
+def connect(
+    database_url: str,
+    *,
+    clock: Clock | None = None,
+    pool_size: int = 1,
+    as_app: bool = True,
+    role: str = APP_ROLE,
+) -> Database:
+    """Connect to a database.  `as_app`: every connection acts as `role`, the application's (models/ddl/grants.py)."""
     engine = make_engine(
         database_url,
         as_app=as_app,
+        role=role,
         pool_size=pool_size,
         max_overflow=0,
         pool_recycle=1800,

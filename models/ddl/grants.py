@@ -14,6 +14,8 @@ SUBMIT_ROLE = "unwind_submit"
 """For producers that submit commands by SQL: may only call `submit_command`."""
 READER_ROLE = "unwind_reader"
 """For dashboards: reads everything but private tables, changes nothing."""
+WEB_ROLE = "unwind_web"
+"""For the HTTP interface: submits commands by `submit_command`, reads what it answers, changes nothing else."""
 
 APPEND_ONLY = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
 """Tables in which the application may only insert."""
@@ -26,15 +28,15 @@ DEFINERS = {
     feed.FEED_DEFINER: (feed.EVENTS_AFTER_SIGNATURE, feed.FEED_DEFINER_GRANTS),
 }
 """The owner of each SECURITY DEFINER function: a role without login that has only the rights the function needs."""
-ROLES = (APP_ROLE, SUBMIT_ROLE, READER_ROLE, *DEFINERS)
+ROLES = (APP_ROLE, SUBMIT_ROLE, READER_ROLE, WEB_ROLE, *DEFINERS)
 
 INTERFACE_GRANTS = {
-    f"FUNCTION {submissions.SUBMIT_COMMAND_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
+    f"FUNCTION {submissions.SUBMIT_COMMAND_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE, WEB_ROLE)),
     f"FUNCTION {submissions.SUBMIT_JSONB_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
-    f"FUNCTION {feed.EVENTS_AFTER_SIGNATURE}": ("EXECUTE", (APP_ROLE, READER_ROLE)),
+    f"FUNCTION {feed.EVENTS_AFTER_SIGNATURE}": ("EXECUTE", (APP_ROLE, READER_ROLE, WEB_ROLE)),
     "FUNCTION unwind.feed_base()": ("EXECUTE", (APP_ROLE,)),
-    "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE)),
-    **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE)) for view in views.VIEWS},
+    "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE, WEB_ROLE)),
+    **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE, WEB_ROLE)) for view in views.VIEWS},
 }
 """The functions and views that other roles may use."""
 LOCK_TABLES = ("item_locks", "ledger_locks", "named_locks")
@@ -46,9 +48,18 @@ PRIVATE_TO_READERS = (
     "outbox",
     "submissions",
     "dead_letters",
+    "api_keys",
     *LOCK_TABLES,
 )
 """Tables that hold addresses, emails and arguments, and the lock tables."""
+WEB_GRANTS = {
+    "unwind.api_keys": "SELECT, UPDATE (last_used_at)",
+    "unwind.members": (
+        "SELECT (member_id, handle, time_zone, terminated_at, buying_revoked_at, selling_suspended_at, reinstated_at)"
+    ),
+    "unwind.notices": "SELECT",
+}
+"""What the HTTP interface may do with private tables. It cannot read members' addresses."""
 
 
 def _create_role(name: str) -> str:
@@ -119,6 +130,8 @@ def grant_statements() -> tuple[str, ...]:
         REVOKE_TEMPORARY_OBJECTS,
         _table_grants(APP_ROLE, "''", append_only, deletable),
         _table_grants(READER_ROLE, _quoted(PRIVATE_TO_READERS), append_only, deletable),
+        _table_grants(WEB_ROLE, _quoted(PRIVATE_TO_READERS), append_only, deletable),
+        *(_interface_grant(name, right, WEB_ROLE) for name, right in WEB_GRANTS.items()),
         *(_interface_grant(name, right, role) for name, (right, roles) in INTERFACE_GRANTS.items() for role in roles),
         *(_transfer_ownership(role, function, grants) for role, (function, grants) in DEFINERS.items()),
     )

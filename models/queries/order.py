@@ -24,6 +24,7 @@ from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, LatePayment, Member, Ocr, OcrState, Order
 from policies.history import alert_state, fold_changes, late_payment_state, ocr_state, order_state
+from policies.preconditions import check_party
 from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
 from policies.routes import describe_cancellability, list_routes
@@ -100,6 +101,26 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         "routes": [route.as_json() for route in list_routes(subject, instant)],
         "seller": options_by_role[Role.SELLER],
         "buyer": options_by_role[Role.BUYER],
+    }
+
+
+def options_of(conn: Connection, order_id: int, actor: Actor, *, now: datetime) -> dict[str, Any] | None:
+    """Return what a party or staff can do now; None if the order is not theirs."""
+    snapshot = load_snapshot(conn, order_id, at=None, now=now)
+    if snapshot is None or check_party(snapshot.case, actor) is not None:
+        return None
+    verdict = describe_cancellability(subject_of(snapshot, now), now)
+    return {"order_id": order_id, "verdict": verdict} | options_json(snapshot, actor, now)
+
+
+def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[str, Any]:
+    """Return the effects of `orders.options`."""
+    subject = subject_of(snapshot, at)
+    return {
+        "status": snapshot.case.order.status,
+        "at": format_timestamp(at),
+        "options": [option.as_json() for option in policy.list_options(subject, actor, at)],
+        "routes": [route.as_json() for route in list_routes(subject, at, snapshot.case.role_of(actor))],
     }
 
 

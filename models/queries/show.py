@@ -72,9 +72,8 @@ def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:
 def show_request(conn: Connection, request_id: str) -> dict[str, Any] | None:
     row = conn.execute(
         text(
-            "SELECT v.*, coalesce(r.answer, s.answer) AS answer FROM unwind.v_request_status AS v "
-            "LEFT JOIN unwind.requests AS r USING (request_id) LEFT JOIN unwind.submissions AS s USING (request_id) "
-            "WHERE v.request_id = :id"
+            "SELECT v.*, a.answer FROM unwind.v_request_status AS v "
+            "LEFT JOIN unwind.command_answers AS a USING (request_id) WHERE v.request_id = :id"
         ),
         {"id": request_id},
     ).one_or_none()

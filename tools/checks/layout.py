@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workers.settings import CHECKOUT
 
-LAYERS = {"workers", "schedules", "tasks", "models", "policies"}
+LAYERS = {"workers", "web", "schedules", "tasks", "models", "policies"}
 NOT_PRODUCT = {"tests", "docs", "contract", "benchmarks", "deploy", "stress", "tools"}
 WORKERS_PACKAGES = {
     "broker",

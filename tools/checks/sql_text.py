@@ -9,7 +9,7 @@ from pathlib import Path
 
 from workers.settings import CHECKOUT
 
-LAYERS = ("workers", "schedules", "tasks", "models")
+LAYERS = ("workers", "web", "schedules", "tasks", "models")
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "executemany", "run", "send"}
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE|DROP|GRANT)\b")

@@ -16,7 +16,7 @@ from workers.local import COMMAND, name_commands
 # name -> (module, one-line description for the list of commands)
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("workers.cli.demo", "Play a sample marketplace live: the whole story in half a minute."),
-    "up": ("workers.cli.serve", "Start servers, workers, beat, Flower and metrics; keep data between runs."),
+    "up": ("workers.cli.serve", "Start servers, workers, beat, Flower, metrics and HTTP; keep data between runs."),
     "down": ("workers.cli.serve", "Stop what `up` started."),
     "migrate": ("workers.cli.serve", "Upgrade the database schema to the newest version."),
     "env": ("workers.cli.serve", "Print the addresses of the running servers as shell exports."),
@@ -34,6 +34,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import-lots": ("workers.cli.import_lots", "Import a store's lots: BrickLink's XML or JSON, or a BSX file."),
     "import-orders": ("workers.cli.import_orders", "Turn BrickLink's orders into a history for a new installation."),
     "events": ("workers.cli.events", "Read the event feed by cursor, for systems that mirror it."),
+    "web": ("workers.cli.web", "Serve the HTTP interface."),
+    "keys": ("workers.cli.keys", "Create, list and revoke the API keys of the HTTP interface."),
     "metrics": ("workers.cli.metrics", "Serve metrics and health probes for Prometheus."),
     "doctor": ("workers.cli.doctor", "Report what is wrong with this installation, and how to fix it."),
     "backup": ("workers.cli.backup", "Write the whole database to one file, while work goes on."),

@@ -21,6 +21,7 @@ from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
+from workers.local import COMMAND
 from workers.local.preforker import Preforker
 from workers.local.process_specs import (
     WORKER_GROUPS,
@@ -29,6 +30,7 @@ from workers.local.process_specs import (
     display_path,
     flower_program,
     metrics_program,
+    web_program,
     worker_program,
 )
 from workers.local.supervisor import ProgramFailed, Supervisor
@@ -43,7 +45,7 @@ DOWN_TIMEOUT = 75.0
 @click.option("--detach", is_flag=True, help="Return once everything is ready; stop it with `./run down`.")
 @data_option
 def up(detach: bool) -> None:
-    """Start servers, workers, beat, Flower and metrics, and keep them running until Ctrl-C.
+    """Start servers, workers, beat, Flower, metrics and HTTP, and keep them running until Ctrl-C.
 
     Uses the servers of DATABASE_URL and CELERY_BROKER_URL where set, embedded ones otherwise. Data is kept between
     runs. Everything listens on loopback only.
@@ -163,9 +165,12 @@ def _serve(settings: Settings, report: Path) -> None:
         supervisor.start(flower_spec)
         metrics_spec, metrics_address = metrics_program(complete)
         supervisor.start(metrics_spec)
-        supervisor.wait_ready(READY_TIMEOUT, ["flower", "metrics"])
+        web_spec, web_address = web_program(complete)
+        supervisor.start(web_spec)
+        supervisor.wait_ready(READY_TIMEOUT, ["flower", "metrics", "web"])
         _print_line("flower", f"{flower_address}  (read-only)")
         _print_line("metrics", metrics_address)
+        _print_line("http", f"{web_address}/v1  (keys: {COMMAND} keys create)")
         _print_line("mail", describe_mail_target(complete))
         _print_line("logs", display_path(complete.log_dir))
         click.echo(f"Ready after {time.monotonic() - started_at:.1f} s. Ctrl-C or `./run down` stops everything.")

@@ -20,7 +20,7 @@ OWNER = "unwind_owner"
 ADMIN = "unwind_admin"
 """The superuser. Only the start of the servers and administrators use it."""
 DATABASE = "unwind"
-ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_submit_definer", "unwind_feed_definer")
+ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_web", "unwind_submit_definer", "unwind_feed_definer")
 """The roles of `models.ddl.grants.ROLES`, which the working login may not create.
 
 They are repeated here because the daemon imports no third-party packages, to start fast.

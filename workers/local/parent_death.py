@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from workers.embedded.processes import LINUX, parent_death_hook
 
-UNWIND_COMMANDS = frozenset({"metrics"})
+UNWIND_COMMANDS = frozenset({"metrics", "web"})
 TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - a variable by which a supervisor recognises its own processes
 POLL_INTERVAL = 1.0
 GRACE_SECONDS = 20.0

@@ -1,7 +1,7 @@
 """The programs of an installation and their command lines.
 
-Two worker groups, so that a long sweep never delays a command; one beat; Flower; and the metrics server. `up` and
-`demo` start the same programs."""
+Two worker groups, so that a long sweep never delays a command; one beat; Flower; the metrics server; and the HTTP
+interface. `up` and `demo` start the same programs."""
 
 from __future__ import annotations
 
@@ -55,6 +55,15 @@ def metrics_program(settings: Settings) -> tuple[Program, str]:
         "metrics", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args
     )
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+
+def web_program(settings: Settings) -> tuple[Program, str]:
+    port = settings.web_port or free_port()
+    environment = settings.environment() | {"UNWIND_WEB_PORT": str(port)}
+    host = LOOPBACK_FOR_WILDCARD.get(settings.web_address, settings.web_address)
+    args = ["web"]
+    program = Program("web", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args)
+    return program, f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _accepts_connections(host: str, port: int) -> Callable[[], bool]:

@@ -21,6 +21,20 @@ def upgrade() -> None:
     op.execute(sa.text(FEED_BASE.format(base=0)))
     op.execute(sa.text("CREATE SEQUENCE unwind.own_lot_ids AS bigint MINVALUE 9000000000000 START 9000000000000"))
     op.create_table(
+        "api_keys",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("secret_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("created_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("last_used_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("revoked_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.CheckConstraint("scope IN ('submit', 'read', 'staff')", name=op.f("ck_api_keys_scope_known")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_api_keys")),
+        sa.UniqueConstraint("key_id", name=op.f("uq_api_keys_key_id")),
+        schema="unwind",
+    )
+    op.create_table(
         "audit_positions",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),

@@ -19,7 +19,8 @@ from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-SOURCES = [path for layer in ("models", "tasks", "schedules", "workers") for path in (CHECKOUT / layer).rglob("*.py")]
+LAYERS = ("models", "tasks", "schedules", "workers", "web")
+SOURCES = [path for layer in LAYERS for path in (CHECKOUT / layer).rglob("*.py")]
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from models.ddl.complete_metadata import metadata
 from tests.plugins.servers import in_database, libpq_url
 from workers.embedded import ServerUrls
 
-SUBMIT, READER, PUBLIC = grants.SUBMIT_ROLE, grants.READER_ROLE, "public"
-ROLES = (SUBMIT, READER, APP_ROLE, PUBLIC, *grants.DEFINERS)
+SUBMIT, READER, WEB, PUBLIC = grants.SUBMIT_ROLE, grants.READER_ROLE, grants.WEB_ROLE, "public"
+ROLES = (SUBMIT, READER, WEB, APP_ROLE, PUBLIC, *grants.DEFINERS)
 RELATION_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
 TABLES = {table.name for table in metadata.tables.values()}
@@ -30,6 +30,7 @@ VIEWS = {
 FUNCTIONS = {
     SUBMIT: {"submit_command"},
     READER: {"events_after"},
+    WEB: {"submit_command", "events_after"},
     APP_ROLE: {"submit_command", "events_after", "feed_base"},
     PUBLIC: set(),
     "unwind_submit_definer": {"submit_command"},
@@ -39,6 +40,11 @@ RELATIONS: dict[str, dict[str, set[str]]] = {
     SUBMIT: {},
     PUBLIC: {},
     READER: {name: {"SELECT"} for name in {*TABLES, *VIEWS, "alembic_version"} - {*grants.PRIVATE_TO_READERS}},
+    WEB: {
+        name: {"SELECT"}
+        for name in {*TABLES, *VIEWS, "alembic_version", "api_keys", "notices"}
+        - ({*grants.PRIVATE_TO_READERS} - {"api_keys", "notices"})
+    },
     APP_ROLE: {
         **{
             name: {"SELECT", "INSERT"}
@@ -51,8 +57,15 @@ RELATIONS: dict[str, dict[str, set[str]]] = {
     "unwind_submit_definer": {"commands": {"SELECT"}, "submissions": {"SELECT", "INSERT"}},
     "unwind_feed_definer": {name: {"SELECT"} for name in ("events", "stock_moves", "ledger_lines", "bills")},
 }
+MEMBER_COLUMNS = (
+    "member_id", "handle", "time_zone", "terminated_at", "buying_revoked_at", "selling_suspended_at", "reinstated_at",
+)  # fmt: skip
 COLUMNS: dict[str, set[str]] = {
-    "unwind_submit_definer": {"removals.removal_id", "removals.order_id", "drafts.draft_id", "drafts.order_id"}
+    WEB: {
+        "api_keys.last_used_at",  # to update
+        *(f"members.{name}" for name in MEMBER_COLUMNS),
+    },
+    "unwind_submit_definer": {"removals.removal_id", "removals.order_id", "drafts.draft_id", "drafts.order_id"},
 }
 """Columns of tables whose other columns are not readable."""
 BEYOND_THE_CATALOGUE = (

@@ -73,7 +73,7 @@ def test_up_starts_an_installation_that_survives_kill_9_and_down_stops_it(instal
         running = running_servers(installation.data)
         assert running is not None
         programs = json.loads((installation.data / "run" / "programs.json").read_text())["programs"]
-        assert list(programs) == ["commands", "sweeps", "beat", "flower", "metrics"]
+        assert list(programs) == ["commands", "sweeps", "beat", "flower", "metrics", "web"]
 
         again = installation.type("up")
         assert again.returncode == 1

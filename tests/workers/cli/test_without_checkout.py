@@ -13,7 +13,7 @@ import pytest
 from workers.embedded.processes import wait_until
 from workers.settings import CHECKOUT
 
-PACKAGES = ("policies", "models", "tasks", "schedules", "workers")
+PACKAGES = ("policies", "models", "tasks", "schedules", "workers", "web")
 
 
 @pytest.fixture(scope="module")

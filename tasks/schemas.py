@@ -1,0 +1,82 @@
+"""JSON Schemas of what commands take and answer, from their argument models: for `contract/` and OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policies.verdicts import Code
+from tasks.command import ActorCommand
+from tasks.declarations import COMMANDS
+
+OUTCOMES = ("done", "refused", "invalid", "conflict")
+TEXT_OR_NULL = {"type": ["string", "null"]}
+
+
+def argument_schema(task: str, *, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
+    """Return the JSON Schema of a command's arguments. The task itself validates more strictly."""
+    model = COMMANDS[task].model
+    schema: dict[str, Any] = _plain(model.model_json_schema(by_alias=True, ref_template=ref_template))
+    # The message id is used where the request id is missing.
+    schema["required"] = [name for name in schema["required"] if name != "request_id"]
+    if not schema["required"]:
+        del schema["required"]
+    if issubclass(model, ActorCommand):
+        schema["oneOf"] = [_requires("member_id", "staff"), _requires("staff", "member_id")]
+    return {"title": task, "description": COMMANDS[task].about} | schema
+
+
+def answer_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the answer of every command. Readers must expect new fields and codes."""
+    error = {
+        "type": "object",
+        "properties": {"path": {"type": "string"}, "message": {"type": "string"}},
+        "required": ["path", "message"],
+    }
+    properties: dict[str, Any] = {
+        "outcome": {"type": "string", "enum": list(OUTCOMES)},
+        "code": {"type": ["string", "null"], "enum": [*(str(code) for code in Code), None]},
+        "message": {"type": "string"},
+        "request_id": {"type": "string"},
+        "order_id": {"type": ["integer", "null"]},
+        "possible_from": TEXT_OR_NULL | {"format": "date-time"},
+        "errors": {"type": "array", "items": error},
+        "effects": {"type": "object"},
+        "replayed": {"type": "boolean"},
+    }
+    return {
+        "title": "answer",
+        "description": "What every public task returns; it never raises for bad input or for a rule that says no.",
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "allOf": [
+            {"if": _outcome_is("refused"), "then": {"properties": {"code": {"type": "string"}}}},
+            {"if": _outcome_is("conflict"), "then": {"properties": {"code": {"const": str(Code.REQUEST_ID_REUSED)}}}},
+            {
+                "if": _outcome_is("invalid"),
+                "then": {"properties": {"code": {"type": "null"}, "errors": {"minItems": 1}}},
+            },
+            {"if": _outcome_is("done"), "then": {"properties": {"code": {"type": "null"}}}},
+        ],
+    }
+
+
+def _plain(part: Any, *, names: bool = False) -> Any:
+    # Remove titles and descriptions, which are for readers of the code; `names`: the keys are field names.
+    if isinstance(part, list):
+        return [_plain(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        key: _plain(value, names=not names and key in ("properties", "$defs"))
+        for key, value in part.items()
+        if names or key not in ("title", "description")
+    }
+
+
+def _requires(present: str, missing: str) -> dict[str, Any]:
+    return {"required": [present], "properties": {present: {"type": "string"}, missing: {"type": "null"}}}
+
+
+def _outcome_is(outcome: str) -> dict[str, Any]:
+    return {"properties": {"outcome": {"const": outcome}}}

@@ -1,0 +1,64 @@
+"""Authentication of requests by API key: `Authorization: Bearer ID.SECRET`."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable
+from time import monotonic
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from models import api_keys
+from models.api_keys import ApiKey
+from models.db.database import Database
+from web.problems import Problem
+
+CACHE_SECONDS = 1.0
+"""How long a key that was found stays valid without asking the database: a revoked key works that much longer."""
+MAX_CACHED_KEYS = 1000
+_FORM = re.compile(r"Bearer ([a-z0-9]{1,32})\.([A-Za-z0-9_-]{1,128})")
+_ALLOWED = {"submit": ("submit",), "read": ("read",), "staff": ("submit", "read", "staff")}
+
+
+class KeyRing:
+    """The keys of the last second, so that a busy caller costs no query at each request."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cached: dict[str, tuple[float, ApiKey]] = {}
+
+    def load(self, key_id: str) -> ApiKey | None:
+        cached = self._cached.get(key_id)
+        if cached is not None and monotonic() - cached[0] < CACHE_SECONDS:
+            return cached[1]
+        with self._database.transaction() as conn:
+            key = api_keys.load_key(conn, key_id)
+            if key is not None:
+                api_keys.record_use(conn, key.name, self._database.clock.now(conn))
+        self._cached.pop(key_id, None)
+        if key is not None:
+            if len(self._cached) >= MAX_CACHED_KEYS:
+                self._cached.clear()
+            self._cached[key_id] = (monotonic(), key)
+        return key
+
+
+def require(scope: str) -> Callable[[Request], object]:
+    """Return the dependency that admits a request whose key has `scope`: 401 without a valid key, 403 without it."""
+
+    async def authenticate(request: Request) -> ApiKey:
+        words = _FORM.fullmatch(request.headers.get("authorization", ""))
+        key: ApiKey | None = None
+        if words is not None:
+            key = await run_in_threadpool(request.app.state.keys.load, words[1])
+        hashed = api_keys.hash_secret(words[2] if words is not None else "")
+        if key is None or not hmac.compare_digest(hashed, key.secret_hash):
+            raise Problem(401, "A valid API key is required.", {"WWW-Authenticate": "Bearer"})
+        request.state.key_name = key.name
+        if scope not in _ALLOWED[key.scope]:
+            raise Problem(403, "This API key does not allow that.")
+        return key
+
+    return authenticate

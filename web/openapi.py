@@ -1,0 +1,89 @@
+"""The OpenAPI 3.1 document, from the argument models of the commands and the routes that read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from tasks.declarations import COMMANDS
+from tasks.schemas import answer_schema, argument_schema
+from web import problems
+
+_PROBLEM = {
+    "type": "object",
+    "description": "RFC 9457. An `invalid` or `conflict` answer adds all members of the answer.",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
+_SUBMITTED = {
+    "type": "object",
+    "properties": {"request_id": {"type": "string"}, "state": {"const": "waiting"}},
+    "required": ["request_id", "state"],
+}
+_HEADERS = [
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "The request id: the same command under the same key has one effect and one answer.",
+        "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._:\-]{1,128}$"},
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "required": False,
+        "description": "`wait=N`: answer within N seconds, else 202.",
+        "schema": {"type": "string", "pattern": "^wait=[0-9]{1,2}$"},
+    },
+]
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    spec = get_openapi(title="Unwind", version="1", routes=app.routes, description=(app.__doc__ or "").strip())
+    components = spec.setdefault("components", {})
+    schemas: dict[str, Any] = {"Problem": _PROBLEM, "Answer": answer_schema(), "Submitted": _SUBMITTED}
+    for operations in spec["paths"].values():
+        for operation in operations.values():
+            operation["responses"] = {"200": _content("application/json", {"type": "object"})} | _problems(
+                401, 403, 404, 422, 503
+            )
+    for task, declaration in sorted(COMMANDS.items()):
+        schema = argument_schema(task, ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {})
+        schemas[task] = schema
+        spec["paths"][f"/v1/commands/{task}"] = {
+            "post": {
+                "operationId": task,
+                "summary": declaration.about,
+                "parameters": _HEADERS,
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(task)}}},
+                "responses": {
+                    "200": _content("application/json", _ref("Answer"), "Done, or refused by a rule: see `outcome`."),
+                    "202": _content("application/json", _ref("Submitted"), "Accepted; the answer is at `Location`."),
+                    **_problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
+                },
+            }
+        }
+    components["schemas"] = schemas
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "`./run keys create`"}}
+    return spec | {"security": [{"key": []}]}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(media_type: str, schema: dict[str, Any], description: str = "OK") -> dict[str, Any]:
+    return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    return {str(status): _content(problems.MEDIA_TYPE, _ref("Problem"), "A problem") for status in statuses}

@@ -1,0 +1,64 @@
+"""Errors as `application/problem+json` (RFC 9457). None repeats what the request said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer that is an error; `fields` are further members of the object."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, **fields: Any) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers, self.fields = status, detail, headers, fields
+
+    def response(self) -> Response:
+        title = HTTPStatus(self.status).phrase
+        body = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail} | self.fields
+        return JSONResponse(body, self.status, dict(self.headers or {}), MEDIA_TYPE)
+
+
+def not_found(detail: str) -> Problem:
+    return Problem(404, detail)
+
+
+def install(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    async def _problem(_request: Request, problem: Problem) -> Response:
+        return problem.response()
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> Response:
+        return Problem(error.status_code, HTTPStatus(error.status_code).description, error.headers).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _parameters(_request: Request, error: RequestValidationError) -> Response:
+        errors = [{"path": str(e["loc"][-1]), "message": str(e["msg"])} for e in error.errors()]
+        return Problem(422, "The parameters do not fit; `errors` names each.", errors=errors).response()
+
+    @app.exception_handler(Exception)  # the server logs it
+    async def _unexpected(_request: Request, _error: Exception) -> Response:
+        return Problem(500, "Something failed here. Send the request again, with the same Idempotency-Key.").response()
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolTimeout)
+    @app.exception_handler(psycopg.OperationalError)
+    async def _unavailable(_request: Request, error: Exception) -> Response:
+        log.warning("database_unavailable", error=type(error).__name__)
+        detail = "The database does not answer. Send the request again, with the same Idempotency-Key."
+        return Problem(503, detail, {"Retry-After": "1"}).response()

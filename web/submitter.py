@@ -1,0 +1,151 @@
+"""Submits commands through the SQL interface and waits for their answers.
+
+Commands that arrive while a set is being committed form the next set, so that fifty callers share one commit. One
+connection listens for answers on behalf of all callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import structlog
+from starlette.concurrency import run_in_threadpool
+
+from models import submissions
+from models.db.database import Database, open_connection
+from models.db.postgres_address import PostgresAddress
+from models.ddl.grants import WEB_ROLE
+from models.submissions import SubmitResult
+
+log = structlog.get_logger(__name__)
+
+MAX_SET_SIZE = 100
+MAX_SET_BYTES = 2**21
+POLL_INTERVAL = 1.0
+"""Seconds after which answers are looked up without a notification, while somebody waits."""
+RECONNECT_INTERVAL = 0.5
+
+_LOAD = (
+    "SELECT request_id, answer FROM unwind.command_answers WHERE request_id = ANY(%s::text[]) AND state = 'answered'"
+)
+Entry = tuple[tuple[str, str, str], "asyncio.Future[SubmitResult]"]
+
+
+class Submitter:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pending: list[Entry] = []
+        self._flushing: asyncio.Task[None] | None = None
+        self._waiting: dict[str, list[asyncio.Future[dict[str, Any]]]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = threading.Event()
+        self.listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(2 * POLL_INTERVAL)
+
+    async def submit(self, task: str, payload: str, request_id: str, wait: float) -> SubmitResult:
+        """Submit a command; its answer is in the result if it comes within `wait` seconds."""
+        with self._watch(request_id) as answered:
+            result = await self._submit(task, payload, request_id)
+            if result.code is not None or result.answer is not None or wait <= 0:
+                return result
+            with contextlib.suppress(TimeoutError):
+                return SubmitResult(request_id, None, await asyncio.wait_for(answered, wait))
+            return result
+
+    @contextlib.contextmanager
+    def _watch(self, request_id: str) -> Iterator[asyncio.Future[dict[str, Any]]]:
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        futures = self._waiting.setdefault(request_id, [])
+        futures.append(future)
+        try:
+            yield future
+        finally:
+            futures.remove(future)
+            if not futures and self._waiting.get(request_id) is futures:
+                del self._waiting[request_id]
+
+    async def _submit(self, task: str, payload: str, request_id: str) -> SubmitResult:
+        future: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
+        self._pending.append(((task, payload, request_id), future))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        return await future
+
+    async def _flush(self) -> None:
+        try:
+            while self._pending:
+                entries = self._take_set()
+                try:
+                    results = await run_in_threadpool(self._submit_set, [command for command, _ in entries])
+                except Exception as error:  # noqa: BLE001 - every caller of the set gets it
+                    for _, future in entries:
+                        if not future.done():
+                            future.set_exception(error)
+                else:
+                    for (_, future), result in zip(entries, results, strict=True):
+                        if not future.done():  # its caller may have gone
+                            future.set_result(result)
+        finally:
+            self._flushing = None
+
+    def _take_set(self) -> list[Entry]:
+        size = taken = 0
+        for (_, payload, _), _ in self._pending[:MAX_SET_SIZE]:
+            size += len(payload)
+            if taken and size > MAX_SET_BYTES:
+                break
+            taken += 1
+        entries, self._pending = self._pending[:taken], self._pending[taken:]
+        return entries
+
+    def _submit_set(self, commands: list[tuple[str, str, str]]) -> list[SubmitResult]:
+        with self._database.transaction() as conn:
+            return submissions.submit_commands(conn, commands)
+
+    # -- the thread that listens ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._listen()
+            except (psycopg.Error, OSError) as error:
+                log.warning("answers_disconnected", error=type(error).__name__)
+            self.listening.clear()
+            self._closed.wait(RECONNECT_INTERVAL)
+
+    def _listen(self) -> None:
+        address = PostgresAddress.parse(self._database.address)
+        connection = open_connection(address, application_name="unwind web", autocommit=True, role=WEB_ROLE)
+        with contextlib.closing(connection) as conn:
+            conn.execute(f"LISTEN {submissions.ANSWER_CHANNEL}")
+            self.listening.set()
+            while not self._closed.is_set():
+                self._resolve(conn)
+                for _ in conn.notifies(timeout=POLL_INTERVAL, stop_after=1):
+                    pass
+
+    def _resolve(self, conn: psycopg.Connection[Any]) -> None:
+        assert self._loop is not None
+        if waiting := list(self._waiting):
+            rows = conn.execute(_LOAD, [waiting]).fetchall()
+            if rows:
+                self._loop.call_soon_threadsafe(self._set_answers, dict(rows))
+
+    def _set_answers(self, answers: dict[str, dict[str, Any]]) -> None:
+        for request_id, answer in answers.items():
+            for future in self._waiting.get(request_id, ()):
+                if not future.done():
+                    future.set_result(answer)

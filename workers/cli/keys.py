@@ -1,0 +1,82 @@
+"""The `keys` command: API keys of the HTTP interface.
+
+./run keys create storefront --scope submit
+./run keys list
+./run keys revoke storefront
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from models import api_keys
+from policies.texts import is_identifier
+from policies.timestamps import describe_timestamp, format_optional_timestamp
+from workers.cli import data_option
+from workers.cli.database import open_database
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke the API keys of the HTTP interface."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option(
+    "--scope",
+    type=click.Choice(api_keys.SCOPES),
+    required=True,
+    help="submit: send commands and read their answers; read: read everything; staff: both, and act as staff.",
+)
+@data_option
+def create(name: str, scope: str) -> None:
+    """Create a key and print it, once: only its hash is stored."""
+    if not is_identifier(name) or not 1 <= len(name) <= api_keys.MAX_NAME_LENGTH:
+        raise click.BadParameter(
+            f"must be one line of at most {api_keys.MAX_NAME_LENGTH} visible characters", param_hint="NAME"
+        )
+    key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    with open_database() as database, database.transaction() as conn:
+        if not api_keys.insert_key(conn, name, scope, key_id, secret, database.clock.now(conn)):
+            raise click.ClickException(f"There is a key {name} already; revoked keys keep their names.")
+    click.echo(f"{key_id}.{secret}")
+    click.echo("This key is shown only now. Send it as `Authorization: Bearer KEY`.", err=True)
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@data_option
+def list_command(as_json: bool) -> None:
+    """List the keys, with the last use of each to the minute."""
+    with open_database() as database, database.transaction() as conn:
+        rows = api_keys.list_keys(conn)
+    if as_json:
+        for row in rows:
+            instants = {name: format_optional_timestamp(getattr(row, name)) for name in _TIMES}
+            click.echo(json.dumps({"name": row.name, "scope": row.scope} | instants))
+        return
+    table = Table("name", "scope", "created", "last used", "revoked")
+    for row in rows:
+        times = (getattr(row, name) for name in _TIMES)
+        table.add_row(row.name, row.scope, *("" if at is None else describe_timestamp(at) for at in times))
+    Console(highlight=False).print(table if rows else "There are no keys.", markup=False)
+
+
+_TIMES = ("created_at", "last_used_at", "revoked_at")
+
+
+@keys.command()
+@click.argument("name")
+@data_option
+def revoke(name: str) -> None:
+    """Revoke a key: it is refused within a second, and its name is not given again."""
+    with open_database() as database, database.transaction() as conn:
+        if not api_keys.revoke(conn, name, database.clock.now(conn)):
+            raise click.ClickException(f"There is no valid key {name}.")
+    click.echo(f"The key {name} is revoked.")

@@ -1,0 +1,40 @@
+"""The `web` command: the HTTP interface, with the settings of this installation."""
+
+from __future__ import annotations
+
+import os
+import runpy
+
+import click
+
+from workers import logs
+from workers.cli import data_option
+from workers.embedded import running_servers
+from workers.monitoring import probes
+from workers.settings import load_settings, settings_with_servers
+
+
+@click.command()
+@data_option
+def web() -> None:
+    """Serve the HTTP interface on UNWIND_WEB_ADDRESS and UNWIND_WEB_PORT; starts no servers.
+
+    Needs PostgreSQL only. Requests need an API key: `./run keys create NAME --scope submit`.
+    """
+    settings = load_settings()
+    if settings.database_url is None and running_servers(settings.data_dir) is None:
+        raise click.ClickException("No servers are running here. Start them with `./run up`, or set DATABASE_URL.")
+    if settings.database_url is not None:
+        os.environ.update(settings.environment())
+        _serve(settings.log_format, settings.log_level)
+        return
+    with settings_with_servers(settings) as complete:
+        os.environ.update(complete.environment())
+        _serve(settings.log_format, settings.log_level)
+
+
+def _serve(log_format: str, log_level: str) -> None:
+    logs.configure(log_format, log_level)
+    probes.report_ready()
+    # By name: the package `web` is beside this one, and neither imports the other.
+    runpy.run_module("web", run_name="__main__")
