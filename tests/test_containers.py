@@ -23,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
-OWN_SERVICES = ["migrate", "worker-commands", "worker-sweeps", "beat", "flower", "metrics"]
+OWN_SERVICES = ["migrate", "worker-commands", "worker-sweeps", "beat", "flower", "metrics", "web"]
 PROFILES = {"celery-exporter": ["metrics"], "prometheus": ["metrics"], "grafana": ["metrics"], "mailpit": ["mail"]}
 GRAFANA = CHECKOUT / "deploy" / "grafana"
 SECRETS: dict[str, Any] = COMPOSE["secrets"]
@@ -200,7 +200,7 @@ def test_secrets_are_files_that_only_their_service_gets() -> None:
         secrets = set(re.findall(r"/run/secrets/(\w+)", yaml.safe_dump(service)))
         assert secrets == set(service.get("secrets", [])), name
     assert "database_url" not in SERVICES["flower"]["secrets"]
-    assert "broker_url" not in (*SERVICES["flower"]["secrets"], *SERVICES["metrics"]["secrets"])
+    assert not any("broker_url" in SERVICES[name]["secrets"] for name in ("flower", "metrics", "web"))
 
 
 def test_generated_secrets_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_scrape_targets_and_rules_exist() -> None:
     folder = CHECKOUT / "deploy" / "prometheus"
     config = yaml.safe_load((folder / "prometheus.yml").read_text())
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
-    assert targets == {"unwind": ["metrics:9464"], "celery": ["celery-exporter:9808"]}
+    assert targets == {"unwind": ["metrics:9464"], "unwind-http": ["web:8080"], "celery": ["celery-exporter:9808"]}
     assert SERVICES["metrics"]["environment"]["UNWIND_METRICS_PORT"] == "9464"
     assert config["rule_files"] == ["/etc/prometheus/alerts.yml"]
     assert (folder / "alerts.yml").exists()

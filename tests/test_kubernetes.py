@@ -36,7 +36,7 @@ def test_every_file_is_a_resource() -> None:
 
 
 def test_pods_run_the_commands_of_compose() -> None:
-    assert set(PODS) == {"worker-commands", "worker-sweeps", "beat", "flower", "metrics"}
+    assert set(PODS) == {"worker-commands", "worker-sweeps", "beat", "flower", "metrics", "web"}
     for name, pod in PODS.items():
         assert pod["containers"][0]["command"] == words(name)
         for migration in pod.get("initContainers", []):

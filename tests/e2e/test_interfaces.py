@@ -26,9 +26,12 @@ import pytest
 from celery.exceptions import NotRegistered
 from psycopg.types.json import Jsonb
 
+from models.db import database as db
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, installation, submit_orders, wait_until
+from tests.plugins.website import Website, serving
 from tools.contract_messages import envelope
+from web.settings import WebSettings
 from workers.embedded import ServerUrls
 from workers.settings import CHECKOUT
 
@@ -48,6 +51,14 @@ def shop(
     with installation(servers, admin, template_database, tmp_path_factory.mktemp("interfaces"), seed) as running:
         running.start_worker()
         yield running
+
+
+@pytest.fixture
+def http(shop: Installation) -> Iterator[Website]:
+    database = db.connect(shop.database_url)
+    with serving(WebSettings(shop.database_url)) as url:
+        yield Website(url, database)
+    database.dispose()
 
 
 def dead_letters(shop: Installation) -> list[dict[str, Any]]:
@@ -266,7 +277,7 @@ def _no_task() -> dict[str, Any]:
 # Celery's clients leave a thread's connections to the garbage collector, which may find a socket
 # before its owner. They are collected here, so that the warning appears in this test.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_request_sent_a_hundred_times_through_both_interfaces_runs_once(shop: Installation) -> None:
+def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(shop: Installation, http: Website) -> None:
     arguments = {"order_id": 2005, "member_id": "seller", "comment": "once"}
     barrier = threading.Barrier(20)
 
@@ -275,7 +286,9 @@ def test_request_sent_a_hundred_times_through_both_interfaces_runs_once(shop: In
         answers = []
         with shop.client() as client, shop.connect() as conn:
             for n in range(5):
-                if (thread + n) % 2:
+                if (thread + n) % 3 == 0:
+                    answers.append(http.command("npb.file", arguments, "once-1").json)
+                elif (thread + n) % 3 == 1:
                     with_id = arguments | {"request_id": "once-1"}
                     answers.append(client.send_task("npb.file", kwargs=with_id, queue="commands").get(timeout=60))
                 else:
@@ -298,6 +311,8 @@ def test_request_sent_a_hundred_times_through_both_interfaces_runs_once(shop: In
         conflict = client.send_task("npb.file", kwargs=conflicting, queue="commands").get(timeout=30)
         refused = conn.execute(SUBMIT, ["npb.file", Jsonb(conflicting), "once-1"]).fetchone()
     assert (conflict["outcome"], conflict["code"]) == ("conflict", "REQUEST_ID_REUSED")
+    by_http = http.command("npb.file", conflicting, "once-1")
+    assert (by_http.status, by_http.json["code"]) == (409, "REQUEST_ID_REUSED")
     assert refused is not None
     assert refused[0] == {"request_id": "once-1", "accepted": False, "code": "REQUEST_ID_REUSED"}
 

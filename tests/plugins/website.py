@@ -54,6 +54,7 @@ class Reply:
 class Website:
     url: str
     database: db.Database
+    """For tests; the server has connections of its own."""
     keys: dict[str, str] = field(default_factory=dict)
     paused: threading.Event = field(default_factory=threading.Event)
     """Set: nothing that is submitted is executed."""
@@ -134,7 +135,7 @@ def website(
         database = db.connect(url, pool_size=2)
         db.set_database(database)
         try:
-            with _serving(WebSettings(url, **settings)) as address:
+            with serving(WebSettings(url, **settings)) as address:
                 site = Website(address, database)
                 with _consuming(site):
                     yield site
@@ -144,7 +145,7 @@ def website(
 
 
 @contextlib.contextmanager
-def _serving(settings: WebSettings) -> Iterator[str]:
+def serving(settings: WebSettings) -> Iterator[str]:
     app = create_app(settings)
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, ws="none")
     server = uvicorn.Server(config)

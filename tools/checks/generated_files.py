@@ -15,6 +15,7 @@ NOT_SETTINGS = {  # read by ./run and by docker compose
     "REDIS_PORT",
     "FLOWER_PORT",
     "METRICS_PORT",
+    "WEB_PORT",
     "PROMETHEUS_PORT",
     "GRAFANA_PORT",
     "MAILPIT_PORT",

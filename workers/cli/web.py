@@ -11,7 +11,7 @@ from workers import logs
 from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.monitoring import probes
-from workers.settings import load_settings, settings_with_servers
+from workers.settings import Settings, load_settings, settings_with_servers
 
 
 @click.command()
@@ -22,15 +22,19 @@ def web() -> None:
     Needs PostgreSQL only. Requests need an API key: `./run keys create NAME --scope submit`.
     """
     settings = load_settings()
-    if settings.database_url is None and running_servers(settings.data_dir) is None:
+    if not _has_database(settings) and running_servers(settings.data_dir) is None:
         raise click.ClickException("No servers are running here. Start them with `./run up`, or set DATABASE_URL.")
-    if settings.database_url is not None:
+    if _has_database(settings):
         os.environ.update(settings.environment())
         _serve(settings.log_format, settings.log_level)
         return
     with settings_with_servers(settings) as complete:
         os.environ.update(complete.environment())
         _serve(settings.log_format, settings.log_level)
+
+
+def _has_database(settings: Settings) -> bool:
+    return settings.database_url is not None or settings.web_database_url is not None
 
 
 def _serve(log_format: str, log_level: str) -> None:
