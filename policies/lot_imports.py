@@ -6,7 +6,7 @@ An entry describes a new lot, changes a known one, or is an update (a signed dif
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -71,6 +71,10 @@ class LotEntry:
             said.get("completeness"),
         )
 
+    @property
+    def has_marketplace_number(self) -> bool:
+        return is_marketplace_number(self.lot_id)
+
     def as_new_lot(self, seller_id: str, lot_id: int) -> Lot:
         values = {name: value for name, value in self.fields.items() if name not in TIER_FIELDS}
         if values.get("is_stock_room"):
@@ -115,28 +119,40 @@ class BadEntry:
 
 @dataclass(slots=True)
 class LotMatcher:
-    """Finds the lot of the store that an entry without a number means; no lot is found twice, except to add to it."""
+    """Finds the lot of the store that an entry without a known number means.
+
+    No lot is found twice, except to add to it, and none that another item of the file names (`is_named`).
+    """
 
     how: ExistingItems | None
+    is_named: Callable[[Lot], bool]
     _claimed: set[int] = field(default_factory=set)
+    _added_to: set[int] = field(default_factory=set)
 
     def find(self, entry: LotEntry, candidates: Iterable[Lot]) -> Lot | None:
-        """Choose among the lots with the entry's key: equal values first, then for sale, then the lowest id."""
-        adds = self.how is ExistingItems.CONSOLIDATE
+        """Choose among the lots with the entry's key: equal values first, then for sale, then the lowest id.
+
+        An entry with a number of the marketplace can only mean a lot that has none yet.
+        """
+        consolidates = self.how is ExistingItems.CONSOLIDATE
+        adds = consolidates and not entry.has_marketplace_number
+        taken = self._claimed if adds else self._claimed | self._added_to
         fitting = [
             lot
             for lot in candidates
-            if lot.lot_id not in self._claimed
+            if lot.lot_id not in taken
+            and not (entry.has_marketplace_number and is_marketplace_number(lot.lot_id))
+            and not self.is_named(lot)
             and (lot.in_catalogue or has_same_values(entry, lot))
-            and (not adds or may_be_target(lot))
+            and (not consolidates or may_be_target(lot))
         ]
         chosen = min(
             fitting,
             key=lambda lot: (not has_same_values(entry, lot), lot.is_stock_room, lot.lot_id),
             default=None,
         )
-        if chosen is not None and not adds:
-            self._claimed.add(chosen.lot_id)
+        if chosen is not None:
+            (self._added_to if adds else self._claimed).add(chosen.lot_id)
         return chosen
 
 
@@ -152,13 +168,17 @@ def names_lot(entry: LotEntry, known: Lot | None) -> bool:
     """
     if not entry.lot_id:
         return False
-    if entry.lot_id < FIRST_UNWIND_LOT_ID or entry.is_update:
+    if entry.has_marketplace_number or entry.is_update:
         return True
-    return known is not None and _plain(known.key) == _plain(entry.key(known.seller_id))
+    return known is not None and plain_key(known.key) == plain_key(entry.key(known.seller_id))
 
 
-def _plain(key: LotKey) -> LotKey:
+def plain_key(key: LotKey) -> LotKey:
     return key._replace(item_no=key.item_no.strip())
+
+
+def is_marketplace_number(lot_id: int) -> bool:
+    return 0 < lot_id < FIRST_UNWIND_LOT_ID
 
 
 def update_problem(entry: LotEntry, lot: Lot) -> str | None:

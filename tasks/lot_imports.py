@@ -52,11 +52,14 @@ class ImportedEntry:
 
 
 def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotMatcher) -> dict[int, Match]:
-    """Return the lots that entries without a known number mean, by position in the file."""
+    """Return the lots that entries without a number of the store mean, by position in the file.
+
+    A number of the marketplace that the store does not know may belong to a return that was uploaded there.
+    """
     work: UnitOfWork[Any]
     with unit_of_work() as work:
         named = inventory.find_lots(work.conn, [entry.lot_id for entry in entries])
-        unnamed = [entry for entry in entries if not names_lot(entry, named.get(entry.lot_id))]
+        unnamed = [e for e in entries if e.lot_id not in named or not names_lot(e, named[e.lot_id])]
         candidates = inventory.find_lots_of_items(work.conn, entry_keys(unnamed, seller_id))
         found = ((entry, matcher.find(entry, candidates.get(entry.key(seller_id), ()))) for entry in unnamed)
         return {entry.number: Match(lot.lot_id, has_same_values(entry, lot)) for entry, lot in found if lot}
@@ -121,9 +124,8 @@ class _Batch:
     def _lock(self, entries: Sequence[LotEntry]) -> None:
         lots = [self._lot_of(entry, self._lots.get(self._ids.get(entry.number, 0))) for entry in entries]
         reported = [lot for lot in lots if lot]
-        locked = inventory.lock_recorded_lots(
-            self._work.conn, [lot.lot_id for lot in reported], [lot.key for lot in reported]
-        )
+        ids = {lot.lot_id for lot in reported} | set(self._ids.values())
+        locked = inventory.lock_recorded_lots(self._work.conn, ids, [lot.key for lot in reported])
         self._lots = dict(locked)
 
     def add(self, entry: LotEntry) -> ImportedEntry:
@@ -138,6 +140,8 @@ class _Batch:
         if entry.deletes:
             self._lots[lot.lot_id] = None
             return ImportedEntry(entry, Action.DELETED, known)
+        if known and known.lot_id != verdict.lot_id:
+            self._lots[known.lot_id] = None
         if verdict.lot_id:
             self._lots[verdict.lot_id] = verdict
         action = Action.NEW if known is None else Action.UNCHANGED if verdict == known else Action.UPDATED
@@ -149,8 +153,11 @@ class _Batch:
         results = [
             replace(r, after=replace(r.after, lot_id=next(new_ids))) if r.after and not r.lot_id else r for r in results
         ]
-        inventory.upsert_lots(conn, [(r.before, r.after) for r in results if r.after], now)
-        inventory.delete_lots(conn, [r.before for r in results if r.action is Action.DELETED and r.before], now)
+        gone = [r.before for r in results if r.before and (r.after is None or r.after.lot_id != r.before.lot_id)]
+        inventory.delete_lots(conn, gone, now)
+        deleted = {lot.lot_id for lot in gone}
+        changes = [(None if r.before and r.before.lot_id in deleted else r.before, r.after) for r in results]
+        inventory.upsert_lots(conn, [(before, after) for before, after in changes if after], now)
         return results
 
     def _lot_of(self, entry: LotEntry, known: Lot | None) -> Lot | None:
@@ -162,6 +169,10 @@ class _Batch:
         return replace(entry.applied_to(known), seller_id=self._seller_id)
 
     def _lot_of_match(self, entry: LotEntry, known: Lot) -> Lot:
+        lot = self._changed(entry, known)
+        return replace(lot, lot_id=entry.lot_id) if entry.has_marketplace_number else lot
+
+    def _changed(self, entry: LotEntry, known: Lot) -> Lot:
         if self._how is ExistingItems.CONSOLIDATE:
             return replace(known, quantity=known.quantity + entry.fields["quantity"])
         lot = entry.applied_to(known)
@@ -171,6 +182,8 @@ class _Batch:
         if lot is None:
             lot_id = self._matches.get(entry.number, entry.lot_id)
             return f"the store has no lot {lot_id}: it was sold out or deleted, or the file is another store's"
+        if known is not None and known.lot_id != lot.lot_id and self._lots.get(lot.lot_id) is not None:
+            return f"the store has a lot {lot.lot_id} since the check"
         if entry.is_update and known is not None and known.seller_id == self._seller_id:
             return update_problem(entry, known) or "; ".join(entry.find_problems(lot, known))
         return "; ".join(entry.find_problems(lot, known))

@@ -23,6 +23,7 @@ from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotMatcher, 
 from tasks.lot_imports import Action, ImportedEntry, Match, import_entries, match_entries
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.files.documents import describe_repairs
 from workers.cli.files.lot_reader import LotFile, unread_reason
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
 
@@ -78,6 +79,7 @@ class _ImportJob:
         self._matches: dict[int, int] = {}
         self._counts: Counter[Action] = Counter()
         self._units = 0
+        lots.on_item = partial(_show_progress, "read")
 
     def run(self) -> None:
         for problem in self._lots.inspect():
@@ -108,12 +110,12 @@ class _ImportJob:
         with db.current_database().transaction() as conn:
             if not load_facts(conn, [self._lots.seller_id]):
                 raise click.ClickException(f"There is no seller {self._lots.seller_id}.")
-        matcher = LotMatcher(self._how)
+        matcher = LotMatcher(self._how, self._lots.names)
         existing = same = 0
         example: tuple[LotEntry, int] | None = None
         if self._dry_run:
             click.echo(_format_import_row("Item", "Lot", "What", "Of", "Quantity", "Changes"))
-        for entries in self._batches():
+        for entries in self._batches("checked"):
             matches = {} if self._lots.is_update or self._how is ExistingItems.NEW else self._match(entries, matcher)
             if self._how is None:
                 existing += len(matches)
@@ -132,20 +134,28 @@ class _ImportJob:
 
     def _import(self) -> None:
         done = 0
-        for entries in self._batches():
-            results = self._carry_out(entries, write=True)
-            for result in results:
-                if result.action is Action.REFUSED:
-                    before = f"The {_count_lots(done)} before it were imported." if done else "Nothing was imported."
-                    raise click.ClickException(f"{self._name}: {result.entry}: {result.reason}. {before}")
-            done += len(results)
-            if done % PROGRESS_INTERVAL == 0:
-                click.echo(f"{done:,} lots so far.", err=True)
+        for entries in self._batches("imported"):
+            done += self._import_batch(entries, done)
 
-    def _batches(self) -> Iterator[list[LotEntry]]:
-        return split_into_batches(
-            (entry for entry in self._lots.entries() if entry.number not in self._invalid), BATCH_SIZE
-        )
+    def _import_batch(self, entries: list[LotEntry], done: int) -> int:
+        refused = [result for result in self._carry_out(entries, write=True) if result.action is Action.REFUSED]
+        if not refused:
+            return len(entries)
+        if not self._skip_invalid:
+            before = f"The {count_lots(done)} before it were imported." if done else "Nothing was imported."
+            raise click.ClickException(f"{self._name}: {refused[0].entry}: {refused[0].reason}. {before}")
+        for result in refused:
+            self._note_invalid(BadEntry(result.entry, result.reason))
+        return self._import_batch([entry for entry in entries if entry.number not in self._invalid], done)
+
+    def _batches(self, done: str) -> Iterator[list[LotEntry]]:
+        entries = (entry for entry in self._lots.entries() if entry.number not in self._invalid)
+        count = 0
+        for batch in split_into_batches(entries, BATCH_SIZE):
+            yield batch
+            for _ in batch:
+                count += 1
+                _show_progress(done, count)
 
     def _match(self, entries: list[LotEntry], matcher: LotMatcher) -> dict[int, Match]:
         return retry_on_conflict(partial(match_entries, self._lots.seller_id, entries, matcher))
@@ -154,13 +164,14 @@ class _ImportJob:
         matches = {entry.number: self._matches[entry.number] for entry in entries if entry.number in self._matches}
         seller_id = self._lots.seller_id
         results = retry_on_conflict(partial(import_entries, seller_id, entries, matches, self._how, write=write))
-        self._counts.update(result.action for result in results)
-        self._units += sum(result.after.quantity for result in results if result.after)
+        if not write or all(result.action is not Action.REFUSED for result in results):
+            self._counts.update(result.action for result in results)
+            self._units += sum(result.after.quantity for result in results if result.after)
         return results
 
     def _note_invalid(self, problem: BadEntry) -> None:
         self._invalid.add(problem.entry.number)
-        if len(self._invalid) <= MAX_SHOWN:
+        if self._skip_invalid or len(self._invalid) <= MAX_SHOWN:
             click.echo(f"{self._name}: {problem}.", err=True)
 
     def _stop_if_invalid(self) -> None:
@@ -175,7 +186,7 @@ class _ImportJob:
 
     def _print_summary(self, verb: str) -> None:
         counts, lots = self._counts, self._lots
-        parts = [f"{_count_lots(counts[Action.NEW])} {verb}", f"{counts[Action.UPDATED]} updated"]
+        parts = [f"{count_lots(counts[Action.NEW])} {verb}", f"{counts[Action.UPDATED]} updated"]
         parts += [f"{counts[action]} {action}" for action in (Action.UNCHANGED, Action.DELETED) if counts[action]]
         parts += [f"{len(self._invalid)} skipped"] if self._invalid else []
         click.echo(f"{', '.join(parts)}: {_count_units(self._units)} of {lots.seller_id}.")
@@ -183,15 +194,17 @@ class _ImportJob:
             items = "1 item" if count == 1 else f"{count} items"
             note = f"{element} of {items} was not read (first: {first}): {unread_reason(element)}."
             click.echo(f"{self._name}: {note}", err=True)
+        if lots.more_unread:
+            click.echo(f"{self._name}: {lots.more_unread} more values have names that are not known.", err=True)
         if lots.excluded:
             click.echo(f"{self._name}: {lots.excluded} items were left out, as BrickStore excludes them.", err=True)
         if lots.repairs.count:
-            line = lots.repairs.first_line
-            click.echo(f"{self._name}: {lots.repairs.count} bare & read as &amp; (first on line {line}).", err=True)
+            click.echo(f"{self._name}: {describe_repairs(lots.repairs)}.", err=True)
 
 
 def _describe_existing(existing: int, same: int, entry: LotEntry, lot_id: int) -> str:
-    items = "1 item without a lot number is" if existing == 1 else f"{existing} items without a lot number are"
+    what = "without a known lot number"
+    items = f"1 item {what} is" if existing == 1 else f"{existing} items {what} are"
     return (
         f"{items} in the store already, {same} of them with the same values: {entry} is lot {lot_id}. Nothing was "
         "imported. Say what they are: --as new (more lots), --as consolidate (add their units to the lots), "
@@ -225,7 +238,12 @@ def _format_import_row(
     return f"{number!s:>7}  {lot!s:>14}  {what!s:<9}  {item!s:<24}  {quantity!s:>14}  {changes!s}"
 
 
-def _count_lots(count: int) -> str:
+def _show_progress(done: str, count: int) -> None:
+    if count % PROGRESS_INTERVAL == 0:
+        click.echo(f"{count:,} lots {done}.", err=True)
+
+
+def count_lots(count: int) -> str:
     return "1 lot" if count == 1 else f"{count} lots"
 
 

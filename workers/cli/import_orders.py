@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from workers.cli.files.lot_reader import parse_amount
+from workers.cli.files.documents import describe_repairs
+from workers.cli.files.item_fields import parse_amount
 from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines
 from workers.cli.files.xml_records import UnreadableFile
 
@@ -62,9 +63,9 @@ def import_orders(
     for order in orders.orders:
         if order.currency != "USD" and order.currency not in usd_rates:
             problems.append(f"order {order.order_id}: it is in {order.currency}; add --usd-rate {order.currency}=RATE")
-    for line in problems[:MAX_SHOWN]:
+    for line in problems if skip_invalid else problems[:MAX_SHOWN]:
         click.echo(f"{file.name}: {line}.", err=True)
-    if len(problems) > MAX_SHOWN:
+    if len(problems) > MAX_SHOWN and not skip_invalid:
         click.echo(f"{file.name}: {len(problems) - MAX_SHOWN} more.", err=True)
     if problems and not skip_invalid:
         orders_word = _count(len(problems), "order")
@@ -74,6 +75,8 @@ def import_orders(
     valid = [order for order in orders.orders if order.currency == "USD" or order.currency in usd_rates]
     for entry in history_lines(valid, seller_id, seller_email, usd_rates):
         click.echo(json.dumps(entry))
+    if orders.repairs:
+        click.echo(f"{file.name}: {describe_repairs(orders.repairs)}.", err=True)
     less = sum(bool(order.credit or order.coupon) for order in valid)
     click.echo(
         f"{_count(len(valid), 'order')} of {seller_id} with {_count(sum(len(o.items) for o in valid), 'line')}, {less} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from textwrap import indent
@@ -22,7 +23,7 @@ from workers.cli.files.lot_writer import (
     write_updates,
     write_upload,
 )
-from workers.cli.import_lots import split_into_batches
+from workers.cli.import_lots import count_lots, split_into_batches
 
 BATCH_SIZE = 500
 MAX_PAUSE = "15min"
@@ -35,34 +36,34 @@ def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_n
     `returned`: only the units that came back, as an upload file. `as_update`: those of lots that BrickLink has, as a
     mass-update file. `only_new`: those of lots that BrickLink does not have.
     """
-    new_lots = 0
+    counts: Counter[str] = Counter()
 
-    def known_to_marketplace(lots: Iterable[Lot]) -> Iterator[Lot]:
-        nonlocal new_lots
+    def selected(lots: Iterable[Lot]) -> Iterator[Lot]:
         for lot in lots:
-            if is_known_to_marketplace(lot):
+            is_known = is_known_to_marketplace(lot)
+            counts["new"] += not is_known
+            if not (only_new if is_known else as_update):
+                counts["custom"] += not lot.in_catalogue
                 yield lot
-            else:
-                new_lots += 1
 
     with _open_lots_of(seller_id) as opened:
         if opened is None:
             raise click.ClickException(f"There is no seller {seller_id}.")
         conn, lots = opened
         if returned:
-            lots = with_quantities(lots, count_returned_units(conn, seller_id))
-        if as_update:
-            pieces = write_updates(known_to_marketplace(lots))
-        elif returned:
-            pieces = write_upload(lot for lot in lots if not (only_new and is_known_to_marketplace(lot)))
-        else:
-            pieces = write_store(lots)
-        for batch in split_into_batches(pieces, BATCH_SIZE):
+            lots = selected(with_quantities(lots, count_returned_units(conn, seller_id)))
+        write = write_updates if as_update else write_upload if returned else write_store
+        for batch in split_into_batches(write(lots), BATCH_SIZE):
             click.echo("".join(batch), nl=False)
-    if new_lots:
-        what = "1 lot is" if new_lots == 1 else f"{new_lots} lots are"
-        them = "it" if new_lots == 1 else "them"
-        click.echo(f"{what} new to BrickLink and not in this file: upload {them} with --returned --new.", err=True)
+    if as_update and counts["new"]:
+        are, them = ("is", "it") if counts["new"] == 1 else ("are", "them")
+        what = f"{count_lots(counts['new'])} {are} new to BrickLink and not in this file"
+        click.echo(f"{what}: upload {them} with --returned --new.", err=True)
+    if not as_update and counts["custom"]:
+        click.echo(
+            f"{count_lots(counts['custom'])} of custom items: add their CATEGORY, which Unwind does not keep.",
+            err=True,
+        )
 
 
 def print_lots_as_json(seller_id: str) -> None:

@@ -17,7 +17,18 @@ from workers.cli.files.xml_records import CHUNK_BYTES, MAX_FILE_BYTES, Unreadabl
 MAX_OBJECT_LENGTH = 4 * 1024 * 1024
 """Characters of one object; an order of a thousand lines has half a million."""
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=lambda _name: None)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        for name, value in pairs:
+            if value != values[name]:
+                raise UnreadableFile(f"An object says {name[:40]} twice, with different values.")
+    return values
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=lambda _name: None, object_pairs_hook=_distinct)
 _NOT_JSON = "This is not well-formed JSON: {}."
 
 

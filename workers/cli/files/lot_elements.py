@@ -33,6 +33,7 @@ FIELD_OF_ELEMENT: dict[str, str] = {
     "MYCOST": "my_cost",
     "COST": "my_cost",
     "MYWEIGHT": "my_weight",
+    "TOTALWEIGHT": "my_weight",
     "BINDID": "bind_id",
     **_TIER_ELEMENTS,
 }
@@ -72,6 +73,11 @@ SET_INVENTORY = frozenset({"EXTRA", "COUNTERPART", "ALTERNATE", "MATCHID"})
 BRICK_OWL = frozenset({"BOID"})
 ONLY_BRICKSYNC = frozenset({"COMPLETENESS", "MYCOST", "USEDGRADE", "ALTERNATEID", "OWLID", "OWLLOTID"})
 """In BSX, only BrickSync writes these."""
+ONLY_BRICKSTORE = frozenset(
+    {"SUBCONDITION", "COST", "RESERVED", "RETAIN", "STOCKROOM", "TOTALWEIGHT", "MARKERTEXT", "MARKERCOLOR", "DATEADDED",
+     "DATELASTSOLD"}
+)  # fmt: skip
+"""In BSX, BrickStore and BrickStock write these and BrickSync does not; BrickStore also names the currency."""
 
 OMITTED_BY_BRICKSTORE = (
     "completeness", "bulk", "sale_rate", "my_cost", "description", "remarks", "reserved_for", "is_retain",
@@ -79,7 +85,7 @@ OMITTED_BY_BRICKSTORE = (
 )  # fmt: skip
 """Fields that BSX leaves out when they have their default: not said there means the default."""
 OMITTED_BY_BRICKSYNC = ("bulk", "sale_rate", "my_cost", "description", "remarks", *TIER_FIELDS)
-"""BrickSync's BSX has no place for the others, which a known lot keeps."""
+"""BrickSync's BSX has no place for the others, which a known lot keeps, as it does when the program is not certain."""
 
 WRITERS: dict[str, tuple[str, str]] = {
     "BrickLink, mass upload": (
@@ -139,7 +145,8 @@ WRITERS: dict[str, tuple[str, str]] = {
 """By program: where its source or its documentation says so, and the elements of an item."""
 
 LEFT_OUT: dict[str, str] = {
-    "TOTALWEIGHT": "the weight of all units together; the weight of one cannot be told from it exactly",
+    "CATEGORY": "a lot has no field for the category of a custom item",
+    "CATEGORYID": "a lot has no field for the category of a custom item",
     "MARKERTEXT": "BrickStore's own mark",
     "MARKERCOLOR": "BrickStore's own mark",
     "USEDGRADE": "BrickSync's own grade",

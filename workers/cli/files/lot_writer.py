@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from policies.lot_imports import xml_text
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot
-from workers.cli.files.lot_reader import ITEM_TYPES
+from workers.cli.files.item_fields import ITEM_TYPES
 
 _TYPE_LETTERS = {item_type: letter for letter, item_type in ITEM_TYPES.items()}
 _DEFAULTS = {"BULK": "1", "SALE": "0", "RETAIN": "N", "STOCKROOM": "N", "MYCOST": "0.0000", "MYWEIGHT": "0.0000"}

@@ -12,9 +12,11 @@ from zoneinfo import ZoneInfo
 from policies.lots import format_price
 from policies.statuses import PaymentStatus, Status
 from policies.timestamps import format_timestamp, parse_timestamp
+from workers.cli.files.documents import find_bare_ampersands
+from workers.cli.files.item_fields import InvalidItem, item_fields, parse_amount
 from workers.cli.files.json_records import read_json
-from workers.cli.files.lot_reader import InvalidItem, item_fields, parse_amount, record_of_json
-from workers.cli.files.xml_records import Record, UnreadableFile, read_xml
+from workers.cli.files.lot_reader import record_of_json
+from workers.cli.files.xml_records import NotWellFormed, Record, Repairs, UnreadableFile, read_xml
 
 MAX_ORDERS = 20_000
 FIRST_UNNUMBERED_LOT = 8_000_000_000_000
@@ -61,8 +63,17 @@ class OrderFile:
     orders: list[FileOrder] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     left_out: int = 0
+    repairs: Repairs | None = None
 
     def read(self) -> None:
+        try:
+            self._read()
+        except NotWellFormed as problem:
+            self.repairs = find_bare_ampersands(self.file, problem)
+            self._read()
+
+    def _read(self) -> None:
+        self.orders, self.problems, self.left_out = [], [], 0
         seen: dict[int, str] = {}
         for record in self._records():
             if len(seen) >= MAX_ORDERS:
@@ -87,6 +98,7 @@ class OrderFile:
                 self.orders.append(order)
 
     def _records(self) -> Iterator[Record]:
+        self.file.seek(0)
         start = self.file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
         self.file.seek(0)
         if start[:1] in (b"{", b"["):
@@ -95,7 +107,7 @@ class OrderFile:
                     raise UnreadableFile("These are lots, not orders: `import-lots` reads them.")
                 yield _order_record(number, order)
             return
-        for record in read_xml(self.file):
+        for record in read_xml(self.file, Repairs() if self.repairs else None):
             if record.root not in ("ORDERS", "ORDER"):
                 raise UnreadableFile("This is an inventory, not an order download: `import-lots` reads it.")
             yield record

@@ -42,7 +42,8 @@ class UnreadableFile(Exception):
 class Record:
     """The texts of one record by element, in capitals, and the elements as they are written.
 
-    `items`: records inside it. `problem`: why its values cannot be told.
+    `items`: records inside it. `nested`: elements whose text has other elements in it. `problem`: why its values cannot
+    be told. `container`: attributes of BSX's `Inventory`.
     """
 
     number: int
@@ -51,7 +52,9 @@ class Record:
     values: dict[str, str] = field(default_factory=dict)
     spelling: dict[str, str] = field(default_factory=dict)
     items: list[Record] = field(default_factory=list)
+    nested: set[str] = field(default_factory=set)
     problem: str = ""
+    container: Mapping[str, str] = field(default_factory=dict)
 
     def add(self, name: str, text: str) -> None:
         key = name.upper()
@@ -104,23 +107,39 @@ class _RecordCollector:
         self._count = 0
         self._record: Record | None = None
         self._item: Record | None = None
+        self._container: Mapping[str, str] = {}
         self._text: list[str] = []
         self._length = 0
 
-    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         path = self._path
         if not path:
             self._record_path = _record_path(tag)
         path.append(tag)
         if len(path) > MAX_DEPTH:
             raise UnreadableFile(f"Elements are nested more than {MAX_DEPTH} deep (line {self.line()}).")
+        level = len(path) - len(self._record_path)
         if self._record is None:
-            if len(path) == len(self._record_path) and tuple(path) == self._record_path:
-                self._count += 1
-                self._record = Record(self._count, self.line(), path[0])
-        elif tag == "ITEM" and self._item is None and len(path) == len(self._record_path) + 1:
+            self._start_outside(tag, attributes, level)
+        elif tag == "ITEM" and self._item is None and level == 1:
             self._item = Record(len(self._record.items) + 1, self.line(), path[0])
+        elif level > 1 + (self._item is not None):
+            target = self._item or self._record
+            target.nested.add(path[len(self._record_path) + (self._item is not None)].upper())
+            return
         self._text, self._length = [], 0
+
+    def _start_outside(self, tag: str, attributes: Mapping[str, str], level: int) -> None:
+        path = self._path
+        if level == 0 and tuple(path[:-1]) == self._record_path[:-1]:
+            if tag != self._record_path[-1]:
+                raise UnreadableFile(f"<{tag[:40]}> is no <{self._record_path[-1]}> (line {self.line()}).")
+            self._count += 1
+            self._record = Record(self._count, self.line(), path[0], container=self._container)
+        elif path[0] in BSX_ROOTS and len(path) == 2:
+            if tag == "Order":
+                raise UnreadableFile("This is an order that BrickSync saved: it has what was sold, not what is there.")
+            self._container = dict(attributes)
 
     def data(self, text: str) -> None:
         if self._record is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -14,12 +15,15 @@ from hypothesis import strategies as some
 
 from policies.lot_imports import LotEntry
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot, find_lot_problems
-from workers.cli.files.lot_reader import COMPLETENESS, ITEM_TYPES, LotFile
+from workers.cli.files.item_fields import COMPLETENESS, ITEM_TYPES
+from workers.cli.files.lot_reader import LotFile
 from workers.cli.files.lot_writer import write_store, write_updates, write_upload
 
 TEXTS = some.text(some.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=30)
 PRICES = some.integers(1, 10**7).map(lambda n: Decimal(n) / 10_000)
 COSTS = some.none() | some.just(Decimal("0.0000")) | PRICES
+PLAIN = Lot(501, "s", "PART", "3001", 5, 10, "N", Decimal("0.5000"))
+OURS = replace(PLAIN, lot_id=FIRST_UNWIND_LOT_ID, bind_id=7, remarks="A & B", tiers=((10, Decimal("0.4000")),))
 NAMES = some.text("abcXYZ0123456789-_äß", min_size=1, max_size=12)
 
 
@@ -72,7 +76,7 @@ def with_named_room(lot: Lot) -> Lot:
 
 
 def brickstore(lot: Lot) -> str:
-    """The lot as BrickStore writes it: what has its default is left out, and there is no weight and no superlot."""
+    """The lot as BrickStore writes it: what has its default is left out, and there is no superlot."""
     sealed = {"B": "I", "S": "M", "C": "C"}
     values = {
         "ItemID": lot.item_no,
@@ -89,19 +93,26 @@ def brickstore(lot: Lot) -> str:
         "Remarks": lot.remarks or None,
         "Reserved": lot.reserved_for,
         "LotID": lot.lot_id,
+        "TotalWeight": f"{lot.my_weight * lot.quantity:.4f}" if lot.my_weight else None,
         "Retain": "" if lot.is_retain else None,
         "Stockroom": (lot.stock_room_id or "") if lot.is_stock_room else None,
         **{f"TQ{number}": quantity for number, (quantity, _) in enumerate(lot.tiers, start=1)},
         **{f"TP{number}": price for number, (_, price) in enumerate(lot.tiers, start=1)},
     }
     elements = (f"<{name}>{escape(str(value))}</{name}>" for name, value in values.items() if value is not None)
-    return f"<BrickStoreXML><Inventory><Item>{''.join(elements)}</Item></Inventory></BrickStoreXML>"
+    return f'<BrickStoreXML><Inventory Currency="EUR"><Item>{"".join(elements)}</Item></Inventory></BrickStoreXML>'
 
 
 @given(lots())
 def test_a_store_that_is_written_and_read_again_changes_nothing(lot: Lot) -> None:
     (entry,) = entries("".join(write_store([lot])))
     assert entry.lot_id == lot.lot_id
+    assert entry.applied_to(lot) == lot
+
+
+@given(lots())
+def test_a_store_in_json_changes_nothing_when_it_is_read_again(lot: Lot) -> None:
+    (entry,) = entries(json.dumps([lot.snapshot()]))
     assert entry.applied_to(lot) == lot
 
 
@@ -117,7 +128,7 @@ def test_a_store_that_is_read_again_restores_each_lot(lot: Lot, later: Lot) -> N
 
 @given(lots().filter(lambda lot: lot.description.isprintable() and lot.remarks.isprintable()))
 def test_a_brickstore_file_changes_nothing_of_the_lot_that_it_was_written_from(lot: Lot) -> None:
-    """Least of all what it has no place for: the seller's own weight and the superlot."""
+    """Neither the weight, which it has for all units together, nor the superlot, which it has no place for."""
     known = with_named_room(lot)
     (entry,) = entries(brickstore(known))
     assert entry.applied_to(known) == known
@@ -126,37 +137,43 @@ def test_a_brickstore_file_changes_nothing_of_the_lot_that_it_was_written_from(l
 @given(lots(), lots())
 def test_a_brickstore_file_says_the_default_by_leaving_it_out(lot: Lot, later: Lot) -> None:
     """A remark that was removed in BrickStore is removed; weight and superlot stay."""
-    (entry,) = entries(brickstore(replace(lot, remarks="", description="", is_retain=False)))
+    (entry,) = entries(brickstore(replace(lot, remarks="", description="", is_retain=False, my_weight=None)))
     after = entry.applied_to(later)
     assert (after.remarks, after.description, after.is_retain) == ("", "", False)
     assert (after.my_weight, after.bind_id) == (later.my_weight, later.bind_id)
 
 
-def test_bricksync_has_no_place_for_stockrooms_and_reservations() -> None:
+def bsx(values: str, attributes: str = "") -> LotEntry:
     content = (
-        "<BrickStoreXML><Inventory><Item><ItemID>3001</ItemID><ItemTypeID>P</ItemTypeID><ColorID>5</ColorID><Qty>1</Qty>"
-        "<Condition>N</Condition><MyCost>1.000</MyCost><LotID>5</LotID></Item></Inventory></BrickStoreXML>"
+        f"<BrickStoreXML><Inventory{attributes}><Item><ItemID>3001</ItemID><ItemTypeID>P</ItemTypeID><ColorID>5</ColorID>"
+        f"<Qty>1</Qty><Condition>N</Condition><LotID>5</LotID>{values}</Item></Inventory></BrickStoreXML>"
     )
     (entry,) = entries(content)
-    lot = Lot(
-        5,
-        "s",
-        "PART",
-        "3001",
-        5,
-        1,
-        "N",
-        Decimal(2),
-        is_retain=True,
-        is_stock_room=True,
-        stock_room_id="B",
-        remarks="x",
-    )
-    assert entry.applied_to(lot) == replace(lot, my_cost=Decimal("1.0000"), remarks="")
+    return entry
 
 
-PLAIN = Lot(501, "s", "PART", "3001", 5, 10, "N", Decimal("0.5000"))
-OURS = replace(PLAIN, lot_id=FIRST_UNWIND_LOT_ID, bind_id=7, remarks="A & B", tiers=((10, Decimal("0.4000")),))
+@pytest.mark.parametrize(
+    ("values", "attributes", "is_kept"),
+    [
+        ("<MyCost>1.000</MyCost>", "", True),
+        ("<Remarks>x</Remarks>", "", True),
+        ("<Remarks>x</Remarks>", ' Currency="EUR"', False),
+        ("<Cost>1.000</Cost>", "", False),
+        ("<Cost>1.000</Cost><Completeness/>", ' Currency="EUR"', True),
+    ],
+)
+def test_only_a_file_that_is_brickstore_s_says_defaults_of_flags_by_leaving_them_out(
+    values: str, attributes: str, is_kept: bool
+) -> None:
+    """BrickSync has no place for flags, and its file of new parts has no element that only BrickSync writes."""
+    lot = replace(PLAIN, lot_id=5, is_retain=True, is_stock_room=True, stock_room_id="B")
+    after = bsx(values, attributes).applied_to(lot)
+    assert (after.is_retain, after.stock_room_id) == ((True, "B") if is_kept else (False, None))
+
+
+def test_bricksync_s_file_changes_what_it_says_and_leaves_out_what_is_empty() -> None:
+    lot = replace(PLAIN, lot_id=5, quantity=1, is_retain=True, is_stock_room=True, stock_room_id="B", remarks="x")
+    assert bsx("<MyCost>1.000</MyCost>").applied_to(lot) == replace(lot, my_cost=Decimal("1.0000"), remarks="")
 
 
 def test_an_upload_can_be_pasted_as_it_is() -> None:

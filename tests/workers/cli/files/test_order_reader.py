@@ -174,6 +174,24 @@ def test_an_order_that_cannot_be_imported_is_named_and_nothing_is_written(
     assert (result.exit_code, sum(line["task"] == "orders.submit" for line in lines)) == (0, 1)
 
 
+def test_a_bare_ampersand_is_read_as_one_and_counted(tmp_path: Path) -> None:
+    """BrickLink's downloads have them."""
+    content = DOWNLOAD.replace("Box 7", "Box & lid")
+    result, lines = convert(tmp_path / "orders.xml", content, "--usd-rate", "EUR=1")
+    assert result.exit_code == 0, result.stderr
+    assert "orders.xml: 1 bare & read as &amp; (first on line 10)." in result.stderr
+    remarks = [line["kwargs"]["lot"].get("remarks") for line in lines if line["task"] == "inventory.record_lot"]
+    assert "Box & lid" in remarks
+
+
+def test_each_order_that_is_left_out_is_listed(tmp_path: Path) -> None:
+    orders = "".join(f"<ORDER><ORDERID>{n}</ORDERID><BUYER/></ORDER>" for n in range(1, 31))
+    result, _ = convert(tmp_path / "orders.xml", f"<ORDERS>{orders}</ORDERS>")
+    assert (result.stderr.count("BUYER is missing"), "10 more" in result.stderr) == (20, True)
+    result, _ = convert(tmp_path / "orders.xml", f"<ORDERS>{orders}</ORDERS>", "--skip-invalid")
+    assert result.stderr.count("BUYER is missing") == 30
+
+
 def test_dates_of_another_order_are_read_on_request(tmp_path: Path) -> None:
     content = DOWNLOAD.replace("8/6/2026", "30/6/2026")
     assert convert(tmp_path / "orders.xml", content, "--usd-rate", "EUR=1", "--dates", "dmy")[0].exit_code == 0
@@ -184,7 +202,9 @@ def test_dates_of_another_order_are_read_on_request(tmp_path: Path) -> None:
     [
         ("<INVENTORY><ITEM/></INVENTORY>", "an inventory, not an order download"),
         ('[{"inventory_id": 5}]', "lots, not orders"),
-        ("", "not well-formed XML"),
+        ("", "The file is empty"),
+        ("Order,Buyer\n1,ann\n", "a table (CSV)"),
+        ("<ORDERS><ORDER><BUYER>a</ORDER></ORDERS>", "not well-formed XML"),
     ],
 )
 def test_another_document_is_called_what_it_is(tmp_path: Path, content: str, what: str) -> None:

@@ -1,0 +1,45 @@
+"""What a file is that cannot be read as it is: one to repair, or another document, called by its name."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from workers.cli.files.xml_records import NotWellFormed, Repairs, UnreadableFile, read_xml
+
+
+def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> Repairs:
+    """Return what makes the file well-formed, which BrickLink's downloads need. Raises `UnreadableFile` for others."""
+    file.seek(0)
+    if file.read(2) not in (b"\xff\xfe", b"\xfe\xff"):
+        file.seek(0)
+        repairs = Repairs()
+        try:
+            for _ in read_xml(file, repairs):
+                pass
+        except NotWellFormed:
+            repairs.count = 0
+        if repairs.count:
+            return repairs
+    raise _explained(file, problem) from None
+
+
+def describe_repairs(repairs: Repairs) -> str:
+    return f"{repairs.count} bare & read as &amp; (first on line {repairs.first_line})"
+
+
+def _explained(file: BinaryIO, problem: NotWellFormed) -> UnreadableFile:
+    file.seek(0)
+    start = file.read(4096)
+    text = start.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    heading = text.partition("\n")[0].lower()
+    if not text:
+        return UnreadableFile("The file is empty.")
+    if start.startswith(b"PK\x03\x04"):
+        return UnreadableFile("This is a ZIP archive, such as a BrickLink Studio model.")
+    if "boid" in heading:
+        return UnreadableFile("This is a Brick Owl file: its item numbers are not BrickLink's.")
+    if text.lower().startswith(("<html", "<!doctype html")):
+        return UnreadableFile("This is a web page: log in and download the file again.")
+    if not text.startswith("<") and ("," in heading or "\t" in heading or ";" in heading):
+        return UnreadableFile("This looks like a table (CSV) and is not well-formed XML: download it as XML.")
+    return problem

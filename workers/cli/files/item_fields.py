@@ -1,0 +1,251 @@
+"""The fields of one item of a file: elements become values of a lot, with the meaning that their writers give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Any
+
+from policies.lot_imports import REQUIRED_FIELDS, TIER_FIELDS
+from policies.lots import STOCKROOMS
+from workers.cli.files.lot_elements import FIELD_OF_ELEMENT
+from workers.cli.files.xml_records import Record
+
+ITEM_TYPES = {
+    "P": "PART",
+    "S": "SET",
+    "M": "MINIFIG",
+    "B": "BOOK",
+    "G": "GEAR",
+    "C": "CATALOG",
+    "I": "INSTRUCTION",
+    "O": "ORIGINAL_BOX",
+    "U": "UNSORTED_LOT",
+}
+COLORED_TYPES = ("PART", "GEAR")
+COMPLETENESS = {"C": "C", "I": "B", "B": "B", "S": "S", "M": "S", "N": None}
+"""XML writes I for incomplete where the API writes B; BSX writes M (mint in sealed box) for sealed, and N for none."""
+DEFAULTS: dict[str, Any] = {
+    "completeness": None,
+    "bulk": 1,
+    "sale_rate": 0,
+    "my_cost": None,
+    "description": "",
+    "remarks": "",
+    "reserved_for": None,
+    "is_retain": False,
+    "is_stock_room": False,
+    **{name: 0 if "quantity" in name else None for name in TIER_FIELDS},
+}
+
+
+class InvalidItem(Exception):
+    """One item of a file says something that no lot can be; the message starts with the element."""
+
+
+def check_required(fields: Mapping[str, Any], said: ItemFields) -> None:
+    for name in REQUIRED_FIELDS:
+        if fields.get(name) is None:
+            raise InvalidItem(f"{said.spelled(name)} is missing")
+    if fields["item_type"] in COLORED_TYPES and fields.get("color_id") is None:
+        raise InvalidItem(
+            f"{said.spelled('color_id')} is missing: a {fields['item_type']} is another item in each colour "
+            "(0 is BrickLink's number for no colour)"
+        )
+
+
+class ItemFields:
+    def __init__(self, record: Record, is_bsx: bool) -> None:
+        self._record, self._is_bsx = record, is_bsx
+        self._elements: dict[str, str] = {}
+        for element, text in record.values.items():
+            name = FIELD_OF_ELEMENT.get(element)
+            if name is None:
+                continue
+            if element in record.nested:
+                raise InvalidItem(f"{record.spelling[element]} has other elements in its text")
+            other = self._elements.get(name)
+            if other is None or not record.values[other].strip():
+                self._elements[name] = element
+            elif text.strip() and record.values[other].strip() != text.strip():
+                spelling = record.spelling
+                raise InvalidItem(f"{spelling[other]} and {spelling[element]} say different things")
+
+    def has(self, *names: str) -> bool:
+        return any(name in self._elements for name in names)
+
+    def spelled(self, name: str) -> str:
+        element = self._elements.get(name)
+        if element:
+            return self._record.spelling[element]
+        return next(element for element, field_name in FIELD_OF_ELEMENT.items() if field_name == name)
+
+    def is_total(self, name: str) -> bool:
+        return self._elements[name] == "TOTALWEIGHT"
+
+    def text(self, name: str) -> str | None:
+        element = self._elements.get(name)
+        return None if element is None else self._record.values[element].strip()
+
+    def integer(self, name: str) -> int | None:
+        text = (self.text(name) or "").replace(",", "")  # downloads group thousands: 1,752
+        if not text:
+            return None
+        if not re.fullmatch(r"-?[0-9]{1,19}", text):
+            raise InvalidItem(f"{self.spelled(name)} must be a whole number")
+        return int(text)
+
+    def signed_quantity(self) -> int:
+        text = (self.text("quantity") or "").replace(",", "")
+        if not re.fullmatch(r"[+-][0-9]{1,10}", text):
+            raise InvalidItem(
+                f"{self.spelled('quantity')} of an update needs a sign, such as +3 or -3: it is added to what the lot "
+                "has then"
+            )
+        return int(text)
+
+    def all(self, *, without: str = "") -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        for name in self._elements:
+            if name not in ("lot_id", "stock_room_id", "is_stock_room", without):
+                value = _CONVERTERS[name](self, name)
+                if value is not _NOT_SAID:
+                    fields[name] = value
+        fields |= self._stockroom()
+        if not without and any(name in fields for name in TIER_FIELDS):  # the six go together, except in an update
+            fields = {**{name: DEFAULTS[name] for name in TIER_FIELDS}, **fields}
+        if any(_NOT_STORABLE.search(text) for text in fields.values() if isinstance(text, str)):
+            raise InvalidItem("a text has a character that cannot be stored")
+        return fields
+
+    def _stockroom(self) -> dict[str, Any]:
+        flag, room = self.text("is_stock_room"), self.text("stock_room_id")
+        flag, room = flag and flag.upper(), room and room.upper()
+        if flag == "" and self._is_bsx:
+            flag = "A"
+        if flag in STOCKROOMS:  # BSX
+            flag, room = "Y", flag
+        if flag not in (None, "", "Y", "N") or room not in (None, "", *STOCKROOMS):
+            raise InvalidItem(f"{self.spelled('is_stock_room')} must be Y or N, and a stockroom A, B or C")
+        if flag in ("", "N"):
+            if room:
+                raise InvalidItem(f"STOCKROOM says no, but STOCKROOMID says {room}")
+            return {"is_stock_room": False}
+        if flag is None and not room:
+            return {}
+        return {"is_stock_room": True} | ({"stock_room_id": room} if room else {})
+
+
+_NOT_SAID = object()
+_GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def _amount(fields: ItemFields, name: str) -> Any:
+    text = fields.text(name) or ""
+    if not text:
+        return _NOT_SAID if name == "unit_price" else None
+    amount = parse_amount(text)
+    if amount is None:
+        raise InvalidItem(f"{fields.spelled(name)} must be an amount such as 0.25")
+    return abs(amount) if amount.is_zero() else amount
+
+
+def _cost(fields: ItemFields, name: str) -> Any:
+    return _amount(fields, name) or None  # 0 stands for none
+
+
+def _weight(fields: ItemFields, name: str) -> Any:
+    weight = _cost(fields, name)
+    if not fields.is_total(name):
+        return weight
+    units = abs(fields.integer("quantity") or 0)
+    return (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if weight and units else _NOT_SAID
+
+
+def _number(default: Any) -> Callable[[ItemFields, str], Any]:
+    def convert(fields: ItemFields, name: str) -> Any:
+        number = fields.integer(name)
+        return default if number is None else number
+
+    return convert
+
+
+def _bulk(fields: ItemFields, name: str) -> Any:
+    return fields.integer(name) or 1
+
+
+def _verbatim(fields: ItemFields, name: str) -> Any:
+    return fields._record.values[fields._elements[name]]
+
+
+def _item_type(fields: ItemFields, name: str) -> Any:
+    text = fields.text(name) or ""
+    if not text:
+        return _NOT_SAID
+    item_type = ITEM_TYPES.get(text.upper(), text)
+    if len(item_type) == 1:
+        raise InvalidItem(f"{fields.spelled(name)} must be one of {', '.join(ITEM_TYPES)}")
+    return item_type
+
+
+def _code(codes: Mapping[str, str | None], empty: Any) -> Callable[[ItemFields, str], Any]:
+    def convert(fields: ItemFields, name: str) -> Any:
+        text = (fields.text(name) or "").upper()
+        if not text:
+            return empty
+        if text not in codes:
+            raise InvalidItem(f"{fields.spelled(name)} must be one of {', '.join(codes)}")
+        return codes[text]
+
+    return convert
+
+
+def _retain(fields: ItemFields, name: str) -> Any:
+    text = (fields.text(name) or "").upper()
+    if text not in ("", "Y", "N"):
+        raise InvalidItem(f"{fields.spelled(name)} must be Y or N")
+    return text == "Y" or (text == "" and fields._is_bsx)
+
+
+_CONVERTERS: dict[str, Callable[[ItemFields, str], Any]] = {
+    "item_type": _item_type,
+    "item_no": lambda fields, name: fields.text(name),
+    "color_id": _number(_NOT_SAID),
+    "quantity": _number(_NOT_SAID),
+    "unit_price": _amount,
+    "new_or_used": _code({"N": "N", "U": "U"}, _NOT_SAID),
+    "completeness": _code(COMPLETENESS, None),
+    "bulk": _bulk,
+    "sale_rate": _number(0),
+    "description": _verbatim,
+    "remarks": _verbatim,
+    "is_retain": _retain,
+    "reserved_for": lambda fields, name: fields.text(name) or None,
+    "my_cost": _cost,
+    "my_weight": _weight,
+    "bind_id": _number(0),
+    **{name: _number(0) if "quantity" in name else _amount for name in TIER_FIELDS},
+}
+
+
+def item_fields(record: Record) -> tuple[int, dict[str, Any]]:
+    """Return the lot number (0: none) and the fields of an order's item. Raises `InvalidItem`."""
+    if record.problem:
+        raise InvalidItem(record.problem)
+    said = ItemFields(record, is_bsx=False)
+    fields = said.all()
+    check_required(fields, said)
+    return said.integer("lot_id") or 0, fields
+
+
+def parse_amount(text: str) -> Decimal | None:
+    """Parse an amount, rounded half up to four decimals; None if it is none. Downloads group thousands: 1,752.50."""
+    text = text.replace(",", "") if _GROUPED.fullmatch(text) else text
+    try:
+        # BrickStore writes binary fractions such as 0.0399999991.
+        amount = Decimal(text).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if len(text) <= 40 else None
+    except InvalidOperation:
+        return None
+    return amount if amount is not None and amount.is_finite() else None
