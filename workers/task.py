@@ -49,7 +49,7 @@ class BaseTask(Task):
     """The argument model of a public task (`tasks.declarations`); an internal task has none."""
     Request = "workers.redaction:RedactedRequest"
     typing = False  # a missing argument is the caller's mistake and is answered `invalid` instead of a TypeError
-    max_retries = 3  # of a task whose worker process dies; then `workers.worker_lost` parks it
+    max_retries = 3  # of a task whose worker process dies; then `workers.transport.lost_jobs` parks it
     default_retry_delay = 1
     resultrepr_maxsize = 512  # long enough for `workers.redaction` to find the counts; it is never shown unredacted
 

@@ -14,9 +14,9 @@ from celery.backends.redis import RedisBackend
 
 from models import dead_jobs
 from models.db import database as db
-from workers import lifecycle, task, worker_lost
+from workers import lifecycle, task
 from workers.app import app
-from workers.transport import channel
+from workers.transport import channel, lost_jobs
 
 __all__ = ["STEPS", "app"]
 
@@ -76,7 +76,7 @@ if FAILING in os.environ:  # a test that reads the names of the steps must not f
     db.LOCK_TIMEOUT_MS = 500
     for _name, (_where, _attribute) in STEPS.items():
         _break(_name, _where, _attribute)
-    _break(LOST, worker_lost, "open_database")
+    _break(LOST, lost_jobs, "open_database")
     _break(CHECKING, lifecycle, "check_configuration")
     _break(CONNECTING, lifecycle, "connect_process")
     task.BaseTask.__call__ = _die(task.BaseTask.__call__)  # type: ignore[method-assign]

@@ -19,7 +19,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from workers.errors import TaskFailed, summarize
-from workers.worker_lost import park_lost_job
+from workers.transport.lost_jobs import park_lost_job
 
 log = structlog.get_logger(__name__)
 
