@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 import redis
 from celery import Celery
+from celery.bin.worker import WorkersPool
 from celery.concurrency.thread import TaskPool as ThreadPool
 
 from tests.e2e.conftest import Run
@@ -21,6 +23,7 @@ from tests.e2e.ledger_checks import count_rows, fetch_one
 from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
 from tests.plugins.servers import libpq_url
 from tests.workers.transport.hostile_messages import EMBED, message
+from workers.app import app
 from workers.lifecycle import SUPPORTED_POOLS, pool_name
 from workers.monitoring.doctor.broker import fetch_pools
 from workers.task import MAX_RETRIES
@@ -190,7 +193,12 @@ def test_worker_with_invalid_options_does_not_start(
 )
 def test_pools_without_processes_are_refused(pool: Any) -> None:
     assert pool_name(pool) not in SUPPORTED_POOLS
-    assert [pool_name(name) for name in ("prefork", "processes", "solo")] == [SUPPORTED_POOLS[0], *SUPPORTED_POOLS]
+
+
+def test_documented_pools_are_supported() -> None:
+    context: Any = SimpleNamespace(obj=SimpleNamespace(app=app))
+    chosen = [WorkersPool().convert(name, None, context) for name in ("prefork", "solo")]
+    assert tuple(map(pool_name, chosen)) == SUPPORTED_POOLS
 
 
 @pytest.mark.guarantee("P1")
