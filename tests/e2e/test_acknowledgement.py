@@ -10,11 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import psycopg
 import pytest
 import redis
 from celery import Celery
-from celery.bin.worker import WorkersPool
+from celery.bin.worker import WorkersPool, worker
 from celery.concurrency.thread import TaskPool as ThreadPool
 
 from tests.e2e.conftest import Run
@@ -196,7 +197,7 @@ def test_pools_without_processes_are_refused(pool: Any) -> None:
 
 
 def test_documented_pools_are_supported() -> None:
-    context: Any = SimpleNamespace(obj=SimpleNamespace(app=app))
+    context = click.Context(worker, obj=SimpleNamespace(app=app))
     chosen = [WorkersPool().convert(name, None, context) for name in ("prefork", "solo")]
     assert tuple(map(pool_name, chosen)) == SUPPORTED_POOLS
 
