@@ -77,7 +77,7 @@ class AlertRow(Base):
     )
 
 
-_LATEST = """
+_LATEST_ALERTS = """
     SELECT DISTINCT ON (order_id) * FROM unwind.alerts WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
     ORDER BY order_id, alert_id DESC
 """
@@ -89,7 +89,7 @@ def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: Terms
 
 
 def send_latest(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Alert]]:
-    rows = execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
+    rows = execute(conn, _LATEST_ALERTS, {"ids": int_array(sorted(order_ids))})
     return lambda terms_history: {r.order_id: alert_from_row(r, terms_history) for r in rows}
 
 
@@ -136,7 +136,7 @@ def update_changed(conn: Connection, changed: Sequence[tuple[int, Alert]], terms
         conn,
         AlertRow,
         [
-            _row(alert) | {"order_id": order_id, "terms_id": terms_history.id_of(alert.terms)}
+            _alert_row(alert) | {"order_id": order_id, "terms_id": terms_history.id_of(alert.terms)}
             for order_id, alert in changed
             if alert.alert_id is None
         ],
@@ -145,12 +145,12 @@ def update_changed(conn: Connection, changed: Sequence[tuple[int, Alert]], terms
         conn,
         AlertRow,
         ["alert_id"],
-        [_row(alert) | {"alert_id": alert.alert_id} for _, alert in changed if alert.alert_id is not None],
+        [_alert_row(alert) | {"alert_id": alert.alert_id} for _, alert in changed if alert.alert_id is not None],
     )
-    _store_reminders(conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN])
+    _store_alert_reminders(conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN])
 
 
-def _store_reminders(conn: Connection, changed: Sequence[Alert]) -> None:
+def _store_alert_reminders(conn: Connection, changed: Sequence[Alert]) -> None:
     # Restart the reminders of alerts whose actionable instant changed (N17).
     since = [reminders.actionable_since(alert) for alert in changed]
     if changed:
@@ -170,7 +170,7 @@ _REMIND_FROM = """
 """
 
 
-def _row(alert: Alert) -> dict[str, Any]:
+def _alert_row(alert: Alert) -> dict[str, Any]:
     return {
         "kind": alert.kind,
         "state": alert.state,
@@ -209,7 +209,7 @@ class UnlockSweep:
         where = self._where(work)
         with pipeline(work.conn):
             fetch_terms = terms.send_terms(work.conn)
-            due = execute(work.conn, _ANY_DUE, where)
+            due = execute(work.conn, _HAS_DUE_ALERTS, where)
         if due.fetchone() is None:
             return 0, 0
         firsts = {
@@ -219,7 +219,7 @@ class UnlockSweep:
         }
         counts = execute(
             work.conn,
-            _UNLOCK,
+            _UNLOCK_DUE_ALERTS,
             {
                 **where,
                 "limit": limit,
@@ -239,7 +239,7 @@ class UnlockSweep:
         self._after = max(self._after, self._handled_up_to)
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        first = execute(work.conn, _NEXT, self._where(work)).fetchone()
+        first = execute(work.conn, _NEXT_UNLOCK, self._where(work)).fetchone()
         if first is None:
             return None
         self._after = (first.unlocks_at, first.alert_id)
@@ -253,8 +253,8 @@ def next_unlock_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(AlertRow.unlocks_at)).where(text(WAITING_CONDITION))).scalar()
 
 
-_UNLOCK = load_sql("unlock_alerts")
-_ANY_DUE = """
+_UNLOCK_DUE_ALERTS = load_sql("unlock_alerts")
+_HAS_DUE_ALERTS = """
     SELECT 1 FROM unwind.alerts AS a
     WHERE a.kind = ANY (CAST(%(kinds)s AS text[]))
         AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= %(now)s
@@ -262,7 +262,7 @@ _ANY_DUE = """
     ORDER BY a.unlocks_at, a.alert_id LIMIT 1
 """
 """Ordered by the index's columns, or the planner might scan the table."""
-_NEXT = """
+_NEXT_UNLOCK = """
     SELECT a.alert_id, a.unlocks_at FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
     WHERE a.kind = ANY (CAST(%(kinds)s AS text[]))
         AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= %(now)s

@@ -46,7 +46,7 @@ def month_to_close(conn: Connection, now: datetime) -> date | None:
     if closed is not None:
         month = next_month(closed)
     else:
-        month = first_unbilled_month(conn) or _last_elapsed(now, terms_history)
+        month = first_unbilled_month(conn) or _last_elapsed_month(now, terms_history)
     return month if now >= bill_issues_at(month, terms_for_month(terms_history, month)) else None
 
 
@@ -142,16 +142,16 @@ def issue_bills(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -
             "carried_forward": sums.carried_forward,
             "lines_hash": row.lines_hash,
         }
-        for row in conn.execute(text(_SUMS), {"month": month, "sellers": list(seller_ids)})
+        for row in conn.execute(text(_SUMS_TO_BILL), {"month": month, "sellers": list(seller_ids)})
         if row.lines or row.opening != 0
         for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
     ]
     insert_rows(conn, BillRow, rows)
-    _notify(work, rows)
+    _notify_billed_sellers(work, rows)
     return len(rows)
 
 
-_SUMS = f"""
+_SUMS_TO_BILL = f"""
     SELECT s AS seller_id, sums.lines, sums.lines_sum, sums.lines_hash,
         COALESCE((SELECT b.carried_forward FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month < :month
                   ORDER BY b.billing_month DESC LIMIT 1), 0.00)
@@ -191,7 +191,7 @@ def close_month(work: UnitOfWork[Any], month: date, skipped: Sequence[str] = ())
     return True
 
 
-def _notify(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
+def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
     events.append(
         work.conn,
         [
@@ -228,6 +228,6 @@ def _notify(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _last_elapsed(now: datetime, terms_history: terms.TermsHistory) -> date:
+def _last_elapsed_month(now: datetime, terms_history: terms.TermsHistory) -> date:
     month = previous_month(month_of(now, terms_history.at(now)))
     return month if now >= bill_issues_at(month, terms_for_month(terms_history, month)) else previous_month(month)

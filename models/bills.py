@@ -126,9 +126,9 @@ class Bill:
             "seller_id": self.seller_id,
             "billing_month": format_month(self.month),
             "state": self.state,
-            "issued_on": _day(self.issued_on),
-            "due_on": _day(self.due_on),
-            "grace_until": _day(self.grace_until),
+            "issued_on": _bill_day_json(self.issued_on),
+            "due_on": _bill_day_json(self.due_on),
+            "grace_until": _bill_day_json(self.grace_until),
             "currency": "USD",
             "opening_credit": str(self.sums.opening_credit),
             "lines": [
@@ -160,7 +160,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
     known = conn.execute(select(exists(select(MemberRow.member_id).where(MemberRow.member_id == seller_id)))).scalar()
     if not known or not policy.is_known_month(month, now, terms_history.at(now)):
         return None
-    lines = _lines(conn, seller_id, month)
+    lines = _bill_lines_of(conn, seller_id, month)
     paid, overpaid = sum_payments(conn, seller_id, month)
     row = conn.execute(
         select(BillRow).where(BillRow.seller_id == seller_id, BillRow.billing_month == month)
@@ -169,7 +169,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
         totals = BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
         state = policy.bill_state(row.total, paid, row.past_due_at, now)
         return Bill(seller_id, month, state, totals, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
-    opening = _opening(conn, terms_history, seller_id, month)
+    opening = _opening_credit_of(conn, terms_history, seller_id, month)
     month_terms = terms_for_month(terms_history, month)
     computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, month_terms)
     if lines or not computed.is_empty or now < bill_issues_at(month, month_terms):
@@ -208,12 +208,12 @@ def last_closed_month(conn: Connection) -> date | None:
 def first_unbilled_month(conn: Connection) -> date | None:
     """Return the earliest month with lines, an opening credit or a due credit that is on no issued bill."""
     closed = last_closed_month(conn)
-    month: date | None = conn.execute(text(_FIRST_PENDING), {"closed": closed or policy.MIN_MONTH}).scalar()
+    month: date | None = conn.execute(text(_FIRST_PENDING_MONTH), {"closed": closed or policy.MIN_MONTH}).scalar()
     return month if month is None or closed is None else max(month, next_month(closed))
 
 
 # Each part walks an index by month and stops at the first row, however much is to be billed.
-_FIRST_PENDING = """
+_FIRST_PENDING_MONTH = """
     SELECT min(month) FROM (
         (SELECT l.billing_month AS month FROM unwind.ledger_lines l
          WHERE l.billing_month > :closed AND l.kind <> 'payment' AND NOT EXISTS (
@@ -260,7 +260,7 @@ def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Deci
     return [(row.seller_id, row.billing_month, row.owed) for row in rows]
 
 
-def _opening(conn: Connection, terms_history: TermsHistory, seller_id: str, month: date) -> Decimal:
+def _opening_credit_of(conn: Connection, terms_history: TermsHistory, seller_id: str, month: date) -> Decimal:
     # The opening credit of an open bill, carried through the months that are not issued yet.
     last = conn.execute(
         select(BillRow.billing_month, BillRow.carried_forward)
@@ -291,7 +291,7 @@ def _opening(conn: Connection, terms_history: TermsHistory, seller_id: str, mont
     return ZERO if opening.is_zero() else opening
 
 
-def _lines(conn: Connection, seller_id: str, month: date) -> tuple[BillLine, ...]:
+def _bill_lines_of(conn: Connection, seller_id: str, month: date) -> tuple[BillLine, ...]:
     c = LedgerLineRow
     rows = conn.execute(
         select(c.kind, c.order_id, c.amount, c.note, c.at, c.charged_month, c.credited_month)
@@ -301,5 +301,5 @@ def _lines(conn: Connection, seller_id: str, month: date) -> tuple[BillLine, ...
     return tuple(BillLine(*row) for row in rows)
 
 
-def _day(day: date | None) -> str | None:
+def _bill_day_json(day: date | None) -> str | None:
     return day.isoformat() if day else None

@@ -158,7 +158,7 @@ class CaseSet:
                     changed_orders.append((after.order, version, change.at))
                 else:
                     new.append(replace(after.order, version=version, last_event_at=change.at))
-                rows.extend(_event_rows(change))
+                rows.extend(_case_event_rows(change))
             if after.alert is not None and after.alert != before.alert:
                 changed_alerts.append((after.order.order_id, after.alert))
             if after.ocr is not None and after.ocr != before.ocr:
@@ -173,11 +173,11 @@ class CaseSet:
             ocr.update_changed(self.conn, changed_ocrs, self.terms_history)
             late_payments.update_changed(self.conn, changed_late_payments)
             standings = members.update_standing(self.conn, self._members_before, self.members.values(), now)
-            events.append(self.conn, [*rows, *(_standing_row(*standing, now) for standing in standings)])
+            events.append(self.conn, [*rows, *(_member_standing_row(*standing, now) for standing in standings)])
             work.enqueue(messages)
 
 
-def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
+def _member_standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
     privilege = "buying" if role is Role.BUYER else "selling"
     return events.event_row(
         f"members.{privilege}_{'restored' if allowed else 'revoked'}",
@@ -189,7 +189,7 @@ def _standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> di
     )
 
 
-def _event_rows(change: Change) -> list[dict[str, Any]]:
+def _case_event_rows(change: Change) -> list[dict[str, Any]]:
     before, granted, after, actor = change.before, change.granted, change.granted.case, change.actor
     changed = history.diff_cases(before if before.order.version else None, after)
     role = before.role_of(actor) if actor is not None else None

@@ -15,12 +15,12 @@ from models.notices import NoticeRow
 from models.outbox import OutboxRow
 from models.submissions import SubmissionRow
 
-_WAITS = (
+_SHIFTABLE_WAITS = (
     (OutboxRow, OutboxRow.outbox_id, OutboxRow.due_at, OutboxRow.state == "due"),
     (SubmissionRow, SubmissionRow.submission_id, SubmissionRow.due_at, SubmissionRow.state == "waiting"),
     (NoticeRow, NoticeRow.notice_id, NoticeRow.next_try_at, NoticeRow.state == "pending"),
 )
-_AHEAD = text(
+_LEAD_OVER_CLOCK = text(
     "SELECT GREATEST((SELECT max(ran_at) FROM unwind.sweeps), (SELECT max(at) FROM "
     "(SELECT at FROM unwind.events ORDER BY event_id DESC LIMIT 1000) AS lately)) - CAST(:now AS timestamptz)"
 )
@@ -34,7 +34,7 @@ def shift_waits(conn: Connection, sweep: str, now: datetime) -> timedelta | None
     last = sweeps.last_runs(conn).get(sweep)
     if last is None or last <= now:
         return None
-    for table, key, until, is_waiting in _WAITS:
+    for table, key, until, is_waiting in _SHIFTABLE_WAITS:
         waiting = select(key).where(is_waiting, until > now).order_by(key).with_for_update()
         moved = func.greatest(now, until - (last - now))
         conn.execute(update(table).where(key.in_(waiting.scalar_subquery())).values({until: moved}))
@@ -43,5 +43,5 @@ def shift_waits(conn: Connection, sweep: str, now: datetime) -> timedelta | None
 
 def lead_over_clock(conn: Connection, now: datetime) -> timedelta:
     """Return how far the newest recorded instant is ahead of the clock, at least zero."""
-    lead: timedelta | None = conn.execute(_AHEAD, {"now": now}).scalar()
+    lead: timedelta | None = conn.execute(_LEAD_OVER_CLOCK, {"now": now}).scalar()
     return max(lead or timedelta(0), timedelta(0))

@@ -32,26 +32,26 @@ def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
         if isinstance(settlement, FeeSettlement):
             valid.append((due, settlement))
         else:
-            _give_up(work, due, settlement)
+            _give_up_posting(work, due, settlement)
     try:
         with work.conn.begin_nested():
-            _post(work, valid)
+            _post_fee_settlements(work, valid)
     except DBAPIError as error:
         if is_conflict(error) or error.connection_invalidated:
             raise
         if len(valid) > 1:
             return sum(post_due(work, [due]) for due, _ in valid)
-        _record_failure(work, valid[0][0], error)
+        _record_posting_failure(work, valid[0][0], error)
         return 0
     return len(valid)
 
 
-def _post(work: UnitOfWork[Any], settlements: Sequence[tuple[DueMessage, FeeSettlement]]) -> None:
+def _post_fee_settlements(work: UnitOfWork[Any], settlements: Sequence[tuple[DueMessage, FeeSettlement]]) -> None:
     if not settlements:
         return
     first_open = ledger.lock_open_months(work.conn, {settlement.seller_id for _, settlement in settlements})
     posted = ledger.post_lines(
-        work.conn, [_line(due, s, first_open[s.seller_id], work.now) for due, s in settlements if s.amount < 0]
+        work.conn, [_credit_line(due, s, first_open[s.seller_id], work.now) for due, s in settlements if s.amount < 0]
     )
     work.enqueue(
         [
@@ -72,7 +72,7 @@ def _post(work: UnitOfWork[Any], settlements: Sequence[tuple[DueMessage, FeeSett
     outbox.mark_done(work.conn, [due for due, _ in settlements], work.now)
 
 
-def _line(due: DueMessage, settlement: FeeSettlement, first_open: date, now: datetime) -> ledger.LedgerLine:
+def _credit_line(due: DueMessage, settlement: FeeSettlement, first_open: date, now: datetime) -> ledger.LedgerLine:
     kind, month = policy.choose_bill(settlement, first_open)
     return ledger.LedgerLine(
         key=due.key,
@@ -88,18 +88,18 @@ def _line(due: DueMessage, settlement: FeeSettlement, first_open: date, now: dat
     )
 
 
-def _give_up(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:
+def _give_up_posting(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:
     outbox.mark_dead(work.conn, [due.outbox_id], reason)
-    _park(work, due, reason, due.first_error or reason, "IMPOSSIBLE")
+    _park_posting(work, due, reason, due.first_error or reason, "IMPOSSIBLE")
 
 
-def _record_failure(work: UnitOfWork[Any], due: DueMessage, error: DBAPIError) -> None:
+def _record_posting_failure(work: UnitOfWork[Any], due: DueMessage, error: DBAPIError) -> None:
     reason = f"{type(error).__name__}: {error.orig}"
     if first := outbox.record_failure(work.conn, [due.outbox_id], reason):
-        _park(work, due, reason, first[due.outbox_id], "FAILED")
+        _park_posting(work, due, reason, first[due.outbox_id], "FAILED")
 
 
-def _park(work: UnitOfWork[Any], due: DueMessage, error: str, first_error: str, reason: str) -> None:
+def _park_posting(work: UnitOfWork[Any], due: DueMessage, error: str, first_error: str, reason: str) -> None:
     dead_jobs.park(
         work.conn,
         task=due.task,

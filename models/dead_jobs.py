@@ -75,7 +75,7 @@ class DeadJobRow(Base):
     discard_reason: Mapped[str | None]
 
 
-_WAITS = (DeadJobRow.replayed_at.is_(None), DeadJobRow.discarded_at.is_(None))
+_IS_WAITING_JOB = (DeadJobRow.replayed_at.is_(None), DeadJobRow.discarded_at.is_(None))
 MAX_REASON_LENGTH = 500
 
 
@@ -102,18 +102,18 @@ def park(
         and (waiting_id := _waiting_id(conn, task, message_id, payload_hash(storable_arguments))) is not None
     ):
         return waiting_id
-    error = _ascii(error)[:MAX_ERROR_LENGTH] or "no message"
+    error = _escape_to_ascii(error)[:MAX_ERROR_LENGTH] or "no message"
     order_id = storable_arguments.get("order_id")
     row = insert(DeadJobRow).values(
-        task=_ascii(task),
-        message_id=message_id and _ascii(message_id),
+        task=_escape_to_ascii(task),
+        message_id=message_id and _escape_to_ascii(message_id),
         outbox_id=outbox_id,
         request_id=request_id_of(storable_arguments),
         order_id=order_id if type(order_id) is int and 0 < order_id < 2**63 else None,
         arguments=storable_arguments,
         payload_hash=payload_hash(storable_arguments),
         reason=reason,
-        first_error=_ascii(first_error or "")[:MAX_ERROR_LENGTH] or error,
+        first_error=_escape_to_ascii(first_error or "")[:MAX_ERROR_LENGTH] or error,
         error=error,
         attempts=max(1, min(attempts, 2**31 - 1)),
         parked_at=now,
@@ -129,8 +129,8 @@ def request_id_of(arguments: Mapping[str, Any]) -> str | None:
 
 def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) -> int | None:
     same_job = (
-        DeadJobRow.task == _ascii(task),
-        DeadJobRow.message_id == _ascii(message_id),
+        DeadJobRow.task == _escape_to_ascii(task),
+        DeadJobRow.message_id == _escape_to_ascii(message_id),
         DeadJobRow.payload_hash == payload,
         DeadJobRow.replayed_at.is_(None),
     )
@@ -142,7 +142,7 @@ def park_once(
     conn: Connection, *, task: str, message_id: str, arguments: Mapping[str, Any], error: str, now: datetime
 ) -> None:
     """Insert a command that only staff can resolve, unless it is a waiting dead job already."""
-    same_job = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, *_WAITS)
+    same_job = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, *_IS_WAITING_JOB)
     if not conn.execute(select(select(DeadJobRow).where(*same_job).exists())).scalar():
         park(
             conn,
@@ -174,26 +174,26 @@ def to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
     if levels == 0:
         return "nested too deeply to be stored"
     if isinstance(value, Mapping):
-        return {_text(name): to_json(inner, levels - 1) for name, inner in value.items()}
+        return {_repr_or_type(name): to_json(inner, levels - 1) for name, inner in value.items()}
     if isinstance(value, list | tuple | AbstractSet):
         return [to_json(inner, levels - 1) for inner in value]
-    return _text(value)
+    return _repr_or_type(value)
 
 
-def _text(value: Any) -> str:
+def _repr_or_type(value: Any) -> str:
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - its `__str__` may raise anything
         return type(value).__name__
 
 
-def _ascii(value: str) -> str:
+def _escape_to_ascii(value: str) -> str:
     # Text that a database of any encoding can store.
     return value.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
 
 
 def list_waiting(conn: Connection) -> list[Row[Any]]:
-    return list(conn.execute(select(DeadJobRow).where(*_WAITS).order_by(DeadJobRow.dead_job_id)))
+    return list(conn.execute(select(DeadJobRow).where(*_IS_WAITING_JOB).order_by(DeadJobRow.dead_job_id)))
 
 
 def list_discarded(conn: Connection) -> list[Row[Any]]:
@@ -206,12 +206,12 @@ def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:
 
 
 def mark_replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
-    waits = (DeadJobRow.dead_job_id == dead_job_id, *_WAITS)
+    waits = (DeadJobRow.dead_job_id == dead_job_id, *_IS_WAITING_JOB)
     return conn.execute(update(DeadJobRow).where(*waits).values(replayed_at=now)).rowcount > 0
 
 
 def discard(conn: Connection, dead_job_id: int, reason: str, now: datetime) -> bool:
     """Mark a job as discarded; return whether it was still waiting.  The row stays as a record."""
-    waits = (DeadJobRow.dead_job_id == dead_job_id, *_WAITS)
+    waits = (DeadJobRow.dead_job_id == dead_job_id, *_IS_WAITING_JOB)
     values = {"discarded_at": now, "discard_reason": reason[:MAX_REASON_LENGTH]}
     return conn.execute(update(DeadJobRow).where(*waits).values(**values)).rowcount > 0

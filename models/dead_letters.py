@@ -79,9 +79,9 @@ def record(
             key=key or uuid4(),
             reason=reason,
             detail=detail,
-            task_name=_plain(task_name),
-            message_id=_plain(message_id),
-            queue=_plain(queue),
+            task_name=_storable_name(task_name),
+            message_id=_storable_name(message_id),
+            queue=_storable_name(queue),
             body_bytes=len(body) if body_bytes is None else body_bytes,
             body=base64.b64encode(body[:MAX_BODY_BYTES]).decode(),
             received_at=now,
@@ -107,6 +107,6 @@ def mark_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
     return conn.execute(update(DeadLetterRow).where(*waits).values(requeued_at=now)).rowcount > 0
 
 
-def _plain(text: str | None) -> str | None:
+def _storable_name(text: str | None) -> str | None:
     # Text that PostgreSQL can store and a terminal can show.
     return None if text is None else printable(text[:MAX_NAME_LENGTH])

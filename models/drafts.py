@@ -95,7 +95,7 @@ def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]
 
 
 def insert(conn: Connection, opened: Sequence[Draft]) -> None:
-    insert_rows(conn, DraftRow, [_row(draft) for draft in opened])
+    insert_rows(conn, DraftRow, [_draft_row(draft) for draft in opened])
 
 
 def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
@@ -104,7 +104,7 @@ def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
         conn,
         DraftRow,
         ["draft_id"],
-        [{k: v for k, v in _row(draft).items() if k not in immutable} for draft in changed],
+        [{k: v for k, v in _draft_row(draft).items() if k not in immutable} for draft in changed],
     )
     lines = [
         {
@@ -143,7 +143,7 @@ def _draft_of(row: Any, edits: dict[int, LineEdit]) -> Draft:
     )
 
 
-def _row(draft: Draft) -> dict[str, Any]:
+def _draft_row(draft: Draft) -> dict[str, Any]:
     return {
         "draft_id": draft.draft_id,
         "order_id": draft.order_id,

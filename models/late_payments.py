@@ -38,7 +38,7 @@ class LatePaymentRow(Base):
     )
 
 
-_LATEST = """
+_LATEST_LATE_PAYMENTS = """
     SELECT DISTINCT ON (order_id) * FROM unwind.late_payments WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
     ORDER BY order_id, late_payment_id DESC
 """
@@ -47,18 +47,20 @@ _LATEST = """
 def load_latest(conn: Connection, order_ids: Iterable[int]) -> dict[int, LatePayment]:
     """Return the latest late payment of each order, open or settled.  Only cancelled orders have any."""
     ids = sorted(order_ids)
-    rows = execute(conn, _LATEST, {"ids": int_array(ids)}) if ids else ()
+    rows = execute(conn, _LATEST_LATE_PAYMENTS, {"ids": int_array(ids)}) if ids else ()
     return {row.order_id: _late_payment_from_row(row) for row in rows}
 
 
 def update_changed(conn: Connection, changed: Sequence[tuple[int, LatePayment]]) -> None:
-    insert_rows(conn, LatePaymentRow, [_row(order_id, late) for order_id, late in changed if not late.late_payment_id])
+    insert_rows(
+        conn, LatePaymentRow, [_late_row(order_id, late) for order_id, late in changed if not late.late_payment_id]
+    )
     update_rows(
         conn,
         LatePaymentRow,
         ["late_payment_id"],
         [
-            _row(order_id, late) | {"late_payment_id": late.late_payment_id}
+            _late_row(order_id, late) | {"late_payment_id": late.late_payment_id}
             for order_id, late in changed
             if late.late_payment_id
         ],
@@ -82,7 +84,7 @@ def _late_payment_from_row(row: Any) -> LatePayment:
     )
 
 
-def _row(order_id: int, late: LatePayment) -> dict[str, Any]:
+def _late_row(order_id: int, late: LatePayment) -> dict[str, Any]:
     return {
         "order_id": order_id,
         "payment_status": late.payment_status,

@@ -181,7 +181,7 @@ def post_charges(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) 
 
     Call it after the orders are written: the ledger is last in the lock order.
     """
-    _post_to_open_bills(conn, [_charge(order, at, seq=1) for order, at in submitted if order.fee > 0])
+    _post_to_open_bills(conn, [_charge_line(order, at, seq=1) for order, at in submitted if order.fee > 0])
 
 
 def post_recharges(conn: Connection, changed: Sequence[Recharge]) -> None:
@@ -191,16 +191,18 @@ def post_recharges(conn: Connection, changed: Sequence[Recharge]) -> None:
         month = _fee_month(change.after)
         seq = change.before.version + 1  # the number of the event that changed the order
         if change.before.fee > 0:
-            lines.append(_reversal(change, month, seq))
+            lines.append(_reversal_line(change, month, seq))
         if change.after.fee > 0:
             note = recharge_note(change.after.order_id, month, change.reason)
-            lines.append(replace(_charge(change.after, change.at, seq), note=note))
+            lines.append(replace(_charge_line(change.after, change.at, seq), note=note))
     _post_to_open_bills(conn, lines)
 
 
 def post_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
     """Post lines to open bills; hold `lock_open_months`. Return the lines that were not posted before (R90)."""
-    written = set(insert_rows(conn, LedgerLineRow, [_row(line) for line in lines], skip_existing=True, returning="key"))
+    written = set(
+        insert_rows(conn, LedgerLineRow, [_ledger_row(line) for line in lines], skip_existing=True, returning="key")
+    )
     return [line for line in lines if line.key in written]
 
 
@@ -212,7 +214,7 @@ def _post_to_open_bills(conn: Connection, lines: Sequence[LedgerLine]) -> None:
 
 def post_payment(conn: Connection, line: LedgerLine) -> None:
     """Write a payment for the issued bill that it pays. Hold `lock_for_issue` first."""
-    insert_rows(conn, LedgerLineRow, [_row(line)])
+    insert_rows(conn, LedgerLineRow, [_ledger_row(line)])
 
 
 def has_payment(conn: Connection, payment_id: str) -> bool:
@@ -250,7 +252,7 @@ def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, 
     return {r.seller_id: next_month(r.issued) if r.issued else date.min for r in rows}
 
 
-def _charge(order: Order, at: datetime, seq: int) -> LedgerLine:
+def _charge_line(order: Order, at: datetime, seq: int) -> LedgerLine:
     month = _fee_month(order)
     return LedgerLine(
         key=f"charge:{order.order_id}:{seq}",
@@ -265,7 +267,7 @@ def _charge(order: Order, at: datetime, seq: int) -> LedgerLine:
     )
 
 
-def _reversal(change: Recharge, month: date, seq: int) -> LedgerLine:
+def _reversal_line(change: Recharge, month: date, seq: int) -> LedgerLine:
     before = change.before
     return LedgerLine(
         key=f"reversal:{before.order_id}:{seq}",
@@ -287,5 +289,5 @@ def _fee_month(order: Order) -> date:
     return order.fee_month
 
 
-def _row(line: LedgerLine) -> dict[str, Any]:
+def _ledger_row(line: LedgerLine) -> dict[str, Any]:
     return {name: getattr(line, name) for name in LedgerLine.__slots__}

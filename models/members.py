@@ -49,7 +49,7 @@ class StrikeRow(Base):
 
 NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
 
-_FACTS = """
+_SELECT_MEMBER_FACTS = """
     SELECT m.member_id, m.handle, m.terminated_at IS NOT NULL AS terminated, m.buying_revoked_at IS NULL AS can_buy,
         m.selling_suspended_at IS NULL AS can_sell,
         ARRAY(SELECT s.order_id FROM unwind.strikes s WHERE s.member_id = m.member_id AND s.role = 'buyer'
@@ -61,7 +61,7 @@ _FACTS = """
     FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id
 """
 
-_LOCKED = (
+_LOCK_MEMBERS = (
     "SELECT m.member_id FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id"
 )
 
@@ -78,8 +78,8 @@ def send_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LO
     if lock == FOR_UPDATE:
         # Lock first, then read: a statement that waits for a lock still reads strikes as of its start, so concurrent
         # cancellations would not see each other's strikes (R95).
-        execute(conn, f"{_LOCKED} {lock}", ids)
-    rows = execute(conn, f"{_FACTS} {lock}", ids)
+        execute(conn, f"{_LOCK_MEMBERS} {lock}", ids)
+    rows = execute(conn, f"{_SELECT_MEMBER_FACTS} {lock}", ids)
     return lambda: {
         r.member_id: Member(
             r.member_id, r.handle, r.terminated, r.can_buy, r.can_sell, tuple(r.as_buyer), tuple(r.as_seller)

@@ -113,7 +113,7 @@ def claim(
 
     New notices go before failed ones, so that one bad email delays no other.
     """
-    rows = conn.execute(_CLAIM, {"now": now, "until": until, "limit": limit, "order_id": order_id})
+    rows = conn.execute(_CLAIM_NOTICES, {"now": now, "until": until, "limit": limit, "order_id": order_id})
     claimed = [
         ClaimedNotice(
             r.notice_id,
@@ -131,7 +131,7 @@ def claim(
     return sorted(claimed, key=lambda c: (c.attempts, c.notice_id))
 
 
-_CLAIM = text(
+_CLAIM_NOTICES = text(
     """
     WITH due AS (
         SELECT notice_id FROM unwind.notices
@@ -194,10 +194,10 @@ def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = 
     if until is not None:
         of_order = of_order.where(NoticeRow.created_at <= until)
     rows = conn.execute(of_order.order_by(NoticeRow.created_at, NoticeRow.notice_id))
-    return [_as_json(r, until) for r in rows]
+    return [_notice_json(r, until) for r in rows]
 
 
-def _as_json(row: Any, until: datetime | None) -> dict[str, Any]:
+def _notice_json(row: Any, until: datetime | None) -> dict[str, Any]:
     email = email_from_json(row.email)
     not_yet = until is not None and row.sent_at is not None and row.sent_at > until
     return {

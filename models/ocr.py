@@ -53,7 +53,7 @@ class OcrRow(Base):
     )
 
 
-_LATEST = """
+_LATEST_OCRS = """
     SELECT DISTINCT ON (order_id) * FROM unwind.ocrs WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
     ORDER BY order_id, ocr_id DESC
 """
@@ -64,7 +64,7 @@ def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: Terms
 
 
 def send_latest(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Ocr]]:
-    rows = execute(conn, _LATEST, {"ids": int_array(sorted(order_ids))})
+    rows = execute(conn, _LATEST_OCRS, {"ids": int_array(sorted(order_ids))})
     return lambda terms_history: {r.order_id: ocr_from_row(r, terms_history) for r in rows}
 
 

@@ -109,7 +109,7 @@ class Parties:
     accused: bool = False
 
 
-_PARTIES = """
+_SELECT_PARTIES = """
     SELECT o.order_id, o.buyer_id, o.seller_id,
         EXISTS (SELECT FROM unwind.alerts AS a WHERE a.order_id = o.order_id AND a.state = 'open') AS accused
     FROM unwind.orders AS o WHERE o.order_id = ANY(CAST(%(ids)s AS bigint[]))
@@ -122,7 +122,7 @@ def count_orders(conn: Connection) -> int:
 
 def send_parties(conn: Connection, order_ids: Iterable[int]) -> Fetch[Parties]:
     """Select the parties and whether an alert is open, before locking, to know which locks to take."""
-    cursor = execute(conn, _PARTIES, {"ids": int_array(sorted(set(order_ids)))})
+    cursor = execute(conn, _SELECT_PARTIES, {"ids": int_array(sorted(set(order_ids)))})
 
     def fetch() -> Parties:
         rows = cursor.fetchall()
@@ -131,8 +131,8 @@ def send_parties(conn: Connection, order_ids: Iterable[int]) -> Fetch[Parties]:
     return fetch
 
 
-_FACTS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) ORDER BY order_id"
-_FACTS_LOCKED = f"{_FACTS} FOR NO KEY UPDATE"
+_SELECT_ORDERS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) ORDER BY order_id"
+_LOCK_ORDERS = f"{_SELECT_ORDERS} FOR NO KEY UPDATE"
 
 
 def load_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
@@ -141,7 +141,7 @@ def load_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dic
 
 
 def send_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Fetch[dict[int, Order]]:
-    rows = execute(conn, _FACTS_LOCKED if lock else _FACTS, {"ids": int_array(sorted(order_ids))})
+    rows = execute(conn, _LOCK_ORDERS if lock else _SELECT_ORDERS, {"ids": int_array(sorted(order_ids))})
     return lambda: {r.order_id: order_from_row(r) for r in rows}
 
 

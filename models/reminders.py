@@ -59,7 +59,7 @@ class ReminderSweep:
         if not ocrs and not alerts:
             return 0, 0
         terms_history = terms.load_terms(work.conn)
-        messages = [*_of_ocrs(work, terms_history, ocrs), *_of_alerts(work, terms_history, alerts)]
+        messages = [*_remind_of_ocrs(work, terms_history, ocrs), *_remind_of_alerts(work, terms_history, alerts)]
         work.enqueue(messages)
         reminded = len(ocrs) + len(alerts)
         return reminded, reminded
@@ -78,20 +78,24 @@ class ReminderSweep:
         return None
 
     def _ocrs(self, work: UnitOfWork[Any], limit: int) -> Sequence[Row[Any]]:
-        return _due(work, _DUE_OCRS, self._after_ocr, limit)
+        return _due_for_reminder(work, _DUE_OCRS, self._after_ocr, limit)
 
     def _alerts(self, work: UnitOfWork[Any], limit: int) -> Sequence[Row[Any]]:
-        return _due(work, _DUE_ALERTS, self._after_alert, limit)
+        return _due_for_reminder(work, _DUE_ALERTS, self._after_alert, limit)
 
 
-def _due(work: UnitOfWork[Any], statement: Any, after: tuple[datetime, int], limit: int) -> Sequence[Row[Any]]:
+def _due_for_reminder(
+    work: UnitOfWork[Any], statement: Any, after: tuple[datetime, int], limit: int
+) -> Sequence[Row[Any]]:
     if limit <= 0:
         return []
     where = {"now": work.now, "limit": limit, "after_at": after[0], "after_id": after[1]}
     return work.conn.execute(statement, where).all()
 
 
-def _of_ocrs(work: UnitOfWork[Any], terms_history: terms.TermsHistory, ocrs: Sequence[Row[Any]]) -> list[OutboxMessage]:
+def _remind_of_ocrs(
+    work: UnitOfWork[Any], terms_history: terms.TermsHistory, ocrs: Sequence[Row[Any]]
+) -> list[OutboxMessage]:
     messages: list[OutboxMessage] = []
     schedules: list[dict[str, Any]] = []
     for r in ocrs:
@@ -99,12 +103,12 @@ def _of_ocrs(work: UnitOfWork[Any], terms_history: terms.TermsHistory, ocrs: Seq
         step = policy.due_step(r.filed_at, steps, r.reminders, work.now)
         if step is not None:
             messages.append(policy.ocr_reminder(r.order_id, r.ocr_id, r.seller_id, r.filed_at, r.reason, step))
-        schedules.append({"ocr_id": r.ocr_id} | _schedule(r.reminders, step))
+        schedules.append({"ocr_id": r.ocr_id} | _reminder_schedule(r.reminders, step))
     update_rows(work.conn, OcrRow, ["ocr_id"], schedules)
     return messages
 
 
-def _of_alerts(
+def _remind_of_alerts(
     work: UnitOfWork[Any], terms_history: terms.TermsHistory, alerts: Sequence[Row[Any]]
 ) -> list[OutboxMessage]:
     messages: list[OutboxMessage] = []
@@ -119,12 +123,12 @@ def _of_alerts(
                     a.order_id, a.alert_id, a.filer_id, kind, npx=a.penalty_stands, since=a.remind_from, step=step
                 )
             )
-        schedules.append({"alert_id": a.alert_id} | _schedule(a.reminders, step))
+        schedules.append({"alert_id": a.alert_id} | _reminder_schedule(a.reminders, step))
     update_rows(work.conn, AlertRow, ["alert_id"], schedules)
     return messages
 
 
-def _schedule(reminders: int, step: policy.ReminderStep | None) -> dict[str, Any]:
+def _reminder_schedule(reminders: int, step: policy.ReminderStep | None) -> dict[str, Any]:
     return {"reminders": step.number if step else reminders, "remind_at": step.next_at if step else None}
 
 

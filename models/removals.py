@@ -54,11 +54,11 @@ def load_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[
 
 
 def send_pending_counts(conn: Connection, order_ids: Iterable[int]) -> Fetch[dict[int, int]]:
-    rows = execute(conn, _PENDING, {"ids": int_array(sorted(order_ids))})
+    rows = execute(conn, _PENDING_REMOVAL_COUNTS, {"ids": int_array(sorted(order_ids))})
     return lambda: {row.order_id: row.pending for row in rows}
 
 
-_PENDING = """
+_PENDING_REMOVAL_COUNTS = """
     SELECT order_id, count(*) AS pending FROM unwind.removals
     WHERE state = 'pending' AND order_id = ANY(CAST(%(ids)s AS bigint[])) GROUP BY order_id
 """

@@ -121,7 +121,7 @@ def conflict(command: IdempotentCommand) -> Answer:
     )
 
 
-_EARLIER = """
+_EARLIER_ANSWERS = """
     SELECT request_id, fingerprint, answer FROM unwind.requests WHERE request_id = ANY(CAST(%(ids)s AS text[]))
 """
 
@@ -131,7 +131,7 @@ def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> 
 
 
 def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> Fetch[dict[str, Answer]]:
-    rows = execute(conn, _EARLIER, {"ids": text_array([c.request_id for c in commands])})
+    rows = execute(conn, _EARLIER_ANSWERS, {"ids": text_array([c.request_id for c in commands])})
     by_id = {c.request_id: c for c in commands}
     return lambda: {
         row.request_id: mark_replayed(answer_from_row(row.answer))

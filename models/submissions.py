@@ -111,7 +111,7 @@ def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submissi
     its worker affects no other.  Only the first waiting command of each order is claimed.  The lease counts the
     attempt.  Paused commands stay, and later commands about the same order wait behind them.
     """
-    rows = conn.execute(_CLAIM, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
+    rows = conn.execute(_CLAIM_SUBMISSIONS, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
     claimed = sorted(
         (
             (
@@ -127,7 +127,7 @@ def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submissi
     )
 
 
-_CLAIM = text(load_sql("claim_submissions"))
+_CLAIM_SUBMISSIONS = text(load_sql("claim_submissions"))
 
 
 def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
@@ -268,15 +268,15 @@ SUBMIT_DEFINER_GRANTS = (
     "SELECT (draft_id, order_id) ON unwind.drafts",
 )
 
-_BARE = r"""replace(replace(submit_command.payload, E'\\\\', ''), E'\\"', '')"""
-_PUNCTUATION = "octet_length({0}) - octet_length(translate({0}, '[]{{}},', ''))"
-_NUMBERED = (
+_PAYLOAD_WITHOUT_ESCAPES = r"""replace(replace(submit_command.payload, E'\\\\', ''), E'\\"', '')"""
+_PUNCTUATION_COUNT = "octet_length({0}) - octet_length(translate({0}, '[]{{}},', ''))"
+_WITH_NUMERIC_IDS = (
     r"""regexp_replace({0}, E'(?<!\\\\)"(order_id|lot_id|removal_id|bind_id)"\\s*:\\s*"(0|[1-9][0-9]{{0,18}})"', """
     r"""E'"\\1": \\2', 'g')::jsonb"""
 )
 """The payload with ids as numbers.  Quotes inside strings are escaped, so only fields of these names match."""
 
-_SIMILAR = """
+_SIMILAR_COMMANDS = """
             SELECT c.name
             FROM unwind.commands AS c,
                 LATERAL (SELECT count(*) AS shared FROM generate_series(1, length(c.name) - 1) AS i
@@ -302,11 +302,11 @@ BEGIN
     IF octet_length(submit_command.payload) > {MAX_BYTES} THEN
         fault := 'PAYLOAD_TOO_LARGE';
     ELSIF octet_length(submit_command.payload) > {MAX_PARTS}
-          AND {_PUNCTUATION.format("submit_command.payload")} > {MAX_PARTS} THEN
-        bare := {_BARE};
+          AND {_PUNCTUATION_COUNT.format("submit_command.payload")} > {MAX_PARTS} THEN
+        bare := {_PAYLOAD_WITHOUT_ESCAPES};
         IF octet_length(bare) - octet_length(replace(bare, '"', '')) > 4 * ({MAX_PARTS} + 1) THEN
             fault := 'PAYLOAD_TOO_LARGE';
-        ELSIF (SELECT sum({_PUNCTUATION.format("s.piece")})
+        ELSIF (SELECT sum({_PUNCTUATION_COUNT.format("s.piece")})
                FROM unnest(string_to_array(bare, '"')) WITH ORDINALITY AS s(piece, number) WHERE s.number % 2 = 1)
               > {MAX_PARTS} THEN
             fault := 'PAYLOAD_TOO_LARGE';
@@ -340,7 +340,7 @@ BEGIN
         fault := 'REQUEST_ID_INVALID';
     END IF;
     IF fault = 'TASK_UNKNOWN' THEN
-        SELECT coalesce(jsonb_agg(s.name), '[]') INTO document FROM ({_SIMILAR}) AS s;
+        SELECT coalesce(jsonb_agg(s.name), '[]') INTO document FROM ({_SIMILAR_COMMANDS}) AS s;
         RETURN jsonb_build_object(
             'request_id', chosen, 'accepted', false, 'code', fault, 'did_you_mean', document);
     ELSIF fault IS NOT NULL THEN
@@ -364,8 +364,8 @@ BEGIN
         -- An id may be written as text (JavaScript rounds numbers above 2^53): both are the same command.
         IF held.task <> submit_command.name
            OR (held.payload::jsonb - 'request_id' <> document - 'request_id'
-               AND {_NUMBERED.format("held.payload")} - 'request_id'
-                   <> {_NUMBERED.format("submit_command.payload")} - 'request_id') THEN
+               AND {_WITH_NUMERIC_IDS.format("held.payload")} - 'request_id'
+                   <> {_WITH_NUMERIC_IDS.format("submit_command.payload")} - 'request_id') THEN
             RETURN jsonb_build_object('request_id', chosen, 'accepted', false, 'code', 'REQUEST_ID_REUSED');
         END IF;
     ELSE
@@ -376,7 +376,7 @@ END
 $body$
 """  # noqa: S608 - built from constants of this module
 
-_LONG_NUMBER = 'strict $.** ? (@.type() == "number") ? (@ >= 1e40 || @ <= -1e40 || (@ * 1e30).floor() != @ * 1e30)'
+_HAS_LONG_NUMBER = 'strict $.** ? (@.type() == "number") ? (@ >= 1e40 || @ <= -1e40 || (@ * 1e30).floor() != @ * 1e30)'
 
 SUBMIT_JSONB = f"""
 CREATE OR REPLACE FUNCTION unwind.submit_command(name text, payload jsonb, request_id text DEFAULT NULL)
@@ -387,7 +387,7 @@ BEGIN
     -- 1e131071 takes twelve bytes here and 128 KB as text.
     IF pg_column_size(submit_command.payload) > {MAX_BYTES} THEN
         fault := 'PAYLOAD_TOO_LARGE';
-    ELSIF jsonb_path_exists(submit_command.payload, '{_LONG_NUMBER}') THEN
+    ELSIF jsonb_path_exists(submit_command.payload, '{_HAS_LONG_NUMBER}') THEN
         fault := 'PAYLOAD_INVALID';
     ELSE
         RETURN unwind.submit_command(submit_command.name, submit_command.payload::text, submit_command.request_id);

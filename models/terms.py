@@ -78,14 +78,14 @@ def send_terms(conn: Connection) -> Fetch[TermsHistory]:
     rows = execute(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
     return lambda: TermsHistory(
         [
-            DatedTerms(r.terms_id, r.valid_from, _parse(json.dumps(r.settings, sort_keys=True)), r.applied_by)
+            DatedTerms(r.terms_id, r.valid_from, _terms_from_row(json.dumps(r.settings, sort_keys=True)), r.applied_by)
             for r in rows
         ]
     )
 
 
 @lru_cache(maxsize=64)
-def _parse(settings: str) -> Terms:
+def _terms_from_row(settings: str) -> Terms:
     return read_terms(json.loads(settings))
 
 

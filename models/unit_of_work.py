@@ -106,7 +106,7 @@ def unit_of_work(
     """
     database = db.current_database()
     with database.transaction(by_keys=bool(commands)) as conn:
-        work = _start(conn, database.clock, commands, parent)
+        work = _start_unit(conn, database.clock, commands, parent)
         yield work
         work.send_answers()
         work.raise_if_raced()
@@ -114,7 +114,9 @@ def unit_of_work(
         database.wake(task)
 
 
-def _start(conn: Connection, clock: db.Clock, commands: Sequence[C], parent: IdempotentCommand | None) -> UnitOfWork[C]:
+def _start_unit(
+    conn: Connection, clock: db.Clock, commands: Sequence[C], parent: IdempotentCommand | None
+) -> UnitOfWork[C]:
     all_commands: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
     if not all_commands:
         return UnitOfWork(conn, clock, commands, {}, orders.Parties())
@@ -144,7 +146,7 @@ may run again and then sees what the other transaction did."""
 
 def retry_on_conflict(body: Callable[[], T]) -> T:
     """Run a unit of work, and run it again after a conflict, at most `MAX_CONFLICT_RETRIES` times with jitter."""
-    return _RETRYING(body)
+    return _RETRYING_ON_CONFLICT(body)
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -154,7 +156,7 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, stored_answers.RequestRaced | StaleRead)
 
 
-_RETRYING = Retrying(
+_RETRYING_ON_CONFLICT = Retrying(
     retry=retry_if_exception(is_conflict),
     stop=stop_after_attempt(MAX_CONFLICT_RETRIES),
     wait=wait_random_exponential(multiplier=0.02, max=0.5),

@@ -73,7 +73,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
         case,
         order=order,
         ocr=replace(ocr, state=OcrState.AGREED if agreed else OcrState.SUPERSEDED, closed_at=now) if ocr else case.ocr,
-        alert=_closed(alert, completed=basis in THROUGH_ALERT, now=now) if alert else case.alert,
+        alert=_close_alert(alert, completed=basis in THROUGH_ALERT, now=now) if alert else case.alert,
     )
     because = f", because {describe_reason(reason)}" if reason else ""
     remark = f": {comment}" if comment else "."
@@ -136,7 +136,7 @@ def _seller_basis(case: Case, now: datetime) -> Basis | Refused:
             "only the buyer, who filed the alert, can cancel through it.",
             unblocked_by="the buyer removing the alert",
         )
-    return _too_early(case, alert)
+    return _alert_too_early(case, alert)
 
 
 def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
@@ -159,10 +159,10 @@ def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
             "or files an alert when the seller is silent or does not ship.",
             unblocked_by="an alert being filed by the buyer and maturing",
         )
-    return _too_early(case, alert)
+    return _alert_too_early(case, alert)
 
 
-def _too_early(case: Case, alert: Alert) -> Refused:
+def _alert_too_early(case: Case, alert: Alert) -> Refused:
     due = describe_timestamp(alert.unlocks_at, onwards=True)
     if alert.kind is not AlertKind.NPB:
         why = f"The alert was filed on {describe_timestamp(alert.filed_at)}"
@@ -179,7 +179,7 @@ def _too_early(case: Case, alert: Alert) -> Refused:
     )
 
 
-def _closed(alert: Alert, *, completed: bool, now: datetime) -> Alert:
+def _close_alert(alert: Alert, *, completed: bool, now: datetime) -> Alert:
     return replace(alert, state=AlertState.COMPLETED if completed else AlertState.SUPERSEDED, closed_at=now)
 
 

@@ -95,12 +95,12 @@ class LotEntry:
             values["tiers"] = parse_tiers(self._tiers_over(lot))
         if self.quantity_change is not None:
             values["quantity"] = lot.quantity + self.quantity_change
-        return replace(lot, **{k: v for k, v in values.items() if not _is_same(k, v, getattr(lot, k))})
+        return replace(lot, **{k: v for k, v in values.items() if not _is_same_lot_value(k, v, getattr(lot, k))})
 
     def find_problems(self, lot: Lot, known: Lot | None) -> list[str]:
         """Find what is wrong with the lot that the entry makes of `known`, as sentences that start with the field."""
         tiers = self._tiers_over(known) if known else self.fields
-        problems = [*_range_problems(lot), *find_lot_problems(lot), *find_tier_gaps(tiers)]
+        problems = [*_lot_entry_range_problems(lot), *find_lot_problems(lot), *find_tier_gaps(tiers)]
         return [f"{name} {sentence}" for name, sentence in problems]
 
     def _tiers_over(self, lot: Lot) -> dict[str, Any]:
@@ -200,7 +200,9 @@ def update_problem(entry: LotEntry, lot: Lot) -> str | None:
 def describe_changes(before: Lot, after: Lot) -> str:
     """Return what differs, such as `quantity 10 → 7, unit_price 0.5000 → 0.4500`."""
     old, new = before.snapshot(), after.snapshot()
-    return ", ".join(f"{name} {_shown(old[name])} → {_shown(new[name])}" for name in new if new[name] != old[name])
+    return ", ".join(
+        f"{name} {_show_value(old[name])} → {_show_value(new[name])}" for name in new if new[name] != old[name]
+    )
 
 
 def xml_text(text: str) -> str:
@@ -212,7 +214,7 @@ def entry_keys(entries: Iterable[LotEntry], seller_id: str) -> Collection[LotKey
     return {entry.key(seller_id) for entry in entries}
 
 
-def _is_same(name: str, said: Any, known: Any) -> bool:
+def _is_same_lot_value(name: str, said: Any, known: Any) -> bool:
     if said == known or (not said and not known):
         return True
     if name == "item_no":
@@ -220,14 +222,14 @@ def _is_same(name: str, said: Any, known: Any) -> bool:
     return isinstance(said, str) and isinstance(known, str) and said == xml_text(known)
 
 
-def _shown(value: Any) -> str:
+def _show_value(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(str(part) for part in reversed(list(value.values())))
     text = "none" if value is None or value == "" else str(value)
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _range_problems(lot: Lot) -> list[tuple[str, str]]:
+def _lot_entry_range_problems(lot: Lot) -> list[tuple[str, str]]:
     limits = {"lot_id": MAX_ID, "color_id": MAX_COLOR_ID, "bind_id": MAX_ID}
     problems = [(name, "is out of range") for name, limit in limits.items() if not 0 <= getattr(lot, name) <= limit]
     texts = {"item_type": lot.item_type, "item_no": lot.item_no, "reserved_for": lot.reserved_for or ""}

@@ -78,8 +78,8 @@ class Lot:
 
     def with_quantity(self, quantity: int) -> Lot:
         # Much faster than `replace`, which matters for sets of hundreds.
-        values = list(_VALUES(self))
-        values[_QUANTITY] = quantity
+        values = list(_LOT_VALUES(self))
+        values[_QUANTITY_INDEX] = quantity
         return Lot(*values)
 
     def snapshot(self) -> dict[str, Any]:
@@ -111,9 +111,9 @@ class Lot:
         }
 
 
-_NAMES = tuple(field.name for field in fields(Lot))
-_VALUES: Callable[[Lot], tuple[Any, ...]] = attrgetter(*_NAMES)
-_QUANTITY = _NAMES.index("quantity")
+_LOT_FIELD_NAMES = tuple(field.name for field in fields(Lot))
+_LOT_VALUES: Callable[[Lot], tuple[Any, ...]] = attrgetter(*_LOT_FIELD_NAMES)
+_QUANTITY_INDEX = _LOT_FIELD_NAMES.index("quantity")
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | 
     if refused := check_comment(comment):
         return refused
     again = alert.responded_at is not None
-    answered = alert if again else _with_answer(alert, now, comment)
+    answered = alert if again else _with_buyers_answer(alert, now, comment)
     after = replace(case, alert=answered)
     due = format_timestamp(answered.unlocks_at)
     took_back = {"took_back": True} if alert.unlocked_at is not None and answered.unlocked_at is None else {}
@@ -142,7 +142,7 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
             unblocked_by="the buyer accepting the penalty",
         )
     back = replace(alert, penalty_withdrawn_at=now)
-    back = replace(back, unlocks_at=unlocks_at(back)) if back.responded_at else _with_answer(back, now, None)
+    back = replace(back, unlocks_at=unlocks_at(back)) if back.responded_at else _with_buyers_answer(back, now, None)
     after = replace(case, order=replace(case.order, status=Status.NPB), alert=back)
     return Granted(
         after,
@@ -152,7 +152,7 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     )
 
 
-def _with_answer(alert: Alert, now: datetime, comment: str | None) -> Alert:
+def _with_buyers_answer(alert: Alert, now: datetime, comment: str | None) -> Alert:
     # Record the first answer and the deadline it leads to; under `relock` it also undoes an unlock (R29).
     answered = replace(alert, responded_at=now, response=comment)
     due = unlocks_at(answered)

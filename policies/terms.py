@@ -186,13 +186,13 @@ def terms_from_mapping(
             problems.append(TermsProblem(name, "there is no such setting"))
             continue
         try:
-            values[key] = _READERS[key](raw)
+            values[key] = _TERM_READERS[key](raw)
         except (ValueError, TypeError) as error:
             problems.append(TermsProblem(name, str(error)))
     if problems:
         return problems
     terms = replace(base, **values)
-    return _contradictions(terms, allow_short=allow_short) or terms
+    return _terms_contradictions(terms, allow_short=allow_short) or terms
 
 
 def format_term(value: Any) -> str:
@@ -200,15 +200,15 @@ def format_term(value: Any) -> str:
 
 
 def terms_to_mapping(terms: Terms) -> dict[str, Any]:
-    return {f.name.upper(): _to_json(getattr(terms, f.name)) for f in fields(Terms)}
+    return {f.name.upper(): _term_json(getattr(terms, f.name)) for f in fields(Terms)}
 
 
 def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms:
-    values: dict[str, Any] = {name.lower(): _READERS[name.lower()](raw) for name, raw in settings.items()}
+    values: dict[str, Any] = {name.lower(): _TERM_READERS[name.lower()](raw) for name, raw in settings.items()}
     return replace(base, **values)
 
 
-def _contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
+def _terms_contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
     problems: list[TermsProblem] = []
 
     def report(name: str, message: str) -> None:
@@ -224,7 +224,7 @@ def _contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
         report("strike_limit", "must be 1 or more")
     if not terms.ocr_fileable_statuses:
         report("ocr_fileable_statuses", "must name at least one status")
-    problems.extend(_slice_problems(terms.fee_slices))
+    problems.extend(_fee_slice_problems(terms.fee_slices))
     return problems
 
 
@@ -249,7 +249,7 @@ def _duration_problems(terms: Terms, *, allow_short: bool) -> list[TermsProblem]
     return problems
 
 
-def _slice_problems(slices: tuple[FeeSlice, ...]) -> list[TermsProblem]:
+def _fee_slice_problems(slices: tuple[FeeSlice, ...]) -> list[TermsProblem]:
     if not slices or slices[-1].up_to is not None:
         return [TermsProblem("FEE_SLICES", "the last slice must have no upper end")]
     tops = [s.up_to for s in slices[:-1]]
@@ -266,7 +266,7 @@ _DURATION = re.compile(r"([0-9]{1,9}) ?([dhms])")  # the rule book writes `7 d`
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
-def _duration(raw: Any) -> timedelta:
+def _read_duration_term(raw: Any) -> timedelta:
     match = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
     if match is None:
         raise ValueError("must be a duration such as 7d, 36h, 90m or 45s")
@@ -276,15 +276,15 @@ def _duration(raw: Any) -> timedelta:
     return duration
 
 
-def _durations(raw: Any) -> tuple[timedelta, ...]:
+def _read_durations_term(raw: Any) -> tuple[timedelta, ...]:
     if not isinstance(raw, list):
         raise TypeError("must be a list of durations such as ['2d', '5d']")
     if len(raw) > MAX_STEPS:
         raise ValueError(f"must not have more than {MAX_STEPS} steps")
-    return tuple(_duration(item) for item in raw)
+    return tuple(_read_duration_term(item) for item in raw)
 
 
-def _statuses(raw: Any) -> tuple[Status, ...]:
+def _read_statuses_term(raw: Any) -> tuple[Status, ...]:
     if not isinstance(raw, list):
         raise TypeError("must be a list of order statuses")
     names = [str(item) for item in raw]
@@ -294,16 +294,16 @@ def _statuses(raw: Any) -> tuple[Status, ...]:
     return tuple(status for status in Status if status in names)
 
 
-def _int(raw: Any) -> int:
+def _read_int_term(raw: Any) -> int:
     if not isinstance(raw, int) or isinstance(raw, bool):
         raise TypeError("must be a whole number")
     return raw
 
 
-def _amount(raw: Any) -> Decimal:
+def _read_amount_term(raw: Any) -> Decimal:
     if not isinstance(raw, str):
         raise TypeError('must be an amount written as text, such as "5.00"')
-    amount = _number(raw, places=2)
+    amount = _read_number_term(raw, places=2)
     if amount > MAX_AMOUNT:
         raise ValueError(f"must not be above {MAX_AMOUNT}")
     return round(amount, 2)
@@ -312,47 +312,47 @@ def _amount(raw: Any) -> Decimal:
 _NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.([0-9]{1,8}))?")
 
 
-def _number(raw: str, *, places: int) -> Decimal:
+def _read_number_term(raw: str, *, places: int) -> Decimal:
     match = _NUMBER.fullmatch(raw)
     if match is None or len(match[1] or "") > places:
         raise ValueError(f"must be a number with at most {places} decimals, in digits and without blanks")
     return Decimal(raw)
 
 
-def _bool(raw: Any) -> bool:
+def _read_bool_term(raw: Any) -> bool:
     if not isinstance(raw, bool):
         raise TypeError("must be true or false")
     return raw
 
 
-def _late_response(raw: Any) -> str:
+def _read_late_response_term(raw: Any) -> str:
     if raw not in ("sticky", "relock"):
         raise ValueError("must be sticky or relock")
     return str(raw)
 
 
-def _slices(raw: Any) -> tuple[FeeSlice, ...]:
+def _read_fee_slices_term(raw: Any) -> tuple[FeeSlice, ...]:
     if not isinstance(raw, list):
-        raise TypeError(_SLICES_EXAMPLE)
+        raise TypeError(_FEE_SLICES_EXAMPLE)
     if len(raw) > MAX_STEPS:
         raise ValueError(f"must not have more than {MAX_STEPS} slices")
-    return tuple(_slice(item) for item in raw)
+    return tuple(_read_fee_slice(item) for item in raw)
 
 
-_SLICES_EXAMPLE = 'must be a list of slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]'
+_FEE_SLICES_EXAMPLE = 'must be a list of slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]'
 
 
-def _slice(raw: Any) -> FeeSlice:
+def _read_fee_slice(raw: Any) -> FeeSlice:
     has_slice_keys = isinstance(raw, dict) and "rate" in raw and set(raw) <= {"up_to", "rate"}
     if not has_slice_keys or not all(isinstance(value, str | None) for value in raw.values()) or raw["rate"] is None:
-        raise TypeError(_SLICES_EXAMPLE)
-    top = None if raw.get("up_to") is None else _number(raw["up_to"], places=4)
+        raise TypeError(_FEE_SLICES_EXAMPLE)
+    top = None if raw.get("up_to") is None else _read_number_term(raw["up_to"], places=4)
     if top is not None and top > MAX_AMOUNT:
         raise ValueError(f"no slice may end above {MAX_AMOUNT}")
-    return FeeSlice(top, _number(raw["rate"], places=8))
+    return FeeSlice(top, _read_number_term(raw["rate"], places=8))
 
 
-def _names(raw: Any) -> tuple[str, ...]:
+def _read_names_term(raw: Any) -> tuple[str, ...]:
     if not isinstance(raw, list) or not all(
         isinstance(item, str) and len(item) <= 64 and is_identifier(item) for item in raw
     ):
@@ -360,29 +360,29 @@ def _names(raw: Any) -> tuple[str, ...]:
     return tuple(sorted(set(raw)))
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "npb_file_after": _duration,
-    "npb_unlock_no_response": _duration,
-    "npb_unlock_response": _duration,
-    "npb_late_response": _late_response,
-    "seller_alert_file_after": _duration,
-    "seller_alert_unlock": _duration,
-    "ocr_fileable_statuses": _statuses,
-    "ocr_remind_after": _durations,
-    "unlock_remind_after": _durations,
+_TERM_READERS: dict[str, Callable[[Any], Any]] = {
+    "npb_file_after": _read_duration_term,
+    "npb_unlock_no_response": _read_duration_term,
+    "npb_unlock_response": _read_duration_term,
+    "npb_late_response": _read_late_response_term,
+    "seller_alert_file_after": _read_duration_term,
+    "seller_alert_unlock": _read_duration_term,
+    "ocr_fileable_statuses": _read_statuses_term,
+    "ocr_remind_after": _read_durations_term,
+    "unlock_remind_after": _read_durations_term,
     "billing_time_zone": validate_zone,
-    "bill_day": _int,
-    "bill_due_day": _int,
-    "past_due_grace": _duration,
-    "minimum_bill": _amount,
-    "strike_limit": _int,
-    "release_auto_stockroom": _bool,
-    "fee_slices": _slices,
-    "fee_exempt_sellers": _names,
+    "bill_day": _read_int_term,
+    "bill_due_day": _read_int_term,
+    "past_due_grace": _read_duration_term,
+    "minimum_bill": _read_amount_term,
+    "strike_limit": _read_int_term,
+    "release_auto_stockroom": _read_bool_term,
+    "fee_slices": _read_fee_slices_term,
+    "fee_exempt_sellers": _read_names_term,
 }
 
 
-def _to_json(value: Any) -> Any:
+def _term_json(value: Any) -> Any:
     if isinstance(value, timedelta):
         seconds = int(value.total_seconds())
         for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
@@ -390,7 +390,7 @@ def _to_json(value: Any) -> Any:
                 return f"{seconds // size}{unit}"
         return f"{seconds}s"
     if isinstance(value, tuple):
-        return [_to_json(item) for item in value]
+        return [_term_json(item) for item in value]
     if isinstance(value, FeeSlice):
         return {"up_to": None if value.up_to is None else str(value.up_to), "rate": str(value.rate)}
     if isinstance(value, Decimal | Status):

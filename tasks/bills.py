@@ -25,7 +25,7 @@ BATCH_SIZE = 500
 """Sellers of one transaction; they are locked against postings while it runs."""
 
 
-def _month(value: str) -> str:
+def _parse_bill_month(value: str) -> str:
     parse_month(value)
     return value
 
@@ -33,7 +33,7 @@ def _month(value: str) -> str:
 class RecordPayment(Command):
     task: ClassVar[str] = "bills.record_payment"
     seller_id: MemberId
-    billing_month: Annotated[Text, StringConstraints(max_length=7), AfterValidator(_month)]
+    billing_month: Annotated[Text, StringConstraints(max_length=7), AfterValidator(_parse_bill_month)]
     amount: Amount
     payment_id: MemberId
 
@@ -48,7 +48,7 @@ def issue() -> TaskResult:
 
     A bill that fails does not stop the others: the month is closed without its seller, and each sweep tries it again.
     """
-    issued = sum(_sweep(billing_run.HeldBillingSweep(month)) for month in _held_months())
+    issued = sum(_sweep_bills(billing_run.HeldBillingSweep(month)) for month in _held_months())
     while (month := _month_to_close()) is not None:
         issued += _issue_month(month)
     work: UnitOfWork[Any]
@@ -57,7 +57,7 @@ def issue() -> TaskResult:
     return {"issued": issued}
 
 
-def _sweep(billing: billing_run.BillingSweep) -> int:
+def _sweep_bills(billing: billing_run.BillingSweep) -> int:
     return int(sweep("bills.issue", billing, result_key="issued", limit=BATCH_SIZE, record=False)["issued"])
 
 
@@ -78,7 +78,7 @@ def _issue_month(month: date) -> int:
     issued = 0
     while True:
         billing = billing_run.BillingSweep(month)
-        issued += _sweep(billing)
+        issued += _sweep_bills(billing)
         with unit_of_work() as work:
             if billing_run.close_month(work, month, billing.skipped_sellers):
                 return issued
@@ -100,17 +100,17 @@ def record_payment(commands: list[RecordPayment]) -> list[Answer]:
         sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
         ledger.lock_for_issue(work.conn, sellers)
         for command in work.pending:
-            work.answer(command, _validate(command, sellers) or _record(work, command))
+            work.answer(command, _validate_payment(command, sellers) or _record_bill_payment(work, command))
     return work.answers
 
 
-def _validate(command: RecordPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
+def _validate_payment(command: RecordPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
     if command.amount <= 0:
         return Invalid("amount", "must be more than 0.00")
     return None if command.seller_id in sellers else member_unknown(command.seller_id)
 
 
-def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused | Answer:
+def _record_bill_payment(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused | Answer:
     conn, month = work.conn, command.month
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
@@ -135,7 +135,7 @@ def _record(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused 
             excess_credit_month=excess_credit_month,
         ),
     )
-    _append_event(work, command, note, excess, excess_credit_month)
+    _append_payment_event(work, command, note, excess, excess_credit_month)
     effects = {
         "seller_id": bill.seller_id,
         "billing_month": command.billing_month,
@@ -152,7 +152,7 @@ def _next_open_month(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
     return max(policy.open_month(work.now, current_terms), ledger.first_open_months(work.conn, [seller_id])[seller_id])
 
 
-def _append_event(
+def _append_payment_event(
     work: UnitOfWork[RecordPayment],
     command: RecordPayment,
     note: str,

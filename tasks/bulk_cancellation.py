@@ -84,32 +84,34 @@ def _cancel_many(command: CancelMany) -> Answer:
             if command.accepted_at is not None:
                 item.accept(command.accepted_at)
             items[index] = item
-    for batch in _split(items):
-        before_commit = partial(_collect, command, answers, list(batch))
+    for batch in _split_items_into_batches(items):
+        before_commit = partial(_collect_answers, command, answers, list(batch))
         try:
             retry_on_conflict(partial(cancel_batch, list(batch.values()), parent=command, before_commit=before_commit))
         except ParentAnswered as earlier:
             return earlier.answer
         if len(answers) < len(command.orders):
-            _report_progress(len(answers), len(command.orders))
-    return _combine(command, answers)
+            _report_cancelled_items(len(answers), len(command.orders))
+    return _combine_answers(command, answers)
 
 
-def _collect(command: CancelMany, answers: dict[int, Answer], indexes: Sequence[int], work: UnitOfWork[Any]) -> None:
+def _collect_answers(
+    command: CancelMany, answers: dict[int, Answer], indexes: Sequence[int], work: UnitOfWork[Any]
+) -> None:
     # The commit of the last batch also stores the command's own answer.
     answers.update(zip(indexes, work.answers, strict=True))
     if len(answers) == len(command.orders):
-        work.store_answer(command, _combine(command, answers))
+        work.store_answer(command, _combine_answers(command, answers))
 
 
-def _combine(command: CancelMany, answers: dict[int, Answer]) -> Answer:
+def _combine_answers(command: CancelMany, answers: dict[int, Answer]) -> Answer:
     in_order = [answers[index].as_json() for index in range(len(command.orders))]
     outcomes = [answer["outcome"] for answer in in_order]
     counts = {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
     return done(command, {"answers": in_order, "counts": counts})
 
 
-def _split(items: Batch) -> Iterator[Batch]:
+def _split_items_into_batches(items: Batch) -> Iterator[Batch]:
     # No order and no request id occurs twice in a batch. There is at least one batch, even an empty one: its commit
     # stores the answer of a command without valid items.
     batch: Batch = {}
@@ -123,7 +125,7 @@ def _split(items: Batch) -> Iterator[Batch]:
     yield batch
 
 
-def _report_progress(answered: int, total: int) -> None:
+def _report_cancelled_items(answered: int, total: int) -> None:
     # Update the task's progress if a caller waits for its result; errors are ignored.
     if not current_task or current_task.name != CancelMany.task or current_task.request.ignore_result:
         return

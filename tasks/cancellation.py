@@ -55,11 +55,11 @@ def cancel_batch(
     """Cancel different orders in one transaction. If one statement can't return the items, start over with plans."""
     if not any(c.draft_id is not None or c.dry_run for c in commands):
         with suppress(NeedsPlan):
-            return _cancel(commands, SetBasedReturn, parent, before_commit)
-    return _cancel(commands, PlannedReturn, parent, before_commit)
+            return _cancel_orders(commands, SetBasedReturn, parent, before_commit)
+    return _cancel_orders(commands, PlannedReturn, parent, before_commit)
 
 
-def _cancel(
+def _cancel_orders(
     commands: Sequence[CancelOrder],
     strategy: type[SetBasedReturn | PlannedReturn],
     parent: IdempotentCommand | None,
@@ -67,19 +67,19 @@ def _cancel(
 ) -> list[Answer]:
     with unit_of_work(commands, parent=parent) as work:
         batch = strategy.lock(work)
-        cancellations = _decide(work, batch)
+        cancellations = _decide_cancellations(work, batch)
         returned = batch.return_items(cancellations)
-        _notify(work, batch, cancellations, returned)
+        _notify_cancelled(work, batch, cancellations, returned)
         before_commit(work)
-        _write(work, batch, cancellations)
+        _write_cancellations(work, batch, cancellations)
     return work.answers
 
 
-def _decide(work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn) -> list[Cancellation]:
+def _decide_cancellations(work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn) -> list[Cancellation]:
     # In order, each seeing the effects of the ones before it.
     cancellations = []
     for command in work.pending:
-        decided = _decide_one(work, batch, command)
+        decided = _decide_cancellation(work, batch, command)
         if not isinstance(decided, Cancellation):
             work.answer(command, decided)
             continue
@@ -89,7 +89,7 @@ def _decide(work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn
     return cancellations
 
 
-def _decide_one(
+def _decide_cancellation(
     work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn, command: CancelOrder
 ) -> Cancellation | Refused | Invalid:
     case = known_case(batch.cases, command.order_id, command.member_id, work.now)
@@ -110,7 +110,7 @@ def _decide_one(
     return batch.plan(cancellation) or cancellation
 
 
-def _notify(
+def _notify_cancelled(
     work: UnitOfWork[Any],
     batch: SetBasedReturn | PlannedReturn,
     cancellations: Sequence[Cancellation],
@@ -128,7 +128,7 @@ def _notify(
             pending_removals=batch.pending_removals.get(command.order_id, 0),
             first_open=first_open.get(change.before.order.seller_id),
         )
-        work.answer(command, _answer(cancellation), store=not command.dry_run)
+        work.answer(command, _cancellation_answer(cancellation), store=not command.dry_run)
 
 
 def _lock_open_months(work: UnitOfWork[Any], cancellations: Sequence[Cancellation]) -> dict[str, date]:
@@ -143,7 +143,7 @@ def _lock_open_months(work: UnitOfWork[Any], cancellations: Sequence[Cancellatio
     return ledger.first_open_months(work.conn, sellers)
 
 
-def _answer(cancellation: Cancellation) -> Answer:
+def _cancellation_answer(cancellation: Cancellation) -> Answer:
     answer = done(cancellation.command, cancellation.change.granted.effects)
     if not cancellation.command.dry_run:
         return answer
@@ -151,7 +151,7 @@ def _answer(cancellation: Cancellation) -> Answer:
     return replace(answer, message=f"It can be cancelled. {warning}") if warning else answer
 
 
-def _write(
+def _write_cancellations(
     work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn, cancellations: Sequence[Cancellation]
 ) -> None:
     cancelled = [c for c in cancellations if not c.command.dry_run]

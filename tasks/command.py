@@ -44,7 +44,7 @@ MAX_DEPTH = 6
 """Nested lists and objects in one argument."""
 
 
-def _storable(value: str) -> str:
+def _validate_storable_text(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not contain NUL")
     try:
@@ -66,13 +66,13 @@ def validate_identifier(value: str) -> str:
     return value
 
 
-def _timestamp(value: Any) -> datetime:
+def _parse_timestamp_argument(value: Any) -> datetime:
     if not isinstance(value, str):
         raise ValueError("must be an instant written as text, such as 2026-03-28T10:00:00Z")
     return parse_timestamp(value)
 
 
-def _decimal(places: int) -> Any:
+def _decimal_argument(places: int) -> Any:
     def parse(value: Any) -> Decimal:
         integer, _, fraction = value.partition(".") if isinstance(value, str) else ("", "", "")
         digits = integer.removeprefix("-")
@@ -95,7 +95,7 @@ def _decimal_schema(places: int) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": rf"^-?[0-9]{{1,10}}(\.[0-9]{{1,{places}}})?$"})
 
 
-def _normalize(value: Any) -> str:
+def _normalize_argument(value: Any) -> str:
     # Equal values get one text: `"20.0"` and `"20.00"`, `10:00Z` and `11:00+01:00`.
     if isinstance(value, Decimal):
         return format(value.normalize(), "f")
@@ -125,7 +125,7 @@ StrictInt = Annotated[int, Field(strict=True)]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
 LineNo = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
 StrictBool = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True), AfterValidator(_storable)]
+Text = Annotated[str, Field(strict=True), AfterValidator(_validate_storable_text)]
 MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
 Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_one_line)]
 StaffName = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
@@ -142,10 +142,10 @@ RequestId = Annotated[
     Text, StringConstraints(pattern=_REQUEST_ID), WithJsonSchema({"type": "string", "pattern": _REQUEST_ID})
 ]
 DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
-TimestampText = Annotated[datetime, BeforeValidator(_timestamp)]
-Amount = Annotated[Decimal, _decimal(2), _decimal_schema(2)]
-UnitPrice = Annotated[Decimal, _decimal(4), _decimal_schema(4)]
-UsdRate = Annotated[Decimal, _decimal(8), _decimal_schema(8)]
+TimestampText = Annotated[datetime, BeforeValidator(_parse_timestamp_argument)]
+Amount = Annotated[Decimal, _decimal_argument(2), _decimal_schema(2)]
+UnitPrice = Annotated[Decimal, _decimal_argument(4), _decimal_schema(4)]
+UsdRate = Annotated[Decimal, _decimal_argument(8), _decimal_schema(8)]
 
 
 ONE_ACTOR = "exactly one of member_id and staff must be given"
@@ -175,7 +175,7 @@ class Command(StrictModel):
     @property
     def fingerprint(self) -> bytes:
         arguments = self.model_dump(exclude={"request_id"}, exclude_defaults=True)
-        text = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=_normalize)
+        text = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=_normalize_argument)
         return hashlib.sha256(text.encode()).digest()
 
     @property
@@ -232,7 +232,7 @@ def parse_command(
     if positional:
         return invalid(request_id, [("args", "only keyword arguments are taken")])
     if deep_names := [name for name, value in values.items() if _is_deep(value)]:
-        return invalid(request_id, [(_path((name,)), "is nested too deeply") for name in deep_names])
+        return invalid(request_id, [(_argument_path((name,)), "is nested too deeply") for name in deep_names])
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -270,18 +270,18 @@ def _path_and_message(error: Any) -> tuple[str, str]:
     # Convert one pydantic error. All errors of a value that kombu wrote with its type become the same one.
     location: tuple[int | str, ...] = error["loc"]
     if len(location) > 1 and location[-1] in TYPED_VALUE_KEYS:
-        return _path(location[:-1]), NOT_PLAIN_JSON
+        return _argument_path(location[:-1]), NOT_PLAIN_JSON
     if isinstance(error["input"], dict) and TYPED_VALUE_KEYS[0] in error["input"]:
         location_of_value = location[:-1] if error["type"] == "missing" else location
         if location_of_value:
-            return _path(location_of_value), NOT_PLAIN_JSON
-    return _path(location), _message(error)
+            return _argument_path(location_of_value), NOT_PLAIN_JSON
+    return _argument_path(location), _argument_message(error)
 
 
 NOT_PLAIN_JSON = "must be plain JSON: write ids, amounts and instants as text"
 
 
-def _path(location: tuple[int | str, ...]) -> str:
+def _argument_path(location: tuple[int | str, ...]) -> str:
     # Errors of the model as a whole concern the actor. The name of an unknown argument is the caller's text, so it is
     # cut and made printable.
     return ".".join(printable(str(part)[:64]) or "?" for part in location) or "member_id"
@@ -298,7 +298,7 @@ BRICKLINK_LOT_FIELDS = {
 """Fields of the inventory resource of BrickLink's API that a lot does not have."""
 
 
-def _message(error: Any) -> str:
+def _argument_message(error: Any) -> str:
     kind, message = error["type"], str(error["msg"])
     if kind == "extra_forbidden" and "lot" in error["loc"][:-1] and error["loc"][-1] in BRICKLINK_LOT_FIELDS:
         return BRICKLINK_LOT_FIELDS[error["loc"][-1]]
@@ -315,10 +315,10 @@ def _message(error: Any) -> str:
         return f"must be {limit} {next(iter(error['ctx'].values()))}"
     if kind == "int_type" and str(error["loc"][-1]).endswith("_id"):
         return "must be an id: a whole number, or its digits as text"
-    return _MESSAGES.get(kind) or message.removeprefix("Value error, ")
+    return _ARGUMENT_MESSAGES.get(kind) or message.removeprefix("Value error, ")
 
 
-_MESSAGES = {
+_ARGUMENT_MESSAGES = {
     "extra_forbidden": "there is no such argument",
     "missing": "is missing",
     "int_type": "must be a whole number",
@@ -334,8 +334,8 @@ _MESSAGES = {
 }
 """Sentences in place of pydantic's, by the type of its error."""
 UNFITTING_ARGUMENTS = {
-    _MESSAGES["extra_forbidden"],
-    _MESSAGES["missing"],
+    _ARGUMENT_MESSAGES["extra_forbidden"],
+    _ARGUMENT_MESSAGES["missing"],
     ONE_ACTOR,
     *BRICKLINK_LOT_FIELDS.values(),
 }

@@ -59,7 +59,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
         this_month = month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
         for command in work.pending:
-            if rejection := _validate(command, sellers, work.parties.by_order):
+            if rejection := _validate_manual_credit(command, sellers, work.parties.by_order):
                 work.answer(command, rejection)
                 continue
             line = _manual_credit_line(work, command, max(this_month, first_open[command.seller_id]))
@@ -74,7 +74,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
     return work.answers
 
 
-def _validate(
+def _validate_manual_credit(
     command: PostManual, sellers: dict[str, Member], parties: dict[int, tuple[str, str]]
 ) -> Refused | Invalid | None:
     if invalid_amount := policy.check_manual_credit(command.amount):

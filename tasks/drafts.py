@@ -133,11 +133,11 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
         counts = drafts.count_by_order(work.conn, [c.order_id for c in work.pending])
         opened: list[Draft] = []
         for command in work.pending:
-            draft = _open(work, cases, command, counts.get(command.order_id, 0) + 1)
+            draft = _open_draft(work, cases, command, counts.get(command.order_id, 0) + 1)
             if isinstance(draft, Draft):
                 counts[command.order_id] = counts.get(command.order_id, 0) + 1
                 opened.append(draft)
-                work.answer(command, done(command, _effects(draft)))
+                work.answer(command, done(command, _draft_effects(draft)))
             else:
                 work.answer(command, draft)
         drafts.insert(work.conn, opened)
@@ -162,7 +162,7 @@ def edit(commands: list[EditDraft]) -> list[Answer]:
                 changed = policy.apply_edits(
                     context.draft, [line.to_edit() for line in command.lines], context.remaining
                 )
-                batch.answer(command, changed if isinstance(changed, Invalid) else (changed, _effects(changed)))
+                batch.answer(command, changed if isinstance(changed, Invalid) else (changed, _draft_effects(changed)))
             else:
                 batch.answer(command, context)
         batch.write()
@@ -186,7 +186,9 @@ def verify(commands: list[VerifyDraft]) -> list[Answer]:
     return work.answers
 
 
-def _open(work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, number: int) -> Draft | Refused | Invalid:
+def _open_draft(
+    work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, number: int
+) -> Draft | Refused | Invalid:
     case = known_case(cases, command.order_id, command.member_id, work.now)
     if isinstance(case, Refused):
         return case
@@ -278,7 +280,7 @@ class _DraftBatch:
         drafts.update_changed(self._work.conn, list(self._changed.values()))
 
 
-def _effects(draft: Draft) -> dict[str, Any]:
+def _draft_effects(draft: Draft) -> dict[str, Any]:
     return {
         "draft_id": draft.draft_id,
         "state": str(DraftState(draft.state)),

@@ -79,7 +79,7 @@ def import_entries(
     """
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        batch = _Batch.load(work, seller_id, entries, matches, how, lock=write)
+        batch = _ImportBatch.load(work, seller_id, entries, matches, how, lock=write)
         results = [batch.add(entry) for entry in entries]
         if write and not any(result.action is Action.REFUSED for result in results):
             results = batch.write(results)
@@ -87,7 +87,7 @@ def import_entries(
 
 
 @dataclass
-class _Batch:
+class _ImportBatch:
     _work: UnitOfWork[Any]
     _seller_id: str
     _seller_known: bool
@@ -107,7 +107,7 @@ class _Batch:
         how: ExistingItems | None,
         *,
         lock: bool,
-    ) -> _Batch:
+    ) -> _ImportBatch:
         sellers = members.load_facts(work.conn, [seller_id], lock=members.FOR_SHARE if lock else members.NO_LOCK)
         ids = {entry.number: matches.get(entry.number, entry.lot_id) for entry in entries}
         lots = inventory.find_lots(work.conn, ids.values())

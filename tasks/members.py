@@ -23,7 +23,7 @@ from tasks.declarations import command_task
 _ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
 
 
-def _address(value: str) -> str:
+def _validate_email_address(value: str) -> str:
     if not _ADDRESS.fullmatch(value) or not is_identifier(value):
         raise ValueError("must be one mail address such as name@example.org")
     return value
@@ -33,7 +33,7 @@ class RecordMember(Command):
     task: ClassVar[str] = "members.record"
     member_id: MemberId
     handle: Handle
-    email: Annotated[Text, AfterValidator(_address)]
+    email: Annotated[Text, AfterValidator(_validate_email_address)]
     time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(validate_zone)] = "UTC"
 
 

@@ -36,12 +36,12 @@ MAX_BATCHES = 100
 
 @shared_task(name="notices.tell_seller")
 def tell_seller(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    return _record("notices.tell_seller", rows, order_id)
+    return _record_notices("notices.tell_seller", rows, order_id)
 
 
 @shared_task(name="notices.tell_buyer")
 def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    return _record("notices.tell_buyer", rows, order_id)
+    return _record_notices("notices.tell_buyer", rows, order_id)
 
 
 @shared_task(name="notices.deliver")
@@ -62,26 +62,26 @@ def deliver(order_id: int | None = None, notice_id: int | None = None) -> TaskRe
                 sweeps.record_run(work.conn, "notices.deliver", 0, work.now)
         if not claimed:
             break
-        outcomes = _send(claimed, addresses)
+        outcomes = _send_notices(claimed, addresses)
         # Retried by itself on a conflict: emails that were sent must not be sent again.
-        for outcome in retry_on_conflict(partial(_mark, outcomes)):
+        for outcome in retry_on_conflict(partial(_record_delivery_outcomes, outcomes)):
             totals["later" if outcome.state == "pending" else outcome.state] += 1
         if any(o.server_unreachable for o in outcomes):
             break
     return totals
 
 
-def _mark(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
+def _record_delivery_outcomes(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        written = notices.record_outcomes(work.conn, [_schedule_retry(o, work) for o in outcomes], work.now)
+        written = notices.record_outcomes(work.conn, [_schedule_delivery_retry(o, work) for o in outcomes], work.now)
         for outcome in written:
-            _park_failed(work, outcome)
+            _park_failed_notices(work, outcome)
         sweeps.record_run(work.conn, "notices.deliver", len(written), work.now)
     return written
 
 
-def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResult:
+def _record_notices(task: str, rows: list[int] | None, order_id: int | None) -> TaskResult:
     # Compose and record a notice per outbox row. A row that fails is retried, then parked; others continue.
     work: UnitOfWork[Any]
     with unit_of_work() as work:
@@ -95,12 +95,12 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
         for message in due:
             try:
                 address = addresses.get(message.payload["recipient"])
-                email = _compose(message, parties, address.time_zone if address else "UTC")
+                email = _compose_notice_row(message, parties, address.time_zone if address else "UTC")
             except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
-                _record_failure(work, message, error)
+                _record_notice_failure(work, message, error)
                 continue
             composed.append(message)
-            notice_rows.append(_row(message, email, work))
+            notice_rows.append(_notice_row(message, email, work))
         recorded = notices.insert_pending(work.conn, notice_rows, work.now)
         outbox.mark_done(work.conn, composed, work.now)
         if recorded:
@@ -108,7 +108,7 @@ def _record(task: str, rows: list[int] | None, order_id: int | None) -> TaskResu
     return {"recorded": recorded}
 
 
-def _compose(message: DueMessage, parties: dict[int, notices.Parties], zone: str) -> Email:
+def _compose_notice_row(message: DueMessage, parties: dict[int, notices.Parties], zone: str) -> Email:
     order_parties = parties.get(message.order_id or 0)
     return compose_email(
         EmailContext(
@@ -123,7 +123,7 @@ def _compose(message: DueMessage, parties: dict[int, notices.Parties], zone: str
     )
 
 
-def _row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dict[str, Any]:
+def _notice_row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dict[str, Any]:
     return {
         "key": message.key,
         "event": message.payload["event"],
@@ -135,7 +135,7 @@ def _row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dict[str, 
     }
 
 
-def _record_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception) -> None:
+def _record_notice_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}"
     log.warning("notice_not_composed", outbox_id=message.outbox_id, error=type(error).__name__)
     if first_errors := outbox.record_failure(work.conn, [message.outbox_id], reason):
@@ -151,7 +151,7 @@ def _record_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception
         )
 
 
-def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]) -> list[DeliveryOutcome]:
+def _send_notices(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]) -> list[DeliveryOutcome]:
     # Send each notice, outside any transaction. If the server stops responding, postpone the rest.
     outcomes: list[DeliveryOutcome] = []
     current_mailer = mailer.current_mailer()
@@ -163,7 +163,7 @@ def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact
                     DeliveryOutcome(notice, "pending", error="the mail server did not answer", counts_as_attempt=False)
                 )
                 continue
-            outcome = _send_one(current_mailer, notice, addresses.get(notice.recipient))
+            outcome = _send_notice(current_mailer, notice, addresses.get(notice.recipient))
             server_unreachable = outcome.server_unreachable
             outcomes.append(outcome)
     finally:
@@ -171,7 +171,9 @@ def _send(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact
     return outcomes
 
 
-def _send_one(current_mailer: mailer.Mailer, notice: ClaimedNotice, address: members.Contact | None) -> DeliveryOutcome:
+def _send_notice(
+    current_mailer: mailer.Mailer, notice: ClaimedNotice, address: members.Contact | None
+) -> DeliveryOutcome:
     if address is None:
         return DeliveryOutcome(notice, "parked", error="there is no member with this id")
     try:
@@ -200,14 +202,14 @@ def _send_one(current_mailer: mailer.Mailer, notice: ClaimedNotice, address: mem
     return DeliveryOutcome(notice, "sent")
 
 
-def _schedule_retry(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> DeliveryOutcome:
+def _schedule_delivery_retry(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> DeliveryOutcome:
     if outcome.state != "pending":
         return outcome
     retry_at = policy.next_retry_at(outcome.notice.attempts if outcome.counts_as_attempt else 1, work.now)
     return replace(outcome, next_try_at=retry_at, state="pending" if retry_at else "parked")
 
 
-def _park_failed(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> None:
+def _park_failed_notices(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> None:
     if outcome.state != "parked":
         return
     log.warning("notice_parked", notice_id=outcome.notice.notice_id, notice_event=outcome.notice.event)

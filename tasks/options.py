@@ -28,11 +28,11 @@ def options(commands: list[GetOptions]) -> list[Answer]:
         # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
         orders.load_facts(work.conn, [c.order_id for c in work.pending], lock=True)
         for command in work.pending:
-            _answer(work, command)
+            _answer_options(work, command)
     return work.answers
 
 
-def _answer(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
+def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     snapshot = order.load_snapshot(work.conn, command.order_id, at=None, now=work.now)
     if snapshot is None:
         work.answer(command, order_unknown(command.order_id))

@@ -131,7 +131,7 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
         lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
         stock = _StockSale(work.conn, lots)
         for command in work.pending:
-            work.answer(command, _submit(work, cases, stock, command))
+            work.answer(command, _submit_order(work, cases, stock, command))
         cases.write(work)
         stock.write(work.now)
     return work.answers
@@ -145,7 +145,7 @@ def add_batch(commands: list[AddBatch]) -> list[Answer]:
         lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
         stock = _StockSale(work.conn, lots)
         for command in work.pending:
-            work.answer(command, _add_batch(work, cases, stock, command))
+            work.answer(command, _add_batch_to_order(work, cases, stock, command))
         cases.write(work)
         stock.write(work.now)
     return work.answers
@@ -216,7 +216,7 @@ class _StockSale:
         ledger.post_recharges(self.conn, self._recharges)
 
 
-def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: SubmitOrder) -> Verdict:
+def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: SubmitOrder) -> Verdict:
     buyer, seller = cases.members.get(command.buyer_id), cases.members.get(command.seller_id)
     if buyer is None or seller is None:
         return member_unknown(command.buyer_id if buyer is None else command.seller_id)
@@ -267,7 +267,7 @@ def _submit(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: S
     return granted
 
 
-def _add_batch(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: AddBatch) -> Verdict:
+def _add_batch_to_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: AddBatch) -> Verdict:
     case = cases.get(command.order_id, work.now)
     if case is None:
         return order_unknown(command.order_id)

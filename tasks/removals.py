@@ -98,7 +98,7 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
             quantities = tuple((line.line_no, line.quantity) for line in command.lines)
             removal = policy.request(
-                case, command.actor, quantities, command.return_items, _remaining(lines[command.order_id]), now
+                case, command.actor, quantities, command.return_items, _remaining_units(lines[command.order_id]), now
             )
             if not isinstance(removal, Removal):
                 return removal
@@ -135,7 +135,12 @@ def approve(commands: list[ApproveRemoval]) -> list[Answer]:
         def decide(command: ApproveRemoval, case: Case, now: datetime) -> Verdict:
             lines = batch.lines[case.order.order_id]
             removal = policy.approve(
-                case, batch.removals[command.removal_id], command.actor, command.return_items, _remaining(lines), now
+                case,
+                batch.removals[command.removal_id],
+                command.actor,
+                command.return_items,
+                _remaining_units(lines),
+                now,
             )
             if not isinstance(removal, Removal):
                 return removal
@@ -164,7 +169,7 @@ def approve(commands: list[ApproveRemoval]) -> list[Answer]:
 )
 def deny(commands: list[DenyRemoval]) -> list[Answer]:
     """Deny a request as the other party; nothing else changes."""
-    return _close(commands, policy.deny, "removals.denied", "The removal request is denied; nothing changes.")
+    return _close_removals(commands, policy.deny, "removals.denied", "The removal request is denied; nothing changes.")
 
 
 @command_task(
@@ -176,7 +181,7 @@ def deny(commands: list[DenyRemoval]) -> list[Answer]:
 )
 def withdraw(commands: list[WithdrawRemoval]) -> list[Answer]:
     """Withdraw a request as the party who made it."""
-    return _close(commands, policy.withdraw, "removals.withdrawn", "The removal request is withdrawn.")
+    return _close_removals(commands, policy.withdraw, "removals.withdrawn", "The removal request is withdrawn.")
 
 
 @shared_task(name=CANCEL_PENDING)
@@ -250,7 +255,7 @@ class _RemovalBatch(Generic[RemovalCommandT]):
         self.cases.write(self.work)
 
 
-def _close(
+def _close_removals(
     commands: Sequence[RemovalCommandT],
     decide: Callable[[Case, Removal, Actor, datetime], Removal | Refused],
     event: str,
@@ -319,7 +324,7 @@ def _returns_to_stock(removal: Removal, case: Case) -> bool:
     return bool(removal.return_items) and not case.seller.terminated
 
 
-def _remaining(lines: Sequence[Any]) -> dict[int, int]:
+def _remaining_units(lines: Sequence[Any]) -> dict[int, int]:
     return {line.line_no: line.quantity - line.removed for line in lines}
 
 

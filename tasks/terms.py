@@ -24,7 +24,7 @@ MAX_SETTINGS_LENGTH = 100_000
 """Characters of all settings together, as JSON."""
 
 
-def _storable(settings: dict[str, Any]) -> dict[str, Any]:
+def _storable_terms(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(settings, ensure_ascii=False, allow_nan=False)
     except ValueError:
@@ -40,7 +40,9 @@ class ApplyTerms(Command):
     """Arguments of `terms.apply`: settings by their names in docs/rules.md, and `from` when they apply."""
 
     task: ClassVar[str] = "terms.apply"
-    terms: Annotated[dict[CodeText, Plain], Field(min_length=1, max_length=MAX_SETTINGS), AfterValidator(_storable)]
+    terms: Annotated[
+        dict[CodeText, Plain], Field(min_length=1, max_length=MAX_SETTINGS), AfterValidator(_storable_terms)
+    ]
     from_: Annotated[TimestampText, Field(alias="from")]
     staff: StaffName
 
@@ -57,11 +59,11 @@ def apply(commands: list[ApplyTerms]) -> list[Answer]:
     """Apply these terms to cases filed from then on. A setting that is not named keeps the value it has by then."""
     with unit_of_work(commands) as work:
         for command in work.pending:
-            work.answer(command, _apply(work, command))
+            work.answer(command, _apply_terms_command(work, command))
     return work.answers
 
 
-def _apply(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
+def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     terms.lock(work.conn)
     if command.from_ < work.now:
         return invalid(command.request_id, [("from", "must not be in the past: what was decided stays decided")])
@@ -70,7 +72,7 @@ def _apply(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     base = terms.load_terms(work.conn).at(command.from_)
     new_terms = terms_from_mapping(command.terms, base=base, allow_short=db.current_database().allow_short_terms)
     if isinstance(new_terms, list):
-        return invalid(command.request_id, [(_path(problem), problem.message) for problem in new_terms])
+        return invalid(command.request_id, [(_term_path(problem), problem.message) for problem in new_terms])
     before, after = terms_to_mapping(base), terms_to_mapping(new_terms)
     changed = {name: value for name, value in after.items() if value != before[name]}
     terms_id = terms.insert(work.conn, after, command.from_, command.staff, work.now)
@@ -92,5 +94,5 @@ def _apply(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     return done(command, {"terms_id": terms_id, "from": format_timestamp(command.from_), "changed": changed})
 
 
-def _path(problem: TermsProblem) -> str:
+def _term_path(problem: TermsProblem) -> str:
     return f"terms.{problem.path}"

@@ -54,7 +54,7 @@ def is_login_refused(database_url: str, problem: psycopg.Error) -> bool:
     return (
         problem.pgconn is not None
         and problem.sqlstate is None
-        and _ping(PostgresAddress.parse(database_url)) == Ping.OK
+        and _ping_server(PostgresAddress.parse(database_url)) == Ping.OK
     )
 
 
@@ -63,11 +63,11 @@ def _find_reason_to_wait(address: PostgresAddress) -> str:
     try:
         psycopg.connect(**address.connection_parameters(APPLICATION_NAME)).close()  # type: ignore[arg-type]
     except psycopg.OperationalError as problem:
-        if _ping(address) != Ping.OK:
+        if _ping_server(address) != Ping.OK:
             return address.without_password(str(problem).strip().splitlines()[0])
     return ""
 
 
-def _ping(address: PostgresAddress) -> int:
+def _ping_server(address: PostgresAddress) -> int:
     # libpq tells by the SQLSTATE whether a server refuses a login or is not ready, whatever its messages' language.
     return PGconn.ping(make_conninfo(**address.connection_parameters(APPLICATION_NAME)).encode())

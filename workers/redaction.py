@@ -40,22 +40,22 @@ NUMERIC_ARGUMENTS = ("order_id", "removal_id", "lot_id")
 """Shown as numbers even when sent as text, so that one search finds both."""
 COUNTED_ARGUMENTS = ("orders", "rows", "lines")
 """Lists shown by their length."""
-_PLAIN = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-_ANSWER = re.compile(r"\{'outcome': '(?P<outcome>[a-z]+)', 'code': (?:None|'(?P<code>[A-Z_]+)')")
-_COUNTS = re.compile(r"'effects': \{((?:'[a-z_]+': \d+(?:, )?)+)\}")
-_COUNT = re.compile(r"'([a-z_]+)': (\d+)")
+_PLAIN_VALUE = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_ANSWER_REPR = re.compile(r"\{'outcome': '(?P<outcome>[a-z]+)', 'code': (?:None|'(?P<code>[A-Z_]+)')")
+_EFFECT_COUNTS = re.compile(r"'effects': \{((?:'[a-z_]+': \d+(?:, )?)+)\}")
+_EFFECT_COUNT = re.compile(r"'([a-z_]+)': (\d+)")
 
 
 def redact_arguments(arguments: Any) -> str:
-    return " ".join(f"{name}={value}" for name, value in _visible(arguments).items())
+    return " ".join(f"{name}={value}" for name, value in _visible_arguments(arguments).items())
 
 
 def redact_arguments_for_search(arguments: Any) -> str:
     """Render them as a dict, the only form in which Flower's search finds `kwargs:order_id=1003`."""
-    return repr(_visible(arguments))
+    return repr(_visible_arguments(arguments))
 
 
-def _visible(arguments: Any) -> dict[str, Any]:
+def _visible_arguments(arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, Mapping):
         return {}
     visible = {name: arguments[name] for name in VISIBLE_ARGUMENTS if name in arguments and _is_plain(arguments[name])}
@@ -66,18 +66,18 @@ def _visible(arguments: Any) -> dict[str, Any]:
 def redact_answer(representation: str) -> str:
     """Reduce Celery's representation of an answer to outcome, code and counts: `refused TOO_EARLY`, `done
     unlocked=3`."""
-    answer = _ANSWER.match(representation)
+    answer = _ANSWER_REPR.match(representation)
     if answer is None:
         return ""
     words = [answer["outcome"], answer["code"] or ""]
-    if effects := _COUNTS.search(representation):
-        words += [f"{name}={count}" for name, count in _COUNT.findall(effects[1])]
+    if effects := _EFFECT_COUNTS.search(representation):
+        words += [f"{name}={count}" for name, count in _EFFECT_COUNT.findall(effects[1])]
     return " ".join(word for word in words if word)
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
-        return _PLAIN.fullmatch(value) is not None
+        return _PLAIN_VALUE.fullmatch(value) is not None
     return isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63)
 
 

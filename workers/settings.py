@@ -65,7 +65,7 @@ def _validate_login(text: str) -> str:
     return text
 
 
-def _secret(check: Callable[[str], str]) -> BeforeValidator:
+def _secret_setting(check: Callable[[str], str]) -> BeforeValidator:
     # Validate a secret with `check`; None stays None, and our own defaults are validated too.
     def validate(value: str | SecretStr | None) -> str | None:
         if value is None:
@@ -88,27 +88,27 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, validate_default=True)
 
-    database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
+    database_url: Annotated[SecretStr | None, _secret_setting(normalize_postgres_url)] = Field(
         None,
         validation_alias="DATABASE_URL",
         description="PostgreSQL URL of the tables' owner. Unset: an embedded server with its data in UNWIND_DATA.",
     )
-    app_database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
+    app_database_url: Annotated[SecretStr | None, _secret_setting(normalize_postgres_url)] = Field(
         None,
         validation_alias="UNWIND_APP_DATABASE_URL",
         description="PostgreSQL URL for everything except migrations. Unset: DATABASE_URL with SET ROLE unwind_app.",
     )
-    broker_url: Annotated[SecretStr | None, _secret(_normalize_redis_url)] = Field(
+    broker_url: Annotated[SecretStr | None, _secret_setting(_normalize_redis_url)] = Field(
         None,
         validation_alias="CELERY_BROKER_URL",
         description="URL of Redis 6.2 or newer, or Valkey. Unset: an embedded Valkey with its data in UNWIND_DATA.",
     )
-    result_backend: Annotated[SecretStr | None, _secret(_normalize_redis_url)] = Field(
+    result_backend: Annotated[SecretStr | None, _secret_setting(_normalize_redis_url)] = Field(
         default_factory=_next_database,
         validation_alias="CELERY_RESULT_BACKEND",
         description="Redis URL where results are stored for their callers. Unset: the broker's next database.",
     )
-    smtp_url: Annotated[SecretStr | None, _secret(_validate_smtp_url)] = Field(
+    smtp_url: Annotated[SecretStr | None, _secret_setting(_validate_smtp_url)] = Field(
         None,
         validation_alias="UNWIND_SMTP_URL",
         description="smtp://user:password@host:587?starttls=1, the mail server. Unset: files in UNWIND_DATA/mail.",
@@ -166,7 +166,7 @@ class Settings(BaseModel):
         le=65535,
         description="Port that Flower listens on; 0 picks a free one and prints it.",
     )
-    flower_login: Annotated[SecretStr | None, _secret(_validate_login)] = Field(
+    flower_login: Annotated[SecretStr | None, _secret_setting(_validate_login)] = Field(
         None,
         validation_alias="UNWIND_FLOWER_LOGIN",
         description="Login for Flower, as user:password. Unset: no login, loopback only.",
@@ -202,7 +202,7 @@ class Settings(BaseModel):
         le=65535,
         description="Port of the HTTP interface; 0 picks a free one and prints it.",
     )
-    web_database_url: Annotated[SecretStr | None, _secret(normalize_postgres_url)] = Field(
+    web_database_url: Annotated[SecretStr | None, _secret_setting(normalize_postgres_url)] = Field(
         None,
         validation_alias="UNWIND_WEB_DATABASE_URL",
         description="PostgreSQL URL of the HTTP interface. Unset: DATABASE_URL with SET ROLE unwind_web.",
@@ -265,7 +265,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        raise SettingsError(_explain(error)) from None
+        raise SettingsError(_explain_invalid_settings(error)) from None
     if settings.flower_address not in {"127.0.0.1", "::1", "localhost"} and settings.flower_login is None:
         raise SettingsError(
             "UNWIND_FLOWER_ADDRESS: at this address other machines can open Flower, which shows the tasks of every "
@@ -328,7 +328,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     )
 
 
-def _explain(error: ValidationError) -> str:
+def _explain_invalid_settings(error: ValidationError) -> str:
     # Describe each invalid variable in one line, without its value, which may be a secret.
     descriptions = {str(field.validation_alias): field.description for field in Settings.model_fields.values()}
     lines = []

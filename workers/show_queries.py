@@ -33,7 +33,7 @@ class InvalidQuery(ValueError):
     pass
 
 
-def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def _query_argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     def convert(word: str) -> Any:
         try:
             return parse(word)
@@ -56,13 +56,13 @@ def _month(word: str) -> date:
         raise ValueError("a billing month is written like 2026-03") from None
 
 
-def _text(word: str) -> str:
+def _query_id(word: str) -> str:
     if "\x00" in word or any(0xD800 <= ord(c) <= 0xDFFF for c in word):
         raise ValueError("an id is plain text")
     return word
 
 
-ORDER, MONTH, TIME, NAME = (_argument(parse) for parse in (_order_id, _month, parse_timestamp, _text))
+ORDER, MONTH, TIME, NAME = (_query_argument(parse) for parse in (_order_id, _month, parse_timestamp, _query_id))
 at_option = click.option("--at", type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")
 
 
@@ -71,7 +71,9 @@ def nouns() -> None:
     """Parse the words after `show`."""
 
 
-def _noun(parent: click.Group, name: str, *params: Callable[[Any], Any]) -> Callable[[Callable[..., Query]], Any]:
+def _register_noun(
+    parent: click.Group, name: str, *params: Callable[[Any], Any]
+) -> Callable[[Callable[..., Query]], Any]:
     """Register a function that returns a query under its noun.  An id may begin with a hyphen."""
 
     def register(function: Callable[..., Query]) -> Callable[..., Query]:
@@ -92,7 +94,7 @@ def _no_order(order_id: int, at: datetime | None = None) -> str:
     return f"There was no order {order_id} at {format_for_people(at)}." if at else f"There is no order {order_id}."
 
 
-@_noun(nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)
+@_register_noun(nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)
 def order_query(order_id: int, at: datetime | None) -> Query:
     """An order with its timeline, now or at another time."""
     return Query(
@@ -108,7 +110,7 @@ def explain_nouns() -> None:
     """What the parties of an order can do, and why the rest is refused."""
 
 
-@_noun(explain_nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)
+@_register_noun(explain_nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)
 def explain_query(order_id: int, at: datetime | None) -> Query:
     """What each party can do, and why the rest is refused."""
     return Query(
@@ -119,13 +121,15 @@ def explain_query(order_id: int, at: datetime | None) -> Query:
     )
 
 
-@_noun(nouns, "lots", click.argument("seller", type=NAME))
+@_register_noun(nouns, "lots", click.argument("seller", type=NAME))
 def lots_query(seller: str) -> Query:
     """The lots of a seller."""
     return Query("lots", lambda conn, _: show.show_lots(conn, seller), _no_member(seller))
 
 
-@_noun(nouns, "bill", click.argument("seller", type=NAME), click.argument("month", metavar="2026-03", type=MONTH))
+@_register_noun(
+    nouns, "bill", click.argument("seller", type=NAME), click.argument("month", metavar="2026-03", type=MONTH)
+)
 def bill_query(seller: str, month: date) -> Query:
     """The bill of a seller for a month, line by line."""
     return Query(
@@ -135,13 +139,13 @@ def bill_query(seller: str, month: date) -> Query:
     )
 
 
-@_noun(nouns, "member", click.argument("member_id", metavar="ID", type=NAME))
+@_register_noun(nouns, "member", click.argument("member_id", metavar="ID", type=NAME))
 def member_query(member_id: str) -> Query:
     """A member: rights to buy and sell, and strikes."""
     return Query("member", lambda conn, _: show.show_member(conn, member_id), _no_member(member_id))
 
 
-@_noun(
+@_register_noun(
     nouns, "notices", click.option("--order", "order_id", metavar="ID", type=ORDER, required=True, help="The order.")
 )
 def notices_query(order_id: int) -> Query:
@@ -149,7 +153,7 @@ def notices_query(order_id: int) -> Query:
     return Query("notices", lambda conn, _: show.show_notices(conn, order_id), _no_order(order_id))
 
 
-@_noun(
+@_register_noun(
     nouns,
     "alerts",
     click.option("--due-before", metavar="T", type=TIME, required=True, help="The end of the time asked."),
@@ -159,7 +163,7 @@ def alerts_query(due_before: datetime) -> Query:
     return Query("alerts", lambda conn, _: show.show_alerts(conn, due_before))
 
 
-@_noun(nouns, "request", click.argument("request_id", type=NAME))
+@_register_noun(nouns, "request", click.argument("request_id", type=NAME))
 def request_query(request_id: str) -> Query:
     """The answer of a command, by its request id."""
     return Query(
@@ -170,13 +174,13 @@ def request_query(request_id: str) -> Query:
     )
 
 
-@_noun(nouns, "credits", click.argument("seller", type=NAME))
+@_register_noun(nouns, "credits", click.argument("seller", type=NAME))
 def credits_query(seller: str) -> Query:
     """The fees of a seller's cancelled orders: reset or credited."""
     return Query("credits", lambda conn, _: show.show_credits(conn, seller), _no_member(seller))
 
 
-@_noun(
+@_register_noun(
     nouns,
     "forecast",
     click.option("--days", type=click.IntRange(1, forecast.MAX_DAYS), required=True, help="Days to look ahead."),
@@ -186,13 +190,13 @@ def forecast_query(days: int) -> Query:
     return Query("forecast", lambda conn, now: forecast.unlock_forecast(conn, days=days, now=now))
 
 
-@_noun(nouns, "sweeps")
+@_register_noun(nouns, "sweeps")
 def sweeps_query() -> Query:
     """When each sweep found something, and whether it was late."""
     return Query("sweeps", lambda conn, _: show.show_sweeps(conn))
 
 
-@_noun(nouns, "late-payments")
+@_register_noun(nouns, "late-payments")
 def late_payments_query() -> Query:
     """The late payments that sellers have not sent back."""
     return Query("late-payments", lambda conn, _: show.show_late_payments(conn))

@@ -53,9 +53,9 @@ def send_insert(
     skip_existing: bool = False,
     returning: str = "",
 ) -> Cursor:
-    table = _table(target)
+    table = _table_of_target(target)
     names = tuple(rows[0])
-    return execute(conn, _insert(table, names, skip_existing, returning), _columns(table, names, rows))
+    return execute(conn, _insert_statement(table, names, skip_existing, returning), _column_arrays(table, names, rows))
 
 
 def update_rows(
@@ -63,44 +63,44 @@ def update_rows(
 ) -> int:
     if not rows:
         return 0
-    table = _table(target)
+    table = _table_of_target(target)
     names = tuple(rows[0])
-    return execute(conn, _update(table, tuple(keys), names), _columns(table, names, rows)).rowcount
+    return execute(conn, _update_statement(table, tuple(keys), names), _column_arrays(table, names, rows)).rowcount
 
 
-def _table(target: type[Base] | Table) -> Table:
+def _table_of_target(target: type[Base] | Table) -> Table:
     return target if isinstance(target, Table) else table_of(target)
 
 
 @lru_cache(maxsize=256)
-def _insert(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> str:
+def _insert_statement(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> str:
     conflict = "ON CONFLICT DO NOTHING" if skip_existing else ""
     returning_clause = f"RETURNING {returning}" if returning else ""
-    values = ", ".join(_value(table, n) for n in names)
+    values = ", ".join(_column_value_sql(table, n) for n in names)
     return (
-        f"INSERT INTO {table.fullname} ({_listed(names)}) SELECT {values} "  # noqa: S608 - names come from the table itself
-        f"FROM {_rows(table, names, numbered=True)} ORDER BY row_no {conflict} {returning_clause}"
+        f"INSERT INTO {table.fullname} ({_quoted_column_list(names)}) SELECT {values} "  # noqa: S608 - names come from the table itself
+        f"FROM {_unnested_rows(table, names, numbered=True)} ORDER BY row_no {conflict} {returning_clause}"
     )
 
 
 @lru_cache(maxsize=256)
-def _update(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
-    target = ", ".join(f'"{n}" = {_value(table, n)}' for n in names if n not in keys)
+def _update_statement(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
+    target = ", ".join(f'"{n}" = {_column_value_sql(table, n)}' for n in names if n not in keys)
     matches = " AND ".join(f't."{k}" = v."{k}"' for k in keys)
-    return f"UPDATE {table.fullname} AS t SET {target} FROM {_rows(table, names)} WHERE {matches}"  # noqa: S608 - names come from the table itself
+    return f"UPDATE {table.fullname} AS t SET {target} FROM {_unnested_rows(table, names)} WHERE {matches}"  # noqa: S608 - names come from the table itself
 
 
-def _rows(table: Table, names: tuple[str, ...], *, numbered: bool = False) -> str:
+def _unnested_rows(table: Table, names: tuple[str, ...], *, numbered: bool = False) -> str:
     # SQL for the rows as `v`: an array per column; a JSON column is one document, so nothing is quoted by row.
     plain = tuple(n for n in names if not _is_json(table, n))
     documents = tuple(n for n in names if _is_json(table, n))
     arrays = ", ".join(f"CAST(%({n})s AS {table.c[n].type.compile(dialect=_POSTGRESQL)}[])" for n in plain)
     parts = [f"unnest({arrays})", *(f"jsonb_array_elements(CAST(%({n})s AS jsonb))" for n in documents)]
     ordinality, number = (" WITH ORDINALITY", ", row_no") if numbered else ("", "")
-    return f"ROWS FROM ({', '.join(parts)}){ordinality} AS v({_listed((*plain, *documents))}{number})"
+    return f"ROWS FROM ({', '.join(parts)}){ordinality} AS v({_quoted_column_list((*plain, *documents))}{number})"
 
 
-def _value(table: Table, name: str) -> str:
+def _column_value_sql(table: Table, name: str) -> str:
     return f"NULLIF(v.\"{name}\", 'null')" if _is_json(table, name) and table.c[name].nullable else f'v."{name}"'
 
 
@@ -108,11 +108,11 @@ def _is_json(table: Table, name: str) -> bool:
     return isinstance(table.c[name].type, JSONB)
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _quoted_column_list(names: tuple[str, ...]) -> str:
     return ", ".join(f'"{n}"' for n in names)
 
 
-def _columns(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _column_arrays(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {n: _array_writer(table, n)([row[n] for row in rows]) for n in names}
 
 

@@ -39,7 +39,7 @@ is retried."""
 _BY_KEYS, _IDLE_SINCE = "by keys", "idle since"
 
 APP_ROLE = "unwind_app"
-_SET = """
+_SET_SESSION = """
     SELECT name, pg_catalog.set_config(name, value, false)
     FROM ROWS FROM (
         pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[])
@@ -145,19 +145,19 @@ def prepare_session(
     try:
         settings = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts)
         values = {"names": list(settings), "values": list(settings.values())}
-        expected = dict(driver.execute(_SET, values, prepare=False).fetchall()) | _REQUIRED
+        expected = dict(driver.execute(_SET_SESSION, values, prepare=False).fetchall()) | _REQUIRED
         expected |= driver.execute(_SET_ROLE, {"as_app": as_app, "role": role}, prepare=False).fetchall()
         in_force = dict(driver.execute(_IN_FORCE, {"names": list(expected)}, prepare=False).fetchall())
         differing = {name: in_force[name] for name in expected if in_force[name] != expected[name]}
         if differing:
-            raise _refusal(differing)
+            raise _session_refusal(differing)
         driver.autocommit = before
     except BaseException:
         driver.close()
         raise
 
 
-def _refusal(differing: dict[str, str]) -> SessionRefused:
+def _session_refusal(differing: dict[str, str]) -> SessionRefused:
     if encoding := differing.get("server_encoding"):
         return SessionRefused(
             "DATABASE_ENCODING",

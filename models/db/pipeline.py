@@ -31,7 +31,7 @@ def execute(conn: Connection, statement: str, values: Mapping[str, Any]) -> Curs
     try:
         return driver.cursor(row_factory=namedtuple_row).execute(statement, values, prepare=True)
     except psycopg.Error as error:
-        raise _wrap(error, driver) from error
+        raise _wrap_driver_error(error, driver) from error
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def pipeline(conn: Connection) -> Iterator[None]:
         with driver.pipeline():
             yield
     except psycopg.Error as error:
-        raise _wrap(error, driver) from error
+        raise _wrap_driver_error(error, driver) from error
 
 
 def use_generic_plans(conn: Connection, by_keys: bool) -> None:
@@ -75,7 +75,7 @@ def _driver_of(conn: Connection) -> psycopg.Connection[Any]:
     return driver
 
 
-def _wrap(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
+def _wrap_driver_error(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
     return DBAPIError.instance(
         None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
     )
@@ -114,10 +114,10 @@ def bytea_array(values: Sequence[bytes | None]) -> str:
 
 def json_array(values: Sequence[Any]) -> str:
     """Return a JSON array.  Decimals become text.  Raises `TypeError` for types that JSON does not have."""
-    return orjson.dumps(values, default=_amount, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
+    return orjson.dumps(values, default=_amount_json, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
 
 
-def _amount(value: Any) -> str:
+def _amount_json(value: Any) -> str:
     if isinstance(value, Decimal):
         return str(value)
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON: convert it first")

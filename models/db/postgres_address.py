@@ -17,7 +17,7 @@ SCHEMES = ("postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2"
 DEFAULT_PORT = 5432
 EXAMPLE = "postgresql://user:password@host:5432/unwind"
 
-_DEFAULTS = {
+_CONNINFO_DEFAULTS = {
     "connect_timeout": "5",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -26,16 +26,16 @@ _DEFAULTS = {
 }
 """Seconds; `tcp_user_timeout` is in milliseconds and ends a connection whose data is not acknowledged."""
 
-_NUMBERS = (
+_NUMBER_PARAMETERS = (
     "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
     "sslcompression", "sslsni", "gssdelegation",
 )  # fmt: skip
-_TEXTS = (
+_TEXT_PARAMETERS = (
     "application_name", "options", "hostaddr", "passfile", "requirepeer", "require_auth", "sslcert", "sslkey",
     "sslrootcert", "sslcrl", "sslcrldir", "krbsrvname", "gsslib", "ssl_min_protocol_version",
     "ssl_max_protocol_version", "min_protocol_version", "max_protocol_version",
 )  # fmt: skip
-_CHOICES = {
+_CHOICE_PARAMETERS = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
     "sslcertmode": ("disable", "allow", "require"),
@@ -45,7 +45,7 @@ _CHOICES = {
     "target_session_attrs": ("primary", "read-write", "any"),
     "client_encoding": ("utf8", "utf-8", "UTF8", "UTF-8", "auto"),
 }
-_REFUSED = {
+_REFUSED_PARAMETERS = {
     "service": "must name the server itself and no service: programs would read different service files",
     "servicefile": "must name the server itself and no service: programs would read different service files",
     "replication": "must not ask for replication",
@@ -76,32 +76,32 @@ class PostgresAddress:
             raise ValueError("must begin with postgresql://")
         if any(ord(char) <= 32 or ord(char) == 127 for char in rest):
             raise ValueError("must contain no spaces or control characters: write %20 for a space")
-        authority, path, query = _split(rest)
+        authority, path, query = _split_postgres_url(rest)
         user_part, at, host_part = authority.rpartition("@")
         if "@" in user_part:
             raise ValueError("must name user and password with %40 for each @ in them")
         user, colon, password = user_part.partition(":")
-        parameters = _parameters(query)
+        parameters = _parse_conninfo_parameters(query)
         query_hosts = parameters.pop("host", None)
-        names = [_decoded(name) for name in host_part.split(",")]
+        names = [_percent_decode(name) for name in host_part.split(",")]
         if query_hosts is not None:  # overrides the authority, as in SQLAlchemy and libpq
             names = [name for text in query_hosts for name in text.split(",")]
-        hosts = _hosts(names, parameters.pop("port", None))
+        hosts = _parse_postgres_hosts(names, parameters.pop("port", None))
         single = {name: values[-1] for name, values in parameters.items()}
-        user_name = single.pop("user", _decoded(user) if at else "")
-        secret = single.pop("password", _decoded(password) if colon else "")
-        database = single.pop("dbname", _decoded(path))
+        user_name = single.pop("user", _percent_decode(user) if at else "")
+        secret = single.pop("password", _percent_decode(password) if colon else "")
+        database = single.pop("dbname", _percent_decode(path))
         if not database:
             raise ValueError(f"must name a database, as in {EXAMPLE}")
         if single.pop("ssl", "") == "true":  # as JDBC spells it, and as libpq takes it
             single.setdefault("sslmode", "require")
-        _check(single)
+        _check_conninfo_parameters(single)
         single.pop("client_encoding", None)
         return cls(hosts, database, user_name or None, secret or None, single)
 
     def connection_parameters(self, application_name: str) -> dict[str, str]:
         parameters = {
-            **_DEFAULTS,
+            **_CONNINFO_DEFAULTS,
             "application_name": application_name,
             # Not `read-write`: default_transaction_read_only makes it untrue of a primary.
             **({"target_session_attrs": "primary"} if len(self.hosts) > 1 else {}),
@@ -120,7 +120,7 @@ class PostgresAddress:
     def client_conninfo(self, application_name: str) -> str:
         parameters = self.connection_parameters(application_name)
         parameters.pop("password", None)
-        return " ".join(f"{name}={_quoted(value)}" for name, value in parameters.items())
+        return " ".join(f"{name}={_quote_conninfo_value(value)}" for name, value in parameters.items())
 
     def client_environment(self) -> dict[str, str]:
         """Return the environment for such a program: libpq's only variable in it is the password."""
@@ -146,7 +146,7 @@ def clear_libpq_environment() -> None:
         os.environ.pop(name, None)
 
 
-def _quoted(value: str) -> str:
+def _quote_conninfo_value(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
@@ -155,13 +155,13 @@ def _is_of_libpq(name: str) -> bool:
     return name.startswith("PG")
 
 
-def _split(rest: str) -> tuple[str, str, str]:
+def _split_postgres_url(rest: str) -> tuple[str, str, str]:
     before, _, query = rest.partition("?")
     authority, _, path = before.partition("/")
     return authority, path, query
 
 
-def _decoded(text: str) -> str:
+def _percent_decode(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise ValueError("must write a % as %25, and other special characters as their % codes")
     try:
@@ -173,7 +173,7 @@ def _decoded(text: str) -> str:
     return decoded
 
 
-def _parameters(query: str) -> dict[str, list[str]]:
+def _parse_conninfo_parameters(query: str) -> dict[str, list[str]]:
     parameters: dict[str, list[str]] = {}
     for pair in query.split("&") if query else ():
         name, separator, value = pair.partition("=")
@@ -181,24 +181,24 @@ def _parameters(query: str) -> dict[str, list[str]]:
             raise ValueError("must give parameters as ?name=value&name=value")
         if name == "options":
             value = value.replace("+", " ")  # as SQLAlchemy writes a space; no option has a plus of its own
-        parameters.setdefault(_decoded(name), []).append(_decoded(value))
+        parameters.setdefault(_percent_decode(name), []).append(_percent_decode(value))
     if any(len(values) > 1 for name, values in parameters.items() if name != "host"):
         raise ValueError("must give each parameter once")
     return parameters
 
 
-def _hosts(names: list[str], ports: list[str] | None) -> tuple[tuple[str, int], ...]:
-    endpoints = [_host(name) for name in names]
+def _parse_postgres_hosts(names: list[str], ports: list[str] | None) -> tuple[tuple[str, int], ...]:
+    endpoints = [_parse_postgres_host(name) for name in names]
     listed = ports[0].split(",") if ports is not None else []
     if len(listed) not in {0, 1, len(endpoints)}:
         raise ValueError("must give one port, or one for each host")
     if len(listed) == 1:
         listed *= len(endpoints)
     numbers = listed or [port for _, port in endpoints]
-    return tuple((host, _port(number)) for (host, _), number in zip(endpoints, numbers, strict=True))
+    return tuple((host, _parse_postgres_port(number)) for (host, _), number in zip(endpoints, numbers, strict=True))
 
 
-def _host(text: str) -> tuple[str, str]:
+def _parse_postgres_host(text: str) -> tuple[str, str]:
     # Host and port of `host:port`, `[::1]:port`, `::1` or a socket directory.
     if text.startswith(("/", "@")):
         folder, colon, port = text.rpartition(":")
@@ -215,7 +215,7 @@ def _host(text: str) -> tuple[str, str]:
     return match[1], match[2] or ""
 
 
-def _port(text: str) -> int:
+def _parse_postgres_port(text: str) -> int:
     if not text:
         return DEFAULT_PORT
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
@@ -223,17 +223,17 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _check(parameters: Mapping[str, str]) -> None:
+def _check_conninfo_parameters(parameters: Mapping[str, str]) -> None:
     for name, value in parameters.items():
-        if name in _REFUSED:
-            raise ValueError(_REFUSED[name])
-        if name in _CHOICES and value not in _CHOICES[name]:
-            choices = [choice for choice in _CHOICES[name] if choice.islower()]
+        if name in _REFUSED_PARAMETERS:
+            raise ValueError(_REFUSED_PARAMETERS[name])
+        if name in _CHOICE_PARAMETERS and value not in _CHOICE_PARAMETERS[name]:
+            choices = [choice for choice in _CHOICE_PARAMETERS[name] if choice.islower()]
             raise ValueError(f"must give {name} as {', '.join(choices[:-1])} or {choices[-1]}")
-        if name in _NUMBERS and not (value.isascii() and value.isdigit()):
+        if name in _NUMBER_PARAMETERS and not (value.isascii() and value.isdigit()):
             raise ValueError(f"must give {name} as a whole number")
         if name == "connect_timeout" and not int(value):
             raise ValueError("must give connect_timeout as at least 1 second: 0 would wait forever")
-        if name not in {*_CHOICES, *_NUMBERS, *_TEXTS}:
+        if name not in {*_CHOICE_PARAMETERS, *_NUMBER_PARAMETERS, *_TEXT_PARAMETERS}:
             label = f"the parameter {name}" if re.fullmatch(r"[a-z_]{1,40}", name) else "a parameter"
             raise ValueError(f"must not hold {label}, which PostgreSQL's clients do not know")

@@ -96,7 +96,7 @@ def _table_grants(role: str, without: str, append_only: str, deletable: str) -> 
         LOOP
             EXECUTE format('REVOKE ALL ON unwind.%I FROM {role}', found.name);
             EXECUTE format('GRANT SELECT ON unwind.%I TO {role}', found.name);
-            CONTINUE WHEN '{role}' <> '{APP_ROLE}' OR found.name IN ({_quoted(READ_ONLY)});
+            CONTINUE WHEN '{role}' <> '{APP_ROLE}' OR found.name IN ({_quoted_names(READ_ONLY)});
             EXECUTE format('GRANT INSERT ON unwind.%I TO {role}', found.name);
             IF found.name NOT IN ({append_only}) THEN
                 EXECUTE format('GRANT UPDATE ON unwind.%I TO {role}', found.name);
@@ -122,15 +122,15 @@ def grant_statements() -> tuple[str, ...]:
 
     Every migration repeats it, so a restored database and a role that was created later get their rights too.
     """
-    append_only, deletable = _quoted(APPEND_ONLY), _quoted(DELETABLE)
+    append_only, deletable = _quoted_names(APPEND_ONLY), _quoted_names(DELETABLE)
     return (
         *role_statements(),
         "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
         "REVOKE ALL ON ALL ROUTINES IN SCHEMA unwind FROM PUBLIC",
         REVOKE_TEMPORARY_OBJECTS,
         _table_grants(APP_ROLE, "''", append_only, deletable),
-        _table_grants(READER_ROLE, _quoted(PRIVATE_TO_READERS), append_only, deletable),
-        _table_grants(WEB_ROLE, _quoted(PRIVATE_TO_READERS), append_only, deletable),
+        _table_grants(READER_ROLE, _quoted_names(PRIVATE_TO_READERS), append_only, deletable),
+        _table_grants(WEB_ROLE, _quoted_names(PRIVATE_TO_READERS), append_only, deletable),
         *(_interface_grant(name, right, WEB_ROLE) for name, right in WEB_GRANTS.items()),
         *(_interface_grant(name, right, role) for name, (right, roles) in INTERFACE_GRANTS.items() for role in roles),
         *(_transfer_ownership(role, function, grants) for role, (function, grants) in DEFINERS.items()),
@@ -175,5 +175,5 @@ def _interface_grant(name: str, right: str, role: str) -> str:
     """
 
 
-def _quoted(names: tuple[str, ...]) -> str:
+def _quoted_names(names: tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)

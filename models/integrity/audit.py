@@ -184,7 +184,7 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tupl
     order_ids: set[int] = set()
     sellers: set[str] = set()
     items: set[tuple[str, str]] = set()
-    for statement in _RECENT_ROWS:
+    for statement in _RECENTLY_WRITTEN_ROWS:
         rows = conn.execute(statement, {"since": since, "limit": MAX_RECENT}).all()
         if len(rows) == MAX_RECENT:
             end = min(end, max(rows[-1].written_in, since + 1))
@@ -194,18 +194,20 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tupl
     new_positions = {"written_in": (max(since, end), ""), "answers": (int(now.timestamp()), "")}
 
     order_slice = list(
-        conn.execute(_ORDERS, {"after": positions.get("order", (0, ""))[0], "limit": SLICE_SIZE}).scalars()
+        conn.execute(_NEXT_ORDERS, {"after": positions.get("order", (0, ""))[0], "limit": SLICE_SIZE}).scalars()
     )
     new_positions["order"] = (order_slice[-1] if len(order_slice) == SLICE_SIZE else 0, "")
     seller_slice = list(
-        conn.execute(_SELLERS, {"after": positions.get("seller", (0, ""))[1], "limit": SELLER_SLICE_SIZE}).scalars()
+        conn.execute(
+            _NEXT_SELLERS, {"after": positions.get("seller", (0, ""))[1], "limit": SELLER_SLICE_SIZE}
+        ).scalars()
     )
     new_positions["seller"] = (0, seller_slice[-1] if len(seller_slice) == SELLER_SLICE_SIZE else "")
-    lot_slice = conn.execute(_LOTS, {"after": positions.get("lot", (0, ""))[0], "limit": SLICE_SIZE}).all()
+    lot_slice = conn.execute(_NEXT_LOTS, {"after": positions.get("lot", (0, ""))[0], "limit": SLICE_SIZE}).all()
     new_positions["lot"] = (lot_slice[-1].lot_id if len(lot_slice) == SLICE_SIZE else 0, "")
 
     first_due = positions.get("outbox", (0, ""))[0]
-    messages = conn.execute(_OUTBOX, {"first_due": first_due, "limit": MAX_RECENT}).all()
+    messages = conn.execute(_NEXT_OUTBOX_ROWS, {"first_due": first_due, "limit": MAX_RECENT}).all()
     new_positions["outbox"] = (min((row.outbox_id for row in messages if row.state == "due"), default=first_due), "")
     if all(row.state != "due" for row in messages) and messages:
         new_positions["outbox"] = (messages[-1].outbox_id, "")
@@ -261,11 +263,13 @@ def _store_positions(conn: Connection, positions: dict[str, tuple[int, str]]) ->
 
 def _first_position(conn: Connection) -> int:
     # What is older than the first run's start is left to the slices and the nightly check.
-    return int(conn.execute(_NEWEST, {"limit": MAX_RECENT}).scalar() or 0)
+    return int(conn.execute(_NEWEST_WRITE, {"limit": MAX_RECENT}).scalar() or 0)
 
 
-_NEWEST = text("SELECT written_in FROM unwind.events ORDER BY written_in DESC, event_id DESC OFFSET :limit LIMIT 1")
-_RECENT_ROWS = (
+_NEWEST_WRITE = text(
+    "SELECT written_in FROM unwind.events ORDER BY written_in DESC, event_id DESC OFFSET :limit LIMIT 1"
+)
+_RECENTLY_WRITTEN_ROWS = (
     text(
         "SELECT written_in, order_id, NULL AS seller_id, NULL AS item_no FROM unwind.events "
         "WHERE written_in >= :since ORDER BY written_in, event_id LIMIT :limit"
@@ -283,10 +287,12 @@ _RECENT_ROWS = (
         "WHERE written_in >= :since ORDER BY written_in, move_id LIMIT :limit"
     ),
 )
-_ORDERS = text("SELECT order_id FROM unwind.orders WHERE order_id > :after ORDER BY order_id LIMIT :limit")
-_SELLERS = text("SELECT member_id FROM unwind.members WHERE member_id > :after ORDER BY member_id LIMIT :limit")
-_LOTS = text("SELECT lot_id, seller_id, item_no FROM unwind.lots WHERE lot_id > :after ORDER BY lot_id LIMIT :limit")
-_OUTBOX = text(
+_NEXT_ORDERS = text("SELECT order_id FROM unwind.orders WHERE order_id > :after ORDER BY order_id LIMIT :limit")
+_NEXT_SELLERS = text("SELECT member_id FROM unwind.members WHERE member_id > :after ORDER BY member_id LIMIT :limit")
+_NEXT_LOTS = text(
+    "SELECT lot_id, seller_id, item_no FROM unwind.lots WHERE lot_id > :after ORDER BY lot_id LIMIT :limit"
+)
+_NEXT_OUTBOX_ROWS = text(
     "SELECT outbox_id, order_id, state FROM unwind.outbox WHERE outbox_id >= :first_due ORDER BY outbox_id LIMIT :limit"
 )
 _OUTBOX_OF_ORDERS = text("SELECT outbox_id FROM unwind.outbox WHERE order_id = ANY(CAST(:orders AS bigint[]))")

@@ -78,9 +78,9 @@ class Certificate:
 def audit_month(conn: Connection, month: date) -> Certificate:
     """Recompute the month and compare.  `month` is its first day; an open month is compared as it is now."""
     terms_history = terms.load_terms(conn)
-    actual = conn.execute(text(_LINES), {"month": month}).all()
-    bills = {row.seller_id: row for row in conn.execute(text(_BILLS), {"month": month})}
-    closed = bool(conn.execute(text(_CLOSED), {"month": month}).scalar())
+    actual = conn.execute(text(_LEDGER_LINES), {"month": month}).all()
+    bills = {row.seller_id: row for row in conn.execute(text(_BILLS_OF_MONTH), {"month": month})}
+    closed = bool(conn.execute(text(_IS_MONTH_CLOSED), {"month": month}).scalar())
     certificate = Certificate(month.isoformat()[:7], closed)
 
     all_lines = _expected_lines(
@@ -91,13 +91,13 @@ def audit_month(conn: Connection, month: date) -> Certificate:
     actual_lines = Counter(ExpectedLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
     expected = _move_late_lines(conn, certificate, all_lines, expected, actual_lines)
     for line in sorted((expected - actual_lines).elements(), key=str):
-        certificate.differences.append(f"{_describe(line)} is missing")
+        certificate.differences.append(f"{_describe_expected_line(line)} is missing")
     for line in sorted((actual_lines - expected).elements(), key=str):
-        certificate.differences.append(f"{_describe(line)} is not expected")
+        certificate.differences.append(f"{_describe_expected_line(line)} is not expected")
 
     _compare_bills(conn, certificate, expected, bills, terms_history, month)
     _compare_payments(conn, certificate, month)
-    _count(certificate, expected)
+    _count_expected_lines(certificate, expected)
     return certificate
 
 
@@ -117,7 +117,7 @@ def _expected_lines(
     # Every line that the histories of the month's orders require, in whichever month it is.
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - UTC_MARGIN
     end = (begin + UTC_MARGIN + timedelta(days=31)).replace(day=1) + UTC_MARGIN
-    rows = conn.execute(text(_EVENTS), {"begin": begin, "end": end, "also": sorted(set(order_ids))})
+    rows = conn.execute(text(_ORDER_EVENTS), {"begin": begin, "end": end, "also": sorted(set(order_ids))})
     lines: list[ExpectedLine] = []
     histories: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
@@ -136,11 +136,11 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
         changes = event.changes
         total = Decimal(changes.get("total", total))
         terms_then = terms_history.at(event.at)
-        month = _month(event.at, terms_then)
+        month = _month_of_instant(event.at, terms_then)
         if event.type in CHARGING:
             if fee:
                 lines.append(ExpectedLine(seller, month, "reversal", order_id, -fee))
-            fee, charged = _fee(total * event.usd_rate, terms_then, seller), month
+            fee, charged = _expected_fee(total * event.usd_rate, terms_then, seller), month
             if fee:
                 lines.append(ExpectedLine(seller, month, "charge", order_id, fee))
         if changes.get("status") == "CANCELLED" and changes.get("basis") not in ("NRS", "NSS") and fee:
@@ -153,7 +153,7 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
 
 def _manual_credits(conn: Connection) -> list[ExpectedLine]:
     return [
-        ExpectedLine(row.seller_id, _day(row.month), "manual_credit", row.order_id, Decimal(row.amount))
+        ExpectedLine(row.seller_id, _first_day_of(row.month), "manual_credit", row.order_id, Decimal(row.amount))
         for row in conn.execute(text(_MANUAL_CREDITS))
     ]
 
@@ -171,7 +171,7 @@ def _move_late_lines(
     }
     if not order_ids:
         return expected
-    rows = conn.execute(text(_LATE), {"orders": sorted(id_ for id_ in order_ids if id_ is not None)}).all()
+    rows = conn.execute(text(_LATE_LINES), {"orders": sorted(id_ for id_ in order_ids if id_ is not None)}).all()
     late = {(row.order_id, row.amount): row for row in rows}
     result = Counter(expected)
     for line in all_lines:
@@ -198,11 +198,11 @@ def _compare_bills(
     sums: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for line in expected.elements():
         sums[line.seller_id] += line.amount
-    opening = {row.seller_id: row.opening for row in conn.execute(text(_OPENING), {"month": month})}
+    opening = {row.seller_id: row.opening for row in conn.execute(text(_OPENING_CREDITS), {"month": month})}
     terms_then = terms_history.at(
         (datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) + timedelta(days=31)).replace(day=1)
     )
-    hashes = _hashes(conn, month)
+    hashes = _line_hashes(conn, month)
     summaries, billed, carried = [], ZERO, ZERO
     for seller in sorted({*sums, *opening, *bills}):
         amount = sums[seller] + opening.get(seller, ZERO)
@@ -232,23 +232,24 @@ def _compare_bills(
 
 def _compare_payments(conn: Connection, certificate: Certificate, month: date) -> None:
     expected = Counter(
-        (row.seller_id, Decimal(row.amount)) for row in conn.execute(text(_PAID), {"month": certificate.month})
+        (row.seller_id, Decimal(row.amount))
+        for row in conn.execute(text(_PAYMENT_EVENTS), {"month": certificate.month})
     )
-    actual = Counter((row.seller_id, -row.amount) for row in conn.execute(text(_PAYMENTS), {"month": month}))
+    actual = Counter((row.seller_id, -row.amount) for row in conn.execute(text(_PAYMENT_LINES), {"month": month}))
     for seller, amount in sorted(((expected - actual) + (actual - expected)).elements()):
         certificate.differences.append(f"a payment of {amount} by {seller} is not both in the events and in the ledger")
     certificate.paid = str(sum((amount for _, amount in expected.elements()), ZERO))
 
 
-def _hashes(conn: Connection, month: date) -> dict[str, str]:
+def _line_hashes(conn: Connection, month: date) -> dict[str, str]:
     written: dict[str, list[str]] = defaultdict(list)
-    for row in conn.execute(text(_LINES), {"month": month}):
+    for row in conn.execute(text(_LEDGER_LINES), {"month": month}):
         parts = (row.line_id, row.kind, row.amount, row.order_id, row.charged_month, row.credited_month, row.note)
         written[row.seller_id].append("|".join(str(part) for part in parts if part is not None))
     return {seller: hashlib.sha256("\n".join(lines).encode()).hexdigest() for seller, lines in written.items()}
 
 
-def _count(certificate: Certificate, expected: Counter[ExpectedLine]) -> None:
+def _count_expected_lines(certificate: Certificate, expected: Counter[ExpectedLine]) -> None:
     by_kind: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for line in expected.elements():
         by_kind[line.kind] += line.amount
@@ -256,7 +257,7 @@ def _count(certificate: Certificate, expected: Counter[ExpectedLine]) -> None:
     certificate.sums = {kind: str(amount) for kind, amount in sorted(by_kind.items())}
 
 
-def _fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
+def _expected_fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
     # Exact fractions, then rounded to cents: floor(x + 1/2).
     if seller in terms_then.fee_exempt_sellers:
         return ZERO
@@ -269,25 +270,25 @@ def _fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
     return Decimal(cents).scaleb(-2)
 
 
-def _month(instant: datetime, terms_then: Terms) -> date:
+def _month_of_instant(instant: datetime, terms_then: Terms) -> date:
     local = instant.astimezone(ZoneInfo(terms_then.billing_time_zone))
     return date(local.year, local.month, 1)
 
 
-def _day(month: str) -> date:
+def _first_day_of(month: str) -> date:
     return date.fromisoformat(f"{month}-01")
 
 
-def _describe(line: ExpectedLine) -> str:
+def _describe_expected_line(line: ExpectedLine) -> str:
     about = f" for order {line.order_id}" if line.order_id is not None else ""
     return f"the {line.kind} of {line.amount}{about} on the bill of {line.seller_id}"
 
 
-_LINES = "SELECT * FROM unwind.ledger_lines WHERE billing_month = :month AND kind <> 'payment' ORDER BY line_id"
-_PAYMENTS = "SELECT seller_id, amount FROM unwind.ledger_lines WHERE billing_month = :month AND kind = 'payment'"
-_BILLS = "SELECT * FROM unwind.bills WHERE billing_month = :month"
-_CLOSED = "SELECT EXISTS (SELECT FROM unwind.billing_months WHERE billing_month >= :month)"
-_EVENTS = """
+_LEDGER_LINES = "SELECT * FROM unwind.ledger_lines WHERE billing_month = :month AND kind <> 'payment' ORDER BY line_id"
+_PAYMENT_LINES = "SELECT seller_id, amount FROM unwind.ledger_lines WHERE billing_month = :month AND kind = 'payment'"
+_BILLS_OF_MONTH = "SELECT * FROM unwind.bills WHERE billing_month = :month"
+_IS_MONTH_CLOSED = "SELECT EXISTS (SELECT FROM unwind.billing_months WHERE billing_month >= :month)"
+_ORDER_EVENTS = """
     SELECT e.order_id, e.at, e.type, COALESCE(e.changes -> 'order', '{}') AS changes, o.seller_id, o.usd_rate
     FROM unwind.events e JOIN unwind.orders o USING (order_id)
     WHERE e.order_id IN (
@@ -300,11 +301,11 @@ _MANUAL_CREDITS = """
         e.changes -> 'credit' ->> 'amount' AS amount, CAST(e.changes -> 'credit' ->> 'order_id' AS bigint) AS order_id
     FROM unwind.events e WHERE e.type = 'credits.posted_by_hand'
 """
-_PAID = """
+_PAYMENT_EVENTS = """
     SELECT e.member_id AS seller_id, e.changes -> 'payment' ->> 'amount' AS amount FROM unwind.events e
     WHERE e.type = 'bills.payment_recorded' AND e.changes -> 'payment' ->> 'month' = :month
 """
-_OPENING = """
+_OPENING_CREDITS = """
     SELECT seller_id, sum(amount) AS opening FROM (
         (SELECT DISTINCT ON (seller_id) seller_id, carried_forward AS amount FROM unwind.bills
          WHERE billing_month < :month ORDER BY seller_id, billing_month DESC)
@@ -314,7 +315,7 @@ _OPENING = """
             AND e.changes -> 'payment' ->> 'opens' = to_char(CAST(:month AS timestamp), 'YYYY-MM')
     ) carried GROUP BY seller_id HAVING sum(amount) <> 0
 """
-_LATE = """
+_LATE_LINES = """
     SELECT l.order_id, l.amount, l.billing_month, to_date(o.payload ->> 'month', 'YYYY-MM') AS intended_month
     FROM unwind.ledger_lines l
     JOIN unwind.outbox o ON o.key = l.key

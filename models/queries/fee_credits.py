@@ -10,20 +10,22 @@ from sqlalchemy import Connection, text
 from policies.credits import describe_fee_credit
 from policies.timestamps import format_optional_timestamp
 
-_COLUMNS = (
+_FEE_CREDIT_COLUMNS = (
     "SELECT order_id, basis, cancelled_at, kind, state, charged, charged_month, amount, bill_month, bill_issued_at, "
     "bill_issued_on, bill_due_on, posted_at, note FROM unwind.v_fee_credit "
 )
-_OF_SELLER = text(_COLUMNS + "WHERE seller_id = :seller ORDER BY coalesce(cancelled_at, posted_at), order_id")
-_OF_ORDER = text(
-    _COLUMNS + "WHERE order_id = :order "
+_FEE_CREDITS_OF_SELLER = text(
+    _FEE_CREDIT_COLUMNS + "WHERE seller_id = :seller ORDER BY coalesce(cancelled_at, posted_at), order_id"
+)
+_FEE_CREDIT_OF_ORDER = text(
+    _FEE_CREDIT_COLUMNS + "WHERE order_id = :order "
     "AND (CAST(:until AS timestamptz) IS NULL OR coalesce(cancelled_at, posted_at) <= :until) "
     "ORDER BY coalesce(cancelled_at, posted_at)"
 )
 
 
 def of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:
-    return [_credit_json(row) for row in conn.execute(_OF_SELLER, {"seller": seller_id})]
+    return [_credit_json(row) for row in conn.execute(_FEE_CREDITS_OF_SELLER, {"seller": seller_id})]
 
 
 def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
@@ -31,7 +33,7 @@ def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) 
 
     With `until`, as they were at that instant: a line written later was still pending, and its bill not issued.
     """
-    return [_credit_json(row, until) for row in conn.execute(_OF_ORDER, {"order": order_id, "until": until})]
+    return [_credit_json(row, until) for row in conn.execute(_FEE_CREDIT_OF_ORDER, {"order": order_id, "until": until})]
 
 
 def _credit_json(row: Any, until: datetime | None = None) -> dict[str, Any]:
@@ -47,13 +49,13 @@ def _credit_json(row: Any, until: datetime | None = None) -> dict[str, Any]:
         "charged_month": row.charged_month,
         "amount": row.amount,
         "bill_month": row.bill_month,
-        "bill_issued_on": _day(row.bill_issued_on, issued_later),
-        "bill_due_on": _day(row.bill_due_on, issued_later),
+        "bill_issued_on": _fee_credit_day(row.bill_issued_on, issued_later),
+        "bill_due_on": _fee_credit_day(row.bill_due_on, issued_later),
         "posted_at": None if was_pending else format_optional_timestamp(row.posted_at),
         "note": None if was_pending else row.note,
     }
     return credit | {"where": describe_fee_credit(credit)}
 
 
-def _day(day: date | None, not_yet: bool) -> str | None:
+def _fee_credit_day(day: date | None, not_yet: bool) -> str | None:
     return None if day is None or not_yet else day.isoformat()

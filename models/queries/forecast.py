@@ -15,15 +15,15 @@ MAX_DAYS = 366
 """No terms let an alert wait that long."""
 MAX_OVERDUE = 20
 
-_HOURS = text(
+_UNLOCKS_PER_HOUR = text(
     "SELECT unlocks_hour, kind, count(*) AS n FROM unwind.v_unlock_forecast "
     "WHERE unlocks_at > :now AND unlocks_at <= :until GROUP BY unlocks_hour, kind ORDER BY unlocks_hour, kind"
 )
-_OVERDUE = text(
+_OVERDUE_UNLOCKS = text(
     "SELECT order_id, kind, seller_id, buyer_id, unlocks_at, count(*) OVER () AS n FROM unwind.v_unlock_forecast "
     "WHERE unlocks_at <= :now ORDER BY unlocks_at, alert_id LIMIT :most"
 )
-_LATER = text("SELECT count(*) FROM unwind.v_unlock_forecast WHERE unlocks_at > :until")
+_LATER_UNLOCKS = text("SELECT count(*) FROM unwind.v_unlock_forecast WHERE unlocks_at > :until")
 
 
 def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
     which takes seconds while sweeps run.
     """
     until = now + timedelta(days=days)
-    overdue = conn.execute(_OVERDUE, {"now": now, "most": MAX_OVERDUE}).all()
+    overdue = conn.execute(_OVERDUE_UNLOCKS, {"now": now, "most": MAX_OVERDUE}).all()
     hours: dict[datetime, dict[str, int]] = {}
-    for row in conn.execute(_HOURS, {"now": now, "until": until}):
+    for row in conn.execute(_UNLOCKS_PER_HOUR, {"now": now, "until": until}):
         hours.setdefault(row.unlocks_hour, dict.fromkeys(("NPB", "NRS", "NSS"), 0))[row.kind] = row.n
     return {
         "at": format_timestamp(now),
@@ -57,5 +57,5 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
             {"hour": format_timestamp(hour), **{k.lower(): n for k, n in kinds.items()}, "total": sum(kinds.values())}
             for hour, kinds in hours.items()
         ],
-        "later": conn.execute(_LATER, {"until": until}).scalar_one(),
+        "later": conn.execute(_LATER_UNLOCKS, {"until": until}).scalar_one(),
     }

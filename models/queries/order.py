@@ -72,10 +72,10 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "alert": {**alert_state(case.alert), "terms_id": terms_history.id_of(case.alert.terms)} if case.alert else None,
         "late_payment": late_payment_state(case.late_payment) if case.late_payment else None,
         "removals": [_removal_json(removal) for removal in snapshot.removals],
-        "fee": _fee(conn, case.order, at),
+        "fee": _order_fee(conn, case.order, at),
         "verdict": describe_cancellability(subject_of(snapshot, at or now), at or now),
         "credits": fee_credits.of_order(conn, order_id, until=at),
-        "stock": _stock(conn, order_id, at),
+        "stock": _stock_moves_of_order(conn, order_id, at),
         "notices": notices.list_for_order(conn, order_id, until=at),
         "timeline": [_timeline_entry(row, terms_history) for row in snapshot.events],
     }
@@ -138,13 +138,13 @@ def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: 
     past_events = events.of_order(conn, order_id, until=at)
     if not past_events:
         return None
-    lines = _lines(conn, order_id, past_events, at)
+    lines = _order_lines(conn, order_id, past_events, at)
     removals_then = [_removal_at(removal, at) for removal in removals.load_by_order(conn, [order_id]).get(order_id, ())]
     removals_known = [removal for removal in removals_then if removal is not None]
     history = terms.load_terms(conn)
     case = _case_now(conn, row, now, history) if at is None else _case_at(conn, row, past_events, at, history)
     if at is not None:
-        lines = [_line_at(line, case.order, removals_known) for line in lines]
+        lines = [_order_line_at(line, case.order, removals_known) for line in lines]
     return OrderSnapshot(case, lines, removals_known, past_events, history)
 
 
@@ -186,7 +186,7 @@ def _order_at(row: Order, state: dict[str, Any], past_events: Sequence[Any]) -> 
         total=Decimal(state["total"]),
         fee=Decimal(state["fee"]),
         fee_month=date.fromisoformat(f"{state['fee_month']}-01") if state["fee_month"] else None,
-        cancelled_at=_instant(state["cancelled_at"]),
+        cancelled_at=_parse_optional(state["cancelled_at"]),
         basis=Basis(state["basis"]) if state["basis"] else None,
         cancelled_by=state["cancelled_by"],
         version=past_events[-1].seq,
@@ -207,11 +207,11 @@ def _alert_at(
         kind=AlertKind(state["kind"]),
         state=AlertState(state["state"]),
         unlocks_at=parse_timestamp(state["unlocks_at"]),
-        responded_at=_instant(state["responded_at"]),
-        penalty_accepted_at=_instant(state["penalty_accepted_at"]),
-        penalty_withdrawn_at=_instant(state["penalty_withdrawn_at"]),
-        unlocked_at=_instant(state["unlocked_at"]),
-        closed_at=_instant(state["closed_at"]),
+        responded_at=_parse_optional(state["responded_at"]),
+        penalty_accepted_at=_parse_optional(state["penalty_accepted_at"]),
+        penalty_withdrawn_at=_parse_optional(state["penalty_withdrawn_at"]),
+        unlocked_at=_parse_optional(state["unlocked_at"]),
+        closed_at=_parse_optional(state["closed_at"]),
     )
 
 
@@ -221,7 +221,7 @@ def _late_payment_then(state: dict[str, Any] | None) -> LatePayment | None:
     return LatePayment(
         PaymentStatus(state["payment_status"]),
         parse_timestamp(state["recorded_at"]),
-        settled_at=_instant(state["settled_at"]),
+        settled_at=_parse_optional(state["settled_at"]),
         settled_by=state["settled_by"],
     )
 
@@ -234,7 +234,9 @@ def _ocr_at(
     filed = select(OcrRow).where(OcrRow.order_id == order_id, OcrRow.filed_at == parse_timestamp(state["filed_at"]))
     row = conn.execute(filed.order_by(OcrRow.ocr_id).limit(1)).one()
     return replace(
-        ocr.ocr_from_row(row, terms_history), state=OcrState(state["state"]), closed_at=_instant(state["closed_at"])
+        ocr.ocr_from_row(row, terms_history),
+        state=OcrState(state["state"]),
+        closed_at=_parse_optional(state["closed_at"]),
     )
 
 
@@ -249,7 +251,9 @@ def _member_at(conn: Connection, member_id: str, at: datetime) -> Member:
     return replace(members.load_facts(conn, [member_id])[member_id], terminated=last == "members.terminated")
 
 
-def _lines(conn: Connection, order_id: int, past_events: Sequence[Any], at: datetime | None) -> list[dict[str, Any]]:
+def _order_lines(
+    conn: Connection, order_id: int, past_events: Sequence[Any], at: datetime | None
+) -> list[dict[str, Any]]:
     batches = sum(event.type in ("orders.submitted", "orders.batch_added") for event in past_events)
     return [
         {
@@ -269,7 +273,7 @@ def _lines(conn: Connection, order_id: int, past_events: Sequence[Any], at: date
     ]
 
 
-def _line_at(line: dict[str, Any], order: Order, removals_known: Sequence[Removal]) -> dict[str, Any]:
+def _order_line_at(line: dict[str, Any], order: Order, removals_known: Sequence[Removal]) -> dict[str, Any]:
     removed = sum(
         quantity
         for removal in removals_known
@@ -303,7 +307,7 @@ def _removal_json(removal: Removal) -> dict[str, Any]:
     }
 
 
-def _fee(conn: Connection, order: Order, at: datetime | None) -> dict[str, Any]:
+def _order_fee(conn: Connection, order: Order, at: datetime | None) -> dict[str, Any]:
     # `net` is what the order still costs its seller.
     lines = select(LedgerLineRow).where(LedgerLineRow.order_id == order.order_id, LedgerLineRow.kind != "payment")
     if at is not None:
@@ -313,16 +317,16 @@ def _fee(conn: Connection, order: Order, at: datetime | None) -> dict[str, Any]:
     reset, credit = fee_lines.get("reset"), fee_lines.get("credit")
     return {
         "charged": format_total(order.fee),
-        "charged_month": format_month(order.fee_month),
+        "charged_month": format_optional_month(order.fee_month),
         "net": format_total(sum((row.amount for row in rows), Decimal(0))),
         "reset": format_total(reset.amount) if reset else None,
         "credit": format_total(credit.amount) if credit else None,
-        "credit_month": format_month(credit.billing_month) if credit else None,
+        "credit_month": format_optional_month(credit.billing_month) if credit else None,
     }
 
 
 # Three branches, one for each of the journal's unique indexes: its rows need no index by order besides.
-_STOCK = text(
+_STOCK_MOVES_OF_ORDER = text(
     """
     SELECT at, kind, lot_id, line_no, delta FROM (
         SELECT * FROM unwind.stock_moves WHERE order_id = :order AND kind = 'sold'
@@ -337,15 +341,15 @@ _STOCK = text(
 )
 
 
-def _stock(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
-    rows = conn.execute(_STOCK, {"order": order_id, "at": at})
+def _stock_moves_of_order(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
+    rows = conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})
     return [
         {"at": format_timestamp(r.at), "kind": r.kind, "lot_id": r.lot_id, "line_no": r.line_no, "delta": r.delta}
         for r in rows
     ]
 
 
-def format_month(first_day: date | None) -> str | None:
+def format_optional_month(first_day: date | None) -> str | None:
     return None if first_day is None else f"{first_day:%Y-%m}"
 
 
@@ -364,5 +368,5 @@ def _timeline_entry(row: Any, terms_history: terms.TermsHistory) -> dict[str, An
     }
 
 
-def _instant(written: str | None) -> datetime | None:
+def _parse_optional(written: str | None) -> datetime | None:
     return None if written is None else parse_timestamp(written)

@@ -33,7 +33,9 @@ def cancelled(context: EmailContext) -> Email:
         context.subject("cancelled"),
         (join_sentences(_cancelled_by(context), "This is final: a cancelled order cannot be reinstated."),),
         None,
-        paragraphs(_items(context), _fee(context)) + _strike(context) if to_seller else _strike(context),
+        paragraphs(_items_sentences(context), _fee_sentences(context)) + _strike_sentences(context)
+        if to_seller
+        else _strike_sentences(context),
         (
             "If the buyer has paid, please send the money back. Cancelling an order does not refund the payment."
             if to_seller
@@ -88,7 +90,7 @@ def _cancelled_by(context: EmailContext) -> str:
     return f"{'You' if by == context.role else capital(member)} cancelled {context.order} {ground}".rstrip() + "."
 
 
-def _items(context: EmailContext) -> str:
+def _items_sentences(context: EmailContext) -> str:
     if context.facts.get("returns") is False:
         return (
             "No items were returned to your inventory: this kind of cancellation does not return any. "
@@ -103,7 +105,7 @@ def _items(context: EmailContext) -> str:
     return f"{items} {'was' if units == 1 else 'were'} returned to your inventory."
 
 
-def _fee(context: EmailContext) -> str:
+def _fee_sentences(context: EmailContext) -> str:
     fee = context.facts.get("fee")
     if not isinstance(fee, dict):
         return ""
@@ -119,7 +121,7 @@ def _fee(context: EmailContext) -> str:
     return "There is no fee to credit for this order."
 
 
-def _strike(context: EmailContext) -> tuple[str, ...]:
+def _strike_sentences(context: EmailContext) -> tuple[str, ...]:
     recipient = STRIKE_RECIPIENTS.get(context.text("basis"), "") if context.facts.get("strike") is not False else ""
     if recipient == context.role:
         right = "buy" if recipient == "buyer" else "sell"

@@ -16,8 +16,8 @@ MAX_NAME_LENGTH = 80
 WIDTH = 72
 """Columns that mail programs show without wrapping again."""
 
-_OPENS = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
-_CLOSES = "\u202c\u2069"
+_OPENS_DIRECTION = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+_CLOSES_DIRECTION = "\u202c\u2069"
 _ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
 _UNREADABLE = "\ufffd"
 
@@ -66,13 +66,13 @@ def email_from_json(stored: dict[str, Any]) -> Email:
 
 
 def render_plain(email: Email) -> str:
-    blocks = [_wrapped(paragraph) for paragraph in email.happened]
+    blocks = [_wrap_paragraph(paragraph) for paragraph in email.happened]
     if email.quote is not None:
         blocks.append(f"{email.quote.author} wrote:")
         blocks.append("\n".join(f"> {line}".rstrip() for line in sanitize_lines(email.quote.text, width=WIDTH - 2)))
     for heading, paragraphs in email.parts:
         blocks.append(f"{heading}\n{'-' * len(heading)}")
-        blocks.extend(_wrapped(paragraph) for paragraph in paragraphs)
+        blocks.extend(_wrap_paragraph(paragraph) for paragraph in paragraphs)
     return "\n\n".join(blocks)
 
 
@@ -81,7 +81,7 @@ def sanitize_line(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
     line = " ".join(_without_controls(text).split())
     if len(line) > max_length:
         line = line[: max_length - 1].rstrip() + "…"
-    return _isolate(line)
+    return _isolate_direction(line)
 
 
 def sanitize_lines(text: str, *, width: int | None = None) -> list[str]:
@@ -92,10 +92,10 @@ def sanitize_lines(text: str, *, width: int | None = None) -> list[str]:
             for line in lines
             for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
         ]
-    return [_isolate(line) for line in lines]
+    return [_isolate_direction(line) for line in lines]
 
 
-def _wrapped(paragraph: str) -> str:
+def _wrap_paragraph(paragraph: str) -> str:
     return textwrap.fill(paragraph, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
@@ -106,16 +106,16 @@ def _without_controls(text: str) -> str:
     return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else _UNREADABLE for c in text)
 
 
-def _isolate(line: str) -> str:
+def _isolate_direction(line: str) -> str:
     # Keep right-to-left text and direction controls, but end their effect with the line.
     if all(c.isascii() for c in line) or not _changes_direction(line):
         return line
     characters: list[str] = []
     closers: list[str] = []
     for c in line:
-        if c in _OPENS:
+        if c in _OPENS_DIRECTION:
             closers.append("\u2069" if c in "\u2066\u2067\u2068" else "\u202c")
-        elif c in _CLOSES:
+        elif c in _CLOSES_DIRECTION:
             if not closers or closers[-1] != c:
                 continue  # would close something that this text did not open
             closers.pop()
@@ -124,4 +124,7 @@ def _isolate(line: str) -> str:
 
 
 def _changes_direction(line: str) -> bool:
-    return any(c in _OPENS or c in _CLOSES or unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in line)
+    return any(
+        c in _OPENS_DIRECTION or c in _CLOSES_DIRECTION or unicodedata.bidirectional(c) in ("R", "AL", "AN")
+        for c in line
+    )

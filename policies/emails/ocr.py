@@ -22,7 +22,11 @@ REFUND = (
 def filed_by_buyer(context: EmailContext) -> Email:
     return Email(
         context.subject("the buyer asks to cancel"),
-        (join_sentences(f"{capital(context.the_buyer)} asks you to cancel {context.order}.", _reason(context)),),
+        (
+            join_sentences(
+                f"{capital(context.the_buyer)} asks you to cancel {context.order}.", _reason_sentence(context)
+            ),
+        ),
         context.quote("the buyer"),
         (
             "The decision is yours. The order waits while the request is open and is never cancelled automatically.",
@@ -37,7 +41,7 @@ def filed_by_seller(context: EmailContext) -> Email:
         context.subject("the seller wants to cancel"),
         (
             join_sentences(
-                f"{capital(context.the_seller)} filed a request to cancel {context.order}.", _reason(context)
+                f"{capital(context.the_seller)} filed a request to cancel {context.order}.", _reason_sentence(context)
             ),
         ),
         context.quote("the seller"),
@@ -80,7 +84,7 @@ def reminder(context: EmailContext) -> Email:
         (
             join_sentences(
                 f"{capital(context.the_buyer)} asked you to cancel {context.order}.",
-                _reason(context),
+                _reason_sentence(context),
                 f"The request was filed on {since} and has been open {waiting}." if since else "",
             ),
         ),
@@ -98,6 +102,6 @@ def reminder(context: EmailContext) -> Email:
     )
 
 
-def _reason(context: EmailContext) -> str:
+def _reason_sentence(context: EmailContext) -> str:
     reason = context.text("reason")
     return f"Reason: {describe_reason(reason)}." if reason and describe_reason(reason) != reason else ""

@@ -50,7 +50,7 @@ def responded(context: EmailContext) -> Email:
     unlocks = context.timestamp("unlocks_at")
     return Email(
         context.subject("the seller answered your alert"),
-        (f"{capital(context.the_seller)} answered the {_label(context)} for {context.order}.",),
+        (f"{capital(context.the_seller)} answered the {_alert_label(context)} for {context.order}.",),
         context.quote("the seller"),
         paragraphs(f"The answer does not change the date: you can cancel the order from {unlocks}." if unlocks else ""),
         ("If the problem is solved, remove the alert on the order's page. The order then continues.",),
@@ -62,7 +62,7 @@ def unlocked(context: EmailContext) -> Email:
     return Email(
         context.subject("you can cancel now"),
         (
-            f"The waiting period of your {_label(context)} for {context.order} "
+            f"The waiting period of your {_alert_label(context)} for {context.order} "
             + (f"ended on {since}." if since else "is over."),
         ),
         None,
@@ -76,9 +76,9 @@ def removed(context: EmailContext) -> Email:
     remover = {"seller": context.the_seller, "buyer": context.the_buyer, "staff": "our staff"}.get(by, "")
     against_buyer = context.text("kind") == "NPB"
     happened = (
-        f"{capital(remover)} removed the {_label(context)} for {context.order}."
+        f"{capital(remover)} removed the {_alert_label(context)} for {context.order}."
         if remover
-        else f"The {_label(context)} for {context.order} was removed."
+        else f"The {_alert_label(context)} for {context.order} was removed."
     )
     if context.flag("was_completed"):
         return Email(
@@ -119,7 +119,7 @@ def reminder(context: EmailContext) -> Email:
             join_sentences(
                 f"The buyer of {context.order} accepted the penalty, and the order is still open."
                 if accepted
-                else f"The waiting period of your {_label(context)} for {context.order} is over, "
+                else f"The waiting period of your {_alert_label(context)} for {context.order} is over, "
                 "and the order is still open.",
                 f"You have been able to cancel it since {since}" + (f", for {waited}." if waited else ".")
                 if since
@@ -135,5 +135,5 @@ def reminder(context: EmailContext) -> Email:
     )
 
 
-def _label(context: EmailContext) -> str:
+def _alert_label(context: EmailContext) -> str:
     return next((label for kind, label in LABELS.items() if kind == context.text("kind")), "alert")

@@ -24,10 +24,12 @@ REVIEWED = {
     "models/integrity/invariants/timelines.py:_fold_changes": "called at import, with words of that module",
     "models/integrity/invariants/timelines.py:_with_event_range": ("called at import, with words of that module"),
     "models/monitoring/metrics.py:_age": "called at import, with words of that module",
-    "models/db/bulk.py:_insert": "names of a mapped table, and a RETURNING clause that its callers write as a constant",
-    "models/db/bulk.py:_update": "names of a mapped table",
+    "models/db/bulk.py:_insert_statement": (
+        "names of a mapped table, and a RETURNING clause that its callers write as a constant"
+    ),
+    "models/db/bulk.py:_update_statement": "names of a mapped table",
     "models/members.py:send_facts": "one of three lock clauses that are constants of that module",
-    "workers/local/backup.py:_count": "the name of a mapped table; an identifier can't be a parameter",
+    "workers/local/backup.py:_count_rows": "the name of a mapped table; an identifier can't be a parameter",
 }
 """Functions (`file:function`) whose statements contain more than constants, each with the reason why no value can
 get in."""

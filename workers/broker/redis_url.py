@@ -41,7 +41,7 @@ CERTIFICATE_CHECKS = {
 }
 
 
-def _seconds(minimum: float) -> Callable[[str], float]:
+def _seconds_option(minimum: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
         if not minimum <= (seconds := float(text)) <= MAX_TIMEOUT_SECONDS:
             raise ValueError
@@ -50,52 +50,52 @@ def _seconds(minimum: float) -> Callable[[str], float]:
     return parse
 
 
-def _int_seconds(text: str) -> int:
+def _int_seconds_option(text: str) -> int:
     if not 1 <= (seconds := int(text)) <= MAX_TIMEOUT_SECONDS:
         raise ValueError
     return seconds
 
 
-def _bool(text: str) -> bool:
+def _bool_option(text: str) -> bool:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
 
 
-def _file(text: str) -> str:
+def _file_option(text: str) -> str:
     with Path(text).open("rb"):
         return str(Path(text).absolute())
 
 
-def _folder(text: str) -> str:
+def _folder_option(text: str) -> str:
     next(Path(text).iterdir(), None)
     return str(Path(text).absolute())
 
 
-def _client_name(text: str) -> str:
+def _client_name_option(text: str) -> str:
     if not re.fullmatch(r"[!-~]{1,64}", text):
         raise ValueError
     return text
 
 
 _CLIENT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "socket_timeout": (_seconds(MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
-    "socket_connect_timeout": (_seconds(0.1), "must be 0.1 to 60 seconds"),
-    "socket_keepalive": (_bool, "must be true or false"),
-    "health_check_interval": (_int_seconds, "must be 1 to 60 whole seconds"),
-    "client_name": (_client_name, "must be letters, digits and signs without spaces"),
+    "socket_timeout": (_seconds_option(MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
+    "socket_connect_timeout": (_seconds_option(0.1), "must be 0.1 to 60 seconds"),
+    "socket_keepalive": (_bool_option, "must be true or false"),
+    "health_check_interval": (_int_seconds_option, "must be 1 to 60 whole seconds"),
+    "client_name": (_client_name_option, "must be letters, digits and signs without spaces"),
 }
 _TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "ssl_cert_reqs": (CERTIFICATE_CHECKS.__getitem__, "must be required, optional or none"),
-    "ssl_check_hostname": (_bool, "must be true or false"),
-    "ssl_ca_certs": (_file, "must name a file that this account can read"),
-    "ssl_ca_path": (_folder, "must name a folder that this account can read"),
-    "ssl_certfile": (_file, "must name a file that this account can read"),
-    "ssl_keyfile": (_file, "must name a file that this account can read"),
+    "ssl_check_hostname": (_bool_option, "must be true or false"),
+    "ssl_ca_certs": (_file_option, "must name a file that this account can read"),
+    "ssl_ca_path": (_folder_option, "must name a folder that this account can read"),
+    "ssl_certfile": (_file_option, "must name a file that this account can read"),
+    "ssl_keyfile": (_file_option, "must name a file that this account can read"),
 }
 ONE_SERVER = (
     "must name one server, not a list of brokers: give one address that follows a failover, a proxy's or a DNS name"
 )
 _SEVERAL_SERVERS = ("sentinel", "redis+sentinel", "redis+cluster", "rediss+cluster")
-_IN_THE_URL = ("db", "virtual_host", "username", "password")
+_SET_BY_URL = ("db", "virtual_host", "username", "password")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class RedisUrl:
     def parse(cls, url: str) -> RedisUrl:
         """Parse a URL.  Raises ValueError, with a message that contains no part of the URL, if some program could not
         use it."""
-        scheme, authority, query = _split(url.strip())
+        scheme, authority, query = _split_redis_url(url.strip())
         if re.search(r"[;,]", authority.partition("/")[0].rpartition("@")[2]):
             raise ValueError(ONE_SERVER)
         try:
@@ -124,16 +124,16 @@ class RedisUrl:
             host, port = unquote(parts.hostname or "") or "localhost", parts.port
         except ValueError:
             raise ValueError("must have a host and a port number, as in redis://:password@host:6379/0") from None
-        options = _query(query)
-        path = _socket_path(parts) if scheme == "redis+socket" else None
+        options = _parse_redis_query(query)
+        path = _parse_socket_path(parts) if scheme == "redis+socket" else None
         return cls(
             host,
             port,
             path,
             username=unquote(parts.username or "") or options.get("username"),
             password=unquote(parts.password or "") or options.get("password"),
-            database=_database(parts.path.strip("/") if path is None else "", options),
-            client_options=_options(options, _CLIENT_OPTIONS),
+            database=_parse_database_number(parts.path.strip("/") if path is None else "", options),
+            client_options=_client_options(options, _CLIENT_OPTIONS),
             tls_options=_tls_options(options, scheme),
         )
 
@@ -167,7 +167,7 @@ class RedisUrl:
 
     def _text(self, options: Mapping[str, Any], login: str | None = None) -> str:
         login = self._login() if login is None else login
-        query = {name: _format_option(value) for name, value in sorted(options.items())}
+        query = {name: _format_client_option(value) for name, value in sorted(options.items())}
         if self.path is not None:
             return f"redis+socket://{login}{quote(self.path)}?{urlencode({'virtual_host': self.database} | query)}"
         scheme = "rediss" if self.tls_options else "redis"
@@ -197,10 +197,10 @@ def connect(url: str, *, timeout: float = RESPONSE_TIMEOUT_SECONDS, **options: A
     return redis.Redis.from_pool(redis.ConnectionPool(**parameters, **options))
 
 
-def _query(text: str) -> dict[str, str]:
+def _parse_redis_query(text: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(text, keep_blank_values=True):
-        if name not in _IN_THE_URL and name not in _CLIENT_OPTIONS and name not in _TLS_OPTIONS:
+        if name not in _SET_BY_URL and name not in _CLIENT_OPTIONS and name not in _TLS_OPTIONS:
             known = ", ".join((*_CLIENT_OPTIONS, *_TLS_OPTIONS))
             raise ValueError(f"has an option that is not supported; supported options are {known}")
         if name in options:
@@ -209,7 +209,9 @@ def _query(text: str) -> dict[str, str]:
     return options
 
 
-def _options(options: Mapping[str, str], known: Mapping[str, tuple[Callable[[str], Any], str]]) -> dict[str, Any]:
+def _client_options(
+    options: Mapping[str, str], known: Mapping[str, tuple[Callable[[str], Any], str]]
+) -> dict[str, Any]:
     parsed = {}
     for name, (parse, fix) in known.items():
         if name in options:
@@ -221,7 +223,7 @@ def _options(options: Mapping[str, str], known: Mapping[str, tuple[Callable[[str
 
 
 def _tls_options(options: Mapping[str, str], scheme: str) -> dict[str, Any]:
-    parsed = _options(options, _TLS_OPTIONS)
+    parsed = _client_options(options, _TLS_OPTIONS)
     if scheme != "rediss":
         if parsed:
             raise ValueError("has options for TLS, which is used only with rediss://")
@@ -237,7 +239,7 @@ def _tls_options(options: Mapping[str, str], scheme: str) -> dict[str, Any]:
     return {"ssl_cert_reqs": "required"} | parsed
 
 
-def _split(url: str) -> tuple[str, str, str]:
+def _split_redis_url(url: str) -> tuple[str, str, str]:
     # Celery's scheme, the part before the query, and the query.
     scheme, separator, rest = url.partition("://")
     if scheme in _SEVERAL_SERVERS:
@@ -258,7 +260,7 @@ def _split(url: str) -> tuple[str, str, str]:
     return SCHEMES[scheme], authority, query
 
 
-def _database(in_path: str, options: Mapping[str, str]) -> int:
+def _parse_database_number(in_path: str, options: Mapping[str, str]) -> int:
     numbers = {number for number in (in_path, options.get("db"), options.get("virtual_host")) if number}
     if len(numbers) > 1:
         raise ValueError("must name one database number, not two")
@@ -267,12 +269,12 @@ def _database(in_path: str, options: Mapping[str, str]) -> int:
     return int(numbers.pop()) if numbers else 0
 
 
-def _socket_path(parts: SplitResult) -> str:
+def _parse_socket_path(parts: SplitResult) -> str:
     path = unquote(parts.path)
     if parts.netloc.rpartition("@")[2] or not path.strip("/"):
         raise ValueError("must name the socket by its whole path, as in redis+socket:///run/redis/redis.sock")
     return path
 
 
-def _format_option(value: Any) -> str:
+def _format_client_option(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)

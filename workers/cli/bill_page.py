@@ -16,7 +16,7 @@ from policies.emails.email import sanitize_line
 MAX_NOTE_LENGTH = 2200
 """A staff comment of up to 2,000 characters, and around it the order and who gave the credit."""
 
-_environment = Environment(
+_page_environment = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "pages"),
     undefined=StrictUndefined,
     autoescape=select_autoescape(
@@ -29,25 +29,25 @@ _environment = Environment(
 
 
 def render_html(bill: Mapping[str, Any]) -> str:
-    return _environment.get_template("bill.html.j2").render(_facts(bill))
+    return _page_environment.get_template("bill.html.j2").render(_bill_facts(bill))
 
 
 def render_text(bill: Mapping[str, Any]) -> str:
-    return _environment.get_template("bill.txt.j2").render(_facts(bill)).rstrip() + "\n"
+    return _page_environment.get_template("bill.txt.j2").render(_bill_facts(bill)).rstrip() + "\n"
 
 
-def _facts(bill: Mapping[str, Any]) -> dict[str, Any]:
+def _bill_facts(bill: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "seller_id": sanitize_line(bill["seller_id"]),
         "month": month_name(parse_month(bill["billing_month"])),
         "state": bill["state"],
         "status": _status_sentence(bill),
-        "lines": [_line(line) for line in bill["lines"]],
-        "sums": _sums(bill),
+        "lines": [_bill_line(line) for line in bill["lines"]],
+        "sums": _bill_sums(bill),
     }
 
 
-def _line(line: Mapping[str, Any]) -> dict[str, Any]:
+def _bill_line(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "day": line["at"][:10],
         "order_id": line["order_id"],
@@ -61,19 +61,19 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
 def _status_sentence(bill: Mapping[str, Any]) -> str:
     if bill["state"] == "open":
         return "This bill is still open and shows what is known so far."
-    issued = f"Issued on {_day(bill['issued_on'])}."
+    issued = f"Issued on {_bill_day(bill['issued_on'])}."
     if bill["state"] == "paid":
         return f"{issued} {'There is nothing to pay.' if Decimal(bill['total']) == 0 else 'Paid in full.'}"
     amount_due = Decimal(bill["total"]) - Decimal(bill["paid"])
     if bill["state"] == "past_due":
         return (
-            f"{issued} It was due on {_day(bill['due_on'])} and is past due. Please pay {amount_due} USD now. "
-            f"The grace period ends on {_day(bill['grace_until'])}."
+            f"{issued} It was due on {_bill_day(bill['due_on'])} and is past due. Please pay {amount_due} USD now. "
+            f"The grace period ends on {_bill_day(bill['grace_until'])}."
         )
-    return f"{issued} Please pay {amount_due} USD by {_day(bill['due_on'])}."
+    return f"{issued} Please pay {amount_due} USD by {_bill_day(bill['due_on'])}."
 
 
-def _sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _bill_sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     total, paid, carried = Decimal(bill["total"]), Decimal(bill["paid"]), Decimal(bill["carried_forward"])
     opening = Decimal(bill["opening_credit"])
     rows = []
@@ -92,6 +92,6 @@ def _sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _day(text: str) -> str:
+def _bill_day(text: str) -> str:
     day = date.fromisoformat(text)
     return f"{day.day} {month_name(day)}"

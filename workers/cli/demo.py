@@ -60,17 +60,17 @@ def demo(once: bool) -> None:
     base = load_settings()
     try:
         with _demo_dir(base) as path, settings_with_servers(base.model_copy(update={"data_dir": path})) as settings:
-            _play(console, settings, once=once)
+            _play_demo(console, settings, once=once)
     except KeyboardInterrupt:
         console.print("\nThe demo has ended; its servers are stopped and its data is removed.")
     except (DemoFailed, ProgramFailed, DatabaseNotEmpty) as problem:
         raise click.ClickException(str(problem)) from None
 
 
-def _play(console: Console, settings: Settings, *, once: bool) -> None:
+def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
     console.rule("[bold]Unwind: a marketplace unwinds its problem orders")
     sample = _write_history(console, settings)
-    with _connect(settings) as (database, client):
+    with _connect_to_demo(settings) as (database, client):
         # Before the workers start: on a slow machine alerts unlock in the meantime.
         run = DemoRun.from_now(sample, database, client)
         with Supervisor(settings.data_dir, on_event=lambda message: console.print(f"  [red]{message}")) as supervisor:
@@ -106,7 +106,7 @@ def _print_suggestions(console: Console, settings: Settings, sample: SampleMarke
 
 
 @contextlib.contextmanager
-def _connect(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
+def _connect_to_demo(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
     assert settings.database_url is not None
     assert settings.broker_url is not None
     assert settings.result_backend is not None

@@ -46,7 +46,7 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
                 page = feed.events_after(conn, cursor, PAGE_SIZE if remaining is None else min(PAGE_SIZE, remaining))
             for position, event in page:
                 click.echo(
-                    json.dumps({"cursor": position, "event": event}) if as_json else _format_line(position, event)
+                    json.dumps({"cursor": position, "event": event}) if as_json else _format_event_line(position, event)
                 )
                 cursor = position
             remaining = None if remaining is None else remaining - len(page)
@@ -56,7 +56,7 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
                 threading.Event().wait(POLL_INTERVAL)
 
 
-def _format_line(cursor: str, event: dict[str, Any]) -> str:
+def _format_event_line(cursor: str, event: dict[str, Any]) -> str:
     data = event["data"]
     fields = " ".join(f"{name}={data[name]}" for name in sorted(data) if isinstance(data[name], str | int))
     return f"{cursor:<16} {event['time']:<27} {event['type']:<24} {event.get('subject', ''):<20} {fields}"

@@ -68,7 +68,7 @@ def import_orders(
     if len(problems) > MAX_SHOWN and not skip_invalid:
         click.echo(f"{file.name}: {len(problems) - MAX_SHOWN} more.", err=True)
     if problems and not skip_invalid:
-        orders_word = _count(len(problems), "order")
+        orders_word = _count_of(len(problems), "order")
         raise click.ClickException(
             f"{orders_word} cannot be imported; nothing was written. --skip-invalid leaves them out."
         )
@@ -78,13 +78,14 @@ def import_orders(
     if orders.repairs:
         click.echo(f"{file.name}: {describe_repairs(orders.repairs)}.", err=True)
     less = sum(bool(order.credit or order.coupon) for order in valid)
+    lines = _count_of(sum(len(order.items) for order in valid), "line")
     click.echo(
-        f"{_count(len(valid), 'order')} of {seller_id} with {_count(sum(len(o.items) for o in valid), 'line')}, {less} "
-        f"with a credit or a coupon; {_count(orders.left_out, 'cancelled order')} left out. Next: `./run replay FILE` "
-        "shows what becomes of them; with --database-url it plays them into an empty database.",
+        f"{_count_of(len(valid), 'order')} of {seller_id} with {lines}, {less} with a credit or a coupon; "
+        f"{_count_of(orders.left_out, 'cancelled order')} left out. Next: `./run replay FILE` shows what becomes of "
+        "them; with --database-url it plays them into an empty database.",
         err=True,
     )
 
 
-def _count(number: int, what: str) -> str:
+def _count_of(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -37,7 +37,7 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
     if name is None:
         _list_pauses(as_json)
         return
-    kind, ends_at = _kind_of(name), _parse_until(until)
+    kind, ends_at = _pausable_kind_of(name), _parse_until(until)
     if not all(c.isprintable() for c in reason) or len(reason) > pauses.MAX_REASON_LENGTH:
         raise click.BadParameter(
             f"must be one line of at most {pauses.MAX_REASON_LENGTH} characters", param_hint="--reason"
@@ -55,7 +55,7 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
 @data_option
 def resume(name: str) -> None:
     """Resume a paused queue or task: waiting messages are taken, the oldest first."""
-    kind = _kind_of(name)
+    kind = _pausable_kind_of(name)
     with open_database() as database, database.transaction() as conn:
         resumed = pauses.resume(conn, kind, name, database.clock.now(conn))
     if not resumed:
@@ -79,7 +79,7 @@ def _list_pauses(as_json: bool) -> None:
         click.echo("Nothing is paused.")
 
 
-def _kind_of(name: str) -> str:
+def _pausable_kind_of(name: str) -> str:
     # `queue` or `task`. Raises for unknown names and for queue heartbeats, which the watchdog needs.
     if name in QUEUES:
         return "queue"

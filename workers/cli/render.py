@@ -70,7 +70,7 @@ def _escape_lines(text: Any) -> Any:
 def print_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
     counts = {name: count for name, count in effects.items() if count}
     if counts:
-        text = ", ".join(f"{name}: {_shorten(count)}" for name, count in counts.items())
+        text = ", ".join(f"{name}: {_shorten_value(count)}" for name, count in counts.items())
         with _console() as console:
             console.print(Text.assemble((format_for_people(instant), "dim"), f"  {sweep}\n    {text}"))
 
@@ -96,7 +96,7 @@ def _command_text(played: PlayedLine) -> str:
 
 def _describe_answer(answer: dict[str, Any]) -> str:
     if answer["outcome"] == "done":
-        effects = ", ".join(f"{name}: {_shorten(value)}" for name, value in answer["effects"].items())
+        effects = ", ".join(f"{name}: {_shorten_value(value)}" for name, value in answer["effects"].items())
         return f"done. {effects}" if effects else "done."
     if answer["outcome"] == "invalid":
         return f"invalid. {_describe_errors(answer)}"
@@ -107,16 +107,16 @@ def _describe_errors(answer: dict[str, Any]) -> str:
     return "; ".join(f"{error['path']} {error['message']}" for error in answer["errors"])
 
 
-def _shorten(value: Any) -> str:
-    text = _plain(value)
+def _shorten_value(value: Any) -> str:
+    text = _plain_value(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def _plain(value: Any) -> str:
+def _plain_value(value: Any) -> str:
     if isinstance(value, dict):
-        return "(" + ", ".join(f"{name} {_plain(item)}" for name, item in value.items() if item is not None) + ")"
+        return "(" + ", ".join(f"{name} {_plain_value(item)}" for name, item in value.items() if item is not None) + ")"
     if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value) or "none"
+        return ", ".join(_plain_value(item) for item in value) or "none"
     if value is None:
         return "none"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
@@ -155,7 +155,9 @@ def _print_order(console: Console, result: dict[str, Any]) -> None:
         console.print(f"  {credit['where']}")
     console.print("What happened:")
     for row in result["timeline"]:
-        console.print(Text.assemble("  ", (row["at"], "dim"), f"  {_actor(row)}: {row['note']}", _status_change(row)))
+        console.print(
+            Text.assemble("  ", (row["at"], "dim"), f"  {_event_actor(row)}: {row['note']}", _status_change(row))
+        )
     console.print("Inventory movements:" if result["stock"] else "No inventory movements.")
     _print_stock_moves(console, result["stock"])
     console.print("Emails:" if result["notices"] else "No emails.")
@@ -195,7 +197,7 @@ def _describe_fee(fee: dict[str, Any]) -> str:
     return f"{text}; {fee['net']} USD remains."
 
 
-def _actor(row: dict[str, Any]) -> str:
+def _event_actor(row: dict[str, Any]) -> str:
     return row["actor"] if row["role"] == "system" else f"{row['actor']} ({row['role']})"
 
 

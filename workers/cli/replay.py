@@ -71,7 +71,7 @@ def replay(
                 if not answers:
                     click.secho(path.name, bold=True)
                     simulation.on_sweep = print_sweep
-                undone = _play(lines, simulation, until, answers)
+                undone = _play_history(lines, simulation, until, answers)
                 all_done = all_done and not undone
                 if undone and not answers:
                     print_undone(undone)
@@ -102,7 +102,7 @@ def _simulations(
         yield lambda at: pool.fresh(at, allow_short=allow_short)
 
 
-def _play(
+def _play_history(
     lines: list[player.HistoryLine], simulation: Simulation, until: datetime | None, answers: bool
 ) -> list[player.PlayedLine]:
     # Print each line and return those that were not done.

@@ -62,7 +62,7 @@ def up(detach: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        _serve(settings, report)
+        _serve_installation(settings, report)
     except KeyboardInterrupt:
         click.echo("Stopped: everything has shut down cleanly.")
     except ProgramFailed as problem:
@@ -142,7 +142,7 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
         raise
 
 
-def _serve(settings: Settings, report: Path) -> None:
+def _serve_installation(settings: Settings, report: Path) -> None:
     started_at = time.monotonic()
     identity = identify_process(os.getpid())
     state: dict[str, Any] = {"pid": identity.pid, "started": identity.started, "ready": False}

@@ -45,7 +45,7 @@ def explain(as_json: bool) -> None:
 @data_option
 def forecast(days: int, as_json: bool) -> None:
     """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
-    _print(show_queries.forecast_query(days), as_json)
+    _print_query_result(show_queries.forecast_query(days), as_json)
 
 
 @click.command()
@@ -54,7 +54,7 @@ def forecast(days: int, as_json: bool) -> None:
 @data_option
 def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
     """Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."""
-    _print(show_queries.credits_query(seller), as_json)
+    _print_query_result(show_queries.credits_query(seller), as_json)
 
 
 def _print_lots(
@@ -79,7 +79,7 @@ def _print_lots(
         (print_lots_as_json if as_json else print_lots)(seller)
 
 
-def _print(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **options: Any) -> None:
+def _print_query_result(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **options: Any) -> None:
     if as_html and as_json:
         raise click.UsageError("A bill is printed with --html or with --json.")
     with open_database() as database, database.transaction() as conn:
@@ -134,8 +134,8 @@ EXPLAIN_OPTIONS = (
 
 for _name, _noun in show_queries.nouns.commands.items():
     if isinstance(_noun, click.Group):
-        _add_printing(explain, _noun.commands["order"], _print, *EXPLAIN_OPTIONS)
+        _add_printing(explain, _noun.commands["order"], _print_query_result, *EXPLAIN_OPTIONS)
     elif _name == "lots":
         _add_printing(show, _noun, _print_lots, *LOTS_OPTIONS)
     else:
-        _add_printing(show, _noun, _print, *(BILL_OPTIONS if _name == "bill" else ()))
+        _add_printing(show, _noun, _print_query_result, *(BILL_OPTIONS if _name == "bill" else ()))

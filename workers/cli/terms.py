@@ -55,7 +55,7 @@ def show_terms(as_json: bool) -> None:
     for name, value in current.items():
         note = "" if value == defaults[name] else f"   (BrickLink: {format_term(defaults[name])})"
         click.echo(f"{name:<26} {format_term(value)}{note}")
-        click.echo(_describe(name))
+        click.echo(_describe_term(name))
     for entry in terms_history:
         if entry.valid_from > now:
             click.echo(f"New terms apply from {format_for_people(entry.valid_from)}, set by {entry.applied_by}.")
@@ -66,7 +66,7 @@ class _SettingsInHelp(click.Command):
         with formatter.section("Settings"):
             for name, default in terms_to_mapping(DEFAULT_TERMS).items():
                 formatter.write(f"  {name} (default {format_term(default)})\n")
-                formatter.write(f"{_describe(name)}\n")
+                formatter.write(f"{_describe_term(name)}\n")
 
 
 @terms.command("apply", cls=_SettingsInHelp)
@@ -119,7 +119,7 @@ def _parse_start(start: str, now: datetime, zone: object) -> datetime:
         raise click.ClickException("--from takes a date such as 2027-01-01, a timestamp, or now.") from None
 
 
-def _describe(name: str) -> str:
+def _describe_term(name: str) -> str:
     info = TERM_INFO[name]
     return textwrap.indent(
         textwrap.fill(f"{info.about} {info.unit[:1].upper()}{info.unit[1:]}; {info.allowed}.", 76), "    "

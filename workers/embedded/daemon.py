@@ -104,10 +104,10 @@ class Daemon:
                 self._launch(server, name)
 
     def _write_record(self) -> None:
-        running: dict[str, Any] = {"daemon": _identity_json(identify_process(os.getpid()))}
+        running: dict[str, Any] = {"daemon": _identity_as_json(identify_process(os.getpid()))}
         for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
             if server.process is not None:
-                running[name] = {"port": self.ports[name], **_identity_json(identify_process(server.process.pid))}
+                running[name] = {"port": self.ports[name], **_identity_as_json(identify_process(server.process.pid))}
         write_json(self.record, running)
 
     def _end_orphan(self) -> None:
@@ -124,7 +124,7 @@ class Daemon:
         print(sentence, file=sys.stderr, flush=True)
 
 
-def _identity_json(identity: ProcessIdentity) -> dict[str, int]:
+def _identity_as_json(identity: ProcessIdentity) -> dict[str, int]:
     return {"pid": identity.pid, "started": identity.started}
 
 

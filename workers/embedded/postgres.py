@@ -96,7 +96,7 @@ class Postgres:
         """
         if self.process is None or self.process.poll() is not None:
             raise ServerStartError(f"PostgreSQL ended while starting:\n{log_tail(self.log)}")
-        lines = _lines(self.data / "postmaster.pid")
+        lines = _log_lines(self.data / "postmaster.pid")
         return len(lines) >= 8 and lines[0].strip() == str(self.process.pid) and lines[7].strip() == "ready"
 
     def stop(self) -> None:
@@ -180,7 +180,7 @@ class Postgres:
         # start while any process has the id in the file, even an unrelated one that got the id after a container's
         # restart.
         pid_file = self.data / "postmaster.pid"
-        lines = _lines(pid_file)
+        lines = _log_lines(pid_file)
         if not lines:
             pid_file.unlink(missing_ok=True)
             return
@@ -252,10 +252,10 @@ Sequences of columns are left out, as they follow their tables.
 
 
 def log_tail(log: Path, count: int = 8) -> str:
-    return "\n".join(f"    {line}" for line in _lines(log)[-count:]) or "    (its log is empty)"
+    return "\n".join(f"    {line}" for line in _log_lines(log)[-count:]) or "    (its log is empty)"
 
 
-def _lines(path: Path) -> list[str]:
+def _log_lines(path: Path) -> list[str]:
     try:
         return path.read_text(errors="replace").splitlines()
     except OSError:

@@ -30,7 +30,7 @@ class ProcessIdentity:
 
 
 def identify_process(pid: int) -> ProcessIdentity:
-    fields = _stat(pid)
+    fields = _process_stat(pid)
     return ProcessIdentity(pid, int(fields[19]) if fields else 0)
 
 
@@ -39,7 +39,7 @@ def is_alive(identity: ProcessIdentity) -> bool:
     if identity.pid <= 0:
         return False
     if _PROC.joinpath("self").exists():
-        fields = _stat(identity.pid)
+        fields = _process_stat(identity.pid)
         return fields is not None and fields[0] not in "ZX" and identity.started in (0, int(fields[19]))
     try:
         os.kill(identity.pid, 0)
@@ -107,7 +107,7 @@ def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]
     return between_fork_and_exec
 
 
-def _stat(pid: int) -> list[str] | None:
+def _process_stat(pid: int) -> list[str] | None:
     # The fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None.
     try:
         text = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")

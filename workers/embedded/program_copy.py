@@ -32,12 +32,12 @@ def programs_for(identity: RunAs) -> Path:
     if programs.parents[1].name != PACKAGE:  # installed system-wide, so readable by all
         return programs
     root = programs.parents[2]
-    files = _files(root, programs.parent)
+    files = _needed_program_files(root, programs.parent)
     if can_read(identity, (root / path for path in files)):
         return programs
     for folder in _candidate_folders():
         with contextlib.suppress(OSError):
-            copy = _ensure_copy(root, files, folder)
+            copy = _ensure_program_copy(root, files, folder)
             if can_read(identity, (copy / path for path in files)):  # false on a file system mounted noexec
                 _keep_from_cleaners(copy)
                 return copy / programs.relative_to(root)
@@ -53,7 +53,7 @@ def _candidate_folders() -> Iterable[Path]:
     return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp", "/dev/shm", "/run")))  # noqa: S108
 
 
-def _files(root: Path, installed: Path) -> dict[Path, tuple[int, int]]:
+def _needed_program_files(root: Path, installed: Path) -> dict[Path, tuple[int, int]]:
     paths = [path for pattern in NEEDED for path in installed.glob(pattern)] + [*(root / LIBRARIES).glob("*")]
     return {path.relative_to(root): _size_and_mode(path) for path in sorted(paths) if path.is_file()}
 
@@ -63,11 +63,11 @@ def _size_and_mode(path: Path) -> tuple[int, int]:
     return status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
 
 
-def _ensure_copy(root: Path, files: Mapping[Path, tuple[int, int]], parent: Path) -> Path:
+def _ensure_program_copy(root: Path, files: Mapping[Path, tuple[int, int]], parent: Path) -> Path:
     # The copy in `parent`, created if needed. Raises OSError, also if another user's folder has its name.
     listing = "\n".join(f"{path} {size}" for path, (size, _) in files.items())
     copy = parent / f"unwind-postgres-{os.geteuid()}-{hashlib.sha256(os.fsencode(listing)).hexdigest()[:12]}"
-    if _is_complete(copy, files):
+    if _is_program_copy_complete(copy, files):
         return copy
     new_copy = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=parent))
     try:
@@ -83,12 +83,12 @@ def _ensure_copy(root: Path, files: Mapping[Path, tuple[int, int]], parent: Path
             new_copy.rename(copy)
     finally:
         shutil.rmtree(new_copy, ignore_errors=True)
-    if not _is_complete(copy, files):
+    if not _is_program_copy_complete(copy, files):
         raise FileExistsError(copy)
     return copy
 
 
-def _is_complete(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
+def _is_program_copy_complete(copy: Path, files: Mapping[Path, tuple[int, int]]) -> bool:
     # Whether the copy is complete and only this user can write to it, as anyone may create folders in /tmp.
     try:
         top = copy.lstat()

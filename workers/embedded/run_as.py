@@ -57,13 +57,13 @@ class RunAs:
         if self.namespace and libc is not None:
             _enter_namespace(libc)
         elif self.uid is not None:
-            _drop(libc, self.uid, self.gid if self.gid is not None else self.uid)
+            _drop_root(libc, self.uid, self.gid if self.gid is not None else self.uid)
 
 
 def choose_run_as(data: Path) -> RunAs:
     """Return the account to run PostgreSQL as, with its data in `data` (which may not exist yet)."""
     if os.getuid() != 0:
-        return RunAs() if _has_a_name() or not _namespaces_allowed() else RunAs(NOBODY, NOBODY, namespace=True)
+        return RunAs() if _has_user_name() or not _namespaces_allowed() else RunAs(NOBODY, NOBODY, namespace=True)
     if data.exists() and data.stat().st_uid != 0:
         return RunAs(data.stat().st_uid, data.stat().st_gid)
     in_namespace = RunAs(NOBODY, NOBODY, namespace=True)
@@ -104,7 +104,7 @@ def _test_as(identity: RunAs, test: Callable[[], bool]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def _has_a_name() -> bool:
+def _has_user_name() -> bool:
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
@@ -120,7 +120,7 @@ def _enter_namespace(libc: ctypes.CDLL) -> None:
         Path("/proc/self", name).write_text(text)
 
 
-def _drop(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
+def _drop_root(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
     if libc is not None:
         libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])

@@ -77,12 +77,12 @@ def restore(database_url: str, file: Path) -> RestoreResult:
             skipped = feed.advance_feed_base(conn)
         migrate(database_url)
         with engine.begin() as conn:
-            return RestoreResult(_count(conn, "orders"), _count(conn, "events"), skipped)
+            return RestoreResult(_count_rows(conn, "orders"), _count_rows(conn, "events"), skipped)
     finally:
         engine.dispose()
 
 
-def _count(conn: Connection, table: str) -> int:
+def _count_rows(conn: Connection, table: str) -> int:
     count: int = conn.execute(text(f"SELECT count(*) FROM unwind.{table}")).scalar_one()  # noqa: S608 - a constant name
     return count
 
@@ -128,7 +128,7 @@ def _checked_clients(database_url: str) -> Clients:
             query = _IDENTITY if conn.execute(text(_MAY_IDENTIFY)).scalar() else _SERVER_START
             identity = "|".join(str(value) for value in conn.execute(text(query)).one())
     except OperationalError as problem:
-        raise BackupError(f"The database cannot be used: {_describe(problem.orig, address)}") from None
+        raise BackupError(f"The database cannot be used: {_describe_client_failure(problem.orig, address)}") from None
     finally:
         engine.dispose()
     clients = Clients(_find_clients(server, address), address)
@@ -140,7 +140,7 @@ def _checked_clients(database_url: str) -> Clients:
     return clients
 
 
-def _describe(problem: BaseException | None, address: PostgresAddress) -> str:
+def _describe_client_failure(problem: BaseException | None, address: PostgresAddress) -> str:
     if isinstance(problem, SessionRefused):
         return f"{problem}. {problem.fix}"
     return address.without_password(str(problem).strip())

@@ -116,8 +116,8 @@ class Preforker:
         """Run `celery ARGS`, or an Unwind command, in a fork. Raises OSError after a minute without an answer."""
         request = {"name": name, "args": list(args), "environment": dict(environment), "log": str(log)}
         with self._request_lock:
-            _stream(self._process.stdin).write(json.dumps(request).encode() + b"\n")
-            _stream(self._process.stdin).flush()
+            _require_pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")
+            _require_pipe(self._process.stdin).flush()
             with self._changed:
                 if (
                     not self._changed.wait_for(lambda: bool(self._forked) or not self.is_alive(), 60)
@@ -136,10 +136,10 @@ class Preforker:
             self._process.kill()
             self._process.wait(5)
         self._reader.join(5)
-        _stream(self._process.stdout).close()
+        _require_pipe(self._process.stdout).close()
 
     def _read(self) -> None:
-        for line in _stream(self._process.stdout):
+        for line in _require_pipe(self._process.stdout):
             event = json.loads(line)
             with self._changed:
                 if "pid" in event:
@@ -152,7 +152,7 @@ class Preforker:
             self._changed.notify_all()
 
 
-def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+def _require_pipe(stream: IO[bytes] | None) -> IO[bytes]:
     if stream is None:
         raise OSError("there is no pipe to the preforker")
     return stream
@@ -176,10 +176,10 @@ def main() -> None:
             return
         *lines, pending = (pending + more).split(b"\n")
         for line in lines:
-            _write_event({"pid": _fork(json.loads(line))})
+            _write_preforker_event({"pid": _fork_program(json.loads(line))})
 
 
-def _fork(request: Mapping[str, Any]) -> int:
+def _fork_program(request: Mapping[str, Any]) -> int:
     os.environ.update(request["environment"])
     gc.freeze()  # keeps pages shared: the collector would write into all of them
     parent = os.getpid()
@@ -218,10 +218,10 @@ def _report_exits() -> None:
             return
         if pid == 0:
             return
-        _write_event({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+        _write_preforker_event({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
-def _write_event(event: Mapping[str, int]) -> None:
+def _write_preforker_event(event: Mapping[str, int]) -> None:
     os.write(1, json.dumps(event).encode() + b"\n")
 
 

@@ -166,7 +166,7 @@ class Supervisor:
                 self._thread = None
         with self._lock:
             children = [self._children[name] for name in reversed(list(names or self._children))]
-            _stop(children)
+            _stop_children(children)
             for child in children:
                 self._children.pop(child.program.name, None)
                 self.ready_file(child.program.name).unlink(missing_ok=True)
@@ -265,7 +265,7 @@ def kill_leftover_groups(record: Path) -> int:
     """
     fields = read_json(record)
     token, programs = str(fields.get("token", "")), fields.get("programs", {})
-    groups = {int(entry["pid"]): _members(int(entry["pid"]), token) for entry in programs.values()}
+    groups = {int(entry["pid"]): _process_group_members(int(entry["pid"]), token) for entry in programs.values()}
     groups = {group: members for group, members in groups.items() if members}
     processes = [member for members in groups.values() for member in members]
     for number, grace in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
@@ -277,7 +277,7 @@ def kill_leftover_groups(record: Path) -> int:
     return len(groups)
 
 
-def _stop(children: Sequence[_Child]) -> None:
+def _stop_children(children: Sequence[_Child]) -> None:
     # All side by side, each by its own signals; then their groups, so that no grandchild remains.
     for step in range(max((len(child.program.stop_signals) for child in children), default=0)):
         waiting = [
@@ -310,7 +310,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _members(group: int, token: str) -> list[ProcessIdentity]:
+def _process_group_members(group: int, token: str) -> list[ProcessIdentity]:
     # The running processes of a group, if one of them has the token.
     if not Path("/proc/self").exists():
         return [ProcessIdentity(group)] if is_alive(ProcessIdentity(group)) else []

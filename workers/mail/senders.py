@@ -56,7 +56,7 @@ class SmtpMailer:
         try:
             server = self._connected()
         except (OSError, smtplib.SMTPException) as error:
-            raise self._unavailable(f"the mail server cannot be reached: {_summarize(error)}") from error
+            raise self._unavailable(f"the mail server cannot be reached: {_summarize_smtp_error(error)}") from error
         try:
             server.send_message(message, self._branding.sender_address, [recipient])
         except smtplib.SMTPRecipientsRefused as error:
@@ -65,7 +65,7 @@ class SmtpMailer:
         except smtplib.SMTPResponseException as error:
             self._raise_for_code(error.smtp_code, error.smtp_error, error)
         except (OSError, smtplib.SMTPException) as error:
-            raise self._unavailable(f"the mail server closed the connection: {_summarize(error)}") from error
+            raise self._unavailable(f"the mail server closed the connection: {_summarize_smtp_error(error)}") from error
 
     def close(self) -> None:
         server, self._server = self._server, None
@@ -133,7 +133,7 @@ class FolderMailer:
                 Path(unfinished_email).unlink(missing_ok=True)
                 raise
         except OSError as error:
-            raise ServerUnavailable(f"the mail directory cannot be written: {_summarize(error)}") from error
+            raise ServerUnavailable(f"the mail directory cannot be written: {_summarize_smtp_error(error)}") from error
 
     def close(self) -> None: ...
 
@@ -145,7 +145,7 @@ def mailer_from_settings(settings: Settings) -> Mailer:
     return SmtpMailer(settings.smtp_url.get_secret_value(), branding)
 
 
-def _summarize(error: Exception) -> str:
+def _summarize_smtp_error(error: Exception) -> str:
     # Describe the error without the server's text, which may echo a password.
     if isinstance(error, smtplib.SMTPResponseException):
         return f"{type(error).__name__} {error.smtp_code}"

@@ -58,7 +58,7 @@ def _start_http_server(flower: Any) -> Any:
     settings = load_settings()
     restrict_options(flower, settings)
     port = flower.unguarded_start()
-    _write_record(settings, flower.options, port)
+    _write_flower_record(settings, flower.options, port)
     return port
 
 
@@ -67,7 +67,7 @@ def restrict_options(flower: Any, settings: Settings) -> None:
     options = flower.options
     if not options.address and not options.unix_socket:
         options.address = settings.flower_address  # Flower takes an empty address as every interface
-    if not (options.unix_socket or is_loopback(options.address) or _has_login(options)):
+    if not (options.unix_socket or is_loopback(options.address) or _has_flower_login(options)):
         raise click.ClickException(
             f"Flower shows every order's traffic, and at {options.address} others can reach it. "
             "Set UNWIND_FLOWER_LOGIN=user:password, or let it listen on 127.0.0.1."
@@ -89,17 +89,17 @@ def is_loopback(address: str) -> bool:
 
 
 def find_running_flower(settings: Settings) -> dict[str, Any]:
-    record = read_json(_record_path(settings))
+    record = read_json(_flower_record_path(settings))
     process = ProcessIdentity(int(record.get("pid", 0)), int(record.get("started", 0)))
     return record if record and is_alive(process) else {}
 
 
-def _has_login(options: Any) -> bool:
+def _has_flower_login(options: Any) -> bool:
     logins = options.basic_auth or []
     return bool(options.auth) or (bool(logins) and all(all(login.partition(":")) for login in logins))
 
 
-def _write_record(settings: Settings, options: Any, port: int | None) -> None:
+def _write_flower_record(settings: Settings, options: Any, port: int | None) -> None:
     process = identify_process(os.getpid())
     record = {
         "pid": process.pid,
@@ -110,10 +110,10 @@ def _write_record(settings: Settings, options: Any, port: int | None) -> None:
     }
     with contextlib.suppress(OSError):  # a full disk or a read-only folder must not stop Flower
         settings.flower_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(_record_path(settings), record)
+        write_json(_flower_record_path(settings), record)
 
 
-def _record_path(settings: Settings) -> Path:
+def _flower_record_path(settings: Settings) -> Path:
     return settings.flower_dir / "listening.json"
 
 

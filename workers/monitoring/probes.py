@@ -25,13 +25,13 @@ MAX_AGE_SECONDS = 60.0
 
 
 def report_ready() -> None:
-    _touch(READY_FILE_ENV)
+    _touch_probe_file(READY_FILE_ENV)
     report_alive()
     _notify_systemd("READY=1")
 
 
 def report_alive() -> None:
-    _touch(ALIVE_FILE_ENV)
+    _touch_probe_file(ALIVE_FILE_ENV)
     _notify_systemd("WATCHDOG=1")
 
 
@@ -58,7 +58,7 @@ def find_problem(probe: str) -> str | None:
     return None
 
 
-def _touch(name: str) -> None:
+def _touch_probe_file(name: str) -> None:
     if path := os.environ.get(name):
         with contextlib.suppress(OSError):  # a full disk must not end a worker
             Path(path).touch()

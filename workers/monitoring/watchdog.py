@@ -122,7 +122,7 @@ class BrokerProbe:
         return sum(int(self._client.llen(queue)) for queue in queues)
 
 
-_received = 0
+_received_messages = 0
 _watchdog: Watchdog | None = None
 
 
@@ -130,12 +130,12 @@ _watchdog: Watchdog | None = None
 @signals.task_revoked.connect
 @signals.task_rejected.connect
 @signals.task_unknown.connect
-def _count_message(**_: Any) -> None:
-    global _received  # noqa: PLW0603 - one consumer per process
-    _received += 1
+def _count_received_message(**_: Any) -> None:
+    global _received_messages  # noqa: PLW0603 - one consumer per process
+    _received_messages += 1
 
 
-def _start(watchdog: Watchdog) -> None:
+def _start_watchdog(watchdog: Watchdog) -> None:
     global _watchdog  # noqa: PLW0603 - one per process is the point
     _watchdog = watchdog
     watchdog.start()
@@ -151,11 +151,11 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
 
     def end(waiting: int) -> None:
         log.critical("worker_stalled", waiting=waiting, queues=sorted(app.amqp.queues.consume_from))
-        _exit(getattr(sender.pool, "info", {}).get("processes", ()))
+        _exit_process(getattr(sender.pool, "info", {}).get("processes", ()))
 
-    _start(
+    _start_watchdog(
         Watchdog(
-            progress=lambda: (_received, state.all_total_count[0], len(state.reserved_requests)),
+            progress=lambda: (_received_messages, state.all_total_count[0], len(state.reserved_requests)),
             count_waiting=lambda: broker.count_waiting(
                 q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q)
             ),
@@ -174,13 +174,15 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
 
     def end(_waiting: int) -> None:
         log.critical("beat_stalled")
-        _exit(())
+        _exit_process(())
 
     def due() -> int:
         broker.count_waiting(())
         return 1  # the timetable is never empty
 
-    _start(Watchdog(progress=lambda: scheduler.tick_count, count_waiting=due, is_busy=lambda: False, on_stall=end))
+    _start_watchdog(
+        Watchdog(progress=lambda: scheduler.tick_count, count_waiting=due, is_busy=lambda: False, on_stall=end)
+    )
 
 
 @signals.worker_shutting_down.connect
@@ -195,7 +197,7 @@ def _broker_url() -> str | None:
     return None if url is None else url.get_secret_value()
 
 
-def _exit(children: Iterable[int]) -> None:
+def _exit_process(children: Iterable[int]) -> None:
     # Kill the children and exit without shutting down, which may hang. Messages that were not acknowledged return.
     for pid in children:
         with contextlib.suppress(OSError):

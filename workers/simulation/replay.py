@@ -72,7 +72,7 @@ def parse_lines(text_lines: Iterable[str], name: str = "history") -> list[Histor
         if not text_line.strip():
             continue
         try:
-            line = _parse_line(number, text_line)
+            line = _parse_history_line(number, text_line)
             if lines and line.at < lines[-1].at:
                 raise ValueError(f"is before the line above it, which is at {format_timestamp(lines[-1].at)}")
         except (ValueError, RecursionError) as error:
@@ -107,7 +107,7 @@ def play(
         if until is not None and line.at > until:
             break
         simulation.advance(line.at)  # runs the outbox tasks of the previous line first
-        yield PlayedLine(line, _perform(line, simulation))
+        yield PlayedLine(line, _perform_line(line, simulation))
     simulation.process_outbox()
     if until is not None and until > simulation.clock.instant:
         simulation.advance(until)
@@ -118,29 +118,29 @@ def start_time(lines: list[HistoryLine], until: datetime | None) -> datetime:
     return lines[0].at if lines else until or datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def _perform(line: HistoryLine, simulation: Simulation) -> Any:
+def _perform_line(line: HistoryLine, simulation: Simulation) -> Any:
     if line.show is not None:
         with simulation.database.transaction() as conn:
             return run_query(conn, line.show, now=simulation.clock.instant)
     return simulation.execute(line.task or "", line.arguments or {}, f"replay:{line.number}")
 
 
-def _parse_line(number: int, written: str) -> HistoryLine:
+def _parse_history_line(number: int, written: str) -> HistoryLine:
     try:
         fields = json.loads(written, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constants)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} at character {error.colno}") from None
     if not isinstance(fields, dict):
         raise ValueError("must be a JSON object")
-    at = _parse_instant(fields)
+    at = _parse_line_instant(fields)
     if "show" in fields:
-        _check_fields(fields, {"at", "show"})
+        _check_line_fields(fields, {"at", "show"})
         words = fields["show"]
         if not isinstance(words, list):
             raise ValueError('`show` must be a list such as ["order", 1003]')
         parse_query(words)
         return HistoryLine(number, at, show=tuple(words))
-    _check_fields(fields, {"at", "task", "kwargs"})
+    _check_line_fields(fields, {"at", "task", "kwargs"})
     task, arguments = fields.get("task"), fields.get("kwargs", {})
     if not isinstance(task, str) or task not in app.tasks or task.startswith("celery."):
         raise ValueError("`task` must be the name of a task such as orders.submit, or `show` must be a query")
@@ -154,7 +154,7 @@ def _parse_line(number: int, written: str) -> HistoryLine:
     return HistoryLine(number, at, task, arguments)
 
 
-def _parse_instant(fields: dict[str, Any]) -> datetime:
+def _parse_line_instant(fields: dict[str, Any]) -> datetime:
     if not isinstance(fields.get("at"), str):
         raise ValueError("`at` is missing: an instant such as 2026-03-28T10:00:00Z")
     try:
@@ -166,7 +166,7 @@ def _parse_instant(fields: dict[str, Any]) -> datetime:
     return at
 
 
-def _check_fields(fields: dict[str, Any], known: set[str]) -> None:
+def _check_line_fields(fields: dict[str, Any], known: set[str]) -> None:
     if extra := sorted(set(fields) - known):
         raise ValueError(f"has unknown fields: {', '.join(extra)}")
 

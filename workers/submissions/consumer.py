@@ -135,7 +135,7 @@ def _renew_leases(task_database: db.Database, leased_ids: set[int], ended: threa
 def _execute_batch(task: str, batch: Sequence[Submission]) -> Answers:
     # Execute commands of one kind about different orders; return their answers, without those that will be retried.
     try:
-        return _execute(task, batch)
+        return _execute_submissions(task, batch)
     except Exception as error:
         if is_database_unavailable(error):
             raise  # the lease expires, and the batch is repeated
@@ -145,7 +145,7 @@ def _execute_batch(task: str, batch: Sequence[Submission]) -> Answers:
         return []
 
 
-def _execute(task: str, batch: Sequence[Submission]) -> Answers:
+def _execute_submissions(task: str, batch: Sequence[Submission]) -> Answers:
     if task not in COMMANDS:
         raise CommandUnknown(task)
     answers: Answers = []

@@ -52,7 +52,7 @@ PARKED_PREFIX = "unwind.parked."
 """Prefix of the list of a paused task's messages."""
 PARKED_TASKS_KEY = "unwind.parked"
 """Set of the tasks that have such a list."""
-_UNPARK = """
+_UNPARK_TASK = """
 for moved = 1, tonumber(ARGV[2]) do
     if not redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') then redis.call('SREM', KEYS[3], ARGV[1]); return end
 end
@@ -67,7 +67,7 @@ DELAYED_PREFIX = "unwind.delayed."
 matter."""
 REQUEUE_BATCH_SIZE = 1000
 """Messages requeued in one script call, so that it does not block the worker's loop for long."""
-_MOVE_DUE = """
+_MOVE_DELAYED = """
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 for i = #due, 1, -1 do redis.call('RPUSH', KEYS[2], due[i]); redis.call('ZREM', KEYS[1], due[i]) end
 return #due
@@ -440,11 +440,11 @@ class Channel(stock.Channel):
             (seconds, microseconds), parked, *counts = pipe.execute()
             for task in [task for task in map(bytes.decode, parked) if not is_task_paused(task)]:
                 client.eval(
-                    _UNPARK, 3, PARKED_PREFIX + task, queue_of(task), PARKED_TASKS_KEY, task, REQUEUE_BATCH_SIZE
+                    _UNPARK_TASK, 3, PARKED_PREFIX + task, queue_of(task), PARKED_TASKS_KEY, task, REQUEUE_BATCH_SIZE
                 )
             for queue in [queue for queue, count in zip(queues, counts, strict=False) if count]:
                 client.eval(
-                    _MOVE_DUE, 2, DELAYED_PREFIX + queue, queue, seconds + microseconds / 1e6, REQUEUE_BATCH_SIZE
+                    _MOVE_DELAYED, 2, DELAYED_PREFIX + queue, queue, seconds + microseconds / 1e6, REQUEUE_BATCH_SIZE
                 )
 
     def _poll_error(self, type: Any, **options: Any) -> None:  # noqa: A002 - kombu's name

@@ -188,14 +188,16 @@ def _stop_writer(**_: Any) -> None:
 def describe_untaken(message: Any, registered: Container[str]) -> DeadLetter:
     headers = message.headers if isinstance(message.headers, dict) else {}
     delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
-    name, raw = _text(headers.get("task")), message.body
+    name, raw = _text_or_none(headers.get("task")), message.body
     reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
     if not isinstance(raw, bytes):
         raw = str(raw).encode("utf-8", "surrogatepass")
-    return DeadLetter.from_bytes(reason, name, _text(headers.get("id")), _text(delivered.get("routing_key")), raw)
+    return DeadLetter.from_bytes(
+        reason, name, _text_or_none(headers.get("id")), _text_or_none(delivered.get("routing_key")), raw
+    )
 
 
-def _text(value: Any) -> str | None:
+def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
@@ -241,7 +243,7 @@ def find_strays(client: Any) -> list[Stray]:
     return strays
 
 
-_MOVE = """
+_MOVE_STRAY = """
 if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 1 then return redis.call('LPUSH', KEYS[2], ARGV[1]) end
 return 0
 """
@@ -267,7 +269,7 @@ def requeue_strays(
             commands = [raw for raw in reversed(batch) if is_command(raw)]
             pipe = client.pipeline(transaction=False)
             for raw in commands:
-                pipe.eval(_MOVE, 2, name, COMMANDS_QUEUE, raw)
+                pipe.eval(_MOVE_STRAY, 2, name, COMMANDS_QUEUE, raw)
             moved += sum(1 for length in pipe.execute() if length)
             skipped += len(batch) - len(commands)
             checked += len(batch)
@@ -279,10 +281,10 @@ def requeue_strays(
 def _task_and_id(raw: Any) -> tuple[str, str]:
     try:
         headers = json.loads(raw)["headers"]
-        return _short(headers["task"]), _short(headers["id"])
+        return _shorten_header(headers["task"]), _shorten_header(headers["id"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return "?", "?"
 
 
-def _short(value: Any) -> str:
+def _shorten_header(value: Any) -> str:
     return printable(value[:100]) if isinstance(value, str) else "?"

@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 POLL_INTERVAL = 1.0
 """Seconds within which workers stop taking messages of what is paused; messages that they have taken are finished."""
 
-_NOTHING: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
-_paused: tuple[frozenset[str], frozenset[str]] | None = _NOTHING
+_NOTHING_PAUSED: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+_paused: tuple[frozenset[str], frozenset[str]] | None = _NOTHING_PAUSED
 """Paused queues and paused tasks; None while unknown.  Nothing is paused in a process that is no worker."""
 
 
@@ -41,7 +41,7 @@ def is_task_paused(task: str) -> bool:
 def pauses_as_json() -> str | None:
     """Return what is paused, for processes without a database, or None for nothing."""
     paused = _paused
-    if paused is None or paused == _NOTHING:
+    if paused is None or paused == _NOTHING_PAUSED:
         return None
     return json.dumps({"queues": sorted(paused[0]), "tasks": sorted(paused[1])})
 

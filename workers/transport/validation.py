@@ -37,8 +37,8 @@ DELAY_TOLERANCE = timedelta(seconds=5)
 MAX_CLOCK_SKEW = timedelta(hours=2)
 """How far the clock of the worker that wrote a retry may be ahead of this worker's."""
 
-_ID = re.compile(r"[!-~]{1,255}")
-_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
+_MESSAGE_ID = re.compile(r"[!-~]{1,255}")
+_TASK_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 _SHORT_TEXT = re.compile(r"[ -~]{0,255}")
 _UTF8 = {"utf-8", "utf8"}
 _KNOWN_HEADERS = {
@@ -87,20 +87,22 @@ def validate(raw: bytes, queue: str, registered: Container[str], tag: str, now: 
     max_bytes = MAX_MESSAGE_BYTES.get(queue, MAX_BYTES_OTHER_QUEUES)
     if len(raw) > max_bytes:
         raise Rejected("TOO_LARGE", f"it is longer than {max_bytes} bytes")
-    envelope = _parse(raw, "the envelope")
-    headers = _mapping(envelope, "headers")
+    envelope = _parse_json_part(raw, "the envelope")
+    headers = _message_part(envelope, "headers")
     named, message_id = headers.get("task"), headers.get("id")
     try:
-        properties = _mapping(envelope, "properties")
+        properties = _message_part(envelope, "properties")
         _check_content_type(envelope, headers)
         _check_properties(properties)
         _check_task(named, message_id, queue, registered)
         _check_body(envelope.get("body"), properties.get("body_encoding"))
-        checked_headers = _headers(headers, now)
-        delay = _delay(headers, now)
+        checked_headers = _validated_headers(headers, now)
+        delay = _requested_delay(headers, now)
     except Rejected as rejection:
-        is_awaited = _matches(_ID, message_id) and not headers.get("ignore_result")
-        raise Rejected(rejection.reason, rejection.detail, _text(named), _text(message_id), is_awaited) from None
+        is_awaited = _matches(_MESSAGE_ID, message_id) and not headers.get("ignore_result")
+        raise Rejected(
+            rejection.reason, rejection.detail, _text_header(named), _text_header(message_id), is_awaited
+        ) from None
     if delay > timedelta(0):
         raise Delayed(delay.total_seconds(), _without_eta(raw, tag))
     return {
@@ -122,7 +124,7 @@ def validate(raw: bytes, queue: str, registered: Container[str], tag: str, now: 
     }
 
 
-def _parse(raw: bytes, what: str) -> Any:
+def _parse_json_part(raw: bytes, what: str) -> Any:
     if has_too_many_parts(raw):
         raise Rejected("TOO_LARGE", f"{what} has more than {MAX_PARTS} parts")
     try:
@@ -159,7 +161,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> Any:
     return mapping
 
 
-def _mapping(outer: Any, name: str) -> dict[str, Any]:
+def _message_part(outer: Any, name: str) -> dict[str, Any]:
     mapping = outer.get(name) if isinstance(outer, dict) else None
     if not isinstance(mapping, dict):
         _reject_shape(f"{name} must be a mapping")
@@ -177,19 +179,19 @@ def _check_content_type(envelope: dict[str, Any], headers: dict[str, Any]) -> No
 
 
 def _check_properties(properties: dict[str, Any]) -> None:
-    if not _matches(_ID, properties.get("delivery_tag")):
+    if not _matches(_MESSAGE_ID, properties.get("delivery_tag")):
         _reject_shape("properties.delivery_tag must be a text")
     if not isinstance(properties.get("delivery_info"), dict):
         _reject_shape("properties.delivery_info must be a mapping")
     priority = properties.get("priority")
-    if priority is not None and not _is_count(priority, 9):
+    if priority is not None and not _is_small_count(priority, 9):
         _reject_forbidden("properties.priority must be 0 to 9 or left out")
 
 
 def _check_task(named: Any, message_id: Any, queue: str, registered: Container[str]) -> None:
-    if not _matches(_NAME, named):
+    if not _matches(_TASK_NAME, named):
         _reject_shape("headers.task must be the name of a task")
-    if not _matches(_ID, message_id):
+    if not _matches(_MESSAGE_ID, message_id):
         _reject_shape("headers.id must be a text of at most 255 characters without blanks")
     # An unknown task passes: Celery reports it to the caller (task_unknown) and it becomes a dead letter.  Celery's own
     # tasks could run any other task.
@@ -209,7 +211,7 @@ def _check_body(body: Any, encoding: Any) -> None:
             _reject_shape("body is not base64")
     else:
         _reject_shape("properties.body_encoding must be base64")
-    parts = _parse(raw, "the body")
+    parts = _parse_json_part(raw, "the body")
     if not isinstance(parts, list) or len(parts) != 3:
         _reject_shape("the body must be a list of three: arguments, keyword arguments, options")
     args, kwargs, embed = parts
@@ -227,10 +229,10 @@ def has_no_arguments(message: dict[str, Any]) -> bool:
     return not args and not kwargs
 
 
-def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
+def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
     # The known headers in Celery's form, with other headers that mean nothing to it (tracing, say).
     retries = headers.get("retries") or 0
-    if not _is_count(retries, MAX_RETRIES):
+    if not _is_small_count(retries, MAX_RETRIES):
         _reject_forbidden("headers.retries must be a small number")
     if not _is_harmless_limit(headers.get("timelimit")):
         _reject_forbidden("headers.timelimit must not go beyond our own")
@@ -254,8 +256,8 @@ def _headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
         "task": headers["task"],
         "id": headers["id"],
         "shadow": None,  # a producer must not choose what Flower displays
-        "eta": _eta(headers.get("eta"), retries, now),
-        "expires": _expires(headers.get("expires"), now, is_internal=is_internal_task(headers["task"])),
+        "eta": _retry_eta(headers.get("eta"), retries, now),
+        "expires": _expiry_time(headers.get("expires"), now, is_internal=is_internal_task(headers["task"])),
         "group": None,
         "group_index": None,
         "retries": retries,
@@ -277,11 +279,11 @@ def _check_group(headers: dict[str, Any]) -> None:
     # Check the group, which without a chord is only its producer's list of ids.
     if not isinstance(headers.get("group"), str | None):
         _reject_shape("headers.group must be a text")
-    if headers.get("group_index") is not None and not _is_count(headers["group_index"], MAX_GROUP_INDEX):
+    if headers.get("group_index") is not None and not _is_small_count(headers["group_index"], MAX_GROUP_INDEX):
         _reject_shape("headers.group_index must be a number")
 
 
-def _eta(text: Any, retries: int, now: datetime) -> str | None:
+def _retry_eta(text: Any, retries: int, now: datetime) -> str | None:
     # The time of a retry, at most MAX_RETRY_DELAY from now. Only our own retries wait in a worker.
     if text is None or not retries:
         return None
@@ -291,7 +293,7 @@ def _eta(text: Any, retries: int, now: datetime) -> str | None:
     return min(at, now + MAX_RETRY_DELAY).isoformat()
 
 
-def _delay(headers: dict[str, Any], now: datetime) -> timedelta:
+def _requested_delay(headers: dict[str, Any], now: datetime) -> timedelta:
     # How long the producer wants the message delayed; it waits in the broker and occupies no worker's slot.
     if headers.get("eta") is None or headers.get("retries"):
         return timedelta(0)
@@ -310,7 +312,7 @@ def _without_eta(raw: bytes, tag: str) -> bytes:
     return json.dumps(envelope).encode()
 
 
-def _expires(text: Any, now: datetime, *, is_internal: bool) -> str | None:
+def _expiry_time(text: Any, now: datetime, *, is_internal: bool) -> str | None:
     # The expiry of an internal task, which Celery drops when late; reject a late command, so that it is recorded.
     if text is None:
         return None
@@ -332,7 +334,7 @@ def _matches(pattern: re.Pattern[str], value: Any) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _is_count(value: Any, maximum: int) -> bool:
+def _is_small_count(value: Any, maximum: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= maximum
 
 
@@ -355,7 +357,7 @@ def _holds_typed(value: Any) -> bool:
     return isinstance(value, list) and any(map(_holds_typed, value))
 
 
-def _text(value: Any) -> str | None:
+def _text_header(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 

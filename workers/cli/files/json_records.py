@@ -33,47 +33,47 @@ _NOT_JSON = "This is not well-formed JSON: {}."
 
 
 def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    text = _Text(file)
-    if text.peek() == "{" and not _is_envelope(text):
-        yield _object(text.value())
+    text = _JsonText(file)
+    if text.peek() == "{" and not _is_api_envelope(text):
+        yield _require_json_object(text.value())
         text.expect_end()
         return
     in_envelope = text.peek() == "{"
     if in_envelope:
         text.skip_to_data()
         if text.peek() != "[":
-            yield _object(text.value())
+            yield _require_json_object(text.value())
             return
-    yield from _objects(text)
+    yield from _read_json_objects(text)
     if not in_envelope:
         text.expect_end()
 
 
-def _objects(text: _Text) -> Iterator[dict[str, Any]]:
+def _read_json_objects(text: _JsonText) -> Iterator[dict[str, Any]]:
     text.take("[")
     if text.peek() == "]":
         text.take("]")
         return
     while True:
-        yield _object(text.value())
+        yield _require_json_object(text.value())
         if text.peek() != ",":
             text.take("]")
             return
         text.take(",")
 
 
-def _is_envelope(text: _Text) -> bool:
+def _is_api_envelope(text: _JsonText) -> bool:
     head = text.head()
     return bool(re.match(r'\{[ \t\r\n]*"(meta|data)"', head))
 
 
-def _object(value: Any) -> dict[str, Any]:
+def _require_json_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnreadableFile("A list of objects is expected, and this one holds something else.")
     return value
 
 
-class _Text:
+class _JsonText:
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._size = file, 0
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()

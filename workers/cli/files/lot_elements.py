@@ -87,7 +87,7 @@ OMITTED_BY_BRICKSTORE = (
 OMITTED_BY_BRICKSYNC = ("bulk", "sale_rate", "my_cost", "description", "remarks", *TIER_FIELDS)
 """BrickSync's BSX has no place for the others, which a known lot keeps, as it does when the program is not certain."""
 
-WRITERS: dict[str, tuple[str, str]] = {
+LOT_FILE_WRITERS: dict[str, tuple[str, str]] = {
     "BrickLink, mass upload": (
         "bricklink.com/help.asp?helpID=22",
         (
@@ -144,7 +144,7 @@ WRITERS: dict[str, tuple[str, str]] = {
 }
 """By program: where its source or its documentation says so, and the elements of an item."""
 
-LEFT_OUT: dict[str, str] = {
+LEFT_OUT_ELEMENTS: dict[str, str] = {
     "CATEGORY": "a lot has no field for the category of a custom item",
     "CATEGORYID": "a lot has no field for the category of a custom item",
     "MARKERTEXT": "BrickStore's own mark",

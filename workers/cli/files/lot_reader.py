@@ -19,7 +19,7 @@ from workers.cli.files.lot_elements import (
     FIELD_OF_ELEMENT,
     FIELD_OF_JSON_KEY,
     FROM_THE_CATALOGUE,
-    LEFT_OUT,
+    LEFT_OUT_ELEMENTS,
     OMITTED_BY_BRICKSTORE,
     OMITTED_BY_BRICKSYNC,
     ONLY_BRICKSTORE,
@@ -106,7 +106,7 @@ class LotFile:
             try:
                 entry = self._entry(record)
             except InvalidItem as problem:
-                named = _named(record)
+                named = _name_unread_item(record)
                 if named.lot_id:
                     self._numbers.setdefault(named.lot_id, named.number)
                 yield BadEntry(named, str(problem))
@@ -158,14 +158,14 @@ class LotFile:
                 _refuse_other_documents(name, record)
             if name in FIELD_OF_ELEMENT or not text.strip():
                 continue
-            if name in FROM_THE_CATALOGUE and not (is_custom and name in LEFT_OUT):
+            if name in FROM_THE_CATALOGUE and not (is_custom and name in LEFT_OUT_ELEMENTS):
                 continue
             spelling = record.spelling[name]
             if spelling in self.unread:
                 count, first = self.unread[spelling]
                 self.unread[spelling] = (count + 1, first)
             elif len(self.unread) < MAX_NAMED:
-                self.unread[spelling] = (1, str(_named(record)))
+                self.unread[spelling] = (1, str(_name_unread_item(record)))
             else:
                 self.more_unread += 1
 
@@ -213,7 +213,7 @@ def _is_excluded(record: Record) -> bool:
     return record.root in BSX_ROOTS and record.values.get("STATUS", "").strip() == "X"
 
 
-def _named(record: Record) -> LotEntry:
+def _name_unread_item(record: Record) -> LotEntry:
     values = {FIELD_OF_ELEMENT[k]: text.strip()[:64] for k, text in record.values.items() if k in FIELD_OF_ELEMENT}
     lot_id = values.get("lot_id", "")
     fields = {name: values[name] for name in ("item_type", "item_no") if values.get(name)}
@@ -256,4 +256,4 @@ def _json_text(value: Any) -> str:
 
 
 def unread_reason(element: str) -> str:
-    return LEFT_OUT.get(element.upper(), "no field of a lot is known by this name")
+    return LEFT_OUT_ELEMENTS.get(element.upper(), "no field of a lot is known by this name")

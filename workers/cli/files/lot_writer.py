@@ -11,14 +11,21 @@ from policies.lots import FIRST_UNWIND_LOT_ID, Lot
 from workers.cli.files.item_fields import ITEM_TYPES
 
 _TYPE_LETTERS = {item_type: letter for letter, item_type in ITEM_TYPES.items()}
-_DEFAULTS = {"BULK": "1", "SALE": "0", "RETAIN": "N", "STOCKROOM": "N", "MYCOST": "0.0000", "MYWEIGHT": "0.0000"}
+_ELEMENT_DEFAULTS = {
+    "BULK": "1",
+    "SALE": "0",
+    "RETAIN": "N",
+    "STOCKROOM": "N",
+    "MYCOST": "0.0000",
+    "MYWEIGHT": "0.0000",
+}
 
 
 def write_store(lots: Iterable[Lot]) -> Iterator[str]:
     """Yield the lots line by line with all their fields, so that reading the file again restores each of them."""
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<INVENTORY>\n'
     for lot in lots:
-        yield _item({"LOTID": str(lot.lot_id), **_elements(lot), "BINDID": str(lot.bind_id)})
+        yield _format_item_element({"LOTID": str(lot.lot_id), **_lot_elements(lot), "BINDID": str(lot.bind_id)})
     yield "</INVENTORY>\n"
 
 
@@ -26,12 +33,14 @@ def write_upload(lots: Iterable[Lot]) -> Iterator[str]:
     """Yield the lots as BrickLink's mass upload takes them: no declaration, no number that BrickLink did not give."""
     yield "<INVENTORY>\n"
     for lot in lots:
-        elements = {name: value for name, value in _elements(lot).items() if value not in ("", _DEFAULTS.get(name))}
+        elements = {
+            name: value for name, value in _lot_elements(lot).items() if value not in ("", _ELEMENT_DEFAULTS.get(name))
+        }
         if not lot.tiers:
             elements = {name: value for name, value in elements.items() if name[:2] not in ("TQ", "TP")}
         if not lot.in_catalogue:
             elements["ITEMID"] = ""
-        yield _item({"LOTID": str(lot.lot_id), **elements} if is_known_to_marketplace(lot) else elements)
+        yield _format_item_element({"LOTID": str(lot.lot_id), **elements} if is_known_to_marketplace(lot) else elements)
     yield "</INVENTORY>\n"
 
 
@@ -39,7 +48,7 @@ def write_updates(lots: Iterable[Lot]) -> Iterator[str]:
     """Yield the quantities of lots that BrickLink has as additions to them, as its mass update takes them."""
     yield "<INVENTORY>\n"
     for lot in lots:
-        yield _item({"LOTID": str(lot.lot_id), "QTY": f"+{lot.quantity}"})
+        yield _format_item_element({"LOTID": str(lot.lot_id), "QTY": f"+{lot.quantity}"})
     yield "</INVENTORY>\n"
 
 
@@ -53,16 +62,16 @@ def with_quantities(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[L
     return (replace(lot, quantity=quantity) for lot, quantity in quantities if quantity > 0)
 
 
-def _item(elements: Mapping[str, str]) -> str:
-    parts = (f"<{name}>{_escaped(text)}</{name}>" if text else f"<{name}/>" for name, text in elements.items())
+def _format_item_element(elements: Mapping[str, str]) -> str:
+    parts = (f"<{name}>{_escape_xml_text(text)}</{name}>" if text else f"<{name}/>" for name, text in elements.items())
     return f" <ITEM>{''.join(parts)}</ITEM>\n"
 
 
-def _escaped(text: str) -> str:
+def _escape_xml_text(text: str) -> str:
     return escape(xml_text(text), {"\r": "&#13;"})
 
 
-def _elements(lot: Lot) -> dict[str, str]:
+def _lot_elements(lot: Lot) -> dict[str, str]:
     tiers = [*lot.tiers, (0, None), (0, None), (0, None)][:3]
     return {
         "ITEMTYPE": _TYPE_LETTERS.get(lot.item_type, lot.item_type),

@@ -26,7 +26,7 @@ MARKETPLACE_ZONE = ZoneInfo("America/New_York")
 LEFT_OUT_STATUSES = ("CANCELLED", "PURGED")
 PROBLEM_STATUSES = ("OCR", "NPB", "NPX", "NRS", "NSS")
 DATE_FORMATS = {"mdy": "%m/%d/%Y", "dmy": "%d/%m/%Y", "ymd": "%Y-%m-%d"}
-_PAID = ("PAID", "SHIPPED", "RECEIVED", "COMPLETED")
+_PAID_STATUSES = ("PAID", "SHIPPED", "RECEIVED", "COMPLETED")
 """A download has no payment status; these statuses say that the order was paid."""
 
 
@@ -78,7 +78,7 @@ class OrderFile:
         for record in self._records():
             if len(seen) >= MAX_ORDERS:
                 raise UnreadableFile(f"The file has more than {MAX_ORDERS:,} orders; import it in parts.")
-            place = _place(record)
+            place = _describe_order_place(record)
             try:
                 order = self._order(record)
                 if order.order_id in seen:
@@ -138,8 +138,8 @@ class OrderFile:
             status=status,
             payment_status=_payment_status(values, status),
             currency=values.get("BASECURRENCYCODE") or "USD",
-            credit=_total(values, "ORDERCREDIT") or Decimal(0),
-            coupon=_total(values, "ORDERCREDITCOUPON") or Decimal(0),
+            credit=_parse_order_total(values, "ORDERCREDIT") or Decimal(0),
+            coupon=_parse_order_total(values, "ORDERCREDITCOUPON") or Decimal(0),
             items=items,
         )
 
@@ -171,7 +171,7 @@ def history_lines(
     orders: list[FileOrder], seller_id: str, seller_email: str, usd_rates: Mapping[str, Decimal]
 ) -> list[dict[str, Any]]:
     """Return the orders as lines of a history in order of time: members, lots, purchases, payments, statuses."""
-    history = _History(seller_id, usd_rates)
+    history = _OrderHistory(seller_id, usd_rates)
     if orders:
         emails = {order.buyer: order.buyer_email for order in sorted(orders, key=lambda order: order.buyer_email)}
         history.add_members(min(order.at for order in orders), {seller_id: seller_email, **emails})
@@ -180,7 +180,7 @@ def history_lines(
     return [line for _, line in sorted(history.lines, key=lambda entry: entry[0])]
 
 
-class _History:
+class _OrderHistory:
     def __init__(self, seller_id: str, usd_rates: Mapping[str, Decimal]) -> None:
         self.lines: list[tuple[datetime, dict[str, Any]]] = []
         self._seller_id, self._usd_rates = seller_id, usd_rates
@@ -200,9 +200,9 @@ class _History:
             if number:
                 self._add(order.at, "orders.add_batch", order_id=order.order_id, lines=bought)
             else:
-                purchase = _purchase(order, self._seller_id, self._usd_rates)
+                purchase = _submit_order_arguments(order, self._seller_id, self._usd_rates)
                 self._add(order.at, "orders.submit", **purchase, lines=bought)
-        for task, arguments in _later(order, self._seller_id):
+        for task, arguments in _commands_after_purchase(order, self._seller_id):
             self._add(order.changed_at, task, order_id=order.order_id, **arguments)
 
     def _batches(self, order: FileOrder) -> list[dict[int, OrderItem]]:
@@ -222,7 +222,7 @@ class _History:
         self.lines.append((at, {"at": format_timestamp(at), "task": task, "kwargs": arguments}))
 
 
-def _purchase(order: FileOrder, seller_id: str, usd_rates: Mapping[str, Decimal]) -> dict[str, Any]:
+def _submit_order_arguments(order: FileOrder, seller_id: str, usd_rates: Mapping[str, Decimal]) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "order_id": order.order_id,
         "buyer_id": order.buyer,
@@ -234,7 +234,7 @@ def _purchase(order: FileOrder, seller_id: str, usd_rates: Mapping[str, Decimal]
     return arguments | {name: format_price(amount) for name, amount in amounts.items() if amount}
 
 
-def _later(order: FileOrder, seller_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _commands_after_purchase(order: FileOrder, seller_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if order.payment_status != PaymentStatus.NONE:
         yield "orders.record_payment", {"payment_status": order.payment_status}
     if order.status in ("PENDING", "UPDATED"):
@@ -268,7 +268,7 @@ def _check_totals(values: Mapping[str, str], items: tuple[OrderItem, ...]) -> No
     if not items:
         raise InvalidItem("the order has no items: download it with its details, or add the API's items as `items`")
     goods = sum((item.fields["quantity"] * item.fields["unit_price"] for item in items), Decimal(0))
-    stated = _total(values, "ORDERTOTAL")
+    stated = _parse_order_total(values, "ORDERTOTAL")
     if stated is not None:
         places = values["ORDERTOTAL"].partition(".")[2]
         rounded = goods.quantize(Decimal(1).scaleb(-min(len(places), 4)), rounding=ROUND_HALF_UP)
@@ -281,7 +281,7 @@ def _check_totals(values: Mapping[str, str], items: tuple[OrderItem, ...]) -> No
             raise InvalidItem(f"{name} is {text}, and the file has {count}")
 
 
-def _total(values: Mapping[str, str], name: str) -> Decimal | None:
+def _parse_order_total(values: Mapping[str, str], name: str) -> Decimal | None:
     text = values.get(name, "")
     if not text:
         return None
@@ -296,10 +296,10 @@ def _payment_status(values: Mapping[str, str], status: str) -> str:
     known = next((str(one) for one in PaymentStatus if one.upper() == said.upper()), None)
     if said and known is None:
         raise InvalidItem(f"payment status {said[:20]} is none of BrickLink's")
-    return known or ("Received" if status in _PAID else "None")
+    return known or ("Received" if status in _PAID_STATUSES else "None")
 
 
-def _place(record: Record) -> str:
+def _describe_order_place(record: Record) -> str:
     number = record.values.get("ORDERID", "").strip()[:20]
     line = f" (line {record.line})" if record.line else ""
     return f"order {number}{line}" if number else f"order number {record.number} of the file{line}"
@@ -308,7 +308,7 @@ def _place(record: Record) -> str:
 def _order_record(number: int, order: Mapping[str, Any]) -> Record:
     """Return an order of the API, with its items under `items` as the API answers them, as a download has it."""
     record = Record(number, None, "json")
-    cost, payment = _object(order, "cost"), _object(order, "payment")
+    cost, payment = _nested_json_object(order, "cost"), _nested_json_object(order, "payment")
     for name, value in {
         "ORDERID": order.get("order_id"),
         "ORDERDATE": order.get("date_ordered"),
@@ -343,6 +343,6 @@ def _order_record(number: int, order: Mapping[str, Any]) -> Record:
     return record
 
 
-def _object(order: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _nested_json_object(order: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = order.get(name)
     return value if isinstance(value, dict) else {}

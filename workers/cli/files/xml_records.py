@@ -75,9 +75,9 @@ class Repairs:
 def read_xml(file: BinaryIO, repairs: Repairs | None = None) -> Iterator[Record]:
     """Yield the records of a file. With `repairs`, a bare `&` is read as `&amp;` and counted there."""
     collector = _RecordCollector()
-    parser = _Parser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    parser = _RecordParser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     collector.line = lambda: int(parser.parser.CurrentLineNumber)
-    chunks = _chunks(file) if repairs is None else _repaired(_chunks(file), repairs)
+    chunks = _read_xml_chunks(file) if repairs is None else _repair_xml_chunks(_read_xml_chunks(file), repairs)
     try:
         for chunk in chunks:
             parser.feed(chunk)
@@ -179,7 +179,7 @@ def _record_path(root: str) -> tuple[str, ...]:
     return RECORD_PATHS[root]
 
 
-class _Parser(DefusedXMLParser):
+class _RecordParser(DefusedXMLParser):
     """Allows the one document type that BrickStore writes: a bare `<!DOCTYPE BrickStoreXML>`."""
 
     def defused_start_doctype_decl(
@@ -191,7 +191,7 @@ class _Parser(DefusedXMLParser):
             raise DTDForbidden(name, sysid, pubid)
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
+def _read_xml_chunks(file: BinaryIO) -> Iterator[bytes]:
     size = 0
     while chunk := file.read(CHUNK_BYTES):
         size += len(chunk)
@@ -200,7 +200,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _repaired(chunks: Iterator[bytes], repairs: Repairs) -> Iterator[bytes]:
+def _repair_xml_chunks(chunks: Iterator[bytes], repairs: Repairs) -> Iterator[bytes]:
     in_cdata, line, rest = False, 1, b""
 
     def replace(match: re.Match[bytes]) -> bytes:

@@ -87,7 +87,7 @@ def examine() -> list[Finding]:
 
 
 def run_checks(context: Context) -> list[Finding]:
-    findings = [finding for check in ENVIRONMENT_CHECKS for finding in _run(check, context)]
+    findings = [finding for check in ENVIRONMENT_CHECKS for finding in _run_check(check, context)]
     if context.database is not None:
         schema = _run_in_transaction(database.check_schema, context)
         findings += schema
@@ -98,7 +98,7 @@ def run_checks(context: Context) -> list[Finding]:
             for check in TABLE_CHECKS:
                 findings += _run_in_transaction(check, context)
     if context.broker is not None:
-        findings += [finding for check in BROKER_CHECKS for finding in _run(check, context)]
+        findings += [finding for check in BROKER_CHECKS for finding in _run_check(check, context)]
     return findings
 
 
@@ -169,7 +169,7 @@ def _open_broker(context: Context, server_connections: contextlib.ExitStack) -> 
         )
         return [error("BROKER_IS_CLUSTER", message, "use a Redis or Valkey with cluster-enabled no, for Unwind alone.")]
     context.broker = client
-    return _run(_query_workers, context)
+    return _run_check(_query_workers, context)
 
 
 def _query_workers(context: Context) -> list[Finding]:
@@ -181,7 +181,7 @@ def _query_workers(context: Context) -> list[Finding]:
     return []
 
 
-def _run(check: Check, context: Context) -> list[Finding]:
+def _run_check(check: Check, context: Context) -> list[Finding]:
     try:
         return check(context)
     except Exception as problem:  # noqa: BLE001 - a check that fails is a finding and does not stop the others

@@ -34,9 +34,9 @@ def fetch_consumed_queues(url: str) -> dict[str, list[str]]:
 def fetch_pools(url: str) -> dict[str, Pool]:
     pools: dict[str, Pool] = {}
     for name, stats in _broadcast(url, "stats"):
-        pool = _section(stats, "pool")
+        pool = _stats_section(stats, "pool")
         if "implementation" in pool:
-            ready = _section(_section(pool, "writes"), "inqueues").get("total")
+            ready = _stats_section(_stats_section(pool, "writes"), "inqueues").get("total")
             pools[name] = Pool(str(pool["implementation"]), ready if isinstance(ready, int) else None)
     return pools
 
@@ -50,7 +50,7 @@ def _broadcast(url: str, command: str) -> Iterator[tuple[str, Any]]:
         yield from reply.items()
 
 
-def _section(stats: Any, name: str) -> dict[str, Any]:
+def _stats_section(stats: Any, name: str) -> dict[str, Any]:
     section = stats.get(name) if isinstance(stats, dict) else None
     return section if isinstance(section, dict) else {}
 
@@ -134,7 +134,7 @@ def check_result_backend(context: Context) -> list[Finding]:
             client.ping()
     except (redis.RedisError, OSError) as problem:
         message = (
-            f"The result backend cannot be used ({_reason(problem)}): "
+            f"The result backend cannot be used ({_broker_error_reason(problem)}): "
             "senders get no answers, but commands are executed."
         )
         return [
@@ -208,5 +208,5 @@ def check_strays(context: Context) -> list[Finding]:
     ]
 
 
-def _reason(problem: Exception) -> str:
+def _broker_error_reason(problem: Exception) -> str:
     return type(problem).__name__ if "AUTH" in str(problem).upper() else " ".join(str(problem).split())[:200]

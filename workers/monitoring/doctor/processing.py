@@ -32,7 +32,7 @@ def check_pauses(context: Context) -> list[Finding]:
     return [
         warning(
             "PAUSED",
-            f"The {row.kind} {row.name} has been paused for {_ago(now, row.paused_at)}"
+            f"The {row.kind} {row.name} has been paused for {_describe_age(now, row.paused_at)}"
             + (f", until {format_for_people(row.until)}" if row.until else "")
             + (f": {row.reason}" if row.reason else "."),
             f"run ./run resume {row.name} once the reason is gone.",
@@ -71,7 +71,9 @@ def check_sweeps(context: Context) -> list[Finding]:
             if started_at is None or now - started_at > _late_after(entry):
                 never.append(entry.name)
         elif now - max(known) > _late_after(entry):
-            late.append(f"{entry.name} (last {_ago(now, last_run)} ago)" if last_run else f"{entry.name} (never)")
+            late.append(
+                f"{entry.name} (last {_describe_age(now, last_run)} ago)" if last_run else f"{entry.name} (never)"
+            )
     fix = "check that beat and a worker for the queue sweeps run, or restart them: ./run down, then ./run up."
     findings = []
     if late:
@@ -95,7 +97,7 @@ def check_clock_steps(context: Context) -> list[Finding]:
     if ahead <= MAX_CLOCK_STEP:
         return []
     message = (
-        f"The database's clock was set back: its newest record is {_ago(now + ahead, now)} in its future. "
+        f"The database's clock was set back: its newest record is {_describe_age(now + ahead, now)} in its future. "
         "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
     )
     fix = "correct the clock of the database's machine and synchronise it by NTP (chrony or systemd-timesyncd)."
@@ -113,7 +115,7 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
             continue
         known = [at for at in (runs.get(task), context.supervised_since) if at is not None]
         if known and now - max(known) > LATE_AFTER:
-            late.append(f"{queue} (for {_ago(now, max(known))})")
+            late.append(f"{queue} (for {_describe_age(now, max(known))})")
     if not late or len(late) == len(HEARTBEAT_RUNS.keys() - paused):
         return []
     message = f"No worker takes messages from these queues: {abbreviate(late)}."
@@ -162,7 +164,7 @@ def check_dead_jobs(context: Context) -> list[Finding]:
     ]
     if not waiting:
         return []
-    message = f"{_count(waiting, 'job')} given up and waiting for an operator: {abbreviate(waiting)}."
+    message = f"{_count_late_items(waiting, 'job')} given up and waiting for an operator: {abbreviate(waiting)}."
     return [warning("DEAD_JOBS", message, "./run jobs dead shows why; ./run jobs replay ID runs one again.")]
 
 
@@ -179,7 +181,7 @@ def check_dead_letters(context: Context) -> list[Finding]:
     latest = dead_letters.list_newest(context.conn, limit=1)
     if not latest or context.now() - latest[0].received_at > RECENT_DEAD_LETTER:
         return []
-    ago = _ago(context.now(), latest[0].received_at)
+    ago = _describe_age(context.now(), latest[0].received_at)
     message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
     return [note("ODD_MESSAGES", message, "./run jobs dead-letters shows them; correct their sender.")]
 
@@ -205,10 +207,10 @@ def _late_work(context: Context, since: datetime | None, code: str, message: str
     if since is None or not context.workers_expected:
         return []
     now = context.now()
-    return [warning(code, message.format(ago=_ago(now, since)), fix)] if now - since > LATE_AFTER else []
+    return [warning(code, message.format(ago=_describe_age(now, since)), fix)] if now - since > LATE_AFTER else []
 
 
-def _ago(now: datetime, then: datetime) -> str:
+def _describe_age(now: datetime, then: datetime) -> str:
     seconds = (now - then).total_seconds()
     for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
@@ -216,5 +218,5 @@ def _ago(now: datetime, then: datetime) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _count(items: list[str], name: str) -> str:
+def _count_late_items(items: list[str], name: str) -> str:
     return f"One {name} is" if len(items) == 1 else f"{len(items)} {name}s are"

@@ -19,7 +19,7 @@ from tests.workers.cli.files.samples import (
     read,
 )
 from workers.cli.files import xml_records
-from workers.cli.files.lot_elements import FIELD_OF_ELEMENT, FROM_THE_CATALOGUE, LEFT_OUT, WRITERS
+from workers.cli.files.lot_elements import FIELD_OF_ELEMENT, FROM_THE_CATALOGUE, LEFT_OUT_ELEMENTS, LOT_FILE_WRITERS
 
 
 def test_an_upload_file_of_the_marketplace_is_read() -> None:
@@ -58,12 +58,12 @@ def test_bricksync_names_the_completeness_and_the_cost_of_sets_otherwise() -> No
     assert bad == []
 
 
-@pytest.mark.parametrize("program", WRITERS)
+@pytest.mark.parametrize("program", LOT_FILE_WRITERS)
 def test_every_element_that_a_program_writes_is_read_or_left_out_for_a_reason(program: str) -> None:
-    _, elements = WRITERS[program]
+    _, elements = LOT_FILE_WRITERS[program]
     for element in elements.split():
         name = element.upper()
-        assert name in FIELD_OF_ELEMENT or name in FROM_THE_CATALOGUE or name in LEFT_OUT, element
+        assert name in FIELD_OF_ELEMENT or name in FROM_THE_CATALOGUE or name in LEFT_OUT_ELEMENTS, element
 
 
 def test_an_unknown_element_with_a_value_is_reported_and_an_empty_one_is_not() -> None:
