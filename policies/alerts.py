@@ -41,7 +41,7 @@ def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime
         return Refused(
             Code.TOO_EARLY,
             f"The order was last submitted or updated on {describe_timestamp(order.order_date)}; "
-            f"a {LABELS[kind]} can be filed from {describe_timestamp(earliest, onwards=True)}.",
+            f"a {LABELS[kind]} can be filed from {describe_timestamp(earliest)}.",
             possible_from=earliest,
             unblocked_by="time alone",
         )

@@ -163,7 +163,7 @@ def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
 
 
 def _alert_too_early(case: Case, alert: Alert) -> Refused:
-    due = describe_timestamp(alert.unlocks_at, onwards=True)
+    due = describe_timestamp(alert.unlocks_at)
     if alert.kind is not AlertKind.NPB:
         why = f"The alert was filed on {describe_timestamp(alert.filed_at)}"
     elif alert.responded_at is not None and alert.unlocks_at > alert.filed_at + alert.terms.npb_unlock_no_response:

@@ -138,7 +138,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
         return f"The {role} can {'; or '.join(ways)}."
     yet = " yet" if answer.possible_from else ""
     moved_to = routes[0].if_answered if routes else None
-    later = f" If the {counterparty(role)} answers, from {_describe_start(moved_to)}." if moved_to else ""
+    later = f" If the {counterparty(role)} answers, from {describe_timestamp(moved_to)}." if moved_to else ""
     unblocked = f" What would change it: {answer.unblocked_by}." if answer.unblocked_by else ""
     return f"The {role} cannot cancel{yet}. {answer.message}{later}{unblocked}"
 
@@ -146,13 +146,9 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
 def _describe_route(route: Route, now: datetime) -> str:
     assert route.filing is not None
     assert route.file_from is not None
-    file = "now" if route.file_from <= now else f"from {_describe_start(route.file_from)}"
-    cancel = "at once" if route.cancel_from == route.file_from else f"from {_describe_start(route.cancel_from)}"
+    file = "now" if route.file_from <= now else f"from {describe_timestamp(route.file_from)}"
+    cancel = "at once" if route.cancel_from == route.file_from else f"from {describe_timestamp(route.cancel_from)}"
     text = f"{ACTIONS[route.filing].label} {file} and cancel {cancel}"
     if route.if_answered is None:
         return text
-    return f"{text}, or from {_describe_start(route.if_answered)} if the {counterparty(route.role)} answers"
-
-
-def _describe_start(at: datetime) -> str:
-    return describe_timestamp(at, onwards=True)
+    return f"{text}, or from {describe_timestamp(route.if_answered)} if the {counterparty(route.role)} answers"

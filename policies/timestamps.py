@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 _INSTANT = re.compile(r"[1-8]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
-_WRITTEN = re.compile(r"\b[1-8]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+WRITTEN_TIMESTAMP = re.compile(r"\b[1-8]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 
 
 def format_timestamp(instant: datetime) -> str:
@@ -16,27 +16,42 @@ def format_timestamp(instant: datetime) -> str:
     return (text.rstrip("0") if utc.microsecond else text) + "Z"
 
 
-def describe_timestamp(instant: datetime, *, onwards: bool = False) -> str:
-    """Format to the second, for sentences; with `onwards` rounded up, so that the time is never too early."""
-    truncated = instant.replace(microsecond=0)
-    return format_timestamp(truncated + timedelta(seconds=1) if onwards and truncated < instant else truncated)
+def describe_timestamp(instant: datetime) -> str:
+    """Format for sentences, rounded up to the second: what is possible from a time is not said to be so earlier.
+
+    Past times too, so that the times in one sentence are as far apart as they were.
+    """
+    return format_timestamp(_round_up(instant))
 
 
-def format_for_people(instant: datetime) -> str:
-    """Format like `29 Nov 2026, 06:01 UTC`, with seconds if they are not zero."""
-    utc = instant.astimezone(UTC)
-    return f"{utc.day} {utc:%b %Y, %H:%M}{f':{utc:%S}' if utc.second else ''} UTC"
+def format_for_people(instant: datetime, zone: tzinfo = UTC) -> str:
+    """Format like `29 Nov 2026, 06:01 UTC`, rounded up to the second, with seconds if they are not zero."""
+    local = _round_up(instant).astimezone(zone)
+    return f"{local.day} {local:%b %Y, %H:%M}{f':{local:%S}' if local.second else ''} {local:%Z}"
 
 
-def rewrite_for_people(text: str) -> str:
-    return _WRITTEN.sub(_rewrite_match, text)
+def rewrite_for_people(text: str, zone: tzinfo = UTC) -> str:
+    return WRITTEN_TIMESTAMP.sub(lambda match: _rewrite_match(match, zone), text)
 
 
-def _rewrite_match(match: re.Match[str]) -> str:
+def _rewrite_match(match: re.Match[str], zone: tzinfo) -> str:
     try:
-        return format_for_people(parse_timestamp(match[0]))
-    except ValueError:  # looks like a timestamp, in a comment
+        return format_for_people(parse_timestamp(match[0]), zone)
+    except (ValueError, OverflowError):  # looks like a timestamp, in a comment
         return match[0]
+
+
+def _round_up(instant: datetime) -> datetime:
+    second = instant.replace(microsecond=0)
+    return second if second == instant else second + timedelta(seconds=1)
+
+
+def describe_duration(seconds: float) -> str:
+    """Describe a duration in the largest unit of which it has two, such as `4 days` or `90 minutes`."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def parse_timestamp(text: str) -> datetime:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from models import bills
 from models.queries import forecast, order, show
 from policies.bills import parse_month
-from policies.timestamps import format_for_people, parse_timestamp
+from policies.timestamps import format_timestamp, parse_timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _no_member(member_id: str) -> str:
 
 
 def _no_order(order_id: int, at: datetime | None = None) -> str:
-    return f"There was no order {order_id} at {format_for_people(at)}." if at else f"There is no order {order_id}."
+    return f"There was no order {order_id} at {format_timestamp(at)}." if at else f"There is no order {order_id}."
 
 
 @_register_noun(nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)

@@ -60,6 +60,8 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "order_date": state["order_date"],
         "seller_id": case.order.seller_id,
         "buyer_id": case.order.buyer_id,
+        "seller": member_json(case.seller),
+        "buyer": member_json(case.buyer),
         "currency": case.order.currency,
         "total": format_total(case.order.total),
         "credit": format_total(case.order.credit),
@@ -122,6 +124,10 @@ def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[st
         "options": [option.as_json() for option in policy.list_options(subject, actor, at)],
         "routes": [route.as_json() for route in list_routes(subject, at, snapshot.case.role_of(actor))],
     }
+
+
+def member_json(member: Member) -> dict[str, str]:
+    return {"member_id": member.member_id, "handle": member.handle}
 
 
 def subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
@@ -265,6 +271,8 @@ def _order_lines(
             "returned_to_lot": row.returned_to_lot,
             "note": row.note,
             "lot_id": row.lot_id,
+            "item": row.snapshot["item"],
+            "color_id": row.snapshot["color_id"],
             "batch_no": row.batch_no,
             "unit_price": format_total(row.unit_price),
         }

@@ -14,6 +14,7 @@ from models import inventory, members, notices
 from models.alerts import AlertRow
 from models.orders import OrderRow
 from models.queries import fee_credits
+from models.queries.order import member_json
 from policies.statuses import Role
 from policies.timestamps import format_optional_timestamp, format_timestamp
 
@@ -117,14 +118,16 @@ def show_sweeps(conn: Connection) -> list[dict[str, Any]]:
 
 
 def show_late_payments(conn: Connection) -> list[dict[str, Any]]:
-    rows = conn.execute(
-        text("SELECT * FROM unwind.v_late_payment WHERE settled_at IS NULL ORDER BY recorded_at, order_id")
-    )
+    late = text("SELECT * FROM unwind.v_late_payment WHERE settled_at IS NULL ORDER BY recorded_at, order_id")
+    rows = conn.execute(late).all()
+    known = members.load_facts(conn, [member for row in rows for member in (row.seller_id, row.buyer_id)])
     return [
         {
             "order_id": row.order_id,
             "seller_id": row.seller_id,
             "buyer_id": row.buyer_id,
+            "seller": member_json(known[row.seller_id]),
+            "buyer": member_json(known[row.buyer_id]),
             "payment_status": row.payment_status,
             "recorded_at": format_timestamp(row.recorded_at),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -22,17 +23,22 @@ def test_timestamp_round_trips_exactly(text: str) -> None:
     assert format_timestamp(parse_timestamp(text)) == text
 
 
-def test_sentences_have_whole_seconds() -> None:
-    """Past times are truncated; a time from which something is possible is rounded up."""
+def test_sentences_have_whole_seconds_all_rounded_up() -> None:
     between = FULL_SECOND.replace(microsecond=1)
-    assert describe_timestamp(between) == "2026-03-28T10:00:00Z"
-    assert describe_timestamp(between, onwards=True) == "2026-03-28T10:00:01Z"
-    assert describe_timestamp(FULL_SECOND, onwards=True) == format_timestamp(FULL_SECOND)
+    assert describe_timestamp(between) == "2026-03-28T10:00:01Z"
+    assert describe_timestamp(FULL_SECOND) == format_timestamp(FULL_SECOND)
+
+
+def test_people_read_their_own_zone() -> None:
+    text = "Filed 2026-10-24T22:30:00Z, possible from 2026-10-31T22:30:00.000001Z."
+    assert rewrite_for_people(text, ZoneInfo("Europe/Berlin")) == (
+        "Filed 25 Oct 2026, 00:30 CEST, possible from 31 Oct 2026, 23:30:01 CET."
+    )
 
 
 def test_people_read_dates_with_the_month_by_name() -> None:
     text = "Filed 2026-11-29T06:01:00Z, possible from 2026-12-06T06:01:40.5Z; no date: 2026-13-29T06:01:00Z."
-    expected = "Filed 29 Nov 2026, 06:01 UTC, possible from 6 Dec 2026, 06:01:40 UTC; no date: 2026-13-29T06:01:00Z."
+    expected = "Filed 29 Nov 2026, 06:01 UTC, possible from 6 Dec 2026, 06:01:41 UTC; no date: 2026-13-29T06:01:00Z."
     assert rewrite_for_people(text) == expected
     assert format_for_people(datetime(2026, 11, 29, 7, 1, tzinfo=timezone(timedelta(hours=1)))) == (
         "29 Nov 2026, 06:01 UTC"

@@ -14,6 +14,7 @@ from models.integrity import invariants, month_audit
 from policies.bills import parse_month
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.text import echo
 
 
 class AuditFailed(click.ClickException):
@@ -49,13 +50,13 @@ def audit(context: click.Context, as_json: bool) -> None:
         click.echo(json.dumps({"violations": rows}, indent=2))
     else:
         for violation in violations:
-            click.echo(f"Violated: {violation.sentence}: {', '.join(violation.ids)}")
+            echo(f"Violated: {violation.sentence}: {', '.join(violation.ids)}")
     if violations:
         raise AuditFailed(f"{len(violations)} {'invariant is' if len(violations) == 1 else 'invariants are'} violated.")
     if not as_json:
         looked_at = f"{order_count:,} {'order' if order_count == 1 else 'orders'}"
         closed = f"{len(months)} closed {'month' if len(months) == 1 else 'months'}"
-        click.echo(f"{len(sentences)} invariants over {looked_at} and {closed}: nothing is wrong.")
+        echo(f"{len(sentences)} invariants over {looked_at} and {closed}: nothing is wrong.")
 
 
 @audit.command("month")

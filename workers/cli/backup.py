@@ -13,6 +13,7 @@ import click
 from models.db import database as db
 from models.integrity import invariants, month_audit
 from workers.cli import data_option
+from workers.cli.text import echo
 from workers.local import COMMAND
 from workers.local import backup as dumps
 from workers.settings import load_settings, settings_with_servers
@@ -36,7 +37,7 @@ def backup(file: Path, replace: bool) -> None:
             size = dumps.back_up(settings.database_url.get_secret_value(), file)
     except dumps.BackupError as problem:
         raise click.ClickException(str(problem)) from None
-    click.echo(f"{file}: {size / 1e6:,.1f} MB. Restore it into an empty database with `{COMMAND} restore {file}`.")
+    echo(f"{file}: {size / 1e6:,.1f} MB. Restore it into an empty database with `{COMMAND} restore {file}`.")
 
 
 @click.command()
@@ -63,12 +64,12 @@ def restore(file: Path) -> None:
                 database.dispose()
     except dumps.BackupError as problem:
         raise click.ClickException(str(problem)) from None
-    click.echo(f"{restored.orders:,} orders and {restored.events:,} events are restored.")
+    echo(f"{restored.orders:,} orders and {restored.events:,} events are restored.")
     if restored.feed_transactions_skipped:
-        click.echo(
+        echo(
             "Readers of the event feed keep the cursors they have "
             f"(the feed was moved on by {restored.feed_transactions_skipped:,} transactions)."
         )
     if violations:
         raise click.ClickException("Not every invariant holds: ./run audit names what is violated.")
-    click.echo("All invariants hold. Start the workers on an empty Redis: unfinished messages are republished.")
+    echo("All invariants hold. Start the workers on an empty Redis: unfinished messages are republished.")

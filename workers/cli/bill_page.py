@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
@@ -16,6 +17,9 @@ from policies.emails.email import sanitize_line
 MAX_NOTE_LENGTH = 2200
 """A staff comment of up to 2,000 characters, and around it the order and who gave the credit."""
 
+NOTE_INDENT = 26
+"""The width of the columns before the notes of the plain text."""
+
 _page_environment = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "pages"),
     undefined=StrictUndefined,
@@ -26,6 +30,11 @@ _page_environment = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+
+
+_page_environment.filters["wrapped"] = lambda note: textwrap.fill(
+    note, 80, initial_indent=" " * NOTE_INDENT, subsequent_indent=" " * NOTE_INDENT
+).lstrip()
 
 
 def render_html(bill: Mapping[str, Any]) -> str:

@@ -201,7 +201,7 @@ def _bills_table(database: db.Database, sample: SampleMarket, now: datetime) -> 
     sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
     seller_id = max(sellers, key=sellers.count)
     table = Table(title=f"Bills of {SELLERS[seller_id][0]}", title_style="bold", min_width=60)
-    for column in ("month", "state", "charges", "credits", "carried in", "total"):
+    for column in ("month", "state", "charges", "credits", "carried in", "total", "carried out"):
         table.add_column(column, justify="left" if column in ("month", "state") else "right")
     with database.transaction() as conn:
         this = month_of(now, terms.load_terms(conn).at(now))
@@ -218,6 +218,7 @@ def _bills_table(database: db.Database, sample: SampleMarket, now: datetime) -> 
                     str(credited),
                     bill["opening_credit"],
                     bill["total"],
+                    bill["carried_forward"],
                 )
     return table
 

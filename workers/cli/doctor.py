@@ -7,6 +7,7 @@ import json
 import click
 
 from workers.cli import data_option
+from workers.cli.text import echo
 from workers.monitoring.doctor import Severity, examine, exit_status
 
 
@@ -24,9 +25,9 @@ def doctor(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"findings": [finding.as_json() for finding in findings]}, indent=2))
     else:
-        colours = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: None}
+        colours = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: ""}
         for finding in findings:
-            click.echo(click.style(finding.as_line(), fg=colours[finding.severity]))
+            echo(finding.as_line(), colours[finding.severity])
         if all(finding.severity is Severity.NOTE for finding in findings):
-            click.echo("Nothing is wrong.")
+            echo("Nothing is wrong.")
     context.exit(exit_status(findings))

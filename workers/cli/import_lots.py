@@ -26,6 +26,7 @@ from workers.cli.database import open_database
 from workers.cli.files.documents import describe_repairs
 from workers.cli.files.lot_reader import LotFile, unread_reason
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
+from workers.cli.text import echo
 
 BATCH_SIZE = 500
 """Lots per transaction: each takes a lock per item, and the server has room for some thousands."""
@@ -114,7 +115,7 @@ class _ImportJob:
         existing = same = 0
         example: tuple[LotEntry, int] | None = None
         if self._dry_run:
-            click.echo(_format_import_row("Item", "Lot", "What", "Of", "Quantity", "Changes"))
+            echo(_format_import_row("Item", "Lot", "What", "Of", "Quantity", "Changes"))
         for entries in self._batches("checked"):
             matches = {} if self._lots.is_update or self._how is ExistingItems.NEW else self._match(entries, matcher)
             if self._how is None:
@@ -189,7 +190,7 @@ class _ImportJob:
         parts = [f"{count_lots(counts[Action.NEW])} {verb}", f"{counts[Action.UPDATED]} updated"]
         parts += [f"{counts[action]} {action}" for action in (Action.UNCHANGED, Action.DELETED) if counts[action]]
         parts += [f"{len(self._invalid)} skipped"] if self._invalid else []
-        click.echo(f"{', '.join(parts)}: {_count_units(self._units)} of {lots.seller_id}.")
+        echo(f"{', '.join(parts)}: {_count_units(self._units)} of {lots.seller_id}.")
         for element, (count, first) in lots.unread.items():
             items = "1 item" if count == 1 else f"{count} items"
             note = f"{element} of {items} was not read (first: {first}): {unread_reason(element)}."
@@ -220,7 +221,7 @@ def _print_import_row(result: ImportedEntry, existing_lot: int | None) -> None:
     what = "exists" if existing_lot else str(result.action)
     quantity = " → ".join(str(side.quantity) for side in (before, after) if side)
     changes = describe_changes(before, after) if before and after else result.reason
-    click.echo(
+    echo(
         _format_import_row(
             result.entry.number,
             existing_lot or result.lot_id or "",
@@ -235,7 +236,7 @@ def _print_import_row(result: ImportedEntry, existing_lot: int | None) -> None:
 def _format_import_row(
     number: object, lot: object, what: object, item: object, quantity: object, changes: object
 ) -> str:
-    return f"{number!s:>7}  {lot!s:>14}  {what!s:<9}  {item!s:<24}  {quantity!s:>14}  {changes!s}"
+    return f"{number!s:>6}  {lot!s:>12}  {what!s:<9}  {item!s:<16}  {quantity!s:>10}  {changes!s}"
 
 
 def _show_progress(done: str, count: int) -> None:

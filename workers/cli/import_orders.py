@@ -13,6 +13,7 @@ from workers.cli.files.documents import describe_repairs
 from workers.cli.files.item_fields import parse_amount
 from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines
 from workers.cli.files.xml_records import UnreadableFile
+from workers.cli.text import echo
 
 MAX_SHOWN = 20
 
@@ -79,7 +80,7 @@ def import_orders(
         click.echo(f"{file.name}: {describe_repairs(orders.repairs)}.", err=True)
     less = sum(bool(order.credit or order.coupon) for order in valid)
     lines = _count_of(sum(len(order.items) for order in valid), "line")
-    click.echo(
+    echo(
         f"{_count_of(len(valid), 'order')} of {seller_id} with {lines}, {less} with a credit or a coupon; "
         f"{_count_of(orders.left_out, 'cancelled order')} left out. Next: `./run replay FILE` shows what becomes of "
         "them; with --database-url it plays them into an empty database.",

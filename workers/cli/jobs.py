@@ -17,11 +17,12 @@ import click
 
 from models import dead_jobs
 from models import dead_letters as recorded_letters
-from policies.timestamps import format_for_people, format_timestamp
+from policies.timestamps import format_timestamp
 from workers import requeue as requeuing
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.text import echo, zone_option
 from workers.redaction import redact_arguments
 from workers.transport import dead_letters as broker_letters
 
@@ -37,6 +38,7 @@ def jobs() -> None:
 @jobs.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--discarded", is_flag=True, help="List the discarded ones instead, each with its reason.")
+@zone_option
 def dead(as_json: bool, discarded: bool) -> None:
     """List the jobs that wait for a decision, oldest first."""
     with open_database() as database, database.transaction() as conn:
@@ -59,14 +61,14 @@ def dead(as_json: bool, discarded: bool) -> None:
             click.echo(json.dumps(fields | {"parked_at": format_timestamp(row.parked_at)}))
         else:
             attempts = "once" if row.attempts == 1 else f"{row.attempts} times"
-            click.echo(f"{row.dead_job_id:>6}  {format_for_people(row.parked_at)}  {row.task}  {arguments}")
-            click.echo(f"        {dead_jobs.REASONS[row.reason]}, tried {attempts}: {row.error}")
+            echo(f"{row.dead_job_id:>6}  {format_timestamp(row.parked_at)}  {row.task}  {arguments}")
+            echo(f"        {dead_jobs.REASONS[row.reason]}, tried {attempts}: {row.error}")
             if row.first_error != row.error:
-                click.echo(f"        at first: {row.first_error}")
+                echo(f"        at first: {row.first_error}")
             if discarded:
-                click.echo(f"        discarded {format_for_people(row.discarded_at)}: {row.discard_reason}")
+                echo(f"        discarded {format_timestamp(row.discarded_at)}: {row.discard_reason}")
     if not rows and not as_json:
-        click.echo("There are no discarded jobs." if discarded else "There are no dead jobs.")
+        echo("There are no discarded jobs." if discarded else "There are no dead jobs.")
 
 
 @jobs.command()
@@ -84,11 +86,11 @@ def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
         problems = []
         for number in ids:  # each in a transaction of its own: a failure does not stop the others
             try:
-                click.echo(f"{number:>6}  {requeuing.requeue_dead_job(database, number)} is requeued.")
+                echo(f"{number:>6}  {requeuing.requeue_dead_job(database, number)} is requeued.")
             except requeuing.CannotRequeue as problem:
                 problems.append(str(problem))
     if not ids:
-        click.echo("There are no such dead jobs.")
+        echo("There are no such dead jobs.")
     elif len(problems) < len(ids):
         requeuing.wake_relay()
     if problems:
@@ -108,7 +110,7 @@ def discard(ids: tuple[int, ...], reason: str) -> None:
     with open_database() as database:
         for number in ids:
             try:
-                click.echo(f"{number:>6}  {requeuing.discard_dead_job(database, number, reason)} is discarded.")
+                echo(f"{number:>6}  {requeuing.discard_dead_job(database, number, reason)} is discarded.")
             except requeuing.CannotRequeue as problem:
                 problems.append(str(problem))
     if problems:
@@ -118,6 +120,7 @@ def discard(ids: tuple[int, ...], reason: str) -> None:
 @jobs.group(name="dead-letters", invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N")
+@zone_option
 @click.pass_context
 def dead_letters(context: click.Context, as_json: bool, limit: int) -> None:
     """List messages that are malformed or name an unknown task, newest first, and those in lists without a consumer."""
@@ -138,7 +141,7 @@ def requeue(ids: tuple[int, ...]) -> None:
             moved, left = broker_letters.requeue_strays(
                 connection.default_channel.client, requeuing.is_public_command, _print_progress
             )
-        click.echo(
+        echo(
             f"{moved} {'message was' if moved == 1 else 'messages were'} moved to the queue commands; "
             f"{left} {'is not a command and stays' if left == 1 else 'are not commands and stay'}."
         )
@@ -147,7 +150,7 @@ def requeue(ids: tuple[int, ...]) -> None:
     with open_database() as database:
         for number in ids:
             try:
-                click.echo(f"{number:>6}  {requeuing.requeue_dead_letter(database, number)} is submitted.")
+                echo(f"{number:>6}  {requeuing.requeue_dead_letter(database, number)} is submitted.")
             except requeuing.CannotRequeue as problem:
                 problems.append(str(problem))
     if problems:
@@ -183,11 +186,11 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
             )
         else:
             reason = recorded_letters.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
-            came_at = format_for_people(row.received_at)
-            click.echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
-            click.echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
+            came_at = format_timestamp(row.received_at)
+            echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
+            echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
             if row.requeued_at is not None:
-                click.echo(f"        requeued {format_for_people(row.requeued_at)}")
+                echo(f"        requeued {format_timestamp(row.requeued_at)}")
     for stray in strays:
         if as_json:
             for task, message in stray.first:
@@ -195,8 +198,8 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
                 click.echo(json.dumps(fields | {"of": stray.count}))
         else:
             what = "1 message waits" if stray.count == 1 else f"{stray.count} messages wait"
-            click.echo(f"{what} in the list {stray.queue!r}, which has no consumer: send to `commands` instead")
+            echo(f"{what} in the list {stray.queue!r}, which has no consumer: send to `commands` instead")
             for task, message in stray.first:
-                click.echo(f"        {task}  {message}")
+                echo(f"        {task}  {message}")
     if not rows and not strays and not as_json:
-        click.echo("There are no dead letters.")
+        echo("There are no dead letters.")

@@ -13,11 +13,12 @@ from datetime import datetime
 import click
 
 from models import pauses
-from policies.timestamps import format_for_people, format_timestamp, parse_timestamp
+from policies.timestamps import format_timestamp, parse_timestamp
 from schedules.routes import HEARTBEAT, QUEUES
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.text import echo, zone_option
 from workers.local import COMMAND
 
 
@@ -26,6 +27,7 @@ from workers.local import COMMAND
 @click.option("--until", metavar="T", help="End the pause at this time, such as 2026-04-12T00:00:00Z.")
 @click.option("--reason", default="", metavar="TEXT", help="Shown wherever the pause is shown.")
 @click.option("--json", "as_json", is_flag=True, help="Without a name: print one JSON object a line.")
+@zone_option
 @data_option
 def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> None:
     """Pause a queue or a task on all workers; without a name, list what is paused.
@@ -47,7 +49,7 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
         if ends_at is not None and ends_at <= now:
             raise click.BadParameter("must be in the future", param_hint="--until")
         pauses.pause(conn, kind, name, now, until=ends_at, reason=reason)
-    click.echo(f"The {kind} {name} is paused{f' until {until}' if until else ''}. {COMMAND} resume {name} ends it.")
+    echo(f"The {kind} {name} is paused{f' until {until}' if until else ''}. {COMMAND} resume {name} ends it.")
 
 
 @click.command()
@@ -60,7 +62,7 @@ def resume(name: str) -> None:
         resumed = pauses.resume(conn, kind, name, database.clock.now(conn))
     if not resumed:
         raise click.ClickException(f"The {kind} {name} is not paused.")
-    click.echo(f"The {kind} {name} is resumed.")
+    echo(f"The {kind} {name} is resumed.")
 
 
 def _list_pauses(as_json: bool) -> None:
@@ -72,11 +74,10 @@ def _list_pauses(as_json: bool) -> None:
             fields = {"kind": row.kind, "name": row.name, "paused_at": since, "until": until, "reason": row.reason}
             click.echo(json.dumps(fields))
         else:
-            since = format_for_people(row.paused_at)
-            end = f"until {format_for_people(row.until)}" if row.until else "until it is resumed"
-            click.echo(f"{row.kind} {row.name}  since {since} {end}{f': {row.reason}' if row.reason else ''}")
+            end = f"until {until}" if until else "until it is resumed"
+            echo(f"{row.kind} {row.name}  since {since} {end}{f': {row.reason}' if row.reason else ''}")
     if not rows and not as_json:
-        click.echo("Nothing is paused.")
+        echo("Nothing is paused.")
 
 
 def _pausable_kind_of(name: str) -> str:

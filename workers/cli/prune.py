@@ -13,6 +13,7 @@ import click
 from models import retention
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.text import echo
 
 
 @click.command()
@@ -43,4 +44,4 @@ def prune(days: int, batch_size: int) -> None:
             total += deleted
             if not deleted:
                 break
-    click.echo(f"{total} {'row' if total == 1 else 'rows'} deleted.")
+    echo(f"{total} {'row' if total == 1 else 'rows'} deleted.")

@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from itertools import groupby
 from textwrap import indent
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from policies.options import ACTIONS
-from policies.timestamps import describe_timestamp, format_for_people, parse_timestamp, rewrite_for_people
+from policies.timestamps import describe_duration, describe_timestamp, format_timestamp, parse_timestamp
 from policies.verdicts import ASK_AGAIN
 from workers.cli.bill_page import render_text
 from workers.cli.forecast_chart import print_forecast
+from workers.cli.text import PeopleConsole
 from workers.local import COMMAND
 from workers.simulation.replay import PlayedLine
 
 
 def print_played(played: PlayedLine) -> None:
     line, result = played.line, escape_control_characters(played.result)
-    with _console() as console:
-        console.print(Text.assemble((format_for_people(line.at), "dim"), "  ", _command_text(played)))
-        if line.show is None:
-            console.print(Text("    " + _describe_answer(result), style=_STYLES.get(result["outcome"], "")))
-        elif result is None:
-            console.print("    Not found.")
+    console = PeopleConsole()
+    console.write(Text.assemble((format_timestamp(line.at), "dim"), "  ", _command_text(played)))
+    if line.show is None:
+        console.write(Text("    " + _describe_answer(result), style=_STYLES.get(result["outcome"], "")))
+    elif result is None:
+        console.write("    Not found.")
     if line.show is not None and result is not None:
         print_result(str(line.show[0]), result)
 
 
 def print_undone(undone: list[PlayedLine]) -> None:
-    with _console() as console:
-        console.print(
-            Text(f"{len(undone)} {'answer is' if len(undone) == 1 else 'answers are'} not done:", style="bold")
-        )
-        for played in undone:
-            answer = escape_control_characters(played.result)
-            why = _describe_errors(answer) if answer["outcome"] == "invalid" else answer["message"]
-            was = {"refused": "was refused", "invalid": "was invalid"}.get(answer["outcome"], "was a conflict")
-            console.print(f"  line {played.line.number} {was}: {why}")
+    console = PeopleConsole()
+    console.write(Text(f"{len(undone)} {'answer is' if len(undone) == 1 else 'answers are'} not done:", style="bold"))
+    for played in undone:
+        answer = escape_control_characters(played.result)
+        why = _describe_errors(answer) if answer["outcome"] == "invalid" else answer["message"]
+        was = {"refused": "was refused", "invalid": "was invalid"}.get(answer["outcome"], "was a conflict")
+        console.write(f"  line {played.line.number} {was}: {why}")
 
 
 def escape_control_characters(value: Any) -> Any:
@@ -71,13 +68,11 @@ def print_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
     counts = {name: count for name, count in effects.items() if count}
     if counts:
         text = ", ".join(f"{name}: {_shorten_value(count)}" for name, count in counts.items())
-        with _console() as console:
-            console.print(Text.assemble((format_for_people(instant), "dim"), f"  {sweep}\n    {text}"))
+        PeopleConsole().write(Text.assemble((format_timestamp(instant), "dim"), f"  {sweep}\n    {text}"))
 
 
 def print_result(noun: str, result: Any, **options: Any) -> None:
-    with _console() as console:
-        PRINTERS[noun](console, escape_control_characters(result), **options)
+    PRINTERS[noun](PeopleConsole(), escape_control_characters(result), **options)
 
 
 def _command_text(played: PlayedLine) -> str:
@@ -125,42 +120,42 @@ def _plain_value(value: Any) -> str:
 _STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
 
 
-def _print_order(console: Console, result: dict[str, Any]) -> None:
-    console.print(Text(f"Order {result['order_id']} is {result['status']}.", style="bold"))
-    console.print(result["verdict"])
-    console.print(
-        f"{result['buyer_id']} bought from {result['seller_id']} for {result['total']} {result['currency']} "
+def _print_order(console: PeopleConsole, result: dict[str, Any]) -> None:
+    console.write(Text(f"Order {result['order_id']} is {result['status']}.", style="bold"))
+    console.write(result["verdict"])
+    names = {result[role]["member_id"]: _name(result[role]) for role in ("buyer", "seller")}
+    buyer, seller = names[result["buyer_id"]], names[result["seller_id"]]
+    console.write(
+        f"{buyer} bought from {seller} for {result['total']} {result['currency']} "
         f"(order date {result['order_date']}, {_describe_payment(result['payment_status'])})."
     )
     less = [f"{result[kind]} {kind}" for kind in ("credit", "coupon") if float(result[kind])]
     if less:
-        console.print(f"The buyer pays less by {' and '.join(less)}; the fee is of the goods before that.")
+        console.write(f"The buyer pays less by {' and '.join(less)}; the fee is of the goods before that.")
     if result["cancelled_at"]:
-        console.print(
-            f"Cancelled on {result['cancelled_at']} by {result['cancelled_by']}, on the ground {result['basis']}."
-        )
+        by = names.get(result["cancelled_by"], result["cancelled_by"])
+        console.write(f"Cancelled on {result['cancelled_at']} by {by}, on the ground {result['basis']}.")
     for line in result["lines"]:
-        console.print(f"  {_order_line(line)}")
+        console.write(f"  {_order_line(line)}")
     if ocr := result["ocr"]:
-        console.print(f"Cancel request of the {ocr['filed_by']}: {ocr['state']}, filed {ocr['filed_at']}.")
+        console.write(f"Cancel request of the {ocr['filed_by']}: {ocr['state']}, filed {ocr['filed_at']}.")
     if alert := result["alert"]:
-        console.print(f"Alert {alert['kind']}: {alert['state']}, filed {alert['filed_at']}; {_describe_unlock(alert)}.")
+        console.write(f"Alert {alert['kind']}: {alert['state']}, filed {alert['filed_at']}; {_describe_unlock(alert)}.")
     if late := result["late_payment"]:
         state = f"settled {late['settled_at']} by {late['settled_by']}" if late["settled_at"] else "not settled"
-        console.print(f"Payment after the cancellation: {late['payment_status']}, {late['recorded_at']}; {state}.")
+        console.write(f"Payment after the cancellation: {late['payment_status']}, {late['recorded_at']}; {state}.")
     for removal in result["removals"]:
-        console.print(f"Removal request {removal['removal_id']} of the {removal['requested_by']}: {removal['state']}.")
-    console.print(_describe_fee(result["fee"]))
+        console.write(f"Removal request {removal['removal_id']} of the {removal['requested_by']}: {removal['state']}.")
+    console.write(_describe_fee(result["fee"]))
     for credit in result["credits"]:
-        console.print(f"  {credit['where']}")
-    console.print("What happened:")
+        console.write(f"  {credit['where']}")
+    console.write("What happened:")
     for row in result["timeline"]:
-        console.print(
-            Text.assemble("  ", (row["at"], "dim"), f"  {_event_actor(row)}: {row['note']}", _status_change(row))
-        )
-    console.print("Inventory movements:" if result["stock"] else "No inventory movements.")
+        what = f"  {_event_actor(row, names)}: {row['note']}"
+        console.write(Text.assemble("  ", (row["at"], "dim"), what, _status_change(row)))
+    console.write("Inventory movements:" if result["stock"] else "No inventory movements.")
     _print_stock_moves(console, result["stock"])
-    console.print("Emails:" if result["notices"] else "No emails.")
+    console.write("Emails:" if result["notices"] else "No emails.")
     _print_emails(console, result["notices"])
 
 
@@ -168,19 +163,24 @@ def _describe_payment(status: str) -> str:
     return "unpaid" if status == "None" else f"payment {status}"
 
 
-def _print_stock_moves(console: Console, moves: list[dict[str, Any]]) -> None:
+def _print_stock_moves(console: PeopleConsole, moves: list[dict[str, Any]]) -> None:
     for (at, kind), group in groupby(moves, key=lambda move: (move["at"], move["kind"])):
         units = ", ".join(f"{move['delta']:+} in lot {move['lot_id']} (line {move['line_no']})" for move in group)
-        console.print(Text.assemble("  ", (at, "dim"), f"  {kind}: {units}"))
+        console.write(Text.assemble("  ", (at, "dim"), f"  {kind}: {units}"))
 
 
 def _order_line(line: dict[str, Any]) -> str:
-    text = f"Line {line['line_no']}: {line['quantity']} of lot {line['lot_id']} at {line['unit_price']}"
+    text = f"Line {line['line_no']}: {line['quantity']} × {_item(line)} of lot {line['lot_id']} at {line['unit_price']}"
     if line["removed"]:
         text += f", {line['removed']} removed"
     if line["returned"]:
         text += f", {line['returned']} returned to lot {line['returned_to_lot']}"
     return text + (f" ({line['note']})" if line["note"] else "")
+
+
+def _item(lot: dict[str, Any]) -> str:
+    colour = f" in colour {lot['color_id']}" if lot["color_id"] else ""
+    return f"{lot['item']['type'].lower()} {lot['item']['no']}{colour}"
 
 
 def _describe_unlock(alert: dict[str, Any]) -> str:
@@ -197,36 +197,40 @@ def _describe_fee(fee: dict[str, Any]) -> str:
     return f"{text}; {fee['net']} USD remains."
 
 
-def _event_actor(row: dict[str, Any]) -> str:
-    return row["actor"] if row["role"] == "system" else f"{row['actor']} ({row['role']})"
+def _name(member: dict[str, Any]) -> str:
+    return f"{member['handle']} ({member['member_id']})" if member["handle"] else str(member["member_id"])
+
+
+def _event_actor(row: dict[str, Any], names: dict[str, str]) -> str:
+    return str(row["actor"]) if row["role"] == "system" else f"{names.get(row['actor'], row['actor'])}, {row['role']}"
 
 
 def _status_change(row: dict[str, Any]) -> str:
     return f"  [{row['from'] or 'new'} → {row['to']}]" if row["from"] != row["to"] else ""
 
 
-def _print_explain(console: Console, result: dict[str, Any], *, show_all: bool = False) -> None:
-    console.print(Text(f"Order {result['order_id']} is {result['status']} (at {result['at']}).", style="bold"))
-    console.print(result["verdict"])
+def _print_explain(console: PeopleConsole, result: dict[str, Any], *, show_all: bool = False) -> None:
+    console.write(Text(f"Order {result['order_id']} is {result['status']} (at {result['at']}).", style="bold"))
+    console.write(result["verdict"])
     hidden = 0
     for role in ("seller", "buyer"):
-        console.print(Text(f"The {role}", style="bold"))
+        console.write(Text(f"The {role}", style="bold"))
         refused: dict[str, list[str]] = {}
         for option in result[role]:
             if option["possible"]:
-                console.print(Text(f"  can {_describe_action(option)}. {option['why']}", style="green"))
+                console.write(Text(f"  can {_describe_action(option)}. {option['why']}", style="green"))
             elif option["code"] not in ("WRONG_ROLE", "NO_LATE_PAYMENT"):  # these explain nothing about the order
                 why = option["why"].replace(ASK_AGAIN, ".")  # nothing was asked yet
                 refused.setdefault(f"{why}{_describe_unblock(option)}", []).append(_describe_action(option))
         if not any(option["possible"] for option in result[role]):
-            console.print("  can do nothing now.")
+            console.write("  can do nothing now.")
         hidden += sum(len(actions) for actions in refused.values())
         for reason, actions in refused.items() if show_all else ():
-            console.print(
+            console.write(
                 f"  cannot {' or '.join(actions) if len(actions) <= MAX_ACTIONS else 'do anything else'}: {reason}"
             )
     if hidden and not show_all:
-        console.print(f"With --all: why {hidden} other {'action is' if hidden == 1 else 'actions are'} not possible.")
+        console.write(f"With --all: why {hidden} other {'action is' if hidden == 1 else 'actions are'} not possible.")
 
 
 MAX_ACTIONS = 3
@@ -244,13 +248,13 @@ def _describe_unblock(option: dict[str, Any]) -> str:
     return f" What would change it: {option['unblocked_by']}." if option["unblocked_by"] else ""
 
 
-def _print_bill(console: Console, result: dict[str, Any]) -> None:
+def _print_bill(console: PeopleConsole, result: dict[str, Any]) -> None:
     heading, _, rest = render_text(result).partition("\n")
-    console.print(Text(heading, "bold"))
-    console.print(Text(rest), end="")
+    console.write(Text(heading, "bold"))
+    console.write(rest.rstrip())
 
 
-def _print_lots(console: Console, result: list[dict[str, Any]]) -> None:
+def _print_lots(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
     table = Table("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
     for lot in result:
         where = f"stockroom {lot['stock_room_id'] or ''}" if lot["is_stock_room"] else "for sale"
@@ -258,104 +262,99 @@ def _print_lots(console: Console, result: list[dict[str, Any]]) -> None:
             *(str(value) for value in (lot["lot_id"], lot["item"]["no"], lot["color_id"], lot["new_or_used"])),
             *(str(value) for value in (lot["quantity"], lot["unit_price"], where)),
         )
-    console.print(table if result else "No lots.")
+    console.print(table) if result else console.write("No lots.")
 
 
-def _print_member(console: Console, result: dict[str, Any]) -> None:
+def _print_member(console: PeopleConsole, result: dict[str, Any]) -> None:
     privileges = [word for word, allowed in (("buy", result["can_buy"]), ("sell", result["can_sell"])) if allowed]
-    console.print(Text(f"{result['member_id']} ({result['handle']}) is {result['state']}.", style="bold"))
-    console.print(f"Privileges: {' and '.join(privileges) or 'none'}.")
-    console.print(f"Strikes that count: {', '.join(str(strike) for strike in result['strikes']) or 'none'}.")
+    console.write(Text(f"{_name(result)} is {result['state']}.", style="bold"))
+    console.write(f"Privileges: {' and '.join(privileges) or 'none'}.")
+    console.write(f"Strikes that count: {', '.join(str(strike) for strike in result['strikes']) or 'none'}.")
 
 
-def _print_notices(console: Console, result: list[dict[str, Any]]) -> None:
+def _print_notices(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
     _print_emails(console, result)
     if not result:
-        console.print("No emails.")
+        console.write("No emails.")
 
 
-def _print_emails(console: Console, notices: list[dict[str, Any]]) -> None:
+def _print_emails(console: PeopleConsole, notices: list[dict[str, Any]]) -> None:
     for notice in notices:
         heading = f"  to {notice['recipient']}: {notice['subject']}"
-        console.print(Text.assemble("  ", (notice["sent_at"] or notice["state"], "dim"), heading))
-        console.print(Text(indent(notice["text"], "      "), style="dim"))
+        console.write(Text.assemble("  ", (notice["sent_at"] or notice["state"], "dim"), heading))
+        console.write(Text(indent(notice["text"], "      "), style="dim"))
 
 
-def _print_alerts(console: Console, result: list[dict[str, Any]]) -> None:
+def _print_alerts(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
     for alert in result:
         due = describe_from(alert["unlocks_at"])
-        console.print(f"  {due}  order {alert['order_id']}: {alert['kind']}, order {alert['status']}")
+        console.write(f"  {due}  order {alert['order_id']}: {alert['kind']}, order {alert['status']}")
     if not result:
-        console.print("No alert is due by then.")
+        console.write("No alert is due by then.")
 
 
-def _print_request(console: Console, result: dict[str, Any]) -> None:
+def _print_request(console: PeopleConsole, result: dict[str, Any]) -> None:
     if result["state"] == "waiting":
         when = f" since {result['submitted_at']}" if result["submitted_at"] else ""
-        console.print(
+        console.write(
             Text(f"Request {result['request_id']}: {result['task']}, waiting{when} for a worker.", style="bold")
         )
         return
     if result["state"] == "dead":
-        console.print(
+        console.write(
             Text(f"Request {result['request_id']}: {result['task']}, given up {result['answered_at']}.", style="bold")
         )
-        console.print(f"None of it was done. {COMMAND} jobs dead shows why; {COMMAND} jobs replay ID tries again.")
+        console.write(f"None of it was done. {COMMAND} jobs dead shows why; {COMMAND} jobs replay ID tries again.")
         return
-    console.print(
+    console.write(
         Text(f"Request {result['request_id']}: {result['task']}, answered {result['answered_at']}.", style="bold")
     )
-    console.print(_describe_answer(result["answer"]))
+    console.write(_describe_answer(result["answer"]))
 
 
-def _print_credits(console: Console, result: dict[str, Any]) -> None:
+def _print_credits(console: PeopleConsole, result: dict[str, Any]) -> None:
     for credit in result["credits"]:
         order = f"Order {credit['order_id']}" if credit["order_id"] is not None else "By staff"
         if credit["basis"] is not None:
             order += f", cancelled {credit['cancelled_at']} on the ground {credit['basis']}"
             order += f" (fee {credit['charged']} USD, charged for {credit['charged_month'] or 'no month'})"
-        console.print(f"  {order}: {credit['where']}")
+        console.write(f"  {order}: {credit['where']}")
     if not result["credits"]:
-        console.print(f"No order of {result['seller_id']} was cancelled, and no credit was given.")
+        console.write(f"No order of {result['seller_id']} was cancelled, and no credit was given.")
 
 
-def _print_sweeps(console: Console, result: list[dict[str, Any]]) -> None:
+def _print_sweeps(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
     for sweep, group in groupby(result, key=lambda row: row["sweep"]):
         hours = list(group)
         latest = hours[0]
-        console.print(
+        console.write(
             Text(f"{sweep}: last ran {latest['last_ran_at']}, found {latest['found_ever']} in total.", style="bold")
         )
         for row in hours:
             if row["hour"] is not None:
                 runs = "1 run" if row["runs"] == 1 else f"{row['runs']} runs"
-                gap = f"; longest gap {row['longest_gap_seconds']} s" if row["longest_gap_seconds"] else ""
-                console.print(Text.assemble("  ", (row["hour"], "dim"), f"  found {row['found']} in {runs}{gap}"))
+                gap = (
+                    f"; longest gap {describe_duration(row['longest_gap_seconds'])}"
+                    if row["longest_gap_seconds"]
+                    else ""
+                )
+                console.write(Text.assemble("  ", (row["hour"], "dim"), f"  found {row['found']} in {runs}{gap}"))
     if not result:
-        console.print("No sweep has run yet.")
+        console.write("No sweep has run yet.")
 
 
-def _print_late_payments(console: Console, result: list[dict[str, Any]]) -> None:
+def _print_late_payments(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
     for late in result:
-        console.print(
+        console.write(
             f"  {late['recorded_at']}  order {late['order_id']}: {late['payment_status']}, "
-            f"{late['buyer_id']} paid {late['seller_id']}"
+            f"{_name(late['buyer'])} paid {_name(late['seller'])}"
         )
     if not result:
-        console.print("No payment for a cancelled order is open.")
-
-
-@contextlib.contextmanager
-def _console() -> Iterator[Console]:
-    """Provide a console whose timestamps are written for people: exact ones are in the JSON."""
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    with console.capture() as captured:
-        yield console
-    console.file.write(rewrite_for_people(captured.get()))
+        console.write("No payment for a cancelled order is open.")
 
 
 def describe_from(timestamp: str) -> str:
-    return describe_timestamp(parse_timestamp(timestamp), onwards=True)
+    return describe_timestamp(parse_timestamp(timestamp))
 
 
 PRINTERS: dict[str, Callable[..., None]] = {

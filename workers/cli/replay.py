@@ -14,8 +14,9 @@ import click
 import structlog
 
 from models.db import database as db
-from policies.timestamps import format_for_people, parse_timestamp
+from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.render import print_played, print_sweep, print_undone
+from workers.cli.text import echo, zone_option
 from workers.settings import normalize_postgres_url
 from workers.simulation import databases
 from workers.simulation import replay as player
@@ -41,6 +42,7 @@ def _parse_instant(_context: click.Context, _option: click.Parameter, value: str
 @click.option("--allow-short", is_flag=True, help="Allow terms of a few seconds, for rehearsals.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if an answer is not done.")
 @click.option("--allow-invalid", is_flag=True, help="Play commands with unknown or missing arguments, too.")
+@zone_option
 def replay(
     files: tuple[Path, ...],
     until: datetime | None,
@@ -130,8 +132,8 @@ def _warn_if_in_future(simulation: Simulation) -> None:
     with simulation.database.transaction() as conn:
         present = db.DatabaseClock().now(conn)
     if simulation.clock.instant > present:
-        click.echo(
-            f"The history ends in the future, at {format_for_people(simulation.clock.instant)}: "
+        echo(
+            f"The history ends in the future, at {format_timestamp(simulation.clock.instant)}: "
             "until then, live work on its orders is dated from that time.",
             err=True,
         )

@@ -10,13 +10,14 @@ import click
 
 from models.db.database import use_snapshot_isolation
 from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS
-from policies.timestamps import format_for_people
+from policies.timestamps import format_timestamp
 from workers import show_queries
 from workers.cli import data_option
 from workers.cli.bill_page import render_html as render_bill_page
 from workers.cli.database import open_database
 from workers.cli.render import print_result
 from workers.cli.show_lots import print_lots, print_lots_as_json, print_lots_as_xml
+from workers.cli.text import echo, for_people, zone_option
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -42,6 +43,7 @@ def explain(as_json: bool) -> None:
 @click.command()
 @click.option("--days", default=DEFAULT_DAYS, show_default=True, type=click.IntRange(1, MAX_DAYS), help="Days ahead.")
 @json_option
+@zone_option
 @data_option
 def forecast(days: int, as_json: bool) -> None:
     """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
@@ -51,6 +53,7 @@ def forecast(days: int, as_json: bool) -> None:
 @click.command()
 @json_option
 @click.argument("seller", type=show_queries.NAME)
+@zone_option
 @data_option
 def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
     """Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."""
@@ -90,13 +93,13 @@ def _print_query_result(query: show_queries.Query, as_json: bool, *, as_html: bo
         click.echo(json.dumps(result, indent=2))
         return
     if result is None:
-        raise NotFound(query.missing)
+        raise NotFound(for_people(query.missing))
     if as_html:
         click.echo(render_bill_page(result), nl=False)
         return
     if query.noun == "order" and query.at is not None:  # `explain` names its time itself, and can look ahead
-        click.echo(
-            f"As of {format_for_people(query.at)}:"
+        echo(
+            f"As of {format_timestamp(query.at)}:"
             if query.at <= now
             else "That time is in the future. This is the order now:"
         )
@@ -113,7 +116,7 @@ def _add_printing(group: click.Group, noun: click.Command, print_query: Callable
         as_json = as_json or (parent is not None and parent.params["as_json"])
         print_query(query, as_json, **{name: value for name, value in arguments.items() if name in printed})
 
-    for option in (data_option, *reversed(options), json_option):
+    for option in (data_option, zone_option, *reversed(options), json_option):
         run = option(run)
     command = click.command(noun.name, context_settings=noun.context_settings, help=noun.help)(run)
     printed = {param.name for param in command.params} | ({"seller"} if noun.name == "lots" else set())

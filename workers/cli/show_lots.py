@@ -100,7 +100,7 @@ def _format_lot_row(lot: Lot) -> str:
 def _format_lot_columns(
     lot: object, item: object, colour: object, condition: object, quantity: object, price: object, where: str
 ) -> str:
-    return f"{lot!s:>14}  {item!s:<16}  {colour!s:>6}  {condition!s:<9}  {quantity!s:>10}  {price!s:>12}  {where}"
+    return f"{lot!s:>12}  {item!s:<12}  {colour!s:>6}  {condition!s:<9}  {quantity!s:>8}  {price!s:>10}  {where}"
 
 
 @contextmanager

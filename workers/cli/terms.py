@@ -17,10 +17,11 @@ import click
 from models.db import database as db
 from models.terms import load_terms
 from policies.terms import DEFAULT_TERMS, TERM_INFO, format_term, terms_to_mapping
-from policies.timestamps import format_for_people, format_timestamp, parse_timestamp
+from policies.timestamps import format_timestamp, parse_timestamp
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.text import echo, zone_option
 from workers.task import execute
 
 NOW_MARGIN = timedelta(seconds=2)
@@ -34,6 +35,7 @@ def terms() -> None:
 
 @terms.command("show")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@zone_option
 @data_option
 def show_terms(as_json: bool) -> None:
     """Show the terms in force now, and those that start later."""
@@ -54,11 +56,11 @@ def show_terms(as_json: bool) -> None:
     defaults = terms_to_mapping(DEFAULT_TERMS)
     for name, value in current.items():
         note = "" if value == defaults[name] else f"   (BrickLink: {format_term(defaults[name])})"
-        click.echo(f"{name:<26} {format_term(value)}{note}")
-        click.echo(_describe_term(name))
+        echo(f"{name:<26} {format_term(value)}{note}")
+        echo(_describe_term(name))
     for entry in terms_history:
         if entry.valid_from > now:
-            click.echo(f"New terms apply from {format_for_people(entry.valid_from)}, set by {entry.applied_by}.")
+            echo(f"New terms apply from {format_timestamp(entry.valid_from)}, set by {entry.applied_by}.")
 
 
 class _SettingsInHelp(click.Command):
@@ -79,6 +81,7 @@ class _SettingsInHelp(click.Command):
     help="2027-01-01 (midnight in the billing zone), a timestamp, or now.",
 )
 @click.option("--staff", default=None, help="Who applies them; default: your login name.")
+@zone_option
 @data_option
 def apply_terms(file: Path, start: str, staff: str | None) -> None:
     """Apply the settings of FILE (TOML; listed below and in docs/terms.md) from a date on. Others stay as they are."""
@@ -101,11 +104,11 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
     if answer["outcome"] != "done":
         problems = [f"  {problem['path']}: {problem['message']}" for problem in answer["errors"]]
         raise click.ClickException("\n".join(["These terms cannot be applied.", *problems]))
-    click.echo(f"From {format_for_people(valid_from)} on:")
+    echo(f"From {format_timestamp(valid_from)} on:")
     for name, value in answer["effects"]["changed"].items():
-        click.echo(f"  {name} = {format_term(value)}")
+        echo(f"  {name} = {format_term(value)}")
     if not answer["effects"]["changed"]:
-        click.echo("  nothing changes: these terms are in force already")
+        echo("  nothing changes: these terms are in force already")
 
 
 def _parse_start(start: str, now: datetime, zone: object) -> datetime:

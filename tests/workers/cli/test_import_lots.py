@@ -233,9 +233,7 @@ def test_a_dry_run_shows_what_would_happen_and_changes_nothing(market: Market, r
     code, output = run(file.replace("<QTY>-1</QTY>", "<QTY>x</QTY>"), "--dry-run")
     assert code == 1
     rows = [line.split() for line in output.splitlines()]
-    assert ["1", "501", "updated", "PART", "3001", "10", "→", "7", "quantity", "10", "→", "7,"] in [
-        row[:12] for row in rows
-    ]
+    assert "1 501 updated PART 3001 10 → 7 quantity 10 → 7," in " ".join(output.split())
     assert ["2", "502", "exists", "PART", "3002", "10"] in rows
     assert ["3", "new", "PART", "3003", "10"] in rows
     assert "item 4 (line 1, PART 3004): QTY must be a whole number." in output

@@ -99,3 +99,13 @@ def test_footer_counts_finished_orders() -> None:
     assert "1 of 14 orders" in screen.text()
     screen.show("members.buying_revoked", None)
     assert EVENT_STYLES["members.buying_revoked"][2] in screen.text()
+
+
+def test_screen_fits_a_terminal_of_80_columns() -> None:
+    screen = Screen()
+    for order_id in sorted(screen.sample.ending_cancelled):
+        screen.show(
+            "orders.cancelled", order_id, returned=[{"returned": 1000, "lot_id": 1}], fee={"amount": "-1000.00"}
+        )
+    assert "…" not in screen.text()
+    assert max(len(line) for line in screen.text().splitlines()) <= 80

@@ -11,7 +11,7 @@ from models import submissions as submission_queries
 from models.integrity import audit, month_audit
 from models.integrity import invariants as invariant_queries
 from models.sweeps import last_runs
-from policies.timestamps import format_for_people
+from policies.timestamps import format_timestamp
 from schedules.routes import HEARTBEAT, HEARTBEAT_RUNS, is_internal_task, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers.monitoring.doctor.context import Context
@@ -33,7 +33,7 @@ def check_pauses(context: Context) -> list[Finding]:
         warning(
             "PAUSED",
             f"The {row.kind} {row.name} has been paused for {_describe_age(now, row.paused_at)}"
-            + (f", until {format_for_people(row.until)}" if row.until else "")
+            + (f", until {format_timestamp(row.until)}" if row.until else "")
             + (f": {row.reason}" if row.reason else "."),
             f"run ./run resume {row.name} once the reason is gone.",
         )

@@ -15,6 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from policies.timestamps import describe_duration
 from workers.simulation.demo.runner import TimelineEvent
 from workers.simulation.demo.sample_market import SampleMarket
 
@@ -102,14 +103,7 @@ class Dashboard:
         if row.label != "waiting" or order_id not in self.unlocks:
             return Text(row.label, row.colour)
         seconds_left = (self.unlocks[order_id] - now).total_seconds()
-        return Text(f"in {_describe_wait(seconds_left)}", "white") if seconds_left > 0 else Text("due", "yellow")
-
-
-def _describe_wait(seconds: float) -> str:
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+        return Text(f"in {describe_duration(seconds_left)}", "white") if seconds_left > 0 else Text("due", "yellow")
 
 
 def _describe_effects(changes: dict[str, Any]) -> str:

@@ -1,0 +1,78 @@
+"""Text for people: lines that fit the terminal, with dates in the zone of the reader.  Exact times are in the JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from policies.timestamps import WRITTEN_TIMESTAMP, rewrite_for_people
+from policies.zones import validate_zone
+
+ZONE_KEY = "unwind.zone"
+HANGING_INDENT = 2
+MIN_WIDTH = 20
+
+
+def zone_option(command: Any) -> Any:
+    return click.option(
+        "--zone",
+        metavar="ZONE",
+        expose_value=False,
+        callback=_set_zone,
+        help="Write dates in this zone, such as Europe/Berlin, instead of UTC.",
+    )(command)
+
+
+def reader_zone() -> tzinfo:
+    context = click.get_current_context(silent=True)
+    return UTC if context is None else context.meta.get(ZONE_KEY, UTC)
+
+
+def for_people(text: str) -> str:
+    return rewrite_for_people(text, reader_zone())
+
+
+def echo(text: str, style: str = "", *, err: bool = False) -> None:
+    """Print text, each line of it wrapped under its own indent."""
+    PeopleConsole(stderr=err).write(Text(text, style))
+
+
+class PeopleConsole(Console):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, **options)
+
+    def write(self, text: str | Text = "") -> None:
+        """Print text with its timestamps rewritten, each line of it wrapped under its own indent."""
+        for line in _rewrite(Text(text) if isinstance(text, str) else text).split("\n", allow_blank=True):
+            if line.cell_len <= self.width:
+                self.print(line, soft_wrap=True)
+                continue
+            indent = len(line.plain) - len(line.plain.lstrip(" "))
+            hanging = HANGING_INDENT if indent else 0
+            for part in line[indent:].wrap(self, max(self.width - indent - hanging, MIN_WIDTH)):
+                part.rstrip()
+                self.print(Text(" " * indent) + part, soft_wrap=True)
+                indent += hanging
+                hanging = 0
+
+
+def _rewrite(text: Text) -> Text:
+    # Each timestamp keeps the style that it begins with.
+    for match in reversed([*WRITTEN_TIMESTAMP.finditer(text.plain)]):
+        written = text[match.start() : match.end()]
+        style = written.spans[0].style if written.spans else ""
+        text = text[: match.start()] + Text(for_people(match[0]), style) + text[match.end() :]
+    return text
+
+
+def _set_zone(context: click.Context, _option: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        try:
+            context.meta[ZONE_KEY] = ZoneInfo(validate_zone(name))
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
