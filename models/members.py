@@ -101,6 +101,10 @@ def load_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Cont
     return {r.member_id: Contact(r.member_id, r.handle, r.email, r.time_zone) for r in rows}
 
 
+def time_zone_of(conn: Connection, member_id: str) -> str:
+    return conn.execute(select(MemberRow.time_zone).where(MemberRow.member_id == member_id)).scalar_one()
+
+
 def upsert(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Upsert members by id: handle, email and time zone are replaced; privileges and history stay."""
     for row in rows:

@@ -43,6 +43,11 @@ BEGIN
         ORDER BY o.done_at LIMIT wanted FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS deleted = ROW_COUNT;
     total := total + deleted;
+    DELETE FROM unwind.web_links AS w WHERE w.link_hash = ANY (ARRAY(
+        SELECT o.link_hash FROM unwind.web_links AS o WHERE o.used_at < older_than
+        ORDER BY o.used_at LIMIT wanted FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    total := total + deleted;
     DELETE FROM unwind.dead_letters AS m WHERE m.dead_letter_id = ANY (ARRAY(
         SELECT o.dead_letter_id FROM unwind.dead_letters AS o WHERE o.received_at < older_than
         ORDER BY o.dead_letter_id LIMIT wanted FOR UPDATE SKIP LOCKED));

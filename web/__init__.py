@@ -1,1 +1,1 @@
-"""The HTTP interface: a process of its own that submits commands and reads, and never executes a task."""
+"""The HTTP interface and the Problem Order page: a process that submits commands and reads, and executes no task."""

@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse, Response
 from models.db import database as db
 from models.ddl.grants import WEB_ROLE
 from tasks.declarations import all_commands
-from web import api, openapi, problems
+from web import api, openapi, pages, problems
 from web.access import AccessLayer
 from web.keys import KeyRing
 from web.problems import Problem
+from web.sessions import PATH, Sessions
 from web.settings import WebSettings
 from web.submitter import Submitter
 
@@ -42,8 +43,10 @@ def create_app(settings: WebSettings) -> FastAPI:
     app.state.submitter = Submitter(database)
     registry = CollectorRegistry()
     app.add_middleware(AccessLayer, registry=registry)
-    problems.install(app)
+    app.state.sessions = Sessions(settings.link_secret, database) if settings.link_secret else None
+    problems.install(app, {PATH: pages.problem_page})
     app.include_router(api.router)
+    app.include_router(pages.router)
 
     @app.get("/openapi.json", include_in_schema=False)
     def _openapi() -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -37,28 +37,38 @@ def not_found(detail: str) -> Problem:
     return Problem(404, detail)
 
 
-def install(app: FastAPI) -> None:
+Render = Callable[[Request, Problem], Response]
+
+
+def install(app: FastAPI, pages: Mapping[str, Render]) -> None:
+    """Answer every error with a problem, or as one of `pages` does below its path."""
+
+    def answer(request: Request, problem: Problem) -> Response:
+        render = next((r for path, r in pages.items() if request.url.path.startswith(path)), None)
+        return render(request, problem) if render is not None else problem.response()
+
     @app.exception_handler(Problem)
-    async def _problem(_request: Request, problem: Problem) -> Response:
-        return problem.response()
+    async def _problem(request: Request, problem: Problem) -> Response:
+        return answer(request, problem)
 
     @app.exception_handler(HTTPException)
-    async def _http(_request: Request, error: HTTPException) -> Response:
-        return Problem(error.status_code, HTTPStatus(error.status_code).description, error.headers).response()
+    async def _http(request: Request, error: HTTPException) -> Response:
+        return answer(request, Problem(error.status_code, HTTPStatus(error.status_code).description, error.headers))
 
     @app.exception_handler(RequestValidationError)
-    async def _parameters(_request: Request, error: RequestValidationError) -> Response:
+    async def _parameters(request: Request, error: RequestValidationError) -> Response:
         errors = [{"path": str(e["loc"][-1]), "message": str(e["msg"])} for e in error.errors()]
-        return Problem(422, "The parameters do not fit; `errors` names each.", errors=errors).response()
+        return answer(request, Problem(422, "The parameters do not fit; `errors` names each.", errors=errors))
 
-    @app.exception_handler(Exception)  # the server logs it
-    async def _unexpected(_request: Request, _error: Exception) -> Response:
-        return Problem(500, "Something failed here. Send the request again, with the same Idempotency-Key.").response()
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> Response:
+        log.error("request_failed", error=type(error).__name__, exc_info=error)
+        return answer(request, Problem(500, "Something failed here. Send the request again, with the same key."))
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeout)
     @app.exception_handler(psycopg.OperationalError)
-    async def _unavailable(_request: Request, error: Exception) -> Response:
+    async def _unavailable(request: Request, error: Exception) -> Response:
         log.warning("database_unavailable", error=type(error).__name__)
         detail = "The database does not answer. Send the request again, with the same Idempotency-Key."
-        return Problem(503, detail, {"Retry-After": "1"}).response()
+        return answer(request, Problem(503, detail, {"Retry-After": "1"}))

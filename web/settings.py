@@ -14,6 +14,8 @@ class WebSettings:
     address: str = "127.0.0.1"
     port: int = 0
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    link_secret: str = field(default="", repr=False)
+    is_demo: bool = False
 
     @classmethod
     def from_environment(cls) -> WebSettings:
@@ -21,5 +23,7 @@ class WebSettings:
             database_url=os.environ.get("UNWIND_WEB_DATABASE_URL") or os.environ["DATABASE_URL"],
             address=os.environ.get("UNWIND_WEB_ADDRESS") or "127.0.0.1",
             port=int(os.environ.get("UNWIND_WEB_PORT") or 0),
+            link_secret=os.environ.get("UNWIND_WEB_LINK_SECRET") or "",
+            is_demo=os.environ.get("UNWIND_WEB_DEMO") == "1",
             max_body_bytes=int(os.environ.get("UNWIND_WEB_MAX_BODY_BYTES") or DEFAULT_MAX_BODY_BYTES),
         )

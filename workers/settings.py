@@ -65,6 +65,12 @@ def _validate_login(text: str) -> str:
     return text
 
 
+def _validate_link_secret(text: str) -> str:
+    if len(text.encode()) < 32:
+        raise ValueError("must have at least 32 characters, chosen at random")
+    return text
+
+
 def _secret_setting(check: Callable[[str], str]) -> BeforeValidator:
     # Validate a secret with `check`; None stays None, and our own defaults are validated too.
     def validate(value: str | SecretStr | None) -> str | None:
@@ -207,6 +213,11 @@ class Settings(BaseModel):
         validation_alias="UNWIND_WEB_DATABASE_URL",
         description="PostgreSQL URL of the HTTP interface. Unset: DATABASE_URL with SET ROLE unwind_web.",
     )
+    web_link_secret: Annotated[SecretStr | None, _secret_setting(_validate_link_secret)] = Field(
+        None,
+        validation_alias="UNWIND_WEB_LINK_SECRET",
+        description="Secret with which the marketplace signs links to the Problem Order page. Unset: no such page.",
+    )
     web_max_body_bytes: int = Field(
         2**20,
         validation_alias="UNWIND_WEB_MAX_BODY_BYTES",
@@ -319,6 +330,7 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
         "UNWIND_SUPERVISED",
         "UNWIND_READY_FILE",
         "UNWIND_ALIVE_FILE",
+        "UNWIND_WEB_DEMO",
     }
     known |= {f"{name}_FILE" for name in _secret_variables()}
     return sorted(

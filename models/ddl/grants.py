@@ -49,11 +49,13 @@ PRIVATE_TO_READERS = (
     "submissions",
     "dead_letters",
     "api_keys",
+    "web_links",
     *LOCK_TABLES,
 )
 """Tables that hold addresses, emails and arguments, and the lock tables."""
 WEB_GRANTS = {
     "unwind.api_keys": "SELECT, UPDATE (last_used_at)",
+    "unwind.web_links": "SELECT, INSERT",
     "unwind.members": (
         "SELECT (member_id, handle, time_zone, terminated_at, buying_revoked_at, selling_suspended_at, reinstated_at)"
     ),

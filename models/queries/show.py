@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, select, text
+from sqlalchemy import Connection, Row, exists, select, text
 
 from models import inventory, members, notices
 from models.alerts import AlertRow
@@ -99,6 +99,22 @@ def show_credits(conn: Connection, seller_id: str) -> dict[str, Any] | None:
     if not members.load_facts(conn, [seller_id]):
         return None
     return {"seller_id": seller_id, "credits": fee_credits.of_seller(conn, seller_id)}
+
+
+def parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
+    """Return members with open alerts or requests, those who can cancel now first, with their orders."""
+    return list(
+        conn.execute(
+            text(
+                "SELECT m.member_id, m.handle, "
+                "(array_agg(o.order_id ORDER BY a.unlocked_at, o.order_id))[1:4] AS orders "
+                "FROM unwind.orders AS o JOIN unwind.members AS m ON m.member_id IN (o.seller_id, o.buyer_id) "
+                "LEFT JOIN unwind.alerts AS a ON a.order_id = o.order_id AND a.state = 'open' "
+                "WHERE a.alert_id IS NOT NULL OR o.status = 'OCR' GROUP BY m.member_id, m.handle "
+                "ORDER BY min(a.unlocked_at), m.member_id LIMIT 20"
+            )
+        )
+    )
 
 
 def show_sweeps(conn: Connection) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from workers.local.process_specs import (
     beat_program,
     describe_mail_target,
     flower_program,
+    web_program,
     worker_program,
 )
 from workers.local.supervisor import ProgramFailed, Supervisor
@@ -91,13 +92,24 @@ def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
             supervisor.wait_ready(READY_TIMEOUT, ["flower"])
             if once:
                 return
-            _print_suggestions(console, settings, sample, address)
+            web_spec, web_address = web_program(settings, demo=True)
+            supervisor.start(web_spec)
+            supervisor.wait_ready(READY_TIMEOUT, ["web"])
+            _print_suggestions(console, settings, sample, address, web_address)
             while True:
                 signal.pause()
 
 
-def _print_suggestions(console: Console, settings: Settings, sample: SampleMarket, address: str) -> None:
-    console.print(f"\nEverything keeps running: open Flower at {address}, or try in another terminal")
+def _print_suggestions(
+    console: Console, settings: Settings, sample: SampleMarket, address: str, web_address: str
+) -> None:
+    seller_id = sample.parties[min(sample.untouched)][0]
+    console.print(f"\nEverything keeps running: open Flower at {address}")
+    console.print(
+        f"or cancel an order on its Problem Order page: act as {SELLERS[seller_id][0]} at\n"
+        f"  {web_address}/problem-order/demo and open order {min(sample.untouched)},"
+    )
+    console.print("or try in another terminal")
     console.print(f"  ./run show order {min(sample.ending_cancelled)} --data {settings.data_dir}")
     console.print(f"  ./run explain order {min(sample.untouched)} --data {settings.data_dir}")
     console.print(f"  ./run credits {sample.parties[min(sample.sellers_cancel)][0]} --data {settings.data_dir}")

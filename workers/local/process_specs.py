@@ -5,6 +5,7 @@ interface. `up` and `demo` start the same programs."""
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -57,10 +58,13 @@ def metrics_program(settings: Settings) -> tuple[Program, str]:
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
-def web_program(settings: Settings) -> tuple[Program, str]:
+def web_program(settings: Settings, *, demo: bool = False) -> tuple[Program, str]:
+    """Return the HTTP program and its URL. In a demo its page offers members to act as."""
     port = settings.web_port or free_port()
     environment = settings.environment() | {"UNWIND_WEB_PORT": str(port)}
     host = LOOPBACK_FOR_WILDCARD.get(settings.web_address, settings.web_address)
+    if demo:
+        environment |= {"UNWIND_WEB_DEMO": "1", "UNWIND_WEB_LINK_SECRET": secrets.token_urlsafe(32)}
     args = ["web"]
     program = Program("web", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args)
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -489,6 +489,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("cleared_at IS NULL"),
     )
     op.create_table(
+        "web_links",
+        sa.Column("link_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("used_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("link_hash", name=op.f("pk_web_links")),
+        schema="unwind",
+    )
+    op.create_index("ix_web_links_used_at", "web_links", ["used_at"], unique=False, schema="unwind")
+    op.create_table(
         "bills",
         sa.Column("bill_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),

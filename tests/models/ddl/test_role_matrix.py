@@ -41,9 +41,12 @@ RELATIONS: dict[str, dict[str, set[str]]] = {
     PUBLIC: {},
     READER: {name: {"SELECT"} for name in {*TABLES, *VIEWS, "alembic_version"} - {*grants.PRIVATE_TO_READERS}},
     WEB: {
-        name: {"SELECT"}
-        for name in {*TABLES, *VIEWS, "alembic_version", "api_keys", "notices"}
-        - ({*grants.PRIVATE_TO_READERS} - {"api_keys", "notices"})
+        **{
+            name: {"SELECT"}
+            for name in {*TABLES, *VIEWS, "alembic_version", "api_keys", "notices"}
+            - ({*grants.PRIVATE_TO_READERS} - {"api_keys", "notices"})
+        },
+        "web_links": {"SELECT", "INSERT"},
     },
     APP_ROLE: {
         **{
