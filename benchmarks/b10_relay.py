@@ -78,7 +78,7 @@ def send_rate(environment: Environment, process: subprocess.Popen[str], count: i
     """Return messages per second; checks that all are in the queue."""
     spent = _do(process, f"send {count}", count)
     with contextlib.closing(environment.redis()) as connection:
-        check_equal("messages in the queue", connection.llen("sweeps"), count)
+        check_equal("messages in the queue", connection.llen("outbox"), count)
         connection.flushdb()
     return count / spent
 

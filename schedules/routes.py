@@ -1,12 +1,12 @@
-"""The queue of each task. There are five, so that no kind of work waits behind another.
+"""The queue of each task. There are six, so that no kind of work waits behind another.
 
 Submissions by SQL have their own queue: a worker takes messages from its queues in turn, so their consumer waits for at
-most one message of `commands`.
+most one message of `commands`. The relay has its own, too: every commit wakes it, and sweeps must not wait for that.
 """
 
 from __future__ import annotations
 
-QUEUES = ("commands", "submissions", "consequences", "notices", "sweeps")
+QUEUES = ("commands", "submissions", "consequences", "notices", "outbox", "sweeps")
 
 HEARTBEAT = "queues.heartbeat"
 """The only task that uses every queue: it shows that the queue is served."""
@@ -19,7 +19,7 @@ _INTERNAL_QUEUES = {
     "alerts.scan_seller_alerts": "sweeps",
     "reminders.scan": "sweeps",
     "bills.issue": "sweeps",
-    "outbox.relay": "sweeps",
+    "outbox.relay": "outbox",
     "audit.check_invariants": "sweeps",
     "audit.check_everything": "sweeps",
     "removals.cancel_pending": "consequences",

@@ -25,8 +25,8 @@ from workers.settings import CHECKOUT, Settings, load_settings
 
 GROUPS = {
     "first": "commands,submissions,consequences",
-    "second": "sweeps,notices",
-    "both": "commands,submissions,consequences,sweeps,notices",
+    "second": "sweeps,outbox,notices",
+    "both": "commands,submissions,consequences,sweeps,outbox,notices",
 }
 BEATS = ("beat-one", "beat-two")
 STEPPED_BEAT = "beat-two"

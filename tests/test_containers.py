@@ -120,6 +120,7 @@ def test_workers_read_every_queue() -> None:
         "commands",
         "consequences",
         "notices",
+        "outbox",
         "submissions",
         "sweeps",
     ]

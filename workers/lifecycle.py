@@ -27,6 +27,7 @@ from schedules.routes import queue_of
 from tasks import mailer, publisher
 from workers import logs
 from workers.broker.redis_url import connect
+from workers.broker.wakeups import WOKEN_TASKS, Wakeups
 from workers.errors import summarize, traceback_path
 from workers.settings import Settings, load_settings, settings_with_permanent_servers
 from workers.submissions.listener import Listener
@@ -144,10 +145,6 @@ class TaskWaker:
             log.warning("task_wake_failed", task=task, error=type(error).__name__)
 
 
-def _send_wakeup(app: Celery, task: str) -> None:
-    app.send_task(task, queue=queue_of(task), ignore_result=True, expires=TASK_MESSAGE_EXPIRES_SECONDS)
-
-
 def open_database(settings: Settings, *, pool_size: int = 1) -> Database:
     """Open the database as the application's own login, else as the owner in the role unwind_app."""
     url = settings.app_database_url or settings.database_url
@@ -165,26 +162,31 @@ def _open_mailer(settings: Settings) -> mailer.Mailer:
 
 
 _task_waker: TaskWaker | None = None
+_wakeups: Wakeups | None = None
 _listener: Listener | None = None
 
 
 def connect_process(app: Celery) -> None:
-    global _task_waker  # noqa: PLW0603 - one per process is the point
+    global _task_waker, _wakeups  # noqa: PLW0603 - one per process is the point
     settings = process_settings()
     database = open_database(settings)
-    database.wake = _task_waker = TaskWaker(lambda task: _send_wakeup(app, task))
+    broker_url = settings.broker_url.get_secret_value() if settings.broker_url is not None else None
+    if broker_url is not None:
+        _wakeups = Wakeups(app, broker_url)
+        database.wake = _task_waker = TaskWaker(_wakeups.send)
     db.set_database(database)
     mailer.set_mailer(_open_mailer(settings))
-    publisher.set_publisher(
-        BrokerPublisher(app, settings.broker_url.get_secret_value() if settings.broker_url is not None else None)
-    )
+    publisher.set_publisher(BrokerPublisher(app, broker_url))
 
 
 def disconnect_process() -> None:
-    global _task_waker  # noqa: PLW0603
+    global _task_waker, _wakeups  # noqa: PLW0603
     if _task_waker is not None:
         _task_waker.close()
         _task_waker = None
+    if _wakeups is not None:
+        _wakeups.close()
+        _wakeups = None
     with contextlib.suppress(RuntimeError):
         db.current_database().dispose()
     db.set_database(None)
@@ -250,15 +252,24 @@ def _connect_child(**_: Any) -> None:
             return
 
 
+@signals.task_prerun.connect
+def _begin_task(task: Any = None, **_: Any) -> None:
+    if _wakeups is not None and task.name in WOKEN_TASKS:
+        _wakeups.begin(task.name)
+
+
 @signals.worker_ready.connect
 def _start_listener(**_: Any) -> None:
     # Listen for submissions by SQL in the worker group that reads their queue (one thread per group).
     global _listener  # noqa: PLW0603 - one per process
     settings = process_settings()
     url = settings.app_database_url or settings.database_url
-    if url is None or queue_of("submissions.drain") not in current_app.amqp.queues.consume_from:
+    broker_url = settings.broker_url
+    reads_submissions = queue_of("submissions.drain") in current_app.amqp.queues.consume_from
+    if url is None or broker_url is None or not reads_submissions:
         return
-    _listener = Listener(url.get_secret_value(), lambda: _send_wakeup(current_app, "submissions.drain"))
+    wakeups = Wakeups(current_app, broker_url.get_secret_value())
+    _listener = Listener(url.get_secret_value(), lambda: wakeups.send("submissions.drain"))
     _listener.start()
 
 

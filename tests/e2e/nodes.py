@@ -83,7 +83,7 @@ class ProcessNode:
 class UnwindWorker(CeleryWorkerContainer):
     @classmethod
     def command(cls, *args: str, **_: Any) -> list[str]:
-        queues = "commands,submissions,consequences,notices,sweeps"
+        queues = "commands,submissions,consequences,notices,outbox,sweeps"
         words = ["celery", "-A", "workers.app", "worker", "-Q", queues, "-c", "2", "-n", "e2e@%h", "-l", "INFO"]
         return [*words, "--without-gossip", "--without-mingle", *args]
 

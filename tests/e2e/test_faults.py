@@ -70,7 +70,7 @@ def test_worker_stopped_beyond_the_visibility_timeout_writes_nothing_twice(
     os.killpg(paused.pid, signal.SIGCONT)
     again = cancel(upstream).get(timeout=30)
     assert (again["outcome"], again["replayed"]) == ("done", True)
-    wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
+    wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="outbox"), what="the rest")
     assert fetch_one(books, CANCELLED) == 1
     assert count_rows(books, "stock_moves", kind="returned") == 1
     assert count_rows(books, "strikes") == 1

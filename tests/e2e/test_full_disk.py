@@ -80,7 +80,7 @@ def test_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
     limit_growth(folder, resource.RLIM_INFINITY)
     answer = sent.get(timeout=60)
     assert (answer["outcome"], answer["replayed"]) == ("done", False)
-    wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="sweeps"), what="the rest")
+    wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="outbox"), what="the rest")
     assert fetch_one(books, untouched) == 1
     assert units_in_stock(books) == 90
     assert worker.status == "running"

@@ -17,7 +17,7 @@ from workers.settings import Settings
 
 LOOPBACK_FOR_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a wildcard listener is reachable locally
 # Queues by group. Together the groups must read every queue.
-WORKER_GROUPS = {"commands": ("commands", "submissions", "consequences"), "sweeps": ("sweeps", "notices")}
+WORKER_GROUPS = {"commands": ("commands", "submissions", "consequences"), "sweeps": ("sweeps", "outbox", "notices")}
 
 
 def worker_program(settings: Settings, supervisor: Supervisor, group: str) -> Program:

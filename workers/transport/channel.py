@@ -60,8 +60,9 @@ end
 """The newest first, so that the oldest is the next one out of the queue."""
 PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5
 """Key with what is paused, for Flower, which has no database; it expires after so many seconds."""
+TICK_QUEUES = ("sweeps", "outbox")
 MAX_PAUSED_TICKS = 5000
-"""Ticks kept in a paused queue: each does the work of all before it, and beat sends five a second."""
+"""Ticks kept in such a queue while it is paused: each does the work of all before it, and beat sends five a second."""
 DELAYED_PREFIX = "unwind.delayed."
 """Prefix of a queue's sorted set of delayed messages, scored by the broker's clock, so that worker clocks do not
 matter."""
@@ -435,8 +436,9 @@ class Channel(stock.Channel):
                 pipe.zcard(DELAYED_PREFIX + queue)
             if paused := pausing.pauses_as_json():
                 pipe.set(PAUSES_KEY, paused, ex=PAUSES_TTL_SECONDS)
-                if "sweeps" in queues and is_queue_paused("sweeps"):
-                    pipe.ltrim("sweeps", 0, MAX_PAUSED_TICKS - 1)
+                for queue in TICK_QUEUES:
+                    if queue in queues and is_queue_paused(queue):
+                        pipe.ltrim(queue, 0, MAX_PAUSED_TICKS - 1)
             (seconds, microseconds), parked, *counts = pipe.execute()
             for task in [task for task in map(bytes.decode, parked) if not is_task_paused(task)]:
                 client.eval(

@@ -127,7 +127,7 @@ def check_outbox(context: Context) -> list[Finding]:
     if _paused_tasks(context) & {*outbox_consumers(), "outbox.relay"}:
         return []
     message = "An outbox message has waited for {ago}."
-    fix = "check that workers run for the queues consequences, notices and sweeps; ./run jobs dead lists failures."
+    fix = "check that workers run for the queues consequences, notices and outbox; ./run jobs dead lists failures."
     return _late_work(context, outbox.oldest_due(context.conn), "PROMISES_LATE", message, fix)
 
 

@@ -44,7 +44,7 @@ def with_broker(context: Context, broker_url: str, result_backend: str) -> Itera
         data_dir=context.settings.data_dir,
     )
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
-        consumers = {"worker@here": ["commands", "submissions", "consequences", "notices", "sweeps"]}
+        consumers = {"worker@here": ["commands", "submissions", "consequences", "notices", "outbox", "sweeps"]}
         info: Any = client.info()
         yield replace(
             context, settings=settings, broker=client, broker_info=info, embedded_broker=True, consumers=consumers

@@ -98,10 +98,10 @@ def test_pauses_are_reported_instead_of_what_they_delay(context: Context, owner:
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert codes(run_checks(running_long)) == ["PROMISES_LATE", "SUBMISSIONS_LATE", "SWEEPS_LATE"]
     with context.database.transaction() as conn:
-        for kind, name in (("queue", "commands"), ("queue", "notices"), ("queue", "sweeps")):
-            pauses.pause(conn, kind, name, real_now() - timedelta(minutes=5), reason="the disk is being moved")
+        for name in ("commands", "notices", "outbox", "sweeps"):
+            pauses.pause(conn, "queue", name, real_now() - timedelta(minutes=5), reason="the disk is being moved")
     findings = run_checks(running_long)
-    assert (codes(findings), {finding.severity.value for finding in findings}) == (["PAUSED"] * 3, {"warning"})
+    assert (codes(findings), {finding.severity.value for finding in findings}) == (["PAUSED"] * 4, {"warning"})
     assert findings[0].message == "The queue commands has been paused for 5 minutes: the disk is being moved"
     with context.database.transaction() as conn:
         assert pauses.resume(conn, "queue", "commands", real_now())
@@ -109,7 +109,7 @@ def test_pauses_are_reported_instead_of_what_they_delay(context: Context, owner:
         pauses.pause(conn, "task", "orders.options", real_now())
     owner.execute("SELECT pg_sleep(0.1)")
     findings = run_checks(running_long)
-    assert codes(findings) == ["PAUSED", "PAUSED", "SWEEPS_LATE"]
+    assert codes(findings) == ["PAUSED", "PAUSED", "PAUSED", "SWEEPS_LATE"]
     assert findings[-1].message == "These sweeps do not run when they should: notices.deliver (never)."
 
 
