@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -33,12 +35,28 @@ ORPHANED_LIST_SECONDS = 60.0
 """Seconds for which a list without a living consumer is still checked, for a move that the broker executes late."""
 
 
+def this_process_space() -> str:
+    """Return a name of the space in which this process' id means one process: host, boot and PID namespace.
+
+    Containers with the host's network have one host name and a namespace each.
+    """
+    host = socket.gethostname()
+    if not sys.platform.startswith("linux"):
+        return host
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - follows the link to the namespace
+    except OSError:  # without /proc nobody may conclude anything from a process id
+        return f"{host}.{secrets.token_hex(8)}"
+    return f"{host}.{boot}.{namespace}"
+
+
 class ConsumerId:
     _current: ConsumerId | None = None
 
-    def __init__(self) -> None:
-        self.pid, self.host = os.getpid(), socket.gethostname()
-        self.name = f"{self.host}/{self.pid}/{secrets.token_hex(4)}"
+    def __init__(self, space: str | None = None) -> None:
+        self.pid, self.space = os.getpid(), space or this_process_space()
+        self.name = f"{self.space}/{self.pid}/{secrets.token_hex(4)}"
         self._list_numbers = count(1)
         self._orphaned_since: dict[str, float] = {}
 
@@ -98,10 +116,10 @@ class ConsumerId:
         }
 
     def _has_exited(self, owner: str) -> bool:
-        # Whether the consumer ran on this machine and has ended: no need to wait until its heartbeat expires.
-        host, _, rest = owner.partition("/")
+        # Whether the consumer's process could be seen here and has ended: no need to wait for its heartbeat's expiry.
+        space, _, rest = owner.partition("/")
         pid = rest.partition("/")[0]
-        return host == self.host and pid.isdigit() and int(pid) != self.pid and not _is_running(int(pid))
+        return space == self.space and pid.isdigit() and int(pid) != self.pid and not _is_running(int(pid))
 
     def _requeue_lists(self, client: Any, orphaned: dict[str, str]) -> None:
         names = list(orphaned)
