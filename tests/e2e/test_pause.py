@@ -162,31 +162,41 @@ def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(shop: Install
     queue.delete("sweeps")
 
 
-def test_pause_expires_and_is_shown_until_then(shop: Installation) -> None:
-    until_then = shop.value(
-        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC' + interval '25 s', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
-    )
-    pause(shop, "orders.options", "--until", until_then)
+def test_pause_is_shown_by_the_command_metrics_and_flower(shop: Installation) -> None:
+    tomorrow = in_the_future(shop, "1 day")
+    pause(shop, "orders.options", "--until", tomorrow)
     pause(shop, "consequences")
     listed = [json.loads(line) for line in run(shop, "pause", "--json").stdout.splitlines()]
     assert {(entry["kind"], entry["name"], entry["until"]) for entry in listed} == {
-        ("task", "orders.options", until_then),
+        ("task", "orders.options", tomorrow),
         ("queue", "consequences", None),
     }
     metrics = run(shop, "metrics", "--once").stdout
     assert 'unwind_paused{kind="queue",name="consequences"} 1.0' in metrics
+    program, address = flower_program(shop.settings)
+    shop.supervisor.start(program)
+    shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
+    html = wait_until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)
+    assert "consequences (paused)" in html
+    for name in ("consequences", "orders.options"):
+        resume(shop, name)
+    assert run(shop, "pause").stdout == "Nothing is paused.\n"
+
+
+def test_pause_expires(shop: Installation) -> None:
+    until_then = in_the_future(shop, "20 s")
     with shop.client() as client:
+        pause(shop, "orders.options", "--until", until_then)
         sent = client.send_task("orders.options", kwargs=UNKNOWN, queue="commands")
-        wait_until(lambda: shop.redis().llen(PARKED_PREFIX + "orders.options") == 1)
-        program, address = flower_program(shop.settings)
-        shop.supervisor.start(program)
-        shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
-        html = wait_until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)
-        assert "consequences (paused)" in html
-        resume(shop, "consequences")
-        assert sent.get(timeout=60)["code"] == "ORDER_UNKNOWN"
+        assert sent.get(timeout=90)["code"] == "ORDER_UNKNOWN"
         assert shop.value("SELECT clock_timestamp() >= %s::timestamptz", until_then)
     assert run(shop, "pause").stdout == "Nothing is paused.\n"
+
+
+def in_the_future(shop: Installation, interval: str) -> str:
+    query = "SELECT to_char((clock_timestamp() + %s::interval) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+    instant: str = shop.value(query, interval)
+    return instant
 
 
 def _page(address: str) -> str:
