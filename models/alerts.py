@@ -83,12 +83,12 @@ _LATEST_ALERTS = """
 """
 
 
-def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Alert]:
+def load_latest_alerts(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Alert]:
     """Return the latest alert of each order, in any state. The order's row lock guards it."""
-    return send_latest(conn, order_ids)(terms_history)
+    return send_latest_alerts(conn, order_ids)(terms_history)
 
 
-def send_latest(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Alert]]:
+def send_latest_alerts(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Alert]]:
     rows = execute(conn, _LATEST_ALERTS, {"ids": int_array(sorted(order_ids))})
     return lambda terms_history: {r.order_id: alert_from_row(r, terms_history) for r in rows}
 
@@ -131,7 +131,7 @@ def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
     )
 
 
-def update_changed(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_history: TermsHistory) -> None:
+def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_history: TermsHistory) -> None:
     insert_rows(
         conn,
         AlertRow,

@@ -192,7 +192,7 @@ def close_month(work: UnitOfWork[Any], month: date, skipped: Sequence[str] = ())
 
 
 def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
-    events.append(
+    events.append_events(
         work.conn,
         [
             events.event_row(

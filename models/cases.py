@@ -49,10 +49,10 @@ def send_order_locks(
     ids = set(order_ids)
     all_member_ids = {m for order_id in ids & parties.by_order.keys() for m in parties.by_order[order_id]}
     with pipeline(conn):
-        fetch_members = members.send_facts(conn, all_member_ids | set(member_ids), lock=lock_members)
-        fetch_orders = orders.send_facts(conn, ids, lock=True)
+        fetch_members = members.send_members(conn, all_member_ids | set(member_ids), lock=lock_members)
+        fetch_orders = orders.send_orders(conn, ids, lock=True)
         fetch_terms = terms.send_terms(conn)
-        fetch_alerts, fetch_ocrs = alerts.send_latest(conn, ids), ocr.send_latest(conn, ids)
+        fetch_alerts, fetch_ocrs = alerts.send_latest_alerts(conn, ids), ocr.send_latest_ocrs(conn, ids)
 
     def fetch() -> CaseSet:
         terms_history, orders_by_id = fetch_terms(), fetch_orders()
@@ -66,7 +66,7 @@ def send_order_locks(
             terms_history,
             fetch_alerts(terms_history),
             fetch_ocrs(terms_history),
-            late_payments.load_latest(conn, cancelled),
+            late_payments.load_latest_late_payments(conn, cancelled),
         )
 
     return fetch
@@ -167,13 +167,13 @@ class CaseSet:
                 changed_late_payments.append((after.order.order_id, after.late_payment))
         now = work.now
         with pipeline(self.conn):
-            orders.insert(self.conn, new)
-            orders.update_changed(self.conn, changed_orders)
-            alerts.update_changed(self.conn, changed_alerts, self.terms_history)
-            ocr.update_changed(self.conn, changed_ocrs, self.terms_history)
-            late_payments.update_changed(self.conn, changed_late_payments)
+            orders.insert_orders(self.conn, new)
+            orders.update_orders(self.conn, changed_orders)
+            alerts.update_alerts(self.conn, changed_alerts, self.terms_history)
+            ocr.update_ocrs(self.conn, changed_ocrs, self.terms_history)
+            late_payments.update_late_payments(self.conn, changed_late_payments)
             standings = members.update_standing(self.conn, self._members_before, self.members.values(), now)
-            events.append(self.conn, [*rows, *(_member_standing_row(*standing, now) for standing in standings)])
+            events.append_events(self.conn, [*rows, *(_member_standing_row(*standing, now) for standing in standings)])
             work.enqueue(messages)
 
 

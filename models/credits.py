@@ -69,7 +69,7 @@ def _post_fee_settlements(work: UnitOfWork[Any], settlements: Sequence[tuple[Due
             if line.kind == policy.CREDIT
         ]
     )
-    outbox.mark_done(work.conn, [due for due, _ in settlements], work.now)
+    outbox.mark_messages_done(work.conn, [due for due, _ in settlements], work.now)
 
 
 def _credit_line(due: DueMessage, settlement: FeeSettlement, first_open: date, now: datetime) -> ledger.LedgerLine:
@@ -89,18 +89,18 @@ def _credit_line(due: DueMessage, settlement: FeeSettlement, first_open: date, n
 
 
 def _give_up_posting(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:
-    outbox.mark_dead(work.conn, [due.outbox_id], reason)
+    outbox.mark_messages_dead(work.conn, [due.outbox_id], reason)
     _park_posting(work, due, reason, due.first_error or reason, "IMPOSSIBLE")
 
 
 def _record_posting_failure(work: UnitOfWork[Any], due: DueMessage, error: DBAPIError) -> None:
     reason = f"{type(error).__name__}: {error.orig}"
-    if first := outbox.record_failure(work.conn, [due.outbox_id], reason):
+    if first := outbox.record_message_failure(work.conn, [due.outbox_id], reason):
         _park_posting(work, due, reason, first[due.outbox_id], "FAILED")
 
 
 def _park_posting(work: UnitOfWork[Any], due: DueMessage, error: str, first_error: str, reason: str) -> None:
-    dead_jobs.park(
+    dead_jobs.park_job(
         work.conn,
         task=due.task,
         arguments={"order_id": due.order_id, "rows": [due.outbox_id]},

@@ -79,7 +79,7 @@ _IS_WAITING_JOB = (DeadJobRow.replayed_at.is_(None), DeadJobRow.discarded_at.is_
 MAX_REASON_LENGTH = 500
 
 
-def park(
+def park_job(
     conn: Connection,
     *,
     task: str,
@@ -96,7 +96,7 @@ def park(
 
     Any arguments can be stored (`to_json`).  A message that is a waiting dead job already is not inserted again.
     """
-    storable_arguments = to_json(dict(arguments))
+    storable_arguments = arguments_to_json(dict(arguments))
     if (
         message_id is not None
         and (waiting_id := _waiting_id(conn, task, message_id, payload_hash(storable_arguments))) is not None
@@ -138,13 +138,13 @@ def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) ->
     return dead_job_id
 
 
-def park_once(
+def park_job_once(
     conn: Connection, *, task: str, message_id: str, arguments: Mapping[str, Any], error: str, now: datetime
 ) -> None:
     """Insert a command that only staff can resolve, unless it is a waiting dead job already."""
     same_job = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, *_IS_WAITING_JOB)
     if not conn.execute(select(select(DeadJobRow).where(*same_job).exists())).scalar():
-        park(
+        park_job(
             conn,
             task=task,
             message_id=message_id,
@@ -157,11 +157,11 @@ def park_once(
 
 
 def payload_hash(arguments: Mapping[str, Any]) -> bytes:
-    written = json.dumps(to_json(dict(arguments)), sort_keys=True, separators=(",", ":"))
+    written = json.dumps(arguments_to_json(dict(arguments)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(written.encode()).digest()
 
 
-def to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
+def arguments_to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
     """Return a value as plain JSON.  Never raises: what JSON cannot represent becomes text."""
     if value is None or isinstance(value, bool):
         return value
@@ -174,9 +174,9 @@ def to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
     if levels == 0:
         return "nested too deeply to be stored"
     if isinstance(value, Mapping):
-        return {_repr_or_type(name): to_json(inner, levels - 1) for name, inner in value.items()}
+        return {_repr_or_type(name): arguments_to_json(inner, levels - 1) for name, inner in value.items()}
     if isinstance(value, list | tuple | AbstractSet):
-        return [to_json(inner, levels - 1) for inner in value]
+        return [arguments_to_json(inner, levels - 1) for inner in value]
     return _repr_or_type(value)
 
 
@@ -192,25 +192,25 @@ def _escape_to_ascii(value: str) -> str:
     return value.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
 
 
-def list_waiting(conn: Connection) -> list[Row[Any]]:
+def list_waiting_jobs(conn: Connection) -> list[Row[Any]]:
     return list(conn.execute(select(DeadJobRow).where(*_IS_WAITING_JOB).order_by(DeadJobRow.dead_job_id)))
 
 
-def list_discarded(conn: Connection) -> list[Row[Any]]:
+def list_discarded_jobs(conn: Connection) -> list[Row[Any]]:
     query = select(DeadJobRow).where(DeadJobRow.discarded_at.is_not(None))
     return list(conn.execute(query.order_by(DeadJobRow.dead_job_id)))
 
 
-def get(conn: Connection, dead_job_id: int) -> Row[Any] | None:
+def get_dead_job(conn: Connection, dead_job_id: int) -> Row[Any] | None:
     return conn.execute(select(DeadJobRow).where(DeadJobRow.dead_job_id == dead_job_id)).one_or_none()
 
 
-def mark_replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
+def mark_job_replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool:
     waits = (DeadJobRow.dead_job_id == dead_job_id, *_IS_WAITING_JOB)
     return conn.execute(update(DeadJobRow).where(*waits).values(replayed_at=now)).rowcount > 0
 
 
-def discard(conn: Connection, dead_job_id: int, reason: str, now: datetime) -> bool:
+def discard_job(conn: Connection, dead_job_id: int, reason: str, now: datetime) -> bool:
     """Mark a job as discarded; return whether it was still waiting.  The row stays as a record."""
     waits = (DeadJobRow.dead_job_id == dead_job_id, *_IS_WAITING_JOB)
     values = {"discarded_at": now, "discard_reason": reason[:MAX_REASON_LENGTH]}

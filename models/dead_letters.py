@@ -59,7 +59,7 @@ class DeadLetterRow(Base):
     requeued_at: Mapped[datetime | None]
 
 
-def record(
+def insert_dead_letter(
     conn: Connection,
     *,
     key: UUID | None = None,
@@ -93,16 +93,16 @@ def record(
     conn.execute(delete(DeadLetterRow).where(DeadLetterRow.dead_letter_id <= too_old))
 
 
-def list_newest(conn: Connection, *, limit: int) -> list[Row[Any]]:
+def list_newest_dead_letters(conn: Connection, *, limit: int) -> list[Row[Any]]:
     shown = [column for column in table_of(DeadLetterRow).c if column.name != "body"]
     return list(conn.execute(select(*shown).order_by(DeadLetterRow.dead_letter_id.desc()).limit(limit)))
 
 
-def get(conn: Connection, dead_letter_id: int) -> Row[Any] | None:
+def get_dead_letter(conn: Connection, dead_letter_id: int) -> Row[Any] | None:
     return conn.execute(select(DeadLetterRow).where(DeadLetterRow.dead_letter_id == dead_letter_id)).one_or_none()
 
 
-def mark_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
+def mark_letter_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
     waits = (DeadLetterRow.dead_letter_id == dead_letter_id, DeadLetterRow.requeued_at.is_(None))
     return conn.execute(update(DeadLetterRow).where(*waits).values(requeued_at=now)).rowcount > 0
 

@@ -94,11 +94,11 @@ def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]
     return dict(rows.all())
 
 
-def insert(conn: Connection, opened: Sequence[Draft]) -> None:
+def insert_drafts(conn: Connection, opened: Sequence[Draft]) -> None:
     insert_rows(conn, DraftRow, [_draft_row(draft) for draft in opened])
 
 
-def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
+def update_drafts(conn: Connection, changed: Sequence[Draft]) -> None:
     immutable = ("order_id", "seller_id", "order_version", "opened_at")
     update_rows(
         conn,
@@ -121,7 +121,7 @@ def update_changed(conn: Connection, changed: Sequence[Draft]) -> None:
     update_rows(conn, DraftLineRow, ["draft_id", "line_no"], lines)
 
 
-def mark_used(conn: Connection, draft_ids: Sequence[str], now: datetime) -> None:
+def mark_drafts_used(conn: Connection, draft_ids: Sequence[str], now: datetime) -> None:
     update_rows(conn, DraftRow, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
 
 

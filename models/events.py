@@ -76,11 +76,11 @@ def event_row(
     }
 
 
-def append(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def append_events(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     insert_rows(conn, EventRow, rows)
 
 
-def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> Sequence[Row[Any]]:
+def events_of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> Sequence[Row[Any]]:
     query = select(EventRow).where(EventRow.order_id == order_id).order_by(EventRow.seq)
     if until is not None:
         query = query.where(EventRow.at <= until)

@@ -44,14 +44,14 @@ _LATEST_LATE_PAYMENTS = """
 """
 
 
-def load_latest(conn: Connection, order_ids: Iterable[int]) -> dict[int, LatePayment]:
+def load_latest_late_payments(conn: Connection, order_ids: Iterable[int]) -> dict[int, LatePayment]:
     """Return the latest late payment of each order, open or settled.  Only cancelled orders have any."""
     ids = sorted(order_ids)
     rows = execute(conn, _LATEST_LATE_PAYMENTS, {"ids": int_array(ids)}) if ids else ()
     return {row.order_id: _late_payment_from_row(row) for row in rows}
 
 
-def update_changed(conn: Connection, changed: Sequence[tuple[int, LatePayment]]) -> None:
+def update_late_payments(conn: Connection, changed: Sequence[tuple[int, LatePayment]]) -> None:
     insert_rows(
         conn, LatePaymentRow, [_late_row(order_id, late) for order_id, late in changed if not late.late_payment_id]
     )

@@ -66,14 +66,14 @@ _LOCK_MEMBERS = (
 )
 
 
-def load_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
+def load_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
     """Return the members by id; unknown ids are absent. A lock is taken in order of id to avoid deadlocks."""
     with pipeline(conn):
-        fetch = send_facts(conn, member_ids, lock=lock)
+        fetch = send_members(conn, member_ids, lock=lock)
     return fetch()
 
 
-def send_facts(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Fetch[dict[str, Member]]:
+def send_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Fetch[dict[str, Member]]:
     ids = {"ids": text_array(sorted(set(member_ids)))}
     if lock == FOR_UPDATE:
         # Lock first, then read: a statement that waits for a lock still reads strikes as of its start, so concurrent
@@ -105,7 +105,7 @@ def time_zone_of(conn: Connection, member_id: str) -> str:
     return conn.execute(select(MemberRow.time_zone).where(MemberRow.member_id == member_id)).scalar_one()
 
 
-def upsert(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def upsert_members(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Upsert members by id: handle, email and time zone are replaced; privileges and history stay."""
     for row in rows:
         contact = {name: row[name] for name in ("handle", "email", "time_zone")}

@@ -101,12 +101,12 @@ def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Partie
     return {r.order_id: Parties(r.buyer, r.seller) for r in rows}
 
 
-def insert_pending(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
+def insert_pending_notices(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:
     pending = {"state": "pending", "created_at": now, "next_try_at": now}
     return len(insert_rows(conn, NoticeRow, [row | pending for row in rows], skip_existing=True, returning="notice_id"))
 
 
-def claim(
+def claim_notices(
     conn: Connection, now: datetime, *, until: datetime, limit: int, order_id: int | None = None
 ) -> list[ClaimedNotice]:
     """Lease pending notices that are due until `until`; the attempt is counted before the work, so crash loops end.
@@ -147,7 +147,9 @@ _CLAIM_NOTICES = text(
 )
 
 
-def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: datetime) -> list[DeliveryOutcome]:
+def record_delivery_outcomes(
+    conn: Connection, outcomes: Sequence[DeliveryOutcome], now: datetime
+) -> list[DeliveryOutcome]:
     if not outcomes:
         return []
     pending = conn.execute(
@@ -179,13 +181,13 @@ def record_outcomes(conn: Connection, outcomes: Sequence[DeliveryOutcome], now: 
     return written
 
 
-def requeue(conn: Connection, notice_id: int, now: datetime) -> bool:
+def requeue_notice(conn: Connection, notice_id: int, now: datetime) -> bool:
     parked = update(NoticeRow).where(NoticeRow.notice_id == notice_id, NoticeRow.state == "parked")
     values = {"state": "pending", "attempts": 0, "next_try_at": now, "first_error": None}
     return conn.execute(parked.values(values)).rowcount > 0
 
 
-def list_for_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
+def list_notices_of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
     """Return the notices of an order, oldest first; with `until`, as they were at that instant.
 
     Each is `{event, order_id, recipient, state, sent_at, subject, text}`.
@@ -211,9 +213,9 @@ def _notice_json(row: Any, until: datetime | None) -> dict[str, Any]:
     }
 
 
-def count_parked(conn: Connection) -> int:
+def count_parked_notices(conn: Connection) -> int:
     return conn.execute(select(func.count()).where(NoticeRow.state == "parked")).scalar_one()
 
 
-def next_try_at(conn: Connection) -> datetime | None:
+def next_delivery_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(NoticeRow.next_try_at)).where(NoticeRow.state == "pending")).scalar()

@@ -59,11 +59,11 @@ _LATEST_OCRS = """
 """
 
 
-def load_latest(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Ocr]:
-    return send_latest(conn, order_ids)(terms_history)
+def load_latest_ocrs(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Ocr]:
+    return send_latest_ocrs(conn, order_ids)(terms_history)
 
 
-def send_latest(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Ocr]]:
+def send_latest_ocrs(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Ocr]]:
     rows = execute(conn, _LATEST_OCRS, {"ids": int_array(sorted(order_ids))})
     return lambda terms_history: {r.order_id: ocr_from_row(r, terms_history) for r in rows}
 
@@ -82,7 +82,7 @@ def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
     )
 
 
-def update_changed(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_history: TermsHistory) -> None:
+def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_history: TermsHistory) -> None:
     insert_rows(
         conn,
         OcrRow,

@@ -135,12 +135,12 @@ _SELECT_ORDERS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s 
 _LOCK_ORDERS = f"{_SELECT_ORDERS} FOR NO KEY UPDATE"
 
 
-def load_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
+def load_orders(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
     """Return the orders' own rows; with `lock`, locked for update in order of id."""
-    return send_facts(conn, order_ids, lock=lock)()
+    return send_orders(conn, order_ids, lock=lock)()
 
 
-def send_facts(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Fetch[dict[int, Order]]:
+def send_orders(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Fetch[dict[int, Order]]:
     rows = execute(conn, _LOCK_ORDERS if lock else _SELECT_ORDERS, {"ids": int_array(sorted(order_ids))})
     return lambda: {r.order_id: order_from_row(r) for r in rows}
 
@@ -169,7 +169,7 @@ def order_from_row(row: Any) -> Order:
     )
 
 
-def insert(conn: Connection, submitted: Sequence[Order]) -> None:
+def insert_orders(conn: Connection, submitted: Sequence[Order]) -> None:
     insert_rows(
         conn,
         OrderRow,
@@ -189,7 +189,7 @@ def insert(conn: Connection, submitted: Sequence[Order]) -> None:
     )
 
 
-def update_changed(conn: Connection, changed: Sequence[tuple[Order, int, datetime]]) -> None:
+def update_orders(conn: Connection, changed: Sequence[tuple[Order, int, datetime]]) -> None:
     update_rows(
         conn,
         OrderRow,

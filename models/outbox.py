@@ -111,7 +111,7 @@ def enqueue(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) 
     )
 
 
-def claim(
+def claim_messages(
     conn: Connection, task: str, *, rows: Sequence[int] | None = None, order_id: int | None = None, limit: int = 500
 ) -> list[DueMessage]:
     """Lock the due messages of one task, oldest first, skipping those that another transaction holds (R103).
@@ -146,7 +146,7 @@ def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[st
     ]
 
 
-def mark_done(conn: Connection, due: Sequence[DueMessage], now: datetime) -> None:
+def mark_messages_done(conn: Connection, due: Sequence[DueMessage], now: datetime) -> None:
     if due:
         conn.execute(
             update(OutboxRow)
@@ -211,7 +211,7 @@ def first_relay_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(BrokerEpochRow.first_seen_at))).scalar()
 
 
-def record_failure(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
+def record_message_failure(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
     """Count a failed attempt; return the rows that are now dead, each with its first error."""
     result = conn.execute(
         update(OutboxRow)
@@ -227,7 +227,7 @@ def record_failure(conn: Connection, rows: Sequence[int], error: str) -> dict[in
     return {row.outbox_id: row.first_error for row in result if row.state == "dead"}
 
 
-def mark_dead(conn: Connection, rows: Sequence[int], error: str) -> None:
+def mark_messages_dead(conn: Connection, rows: Sequence[int], error: str) -> None:
     """Stop publishing rows that can never succeed; the caller parks them in `dead_jobs`."""
     conn.execute(
         update(OutboxRow)
@@ -241,7 +241,7 @@ def mark_dead(conn: Connection, rows: Sequence[int], error: str) -> None:
     )
 
 
-def requeue(conn: Connection, rows: Sequence[int], now: datetime) -> None:
+def requeue_messages(conn: Connection, rows: Sequence[int], now: datetime) -> None:
     conn.execute(
         update(OutboxRow)
         .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "dead")

@@ -68,7 +68,7 @@ def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
     return ended.rowcount > 0
 
 
-def list_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
+def list_pauses_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
     return list(conn.execute(select(PauseRow).where(*_is_pause_in_effect(now)).order_by(PauseRow.pause_id)))
 
 
@@ -77,7 +77,7 @@ def _is_pause_in_effect(now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 
 def paused_names(conn: Connection, now: datetime) -> PausedNames:
-    rows = list_in_effect(conn, now)
+    rows = list_pauses_in_effect(conn, now)
     return PausedNames(
         frozenset(row.name for row in rows if row.kind == "queue"),
         frozenset(row.name for row in rows if row.kind == "task"),

@@ -45,7 +45,7 @@ class RemovalRow(Base):
     )
 
 
-def load_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
+def load_removals_of_orders(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
     statement = select(RemovalRow).where(RemovalRow.order_id.in_(list(order_ids))).order_by(RemovalRow.removal_id)
     by_order: dict[int, list[Removal]] = {}
     for row in conn.execute(statement):
@@ -64,7 +64,7 @@ _PENDING_REMOVAL_COUNTS = """
 """
 
 
-def load_by_id(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:
+def load_removals(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:
     rows = conn.execute(select(RemovalRow).where(RemovalRow.removal_id.in_(list(removal_ids))))
     return {row.removal_id: removal_from_row(row) for row in rows}
 
@@ -82,7 +82,7 @@ def removal_from_row(row: Any) -> Removal:
     )
 
 
-def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
+def insert_removals(conn: Connection, requested: Sequence[Removal]) -> list[int]:
     return insert_rows(
         conn,
         RemovalRow,
@@ -101,7 +101,7 @@ def insert(conn: Connection, requested: Sequence[Removal]) -> list[int]:
     )
 
 
-def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
+def update_removals(conn: Connection, decided: Sequence[Removal]) -> None:
     update_rows(
         conn,
         RemovalRow,
@@ -118,7 +118,7 @@ def update_changed(conn: Connection, decided: Sequence[Removal]) -> None:
     )
 
 
-def cancel_pending(conn: Connection, order_ids: Sequence[int], now: datetime) -> dict[int, list[Removal]]:
+def cancel_pending_removals(conn: Connection, order_ids: Sequence[int], now: datetime) -> dict[int, list[Removal]]:
     rows = conn.execute(
         update(RemovalRow)
         .where(is_any(RemovalRow.order_id, order_ids), RemovalRow.state == "pending")

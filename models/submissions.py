@@ -104,7 +104,7 @@ class Submission:
     first_error: str | None
 
 
-def claim(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submission], Submission | None]:
+def claim_submissions(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submission], Submission | None]:
     """Lease due commands: a batch of small ones that were never tried, and one that is executed alone.
 
     Long commands and those whose last attempt failed or did not end are executed alone, so that a command that kills
@@ -207,7 +207,7 @@ _LOAD_ANSWERS = text(
 )
 
 
-def record_failure(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
+def record_submission_failure(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
     """Postpone a failed command with backoff; return its first error if it has used up its attempts and is now dead."""
     dead = submission.attempts >= MAX_ATTEMPTS
     wait = min(MAX_RETRY_DELAY.total_seconds(), 2.0**submission.attempts)
@@ -225,7 +225,7 @@ def record_failure(conn: Connection, submission: Submission, error: str, now: da
     return first if dead else None
 
 
-def mark_dead(conn: Connection, submission: Submission, error: str) -> None:
+def mark_submission_dead(conn: Connection, submission: Submission, error: str) -> None:
     conn.execute(
         update(SubmissionRow)
         .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state == "waiting")
@@ -233,7 +233,9 @@ def mark_dead(conn: Connection, submission: Submission, error: str) -> None:
     )
 
 
-def requeue(conn: Connection, task: str, arguments: Mapping[str, Any], request_id: str, now: datetime) -> bool:
+def requeue_submission(
+    conn: Connection, task: str, arguments: Mapping[str, Any], request_id: str, now: datetime
+) -> bool:
     """Make a dead command due again, or submit it; return false if the SQL interface cannot take it.
 
     It is a row in the transaction that takes the command from the dead jobs, so it does not depend on the broker.

@@ -89,11 +89,13 @@ def _terms_from_row(settings: str) -> Terms:
     return read_terms(json.loads(settings))
 
 
-def lock(conn: Connection) -> None:
+def lock_terms(conn: Connection) -> None:
     lock_named(conn, "terms")
 
 
-def insert(conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime) -> int:
+def insert_terms(
+    conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime
+) -> int:
     row = sa_insert(TermsRow).values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
     terms_id: int = conn.execute(row.returning(TermsRow.terms_id)).scalar_one()
     return terms_id

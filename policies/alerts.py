@@ -58,7 +58,7 @@ def add_alert(case: Case, alert: Alert) -> Case:
     )
 
 
-def unlock(case: Case, now: datetime) -> Granted | None:
+def unlock_alert(case: Case, now: datetime) -> Granted | None:
     """T12: unlock a due alert.  None if it is not due, already unlocked, or not waiting (R41, R43, R44)."""
     alert = case.open_alert
     if (
@@ -98,7 +98,7 @@ def drop_later_unlock_mark(case: Case, at: datetime) -> Case:
 UNLOCKED_NOTE = "Cancellation through the alert is possible now."
 
 
-def remove(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
+def remove_alert(case: Case, kind: AlertKind, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
     """T11, T16: remove an alert; the order becomes PENDING, whatever it was before (R36, R49).
 
     Staff can also remove an alert that a cancellation completed: the order stays cancelled, the strike is withdrawn.

@@ -16,7 +16,7 @@ OVERDUE_AFTER = timedelta(days=3)
 """From then on an unsettled late payment is reported to operators."""
 
 
-def record(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
+def record_late_payment(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
     if payment is PaymentStatus.NONE:
         refused = check_not_cancelled(case)
         assert refused is not None
@@ -45,7 +45,7 @@ def record(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refus
     )
 
 
-def settle(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
+def settle_late_payment(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
     if refused := check_party(case, actor):
         return refused
     role = case.role_of(actor)

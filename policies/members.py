@@ -50,7 +50,7 @@ def remove_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Me
     return update_privileges(_with_strikes(member, role, remaining), role, terms)
 
 
-def reinstate(member: Member) -> Member:
+def reinstate_member(member: Member) -> Member:
     return replace(member, terminated=False, can_buy=True, can_sell=True, strikes_as_buyer=(), strikes_as_seller=())
 
 

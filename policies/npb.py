@@ -37,7 +37,7 @@ def unlocks_at(alert: Alert) -> datetime:
     return due
 
 
-def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
+def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
     if refused := check_may_file(case, AlertKind.NPB, actor, fileable_at(case), now):
         return refused
     order = case.order
@@ -78,7 +78,7 @@ def file(case: Case, actor: Actor, comment: str | None, now: datetime) -> Grante
     )
 
 
-def respond(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
+def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
     if refused := check_role(case, actor, Role.BUYER, act="answer a non-paying buyer alert"):
         return refused
     alert = require_open_alert(case, AlertKind.NPB)

@@ -13,7 +13,7 @@ from policies.statuses import PROBLEM, Role, Status
 from policies.verdicts import Code, Event, Granted, Refused
 
 
-def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> Granted | Refused:
+def file_ocr(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> Granted | Refused:
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="file a cancel request"):
         return refused
     order = case.order
@@ -54,7 +54,7 @@ def file(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> 
     )
 
 
-def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
+def decline_ocr(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     if refused := check_role(case, actor, Role.SELLER, act="decline a cancel request"):
         return refused
     request = case.open_ocr
@@ -75,7 +75,7 @@ def decline(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     )
 
 
-def withdraw(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
+def withdraw_ocr(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="withdraw a cancel request"):
         return refused
     request = case.open_ocr

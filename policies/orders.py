@@ -57,7 +57,7 @@ def record_payment(case: Case, payment: PaymentStatus, now: datetime) -> Granted
     """Record a payment.  A voided payment returns a PAID order to READY (T23); no other status changes."""
     order = case.order
     if order.status is Status.CANCELLED:
-        return late_payments.record(case, payment, now)
+        return late_payments.record_late_payment(case, payment, now)
     if payment is order.payment_status:
         return Granted(case, effects={"status": order.status, "payment_status": payment})
     voided = order.status is Status.PAID and order.payment_status.is_paid and not payment.is_paid

@@ -35,7 +35,7 @@ class Removal:
     decided_at: datetime | None = None
 
 
-def request(
+def request_removal(
     case: Case,
     actor: Actor,
     lines: tuple[tuple[int, int], ...],
@@ -59,7 +59,7 @@ def request(
     return Removal(case.order.order_id, role, lines, now, return_items=return_items)
 
 
-def approve(
+def approve_removal(
     case: Case,
     removal: Removal,
     actor: Actor,
@@ -82,13 +82,13 @@ def approve(
     return replace(removal, state=RemovalState.APPROVED, return_items=return_items, decided_at=now)
 
 
-def deny(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
+def deny_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
     if refused := _check_decidable(case, removal, actor, counterparty(removal.requested_by), "deny"):
         return refused
     return replace(removal, state=RemovalState.DENIED, decided_at=now)
 
 
-def withdraw(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
+def withdraw_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
     if refused := _check_decidable(case, removal, actor, removal.requested_by, "withdraw"):
         return refused
     return replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)

@@ -27,7 +27,7 @@ def fileable_at(case: Case) -> datetime:
     return case.order.order_date + case.terms.seller_alert_file_after
 
 
-def file(
+def file_seller_alert(
     case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
 ) -> Granted | Refused:
     if refused := check_may_file(case, kind, actor, fileable_at(case), now):
@@ -77,7 +77,9 @@ def file(
     )
 
 
-def respond(case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
+def respond_to_seller_alert(
+    case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime
+) -> Granted | Refused:
     if refused := check_role(case, actor, Role.SELLER, act=f"answer a {LABELS[kind]}"):
         return refused
     alert = require_open_alert(case, kind)

@@ -43,11 +43,11 @@ TIMETABLE: tuple[Entry, ...] = (
     Entry("unlock due NPB alerts", npb.scan_open_alerts, timedelta(seconds=1)),
     Entry("unlock due NRS and NSS alerts", seller_alerts.scan_seller_alerts, timedelta(seconds=1)),
     # A commit that records a notice wakes the task at once; this is for retries and lost wake-ups (R102).
-    Entry("send due emails", notices.deliver, timedelta(seconds=5)),
+    Entry("send due emails", notices.deliver_notices, timedelta(seconds=5)),
     # N16 and N17 count days.
-    Entry("send reminders of open cases", reminders.scan, timedelta(minutes=1)),
+    Entry("send reminders of open cases", reminders.scan_reminders, timedelta(minutes=1)),
     # R86: bills are due on the 5th at 00:00 of the billing zone.
-    Entry("issue missing bills", bills.issue, timedelta(minutes=1)),
+    Entry("issue missing bills", bills.issue_bills, timedelta(minutes=1)),
     Entry("check invariants of recent changes", audit.check_invariants, timedelta(minutes=1)),
     Entry(
         "check invariants of everything, once a night",

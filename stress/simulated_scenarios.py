@@ -46,15 +46,15 @@ def transaction_left_open(market: SimulatedMarket) -> None:
             "UPDATE unwind.notices SET state = 'pending', attempts = 0, sent_at = NULL, next_try_at = created_at"
         )
         instant = market.simulation.clock.instant
-        asleep = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
+        asleep = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         instant += DELIVERY_LEASE + timedelta(seconds=1)
-        awake = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
+        awake = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         sent = [DeliveryOutcome(notice, "sent") for notice in awake]
         wakes = [DeliveryOutcome(notice, "pending", error="too late", next_try_at=instant) for notice in asleep]
         # The second outcome stands for a worker that died after it sent the email.
-        notices.record_outcomes(conn, wakes, instant)
-        left = notices.claim(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
-        notices.record_outcomes(conn, sent, instant)
+        notices.record_delivery_outcomes(conn, wakes, instant)
+        left = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
+        notices.record_delivery_outcomes(conn, sent, instant)
     market.found += [f"email {notice.notice_id} was sent and is to be sent again" for notice in left]
 
 

@@ -22,7 +22,7 @@ class RemoveAlert(OrderCommand):
 
 
 def remove_option(kind: AlertKind, label: str) -> OptionEntry[Any]:
-    return OptionEntry(label, lambda c, subject, now: policy.remove(subject.case, kind, c.actor, c.comment, now))
+    return OptionEntry(label, lambda c, subject, now: policy.remove_alert(subject.case, kind, c.actor, c.comment, now))
 
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
@@ -35,7 +35,7 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
                 work,
                 cases,
                 command,
-                lambda c, case, now: policy.remove(case, kind, c.actor, c.comment, now),
+                lambda c, case, now: policy.remove_alert(case, kind, c.actor, c.comment, now),
                 order_id=command.order_id,
             )
             if isinstance(verdict, Granted) and verdict.effects["strike_withdrawn"]:

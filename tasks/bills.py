@@ -43,7 +43,7 @@ class RecordPayment(Command):
 
 
 @shared_task(name="bills.issue")
-def issue() -> TaskResult:
+def issue_bills() -> TaskResult:
     """Issue every missing bill, month by month, one per seller (R86, R92). Return how many were issued.
 
     A bill that fails does not stop the others: the month is closed without its seller, and each sweep tries it again.
@@ -97,7 +97,7 @@ def _issue_month(month: date) -> int:
 def record_payment(commands: list[RecordPayment]) -> list[Answer]:
     """Record a payment. Part payments add up; an excess becomes the opening balance of the next open bill."""
     with unit_of_work(commands) as work:
-        sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
+        sellers = members.load_members(work.conn, [c.seller_id for c in work.pending])
         ledger.lock_for_issue(work.conn, sellers)
         for command in work.pending:
             work.answer(command, _validate_payment(command, sellers) or _record_bill_payment(work, command))
@@ -159,7 +159,7 @@ def _append_payment_event(
     excess: Decimal,
     excess_credit_month: date | None,
 ) -> None:
-    events.append(
+    events.append_events(
         work.conn,
         [
             events.event_row(

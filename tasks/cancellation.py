@@ -41,7 +41,7 @@ class CancelOrder(ReturnOptions):
     example=SELLER,
     option=OptionEntry("cancel the order", lambda c, subject, now: cancel_option(c.task, subject.case, c.actor, now)),
 )
-def cancel(commands: list[CancelOrder]) -> list[Answer]:
+def cancel_orders(commands: list[CancelOrder]) -> list[Answer]:
     """Cancel an order: agree to a buyer's request, or use any ground that is open."""
     return cancel_batch(commands)
 
@@ -162,6 +162,8 @@ def _write_cancellations(
     ]
     with pipeline(work.conn):
         members.insert_strikes(work.conn, strikes)
-        drafts.mark_used(work.conn, [c.command.draft_id for c in cancelled if c.command.draft_id is not None], work.now)
+        drafts.mark_drafts_used(
+            work.conn, [c.command.draft_id for c in cancelled if c.command.draft_id is not None], work.now
+        )
         batch.cases.write(work)
         work.send_answers()

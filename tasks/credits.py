@@ -36,7 +36,7 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
     """Reset or credit the fees of cancelled orders, each exactly once (R90). Return how many were posted."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        due = outbox.claim(work.conn, TASK, rows=rows, order_id=order_id)
+        due = outbox.claim_messages(work.conn, TASK, rows=rows, order_id=order_id)
         posted = postings.post_due(work, due)
     return {"posted": posted}
 
@@ -54,7 +54,7 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
 def post_manual(commands: list[PostManual]) -> list[Answer]:
     """Post a manual credit by staff to the seller's open bill."""
     with unit_of_work(commands) as work:
-        sellers = members.load_facts(work.conn, [c.seller_id for c in work.pending])
+        sellers = members.load_members(work.conn, [c.seller_id for c in work.pending])
         first_open = ledger.lock_open_months(work.conn, sellers)
         this_month = month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
@@ -90,7 +90,7 @@ def _validate_manual_credit(
 
 def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:
     note = policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
-    events.append(
+    events.append_events(
         work.conn,
         [
             events.event_row(

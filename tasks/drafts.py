@@ -140,7 +140,7 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
                 work.answer(command, done(command, _draft_effects(draft)))
             else:
                 work.answer(command, draft)
-        drafts.insert(work.conn, opened)
+        drafts.insert_drafts(work.conn, opened)
     return work.answers
 
 
@@ -152,7 +152,7 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
         "lines": [{"line_no": 1, "quantity": 8}, {"line_no": 2, "delete": True}],
     },
 )
-def edit(commands: list[EditDraft]) -> list[Answer]:
+def edit_draft(commands: list[EditDraft]) -> list[Answer]:
     """Edit the lines of a draft (step 2): leave lines out, return fewer units, set other values."""
     with unit_of_work(commands) as work:
         batch = _DraftBatch.lock(work)
@@ -170,7 +170,7 @@ def edit(commands: list[EditDraft]) -> list[Answer]:
 
 
 @command_task(VerifyDraft, example={"draft_id": "d-1", "member_id": "s-881"})
-def verify(commands: list[VerifyDraft]) -> list[Answer]:
+def verify_draft(commands: list[VerifyDraft]) -> list[Answer]:
     """Verify a draft (step 3): return the lot that each line goes to and its new values, or the problems."""
     with unit_of_work(commands) as work:
         batch = _DraftBatch.lock(work)
@@ -277,7 +277,7 @@ class _DraftBatch:
         self._work.answer(command, replace(done(command, effects), order_id=order_id))
 
     def write(self) -> None:
-        drafts.update_changed(self._work.conn, list(self._changed.values()))
+        drafts.update_drafts(self._work.conn, list(self._changed.values()))
 
 
 def _draft_effects(draft: Draft) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class _Recorder:
 
     @classmethod
     def lock(cls, work: UnitOfWork[Any], lots: Sequence[Lot]) -> _Recorder:
-        sellers = members.load_facts(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
+        sellers = members.load_members(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
         return cls(
             work,
             sellers,

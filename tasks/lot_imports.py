@@ -108,7 +108,7 @@ class _ImportBatch:
         *,
         lock: bool,
     ) -> _ImportBatch:
-        sellers = members.load_facts(work.conn, [seller_id], lock=members.FOR_SHARE if lock else members.NO_LOCK)
+        sellers = members.load_members(work.conn, [seller_id], lock=members.FOR_SHARE if lock else members.NO_LOCK)
         ids = {entry.number: matches.get(entry.number, entry.lot_id) for entry in entries}
         lots = inventory.find_lots(work.conn, ids.values())
         named = {

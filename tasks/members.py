@@ -60,14 +60,14 @@ class ReinstateMember(Command):
         "time_zone": "America/New_York",
     },
 )
-def record(commands: list[RecordMember]) -> list[Answer]:
+def record_member(commands: list[RecordMember]) -> list[Answer]:
     """Insert a member, or replace the handle, email address and time zone of a known one."""
     with unit_of_work(commands) as work:
         rows = [
             c.model_dump(include={"member_id", "handle", "email", "time_zone"}) | {"recorded_at": work.now}
             for c in work.pending
         ]
-        members.upsert(work.conn, rows)
+        members.upsert_members(work.conn, rows)
         for command in work.pending:
             work.answer(command, done(command, {"member_id": command.member_id}))
     return work.answers
@@ -77,10 +77,10 @@ def record(commands: list[RecordMember]) -> list[Answer]:
     TerminateMember,
     example={"member_id": "s-881", "staff": "Kim, support", "comment": "closed at the member's own wish"},
 )
-def terminate(commands: list[TerminateMember]) -> list[Answer]:
+def terminate_member(commands: list[TerminateMember]) -> list[Answer]:
     """Close an account. The other party of each of its orders may then cancel at once (R53, R54)."""
     with unit_of_work(commands) as work:
-        known = members.load_facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
+        known = members.load_members(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
             refused = member_unknown(command.member_id) if member is None else check_comment(command.comment)
@@ -95,17 +95,17 @@ def terminate(commands: list[TerminateMember]) -> list[Answer]:
 
 
 @command_task(ReinstateMember, example={"member_id": "s-881", "staff": "Kim, support", "comment": "identity confirmed"})
-def reinstate(commands: list[ReinstateMember]) -> list[Answer]:
+def reinstate_member(commands: list[ReinstateMember]) -> list[Answer]:
     """Reopen an account. Its privileges return, and strikes before now no longer count."""
     with unit_of_work(commands) as work:
-        known = members.load_facts(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
+        known = members.load_members(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
             refused = member_unknown(command.member_id) if member is None else check_comment(command.comment)
             if member is None or refused is not None:
                 work.answer(command, refused or member_unknown(command.member_id))
                 continue
-            reinstated = policy.reinstate(member)
+            reinstated = policy.reinstate_member(member)
             if reinstated != member:
                 known[command.member_id] = reinstated
                 members.mark_reinstated(work.conn, command.member_id, work.now)
@@ -122,7 +122,7 @@ def _write_change(
     before: Member,
 ) -> None:
     members.update_standing(work.conn, {before.member_id: before}, [after], work.now)
-    events.append(
+    events.append_events(
         work.conn,
         [
             events.event_row(

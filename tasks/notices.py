@@ -45,16 +45,16 @@ def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> Ta
 
 
 @shared_task(name="notices.deliver")
-def deliver(order_id: int | None = None, notice_id: int | None = None) -> TaskResult:
+def deliver_notices(order_id: int | None = None, notice_id: int | None = None) -> TaskResult:
     """Send every due notice. `notice_id` requeues a parked one first."""
     totals = {"sent": 0, "parked": 0, "later": 0}
     for _ in range(MAX_BATCHES):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
             if notice_id is not None:
-                notices.requeue(work.conn, notice_id, work.now)
+                notices.requeue_notice(work.conn, notice_id, work.now)
                 notice_id = None
-            claimed = notices.claim(
+            claimed = notices.claim_notices(
                 work.conn, work.now, until=work.now + policy.DELIVERY_LEASE, limit=BATCH_SIZE, order_id=order_id
             )
             addresses = members.load_contacts(work.conn, {c.recipient for c in claimed})
@@ -74,7 +74,9 @@ def deliver(order_id: int | None = None, notice_id: int | None = None) -> TaskRe
 def _record_delivery_outcomes(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        written = notices.record_outcomes(work.conn, [_schedule_delivery_retry(o, work) for o in outcomes], work.now)
+        written = notices.record_delivery_outcomes(
+            work.conn, [_schedule_delivery_retry(o, work) for o in outcomes], work.now
+        )
         for outcome in written:
             _park_failed_notices(work, outcome)
         sweeps.record_run(work.conn, "notices.deliver", len(written), work.now)
@@ -85,7 +87,7 @@ def _record_notices(task: str, rows: list[int] | None, order_id: int | None) -> 
     # Compose and record a notice per outbox row. A row that fails is retried, then parked; others continue.
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        due = outbox.claim(work.conn, task, rows=rows, order_id=order_id)
+        due = outbox.claim_messages(work.conn, task, rows=rows, order_id=order_id)
         if not due:
             return {"recorded": 0}
         addresses = members.load_contacts(work.conn, {str(d.payload.get("recipient")) for d in due})
@@ -101,8 +103,8 @@ def _record_notices(task: str, rows: list[int] | None, order_id: int | None) -> 
                 continue
             composed.append(message)
             notice_rows.append(_notice_row(message, email, work))
-        recorded = notices.insert_pending(work.conn, notice_rows, work.now)
-        outbox.mark_done(work.conn, composed, work.now)
+        recorded = notices.insert_pending_notices(work.conn, notice_rows, work.now)
+        outbox.mark_messages_done(work.conn, composed, work.now)
         if recorded:
             work.tasks_to_wake.add("notices.deliver")
     return {"recorded": recorded}
@@ -138,8 +140,8 @@ def _notice_row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dic
 def _record_notice_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}"
     log.warning("notice_not_composed", outbox_id=message.outbox_id, error=type(error).__name__)
-    if first_errors := outbox.record_failure(work.conn, [message.outbox_id], reason):
-        dead_jobs.park(
+    if first_errors := outbox.record_message_failure(work.conn, [message.outbox_id], reason):
+        dead_jobs.park_job(
             work.conn,
             task=message.task,
             arguments={"rows": [message.outbox_id]},
@@ -213,7 +215,7 @@ def _park_failed_notices(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> Non
     if outcome.state != "parked":
         return
     log.warning("notice_parked", notice_id=outcome.notice.notice_id, notice_event=outcome.notice.event)
-    dead_jobs.park(
+    dead_jobs.park_job(
         work.conn,
         task="notices.deliver",
         arguments={"notice_id": outcome.notice.notice_id},

@@ -44,15 +44,15 @@ class RemoveNpb(RemoveAlert):
 @case_command(
     FileNpb, example=SELLER | {"comment": "no payment and no word for ten days"}, option="file a non-paying buyer alert"
 )
-def file(command: FileNpb, case: Case, now: datetime) -> Verdict:
+def file_npb(command: FileNpb, case: Case, now: datetime) -> Verdict:
     """File an alert by the seller: the buyer has not paid (T7)."""
-    return policy.file(case, command.actor, command.comment, now)
+    return policy.file_npb(case, command.actor, command.comment, now)
 
 
 @case_command(RespondNpb, example=BUYER | {"comment": "I pay on Friday"}, option="answer the non-paying buyer alert")
-def respond(command: RespondNpb, case: Case, now: datetime) -> Verdict:
+def respond_to_npb(command: RespondNpb, case: Case, now: datetime) -> Verdict:
     """Record the buyer's answer (T8)."""
-    return policy.respond(case, command.actor, command.comment, now)
+    return policy.respond_to_npb(case, command.actor, command.comment, now)
 
 
 @case_command(AcceptPenalty, example=BUYER, option="accept the penalty")
@@ -68,7 +68,7 @@ def take_back(command: TakeBack, case: Case, now: datetime) -> Verdict:
 
 
 @command_task(RemoveNpb, example=SELLER, option=remove_option(AlertKind.NPB, "remove the non-paying buyer alert"))
-def remove(commands: list[RemoveNpb]) -> list[Answer]:
+def remove_npb(commands: list[RemoveNpb]) -> list[Answer]:
     """Remove the alert as its seller or staff; the order becomes PENDING (T11)."""
     return remove_alerts(commands, AlertKind.NPB)
 

@@ -34,18 +34,18 @@ class WithdrawOcr(OrderCommand):
     option="file a cancel request",
     option_arguments=lambda subject, actor: {"reason": example_reason(subject.case.role_of(actor))},
 )
-def file(command: FileOcr, case: Case, now: datetime) -> Verdict:
+def file_ocr(command: FileOcr, case: Case, now: datetime) -> Verdict:
     """File a request by either party and notify the other once (T1, T2)."""
-    return policy.file(case, command.actor, command.reason, command.comment, now)
+    return policy.file_ocr(case, command.actor, command.reason, command.comment, now)
 
 
 @case_command(DeclineOcr, example=SELLER, option="decline the cancel request")
-def decline(command: DeclineOcr, case: Case, now: datetime) -> Verdict:
+def decline_ocr(command: DeclineOcr, case: Case, now: datetime) -> Verdict:
     """Decline a request as the seller; the order returns to its earlier status (T3)."""
-    return policy.decline(case, command.actor, now)
+    return policy.decline_ocr(case, command.actor, now)
 
 
 @case_command(WithdrawOcr, example=BUYER, option="withdraw the cancel request")
-def withdraw(command: WithdrawOcr, case: Case, now: datetime) -> Verdict:
+def withdraw_ocr(command: WithdrawOcr, case: Case, now: datetime) -> Verdict:
     """Withdraw a request as its filer (T6)."""
-    return policy.withdraw(case, command.actor, now)
+    return policy.withdraw_ocr(case, command.actor, now)

@@ -9,8 +9,8 @@ from models import members, orders
 from models.queries import order
 from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
+from policies.cancel_routes import describe_cancellability
 from policies.preconditions import check_party
-from policies.routes import describe_cancellability
 from policies.verdicts import Invalid
 from tasks.cases import effective_time, member_unknown, order_unknown
 from tasks.command import OrderCommand
@@ -26,7 +26,7 @@ def options(commands: list[GetOptions]) -> list[Answer]:
     """Return every command with whether it is possible, otherwise why not, from when, and what would unblock it."""
     with unit_of_work(commands) as work:
         # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
-        orders.load_facts(work.conn, [c.order_id for c in work.pending], lock=True)
+        orders.load_orders(work.conn, [c.order_id for c in work.pending], lock=True)
         for command in work.pending:
             _answer_options(work, command)
     return work.answers
@@ -37,7 +37,7 @@ def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     if snapshot is None:
         work.answer(command, order_unknown(command.order_id))
         return
-    if command.member_id is not None and not members.load_facts(work.conn, [command.member_id]):
+    if command.member_id is not None and not members.load_members(work.conn, [command.member_id]):
         work.answer(command, member_unknown(command.member_id))
         return
     if refused := check_party(snapshot.case, command.actor):

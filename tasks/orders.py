@@ -174,7 +174,7 @@ def record_payment(command: RecordPayment, case: Case, now: datetime) -> Verdict
 )
 def settle_late_payment(command: SettleLatePayment, case: Case, now: datetime) -> Verdict:
     """Say, as the seller or staff, that the money of a late payment was sent back."""
-    return late_payments.settle(case, command.actor, command.comment, now)
+    return late_payments.settle_late_payment(case, command.actor, command.comment, now)
 
 
 class _StockSale:

@@ -9,6 +9,6 @@ from tasks.sweeps import TaskResult, sweep
 
 
 @shared_task(name="reminders.scan")
-def scan() -> TaskResult:
+def scan_reminders() -> TaskResult:
     """Remind sellers of unanswered requests (N16) and filers of cancellations that are open to them (N17)."""
     return sweep("reminders.scan", reminders.ReminderSweep(), result_key="reminded")

@@ -77,7 +77,7 @@ def _first_unit(subject: Subject) -> list[dict[str, int]]:
     example=SELLER | {"lines": [{"line_no": 1, "quantity": 2}], "return_items": True},
     option=OptionEntry(
         "ask for items to be removed",
-        lambda c, subject, now: policy.request(
+        lambda c, subject, now: policy.request_removal(
             subject.case,
             c.actor,
             tuple((line["line_no"], line["quantity"]) for line in _first_unit(subject)),
@@ -88,7 +88,7 @@ def _first_unit(subject: Subject) -> list[dict[str, int]]:
         lambda subject, _actor: {"lines": _first_unit(subject), "return_items": None},
     ),
 )
-def request(commands: list[RequestRemoval]) -> list[Answer]:
+def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
     """Request, as either party, that units are removed from lines."""
     with unit_of_work(commands) as work:
         cases = lock_cases(work)
@@ -97,7 +97,7 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
 
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
             quantities = tuple((line.line_no, line.quantity) for line in command.lines)
-            removal = policy.request(
+            removal = policy.request_removal(
                 case, command.actor, quantities, command.return_items, _remaining_units(lines[command.order_id]), now
             )
             if not isinstance(removal, Removal):
@@ -107,7 +107,7 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
             return Granted(case, events=(Event("removals.requested", note),))
 
         verdicts = {c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.pending}
-        ids = removals.insert(work.conn, [removal for _, removal in requested])
+        ids = removals.insert_removals(work.conn, [removal for _, removal in requested])
         removal_ids = {command.request_id: removal_id for (command, _), removal_id in zip(requested, ids, strict=True)}
         for command in work.pending:
             verdict = verdicts[command.request_id]
@@ -123,10 +123,10 @@ def request(commands: list[RequestRemoval]) -> list[Answer]:
     example={"removal_id": 12, "member_id": "b-77"},
     option=OptionEntry(
         "approve the removal request",
-        lambda c, o, now: policy.approve(o.case, o.asked_removal, c.actor, None, o.remaining, now),
+        lambda c, o, now: policy.approve_removal(o.case, o.asked_removal, c.actor, None, o.remaining, now),
     ),
 )
-def approve(commands: list[ApproveRemoval]) -> list[Answer]:
+def approve_removal(commands: list[ApproveRemoval]) -> list[Answer]:
     """Approve a request as the other party: remove the units; order date, payment and fee start again (T20)."""
     with unit_of_work(commands) as work:
         batch = _RemovalBatch.lock(work)
@@ -134,7 +134,7 @@ def approve(commands: list[ApproveRemoval]) -> list[Answer]:
 
         def decide(command: ApproveRemoval, case: Case, now: datetime) -> Verdict:
             lines = batch.lines[case.order.order_id]
-            removal = policy.approve(
+            removal = policy.approve_removal(
                 case,
                 batch.removals[command.removal_id],
                 command.actor,
@@ -164,34 +164,38 @@ def approve(commands: list[ApproveRemoval]) -> list[Answer]:
     DenyRemoval,
     example={"removal_id": 12, "member_id": "b-77"},
     option=OptionEntry(
-        "deny the removal request", lambda c, o, now: policy.deny(o.case, o.asked_removal, c.actor, now)
+        "deny the removal request", lambda c, o, now: policy.deny_removal(o.case, o.asked_removal, c.actor, now)
     ),
 )
-def deny(commands: list[DenyRemoval]) -> list[Answer]:
+def deny_removal(commands: list[DenyRemoval]) -> list[Answer]:
     """Deny a request as the other party; nothing else changes."""
-    return _close_removals(commands, policy.deny, "removals.denied", "The removal request is denied; nothing changes.")
+    return _close_removals(
+        commands, policy.deny_removal, "removals.denied", "The removal request is denied; nothing changes."
+    )
 
 
 @command_task(
     WithdrawRemoval,
     example={"removal_id": 12, "member_id": "s-881"},
     option=OptionEntry(
-        "withdraw the removal request", lambda c, o, now: policy.withdraw(o.case, o.asked_removal, c.actor, now)
+        "withdraw the removal request", lambda c, o, now: policy.withdraw_removal(o.case, o.asked_removal, c.actor, now)
     ),
 )
-def withdraw(commands: list[WithdrawRemoval]) -> list[Answer]:
+def withdraw_removal(commands: list[WithdrawRemoval]) -> list[Answer]:
     """Withdraw a request as the party who made it."""
-    return _close_removals(commands, policy.withdraw, "removals.withdrawn", "The removal request is withdrawn.")
+    return _close_removals(commands, policy.withdraw_removal, "removals.withdrawn", "The removal request is withdrawn.")
 
 
 @shared_task(name=CANCEL_PENDING)
-def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
+def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     """Cancel the pending requests of cancelled orders and notify both parties (R59). Return how many were cancelled."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        due = outbox.claim(work.conn, CANCEL_PENDING, rows=rows, order_id=order_id)
+        due = outbox.claim_messages(work.conn, CANCEL_PENDING, rows=rows, order_id=order_id)
         cases = lock_orders(work.conn, [d.order_id for d in due if d.order_id is not None])
-        cancelled = removals.cancel_pending(work.conn, [d.order_id for d in due if d.order_id is not None], work.now)
+        cancelled = removals.cancel_pending_removals(
+            work.conn, [d.order_id for d in due if d.order_id is not None], work.now
+        )
         for cancelled_order_id, requests in sorted(cancelled.items()):
             case = cases.get(cancelled_order_id, work.now)
             assert case is not None
@@ -207,7 +211,7 @@ def cancel_pending(rows: list[int] | None = None, order_id: int | None = None) -
             event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in requests}})
             cases.add(Change(case, Granted(case, events=(event,), messages=messages), effective_at))
         cases.write(work)
-        outbox.mark_done(work.conn, due, work.now)
+        outbox.mark_messages_done(work.conn, due, work.now)
     return {"cancelled": sum(len(requests) for requests in cancelled.values())}
 
 
@@ -224,13 +228,13 @@ class _RemovalBatch(Generic[RemovalCommandT]):
 
     @classmethod
     def lock(cls, work: UnitOfWork[RemovalCommandT]) -> _RemovalBatch[RemovalCommandT]:
-        known = removals.load_by_id(work.conn, [c.removal_id for c in work.pending])
+        known = removals.load_removals(work.conn, [c.removal_id for c in work.pending])
         order_ids = {removal.order_id for removal in known.values()}
         actors = [c.member_id for c in work.pending if c.member_id is not None]
         return cls(
             work,
             lock_orders(work.conn, order_ids, member_ids=actors),
-            removals.load_by_id(work.conn, known),  # read again, now that the orders are locked
+            removals.load_removals(work.conn, known),  # read again, now that the orders are locked
             orders.load_lines(work.conn, order_ids),
         )
 
@@ -251,7 +255,7 @@ class _RemovalBatch(Generic[RemovalCommandT]):
         return replace(granted, events=(changed_event,), effects=effects)
 
     def write(self) -> None:
-        removals.update_changed(self.work.conn, self._decided)
+        removals.update_removals(self.work.conn, self._decided)
         self.cases.write(self.work)
 
 

@@ -169,7 +169,7 @@ class PlannedReturn:
     def _park(self, command: ReturnOptions, overflow: QuantityOverflow) -> Invalid:
         # Park the cancellation among the dead jobs for staff, write nothing of it, and continue with the rest.
         if not command.dry_run:
-            dead_jobs.park_once(
+            dead_jobs.park_job_once(
                 self.work.conn,
                 task=command.task,
                 message_id=command.request_id,

@@ -53,7 +53,7 @@ class RemoveNss(RemoveAlert):
 )
 def file_nrs(command: FileNrs, case: Case, now: datetime) -> Verdict:
     """File a non-responding seller alert: the order is unpaid and the seller doesn't answer (T14)."""
-    return policy.file(case, AlertKind.NRS, command.actor, None, command.comment, now)
+    return policy.file_seller_alert(case, AlertKind.NRS, command.actor, None, command.comment, now)
 
 
 @case_command(
@@ -63,7 +63,7 @@ def file_nrs(command: FileNrs, case: Case, now: datetime) -> Verdict:
 )
 def respond_nrs(command: RespondNrs, case: Case, now: datetime) -> Verdict:
     """Record the seller's answer and notify the buyer; no date changes (R48)."""
-    return policy.respond(case, AlertKind.NRS, command.actor, command.comment, now)
+    return policy.respond_to_seller_alert(case, AlertKind.NRS, command.actor, command.comment, now)
 
 
 @command_task(RemoveNrs, example=BUYER, option=remove_option(AlertKind.NRS, "remove the non-responding seller alert"))
@@ -79,7 +79,7 @@ def remove_nrs(commands: list[RemoveNrs]) -> list[Answer]:
 )
 def file_nss(command: FileNss, case: Case, now: datetime) -> Verdict:
     """File a non-shipping seller alert: paid, but not shipped, incomplete or not as described (T15)."""
-    return policy.file(case, AlertKind.NSS, command.actor, command.grounds, command.comment, now)
+    return policy.file_seller_alert(case, AlertKind.NSS, command.actor, command.grounds, command.comment, now)
 
 
 @case_command(
@@ -87,7 +87,7 @@ def file_nss(command: FileNss, case: Case, now: datetime) -> Verdict:
 )
 def respond_nss(command: RespondNss, case: Case, now: datetime) -> Verdict:
     """Record the seller's answer and notify the buyer; no date changes (R48)."""
-    return policy.respond(case, AlertKind.NSS, command.actor, command.comment, now)
+    return policy.respond_to_seller_alert(case, AlertKind.NSS, command.actor, command.comment, now)
 
 
 @command_task(RemoveNss, example=BUYER, option=remove_option(AlertKind.NSS, "remove the non-shipping seller alert"))

@@ -55,7 +55,7 @@ class ApplyTerms(Command):
         "staff": "Kim, support",
     },
 )
-def apply(commands: list[ApplyTerms]) -> list[Answer]:
+def apply_terms(commands: list[ApplyTerms]) -> list[Answer]:
     """Apply these terms to cases filed from then on. A setting that is not named keeps the value it has by then."""
     with unit_of_work(commands) as work:
         for command in work.pending:
@@ -64,7 +64,7 @@ def apply(commands: list[ApplyTerms]) -> list[Answer]:
 
 
 def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
-    terms.lock(work.conn)
+    terms.lock_terms(work.conn)
     if command.from_ < work.now:
         return invalid(command.request_id, [("from", "must not be in the past: what was decided stays decided")])
     if command.from_ > work.now + MAX_AHEAD:
@@ -75,9 +75,9 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
         return invalid(command.request_id, [(_term_path(problem), problem.message) for problem in new_terms])
     before, after = terms_to_mapping(base), terms_to_mapping(new_terms)
     changed = {name: value for name, value in after.items() if value != before[name]}
-    terms_id = terms.insert(work.conn, after, command.from_, command.staff, work.now)
+    terms_id = terms.insert_terms(work.conn, after, command.from_, command.staff, work.now)
     note = "; ".join(f"{name}: {before[name]} becomes {value}" for name, value in changed.items()) or "Nothing changes."
-    events.append(
+    events.append_events(
         work.conn,
         [
             events.event_row(

@@ -47,25 +47,29 @@ def _terminated(case: Case, _actor: Actor, random: Random, _now: datetime) -> Ve
 
 
 MOVES: dict[str, Move] = {
-    "ocr.file": lambda c, a, r, now: ocr.file(c, a, r.choice(("B_MUTUAL", "S_MUTUAL", "B_CHANGED_MIND")), "why", now),
-    "ocr.decline": lambda c, a, _, now: ocr.decline(c, a, now),
-    "ocr.withdraw": lambda c, a, _, now: ocr.withdraw(c, a, now),
-    "npb.file": lambda c, a, _, now: npb.file(c, a, None, now),
-    "npb.respond": lambda c, a, _, now: npb.respond(c, a, "will pay", now),
+    "ocr.file": lambda c, a, r, now: ocr.file_ocr(
+        c, a, r.choice(("B_MUTUAL", "S_MUTUAL", "B_CHANGED_MIND")), "why", now
+    ),
+    "ocr.decline": lambda c, a, _, now: ocr.decline_ocr(c, a, now),
+    "ocr.withdraw": lambda c, a, _, now: ocr.withdraw_ocr(c, a, now),
+    "npb.file": lambda c, a, _, now: npb.file_npb(c, a, None, now),
+    "npb.respond": lambda c, a, _, now: npb.respond_to_npb(c, a, "will pay", now),
     "npb.accept_penalty": lambda c, a, _, now: npb.accept_penalty(c, a, now),
     "npb.take_back": lambda c, a, _, now: npb.take_back(c, a, now),
-    "alerts.remove": lambda c, a, r, now: alerts.remove(c, r.choice(list(AlertKind)), a, None, now),
-    "nrs.file": lambda c, a, _, now: seller_alerts.file(c, AlertKind.NRS, a, None, "silent", now),
-    "nss.file": lambda c, a, _, now: seller_alerts.file(c, AlertKind.NSS, a, "INCOMPLETE", "parts missing", now),
-    "alerts.respond": lambda c, a, r, now: seller_alerts.respond(
+    "alerts.remove": lambda c, a, r, now: alerts.remove_alert(c, r.choice(list(AlertKind)), a, None, now),
+    "nrs.file": lambda c, a, _, now: seller_alerts.file_seller_alert(c, AlertKind.NRS, a, None, "silent", now),
+    "nss.file": lambda c, a, _, now: seller_alerts.file_seller_alert(
+        c, AlertKind.NSS, a, "INCOMPLETE", "parts missing", now
+    ),
+    "alerts.respond": lambda c, a, r, now: seller_alerts.respond_to_seller_alert(
         c, r.choice((AlertKind.NRS, AlertKind.NSS)), a, "sent yesterday", now
     ),
     "orders.cancel": lambda c, a, _, now: cancellation.cancel(c, a, None, None, now),
     "orders.set_status": lambda c, a, r, _now: orders.set_status(c, a, r.choice(list(Status))),
     "orders.record_payment": lambda c, _, r, now: orders.record_payment(c, r.choice(list(PaymentStatus)), now),
-    "orders.settle_late_payment": lambda c, a, _, now: late_payments.settle(c, a, "sent back", now),
+    "orders.settle_late_payment": lambda c, a, _, now: late_payments.settle_late_payment(c, a, "sent back", now),
     "orders.add_batch": _batch,
-    "unlock": lambda c, _, __, now: alerts.unlock(c, now),
+    "unlock": lambda c, _, __, now: alerts.unlock_alert(c, now),
     "members": _terminated,
 }
 ACTORLESS_MOVES = ("orders.record_payment", "orders.add_batch", "unlock", "members")

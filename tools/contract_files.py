@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.ddl.views import VIEWS, View
-from policies.routes import PARTIES
+from policies.cancel_routes import PARTIES
 from policies.statuses import Basis, Status
 from tasks import schemas
 from tasks.declarations import all_commands

@@ -30,13 +30,13 @@ class CannotRequeue(Exception):
 
 def requeue_dead_job(database: Database, number: int) -> str:
     with database.transaction() as conn:
-        job = dead_jobs.get(conn, number)
+        job = dead_jobs.get_dead_job(conn, number)
         if job is None:
             raise CannotRequeue(f"There is no dead job {number}.")
         now = database.clock.now(conn)
         if job.discarded_at is not None:
             raise CannotRequeue(f"Dead job {number} was discarded: {job.discard_reason}")
-        if not dead_jobs.mark_replayed(conn, number, now):
+        if not dead_jobs.mark_job_replayed(conn, number, now):
             raise CannotRequeue(f"Dead job {number} was requeued already.")
         arguments: dict[str, Any] = dict(job.arguments)
         if dead_jobs.payload_hash(arguments) != bytes(job.payload_hash):
@@ -44,24 +44,24 @@ def requeue_dead_job(database: Database, number: int) -> str:
                 f"Dead job {number} cannot be requeued: its arguments were changed after it was parked."
             )
         if job.outbox_id is not None:
-            outbox.requeue(conn, [job.outbox_id], now)
+            outbox.requeue_messages(conn, [job.outbox_id], now)
         elif job.task == "notices.deliver":
-            notices.requeue(conn, arguments.get("notice_id", 0), now)
+            notices.requeue_notice(conn, arguments.get("notice_id", 0), now)
         elif job.task not in COMMANDS:
             raise CannotRequeue(f"Dead job {number} needs the task {job.task}, which this version does not know.")
         else:
             request_id = str(arguments.get("request_id") or job.message_id or f"dead-{number}")
-            if not submissions.requeue(conn, job.task, arguments, request_id, now):
+            if not submissions.requeue_submission(conn, job.task, arguments, request_id, now):
                 raise CannotRequeue(f"Dead job {number} cannot be requeued: the SQL interface refuses its arguments.")
     return str(job.task)
 
 
 def discard_dead_job(database: Database, number: int, reason: str) -> str:
     with database.transaction() as conn:
-        job = dead_jobs.get(conn, number)
+        job = dead_jobs.get_dead_job(conn, number)
         if job is None:
             raise CannotRequeue(f"There is no dead job {number}.")
-        if not dead_jobs.discard(conn, number, reason, database.clock.now(conn)):
+        if not dead_jobs.discard_job(conn, number, reason, database.clock.now(conn)):
             raise CannotRequeue(f"Dead job {number} was {'discarded' if job.discarded_at else 'requeued'} already.")
     return str(job.task)
 
@@ -73,15 +73,15 @@ def requeue_dead_letter(database: Database, number: int) -> str:
     CannotRequeue.
     """
     with database.transaction() as conn:
-        letter = dead_letters.get(conn, number)
+        letter = dead_letters.get_dead_letter(conn, number)
         if letter is None:
             raise CannotRequeue(f"There is no dead letter {number}.")
         now = database.clock.now(conn)
         task, message_id, arguments = _extract_command(letter)
-        if not dead_letters.mark_requeued(conn, number, now):
+        if not dead_letters.mark_letter_requeued(conn, number, now):
             raise CannotRequeue(f"Dead letter {number} was requeued already.")
         request_id = str(arguments.get("request_id") or message_id)
-        if not submissions.requeue(conn, task, arguments, request_id, now):
+        if not submissions.requeue_submission(conn, task, arguments, request_id, now):
             raise CannotRequeue(f"Dead letter {number} cannot be requeued: the SQL interface refuses its arguments.")
     return task
 

@@ -174,8 +174,8 @@ def bisect_failures(task: Any, rows: Sequence[int], error: Exception) -> None:
     log.error("outbox_row_failed", outbox_id=rows[0], error=summarize(error), path=traceback_path(error))
     database = db.current_database()
     with database.transaction() as conn:
-        for outbox_id, first_error in outbox.record_failure(conn, list(rows), summarize(error)).items():
-            dead_jobs.park(
+        for outbox_id, first_error in outbox.record_message_failure(conn, list(rows), summarize(error)).items():
+            dead_jobs.park_job(
                 conn,
                 task=task.name,
                 arguments={"rows": [outbox_id]},
@@ -198,7 +198,7 @@ def park(
 ) -> None:
     database = db.current_database()
     with database.transaction() as conn:
-        dead_jobs.park(
+        dead_jobs.park_job(
             conn,
             task=task,
             message_id=message_id,

@@ -85,7 +85,7 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
     if not _lock_audit(conn):
         return None
     scope, positions = recent_scope(conn, now)
-    violations = invariants.check(conn, now, scope=scope, months=_month_to_check(conn, now))
+    violations = invariants.check_invariants(conn, now, scope=scope, months=_month_to_check(conn, now))
     record_findings(
         conn, violations, now, checked_everywhere=[invariant.sentence for invariant in _unscoped_invariants()]
     )
@@ -166,7 +166,7 @@ def record_findings(
         }
         for row in conn.execute(_CLEAR_VIOLATIONS, {"sentences": fully_checked, "now": now} | parameters):
             cleared.setdefault(row.sentence, []).append(row.subject)
-    events.append(
+    events.append_events(
         conn, [*_violation_events("audit.violated", new, now), *_violation_events("audit.settled", cleared, now)]
     )
 

@@ -24,11 +24,11 @@ _FEE_CREDIT_OF_ORDER = text(
 )
 
 
-def of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:
+def fee_credits_of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:
     return [_credit_json(row) for row in conn.execute(_FEE_CREDITS_OF_SELLER, {"seller": seller_id})]
 
 
-def of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
+def fee_credit_of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
     """Return the credits of one order: one once it is cancelled, and any credit that staff gave for it.
 
     With `until`, as they were at that instant: a line written later was still pending, and its bill not issued.

@@ -22,12 +22,12 @@ from models.ocr import OcrRow
 from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
+from policies.cancel_routes import describe_cancellability, list_cancel_routes
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, LatePayment, Member, Ocr, OcrState, Order
 from policies.history import alert_state, fold_changes, late_payment_state, ocr_state, order_state
 from policies.preconditions import check_party
 from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
-from policies.routes import describe_cancellability, list_routes
 from policies.statuses import Basis, PaymentStatus, Role, Status
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
 
@@ -76,9 +76,9 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "removals": [_removal_json(removal) for removal in snapshot.removals],
         "fee": _order_fee(conn, case.order, at),
         "verdict": describe_cancellability(subject_of(snapshot, at or now), at or now),
-        "credits": fee_credits.of_order(conn, order_id, until=at),
+        "credits": fee_credits.fee_credit_of_order(conn, order_id, until=at),
         "stock": _stock_moves_of_order(conn, order_id, at),
-        "notices": notices.list_for_order(conn, order_id, until=at),
+        "notices": notices.list_notices_of_order(conn, order_id, until=at),
         "timeline": [_timeline_entry(row, terms_history) for row in snapshot.events],
     }
 
@@ -100,7 +100,7 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         "status": case.order.status,
         "at": format_timestamp(instant),
         "verdict": describe_cancellability(subject, instant),
-        "routes": [route.as_json() for route in list_routes(subject, instant)],
+        "routes": [route.as_json() for route in list_cancel_routes(subject, instant)],
         "seller": options_by_role[Role.SELLER],
         "buyer": options_by_role[Role.BUYER],
     }
@@ -122,7 +122,7 @@ def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[st
         "status": snapshot.case.order.status,
         "at": format_timestamp(at),
         "options": [option.as_json() for option in policy.list_options(subject, actor, at)],
-        "routes": [route.as_json() for route in list_routes(subject, at, snapshot.case.role_of(actor))],
+        "routes": [route.as_json() for route in list_cancel_routes(subject, at, snapshot.case.role_of(actor))],
     }
 
 
@@ -138,14 +138,16 @@ def subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
 
 def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
     """Return the order as it is now (`at` is None), or as it was after everything that happened up to `at`."""
-    row = orders.load_facts(conn, [order_id], lock=False).get(order_id)
+    row = orders.load_orders(conn, [order_id], lock=False).get(order_id)
     if row is None:
         return None
-    past_events = events.of_order(conn, order_id, until=at)
+    past_events = events.events_of_order(conn, order_id, until=at)
     if not past_events:
         return None
     lines = _order_lines(conn, order_id, past_events, at)
-    removals_then = [_removal_at(removal, at) for removal in removals.load_by_order(conn, [order_id]).get(order_id, ())]
+    removals_then = [
+        _removal_at(removal, at) for removal in removals.load_removals_of_orders(conn, [order_id]).get(order_id, ())
+    ]
     removals_known = [removal for removal in removals_then if removal is not None]
     history = terms.load_terms(conn)
     case = _case_now(conn, row, now, history) if at is None else _case_at(conn, row, past_events, at, history)
@@ -155,15 +157,15 @@ def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: 
 
 
 def _case_now(conn: Connection, row: Order, now: datetime, terms_history: terms.TermsHistory) -> Case:
-    parties = members.load_facts(conn, [row.buyer_id, row.seller_id])
+    parties = members.load_members(conn, [row.buyer_id, row.seller_id])
     return Case(
         order=row,
         buyer=parties[row.buyer_id],
         seller=parties[row.seller_id],
         terms=terms_history.at(now),
-        ocr=ocr.load_latest(conn, [row.order_id], terms_history).get(row.order_id),
-        alert=alerts.load_latest(conn, [row.order_id], terms_history).get(row.order_id),
-        late_payment=late_payments.load_latest(conn, [row.order_id]).get(row.order_id),
+        ocr=ocr.load_latest_ocrs(conn, [row.order_id], terms_history).get(row.order_id),
+        alert=alerts.load_latest_alerts(conn, [row.order_id], terms_history).get(row.order_id),
+        late_payment=late_payments.load_latest_late_payments(conn, [row.order_id]).get(row.order_id),
     )
 
 
@@ -254,7 +256,7 @@ def _member_at(conn: Connection, member_id: str, at: datetime) -> Member:
         EventRow.type.in_(("members.terminated", "members.reinstated")),
     )
     last = conn.execute(standing.order_by(EventRow.event_id.desc()).limit(1)).scalar()
-    return replace(members.load_facts(conn, [member_id])[member_id], terminated=last == "members.terminated")
+    return replace(members.load_members(conn, [member_id])[member_id], terminated=last == "members.terminated")
 
 
 def _order_lines(

@@ -20,13 +20,13 @@ from policies.timestamps import format_optional_timestamp, format_timestamp
 
 
 def show_lots(conn: Connection, seller_id: str) -> list[dict[str, Any]] | None:
-    if not members.load_facts(conn, [seller_id]):
+    if not members.load_members(conn, [seller_id]):
         return None
     return [lot.snapshot() for lot in inventory.load_lots(conn, seller_id)]
 
 
 def show_member(conn: Connection, member_id: str) -> dict[str, Any] | None:
-    member = members.load_facts(conn, [member_id]).get(member_id)
+    member = members.load_members(conn, [member_id]).get(member_id)
     if member is None:
         return None
     as_buyer, as_seller = member.strikes(Role.BUYER), member.strikes(Role.SELLER)
@@ -44,7 +44,7 @@ def show_member(conn: Connection, member_id: str) -> dict[str, Any] | None:
 
 def show_notices(conn: Connection, order_id: int) -> list[dict[str, Any]] | None:
     known = conn.execute(select(exists().where(OrderRow.order_id == order_id))).scalar()
-    return notices.list_for_order(conn, order_id) if known else None
+    return notices.list_notices_of_order(conn, order_id) if known else None
 
 
 def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:
@@ -96,9 +96,9 @@ def show_request(conn: Connection, request_id: str) -> dict[str, Any] | None:
 
 
 def show_credits(conn: Connection, seller_id: str) -> dict[str, Any] | None:
-    if not members.load_facts(conn, [seller_id]):
+    if not members.load_members(conn, [seller_id]):
         return None
-    return {"seller_id": seller_id, "credits": fee_credits.of_seller(conn, seller_id)}
+    return {"seller_id": seller_id, "credits": fee_credits.fee_credits_of_seller(conn, seller_id)}
 
 
 def parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
@@ -136,7 +136,7 @@ def show_sweeps(conn: Connection) -> list[dict[str, Any]]:
 def show_late_payments(conn: Connection) -> list[dict[str, Any]]:
     late = text("SELECT * FROM unwind.v_late_payment WHERE settled_at IS NULL ORDER BY recorded_at, order_id")
     rows = conn.execute(late).all()
-    known = members.load_facts(conn, [member for row in rows for member in (row.seller_id, row.buyer_id)])
+    known = members.load_members(conn, [member for row in rows for member in (row.seller_id, row.buyer_id)])
     return [
         {
             "order_id": row.order_id,

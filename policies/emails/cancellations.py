@@ -27,7 +27,7 @@ GROUNDS = {
 STRIKE_RECIPIENTS = {"NPB": "buyer", "NPX": "buyer", "NRS": "seller", "NSS": "seller"}
 
 
-def cancelled(context: EmailContext) -> Email:
+def order_cancelled(context: EmailContext) -> Email:
     to_seller = context.role == "seller"
     return Email(
         context.subject("cancelled"),

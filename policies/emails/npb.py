@@ -15,7 +15,7 @@ PAID_INSTEAD = (
 )
 
 
-def filed(context: EmailContext) -> Email:
+def npb_filed(context: EmailContext) -> Email:
     unlocks, extended = context.timestamp("unlocks_at"), context.timestamp("unlocks_at_if_answered")
     return Email(
         context.subject("please pay, the seller reports it as unpaid"),
@@ -42,7 +42,7 @@ def filed(context: EmailContext) -> Email:
     )
 
 
-def responded(context: EmailContext) -> Email:
+def npb_responded(context: EmailContext) -> Email:
     unlocks = context.timestamp("unlocks_at")
     return Email(
         context.subject("the buyer answered your alert"),
@@ -89,7 +89,7 @@ def penalty_taken_back(context: EmailContext) -> Email:
     )
 
 
-def unlocked(context: EmailContext) -> Email:
+def npb_unlocked(context: EmailContext) -> Email:
     since = context.timestamp("unlocks_at")
     return Email(
         context.subject("you can cancel now"),

@@ -19,7 +19,7 @@ REFUND = (
 )
 
 
-def filed_by_buyer(context: EmailContext) -> Email:
+def ocr_filed_by_buyer(context: EmailContext) -> Email:
     return Email(
         context.subject("the buyer asks to cancel"),
         (
@@ -36,7 +36,7 @@ def filed_by_buyer(context: EmailContext) -> Email:
     )
 
 
-def filed_by_seller(context: EmailContext) -> Email:
+def ocr_filed_by_seller(context: EmailContext) -> Email:
     return Email(
         context.subject("the seller wants to cancel"),
         (
@@ -57,7 +57,7 @@ def filed_by_seller(context: EmailContext) -> Email:
     )
 
 
-def declined(context: EmailContext) -> Email:
+def ocr_declined(context: EmailContext) -> Email:
     status = context.text("status")
     return Email(
         context.subject("the seller declined your cancel request"),
@@ -76,7 +76,7 @@ def declined(context: EmailContext) -> Email:
     )
 
 
-def reminder(context: EmailContext) -> Email:
+def ocr_reminder(context: EmailContext) -> Email:
     days, since = context.text("days"), context.timestamp("filed_at")
     waiting = f"for {pluralize(int(days), 'day', 'days')}" if days.isdecimal() and days != "0" else "for some time"
     return Email(

@@ -19,7 +19,7 @@ BUYER_CANCELS = (
 )
 
 
-def filed(context: EmailContext) -> Email:
+def seller_alert_filed(context: EmailContext) -> Email:
     shipping, unlocks = context.text("kind") == "NSS", context.timestamp("unlocks_at")
     grounds = GROUNDS.get(context.text("grounds"), "")
     complaint = (
@@ -46,7 +46,7 @@ def filed(context: EmailContext) -> Email:
     )
 
 
-def responded(context: EmailContext) -> Email:
+def seller_alert_responded(context: EmailContext) -> Email:
     unlocks = context.timestamp("unlocks_at")
     return Email(
         context.subject("the seller answered your alert"),
@@ -57,7 +57,7 @@ def responded(context: EmailContext) -> Email:
     )
 
 
-def unlocked(context: EmailContext) -> Email:
+def seller_alert_unlocked(context: EmailContext) -> Email:
     since = context.timestamp("unlocks_at")
     return Email(
         context.subject("you can cancel now"),
@@ -71,7 +71,7 @@ def unlocked(context: EmailContext) -> Email:
     )
 
 
-def removed(context: EmailContext) -> Email:
+def alert_removed(context: EmailContext) -> Email:
     by = context.text("by")
     remover = {"seller": context.the_seller, "buyer": context.the_buyer, "staff": "our staff"}.get(by, "")
     against_buyer = context.text("kind") == "NPB"
@@ -108,7 +108,7 @@ def removed(context: EmailContext) -> Email:
     )
 
 
-def reminder(context: EmailContext) -> Email:
+def unlock_reminder(context: EmailContext) -> Email:
     kind, days = context.text("kind"), context.text("days")
     accepted = context.flag("penalty_accepted")
     since = context.timestamp("since")

@@ -32,7 +32,7 @@ def a_lot(lot_id: int, **fields: Any) -> Lot:
 
 
 def insert_lots(conn: Connection, *stock: Lot) -> None:
-    members.upsert(
+    members.upsert_members(
         conn,
         [
             {"member_id": m, "handle": m, "email": f"{m}@example.org", "time_zone": "UTC", "recorded_at": NOW}
@@ -45,7 +45,9 @@ def insert_lots(conn: Connection, *stock: Lot) -> None:
 def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> None:
     lots = inventory.lock_lots(conn, [lot_id for lot_id, _ in lines])
     seller = lots[lines[0][0]].seller_id
-    orders.insert(conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)])
+    orders.insert_orders(
+        conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)]
+    )
     orders.insert_lines(
         conn,
         [

@@ -26,7 +26,7 @@ def test_three_open_alerts_against_one_member_are_counted(market: Market) -> Non
     market.done("npb.file", order_id=3, member_id="seller")
     assert _pending(market) == [("buyer", Role.BUYER, 3)]
     with market.simulation.database.transaction() as conn:
-        assert members.load_facts(conn, ["buyer"])["buyer"].can_buy
+        assert members.load_members(conn, ["buyer"])["buyer"].can_buy
     market.done("npb.remove", order_id=3, member_id="seller")
     assert _pending(market) == []
 

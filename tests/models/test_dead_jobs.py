@@ -75,7 +75,7 @@ def park(database: Database, arguments: dict[str, Any], **fields: Any) -> Any:
     """Park a job with these arguments and return its row."""
     known: dict[str, Any] = {"task": "npb.file", "arguments": arguments, "error": "x", "attempts": 1, "now": NOW}
     with database.transaction() as conn:
-        row = dead_jobs.get(conn, dead_jobs.park(conn, **(known | fields)))
+        row = dead_jobs.get_dead_job(conn, dead_jobs.park_job(conn, **(known | fields)))
     assert row is not None
     assert bytes(row.payload_hash) == dead_jobs.payload_hash(row.arguments), "it can be requeued"
     return row
@@ -118,5 +118,5 @@ def test_duplicate_message_is_parked_once(database: Database) -> None:
     assert park(database, {"order_id": 1}, message_id="twice").dead_job_id == first.dead_job_id
     assert park(database, {"order_id": 2}, message_id="twice").dead_job_id != first.dead_job_id
     with database.transaction() as conn:
-        assert dead_jobs.mark_replayed(conn, first.dead_job_id, NOW)
+        assert dead_jobs.mark_job_replayed(conn, first.dead_job_id, NOW)
     assert park(database, {"order_id": 1}, message_id="twice").dead_job_id != first.dead_job_id

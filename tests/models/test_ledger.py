@@ -22,7 +22,7 @@ MARCH, APRIL = date(2026, 3, 1), date(2026, 4, 1)
 
 def insert_order(conn: Connection, fee: str = "9.00") -> Order:
     """Insert an order of seller s, charged in March."""
-    members.upsert(
+    members.upsert_members(
         conn,
         [
             {"member_id": m, "handle": m, "email": f"{m}@example.org", "time_zone": "UTC", "recorded_at": NOW}
@@ -33,7 +33,7 @@ def insert_order(conn: Connection, fee: str = "9.00") -> Order:
         7, "b", "s", Status.PENDING, PaymentStatus.NONE, NOW, total=Decimal(300), fee=Decimal(fee), fee_month=MARCH,
         version=1, last_event_at=NOW,
     )  # fmt: skip
-    orders.insert(conn, [order])
+    orders.insert_orders(conn, [order])
     return order
 
 

@@ -173,11 +173,11 @@ QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = 
     "consumer of one order": (run("notices.tell_buyer", order_id=3007), {"ix_outbox_order_id"}),
     "credits": (run("credits.post_to_next_invoice"), {"ix_outbox_waiting"}),
     "emails": (
-        model(lambda conn, now: notices.claim(conn, now, until=now + SOON, limit=50)),
+        model(lambda conn, now: notices.claim_notices(conn, now, until=now + SOON, limit=50)),
         {"ix_notices_due", "pk_notices"},
     ),
     "commands by SQL": (
-        model(lambda conn, now: submissions.claim(conn, now, limit=100)),
+        model(lambda conn, now: submissions.claim_submissions(conn, now, limit=100)),
         {"ix_submissions_due", "pk_submissions"},
     ),
     "answer of a command by SQL": (
@@ -222,8 +222,8 @@ QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = 
     ),
     "oldest outbox message": (model(lambda conn, _now: outbox.oldest_due(conn)), {"ix_outbox_due"}),
     "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting(conn)), set()),
-    "parked emails": (model(lambda conn, _now: notices.count_parked(conn)), {"ix_notices_parked"}),
-    "next email": (model(lambda conn, _now: notices.next_try_at(conn)), {"ix_notices_due"}),
+    "parked emails": (model(lambda conn, _now: notices.count_parked_notices(conn)), {"ix_notices_parked"}),
+    "next email": (model(lambda conn, _now: notices.next_delivery_at(conn)), {"ix_notices_due"}),
 }
 
 

@@ -116,7 +116,7 @@ def test_statement_returns_what_the_pure_plan_returns(
 
 
 def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[int, int, int]]) -> None:
-    orders.insert(conn, [Order(number, "b", "s", Status.OCR, PaymentStatus.NONE, NOW, last_event_at=NOW)])
+    orders.insert_orders(conn, [Order(number, "b", "s", Status.OCR, PaymentStatus.NONE, NOW, last_event_at=NOW)])
     orders.insert_lines(
         conn,
         [

@@ -26,11 +26,11 @@ def _paid() -> Case:
 
 
 def _npb() -> Case:
-    return granted(npb.file(a_case(), SELLER, None, FILED))
+    return granted(npb.file_npb(a_case(), SELLER, None, FILED))
 
 
 def _request(actor: Actor, reason: str) -> Case:
-    return granted(ocr.file(a_case(Status.READY), actor, reason, "please", FILED))
+    return granted(ocr.file_ocr(a_case(Status.READY), actor, reason, "please", FILED))
 
 
 OPEN = tuple(str(status) for status in OPEN_FLOW)
@@ -40,8 +40,8 @@ CASES: dict[str, Case] = {
     "OCR by seller": _request(SELLER, "S_MUTUAL"),
     "NPB": _npb(),
     "NPX": granted(npb.accept_penalty(_npb(), BUYER, FILED)),
-    "NRS": granted(seller_alerts.file(a_case(), AlertKind.NRS, BUYER, None, "silent", FILED)),
-    "NSS": granted(seller_alerts.file(_paid(), AlertKind.NSS, BUYER, "NOT_SHIPPED", "nothing", FILED)),
+    "NRS": granted(seller_alerts.file_seller_alert(a_case(), AlertKind.NRS, BUYER, None, "silent", FILED)),
+    "NSS": granted(seller_alerts.file_seller_alert(_paid(), AlertKind.NSS, BUYER, "NOT_SHIPPED", "nothing", FILED)),
     "CANCELLED": granted(cancellation.cancel(_request(SELLER, "S_MUTUAL"), SELLER, None, None, FILED)),
 }
 REQUESTS = ("OCR by buyer", "OCR by seller")
@@ -53,22 +53,22 @@ FILEABLE = ("PENDING", "UPDATED", "PROCESSING", "READY", "PACKED")
 
 Press = Callable[[Case, Actor, datetime], object]
 BUTTONS: dict[str, Press] = {
-    "ocr.file": lambda c, by, now: ocr.file(c, by, "S_MUTUAL" if by is SELLER else "B_MUTUAL", "please", now),
-    "ocr.decline": ocr.decline,
-    "ocr.withdraw": ocr.withdraw,
-    "npb.file": lambda c, by, now: npb.file(c, by, None, now),
-    "npb.respond": lambda c, by, now: npb.respond(c, by, "soon", now),
+    "ocr.file": lambda c, by, now: ocr.file_ocr(c, by, "S_MUTUAL" if by is SELLER else "B_MUTUAL", "please", now),
+    "ocr.decline": ocr.decline_ocr,
+    "ocr.withdraw": ocr.withdraw_ocr,
+    "npb.file": lambda c, by, now: npb.file_npb(c, by, None, now),
+    "npb.respond": lambda c, by, now: npb.respond_to_npb(c, by, "soon", now),
     "npb.accept_penalty": npb.accept_penalty,
     "npb.take_back": npb.take_back,
-    "npb.remove": lambda c, by, now: alerts.remove(c, AlertKind.NPB, by, None, now),
-    "nrs.file": lambda c, by, now: seller_alerts.file(c, AlertKind.NRS, by, None, "silent", now),
-    "nrs.respond": lambda c, by, now: seller_alerts.respond(c, AlertKind.NRS, by, "here", now),
-    "nrs.remove": lambda c, by, now: alerts.remove(c, AlertKind.NRS, by, None, now),
-    "nss.file": lambda c, by, now: seller_alerts.file(c, AlertKind.NSS, by, "INCOMPLETE", "half", now),
-    "nss.respond": lambda c, by, now: seller_alerts.respond(c, AlertKind.NSS, by, "here", now),
-    "nss.remove": lambda c, by, now: alerts.remove(c, AlertKind.NSS, by, None, now),
+    "npb.remove": lambda c, by, now: alerts.remove_alert(c, AlertKind.NPB, by, None, now),
+    "nrs.file": lambda c, by, now: seller_alerts.file_seller_alert(c, AlertKind.NRS, by, None, "silent", now),
+    "nrs.respond": lambda c, by, now: seller_alerts.respond_to_seller_alert(c, AlertKind.NRS, by, "here", now),
+    "nrs.remove": lambda c, by, now: alerts.remove_alert(c, AlertKind.NRS, by, None, now),
+    "nss.file": lambda c, by, now: seller_alerts.file_seller_alert(c, AlertKind.NSS, by, "INCOMPLETE", "half", now),
+    "nss.respond": lambda c, by, now: seller_alerts.respond_to_seller_alert(c, AlertKind.NSS, by, "here", now),
+    "nss.remove": lambda c, by, now: alerts.remove_alert(c, AlertKind.NSS, by, None, now),
     "orders.cancel": lambda c, by, now: cancellation.cancel(c, by, None, None, now),
-    "removals.request": lambda c, by, now: removals.request(c, by, ((1, 1),), None, {1: 5}, now),
+    "removals.request": lambda c, by, now: removals.request_removal(c, by, ((1, 1),), None, {1: 5}, now),
 }
 
 # action -> role -> what it answers in which statuses; None is yes.  A role that is not named is of the wrong kind.

@@ -45,9 +45,9 @@ def test_revoked_privileges_do_not_allow_cancelling() -> None:
 
 def test_cancellation_grounds_have_a_fixed_precedence() -> None:
     without_buyer = with_member(a_case(), buyer_terminated=True)
-    requested = granted(ocr.file(without_buyer, SELLER, "S_BUYER_UNREGISTERED", "gone", ORDERED))
+    requested = granted(ocr.file_ocr(without_buyer, SELLER, "S_BUYER_UNREGISTERED", "gone", ORDERED))
     assert cancellation.basis_for(requested, SELLER, ORDERED) == "OCR_SELLER"
-    waiting = granted(npb.file(without_buyer, SELLER, None, FILED))
+    waiting = granted(npb.file_npb(without_buyer, SELLER, None, FILED))
     assert cancellation.basis_for(waiting, SELLER, FILED) == "BUYER_TERMINATED"
     assert cancellation.basis_for(waiting, SELLER, FILED + 7 * DAY) == "NPB"
     accepted = granted(npb.accept_penalty(waiting, BUYER, FILED))
@@ -55,7 +55,7 @@ def test_cancellation_grounds_have_a_fixed_precedence() -> None:
 
 
 def test_open_alert_is_superseded_when_cancelled_on_another_ground() -> None:
-    case = granted(npb.file(with_member(a_case(), buyer_terminated=True), SELLER, None, FILED))
+    case = granted(npb.file_npb(with_member(a_case(), buyer_terminated=True), SELLER, None, FILED))
     cancelled = granted(cancellation.cancel(case, SELLER, None, None, FILED))
     assert cancelled.alert is not None
     assert cancelled.alert.state is AlertState.SUPERSEDED
@@ -80,7 +80,7 @@ def test_cancelled_order_records_ground_actor_and_time() -> None:
 
 
 def test_cancel_validates_its_reason() -> None:
-    case = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "x", ORDERED))
+    case = granted(ocr.file_ocr(a_case(), SELLER, "S_MUTUAL", "x", ORDERED))
     assert code(cancellation.cancel(case, SELLER, "B_MUTUAL", "x", ORDERED)) == "REASON_OF_OTHER_PARTY"
     assert code(cancellation.cancel(case, SELLER, "S_NOT_PAID", " ", ORDERED)) == "COMMENT_REQUIRED"
     assert code(cancellation.cancel(case, SELLER, "S_NOT_PAID", None, ORDERED)) is None

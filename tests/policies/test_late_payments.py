@@ -17,7 +17,7 @@ AT = ORDERED + DAY
 
 
 def cancelled(payment: PaymentStatus = NONE) -> Case:
-    requested = granted(ocr.file(a_case(payment=payment), SELLER, "S_MUTUAL", "agreed", ORDERED))
+    requested = granted(ocr.file_ocr(a_case(payment=payment), SELLER, "S_MUTUAL", "agreed", ORDERED))
     return granted(cancellation.cancel(requested, SELLER, None, None, ORDERED))
 
 
@@ -83,28 +83,28 @@ def test_further_reports_change_the_open_late_payment(
 def test_the_seller_or_staff_settles_a_late_payment() -> None:
     """R107: the buyer does not, and nobody twice."""
     paid = granted(record(cancelled(), RECEIVED))
-    assert code(late_payments.settle(paid, BUYER, "it came back", AT)) == "WRONG_ROLE"
-    assert code(late_payments.settle(paid, STRANGER, "it came back", AT)) == "NOT_A_PARTY"
-    assert code(late_payments.settle(paid, SELLER, " \n", AT)) == "COMMENT_REQUIRED"
+    assert code(late_payments.settle_late_payment(paid, BUYER, "it came back", AT)) == "WRONG_ROLE"
+    assert code(late_payments.settle_late_payment(paid, STRANGER, "it came back", AT)) == "NOT_A_PARTY"
+    assert code(late_payments.settle_late_payment(paid, SELLER, " \n", AT)) == "COMMENT_REQUIRED"
     for actor in (SELLER, STAFF):
-        settled = granted(late_payments.settle(paid, actor, "sent back", AT + DAY))
+        settled = granted(late_payments.settle_late_payment(paid, actor, "sent back", AT + DAY))
         late = settled.late_payment
         assert late is not None
         assert (late.settled_at, late.settled_by, late.comment) == (AT + DAY, str(actor), "sent back")
         assert settled.order == replace(paid.order, version=settled.order.version)
-        assert code(late_payments.settle(settled, actor, "sent back", AT + DAY)) == "NO_LATE_PAYMENT"
+        assert code(late_payments.settle_late_payment(settled, actor, "sent back", AT + DAY)) == "NO_LATE_PAYMENT"
 
 
 def test_nothing_is_settled_where_no_payment_came_too_late() -> None:
     """R107: neither on an open order nor on a cancelled one that was not paid."""
     for case in (a_case(payment=RECEIVED), cancelled(), cancelled(RECEIVED)):
-        assert code(late_payments.settle(case, SELLER, "sent back", AT)) == "NO_LATE_PAYMENT"
+        assert code(late_payments.settle_late_payment(case, SELLER, "sent back", AT)) == "NO_LATE_PAYMENT"
 
 
 def test_a_payment_after_the_settlement_is_another_one() -> None:
     """R107: money that arrives again has to be sent back again."""
     paid = granted(record(cancelled(), RECEIVED))
-    settled = granted(late_payments.settle(paid, SELLER, "sent back", AT + DAY))
+    settled = granted(late_payments.settle_late_payment(paid, SELLER, "sent back", AT + DAY))
     second = orders.record_payment(settled, RECEIVED, AT + 2 * DAY)
     assert isinstance(second, Granted)
     late = second.case.open_late_payment

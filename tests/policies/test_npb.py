@@ -34,7 +34,7 @@ RELOCK = replace(DEFAULT_TERMS, npb_late_response="relock")
 
 
 def filed(case: Case | None = None, at: datetime = FILED) -> Case:
-    return granted(npb.file(case or a_case(), SELLER, None, at))
+    return granted(npb.file_npb(case or a_case(), SELLER, None, at))
 
 
 def cancel_code(case: Case, now: datetime) -> str | None:
@@ -45,7 +45,7 @@ def cancel_code(case: Case, now: datetime) -> str | None:
 @pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED))
 def test_alert_can_be_filed_seven_days_after_the_order_date(now: datetime, reached: bool) -> None:
     """R19: refused one second before order date + 7 d, accepted at and after it."""
-    verdict = npb.file(a_case(), SELLER, None, now)
+    verdict = npb.file_npb(a_case(), SELLER, None, now)
     assert code(verdict) == (None if reached else "TOO_EARLY")
     if not reached:
         assert refused(verdict).possible_from == FILED
@@ -54,25 +54,25 @@ def test_alert_can_be_filed_seven_days_after_the_order_date(now: datetime, reach
 def test_filing_period_restarts_when_the_order_date_changes() -> None:
     """R20: a batch or a removal on day 6 moves the earliest alert to 7 d after that."""
     moved = a_case(Status.UPDATED, ordered=ORDERED + 6 * DAY)
-    assert refused(npb.file(moved, SELLER, None, FILED)).possible_from == ORDERED + 13 * DAY
+    assert refused(npb.file_npb(moved, SELLER, None, FILED)).possible_from == ORDERED + 13 * DAY
 
 
 @pytest.mark.parametrize("status", ALERT_BLOCKERS)
 def test_only_one_alert_can_be_open(status: Status) -> None:
     """R21: refused in NPB, NPX, NRS, NSS and CANCELLED."""
     expected = "ALREADY_CANCELLED" if status is Status.CANCELLED else "ORDER_HAS_PROBLEM"
-    assert code(npb.file(a_case(status), SELLER, None, FILED)) == expected
+    assert code(npb.file_npb(a_case(status), SELLER, None, FILED)) == expected
 
 
 @pytest.mark.parametrize("status", OPEN_FLOW)
 def test_alert_can_be_filed_in_every_open_status_when_unpaid(status: Status) -> None:
     """T7: shipped and completed orders are not excluded, only paid ones."""
-    assert code(npb.file(a_case(status), SELLER, None, FILED)) is None
+    assert code(npb.file_npb(a_case(status), SELLER, None, FILED)) is None
 
 
 def test_alert_over_an_open_request_supersedes_it() -> None:
     """R22, A9: NPB is accepted from OCR and closes that OCR as superseded."""
-    requested = granted(ocr.file(a_case(Status.READY), BUYER, "B_MUTUAL", "please", ORDERED + DAY))
+    requested = granted(ocr.file_ocr(a_case(Status.READY), BUYER, "B_MUTUAL", "please", ORDERED + DAY))
     case = filed(requested)
     assert case.ocr is not None
     assert (case.ocr.state, case.order.status) == (OcrState.SUPERSEDED, Status.NPB)
@@ -89,7 +89,7 @@ def test_alert_over_an_open_request_supersedes_it() -> None:
 )
 def test_npb_is_refused_for_a_paid_order(payment: PaymentStatus, expected: str | None) -> None:
     """R23: only a received or completed payment blocks; Sent is the buyer's claim."""
-    assert code(npb.file(a_case(payment=payment), SELLER, None, FILED)) == expected
+    assert code(npb.file_npb(a_case(payment=payment), SELLER, None, FILED)) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_npb_is_refused_for_a_paid_order(payment: PaymentStatus, expected: str |
 )
 def test_only_the_seller_files(actor: object, expected: str) -> None:
     """R18, R24."""
-    assert code(npb.file(a_case(), actor, None, FILED)) == expected  # type: ignore[arg-type]
+    assert code(npb.file_npb(a_case(), actor, None, FILED)) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.guarantee("P3")
@@ -111,14 +111,14 @@ def test_without_an_answer_cancelling_unlocks_after_one_week(now: datetime, reac
 @pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED + 14 * DAY))
 def test_with_an_answer_in_time_cancelling_unlocks_after_two_weeks(now: datetime, reached: bool) -> None:
     """R27."""
-    answered = granted(npb.respond(filed(), BUYER, "I will pay", FILED + 7 * DAY - SECOND))
+    answered = granted(npb.respond_to_npb(filed(), BUYER, "I will pay", FILED + 7 * DAY - SECOND))
     assert cancel_code(answered, now) == (None if reached else "TOO_EARLY")
 
 
 @pytest.mark.parametrize("late_by", [timedelta(0), SECOND, DAY])
 def test_a_late_answer_does_not_lock_again(late_by: timedelta) -> None:
     """R28, A1, A2: an answer at exactly filing + 7 d is late."""
-    answered = granted(npb.respond(filed(), BUYER, "sorry", FILED + 7 * DAY + late_by))
+    answered = granted(npb.respond_to_npb(filed(), BUYER, "sorry", FILED + 7 * DAY + late_by))
     assert answered.alert is not None
     assert answered.alert.unlocks_at == FILED + 7 * DAY
     assert cancel_code(answered, FILED + 7 * DAY + late_by) is None
@@ -127,28 +127,28 @@ def test_a_late_answer_does_not_lock_again(late_by: timedelta) -> None:
 def test_a_late_answer_locks_again_where_the_terms_say_relock() -> None:
     """R29: the mark of the first unlock is taken back, the second unlock is a new event."""
     case = filed(a_case(terms=RELOCK))
-    unlocked = granted(alerts.unlock(case, FILED + 7 * DAY))
-    answered = granted(npb.respond(unlocked, BUYER, "sorry", FILED + 8 * DAY))
+    unlocked = granted(alerts.unlock_alert(case, FILED + 7 * DAY))
+    answered = granted(npb.respond_to_npb(unlocked, BUYER, "sorry", FILED + 8 * DAY))
     assert answered.alert is not None
     assert (answered.alert.unlocks_at, answered.alert.unlocked_at) == (FILED + 14 * DAY, None)
     assert cancel_code(answered, FILED + 13 * DAY) == "TOO_EARLY"
-    assert alerts.unlock(answered, FILED + 14 * DAY) is not None
+    assert alerts.unlock_alert(answered, FILED + 14 * DAY) is not None
 
 
 def test_a_second_answer_changes_nothing() -> None:
     """R30."""
-    once = granted(npb.respond(filed(), BUYER, "one", FILED + DAY))
-    twice = granted(npb.respond(once, BUYER, "two", FILED + 2 * DAY))
+    once = granted(npb.respond_to_npb(filed(), BUYER, "one", FILED + DAY))
+    twice = granted(npb.respond_to_npb(once, BUYER, "two", FILED + 2 * DAY))
     assert twice.alert == once.alert
 
 
 def test_only_the_buyer_can_answer_and_only_in_npb() -> None:
     """R31."""
-    assert code(npb.respond(filed(), SELLER, "x", FILED)) == "WRONG_ROLE"
-    assert code(npb.respond(a_case(), BUYER, "x", FILED)) == "NO_OPEN_ALERT"
+    assert code(npb.respond_to_npb(filed(), SELLER, "x", FILED)) == "WRONG_ROLE"
+    assert code(npb.respond_to_npb(a_case(), BUYER, "x", FILED)) == "NO_OPEN_ALERT"
     accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
-    assert code(npb.respond(accepted, BUYER, "x", FILED + DAY)) == "WRONG_STATUS"
-    assert code(npb.respond(filed(), BUYER, " \n", FILED)) == "COMMENT_REQUIRED"
+    assert code(npb.respond_to_npb(accepted, BUYER, "x", FILED + DAY)) == "WRONG_STATUS"
+    assert code(npb.respond_to_npb(filed(), BUYER, " \n", FILED)) == "COMMENT_REQUIRED"
 
 
 def test_accepting_the_penalty_lets_the_seller_cancel_at_once() -> None:
@@ -179,7 +179,7 @@ def test_taking_back_the_penalty_counts_as_an_answer(back_after: timedelta, unlo
 
 def test_taking_back_keeps_an_earlier_answer() -> None:
     """R34: it counts as a response unless one exists."""
-    answered = granted(npb.respond(filed(), BUYER, "soon", FILED + DAY))
+    answered = granted(npb.respond_to_npb(filed(), BUYER, "soon", FILED + DAY))
     accepted = granted(npb.accept_penalty(answered, BUYER, FILED + 2 * DAY))
     back = granted(npb.take_back(accepted, BUYER, FILED + 8 * DAY))
     assert back.alert is not None
@@ -199,22 +199,22 @@ def test_taking_back_needs_npx() -> None:
 def test_removing_sets_pending_whatever_the_status_was(actor: object, status: Status) -> None:
     """R36, R37: from NPB and from NPX."""
     before = (
-        a_case(status) if status is not Status.OCR else granted(ocr.file(a_case(), BUYER, "B_MUTUAL", "x", ORDERED))
+        a_case(status) if status is not Status.OCR else granted(ocr.file_ocr(a_case(), BUYER, "B_MUTUAL", "x", ORDERED))
     )
     for case in (filed(before), granted(npb.accept_penalty(filed(before), BUYER, FILED))):
-        removed = granted(alerts.remove(case, AlertKind.NPB, actor, "paid after all", FILED + DAY))  # type: ignore[arg-type]
+        removed = granted(alerts.remove_alert(case, AlertKind.NPB, actor, "paid after all", FILED + DAY))  # type: ignore[arg-type]
         assert removed.alert is not None
         assert (removed.order.status, removed.alert.state) == (Status.PENDING, AlertState.REMOVED)
 
 
 def test_the_buyer_cannot_remove_an_alert() -> None:
     """R38."""
-    assert code(alerts.remove(filed(), AlertKind.NPB, BUYER, None, FILED)) == "WRONG_ROLE"
+    assert code(alerts.remove_alert(filed(), AlertKind.NPB, BUYER, None, FILED)) == "WRONG_ROLE"
 
 
 def test_new_alert_after_removal_has_a_new_deadline() -> None:
     """R39."""
-    removed = granted(alerts.remove(filed(), AlertKind.NPB, SELLER, None, FILED + 6 * DAY))
+    removed = granted(alerts.remove_alert(filed(), AlertKind.NPB, SELLER, None, FILED + 6 * DAY))
     again = filed(removed, FILED + 6 * DAY)
     assert again.alert is not None
     assert again.alert.unlocks_at == FILED + 13 * DAY
@@ -231,20 +231,20 @@ def test_eligibility_does_not_depend_on_the_sweep() -> None:
 @pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED + 7 * DAY))
 def test_sweep_unlocks_a_due_alert_once_without_changing_the_status(now: datetime, reached: bool) -> None:
     """R41, R44."""
-    verdict = alerts.unlock(filed(), now)
+    verdict = alerts.unlock_alert(filed(), now)
     assert (verdict is not None) is reached
     if verdict is not None:
         once = granted(verdict)
         assert once.order.status is Status.NPB
-        assert alerts.unlock(once, now + DAY) is None
+        assert alerts.unlock_alert(once, now + DAY) is None
 
 
 def test_sweep_skips_removed_accepted_and_cancelled_alerts() -> None:
     """R43."""
     late = FILED + 30 * DAY
-    assert alerts.unlock(granted(npb.accept_penalty(filed(), BUYER, FILED)), late) is None
-    assert alerts.unlock(granted(alerts.remove(filed(), AlertKind.NPB, SELLER, None, FILED)), late) is None
-    assert alerts.unlock(granted(cancellation.cancel(filed(), SELLER, None, None, FILED + 8 * DAY)), late) is None
+    assert alerts.unlock_alert(granted(npb.accept_penalty(filed(), BUYER, FILED)), late) is None
+    assert alerts.unlock_alert(granted(alerts.remove_alert(filed(), AlertKind.NPB, SELLER, None, FILED)), late) is None
+    assert alerts.unlock_alert(granted(cancellation.cancel(filed(), SELLER, None, None, FILED + 8 * DAY)), late) is None
 
 
 @given(
@@ -259,7 +259,7 @@ def test_unlock_is_monotone_and_elapsed_hours(
     at = filed_at.replace(tzinfo=ORDERED.tzinfo)
     case = filed(a_case(ordered=at - 8 * DAY), at)
     if answer_after is not None:
-        case = granted(npb.respond(case, BUYER, "x", at + answer_after))
+        case = granted(npb.respond_to_npb(case, BUYER, "x", at + answer_after))
     early, late = sorted(asked_after)
     if cancel_code(case, at + early) is None:
         assert cancel_code(case, at + late) is None
@@ -273,6 +273,6 @@ def test_timeline_of_the_worked_example_to_the_hour() -> None:
     case = filed()
     assert case.alert is not None
     assert format_timestamp(case.alert.unlocks_at) == "2026-04-11T10:00:00Z"
-    answered = granted(npb.respond(case, BUYER, "x", FILED + 7 * DAY - timedelta(minutes=1)))
+    answered = granted(npb.respond_to_npb(case, BUYER, "x", FILED + 7 * DAY - timedelta(minutes=1)))
     assert answered.alert is not None
     assert format_timestamp(answered.alert.unlocks_at) == "2026-04-18T10:00:00Z"

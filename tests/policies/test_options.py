@@ -37,12 +37,12 @@ def test_options_match_the_policies_answers(seed: int) -> None:
             assert all((o.possible_from is None) != o.why.endswith(ASK_AGAIN) for o in options.values())
             role = step.before.role_of(actor)
             answers = {
-                "ocr.file": ocr.file(
+                "ocr.file": ocr.file_ocr(
                     step.before, actor, "S_NOT_PAID" if role is Role.SELLER else "B_SELLER_SILENT", "other", step.now
                 ),
-                "npb.file": npb.file(step.before, actor, None, step.now),
-                "npb.respond": npb.respond(step.before, actor, "other words", step.now),
-                "nss.file": seller_alerts.file(
+                "npb.file": npb.file_npb(step.before, actor, None, step.now),
+                "npb.respond": npb.respond_to_npb(step.before, actor, "other words", step.now),
+                "nss.file": seller_alerts.file_seller_alert(
                     step.before, AlertKind.NSS, actor, "NOT_AS_DESCRIBED", "blue instead of red", step.now
                 ),
                 "orders.cancel": cancellation.cancel(step.before, actor, None, None, step.now),
@@ -78,7 +78,7 @@ def test_possible_from_is_the_earliest_possible_time() -> None:
     assert (early.code, early.possible_from) == (Code.TOO_EARLY, ORDERED + 7 * DAY)
     assert not options_of(a_case(), SELLER, ORDERED + 7 * DAY - SECOND)["npb.file"].possible
     assert options_of(a_case(), SELLER, ORDERED + 7 * DAY)["npb.file"].possible
-    filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
+    filed = granted(npb.file_npb(a_case(), SELLER, None, ORDERED + 7 * DAY))
     waiting = options_of(filed, SELLER, ORDERED + 8 * DAY)["orders.cancel"]
     assert (waiting.code, waiting.possible_from) == (Code.TOO_EARLY, ORDERED + 14 * DAY)
     assert "accepting the penalty" in waiting.unblocked_by
@@ -87,7 +87,7 @@ def test_possible_from_is_the_earliest_possible_time() -> None:
 
 def test_nothing_is_possible_on_a_cancelled_order() -> None:
     """R56, T22: every option says why."""
-    filed = granted(ocr.file(a_case(), SELLER, "S_MUTUAL", "agreed by mail", ORDERED))
+    filed = granted(ocr.file_ocr(a_case(), SELLER, "S_MUTUAL", "agreed by mail", ORDERED))
     done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED))
     for actor in PARTIES:
         options = options_of(done, actor, ORDERED)
@@ -97,7 +97,7 @@ def test_nothing_is_possible_on_a_cancelled_order() -> None:
 
 
 def test_staff_can_remove_a_completed_alert() -> None:
-    filed = granted(npb.file(a_case(), SELLER, None, ORDERED + 7 * DAY))
+    filed = granted(npb.file_npb(a_case(), SELLER, None, ORDERED + 7 * DAY))
     done = granted(cancellation.cancel(filed, SELLER, None, None, ORDERED + 14 * DAY))
     possible = [action for action, option in options_of(done, STAFF, ORDERED + 15 * DAY).items() if option.possible]
     assert possible == ["npb.remove"]

@@ -63,7 +63,7 @@ def test_each_step_is_sent_at_most_once_and_the_last_always(days: list[int], swe
 
 def test_filer_can_act_since_unlock_or_acceptance_while_the_alert_is_open() -> None:
     """N17: NPX counts from the acceptance."""
-    filed = granted(npb.file(a_case(ordered=ORDERED - WEEK), SELLER, None, ORDERED))
+    filed = granted(npb.file_npb(a_case(ordered=ORDERED - WEEK), SELLER, None, ORDERED))
     assert filed.alert is not None
     assert actionable_since(filed.alert) is None
     unlocked = replace(filed.alert, unlocked_at=ORDERED + WEEK)
@@ -80,10 +80,10 @@ def test_filer_can_act_since_unlock_or_acceptance_while_the_alert_is_open() -> N
 def test_relock_ends_the_time_to_act() -> None:
     """A1: with `relock` no reminder is sent for what is no longer possible."""
     terms = Terms(npb_late_response="relock")
-    filed = granted(npb.file(a_case(ordered=ORDERED - WEEK, terms=terms), SELLER, None, ORDERED))
+    filed = granted(npb.file_npb(a_case(ordered=ORDERED - WEEK, terms=terms), SELLER, None, ORDERED))
     assert filed.alert is not None
     unlocked = replace(filed, alert=replace(filed.alert, unlocked_at=ORDERED + WEEK))
-    late = granted(npb.respond(unlocked, BUYER, "Sorry.", ORDERED + 8 * DAY))
+    late = granted(npb.respond_to_npb(unlocked, BUYER, "Sorry.", ORDERED + 8 * DAY))
     assert late.alert is not None
     assert actionable_since(late.alert) is None
 

@@ -30,7 +30,9 @@ KINDS = pytest.mark.parametrize("kind", [NRS, NSS])
 
 
 def file(kind: AlertKind, case: Case, at: datetime = FILED, actor: Actor = BUYER) -> object:
-    return seller_alerts.file(case, kind, actor, "NOT_SHIPPED" if kind is NSS else None, "nothing came", at)
+    return seller_alerts.file_seller_alert(
+        case, kind, actor, "NOT_SHIPPED" if kind is NSS else None, "nothing came", at
+    )
 
 
 def filed(kind: AlertKind, case: Case | None = None) -> Case:
@@ -82,7 +84,7 @@ def test_the_buyer_cancels_after_two_weeks_whatever_the_seller_answers(
     """R47, R48, A18."""
     case = filed(kind)
     if answered:
-        case = granted(seller_alerts.respond(case, kind, SELLER, "it is on its way", FILED + DAY))
+        case = granted(seller_alerts.respond_to_seller_alert(case, kind, SELLER, "it is on its way", FILED + DAY))
     assert code(cancellation.cancel(case, BUYER, None, None, now)) == (None if reached else "TOO_EARLY")
 
 
@@ -91,7 +93,7 @@ def test_the_buyer_cancels_after_two_weeks_whatever_the_seller_answers(
 def test_removing_leads_to_pending(kind: AlertKind, actor: Actor) -> None:
     """R49: also for an order that was paid or shipped before."""
     case = filed(kind, a_case(Status.SHIPPED, payment=PAID[kind]))
-    removed = granted(alerts.remove(case, kind, actor, None, FILED + DAY))
+    removed = granted(alerts.remove_alert(case, kind, actor, None, FILED + DAY))
     assert removed.alert is not None
     assert (removed.order.status, removed.alert.state) == (Status.PENDING, AlertState.REMOVED)
     assert removed.order.payment_status is PAID[kind]
@@ -99,11 +101,11 @@ def test_removing_leads_to_pending(kind: AlertKind, actor: Actor) -> None:
 
 @KINDS
 def test_the_seller_cannot_remove_it(kind: AlertKind) -> None:
-    assert code(alerts.remove(filed(kind), kind, SELLER, None, FILED)) == "WRONG_ROLE"
+    assert code(alerts.remove_alert(filed(kind), kind, SELLER, None, FILED)) == "WRONG_ROLE"
 
 
 def test_removing_the_other_kind_finds_nothing() -> None:
-    assert code(alerts.remove(filed(NRS), NSS, BUYER, None, FILED)) == "NO_OPEN_ALERT"
+    assert code(alerts.remove_alert(filed(NRS), NSS, BUYER, None, FILED)) == "NO_OPEN_ALERT"
 
 
 @KINDS
@@ -130,5 +132,5 @@ def test_cancelling_completes_the_alert_and_gives_the_seller_a_strike(kind: Aler
 def test_sweep_unlocks_exactly_on_time() -> None:
     """N9."""
     case = filed(NRS)
-    assert alerts.unlock(case, FILED + 14 * DAY - SECOND) is None
-    assert alerts.unlock(case, FILED + 14 * DAY) is not None
+    assert alerts.unlock_alert(case, FILED + 14 * DAY - SECOND) is None
+    assert alerts.unlock_alert(case, FILED + 14 * DAY) is not None

@@ -127,7 +127,7 @@ def test_a_credit_that_cannot_be_posted_is_parked_and_does_not_block_others(
     charged.done("credits.post_to_next_invoice")
     assert [row[0] for row in posted(charged)] == [2]
     with charged.simulation.database.transaction() as conn:
-        (dead,) = dead_jobs.list_waiting(conn)
+        (dead,) = dead_jobs.list_waiting_jobs(conn)
     assert (dead.task, dead.arguments["order_id"]) == ("credits.post_to_next_invoice", 1)
     assert dead.error
     assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:1'").state == "dead"
@@ -145,7 +145,7 @@ def test_a_credit_that_the_database_refuses_is_retried_and_does_not_block_others
     for _ in range(11):
         charged.simulation.do("credits.post_to_next_invoice")
     with charged.simulation.database.transaction() as conn:
-        assert [job.arguments["order_id"] for job in dead_jobs.list_waiting(conn)] == [999]
+        assert [job.arguments["order_id"] for job in dead_jobs.list_waiting_jobs(conn)] == [999]
 
 
 def test_ten_concurrent_consumers_post_one_credit(charged: Market, database_url: str) -> None:

@@ -18,7 +18,7 @@ from policies.verdicts import OutboxMessage
 from schedules.timetable import TIMETABLE
 from tasks import mailer
 from tasks.mailer import OutgoingEmail
-from tasks.notices import deliver, tell_seller
+from tasks.notices import deliver_notices, tell_seller
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 KEY = "ocr_filed:1003:2:seller"
@@ -62,7 +62,7 @@ def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_ma
         enqueue_notices(KEY)
         market.simulation.process_outbox()
         tell_seller.run()
-        deliver.run()
+        deliver_notices.run()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     assert [email.email for email in recording_mailer.emails] == ["seller@example.org"]
 
@@ -88,8 +88,8 @@ def test_the_notices_of_an_order_are_listed_in_order(market: Market) -> None:
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
     market.done("orders.cancel", order_id=1003, member_id="seller")
     with db.current_database().transaction() as conn:
-        listed = notices.list_for_order(conn, 1003)
-        before = notices.list_for_order(conn, 1003, until=FILED + WEEK / 2)
+        listed = notices.list_notices_of_order(conn, 1003)
+        before = notices.list_notices_of_order(conn, 1003, until=FILED + WEEK / 2)
     assert [(entry["event"], entry["recipient"], entry["state"]) for entry in listed] == [
         ("npb_filed", "buyer", "sent"),
         ("npb_unlocked", "seller", "sent"),
@@ -108,7 +108,7 @@ def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     with db.current_database().transaction() as conn:
-        text = notices.list_for_order(conn, 1003)[0]["text"].replace("\n", " ")
+        text = notices.list_notices_of_order(conn, 1003)[0]["text"].replace("\n", " ")
     assert "Saturday, 11 April 2026, 19:00 (Asia/Tokyo, UTC+09:00)" in text
 
 
@@ -118,7 +118,7 @@ def test_invalid_outbox_message_is_parked_and_delays_no_other(market: Market) ->
     market.simulation.process_outbox()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     with db.current_database().transaction() as conn:
-        (job,) = dead_jobs.list_waiting(conn)
+        (job,) = dead_jobs.list_waiting_jobs(conn)
     assert (job.task, job.attempts) == ("notices.tell_seller", outbox.MAX_ATTEMPTS)
 
 
@@ -149,7 +149,7 @@ def test_two_workers_send_each_email_once(market: Market, recording_mailer: Reco
 
     def work() -> None:
         barrier.wait()
-        deliver.run()
+        deliver_notices.run()
 
     workers = [threading.Thread(target=work) for _ in range(4)]
     for worker in workers:
@@ -171,12 +171,12 @@ def test_a_worker_whose_lease_expired_marks_nothing(market: Market, recording_ma
         def send(self, envelope: OutgoingEmail) -> None:
             clock.instant += WEEK
             mailer.set_mailer(recording_mailer)
-            deliver.run()
+            deliver_notices.run()
             mailer.set_mailer(self)
             raise mailer.Undeliverable("what it says now is old news")
 
     mailer.set_mailer(SleepsTooLong())
-    assert deliver.run() == {"sent": 0, "parked": 0, "later": 0}
+    assert deliver_notices.run() == {"sent": 0, "parked": 0, "later": 0}
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
 
 
@@ -219,11 +219,11 @@ def test_a_crash_at_any_statement_neither_loses_nor_duplicates_a_notice(
         finished = False
         with dying_at(market.simulation.database.engine, number, after=after), contextlib.suppress(Died):
             tell_seller.run()
-            deliver.run()
+            deliver_notices.run()
             finished = True
         market.simulation.clock.instant += WEEK / 7
         market.simulation.process_outbox()
-        deliver.run()
+        deliver_notices.run()
         assert counts() == {"pending": 0, "sent": number, "parked": 0}, number
         assert len({email.message_id for email in recording_mailer.emails}) == 1, number
         if finished:
@@ -250,6 +250,6 @@ def test_an_email_whose_wakeup_was_lost_leaves_with_the_next_tick(
     assert counts()["pending"] == 1
     (entry,) = [entry for entry in TIMETABLE if entry.name == "notices.deliver"]
     assert entry.every <= timedelta(seconds=5)
-    deliver.run()
+    deliver_notices.run()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     assert len(recording_mailer.emails) == 1

@@ -42,7 +42,7 @@ def enqueue_rows(simulation: Simulation, count: int) -> list[int]:
 
 def complete_rows(simulation: Simulation, rows: list[int]) -> None:
     with simulation.database.transaction() as conn:
-        outbox.mark_done(conn, outbox.claim(conn, TASK, rows=rows), simulation.clock.instant)
+        outbox.mark_messages_done(conn, outbox.claim_messages(conn, TASK, rows=rows), simulation.clock.instant)
 
 
 def published_rows(broker: redis.Redis) -> list[int]:

@@ -177,7 +177,7 @@ def test_sweeps_at_the_same_time_remind_once(requested: Market, database_url: st
 
     def sweep() -> None:
         barrier.wait()
-        retry_on_conflict(tasks.reminders.scan.run)
+        retry_on_conflict(tasks.reminders.scan_reminders.run)
 
     sweeps = [threading.Thread(target=sweep) for _ in range(4)]
     for thread in sweeps:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from models.db import database as db
-from models.integrity.invariants import check
+from models.integrity.invariants import check_invariants
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 from workers.show_queries import run_query
@@ -131,4 +131,4 @@ def test_large_file_is_imported_in_constant_memory(
     assert ran.megabytes < MAX_MEMORY_MB, ran
     assert market.count("lots") == LOTS
     with db.current_database().transaction() as conn:
-        assert check(conn, market.simulation.clock.instant) == []
+        assert check_invariants(conn, market.simulation.clock.instant) == []

@@ -16,7 +16,7 @@ from models import bills
 from models.db import database as db
 from models.db.database import DatabaseClock
 from models.integrity import month_audit
-from models.integrity.invariants import check
+from models.integrity.invariants import check_invariants
 from models.submissions import MAX_ATTEMPTS
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
@@ -156,7 +156,7 @@ def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database
     assert findings(market) == []
     with db.current_database().transaction() as conn:
         months = month_audit.closed_months(conn)
-        assert check(conn, market.simulation.clock.instant, months=months) == []
+        assert check_invariants(conn, market.simulation.clock.instant, months=months) == []
         assert bills.list_held_bills(conn) == []
     totals = "SELECT total FROM unwind.bills WHERE seller_id = :seller ORDER BY billing_month"
     (march, april), (its_march, its_april) = ([r.total for r in market.rows(totals, seller=s)] for s in ("s1", "s2"))

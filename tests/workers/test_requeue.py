@@ -59,7 +59,7 @@ def parked(market: Market, order_id: int, **fields: Any) -> int:
         "now": market.simulation.clock.instant,
     }
     with market.simulation.database.transaction() as conn:
-        return dead_jobs.park(conn, **(known | fields))
+        return dead_jobs.park_job(conn, **(known | fields))
 
 
 def replay(*words: object) -> Result:
@@ -101,7 +101,7 @@ def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Mar
     done = replay("--all")
     assert (done.exit_code, f"{again}  npb.file" in done.output, "does not know" in done.output) == (1, True, True)
     with shop.simulation.database.transaction() as conn:
-        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [strange]
+        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting_jobs(conn)] == [strange]
     drained(shop)
     assert shop.count("alerts") == 3
     assert replay().exit_code == replay(1, "--all").exit_code == 2
@@ -110,12 +110,16 @@ def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Mar
 def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
     with shop.simulation.database.transaction() as conn:
-        (submission,), _ = submissions.claim(conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9)
+        (submission,), _ = submissions.claim_submissions(
+            conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9
+        )
         for attempt in range(submissions.MAX_ATTEMPTS):
             retried = submissions.Submission(
                 **{f: getattr(submission, f) for f in submission.__slots__} | {"attempts": attempt + 1}
             )
-            first = submissions.record_failure(conn, retried, f"Error {attempt}", shop.simulation.clock.instant)
+            first = submissions.record_submission_failure(
+                conn, retried, f"Error {attempt}", shop.simulation.clock.instant
+            )
     assert first == "Error 0"
     number = parked(
         shop, 1, message_id="r-1", first_error=first, arguments=json.loads(submission.payload) | {"request_id": "r-1"}
@@ -131,7 +135,7 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
         outbox.enqueue(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
     (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
     with shop.simulation.database.transaction() as conn:
-        outbox.mark_dead(conn, [row.outbox_id], "KeyError")
+        outbox.mark_messages_dead(conn, [row.outbox_id], "KeyError")
     dead_job = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
     notice_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
     shop.rows(
@@ -153,7 +157,7 @@ def test_dead_job_with_changed_arguments_is_not_requeued(shop: Market, database_
         owner.execute('UPDATE unwind.dead_jobs SET arguments = \'{"order_id": 2, "member_id": "seller"}\'')
     assert "arguments were changed" in replay(number).output
     with shop.simulation.database.transaction() as conn:
-        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [number]
+        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting_jobs(conn)] == [number]
 
 
 def test_every_dead_job_has_a_reason(shop: Market) -> None:
@@ -185,7 +189,7 @@ def test_first_error_is_kept_through_all_retries(
     result = task.apply(kwargs={"order_id": 1, "member_id": "s"}, task_id="m-1", throw=False)
     assert isinstance(result.result, TaskFailed)
     with environment.database.transaction() as conn:
-        (dead,) = dead_jobs.list_waiting(conn)
+        (dead,) = dead_jobs.list_waiting_jobs(conn)
     assert dead.first_error.startswith("First at")
     assert dead.error.startswith("Second at")
     assert (dead.attempts, dead.reason) == (2, "FAILED")
@@ -203,7 +207,7 @@ def test_discarded_job_stays_on_record_with_its_reason(shop: Market) -> None:
         True,
     )
     with shop.simulation.database.transaction() as conn:
-        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting(conn)] == [second]
+        assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting_jobs(conn)] == [second]
     discarded = json.loads(run("dead", "--discarded", "--json").output)
     assert (discarded["id"], discarded["discard_reason"]) == (number, "settled by phone")
     assert "was discarded: settled by phone" in replay(number).output
@@ -224,11 +228,11 @@ def test_dead_letter_is_requeued_once_as_its_command(shop: Market, complete: boo
     body = json.dumps(raw).encode() if complete else base64.b64decode(raw["body"])
     facts = {"task_name": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.simulation.clock.instant}
     with shop.simulation.database.transaction() as conn:
-        dead_letters.record(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
-        dead_letters.record(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
+        dead_letters.insert_dead_letter(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
+        dead_letters.insert_dead_letter(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
         long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()
-        dead_letters.record(conn, reason="TASK_UNKNOWN", body=long, **facts)  # type: ignore[arg-type]
-        cut, broken, good = (row.dead_letter_id for row in dead_letters.list_newest(conn, limit=3))
+        dead_letters.insert_dead_letter(conn, reason="TASK_UNKNOWN", body=long, **facts)  # type: ignore[arg-type]
+        cut, broken, good = (row.dead_letter_id for row in dead_letters.list_newest_dead_letters(conn, limit=3))
     done = run("dead-letters", "requeue", good, broken, cut, good)
     assert done.exit_code == 1
     assert f"{good}  npb.file is submitted." in done.output

@@ -31,10 +31,10 @@ class FailingConsumer:
 
     def run(self, rows: list[int]) -> dict[str, Any]:
         with self.simulation.database.transaction() as conn:
-            due = outbox.claim(conn, TASK, rows=rows)
+            due = outbox.claim_messages(conn, TASK, rows=rows)
             if self.bad & {row.outbox_id for row in due}:
                 raise KeyError("private words")
-            outbox.mark_done(conn, due, self.simulation.clock.instant)
+            outbox.mark_messages_done(conn, due, self.simulation.clock.instant)
         return {}
 
 
@@ -65,11 +65,11 @@ def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation:
         bisect_failures(FailingConsumer(simulation, {row}), [row], KeyError("private words"))
     assert states(simulation) == {row: "dead"}
     with simulation.database.transaction() as conn:
-        (job,) = dead_jobs.list_waiting(conn)
+        (job,) = dead_jobs.list_waiting_jobs(conn)
         assert (job.task, job.arguments, job.outbox_id) == (TASK, {"rows": [row]}, row)
         assert "private" not in job.error
-        outbox.requeue(conn, [row], simulation.clock.instant)
-        assert dead_jobs.mark_replayed(conn, job.dead_job_id, simulation.clock.instant)
+        outbox.requeue_messages(conn, [row], simulation.clock.instant)
+        assert dead_jobs.mark_job_replayed(conn, job.dead_job_id, simulation.clock.instant)
     FailingConsumer(simulation, set()).run([row])
     assert states(simulation) == {row: "done"}
 

@@ -41,7 +41,7 @@ def audit(context: click.Context, as_json: bool) -> None:
         now = database.clock.now(conn)
         violations_log.set_statement_timeout(conn)
         months = month_audit.closed_months(conn)
-        violations = invariants.check(conn, now, months=months)
+        violations = invariants.check_invariants(conn, now, months=months)
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]
         violations_log.record_findings(conn, violations, now, checked_everywhere=[*sentences, invariants.MONTHS_PROVEN])
         order_count = orders.count_orders(conn)

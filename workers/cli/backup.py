@@ -59,7 +59,7 @@ def restore(file: Path) -> None:
                 with database.transaction() as conn:
                     now = database.clock.now(conn)
                     months = month_audit.closed_months(conn)
-                    violations = invariants.check(conn, now, in_time=False, months=months)
+                    violations = invariants.check_invariants(conn, now, in_time=False, months=months)
             finally:
                 database.dispose()
     except dumps.BackupError as problem:

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 import click
 
 from models.db import database as db
-from models.members import load_facts
+from models.members import load_members
 from models.unit_of_work import retry_on_conflict
 from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotMatcher, describe_changes
 from tasks.lot_imports import Action, ImportedEntry, Match, import_entries, match_entries
@@ -109,7 +109,7 @@ class _ImportJob:
 
     def _check(self) -> None:
         with db.current_database().transaction() as conn:
-            if not load_facts(conn, [self._lots.seller_id]):
+            if not load_members(conn, [self._lots.seller_id]):
                 raise click.ClickException(f"There is no seller {self._lots.seller_id}.")
         matcher = LotMatcher(self._how, self._lots.names)
         existing = same = 0

@@ -42,7 +42,7 @@ def jobs() -> None:
 def dead(as_json: bool, discarded: bool) -> None:
     """List the jobs that wait for a decision, oldest first."""
     with open_database() as database, database.transaction() as conn:
-        rows = dead_jobs.list_discarded(conn) if discarded else dead_jobs.list_waiting(conn)
+        rows = dead_jobs.list_discarded_jobs(conn) if discarded else dead_jobs.list_waiting_jobs(conn)
     for row in rows:
         # Arguments may contain comments and addresses, so only ids and codes are shown.
         arguments = redact_arguments(row.arguments)
@@ -82,7 +82,9 @@ def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
     with open_database() as database:
         if not ids:
             with database.transaction() as conn:
-                ids = tuple(job.dead_job_id for job in dead_jobs.list_waiting(conn) if task is None or job.task == task)
+                ids = tuple(
+                    job.dead_job_id for job in dead_jobs.list_waiting_jobs(conn) if task is None or job.task == task
+                )
         problems = []
         for number in ids:  # each in a transaction of its own: a failure does not stop the others
             try:
@@ -164,7 +166,7 @@ def _print_progress(done: int, total: int) -> None:
 
 def _list_dead_letters(as_json: bool, limit: int) -> None:
     with open_database() as database, database.transaction() as conn:
-        rows = recorded_letters.list_newest(conn, limit=limit)
+        rows = recorded_letters.list_newest_dead_letters(conn, limit=limit)
     with app.connection_for_read() as connection:
         strays = broker_letters.find_strays(connection.default_channel.client)
     for row in rows:

@@ -67,7 +67,7 @@ def resume(name: str) -> None:
 
 def _list_pauses(as_json: bool) -> None:
     with open_database() as database, database.transaction() as conn:
-        rows = pauses.list_in_effect(conn, database.clock.now(conn))
+        rows = pauses.list_pauses_in_effect(conn, database.clock.now(conn))
     for row in rows:
         since, until = format_timestamp(row.paused_at), row.until and format_timestamp(row.until)
         if as_json:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from models.db import database as db
 from models.inventory import count_returned_units, stream_lots
-from models.members import load_facts
+from models.members import load_members
 from policies.lots import Lot
 from workers.cli.database import open_database
 from workers.cli.files.lot_writer import (
@@ -109,4 +109,4 @@ def _open_lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] |
     with open_database() as database, database.transaction() as conn:
         db.use_snapshot_isolation(conn)
         conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
-        yield (conn, stream_lots(conn, seller_id)) if load_facts(conn, [seller_id]) else None
+        yield (conn, stream_lots(conn, seller_id)) if load_members(conn, [seller_id]) else None

@@ -121,7 +121,7 @@ class MetricsCollector:
             self._database = db.connect(url.get_secret_value())
         families, failed = [], []
         with self._database.transaction() as conn:
-            for metric, values in metric_queries.collect(conn):
+            for metric, values in metric_queries.collect_database_metrics(conn):
                 if values is None:
                     failed.append(metric.name)
                     continue

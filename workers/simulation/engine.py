@@ -26,7 +26,7 @@ Deadline = Callable[[Connection], datetime | None]
 
 DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
     (alerts.next_unlock_at, ("npb.scan_open_alerts", "alerts.scan_seller_alerts")),
-    (notices.next_try_at, ("notices.deliver",)),
+    (notices.next_delivery_at, ("notices.deliver",)),
     (reminders.next_reminder_at, ("reminders.scan",)),
     (bills.next_issue_at, ("bills.issue",)),
 )

@@ -72,7 +72,7 @@ def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
         now = database.clock.now(conn)
         if answers:
             submissions.store_answers(conn, answers, now)
-        batch, single = submissions.claim(conn, now, limit=BATCH_SIZE)
+        batch, single = submissions.claim_submissions(conn, now, limit=BATCH_SIZE)
         exhausted = single if single is not None and single.attempts > MAX_ATTEMPTS else None
         if exhausted is not None:
             _park_exhausted(conn, exhausted, now)
@@ -86,8 +86,8 @@ def _park_exhausted(conn: Any, submission: Submission, now: datetime) -> None:
     # Park a command whose worker died at every attempt. Its payload may be what kills the worker: it stays unread in
     # its row, from which a requeue takes it.
     error = dead_jobs.REASONS["WORKER_DIED"]
-    submissions.mark_dead(conn, submission, error)
-    dead_jobs.park(
+    submissions.mark_submission_dead(conn, submission, error)
+    dead_jobs.park_job(
         conn,
         task=submission.task,
         arguments={"request_id": submission.request_id},
@@ -188,8 +188,8 @@ def _record_failure(submission: Submission, error: Exception) -> None:
     database = db.current_database()
     with database.transaction() as conn:
         now = database.clock.now(conn)
-        if first_error := submissions.record_failure(conn, submission, summarize(error), now):
-            dead_jobs.park(
+        if first_error := submissions.record_submission_failure(conn, submission, summarize(error), now):
+            dead_jobs.park_job(
                 conn,
                 task=submission.task,
                 arguments=parse_payload(submission.payload) | {"request_id": submission.request_id},

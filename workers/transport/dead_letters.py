@@ -139,7 +139,7 @@ class DeadLetterWriter:
     @staticmethod
     def _record(database: Any, letter: dict[str, Any]) -> None:
         with database.transaction() as conn:
-            dead_letters.record(
+            dead_letters.insert_dead_letter(
                 conn,
                 key=UUID(letter["key"]),
                 reason=letter["reason"],

@@ -29,7 +29,7 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
             with database.transaction() as conn:
                 answered = stored_answers.is_answered(conn, dead_jobs.request_id_of(known_arguments) or message_id)
                 if not answered:
-                    dead_jobs.park(
+                    dead_jobs.park_job(
                         conn,
                         task=task,
                         message_id=message_id,

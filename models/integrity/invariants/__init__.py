@@ -32,7 +32,7 @@ class Violation:
     ids: list[str]
 
 
-def check(
+def check_invariants(
     conn: Connection,
     now: datetime,
     *,

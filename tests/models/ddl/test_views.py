@@ -184,7 +184,7 @@ def test_request_view_shows_each_state(past_market: Market) -> None:
             text("SELECT unwind.submit_command('npb.remove', CAST(:payload AS jsonb), 'by-sql')"),
             {"payload": '{"order_id": 1006, "member_id": "seller"}'},
         )
-        dead_jobs.park(
+        dead_jobs.park_job(
             conn,
             task="orders.cancel",
             message_id="lost",

@@ -27,7 +27,7 @@ def owner(seeded_engine: Engine) -> Iterator[Connection]:
 
 
 def test_history_without_corruption_breaks_no_invariant(owner: Connection) -> None:
-    assert invariants.check(owner, LATER) == []
+    assert invariants.check_invariants(owner, LATER) == []
 
 
 @pytest.mark.guarantee("P6", "P4")
@@ -47,7 +47,7 @@ def test_one_corrupt_row_reports_one_id(owner: Connection) -> None:
     owner.execute(text("UPDATE unwind.orders SET fee = fee + 1 WHERE order_id = 3"))
     scope, _ = audit.recent_scope(owner, LATER)
     expected = [("Per order the lines", ["3"]), ("Replaying an order's", ["3"])]
-    for broken in (invariants.check(owner, LATER), invariants.check(owner, LATER, scope=scope)):
+    for broken in (invariants.check_invariants(owner, LATER), invariants.check_invariants(owner, LATER, scope=scope)):
         assert [
             (invariant.sentence[: len(begin)], invariant.ids)
             for invariant, (begin, _) in zip(broken, expected, strict=True)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from models import inventory
 from models.db import database as db
-from models.integrity.invariants import check
+from models.integrity.invariants import check_invariants
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot
 from tasks.lot_imports import import_entries
 from tests.plugins.market import Market
@@ -43,7 +43,7 @@ def run(market: Market, database_url: str, tmp_path: Path, monkeypatch: pytest.M
 
 def stock(market: Market) -> list[Lot]:
     with market.simulation.database.transaction() as conn:
-        assert check(conn, market.simulation.clock.instant) == []
+        assert check_invariants(conn, market.simulation.clock.instant) == []
         return inventory.load_lots(conn, "seller")
 
 

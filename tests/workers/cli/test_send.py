@@ -68,7 +68,7 @@ def test_unknown_task_is_reported_with_a_suggestion(typed: str, suggestion: str)
 
 def _parked(simulation: Simulation) -> int:
     with simulation.database.transaction() as conn:
-        return dead_jobs.park(
+        return dead_jobs.park_job(
             conn,
             task="ocr.file",
             message_id="m-1",

@@ -123,7 +123,7 @@ def states(simulation: Simulation) -> dict[str, tuple[str, int]]:
 
 def dead_jobs_waiting(simulation: Simulation) -> list[Any]:
     with simulation.database.transaction() as conn:
-        return dead_jobs.list_waiting(conn)
+        return dead_jobs.list_waiting_jobs(conn)
 
 
 def deliver_after(simulation: Simulation, **by: float) -> None:

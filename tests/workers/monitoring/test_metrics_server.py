@@ -141,7 +141,7 @@ def test_waiting_work_is_counted_with_its_age(
         )
     database = db.connect(database_url)
     with database.transaction() as conn:
-        dead_jobs.park(conn, task="orders.cancel", arguments={}, error="KeyError", attempts=9, now=FILED)
+        dead_jobs.park_job(conn, task="orders.cancel", arguments={}, error="KeyError", attempts=9, now=FILED)
     database.dispose()
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
         client.rpush("notices", "a", "b")

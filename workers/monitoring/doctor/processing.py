@@ -37,7 +37,7 @@ def check_pauses(context: Context) -> list[Finding]:
             + (f": {row.reason}" if row.reason else "."),
             f"run ./run resume {row.name} once the reason is gone.",
         )
-        for row in pause_queries.list_in_effect(context.conn, now)
+        for row in pause_queries.list_pauses_in_effect(context.conn, now)
     ]
 
 
@@ -160,7 +160,9 @@ def check_unlocks(context: Context) -> list[Finding]:
 
 def check_dead_jobs(context: Context) -> list[Finding]:
     waiting = [
-        f"{job.dead_job_id} {job.task}" for job in dead_jobs.list_waiting(context.conn) if job.task != "notices.deliver"
+        f"{job.dead_job_id} {job.task}"
+        for job in dead_jobs.list_waiting_jobs(context.conn)
+        if job.task != "notices.deliver"
     ]
     if not waiting:
         return []
@@ -169,7 +171,7 @@ def check_dead_jobs(context: Context) -> list[Finding]:
 
 
 def check_parked_emails(context: Context) -> list[Finding]:
-    parked = notices.count_parked(context.conn)
+    parked = notices.count_parked_notices(context.conn)
     if not parked:
         return []
     message = f"{parked} {'email' if parked == 1 else 'emails'} could not be delivered and will not be retried."
@@ -178,7 +180,7 @@ def check_parked_emails(context: Context) -> list[Finding]:
 
 
 def check_dead_letters(context: Context) -> list[Finding]:
-    latest = dead_letters.list_newest(context.conn, limit=1)
+    latest = dead_letters.list_newest_dead_letters(context.conn, limit=1)
     if not latest or context.now() - latest[0].received_at > RECENT_DEAD_LETTER:
         return []
     ago = _describe_age(context.now(), latest[0].received_at)
@@ -191,7 +193,9 @@ def check_invariants(context: Context) -> list[Finding]:
     newest = month_audit.closed_months(context.conn)[-1:]
     scope, _ = audit.recent_scope(context.conn, context.now())
     violations = {violation.sentence: violation for violation in audit.open_violations(context.conn)}
-    for violation in invariant_queries.check(context.conn, context.now(), in_time=False, months=newest, scope=scope):
+    for violation in invariant_queries.check_invariants(
+        context.conn, context.now(), in_time=False, months=newest, scope=scope
+    ):
         violations.setdefault(violation.sentence, violation)
     return [
         error(

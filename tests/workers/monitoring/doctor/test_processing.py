@@ -130,7 +130,7 @@ def test_dead_jobs_parked_emails_and_dead_letters_are_reported(context: Context,
     assert context.database is not None
     with context.database.transaction() as conn:
         for task in ("orders.cancel", "notices.deliver"):
-            dead_jobs.park(conn, task=task, arguments={}, error="KeyError", attempts=3, now=real_now())
+            dead_jobs.park_job(conn, task=task, arguments={}, error="KeyError", attempts=3, now=real_now())
     findings = run_checks(context)
     assert (codes(findings), severity(findings)) == (["DEAD_JOBS"], "warning")
     assert "One job is given up" in findings[0].message
@@ -143,7 +143,7 @@ def test_dead_jobs_parked_emails_and_dead_letters_are_reported(context: Context,
     owner.execute("UPDATE unwind.notices SET state = 'sent', sent_at = clock_timestamp()")
     with context.database.transaction() as conn:
         odd = {"reason": "TASK_UNKNOWN", "task_name": "x", "message_id": "a", "queue": "commands", "body": b"private"}
-        dead_letters.record(conn, **odd, now=real_now())  # type: ignore[arg-type]
+        dead_letters.insert_dead_letter(conn, **odd, now=real_now())  # type: ignore[arg-type]
     findings = run_checks(context)
     assert (codes(findings), severity(findings)) == (["ODD_MESSAGES"], "note")
 

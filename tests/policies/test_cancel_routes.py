@@ -10,9 +10,9 @@ import pytest
 
 import tasks
 from policies import cancellation, npb
+from policies.cancel_routes import PARTIES, CancelRoute, describe_cancellability, list_cancel_routes
 from policies.cases import Actor, Case
 from policies.options import ACTIONS, Subject
-from policies.routes import PARTIES, Route, describe_cancellability, list_routes
 from policies.statuses import Basis, PaymentStatus, Role, Status
 from policies.terms import DEFAULT_TERMS, Terms
 from policies.verdicts import Granted
@@ -25,8 +25,8 @@ WEEK = 7 * DAY
 TICK = timedelta(microseconds=1)
 
 
-def routes_of(case: Case, now: datetime, *later_terms: tuple[datetime, Terms]) -> list[Route]:
-    return list_routes(Subject(case, LINES, later_terms=later_terms), now)
+def routes_of(case: Case, now: datetime, *later_terms: tuple[datetime, Terms]) -> list[CancelRoute]:
+    return list_cancel_routes(Subject(case, LINES, later_terms=later_terms), now)
 
 
 def actor_of(case: Case, role: Role) -> Actor:
@@ -38,7 +38,7 @@ def cancels(case: Case, role: Role, at: datetime) -> Basis | None:
     return answer.case.order.basis if isinstance(answer, Granted) else None
 
 
-def walk(case: Case, route: Route, later_terms: tuple[tuple[datetime, Terms], ...], now: datetime) -> None:
+def walk(case: Case, route: CancelRoute, later_terms: tuple[tuple[datetime, Terms], ...], now: datetime) -> None:
     """Take the steps of a route a microsecond before their times, when they are refused, and at them."""
 
     def ask(action: str, role: Role, at: datetime) -> object:
@@ -89,12 +89,12 @@ def test_each_route_is_walked_and_no_other_filing_is_earlier(seed: int) -> None:
 def test_new_unpaid_order_has_a_request_and_an_alert_for_the_seller_and_an_alert_for_the_buyer() -> None:
     """R14, R19, R26, R27, R45, R47."""
     own_request, alert, silent_seller = routes_of(a_case(), ORDERED + DAY)
-    assert own_request == Route(
+    assert own_request == CancelRoute(
         Role.SELLER, Basis.OCR_SELLER, ORDERED + DAY, filing="ocr.file", file_from=ORDERED + DAY
     )
     filed = ORDERED + WEEK
-    assert alert == Route(Role.SELLER, Basis.NPB, filed + WEEK, filed + 2 * WEEK, "npb.file", filed)
-    assert silent_seller == Route(Role.BUYER, Basis.NRS, filed + 2 * WEEK, None, "nrs.file", filed)
+    assert alert == CancelRoute(Role.SELLER, Basis.NPB, filed + WEEK, filed + 2 * WEEK, "npb.file", filed)
+    assert silent_seller == CancelRoute(Role.BUYER, Basis.NRS, filed + 2 * WEEK, None, "nrs.file", filed)
     assert alert.as_json() == {
         "role": "seller",
         "basis": "NPB",
@@ -117,12 +117,12 @@ def test_terms_that_come_into_force_later_shorten_and_lengthen_a_route() -> None
 
 
 def test_open_alert_is_the_only_route_and_an_answer_moves_it_once() -> None:
-    filed = granted(npb.file(a_case(), SELLER, None, ORDERED + WEEK))
+    filed = granted(npb.file_npb(a_case(), SELLER, None, ORDERED + WEEK))
     (route,) = routes_of(filed, ORDERED + WEEK + DAY)
-    assert route == Route(Role.SELLER, Basis.NPB, ORDERED + 2 * WEEK, ORDERED + 3 * WEEK)
-    answered = granted(npb.respond(filed, BUYER, "on Friday", ORDERED + WEEK + DAY))
+    assert route == CancelRoute(Role.SELLER, Basis.NPB, ORDERED + 2 * WEEK, ORDERED + 3 * WEEK)
+    answered = granted(npb.respond_to_npb(filed, BUYER, "on Friday", ORDERED + WEEK + DAY))
     (route,) = routes_of(answered, ORDERED + WEEK + 2 * DAY)
-    assert route == Route(Role.SELLER, Basis.NPB, ORDERED + 3 * WEEK)
+    assert route == CancelRoute(Role.SELLER, Basis.NPB, ORDERED + 3 * WEEK)
 
 
 @pytest.mark.guarantee("P7")
@@ -147,7 +147,7 @@ def test_open_alert_is_the_only_route_and_an_answer_moves_it_once() -> None:
             ),
         ),
         (
-            granted(npb.file(a_case(), SELLER, None, ORDERED + WEEK)),
+            granted(npb.file_npb(a_case(), SELLER, None, ORDERED + WEEK)),
             "order 1003 can be cancelled from 2026-04-11T10:00:00Z. If the buyer answers, from 2026-04-18T10:00:00Z.",
         ),
     ],

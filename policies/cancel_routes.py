@@ -22,7 +22,7 @@ PARTIES: Sequence[Role] = (Role.SELLER, Role.BUYER)
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class CancelRoute:
     """How `role` can cancel from `cancel_from`: after `filing`, sent at `file_from`, or without one.
 
     `if_answered` is set if the other party can move that time by an answer to the alert.
@@ -47,7 +47,7 @@ class Route:
         }
 
 
-def list_routes(order: Subject, now: datetime, role: Role | None = None) -> list[Route]:
+def list_cancel_routes(order: Subject, now: datetime, role: Role | None = None) -> list[CancelRoute]:
     """Return the routes of a party, otherwise those of both parties, earliest first."""
     parties = [party for party in PARTIES if role is party or role not in PARTIES]
     routes = [route for party in parties for route in _find_routes(order, party, now)]
@@ -69,7 +69,7 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
     return " ".join(_describe_party(order, role, now) for role in PARTIES)
 
 
-def _find_routes(order: Subject, role: Role, now: datetime) -> list[Route]:
+def _find_routes(order: Subject, role: Role, now: datetime) -> list[CancelRoute]:
     if direct := _route_of(order, order.case, role, now):
         return [direct]
     routes = []
@@ -94,7 +94,7 @@ def _earliest_grant(order: Subject, action: str, role: Role, now: datetime) -> t
     return None
 
 
-def _route_of(order: Subject, case: Case, role: Role, at: datetime) -> Route | None:
+def _route_of(order: Subject, case: Case, role: Role, at: datetime) -> CancelRoute | None:
     ground = _earliest_basis(case, role, at)
     if ground is None:
         return None
@@ -105,7 +105,7 @@ def _route_of(order: Subject, case: Case, role: Role, at: datetime) -> Route | N
         later = _earliest_basis(answer.case, role, at) if isinstance(answer, Granted) else None
         if later is not None and later[0] != cancel_from:
             if_answered = later[0]
-    return Route(role, basis, cancel_from, if_answered)
+    return CancelRoute(role, basis, cancel_from, if_answered)
 
 
 def _earliest_basis(case: Case, role: Role, at: datetime) -> tuple[datetime, Basis] | None:
@@ -130,7 +130,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
         warning = cancellation.warn_of_payment(case, answer)
         can = f"The {role} can cancel {case.label} now, on the ground of {cancellation.LABELS[answer]}."
         return f"{can} {warning}".rstrip()
-    routes = list_routes(order, now, role)
+    routes = list_cancel_routes(order, now, role)
     if answer.possible_from is None and routes:
         ways = [_describe_route(route, now) for route in routes]
         if role is Role.BUYER and isinstance(_ask(order, case, "ocr.file", role, now), Granted):
@@ -143,7 +143,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
     return f"The {role} cannot cancel{yet}. {answer.message}{later}{unblocked}"
 
 
-def _describe_route(route: Route, now: datetime) -> str:
+def _describe_route(route: CancelRoute, now: datetime) -> str:
     assert route.filing is not None
     assert route.file_from is not None
     file = "now" if route.file_from <= now else f"from {describe_timestamp(route.file_from)}"
