@@ -34,6 +34,8 @@ from policies.statuses import Role, Status
 from policies.timestamps import format_timestamp
 
 WAITING_CONDITION = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
+CANCELS_CONDITION = "state = 'open' AND cancels_at IS NOT NULL"
+WARNS_CONDITION = f"{CANCELS_CONDITION} AND warned_of IS DISTINCT FROM cancels_at"
 
 
 class AlertRow(Base):
@@ -51,6 +53,9 @@ class AlertRow(Base):
     unlocked_at: Mapped[datetime | None]
     remind_from: Mapped[datetime | None]
     remind_at: Mapped[datetime | None]
+    cancels_at: Mapped[datetime | None]
+    warned_of: Mapped[datetime | None]
+    """The automatic cancellation that the buyer was warned of; another time needs another warning."""
     responded_at: Mapped[datetime | None]
     penalty_accepted_at: Mapped[datetime | None]
     penalty_withdrawn_at: Mapped[datetime | None]
@@ -74,6 +79,8 @@ class AlertRow(Base):
             "alert_id",
             postgresql_where=text("state = 'open' AND remind_at IS NOT NULL"),
         ),
+        Index("ix_alerts_cancel", "cancels_at", "alert_id", postgresql_where=text(CANCELS_CONDITION)),
+        Index("ix_alerts_warn", "cancels_at", "alert_id", postgresql_where=text(WARNS_CONDITION)),
     )
 
 
@@ -127,6 +134,7 @@ def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
         penalty_accepted_at=row.penalty_accepted_at,
         penalty_withdrawn_at=row.penalty_withdrawn_at,
         unlocked_at=row.unlocked_at,
+        cancels_at=row.cancels_at,
         closed_at=row.closed_at,
     )
 
@@ -178,6 +186,7 @@ def _alert_row(alert: Alert) -> dict[str, Any]:
         "filed_at": alert.filed_at,
         "unlocks_at": alert.unlocks_at,
         "unlocked_at": alert.unlocked_at,
+        "cancels_at": alert.cancels_at,
         "responded_at": alert.responded_at,
         "penalty_accepted_at": alert.penalty_accepted_at,
         "penalty_withdrawn_at": alert.penalty_withdrawn_at,

@@ -19,6 +19,7 @@ from models.terms import TermsHistory
 from models.unit_of_work import StaleRead, UnitOfWork
 from policies import history
 from policies.alerts import drop_later_unlock_mark
+from policies.automation import with_deadlines
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
 from policies.statuses import Role, Status
 from policies.verdicts import Granted, OutboxMessage
@@ -124,7 +125,8 @@ class CaseSet:
 
     def add(self, change: Change) -> None:
         """Apply a granted verdict: later verdicts of the batch see it, and `write` stores it."""
-        change.granted = replace(change.granted, case=drop_later_unlock_mark(change.granted.case, change.at))
+        after = drop_later_unlock_mark(change.granted.case, change.at)
+        change.granted = replace(change.granted, case=with_deadlines(after))
         self._changes.append(change)
         after = change.granted.case
         self._orders[after.order.order_id] = after.order
@@ -136,6 +138,17 @@ class CaseSet:
             self._ocrs[after.order.order_id] = after.ocr
         if after.late_payment is not None:
             self._late_payments[after.order.order_id] = after.late_payment
+
+    def update_deadlines(self, now: datetime) -> None:
+        """Store the deadlines that follow from facts which changed outside the orders, such as a seller's settings."""
+        changed_alerts: list[tuple[int, Alert]] = []
+        for order_id in self.orders:
+            case = self.get(order_id, now)
+            assert case is not None
+            after = with_deadlines(case)
+            if after.alert is not None and after.alert != case.alert:
+                changed_alerts.append((order_id, after.alert))
+        alerts.update_alerts(self.conn, changed_alerts, self.terms_history)
 
     def set_member(self, member: Member) -> None:
         self.members[member.member_id] = member

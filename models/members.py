@@ -14,7 +14,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, pipeline, text_array
 from models.db.schema import Base, BigInt, check_in, is_any
-from policies.cases import Member
+from policies.automation import settings_from_json, settings_to_json
+from policies.cases import MANUAL, Automation, Member
 from policies.statuses import Role
 
 
@@ -30,6 +31,8 @@ class MemberRow(Base):
     buying_revoked_at: Mapped[datetime | None]
     selling_suspended_at: Mapped[datetime | None]
     reinstated_at: Mapped[datetime | None]
+    automation: Mapped[dict[str, Any] | None]
+    """The settings of `policies.automation`, in the row that commands lock: none of them reads old settings."""
 
 
 class StrikeRow(Base):
@@ -52,6 +55,9 @@ NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
 _SELECT_MEMBER_FACTS = """
     SELECT m.member_id, m.handle, m.terminated_at IS NOT NULL AS terminated, m.buying_revoked_at IS NULL AS can_buy,
         m.selling_suspended_at IS NULL AS can_sell,
+        m.automation - 'exclude_buyers' AS automation, ARRAY(
+            SELECT b.id FROM unnest(CAST(%(ids)s AS text[])) AS b (id) WHERE m.automation -> 'exclude_buyers' ? b.id
+        ) AS excluded,
         ARRAY(SELECT s.order_id FROM unwind.strikes s WHERE s.member_id = m.member_id AND s.role = 'buyer'
               AND s.withdrawn_at IS NULL AND (m.reinstated_at IS NULL OR s.at > m.reinstated_at)
               ORDER BY s.at, s.order_id) AS as_buyer,
@@ -82,7 +88,14 @@ def send_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_
     rows = execute(conn, f"{_SELECT_MEMBER_FACTS} {lock}", ids)
     return lambda: {
         r.member_id: Member(
-            r.member_id, r.handle, r.terminated, r.can_buy, r.can_sell, tuple(r.as_buyer), tuple(r.as_seller)
+            r.member_id,
+            r.handle,
+            r.terminated,
+            r.can_buy,
+            r.can_sell,
+            tuple(r.as_buyer),
+            tuple(r.as_seller),
+            settings_from_json(r.automation | {"exclude_buyers": r.excluded}) if r.automation else MANUAL,
         )
         for r in rows
     }
@@ -135,6 +148,16 @@ def update_standing(
             )
     update_rows(conn, MemberRow, ["member_id"], rows)
     return changed
+
+
+def load_automation(conn: Connection, member_id: str) -> Automation:
+    """Return the settings of a seller with every excluded buyer."""
+    written = conn.execute(select(MemberRow.automation).where(MemberRow.member_id == member_id)).scalar()
+    return settings_from_json(written)
+
+
+def update_automation(conn: Connection, member_id: str, automation: Automation) -> None:
+    update_rows(conn, MemberRow, ["member_id"], [{"member_id": member_id, "automation": settings_to_json(automation)}])
 
 
 def mark_reinstated(conn: Connection, member_id: str, now: datetime) -> None:

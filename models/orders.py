@@ -58,6 +58,8 @@ class OrderRow(Base):
     cancelled_at: Mapped[datetime | None]
     basis: Mapped[str | None]
     cancelled_by: Mapped[str | None]
+    held_at: Mapped[datetime | None]
+    held_until: Mapped[datetime | None]
     version: Mapped[int]
     last_event_at: Mapped[datetime]
 
@@ -74,6 +76,7 @@ class OrderRow(Base):
             name="cancellation_complete",
         ),
         CheckConstraint("extract(day FROM fee_month) = 1", name="fee_month_is_a_month"),
+        CheckConstraint("held_until > held_at", name="held_until_later"),
         Index("ix_orders_buyer_npb", "buyer_id", "seller_id", postgresql_where=text("status = 'NPB'")),
         Index("ix_orders_seller_id", "seller_id"),
     )
@@ -164,6 +167,8 @@ def order_from_row(row: Any) -> Order:
         cancelled_at=row.cancelled_at,
         basis=Basis(row.basis) if row.basis else None,
         cancelled_by=row.cancelled_by,
+        held_at=row.held_at,
+        held_until=row.held_until,
         version=row.version,
         last_event_at=row.last_event_at,
     )
@@ -211,6 +216,8 @@ def _mutable_columns(order: Order) -> dict[str, Any]:
         "cancelled_at": order.cancelled_at,
         "basis": order.basis,
         "cancelled_by": order.cancelled_by,
+        "held_at": order.held_at,
+        "held_until": order.held_until,
         "version": order.version,
         "last_event_at": order.last_event_at,
     }

@@ -33,8 +33,8 @@ _DUE_OCRS = text(
 )
 _DUE_ALERTS = text(
     """
-    SELECT a.alert_id, a.order_id, a.kind, a.remind_from, a.reminders, a.terms_id, a.penalty_stands, a.remind_at,
-        CASE WHEN a.kind = 'NPB' THEN o.seller_id ELSE o.buyer_id END AS filer_id
+    SELECT a.alert_id, a.order_id, a.kind, a.cancels_at, a.remind_from, a.reminders, a.terms_id, a.penalty_stands,
+        a.remind_at, CASE WHEN a.kind = 'NPB' THEN o.seller_id ELSE o.buyer_id END AS filer_id
     FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
     WHERE a.state = 'open' AND a.remind_at <= :now
         AND (a.remind_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
@@ -120,7 +120,14 @@ def _remind_of_alerts(
             kind = AlertKind(a.kind)
             messages.append(
                 policy.unlock_reminder(
-                    a.order_id, a.alert_id, a.filer_id, kind, npx=a.penalty_stands, since=a.remind_from, step=step
+                    a.order_id,
+                    a.alert_id,
+                    a.filer_id,
+                    kind,
+                    npx=a.penalty_stands,
+                    since=a.remind_from,
+                    step=step,
+                    cancels_at=a.cancels_at,
                 )
             )
         schedules.append({"alert_id": a.alert_id} | _reminder_schedule(a.reminders, step))

@@ -46,6 +46,7 @@ class UnitOfWork(Generic[C]):
         self._now: datetime | None = None
         self._answers = earlier_answers
         self._stored: list[tuple[IdempotentCommand, Answer]] = []
+        self._stores_answers = True
         self._checks: list[Callable[[], None]] = []
 
     @property
@@ -61,13 +62,18 @@ class UnitOfWork(Generic[C]):
         if self._fetch_now is None:
             self._fetch_now = self._clock.send_now(self.conn)
 
+    def take(self, commands: Sequence[C]) -> None:
+        """Make `commands`, which a sweep found to be due, those of this unit of work.  Their answers are not stored."""
+        self.commands, self.pending, self._stores_answers = commands, list(commands), False
+        self.parties = orders.send_parties(self.conn, [c.subject for c in commands if c.subject is not None])()
+
     def answer(self, command: C, verdict: Verdict | Answer, *, store: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are stored under the request id unless `store` is false."""
         answer = (
             verdict if isinstance(verdict, Answer) else stored_answers.answer_from_verdict(command, verdict, order_id)
         )
         self._answers[command.request_id] = answer
-        if store and answer.outcome in ("done", "refused"):
+        if store and self._stores_answers and answer.outcome in ("done", "refused"):
             self._stored.append((command, answer))
 
     def store_answer(self, command: IdempotentCommand, answer: Answer) -> None:

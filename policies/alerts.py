@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from policies.automation import cancels_at_fact
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, counterparty
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
@@ -76,7 +77,12 @@ def unlock_alert(case: Case, now: datetime) -> Granted | None:
         events=(Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE),),
         messages=(
             notify_party(
-                after, filer_role(alert.kind), notice, kind=alert.kind, unlocks_at=format_timestamp(alert.unlocks_at)
+                after,
+                filer_role(alert.kind),
+                notice,
+                kind=alert.kind,
+                unlocks_at=format_timestamp(alert.unlocks_at),
+                **cancels_at_fact(after),
             ),
         ),
     )

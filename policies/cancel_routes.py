@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from policies import cancellation
+from policies.automation import list_announcements
 from policies.cases import Actor, Case, counterparty
 from policies.options import ACTIONS, Subject
 from policies.statuses import Basis, Role, Status
@@ -66,7 +67,8 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
             else ""
         )
         return f"{case.label.capitalize()} is cancelled, on the ground of {basis}. That is final.{paid}"
-    return " ".join(_describe_party(order, role, now) for role in PARTIES)
+    parties = [_describe_party(order, role, now) for role in PARTIES]
+    return " ".join([*parties, *(announcement.sentence for announcement in list_announcements(case))])
 
 
 def _find_routes(order: Subject, role: Role, now: datetime) -> list[CancelRoute]:

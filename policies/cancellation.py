@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, datetime
+from typing import Any
 
-from policies.cases import Actor, Alert, AlertKind, AlertState, Case, Member, OcrState
+from policies.automation import act_facts
+from policies.cases import AUTOMATION_ACTOR, Actor, Alert, AlertKind, AlertState, Case, Member, OcrState
 from policies.credits import decide_fee, fee_effects, fee_message
 from policies.members import add_strike
 from policies.notices import notify_member, notify_party
@@ -77,11 +79,10 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     )
     because = f", because {describe_reason(reason)}" if reason else ""
     remark = f": {comment}" if comment else "."
+    by = f"automation for the {role}" if actor.automation else f"the {role}"
     return Granted(
         after,
-        events=(
-            Event("orders.cancelled", f"Cancelled by the {role} on the ground of {LABELS[basis]}{because}{remark}"),
-        ),
+        events=(Event("orders.cancelled", f"Cancelled by {by} on the ground of {LABELS[basis]}{because}{remark}"),),
         effects={"basis": basis},
     )
 
@@ -210,7 +211,7 @@ def add_cancellation_effects(
     assert basis is not None
     decision = decide_fee(after.order, basis, at, case.terms, first_open)
     fee = fee_effects(decision)
-    facts = {
+    facts: dict[str, Any] = {
         "basis": basis,
         "by": by,
         "returns": returns_items(basis, seller_terminated=case.seller.terminated),
@@ -218,6 +219,8 @@ def add_cancellation_effects(
         "units_returned": back.units_returned,
         "strike": strike_recipient(basis) is not None,
     }
+    if automatic := act_facts(case) if after.order.cancelled_by == AUTOMATION_ACTOR else None:
+        facts["automation"] = automatic
     messages = [
         *granted.messages,
         notify_party(after, Role.SELLER, "order_cancelled", **facts, fee=fee),

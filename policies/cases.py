@@ -38,15 +38,44 @@ class OcrState(StrEnum):
     SUPERSEDED = "superseded"
 
 
+AUTOMATION_ACTOR = "automation"
+
+
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The issuer of a command: a member by id or staff by name, exactly one of the two."""
+    """The issuer of a command: a member by id or staff by name, exactly one of the two.
+
+    `automation` marks what happens in the member's name by a setting of that member (R119).
+    """
 
     member_id: str | None = None
     staff: str | None = None
+    automation: bool = False
 
     def __str__(self) -> str:
+        if self.automation:
+            return AUTOMATION_ACTOR
         return f"staff:{self.staff}" if self.staff is not None else str(self.member_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    value: int
+    set_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Automation:
+    """What happens in a seller's name without a person (R114).  `excluded`: the buyers whose orders it never touches.
+
+    A loaded case knows of the excluded buyers only its own.
+    """
+
+    cancel_after_unlock: Setting | None = None
+    excluded: frozenset[str] = frozenset()
+
+
+MANUAL = Automation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +89,7 @@ class Member:
     can_sell: bool = True
     strikes_as_buyer: tuple[int, ...] = ()
     strikes_as_seller: tuple[int, ...] = ()
+    automation: Automation = MANUAL
 
     def strikes(self, role: Role) -> tuple[int, ...]:
         return self.strikes_as_buyer if role is Role.BUYER else self.strikes_as_seller
@@ -70,7 +100,8 @@ class Order:
     """An order.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
 
     `total` is the price of its goods. `credit` and `coupon` are what the buyer pays less; they change no fee.
-    `version` is the number of the order's last event.  `last_event_at` is the time of the last event other than an
+    `held_at` is set while automation must not touch the order, until `held_until` if that is set.  `version` is the
+    number of the order's last event.  `last_event_at` is the time of the last event other than an
     unlock: no command may be earlier.
     """
 
@@ -91,6 +122,8 @@ class Order:
     cancelled_at: datetime | None = None
     basis: Basis | None = None
     cancelled_by: str | None = None
+    held_at: datetime | None = None
+    held_until: datetime | None = None
     version: int = 0
     last_event_at: datetime | None = None
 
@@ -99,7 +132,8 @@ class Order:
 class Alert:
     """An alert.  `unlocks_at` is computed when it is filed or answered; `alert_id` is None until stored.
 
-    `terms` are the terms under which it was filed; they apply until it ends.
+    `cancels_at` is the time of its automatic cancellation, if the seller's settings and nothing else in the case
+    lead to one.  `terms` are the terms under which it was filed; they apply until it ends.
     """
 
     kind: AlertKind
@@ -116,6 +150,7 @@ class Alert:
     penalty_accepted_at: datetime | None = None
     penalty_withdrawn_at: datetime | None = None
     unlocked_at: datetime | None = None
+    cancels_at: datetime | None = None
     closed_at: datetime | None = None
 
     @property

@@ -30,6 +30,8 @@ _ORDER_FIELDS: _Fields = {
     "cancelled_at": format_optional_timestamp,
     "basis": _unchanged,
     "cancelled_by": _unchanged,
+    "held_at": format_optional_timestamp,
+    "held_until": format_optional_timestamp,
 }
 _ALERT_FIELDS: _Fields = {
     "kind": _unchanged,

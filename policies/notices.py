@@ -1,4 +1,4 @@
-"""The outbox messages that notify members, and when their delivery is retried (N1 to N19)."""
+"""The outbox messages that notify members, and when their delivery is retried (N1 to N21)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from policies.alerts import filer_role
 from policies.cases import Alert, AlertKind, AlertState
 from policies.notices import notify_member
 from policies.statuses import Role
-from policies.timestamps import format_timestamp
+from policies.timestamps import format_optional_timestamp, format_timestamp
 from policies.verdicts import OutboxMessage
 
 
@@ -60,7 +60,15 @@ def ocr_reminder(
 
 
 def unlock_reminder(
-    order_id: int, alert_id: int, filer_id: str, kind: AlertKind, *, npx: bool, since: datetime, step: ReminderStep
+    order_id: int,
+    alert_id: int,
+    filer_id: str,
+    kind: AlertKind,
+    *,
+    npx: bool,
+    since: datetime,
+    step: ReminderStep,
+    cancels_at: datetime | None = None,
 ) -> OutboxMessage:
     return notify_member(
         filer_role(kind),
@@ -70,6 +78,7 @@ def unlock_reminder(
         occasion=f"{order_id}:alert{alert_id}:{format_timestamp(since)}:{step.number}",
         kind=kind,
         penalty_accepted=npx,
+        cancels_at=format_optional_timestamp(cancels_at),
         since=format_timestamp(since),
         days=step.after.days,
         last=step.next_at is None,

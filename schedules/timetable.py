@@ -14,7 +14,7 @@ from typing import Any
 from celery import Task
 
 from schedules.routes import QUEUES, queue_of
-from tasks import audit, bills, notices, npb, outbox, queue_heartbeat, reminders, seller_alerts
+from tasks import audit, automation, bills, notices, npb, outbox, queue_heartbeat, reminders, seller_alerts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ TIMETABLE: tuple[Entry, ...] = (
     # R41: the interval is the longest that a seller waits after an alert is due.
     Entry("unlock due NPB alerts", npb.scan_open_alerts, timedelta(seconds=1)),
     Entry("unlock due NRS and NSS alerts", seller_alerts.scan_seller_alerts, timedelta(seconds=1)),
+    # R116: as for unlocks, a buyer who pays in time has paid before the sweep.
+    Entry("make due automatic cancellations", automation.cancel, timedelta(seconds=5)),
     # A commit that records a notice wakes the task at once; this is for retries and lost wake-ups (R102).
     Entry("send due emails", notices.deliver_notices, timedelta(seconds=5)),
     # N16 and N17 count days.

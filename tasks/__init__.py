@@ -16,6 +16,7 @@ MODULES = (
     "ocr",
     "npb",
     "seller_alerts",
+    "automation",
     "credits",
     "bills",
     "notices",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any, ClassVar
 
 from models import drafts, ledger, members
@@ -28,6 +28,8 @@ from tasks.cases import effective_time, known_case
 from tasks.command import Comment, Reason
 from tasks.declarations import SELLER, OptionEntry, command_task
 from tasks.returns import Cancellation, PlannedReturn, ReturnOptions, SetBasedReturn
+
+Decide = Callable[["CancelOrder", Case, datetime], Granted | Refused]
 
 
 class CancelOrder(ReturnOptions):
@@ -66,20 +68,45 @@ def _cancel_orders(
     before_commit: Callable[[UnitOfWork[CancelOrder]], None],
 ) -> list[Answer]:
     with unit_of_work(commands, parent=parent) as work:
-        batch = strategy.lock(work)
-        cancellations = _decide_cancellations(work, batch)
-        returned = batch.return_items(cancellations)
-        _notify_cancelled(work, batch, cancellations, returned)
-        before_commit(work)
-        _write_cancellations(work, batch, cancellations)
+        _cancel_in(work, strategy, _decide_command, before_write=before_commit)
     return work.answers
 
 
-def _decide_cancellations(work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn) -> list[Cancellation]:
+def _decide_command(command: CancelOrder, case: Case, now: datetime) -> Granted | Refused:
+    return policy.cancel(case, command.actor, command.reason, command.comment, now)
+
+
+def cancel_due(work: UnitOfWork[CancelOrder], decide: Decide) -> None:
+    """Cancel, in the transaction of a sweep, what `decide` grants of the commands that it took."""
+    try:
+        with work.conn.begin_nested():
+            _cancel_in(work, SetBasedReturn, decide)
+    except NeedsPlan:
+        _cancel_in(work, PlannedReturn, decide)
+
+
+def _cancel_in(
+    work: UnitOfWork[CancelOrder],
+    strategy: type[SetBasedReturn | PlannedReturn],
+    decide: Decide,
+    *,
+    before_write: Callable[[UnitOfWork[CancelOrder]], None] = lambda _work: None,
+) -> None:
+    batch = strategy.lock(work)
+    cancellations = _decide_cancellations(work, batch, decide)
+    returned = batch.return_items(cancellations)
+    _notify_cancelled(work, batch, cancellations, returned)
+    before_write(work)
+    _write_cancellations(work, batch, cancellations)
+
+
+def _decide_cancellations(
+    work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn, decide: Decide
+) -> list[Cancellation]:
     # In order, each seeing the effects of the ones before it.
     cancellations = []
     for command in work.pending:
-        decided = _decide_cancellation(work, batch, command)
+        decided = _decide_cancellation(work, batch, command, decide)
         if not isinstance(decided, Cancellation):
             work.answer(command, decided)
             continue
@@ -90,7 +117,7 @@ def _decide_cancellations(work: UnitOfWork[CancelOrder], batch: SetBasedReturn |
 
 
 def _decide_cancellation(
-    work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn, command: CancelOrder
+    work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn, command: CancelOrder, decide: Decide
 ) -> Cancellation | Refused | Invalid:
     case = known_case(batch.cases, command.order_id, command.member_id, work.now)
     if not isinstance(case, Case):
@@ -100,13 +127,14 @@ def _decide_cancellation(
     effective_at = effective_time(command, case, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at
-    verdict = policy.cancel(case, command.actor, command.reason, command.comment, effective_at)
+    verdict = decide(command, case, effective_at)
     if not isinstance(verdict, Granted):
         return verdict
     if not work.parties.accused and policy.may_cause_strike(case):
         raise StaleRead("an alert was filed between the read and the locks")
     verdict = policy.apply_strike(case, verdict)
-    cancellation = Cancellation(command, Change(case, verdict, effective_at, command.actor, command.request_id))
+    request_id = None if command.actor.automation else command.request_id
+    cancellation = Cancellation(command, Change(case, verdict, effective_at, command.actor, request_id))
     return batch.plan(cancellation) or cancellation
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, StringConstraints
 
-from models import events, members
+from models import automation, events, members
 from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as policy
@@ -122,6 +122,7 @@ def _write_change(
     before: Member,
 ) -> None:
     members.update_standing(work.conn, {before.member_id: before}, [after], work.now)
+    automation.update_deadlines(work.conn, after.member_id, work.now)  # R118: a terminated seller has none
     events.append_events(
         work.conn,
         [

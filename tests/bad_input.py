@@ -117,6 +117,7 @@ KINDS: dict[str, tuple[Any, ...]] = {
     "amount": NO_AMOUNT,
     "switch": NO_SWITCH,
     "list": NO_LIST,
+    "ids": (True, 0, "", MARK, [None], [{}], [""], ["seller"]),
     "object": NO_OBJECT,
     "instant": NO_INSTANT,
     "text": (True, 0, [], MARK * 501),  # 2,004 characters
@@ -136,6 +137,8 @@ BY_NAME = {
     "request_id": "request",
     "from": "instant",
     "occurred_at": "instant",
+    "until": "instant",
+    "exclude_buyers": "ids",
     "billing_month": "month",
     "no": "open word",
     "type": "open word",
@@ -177,7 +180,7 @@ def replace_argument(arguments: dict[str, Any], path: tuple[Any, ...], value: An
 def bad_arguments(arguments: dict[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     for path, good in argument_paths(arguments):
         if isinstance(path[-1], int):
-            no_items: tuple[Any, ...] = (None, 0, MARK, [])
+            no_items: tuple[Any, ...] = (None, 0, "" if path[0] == "exclude_buyers" else MARK, [])
             yield from ((path, item) for item in no_items)
             continue
         kind = kind_of(str(path[-1]), good)

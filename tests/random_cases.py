@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from random import Random
 
-from policies import alerts, cancellation, late_payments, npb, ocr, orders, seller_alerts
+from policies import alerts, automation, cancellation, late_payments, npb, ocr, orders, seller_alerts
 from policies.cases import Actor, AlertKind, Case
 from policies.statuses import PaymentStatus, Role, Status
 from policies.verdicts import Event, Granted, Invalid, Refused, Verdict
@@ -68,6 +68,10 @@ MOVES: dict[str, Move] = {
     "orders.set_status": lambda c, a, r, _now: orders.set_status(c, a, r.choice(list(Status))),
     "orders.record_payment": lambda c, _, r, now: orders.record_payment(c, r.choice(list(PaymentStatus)), now),
     "orders.settle_late_payment": lambda c, a, _, now: late_payments.settle_late_payment(c, a, "sent back", now),
+    "orders.hold_automation": lambda c, a, r, now: automation.hold_order(
+        c, a, r.choice((None, now + timedelta(days=20))), "wait", now
+    ),
+    "orders.release_automation": lambda c, a, _, now: automation.release_order(c, a, "go on", now),
     "orders.add_batch": _batch,
     "unlock": lambda c, _, __, now: alerts.unlock_alert(c, now),
     "members": _terminated,

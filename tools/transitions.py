@@ -265,6 +265,15 @@ TABLE: tuple[Transition, ...] = (
         "the order is not touched; both parties are notified of the payment",
         ("orders.paid_after_cancellation", "orders.late_payment_settled"),
     ),
+    Transition(
+        "S8",
+        NON_FINAL,
+        "hold the order against automation, or release it",
+        (SELLER, STAFF),
+        UNCHANGED,
+        "the time of an automatic cancellation moves or goes",
+        ("orders.automation_held", "orders.automation_released"),
+    ),
 )
 
 

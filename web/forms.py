@@ -25,6 +25,7 @@ EDITABLE = ("unit_price", "description", "remarks", "bulk", "sale_rate", "my_cos
 LABELS = {
     "comment": "Your comment",
     "reason": "Reason",
+    "until": "Until (in UTC, such as 2026-04-20T10:00:00Z)",
     "grounds": "What is wrong",
     "status": "New status",
     "return_items": "Put the items back into the inventory",

@@ -57,7 +57,8 @@ WEB_GRANTS = {
     "unwind.api_keys": "SELECT, UPDATE (last_used_at)",
     "unwind.web_links": "SELECT, INSERT",
     "unwind.members": (
-        "SELECT (member_id, handle, time_zone, terminated_at, buying_revoked_at, selling_suspended_at, reinstated_at)"
+        "SELECT (member_id, handle, time_zone, terminated_at, buying_revoked_at, selling_suspended_at, reinstated_at, "
+        "automation)"
     ),
     "unwind.notices": "SELECT",
 }

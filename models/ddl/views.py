@@ -1,4 +1,4 @@
-"""The public views: six views with stable columns, which answer with SQL what the command line answers.
+"""The public views: views with stable columns, which answer with SQL what the command line answers.
 
 A view may gain a column at its end and never loses or redefines one; `contract/views/` records them.  No view reads the
 clock: readers compare with their own `now`, so that a simulation shows what a live system would.
@@ -47,7 +47,7 @@ ORDER_TIMELINE = View(
         ("seq", _INTEGER, "number of the event within its order"),
         ("at", _INSTANT, "when it took effect"),
         ("event", _TEXT, "its type, a stable name such as npb.filed"),
-        ("actor", _TEXT, "who caused it: a member's id, staff by name, marketplace or system"),
+        ("actor", _TEXT, "who caused it: a member's id, staff by name, marketplace, system or automation"),
         ("role", _TEXT, "buyer, seller, staff or system"),
         ("from_status", _MAYBE_TEXT, "the order's status before; null for its first event"),
         ("to_status", _MAYBE_TEXT, "the order's status after"),
@@ -224,6 +224,24 @@ LATE_PAYMENT = View(
     """,
 )
 
-VIEWS = (ORDER_TIMELINE, UNLOCK_FORECAST, FEE_CREDIT, REQUEST_STATUS, SWEEP_HISTORY, LATE_PAYMENT)
+AUTOMATION_FORECAST = View(
+    "v_automation_forecast",
+    1,
+    "One row per automatic act that is to come, if nothing about its order changes.",
+    (
+        ("order_id", _INTEGER, "the order"),
+        ("act", _TEXT, "the command that automation makes in the seller's name: orders.cancel"),
+        ("at", _INSTANT, "when it is made; in the past: overdue"),
+        ("seller_id", _TEXT, "the order's seller, whose setting it is"),
+        ("buyer_id", _TEXT, "the order's buyer"),
+    ),
+    """
+    SELECT o.order_id, 'orders.cancel' AS act, a.cancels_at AS at, o.seller_id, o.buyer_id
+    FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
+    WHERE a.state = 'open' AND a.cancels_at IS NOT NULL
+    """,
+)
+
+VIEWS = (AUTOMATION_FORECAST, ORDER_TIMELINE, UNLOCK_FORECAST, FEE_CREDIT, REQUEST_STATUS, SWEEP_HISTORY, LATE_PAYMENT)
 
 DDL: tuple[str, ...] = tuple(statement for view in VIEWS for statement in view.statements())

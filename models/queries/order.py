@@ -22,6 +22,7 @@ from models.ocr import OcrRow
 from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
+from policies.automation import list_announcements, settings_from_json
 from policies.cancel_routes import describe_cancellability, list_cancel_routes
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, LatePayment, Member, Ocr, OcrState, Order
 from policies.history import alert_state, fold_changes, late_payment_state, ocr_state, order_state
@@ -69,6 +70,8 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "cancelled_at": state["cancelled_at"],
         "basis": state["basis"],
         "cancelled_by": state["cancelled_by"],
+        "held_at": state["held_at"],
+        "held_until": state["held_until"],
         "lines": snapshot.lines,
         "ocr": {**ocr_state(case.ocr), "terms_id": terms_history.id_of(case.ocr.terms)} if case.ocr else None,
         "alert": {**alert_state(case.alert), "terms_id": terms_history.id_of(case.alert.terms)} if case.alert else None,
@@ -101,6 +104,7 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         "at": format_timestamp(instant),
         "verdict": describe_cancellability(subject, instant),
         "routes": [route.as_json() for route in list_cancel_routes(subject, instant)],
+        "automation": [announcement.as_json() for announcement in list_announcements(case)],
         "seller": options_by_role[Role.SELLER],
         "buyer": options_by_role[Role.BUYER],
     }
@@ -123,6 +127,7 @@ def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[st
         "at": format_timestamp(at),
         "options": [option.as_json() for option in policy.list_options(subject, actor, at)],
         "routes": [route.as_json() for route in list_cancel_routes(subject, at, snapshot.case.role_of(actor))],
+        "automation": [announcement.as_json() for announcement in list_announcements(snapshot.case)],
     }
 
 
@@ -197,6 +202,8 @@ def _order_at(row: Order, state: dict[str, Any], past_events: Sequence[Any]) -> 
         cancelled_at=_parse_optional(state["cancelled_at"]),
         basis=Basis(state["basis"]) if state["basis"] else None,
         cancelled_by=state["cancelled_by"],
+        held_at=_parse_optional(state["held_at"]),
+        held_until=_parse_optional(state["held_until"]),
         version=past_events[-1].seq,
         last_event_at=max(event.at for event in past_events if event.type not in UNLOCK_EVENTS),
     )
@@ -249,14 +256,22 @@ def _ocr_at(
 
 
 def _member_at(conn: Connection, member_id: str, at: datetime) -> Member:
-    # Of a member's standing, only an open account decides about existing orders (R53, R55).
+    # Of a member, only an open account and the settings decide about existing orders (R53, R55, R114).
     standing = select(EventRow.type).where(
         EventRow.member_id == member_id,
         EventRow.at <= at,
         EventRow.type.in_(("members.terminated", "members.reinstated")),
     )
     last = conn.execute(standing.order_by(EventRow.event_id.desc()).limit(1)).scalar()
-    return replace(members.load_members(conn, [member_id])[member_id], terminated=last == "members.terminated")
+    settings = select(EventRow.changes["automation"]).where(
+        EventRow.member_id == member_id, EventRow.at <= at, EventRow.type == "sellers.automation_set"
+    )
+    automation = conn.execute(settings.order_by(EventRow.event_id.desc()).limit(1)).scalar()
+    return replace(
+        members.load_members(conn, [member_id])[member_id],
+        terminated=last == "members.terminated",
+        automation=settings_from_json(automation),
+    )
 
 
 def _order_lines(

@@ -12,9 +12,11 @@ from sqlalchemy import Connection, Row, exists, select, text
 
 from models import inventory, members, notices
 from models.alerts import AlertRow
+from models.events import EventRow
 from models.orders import OrderRow
 from models.queries import fee_credits
 from models.queries.order import member_json
+from policies.automation import settings_to_json
 from policies.statuses import Role
 from policies.timestamps import format_optional_timestamp, format_timestamp
 
@@ -39,7 +41,15 @@ def show_member(conn: Connection, member_id: str) -> dict[str, Any] | None:
         "strikes": sorted({*as_buyer, *as_seller}),
         "strikes_as_buyer": list(as_buyer),
         "strikes_as_seller": list(as_seller),
+        "automation": settings_to_json(members.load_automation(conn, member_id)),
+        "automation_history": _automation_history(conn, member_id),
     }
+
+
+def _automation_history(conn: Connection, member_id: str) -> list[dict[str, Any]]:
+    changes = select(EventRow).where(EventRow.member_id == member_id, EventRow.type == "sellers.automation_set")
+    rows = conn.execute(changes.order_by(EventRow.event_id))
+    return [{"at": format_timestamp(row.at), "by": row.actor, "note": row.note} for row in rows]
 
 
 def show_notices(conn: Connection, order_id: int) -> list[dict[str, Any]] | None:

@@ -5,7 +5,7 @@
 
 WITH due AS MATERIALIZED (
     SELECT
-        a.alert_id, a.order_id, a.unlocks_at, o.status, o.version + 1 AS seq,
+        a.alert_id, a.order_id, a.unlocks_at, a.cancels_at, o.status, o.version + 1 AS seq,
         CASE a.kind WHEN 'NPB' THEN 'seller' ELSE 'buyer' END AS role,
         CASE a.kind WHEN 'NPB' THEN o.seller_id ELSE o.buyer_id END AS filer,
         CASE a.kind WHEN 'NPB' THEN 'npb_unlocked' ELSE 'seller_alert_unlocked' END AS notice
@@ -52,8 +52,12 @@ new_messages AS (
         u.notice || ':' || u.order_id || ':' || u.seq || ':' || u.filer, 'notices.tell_' || u.role, u.order_id,
         jsonb_build_object(
             'event', u.notice, 'recipient', u.filer, 'role', u.role,
-            'facts', jsonb_build_object('kind', u.kind, 'unlocks_at', rtrim(rtrim(to_char(
-                u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z')),
+            'facts', jsonb_strip_nulls(jsonb_build_object(
+                'kind', u.kind,
+                'unlocks_at', rtrim(rtrim(to_char(
+                    u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z',
+                'cancels_at', rtrim(rtrim(to_char(
+                    u.cancels_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z'))),
         %(now)s, %(now)s
     FROM unlocked AS u
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from policies.emails import accounts, cancellations, npb, ocr, seller_alerts
+from policies.emails import accounts, automation, cancellations, npb, ocr, seller_alerts
 from policies.emails.context import EmailContext
 from policies.emails.email import Email
 from policies.statuses import Role
@@ -41,6 +41,7 @@ NOTICES: dict[str, Notice] = {
     "ocr_reminder": Notice("N16", _SELLER, ocr.ocr_reminder),
     "unlock_reminder": Notice("N17", _EITHER, seller_alerts.unlock_reminder),
     "payment_during_alert": Notice("N18", _SELLER, npb.payment_recorded),
+    "cancellation_coming": Notice("N20", _BUYER, automation.cancellation_coming),
     "payment_after_cancellation": Notice("N19", _EITHER, cancellations.paid_late),
 }
 """Every event that is emailed, by its public name."""

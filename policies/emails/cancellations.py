@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policies.emails.automation import describe_setting
 from policies.emails.context import (
     EmailContext,
     capital,
@@ -36,10 +37,11 @@ def order_cancelled(context: EmailContext) -> Email:
         paragraphs(_items_sentences(context), _fee_sentences(context)) + _strike_sentences(context)
         if to_seller
         else _strike_sentences(context),
-        (
+        paragraphs(
             "If the buyer has paid, please send the money back. Cancelling an order does not refund the payment."
             if to_seller
             else REFUND,
+            describe_setting(context) if to_seller else "",
         ),
     )
 
@@ -82,6 +84,9 @@ def removal_cancelled(context: EmailContext) -> Email:
 
 def _cancelled_by(context: EmailContext) -> str:
     by, ground = context.text("by"), GROUNDS.get(context.text("basis"), "")
+    if context.facts.get("automation"):
+        whose = "your settings" if context.role == "seller" else "the seller's settings"
+        return f"{capital(context.order)} was cancelled automatically, by {whose}, {ground}".rstrip() + "."
     if by == context.role == "seller":
         ground = ground.replace("the seller's cancel request", "your cancel request")
     member = {"seller": context.the_seller, "buyer": context.the_buyer}.get(by, "")

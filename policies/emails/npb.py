@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policies.emails.automation import automatic_cancellation
 from policies.emails.context import EmailContext, capital, join_sentences, paragraphs
 from policies.emails.email import Email
 
@@ -68,7 +69,8 @@ def penalty_accepted(context: EmailContext) -> Email:
         None,
         (
             "You don't have to wait any longer.",
-            "The order is not cancelled automatically, and the buyer can still change their mind.",
+            automatic_cancellation(context)
+            or "The order is not cancelled automatically, and the buyer can still change their mind.",
         ),
         (CANCEL_NOW, PAID_INSTEAD),
     )
@@ -98,7 +100,10 @@ def npb_unlocked(context: EmailContext) -> Email:
             + (f"ended on {since}." if since else "is over."),
         ),
         None,
-        ("The decision is yours. The order is not cancelled automatically, and you can keep waiting.",),
+        (
+            automatic_cancellation(context)
+            or "The decision is yours. The order is not cancelled automatically, and you can keep waiting.",
+        ),
         (CANCEL_NOW, PAID_INSTEAD),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from policies.alerts import LABELS
+from policies.emails.automation import automatic_cancellation
 from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
 from policies.emails.email import Email
 from policies.emails.npb import CANCEL_NOW, PAID_INSTEAD
@@ -127,7 +128,10 @@ def unlock_reminder(context: EmailContext) -> Email:
             ),
         ),
         None,
-        ("The order is not cancelled automatically. While the alert is open, you and the other side both wait.",),
+        (
+            automatic_cancellation(context)
+            or "The order is not cancelled automatically. While the alert is open, you and the other side both wait.",
+        ),
         paragraphs(
             *((CANCEL_NOW, PAID_INSTEAD) if kind == "NPB" else BUYER_CANCELS),
             "This is our last reminder about this alert." if context.flag("last") else "",

@@ -82,6 +82,19 @@ CORRUPTIONS = (
         "No alert stays locked for more", "UPDATE unwind.alerts SET unlocked_at = NULL WHERE order_id = 2", "{alert:2}"
     ),
     Corruption(
+        "The stored time of an automatic",
+        "UPDATE unwind.alerts SET cancels_at = '2030-01-01Z' WHERE order_id = 1",
+        "{alert:1}",
+    ),
+    Corruption(
+        "Every automatic cancellation came",
+        "UPDATE unwind.events SET actor = 'automation' WHERE order_id = 1 AND type = 'orders.cancelled'",
+        "1",
+    ),
+    Corruption(
+        "No automatic cancellation is overdue", "UPDATE unwind.alerts SET cancels_at = filed_at WHERE order_id = 2", "2"
+    ),
+    Corruption(
         "No order was cancelled through an",
         "UPDATE unwind.events SET at = at - interval '2 days' WHERE order_id = 1 AND type = 'orders.cancelled'",
         "1",

@@ -24,6 +24,7 @@ INTERNAL = [
     "credits.post_to_next_invoice",
     "bills.issue",
     "reminders.scan",
+    "automation.cancel",
     "outbox.relay",
     "submissions.drain",
     "audit.check_invariants",

@@ -270,6 +270,13 @@ def _print_member(console: PeopleConsole, result: dict[str, Any]) -> None:
     console.write(Text(f"{_name(result)} is {result['state']}.", style="bold"))
     console.write(f"Privileges: {' and '.join(privileges) or 'none'}.")
     console.write(f"Strikes that count: {', '.join(str(strike) for strike in result['strikes']) or 'none'}.")
+    excluded = result["automation"].pop("exclude_buyers")
+    for name, setting in result["automation"].items():
+        console.write(f"Automation: {name} = {setting['value']}, set on {setting['set_at']}.")
+    if excluded:
+        console.write(f"Never touched by automation: orders of {', '.join(excluded)}.")
+    for change in result["automation_history"]:
+        console.write(Text(f"  {change['at']}  {change['by']}: {change['note']}", style="dim"))
 
 
 def _print_notices(console: PeopleConsole, result: list[dict[str, Any]]) -> None:

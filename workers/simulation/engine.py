@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection
 
-from models import alerts, bills, notices, outbox, reminders
+from models import alerts, automation, bills, notices, outbox, reminders
 from models.db import database as db
 from models.unit_of_work import retry_on_conflict
 from workers.app import app
@@ -26,6 +26,8 @@ Deadline = Callable[[Connection], datetime | None]
 
 DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
     (alerts.next_unlock_at, ("npb.scan_open_alerts", "alerts.scan_seller_alerts")),
+    (automation.next_warning_at, ("automation.cancel",)),
+    (automation.next_cancellation_at, ("automation.cancel",)),
     (notices.next_delivery_at, ("notices.deliver",)),
     (reminders.next_reminder_at, ("reminders.scan",)),
     (bills.next_issue_at, ("bills.issue",)),

@@ -13,15 +13,23 @@ from datetime import date, datetime
 from sqlalchemy import Connection
 
 from models.integrity import month_audit
-from models.integrity.invariants import alerts, outbox
+from models.integrity.invariants import alerts, automation, outbox
 from models.integrity.invariants.cancellations import CANCELLATIONS
 from models.integrity.invariants.invariant import Invariant, Scope
 from models.integrity.invariants.ledger import LEDGER
 from models.integrity.invariants.stock import STOCK
 from models.integrity.invariants.timelines import TIMELINES
 
-ALWAYS: tuple[Invariant, ...] = (*alerts.ALERTS, *CANCELLATIONS, *STOCK, *LEDGER, *TIMELINES, *outbox.OUTBOX)
-IN_TIME: tuple[Invariant, ...] = (*alerts.IN_TIME, *outbox.IN_TIME)
+ALWAYS: tuple[Invariant, ...] = (
+    *alerts.ALERTS,
+    *automation.AUTOMATION,
+    *CANCELLATIONS,
+    *STOCK,
+    *LEDGER,
+    *TIMELINES,
+    *outbox.OUTBOX,
+)
+IN_TIME: tuple[Invariant, ...] = (*alerts.IN_TIME, *automation.IN_TIME, *outbox.IN_TIME)
 
 MONTHS_PROVEN = "The bills of every closed month agree with orders and events; `audit month` lists the differences"
 

@@ -77,12 +77,13 @@ TIMELINES: tuple[Invariant, ...] = (
         CROSS JOIN LATERAL ({_fold_changes("order", "1", "2147483647")}) f
         WHERE [stored.order_id IN orders] AND (stored.status, stored.previous_status, stored.payment_status,
             stored.order_date, stored.total, stored.fee, stored.fee_month, stored.cancelled_at, stored.basis,
-            stored.cancelled_by) IS DISTINCT FROM (
+            stored.cancelled_by, stored.held_at, stored.held_until) IS DISTINCT FROM (
             folded ->> 'status', folded ->> 'previous_status', folded ->> 'payment_status',
             CAST(folded ->> 'order_date' AS timestamptz), CAST(folded ->> 'total' AS numeric),
             CAST(folded ->> 'fee' AS numeric),
             to_date(folded ->> 'fee_month', 'YYYY-MM'), CAST(folded ->> 'cancelled_at' AS timestamptz),
-            folded ->> 'basis', folded ->> 'cancelled_by')
+            folded ->> 'basis', folded ->> 'cancelled_by', CAST(folded ->> 'held_at' AS timestamptz),
+            CAST(folded ->> 'held_until' AS timestamptz))
         """,  # noqa: S608 - constants of this module
     ),
     Invariant(
@@ -123,11 +124,11 @@ TIMELINES: tuple[Invariant, ...] = (
     ),
     Invariant(
         8,
-        "Every event of an order names a party in that party's role, a member of staff, or the system",
+        "Every event of an order names a party in that party's role, automation for the seller, staff, or the system",
         """
         SELECT DISTINCT CAST(e.order_id AS text) FROM unwind.events e JOIN unwind.orders o USING (order_id)
         WHERE [e.order_id IN orders] AND CASE e.role
-            WHEN 'buyer' THEN e.actor <> o.buyer_id WHEN 'seller' THEN e.actor <> o.seller_id
+            WHEN 'buyer' THEN e.actor <> o.buyer_id WHEN 'seller' THEN e.actor NOT IN (o.seller_id, 'automation')
             WHEN 'staff' THEN e.actor NOT LIKE 'staff:%' ELSE e.actor NOT IN ('system', 'marketplace') END
         """,
     ),

@@ -182,6 +182,7 @@ def upgrade() -> None:
         sa.Column("buying_revoked_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("selling_suspended_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("reinstated_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("automation", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.PrimaryKeyConstraint("member_id", name=op.f("pk_members")),
         schema="unwind",
     )
@@ -647,6 +648,8 @@ def upgrade() -> None:
         sa.Column("cancelled_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("basis", sa.Text(), nullable=True),
         sa.Column("cancelled_by", sa.Text(), nullable=True),
+        sa.Column("held_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("held_until", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("last_event_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
@@ -672,6 +675,7 @@ def upgrade() -> None:
         sa.CheckConstraint("total <> 'NaN'", name=op.f("ck_orders_total_is_a_number")),
         sa.CheckConstraint("buyer_id <> seller_id", name=op.f("ck_orders_buyer_is_not_seller")),
         sa.CheckConstraint("extract(day FROM fee_month) = 1", name=op.f("ck_orders_fee_month_is_a_month")),
+        sa.CheckConstraint("held_until > held_at", name=op.f("ck_orders_held_until_later")),
         sa.CheckConstraint(
             "total >= 0 AND fee >= 0 AND credit >= 0 AND coupon >= 0", name=op.f("ck_orders_not_negative")
         ),
@@ -716,6 +720,8 @@ def upgrade() -> None:
         sa.Column("unlocked_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("remind_from", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("remind_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("cancels_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("warned_of", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("responded_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("penalty_accepted_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("penalty_withdrawn_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
@@ -736,6 +742,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("alert_id", name=op.f("pk_alerts")),
         schema="unwind",
     )
+    op.create_index(
+        "ix_alerts_cancel",
+        "alerts",
+        ["cancels_at", "alert_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'open' AND cancels_at IS NOT NULL"),
+    )
     op.create_index("ix_alerts_order_id", "alerts", ["order_id", "alert_id"], unique=False, schema="unwind")
     op.create_index(
         "ix_alerts_remind",
@@ -752,6 +766,14 @@ def upgrade() -> None:
         unique=False,
         schema="unwind",
         postgresql_where=sa.text("state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"),
+    )
+    op.create_index(
+        "ix_alerts_warn",
+        "alerts",
+        ["cancels_at", "alert_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'open' AND cancels_at IS NOT NULL AND warned_of IS DISTINCT FROM cancels_at"),
     )
     op.create_index(
         "uq_alerts_one_open_per_order",

@@ -23,6 +23,7 @@ VIEWS = {
     "v_fee_credit",
     "v_order_timeline",
     "v_request_status",
+    "v_automation_forecast",
     "v_late_payment",
     "v_sweep_history",
     "v_unlock_forecast",
@@ -62,6 +63,7 @@ RELATIONS: dict[str, dict[str, set[str]]] = {
 }
 MEMBER_COLUMNS = (
     "member_id", "handle", "time_zone", "terminated_at", "buying_revoked_at", "selling_suspended_at", "reinstated_at",
+    "automation",
 )  # fmt: skip
 COLUMNS: dict[str, set[str]] = {
     WEB: {
@@ -192,6 +194,7 @@ def test_view_over_private_tables_has_a_security_barrier(
         "v_fee_credit": as_owner,
         "v_request_status": as_owner,
         "v_order_timeline": as_reader,
+        "v_automation_forecast": as_reader,
         "v_late_payment": as_reader,
         "v_sweep_history": as_reader,
         "v_unlock_forecast": as_reader,

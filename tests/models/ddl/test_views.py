@@ -45,6 +45,7 @@ def past_market(market: Market) -> Market:
     market.done("npb.file", order_id=1006, member_id="seller")
     market.done("credits.post_manual", seller_id="seller", amount="3.00", staff="pat", comment="goodwill")
     assert market.code("orders.cancel", order_id=1006, member_id="seller", request_id="early") == "TOO_EARLY"
+    market.done("sellers.set_automation", member_id="seller", cancel_after_unlock=30)
     return market
 
 

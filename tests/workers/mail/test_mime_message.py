@@ -26,6 +26,16 @@ BRANDING = Branding("Brick Market <no-reply@market.example>", "Brick Market", "h
 CREATED_AT = datetime(2026, 4, 4, 10, tzinfo=UTC)
 UNLOCKS, LATER = "2026-04-11T10:00:00Z", "2026-04-18T10:00:00Z"
 COMMENT = "I lost my job and cannot pay this month.\nI am very sorry."
+FEE = {"kind": "credit", "amount": "-20.00", "bill": "2026-04"}
+AUTOMATIC = {
+    "basis": "NPB",
+    "by": "seller",
+    "returns": True,
+    "lines_returned": 2,
+    "units_returned": 31,
+    "strike": True,
+    "automation": {"setting": "cancel_after_unlock", "value": 3, "set_at": "2026-03-01T10:00:00Z"},
+}
 
 FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "N01-ocr_filed": ("ocr_filed", "seller", {"reason": "B_SELLER_NO_STOCK", "comment": "You wrote that it is gone."}),
@@ -89,6 +99,20 @@ FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "buyer",
         {"basis": "NPB", "by": "seller", "returns": True, "lines_returned": 2, "units_returned": 31, "strike": True},
     ),
+    "N20-cancellation_coming": (
+        "cancellation_coming",
+        "buyer",
+        {"cancels_at": UNLOCKS, "penalty_accepted": False},
+    ),
+    "N20-cancellation_coming-npx": (
+        "cancellation_coming",
+        "buyer",
+        {"cancels_at": UNLOCKS, "penalty_accepted": True},
+    ),
+    "N21-order_cancelled-seller": ("order_cancelled", "seller", AUTOMATIC | {"fee": FEE}),
+    "N21-order_cancelled-buyer": ("order_cancelled", "buyer", AUTOMATIC),
+    "N21-npb_unlocked": ("npb_unlocked", "seller", {"kind": "NPB", "unlocks_at": UNLOCKS, "cancels_at": LATER}),
+    "N21-npx_accepted": ("npx_accepted", "seller", {"cancels_at": LATER}),
     "N11-order_cancelled-ocr-seller": (
         "order_cancelled",
         "seller",
@@ -199,7 +223,7 @@ def render_sides(name: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", FACTS)
 def test_email_matches_its_snapshot(name: str) -> None:
-    """N1 to N19: plain text and HTML, for its reader."""
+    """N1 to N21: plain text and HTML, for its reader."""
     for file, content in render_sides(name):
         assert (SNAPSHOTS / file).read_text(encoding="utf-8") == content, (
             "see the module's first lines for how to regenerate"
@@ -211,9 +235,9 @@ def test_every_snapshot_has_an_example() -> None:
 
 
 def test_every_row_of_the_rules_and_every_event_has_an_example() -> None:
-    """N1 to N19."""
+    """N1 to N20."""
     assert {event for event, _, _ in FACTS.values()} == set(NOTICES)
-    assert {f"N{n}" for n in range(1, 19)} <= {notice.rule for notice in NOTICES.values()}
+    assert {f"N{n}" for n in range(1, 21)} <= {notice.rule for notice in NOTICES.values()}
 
 
 def test_every_notified_event_has_an_email() -> None:

@@ -1,0 +1,88 @@
+"""What the sweeps of automation find by the stored deadlines, and moving the deadlines of a seller's open cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, text
+
+from models import members
+from models.alerts import CANCELS_CONDITION, WARNS_CONDITION, AlertRow
+from models.cases import lock_orders
+from models.db.bulk import update_rows
+from models.orders import OrderRow
+from models.unit_of_work import UnitOfWork
+from policies import automation as policy
+
+Position = tuple[datetime, int]
+"""A deadline and the id of its row: the order in which a sweep handles what is due."""
+
+_DUE_CANCELLATIONS = text(
+    f"""
+    SELECT a.order_id, a.alert_id, a.cancels_at AS at, o.seller_id
+    FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
+    WHERE {CANCELS_CONDITION} AND a.cancels_at <= :now
+        AND (a.cancels_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
+    ORDER BY a.cancels_at, a.alert_id LIMIT :limit
+    """  # noqa: S608 - constants of this package
+)
+_DUE_WARNINGS = text(
+    f"""
+    SELECT a.order_id, a.alert_id, a.cancels_at, a.penalty_stands, o.buyer_id
+    FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
+    WHERE {WARNS_CONDITION} AND a.cancels_at <= :until
+    ORDER BY a.cancels_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
+    """  # noqa: S608 - constants of this package
+)
+
+
+def due_cancellations(conn: Connection, now: datetime, after: Position, limit: int) -> Sequence[Row[Any]]:
+    """Return what is due by its stored deadline, unlocked: the facts decide again under the locks."""
+    values = {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}
+    return conn.execute(_DUE_CANCELLATIONS, values).all()
+
+
+def warn_buyers(work: UnitOfWork[Any], limit: int) -> int:
+    """Warn the buyers of automatic cancellations that are a day away or less; return how many rows were handled."""
+    rows = work.conn.execute(_DUE_WARNINGS, {"until": work.now + policy.WARN_BEFORE, "limit": limit}).all()
+    messages = [
+        policy.cancellation_warning(
+            order_id=row.order_id,
+            alert_id=row.alert_id,
+            buyer_id=row.buyer_id,
+            cancels_at=row.cancels_at,
+            accepted=row.penalty_stands,
+            now=work.now,
+        )
+        for row in rows
+    ]
+    update_rows(
+        work.conn,
+        AlertRow,
+        ["alert_id"],
+        [{"alert_id": row.alert_id, "warned_of": row.cancels_at} for row in rows],
+    )
+    work.enqueue([message for message in messages if message is not None])
+    return len(rows)
+
+
+def update_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:
+    """Move the deadlines of a seller's open cases to the facts of now.  Hold the lock of the seller's row."""
+    alerts = select(AlertRow.order_id).where(AlertRow.state == "open", AlertRow.kind == "NPB")
+    open_cases = alerts.join(OrderRow, OrderRow.order_id == AlertRow.order_id).where(OrderRow.seller_id == seller_id)
+    order_ids = conn.execute(open_cases).scalars().all()
+    if order_ids:
+        # The parties' rows come before orders in the order of locks, and the seller's is held; the buyers decide
+        # nothing here but by their ids.
+        lock_orders(conn, order_ids, lock_members=members.NO_LOCK).update_deadlines(now)
+
+
+def next_cancellation_at(conn: Connection) -> datetime | None:
+    return conn.execute(select(func.min(AlertRow.cancels_at)).where(text(CANCELS_CONDITION))).scalar()
+
+
+def next_warning_at(conn: Connection) -> datetime | None:
+    first: datetime | None = conn.execute(select(func.min(AlertRow.cancels_at)).where(text(WARNS_CONDITION))).scalar()
+    return None if first is None else first - policy.WARN_BEFORE

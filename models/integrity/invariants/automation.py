@@ -1,0 +1,58 @@
+"""Invariants of automation: stored deadlines follow from the facts, and automatic acts from settings then in force."""
+
+from __future__ import annotations
+
+from models.integrity.invariants.invariant import Invariant
+
+# Hours, so that no session's time zone can make a day of 23 hours.
+_DAYS = "CAST({setting} AS integer) * interval '24 hours'"
+_SETTING = "m.automation #>> '{cancel_after_unlock,value}'"
+_SETTING_THEN = "s.changes #>> '{automation,cancel_after_unlock,value}'"
+
+AUTOMATION: tuple[Invariant, ...] = (
+    Invariant(
+        1,
+        "The stored time of an automatic cancellation follows from alert, payment, hold and settings",
+        f"""
+        SELECT CAST(a.alert_id AS text) FROM unwind.alerts a JOIN unwind.orders o USING (order_id)
+        JOIN unwind.members m ON m.member_id = o.seller_id
+        WHERE [a.order_id IN orders] AND a.cancels_at IS DISTINCT FROM CASE
+            WHEN a.state = 'open' AND a.kind = 'NPB' AND o.payment_status = 'None' AND m.terminated_at IS NULL
+                AND NOT coalesce(m.automation -> 'exclude_buyers' ? o.buyer_id, false)
+                AND (o.held_at IS NULL OR o.held_until IS NOT NULL) AND {_SETTING} IS NOT NULL
+            THEN GREATEST(o.held_until, CASE WHEN a.penalty_stands THEN a.penalty_accepted_at ELSE a.unlocks_at END
+                + {_DAYS.format(setting=_SETTING)}) END
+        """,  # noqa: S608 - constants of this module
+    ),
+    Invariant(
+        1,
+        "Every automatic cancellation came at or after its time, unpaid, under a setting that was in force",
+        f"""
+        SELECT CAST(e.order_id AS text) FROM unwind.events e JOIN unwind.orders o USING (order_id)
+        LEFT JOIN LATERAL (
+            SELECT a.* FROM unwind.alerts a WHERE a.order_id = e.order_id AND a.closed_at = e.at
+            ORDER BY a.alert_id DESC LIMIT 1
+        ) a ON true
+        LEFT JOIN LATERAL (
+            SELECT x.changes FROM unwind.events x WHERE x.member_id = o.seller_id
+            AND x.type = 'sellers.automation_set' AND x.event_id < e.event_id ORDER BY x.event_id DESC LIMIT 1
+        ) s ON true
+        WHERE [e.order_id IN orders] AND e.type = 'orders.cancelled' AND e.actor = 'automation' AND NOT coalesce(
+            o.payment_status = 'None' AND (o.held_at IS NULL OR o.held_until <= e.at)
+            AND NOT s.changes #> '{{automation,exclude_buyers}}' ? o.buyer_id
+            AND e.at >= CASE WHEN a.penalty_stands THEN a.penalty_accepted_at ELSE a.unlocks_at END
+                + {_DAYS.format(setting=_SETTING_THEN)}, false)
+        """,  # noqa: S608 - constants of this module
+    ),
+)
+
+IN_TIME: tuple[Invariant, ...] = (
+    Invariant(
+        1,
+        "No automatic cancellation is overdue by more than a minute",
+        """
+        SELECT CAST(order_id AS text) FROM unwind.alerts WHERE state = 'open'
+        AND cancels_at < CAST(:now AS timestamptz) - interval '1 minute'
+        """,
+    ),
+)

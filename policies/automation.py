@@ -1,0 +1,218 @@
+"""What happens in a seller's name without a person: the settings, and when they lead to what (R114, R116, R118).
+
+Each deadline follows from the facts of a case.  It is stored when they change, for sweeps to find, and computed again
+under the lock before anything happens (`policies.automatic_acts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from policies.cases import MANUAL, Actor, AlertKind, Automation, Case, Setting
+from policies.notices import notify_member
+from policies.preconditions import check_comment, check_role
+from policies.statuses import PaymentStatus, Role
+from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp, parse_timestamp
+from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refused
+
+MAX_EXCLUDED = 1000
+MAX_CANCEL_AFTER_UNLOCK = 30
+WARN_BEFORE = timedelta(hours=24)
+"""How long before an automatic cancellation the buyer is warned (N20)."""
+
+_UNITS = {"cancel_after_unlock": ("day", timedelta(days=1))}
+SETTINGS = tuple(_UNITS)
+"""The settings of a seller, by their names in commands and emails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """An automatic act to come, if the facts stay as they are."""
+
+    act: str
+    at: datetime
+    setting: str
+    under: Setting
+    sentence: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "act": self.act,
+            "at": format_timestamp(self.at),
+            "setting": self.setting,
+            "value": self.under.value,
+            "set_at": format_timestamp(self.under.set_at),
+            "sentence": self.sentence,
+        }
+
+
+def change_settings(
+    before: Automation, values: Mapping[str, int | None], excluded: Iterable[str] | None, now: datetime
+) -> Automation:
+    """Return the settings with those of `values` replaced.  One that keeps its value keeps its date."""
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
+        known: Setting | None = getattr(before, name)
+        if (known.value if known else None) != value:
+            changed[name] = None if value is None else Setting(value, now)
+    if excluded is not None:
+        changed["excluded"] = frozenset(excluded)
+    return replace(before, **changed)
+
+
+def cancels_at(case: Case) -> datetime | None:
+    """The time of the automatic cancellation through NPB or NPX (R116); None if there is none to come."""
+    alert, setting = case.open_alert, case.seller.automation.cancel_after_unlock
+    if alert is None or alert.kind is not AlertKind.NPB or setting is None or not _may_touch(case):
+        return None
+    if case.order.payment_status is not PaymentStatus.NONE:
+        return None
+    unlock = alert.unlocks_at
+    if alert.penalty_stands and alert.penalty_accepted_at is not None:
+        unlock = alert.penalty_accepted_at
+    return _after_hold(case, unlock + _duration("cancel_after_unlock", setting))
+
+
+def with_deadlines(case: Case) -> Case:
+    if case.alert is None or (due := cancels_at(case)) == case.alert.cancels_at:
+        return case
+    return replace(case, alert=replace(case.alert, cancels_at=due))
+
+
+def hold_order(
+    case: Case, actor: Actor, until: datetime | None, comment: str, now: datetime
+) -> Granted | Refused | Invalid:
+    """Keep automation from the order, without end or until a time; a further hold replaces the last (R118)."""
+    if refused := check_role(case, actor, Role.SELLER, Role.STAFF, act="hold an order against automation"):
+        return refused
+    if refused := check_comment(comment):
+        return refused
+    if until is not None and until <= now:
+        return Invalid("until", "must be in the future")
+    after = replace(case, order=replace(case.order, held_at=now, held_until=until))
+    end = f"until {describe_timestamp(until)}" if until else "until it is released"
+    return Granted(
+        after,
+        events=(Event("orders.automation_held", f"Automation does not touch this order {end}: {comment}"),),
+        effects={"held_until": format_optional_timestamp(until)},
+    )
+
+
+def release_order(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
+    if refused := check_role(case, actor, Role.SELLER, Role.STAFF, act="release an order for automation"):
+        return refused
+    order = case.order
+    if order.held_at is None or (order.held_until is not None and order.held_until <= now):
+        return Refused(Code.WRONG_STATUS, f"{case.label.capitalize()} is not on hold.", unblocked_by="a hold")
+    if refused := check_comment(comment):
+        return refused
+    after = replace(case, order=replace(order, held_at=None, held_until=None))
+    return Granted(after, events=(Event("orders.automation_released", f"Automation may touch this order: {comment}"),))
+
+
+def list_announcements(case: Case) -> list[Announcement]:
+    """What automation will do if nothing changes, with the time that its sweep compares (R119)."""
+    coming = []
+    due, setting = cancels_at(case), case.seller.automation.cancel_after_unlock
+    if due is not None and setting is not None:
+        coming.append(
+            Announcement(
+                "orders.cancel",
+                due,
+                "cancel_after_unlock",
+                setting,
+                f"{case.label.capitalize()} will be cancelled automatically on "
+                f"{describe_timestamp(due)}, unless the buyer pays or the seller holds it "
+                f"({describe_setting('cancel_after_unlock', setting)}).",
+            )
+        )
+    return coming
+
+
+def cancels_at_fact(case: Case) -> dict[str, str]:
+    """The fact for emails that the order will be cancelled automatically, if it will be."""
+    due = cancels_at(case)
+    return {} if due is None else {"cancels_at": format_timestamp(due)}
+
+
+def act_facts(case: Case) -> dict[str, Any] | None:
+    """The facts about an automatic cancellation for emails and answers (N21)."""
+    setting = case.seller.automation.cancel_after_unlock
+    return None if setting is None else setting_facts("cancel_after_unlock", setting)
+
+
+def setting_facts(name: str, setting: Setting) -> dict[str, Any]:
+    return {"setting": name, "value": setting.value, "set_at": format_timestamp(setting.set_at)}
+
+
+def cancellation_warning(
+    *, order_id: int, alert_id: int, buyer_id: str, cancels_at: datetime, accepted: bool, now: datetime
+) -> OutboxMessage | None:
+    """The warning of a cancellation to come (N20); None if there is no time left to pay."""
+    if cancels_at <= now:
+        return None
+    return notify_member(
+        Role.BUYER,
+        "cancellation_coming",
+        member_id=buyer_id,
+        order_id=order_id,
+        occasion=f"{order_id}:alert{alert_id}:{format_timestamp(cancels_at)}",
+        cancels_at=format_timestamp(cancels_at),
+        penalty_accepted=accepted,
+    )
+
+
+def describe_setting(name: str, setting: Setting) -> str:
+    unit, _ = _UNITS[name]
+    amount = f"{setting.value} {unit}" + ("" if setting.value == 1 else "s")
+    return f"{name} = {amount}, set on {describe_timestamp(setting.set_at)}"
+
+
+def describe_changes(before: Automation, after: Automation) -> str:
+    changes = []
+    for name in SETTINGS:
+        old, new = getattr(before, name), getattr(after, name)
+        if old != new:
+            changes.append(f"{name}: {old.value if old else 'off'} → {new.value if new else 'off'}")
+    if before.excluded != after.excluded:
+        changes.append(f"excluded buyers: {len(before.excluded)} → {len(after.excluded)}")
+    return f"Automation: {'; '.join(changes)}."
+
+
+def settings_to_json(automation: Automation) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        name: {"value": setting.value, "set_at": format_timestamp(setting.set_at)}
+        for name in SETTINGS
+        if (setting := getattr(automation, name)) is not None
+    }
+    return settings | {"exclude_buyers": sorted(automation.excluded)}
+
+
+def settings_from_json(written: Mapping[str, Any] | None) -> Automation:
+    if not written:
+        return MANUAL
+    settings = {
+        name: Setting(value["value"], parse_timestamp(value["set_at"]))
+        for name, value in written.items()
+        if name in SETTINGS
+    }
+    return Automation(**settings, excluded=frozenset(written.get("exclude_buyers", ())))
+
+
+def _may_touch(case: Case) -> bool:
+    # R118
+    return not case.seller.terminated and case.order.buyer_id not in case.seller.automation.excluded
+
+
+def _after_hold(case: Case, due: datetime) -> datetime | None:
+    order = case.order
+    if order.held_at is None:
+        return due
+    return None if order.held_until is None else max(due, order.held_until)
+
+
+def _duration(name: str, setting: Setting) -> timedelta:
+    return setting.value * _UNITS[name][1]

@@ -1,0 +1,51 @@
+"""Emails about what happens in a seller's name without a person (N20, N21)."""
+
+from __future__ import annotations
+
+from policies.emails.context import EmailContext, capital, paragraphs, pluralize
+from policies.emails.email import Email
+
+_SETTINGS = {
+    "cancel_after_unlock": ("day", "days", "after it can be cancelled, an unpaid order is cancelled automatically"),
+}
+
+
+def cancellation_coming(context: EmailContext) -> Email:
+    until = context.timestamp("cancels_at")
+    return Email(
+        context.subject("pay now, or the order is cancelled"),
+        (
+            f"{capital(context.order)} is not paid. "
+            + (f"If that does not change, it is cancelled on {until}." if until else "It is about to be cancelled."),
+        ),
+        None,
+        ("This cancellation counts as a strike against you. With too many strikes you lose the right to buy.",),
+        paragraphs(
+            f"Pay before {until}. A recorded payment stops the cancellation." if until else "Please pay now.",
+            "If you have paid already, ask the seller to remove the alert, or send proof of the payment to our staff.",
+            "If you still want to pay after accepting the penalty, take the acceptance back on the order's page."
+            if context.flag("penalty_accepted")
+            else "",
+        ),
+    )
+
+
+def automatic_cancellation(context: EmailContext) -> str:
+    """Tell the seller when automation cancels the order; empty if it does not."""
+    due = context.timestamp("cancels_at")
+    return f"By your settings the order is cancelled automatically on {due}, unless the buyer pays." if due else ""
+
+
+def describe_setting(context: EmailContext) -> str:
+    """Say under which setting something was done, and how to change it; empty if a person did it."""
+    facts = context.facts.get("automation")
+    if not isinstance(facts, dict) or facts.get("setting") not in _SETTINGS:
+        return ""
+    one, many, means = _SETTINGS[facts["setting"]]
+    context = EmailContext(context.event, context.role, context.order_id, facts, context.zone)
+    since = context.timestamp("set_at")
+    return (
+        f"Your setting {context.text('setting')}, in force since {since}, says: "
+        f"{pluralize(int(context.text('value')), one, many)} {means}. "
+        "You can change it or switch it off with sellers.set_automation, and exclude single buyers from it."
+    )

@@ -1,0 +1,182 @@
+"""Automation: the command for a seller's settings, and the sweeps that act in the seller's name."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any, ClassVar
+
+from celery import shared_task
+from pydantic import Field
+
+from models import automation, events, members
+from models.stored_answers import Answer, done
+from models.sweeps import NEVER
+from models.unit_of_work import UnitOfWork, unit_of_work
+from policies import automatic_acts
+from policies import automation as policy
+from policies.cases import Actor, Automation, Case
+from policies.statuses import Role
+from policies.verdicts import Granted, Invalid, Refused, Verdict
+from tasks.cancellation import CancelOrder, cancel_due
+from tasks.cases import case_command, member_unknown
+from tasks.command import Command, Comment, MemberId, OrderCommand, StaffName, TimestampText
+from tasks.declarations import SELLER, command_task
+from tasks.sweeps import TaskResult, sweep
+
+BATCH_SIZE = 100
+"""Cancellations of one transaction; larger batches are not faster (docs/speed.md)."""
+
+
+class SetAutomation(Command):
+    """Arguments of `sellers.set_automation`. A setting that is not named stays; null switches it off."""
+
+    task: ClassVar[str] = "sellers.set_automation"
+    member_id: MemberId
+    staff: StaffName | None = None
+    cancel_after_unlock: Annotated[int, Field(strict=True, ge=0, le=policy.MAX_CANCEL_AFTER_UNLOCK)] | None = None
+    exclude_buyers: Annotated[list[MemberId], Field(max_length=policy.MAX_EXCLUDED)] | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        return self.model_dump(include=self.model_fields_set & set(policy.SETTINGS))
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(staff=self.staff) if self.staff else Actor(self.member_id)
+
+    @property
+    def fingerprint(self) -> bytes:
+        # Null and left out mean different things.
+        named = ",".join(sorted(self.model_fields_set))
+        return hashlib.sha256(super().fingerprint + named.encode()).digest()
+
+
+class HoldAutomation(OrderCommand):
+    task: ClassVar[str] = "orders.hold_automation"
+    until: TimestampText | None = None
+    comment: Comment
+
+
+class ReleaseAutomation(OrderCommand):
+    task: ClassVar[str] = "orders.release_automation"
+    comment: Comment
+
+
+class AutomaticCancel(CancelOrder):
+    """A cancellation that a sweep makes in the seller's name; nobody sends it."""
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(self.member_id, automation=True)
+
+
+@command_task(
+    SetAutomation, example={"member_id": "s-881", "cancel_after_unlock": 3, "exclude_buyers": ["b-12", "b-77"]}
+)
+def set_automation(commands: list[SetAutomation]) -> list[Answer]:
+    """Set what happens in a seller's name without a person; it holds for open cases too (R114)."""
+    with unit_of_work(commands) as work:
+        known = members.load_members(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
+        for command in work.pending:
+            if command.member_id not in known:
+                work.answer(command, member_unknown(command.member_id))
+            elif command.member_id in (command.exclude_buyers or ()):
+                work.answer(command, Invalid("exclude_buyers", "must not contain the seller"))
+            else:
+                work.answer(command, done(command, _set(work, command)))
+    return work.answers
+
+
+@case_command(
+    HoldAutomation, example=SELLER | {"comment": "the buyer is in hospital"}, option="hold the order against automation"
+)
+def hold(command: HoldAutomation, case: Case, now: datetime) -> Verdict:
+    """Keep automation from an order, as its seller or staff, without end or until a time."""
+    return policy.hold_order(case, command.actor, command.until, command.comment, now)
+
+
+@case_command(
+    ReleaseAutomation, example=SELLER | {"comment": "no answer any more"}, option="release the order for automation"
+)
+def release(command: ReleaseAutomation, case: Case, now: datetime) -> Verdict:
+    """End the hold of an order, as its seller or staff."""
+    return policy.release_order(case, command.actor, command.comment, now)
+
+
+def _set(work: UnitOfWork[SetAutomation], command: SetAutomation) -> dict[str, Any]:
+    before = members.load_automation(work.conn, command.member_id)
+    after = policy.change_settings(before, command.changes, command.exclude_buyers, work.now)
+    if after != before:
+        members.update_automation(work.conn, command.member_id, after)
+        events.append_events(work.conn, [_event(work, command, before, after)])
+        automation.update_deadlines(work.conn, command.member_id, work.now)
+    return policy.settings_to_json(after)
+
+
+def _event(
+    work: UnitOfWork[SetAutomation], command: SetAutomation, before: Automation, after: Automation
+) -> dict[str, Any]:
+    return events.event_row(
+        "sellers.automation_set",
+        work.now,
+        actor=str(command.actor),
+        role=Role.STAFF if command.staff else Role.SELLER,
+        member_id=command.member_id,
+        note=policy.describe_changes(before, after),
+        changes={"automation": policy.settings_to_json(after)},
+        request_id=command.request_id,
+    )
+
+
+@shared_task(name="automation.cancel")
+def cancel() -> TaskResult:
+    """Warn of automatic cancellations a day before, and make those that are due (R116, R120, R124)."""
+    warned = sweep("automation.cancel", WarningSweep(), result_key="warned", record=False)
+    return warned | sweep("automation.cancel", CancelSweep(), result_key="cancelled", limit=BATCH_SIZE)
+
+
+class WarningSweep:
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
+        warned = automation.warn_buyers(work, limit)
+        return warned, warned
+
+    def committed(self) -> None: ...
+
+    def skip_next(self, work: UnitOfWork[Any]) -> None: ...  # every row is written alike: one fails only with all
+
+
+class CancelSweep:
+    """Cancel what is due in batches, oldest first. One instance makes one pass."""
+
+    def __init__(self) -> None:
+        self._after: automation.Position = (NEVER, 0)
+        self._handled_up_to = self._after
+
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
+        due = automation.due_cancellations(work.conn, work.now, self._after, limit)
+        if not due:
+            return 0, 0
+        self._handled_up_to = (due[-1].at, due[-1].alert_id)
+        work.take([_command(row.order_id, row.seller_id) for row in due])
+        cancel_due(work, _decide)
+        return len(due), sum(answer.outcome == "done" for answer in work.answers)
+
+    def committed(self) -> None:
+        self._after = self._handled_up_to
+
+    def skip_next(self, work: UnitOfWork[Any]) -> int | None:
+        for row in automation.due_cancellations(work.conn, work.now, self._after, 1):
+            self._after = (row.at, row.alert_id)
+            return int(row.order_id)
+        return None
+
+
+def _command(order_id: int, seller_id: str) -> AutomaticCancel:
+    return AutomaticCancel.model_construct(
+        request_id=f"automation:{order_id}", order_id=order_id, member_id=seller_id, draft_id=None, dry_run=False
+    )
+
+
+def _decide(_command: CancelOrder, case: Case, now: datetime) -> Granted | Refused:
+    return automatic_acts.cancel_automatically(case, now)
