@@ -10,12 +10,22 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 
 from models.db.postgres_address import PostgresAddress
 from workers.broker.redis_url import RedisUrl
@@ -29,13 +39,35 @@ class SettingsError(ValueError):
     """A variable has an invalid value; the text has one line per variable, with the fix and without the value."""
 
 
-def normalize_postgres_url(url: str) -> str:
-    PostgresAddress.parse(url)
-    return f"postgresql+psycopg://{url.strip().partition('://')[2]}"
+TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 
 
-def _normalize_redis_url(url: str) -> str:
-    return str(RedisUrl.parse(url))
+def normalize_postgres_url(url: str, tls_files: Mapping[str, Path] = {}) -> str:
+    address = PostgresAddress.parse(url)
+    names = dict(zip(TLS_FILES, ("sslrootcert", "sslcert", "sslkey"), strict=True))
+    added = {names[name]: str(path) for name, path in tls_files.items() if names[name] not in address.parameters}
+    rest = url.strip().partition("://")[2]
+    query = urlencode(added, quote_via=quote)
+    return f"postgresql+psycopg://{rest}{('&' if '?' in rest else '?') + query if query else ''}"
+
+
+def _normalize_redis_url(url: str, tls_files: Mapping[str, Path]) -> str:
+    address = RedisUrl.parse(url)
+    if address.tls_options:
+        names = dict(zip(TLS_FILES, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), strict=True))
+        added = {names[name]: str(path) for name, path in tls_files.items()}
+        address = replace(address, tls_options=added | dict(address.tls_options))
+    return str(RedisUrl.parse(str(address)))
+
+
+def _normalize_tls_file(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        path.open("rb").close()
+    except OSError as problem:
+        raise ValueError(f"must name a file that this account can read ({problem.strerror})") from None
+    return path.absolute()
 
 
 def _validate_smtp_url(url: str) -> str:
@@ -81,6 +113,17 @@ def _secret_setting(check: Callable[[str], str]) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
+def _secret_url_setting(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
+    # Like `_secret_setting`, for URLs of servers, to which the certificates are added.
+    def validate(value: str | SecretStr | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        files = {name: info.data[name] for name in TLS_FILES if info.data.get(name) is not None}
+        return normalize(value.get_secret_value() if isinstance(value, SecretStr) else value, files)
+
+    return BeforeValidator(validate)
+
+
 def _next_database(validated: dict[str, Any]) -> SecretStr | None:
     broker = validated.get("broker_url")
     if not broker:
@@ -94,22 +137,37 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, validate_default=True)
 
-    database_url: Annotated[SecretStr | None, _secret_setting(normalize_postgres_url)] = Field(
+    tls_ca_file: Annotated[Path | None, AfterValidator(_normalize_tls_file)] = Field(
+        None,
+        validation_alias="UNWIND_TLS_CA_FILE",
+        description="Authority (PEM) that signed the certificates of PostgreSQL and Redis; both are then verified.",
+    )
+    tls_cert_file: Annotated[Path | None, AfterValidator(_normalize_tls_file)] = Field(
+        None,
+        validation_alias="UNWIND_TLS_CERT_FILE",
+        description="Client certificate (PEM) for PostgreSQL and Redis.",
+    )
+    tls_key_file: Annotated[Path | None, AfterValidator(_normalize_tls_file)] = Field(
+        None,
+        validation_alias="UNWIND_TLS_KEY_FILE",
+        description="Key of the client certificate (PEM, without a passphrase, readable by this account only).",
+    )
+    database_url: Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url)] = Field(
         None,
         validation_alias="DATABASE_URL",
         description="PostgreSQL URL of the tables' owner. Unset: an embedded server with its data in UNWIND_DATA.",
     )
-    app_database_url: Annotated[SecretStr | None, _secret_setting(normalize_postgres_url)] = Field(
+    app_database_url: Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url)] = Field(
         None,
         validation_alias="UNWIND_APP_DATABASE_URL",
         description="PostgreSQL URL for everything except migrations. Unset: DATABASE_URL with SET ROLE unwind_app.",
     )
-    broker_url: Annotated[SecretStr | None, _secret_setting(_normalize_redis_url)] = Field(
+    broker_url: Annotated[SecretStr | None, _secret_url_setting(_normalize_redis_url)] = Field(
         None,
         validation_alias="CELERY_BROKER_URL",
         description="URL of Redis 6.2 or newer, or Valkey. Unset: an embedded Valkey with its data in UNWIND_DATA.",
     )
-    result_backend: Annotated[SecretStr | None, _secret_setting(_normalize_redis_url)] = Field(
+    result_backend: Annotated[SecretStr | None, _secret_url_setting(_normalize_redis_url)] = Field(
         default_factory=_next_database,
         validation_alias="CELERY_RESULT_BACKEND",
         description="Redis URL where results are stored for their callers. Unset: the broker's next database.",
@@ -208,7 +266,7 @@ class Settings(BaseModel):
         le=65535,
         description="Port of the HTTP interface; 0 picks a free one and prints it.",
     )
-    web_database_url: Annotated[SecretStr | None, _secret_setting(normalize_postgres_url)] = Field(
+    web_database_url: Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url)] = Field(
         None,
         validation_alias="UNWIND_WEB_DATABASE_URL",
         description="PostgreSQL URL of the HTTP interface. Unset: DATABASE_URL with SET ROLE unwind_web.",
@@ -239,8 +297,9 @@ class Settings(BaseModel):
         return self.data_dir / "logs"
 
     def with_servers(self, urls: ServerUrls) -> Settings:
+        no_tls = "?sslmode=disable" if self.tls_ca_file is not None else ""  # the files are for other servers
         update = {
-            "database_url": SecretStr(urls.database_url),
+            "database_url": SecretStr(urls.database_url + no_tls),
             "broker_url": SecretStr(urls.broker_url),
             "result_backend": SecretStr(urls.result_backend),
         }

@@ -97,6 +97,8 @@ class PostgresAddress:
             single.setdefault("sslmode", "require")
         _check_conninfo_parameters(single)
         single.pop("client_encoding", None)
+        if "sslrootcert" in single:  # libpq would accept any certificate, and no TLS at all
+            single.setdefault("sslmode", "verify-full")
         return cls(hosts, database, user_name or None, secret or None, single)
 
     def connection_parameters(self, application_name: str) -> dict[str, str]:

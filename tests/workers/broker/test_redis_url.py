@@ -279,6 +279,28 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
     assert doctor_broker.check_result_backend(Context(settings)) == []
 
 
+def test_files_of_the_settings_are_added_to_urls_with_tls(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL's own files come first; one without TLS gets none; a program that inherits them has the same."""
+    for name, file in (("CA", CA), ("CERT", CERTIFICATES / "client.pem"), ("KEY", CERTIFICATES / "client.key")):
+        monkeypatch.setenv(f"UNWIND_TLS_{name}_FILE", str(file))
+    with tls_server(broker_url, clients=True) as port:
+        broker, results = _pair(broker_url, "rediss", "localhost", port)
+        monkeypatch.setenv("CELERY_BROKER_URL", broker)
+        monkeypatch.setenv("CELERY_RESULT_BACKEND", results)
+        settings = load_settings()
+        for variable, value in settings.environment().items():
+            monkeypatch.setenv(variable, value)
+        assert load_settings() == settings
+        for url in _urls(settings):
+            with contextlib.closing(connect(url)) as client:
+                assert client.ping()
+        monkeypatch.setenv("CELERY_BROKER_URL", f"{broker}?ssl_ca_certs={CERTIFICATES / 'client.pem'}")
+        with contextlib.closing(connect(_urls(load_settings())[0])) as client, pytest.raises(redis.ConnectionError):
+            client.ping()
+    monkeypatch.setenv("CELERY_BROKER_URL", broker_url)
+    assert "ssl" not in _urls(load_settings())[0]
+
+
 @pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required", "?ssl_cert_reqs=CERT_REQUIRED"])
 def test_untrusted_certificate_is_rejected_by_every_program(broker_url: str, query: str) -> None:
     """kombu accepts any certificate unless the URL says otherwise."""
