@@ -62,3 +62,11 @@ def events_after(conn: Connection, cursor: str | None, limit: int) -> list[tuple
         text("SELECT cursor, event FROM unwind.events_after(:cursor, :limit)"), {"cursor": cursor, "limit": limit}
     )
     return [(row.cursor, row.event) for row in rows]
+
+
+def end_cursor(conn: Connection) -> str:
+    """Return the cursor after which everything is that no finished transaction has written."""
+    row = conn.execute(
+        text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint + unwind.feed_base() - 1 AS last_settled")
+    ).one()
+    return f"{row.last_settled}.9.{10**18 - 1}"

@@ -28,6 +28,7 @@ _INTERNAL_QUEUES = {
     "notices.tell_seller": "notices",
     "notices.tell_buyer": "notices",
     "notices.deliver": "notices",
+    "webhooks.deliver": "notices",
 }
 
 

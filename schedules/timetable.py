@@ -14,7 +14,7 @@ from typing import Any
 from celery import Task
 
 from schedules.routes import QUEUES, queue_of
-from tasks import audit, automation, bills, notices, npb, outbox, queue_heartbeat, reminders, seller_alerts
+from tasks import audit, automation, bills, notices, npb, outbox, queue_heartbeat, reminders, seller_alerts, webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ TIMETABLE: tuple[Entry, ...] = (
     Entry("make due automatic cancellations", automation.cancel, timedelta(seconds=5)),
     # A commit that records a notice wakes the task at once; this is for retries and lost wake-ups (R102).
     Entry("send due emails", notices.deliver_notices, timedelta(seconds=5)),
+    Entry("send events to webhooks", webhooks.deliver_events, timedelta(seconds=2)),
     # N16 and N17 count days.
     Entry("send reminders of open cases", reminders.scan_reminders, timedelta(minutes=1)),
     # R86: bills are due on the 5th at 00:00 of the billing zone.

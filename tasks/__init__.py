@@ -23,6 +23,7 @@ MODULES = (
     "reminders",
     "terms",
     "outbox",
+    "webhooks",
     "audit",
     "queue_heartbeat",
 )

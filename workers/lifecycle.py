@@ -24,7 +24,7 @@ from celery.concurrency import ALIASES
 from models.db import database as db
 from models.db.database import Database
 from schedules.routes import queue_of
-from tasks import mailer, publisher
+from tasks import mailer, publisher, webhooks
 from workers import logs
 from workers.broker.redis_url import connect
 from workers.broker.wakeups import WOKEN_TASKS, Wakeups
@@ -161,6 +161,12 @@ def _open_mailer(settings: Settings) -> mailer.Mailer:
     return mailer_from_settings(settings)
 
 
+def _open_webhook_sender(settings: Settings) -> webhooks.Sender:
+    from workers.webhooks.sender import WebhookSender, parse_networks  # noqa: PLC0415 - TLS is slow to import
+
+    return WebhookSender(parse_networks(settings.webhook_networks))
+
+
 _task_waker: TaskWaker | None = None
 _wakeups: Wakeups | None = None
 _listener: Listener | None = None
@@ -176,6 +182,7 @@ def connect_process(app: Celery) -> None:
         database.wake = _task_waker = TaskWaker(_wakeups.send)
     db.set_database(database)
     mailer.set_mailer(_open_mailer(settings))
+    webhooks.set_sender(_open_webhook_sender(settings))
     publisher.set_publisher(BrokerPublisher(app, broker_url))
 
 
@@ -191,6 +198,7 @@ def disconnect_process() -> None:
         db.current_database().dispose()
     db.set_database(None)
     mailer.set_mailer(None)
+    webhooks.set_sender(None)
     publisher.set_publisher(None)
 
 

@@ -7,6 +7,7 @@ environment; every variable is in `.env.example`.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -94,6 +95,13 @@ def _validate_sender(text: str) -> str:
 def _validate_login(text: str) -> str:
     if not all(text.partition(":")):
         raise ValueError("must be user:password")
+    return text
+
+
+def _validate_networks(text: str) -> str:
+    for word in text.split(","):
+        if word.strip():
+            ipaddress.ip_network(word.strip())
     return text
 
 
@@ -252,6 +260,11 @@ class Settings(BaseModel):
         ge=0,
         le=65535,
         description="Port of /metrics, /livez and /readyz; 0 picks a free one and prints it.",
+    )
+    webhook_networks: Annotated[str, AfterValidator(_validate_networks)] = Field(
+        "",
+        validation_alias="UNWIND_WEBHOOK_NETWORKS",
+        description="Networks of your own that webhooks may be in, such as 10.1.0.0/16; else public addresses only.",
     )
     web_address: str = Field(
         "127.0.0.1",

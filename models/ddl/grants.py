@@ -50,6 +50,7 @@ PRIVATE_TO_READERS = (
     "dead_letters",
     "api_keys",
     "web_links",
+    "webhooks",
     *LOCK_TABLES,
 )
 """Tables that hold addresses, emails and arguments, and the lock tables."""

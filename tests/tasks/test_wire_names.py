@@ -29,6 +29,7 @@ INTERNAL = [
     "submissions.drain",
     "audit.check_invariants",
     "audit.check_everything",
+    "webhooks.deliver",
 ]
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -19,6 +19,7 @@ WORKERS_PACKAGES = {
     "simulation",
     "submissions",
     "transport",
+    "webhooks",
 }
 MAX_WORKERS_MODULES = 14
 """Modules at the top of workers/: more would hide the Celery application among them."""

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("workers.cli.events", "Read the event feed by cursor, for systems that mirror it."),
     "web": ("workers.cli.web", "Serve the HTTP interface."),
     "keys": ("workers.cli.api_keys", "Create, list and revoke the API keys of the HTTP interface."),
+    "webhooks": ("workers.cli.webhooks", "Send the events of the feed to endpoints, signed and in order."),
     "metrics": ("workers.cli.metrics", "Serve metrics and health probes for Prometheus."),
     "doctor": ("workers.cli.doctor", "Report what is wrong with this installation, and how to fix it."),
     "backup": ("workers.cli.backup", "Write the whole database to one file, while work goes on."),

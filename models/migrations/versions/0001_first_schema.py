@@ -498,6 +498,37 @@ def upgrade() -> None:
     )
     op.create_index("ix_web_links_used_at", "web_links", ["used_at"], unique=False, schema="unwind")
     op.create_table(
+        "webhooks",
+        sa.Column("webhook_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("event_types", sa.Text(), nullable=False),
+        sa.Column("cursor", sa.Text(), nullable=False),
+        sa.Column("created_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("next_try_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("leased_until", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("delivered", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("delivered_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("failing_since", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("disabled_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("removed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(failing_since IS NULL) = (failures = 0)", name=op.f("ck_webhooks_failing_since_the_first_failure")
+        ),
+        sa.PrimaryKeyConstraint("webhook_id", name=op.f("pk_webhooks")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_webhooks_due",
+        "webhooks",
+        ["next_try_at"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("disabled_at IS NULL AND removed_at IS NULL"),
+    )
+    op.create_table(
         "bills",
         sa.Column("bill_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),

@@ -59,6 +59,7 @@ TABLE_CHECKS: tuple[Check, ...] = (
     marketplace.check_many_alerts,
     marketplace.check_unanswered_requests,
     marketplace.check_late_payments,
+    marketplace.check_webhooks_disabled,
     marketplace.check_bills_held,
     marketplace.check_bills_past_due,
 )

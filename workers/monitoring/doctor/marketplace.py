@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models import alerts, bills, late_payments, reminders
+from models import alerts, bills, late_payments, reminders, webhooks
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, note, warning
 
@@ -55,6 +55,19 @@ def check_late_payments(context: Context) -> list[Finding]:
             message,
             "look at ./run show late-payments and ask the seller to send the money back; "
             "orders.settle_late_payment settles it.",
+        )
+    ]
+
+
+def check_webhooks_disabled(context: Context) -> list[Finding]:
+    disabled = webhooks.disabled_urls(context.conn)
+    if not disabled:
+        return []
+    return [
+        warning(
+            "WEBHOOKS_DISABLED",
+            f"These webhooks failed for three days or are gone, and get nothing: {abbreviate(disabled)}.",
+            "./run webhooks list shows their last errors; ./run webhooks replay ID continues where one stopped.",
         )
     ]
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from models import dead_jobs, dead_letters, outbox, pauses, sweeps
+from models import dead_jobs, dead_letters, outbox, pauses, sweeps, webhooks
 from models.db import database as db
 from policies.verdicts import OutboxMessage
 from schedules.routes import HEARTBEAT_RUNS
@@ -90,6 +90,17 @@ def test_sweep_that_has_not_completed_is_late(context: Context) -> None:
     assert run_checks(replace(context, supervised_since=None)) == []
 
 
+def test_disabled_webhooks_are_reported(context: Context, owner: psycopg.Connection) -> None:
+    assert context.database is not None
+    with context.database.transaction() as conn:
+        webhook = webhooks.add(conn, "https://shop.example/", "whsec_x", ["*"], real_now())
+    assert run_checks(context) == []
+    owner.execute("UPDATE unwind.webhooks SET disabled_at = clock_timestamp()")
+    findings = run_checks(context)
+    assert (codes(findings), severity(findings)) == (["WEBHOOKS_DISABLED"], "warning")
+    assert f"{webhook} (https://shop.example/)" in findings[0].message
+
+
 def test_pauses_are_reported_instead_of_what_they_delay(context: Context, owner: psycopg.Connection) -> None:
     assert context.database is not None
     insert_late_outbox_message(context)
@@ -110,7 +121,10 @@ def test_pauses_are_reported_instead_of_what_they_delay(context: Context, owner:
     owner.execute("SELECT pg_sleep(0.1)")
     findings = run_checks(running_long)
     assert codes(findings) == ["PAUSED", "PAUSED", "PAUSED", "SWEEPS_LATE"]
-    assert findings[-1].message == "These sweeps do not run when they should: notices.deliver (never)."
+    assert (
+        findings[-1].message
+        == "These sweeps do not run when they should: notices.deliver (never), webhooks.deliver (never)."
+    )
 
 
 def test_queue_whose_heartbeat_is_not_taken_is_an_error(context: Context) -> None:

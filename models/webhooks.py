@@ -1,0 +1,175 @@
+"""Webhooks: endpoints that get the events of the feed, each in order and at least once.
+
+An endpoint has a cursor of its own in the feed, so a slow or failing one holds back no other. A run leases the
+endpoints that are due, sends without a transaction, and records how far it came; its lease is the fence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Connection, Index, Row, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models import feed
+from models.db.schema import Base, BigInt, BigIntKey, is_any
+
+LEASE_DURATION = timedelta(minutes=2)
+PAGE_SIZE = 50
+"""Events of one endpoint in one run."""
+MAX_ENDPOINTS = 20
+"""Endpoints of one run."""
+FIRST_RETRY, MAX_RETRY = timedelta(seconds=5), timedelta(hours=3)
+GIVE_UP_AFTER = timedelta(days=3)
+MAX_ERROR_LENGTH = 200
+
+
+class WebhookRow(Base):
+    """An endpoint; nothing is sent to it once it is disabled or removed."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        CheckConstraint("(failing_since IS NULL) = (failures = 0)", name="failing_since_the_first_failure"),
+        Index("ix_webhooks_due", "next_try_at", postgresql_where=text("disabled_at IS NULL AND removed_at IS NULL")),
+    )
+
+    webhook_id: Mapped[BigIntKey]
+    url: Mapped[str]
+    secret: Mapped[str]
+    event_types: Mapped[str]
+    """Separated by commas."""
+    cursor: Mapped[str]
+    created_at: Mapped[datetime]
+    next_try_at: Mapped[datetime]
+    leased_until: Mapped[datetime | None]
+    delivered: Mapped[BigInt] = mapped_column(server_default="0")
+    delivered_at: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(server_default="0")
+    failing_since: Mapped[datetime | None]
+    last_error: Mapped[str | None]
+    disabled_at: Mapped[datetime | None]
+    removed_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    webhook_id: int
+    url: str
+    secret: str
+    leased_until: datetime
+    cursor: str
+    events: Sequence[tuple[str, dict[str, Any]]]
+    """Cursor and event of those that it wants, in order."""
+    read_to: str
+    """The cursor of the last event that was read, wanted or not."""
+    page_was_full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How far a run came with an endpoint: up to `cursor`, then to an error."""
+
+    endpoint: Endpoint
+    cursor: str
+    delivered: int
+    error: str | None = None
+    is_gone: bool = False
+
+
+def add(conn: Connection, url: str, secret: str, event_types: Sequence[str], now: datetime) -> int:
+    """Add an endpoint that gets the events from now on."""
+    values = {"url": url, "secret": secret, "event_types": ",".join(event_types), "created_at": now, "next_try_at": now}
+    added = insert(WebhookRow).values(cursor=feed.end_cursor(conn), **values).returning(WebhookRow.webhook_id)
+    return int(conn.execute(added).scalar_one())
+
+
+def list_webhooks(conn: Connection) -> list[Row[Any]]:
+    return list(conn.execute(select(WebhookRow).where(WebhookRow.removed_at.is_(None)).order_by(WebhookRow.webhook_id)))
+
+
+def remove(conn: Connection, webhook_id: int, now: datetime) -> bool:
+    return _change(conn, webhook_id, removed_at=now)
+
+
+def replay(conn: Connection, webhook_id: int, cursor: str | None, now: datetime) -> bool:
+    """Send again from after `cursor` (None: where it stands), also to an endpoint that was disabled."""
+    cleared = {"failures": 0, "failing_since": None, "last_error": None, "disabled_at": None, "leased_until": None}
+    position = {} if cursor is None else {"cursor": cursor}
+    return _change(conn, webhook_id, next_try_at=now, **cleared, **position)
+
+
+def _change(conn: Connection, webhook_id: int, **values: Any) -> bool:
+    known = (WebhookRow.webhook_id == webhook_id, WebhookRow.removed_at.is_(None))
+    changed = update(WebhookRow).where(*known).values(**values).returning(WebhookRow.webhook_id)
+    return conn.execute(changed).scalar() is not None
+
+
+def lease(conn: Connection, now: datetime) -> list[Endpoint]:
+    """Lease the endpoints that are due and read the next events of each."""
+    due = (
+        select(WebhookRow.webhook_id)
+        .where(
+            WebhookRow.disabled_at.is_(None),
+            WebhookRow.removed_at.is_(None),
+            WebhookRow.next_try_at <= now,
+            or_(WebhookRow.leased_until.is_(None), WebhookRow.leased_until <= now),
+        )
+        .order_by(WebhookRow.next_try_at, WebhookRow.webhook_id)
+        .limit(MAX_ENDPOINTS)
+        .with_for_update(skip_locked=True)
+    )
+    until = now + LEASE_DURATION
+    leased = (
+        update(WebhookRow).where(is_any(WebhookRow.webhook_id, conn.execute(due).scalars())).values(leased_until=until)
+    )
+    return [_endpoint(conn, row, until) for row in conn.execute(leased.returning(WebhookRow)).all()]
+
+
+def _endpoint(conn: Connection, row: Any, until: datetime) -> Endpoint:
+    page = feed.events_after(conn, row.cursor, PAGE_SIZE)
+    wanted = [(cursor, event) for cursor, event in page if is_wanted(event["type"], row.event_types.split(","))]
+    read_to = page[-1][0] if page else row.cursor
+    return Endpoint(row.webhook_id, row.url, row.secret, until, row.cursor, wanted, read_to, len(page) == PAGE_SIZE)
+
+
+def is_wanted(event_type: str, patterns: Sequence[str]) -> bool:
+    """Return whether a type is one of `patterns`: a type, the beginning of types (`npb.*`), or `*`."""
+    return any(event_type == p or (p.endswith("*") and event_type.startswith(p[:-1])) for p in patterns)
+
+
+def record(conn: Connection, delivery: Delivery, now: datetime) -> None:
+    """Record how far a run came, unless its lease was taken over; disable the endpoint after three days of failures."""
+    endpoint = delivery.endpoint
+    own = (WebhookRow.webhook_id == endpoint.webhook_id, WebhookRow.leased_until == endpoint.leased_until)
+    row = conn.execute(
+        select(WebhookRow.failures, WebhookRow.failing_since).where(*own).with_for_update()
+    ).one_or_none()
+    if row is None:
+        return
+    values: dict[str, Any] = {"cursor": delivery.cursor, "leased_until": None}
+    if delivery.delivered:
+        values |= {"delivered": WebhookRow.delivered + delivery.delivered, "delivered_at": now}
+    if delivery.error is None:
+        values |= {"failures": 0, "failing_since": None, "last_error": None, "next_try_at": now}
+    else:
+        failures = 1 if delivery.delivered else row.failures + 1
+        since = now if delivery.delivered else row.failing_since or now
+        wait = min(MAX_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 20))
+        gives_up = delivery.is_gone or now - since >= GIVE_UP_AFTER
+        values |= {"failures": failures, "failing_since": since, "last_error": delivery.error[:MAX_ERROR_LENGTH]}
+        values |= {"next_try_at": now + wait, "disabled_at": now if gives_up else None}
+    conn.execute(update(WebhookRow).where(*own).values(**values))
+
+
+def disabled_urls(conn: Connection) -> list[str]:
+    disabled = (WebhookRow.disabled_at.is_not(None), WebhookRow.removed_at.is_(None))
+    return [
+        f"{row.webhook_id} ({row.url})"
+        for row in conn.execute(
+            select(WebhookRow.webhook_id, WebhookRow.url).where(*disabled).order_by(WebhookRow.webhook_id)
+        )
+    ]

@@ -1,0 +1,101 @@
+"""The `webhooks` command: endpoints that get the events of the feed.
+
+./run webhooks add https://shop.example/unwind --events "orders.cancelled,npb.*"
+./run webhooks list
+./run webhooks replay 1 --after 812.1.4711
+./run webhooks remove 1
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+
+import click
+
+from models import webhooks as model
+from policies.timestamps import format_for_people, format_optional_timestamp
+from workers.cli import data_option
+from workers.cli.database import open_database
+from workers.cli.events import CURSOR
+from workers.webhooks.sender import check_url
+
+PATTERN = re.compile(r"[a-z_.]{1,64}\*?|\*")
+
+
+@click.group()
+def webhooks() -> None:
+    """Send the events of the feed to endpoints, signed and in order."""
+
+
+@webhooks.command()
+@click.argument("url")
+@click.option("--events", default="*", show_default=True, metavar="TYPES", help="Types, such as orders.cancelled,npb.*")
+@data_option
+def add(url: str, events: str) -> None:
+    """Add an endpoint for the events from now on, and print the secret of its signatures, once."""
+    types = [word.strip() for word in events.split(",")]
+    if not all(PATTERN.fullmatch(word) for word in types):
+        raise click.BadParameter("must be types such as orders.cancelled, npb.* or *", param_hint="--events")
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="URL") from None
+    secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    with open_database() as database, database.transaction() as conn:
+        webhook_id = model.add(conn, url, secret, types, database.clock.now(conn))
+    click.echo(secret)
+    click.echo(f"Webhook {webhook_id}. This secret is shown only now (https://www.standardwebhooks.com).", err=True)
+
+
+@webhooks.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@data_option
+def list_command(as_json: bool) -> None:
+    """List the endpoints, how far each is, and what went wrong last."""
+    with open_database() as database, database.transaction() as conn:
+        rows = model.list_webhooks(conn)
+    for row in rows:
+        if as_json:
+            facts = {"id": row.webhook_id, "url": row.url, "events": row.event_types.split(","), "cursor": row.cursor}
+            facts |= {"delivered": row.delivered, "failures": row.failures, "last_error": row.last_error}
+            times = ("delivered_at", "failing_since", "next_try_at", "disabled_at")
+            click.echo(json.dumps(facts | {name: format_optional_timestamp(getattr(row, name)) for name in times}))
+            continue
+        click.echo(f"{row.webhook_id:>4}  {row.url}  {row.event_types}")
+        last = f", last {format_for_people(row.delivered_at)}" if row.delivered_at else ""
+        click.echo(f"      {row.delivered} delivered{last}; at cursor {row.cursor}")
+        if row.disabled_at is not None:
+            click.echo(f"      disabled {format_for_people(row.disabled_at)}: {row.last_error}")
+        elif row.failing_since is not None:
+            since, again = format_for_people(row.failing_since), format_for_people(row.next_try_at)
+            click.echo(f"      failing since {since}: {row.last_error}; again {again}")
+    if not rows and not as_json:
+        click.echo("There are no webhooks.")
+
+
+@webhooks.command()
+@click.argument("webhook_id", type=click.IntRange(1, 2**62), metavar="ID")
+@click.option("--after", "cursor", metavar="CURSOR", help="Send again everything after this cursor.")
+@data_option
+def replay(webhook_id: int, cursor: str | None) -> None:
+    """Send again from a cursor on; without one, continue a disabled endpoint where it stopped."""
+    if cursor is not None and not CURSOR.fullmatch(cursor):
+        raise click.BadParameter("is no cursor: `./run events` prints them", param_hint="--after")
+    with open_database() as database, database.transaction() as conn:
+        if not model.replay(conn, webhook_id, cursor, database.clock.now(conn)):
+            raise click.ClickException(f"There is no webhook {webhook_id}.")
+    click.echo(f"Webhook {webhook_id} continues after {cursor or 'its own cursor'}.")
+
+
+@webhooks.command()
+@click.argument("webhook_id", type=click.IntRange(1, 2**62), metavar="ID")
+@data_option
+def remove(webhook_id: int) -> None:
+    """Remove an endpoint."""
+    with open_database() as database, database.transaction() as conn:
+        if not model.remove(conn, webhook_id, database.clock.now(conn)):
+            raise click.ClickException(f"There is no webhook {webhook_id}.")
+    click.echo(f"Webhook {webhook_id} is removed.")

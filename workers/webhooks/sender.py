@@ -1,0 +1,139 @@
+"""Sends one event to a webhook: signed, to a public address, once, without redirects, within ten seconds.
+
+The name is resolved here and the connection goes to the address that was checked, so a name that resolves to something
+else a moment later gains nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from standardwebhooks import Webhook
+
+from tasks.webhooks import SEND_TIMEOUT_SECONDS, Rejected
+
+MEDIA_TYPE = "application/cloudevents+json"
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_TRANSLATED = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/32", "2001::/32", "2002::/16"))
+"""NAT64, Teredo and 6to4: an address of another kind is inside."""
+
+
+class WebhookSender:
+    """`allowed`: networks beside the public ones, whose endpoints may also use plain HTTP."""
+
+    def __init__(self, allowed: Sequence[Network] = (), *, trust: ssl.SSLContext | None = None) -> None:
+        self._allowed = allowed
+        self._trust = trust or ssl.create_default_context()
+
+    def __call__(self, url: str, secret: str, event: dict[str, Any]) -> None:
+        deadline = monotonic() + SEND_TIMEOUT_SECONDS
+        parts = urlsplit(url)
+        body = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+        now = datetime.now(UTC)  # noqa: TID251 - receivers compare it with their own clock
+        headers = {
+            "Content-Type": MEDIA_TYPE,
+            "User-Agent": "Unwind",
+            "webhook-id": event["id"],
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(secret).sign(event["id"], now, body),
+        }
+        try:
+            address = self._resolve(parts)
+            status = self._post(parts, address, body.encode(), headers, deadline)
+        except (OSError, http.client.HTTPException) as error:
+            late = monotonic() >= deadline
+            raise Rejected("it did not answer in time" if late else f"it cannot be reached: {_reason(error)}") from None
+        if not 200 <= status < 300:
+            redirects = " (redirects are not followed)" if 300 <= status < 400 else ""
+            raise Rejected(f"it answered with status {status}{redirects}", is_gone=status == 410)
+
+    def _resolve(self, parts: SplitResult) -> tuple[str, int]:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        addresses = [str(entry[4][0]) for entry in found]
+        for address in addresses:
+            if not self._may_connect(address, encrypted=parts.scheme == "https"):
+                raise Rejected("its name resolves to an address that is not public, or it does not use https")
+        return addresses[0], port
+
+    def _may_connect(self, address: str, *, encrypted: bool) -> bool:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        if any(ip in network for network in self._allowed):
+            return True
+        return encrypted and ip.is_global and not ip.is_multicast and not any(ip in network for network in _TRANSLATED)
+
+    def _post(
+        self, parts: SplitResult, address: tuple[str, int], body: bytes, headers: dict[str, str], deadline: float
+    ) -> int:
+        with (
+            contextlib.closing(socket.create_connection(address, timeout=_left(deadline))) as plain,
+            _closed_at(deadline, plain),
+        ):
+            line: socket.socket = plain
+            if parts.scheme == "https":
+                line = self._trust.wrap_socket(plain, server_hostname=parts.hostname)
+            with contextlib.closing(line):
+                connection = http.client.HTTPConnection(parts.hostname or "", address[1])
+                connection.sock = line
+                target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                connection.request("POST", target, body, headers | {"Connection": "close"})
+                status = connection.getresponse().status
+                if monotonic() >= deadline:  # the answer was cut off, and what came of it proves nothing
+                    raise TimeoutError
+                return status
+
+
+@contextlib.contextmanager
+def _closed_at(deadline: float, line: socket.socket) -> Iterator[None]:
+    # A receiver that sends a byte now and then would reset the timeout of every read.
+    descriptor = line.dup()
+
+    def close() -> None:
+        with contextlib.suppress(OSError):
+            descriptor.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(_left(deadline), close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        descriptor.close()
+
+
+def _left(deadline: float) -> float:
+    return max(0.01, deadline - monotonic())
+
+
+def _reason(error: Exception) -> str:
+    return str(error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__)
+
+
+def parse_networks(text: str) -> list[Network]:
+    """Parse networks such as `10.1.0.0/16, 127.0.0.1`. Raises ValueError."""
+    return [ipaddress.ip_network(word.strip()) for word in text.split(",") if word.strip()]
+
+
+def check_url(url: str) -> str:
+    """Return the URL of a webhook if it has the form of one. Raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment:
+        raise ValueError("must look like https://host/path, without a login")
+    if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url) or len(url) > 2000:
+        raise ValueError("must be at most 2000 printable ASCII characters")
+    _ = parts.port  # raises for a port that is no number
+    return url
