@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 DEVELOPMENT_COMMANDS: dict[str, tuple[str, str]] = {
     "docs": ("tools.docs", "Write the pages that are generated from the code."),
     "test": ("tools.develop", "Run the test suite; --all includes the long tests."),
+    "tour": ("tools.tour", "Record the terminal tour and the screenshots of the README from a real run."),
     "bench": ("tools.develop", "Measure speed against the references; every bar is a ratio."),
     "torture": ("tools.develop", "Inject faults into an installation of its own and check every guarantee."),
     "check": ("tools.check", "Check format, lint, types, import contracts and the house rules."),

@@ -6,6 +6,7 @@ import contextlib
 import email
 import email.policy
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -109,10 +110,14 @@ def _print_suggestions(
         f"or cancel an order on its Problem Order page: act as {SELLERS[seller_id][0]} at\n"
         f"  {web_address}/problem-order/demo and open order {min(sample.untouched)},"
     )
-    console.print("or try in another terminal")
-    console.print(f"  ./run show order {min(sample.ending_cancelled)} --data {settings.data_dir}")
-    console.print(f"  ./run explain order {min(sample.untouched)} --data {settings.data_dir}")
-    console.print(f"  ./run credits {sample.parties[min(sample.sellers_cancel)][0]} --data {settings.data_dir}")
+    console.print("or type in another terminal")
+    for command in (
+        f"export UNWIND_DATA={shlex.quote(str(settings.data_dir))}",
+        f"./run show order {min(sample.ending_cancelled)}",
+        f"./run explain order {min(sample.untouched)}",
+        f"./run credits {sample.parties[min(sample.sellers_cancel)][0]}",
+    ):
+        console.print(f"  {command}", soft_wrap=True, markup=False)  # so that the longest one can be copied, too
     console.print("Ctrl-C ends the demo and removes its data.")
     sys.stdout.flush()
 

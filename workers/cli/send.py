@@ -34,6 +34,7 @@ from workers.app import app
 from workers.broker.redis_url import connect
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.text import echo
 from workers.errors import suggest_task
 
 ANSWER_TIMEOUT = 30.0
@@ -97,7 +98,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("replayed"):
         on = _answered_at(request_id)
-        click.echo(
+        echo(
             f"Request {request_id} was answered before{f', on {on}' if on else ''}: this is that answer. "
             "To ask again, use a new request id.",
             err=True,

@@ -6,6 +6,7 @@ import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from workers.simulation.demo.dashboard import EVENT_STYLES, Dashboard
@@ -101,11 +102,12 @@ def test_footer_counts_finished_orders() -> None:
     assert EVENT_STYLES["members.buying_revoked"][2] in screen.text()
 
 
-def test_screen_fits_a_terminal_of_80_columns() -> None:
+@pytest.mark.parametrize("event", EVENT_STYLES)
+def test_screen_fits_a_terminal_of_80_columns(event: str) -> None:
     screen = Screen()
     for order_id in sorted(screen.sample.ending_cancelled):
-        screen.show(
-            "orders.cancelled", order_id, returned=[{"returned": 1000, "lot_id": 1}], fee={"amount": "-1000.00"}
-        )
+        returned = [{"returned": 1000, "lot_id": 1}]
+        screen.show("orders.cancelled", order_id, returned=returned, fee={"amount": "-1000.00", "kind": "credit"})
+    screen.show(event, min(screen.sample.untouched))
     assert "…" not in screen.text()
     assert max(len(line) for line in screen.text().splitlines()) <= 80

@@ -20,11 +20,11 @@ from workers.simulation.demo.runner import TimelineEvent
 from workers.simulation.demo.sample_market import SampleMarket
 
 EVENT_STYLES = {
-    "npb.unlocked": ("unlocked", "bold yellow", "the wait is over: the seller may cancel"),
-    "nss.unlocked": ("unlocked", "bold yellow", "nothing was sent: the buyer may cancel"),
+    "npb.unlocked": ("unlocked", "bold yellow", "the seller may cancel now"),
+    "nss.unlocked": ("unlocked", "bold yellow", "the buyer may cancel now"),
     "npb.penalty_accepted": ("accepted", "cyan", "the penalty: the seller may cancel"),
     "ocr.filed": ("requested", "cyan", "a cancellation, by the buyer"),
-    "ocr.declined": ("declined", "cyan", "the order has its earlier status again"),
+    "ocr.declined": ("declined", "cyan", "the order is what it was before"),
     "npb.removed": ("alert removed", "magenta", "the buyer paid: the order is pending"),
     "orders.cancelled": ("cancelled", "bold green", "with stock, fee, strike and emails"),
     "removals.cancelled": ("removal cancelled", "green", "it was pending when the order was cancelled"),
