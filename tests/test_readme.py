@@ -61,7 +61,7 @@ def test_own_alert_unlocks_within_a_minute(demo: Simulation) -> None:
 
 def test_examples_name_what_the_demo_has(demo: Simulation) -> None:
     examples = re.findall(r"`\./run (?:explain |show )?(order|credits) ([\w-]+)`", README)
-    assert len(examples) == 3
+    assert len(examples) == 5
     for noun, subject in examples:
         assert _show(demo, noun, subject), (noun, subject)
     ((order_id, member_id),) = re.findall(r"`\./run send orders.cancel order_id=(\d+) member_id=([\w-]+)`", README)
