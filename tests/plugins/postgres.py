@@ -27,6 +27,7 @@ from workers.embedded.run_as import choose_run_as, chown_tree
 
 USER = "chief"
 PASSWORD = "it's 100% @home/#1?&=\\ ü"
+CERTIFICATES = Path(__file__).parent / "tls"
 FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "max_wal_size": "256MB"}
 
 
@@ -143,6 +144,24 @@ def new_server() -> Iterator[PostgresServer]:
     finally:
         server.stop()
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def new_tls_server() -> Iterator[PostgresServer]:
+    """A server that takes TCP connections only with TLS and a client's certificate of the tests' authority."""
+    with new_server() as server:
+        server.create()
+        for name in ("server.pem", "server.key", "ca.pem"):
+            shutil.copy(CERTIFICATES / name, server.data / name)
+            (server.data / name).chmod(0o600)
+        (server.data / "pg_hba.conf").write_text(
+            "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n"
+        )
+        chown_tree(server.data, server.identity)
+        server.start(ssl="on", ssl_cert_file="server.pem", ssl_key_file="server.key", ssl_ca_file="ca.pem")
+        with server.connect() as conn:
+            conn.execute("CREATE ROLE unwind_app NOLOGIN")
+        yield server
 
 
 @pytest.fixture(scope="session")

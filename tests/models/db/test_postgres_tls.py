@@ -15,18 +15,15 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from models.db import database as db
-from models.db.database import APP_ROLE
 from models.db.postgres_address import PostgresAddress
-from tests.plugins.postgres import PostgresServer, new_server, programs
+from tests.plugins.postgres import CERTIFICATES, PostgresServer, new_tls_server, programs
 from workers.embedded import ServerUrls
 from workers.embedded.processes import wait_until
-from workers.embedded.run_as import chown_tree
 from workers.monitoring.doctor import run_checks
 from workers.monitoring.doctor.context import Context
 from workers.settings import SettingsError, load_settings
 from workers.submissions.listener import Listener
 
-CERTIFICATES = Path(__file__).resolve().parents[2] / "plugins" / "tls"
 CA = CERTIFICATES / "ca.pem"
 OTHER_CA = CERTIFICATES / "client.pem"
 """A certificate that signed nothing."""
@@ -35,19 +32,7 @@ ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A server that takes TCP connections with TLS and a client's certificate only."""
-    with new_server() as server:
-        server.create()
-        for name in ("server.pem", "server.key", "ca.pem"):
-            shutil.copy(CERTIFICATES / name, server.data / name)
-            (server.data / name).chmod(0o600)
-        (server.data / "pg_hba.conf").write_text(
-            "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca\n"
-        )
-        chown_tree(server.data, server.identity)
-        server.start(ssl="on", ssl_cert_file="server.pem", ssl_key_file="server.key", ssl_ca_file="ca.pem")
-        with server.connect() as conn:
-            conn.execute(f"CREATE ROLE {APP_ROLE} NOLOGIN")
+    with new_tls_server() as server:
         yield server
 
 
