@@ -15,6 +15,7 @@ from models.db.bulk import update_rows
 from models.orders import OrderRow
 from models.unit_of_work import UnitOfWork
 from policies import automation as policy
+from policies.statuses import ALERT_BLOCKERS
 
 Position = tuple[datetime, int]
 """A deadline and the id of its row: the order in which a sweep handles what is due."""
@@ -27,6 +28,14 @@ _DUE_CANCELLATIONS = text(
         AND (a.cancels_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
     ORDER BY a.cancels_at, a.alert_id LIMIT :limit
     """  # noqa: S608 - constants of this package
+)
+_DUE_FILINGS = text(
+    """
+    SELECT o.order_id, o.files_npb_at AS at FROM unwind.orders AS o
+    WHERE o.files_npb_at <= :now
+        AND (o.files_npb_at, o.order_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
+    ORDER BY o.files_npb_at, o.order_id LIMIT :limit
+    """
 )
 _DUE_WARNINGS = text(
     f"""
@@ -42,6 +51,11 @@ def due_cancellations(conn: Connection, now: datetime, after: Position, limit: i
     """Return what is due by its stored deadline, unlocked: the facts decide again under the locks."""
     values = {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}
     return conn.execute(_DUE_CANCELLATIONS, values).all()
+
+
+def due_filings(conn: Connection, now: datetime, after: Position, limit: int) -> Sequence[Row[Any]]:
+    values = {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}
+    return conn.execute(_DUE_FILINGS, values).all()
 
 
 def warn_buyers(work: UnitOfWork[Any], limit: int) -> int:
@@ -70,13 +84,19 @@ def warn_buyers(work: UnitOfWork[Any], limit: int) -> int:
 
 def update_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:
     """Move the deadlines of a seller's open cases to the facts of now.  Hold the lock of the seller's row."""
-    alerts = select(AlertRow.order_id).where(AlertRow.state == "open", AlertRow.kind == "NPB")
-    open_cases = alerts.join(OrderRow, OrderRow.order_id == AlertRow.order_id).where(OrderRow.seller_id == seller_id)
+    unpaid = (OrderRow.payment_status == "None") & OrderRow.status.not_in(ALERT_BLOCKERS)
+    open_cases = select(OrderRow.order_id).where(
+        OrderRow.seller_id == seller_id, OrderRow.status.in_(("NPB", "NPX")) | unpaid
+    )
     order_ids = conn.execute(open_cases).scalars().all()
     if order_ids:
         # The parties' rows come before orders in the order of locks, and the seller's is held; the buyers decide
         # nothing here but by their ids.
         lock_orders(conn, order_ids, lock_members=members.NO_LOCK).update_deadlines(now)
+
+
+def next_filing_at(conn: Connection) -> datetime | None:
+    return conn.execute(select(func.min(OrderRow.files_npb_at))).scalar()
 
 
 def next_cancellation_at(conn: Connection) -> datetime | None:

@@ -142,12 +142,16 @@ class CaseSet:
     def update_deadlines(self, now: datetime) -> None:
         """Store the deadlines that follow from facts which changed outside the orders, such as a seller's settings."""
         changed_alerts: list[tuple[int, Alert]] = []
+        changed_orders: list[Order] = []
         for order_id in self.orders:
             case = self.get(order_id, now)
             assert case is not None
             after = with_deadlines(case)
+            if after.order != case.order:
+                changed_orders.append(after.order)
             if after.alert is not None and after.alert != case.alert:
                 changed_alerts.append((order_id, after.alert))
+        orders.update_deadlines(self.conn, changed_orders)
         alerts.update_alerts(self.conn, changed_alerts, self.terms_history)
 
     def set_member(self, member: Member) -> None:

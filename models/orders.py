@@ -58,6 +58,8 @@ class OrderRow(Base):
     cancelled_at: Mapped[datetime | None]
     basis: Mapped[str | None]
     cancelled_by: Mapped[str | None]
+    npb_filed_at: Mapped[datetime | None]
+    files_npb_at: Mapped[datetime | None]
     held_at: Mapped[datetime | None]
     held_until: Mapped[datetime | None]
     version: Mapped[int]
@@ -79,6 +81,7 @@ class OrderRow(Base):
         CheckConstraint("held_until > held_at", name="held_until_later"),
         Index("ix_orders_buyer_npb", "buyer_id", "seller_id", postgresql_where=text("status = 'NPB'")),
         Index("ix_orders_seller_id", "seller_id"),
+        Index("ix_orders_files_npb", "files_npb_at", "order_id", postgresql_where=text("files_npb_at IS NOT NULL")),
     )
 
 
@@ -167,6 +170,8 @@ def order_from_row(row: Any) -> Order:
         cancelled_at=row.cancelled_at,
         basis=Basis(row.basis) if row.basis else None,
         cancelled_by=row.cancelled_by,
+        npb_filed_at=row.npb_filed_at,
+        files_npb_at=row.files_npb_at,
         held_at=row.held_at,
         held_until=row.held_until,
         version=row.version,
@@ -203,6 +208,11 @@ def update_orders(conn: Connection, changed: Sequence[tuple[Order, int, datetime
     )
 
 
+def update_deadlines(conn: Connection, changed: Sequence[Order]) -> None:
+    rows = [{"order_id": order.order_id, "files_npb_at": order.files_npb_at} for order in changed]
+    update_rows(conn, OrderRow, ["order_id"], rows)
+
+
 def _mutable_columns(order: Order) -> dict[str, Any]:
     return {
         "order_id": order.order_id,
@@ -216,6 +226,8 @@ def _mutable_columns(order: Order) -> dict[str, Any]:
         "cancelled_at": order.cancelled_at,
         "basis": order.basis,
         "cancelled_by": order.cancelled_by,
+        "npb_filed_at": order.npb_filed_at,
+        "files_npb_at": order.files_npb_at,
         "held_at": order.held_at,
         "held_until": order.held_until,
         "version": order.version,

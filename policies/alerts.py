@@ -53,7 +53,12 @@ def add_alert(case: Case, alert: Alert) -> Case:
     superseded = case.open_ocr
     return replace(
         case,
-        order=replace(case.order, status=Status(alert.kind), previous_status=None),
+        order=replace(
+            case.order,
+            status=Status(alert.kind),
+            previous_status=None,
+            npb_filed_at=alert.filed_at if alert.kind is AlertKind.NPB else case.order.npb_filed_at,
+        ),
         alert=alert,
         ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=alert.filed_at) if superseded else case.ocr,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from policies.cases import MANUAL, Actor, AlertKind, Automation, Case, Setting
 from policies.notices import notify_member
 from policies.preconditions import check_comment, check_role
-from policies.statuses import PaymentStatus, Role
+from policies.statuses import ALERT_BLOCKERS, PaymentStatus, Role
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp, parse_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refused
 
@@ -23,7 +23,8 @@ MAX_CANCEL_AFTER_UNLOCK = 30
 WARN_BEFORE = timedelta(hours=24)
 """How long before an automatic cancellation the buyer is warned (N20)."""
 
-_UNITS = {"cancel_after_unlock": ("day", timedelta(days=1))}
+MIN_FILE_NPB_AFTER, MAX_FILE_NPB_AFTER = 7, 60
+_UNITS = {"file_npb_after": ("day", timedelta(days=1)), "cancel_after_unlock": ("day", timedelta(days=1))}
 SETTINGS = tuple(_UNITS)
 """The settings of a seller, by their names in commands and emails."""
 
@@ -63,6 +64,19 @@ def change_settings(
     return replace(before, **changed)
 
 
+def files_npb_at(case: Case) -> datetime | None:
+    """The time of the automatic filing of an NPB, once for each order date (R115); None if there is none to come."""
+    order, setting = case.order, case.seller.automation.file_npb_after
+    if setting is None or order.status in ALERT_BLOCKERS or not _may_touch(case):
+        return None
+    if order.payment_status is not PaymentStatus.NONE:
+        return None
+    if order.npb_filed_at is not None and order.npb_filed_at >= order.order_date:
+        return None
+    earliest = order.order_date + case.terms.npb_file_after
+    return _after_hold(case, max(earliest, order.order_date + _duration("file_npb_after", setting)))
+
+
 def cancels_at(case: Case) -> datetime | None:
     """The time of the automatic cancellation through NPB or NPX (R116); None if there is none to come."""
     alert, setting = case.open_alert, case.seller.automation.cancel_after_unlock
@@ -77,6 +91,8 @@ def cancels_at(case: Case) -> datetime | None:
 
 
 def with_deadlines(case: Case) -> Case:
+    if (files := files_npb_at(case)) != case.order.files_npb_at:
+        case = replace(case, order=replace(case.order, files_npb_at=files))
     if case.alert is None or (due := cancels_at(case)) == case.alert.cancels_at:
         return case
     return replace(case, alert=replace(case.alert, cancels_at=due))
@@ -115,21 +131,22 @@ def release_order(case: Case, actor: Actor, comment: str, now: datetime) -> Gran
 
 def list_announcements(case: Case) -> list[Announcement]:
     """What automation will do if nothing changes, with the time that its sweep compares (R119)."""
-    coming = []
-    due, setting = cancels_at(case), case.seller.automation.cancel_after_unlock
-    if due is not None and setting is not None:
-        coming.append(
-            Announcement(
-                "orders.cancel",
-                due,
-                "cancel_after_unlock",
-                setting,
-                f"{case.label.capitalize()} will be cancelled automatically on "
-                f"{describe_timestamp(due)}, unless the buyer pays or the seller holds it "
-                f"({describe_setting('cancel_after_unlock', setting)}).",
-            )
+    acts = (
+        ("npb.file", files_npb_at(case), "file_npb_after", "get a non-paying buyer alert"),
+        ("orders.cancel", cancels_at(case), "cancel_after_unlock", "be cancelled"),
+    )
+    return [
+        Announcement(
+            act,
+            due,
+            name,
+            setting,
+            f"{case.label.capitalize()} will {what} automatically on {describe_timestamp(due)}, "
+            f"unless the buyer pays or the seller holds it ({describe_setting(name, setting)}).",
         )
-    return coming
+        for act, due, name, what in acts
+        if due is not None and (setting := getattr(case.seller.automation, name)) is not None
+    ]
 
 
 def cancels_at_fact(case: Case) -> dict[str, str]:

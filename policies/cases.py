@@ -71,6 +71,7 @@ class Automation:
     A loaded case knows of the excluded buyers only its own.
     """
 
+    file_npb_after: Setting | None = None
     cancel_after_unlock: Setting | None = None
     excluded: frozenset[str] = frozenset()
 
@@ -100,8 +101,9 @@ class Order:
     """An order.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
 
     `total` is the price of its goods. `credit` and `coupon` are what the buyer pays less; they change no fee.
-    `held_at` is set while automation must not touch the order, until `held_until` if that is set.  `version` is the
-    number of the order's last event.  `last_event_at` is the time of the last event other than an
+    `npb_filed_at` is when its last NPB was filed, and `files_npb_at` when automation files the next, as `cancels_at`
+    of an alert.  `held_at` is set while automation must not touch the order, until `held_until` if that is set.
+    `version` is the number of the order's last event.  `last_event_at` is the time of the last event other than an
     unlock: no command may be earlier.
     """
 
@@ -122,6 +124,8 @@ class Order:
     cancelled_at: datetime | None = None
     basis: Basis | None = None
     cancelled_by: str | None = None
+    npb_filed_at: datetime | None = None
+    files_npb_at: datetime | None = None
     held_at: datetime | None = None
     held_until: datetime | None = None
     version: int = 0

@@ -30,6 +30,7 @@ _ORDER_FIELDS: _Fields = {
     "cancelled_at": format_optional_timestamp,
     "basis": _unchanged,
     "cancelled_by": _unchanged,
+    "npb_filed_at": format_optional_timestamp,
     "held_at": format_optional_timestamp,
     "held_until": format_optional_timestamp,
 }

@@ -18,6 +18,7 @@ _INTERNAL_QUEUES = {
     "npb.scan_open_alerts": "sweeps",
     "alerts.scan_seller_alerts": "sweeps",
     "reminders.scan": "sweeps",
+    "automation.file_alerts": "sweeps",
     "automation.cancel": "sweeps",
     "bills.issue": "sweeps",
     "outbox.relay": "outbox",

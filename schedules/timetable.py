@@ -42,6 +42,8 @@ TIMETABLE: tuple[Entry, ...] = (
     # R41: the interval is the longest that a seller waits after an alert is due.
     Entry("unlock due NPB alerts", npb.scan_open_alerts, timedelta(seconds=1)),
     Entry("unlock due NRS and NSS alerts", seller_alerts.scan_seller_alerts, timedelta(seconds=1)),
+    # R115 counts days; a few seconds are soon enough.
+    Entry("file due automatic alerts", automation.file_alerts, timedelta(seconds=5)),
     # R116: as for unlocks, a buyer who pays in time has paid before the sweep.
     Entry("make due automatic cancellations", automation.cancel, timedelta(seconds=5)),
     # A commit that records a notice wakes the task at once; this is for retries and lost wake-ups (R102).

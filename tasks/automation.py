@@ -10,6 +10,7 @@ from celery import shared_task
 from pydantic import Field
 
 from models import automation, events, members
+from models.cases import CaseSet, Change, lock_orders
 from models.stored_answers import Answer, done
 from models.sweeps import NEVER
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -34,6 +35,9 @@ class SetAutomation(Command):
     task: ClassVar[str] = "sellers.set_automation"
     member_id: MemberId
     staff: StaffName | None = None
+    file_npb_after: (
+        Annotated[int, Field(strict=True, ge=policy.MIN_FILE_NPB_AFTER, le=policy.MAX_FILE_NPB_AFTER)] | None
+    ) = None
     cancel_after_unlock: Annotated[int, Field(strict=True, ge=0, le=policy.MAX_CANCEL_AFTER_UNLOCK)] | None = None
     exclude_buyers: Annotated[list[MemberId], Field(max_length=policy.MAX_EXCLUDED)] | None = None
 
@@ -72,7 +76,8 @@ class AutomaticCancel(CancelOrder):
 
 
 @command_task(
-    SetAutomation, example={"member_id": "s-881", "cancel_after_unlock": 3, "exclude_buyers": ["b-12", "b-77"]}
+    SetAutomation,
+    example={"member_id": "s-881", "file_npb_after": 7, "cancel_after_unlock": 3, "exclude_buyers": ["b-77"]},
 )
 def set_automation(commands: list[SetAutomation]) -> list[Answer]:
     """Set what happens in a seller's name without a person; it holds for open cases too (R114)."""
@@ -129,11 +134,54 @@ def _event(
     )
 
 
+@shared_task(name="automation.file_alerts")
+def file_alerts() -> TaskResult:
+    """File the NPB alerts that are due by their sellers' settings (R115, R124)."""
+    return sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=BATCH_SIZE)
+
+
 @shared_task(name="automation.cancel")
 def cancel() -> TaskResult:
     """Warn of automatic cancellations a day before, and make those that are due (R116, R120, R124)."""
     warned = sweep("automation.cancel", WarningSweep(), result_key="warned", record=False)
     return warned | sweep("automation.cancel", CancelSweep(), result_key="cancelled", limit=BATCH_SIZE)
+
+
+class FilingSweep:
+    """File what is due in batches, oldest first. One instance makes one pass."""
+
+    def __init__(self) -> None:
+        self._after: automation.Position = (NEVER, 0)
+        self._handled_up_to = self._after
+
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
+        due = automation.due_filings(work.conn, work.now, self._after, limit)
+        if not due:
+            return 0, 0
+        self._handled_up_to = (due[-1].at, due[-1].order_id)
+        cases = lock_orders(work.conn, [row.order_id for row in due])
+        filed = [self._file(cases, row.order_id, work.now) for row in due]
+        cases.write(work)
+        cases.update_deadlines(work.now)  # other terms may be in force than when they were stored
+        return len(due), sum(filed)
+
+    def committed(self) -> None:
+        self._after = self._handled_up_to
+
+    def skip_next(self, work: UnitOfWork[Any]) -> int | None:
+        for row in automation.due_filings(work.conn, work.now, self._after, 1):
+            self._after = (row.at, row.order_id)
+            return int(row.order_id)
+        return None
+
+    def _file(self, cases: CaseSet, order_id: int, now: datetime) -> bool:
+        case = cases.get(order_id, now)
+        assert case is not None
+        at = max(now, case.order.last_event_at or now)
+        verdict = automatic_acts.file_automatically(case, at)
+        if isinstance(verdict, Granted):
+            cases.add(Change(case, verdict, at, automatic_acts.actor_for(case)))
+        return isinstance(verdict, Granted)
 
 
 class WarningSweep:

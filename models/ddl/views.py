@@ -230,7 +230,7 @@ AUTOMATION_FORECAST = View(
     "One row per automatic act that is to come, if nothing about its order changes.",
     (
         ("order_id", _INTEGER, "the order"),
-        ("act", _TEXT, "the command that automation makes in the seller's name: orders.cancel"),
+        ("act", _TEXT, "the command that automation makes in the seller's name: npb.file or orders.cancel"),
         ("at", _INSTANT, "when it is made; in the past: overdue"),
         ("seller_id", _TEXT, "the order's seller, whose setting it is"),
         ("buyer_id", _TEXT, "the order's buyer"),
@@ -239,6 +239,9 @@ AUTOMATION_FORECAST = View(
     SELECT o.order_id, 'orders.cancel' AS act, a.cancels_at AS at, o.seller_id, o.buyer_id
     FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
     WHERE a.state = 'open' AND a.cancels_at IS NOT NULL
+    UNION ALL
+    SELECT o.order_id, 'npb.file', o.files_npb_at, o.seller_id, o.buyer_id
+    FROM unwind.orders AS o WHERE o.files_npb_at IS NOT NULL
     """,
 )
 

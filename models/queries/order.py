@@ -202,6 +202,7 @@ def _order_at(row: Order, state: dict[str, Any], past_events: Sequence[Any]) -> 
         cancelled_at=_parse_optional(state["cancelled_at"]),
         basis=Basis(state["basis"]) if state["basis"] else None,
         cancelled_by=state["cancelled_by"],
+        npb_filed_at=_parse_optional(state["npb_filed_at"]),
         held_at=_parse_optional(state["held_at"]),
         held_until=_parse_optional(state["held_until"]),
         version=past_events[-1].seq,

@@ -6,6 +6,7 @@ from policies.emails.context import EmailContext, capital, paragraphs, pluralize
 from policies.emails.email import Email
 
 _SETTINGS = {
+    "file_npb_after": ("day", "days", "after its date, an unpaid order gets a non-paying buyer alert automatically"),
     "cancel_after_unlock": ("day", "days", "after it can be cancelled, an unpaid order is cancelled automatically"),
 }
 
@@ -27,6 +28,23 @@ def cancellation_coming(context: EmailContext) -> Email:
             if context.flag("penalty_accepted")
             else "",
         ),
+    )
+
+
+def npb_filed(context: EmailContext) -> Email:
+    unlocks = context.timestamp("unlocks_at")
+    return Email(
+        context.subject("a non-paying buyer alert is filed"),
+        (
+            f"{capital(context.order)} is not paid.",
+            "By your settings we filed a non-paying buyer alert, and the buyer was asked to pay.",
+        ),
+        None,
+        paragraphs(
+            f"If the buyer does not answer, you can cancel the order from {unlocks}." if unlocks else "",
+            automatic_cancellation(context),
+        ),
+        paragraphs("If the buyer has paid, remove the alert on the order's page.", describe_setting(context)),
     )
 
 

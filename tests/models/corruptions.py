@@ -82,18 +82,26 @@ CORRUPTIONS = (
         "No alert stays locked for more", "UPDATE unwind.alerts SET unlocked_at = NULL WHERE order_id = 2", "{alert:2}"
     ),
     Corruption(
-        "The stored time of an automatic",
+        "The stored time of an automatic cancellation",
         "UPDATE unwind.alerts SET cancels_at = '2030-01-01Z' WHERE order_id = 1",
         "{alert:1}",
+    ),
+    Corruption(
+        "The stored time of an automatic alert",
+        "UPDATE unwind.orders SET files_npb_at = '2030-01-01Z' WHERE order_id = 1",
+        "1",
+    ),
+    Corruption(
+        "Every automatic alert was filed",
+        "UPDATE unwind.events SET actor = 'automation' WHERE order_id = 1 AND type = 'npb.filed'",
+        "1",
     ),
     Corruption(
         "Every automatic cancellation came",
         "UPDATE unwind.events SET actor = 'automation' WHERE order_id = 1 AND type = 'orders.cancelled'",
         "1",
     ),
-    Corruption(
-        "No automatic cancellation is overdue", "UPDATE unwind.alerts SET cancels_at = filed_at WHERE order_id = 2", "2"
-    ),
+    Corruption("No automatic act is overdue", "UPDATE unwind.alerts SET cancels_at = filed_at WHERE order_id = 2", "2"),
     Corruption(
         "No order was cancelled through an",
         "UPDATE unwind.events SET at = at - interval '2 days' WHERE order_id = 1 AND type = 'orders.cancelled'",

@@ -12,7 +12,8 @@ import pytest
 from policies import alerts, automatic_acts, automation, cancellation, npb, orders, seller_alerts
 from policies.cases import MANUAL, AlertKind, Automation, Case, Setting
 from policies.statuses import Basis, PaymentStatus, Status
-from policies.verdicts import Granted, Invalid, Refused
+from policies.terms import DEFAULT_TERMS
+from policies.verdicts import Event, Granted, Invalid, Refused
 from tests.builders import (
     BUYER,
     DAY,
@@ -123,9 +124,11 @@ def test_nothing_is_cancelled_without_a_setting_and_an_open_alert_of_the_seller(
 
 def test_an_excluded_buyer_is_never_touched() -> None:
     """R118."""
-    seller = replace(filed().seller, automation=Automation(THREE_DAYS, frozenset({"other", "buyer"})))
+    seller = replace(
+        filed().seller, automation=Automation(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"other", "buyer"}))
+    )
     assert cancels_at(replace(filed(), seller=seller)) is None
-    other = replace(seller, automation=Automation(THREE_DAYS, frozenset({"other"})))
+    other = replace(seller, automation=Automation(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"other"})))
     assert cancels_at(replace(filed(), seller=other)) == UNLOCKED + 3 * DAY
 
 
@@ -178,11 +181,87 @@ def test_a_terminated_buyer_is_cancelled_through_the_alert() -> None:
     assert verdict.case.order.basis is Basis.NPB
 
 
+def unpaid(days: int = 7, **fields: Any) -> Case:
+    return automated(a_case(**fields), file_npb_after=Setting(days, SET_AT))
+
+
+def files_at(case: Case) -> datetime | None:
+    case = automation.with_deadlines(case)
+    due = automation.files_npb_at(case)
+    assert case.order.files_npb_at == due
+    assert [a.at for a in automation.list_announcements(case) if a.act == "npb.file"] == ([due] if due else [])
+    return due
+
+
+@pytest.mark.parametrize("days", [7, 8, 60])
+def test_an_unpaid_order_gets_an_alert_so_many_days_after_its_date(days: int) -> None:
+    """R115, R119, N21: to the second, as the seller's own, and the seller is told."""
+    case = unpaid(days)
+    due = ORDERED + days * DAY
+    assert files_at(case) == due
+    for instant, reached in boundary_instants(due):
+        assert isinstance(automatic_acts.file_automatically(case, instant), Granted) is reached, instant
+    verdict, own = automatic_acts.file_automatically(case, due), npb.file_npb(case, SELLER, None, due)
+    assert isinstance(verdict, Granted)
+    assert isinstance(own, Granted)
+    assert verdict.case == own.case
+    assert [m.payload["event"] for m in verdict.messages] == ["npb_filed", "npb_filed_automatically"]
+    assert f"file_npb_after = {days} days" in verdict.events[0].note
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_an_alert_is_filed_wherever_the_seller_could(status: Status) -> None:
+    """R115, R21, R22: also over a cancel request."""
+    case = unpaid(status=status)
+    due = ORDERED + 7 * DAY
+    possible = code(npb.file_npb(case, SELLER, None, due)) is None
+    assert files_at(case) == (due if possible else None)
+    assert isinstance(automatic_acts.file_automatically(case, due), Granted) is possible
+
+
+@pytest.mark.parametrize("payment", [status for status in PaymentStatus if status is not PaymentStatus.NONE])
+def test_no_alert_is_filed_for_a_payment_however_uncertain(payment: PaymentStatus) -> None:
+    """R115, R121: the seller could file one over a claimed payment, automation does not."""
+    assert files_at(unpaid(payment=payment)) is None
+
+
+@pytest.mark.parametrize("filed_by_seller", [True, False])
+def test_an_alert_is_filed_once_for_each_order_date(filed_by_seller: bool) -> None:
+    """R115: not again after its removal, whoever filed it, until the order date moves."""
+    case, due = unpaid(), ORDERED + 7 * DAY
+    own, automatic = npb.file_npb(case, SELLER, None, due), automatic_acts.file_automatically(case, due)
+    alert = granted(own if filed_by_seller else automatic)
+    removed = granted(alerts.remove_alert(alert, AlertKind.NPB, SELLER, None, due + DAY))
+    assert files_at(removed) is None
+    batch = Event("orders.batch_added")
+    again = granted(orders.restart_order(removed, total=removed.order.total, event=batch, now=due + DAY))
+    assert files_at(again) == due + 8 * DAY
+
+
+def test_another_alert_in_between_does_not_use_up_the_filing() -> None:
+    """R115, R21: an NRS that its buyer removed leaves the order unpaid."""
+    nrs = granted(seller_alerts.file_seller_alert(unpaid(), AlertKind.NRS, BUYER, None, "silent", FILED))
+    assert files_at(nrs) is None
+    assert files_at(granted(alerts.remove_alert(nrs, AlertKind.NRS, BUYER, None, FILED))) == ORDERED + 7 * DAY
+
+
+def test_longer_terms_and_a_hold_move_the_filing() -> None:
+    """R115, R118, R19: the first time at which the rules allow it."""
+    long = replace(DEFAULT_TERMS, npb_file_after=timedelta(days=10))
+    assert files_at(unpaid(terms=long)) == ORDERED + 10 * DAY
+    early = replace(unpaid(), terms=long)
+    assert isinstance(automatic_acts.file_automatically(early, ORDERED + 10 * DAY - SECOND), Refused)
+    held = automation.hold_order(unpaid(), SELLER, ORDERED + 9 * DAY, "wait", ORDERED)
+    assert isinstance(held, Granted)
+    assert files_at(held.case) == ORDERED + 9 * DAY
+    assert files_at(with_member(unpaid(), seller_terminated=True)) is None
+
+
 def test_a_setting_keeps_its_date_until_its_value_changes() -> None:
     """R114: what is not named stays, null switches off."""
     later = SET_AT + DAY
     first = automation.change_settings(MANUAL, {"cancel_after_unlock": 3}, ["b-1"], SET_AT)
-    assert first == Automation(Setting(3, SET_AT), frozenset({"b-1"}))
+    assert first == Automation(cancel_after_unlock=Setting(3, SET_AT), excluded=frozenset({"b-1"}))
     assert automation.change_settings(first, {}, None, later) == first
     assert automation.change_settings(first, {"cancel_after_unlock": 3}, ["b-1"], later) == first
     assert automation.change_settings(first, {"cancel_after_unlock": 0}, None, later).cancel_after_unlock == Setting(
@@ -195,7 +274,14 @@ def test_a_setting_keeps_its_date_until_its_value_changes() -> None:
     )
 
 
-@pytest.mark.parametrize("settings", [MANUAL, Automation(THREE_DAYS, frozenset({"b", "a"})), Automation(THREE_DAYS)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        MANUAL,
+        Automation(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"b", "a"})),
+        Automation(cancel_after_unlock=THREE_DAYS),
+    ],
+)
 def test_settings_survive_their_storage(settings: Automation) -> None:
     assert automation.settings_from_json(automation.settings_to_json(settings)) == settings
     assert automation.settings_from_json(None) == MANUAL
@@ -220,7 +306,13 @@ def test_what_is_announced_is_what_happens(seed: int) -> None:
     random = Random(seed)
     setting = Setting(random.choice((0, 1, 3, 30)), SET_AT)
     for step in random_life(seed):
-        case = automated(step.before, cancel_after_unlock=setting)
+        case = automated(step.before, cancel_after_unlock=setting, file_npb_after=Setting(7, SET_AT))
+        files = files_at(case)
+        if files is not None:
+            assert isinstance(automatic_acts.file_automatically(case, files - SECOND), Refused)
+            assert isinstance(automatic_acts.file_automatically(case, files), Granted)
+        else:
+            assert isinstance(automatic_acts.file_automatically(case, step.now + 90 * DAY), Refused)
         due = cancels_at(case)
         if due is None:
             for wait in (timedelta(0), 60 * DAY):

@@ -11,7 +11,7 @@ import pytest
 from models.integrity import invariants
 from policies.automation import MAX_EXCLUDED
 from policies.timestamps import format_timestamp
-from tasks.automation import CancelSweep, WarningSweep
+from tasks.automation import CancelSweep, FilingSweep, WarningSweep
 from tasks.sweeps import sweep
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.servers import libpq_url
@@ -290,9 +290,7 @@ def test_an_order_that_cannot_be_cancelled_stops_no_other(filed: Market, databas
     assert [filed.status(order_id) for order_id in (1, 2, 3)] == ["CANCELLED", "NPB", "CANCELLED"]
     with filed.simulation.database.transaction() as conn:
         violations = invariants.check_invariants(conn, DUE + timedelta(minutes=2))
-    assert [(v.sentence, v.ids) for v in violations] == [
-        ("No automatic cancellation is overdue by more than a minute", ["2"])
-    ]
+    assert [(v.sentence, v.ids) for v in violations] == [("No automatic act is overdue by more than a minute", ["2"])]
 
 
 def test_a_lot_that_leaves_its_stockroom_is_planned(filed: Market) -> None:
@@ -308,3 +306,76 @@ def test_a_lot_that_leaves_its_stockroom_is_planned(filed: Market) -> None:
     assert filed.status(4) == "CANCELLED"
     lot = filed.row("SELECT quantity, is_stock_room FROM unwind.lots WHERE lot_id = 900")
     assert tuple(lot) == (10, False)
+
+
+def test_a_week_without_hands(market: Market) -> None:
+    """R115, R116, R119, N20, N21: nobody types anything after the purchase."""
+    automate(market, file_npb_after=7, cancel_after_unlock=0)
+    market.order(1003)
+    assert market.row("SELECT files_npb_at FROM unwind.orders").files_npb_at == FILED
+    announced = see(market, "explain", "order", 1003)["automation"]
+    assert [(a["act"], a["at"]) for a in announced] == [("npb.file", format_timestamp(FILED))]
+    market.simulation.advance(UNLOCKED)
+    shown = see(market, "order", 1003)
+    assert [(e["event"], e["at"], e["actor"]) for e in shown["timeline"]] == [
+        ("orders.submitted", format_timestamp(ORDERED), "marketplace"),
+        ("npb.filed", format_timestamp(FILED), "automation"),
+        ("npb.unlocked", format_timestamp(UNLOCKED), "system"),
+        ("orders.cancelled", format_timestamp(UNLOCKED), "automation"),
+    ]
+    assert sorted(emails(market)[:2]) == [("npb_filed", "buyer"), ("npb_filed_automatically", "seller")]
+
+
+def test_a_filing_waits_for_what_the_seller_sets_and_the_buyer_pays(market: Market) -> None:
+    """R114, R115, R121: in the commit of what moves it."""
+
+    def files_at(order_id: int) -> Any:
+        return market.row("SELECT files_npb_at AS at FROM unwind.orders WHERE order_id = :id", id=order_id).at
+
+    market.order(1)
+    market.order(2)
+    assert files_at(1) is None
+    automate(market, file_npb_after=10)
+    assert files_at(1) == ORDERED + 10 * DAY
+    market.done("orders.record_payment", order_id=1, payment_status="Pending")
+    assert (files_at(1), files_at(2)) == (None, ORDERED + 10 * DAY)
+    automate(market, exclude_buyers=["buyer"])
+    assert files_at(2) is None
+    automate(market, exclude_buyers=[])
+    market.simulation.advance(ORDERED + 20 * DAY)
+    assert [market.status(order_id) for order_id in (1, 2)] == ["PENDING", "NPB"]
+    market.done("npb.remove", order_id=2, member_id="seller")
+    assert files_at(2) is None
+    market.done("orders.add_batch", order_id=2, lines=[{"lot_id": market.lot(777), "quantity": 1}])
+    assert files_at(2) == ORDERED + 30 * DAY
+
+
+@pytest.mark.parametrize("days", [6, 61, 7.0, "7"])
+def test_a_filing_out_of_range_changes_nothing(market: Market, days: Any) -> None:
+    """R114, R115."""
+    answer = market.do("sellers.set_automation", member_id="seller", file_npb_after=days)
+    assert [error["path"] for error in answer["errors"]] == ["file_npb_after"]
+
+
+def test_longer_terms_postpone_a_stored_filing(market: Market) -> None:
+    """R115, R19: what is due by its stored time and not by the terms of now gets their time."""
+    automate(market, file_npb_after=7)
+    market.order(1003)
+    start = {"from": format_timestamp(ORDERED + DAY)}
+    market.done("terms.apply", terms={"NPB_FILE_AFTER": "9d"}, staff="kim", **start)
+    market.simulation.advance(ORDERED + 9 * DAY - SECOND)
+    assert market.status(1003) == "PENDING"
+    market.simulation.advance(ORDERED + 9 * DAY)
+    assert market.status(1003) == "NPB"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_filings_come_in_batches(market: Market, limit: int) -> None:
+    """R124."""
+    automate(market, file_npb_after=7)
+    for order_id in (1, 2, 3):
+        market.order(order_id)
+    market.at(FILED + 3 * DAY)
+    assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 3}
+    assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 0}
+    assert {row.filed_at for row in market.rows("SELECT filed_at FROM unwind.alerts")} == {FILED + 3 * DAY}

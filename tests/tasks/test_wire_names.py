@@ -24,6 +24,7 @@ INTERNAL = [
     "credits.post_to_next_invoice",
     "bills.issue",
     "reminders.scan",
+    "automation.file_alerts",
     "automation.cancel",
     "outbox.relay",
     "submissions.drain",

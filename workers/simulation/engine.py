@@ -26,6 +26,7 @@ Deadline = Callable[[Connection], datetime | None]
 
 DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
     (alerts.next_unlock_at, ("npb.scan_open_alerts", "alerts.scan_seller_alerts")),
+    (automation.next_filing_at, ("automation.file_alerts",)),
     (automation.next_warning_at, ("automation.cancel",)),
     (automation.next_cancellation_at, ("automation.cancel",)),
     (notices.next_delivery_at, ("notices.deliver",)),

@@ -8,6 +8,8 @@ from models.integrity.invariants.invariant import Invariant
 _DAYS = "CAST({setting} AS integer) * interval '24 hours'"
 _SETTING = "m.automation #>> '{cancel_after_unlock,value}'"
 _SETTING_THEN = "s.changes #>> '{automation,cancel_after_unlock,value}'"
+_FILE_SETTING = "m.automation #>> '{file_npb_after,value}'"
+_FILE_SETTING_THEN = "s.changes #>> '{automation,file_npb_after,value}'"
 
 AUTOMATION: tuple[Invariant, ...] = (
     Invariant(
@@ -22,6 +24,40 @@ AUTOMATION: tuple[Invariant, ...] = (
                 AND (o.held_at IS NULL OR o.held_until IS NOT NULL) AND {_SETTING} IS NOT NULL
             THEN GREATEST(o.held_until, CASE WHEN a.penalty_stands THEN a.penalty_accepted_at ELSE a.unlocks_at END
                 + {_DAYS.format(setting=_SETTING)}) END
+        """,  # noqa: S608 - constants of this module
+    ),
+    Invariant(
+        1,
+        "The stored time of an automatic alert follows from the order, its payment, hold and settings",
+        f"""
+        SELECT CAST(o.order_id AS text) FROM unwind.orders o JOIN unwind.members m ON m.member_id = o.seller_id
+        WHERE [o.order_id IN orders] AND (o.files_npb_at IS NULL) <> NOT coalesce(
+            o.status NOT IN ('NPB', 'NPX', 'NRS', 'NSS', 'CANCELLED') AND o.payment_status = 'None'
+            AND m.terminated_at IS NULL AND NOT m.automation -> 'exclude_buyers' ? o.buyer_id
+            AND (o.held_at IS NULL OR o.held_until IS NOT NULL) AND {_FILE_SETTING} IS NOT NULL
+            AND NOT EXISTS (SELECT FROM unwind.events f WHERE f.order_id = o.order_id AND f.type = 'npb.filed'
+                AND f.at >= o.order_date), false)
+        OR o.files_npb_at < GREATEST(o.held_until, o.order_date + {_DAYS.format(setting=_FILE_SETTING)})
+        """,  # noqa: S608 - constants of this module
+    ),
+    Invariant(
+        1,
+        "Every automatic alert was filed unpaid and in time, under a setting that was in force",
+        f"""
+        SELECT CAST(e.order_id AS text) FROM unwind.events e JOIN unwind.orders o USING (order_id)
+        CROSS JOIN LATERAL (
+            SELECT jsonb_object_agg(change.key, change.value ORDER BY x.seq) AS folded
+            FROM unwind.events x CROSS JOIN LATERAL jsonb_each(x.changes -> 'order') change
+            WHERE x.order_id = e.order_id AND x.seq < e.seq AND jsonb_typeof(x.changes -> 'order') = 'object'
+        ) before
+        LEFT JOIN LATERAL (
+            SELECT x.changes FROM unwind.events x WHERE x.member_id = o.seller_id
+            AND x.type = 'sellers.automation_set' AND x.event_id < e.event_id ORDER BY x.event_id DESC LIMIT 1
+        ) s ON true
+        WHERE [e.order_id IN orders] AND e.type = 'npb.filed' AND e.actor = 'automation' AND NOT coalesce(
+            folded ->> 'payment_status' = 'None' AND NOT s.changes #> '{{automation,exclude_buyers}}' ? o.buyer_id
+            AND e.at >= CAST(folded ->> 'order_date' AS timestamptz)
+                + {_DAYS.format(setting=_FILE_SETTING_THEN)}, false)
         """,  # noqa: S608 - constants of this module
     ),
     Invariant(
@@ -49,10 +85,13 @@ AUTOMATION: tuple[Invariant, ...] = (
 IN_TIME: tuple[Invariant, ...] = (
     Invariant(
         1,
-        "No automatic cancellation is overdue by more than a minute",
+        "No automatic act is overdue by more than a minute",
         """
         SELECT CAST(order_id AS text) FROM unwind.alerts WHERE state = 'open'
         AND cancels_at < CAST(:now AS timestamptz) - interval '1 minute'
+        UNION ALL
+        SELECT CAST(order_id AS text) FROM unwind.orders
+        WHERE files_npb_at < CAST(:now AS timestamptz) - interval '1 minute'
         """,
     ),
 )

@@ -77,12 +77,13 @@ TIMELINES: tuple[Invariant, ...] = (
         CROSS JOIN LATERAL ({_fold_changes("order", "1", "2147483647")}) f
         WHERE [stored.order_id IN orders] AND (stored.status, stored.previous_status, stored.payment_status,
             stored.order_date, stored.total, stored.fee, stored.fee_month, stored.cancelled_at, stored.basis,
-            stored.cancelled_by, stored.held_at, stored.held_until) IS DISTINCT FROM (
+            stored.cancelled_by, stored.npb_filed_at, stored.held_at, stored.held_until) IS DISTINCT FROM (
             folded ->> 'status', folded ->> 'previous_status', folded ->> 'payment_status',
             CAST(folded ->> 'order_date' AS timestamptz), CAST(folded ->> 'total' AS numeric),
             CAST(folded ->> 'fee' AS numeric),
             to_date(folded ->> 'fee_month', 'YYYY-MM'), CAST(folded ->> 'cancelled_at' AS timestamptz),
-            folded ->> 'basis', folded ->> 'cancelled_by', CAST(folded ->> 'held_at' AS timestamptz),
+            folded ->> 'basis', folded ->> 'cancelled_by', CAST(folded ->> 'npb_filed_at' AS timestamptz),
+            CAST(folded ->> 'held_at' AS timestamptz),
             CAST(folded ->> 'held_until' AS timestamptz))
         """,  # noqa: S608 - constants of this module
     ),

@@ -679,6 +679,8 @@ def upgrade() -> None:
         sa.Column("cancelled_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("basis", sa.Text(), nullable=True),
         sa.Column("cancelled_by", sa.Text(), nullable=True),
+        sa.Column("npb_filed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("files_npb_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("held_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("held_until", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
@@ -722,6 +724,14 @@ def upgrade() -> None:
         unique=False,
         schema="unwind",
         postgresql_where=sa.text("status = 'NPB'"),
+    )
+    op.create_index(
+        "ix_orders_files_npb",
+        "orders",
+        ["files_npb_at", "order_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("files_npb_at IS NOT NULL"),
     )
     op.create_index("ix_orders_seller_id", "orders", ["seller_id"], unique=False, schema="unwind")
     op.create_table(
