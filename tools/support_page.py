@@ -28,7 +28,8 @@ This page is made by `./run docs` from `tools/transitions.py`, `tools/glossary.p
 
 Ask about one order: `./run explain order ID` says first how its seller and its buyer can come to cancel it and when,
 then what they can do now; with `--all` also everything else, with why not, from when, and what would change it.
-`./run show order ID` tells its story, `--at T` as of any instant.
+`./run show order ID` tells its story, `--at T` as of any instant. Dates are in UTC, with `--zone Europe/Berlin` in that
+zone; the exact times are in `--json`.
 
 ## Ready answers
 

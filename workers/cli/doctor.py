@@ -16,12 +16,13 @@ from workers.monitoring.doctor import Severity, examine, exit_status
 @data_option
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
-    """Report what is wrong with this installation, one line per finding with its fix.
+    """Report what is wrong with this installation, each finding with its fix.
 
     Examines settings, servers, workers, queues and invariants; starts and changes nothing. Exit code 0: nothing but
     notes; 1: warnings; 2: errors.
     """
-    findings = sorted(examine(), key=lambda finding: list(Severity)[::-1].index(finding.severity))
+    findings, check_count = examine()
+    findings.sort(key=lambda finding: list(Severity)[::-1].index(finding.severity))
     if as_json:
         click.echo(json.dumps({"findings": [finding.as_json() for finding in findings]}, indent=2))
     else:
@@ -29,5 +30,5 @@ def doctor(context: click.Context, as_json: bool) -> None:
         for finding in findings:
             echo(finding.as_line(), colours[finding.severity])
         if all(finding.severity is Severity.NOTE for finding in findings):
-            echo("Nothing is wrong.")
+            echo(f"{check_count} checks: nothing is wrong.")
     context.exit(exit_status(findings))

@@ -77,14 +77,15 @@ BROKER_CHECKS: tuple[Check, ...] = (
 """Checks run in this order: causes before their consequences."""
 
 
-def examine() -> list[Finding]:
+def examine() -> tuple[list[Finding], int]:
+    """Return the findings and the number of checks that were made."""
     findings = environment.check_unknown_variables() + environment.check_libpq_variables()
     try:
         settings = load_settings()
     except SettingsError as problem:
-        return findings + environment.report_invalid_settings(problem)
+        return findings + environment.report_invalid_settings(problem), 0
     with open_installation(settings) as (context, connection_findings):
-        return findings + connection_findings + run_checks(context)
+        return findings + connection_findings + run_checks(context), context.check_count
 
 
 def run_checks(context: Context) -> list[Finding]:
@@ -183,6 +184,7 @@ def _query_workers(context: Context) -> list[Finding]:
 
 
 def _run_check(check: Check, context: Context) -> list[Finding]:
+    context.check_count += 1
     try:
         return check(context)
     except Exception as problem:  # noqa: BLE001 - a check that fails is a finding and does not stop the others
@@ -190,6 +192,7 @@ def _run_check(check: Check, context: Context) -> list[Finding]:
 
 
 def _run_in_transaction(check: Check, context: Context) -> list[Finding]:
+    context.check_count += 1
     try:
         with context.transaction():
             return check(context)

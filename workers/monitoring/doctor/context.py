@@ -51,6 +51,7 @@ class Context:
     """Whether `./run up` starts the broker."""
     supervised_since: datetime | None = None
     """When `./run up` became ready; None when it is not running."""
+    check_count: int = 0
     database: Database | None = None
     has_schema: bool = False
     broker: Any = None

@@ -33,7 +33,7 @@ def test_doctor_starts_no_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     result = run()
     assert result.exit_code == 0
     assert "SERVERS_NOT_RUNNING" in result.output
-    assert "Nothing is wrong." in result.output
+    assert re.search(r"^\d checks: nothing is wrong\.$", result.output, re.MULTILINE)
     assert not (tmp_path / "data").exists()
 
 

@@ -19,7 +19,7 @@ from workers.settings import load_settings
 def test_unknown_settings_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     monkeypatch.setenv("UNWIND_CONCURENCY", "4")
-    assert codes(examine()) == ["SERVERS_NOT_RUNNING", "SETTING_UNREAD"]
+    assert codes(examine()[0]) == ["SERVERS_NOT_RUNNING", "SETTING_UNREAD"]
 
 
 def test_invalid_settings_are_reported_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,9 +34,9 @@ def test_invalid_settings_are_reported_without_values(monkeypatch: pytest.Monkey
 def test_flower_beyond_loopback_needs_a_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     monkeypatch.setenv("UNWIND_FLOWER_ADDRESS", "0.0.0.0")
-    assert codes(examine()) == ["FLOWER_EXPOSED"]
+    assert codes(examine()[0]) == ["FLOWER_EXPOSED"]
     monkeypatch.setenv("UNWIND_FLOWER_LOGIN", "ops:secret-word")
-    findings = examine()
+    findings = examine()[0]
     assert codes(findings) == ["FLOWER_OPEN", "SERVERS_NOT_RUNNING"]
     assert exit_status(findings) == 0
     assert "secret-word" not in str(findings)

@@ -26,12 +26,12 @@ def test_damaged_append_only_file_is_reported_with_its_fix(tmp_path: Path, monke
     file.write_bytes(bytes(content))
     with pytest.raises(ServerStartError), embedded_servers(tmp_path):
         pass
-    finding = next(finding for finding in examine() if finding.code == "EMBEDDED_SERVER_CANNOT_START")
+    finding = next(finding for finding in examine()[0] if finding.code == "EMBEDDED_SERVER_CANNOT_START")
     assert "append only file" in finding.message
     source, target = finding.fix.split(",")[0].split()[1:3]
     Path(source).rename(target)
     with embedded_servers(tmp_path):
-        assert "EMBEDDED_SERVER_CANNOT_START" not in codes(examine())
+        assert "EMBEDDED_SERVER_CANNOT_START" not in codes(examine()[0])
 
 
 def test_damaged_database_is_reported_with_the_restore_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +41,6 @@ def test_damaged_database_is_reported_with_the_restore_command(tmp_path: Path, m
     (tmp_path / "servers" / "postgres" / "global" / "pg_control").write_bytes(b"")
     with pytest.raises(ServerStartError), embedded_servers(tmp_path):
         pass
-    finding = next(finding for finding in examine() if finding.code == "EMBEDDED_SERVER_CANNOT_START")
+    finding = next(finding for finding in examine()[0] if finding.code == "EMBEDDED_SERVER_CANNOT_START")
     assert "pg_control" in finding.message
     assert "./run restore FILE" in finding.fix

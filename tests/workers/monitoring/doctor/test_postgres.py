@@ -41,7 +41,7 @@ def broker(broker_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def findings_at(url: str, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     monkeypatch.setenv("DATABASE_URL", url)
-    return examine()
+    return examine()[0]
 
 
 def test_another_encoding_is_reported_and_refused_by_migrate(
