@@ -6,9 +6,9 @@ triggers (models/ddl/triggers.py) protect the data alone.
 
 from __future__ import annotations
 
-from models import feed, submissions
+from models import feed
 from models.db.database import APP_ROLE
-from models.ddl import views
+from models.ddl import submit_command, views
 
 SUBMIT_ROLE = "unwind_submit"
 """For producers that submit commands by SQL: may only call `submit_command`."""
@@ -24,15 +24,15 @@ READ_ONLY = ("alembic_version", "commands")
 DELETABLE = ("lots", "dead_letters", "held_bills")
 """Tables from which the application may delete."""
 DEFINERS = {
-    submissions.SUBMIT_DEFINER: (submissions.SUBMIT_COMMAND_SIGNATURE, submissions.SUBMIT_DEFINER_GRANTS),
+    submit_command.SUBMIT_DEFINER: (submit_command.SUBMIT_COMMAND_SIGNATURE, submit_command.SUBMIT_DEFINER_GRANTS),
     feed.FEED_DEFINER: (feed.EVENTS_AFTER_SIGNATURE, feed.FEED_DEFINER_GRANTS),
 }
 """The owner of each SECURITY DEFINER function: a role without login that has only the rights the function needs."""
 ROLES = (APP_ROLE, SUBMIT_ROLE, READER_ROLE, WEB_ROLE, *DEFINERS)
 
 INTERFACE_GRANTS = {
-    f"FUNCTION {submissions.SUBMIT_COMMAND_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE, WEB_ROLE)),
-    f"FUNCTION {submissions.SUBMIT_JSONB_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
+    f"FUNCTION {submit_command.SUBMIT_COMMAND_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE, WEB_ROLE)),
+    f"FUNCTION {submit_command.SUBMIT_JSONB_SIGNATURE}": ("EXECUTE", (APP_ROLE, SUBMIT_ROLE)),
     f"FUNCTION {feed.EVENTS_AFTER_SIGNATURE}": ("EXECUTE", (APP_ROLE, READER_ROLE, WEB_ROLE)),
     "FUNCTION unwind.feed_base()": ("EXECUTE", (APP_ROLE,)),
     "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE, WEB_ROLE)),
