@@ -207,6 +207,14 @@ def _try_own_alert(terminal: Terminal) -> datetime:
     return parse_timestamp(possible_from)
 
 
+def test_readme_has_no_block_that_nobody_types() -> None:
+    """`./run demo` is typed here, `--once` in tests/workers/simulation/test_demo.py, and `./run test` is this run."""
+    assert [text for language, text in BLOCK.findall(README) if "UNWIND_DATA" not in text] == [
+        "$ ./run demo --once\n",
+        "$ ./run test\n",
+    ]
+
+
 def _try_table(terminal: Terminal) -> None:
     rows = re.findall(r"^\|.*\|$", README.partition("## What you can do with it")[2], re.MULTILINE)
     commands = [command for row in rows for command in re.findall(r"`(\./run [^`]+)`", row)]
