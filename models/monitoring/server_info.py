@@ -108,6 +108,12 @@ def is_standby(conn: Connection) -> bool:
     return bool(conn.execute(text("SELECT pg_is_in_recovery()")).scalar())
 
 
+def has_synchronous_standby(conn: Connection) -> bool:
+    """Return whether a commit waits for a standby; without one that is connected, it waits for ever."""
+    query = "SELECT current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') IN "
+    return bool(conn.execute(text(f"{query} ('on', 'remote_apply', 'remote_write')")).scalar())
+
+
 def unsafe_durability_settings(conn: Connection) -> list[str]:
     """Return the settings under which a commit may be lost, except those set on the command line, as tests do."""
     rows = conn.execute(

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 import pytest
 
@@ -63,7 +64,8 @@ class PostgresServer:
 
     def follow(self, primary: PostgresServer) -> None:
         source = f"host={primary.socket} port={primary.port} user={USER}"
-        self.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={source}", "--write-recovery-conf", "--no-sync")
+        words = ("--write-recovery-conf", "--no-sync", "--checkpoint=fast")
+        self.run("pg_basebackup", f"--pgdata={self.data}", f"--dbname={source}", *words)
 
     def start(self, *, awaited: bool = True, **settings: str) -> None:
         options = {
@@ -91,6 +93,16 @@ class PostgresServer:
                 self._process.send_signal(number)
             self._process.wait(30)
             self._process = None
+
+    def kill(self) -> None:
+        """End all its processes at once, as the loss of a machine does."""
+        assert self._process is not None
+        postmaster = psutil.Process(self._process.pid)
+        for process in [*postmaster.children(recursive=True), postmaster]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(30)
+        self._process = None
 
     def promote(self) -> None:
         with self.connect() as conn:

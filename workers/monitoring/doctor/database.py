@@ -7,6 +7,7 @@ from datetime import timedelta
 from models import migrations, submissions
 from models.db import database as db
 from models.db.database import APP_ROLE
+from models.db.postgres_address import PostgresAddress
 from models.ddl.grants import DEFINERS
 from models.monitoring import server_info
 from tasks.declarations import all_commands
@@ -123,10 +124,19 @@ def check_pooler(context: Context) -> list[Finding]:
 
 
 def check_standby(context: Context) -> list[Finding]:
-    if not server_info.is_standby(context.conn):
+    """Find a standby in the place of the primary, and say what a failover between several hosts loses."""
+    if server_info.is_standby(context.conn):
+        fix = "let DATABASE_URL name the primary or all hosts: postgresql://user:password@h1:5432,h2:5432/unwind"
+        return [error("DATABASE_IS_STANDBY", "The database is a standby, which accepts no writes.", fix)]
+    url = context.settings.database_url
+    if url is None or len(PostgresAddress.parse(url.get_secret_value()).hosts) < 2:
         return []
-    fix = "let DATABASE_URL name the primary or all hosts: postgresql://user:password@h1:5432,h2:5432/unwind"
-    return [error("DATABASE_IS_STANDBY", "The database is a standby, which accepts no writes.", fix)]
+    if server_info.has_synchronous_standby(context.conn):
+        message = "A standby has every commit before it is answered, so a failover loses none."
+        return [note("STANDBY_SYNCHRONOUS", message, "nothing is to be done.")]
+    message = "No standby is synchronous: a failover loses the last answered commands, and nobody is told."
+    fix = "set synchronous_standby_names on the primary, and synchronous_commit = on."
+    return [warning("STANDBY_ASYNCHRONOUS", message, fix)]
 
 
 def check_durability(context: Context) -> list[Finding]:

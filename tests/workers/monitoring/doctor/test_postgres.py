@@ -81,6 +81,13 @@ def test_standby_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         second.start()
         assert "DATABASE_IS_STANDBY" in codes(findings_at(second.url(), monkeypatch))
         assert "DATABASE_IS_STANDBY" not in codes(findings_at(first.url(), monkeypatch))
+        several = first.url().replace(f":{first.port}/", f":{first.port},127.0.0.1:{second.port}/")
+        assert "STANDBY_ASYNCHRONOUS" in codes(findings_at(several, monkeypatch))
+        with first.connect() as conn:
+            conn.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            conn.execute("SELECT pg_reload_conf()")
+        assert "STANDBY_SYNCHRONOUS" in codes(findings_at(several, monkeypatch))
+        assert not {"STANDBY_SYNCHRONOUS", "STANDBY_ASYNCHRONOUS"} & set(codes(findings_at(first.url(), monkeypatch)))
 
 
 def test_password_of_a_url_with_several_hosts_is_not_shown(
