@@ -110,8 +110,11 @@ def is_standby(conn: Connection) -> bool:
 
 def has_synchronous_standby(conn: Connection) -> bool:
     """Return whether a commit waits for a standby; without one that is connected, it waits for ever."""
-    query = "SELECT current_setting('synchronous_standby_names') <> '' AND current_setting('synchronous_commit') IN "
-    return bool(conn.execute(text(f"{query} ('on', 'remote_apply', 'remote_write')")).scalar())
+    query = text(
+        "SELECT current_setting('synchronous_standby_names') <> ''"
+        " AND current_setting('synchronous_commit') IN ('on', 'remote_apply', 'remote_write')"
+    )
+    return bool(conn.execute(query).scalar())
 
 
 def unsafe_durability_settings(conn: Connection) -> list[str]:
