@@ -94,10 +94,10 @@ def test_every_event_fits_80_columns() -> None:
 
 def test_footer_counts_finished_orders() -> None:
     screen = Screen()
-    assert "0 of 14 orders" in screen.text()
+    assert "0 of 15 orders" in screen.text()
     screen.show("npb.unlocked", min(screen.sample.untouched))
     screen.show("npb.unlocked", min(screen.sample.sellers_cancel))
-    assert "1 of 14 orders" in screen.text()
+    assert "1 of 15 orders" in screen.text()
     screen.show("members.buying_revoked", None)
     assert EVENT_STYLES["members.buying_revoked"][2] in screen.text()
 

@@ -58,6 +58,7 @@ class Dashboard:
         sample = self.sample
         cases = {
             **dict.fromkeys(sorted(sample.unlocking - sample.buyers_cancel), "unpaid"),
+            **dict.fromkeys(sorted(sample.automatic), "automatic"),
             **dict.fromkeys(sorted(sample.buyers_cancel), "not sent"),
             **dict.fromkeys(sorted(sample.penalty_accepted), "unpaid, penalty"),
             **dict.fromkeys(sorted(sample.agreed_requests | sample.declined_requests), "cancel request"),

@@ -1,4 +1,4 @@
-"""The demo's marketplace: three stores with catalogue items, eight buyers and ten weeks of orders.
+"""The demo's marketplace: four stores with catalogue items, eight buyers and ten weeks of orders.
 
 Its past is an ordinary history that ends now. `SampleMarket` lists what will happen next, so that the demo can act for
 buyers and sellers and check the outcome.
@@ -18,7 +18,10 @@ SELLERS = {
     "s-north": ("North Bricks", "Europe/Oslo"),
     "s-depot": ("Plate Depot", "America/Chicago"),
     "s-attic": ("Minifig Attic", "Asia/Tokyo"),
+    "s-night": ("Night Shift Bricks", "Europe/Berlin"),
 }
+AUTOMATED_SELLER = "s-night"
+"""The store that has its alerts filed and its unpaid orders cancelled without a person."""
 BUYERS = ("castle_fan", "moc_maker", "train_yard", "space_base", "tiny_town", "gear_head", "tile_floor", "old_sets")
 # Item number, type, colour, condition, unit price, and whether the lot is kept when it is sold out.
 CATALOGUE = (
@@ -47,6 +50,7 @@ class SampleMarket:
     sellers_cancel: set[int] = field(default_factory=set)
     sellers_remove: set[int] = field(default_factory=set)
     untouched: set[int] = field(default_factory=set)
+    automatic: set[int] = field(default_factory=set)
     buyers_cancel: set[int] = field(default_factory=set)
     penalty_accepted: set[int] = field(default_factory=set)
     agreed_requests: set[int] = field(default_factory=set)
@@ -55,11 +59,12 @@ class SampleMarket:
 
     @property
     def unlocking(self) -> set[int]:
-        return self.sellers_cancel | self.sellers_remove | self.untouched | self.buyers_cancel
+        return self.sellers_cancel | self.sellers_remove | self.untouched | self.buyers_cancel | self.automatic
 
     @property
     def ending_cancelled(self) -> set[int]:
-        return self.sellers_cancel | self.buyers_cancel | self.penalty_accepted | self.agreed_requests
+        by_people = self.sellers_cancel | self.buyers_cancel | self.penalty_accepted | self.agreed_requests
+        return by_people | self.automatic
 
 
 def build_sample_market(now: datetime) -> SampleMarket:
@@ -82,6 +87,7 @@ class _MarketBuilder:
         self._closed_cases()
         self._cases_about_to_unlock()
         self._cases_of_today()
+        self._automatic_cases()
         self._events.sort(key=lambda event: (event[0], event[1]))
         self.sample.lines = [line for _, _, line in self._events]
         return self.sample
@@ -114,10 +120,10 @@ class _MarketBuilder:
                 }
                 self._add(at, "inventory.record_lot", lot=lot)
 
-    def _order(self, at: datetime) -> int:
+    def _order(self, at: datetime, seller_id: str | None = None) -> int:
         # Three lots of parts and one minifigure or set.
         order_id = next(self._orders)
-        seller_id = list(SELLERS)[order_id % 3]
+        seller_id = seller_id or list(SELLERS)[order_id % 3]
         buyer_id = f"b-{BUYERS[(order_id // 3) % len(BUYERS)]}"
         parts, larger = self._lots[seller_id][:8], self._lots[seller_id][8:]
         lines = [
@@ -187,3 +193,10 @@ class _MarketBuilder:
             order_ids.add(order_id)
         for hours in range(6):
             self._order(self.now - (7 - hours) * HOUR)
+
+    def _automatic_cases(self) -> None:
+        # Add an unpaid order that nobody looks after: its alert is filed in the past, and it is cancelled in the demo.
+        settings = {"file_npb_after": 7, "cancel_after_unlock": 0}
+        self._add(self.now - 74 * DAY, "sellers.set_automation", member_id=AUTOMATED_SELLER, **settings)
+        cancelled_at = self.now + FIRST_DUE + (UNPAID_ORDERS + 1) * BETWEEN_DUES
+        self.sample.automatic.add(self._order(cancelled_at - 14 * DAY, AUTOMATED_SELLER))
