@@ -100,6 +100,7 @@ def environment_of_a_producer(shop: Installation) -> dict[str, str]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_every_snippet_works(shop: Installation) -> None:
     """The snippets run in their order, because one may use the results of another."""
     for number, (language, text) in enumerate(SNIPPETS):

@@ -89,6 +89,7 @@ def state(shop: Installation, request_id: str) -> str | None:
     return value
 
 
+@pytest.mark.long
 def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(shop: Installation) -> None:
     queue = shop.redis()
     pause(shop, "commands", "--reason", "the disk is being moved")
@@ -138,6 +139,7 @@ def test_messages_of_a_paused_task_wait_while_others_run(shop: Installation) -> 
     wait_until(lambda: not queue.exists(PARKED_PREFIX + "npb.file", "unwind.parked"))
 
 
+@pytest.mark.long
 def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(shop: Installation) -> None:
     queue = shop.redis()
     ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
@@ -162,6 +164,7 @@ def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(shop: Install
     queue.delete("sweeps")
 
 
+@pytest.mark.long
 def test_pause_is_shown_by_the_command_metrics_and_flower(shop: Installation) -> None:
     tomorrow = in_the_future(shop, "1 day")
     pause(shop, "orders.options", "--until", tomorrow)

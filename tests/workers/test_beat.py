@@ -67,6 +67,7 @@ def pace(broker: redis.Redis, seconds: float) -> float:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 def test_ticks_keep_their_interval_when_the_clock_is_stepped(start: Start, broker: redis.Redis, tmp_path: Path) -> None:
     """No pause after a step back, no burst after a step ahead, and a restart sends every entry at once."""
     clock = tmp_path / "clock"

@@ -247,6 +247,7 @@ def test_dead_letter_is_requeued_once_as_its_command(shop: Market, complete: boo
 
 
 @pytest.mark.usefixtures("environment")
+@pytest.mark.long
 def test_ten_thousand_strays_are_moved_although_movers_are_killed(broker_url: str) -> None:
     """In order and without duplicates; messages that are no commands stay."""
     envelope = message([[], {"order_id": 1, "member_id": "seller"}, {}])

@@ -66,6 +66,7 @@ def installation(tmp_path: Path) -> Installation:
     return Installation(tmp_path / "data")
 
 
+@pytest.mark.long
 def test_up_starts_an_installation_that_survives_kill_9_and_down_stops_it(installation: Installation) -> None:
     """P1: after kill -9 the kernel ends the programs and the daemon its servers; the next start finds the data."""
     result = installation.up()
@@ -125,6 +126,7 @@ def test_up_starts_an_installation_that_survives_kill_9_and_down_stops_it(instal
     assert installation.type("down").stdout == "Nothing is running.\n"
 
 
+@pytest.mark.long
 def test_failed_start_is_explained_and_leaves_nothing(installation: Installation) -> None:
     installation.environment["UNWIND_LOG_FORMAT"] = "xml"
     wrong = installation.type("up")

@@ -283,6 +283,7 @@ def test_command_exits_with_2_for_a_missing_argument_unless_it_is_allowed(tmp_pa
     ]
 
 
+@pytest.mark.long
 def test_example_of_the_docs_ends_as_the_page_says(tmp_path: Path) -> None:
     """What is not done is counted at the end, and `--strict` makes it exit code 1."""
     page = (CHECKOUT / "docs" / "histories.md").read_text(encoding="utf-8")

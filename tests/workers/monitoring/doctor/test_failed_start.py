@@ -15,6 +15,7 @@ from workers.monitoring.doctor import examine
 pytestmark = pytest.mark.long
 
 
+@pytest.mark.long
 def test_damaged_append_only_file_is_reported_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     with embedded_servers(tmp_path) as urls, contextlib.closing(redis.Redis.from_url(urls.broker_url)) as client:
@@ -34,6 +35,7 @@ def test_damaged_append_only_file_is_reported_with_its_fix(tmp_path: Path, monke
         assert "EMBEDDED_SERVER_CANNOT_START" not in codes(examine()[0])
 
 
+@pytest.mark.long
 def test_damaged_database_is_reported_with_the_restore_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNWIND_DATA", str(tmp_path))
     with embedded_servers(tmp_path):
