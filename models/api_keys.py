@@ -53,7 +53,7 @@ def insert_key(conn: Connection, name: str, scope: str, key_id: str, secret: str
     return conn.execute(inserted).scalar() is not None
 
 
-def revoke(conn: Connection, name: str, now: datetime) -> bool:
+def revoke_key(conn: Connection, name: str, now: datetime) -> bool:
     valid = (ApiKeyRow.name == name, ApiKeyRow.revoked_at.is_(None))
     return conn.execute(update(ApiKeyRow).where(*valid).values(revoked_at=now)).rowcount == 1
 

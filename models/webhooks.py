@@ -80,7 +80,7 @@ class Delivery:
     is_gone: bool = False
 
 
-def add(conn: Connection, url: str, secret: str, event_types: Sequence[str], now: datetime) -> int:
+def add_webhook(conn: Connection, url: str, secret: str, event_types: Sequence[str], now: datetime) -> int:
     """Add an endpoint that gets the events from now on."""
     values = {"url": url, "secret": secret, "event_types": ",".join(event_types), "created_at": now, "next_try_at": now}
     added = insert(WebhookRow).values(cursor=feed.end_cursor(conn), **values).returning(WebhookRow.webhook_id)
@@ -91,24 +91,24 @@ def list_webhooks(conn: Connection) -> list[Row[Any]]:
     return list(conn.execute(select(WebhookRow).where(WebhookRow.removed_at.is_(None)).order_by(WebhookRow.webhook_id)))
 
 
-def remove(conn: Connection, webhook_id: int, now: datetime) -> bool:
-    return _change(conn, webhook_id, removed_at=now)
+def remove_webhook(conn: Connection, webhook_id: int, now: datetime) -> bool:
+    return _change_webhook(conn, webhook_id, removed_at=now)
 
 
-def replay(conn: Connection, webhook_id: int, cursor: str | None, now: datetime) -> bool:
+def replay_webhook(conn: Connection, webhook_id: int, cursor: str | None, now: datetime) -> bool:
     """Send again from after `cursor` (None: where it stands), also to an endpoint that was disabled."""
     cleared = {"failures": 0, "failing_since": None, "last_error": None, "disabled_at": None, "leased_until": None}
     position = {} if cursor is None else {"cursor": cursor}
-    return _change(conn, webhook_id, next_try_at=now, **cleared, **position)
+    return _change_webhook(conn, webhook_id, next_try_at=now, **cleared, **position)
 
 
-def _change(conn: Connection, webhook_id: int, **values: Any) -> bool:
+def _change_webhook(conn: Connection, webhook_id: int, **values: Any) -> bool:
     known = (WebhookRow.webhook_id == webhook_id, WebhookRow.removed_at.is_(None))
     changed = update(WebhookRow).where(*known).values(**values).returning(WebhookRow.webhook_id)
     return conn.execute(changed).scalar() is not None
 
 
-def lease(conn: Connection, now: datetime) -> list[Endpoint]:
+def lease_endpoints(conn: Connection, now: datetime) -> list[Endpoint]:
     """Lease the endpoints that are due and read the next events of each."""
     due = (
         select(WebhookRow.webhook_id)
@@ -126,10 +126,10 @@ def lease(conn: Connection, now: datetime) -> list[Endpoint]:
     leased = (
         update(WebhookRow).where(is_any(WebhookRow.webhook_id, conn.execute(due).scalars())).values(leased_until=until)
     )
-    return [_endpoint(conn, row, until) for row in conn.execute(leased.returning(WebhookRow)).all()]
+    return [_endpoint_from_row(conn, row, until) for row in conn.execute(leased.returning(WebhookRow)).all()]
 
 
-def _endpoint(conn: Connection, row: Any, until: datetime) -> Endpoint:
+def _endpoint_from_row(conn: Connection, row: Any, until: datetime) -> Endpoint:
     page = feed.events_after(conn, row.cursor, PAGE_SIZE)
     wanted = [(cursor, event) for cursor, event in page if is_wanted(event["type"], row.event_types.split(","))]
     read_to = page[-1][0] if page else row.cursor
@@ -141,7 +141,7 @@ def is_wanted(event_type: str, patterns: Sequence[str]) -> bool:
     return any(event_type == p or (p.endswith("*") and event_type.startswith(p[:-1])) for p in patterns)
 
 
-def record(conn: Connection, delivery: Delivery, now: datetime) -> None:
+def record_delivery(conn: Connection, delivery: Delivery, now: datetime) -> None:
     """Record how far a run came, unless its lease was taken over; disable the endpoint after three days of failures."""
     endpoint = delivery.endpoint
     own = (WebhookRow.webhook_id == endpoint.webhook_id, WebhookRow.leased_until == endpoint.leased_until)

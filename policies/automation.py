@@ -24,8 +24,8 @@ WARN_BEFORE = timedelta(hours=24)
 """How long before an automatic cancellation the buyer is warned (N20)."""
 
 MIN_FILE_NPB_AFTER, MAX_FILE_NPB_AFTER = 7, 60
-_UNITS = {"file_npb_after": ("day", timedelta(days=1)), "cancel_after_unlock": ("day", timedelta(days=1))}
-SETTINGS = tuple(_UNITS)
+_SETTING_UNITS = {"file_npb_after": ("day", timedelta(days=1)), "cancel_after_unlock": ("day", timedelta(days=1))}
+SETTINGS = tuple(_SETTING_UNITS)
 """The settings of a seller, by their names in commands and emails."""
 
 
@@ -74,7 +74,7 @@ def files_npb_at(case: Case) -> datetime | None:
     if order.npb_filed_at is not None and order.npb_filed_at >= order.order_date:
         return None
     earliest = order.order_date + case.terms.npb_file_after
-    return _after_hold(case, max(earliest, order.order_date + _duration("file_npb_after", setting)))
+    return _after_hold(case, max(earliest, order.order_date + _setting_duration("file_npb_after", setting)))
 
 
 def cancels_at(case: Case) -> datetime | None:
@@ -87,7 +87,7 @@ def cancels_at(case: Case) -> datetime | None:
     unlock = alert.unlocks_at
     if alert.penalty_stands and alert.penalty_accepted_at is not None:
         unlock = alert.penalty_accepted_at
-    return _after_hold(case, unlock + _duration("cancel_after_unlock", setting))
+    return _after_hold(case, unlock + _setting_duration("cancel_after_unlock", setting))
 
 
 def with_deadlines(case: Case) -> Case:
@@ -183,12 +183,12 @@ def cancellation_warning(
 
 
 def describe_setting(name: str, setting: Setting) -> str:
-    unit, _ = _UNITS[name]
+    unit, _ = _SETTING_UNITS[name]
     amount = f"{setting.value} {unit}" + ("" if setting.value == 1 else "s")
     return f"{name} = {amount}, set on {describe_timestamp(setting.set_at)}"
 
 
-def describe_changes(before: Automation, after: Automation) -> str:
+def describe_setting_changes(before: Automation, after: Automation) -> str:
     changes = []
     for name in SETTINGS:
         old, new = getattr(before, name), getattr(after, name)
@@ -231,5 +231,5 @@ def _after_hold(case: Case, due: datetime) -> datetime | None:
     return None if order.held_until is None else max(due, order.held_until)
 
 
-def _duration(name: str, setting: Setting) -> timedelta:
-    return setting.value * _UNITS[name][1]
+def _setting_duration(name: str, setting: Setting) -> timedelta:
+    return setting.value * _SETTING_UNITS[name][1]

@@ -89,14 +89,14 @@ def set_automation(commands: list[SetAutomation]) -> list[Answer]:
             elif command.member_id in (command.exclude_buyers or ()):
                 work.answer(command, Invalid("exclude_buyers", "must not contain the seller"))
             else:
-                work.answer(command, done(command, _set(work, command)))
+                work.answer(command, done(command, _set_automation(work, command)))
     return work.answers
 
 
 @case_command(
     HoldAutomation, example=SELLER | {"comment": "the buyer is in hospital"}, option="hold the order against automation"
 )
-def hold(command: HoldAutomation, case: Case, now: datetime) -> Verdict:
+def hold_automation(command: HoldAutomation, case: Case, now: datetime) -> Verdict:
     """Keep automation from an order, as its seller or staff, without end or until a time."""
     return policy.hold_order(case, command.actor, command.until, command.comment, now)
 
@@ -104,22 +104,22 @@ def hold(command: HoldAutomation, case: Case, now: datetime) -> Verdict:
 @case_command(
     ReleaseAutomation, example=SELLER | {"comment": "no answer any more"}, option="release the order for automation"
 )
-def release(command: ReleaseAutomation, case: Case, now: datetime) -> Verdict:
+def release_automation(command: ReleaseAutomation, case: Case, now: datetime) -> Verdict:
     """End the hold of an order, as its seller or staff."""
     return policy.release_order(case, command.actor, command.comment, now)
 
 
-def _set(work: UnitOfWork[SetAutomation], command: SetAutomation) -> dict[str, Any]:
+def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> dict[str, Any]:
     before = members.load_automation(work.conn, command.member_id)
     after = policy.change_settings(before, command.changes, command.exclude_buyers, work.now)
     if after != before:
         members.update_automation(work.conn, command.member_id, after)
-        events.append_events(work.conn, [_event(work, command, before, after)])
+        events.append_events(work.conn, [_automation_event(work, command, before, after)])
         automation.update_deadlines(work.conn, command.member_id, work.now)
     return policy.settings_to_json(after)
 
 
-def _event(
+def _automation_event(
     work: UnitOfWork[SetAutomation], command: SetAutomation, before: Automation, after: Automation
 ) -> dict[str, Any]:
     return events.event_row(
@@ -128,7 +128,7 @@ def _event(
         actor=str(command.actor),
         role=Role.STAFF if command.staff else Role.SELLER,
         member_id=command.member_id,
-        note=policy.describe_changes(before, after),
+        note=policy.describe_setting_changes(before, after),
         changes={"automation": policy.settings_to_json(after)},
         request_id=command.request_id,
     )
@@ -141,7 +141,7 @@ def file_alerts() -> TaskResult:
 
 
 @shared_task(name="automation.cancel")
-def cancel() -> TaskResult:
+def cancel_due_orders() -> TaskResult:
     """Warn of automatic cancellations a day before, and make those that are due (R116, R120, R124)."""
     warned = sweep("automation.cancel", WarningSweep(), result_key="warned", record=False)
     return warned | sweep("automation.cancel", CancelSweep(), result_key="cancelled", limit=BATCH_SIZE)
@@ -206,8 +206,8 @@ class CancelSweep:
         if not due:
             return 0, 0
         self._handled_up_to = (due[-1].at, due[-1].alert_id)
-        work.take([_command(row.order_id, row.seller_id) for row in due])
-        cancel_due(work, _decide)
+        work.take([_automatic_cancel_command(row.order_id, row.seller_id) for row in due])
+        cancel_due(work, _decide_automatic_cancel)
         return len(due), sum(answer.outcome == "done" for answer in work.answers)
 
     def committed(self) -> None:
@@ -220,11 +220,11 @@ class CancelSweep:
         return None
 
 
-def _command(order_id: int, seller_id: str) -> AutomaticCancel:
+def _automatic_cancel_command(order_id: int, seller_id: str) -> AutomaticCancel:
     return AutomaticCancel.model_construct(
         request_id=f"automation:{order_id}", order_id=order_id, member_id=seller_id, draft_id=None, dry_run=False
     )
 
 
-def _decide(_command: CancelOrder, case: Case, now: datetime) -> Granted | Refused:
+def _decide_automatic_cancel(_command: CancelOrder, case: Case, now: datetime) -> Granted | Refused:
     return automatic_acts.cancel_automatically(case, now)

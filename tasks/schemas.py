@@ -15,7 +15,7 @@ TEXT_OR_NULL = {"type": ["string", "null"]}
 def argument_schema(task: str, *, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
     """Return the JSON Schema of a command's arguments. The task itself validates more strictly."""
     model = COMMANDS[task].model
-    schema: dict[str, Any] = _plain(model.model_json_schema(by_alias=True, ref_template=ref_template))
+    schema: dict[str, Any] = _plain_schema(model.model_json_schema(by_alias=True, ref_template=ref_template))
     # The message id is used where the request id is missing.
     schema["required"] = [name for name in schema["required"] if name != "request_id"]
     if not schema["required"]:
@@ -61,14 +61,14 @@ def answer_schema() -> dict[str, Any]:
     }
 
 
-def _plain(part: Any, *, names: bool = False) -> Any:
+def _plain_schema(part: Any, *, names: bool = False) -> Any:
     # Remove titles and descriptions, which are for readers of the code; `names`: the keys are field names.
     if isinstance(part, list):
-        return [_plain(item) for item in part]
+        return [_plain_schema(item) for item in part]
     if not isinstance(part, dict):
         return part
     return {
-        key: _plain(value, names=not names and key in ("properties", "$defs"))
+        key: _plain_schema(value, names=not names and key in ("properties", "$defs"))
         for key, value in part.items()
         if names or key not in ("title", "description")
     }

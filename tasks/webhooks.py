@@ -61,11 +61,11 @@ def _deliver_round(sender: Sender, totals: TaskResult) -> bool:
     # Send a page to every due endpoint; return whether one has more.
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        endpoints = webhooks.lease(work.conn, work.now)
-    deliveries = _send_all(sender, endpoints)
+        endpoints = webhooks.lease_endpoints(work.conn, work.now)
+    deliveries = _send_to_endpoints(sender, endpoints)
     with unit_of_work() as work:
         for delivery in deliveries:
-            webhooks.record(work.conn, delivery, work.now)
+            webhooks.record_delivery(work.conn, delivery, work.now)
         sweeps.record_run(work.conn, "webhooks.deliver", sum(d.delivered for d in deliveries), work.now)
     for delivery in deliveries:
         totals["delivered"] += delivery.delivered
@@ -75,7 +75,7 @@ def _deliver_round(sender: Sender, totals: TaskResult) -> bool:
     return any(delivery.error is None and delivery.endpoint.page_was_full for delivery in deliveries)
 
 
-def _send_all(sender: Sender, endpoints: Sequence[Endpoint]) -> list[Delivery]:
+def _send_to_endpoints(sender: Sender, endpoints: Sequence[Endpoint]) -> list[Delivery]:
     # Threads without a database. One that does not end in time counts as failed and is left to its own timeouts.
     progress = {e.webhook_id: Delivery(e, e.read_to, 0) for e in endpoints}
     threads = []
@@ -83,7 +83,9 @@ def _send_all(sender: Sender, endpoints: Sequence[Endpoint]) -> list[Delivery]:
         if endpoint.events:
             late = Delivery(endpoint, endpoint.cursor, 0, "it did not answer in time")
             progress[endpoint.webhook_id] = late
-            thread = threading.Thread(target=_send, args=(sender, endpoint, progress), name="webhook", daemon=True)
+            thread = threading.Thread(
+                target=_send_events, args=(sender, endpoint, progress), name="webhook", daemon=True
+            )
             thread.start()
             threads.append(thread)
     deadline = monotonic() + MAX_SENDING_SECONDS + SEND_TIMEOUT_SECONDS + 1
@@ -92,7 +94,7 @@ def _send_all(sender: Sender, endpoints: Sequence[Endpoint]) -> list[Delivery]:
     return list(progress.values())
 
 
-def _send(sender: Sender, endpoint: Endpoint, progress: dict[int, Delivery]) -> None:
+def _send_events(sender: Sender, endpoint: Endpoint, progress: dict[int, Delivery]) -> None:
     started_at, sent, cursor = monotonic(), 0, endpoint.cursor
     error, is_gone = None, False
     for position, event in endpoint.events:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from models import bills, feed
 from models.api_keys import ApiKey
 from models.db.database import Database, use_snapshot_isolation
-from models.payloads import InvalidPayload, has_too_many_parts, parse_payload
+from models.payload_limits import InvalidPayload, has_too_many_parts, parse_payload
 from models.queries import forecast, order, show
 from models.stored_answers import Answer, invalid
 from policies.bills import parse_month
@@ -26,7 +26,7 @@ from policies.timestamps import parse_timestamp
 from policies.verdicts import Code
 from tasks.command import MAX_INT64, parse_command
 from tasks.declarations import COMMANDS
-from web.keys import require
+from web.authentication import require
 from web.problems import Problem, not_found
 
 DEFAULT_WAIT_SECONDS = 5

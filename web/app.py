@@ -15,7 +15,7 @@ from models.ddl.grants import WEB_ROLE
 from tasks.declarations import all_commands
 from web import api, openapi, pages, problems
 from web.access import AccessLayer
-from web.keys import KeyRing
+from web.authentication import KeyRing
 from web.problems import Problem
 from web.sessions import PATH, Sessions
 from web.settings import WebSettings
@@ -44,7 +44,7 @@ def create_app(settings: WebSettings) -> FastAPI:
     registry = CollectorRegistry()
     app.add_middleware(AccessLayer, registry=registry)
     app.state.sessions = Sessions(settings.link_secret, database) if settings.link_secret else None
-    problems.install(app, {PATH: pages.problem_page})
+    problems.install_problem_handlers(app, {PATH: pages.problem_page})
     app.include_router(api.router)
     app.include_router(pages.router)
 
@@ -64,5 +64,5 @@ def create_app(settings: WebSettings) -> FastAPI:
             raise Problem(503, "Not listening for answers.")
         return JSONResponse({"status": "ok"})
 
-    spec = openapi.document(app)
+    spec = openapi.openapi_document(app)
     return app

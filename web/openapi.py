@@ -46,13 +46,13 @@ _HEADERS = [
 ]
 
 
-def document(app: FastAPI) -> dict[str, Any]:
+def openapi_document(app: FastAPI) -> dict[str, Any]:
     spec = get_openapi(title="Unwind", version="1", routes=app.routes, description=(app.__doc__ or "").strip())
     components = spec.setdefault("components", {})
     schemas: dict[str, Any] = {"Problem": _PROBLEM, "Answer": answer_schema(), "Submitted": _SUBMITTED}
     for operations in spec["paths"].values():
         for operation in operations.values():
-            operation["responses"] = {"200": _content("application/json", {"type": "object"})} | _problems(
+            operation["responses"] = {"200": _response_content("application/json", {"type": "object"})} | _problems(
                 401, 403, 404, 422, 503
             )
     for task, declaration in sorted(COMMANDS.items()):
@@ -64,10 +64,14 @@ def document(app: FastAPI) -> dict[str, Any]:
                 "operationId": task,
                 "summary": declaration.about,
                 "parameters": _HEADERS,
-                "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(task)}}},
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _schema_ref(task)}}},
                 "responses": {
-                    "200": _content("application/json", _ref("Answer"), "Done, or refused by a rule: see `outcome`."),
-                    "202": _content("application/json", _ref("Submitted"), "Accepted; the answer is at `Location`."),
+                    "200": _response_content(
+                        "application/json", _schema_ref("Answer"), "Done, or refused by a rule: see `outcome`."
+                    ),
+                    "202": _response_content(
+                        "application/json", _schema_ref("Submitted"), "Accepted; the answer is at `Location`."
+                    ),
                     **_problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
                 },
             }
@@ -77,13 +81,15 @@ def document(app: FastAPI) -> dict[str, Any]:
     return spec | {"security": [{"key": []}]}
 
 
-def _ref(name: str) -> dict[str, str]:
+def _schema_ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _content(media_type: str, schema: dict[str, Any], description: str = "OK") -> dict[str, Any]:
+def _response_content(media_type: str, schema: dict[str, Any], description: str = "OK") -> dict[str, Any]:
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
 def _problems(*statuses: int) -> dict[str, Any]:
-    return {str(status): _content(problems.MEDIA_TYPE, _ref("Problem"), "A problem") for status in statuses}
+    return {
+        str(status): _response_content(problems.MEDIA_TYPE, _schema_ref("Problem"), "A problem") for status in statuses
+    }

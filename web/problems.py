@@ -40,7 +40,7 @@ def not_found(detail: str) -> Problem:
 Render = Callable[[Request, Problem], Response]
 
 
-def install(app: FastAPI, pages: Mapping[str, Render]) -> None:
+def install_problem_handlers(app: FastAPI, pages: Mapping[str, Render]) -> None:
     """Answer every error with a problem, or as one of `pages` does below its path."""
 
     def answer(request: Request, problem: Problem) -> Response:

@@ -42,14 +42,14 @@ class Session:
 class Sessions:
     def __init__(self, secret: str, database: Database) -> None:
         self._secret = secret
-        self._cookie_key = _derive(secret, "cookie")
-        self._form_key = _derive(secret, "form")
+        self._cookie_key = _derive_key(secret, "cookie")
+        self._form_key = _derive_key(secret, "form")
         self._database = database
 
     def use_link(self, token: str) -> dict[str, Any]:
         """Return the claims of a valid link that was not used before."""
         try:
-            claims = _decode(token, self._secret)
+            claims = _decode_signed(token, self._secret)
         except jwt.InvalidTokenError:
             raise _invalid_link() from None
         lifetime, name = claims["exp"] - claims["iat"], claims["sub"]
@@ -78,7 +78,7 @@ class Sessions:
 
     def load(self, request: Request) -> Session:
         try:
-            claims = _decode(request.cookies.get(COOKIE, ""), self._cookie_key)
+            claims = _decode_signed(request.cookies.get(COOKIE, ""), self._cookie_key)
             session_id = str(claims["sid"])
         except (jwt.InvalidTokenError, KeyError):
             raise Problem(401, "Sign in with a new link from the marketplace.") from None
@@ -97,7 +97,7 @@ def check_csrf(session: Session, token: str) -> None:
         raise Problem(403, "This form is not of your session. Open the page again.")
 
 
-def _decode(token: str, key: str) -> dict[str, Any]:
+def _decode_signed(token: str, key: str) -> dict[str, Any]:
     claims: dict[str, Any] = jwt.decode(
         token, key, algorithms=["HS256"], options={"require": ["sub", "iat", "exp"]}, leeway=30
     )
@@ -106,7 +106,7 @@ def _decode(token: str, key: str) -> dict[str, Any]:
     return claims
 
 
-def _derive(secret: str, purpose: str) -> str:
+def _derive_key(secret: str, purpose: str) -> str:
     return hmac.new(secret.encode(), f"unwind {purpose}".encode(), "sha256").hexdigest()
 
 

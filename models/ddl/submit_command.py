@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS
+from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS
 from models.submissions import CHANNEL
 
 SUBMIT_COMMAND_SIGNATURE = "unwind.submit_command(text, text, text)"
@@ -59,7 +59,7 @@ DECLARE
     held unwind.submissions%ROWTYPE;
     inserted bigint;
 BEGIN
-    -- Nothing is parsed before its length and the number of its parts are known (as in models/payloads.py).
+    -- Nothing is parsed before its length and the number of its parts are known (as in models/payload_limits.py).
     IF octet_length(submit_command.payload) > {MAX_BYTES} THEN
         fault := 'PAYLOAD_TOO_LARGE';
     ELSIF octet_length(submit_command.payload) > {MAX_PARTS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from policies.emails.context import EmailContext, capital, paragraphs, pluralize
 from policies.emails.email import Email
 
-_SETTINGS = {
+_SETTING_SENTENCES = {
     "file_npb_after": ("day", "days", "after its date, an unpaid order gets a non-paying buyer alert automatically"),
     "cancel_after_unlock": ("day", "days", "after it can be cancelled, an unpaid order is cancelled automatically"),
 }
@@ -31,7 +31,7 @@ def cancellation_coming(context: EmailContext) -> Email:
     )
 
 
-def npb_filed(context: EmailContext) -> Email:
+def npb_filed_automatically(context: EmailContext) -> Email:
     unlocks = context.timestamp("unlocks_at")
     return Email(
         context.subject("a non-paying buyer alert is filed"),
@@ -57,9 +57,9 @@ def automatic_cancellation(context: EmailContext) -> str:
 def describe_setting(context: EmailContext) -> str:
     """Say under which setting something was done, and how to change it; empty if a person did it."""
     facts = context.facts.get("automation")
-    if not isinstance(facts, dict) or facts.get("setting") not in _SETTINGS:
+    if not isinstance(facts, dict) or facts.get("setting") not in _SETTING_SENTENCES:
         return ""
-    one, many, means = _SETTINGS[facts["setting"]]
+    one, many, means = _SETTING_SENTENCES[facts["setting"]]
     context = EmailContext(context.event, context.role, context.order_id, facts, context.zone)
     since = context.timestamp("set_at")
     return (

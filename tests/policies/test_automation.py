@@ -269,7 +269,7 @@ def test_a_setting_keeps_its_date_until_its_value_changes() -> None:
     )
     off = automation.change_settings(first, {"cancel_after_unlock": None}, [], later)
     assert off == MANUAL
-    assert automation.describe_changes(first, off) == (
+    assert automation.describe_setting_changes(first, off) == (
         "Automation: cancel_after_unlock: 3 → off; excluded buyers: 1 → 0."
     )
 

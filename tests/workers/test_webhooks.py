@@ -93,7 +93,7 @@ def sender() -> Iterator[None]:
 
 def add(simulation: Simulation, url: str, types: str = "*") -> int:
     with simulation.database.transaction() as conn:
-        return model.add(conn, url, SECRET, types.split(","), simulation.clock.instant)
+        return model.add_webhook(conn, url, SECRET, types.split(","), simulation.clock.instant)
 
 
 def state(simulation: Simulation, webhook_id: int) -> Any:
@@ -103,7 +103,7 @@ def state(simulation: Simulation, webhook_id: int) -> Any:
 
 def replay(simulation: Simulation, webhook_id: int, cursor: str | None) -> None:
     with simulation.database.transaction() as conn:
-        assert model.replay(conn, webhook_id, cursor, simulation.clock.instant)
+        assert model.replay_webhook(conn, webhook_id, cursor, simulation.clock.instant)
 
 
 def feed(simulation: Simulation) -> list[str]:

@@ -77,6 +77,6 @@ _TIMES = ("created_at", "last_used_at", "revoked_at")
 def revoke(name: str) -> None:
     """Revoke a key: it is refused within a second, and its name is not given again."""
     with open_database() as database, database.transaction() as conn:
-        if not api_keys.revoke(conn, name, database.clock.now(conn)):
+        if not api_keys.revoke_key(conn, name, database.clock.now(conn)):
             raise click.ClickException(f"There is no valid key {name}.")
     click.echo(f"The key {name} is revoked.")

@@ -14,7 +14,7 @@ from models.integrity import invariants, month_audit
 from policies.bills import parse_month
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.text import echo
+from workers.cli.terminal_text import echo
 
 
 class AuditFailed(click.ClickException):

@@ -13,7 +13,7 @@ import click
 from models.db import database as db
 from models.integrity import invariants, month_audit
 from workers.cli import data_option
-from workers.cli.text import echo
+from workers.cli.terminal_text import echo
 from workers.local import COMMAND
 from workers.local import backup as dumps
 from workers.settings import load_settings, settings_with_servers

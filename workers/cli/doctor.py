@@ -7,7 +7,7 @@ import json
 import click
 
 from workers.cli import data_option
-from workers.cli.text import echo
+from workers.cli.terminal_text import echo
 from workers.monitoring.doctor import Severity, examine, exit_status
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from policies.timestamps import parse_timestamp
-from workers.cli.text import PeopleConsole, reader_zone
+from workers.cli.terminal_text import PeopleConsole, reader_zone
 from workers.local import COMMAND
 
 SHADES = " ░▒▓█"

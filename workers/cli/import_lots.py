@@ -23,10 +23,10 @@ from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotMatcher, 
 from tasks.lot_imports import Action, ImportedEntry, Match, import_entries, match_entries
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.files.documents import describe_repairs
+from workers.cli.files.file_problems import describe_repairs
 from workers.cli.files.lot_reader import LotFile, unread_reason
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
-from workers.cli.text import echo
+from workers.cli.terminal_text import echo
 
 BATCH_SIZE = 500
 """Lots per transaction: each takes a lock per item, and the server has room for some thousands."""

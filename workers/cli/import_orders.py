@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from workers.cli.files.documents import describe_repairs
+from workers.cli.files.file_problems import describe_repairs
 from workers.cli.files.item_fields import parse_amount
 from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines
 from workers.cli.files.xml_records import UnreadableFile
-from workers.cli.text import echo
+from workers.cli.terminal_text import echo
 
 MAX_SHOWN = 20
 

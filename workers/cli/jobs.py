@@ -22,7 +22,7 @@ from workers import requeue as requeuing
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.text import echo, zone_option
+from workers.cli.terminal_text import echo, zone_option
 from workers.redaction import redact_arguments
 from workers.transport import dead_letters as broker_letters
 

@@ -18,7 +18,7 @@ from schedules.routes import HEARTBEAT, QUEUES
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.text import echo, zone_option
+from workers.cli.terminal_text import echo, zone_option
 from workers.local import COMMAND
 
 

@@ -13,7 +13,7 @@ import click
 from models import retention
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.text import echo
+from workers.cli.terminal_text import echo
 
 
 @click.command()

@@ -16,7 +16,7 @@ from policies.timestamps import describe_duration, describe_timestamp, format_ti
 from policies.verdicts import ASK_AGAIN
 from workers.cli.bill_page import render_text
 from workers.cli.forecast_chart import print_forecast
-from workers.cli.text import PeopleConsole
+from workers.cli.terminal_text import PeopleConsole
 from workers.local import COMMAND
 from workers.simulation.replay import PlayedLine
 

@@ -16,7 +16,7 @@ import structlog
 from models.db import database as db
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.render import print_played, print_sweep, print_undone
-from workers.cli.text import echo, zone_option
+from workers.cli.terminal_text import echo, zone_option
 from workers.settings import normalize_postgres_url
 from workers.simulation import databases
 from workers.simulation import replay as player

@@ -34,7 +34,7 @@ from workers.app import app
 from workers.broker.redis_url import connect
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.text import echo
+from workers.cli.terminal_text import echo
 from workers.errors import suggest_task
 
 ANSWER_TIMEOUT = 30.0

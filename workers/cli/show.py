@@ -17,7 +17,7 @@ from workers.cli.bill_page import render_html as render_bill_page
 from workers.cli.database import open_database
 from workers.cli.render import print_result
 from workers.cli.show_lots import print_lots, print_lots_as_json, print_lots_as_xml
-from workers.cli.text import echo, for_people, zone_option
+from workers.cli.terminal_text import echo, for_people, zone_option
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

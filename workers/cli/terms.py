@@ -21,7 +21,7 @@ from policies.timestamps import format_timestamp, parse_timestamp
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.text import echo, zone_option
+from workers.cli.terminal_text import echo, zone_option
 from workers.task import execute
 
 NOW_MARGIN = timedelta(seconds=2)

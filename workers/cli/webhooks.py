@@ -45,7 +45,7 @@ def add(url: str, events: str) -> None:
         raise click.BadParameter(str(error), param_hint="URL") from None
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     with open_database() as database, database.transaction() as conn:
-        webhook_id = model.add(conn, url, secret, types, database.clock.now(conn))
+        webhook_id = model.add_webhook(conn, url, secret, types, database.clock.now(conn))
     click.echo(secret)
     click.echo(f"Webhook {webhook_id}. This secret is shown only now (https://www.standardwebhooks.com).", err=True)
 
@@ -85,7 +85,7 @@ def replay(webhook_id: int, cursor: str | None) -> None:
     if cursor is not None and not CURSOR.fullmatch(cursor):
         raise click.BadParameter("is no cursor: `./run events` prints them", param_hint="--after")
     with open_database() as database, database.transaction() as conn:
-        if not model.replay(conn, webhook_id, cursor, database.clock.now(conn)):
+        if not model.replay_webhook(conn, webhook_id, cursor, database.clock.now(conn)):
             raise click.ClickException(f"There is no webhook {webhook_id}.")
     click.echo(f"Webhook {webhook_id} continues after {cursor or 'its own cursor'}.")
 
@@ -96,6 +96,6 @@ def replay(webhook_id: int, cursor: str | None) -> None:
 def remove(webhook_id: int) -> None:
     """Remove an endpoint."""
     with open_database() as database, database.transaction() as conn:
-        if not model.remove(conn, webhook_id, database.clock.now(conn)):
+        if not model.remove_webhook(conn, webhook_id, database.clock.now(conn)):
             raise click.ClickException(f"There is no webhook {webhook_id}.")
     click.echo(f"Webhook {webhook_id} is removed.")

@@ -21,7 +21,7 @@ from celery import current_app, shared_task
 
 from models import dead_jobs, submissions
 from models.db import database as db
-from models.payloads import InvalidPayload, parse_payload
+from models.payload_limits import InvalidPayload, parse_payload
 from models.stored_answers import Answer, invalid
 from models.submissions import MAX_ATTEMPTS, Submission
 from models.unit_of_work import retry_on_conflict

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from celery.app.task import Context
 
-from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
+from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
 from schedules.routes import HEARTBEAT, is_internal_task, queue_of
 
 MAX_MESSAGE_BYTES = {"commands": MAX_BYTES}

@@ -54,7 +54,9 @@ class WebhookSender:
             status = self._post(parts, address, body.encode(), headers, deadline)
         except (OSError, http.client.HTTPException) as error:
             late = monotonic() >= deadline
-            raise Rejected("it did not answer in time" if late else f"it cannot be reached: {_reason(error)}") from None
+            raise Rejected(
+                "it did not answer in time" if late else f"it cannot be reached: {_describe_send_failure(error)}"
+            ) from None
         if not 200 <= status < 300:
             redirects = " (redirects are not followed)" if 300 <= status < 400 else ""
             raise Rejected(f"it answered with status {status}{redirects}", is_gone=status == 410)
@@ -79,7 +81,7 @@ class WebhookSender:
         self, parts: SplitResult, address: tuple[str, int], body: bytes, headers: dict[str, str], deadline: float
     ) -> int:
         with (
-            contextlib.closing(socket.create_connection(address, timeout=_left(deadline))) as plain,
+            contextlib.closing(socket.create_connection(address, timeout=_seconds_left(deadline))) as plain,
             _closed_at(deadline, plain),
         ):
             line: socket.socket = plain
@@ -105,7 +107,7 @@ def _closed_at(deadline: float, line: socket.socket) -> Iterator[None]:
         with contextlib.suppress(OSError):
             descriptor.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(_left(deadline), close)
+    timer = threading.Timer(_seconds_left(deadline), close)
     timer.daemon = True
     timer.start()
     try:
@@ -115,11 +117,11 @@ def _closed_at(deadline: float, line: socket.socket) -> Iterator[None]:
         descriptor.close()
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     return max(0.01, deadline - monotonic())
 
 
-def _reason(error: Exception) -> str:
+def _describe_send_failure(error: Exception) -> str:
     return str(error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__)
 
 

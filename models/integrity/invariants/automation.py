@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.integrity.invariants.invariant import Invariant
 
 # Hours, so that no session's time zone can make a day of 23 hours.
-_DAYS = "CAST({setting} AS integer) * interval '24 hours'"
+_SETTING_DAYS = "CAST({setting} AS integer) * interval '24 hours'"
 _SETTING = "m.automation #>> '{cancel_after_unlock,value}'"
 _SETTING_THEN = "s.changes #>> '{automation,cancel_after_unlock,value}'"
 _FILE_SETTING = "m.automation #>> '{file_npb_after,value}'"
@@ -23,7 +23,7 @@ AUTOMATION: tuple[Invariant, ...] = (
                 AND NOT coalesce(m.automation -> 'exclude_buyers' ? o.buyer_id, false)
                 AND (o.held_at IS NULL OR o.held_until IS NOT NULL) AND {_SETTING} IS NOT NULL
             THEN GREATEST(o.held_until, CASE WHEN a.penalty_stands THEN a.penalty_accepted_at ELSE a.unlocks_at END
-                + {_DAYS.format(setting=_SETTING)}) END
+                + {_SETTING_DAYS.format(setting=_SETTING)}) END
         """,  # noqa: S608 - constants of this module
     ),
     Invariant(
@@ -37,7 +37,7 @@ AUTOMATION: tuple[Invariant, ...] = (
             AND (o.held_at IS NULL OR o.held_until IS NOT NULL) AND {_FILE_SETTING} IS NOT NULL
             AND NOT EXISTS (SELECT FROM unwind.events f WHERE f.order_id = o.order_id AND f.type = 'npb.filed'
                 AND f.at >= o.order_date), false)
-        OR o.files_npb_at < GREATEST(o.held_until, o.order_date + {_DAYS.format(setting=_FILE_SETTING)})
+        OR o.files_npb_at < GREATEST(o.held_until, o.order_date + {_SETTING_DAYS.format(setting=_FILE_SETTING)})
         """,  # noqa: S608 - constants of this module
     ),
     Invariant(
@@ -57,7 +57,7 @@ AUTOMATION: tuple[Invariant, ...] = (
         WHERE [e.order_id IN orders] AND e.type = 'npb.filed' AND e.actor = 'automation' AND NOT coalesce(
             folded ->> 'payment_status' = 'None' AND NOT s.changes #> '{{automation,exclude_buyers}}' ? o.buyer_id
             AND e.at >= CAST(folded ->> 'order_date' AS timestamptz)
-                + {_DAYS.format(setting=_FILE_SETTING_THEN)}, false)
+                + {_SETTING_DAYS.format(setting=_FILE_SETTING_THEN)}, false)
         """,  # noqa: S608 - constants of this module
     ),
     Invariant(
@@ -77,7 +77,7 @@ AUTOMATION: tuple[Invariant, ...] = (
             o.payment_status = 'None' AND (o.held_at IS NULL OR o.held_until <= e.at)
             AND NOT s.changes #> '{{automation,exclude_buyers}}' ? o.buyer_id
             AND e.at >= CASE WHEN a.penalty_stands THEN a.penalty_accepted_at ELSE a.unlocks_at END
-                + {_DAYS.format(setting=_SETTING_THEN)}, false)
+                + {_SETTING_DAYS.format(setting=_SETTING_THEN)}, false)
         """,  # noqa: S608 - constants of this module
     ),
 )

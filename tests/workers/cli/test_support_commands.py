@@ -16,7 +16,7 @@ from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from workers.cli import group
 from workers.cli.forecast_chart import print_forecast
-from workers.cli.text import PeopleConsole
+from workers.cli.terminal_text import PeopleConsole
 
 HOUR = timedelta(hours=1)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from models import submissions
 from models.db import database as db
-from models.payloads import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
+from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
 from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission
 from tasks.declarations import COMMANDS
 from tests.plugins.market import FILED, WEEK, Market
@@ -554,7 +554,7 @@ def test_counted_parts_match_parsed_parts(document: Any) -> None:
     counted = parts(document)
     with pytest.MonkeyPatch.context() as patched:
         for limit, too_many in ((counted, False), (counted - 1, True)):
-            patched.setattr("models.payloads.MAX_PARTS", limit)
+            patched.setattr("models.payload_limits.MAX_PARTS", limit)
             for ascii_only in (True, False):
                 raw = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
                 assert has_too_many_parts(raw) is too_many

@@ -26,7 +26,7 @@ ITEM_TYPES = {
 COLORED_TYPES = ("PART", "GEAR")
 COMPLETENESS = {"C": "C", "I": "B", "B": "B", "S": "S", "M": "S", "N": None}
 """XML writes I for incomplete where the API writes B; BSX writes M (mint in sealed box) for sealed, and N for none."""
-DEFAULTS: dict[str, Any] = {
+FIELD_DEFAULTS: dict[str, Any] = {
     "completeness": None,
     "bulk": 1,
     "sale_rate": 0,
@@ -109,12 +109,12 @@ class ItemFields:
         fields: dict[str, Any] = {}
         for name in self._elements:
             if name not in ("lot_id", "stock_room_id", "is_stock_room", without):
-                value = _CONVERTERS[name](self, name)
-                if value is not _NOT_SAID:
+                value = _FIELD_CONVERTERS[name](self, name)
+                if value is not _FIELD_NOT_SAID:
                     fields[name] = value
         fields |= self._stockroom()
         if not without and any(name in fields for name in TIER_FIELDS):  # the six go together, except in an update
-            fields = {**{name: DEFAULTS[name] for name in TIER_FIELDS}, **fields}
+            fields = {**{name: FIELD_DEFAULTS[name] for name in TIER_FIELDS}, **fields}
         if any(_NOT_STORABLE.search(text) for text in fields.values() if isinstance(text, str)):
             raise InvalidItem("a text has a character that cannot be stored")
         return fields
@@ -137,34 +137,34 @@ class ItemFields:
         return {"is_stock_room": True} | ({"stock_room_id": room} if room else {})
 
 
-_NOT_SAID = object()
+_FIELD_NOT_SAID = object()
 _GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-def _amount(fields: ItemFields, name: str) -> Any:
+def _convert_amount(fields: ItemFields, name: str) -> Any:
     text = fields.text(name) or ""
     if not text:
-        return _NOT_SAID if name == "unit_price" else None
+        return _FIELD_NOT_SAID if name == "unit_price" else None
     amount = parse_amount(text)
     if amount is None:
         raise InvalidItem(f"{fields.spelled(name)} must be an amount such as 0.25")
     return abs(amount) if amount.is_zero() else amount
 
 
-def _cost(fields: ItemFields, name: str) -> Any:
-    return _amount(fields, name) or None  # 0 stands for none
+def _convert_cost(fields: ItemFields, name: str) -> Any:
+    return _convert_amount(fields, name) or None  # 0 stands for none
 
 
-def _weight(fields: ItemFields, name: str) -> Any:
-    weight = _cost(fields, name)
+def _convert_weight(fields: ItemFields, name: str) -> Any:
+    weight = _convert_cost(fields, name)
     if not fields.is_total(name):
         return weight
     units = abs(fields.integer("quantity") or 0)
-    return (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if weight and units else _NOT_SAID
+    return (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if weight and units else _FIELD_NOT_SAID
 
 
-def _number(default: Any) -> Callable[[ItemFields, str], Any]:
+def _number_converter(default: Any) -> Callable[[ItemFields, str], Any]:
     def convert(fields: ItemFields, name: str) -> Any:
         number = fields.integer(name)
         return default if number is None else number
@@ -172,25 +172,25 @@ def _number(default: Any) -> Callable[[ItemFields, str], Any]:
     return convert
 
 
-def _bulk(fields: ItemFields, name: str) -> Any:
+def _convert_bulk(fields: ItemFields, name: str) -> Any:
     return fields.integer(name) or 1
 
 
-def _verbatim(fields: ItemFields, name: str) -> Any:
+def _convert_verbatim(fields: ItemFields, name: str) -> Any:
     return fields._record.values[fields._elements[name]]
 
 
-def _item_type(fields: ItemFields, name: str) -> Any:
+def _convert_item_type(fields: ItemFields, name: str) -> Any:
     text = fields.text(name) or ""
     if not text:
-        return _NOT_SAID
+        return _FIELD_NOT_SAID
     item_type = ITEM_TYPES.get(text.upper(), text)
     if len(item_type) == 1:
         raise InvalidItem(f"{fields.spelled(name)} must be one of {', '.join(ITEM_TYPES)}")
     return item_type
 
 
-def _code(codes: Mapping[str, str | None], empty: Any) -> Callable[[ItemFields, str], Any]:
+def _code_converter(codes: Mapping[str, str | None], empty: Any) -> Callable[[ItemFields, str], Any]:
     def convert(fields: ItemFields, name: str) -> Any:
         text = (fields.text(name) or "").upper()
         if not text:
@@ -202,31 +202,31 @@ def _code(codes: Mapping[str, str | None], empty: Any) -> Callable[[ItemFields, 
     return convert
 
 
-def _retain(fields: ItemFields, name: str) -> Any:
+def _convert_retain(fields: ItemFields, name: str) -> Any:
     text = (fields.text(name) or "").upper()
     if text not in ("", "Y", "N"):
         raise InvalidItem(f"{fields.spelled(name)} must be Y or N")
     return text == "Y" or (text == "" and fields._is_bsx)
 
 
-_CONVERTERS: dict[str, Callable[[ItemFields, str], Any]] = {
-    "item_type": _item_type,
+_FIELD_CONVERTERS: dict[str, Callable[[ItemFields, str], Any]] = {
+    "item_type": _convert_item_type,
     "item_no": lambda fields, name: fields.text(name),
-    "color_id": _number(_NOT_SAID),
-    "quantity": _number(_NOT_SAID),
-    "unit_price": _amount,
-    "new_or_used": _code({"N": "N", "U": "U"}, _NOT_SAID),
-    "completeness": _code(COMPLETENESS, None),
-    "bulk": _bulk,
-    "sale_rate": _number(0),
-    "description": _verbatim,
-    "remarks": _verbatim,
-    "is_retain": _retain,
+    "color_id": _number_converter(_FIELD_NOT_SAID),
+    "quantity": _number_converter(_FIELD_NOT_SAID),
+    "unit_price": _convert_amount,
+    "new_or_used": _code_converter({"N": "N", "U": "U"}, _FIELD_NOT_SAID),
+    "completeness": _code_converter(COMPLETENESS, None),
+    "bulk": _convert_bulk,
+    "sale_rate": _number_converter(0),
+    "description": _convert_verbatim,
+    "remarks": _convert_verbatim,
+    "is_retain": _convert_retain,
     "reserved_for": lambda fields, name: fields.text(name) or None,
-    "my_cost": _cost,
-    "my_weight": _weight,
-    "bind_id": _number(0),
-    **{name: _number(0) if "quantity" in name else _amount for name in TIER_FIELDS},
+    "my_cost": _convert_cost,
+    "my_weight": _convert_weight,
+    "bind_id": _number_converter(0),
+    **{name: _number_converter(0) if "quantity" in name else _convert_amount for name in TIER_FIELDS},
 }
 
 

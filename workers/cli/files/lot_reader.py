@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 from policies.lot_imports import BadEntry, LotEntry, is_marketplace_number, plain_key
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot
-from workers.cli.files.documents import find_bare_ampersands
-from workers.cli.files.item_fields import DEFAULTS, ITEM_TYPES, InvalidItem, ItemFields, check_required
+from workers.cli.files.file_problems import find_bare_ampersands
+from workers.cli.files.item_fields import FIELD_DEFAULTS, ITEM_TYPES, InvalidItem, ItemFields, check_required
 from workers.cli.files.json_records import read_json
 from workers.cli.files.lot_elements import (
     BRICK_OWL,
@@ -183,7 +183,7 @@ class LotFile:
             deletes or quantity[:1] in ("+", "-") or bool(lot_id and not names_item)
         )
         if not is_update and not self.is_update:
-            fields = {**{name: DEFAULTS[name] for name in self._omitted}, **said.all()}
+            fields = {**{name: FIELD_DEFAULTS[name] for name in self._omitted}, **said.all()}
             check_required(fields, said)
             return LotEntry(record.number, record.line, lot_id, fields)
         if not lot_id:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from policies.lots import format_price
 from policies.statuses import PaymentStatus, Status
 from policies.timestamps import format_timestamp, parse_timestamp
-from workers.cli.files.documents import find_bare_ampersands
+from workers.cli.files.file_problems import find_bare_ampersands
 from workers.cli.files.item_fields import InvalidItem, item_fields, parse_amount
 from workers.cli.files.json_records import read_json
 from workers.cli.files.lot_reader import record_of_json

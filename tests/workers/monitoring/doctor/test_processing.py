@@ -93,7 +93,7 @@ def test_sweep_that_has_not_completed_is_late(context: Context) -> None:
 def test_disabled_webhooks_are_reported(context: Context, owner: psycopg.Connection) -> None:
     assert context.database is not None
     with context.database.transaction() as conn:
-        webhook = webhooks.add(conn, "https://shop.example/", "whsec_x", ["*"], real_now())
+        webhook = webhooks.add_webhook(conn, "https://shop.example/", "whsec_x", ["*"], real_now())
     assert run_checks(context) == []
     owner.execute("UPDATE unwind.webhooks SET disabled_at = clock_timestamp()")
     findings = run_checks(context)
