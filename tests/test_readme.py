@@ -15,7 +15,7 @@ from policies.timestamps import format_timestamp
 from workers.cli.send import parse_arguments
 from workers.settings import CHECKOUT
 from workers.show_queries import run_query
-from workers.simulation.demo.sample_market import build_sample_market
+from workers.simulation.demo.sample_market import SELLERS, build_sample_market
 from workers.simulation.engine import Simulation
 from workers.simulation.replay import parse_lines, play
 
@@ -57,6 +57,12 @@ def test_own_alert_unlocks_within_a_minute(demo: Simulation) -> None:
     for words in (["explain", "order", "1"], ["order", "1"]):
         assert ["./run", *words] in commands or ["./run", "show", *words] in commands
         assert _show(demo, *words)["status"] == "CANCELLED"
+
+
+def test_the_demo_is_as_large_as_its_description() -> None:
+    sample = build_sample_market(PAST_END)
+    numbers = {3: "three", 4: "four", 5: "five", 11: "eleven", 12: "twelve", 13: "thirteen"}
+    assert f"{numbers[len(SELLERS)]} stores and {numbers[len(sample.unlocking)]} alerts" in README
 
 
 def test_examples_name_what_the_demo_has(demo: Simulation) -> None:
