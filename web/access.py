@@ -30,8 +30,9 @@ HEADERS = (
 class AccessLayer:
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
-        labels = ("route", "method", "status")
-        self._requests = Counter("unwind_http_requests", "HTTP requests.", labels, registry=registry)
+        self._requests = Counter(
+            "unwind_http_requests", "HTTP requests.", ("route", "method", "status"), registry=registry
+        )
         self._seconds = Histogram(
             "unwind_http_request_seconds", "Time until the response.", ("route",), registry=registry, buckets=BUCKETS
         )

@@ -19,7 +19,7 @@ from models.api_keys import ApiKey
 from models.db.database import Database, use_snapshot_isolation
 from models.payload_limits import InvalidPayload, has_too_many_parts, parse_payload
 from models.queries import forecast, order, show
-from models.stored_answers import Answer, invalid
+from models.stored_answers import Answer, conflict, invalid
 from policies.bills import parse_month
 from policies.cases import Actor
 from policies.timestamps import parse_timestamp
@@ -45,9 +45,6 @@ Reader = Annotated[ApiKey, Depends(require("read"))]
 Submitting = Annotated[ApiKey, Depends(require("submit"))]
 
 
-# -- commands ----------------------------------------------------------------------------------------------------------
-
-
 @router.post("/commands/{task}", include_in_schema=False)  # `web.openapi` describes one path for each command
 async def submit_command(request: Request, task: str, key: Submitting) -> Response:
     if task not in COMMANDS:
@@ -67,7 +64,7 @@ async def submit_command(request: Request, task: str, key: Submitting) -> Respon
     result = await request.app.state.submitter.submit(task, payload.decode(), request_id, wait)
     headers = {"Preference-Applied": f"wait={wait}", "Location": f"/v1/requests/{request_id}"}
     if result.code == Code.REQUEST_ID_REUSED:
-        return respond(_conflict(request_id, arguments), headers)
+        return respond(conflict(command).as_json(), headers)
     if result.code is not None:
         return respond(invalid(request_id, [("payload", f"was not accepted: {result.code}")]).as_json())
     if result.answer is None:
@@ -81,13 +78,6 @@ def respond(answer: Mapping[str, Any], headers: Mapping[str, str] | None = None)
     if status is None:
         return JSONResponse(answer, 200, dict(headers or {}))
     return Problem(status, answer["message"], headers, **answer).response()
-
-
-def _conflict(request_id: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    order_id = arguments.get("order_id")
-    message = "This request id was used before for something else; use a new one for a new command."
-    number = int(order_id) if isinstance(order_id, int | str) else None
-    return Answer("conflict", request_id, message, Code.REQUEST_ID_REUSED, number).as_json()
 
 
 def _idempotency_key(request: Request) -> str:

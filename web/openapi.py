@@ -23,26 +23,20 @@ _PROBLEM = {
     },
     "required": ["type", "title", "status", "detail"],
 }
-_SUBMITTED = {
-    "type": "object",
-    "properties": {"request_id": {"type": "string"}, "state": {"const": "waiting"}},
-    "required": ["request_id", "state"],
-}
+_WAITING = {"request_id": {"type": "string"}, "state": {"const": "waiting"}}
+_SUBMITTED = {"type": "object", "properties": _WAITING, "required": list(_WAITING)}
 _HEADERS = [
     {
-        "name": "Idempotency-Key",
+        "name": name,
         "in": "header",
         "required": False,
-        "description": "The request id: the same command under the same key has one effect and one answer.",
-        "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._:\-]{1,128}$"},
-    },
-    {
-        "name": "Prefer",
-        "in": "header",
-        "required": False,
-        "description": "`wait=N`: answer within N seconds, else 202.",
-        "schema": {"type": "string", "pattern": "^wait=[0-9]{1,2}$"},
-    },
+        "description": about,
+        "schema": {"type": "string", "pattern": form},
+    }
+    for name, form, about in (
+        ("Idempotency-Key", r"^[A-Za-z0-9._:\-]{1,128}$", "The request id: one key has one effect and one answer."),
+        ("Prefer", "^wait=[0-9]{1,2}$", "`wait=N`: answer within N seconds, else 202."),
+    )
 ]
 
 

@@ -115,8 +115,6 @@ class Submitter:
         with self._database.transaction() as conn:
             return submissions.submit_commands(conn, commands)
 
-    # -- the thread that listens ---------------------------------------------------------------------------------------
-
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
