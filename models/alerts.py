@@ -54,6 +54,7 @@ class AlertRow(Base):
     remind_from: Mapped[datetime | None]
     remind_at: Mapped[datetime | None]
     cancels_at: Mapped[datetime | None]
+    extended_until: Mapped[datetime | None]
     warned_of: Mapped[datetime | None]
     """The automatic cancellation that the buyer was warned of; another time needs another warning."""
     responded_at: Mapped[datetime | None]
@@ -135,6 +136,7 @@ def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
         penalty_withdrawn_at=row.penalty_withdrawn_at,
         unlocked_at=row.unlocked_at,
         cancels_at=row.cancels_at,
+        extended_until=row.extended_until,
         closed_at=row.closed_at,
     )
 
@@ -187,6 +189,7 @@ def _alert_row(alert: Alert) -> dict[str, Any]:
         "unlocks_at": alert.unlocks_at,
         "unlocked_at": alert.unlocked_at,
         "cancels_at": alert.cancels_at,
+        "extended_until": alert.extended_until,
         "responded_at": alert.responded_at,
         "penalty_accepted_at": alert.penalty_accepted_at,
         "penalty_withdrawn_at": alert.penalty_withdrawn_at,

@@ -137,7 +137,8 @@ class Alert:
     """An alert.  `unlocks_at` is computed when it is filed or answered; `alert_id` is None until stored.
 
     `cancels_at` is the time of its automatic cancellation, if the seller's settings and nothing else in the case
-    lead to one.  `terms` are the terms under which it was filed; they apply until it ends.
+    lead to one.  Before `extended_until` it does not unlock (R122).  `terms` are the terms under which it was filed;
+    they apply until it ends.
     """
 
     kind: AlertKind
@@ -155,6 +156,7 @@ class Alert:
     penalty_withdrawn_at: datetime | None = None
     unlocked_at: datetime | None = None
     cancels_at: datetime | None = None
+    extended_until: datetime | None = None
     closed_at: datetime | None = None
 
     @property

@@ -42,6 +42,7 @@ _ALERT_FIELDS: _Fields = {
     "responded_at": format_optional_timestamp,
     "penalty_accepted_at": format_optional_timestamp,
     "penalty_withdrawn_at": format_optional_timestamp,
+    "extended_until": format_optional_timestamp,
     "unlocks_at": format_optional_timestamp,
     "unlocked_at": format_optional_timestamp,
     "closed_at": format_optional_timestamp,

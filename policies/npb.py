@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from policies.alerts import add_alert, check_may_file, require_open_alert
 from policies.automation import cancels_at_fact
@@ -14,8 +14,10 @@ from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
 from policies.statuses import Role, Status
-from policies.timestamps import format_timestamp
-from policies.verdicts import Code, Event, Granted, Refused
+from policies.timestamps import describe_timestamp, format_timestamp
+from policies.verdicts import Code, Event, Granted, Invalid, Refused
+
+MAX_EXTENSION = timedelta(days=30)
 
 
 def fileable_at(case: Case) -> datetime:
@@ -26,13 +28,16 @@ def unlocks_at(alert: Alert) -> datetime:
     """The time from which the seller can cancel through this alert.
 
     One week without an answer, two weeks with one.  An answer after the first week does not re-lock (A1, A2) unless the
-    terms say `relock`.  An accepted penalty unlocks at once.
+    terms say `relock`.  More time that the seller gives counts if it is later (R122).  An accepted penalty unlocks at
+    once.
     """
     terms = alert.terms
     week = alert.filed_at + terms.npb_unlock_no_response
     due = week
     if alert.responded_at is not None and (alert.responded_at < week or terms.npb_late_response == "relock"):
         due = alert.filed_at + terms.npb_unlock_response
+    if alert.extended_until is not None:
+        due = max(due, alert.extended_until)
     if alert.penalty_stands and alert.penalty_accepted_at is not None:
         return min(alert.penalty_accepted_at, due)
     return due
@@ -106,6 +111,37 @@ def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Gra
             else Event("npb.responded", f"The buyer answered: {comment}"),
         ),
         messages=(notify_party(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
+        effects={"unlocks_at": due},
+    )
+
+
+def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: datetime) -> Granted | Refused | Invalid:
+    """Give the buyer more time, as the seller or staff, while the alert is not unlocked (R122)."""
+    if refused := check_role(case, actor, Role.SELLER, Role.STAFF, act="give the buyer more time"):
+        return refused
+    alert = require_open_alert(case, AlertKind.NPB)
+    if isinstance(alert, Refused):
+        return alert
+    if now >= alert.unlocks_at:
+        return Refused(
+            Code.WRONG_STATUS,
+            f"{case.label.capitalize()} can be cancelled since {describe_timestamp(alert.unlocks_at)}; "
+            "from then on more time is given by not cancelling it.",
+        )
+    if refused := check_comment(comment):
+        return refused
+    if until <= alert.unlocks_at:
+        return Invalid("until", "must be after the time at which the alert unlocks anyway")
+    if until > alert.unlocks_at + MAX_EXTENSION:
+        return Invalid("until", f"must not be more than {MAX_EXTENSION.days} days after the time of the unlock")
+    extended = replace(alert, extended_until=until)
+    extended = replace(extended, unlocks_at=unlocks_at(extended))
+    after = replace(case, alert=extended)
+    due = format_timestamp(extended.unlocks_at)
+    return Granted(
+        after,
+        events=(Event("npb.extended", f"The buyer has until {describe_timestamp(until)} to pay: {comment}"),),
+        messages=(notify_party(after, Role.BUYER, "npb_extended", unlocks_at=due, comment=comment),),
         effects={"unlocks_at": due},
     )
 

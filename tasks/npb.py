@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import ClassVar
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
 
 from celery import shared_task
 
 from models import alerts
 from models.stored_answers import Answer
 from policies import npb as policy
-from policies.cases import AlertKind, Case
+from policies.cases import Actor, AlertKind, Case
+from policies.options import Subject
 from policies.verdicts import Verdict
 from tasks.alerts import RemoveAlert, remove_alerts, remove_option
 from tasks.cases import case_command
-from tasks.command import Comment, OrderCommand
+from tasks.command import Comment, OrderCommand, TimestampText
 from tasks.declarations import BUYER, SELLER, command_task
 from tasks.sweeps import TaskResult, sweep
 
@@ -37,6 +38,12 @@ class TakeBack(OrderCommand):
     task: ClassVar[str] = "npb.take_back"
 
 
+class ExtendNpb(OrderCommand):
+    task: ClassVar[str] = "npb.extend"
+    until: TimestampText
+    comment: Comment
+
+
 class RemoveNpb(RemoveAlert):
     task: ClassVar[str] = "npb.remove"
 
@@ -53,6 +60,22 @@ def file_npb(command: FileNpb, case: Case, now: datetime) -> Verdict:
 def respond_to_npb(command: RespondNpb, case: Case, now: datetime) -> Verdict:
     """Record the buyer's answer (T8)."""
     return policy.respond_to_npb(case, command.actor, command.comment, now)
+
+
+def _example_until(subject: Subject, _actor: Actor) -> dict[str, Any]:
+    alert = subject.case.open_alert
+    return {} if alert is None else {"until": alert.unlocks_at + timedelta(days=1)}
+
+
+@case_command(
+    ExtendNpb,
+    example=SELLER | {"until": "2026-04-20T10:00:00Z", "comment": "paid by the end of the month, as agreed"},
+    option="give the buyer more time",
+    option_arguments=_example_until,
+)
+def extend(command: ExtendNpb, case: Case, now: datetime) -> Verdict:
+    """Give the buyer more time, as the seller or staff, while the alert is not unlocked (R122)."""
+    return policy.extend_npb(case, command.actor, command.until, command.comment, now)
 
 
 @case_command(AcceptPenalty, example=BUYER, option="accept the penalty")

@@ -54,6 +54,9 @@ MOVES: dict[str, Move] = {
     "ocr.withdraw": lambda c, a, _, now: ocr.withdraw_ocr(c, a, now),
     "npb.file": lambda c, a, _, now: npb.file_npb(c, a, None, now),
     "npb.respond": lambda c, a, _, now: npb.respond_to_npb(c, a, "will pay", now),
+    "npb.extend": lambda c, a, r, now: npb.extend_npb(
+        c, a, (c.alert.unlocks_at if c.alert else now) + r.randint(1, 30) * timedelta(days=1), "more time", now
+    ),
     "npb.accept_penalty": lambda c, a, _, now: npb.accept_penalty(c, a, now),
     "npb.take_back": lambda c, a, _, now: npb.take_back(c, a, now),
     "alerts.remove": lambda c, a, r, now: alerts.remove_alert(c, r.choice(list(AlertKind)), a, None, now),
@@ -77,7 +80,7 @@ MOVES: dict[str, Move] = {
     "members": _terminated,
 }
 ACTORLESS_MOVES = ("orders.record_payment", "orders.add_batch", "unlock", "members")
-RARE_MOVES = ("orders.cancel", "members")
+RARE_MOVES = ("orders.cancel", "members", "orders.hold_automation", "orders.release_automation")
 
 
 def random_life(seed: int, moves: int = 25) -> Iterator[Step]:

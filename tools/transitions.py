@@ -266,6 +266,15 @@ TABLE: tuple[Transition, ...] = (
         ("orders.paid_after_cancellation", "orders.late_payment_settled"),
     ),
     Transition(
+        "S9",
+        (S.NPB,),
+        "give the buyer more time",
+        (SELLER, STAFF),
+        UNCHANGED,
+        "the unlock moves to that time if it is later; the buyer is notified",
+        ("npb.extended",),
+    ),
+    Transition(
         "S8",
         NON_FINAL,
         "hold the order against automation, or release it",

@@ -226,6 +226,7 @@ def _alert_at(
         responded_at=_parse_optional(state["responded_at"]),
         penalty_accepted_at=_parse_optional(state["penalty_accepted_at"]),
         penalty_withdrawn_at=_parse_optional(state["penalty_withdrawn_at"]),
+        extended_until=_parse_optional(state["extended_until"]),
         unlocked_at=_parse_optional(state["unlocked_at"]),
         closed_at=_parse_optional(state["closed_at"]),
     )

@@ -42,6 +42,7 @@ NOTICES: dict[str, Notice] = {
     "unlock_reminder": Notice("N17", _EITHER, seller_alerts.unlock_reminder),
     "payment_during_alert": Notice("N18", _SELLER, npb.payment_recorded),
     "cancellation_coming": Notice("N20", _BUYER, automation.cancellation_coming),
+    "npb_extended": Notice("N22", _BUYER, npb.npb_extended),
     "npb_filed_automatically": Notice("N21", _SELLER, automation.npb_filed_automatically),
     "payment_after_cancellation": Notice("N19", _EITHER, cancellations.paid_late),
 }

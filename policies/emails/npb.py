@@ -76,6 +76,21 @@ def penalty_accepted(context: EmailContext) -> Email:
     )
 
 
+def npb_extended(context: EmailContext) -> Email:
+    unlocks = context.timestamp("unlocks_at")
+    return Email(
+        context.subject("you have more time to pay"),
+        (
+            f"You have more time to pay {context.order}"
+            + (f": until {unlocks}." if unlocks else ".")
+            + " Until then it is not cancelled for not being paid.",
+        ),
+        context.quote("the seller"),
+        ("The non-paying buyer alert stays open. After that time the seller can cancel, and you get a strike.",),
+        ("Please pay in time. If you have paid already, tell the seller and keep proof of the payment.",),
+    )
+
+
 def penalty_taken_back(context: EmailContext) -> Email:
     unlocks = context.timestamp("unlocks_at")
     return Email(

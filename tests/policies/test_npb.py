@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import alerts, cancellation, npb, ocr
-from policies.cases import AlertKind, AlertState, Case, OcrState
+from policies.cases import Actor, AlertKind, AlertState, Case, OcrState
 from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
+from policies.verdicts import Granted, Invalid, Refused
 from tests.builders import (
     BUYER,
     DAY,
@@ -276,3 +277,46 @@ def test_timeline_of_the_worked_example_to_the_hour() -> None:
     answered = granted(npb.respond_to_npb(case, BUYER, "x", FILED + 7 * DAY - timedelta(minutes=1)))
     assert answered.alert is not None
     assert format_timestamp(answered.alert.unlocks_at) == "2026-04-18T10:00:00Z"
+
+
+def filed_npb() -> Case:
+    return granted(npb.file_npb(a_case(), SELLER, None, ORDERED + 7 * DAY))
+
+
+@pytest.mark.parametrize("actor", [SELLER, STAFF])
+def test_more_time_moves_the_unlock(actor: Actor) -> None:
+    """R122, N22: to the second, and the buyer is told."""
+    case, until = filed_npb(), ORDERED + 20 * DAY
+    verdict = npb.extend_npb(case, actor, until, "as agreed", ORDERED + 8 * DAY)
+    assert isinstance(verdict, Granted)
+    assert [m.payload["event"] for m in verdict.messages] == ["npb_extended"]
+    for instant, reached in boundary_instants(until):
+        assert (code(cancellation.cancel(verdict.case, SELLER, None, None, instant)) is None) is reached
+    accepted = granted(npb.accept_penalty(verdict.case, BUYER, ORDERED + 9 * DAY))
+    assert code(cancellation.cancel(accepted, SELLER, None, None, ORDERED + 9 * DAY)) is None
+
+
+def test_the_later_of_answer_and_extension_counts() -> None:
+    """R122, R27: whichever comes first."""
+    for until, due in ((ORDERED + 15 * DAY, ORDERED + 21 * DAY), (ORDERED + 30 * DAY, ORDERED + 30 * DAY)):
+        extended = granted(npb.extend_npb(filed_npb(), SELLER, until, "as agreed", ORDERED + 8 * DAY))
+        answered = granted(npb.respond_to_npb(extended, BUYER, "soon", ORDERED + 9 * DAY))
+        assert answered.alert is not None
+        assert answered.alert.unlocks_at == due
+
+
+def test_more_time_is_given_within_limits() -> None:
+    """R122: not after the unlock, not backwards, at most 30 days."""
+    case, unlock = filed_npb(), ORDERED + 14 * DAY
+
+    def extend(actor: Actor, until: datetime, now: datetime, comment: str = "as agreed") -> Granted | Refused | Invalid:
+        return npb.extend_npb(case, actor, until, comment, now)
+
+    assert isinstance(extend(SELLER, unlock + 30 * DAY, unlock - SECOND), Granted)
+    assert isinstance(extend(SELLER, unlock + 30 * DAY + SECOND, unlock - SECOND), Invalid)
+    assert isinstance(extend(SELLER, unlock + SECOND, unlock - SECOND), Granted)
+    assert isinstance(extend(SELLER, unlock, unlock - SECOND), Invalid)
+    assert code(extend(SELLER, unlock + DAY, unlock)) == "WRONG_STATUS"
+    assert code(extend(SELLER, unlock + DAY, ORDERED, " ")) == "COMMENT_REQUIRED"
+    assert code(extend(BUYER, unlock + DAY, ORDERED)) == "WRONG_ROLE"
+    assert code(npb.extend_npb(a_case(), SELLER, unlock, "as agreed", ORDERED)) == "NO_OPEN_ALERT"

@@ -379,3 +379,18 @@ def test_filings_come_in_batches(market: Market, limit: int) -> None:
     assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 3}
     assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 0}
     assert {row.filed_at for row in market.rows("SELECT filed_at FROM unwind.alerts")} == {FILED + 3 * DAY}
+
+
+def test_more_time_moves_the_automatic_cancellation_and_its_warning(filed: Market) -> None:
+    """R122, R116, N20, N22: in the same commit."""
+    until = UNLOCKED + 2 * DAY
+    extend = {"order_id": 1, "until": format_timestamp(until), "comment": "as agreed"}
+    assert filed.done("npb.extend", member_id="seller", **extend) == {"unlocks_at": format_timestamp(until)}
+    assert deadlines(filed) == {1: until + 3 * DAY, 2: DUE, 3: DUE}
+    filed.simulation.advance(until + 3 * DAY - SECOND)
+    assert [filed.status(order_id) for order_id in (1, 2, 3)] == ["NPB", "CANCELLED", "CANCELLED"]
+    assert emails(filed, 1)[1] == ("npb_extended", "buyer")
+    assert see(filed, "order", 1)["alert"]["unlocked_at"] == format_timestamp(until)
+    assert filed.code("npb.extend", staff="kim", **extend | {"until": format_timestamp(until + DAY)}) == "WRONG_STATUS"
+    filed.simulation.advance(until + 3 * DAY)
+    assert filed.status(1) == "CANCELLED"

@@ -55,11 +55,11 @@ def test_the_option_to_cancel_opens_when_due_without_a_sweep(market: Market) -> 
 
 
 def test_staff_sees_what_staff_may_do(market: Market) -> None:
-    """R37, R118: removing an alert and holding the order against automation, nothing else."""
+    """R37, R118, R122: removing an alert, giving more time and holding the order against automation."""
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     possible = [option["action"] for option in ask(market, staff="kim").values() if option["possible"]]
-    assert possible == ["npb.remove", "orders.hold_automation"]
+    assert possible == ["npb.extend", "npb.remove", "orders.hold_automation"]
 
 
 def test_a_pending_removal_can_be_decided_by_the_other_party(market: Market) -> None:

@@ -67,7 +67,7 @@ def test_every_granted_change_is_in_the_table(seed: int) -> None:
 def test_random_histories_cover_nearly_every_row() -> None:
     """The previous test needs histories that cover the table."""
     played_rows = set()
-    for seed in range(400):
+    for seed in range(600):
         for step in random_life(seed, moves=40):
             if isinstance(step.verdict, Granted) and step.verdict.events:
                 after = step.verdict.case.order

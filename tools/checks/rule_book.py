@@ -8,7 +8,7 @@ from tools.guarantees_page import guarantees, showing_tests
 from tools.rules_page import Section, rule_book, stating_tests
 
 RULE_COUNTS = {"R": 113, "T": 23, "N": 19, "A": 22, "E": 10}
-FURTHER_RULES = {"R114", "R115", "R116", "R118", "R119", "R120", "R121", "R124", "N20", "N21"}
+FURTHER_RULES = {"R114", "R115", "R116", "R118", "R119", "R120", "R121", "R122", "R124", "N20", "N21", "N22"}
 GUARANTEE_COUNT = 9
 MIN_CHARACTERS = 30
 MAX_CHARACTERS = 200

@@ -37,18 +37,20 @@ def terms_sql(terms_id: str) -> str:
 
 
 def first_answer(life: str, before: str) -> str:
-    """Return SQL for the buyer's first answer to an alert before the event numbered `before`."""
+    """Return SQL for the buyer's first answer to an alert, and its last extension, before the event `before`."""
     return f"""
-        SELECT e.at FROM unwind.events e WHERE e.order_id = {life}.order_id AND e.seq > {life}.seq AND e.seq < {before}
-        AND e.type IN {ANSWERS} ORDER BY e.seq LIMIT 1
+        SELECT min(e.at) FILTER (WHERE e.type IN {ANSWERS}) AS at,
+            max(CAST(e.changes #>> '{{alert,extended_until}}' AS timestamptz))
+                FILTER (WHERE e.type = 'npb.extended') AS extended_until
+        FROM unwind.events e WHERE e.order_id = {life}.order_id AND e.seq > {life}.seq AND e.seq < {before}
     """  # noqa: S608 - names of columns
 
 
 MATURITY = """
-    CASE WHEN life.kind <> 'NPB' THEN life.began + life.sellers
-    WHEN answer.at < life.began + life.unanswered OR answer.at IS NOT NULL AND life.relocks
-        THEN life.began + life.answered
-    ELSE life.began + life.unanswered END
+    GREATEST(answer.extended_until, CASE WHEN life.kind <> 'NPB' THEN life.began + life.sellers
+        WHEN answer.at < life.began + life.unanswered OR answer.at IS NOT NULL AND life.relocks
+            THEN life.began + life.answered
+        ELSE life.began + life.unanswered END)
 """
 """SQL for the instant from which the alert `life` with its first `answer` allows cancelling, without a penalty."""
 

@@ -94,11 +94,12 @@ TIMELINES: tuple[Invariant, ...] = (
         SELECT CAST(stored.alert_id AS text) FROM ({_with_event_range("alerts", "alert_id", FILINGS)}) stored
         CROSS JOIN LATERAL ({_fold_changes("alert", "stored.seq", "stored.until")}) f
         WHERE (stored.kind, stored.state, stored.filed_at, stored.grounds, stored.responded_at,
-            stored.penalty_accepted_at, stored.penalty_withdrawn_at, stored.unlocks_at, stored.unlocked_at,
-            stored.closed_at) IS DISTINCT FROM (
+            stored.penalty_accepted_at, stored.penalty_withdrawn_at, stored.extended_until, stored.unlocks_at,
+            stored.unlocked_at, stored.closed_at) IS DISTINCT FROM (
             folded ->> 'kind', folded ->> 'state', CAST(folded ->> 'filed_at' AS timestamptz), folded ->> 'grounds',
             CAST(folded ->> 'responded_at' AS timestamptz), CAST(folded ->> 'penalty_accepted_at' AS timestamptz),
-            CAST(folded ->> 'penalty_withdrawn_at' AS timestamptz), CAST(folded ->> 'unlocks_at' AS timestamptz),
+            CAST(folded ->> 'penalty_withdrawn_at' AS timestamptz), CAST(folded ->> 'extended_until' AS timestamptz),
+            CAST(folded ->> 'unlocks_at' AS timestamptz),
             CAST(folded ->> 'unlocked_at' AS timestamptz), CAST(folded ->> 'closed_at' AS timestamptz))
         """,  # noqa: S608 - constants of this module
     ),

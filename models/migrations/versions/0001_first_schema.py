@@ -762,6 +762,7 @@ def upgrade() -> None:
         sa.Column("remind_from", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("remind_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("cancels_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("extended_until", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("warned_of", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("responded_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("penalty_accepted_at", postgresql.TIMESTAMP(timezone=True), nullable=True),

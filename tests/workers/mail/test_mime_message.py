@@ -120,6 +120,7 @@ FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "automation": {"setting": "file_npb_after", "value": 7, "set_at": "2026-03-01T10:00:00Z"},
         },
     ),
+    "N22-npb_extended": ("npb_extended", "buyer", {"unlocks_at": LATER, "comment": "As we agreed by phone."}),
     "N21-npb_unlocked": ("npb_unlocked", "seller", {"kind": "NPB", "unlocks_at": UNLOCKS, "cancels_at": LATER}),
     "N21-npx_accepted": ("npx_accepted", "seller", {"cancels_at": LATER}),
     "N11-order_cancelled-ocr-seller": (
@@ -244,9 +245,9 @@ def test_every_snapshot_has_an_example() -> None:
 
 
 def test_every_row_of_the_rules_and_every_event_has_an_example() -> None:
-    """N1 to N21."""
+    """N1 to N22."""
     assert {event for event, _, _ in FACTS.values()} == set(NOTICES)
-    assert {f"N{n}" for n in range(1, 22)} <= {notice.rule for notice in NOTICES.values()}
+    assert {f"N{n}" for n in range(1, 23)} <= {notice.rule for notice in NOTICES.values()}
 
 
 def test_every_notified_event_has_an_email() -> None:
