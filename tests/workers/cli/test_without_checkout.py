@@ -42,9 +42,9 @@ def test_doctor_and_help_name_commands_that_work_in_an_image(
 ) -> None:
     servers = {"DATABASE_URL": empty_database_url, "CELERY_BROKER_URL": broker_url}
     doctor, general, unmigrated = run(image, "doctor", **servers), run(image, "--help"), run(image, "audit", **servers)
-    assert "SCHEMA_MISSING" in doctor.stdout
-    assert "Fix: run python -m workers migrate." in doctor.stdout
-    assert "start the workers and beat" in doctor.stdout
+    assert "SCHEMA_MISSING" in " ".join(doctor.stdout.split())
+    assert "Fix: run python -m workers migrate." in " ".join(doctor.stdout.split())
+    assert "start the workers and beat" in " ".join(doctor.stdout.split())
     assert "Usage: python -m workers [OPTIONS] COMMAND" in general.stdout
     assert "Create them with `python -m workers migrate`." in unmigrated.stderr
     for done in (doctor, general, unmigrated):
