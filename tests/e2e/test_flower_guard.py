@@ -64,6 +64,10 @@ def flower(
             yield process
         finally:
             process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()  # Flower may lose a signal that comes while it starts
 
 
 def _status(url: str) -> tuple[int, str | None]:
