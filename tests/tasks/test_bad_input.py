@@ -188,10 +188,10 @@ def test_an_actor_is_one_party_or_staff(shared_market: Market, task: str) -> Non
 @pytest.mark.parametrize("task", [t for t in PUBLIC if "lines" in GOOD[t] or "orders" in GOOD[t]])
 def test_a_hundred_thousand_lines_are_refused_at_once(shared_market: Market, task: str) -> None:
     name = "lines" if "lines" in GOOD[task] else "orders"
-    began = time.monotonic()
+    began = time.process_time()
     answer = ask(shared_market, task, GOOD[task] | {name: GOOD[task][name] * 100_000})
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", [name])
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("task", PUBLIC)

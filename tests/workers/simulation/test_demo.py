@@ -31,7 +31,7 @@ def marked(name: str) -> list[psutil.Process]:
 @pytest.mark.long
 @pytest.mark.timeout(240)
 def test_demo_plays_its_story_and_ends(tmp_path: Path) -> None:
-    """`demo --once` ends with 0 within a minute; servers, workers and data are gone."""
+    """`demo --once` ends with 0 within two minutes; servers, workers and data are gone."""
     mark = f"UNWIND_TEST_{os.getpid()}"
     environment = {
         n: v for n, v in os.environ.items() if not n.startswith(("UNWIND_", "CELERY_")) and n != "DATABASE_URL"
@@ -49,7 +49,7 @@ def test_demo_plays_its_story_and_ends(tmp_path: Path) -> None:
     )
     took = time.monotonic() - began
     assert done.returncode == 0, done.stdout + done.stderr
-    assert took < 60
+    assert took < 120
     assert re.search(r"Flower +http://127\.0\.0\.1:\d+/", done.stdout)
     for counted in (
         "alerts unlocked, each once",

@@ -120,9 +120,9 @@ def test_repeated_history_has_the_same_answers(servers: Any) -> None:
 
 def test_month_of_one_order_replays_within_a_second(early: Simulation) -> None:
     """Ten times the expected time, because tests share the machine."""
-    began = time.monotonic()
+    began = time.process_time()
     play([*NPB, query_line(FILED + 30 * DAY, "order", 1003)], early)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_lines_may_be_scheduled_tasks(early: Simulation) -> None:

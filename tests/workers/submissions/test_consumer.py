@@ -335,7 +335,7 @@ def test_large_deep_or_malformed_payload_is_refused_at_submission(
         "accepted": False,
         "code": code,
     }
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 20
     assert caller.execute("SELECT count(*) FROM unwind.submissions").fetchone() == (0,)
 
 
