@@ -124,6 +124,7 @@ def main(args: list[str] | None = None) -> None:
 
     if isinstance(sys.stdout, io.TextIOWrapper):  # a code page without a character prints its number instead
         sys.stdout.reconfigure(errors="backslashreplace")
+    message = ""
     try:
         status = group.main(args=args, prog_name=COMMAND, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -131,22 +132,23 @@ def main(args: list[str] | None = None) -> None:
         status = 0
     except click.ClickException as error:
         error.message = name_commands(error.message)  # type: ignore[misc] # click declares it final
-        error.show()
-        status = error.exit_code
+        error.show(shown := io.StringIO())
+        message, status = shown.getvalue().rstrip("\n"), error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        status = 130
+        message, status = "Interrupted.", 130
     except (DataDirNotAccessible, ServerBinaryNotFound, ServerStartError) as error:
-        click.echo(str(error), err=True)
-        status = 1
+        message, status = str(error), 1
     except Exception as error:
         from workers.settings import SettingsError  # noqa: PLC0415 - `./run --help` starts without pydantic
 
         message = str(error) if isinstance(error, SettingsError) else _describe_unreachable(error)
         if not message:
             raise
-        click.echo(message, err=True)
         status = 2 if isinstance(error, SettingsError) else 1
+    if message:
+        from workers.cli.terminal_text import echo_literally  # noqa: PLC0415 - `./run --help` starts without rich
+
+        echo_literally(message, err=True)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -19,6 +19,7 @@ from policies.texts import is_identifier
 from policies.timestamps import describe_timestamp, format_optional_timestamp
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.terminal_text import echo_literally
 
 
 @click.group()
@@ -46,7 +47,7 @@ def create(name: str, scope: str) -> None:
         if not api_keys.insert_key(conn, name, scope, key_id, secret, database.clock.now(conn)):
             raise click.ClickException(f"There is a key {name} already; revoked keys keep their names.")
     click.echo(f"{key_id}.{secret}")
-    click.echo("This key is shown only now. Send it as `Authorization: Bearer KEY`.", err=True)
+    echo_literally("This key is shown only now. Send it as `Authorization: Bearer KEY`.", err=True)
 
 
 @keys.command("list")

@@ -16,6 +16,7 @@ import click
 from models import feed
 from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.terminal_text import echo_literally
 
 PAGE_SIZE = 1000
 POLL_INTERVAL = 0.5
@@ -45,9 +46,10 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
             with database.transaction() as conn:
                 page = feed.events_after(conn, cursor, PAGE_SIZE if remaining is None else min(PAGE_SIZE, remaining))
             for position, event in page:
-                click.echo(
-                    json.dumps({"cursor": position, "event": event}) if as_json else _format_event_line(position, event)
-                )
+                if as_json:
+                    click.echo(json.dumps({"cursor": position, "event": event}))
+                else:
+                    echo_literally(_format_event_line(position, event))
                 cursor = position
             remaining = None if remaining is None else remaining - len(page)
             if remaining == 0 or (not page and not follow):

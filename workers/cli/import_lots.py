@@ -26,7 +26,7 @@ from workers.cli.database import open_database
 from workers.cli.files.file_problems import describe_repairs
 from workers.cli.files.lot_reader import LotFile, unread_reason
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
-from workers.cli.terminal_text import echo
+from workers.cli.terminal_text import echo, echo_literally
 
 BATCH_SIZE = 500
 """Lots per transaction: each takes a lock per item, and the server has room for some thousands."""
@@ -173,7 +173,7 @@ class _ImportJob:
     def _note_invalid(self, problem: BadEntry) -> None:
         self._invalid.add(problem.entry.number)
         if self._skip_invalid or len(self._invalid) <= MAX_SHOWN:
-            click.echo(f"{self._name}: {problem}.", err=True)
+            echo_literally(f"{self._name}: {problem}.", err=True)
 
     def _stop_if_invalid(self) -> None:
         bad = len(self._invalid)
@@ -194,13 +194,13 @@ class _ImportJob:
         for element, (count, first) in lots.unread.items():
             items = "1 item" if count == 1 else f"{count} items"
             note = f"{element} of {items} was not read (first: {first}): {unread_reason(element)}."
-            click.echo(f"{self._name}: {note}", err=True)
+            echo_literally(f"{self._name}: {note}", err=True)
         if lots.more_unread:
-            click.echo(f"{self._name}: {lots.more_unread} more values have names that are not known.", err=True)
+            echo_literally(f"{self._name}: {lots.more_unread} more values have names that are not known.", err=True)
         if lots.excluded:
-            click.echo(f"{self._name}: {lots.excluded} items were left out, as BrickStore excludes them.", err=True)
+            echo_literally(f"{self._name}: {lots.excluded} items were left out, as BrickStore excludes them.", err=True)
         if lots.repairs.count:
-            click.echo(f"{self._name}: {describe_repairs(lots.repairs)}.", err=True)
+            echo_literally(f"{self._name}: {describe_repairs(lots.repairs)}.", err=True)
 
 
 def _describe_existing(existing: int, same: int, entry: LotEntry, lot_id: int) -> str:
@@ -241,7 +241,7 @@ def _format_import_row(
 
 def _show_progress(done: str, count: int) -> None:
     if count % PROGRESS_INTERVAL == 0:
-        click.echo(f"{count:,} lots {done}.", err=True)
+        echo_literally(f"{count:,} lots {done}.", err=True)
 
 
 def count_lots(count: int) -> str:

@@ -13,7 +13,7 @@ from workers.cli.files.file_problems import describe_repairs
 from workers.cli.files.item_fields import parse_amount
 from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines
 from workers.cli.files.xml_records import UnreadableFile
-from workers.cli.terminal_text import echo
+from workers.cli.terminal_text import echo, echo_literally
 
 MAX_SHOWN = 20
 
@@ -65,9 +65,9 @@ def import_orders(
         if order.currency != "USD" and order.currency not in usd_rates:
             problems.append(f"order {order.order_id}: it is in {order.currency}; add --usd-rate {order.currency}=RATE")
     for line in problems if skip_invalid else problems[:MAX_SHOWN]:
-        click.echo(f"{file.name}: {line}.", err=True)
+        echo_literally(f"{file.name}: {line}.", err=True)
     if len(problems) > MAX_SHOWN and not skip_invalid:
-        click.echo(f"{file.name}: {len(problems) - MAX_SHOWN} more.", err=True)
+        echo_literally(f"{file.name}: {len(problems) - MAX_SHOWN} more.", err=True)
     if problems and not skip_invalid:
         orders_word = _count_of(len(problems), "order")
         raise click.ClickException(
@@ -77,7 +77,7 @@ def import_orders(
     for entry in history_lines(valid, seller_id, seller_email, usd_rates):
         click.echo(json.dumps(entry))
     if orders.repairs:
-        click.echo(f"{file.name}: {describe_repairs(orders.repairs)}.", err=True)
+        echo_literally(f"{file.name}: {describe_repairs(orders.repairs)}.", err=True)
     less = sum(bool(order.credit or order.coupon) for order in valid)
     lines = _count_of(sum(len(order.items) for order in valid), "line")
     echo(

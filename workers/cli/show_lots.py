@@ -24,6 +24,7 @@ from workers.cli.files.lot_writer import (
     write_upload,
 )
 from workers.cli.import_lots import count_lots, split_into_batches
+from workers.cli.terminal_text import echo_literally
 
 BATCH_SIZE = 500
 MAX_PAUSE = "15min"
@@ -58,9 +59,9 @@ def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_n
     if as_update and counts["new"]:
         are, them = ("is", "it") if counts["new"] == 1 else ("are", "them")
         what = f"{count_lots(counts['new'])} {are} new to BrickLink and not in this file"
-        click.echo(f"{what}: upload {them} with --returned --new.", err=True)
+        echo_literally(f"{what}: upload {them} with --returned --new.", err=True)
     if not as_update and counts["custom"]:
-        click.echo(
+        echo_literally(
             f"{count_lots(counts['custom'])} of custom items: add their CATEGORY, which Unwind does not keep.",
             err=True,
         )

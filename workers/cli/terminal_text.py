@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -42,13 +43,24 @@ def echo(text: str, style: str = "", *, err: bool = False) -> None:
     PeopleConsole(stderr=err).write(Text(text, style))
 
 
+def echo_literally(text: str, *, err: bool = False) -> None:
+    """Print text with its timestamps as they are: on a terminal wrapped, into a pipe or file unchanged."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        PeopleConsole(stderr=err).write_wrapped(Text(text))
+    else:
+        click.echo(text, err=err)
+
+
 class PeopleConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, **options)
 
     def write(self, text: str | Text = "") -> None:
         """Print text with its timestamps rewritten, each line of it wrapped under its own indent."""
-        for line in _rewrite(Text(text) if isinstance(text, str) else text).split("\n", allow_blank=True):
+        self.write_wrapped(_rewrite(Text(text) if isinstance(text, str) else text))
+
+    def write_wrapped(self, text: Text) -> None:
+        for line in text.split("\n", allow_blank=True):
             if line.cell_len <= self.width:
                 self.print(line, soft_wrap=True)
                 continue

@@ -20,6 +20,7 @@ from policies.timestamps import format_for_people, format_optional_timestamp
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.events import CURSOR
+from workers.cli.terminal_text import echo_literally
 from workers.webhooks.sender import check_url
 
 PATTERN = re.compile(r"[a-z_.]{1,64}\*?|\*")
@@ -47,7 +48,7 @@ def add(url: str, events: str) -> None:
     with open_database() as database, database.transaction() as conn:
         webhook_id = model.add_webhook(conn, url, secret, types, database.clock.now(conn))
     click.echo(secret)
-    click.echo(f"Webhook {webhook_id}. This secret is shown only now (https://www.standardwebhooks.com).", err=True)
+    echo_literally(f"Webhook {webhook_id}. This secret is shown only now (https://www.standardwebhooks.com).", err=True)
 
 
 @webhooks.command("list")
