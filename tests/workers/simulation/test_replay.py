@@ -283,6 +283,24 @@ def test_command_exits_with_2_for_a_missing_argument_unless_it_is_allowed(tmp_pa
     ]
 
 
+@pytest.mark.parametrize(("options", "status"), [((), 0), (("--strict",), 1)])
+def test_strict_exits_with_1_after_a_refusal_and_both_name_its_line(
+    tmp_path: Path, options: tuple[str, ...], status: int
+) -> None:
+    story = tmp_path / "story.jsonl"
+    story.write_text("\n".join([*NPB, line(FILED + DAY, "orders.cancel", order_id=1003, member_id="s")]))
+    done = run(*options, str(story), cwd=tmp_path)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "1 answer is not done:\n  line 6 was refused: " in done.stdout
+
+
+def test_strict_exits_with_0_if_every_answer_is_done(tmp_path: Path) -> None:
+    story = tmp_path / "story.jsonl"
+    story.write_text("\n".join(NPB))
+    done = run("--strict", str(story), cwd=tmp_path)
+    assert (done.returncode, "not done" in done.stdout) == (0, False), done.stdout + done.stderr
+
+
 @pytest.mark.long
 def test_example_of_the_docs_ends_as_the_page_says(tmp_path: Path) -> None:
     """What is not done is counted at the end, and `--strict` makes it exit code 1."""
