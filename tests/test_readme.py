@@ -73,3 +73,10 @@ def test_examples_name_what_the_demo_has(demo: Simulation) -> None:
     ((order_id, member_id),) = re.findall(r"`\./run send orders.cancel order_id=(\d+) member_id=([\w-]+)`", README)
     answer = demo.do("orders.cancel", order_id=int(order_id), member_id=member_id)
     assert answer["code"] not in ("ORDER_UNKNOWN", "NOT_A_PARTY")
+
+
+def test_files_in_the_table_of_packages_exist() -> None:
+    rows = re.findall(r"^\| \[`(\w+)/`\]\(\1\) \|(.*)$", README, re.M)
+    named = [CHECKOUT / package / path for package, text in rows for path in re.findall(r"→ `([\w/.]+)`", text)]
+    assert len(named) >= 10
+    assert [path for path in named if not path.exists()] == []
