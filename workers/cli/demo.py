@@ -26,6 +26,7 @@ from rich.table import Table
 
 from models import bills, terms
 from models.db import database as db
+from models.members import load_members
 from policies.bills import month_of, previous_month
 from workers.cli import data_option
 from workers.local.process_specs import (
@@ -163,7 +164,8 @@ def _show_run(console: Console, settings: Settings, run: DemoRun, flower_address
     _show_events(console, run, Dashboard(run.sample, run.unlocks, run.now, {"Flower": flower_address}))
     _show_email(console, settings)
     console.print(_summary_table(run.summary()))
-    console.print(_bills_table(run.database, run.sample, run.started_at))
+    sellers = [run.sample.parties[order_id][0] for order_id in sorted(run.sample.ending_cancelled)]
+    console.print(bills_table(run.database, max(sellers, key=sellers.count), run.started_at))
 
 
 def _show_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:
@@ -214,10 +216,11 @@ def _summary_table(counts: dict[str, Any]) -> Table:
     return table
 
 
-def _bills_table(database: db.Database, sample: SampleMarket, now: datetime) -> Table:
-    sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
-    seller_id = max(sellers, key=sellers.count)
-    table = Table(title=f"Bills of {SELLERS[seller_id][0]}", title_style="bold", min_width=60)
+def bills_table(database: db.Database, seller_id: str, now: datetime) -> Table:
+    """Return the bills of three months: in each row charges, credits and carried in add up to total and carried out."""
+    with database.transaction() as conn:
+        handle = load_members(conn, [seller_id])[seller_id].handle
+    table = Table(title=f"Bills of {handle}", title_style="bold", min_width=60)
     for column in ("month", "state", "charges", "credits", "carried in", "total", "carried out"):
         table.add_column(column, justify="left" if column in ("month", "state") else "right")
     with database.transaction() as conn:

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.workers.cli.test_demo_bills import read_bills
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -59,5 +61,6 @@ def test_demo_plays_its_story_and_ends(tmp_path: Path) -> None:
         "sellers notified",
     ):
         assert re.search(rf"{counted}\D+[1-9]", done.stdout), (counted, done.stdout)
+    assert len(read_bills(done.stdout)) == 3, done.stdout
     assert marked(mark) == []
     assert list(tmp_path.iterdir()) == []
