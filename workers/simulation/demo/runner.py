@@ -22,9 +22,10 @@ TIMEOUT_SECONDS = 45.0
 POLL_INTERVAL = 0.15
 
 _NEW_EVENTS = """
-    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events WHERE event_id > :last_event_id
-    ORDER BY event_id
+    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events
+    WHERE event_id > :before AND event_id <> ALL(CAST(:followed AS bigint[])) ORDER BY event_id
 """
+"""Also those numbered below a followed one: transactions commit in another order than their events are numbered."""
 _UNFINISHED = """
     SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
          + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent') AS waiting
@@ -69,7 +70,8 @@ class DemoRun:
     client: Celery
     started_at: datetime
     unlocks: dict[int, datetime]
-    last_event_id: int = 0
+    events_before: int = 0
+    followed: set[int] = field(default_factory=set)
     _clock: float = field(default_factory=time.monotonic)
     unlocked: set[int] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
@@ -81,10 +83,10 @@ class DemoRun:
     def from_now(cls, sample: SampleMarket, database: Database, client: Celery) -> DemoRun:
         """Return a run that begins after every event recorded so far."""
         with database.transaction() as conn:
-            last_event_id = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
+            events_before = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
             forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))
             unlocks = {row.order_id: row.unlocks_at for row in forecast}
-            return cls(sample, database, client, database.clock.now(conn), unlocks, last_event_id=last_event_id)
+            return cls(sample, database, client, database.clock.now(conn), unlocks, events_before=events_before)
 
     def now(self) -> datetime:
         return self.started_at + timedelta(seconds=time.monotonic() - self._clock)
@@ -115,8 +117,9 @@ class DemoRun:
 
     def _fetch_events(self) -> list[TimelineEvent]:
         with self.database.transaction() as conn:
-            rows = conn.execute(text(_NEW_EVENTS), {"last_event_id": self.last_event_id}).all()
-        self.last_event_id = max((r.event_id for r in rows), default=self.last_event_id)
+            known = {"before": self.events_before, "followed": sorted(self.followed)}
+            rows = conn.execute(text(_NEW_EVENTS), known).all()
+        self.followed |= {row.event_id for row in rows}
         return [TimelineEvent(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
 
     def _react(self, event: TimelineEvent) -> None:
