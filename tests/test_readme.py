@@ -76,7 +76,7 @@ def test_examples_name_what_the_demo_has(demo: Simulation) -> None:
 
 
 def test_files_in_the_table_of_packages_exist() -> None:
-    rows = re.findall(r"^\| \[`(\w+)/`\]\(\1\) \|(.*)$", README, re.M)
+    rows = re.findall(r"^\| \[`(\w+)/`\]\(\1\) \|(.*)$", README, re.MULTILINE)
     named = [CHECKOUT / package / path for package, text in rows for path in re.findall(r"→ `([\w/.]+)`", text)]
     assert len(named) >= 10
     assert [path for path in named if not path.exists()] == []
