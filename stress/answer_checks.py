@@ -19,10 +19,15 @@ STORED_ANSWERS = "SELECT request_id, answer FROM unwind.requests WHERE request_i
 
 def compare_answers(environment: Environment, ledger: Ledger, conn: Connection[Any]) -> tuple[int, int, list[str]]:
     """Return how many commands were lost, how many ran twice, and a sentence for each violation."""
-    answers = [
-        (command.request_id, command.answer) for command in list(ledger.sent.values()) if command.answer is not None
+    answered = [
+        (sent.request_id, [sent.answer, *sent.later]) for sent in list(ledger.sent.values()) if sent.answer is not None
     ]
-    lost, wrong = contradictions(conn, answers)
+    lost, wrong = contradictions(conn, [(request_id, answer) for request_id, all_ in answered for answer in all_])
+    wrong += [
+        f"{request_id}: was answered with different outcomes"
+        for request_id, all_ in answered
+        if len({answer["outcome"] for answer in all_} - {"dead"}) > 1  # one copy may be dead and another answered
+    ]
     first_time, copies = read_effects(environment.effects)
     doubled = [request_id for request_id, times in first_time.items() if times > 1]
     wrong += [f"{request_id}: was carried out {first_time[request_id]} times" for request_id in doubled]

@@ -1,20 +1,24 @@
-"""Clients of a torture run: upstream systems with plain Celery or plain SQL, each in a thread, without product code.
+"""Clients of a torture run: upstream systems with plain Celery, SQL or HTTP, each in a thread, without product code.
 
-A client without an answer sends the command again with the same request id until it gets one.  It reads answers by SQL;
-answers that are not stored there (`invalid`) come from the Celery result backend.
+A client without an answer sends the command again with the same request id until it gets one.  HTTP clients take
+their answers from the responses. The others read them by SQL; answers that are not stored there (`invalid`) come from
+the Celery result backend.
 """
 
 from __future__ import annotations
 
 import contextlib
 import heapq
+import http.client
 import itertools
 import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import redis
@@ -22,7 +26,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 
 from stress.environment import Environment
-from stress.plan import BROKER, SQL, Life, Step, Wave, member_arguments
+from stress.plan import BROKER, HTTP, SQL, Life, Step, Wave, member_arguments
 from stress.sent_commands import Ledger, Sent
 from tests.plugins.servers import libpq_url
 from workers.broker.redis_url import connect
@@ -30,13 +34,17 @@ from workers.broker.redis_url import connect
 TIMEOUT, MAX_TIMEOUT = 4.0, 16.0
 """Seconds after which a client sends again: the first time, and ever later while there is no answer."""
 ASK_BACKEND = 1.5
+HTTP_WAIT = 3
+"""Seconds that the HTTP interface may wait for an answer before its 202."""
+HTTP_TIMEOUT = 5.0
+HTTP_THREADS = 8
 POLL = 0.1
 UNREACHABLE = (KombuError, redis.RedisError, OSError)
 ANSWERS = "SELECT request_id, state, answer FROM unwind.command_answers WHERE request_id = ANY(%s)"
 
 
 class Interfaces:
-    """The connections of one upstream system: Celery and the database, reopened when they break."""
+    """The connections of one upstream system: Celery, the database and HTTP, reopened when they break."""
 
     def __init__(self, environment: Environment, ledger: Ledger) -> None:
         self._environment = environment
@@ -51,10 +59,13 @@ class Interfaces:
         )
         self._results = connect(environment.result_backend, timeout=2)
         self._conn: psycopg.Connection | None = None
+        self._http_threads = ThreadPoolExecutor(HTTP_THREADS, "storefront http")
+        self._posts: set[Future[None]] = set()
         self._late: list[tuple[float, int, Sent]] = []
         self._numbers = itertools.count()
 
     def close(self) -> None:
+        self._http_threads.shutdown(cancel_futures=True)
         with contextlib.suppress(Exception):
             self._app.close()
         self._results.close()
@@ -68,7 +79,7 @@ class Interfaces:
             self.submit([sent])
             return
         for _ in range(step.copies if step else 1):
-            self._publish(sent)
+            self._deliver(sent)
         for wait in step.late if step else ():
             heapq.heappush(self._late, (time.monotonic() + wait, next(self._numbers), sent))
         if step:
@@ -76,7 +87,13 @@ class Interfaces:
 
     def send_late(self, *, flush: bool = False) -> None:
         while self._late and (flush or self._late[0][0] <= time.monotonic()):
-            self._publish(heapq.heappop(self._late)[2])
+            self._deliver(heapq.heappop(self._late)[2])
+
+    def _deliver(self, sent: Sent) -> None:
+        if sent.interface == HTTP:
+            self._posts.add(self._http_threads.submit(self._post, sent))
+        else:
+            self._publish(sent)
 
     def submit(self, commands: list[Sent]) -> None:
         try:
@@ -97,7 +114,41 @@ class Interfaces:
         for sent, yes in zip(commands, accepted, strict=True):
             sent.accepted = yes
 
+    def _post(self, sent: Sent) -> None:
+        address = urlsplit(self._environment.http_url)
+        headers = {
+            "Authorization": f"Bearer {self._environment.api_key}",
+            "Content-Type": "application/json",
+            "Idempotency-Key": sent.request_id,
+            "Prefer": f"wait={HTTP_WAIT}",
+        }
+        self._ledger.count("http requests")
+        connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=HTTP_TIMEOUT)
+        try:
+            with contextlib.closing(connection):
+                connection.request("POST", f"/v1/commands/{sent.task}", json.dumps(sent.arguments).encode(), headers)
+                response = connection.getresponse()
+                status, body = response.status, json.loads(response.read())
+        except (OSError, http.client.HTTPException):
+            self._ledger.count("http not reached")
+            return
+        if status in (202, 503):
+            self._ledger.count(f"http {status}")
+        elif status in (200, 409, 422):
+            self._ledger.count("http answers")
+            self._ledger.answered(sent, body)
+        else:
+            raise RuntimeError(f"{sent.request_id}: {sent.task} was answered with the HTTP status {status}: {body}")
+
+    def _check_posts(self) -> None:
+        ended = {post for post in self._posts if post.done()}
+        self._posts -= ended
+        for post in ended:
+            post.result()
+
     def fetch_answers(self, commands: list[Sent]) -> None:
+        self._check_posts()
+        commands = [sent for sent in commands if sent.interface != HTTP]
         if not commands:
             return
         try:

@@ -32,6 +32,7 @@ FIGURES = (
     ("orders_cancelled", "orders cancelled"),
     ("worker_kills", "whole workers killed (-9)"),
     ("child_kills", "worker children killed (-9)"),
+    ("web_kills", "HTTP processes killed (-9)"),
     ("pauses", "workers paused beyond the visibility timeout"),
     ("restarts", "programs started again"),
     ("broker_losses", "times the broker died or forgot all"),
@@ -60,7 +61,8 @@ FIGURES = (
 def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | None, mutants: bool, keep: Path) -> None:
     """Inject faults into an installation of its own, and check that nothing is lost, doubled or early.
 
-    Real PostgreSQL, Valkey, three worker groups, two beats and a mail server, in a temporary folder.
+    Real PostgreSQL, Valkey, three worker groups, two beats, an HTTP process and a mail server, in a temporary
+    folder. Callers send commands by message, by SQL and by HTTP.
     Exit code 0: no violation.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -9,7 +9,7 @@ import psycopg
 import redis
 
 from stress.db_checks import open_connection
-from stress.environment import BEATS, GROUPS, Environment
+from stress.environment import BEATS, GROUPS, WEB, Environment
 from workers.broker.redis_url import connect
 
 SESSIONS = """
@@ -37,7 +37,7 @@ def dump_state(environment: Environment) -> str:
     sections.extend(
         f"-- {name}: head {environment.head(name)}, children {environment.children(name)}\n"
         f"{environment.supervisor.tail(name, 15)}"
-        for name in (*GROUPS, *BEATS)
+        for name in (*GROUPS, *BEATS, WEB)
     )
     return "\n".join(sections)
 

@@ -1,4 +1,4 @@
-"""The installation of a torture run: servers behind proxies, three worker groups, two beats and an SMTP server.
+"""The installation of a torture run: servers behind proxies, three worker groups, two beats, HTTP and an SMTP server.
 
 The supervisor restarts whatever dies.  The run signals only processes that it started, and all of them end with it.
 """
@@ -6,8 +6,10 @@ The supervisor restarts whatever dies.  The run signals only processes that it s
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,14 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from models import api_keys
+from models.db import database as db
 from stress import worker_hooks
 from stress.smtp_stub import SmtpStub
 from tests.plugins.proxy import Proxy
 from workers.embedded import RunningServers, embedded_servers, running_servers
 from workers.local.preforker import Preforker
+from workers.local.process_specs import web_program
 from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import CHECKOUT, Settings, load_settings
 
@@ -29,6 +34,7 @@ GROUPS = {
     "both": "commands,submissions,consequences,sweeps,outbox,notices",
 }
 BEATS = ("beat-one", "beat-two")
+WEB = "web"
 STEPPED_BEAT = "beat-two"
 """The beat whose machine's clock is stepped while it runs."""
 STRAY_GROUP = "both"
@@ -53,6 +59,8 @@ class Environment:
     effects: Path
     skew: int
     """Seconds by which one group's clock is wrong."""
+    http_url: str
+    api_key: str
 
     @property
     def database_url(self) -> str:
@@ -155,14 +163,37 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
             smtp_url=smtp_stub.url,
         )
         supervisor = held.enter_context(Supervisor(folder, preforker=preforker))
+        web, http_url = web_program(settings)
         environment = Environment(
-            folder, direct, settings, supervisor, smtp_stub, broker, database, folder / "effects.jsonl", skew
+            folder=folder,
+            direct=direct,
+            settings=settings,
+            supervisor=supervisor,
+            smtp_stub=smtp_stub,
+            broker_path=broker,
+            database_path=database,
+            effects=folder / "effects.jsonl",
+            skew=skew,
+            http_url=http_url,
+            api_key=_create_api_key(urls.database_url),
         )
         environment.set_clock(0)
         for name in (*GROUPS, *BEATS):
             environment.start(name)
+        supervisor.start(dataclasses.replace(web, max_restart_delay=0.0))
         supervisor.wait_ready(START_TIMEOUT_SECONDS)
         yield environment
+
+
+def _create_api_key(database_url: str) -> str:
+    key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    database = db.connect(database_url)
+    try:
+        with database.transaction() as conn:
+            api_keys.insert_key(conn, "storefront", "staff", key_id, secret, database.clock.now(conn))
+    finally:
+        database.dispose()
+    return f"{key_id}.{secret}"
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from psycopg import sql
 
 from stress import smtp_stub
 from stress.db_checks import open_connection
-from stress.environment import BEATS, GROUPS, Environment
+from stress.environment import BEATS, GROUPS, WEB, Environment
 from stress.hostile_messages import hostile_message, poison_payload
 from stress.plan import Fault
 from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
@@ -113,7 +113,7 @@ class FaultInjector:
         self._helpers.append(helper)
         helper.start()
 
-    # -- workers and beats ---------------------------------------------------------------------------------------------
+    # -- workers, beats and HTTP ---------------------------------------------------------------------------------------
 
     def _group(self, fault: Fault) -> str:
         return list(GROUPS)[fault.choice % len(GROUPS)]
@@ -157,6 +157,9 @@ class FaultInjector:
 
     def _kill_beat(self, fault: Fault) -> str:
         return self._signal(BEATS[fault.choice % len(BEATS)], signal.SIGKILL, group=True)
+
+    def _kill_web(self, _fault: Fault) -> str:
+        return self._signal(WEB, signal.SIGKILL, group=True)
 
     def _step_clock(self, fault: Fault) -> str:
         step = (-86_400, -3600, -600, 3600)[fault.choice % 4]

@@ -19,7 +19,7 @@ CLOCK_SKEW_SECONDS = 1800
 """Seconds: how wrong the clock of one group's machine is, ahead with odd seeds, behind with even ones."""
 PRIVATE_WORDS = "planted-private-words"
 """Part of every comment; only the database and emails may contain it."""
-BROKER, SQL = "broker", "sql"
+BROKER, SQL, HTTP = "broker", "sql", "http"
 FIRST_ORDER = 1_000_000
 
 
@@ -237,6 +237,7 @@ FAULT_RATES: dict[str, FaultRate] = {
     "kill_child": FaultRate(6),
     "kill_worker": FaultRate(2),
     "kill_beat": FaultRate(0.5),
+    "kill_web": FaultRate(1.0),
     "step_clock": FaultRate(0.3, (4.0, 9.0)),
     "stop_worker": FaultRate(0.35, (8.0, 9.0)),
     "stop_child": FaultRate(0.2, (8.0, 9.0)),
@@ -272,7 +273,7 @@ SERVERS = {
     "database": ("stop_database", "kill_database", "close_database"),
 }
 FATAL_FAULTS = frozenset(
-    {"kill_child", "kill_worker", "flush_broker", "storm", *SERVERS["broker"], *SERVERS["database"]}
+    {"kill_child", "kill_worker", "kill_web", "flush_broker", "storm", *SERVERS["broker"], *SERVERS["database"]}
 )
 """What a fierce run has more of."""
 MIN_FAULT_GAP_SECONDS = 11.0

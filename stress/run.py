@@ -34,7 +34,7 @@ from workers.simulation.databases import simulation_in_empty_database
 from workers.simulation.replay import parse_lines, play
 from workers.transport.reclaim import PROCESSING_LISTS_KEY
 
-CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL)
+CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL, plan.HTTP)
 LIVES_PER_CLIENT = 8
 BULK_CLIENTS = 2
 PROGRESS_TIMEOUT_SECONDS = 60.0

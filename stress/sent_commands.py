@@ -21,6 +21,8 @@ class Sent:
     times: int = 0
     accepted: bool = False
     answer: dict[str, Any] | None = None
+    later: list[dict[str, Any]] = field(default_factory=list)
+    """Answers to its copies and repeats after the first answer."""
     part_of: str | None = None
     """The request that carried this one (an item of `orders.cancel_many`)."""
 
@@ -47,6 +49,9 @@ class Ledger:
 
     def answered(self, sent: Sent, answer: dict[str, Any]) -> None:
         with self.lock:
+            if sent.answer is not None:
+                sent.later.append(answer)
+                return
             sent.answer = answer
             self.counts["answered"] += 1
             self.outstanding.pop(sent.request_id, None)

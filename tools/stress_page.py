@@ -11,7 +11,7 @@ from workers.settings import CHECKOUT
 REPORTS = CHECKOUT / "docs" / "stress"
 _FIGURES = re.compile(r"^(<!-- figures of ./run torture -->\n).*?(?=^<!-- end -->$)", re.MULTILINE | re.DOTALL)
 ADDED_UP = (
-    ("commands", "commands sent through all interfaces"),
+    ("commands", "commands sent"),
     ("orders_cancelled", "orders cancelled"),
     ("worker_kills", "whole workers killed"),
     ("child_kills", "worker processes killed"),

@@ -36,7 +36,7 @@ def wait_until_started(process: subprocess.Popen[str], folder: Path) -> list[Pro
 
     def is_complete() -> bool:
         processes[:] = [process_ for process_ in psutil.process_iter() if _belongs(process_, process.pid, str(folder))]
-        return sum(_is_program(process_) for process_ in processes) >= 11  # three groups of three, two beats
+        return sum(_is_program(process_) for process_ in processes) >= 12  # three groups of three, two beats, HTTP
 
     assert wait_until(is_complete, 120, step=0.1)
     return [identify_process(process_.pid) for process_ in processes]

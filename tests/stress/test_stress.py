@@ -21,6 +21,7 @@ def run_outcome(options: RunOptions, folder: Path) -> None:
     assert not outcome.violations, (outcome.violations[:20], [str(path) for path in kept])
     figures = report(outcome)
     assert figures["accepted"] == figures["commands"] - figures["given_up"]
+    assert figures["http_answers"] > 0
     assert figures["worker_kills"] + figures["child_kills"] > 0
 
 
