@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from models.webhooks import GIVE_UP_AFTER
 from tasks import webhooks
 from tasks.webhooks import Rejected, deliver_events
 from tests.plugins.market import Market
+from tests.plugins.postgres import CERTIFICATES
 from workers.cli import group
 from workers.simulation.engine import Simulation
 from workers.webhooks.sender import WebhookSender, check_url
@@ -33,7 +35,7 @@ LOOPBACK = [ip_network("127.0.0.0/8")]
 class Receiver:
     """An endpoint of an upstream system that can be told to misbehave."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[tuple[dict[str, str], str]] = []
         self.status: int | Callable[[int], int] = 200
         self.hang = threading.Event()
@@ -56,7 +58,9 @@ class Receiver:
             def log_message(self, *_: object) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}/"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -72,11 +76,11 @@ class Receiver:
 
 
 @pytest.fixture
-def receivers() -> Iterator[Callable[[], Receiver]]:
+def receivers() -> Iterator[Callable[..., Receiver]]:
     made: list[Receiver] = []
 
-    def make() -> Receiver:
-        made.append(Receiver())
+    def make(tls: ssl.SSLContext | None = None) -> Receiver:
+        made.append(Receiver(tls))
         return made[-1]
 
     yield make
@@ -313,12 +317,6 @@ def test_plain_http_is_for_allowed_networks_only(monkeypatch: pytest.MonkeyPatch
         WebhookSender()("http://innocent.example/", SECRET, {"id": "1"})
 
 
-def test_certificate_is_verified(receivers: Callable[[], Receiver]) -> None:
-    """A receiver without TLS, and so without a certificate, is no https endpoint."""
-    with pytest.raises(Rejected, match="cannot be reached"):
-        WebhookSender(LOOPBACK)(receivers().url.replace("http:", "https:"), SECRET, {"id": "1"})
-
-
 def test_connection_that_is_refused_is_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -326,6 +324,20 @@ def test_connection_that_is_refused_is_a_failure() -> None:
     with pytest.raises(Rejected, match="cannot be reached"):
         WebhookSender(LOOPBACK)(f"http://127.0.0.1:{port}/", SECRET, {"id": "1"})
     assert time.monotonic() - began < 60
+
+
+def test_receiver_with_a_certificate_of_an_unknown_authority_gets_nothing(
+    receivers: Callable[..., Receiver],
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
+    receiver = receivers(context)
+    with pytest.raises(Rejected, match=r"cannot be reached: .*certificate verify failed"):
+        WebhookSender(LOOPBACK)(receiver.url, SECRET, {"id": "1"})
+    assert receiver.requests == []
+    trust = ssl.create_default_context(cafile=CERTIFICATES / "ca.pem")
+    WebhookSender(LOOPBACK, trust=trust)(receiver.url, SECRET, {"id": "1"})
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("url", ["http://x/\r\nHost: y", "https://x/ y", "https://é/", "https://", "x", "https://x/#a"])
