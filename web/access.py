@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,9 @@ class AccessLayer:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001 - Starlette would raise it again, for uvicorn to log with its text
+            response = scope["app"].state.answer_failure(Request(scope), error)
+            await response(scope, receive, send_with_headers)
         finally:
             self._record(scope, status, perf_counter() - started_at)
 

@@ -50,9 +50,8 @@ def require(scope: str) -> Callable[[Request], object]:
 
     async def authenticate(request: Request) -> ApiKey:
         words = _FORM.fullmatch(request.headers.get("authorization", ""))
-        key: ApiKey | None = None
-        if words is not None:
-            key = await run_in_threadpool(request.app.state.keys.load, words[1])
+        keys: KeyRing = request.app.state.keys
+        key = await run_in_threadpool(keys.load, words[1]) if words is not None else None
         hashed = api_keys.hash_secret(words[2] if words is not None else "")
         if key is None or not hmac.compare_digest(hashed, key.secret_hash):
             raise Problem(401, "A valid API key is required.", {"WWW-Authenticate": "Bearer"})

@@ -6,12 +6,13 @@ reload repeats nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from importlib import resources
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -96,9 +97,8 @@ class View:
 
     @property
     def may_edit(self) -> bool:
-        return self.role is not None and any(
-            o["action"] == "drafts.open" and o["possible"] for o in self.options["options"]
-        )
+        editing = (o for o in self.options["options"] if o["action"] == "drafts.open")
+        return self.role is not None and any(o["possible"] for o in editing)
 
     @property
     def returning_lines(self) -> list[Mapping[str, Any]]:
@@ -112,9 +112,7 @@ def sessions_of(request: Request) -> Sessions:
     return sessions
 
 
-def page(
-    template: str, status: int = 200, *, zone: str = "UTC", session: Session | None = None, **values: Any
-) -> Response:
+def page(name: str, status: int = 200, *, zone: str = "UTC", session: Session | None = None, **values: Any) -> Response:
     try:
         local_zone: tzinfo = ZoneInfo(zone)
     except (ValueError, OSError, KeyError):  # a zone that this installation does not know
@@ -123,12 +121,10 @@ def page(
     def instant(text: str | None) -> str:
         return format_instant(parse_timestamp(text), zone) if text else ""
 
-    def sentence(text: str) -> str:
-        return rewrite_for_people(text, local_zone)
-
-    body = _templates.get_template(template).render(
-        **values, session=session, instant=instant, sentence=sentence, new_request_id=_new_request_id
-    )
+    body = _templates.get_template(name).render(
+        **values, session=session, instant=instant, new_request_id=_new_request_id,
+        sentence=lambda text: rewrite_for_people(text, local_zone),
+    )  # fmt: skip
     return HTMLResponse(body, status, {"Content-Security-Policy": POLICY})
 
 
@@ -218,13 +214,11 @@ def show_forecast(request: Request) -> Response:
 @router.get("/bills/{seller_id}/{month}")
 def show_bill(request: Request, seller_id: str, month: str) -> Response:
     session = sessions_of(request).load(request)
-    try:
-        first_day: date | None = parse_month(month)
-    except ValueError:
-        first_day = None
     bill = None
-    if first_day is not None and (session.is_staff or session.name == seller_id):
-        bill = _query(request, lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now))
+    with contextlib.suppress(ValueError):  # what is no month has no bill
+        first_day = parse_month(month)
+        if session.is_staff or session.name == seller_id:
+            bill = _query(request, lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now))
     if bill is None:
         raise not_found("There is no such bill.")
     return page("bill.html.j2", session=session, bill=bill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -60,10 +61,12 @@ def install_problem_handlers(app: FastAPI, pages: Mapping[str, Render]) -> None:
         errors = [{"path": str(e["loc"][-1]), "message": str(e["msg"])} for e in error.errors()]
         return answer(request, Problem(422, "The parameters do not fit; `errors` names each.", errors=errors))
 
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> Response:
-        log.error("request_failed", error=type(error).__name__, exc_info=error)
+    def _unexpected(request: Request, error: Exception) -> Response:
+        trace = "".join(traceback.format_tb(error.__traceback__))  # the text of an error may hold what was sent
+        log.error("request_failed", error=type(error).__name__, exception=trace)
         return answer(request, Problem(500, "Something failed here. Send the request again, with the same key."))
+
+    app.state.answer_failure = _unexpected
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeout)

@@ -30,9 +30,7 @@ POLL_INTERVAL = 1.0
 """Seconds after which answers are looked up without a notification, while somebody waits."""
 RECONNECT_INTERVAL = 0.5
 
-_LOAD = (
-    "SELECT request_id, answer FROM unwind.command_answers WHERE request_id = ANY(%s::text[]) AND state = 'answered'"
-)
+_LOAD = "SELECT request_id, answer FROM unwind.command_answers WHERE request_id = ANY(%s) AND state = 'answered'"
 Entry = tuple[tuple[str, str, str], "asyncio.Future[SubmitResult]"]
 
 
@@ -137,10 +135,8 @@ class Submitter:
 
     def _resolve(self, conn: psycopg.Connection[Any]) -> None:
         assert self._loop is not None
-        if waiting := list(self._waiting):
-            rows = conn.execute(_LOAD, [waiting]).fetchall()
-            if rows:
-                self._loop.call_soon_threadsafe(self._set_answers, dict(rows))
+        if (waiting := list(self._waiting)) and (rows := conn.execute(_LOAD, [waiting]).fetchall()):
+            self._loop.call_soon_threadsafe(self._set_answers, dict(rows))
 
     def _set_answers(self, answers: dict[str, dict[str, Any]]) -> None:
         for request_id, answer in answers.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,9 @@ from urllib.parse import urlsplit
 import jsonschema
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from models import feed
 from tasks.declarations import all_commands
 from tasks.schemas import answer_schema
 from tests.bad_input import GOOD, MARK, bad_arguments, replace_argument
@@ -210,3 +213,39 @@ def test_every_command_has_its_path_in_the_document(site: Website) -> None:
     document = site.get("/openapi.json", key=None).json
     assert document["openapi"].startswith("3.1")
     assert {f"/v1/commands/{task}" for task in all_commands()} < set(document["paths"])
+
+
+def test_access_log_has_the_route_and_nothing_that_was_sent(site: Website) -> None:
+    with capture_logs() as entries:
+        answer = site.command("orders.cancel", an_alert(1012, comment="between us"), "a-logged-id")
+        site.get("/v1/orders/1012?at=2031-05-06T07:08:09Z")
+        wait_until(lambda: len([entry for entry in entries if entry["event"] == "request"]) == 2)
+    assert answer.status in (200, 422)
+    submission, reading = (entry for entry in entries if entry["event"] == "request")
+    assert (submission["method"], submission["route"], submission["task"]) == (
+        "POST",
+        "/v1/commands/{task}",
+        "orders.cancel",
+    )
+    assert (reading["method"], reading["route"], reading["status"]) == ("GET", "/v1/orders/{order_id}", 200)
+    written = json.dumps(entries, default=str)
+    sent = ["between us", "a-logged-id", "1012", "2031-05", *site.keys.values()]
+    assert [text for text in sent if text in written] == []
+
+
+def test_failure_is_logged_without_its_text(
+    site: Website, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    private = "what somebody wrote"
+
+    def fail(*_: Any, **_options: Any) -> None:
+        raise RuntimeError(private)
+
+    monkeypatch.setattr(feed, "events_after", fail)
+    with capture_logs() as entries, caplog.at_level(logging.DEBUG):
+        reply = site.get("/v1/events")
+    assert (reply.status, reply.headers["content-type"]) == (500, "application/problem+json")
+    (failure,) = (entry for entry in entries if entry["event"] == "request_failed")
+    assert failure["error"] == "RuntimeError"
+    assert "in fail" in failure["exception"]
+    assert private not in f"{entries} {caplog.text} {reply.text}"
