@@ -98,12 +98,12 @@ MEMBERS = """
 ORDERS = f"""
     INSERT INTO unwind.orders (order_id, buyer_id, seller_id, status, payment_status, submitted_at, order_date,
         currency,
-        usd_rate, total, fee, fee_month, version, last_event_at)
+        usd_rate, total, fee, fee_month, npb_filed_at, version, last_event_at)
     SELECT o, 'b-' || (o % {{buyers}}), {OF_ORDER}, 'NPB', 'None', {ORDERED}, {ORDERED}, 'USD', 1,
         {{lines}} * {{units}},
         round(0.03 * {{lines}} * {{units}}, 2),
-        date_trunc('month', ({ORDERED}) AT TIME ZONE 'America/New_York')::date, {{version}},
-        {FILING}
+        date_trunc('month', ({ORDERED}) AT TIME ZONE 'America/New_York')::date, {FILING},
+        {{version}}, {FILING}
     FROM generate_series(1, {{orders}}) o
 """
 ALERTS = f"""
@@ -160,16 +160,18 @@ SUBMITTED = """
     SELECT order_id, 1, order_date, 'orders.submitted', 'marketplace', 'system', 'PENDING', 'Submitted.',
         jsonb_build_object('order', jsonb_build_object('fee', fee::text, 'basis', NULL, 'total', total::text, 'status',
             'PENDING', 'fee_month', to_char(fee_month, 'YYYY-MM'), 'order_date', order_date, 'cancelled_at', NULL,
-            'cancelled_by', NULL, 'payment_status', 'None', 'previous_status', NULL))
+            'cancelled_by', NULL, 'payment_status', 'None', 'previous_status', NULL, 'npb_filed_at', NULL,
+            'held_at', NULL, 'held_until', NULL))
     FROM unwind.orders ORDER BY order_id
 """
 FILED = """
     INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
     SELECT o.order_id, 2, a.filed_at, 'npb.filed', o.seller_id, 'seller', 'PENDING', 'NPB',
         'The seller says the buyer has not paid.',
-        jsonb_build_object('order', jsonb_build_object('status', 'NPB'), 'alert', jsonb_build_object('kind', 'NPB',
-            'state', 'open', 'grounds', NULL, 'filed_at', a.filed_at, 'closed_at', NULL, 'unlocks_at', a.unlocks_at,
-            'unlocked_at', NULL, 'responded_at', NULL, 'penalty_accepted_at', NULL, 'penalty_withdrawn_at', NULL))
+        jsonb_build_object('order', jsonb_build_object('status', 'NPB', 'npb_filed_at', a.filed_at), 'alert',
+            jsonb_build_object('kind', 'NPB', 'state', 'open', 'grounds', NULL, 'filed_at', a.filed_at, 'closed_at',
+            NULL, 'unlocks_at', a.unlocks_at, 'unlocked_at', NULL, 'responded_at', NULL, 'penalty_accepted_at', NULL,
+            'penalty_withdrawn_at', NULL, 'extended_until', NULL))
     FROM unwind.orders o JOIN unwind.alerts a USING (order_id) ORDER BY o.order_id
 """
 UNLOCKED = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -13,6 +13,7 @@ from benchmarks.harness import WorkMismatch
 from benchmarks.market import Market, build
 from models.db import database as db
 from models.integrity import invariants
+from tests.plugins.market import Market as Commands
 from tests.plugins.servers import libpq_url
 from workers.simulation.engine import Simulation
 
@@ -70,3 +71,18 @@ def test_missing_rows_are_reported(conn: psycopg.Connection) -> None:
         reference_writes.check(conn, 1, 2, MARKET.lines)
     with pytest.raises(WorkMismatch, match="outbox"):
         reference_writes.check_alike(conn, 1, 2)
+
+
+def test_generated_events_have_the_fields_of_the_commands(
+    conn: psycopg.Connection, database_url: str, now: datetime
+) -> None:
+    with Simulation(database_url, at=now) as simulation:
+        market = Commands(simulation)
+        market.order(900_001)
+        market.at(now + timedelta(days=15)).done("npb.file", order_id=900_001, member_id="seller")
+    fields = """
+        SELECT type, part.key, array_agg(field ORDER BY field) FROM unwind.events
+        CROSS JOIN jsonb_each(changes) AS part CROSS JOIN jsonb_object_keys(part.value) AS field
+        WHERE order_id = %s AND type IN ('orders.submitted', 'npb.filed') GROUP BY type, part.key ORDER BY 1, 2
+    """
+    assert conn.execute(fields, [1]).fetchall() == conn.execute(fields, [900_001]).fetchall()
