@@ -36,6 +36,11 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
 """
 
 
+def _heed_interrupts() -> None:
+    """A test run in the background ignores Ctrl-C, and its children would, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """One bash in the checkout, so that what is exported or evaluated stays."""
 
@@ -117,7 +122,14 @@ class Machine:
     def start_demo(self, log: Path) -> subprocess.Popen[bytes]:
         with log.open("wb") as output:
             words = ["./run", "demo"]
-            demo = subprocess.Popen(words, cwd=self.checkout, env=self.environment, stdout=output, stderr=output)
+            demo = subprocess.Popen(
+                words,
+                cwd=self.checkout,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_heed_interrupts,  # noqa: PLW1509 - this process has no threads here
+            )
         self._closing.callback(demo.wait)
         return demo
 
