@@ -19,11 +19,12 @@ def test(run_all: bool, words: tuple[str, ...]) -> None:
     words = tuple(word for word in words if word != "--all")
     os.chdir(CHECKOUT)
     selection = [] if run_all else ["-m", "not long"]
-    # A whole run uses a process per core: with more, tests that measure disturb each other. Files are not divided,
-    # because fixtures may be expensive; tests/conftest.py sorts the longest first. Selected tests start sooner in one
-    # process, where a debugger works too.
+    # The long tests use a process per core: with more, those that measure disturb each other. The others often wait,
+    # so one process more keeps the cores busy. Files are not divided, because fixtures may be expensive;
+    # tests/conftest.py sorts the longest first. Selected tests start sooner in one process, where a debugger works too.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    spread = ["-n", str(min(cores, 8)), "--dist", "loadfile", "--no-loadscope-reorder"] if not words else []
+    processes = str(min(cores if run_all else cores + 1, 8))
+    spread = ["-n", processes, "--dist", "loadfile", "--no-loadscope-reorder"] if not words else []
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *selection, *spread, *words])  # noqa: S606 - no shell
 
 

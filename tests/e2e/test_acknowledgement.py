@@ -30,7 +30,7 @@ from workers.monitoring.doctor.broker import fetch_pools
 from workers.task import MAX_RETRIES
 from workers.transport.reclaim import count_in_flight
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 DEAD = "SELECT count(*) FROM unwind.dead_jobs"
 POISON = """

@@ -21,7 +21,7 @@ from workers.monitoring.doctor.context import Context
 from workers.monitoring.flower_guard import find_running_flower, is_loopback
 from workers.settings import CHECKOUT, Settings, load_settings
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(120)]
 
 FOREIGN_CONFIG = "address = '0.0.0.0'\nread_only = False\n"
 BEYOND = {

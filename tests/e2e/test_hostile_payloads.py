@@ -26,7 +26,7 @@ from tests.workers.submissions.test_consumer import UNREADABLE
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.embedded import ServerUrls
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 SUBMIT = "SELECT unwind.submit_command(%s, %s::text, %s)"
 ONE_PAYLOAD_TIMEOUT, EIGHT_PAYLOADS_TIMEOUT = 5.0, 15.0

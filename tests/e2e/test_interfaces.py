@@ -248,6 +248,7 @@ def test_group_of_commands_is_answered(shop: Installation) -> None:
     assert done.stdout.strip() == str(["ORDER_UNKNOWN"] * 3)
 
 
+@pytest.mark.long
 def test_delayed_command_survives_the_worker(shop: Installation) -> None:
     queue = shop.redis()
     with shop.client() as client:

@@ -186,6 +186,7 @@ def test_pause_is_shown_by_the_command_metrics_and_flower(shop: Installation) ->
     assert run(shop, "pause").stdout == "Nothing is paused.\n"
 
 
+@pytest.mark.long
 def test_pause_expires(shop: Installation) -> None:
     until_then = in_the_future(shop, "20 s")
     with shop.client() as client:

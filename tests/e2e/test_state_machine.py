@@ -777,7 +777,7 @@ def make_database(servers: ServerUrls, admin: psycopg.Connection, template_datab
 @pytest.mark.guarantee("P6")
 def test_random_histories_follow_the_rules(make_database: DatabaseMaker) -> None:
     """R1 to R60, R63 to R69, R75 to R80, R82 to R91, R93 to R97, R99, R100, T1 to T23: against the reference model."""
-    play(make_database, histories=20, steps=60, deterministic=True)
+    play(make_database, histories=10, steps=60, deterministic=True)
 
 
 @pytest.mark.long

@@ -19,7 +19,7 @@ from workers.monitoring.doctor import database as doctor
 from workers.monitoring.doctor.context import Context
 from workers.settings import CHECKOUT, load_settings
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 def start_migrate(url: str, seconds: int) -> subprocess.Popen[str]:

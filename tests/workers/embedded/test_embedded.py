@@ -43,6 +43,8 @@ from workers.embedded.processes import ProcessIdentity, identify_process, is_ali
 from workers.embedded.run_as import RunAs
 from workers.embedded.valkey import Valkey
 
+pytestmark = pytest.mark.long
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 # A command in another terminal: uses the servers, prints that, and waits for its end.

@@ -20,6 +20,8 @@ from workers.embedded.data_dir import free_port
 from workers.embedded.processes import wait_until
 from workers.monitoring.doctor import Finding, examine
 
+pytestmark = pytest.mark.long
+
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
 
