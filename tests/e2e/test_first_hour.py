@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from policies.timestamps import parse_timestamp
+from tests.plugins.upstream import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README, INTEGRATE = ((CHECKOUT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/integrate.md"))
@@ -180,8 +181,7 @@ def test_everything_that_the_pages_say_can_be_typed_and_answers_what_they_say(ma
     finally:
         second.read("unset DATABASE_URL CELERY_BROKER_URL CELERY_RESULT_BACKEND; ./run down")
 
-    while datetime.now(UTC) <= possible_from:  # noqa: TID251 - the wait that README tells of
-        time.sleep(0.2)
+    wait_until(lambda: datetime.now(UTC) > possible_from, PATIENCE)  # noqa: TID251 - the wait that README tells of
     cancel = first.read("./run send orders.cancel order_id=1 member_id=s-north")
     assert '"outcome": "done"' in cancel
     assert "Order 1 is cancelled, on the ground of the non-paying buyer alert." in first.read("./run explain order 1")
@@ -195,12 +195,9 @@ def test_everything_that_the_pages_say_can_be_typed_and_answers_what_they_say(ma
 
 def _read_demo(demo: subprocess.Popen[bytes], log: Path) -> list[str]:
     """Wait until the demo keeps running; return the commands that it suggests."""
-    end = time.monotonic() + PATIENCE
-    while "Ctrl-C ends the demo" not in log.read_text():
-        assert demo.poll() is None, log.read_text()
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.2)
+    wait_until(lambda: "Ctrl-C ends the demo" in log.read_text() or demo.poll() is not None, PATIENCE)
     text = log.read_text()
+    assert demo.poll() is None, text
     for told in ("Flower ", "unlocked", "cancelled", "fees credited on the next bill", "carried out"):
         assert told in text, told
     suggestions = re.findall(r"^  ((?:\./run|export) .*)$", text, re.MULTILINE)
