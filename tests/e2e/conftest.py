@@ -14,6 +14,7 @@ from pytest_celery import CELERY_REDIS_BACKEND, CELERY_REDIS_BROKER, RedisTestBa
 
 from tests.e2e.browser import browser, picture, pytest_addoption  # noqa: F401 - fixtures and the option
 from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker, wait_until
+from tests.e2e.race_market import race_market, race_processes  # noqa: F401 - fixtures
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 from workers.simulation.engine import Simulation
