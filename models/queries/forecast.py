@@ -1,12 +1,16 @@
-"""The forecast of unlocks: how many alerts unlock in each hour to come, and which are overdue."""
+"""The forecast: how many alerts unlock in each hour to come, which are overdue, and all that has a date."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
+from models.bills import terms_for_month
+from models.terms import load_terms
+from policies.bills import due_on, issued_on, next_month, previous_month
 from policies.timestamps import format_timestamp
 
 DEFAULT_DAYS = 14
@@ -24,6 +28,19 @@ _OVERDUE_UNLOCKS = text(
     "WHERE unlocks_at <= :now ORDER BY unlocks_at, alert_id LIMIT :most"
 )
 _LATER_UNLOCKS = text("SELECT count(*) FROM unwind.v_unlock_forecast WHERE unlocks_at > :until")
+_ACTS_TO_COME = text(
+    """
+    SELECT * FROM (
+        SELECT lower(kind) || '.unlock' AS act, order_id, seller_id, buyer_id, unlocks_at AS at, filed_at AS since
+        FROM unwind.v_unlock_forecast
+        UNION ALL
+        SELECT f.act, f.order_id, f.seller_id, f.buyer_id, f.at, coalesce(a.filed_at, o.submitted_at)
+        FROM unwind.v_automation_forecast AS f JOIN unwind.orders AS o USING (order_id)
+        LEFT JOIN unwind.alerts AS a ON a.order_id = f.order_id AND a.state = 'open'
+    ) AS acts
+    WHERE at > :now AND at <= :until ORDER BY at, order_id, act
+    """
+)
 
 
 def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:
@@ -59,3 +76,27 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
         ],
         "later": conn.execute(_LATER_UNLOCKS, {"until": until}).scalar_one(),
     }
+
+
+def list_acts_to_come(conn: Connection, *, days: int, now: datetime) -> Iterator[Row[Any]]:
+    """Return the unlocks, automatic filings and automatic cancellations to come, earliest first.
+
+    `act` is `npb.unlock`, `nrs.unlock`, `nss.unlock`, `npb.file` or `orders.cancel`.  `since` never changes: when the
+    alert was filed, or when an order without an alert was submitted.
+    """
+    values = {"now": now, "until": now + timedelta(days=days)}
+    yield from conn.execution_options(yield_per=1000).execute(_ACTS_TO_COME, values)
+
+
+def list_bill_days(conn: Connection, *, days: int, now: datetime) -> list[tuple[date, str, date]]:
+    """Return (day, `issued` or `due`, month) for the bills of each month: days to come in the billing zone."""
+    terms_history = load_terms(conn)
+    zone = terms_history.at(now).zone
+    today, last_day = now.astimezone(zone).date(), (now + timedelta(days=days)).astimezone(zone).date()
+    month = previous_month(previous_month(today.replace(day=1)))
+    bill_days = []
+    while month <= last_day:
+        terms = terms_for_month(terms_history, month)
+        bill_days += [(issued_on(month, terms), "issued", month), (due_on(month, terms), "due", month)]
+        month = next_month(month)
+    return sorted(entry for entry in bill_days if today <= entry[0] <= last_day)

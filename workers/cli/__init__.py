@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("workers.cli.pause", "Resume a paused queue or task."),
     "show": ("workers.cli.show", "Show an order, a bill, a member, lots, notices, alerts or a request."),
     "credits": ("workers.cli.show", "Show where the fee credits of a seller are."),
-    "forecast": ("workers.cli.show", "Show when alerts unlock in the next days, overdue ones first."),
+    "forecast": ("workers.cli.forecast", "Show when alerts unlock in the next days, overdue ones first."),
     "explain": ("workers.cli.show", "Show what each party of an order can do, and why the rest is refused."),
     "audit": ("workers.cli.audit", "Check every invariant; prove the bills of a month."),
     "terms": ("workers.cli.terms", "Show the terms, or apply new ones from a date on."),

@@ -1,4 +1,4 @@
-"""The commands that read: `show`, `explain`, `forecast` and `credits`, for people or as JSON."""
+"""The commands that read: `show`, `explain` and `credits`, for people or as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from models.db.database import use_snapshot_isolation
-from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS
 from policies.timestamps import format_timestamp
 from workers import show_queries
 from workers.cli import data_option
@@ -41,23 +40,13 @@ def explain(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--days", default=DEFAULT_DAYS, show_default=True, type=click.IntRange(1, MAX_DAYS), help="Days ahead.")
-@json_option
-@zone_option
-@data_option
-def forecast(days: int, as_json: bool) -> None:
-    """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
-    _print_query_result(show_queries.forecast_query(days), as_json)
-
-
-@click.command()
 @json_option
 @click.argument("seller", type=show_queries.NAME)
 @zone_option
 @data_option
 def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
     """Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."""
-    _print_query_result(show_queries.credits_query(seller), as_json)
+    print_query_result(show_queries.credits_query(seller), as_json)
 
 
 def _print_lots(
@@ -82,7 +71,7 @@ def _print_lots(
         (print_lots_as_json if as_json else print_lots)(seller)
 
 
-def _print_query_result(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **options: Any) -> None:
+def print_query_result(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **options: Any) -> None:
     if as_html and as_json:
         raise click.UsageError("A bill is printed with --html or with --json.")
     with open_database() as database, database.transaction() as conn:
@@ -137,8 +126,8 @@ EXPLAIN_OPTIONS = (
 
 for _name, _noun in show_queries.nouns.commands.items():
     if isinstance(_noun, click.Group):
-        _add_printing(explain, _noun.commands["order"], _print_query_result, *EXPLAIN_OPTIONS)
+        _add_printing(explain, _noun.commands["order"], print_query_result, *EXPLAIN_OPTIONS)
     elif _name == "lots":
         _add_printing(show, _noun, _print_lots, *LOTS_OPTIONS)
     else:
-        _add_printing(show, _noun, _print_query_result, *(BILL_OPTIONS if _name == "bill" else ()))
+        _add_printing(show, _noun, print_query_result, *(BILL_OPTIONS if _name == "bill" else ()))

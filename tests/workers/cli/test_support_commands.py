@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from icalendar import Calendar
 
 from models.db import database as db
+from models.queries.forecast import list_acts_to_come, list_bill_days
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from workers.cli import group
+from workers.cli.calendar_file import calendar_parts
 from workers.cli.forecast_chart import print_forecast
 from workers.cli.terminal_text import PeopleConsole
 
@@ -115,3 +118,46 @@ def test_chart_shows_one_unlock_beside_a_thousand() -> None:
     assert last.startswith("Sat 2026-04-11 |          ░ ")
     assert lines[-1] == "3 unlock after that."
     assert all(len(line) <= 80 for line in lines)
+
+
+def calendar_at(market: Market, now: datetime, days: int = 30) -> dict[str, Any]:
+    """The events of the calendar as of that time, by UID."""
+    with market.simulation.database.transaction() as conn:
+        acts, bill_days = list_acts_to_come(conn, days=days, now=now), list_bill_days(conn, days=days, now=now)
+        calendar = Calendar.from_ical("".join(calendar_parts(acts, bill_days, now)))
+    return {str(event["uid"]): event for event in calendar.walk("VEVENT")}
+
+
+def test_calendar_has_unlocks_automatic_acts_and_bill_days(market: Market) -> None:
+    """R119: an event for each date to come, with a UID that stays when the date moves."""
+    market.order(1003)
+    market.at(FILED).order(1004)
+    market.done("npb.file", order_id=1003, member_id="seller")
+    before = calendar_at(market, FILED)
+    market.done("sellers.set_automation", member_id="seller", file_npb_after=10, cancel_after_unlock=3)
+    market.done("npb.respond", order_id=1003, member_id="buyer", comment="on Friday; or, Saturday\nnoon")
+    after = calendar_at(market, FILED)
+    assert {str(event["summary"]): event["dtstart"].dt for event in after.values()} == {
+        "The bills of March 2026 are issued": date(2026, 4, 5),
+        "The bills of February 2026 are due": date(2026, 4, 5),
+        "Order 1003: the seller can cancel through the non-paying buyer alert": FILED + 2 * WEEK,
+        "Order 1003: it is cancelled automatically": FILED + timedelta(days=17),
+        "Order 1004: a non-paying buyer alert is filed automatically": FILED + timedelta(days=10),
+    }
+    (unlock,) = (uid for uid in before if uid.startswith("npb.unlock"))
+    assert (before[unlock]["dtstart"].dt, after[unlock]["dtstart"].dt) == (FILED + WEEK, FILED + 2 * WEEK)
+    assert before.keys() < after.keys()
+    later = calendar_at(market, FILED + timedelta(days=1), days=10)
+    assert {str(event["summary"]) for event in later.values()} == {
+        "The bills of March 2026 are issued",
+        "The bills of February 2026 are due",
+        "Order 1004: a non-paying buyer alert is filed automatically",
+    }
+
+
+def test_calendar_is_printed_by_the_command(typed: Any) -> None:
+    output = typed("forecast", "--ics", "--days", "40").output
+    names = [str(event["summary"]) for event in Calendar.from_ical(output).walk("VEVENT")]
+    assert len(names) >= 2
+    assert all(name.startswith("The bills of ") for name in names)
+    assert typed("forecast", "--ics", "--json").exit_code == 2

@@ -1,0 +1,35 @@
+"""The `forecast` command: the unlocks to come as a chart or JSON, and everything that has a date as a calendar."""
+
+from __future__ import annotations
+
+import click
+
+from models.db.database import use_snapshot_isolation
+from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS, list_acts_to_come, list_bill_days
+from workers import show_queries
+from workers.cli import data_option
+from workers.cli.calendar_file import calendar_parts
+from workers.cli.database import open_database
+from workers.cli.show import json_option, print_query_result
+from workers.cli.terminal_text import zone_option
+
+
+@click.command()
+@click.option("--days", default=DEFAULT_DAYS, show_default=True, type=click.IntRange(1, MAX_DAYS), help="Days ahead.")
+@click.option("--ics", "as_calendar", is_flag=True, help="Print unlocks, automatic acts and bill days as iCalendar.")
+@json_option
+@zone_option
+@data_option
+def forecast(days: int, as_calendar: bool, as_json: bool) -> None:
+    """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
+    if not as_calendar:
+        print_query_result(show_queries.forecast_query(days), as_json)
+        return
+    if as_json:
+        raise click.UsageError("A forecast is printed with --ics or with --json.")
+    with open_database() as database, database.transaction() as conn:
+        use_snapshot_isolation(conn)
+        now = database.clock.now(conn)
+        bill_days = list_bill_days(conn, days=days, now=now)
+        for part in calendar_parts(list_acts_to_come(conn, days=days, now=now), bill_days, now):
+            click.echo(part, nl=False)
