@@ -68,7 +68,7 @@ def sellers_to_bill(
     return list(conn.execute(_SELLERS_TO_BILL, values).scalars())
 
 
-class BillingSweep:
+class BillingRun:
     """Issue the bills of one month in batches, sellers in order of id. One instance makes one pass."""
 
     def __init__(self, month: date) -> None:
@@ -97,7 +97,7 @@ class BillingSweep:
         return sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
 
 
-class HeldBillingSweep(BillingSweep):
+class HeldBillingRun(BillingRun):
     """Issue the held bills of one month, each after the seller's earlier ones."""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:

@@ -34,7 +34,7 @@ from models.db.schema import (
     check_in,
 )
 from policies.cases import Order
-from policies.statuses import Basis, PaymentStatus, Status
+from policies.statuses import CancelBasis, PaymentStatus, Status
 
 
 class OrderRow(Base):
@@ -68,7 +68,7 @@ class OrderRow(Base):
     __table_args__ = (
         check_in("status", Status),
         check_in("payment_status", PaymentStatus),
-        check_in("basis", Basis),
+        check_in("basis", CancelBasis),
         *(check_finite(name) for name in ("total", "credit", "coupon")),
         check_finite("fee"),
         CheckConstraint("buyer_id <> seller_id", name="buyer_is_not_seller"),
@@ -168,7 +168,7 @@ def order_from_row(row: Any) -> Order:
         fee=row.fee,
         fee_month=row.fee_month,
         cancelled_at=row.cancelled_at,
-        basis=Basis(row.basis) if row.basis else None,
+        basis=CancelBasis(row.basis) if row.basis else None,
         cancelled_by=row.cancelled_by,
         npb_filed_at=row.npb_filed_at,
         files_npb_at=row.files_npb_at,

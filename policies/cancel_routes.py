@@ -15,7 +15,7 @@ from policies import cancellation
 from policies.automation import list_announcements
 from policies.cases import Actor, Case, counterparty
 from policies.options import ACTIONS, Subject
-from policies.statuses import Basis, Role, Status
+from policies.statuses import CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp
 from policies.verdicts import Granted, Refused
 
@@ -30,7 +30,7 @@ class CancelRoute:
     """
 
     role: Role
-    basis: Basis
+    basis: CancelBasis
     cancel_from: datetime
     if_answered: datetime | None = None
     filing: str | None = None
@@ -110,7 +110,7 @@ def _route_of(order: Subject, case: Case, role: Role, at: datetime) -> CancelRou
     return CancelRoute(role, basis, cancel_from, if_answered)
 
 
-def _earliest_basis(case: Case, role: Role, at: datetime) -> tuple[datetime, Basis] | None:
+def _earliest_basis(case: Case, role: Role, at: datetime) -> tuple[datetime, CancelBasis] | None:
     actor = Actor(case.member(role).member_id)
     answer = cancellation.basis_for(case, actor, at)
     if isinstance(answer, Refused):

@@ -17,25 +17,25 @@ from policies.notices import notify_member, notify_party
 from policies.preconditions import check_comment, check_not_cancelled, check_party
 from policies.reasons import check_reason, describe_reason
 from policies.returns import ReturnTotals
-from policies.statuses import Basis, Role, Status
+from policies.statuses import CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused
 
 LABELS = {
-    Basis.OCR_SELLER: "the seller's own cancel request",
-    Basis.OCR_BUYER: "the buyer's cancel request, to which the seller agrees",
-    Basis.NPB: "the non-paying buyer alert",
-    Basis.NPX: "the penalty that the buyer accepted",
-    Basis.NRS: "the non-responding seller alert",
-    Basis.NSS: "the non-shipping seller alert",
-    Basis.BUYER_TERMINATED: "the termination of the buyer's account",
-    Basis.SELLER_TERMINATED: "the termination of the seller's account",
+    CancelBasis.OCR_SELLER: "the seller's own cancel request",
+    CancelBasis.OCR_BUYER: "the buyer's cancel request, to which the seller agrees",
+    CancelBasis.NPB: "the non-paying buyer alert",
+    CancelBasis.NPX: "the penalty that the buyer accepted",
+    CancelBasis.NRS: "the non-responding seller alert",
+    CancelBasis.NSS: "the non-shipping seller alert",
+    CancelBasis.BUYER_TERMINATED: "the termination of the buyer's account",
+    CancelBasis.SELLER_TERMINATED: "the termination of the seller's account",
 }
-THROUGH_ALERT = (Basis.NPB, Basis.NPX, Basis.NRS, Basis.NSS)
-BY_BUYER = (Basis.NRS, Basis.NSS, Basis.SELLER_TERMINATED)
+THROUGH_ALERT = (CancelBasis.NPB, CancelBasis.NPX, CancelBasis.NRS, CancelBasis.NSS)
+BY_BUYER = (CancelBasis.NRS, CancelBasis.NSS, CancelBasis.SELLER_TERMINATED)
 
 
-def basis_for(case: Case, actor: Actor, now: datetime) -> Basis | Refused:
+def basis_for(case: Case, actor: Actor, now: datetime) -> CancelBasis | Refused:
     """Find the ground to cancel on: OCR, NPX, matured alert, and termination only without any of them."""
     if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
@@ -70,7 +70,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
         cancelled_by=str(actor),
     )
     ocr, alert = case.open_ocr, case.open_alert
-    agreed = basis in (Basis.OCR_SELLER, Basis.OCR_BUYER)
+    agreed = basis in (CancelBasis.OCR_SELLER, CancelBasis.OCR_BUYER)
     after = replace(
         case,
         order=order,
@@ -87,19 +87,19 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     )
 
 
-def returns_items(basis: Basis, *, seller_terminated: bool) -> bool:
-    return basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
+def returns_items(basis: CancelBasis, *, seller_terminated: bool) -> bool:
+    return basis not in (CancelBasis.NRS, CancelBasis.NSS) and not seller_terminated
 
 
-def strike_recipient(basis: Basis) -> Role | None:
-    if basis in (Basis.NPB, Basis.NPX):
+def strike_recipient(basis: CancelBasis) -> Role | None:
+    if basis in (CancelBasis.NPB, CancelBasis.NPX):
         return Role.BUYER
-    if basis in (Basis.NRS, Basis.NSS):
+    if basis in (CancelBasis.NRS, CancelBasis.NSS):
         return Role.SELLER
     return None
 
 
-def warn_of_payment(case: Case, basis: Basis) -> str:
+def warn_of_payment(case: Case, basis: CancelBasis) -> str:
     """Warn that a cancellation through NPB or NPX is a strike for a buyer who seems to have paid; empty otherwise."""
     if strike_recipient(basis) is not Role.BUYER or not case.order.payment_status.is_paid:
         return ""
@@ -113,17 +113,17 @@ def may_cause_strike(case: Case) -> bool:
     return case.open_alert is not None
 
 
-def _seller_basis(case: Case, now: datetime) -> Basis | Refused:
+def _seller_basis(case: Case, now: datetime) -> CancelBasis | Refused:
     ocr, alert = case.open_ocr, case.open_alert
     if ocr is not None:
-        return Basis.OCR_SELLER if ocr.filed_by is Role.SELLER else Basis.OCR_BUYER
+        return CancelBasis.OCR_SELLER if ocr.filed_by is Role.SELLER else CancelBasis.OCR_BUYER
     if alert is not None and alert.kind is AlertKind.NPB:
         if alert.penalty_stands:
-            return Basis.NPX
+            return CancelBasis.NPX
         if now >= alert.unlocks_at:
-            return Basis.NPB
+            return CancelBasis.NPB
     if case.buyer.terminated:
-        return Basis.BUYER_TERMINATED
+        return CancelBasis.BUYER_TERMINATED
     if alert is None:
         return Refused(
             Code.NO_OPEN_REQUEST,
@@ -140,12 +140,12 @@ def _seller_basis(case: Case, now: datetime) -> Basis | Refused:
     return _alert_too_early(case, alert)
 
 
-def _buyer_basis(case: Case, now: datetime) -> Basis | Refused:
+def _buyer_basis(case: Case, now: datetime) -> CancelBasis | Refused:
     alert = case.open_alert
     if alert is not None and alert.kind is not AlertKind.NPB and now >= alert.unlocks_at:
-        return Basis(alert.kind)
+        return CancelBasis(alert.kind)
     if case.seller.terminated:
-        return Basis.SELLER_TERMINATED
+        return CancelBasis.SELLER_TERMINATED
     if case.open_ocr is not None or (alert is not None and alert.kind is AlertKind.NPB):
         return Refused(
             Code.WRONG_ROLE,

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from policies.statuses import Basis, PaymentStatus, Role, Status
+from policies.statuses import CancelBasis, PaymentStatus, Role, Status
 from policies.terms import Terms
 
 
@@ -122,7 +122,7 @@ class Order:
     fee: Decimal = Decimal("0.00")
     fee_month: date | None = None
     cancelled_at: datetime | None = None
-    basis: Basis | None = None
+    basis: CancelBasis | None = None
     cancelled_by: str | None = None
     npb_filed_at: datetime | None = None
     files_npb_at: datetime | None = None

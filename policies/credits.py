@@ -15,7 +15,7 @@ from typing import Any
 from policies.bills import format_month, month_name, month_of, next_month, parse_month, start_of_day
 from policies.cases import Order
 from policies.fees import ZERO
-from policies.statuses import Basis
+from policies.statuses import CancelBasis
 from policies.terms import Terms
 from policies.timestamps import format_timestamp
 from policies.verdicts import OutboxMessage
@@ -46,13 +46,13 @@ def may_be_billed(cancelled_at: datetime, now: datetime, terms: Terms) -> bool:
 
 
 def decide_fee(
-    order: Order, basis: Basis, cancelled_at: datetime, terms: Terms, first_open: date | None = None
+    order: Order, basis: CancelBasis, cancelled_at: datetime, terms: Terms, first_open: date | None = None
 ) -> FeeDecision:
     """Decide from the stored charge, which is copied and never recalculated (R93).
 
     `first_open` is the seller's first month without an issued bill, where `may_be_billed`.
     """
-    if basis in (Basis.NRS, Basis.NSS):
+    if basis in (CancelBasis.NRS, CancelBasis.NSS):
         return FeeDecision(NONE)  # R85
     if order.fee_month is None:
         return FeeDecision(UNDECIDED)  # never guessed

@@ -19,7 +19,7 @@ from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
 from policies.preconditions import check_not_cancelled, check_role
 from policies.returns import ReturnedLine, ReturnPlan
-from policies.statuses import Basis, Role, Status
+from policies.statuses import CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Invalid, Refused
 
@@ -96,7 +96,7 @@ def check_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refus
     return _check_current(draft, case, now)
 
 
-def check_ready_to_cancel(draft: Draft, case: Case, basis: Basis, now: datetime) -> Refused | None:
+def check_ready_to_cancel(draft: Draft, case: Case, basis: CancelBasis, now: datetime) -> Refused | None:
     if not returns_items(basis, seller_terminated=case.seller.terminated):
         return _return_not_allowed(case)
     if refused := check_not_cancelled(case) or _check_current(draft, case, now):

@@ -5,7 +5,6 @@ An entry describes a new lot, changes a known one, or is an update (a signed dif
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -21,6 +20,7 @@ from policies.lots import (
     parse_tiers,
 )
 from policies.returns import may_be_target
+from policies.texts import replace_non_xml_characters
 
 MAX_ID = 2**63 - 1
 MAX_COLOR_ID = 2**31 - 1
@@ -28,7 +28,6 @@ MAX_IDENTIFIER_LENGTH = 64
 TIER_FIELDS = tuple(f"tier_{part}{number}" for number in (1, 2, 3) for part in ("quantity", "price"))
 REQUIRED_FIELDS = ("item_type", "item_no", "new_or_used", "quantity")
 """What an item that is not an update must say; `color_id` also, where the item type has colours."""
-_NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class ExistingItems(StrEnum):
@@ -205,11 +204,6 @@ def describe_changes(before: Lot, after: Lot) -> str:
     )
 
 
-def xml_text(text: str) -> str:
-    """Replace the characters that XML cannot contain, which would make a file unreadable."""
-    return _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def entry_keys(entries: Iterable[LotEntry], seller_id: str) -> Collection[LotKey]:
     return {entry.key(seller_id) for entry in entries}
 
@@ -219,7 +213,7 @@ def _is_same_lot_value(name: str, said: Any, known: Any) -> bool:
         return True
     if name == "item_no":
         return not said.strip() and not known.strip()
-    return isinstance(said, str) and isinstance(known, str) and said == xml_text(known)
+    return isinstance(said, str) and isinstance(known, str) and said == replace_non_xml_characters(known)
 
 
 def _show_value(value: Any) -> str:

@@ -45,7 +45,7 @@ class Role(StrEnum):
     SYSTEM = "system"
 
 
-class Basis(StrEnum):
+class CancelBasis(StrEnum):
     OCR_SELLER = "OCR_SELLER"
     OCR_BUYER = "OCR_BUYER"
     NPB = "NPB"

@@ -6,6 +6,7 @@ that two ids that look alike are equal.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 LINE_BREAKING = ("Cc", "Zl", "Zp")
@@ -15,11 +16,16 @@ BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and symbols by category that are blank: Hangul fillers and the empty braille pattern."""
 JOINERS = "\u200c\u200d"
 """Format characters that Persian and Hindi words need."""
+_NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def printable(text: str, replacement: str = "?") -> str:
     """Replace every character that a terminal would obey, not show, and every lone surrogate."""
     return text if text.isprintable() else "".join(c if c.isprintable() else replacement for c in text)
+
+
+def replace_non_xml_characters(text: str) -> str:
+    return _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def is_visible(text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from celery import shared_task
 
-from models.integrity import audit
+from models.integrity import violation_log
 from models.integrity.invariants import Violation
 from models.unit_of_work import UnitOfWork, unit_of_work
 from tasks.sweeps import TaskResult
@@ -27,7 +27,7 @@ def check_invariants() -> TaskResult:
     """Check recent changes. Return `{"violations": {sentence: [ids]}}` and log each violation as an error."""
     work: UnitOfWork[Any]
     with unit_of_work() as work:
-        violations = audit.check_recent(work.conn, work.now)
+        violations = violation_log.check_recent(work.conn, work.now)
     return _report(violations or ())
 
 
@@ -38,7 +38,7 @@ def check_everything() -> TaskResult:
     for _ in range(SLICES_PER_TICK):
         work: UnitOfWork[Any]
         with unit_of_work() as work:
-            slice_violations = audit.check_next_slice(work.conn, work.now)
+            slice_violations = violation_log.check_next_slice(work.conn, work.now)
         if slice_violations is None:
             break
         violations.extend(slice_violations)

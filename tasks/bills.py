@@ -48,7 +48,7 @@ def issue_bills() -> TaskResult:
 
     A bill that fails does not stop the others: the month is closed without its seller, and each sweep tries it again.
     """
-    issued = sum(_sweep_bills(billing_run.HeldBillingSweep(month)) for month in _held_months())
+    issued = sum(_sweep_bills(billing_run.HeldBillingRun(month)) for month in _held_months())
     while (month := _month_to_close()) is not None:
         issued += _issue_month(month)
     work: UnitOfWork[Any]
@@ -57,7 +57,7 @@ def issue_bills() -> TaskResult:
     return {"issued": issued}
 
 
-def _sweep_bills(billing: billing_run.BillingSweep) -> int:
+def _sweep_bills(billing: billing_run.BillingRun) -> int:
     return int(sweep("bills.issue", billing, result_key="issued", limit=BATCH_SIZE, record=False)["issued"])
 
 
@@ -77,7 +77,7 @@ def _issue_month(month: date) -> int:
     work: UnitOfWork[Any]
     issued = 0
     while True:
-        billing = billing_run.BillingSweep(month)
+        billing = billing_run.BillingRun(month)
         issued += _sweep_bills(billing)
         with unit_of_work() as work:
             if billing_run.close_month(work, month, billing.skipped_sellers):

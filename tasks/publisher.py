@@ -18,7 +18,7 @@ class Publisher(Protocol):
 
 
 class _NullPublisher:
-    # A replay runs the consumers itself.
+    # For processes without a broker: a simulation runs the tasks of the outbox itself.
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
         pass

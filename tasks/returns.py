@@ -24,7 +24,7 @@ from policies.returns import (
     plan_nothing,
     plan_return,
 )
-from policies.statuses import Basis
+from policies.statuses import CancelBasis
 from policies.verdicts import Invalid, Refused
 from tasks.cases import send_case_locks
 from tasks.command import DraftId, OrderCommand, StrictBool
@@ -47,7 +47,7 @@ class Cancellation:
         return self.change.granted.case
 
     @property
-    def basis(self) -> Basis:
+    def basis(self) -> CancelBasis:
         assert self.after.order.basis is not None
         return self.after.order.basis
 

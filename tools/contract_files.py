@@ -13,7 +13,7 @@ from typing import Any
 
 from models.ddl.views import VIEWS, View
 from policies.cancel_routes import PARTIES
-from policies.statuses import Basis, Status
+from policies.statuses import CancelBasis, Status
 from tasks import schemas
 from tasks.declarations import all_commands
 from tools.contract_changes import breaks_readers, breaks_senders
@@ -65,7 +65,11 @@ def options_schema() -> dict[str, Any]:
     step = {"action": text, "possible_from": time}
     route = {
         "role": {"type": "string", "enum": [*PARTIES], "description": "Whose commands and cancellation these are."},
-        "basis": {"type": "string", "enum": [*Basis], "description": "The ground on which the order is cancelled."},
+        "basis": {
+            "type": "string",
+            "enum": [*CancelBasis],
+            "description": "The ground of the cancellation.",
+        },
         "steps": _list_of(step) | {"description": "Commands, each with the earliest time; the last is orders.cancel."},
         "possible_from": time | {"description": "When the order can be cancelled, if each step is taken at its time."},
         "if_answered": schemas.TEXT_OR_NULL

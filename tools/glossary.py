@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.statuses import Basis, Status
+from policies.statuses import CancelBasis, Status
 from policies.verdicts import Code
 
 STATUSES: dict[Status, str] = {
@@ -23,15 +23,15 @@ STATUSES: dict[Status, str] = {
     Status.CANCELLED: "final",
 }
 
-BASES: dict[Basis, str] = {
-    Basis.OCR_SELLER: "through the seller's own cancel request",
-    Basis.OCR_BUYER: "the seller agreed to the buyer's cancel request",
-    Basis.NPB: "through a matured non-paying buyer alert; a strike for the buyer",
-    Basis.NPX: "the buyer accepted the penalty; a strike for the buyer",
-    Basis.NRS: "through a matured non-responding seller alert; no return, no credit, a strike for the seller",
-    Basis.NSS: "through a matured non-shipping seller alert; no return, no credit, a strike for the seller",
-    Basis.BUYER_TERMINATED: "the buyer's account is closed",
-    Basis.SELLER_TERMINATED: "the seller's account is closed; nothing returns to the inventory",
+BASES: dict[CancelBasis, str] = {
+    CancelBasis.OCR_SELLER: "through the seller's own cancel request",
+    CancelBasis.OCR_BUYER: "the seller agreed to the buyer's cancel request",
+    CancelBasis.NPB: "through a matured non-paying buyer alert; a strike for the buyer",
+    CancelBasis.NPX: "the buyer accepted the penalty; a strike for the buyer",
+    CancelBasis.NRS: "through a matured non-responding seller alert; no return, no credit, a strike for the seller",
+    CancelBasis.NSS: "through a matured non-shipping seller alert; no return, no credit, a strike for the seller",
+    CancelBasis.BUYER_TERMINATED: "the buyer's account is closed",
+    CancelBasis.SELLER_TERMINATED: "the seller's account is closed; nothing returns to the inventory",
 }
 
 CODES: dict[Code, str] = {

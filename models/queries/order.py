@@ -29,7 +29,7 @@ from policies.history import alert_state, fold_changes, late_payment_state, ocr_
 from policies.preconditions import check_party
 from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
-from policies.statuses import Basis, PaymentStatus, Role, Status
+from policies.statuses import CancelBasis, PaymentStatus, Role, Status
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
 
 
@@ -200,7 +200,7 @@ def _order_at(row: Order, state: dict[str, Any], past_events: Sequence[Any]) -> 
         fee=Decimal(state["fee"]),
         fee_month=date.fromisoformat(f"{state['fee_month']}-01") if state["fee_month"] else None,
         cancelled_at=_parse_optional(state["cancelled_at"]),
-        basis=Basis(state["basis"]) if state["basis"] else None,
+        basis=CancelBasis(state["basis"]) if state["basis"] else None,
         cancelled_by=state["cancelled_by"],
         npb_filed_at=_parse_optional(state["npb_filed_at"]),
         held_at=_parse_optional(state["held_at"]),

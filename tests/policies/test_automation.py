@@ -11,7 +11,7 @@ import pytest
 
 from policies import alerts, automatic_acts, automation, cancellation, npb, orders, seller_alerts
 from policies.cases import MANUAL, AlertKind, Automation, Case, Setting
-from policies.statuses import Basis, PaymentStatus, Status
+from policies.statuses import CancelBasis, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.verdicts import Event, Granted, Invalid, Refused
 from tests.builders import (
@@ -67,7 +67,7 @@ def test_an_unpaid_order_is_cancelled_so_many_days_after_its_unlock(days: int) -
     verdict = automatic_acts.cancel_automatically(case, due)
     assert isinstance(verdict, Granted)
     order = verdict.case.order
-    assert (order.status, order.basis, order.cancelled_by) == (Status.CANCELLED, Basis.NPB, "automation")
+    assert (order.status, order.basis, order.cancelled_by) == (Status.CANCELLED, CancelBasis.NPB, "automation")
     assert f"cancel_after_unlock = {days} day" in verdict.events[0].note
     assert "2026-03-27T10:00:00Z" in verdict.events[0].note
     own = cancellation.cancel(case, SELLER, None, None, due)
@@ -83,7 +83,7 @@ def test_an_accepted_penalty_counts_from_its_acceptance() -> None:
         assert code(automatic_acts.cancel_automatically(case, accepted_at + 3 * DAY - SECOND)) == "WRONG_STATUS"
         verdict = automatic_acts.cancel_automatically(case, accepted_at + 3 * DAY)
         assert isinstance(verdict, Granted)
-        assert verdict.case.order.basis is Basis.NPX
+        assert verdict.case.order.basis is CancelBasis.NPX
         back = granted(npb.take_back(case, BUYER, accepted_at + DAY))
         assert back.alert is not None
         assert cancels_at(back) == back.alert.unlocks_at + 3 * DAY
@@ -178,7 +178,7 @@ def test_a_terminated_buyer_is_cancelled_through_the_alert() -> None:
     assert code(automatic_acts.cancel_automatically(case, UNLOCKED)) == "WRONG_STATUS"
     verdict = automatic_acts.cancel_automatically(case, UNLOCKED + 3 * DAY)
     assert isinstance(verdict, Granted)
-    assert verdict.case.order.basis is Basis.NPB
+    assert verdict.case.order.basis is CancelBasis.NPB
 
 
 def unpaid(days: int = 7, **fields: Any) -> Case:
@@ -323,6 +323,6 @@ def test_what_is_announced_is_what_happens(seed: int) -> None:
         assert isinstance(automatic_acts.cancel_automatically(case, due - SECOND), Refused)
         verdict = automatic_acts.cancel_automatically(case, due)
         assert isinstance(verdict, Granted)
-        assert verdict.case.order.basis in (Basis.NPB, Basis.NPX)
+        assert verdict.case.order.basis in (CancelBasis.NPB, CancelBasis.NPX)
         # No earlier than a person could.
         assert code(cancellation.cancel(case, SELLER, None, None, due)) is None

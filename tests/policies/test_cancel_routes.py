@@ -13,7 +13,7 @@ from policies import cancellation, npb
 from policies.cancel_routes import PARTIES, CancelRoute, describe_cancellability, list_cancel_routes
 from policies.cases import Actor, Case
 from policies.options import ACTIONS, Subject
-from policies.statuses import Basis, PaymentStatus, Role, Status
+from policies.statuses import CancelBasis, PaymentStatus, Role, Status
 from policies.terms import DEFAULT_TERMS, Terms
 from policies.verdicts import Granted
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, a_case, granted, with_member
@@ -33,7 +33,7 @@ def actor_of(case: Case, role: Role) -> Actor:
     return Actor(case.member(role).member_id)
 
 
-def cancels(case: Case, role: Role, at: datetime) -> Basis | None:
+def cancels(case: Case, role: Role, at: datetime) -> CancelBasis | None:
     answer = cancellation.cancel(case, actor_of(case, role), None, None, at)
     return answer.case.order.basis if isinstance(answer, Granted) else None
 
@@ -90,11 +90,11 @@ def test_new_unpaid_order_has_a_request_and_an_alert_for_the_seller_and_an_alert
     """R14, R19, R26, R27, R45, R47."""
     own_request, alert, silent_seller = routes_of(a_case(), ORDERED + DAY)
     assert own_request == CancelRoute(
-        Role.SELLER, Basis.OCR_SELLER, ORDERED + DAY, filing="ocr.file", file_from=ORDERED + DAY
+        Role.SELLER, CancelBasis.OCR_SELLER, ORDERED + DAY, filing="ocr.file", file_from=ORDERED + DAY
     )
     filed = ORDERED + WEEK
-    assert alert == CancelRoute(Role.SELLER, Basis.NPB, filed + WEEK, filed + 2 * WEEK, "npb.file", filed)
-    assert silent_seller == CancelRoute(Role.BUYER, Basis.NRS, filed + 2 * WEEK, None, "nrs.file", filed)
+    assert alert == CancelRoute(Role.SELLER, CancelBasis.NPB, filed + WEEK, filed + 2 * WEEK, "npb.file", filed)
+    assert silent_seller == CancelRoute(Role.BUYER, CancelBasis.NRS, filed + 2 * WEEK, None, "nrs.file", filed)
     assert alert.as_json() == {
         "role": "seller",
         "basis": "NPB",
@@ -110,19 +110,19 @@ def test_new_unpaid_order_has_a_request_and_an_alert_for_the_seller_and_an_alert
 def test_terms_that_come_into_force_later_shorten_and_lengthen_a_route() -> None:
     changed_at = ORDERED + 3 * DAY
     short, long = (replace(DEFAULT_TERMS, npb_file_after=days * DAY) for days in (2, 30))
-    (alert,) = [r for r in routes_of(a_case(), ORDERED, (changed_at, short)) if r.basis is Basis.NPB]
+    (alert,) = [r for r in routes_of(a_case(), ORDERED, (changed_at, short)) if r.basis is CancelBasis.NPB]
     assert alert.file_from == changed_at
-    (alert,) = [r for r in routes_of(a_case(), ORDERED, (changed_at, long)) if r.basis is Basis.NPB]
+    (alert,) = [r for r in routes_of(a_case(), ORDERED, (changed_at, long)) if r.basis is CancelBasis.NPB]
     assert alert.file_from == ORDERED + 30 * DAY
 
 
 def test_open_alert_is_the_only_route_and_an_answer_moves_it_once() -> None:
     filed = granted(npb.file_npb(a_case(), SELLER, None, ORDERED + WEEK))
     (route,) = routes_of(filed, ORDERED + WEEK + DAY)
-    assert route == CancelRoute(Role.SELLER, Basis.NPB, ORDERED + 2 * WEEK, ORDERED + 3 * WEEK)
+    assert route == CancelRoute(Role.SELLER, CancelBasis.NPB, ORDERED + 2 * WEEK, ORDERED + 3 * WEEK)
     answered = granted(npb.respond_to_npb(filed, BUYER, "on Friday", ORDERED + WEEK + DAY))
     (route,) = routes_of(answered, ORDERED + WEEK + 2 * DAY)
-    assert route == CancelRoute(Role.SELLER, Basis.NPB, ORDERED + 3 * WEEK)
+    assert route == CancelRoute(Role.SELLER, CancelBasis.NPB, ORDERED + 3 * WEEK)
 
 
 @pytest.mark.guarantee("P7")

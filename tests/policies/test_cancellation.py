@@ -8,7 +8,7 @@ import pytest
 
 from policies import cancellation, members, npb, ocr
 from policies.cases import AlertState, Member
-from policies.statuses import OPEN_FLOW, Basis, Role, Status
+from policies.statuses import OPEN_FLOW, CancelBasis, Role, Status
 from policies.terms import DEFAULT_TERMS
 from tests.builders import BUYER, DAY, ORDERED, SELLER, a_case, code, granted, with_member
 
@@ -19,14 +19,14 @@ FILED = ORDERED + 7 * DAY
 def test_seller_cancels_at_once_when_the_buyer_is_terminated(status: Status) -> None:
     """R53, A15: no alert needed, in any open status."""
     case = with_member(a_case(status), buyer_terminated=True)
-    assert granted(cancellation.cancel(case, SELLER, None, None, ORDERED)).order.basis is Basis.BUYER_TERMINATED
+    assert granted(cancellation.cancel(case, SELLER, None, None, ORDERED)).order.basis is CancelBasis.BUYER_TERMINATED
 
 
 @pytest.mark.parametrize("status", OPEN_FLOW)
 def test_buyer_cancels_at_once_when_the_seller_is_terminated(status: Status) -> None:
     """R54."""
     case = with_member(a_case(status), seller_terminated=True)
-    assert granted(cancellation.cancel(case, BUYER, None, None, ORDERED)).order.basis is Basis.SELLER_TERMINATED
+    assert granted(cancellation.cancel(case, BUYER, None, None, ORDERED)).order.basis is CancelBasis.SELLER_TERMINATED
 
 
 def test_terminated_member_cannot_cancel_because_of_it() -> None:
@@ -59,7 +59,7 @@ def test_open_alert_is_superseded_when_cancelled_on_another_ground() -> None:
     cancelled = granted(cancellation.cancel(case, SELLER, None, None, FILED))
     assert cancelled.alert is not None
     assert cancelled.alert.state is AlertState.SUPERSEDED
-    assert cancellation.strike_recipient(Basis.BUYER_TERMINATED) is None
+    assert cancellation.strike_recipient(CancelBasis.BUYER_TERMINATED) is None
 
 
 def test_cancelled_is_final() -> None:
@@ -73,7 +73,7 @@ def test_cancelled_order_records_ground_actor_and_time() -> None:
     """R61."""
     case = granted(cancellation.cancel(with_member(a_case(), buyer_terminated=True), SELLER, None, None, ORDERED))
     assert (case.order.basis, case.order.cancelled_by, case.order.cancelled_at) == (
-        Basis.BUYER_TERMINATED,
+        CancelBasis.BUYER_TERMINATED,
         "seller",
         ORDERED,
     )
@@ -86,19 +86,24 @@ def test_cancel_validates_its_reason() -> None:
     assert code(cancellation.cancel(case, SELLER, "S_NOT_PAID", None, ORDERED)) is None
 
 
-@pytest.mark.parametrize("basis", list(Basis))
+@pytest.mark.parametrize("basis", list(CancelBasis))
 @pytest.mark.parametrize("seller_terminated", [False, True])
-def test_which_grounds_return_items(basis: Basis, seller_terminated: bool) -> None:
+def test_which_grounds_return_items(basis: CancelBasis, seller_terminated: bool) -> None:
     """R63, R64, R65: everything but NRS, NSS and a terminated seller, whatever the basis."""
-    expected = basis not in (Basis.NRS, Basis.NSS) and not seller_terminated
+    expected = basis not in (CancelBasis.NRS, CancelBasis.NSS) and not seller_terminated
     assert cancellation.returns_items(basis, seller_terminated=seller_terminated) is expected
 
 
 @pytest.mark.parametrize(
     ("basis", "role"),
-    [(Basis.NPB, Role.BUYER), (Basis.NPX, Role.BUYER), (Basis.NRS, Role.SELLER), (Basis.NSS, Role.SELLER)],
+    [
+        (CancelBasis.NPB, Role.BUYER),
+        (CancelBasis.NPX, Role.BUYER),
+        (CancelBasis.NRS, Role.SELLER),
+        (CancelBasis.NSS, Role.SELLER),
+    ],
 )
-def test_third_strike_revokes_the_privilege(basis: Basis, role: Role) -> None:
+def test_third_strike_revokes_the_privilege(basis: CancelBasis, role: Role) -> None:
     """R95, R96: each kind counts towards its own privilege."""
     assert cancellation.strike_recipient(basis) is role
     member = Member("m")

@@ -21,7 +21,7 @@ from policies.credits import (
     read_fee_message,
     settlement_note,
 )
-from policies.statuses import Basis, PaymentStatus, Status
+from policies.statuses import CancelBasis, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_timestamp
 from tests.builders import boundary_instants
@@ -64,7 +64,7 @@ GOLDEN = [
 def test_reset_or_credit_depends_on_the_months_of_charge_and_cancellation(
     basis: str, charged: str, at: str, kind: str, bill: str | None
 ) -> None:
-    decision = decide_fee(order(month=charged), Basis(basis), parse_timestamp(at), DEFAULT_TERMS)
+    decision = decide_fee(order(month=charged), CancelBasis(basis), parse_timestamp(at), DEFAULT_TERMS)
     amount = "0.00" if kind == "none" else "-20.00"
     assert fee_effects(decision) == {"kind": kind, "amount": amount, "bill": bill}
 
@@ -86,7 +86,7 @@ def test_the_decision_names_the_bill_on_which_the_line_lands(
     """R113: a month that is closed by the commit takes nothing; a reset there becomes a credit on the next bill."""
     at = parse_timestamp("2026-03-30T10:00:00Z")
     opens = parse_month(first_open) if first_open else None
-    decision = decide_fee(order(month=charged), Basis.OCR_SELLER, at, DEFAULT_TERMS, opens)
+    decision = decide_fee(order(month=charged), CancelBasis.OCR_SELLER, at, DEFAULT_TERMS, opens)
     assert fee_effects(decision) == {"kind": kind, "amount": "-20.00", "bill": bill}
     message = fee_message(decision, order(month=charged), at)
     assert message is not None
@@ -104,19 +104,21 @@ def test_a_month_may_be_billed_once_it_is_over() -> None:
 def test_credit_is_the_stored_charge_whatever_the_fee_slices_are_now() -> None:
     """R93."""
     odd = order(fee="13.37")
-    decision = decide_fee(odd, Basis.NPB, datetime(2026, 4, 12, tzinfo=UTC), replace(DEFAULT_TERMS, fee_slices=()))
+    decision = decide_fee(
+        odd, CancelBasis.NPB, datetime(2026, 4, 12, tzinfo=UTC), replace(DEFAULT_TERMS, fee_slices=())
+    )
     assert decision.amount == Decimal("-13.37")
 
 
 def test_zero_fee_is_handled_like_any_other() -> None:
-    decision = decide_fee(order(fee="0.00"), Basis.NPB, ORDERED, DEFAULT_TERMS)
+    decision = decide_fee(order(fee="0.00"), CancelBasis.NPB, ORDERED, DEFAULT_TERMS)
     assert fee_effects(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
     assert fee_message(decision, order(fee="0.00"), ORDERED) is not None
 
 
 def test_an_unknown_month_of_charge_is_not_guessed() -> None:
     unknown = order(month=None)
-    decision = decide_fee(unknown, Basis.NPB, ORDERED, DEFAULT_TERMS)
+    decision = decide_fee(unknown, CancelBasis.NPB, ORDERED, DEFAULT_TERMS)
     assert fee_effects(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
     message = fee_message(decision, unknown, ORDERED)
     assert message is not None
@@ -125,13 +127,13 @@ def test_an_unknown_month_of_charge_is_not_guessed() -> None:
 
 def test_no_message_when_the_fee_stays() -> None:
     """R85."""
-    assert fee_message(decide_fee(order(), Basis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
+    assert fee_message(decide_fee(order(), CancelBasis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
 
 
 def test_fee_message_is_unique_per_order_and_complete() -> None:
     """R90: its key is the order's."""
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
-    message = fee_message(decide_fee(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
+    message = fee_message(decide_fee(order(), CancelBasis.NPB, at, DEFAULT_TERMS), order(), at)
     assert message is not None
     assert (message.task, message.key, message.order_id) == ("credits.post_to_next_invoice", "fee:1003", 1003)
     assert message.payload == {
@@ -146,7 +148,7 @@ def test_fee_message_is_unique_per_order_and_complete() -> None:
 
 def test_billing_zone_change_never_dates_a_reset_before_its_charge() -> None:
     late = order(month="2026-04")
-    decision = decide_fee(late, Basis.NPB, datetime(2026, 4, 1, 1, tzinfo=UTC), DEFAULT_TERMS)
+    decision = decide_fee(late, CancelBasis.NPB, datetime(2026, 4, 1, 1, tzinfo=UTC), DEFAULT_TERMS)
     assert (decision.kind, decision.month) == ("reset", date(2026, 4, 1))
 
 
@@ -185,7 +187,7 @@ def test_a_credit_on_a_later_bill_says_why() -> None:
 
 def test_a_fee_message_is_read_as_it_was_written() -> None:
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
-    message = fee_message(decide_fee(order(), Basis.NPB, at, DEFAULT_TERMS), order(), at)
+    message = fee_message(decide_fee(order(), CancelBasis.NPB, at, DEFAULT_TERMS), order(), at)
     assert message is not None
     assert read_fee_message(message.order_id, message.payload) == settlement("credit", "2026-04")
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from models import feed
-from models.integrity import audit, invariants
+from models.integrity import invariants, violation_log
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 
@@ -28,7 +28,9 @@ def falsify(database_url: str, statement: str) -> None:
 def open_violations(market: Market) -> dict[str, list[str]]:
     with market.simulation.database.transaction() as conn:
         return {
-            violation.sentence: violation.ids for violation in audit.open_violations(conn) if violation.sentence == FEE
+            violation.sentence: violation.ids
+            for violation in violation_log.open_violations(conn)
+            if violation.sentence == FEE
         }
 
 
@@ -96,7 +98,7 @@ def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, dat
     engine.dispose()
     with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.audit_positions SET number = 2000000000 WHERE name = 'order'"))
-        scope, _ = audit.recent_scope(conn, market.simulation.clock.instant)
+        scope, _ = violation_log.recent_scope(conn, market.simulation.clock.instant)
         assert 1003 in scope.orders  # and whatever else was written while anybody on this server was at work
         violations = invariants.check_invariants(conn, market.simulation.clock.instant, in_time=False, scope=scope)
     assert "An order's events are numbered from 1 without a gap, and the last number is its version" in [

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from policies.statuses import OPEN_FLOW, Basis, Role, Status
+from policies.statuses import OPEN_FLOW, CancelBasis, Role, Status
 from policies.verdicts import Code, Granted
 from tests.random_cases import random_life
 from tools import transitions
@@ -94,4 +94,4 @@ def test_the_diagram_shows_what_the_table_says() -> None:
 def test_every_code_has_an_explanation() -> None:
     assert set(CODES) == set(Code)
     assert set(STATUSES) == set(Status)
-    assert set(BASES) == set(Basis)
+    assert set(BASES) == set(CancelBasis)

@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from models import bills, orders
-from models.integrity import audit as violations_log
-from models.integrity import invariants, month_audit
+from models.integrity import invariants, month_audit, violation_log
 from policies.bills import parse_month
 from workers.cli import data_option
 from workers.cli.database import open_database
@@ -39,11 +38,11 @@ def audit(context: click.Context, as_json: bool) -> None:
         return
     with open_database() as database, database.transaction() as conn:
         now = database.clock.now(conn)
-        violations_log.set_statement_timeout(conn)
+        violation_log.set_statement_timeout(conn)
         months = month_audit.closed_months(conn)
         violations = invariants.check_invariants(conn, now, months=months)
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]
-        violations_log.record_findings(conn, violations, now, checked_everywhere=[*sentences, invariants.MONTHS_PROVEN])
+        violation_log.record_findings(conn, violations, now, checked_everywhere=[*sentences, invariants.MONTHS_PROVEN])
         order_count = orders.count_orders(conn)
     if as_json:
         rows = [{"sentence": violation.sentence, "ids": violation.ids} for violation in violations]

@@ -13,21 +13,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import click
 from celery import Celery
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
-from rich.table import Table
 
-from models import bills, terms
 from models.db import database as db
-from models.members import load_members
-from policies.bills import month_of, previous_month
 from workers.cli import data_option
 from workers.local.process_specs import (
     WORKER_GROUPS,
@@ -40,8 +34,8 @@ from workers.local.process_specs import (
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import Settings, load_settings, settings_with_servers
 from workers.simulation.databases import DatabaseNotEmpty, simulation_in_empty_database
-from workers.simulation.demo.dashboard import EVENT_STYLES, Dashboard
-from workers.simulation.demo.runner import DemoFailed, DemoRun, TimelineEvent
+from workers.simulation.demo.dashboard import Dashboard, bills_table, format_event, summary_table
+from workers.simulation.demo.runner import DemoFailed, DemoRun
 from workers.simulation.demo.sample_market import SELLERS, SampleMarket, build_sample_market
 from workers.simulation.replay import parse_lines, play
 
@@ -163,7 +157,7 @@ def _show_run(console: Console, settings: Settings, run: DemoRun, flower_address
     run.open()
     _show_events(console, run, Dashboard(run.sample, run.unlocks, run.now, {"Flower": flower_address}))
     _show_email(console, settings)
-    console.print(_summary_table(run.summary()))
+    console.print(summary_table(run.summary()))
     sellers = [run.sample.parties[order_id][0] for order_id in sorted(run.sample.ending_cancelled)]
     console.print(bills_table(run.database, max(sellers, key=sellers.count), run.started_at))
 
@@ -171,17 +165,11 @@ def _show_run(console: Console, settings: Settings, run: DemoRun, flower_address
 def _show_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:
     if not console.is_terminal:
         for event in run.follow():
-            console.print(_format_event(event), no_wrap=True, overflow="ellipsis")
+            console.print(format_event(event), no_wrap=True, overflow="ellipsis")
         return
     with Live(dashboard, console=console, refresh_per_second=5):
         for event in run.follow():
             dashboard.apply(event)
-
-
-def _format_event(event: TimelineEvent) -> str:
-    verb, colour, note = EVENT_STYLES.get(event.type, (event.type, "white", event.note))
-    about = f"order {event.order_id}" if event.order_id is not None else f"{event.member_id}"
-    return f"{event.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
 
 
 def _show_email(console: Console, settings: Settings) -> None:
@@ -197,50 +185,6 @@ def _show_email(console: Console, settings: Settings) -> None:
             console.print()
             console.print(Panel(text, title=title, border_style="dim"), markup=False)
             return
-
-
-def _summary_table(counts: dict[str, Any]) -> Table:
-    table = Table(title="What was done while you watched", title_style="bold", show_header=False, min_width=60)
-    for label, value in (
-        ("alerts unlocked, each once", counts["unlocked"]),
-        ("orders cancelled", counts["cancelled"]),
-        ("units returned to inventory", f"{counts['units']} in {counts['lots']} lots"),
-        ("fees credited on the next bill", f"{counts['credits']}, {counts['credited']} USD"),
-        ("fees reset in the same month", f"{counts['resets']}, {counts['reset']} USD"),
-        ("pending removal requests cancelled", counts["removals"]),
-        ("sellers notified", counts["sellers_notified"]),
-        ("buyers notified", counts["buyers_notified"]),
-        ("strikes added", counts["strikes"]),
-    ):
-        table.add_row(label, str(value))
-    return table
-
-
-def bills_table(database: db.Database, seller_id: str, now: datetime) -> Table:
-    """Return the bills of three months: in each row charges, credits and carried in add up to total and carried out."""
-    with database.transaction() as conn:
-        handle = load_members(conn, [seller_id])[seller_id].handle
-    table = Table(title=f"Bills of {handle}", title_style="bold", min_width=60)
-    for column in ("month", "state", "charges", "credits", "carried in", "total", "carried out"):
-        table.add_column(column, justify="left" if column in ("month", "state") else "right")
-    with database.transaction() as conn:
-        this = month_of(now, terms.load_terms(conn).at(now))
-        for month in (previous_month(previous_month(this)), previous_month(this), this):
-            if bill := bills.load_bill_json(conn, seller_id, month, now):
-                amounts = [Decimal(line["amount"]) for line in bill["lines"]]
-                charged, credited = (
-                    sum((a for a in amounts if (a > 0) is positive), Decimal("0.00")) for positive in (True, False)
-                )
-                table.add_row(
-                    bill["billing_month"],
-                    bill["state"],
-                    str(charged),
-                    str(credited),
-                    bill["opening_credit"],
-                    bill["total"],
-                    bill["carried_forward"],
-                )
-    return table
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from models.integrity import audit, invariants
+from models.integrity import invariants, violation_log
 from tests.models.corruptions import CORRUPTIONS, Corruption
 from tests.models.seed_history import LATER
 
@@ -39,13 +39,13 @@ def test_corruption_is_reported_by_a_full_and_by_a_recent_check(owner: Connectio
     reported_id = resolve_id(owner, corruption.reported_id)
     now = LATER + timedelta(minutes=10)
     assert reported_id in invariant.find_violations(owner, now)
-    scope, _ = audit.recent_scope(owner, now)
+    scope, _ = violation_log.recent_scope(owner, now)
     assert reported_id in invariant.find_violations(owner, now, scope)
 
 
 def test_one_corrupt_row_reports_one_id(owner: Connection) -> None:
     owner.execute(text("UPDATE unwind.orders SET fee = fee + 1 WHERE order_id = 3"))
-    scope, _ = audit.recent_scope(owner, LATER)
+    scope, _ = violation_log.recent_scope(owner, LATER)
     expected = [("Per order the lines", ["3"]), ("Replaying an order's", ["3"])]
     for broken in (invariants.check_invariants(owner, LATER), invariants.check_invariants(owner, LATER, scope=scope)):
         assert [

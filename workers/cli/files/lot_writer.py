@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from xml.sax.saxutils import escape
 
-from policies.lot_imports import xml_text
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot
+from policies.texts import replace_non_xml_characters
 from workers.cli.files.item_fields import ITEM_TYPES
 
 _TYPE_LETTERS = {item_type: letter for letter, item_type in ITEM_TYPES.items()}
@@ -68,7 +68,7 @@ def _format_item_element(elements: Mapping[str, str]) -> str:
 
 
 def _escape_xml_text(text: str) -> str:
-    return escape(xml_text(text), {"\r": "&#13;"})
+    return escape(replace_non_xml_characters(text), {"\r": "&#13;"})
 
 
 def _lot_elements(lot: Lot) -> dict[str, str]:

@@ -46,7 +46,7 @@ DATABASE_CHECKS: tuple[Check, ...] = (
 )
 TABLE_CHECKS: tuple[Check, ...] = (
     processing.check_pauses,
-    processing.check_clock_steps,
+    database.check_clock_set_back,
     processing.check_sweeps,
     processing.check_queue_heartbeats,
     processing.check_unlocks,

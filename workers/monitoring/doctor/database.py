@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from models import migrations, submissions
+from models import clock_steps, migrations, submissions
 from models.db import database as db
 from models.db.database import APP_ROLE
 from models.db.postgres_address import PostgresAddress
@@ -13,10 +13,12 @@ from models.monitoring import server_info
 from tasks.declarations import all_commands
 from workers.local.process_specs import WORKER_GROUPS
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
+from workers.monitoring.doctor.findings import Finding, abbreviate, describe_age, error, note, warning
 
 MAX_CLOCK_SKEW = 2.0
 """Seconds.  Only the database's clock decides what is due; the other clocks decide when it is noticed."""
+MAX_CLOCK_STEP = timedelta(seconds=2)
+"""NTP may set a clock back by as much at once."""
 LOCKS_HELD_AFTER = timedelta(minutes=1)
 EXTRA_WORKER_CONNECTIONS = 1
 """Connections of a worker group besides one per process: the one that records dead letters."""
@@ -160,6 +162,20 @@ def compare_clocks(name: str, time: float, database_time: float, elapsed: float)
         return []
     message = f"{name} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the database's."
     return [warning("CLOCKS_DIFFER", message, "synchronise all machines by NTP (chrony or systemd-timesyncd).")]
+
+
+def check_clock_set_back(context: Context) -> list[Finding]:
+    """Compare the database's clock with its own newest records: all machines may have been set back together."""
+    now = context.now()
+    ahead = clock_steps.lead_over_clock(context.conn, now)
+    if ahead <= MAX_CLOCK_STEP:
+        return []
+    message = (
+        f"The database's clock was set back: its newest record is {describe_age(now + ahead, now)} in its future. "
+        "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
+    )
+    fix = "correct the clock of the database's machine and synchronise it by NTP (chrony or systemd-timesyncd)."
+    return [warning("CLOCK_SET_BACK", message, fix)]
 
 
 def check_connections(context: Context) -> list[Finding]:

@@ -5,25 +5,22 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from models import alerts, dead_jobs, dead_letters, notices, outbox
-from models import clock_steps as clock_step_queries
 from models import pauses as pause_queries
 from models import submissions as submission_queries
-from models.integrity import audit, month_audit
 from models.integrity import invariants as invariant_queries
+from models.integrity import month_audit, violation_log
 from models.sweeps import last_runs
 from policies.timestamps import format_timestamp
 from schedules.routes import HEARTBEAT, HEARTBEAT_RUNS, is_internal_task, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
+from workers.monitoring.doctor.findings import Finding, abbreviate, describe_age, error, note, warning
 
 LATE_AFTER = timedelta(minutes=1)
 """Work that waits longer than this while workers run is late."""
 SWEEPS_LATE_AFTER = 3
 """Intervals, and never less than a minute: one run is lost when a worker is replaced."""
 RECENT_DEAD_LETTER = timedelta(days=1)
-MAX_CLOCK_STEP = timedelta(seconds=2)
-"""NTP may set a clock back by as much at once."""
 
 
 def check_pauses(context: Context) -> list[Finding]:
@@ -32,7 +29,7 @@ def check_pauses(context: Context) -> list[Finding]:
     return [
         warning(
             "PAUSED",
-            f"The {row.kind} {row.name} has been paused for {_describe_age(now, row.paused_at)}"
+            f"The {row.kind} {row.name} has been paused for {describe_age(now, row.paused_at)}"
             + (f", until {format_timestamp(row.until)}" if row.until else "")
             + (f": {row.reason}" if row.reason else "."),
             f"run ./run resume {row.name} once the reason is gone.",
@@ -72,7 +69,7 @@ def check_sweeps(context: Context) -> list[Finding]:
                 never.append(entry.name)
         elif now - max(known) > _late_after(entry):
             late.append(
-                f"{entry.name} (last {_describe_age(now, last_run)} ago)" if last_run else f"{entry.name} (never)"
+                f"{entry.name} (last {describe_age(now, last_run)} ago)" if last_run else f"{entry.name} (never)"
             )
     fix = "check that beat and a worker for the queue sweeps run, or restart them: ./run down, then ./run up."
     findings = []
@@ -90,20 +87,6 @@ def _late_after(entry: Entry) -> timedelta:
     return max(SWEEPS_LATE_AFTER * entry.every, LATE_AFTER)
 
 
-def check_clock_steps(context: Context) -> list[Finding]:
-    """Compare the database's clock with its own newest records: all machines may have been set back together."""
-    now = context.now()
-    ahead = clock_step_queries.lead_over_clock(context.conn, now)
-    if ahead <= MAX_CLOCK_STEP:
-        return []
-    message = (
-        f"The database's clock was set back: its newest record is {_describe_age(now + ahead, now)} in its future. "
-        "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
-    )
-    fix = "correct the clock of the database's machine and synchronise it by NTP (chrony or systemd-timesyncd)."
-    return [warning("CLOCK_SET_BACK", message, fix)]
-
-
 def check_queue_heartbeats(context: Context) -> list[Finding]:
     """Find queues whose heartbeat task did not run.  When all are late, beat is at fault: see `check_sweeps`."""
     if not context.workers_expected:
@@ -115,7 +98,7 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
             continue
         known = [at for at in (runs.get(task), context.supervised_since) if at is not None]
         if known and now - max(known) > LATE_AFTER:
-            late.append(f"{queue} (for {_describe_age(now, max(known))})")
+            late.append(f"{queue} (for {describe_age(now, max(known))})")
     if not late or len(late) == len(HEARTBEAT_RUNS.keys() - paused):
         return []
     message = f"No worker takes messages from these queues: {abbreviate(late)}."
@@ -183,7 +166,7 @@ def check_dead_letters(context: Context) -> list[Finding]:
     latest = dead_letters.list_newest_dead_letters(context.conn, limit=1)
     if not latest or context.now() - latest[0].received_at > RECENT_DEAD_LETTER:
         return []
-    ago = _describe_age(context.now(), latest[0].received_at)
+    ago = describe_age(context.now(), latest[0].received_at)
     message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
     return [note("ODD_MESSAGES", message, "./run jobs dead-letters shows them; correct their sender.")]
 
@@ -191,8 +174,8 @@ def check_dead_letters(context: Context) -> list[Finding]:
 def check_invariants(context: Context) -> list[Finding]:
     """Report open violations and check the invariants of what changed recently: one finding each, with ids."""
     newest = month_audit.closed_months(context.conn)[-1:]
-    scope, _ = audit.recent_scope(context.conn, context.now())
-    violations = {violation.sentence: violation for violation in audit.open_violations(context.conn)}
+    scope, _ = violation_log.recent_scope(context.conn, context.now())
+    violations = {violation.sentence: violation for violation in violation_log.open_violations(context.conn)}
     for violation in invariant_queries.check_invariants(
         context.conn, context.now(), in_time=False, months=newest, scope=scope
     ):
@@ -211,15 +194,7 @@ def _late_work(context: Context, since: datetime | None, code: str, message: str
     if since is None or not context.workers_expected:
         return []
     now = context.now()
-    return [warning(code, message.format(ago=_describe_age(now, since)), fix)] if now - since > LATE_AFTER else []
-
-
-def _describe_age(now: datetime, then: datetime) -> str:
-    seconds = (now - then).total_seconds()
-    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} seconds"
+    return [warning(code, message.format(ago=describe_age(now, since)), fix)] if now - since > LATE_AFTER else []
 
 
 def _count_late_items(items: list[str], name: str) -> str:

@@ -1,6 +1,6 @@
-"""The demo's screen: one row per order, with a countdown in seconds to its unlock.
+"""What the demo prints: a live table of its orders with a countdown to each unlock, and at the end sums and bills.
 
-If standard output is no terminal, `workers/cli/demo.py` prints the same events line by line.
+If standard output is no terminal, `workers/cli/demo.py` prints the events line by line.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,6 +16,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from models import bills, terms
+from models.db.database import Database
+from models.members import load_members
+from policies.bills import month_of, previous_month
 from policies.timestamps import describe_duration
 from workers.simulation.demo.runner import TimelineEvent
 from workers.simulation.demo.sample_market import SampleMarket
@@ -105,6 +110,56 @@ class Dashboard:
             return Text(row.label, row.colour)
         seconds_left = (self.unlocks[order_id] - now).total_seconds()
         return Text(f"in {describe_duration(seconds_left)}", "white") if seconds_left > 0 else Text("due", "yellow")
+
+
+def format_event(event: TimelineEvent) -> str:
+    verb, colour, note = EVENT_STYLES.get(event.type, (event.type, "white", event.note))
+    about = f"order {event.order_id}" if event.order_id is not None else f"{event.member_id}"
+    return f"{event.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
+
+
+def summary_table(counts: dict[str, Any]) -> Table:
+    table = Table(title="What was done while you watched", title_style="bold", show_header=False, min_width=60)
+    for label, value in (
+        ("alerts unlocked, each once", counts["unlocked"]),
+        ("orders cancelled", counts["cancelled"]),
+        ("units returned to inventory", f"{counts['units']} in {counts['lots']} lots"),
+        ("fees credited on the next bill", f"{counts['credits']}, {counts['credited']} USD"),
+        ("fees reset in the same month", f"{counts['resets']}, {counts['reset']} USD"),
+        ("pending removal requests cancelled", counts["removals"]),
+        ("sellers notified", counts["sellers_notified"]),
+        ("buyers notified", counts["buyers_notified"]),
+        ("strikes added", counts["strikes"]),
+    ):
+        table.add_row(label, str(value))
+    return table
+
+
+def bills_table(database: Database, seller_id: str, now: datetime) -> Table:
+    """Return the bills of three months: in each row charges, credits and carried in add up to total and carried out."""
+    with database.transaction() as conn:
+        handle = load_members(conn, [seller_id])[seller_id].handle
+    table = Table(title=f"Bills of {handle}", title_style="bold", min_width=60)
+    for column in ("month", "state", "charges", "credits", "carried in", "total", "carried out"):
+        table.add_column(column, justify="left" if column in ("month", "state") else "right")
+    with database.transaction() as conn:
+        this = month_of(now, terms.load_terms(conn).at(now))
+        for month in (previous_month(previous_month(this)), previous_month(this), this):
+            if bill := bills.load_bill_json(conn, seller_id, month, now):
+                amounts = [Decimal(line["amount"]) for line in bill["lines"]]
+                charged, credited = (
+                    sum((a for a in amounts if (a > 0) is positive), Decimal("0.00")) for positive in (True, False)
+                )
+                table.add_row(
+                    bill["billing_month"],
+                    bill["state"],
+                    str(charged),
+                    str(credited),
+                    bill["opening_credit"],
+                    bill["total"],
+                    bill["carried_forward"],
+                )
+    return table
 
 
 def _describe_effects(changes: dict[str, Any]) -> str:

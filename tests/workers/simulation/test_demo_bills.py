@@ -11,7 +11,7 @@ from itertools import pairwise
 from rich.console import Console
 
 from tests.plugins.market import FILED, Market
-from workers.cli.demo import bills_table
+from workers.simulation.demo.dashboard import bills_table
 
 ROW = re.compile(r"│ \d{4}-\d{2} +│ \w+ +│" + r" +(-?\d+\.\d{2}) │" * 5)
 
