@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.workers.cli.test_demo_bills import read_bills
+from tests.workers.simulation.test_demo_bills import read_bills
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
