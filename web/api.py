@@ -135,15 +135,16 @@ def _parse_body(body: bytes, request_id: str) -> dict[str, Any]:
     raise Problem(422, answer["message"], **answer)
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
-
-
-def read(request: Request, query: Callable[[Connection, datetime], Any], missing: str) -> Response:
-    """Run a query on one snapshot. None is a 404 with the sentence `missing`."""
+def query_snapshot(request: Request, query: Callable[[Connection, datetime], Any]) -> Any:
     database: Database = request.app.state.database
     with database.transaction() as conn:
         use_snapshot_isolation(conn)
-        found = query(conn, database.clock.now(conn))
+        return query(conn, database.clock.now(conn))
+
+
+def read(request: Request, query: Callable[[Connection, datetime], Any], missing: str) -> Response:
+    """Answer with what the query returns. None is a 404 with the sentence `missing`."""
+    found = query_snapshot(request, query)
     if found is None:
         raise not_found(missing)
     return Response(json.dumps(found, ensure_ascii=False), media_type="application/json")

@@ -50,8 +50,6 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class ActionForm:
-    """A possible action: what it is called, what it says, and its fields."""
-
     action: str
     title: str
     note: str
@@ -121,7 +119,6 @@ def consolidation_choices() -> dict[str, list[str]]:
 
 
 def edited_lines(typed: Mapping[str, str], line_numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the lines that step 2 of the edit changes."""
     lines = []
     for line_no in line_numbers:
         fields = {

@@ -7,11 +7,7 @@ reload repeats nothing.
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from importlib import resources
 from typing import Any
@@ -20,27 +16,22 @@ from zoneinfo import ZoneInfo
 import jinja2
 from fastapi import APIRouter, Request
 from sqlalchemy import Connection
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from models import bills, members, submissions
-from models.db.database import Database, use_snapshot_isolation
-from models.queries import forecast, order, show
-from models.stored_answers import Answer
+from models import bills
+from models.queries import forecast, show
 from policies.bills import parse_month
-from policies.cases import Actor
 from policies.emails.context import format_instant
-from policies.options import ACTIONS
 from policies.reasons import describe_reason
 from policies.statuses import Role
 from policies.timestamps import parse_timestamp, rewrite_for_people
-from tasks.command import MAX_COMMENT_LENGTH, MAX_INT64, parse_command
-from tasks.declarations import COMMANDS
-from web import forms
-from web.api import DEFAULT_WAIT_SECONDS
+from tasks.command import MAX_COMMENT_LENGTH
+from web import forms, order_view
+from web.api import query_snapshot
 from web.forms import ActionForm, action_form, read_form
+from web.order_view import View, is_order_id, load_for_change, load_view, sessions_of, submit_form
 from web.problems import Problem, not_found
-from web.sessions import COOKIE, LOOPBACK, PATH, Session, Sessions, check_csrf, sign_link
+from web.sessions import COOKIE, LOOPBACK, PATH, Session, check_csrf, sign_link
 
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
@@ -50,8 +41,6 @@ STEPS = ("Select consolidation options", "Edit items", "Verify items", "Return i
 
 
 class _Typed(dict[str, str]):
-    """What was typed; nothing where nothing was."""
-
     def __missing__(self, name: str) -> str:
         return ""
 
@@ -66,52 +55,6 @@ _style = resources.files("web").joinpath("templates/style.css").read_bytes()
 router = APIRouter(prefix=PATH, include_in_schema=False)
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """One order as one reader sees it. `role` is None for staff, who only read."""
-
-    session: Session
-    role: Role | None
-    zone: str
-    facts: Mapping[str, Any]
-    options: Mapping[str, Any]
-
-    @property
-    def shows_money(self) -> bool:
-        return self.role is not Role.BUYER
-
-    @property
-    def possible(self) -> list[ActionForm]:
-        if self.role is None:
-            return []
-        listed = [action_form(o, self.role) for o in self.options["options"] if o["possible"]]
-        return [form for form in listed if form.action != "drafts.open"]
-
-    @property
-    def impossible(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """What this party cannot do; for staff everything of both parties."""
-        if self.role is None:
-            both = [(role, option) for role in ("seller", "buyer") for option in self.options[role]]
-            return [(f"{role}: {ACTIONS[option['action']].label}", option) for role, option in both]
-        return [(ACTIONS[o["action"]].label, o) for o in self.options["options"] if not o["possible"]]
-
-    @property
-    def may_edit(self) -> bool:
-        editing = (o for o in self.options["options"] if o["action"] == "drafts.open")
-        return self.role is not None and any(o["possible"] for o in editing)
-
-    @property
-    def returning_lines(self) -> list[Mapping[str, Any]]:
-        return [line for line in self.facts["lines"] if line["remaining"]]
-
-
-def sessions_of(request: Request) -> Sessions:
-    sessions: Sessions | None = request.app.state.sessions
-    if sessions is None:
-        raise not_found("The Problem Order page is switched off: UNWIND_WEB_LINK_SECRET is not set.")
-    return sessions
-
-
 def page(name: str, status: int = 200, *, zone: str = "UTC", session: Session | None = None, **values: Any) -> Response:
     try:
         local_zone: tzinfo = ZoneInfo(zone)
@@ -122,28 +65,14 @@ def page(name: str, status: int = 200, *, zone: str = "UTC", session: Session | 
         return format_instant(parse_timestamp(text), zone) if text else ""
 
     body = _templates.get_template(name).render(
-        **values, session=session, instant=instant, new_request_id=_new_request_id,
+        **values, session=session, instant=instant, new_request_id=order_view.new_request_id,
         sentence=lambda text: rewrite_for_people(text, local_zone),
     )  # fmt: skip
     return HTMLResponse(body, status, {"Content-Security-Policy": POLICY})
 
 
-def _new_request_id(session: Session) -> str:
-    return f"web.{session.session_id}.{secrets.token_hex(12)}"
-
-
-def _query(request: Request, query: Callable[[Connection, datetime], Any]) -> Any:
-    database: Database = request.app.state.database
-    with database.transaction() as conn:
-        use_snapshot_isolation(conn)
-        return query(conn, database.clock.now(conn))
-
-
 def problem_page(_request: Request, problem: Problem) -> Response:
     return page("problem.html.j2", problem.status, problem=problem)
-
-
-# -- signing in --------------------------------------------------------------------------------------------------------
 
 
 @router.get("/style.css")
@@ -156,7 +85,7 @@ def sign_in(request: Request, token: str = "") -> Response:
     sessions = sessions_of(request)
     claims = sessions.use_link(token)
     order_id = claims.get("order_id")
-    response = RedirectResponse(f"{PATH}/{order_id}" if _is_order_id(order_id) else PATH, 303)
+    response = RedirectResponse(f"{PATH}/{order_id}" if is_order_id(order_id) else PATH, 303)
     sessions.start(request, response, claims)
     return response
 
@@ -185,17 +114,14 @@ def demo(request: Request) -> Response:
             for row in links
         ] + [{"name": "Staff", "orders": (), "token": sign_link(settings.link_secret, "Kim", at, staff=True)}]
 
-    return page("demo.html.j2", links=_query(request, query))
-
-
-# -- an order ----------------------------------------------------------------------------------------------------------
+    return page("demo.html.j2", links=query_snapshot(request, query))
 
 
 @router.get("")
 def start(request: Request, order: str = "") -> Response:
     session = sessions_of(request).load(request)
     if order.strip():
-        if not _is_order_id(order.strip()):
+        if not is_order_id(order.strip()):
             return page("start.html.j2", 422, session=session, error="An order id is a number, such as 1003.")
         return RedirectResponse(f"{PATH}/{order.strip()}", 303)
     return page("start.html.j2", session=session, error="")
@@ -203,10 +129,11 @@ def start(request: Request, order: str = "") -> Response:
 
 @router.get("/forecast")
 def show_forecast(request: Request) -> Response:
-    """For staff: what unlocks when, and payments that came too late."""
     session = _staff(request)
-    result = _query(request, lambda conn, now: forecast.unlock_forecast(conn, days=forecast.DEFAULT_DAYS, now=now))
-    late = _query(request, lambda conn, _: show.show_late_payments(conn))
+    result = query_snapshot(
+        request, lambda conn, now: forecast.unlock_forecast(conn, days=forecast.DEFAULT_DAYS, now=now)
+    )
+    late = query_snapshot(request, lambda conn, _: show.show_late_payments(conn))
     highest = max((hour["total"] for hour in result["hours"]), default=1)
     return page("forecast.html.j2", session=session, forecast=result, late=late, highest=highest)
 
@@ -218,7 +145,7 @@ def show_bill(request: Request, seller_id: str, month: str) -> Response:
     with contextlib.suppress(ValueError):  # what is no month has no bill
         first_day = parse_month(month)
         if session.is_staff or session.name == seller_id:
-            bill = _query(request, lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now))
+            bill = query_snapshot(request, lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now))
     if bill is None:
         raise not_found("There is no such bill.")
     return page("bill.html.j2", session=session, bill=bill)
@@ -226,14 +153,14 @@ def show_bill(request: Request, seller_id: str, month: str) -> Response:
 
 @router.get("/{order_id}")
 def show_order(request: Request, order_id: str, answer: str = "") -> Response:
-    view = _load_view(request, order_id)
-    stored, waiting = _stored_answer(request, view, answer)
+    view = load_view(request, order_id)
+    stored, waiting = order_view.load_answer(request, view, answer)
     return _order_page(view, answer=stored, waiting=waiting)
 
 
 @router.post("/{order_id}/actions/{action}")
 async def act(request: Request, order_id: str, action: str) -> Response:
-    view, typed = await _load_for_change(request, order_id)
+    view, typed = await load_for_change(request, order_id)
     assert view.role is not None
     wanted = [form for form in _all_forms(view) if form.key == action]
     if not wanted:
@@ -241,7 +168,7 @@ async def act(request: Request, order_id: str, action: str) -> Response:
     arguments = forms.typed_arguments(wanted[0], typed) | {"order_id": view.facts["order_id"]}
     if wanted[0].removal_id is not None:
         del arguments["order_id"]
-    answer, request_id = await _submit(request, view, wanted[0].action, arguments, typed)
+    answer, request_id = await submit_form(request, view, wanted[0].action, arguments, typed)
     if answer is not None and answer["outcome"] == "invalid":
         return _order_page(view, 422, answer=answer, typed=typed, typed_for=action)
     return RedirectResponse(f"{PATH}/{view.facts['order_id']}?answer={request_id}#answer", 303)
@@ -269,20 +196,17 @@ def _all_forms(view: View) -> list[ActionForm]:
     return [action_form(option, view.role) for option in usable]
 
 
-# -- the four-step edit ------------------------------------------------------------------------------------------------
-
-
 @router.get("/{order_id}/edit")
 def choose_consolidation(request: Request, order_id: str) -> Response:
-    return _edit_page(_load_view(request, order_id), 1)
+    return _edit_page(load_view(request, order_id), 1)
 
 
 @router.post("/{order_id}/edit")
 async def open_draft(request: Request, order_id: str) -> Response:
-    view, typed = await _load_for_change(request, order_id)
+    view, typed = await load_for_change(request, order_id)
     values = {name: typed[name] for name in forms.consolidation_choices() if name in typed}
     arguments = {"order_id": view.facts["order_id"], "consolidate": "consolidate" in typed, "values": values}
-    answer, _ = await _submit(request, view, "drafts.open", arguments, typed)
+    answer, _ = await submit_form(request, view, "drafts.open", arguments, typed)
     if answer is None or answer["outcome"] != "done":
         return _edit_page(view, 1, 422, answer=answer)
     return RedirectResponse(f"{PATH}/{order_id}/edit/{answer['effects']['draft_id']}", 303)
@@ -290,21 +214,20 @@ async def open_draft(request: Request, order_id: str) -> Response:
 
 @router.get("/{order_id}/edit/{draft_id}")
 def edit_items(request: Request, order_id: str, draft_id: str) -> Response:
-    return _edit_page(_load_view(request, order_id), 2, draft_id=draft_id)
+    return _edit_page(load_view(request, order_id), 2, draft_id=draft_id)
 
 
 @router.post("/{order_id}/edit/{draft_id}")
 async def verify_items(request: Request, order_id: str, draft_id: str) -> Response:
-    """Store the edits of step 2, and show what step 3 finds."""
-    view, typed = await _load_for_change(request, order_id)
+    view, typed = await load_for_change(request, order_id)
     named = {"draft_id": draft_id}
     lines = forms.edited_lines(typed, [line["line_no"] for line in view.returning_lines])
     answer: Mapping[str, Any] | None = None
     if lines:
-        answer, _ = await _submit(request, view, "drafts.edit", named | {"lines": lines}, typed)
+        answer, _ = await submit_form(request, view, "drafts.edit", named | {"lines": lines}, typed)
         if answer is None or answer["outcome"] != "done":
             return _edit_page(view, 2, 422, answer=answer, typed=typed, draft_id=draft_id)
-    answer, _ = await _submit(request, view, "drafts.verify", named, {})
+    answer, _ = await submit_form(request, view, "drafts.verify", named, {})
     if answer is None or answer["outcome"] != "done" or answer["effects"]["problems"]:
         return _edit_page(view, 2, 422, answer=answer, typed=typed, draft_id=draft_id)
     return _edit_page(view, 3, answer=answer, draft_id=draft_id)
@@ -312,11 +235,11 @@ async def verify_items(request: Request, order_id: str, draft_id: str) -> Respon
 
 @router.post("/{order_id}/edit/{draft_id}/cancel")
 async def cancel_with_draft(request: Request, order_id: str, draft_id: str) -> Response:
-    view, typed = await _load_for_change(request, order_id)
+    view, typed = await load_for_change(request, order_id)
     arguments = {"order_id": view.facts["order_id"], "draft_id": draft_id}
     if comment := typed.get("comment", "").strip():
         arguments["comment"] = comment
-    answer, request_id = await _submit(request, view, "orders.cancel", arguments, typed)
+    answer, request_id = await submit_form(request, view, "orders.cancel", arguments, typed)
     if answer is not None and answer["outcome"] == "invalid":
         return _edit_page(view, 2, 422, answer=answer, draft_id=draft_id)
     return RedirectResponse(f"{PATH}/{view.facts['order_id']}?answer={request_id}#answer", 303)
@@ -340,74 +263,8 @@ def _edit_page(
     )  # fmt: skip
 
 
-def _is_order_id(value: Any) -> bool:
-    text = str(value)
-    return text.isascii() and text.isdigit() and len(text) <= 19 and 1 <= int(text) <= MAX_INT64
-
-
 def _staff(request: Request) -> Session:
     session = sessions_of(request).load(request)
     if not session.is_staff:
         raise not_found("There is no such page.")
     return session
-
-
-def _load_view(request: Request, order_id: str) -> View:
-    """Load an order for the member who is signed in. A stranger's order is as unknown as one that does not exist."""
-    session = sessions_of(request).load(request)
-
-    def query(conn: Connection, now: datetime) -> Any:
-        if session.is_staff:
-            options = order.explain_order(conn, int(order_id), at=None, now=now)
-        else:
-            options = order.options_of(conn, int(order_id), Actor(session.name), now=now)
-        if options is None:
-            return None
-        zone = "UTC" if session.is_staff else members.time_zone_of(conn, session.name)
-        return options, order.show_order(conn, int(order_id), at=None, now=now), zone
-
-    loaded = _query(request, query) if _is_order_id(order_id) else None
-    if loaded is None:
-        raise not_found("There is no order with this number of yours.")
-    options, facts, zone = loaded
-    role = None if session.is_staff else Role.SELLER if facts["seller_id"] == session.name else Role.BUYER
-    return View(session, role, zone, facts, options)
-
-
-async def _load_for_change(request: Request, order_id: str) -> tuple[View, dict[str, str]]:
-    session, typed = sessions_of(request).load(request), await read_form(request)
-    check_csrf(session, typed.get("csrf", ""))
-    view = await run_in_threadpool(_load_view, request, order_id)
-    if view.role is None:
-        raise Problem(403, "Staff can read this page and change nothing on it.")
-    return view, typed
-
-
-async def _submit(
-    request: Request, view: View, task: str, arguments: dict[str, Any], typed: Mapping[str, str]
-) -> tuple[dict[str, Any] | None, str]:
-    """Submit a command of this member; return its answer, None if it does not come in time, and its request id.
-
-    The id comes with the form, so a form that is sent twice is one command.
-    """
-    own = re.compile(rf"web\.{view.session.session_id}\.[0-9a-f]{{24}}")
-    sent = typed.get("request_id", "")
-    request_id = f"{sent}:{task}" if own.fullmatch(sent) else _new_request_id(view.session)
-    arguments = arguments | {"member_id": view.session.name}
-    request.state.task = task
-    command = parse_command(COMMANDS[task].model, arguments, request_id)
-    if isinstance(command, Answer):
-        return command.as_json(), request_id
-    submitter = request.app.state.submitter
-    result = await submitter.submit(task, json.dumps(arguments), request_id, DEFAULT_WAIT_SECONDS)
-    if result.code is not None:  # the same form with other text: the first one counts
-        raise Problem(409, "This form was sent before, with something else in it. Open the page again.")
-    return result.answer, request_id
-
-
-def _stored_answer(request: Request, view: View, request_id: str) -> tuple[Mapping[str, Any] | None, bool]:
-    """Return the answer to show, and whether it is still awaited. Only answers of this session are shown."""
-    if not request_id.startswith(f"web.{view.session.session_id}."):
-        return None, False
-    answers = _query(request, lambda conn, _: submissions.load_answers(conn, [request_id]))
-    return answers.get(request_id), request_id not in answers

@@ -1,0 +1,144 @@
+"""One order as one reader sees it, and what that reader submits: the part of the Problem Order page without HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fastapi import Request
+from sqlalchemy import Connection
+from starlette.concurrency import run_in_threadpool
+
+from models import members, submissions
+from models.queries import order
+from models.stored_answers import Answer
+from policies.cases import Actor
+from policies.options import ACTIONS
+from policies.statuses import Role
+from tasks.command import MAX_INT64, parse_command
+from tasks.declarations import COMMANDS
+from web.api import DEFAULT_WAIT_SECONDS, query_snapshot
+from web.forms import ActionForm, action_form, read_form
+from web.problems import Problem, not_found
+from web.sessions import Session, Sessions, check_csrf
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An order for one reader; `role` is None for staff, who only read."""
+
+    session: Session
+    role: Role | None
+    zone: str
+    facts: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    @property
+    def shows_money(self) -> bool:
+        return self.role is not Role.BUYER
+
+    @property
+    def possible(self) -> list[ActionForm]:
+        if self.role is None:
+            return []
+        listed = [action_form(o, self.role) for o in self.options["options"] if o["possible"]]
+        return [form for form in listed if form.action != "drafts.open"]
+
+    @property
+    def impossible(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """What this party cannot do; for staff everything of both parties."""
+        if self.role is None:
+            both = [(role, option) for role in ("seller", "buyer") for option in self.options[role]]
+            return [(f"{role}: {ACTIONS[option['action']].label}", option) for role, option in both]
+        return [(ACTIONS[o["action"]].label, o) for o in self.options["options"] if not o["possible"]]
+
+    @property
+    def may_edit(self) -> bool:
+        editing = (o for o in self.options["options"] if o["action"] == "drafts.open")
+        return self.role is not None and any(o["possible"] for o in editing)
+
+    @property
+    def returning_lines(self) -> list[Mapping[str, Any]]:
+        return [line for line in self.facts["lines"] if line["remaining"]]
+
+
+def sessions_of(request: Request) -> Sessions:
+    sessions: Sessions | None = request.app.state.sessions
+    if sessions is None:
+        raise not_found("The Problem Order page is switched off: UNWIND_WEB_LINK_SECRET is not set.")
+    return sessions
+
+
+def new_request_id(session: Session) -> str:
+    return f"web.{session.session_id}.{secrets.token_hex(12)}"
+
+
+def is_order_id(value: Any) -> bool:
+    text = str(value)
+    return text.isascii() and text.isdigit() and len(text) <= 19 and 1 <= int(text) <= MAX_INT64
+
+
+def load_view(request: Request, order_id: str) -> View:
+    """Load an order for the member who is signed in. A stranger's order is as unknown as one that does not exist."""
+    session = sessions_of(request).load(request)
+
+    def query(conn: Connection, now: datetime) -> Any:
+        if session.is_staff:
+            options = order.explain_order(conn, int(order_id), at=None, now=now)
+        else:
+            options = order.options_of(conn, int(order_id), Actor(session.name), now=now)
+        if options is None:
+            return None
+        zone = "UTC" if session.is_staff else members.time_zone_of(conn, session.name)
+        return options, order.show_order(conn, int(order_id), at=None, now=now), zone
+
+    loaded = query_snapshot(request, query) if is_order_id(order_id) else None
+    if loaded is None:
+        raise not_found("There is no order with this number of yours.")
+    options, facts, zone = loaded
+    role = None if session.is_staff else Role.SELLER if facts["seller_id"] == session.name else Role.BUYER
+    return View(session, role, zone, facts, options)
+
+
+async def load_for_change(request: Request, order_id: str) -> tuple[View, dict[str, str]]:
+    session, typed = sessions_of(request).load(request), await read_form(request)
+    check_csrf(session, typed.get("csrf", ""))
+    view = await run_in_threadpool(load_view, request, order_id)
+    if view.role is None:
+        raise Problem(403, "Staff can read this page and change nothing on it.")
+    return view, typed
+
+
+async def submit_form(
+    request: Request, view: View, task: str, arguments: dict[str, Any], typed: Mapping[str, str]
+) -> tuple[dict[str, Any] | None, str]:
+    """Submit a command of this member; return its answer, None if it does not come in time, and its request id.
+
+    The id comes with the form, so a form that is sent twice is one command.
+    """
+    own = re.compile(rf"web\.{view.session.session_id}\.[0-9a-f]{{24}}")
+    sent = typed.get("request_id", "")
+    request_id = f"{sent}:{task}" if own.fullmatch(sent) else new_request_id(view.session)
+    arguments = arguments | {"member_id": view.session.name}
+    request.state.task = task
+    command = parse_command(COMMANDS[task].model, arguments, request_id)
+    if isinstance(command, Answer):
+        return command.as_json(), request_id
+    submitter = request.app.state.submitter
+    result = await submitter.submit(task, json.dumps(arguments), request_id, DEFAULT_WAIT_SECONDS)
+    if result.code is not None:  # the same form with other text: the first one counts
+        raise Problem(409, "This form was sent before, with something else in it. Open the page again.")
+    return result.answer, request_id
+
+
+def load_answer(request: Request, view: View, request_id: str) -> tuple[Mapping[str, Any] | None, bool]:
+    """Return the answer to show, and whether it is still awaited. Only answers of this session are shown."""
+    if not request_id.startswith(f"web.{view.session.session_id}."):
+        return None, False
+    answers = query_snapshot(request, lambda conn, _: submissions.load_answers(conn, [request_id]))
+    return answers.get(request_id), request_id not in answers
