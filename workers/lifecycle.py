@@ -277,6 +277,7 @@ def _start_listener(**_: Any) -> None:
     if url is None or broker_url is None or not reads_submissions:
         return
     wakeups = Wakeups(current_app, broker_url.get_secret_value())
+    wakeups.begin("submissions.drain")  # a worker that was killed may have left the key without a message
     _listener = Listener(url.get_secret_value(), lambda: wakeups.send("submissions.drain"))
     _listener.start()
 

@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 from tests.plugins.market import Market
 from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation, submit_orders, wait_until
 from tests.workers.transport.hostile_messages import message
+from workers.broker.wakeups import KEY_PREFIX
 from workers.embedded import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import CHECKOUT
@@ -96,6 +97,7 @@ def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(shop: In
     with shop.client() as client:
         sent = [client.send_task("npb.file", kwargs=UNKNOWN, queue="commands") for _ in range(30)]
         submit(shop, "npb.file", {"order_id": 2001, "member_id": "seller"}, "paused-sql")
+        queue.set(KEY_PREFIX + "submissions.drain", 1)  # as when a worker is killed before it sends the wake-up
         for group in WORKER_GROUPS:
             os.killpg(shop.supervisor.pid(group), signal.SIGKILL)
         wait_for_poll(shop)  # they were returned to the queue
