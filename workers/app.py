@@ -117,7 +117,7 @@ app.conf.update(
     worker_hijack_root_logger=False,  # workers/logs.py: one format, no control characters, no arguments
     worker_send_task_events=True,  # Flower; representations hold ids only
     worker_consumer="workers.event_batching:Consumer",
-    worker_pool="workers.process_pool:TaskPool",  # also what `--pool=prefork` selects
+    worker_pool="workers.transport.process_pool:TaskPool",  # also what `--pool=prefork` selects
     task_send_sent_event=True,
     # --- connections to the broker ---
     broker_connection_retry_on_startup=True,

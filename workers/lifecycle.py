@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SUPPORTED_POOLS = ("workers.process_pool:TaskPool", "celery.concurrency.solo:TaskPool")
+SUPPORTED_POOLS = ("workers.transport.process_pool:TaskPool", "celery.concurrency.solo:TaskPool")
 """Celery sends `worker_process_init`, which connects a process, in these pools only."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for which a new process tries to connect; shorter than `worker_proc_alive_timeout`, which ends it."""

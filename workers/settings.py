@@ -7,30 +7,28 @@ environment; every variable is in `.env.example`.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from email.utils import parseaddr
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlencode, urlsplit
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from models.db.postgres_address import PostgresAddress
-from workers.broker.redis_url import RedisUrl
 from workers.embedded import ServerUrls, embedded_servers, embedded_servers_until_exit
+from workers.setting_types import (
+    EmailSender,
+    LinkSecret,
+    ListenAddress,
+    ListenPort,
+    Login,
+    Networks,
+    PostgresUrl,
+    ServerRedisUrl,
+    SmtpUrl,
+    TlsFile,
+    WebUrl,
+    next_redis_database,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 IS_CHECKOUT = (CHECKOUT / "run").exists()  # else an installed package, whose directory must not hold data
@@ -40,152 +38,52 @@ class SettingsError(ValueError):
     """A variable has an invalid value; the text has one line per variable, with the fix and without the value."""
 
 
-TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
-
-
-def normalize_postgres_url(url: str, tls_files: Mapping[str, Path] = {}) -> str:
-    address = PostgresAddress.parse(url)
-    names = dict(zip(TLS_FILES, ("sslrootcert", "sslcert", "sslkey"), strict=True))
-    added = {names[name]: str(path) for name, path in tls_files.items() if names[name] not in address.parameters}
-    rest = url.strip().partition("://")[2]
-    query = urlencode(added, quote_via=quote)
-    return f"postgresql+psycopg://{rest}{('&' if '?' in rest else '?') + query if query else ''}"
-
-
-def _normalize_redis_url(url: str, tls_files: Mapping[str, Path]) -> str:
-    address = RedisUrl.parse(url)
-    if address.tls_options:
-        names = dict(zip(TLS_FILES, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), strict=True))
-        added = {names[name]: str(path) for name, path in tls_files.items()}
-        address = replace(address, tls_options=added | dict(address.tls_options))
-    return str(RedisUrl.parse(str(address)))
-
-
-def _normalize_tls_file(path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    try:
-        path.open("rb").close()
-    except OSError as problem:
-        raise ValueError(f"must name a file that this account can read ({problem.strerror})") from None
-    return path.absolute()
-
-
-def _validate_smtp_url(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
-        raise ValueError("must look like smtp://user:password@host:587?starttls=1")
-    _ = parts.port  # raises for a port that is no number
-    return url.strip()
-
-
-def _normalize_web_url(url: str) -> str:
-    parts = urlsplit(url.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("must begin with https:// or http://")
-    return url.strip().rstrip("/")
-
-
-def _validate_sender(text: str) -> str:
-    if "@" not in parseaddr(text)[1] or re.search(r"[\r\n]", text):
-        raise ValueError("must be one email address, with or without a name before it")
-    return text
-
-
-def _validate_login(text: str) -> str:
-    if not all(text.partition(":")):
-        raise ValueError("must be user:password")
-    return text
-
-
-def _validate_networks(text: str) -> str:
-    for word in text.split(","):
-        if word.strip():
-            ipaddress.ip_network(word.strip())
-    return text
-
-
-def _validate_link_secret(text: str) -> str:
-    if len(text.encode()) < 32:
-        raise ValueError("must have at least 32 characters, chosen at random")
-    return text
-
-
-def _secret_setting(check: Callable[[str], str]) -> BeforeValidator:
-    # Validate a secret with `check`; None stays None, and our own defaults are validated too.
-    def validate(value: str | SecretStr | None) -> str | None:
-        if value is None:
-            return None
-        return check(value.get_secret_value() if isinstance(value, SecretStr) else value)
-
-    return BeforeValidator(validate)
-
-
-def _secret_url_setting(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
-    # Like `_secret_setting`, for URLs of servers, to which the certificates are added.
-    def validate(value: str | SecretStr | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return None
-        files = {name: info.data[name] for name in TLS_FILES if info.data.get(name) is not None}
-        return normalize(value.get_secret_value() if isinstance(value, SecretStr) else value, files)
-
-    return BeforeValidator(validate)
-
-
-def _next_database(validated: dict[str, Any]) -> SecretStr | None:
-    broker = validated.get("broker_url")
-    if not broker:
-        return None
-    address = RedisUrl.parse(broker.get_secret_value())
-    return SecretStr(str(address.with_database(address.database + 1)))
-
-
 class Settings(BaseModel):
     """The settings of one installation.  Immutable; secrets print as stars.  Use `load_settings` to load them."""
 
     model_config = ConfigDict(frozen=True, validate_default=True)
 
-    tls_ca_file: Annotated[Path | None, AfterValidator(_normalize_tls_file)] = Field(
+    tls_ca_file: TlsFile = Field(
         None,
         validation_alias="UNWIND_TLS_CA_FILE",
         description="Authority (PEM) that signed the certificates of PostgreSQL and Redis; both are then verified.",
     )
-    tls_cert_file: Annotated[Path | None, AfterValidator(_normalize_tls_file)] = Field(
+    tls_cert_file: TlsFile = Field(
         None,
         validation_alias="UNWIND_TLS_CERT_FILE",
         description="Client certificate (PEM) for PostgreSQL and Redis.",
     )
-    tls_key_file: Annotated[Path | None, AfterValidator(_normalize_tls_file)] = Field(
+    tls_key_file: TlsFile = Field(
         None,
         validation_alias="UNWIND_TLS_KEY_FILE",
         description="Key of the client certificate (PEM, without a passphrase, readable by this account only).",
     )
-    database_url: Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url)] = Field(
+    database_url: PostgresUrl = Field(
         None,
         validation_alias="DATABASE_URL",
         description="PostgreSQL URL of the tables' owner. Unset: an embedded server with its data in UNWIND_DATA.",
     )
-    app_database_url: Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url)] = Field(
+    app_database_url: PostgresUrl = Field(
         None,
         validation_alias="UNWIND_APP_DATABASE_URL",
         description="PostgreSQL URL for everything except migrations. Unset: DATABASE_URL with SET ROLE unwind_app.",
     )
-    broker_url: Annotated[SecretStr | None, _secret_url_setting(_normalize_redis_url)] = Field(
+    broker_url: ServerRedisUrl = Field(
         None,
         validation_alias="CELERY_BROKER_URL",
         description="URL of Redis 6.2 or newer, or Valkey. Unset: an embedded Valkey with its data in UNWIND_DATA.",
     )
-    result_backend: Annotated[SecretStr | None, _secret_url_setting(_normalize_redis_url)] = Field(
-        default_factory=_next_database,
+    result_backend: ServerRedisUrl = Field(
+        default_factory=next_redis_database,
         validation_alias="CELERY_RESULT_BACKEND",
         description="Redis URL where results are stored for their callers. Unset: the broker's next database.",
     )
-    smtp_url: Annotated[SecretStr | None, _secret_setting(_validate_smtp_url)] = Field(
+    smtp_url: SmtpUrl = Field(
         None,
         validation_alias="UNWIND_SMTP_URL",
         description="smtp://user:password@host:587?starttls=1, the mail server. Unset: files in UNWIND_DATA/mail.",
     )
-    mail_from: Annotated[str, AfterValidator(_validate_sender)] = Field(
+    mail_from: EmailSender = Field(
         "Unwind <no-reply@localhost>",
         validation_alias="UNWIND_MAIL_FROM",
         description="Sender of every email.",
@@ -198,7 +96,7 @@ class Settings(BaseModel):
         pattern=r"^[^\r\n]+$",
         description="Name of the marketplace in emails.",
     )
-    marketplace_url: Annotated[str, AfterValidator(_normalize_web_url)] = Field(
+    marketplace_url: WebUrl = Field(
         "https://marketplace.invalid",
         validation_alias="UNWIND_MARKETPLACE_URL",
         description="Base URL of links in emails.",
@@ -225,20 +123,17 @@ class Settings(BaseModel):
         validation_alias="UNWIND_LOG_FORMAT",
         description="console for people, json (one object per line) for machines.",
     )
-    flower_address: str = Field(
+    flower_address: ListenAddress = Field(
         "127.0.0.1",
         validation_alias="UNWIND_FLOWER_ADDRESS",
-        min_length=1,
         description="Address that Flower listens on. An address other than loopback requires UNWIND_FLOWER_LOGIN.",
     )
-    flower_port: int = Field(
+    flower_port: ListenPort = Field(
         0,
         validation_alias="UNWIND_FLOWER_PORT",
-        ge=0,
-        le=65535,
         description="Port that Flower listens on; 0 picks a free one and prints it.",
     )
-    flower_login: Annotated[SecretStr | None, _secret_setting(_validate_login)] = Field(
+    flower_login: Login = Field(
         None,
         validation_alias="UNWIND_FLOWER_LOGIN",
         description="Login for Flower, as user:password. Unset: no login, loopback only.",
@@ -248,43 +143,37 @@ class Settings(BaseModel):
         validation_alias="UNWIND_FLOWER_READ_ONLY",
         description="Whether Flower is read-only. If false, its users can call any task as any member.",
     )
-    metrics_address: str = Field(
+    metrics_address: ListenAddress = Field(
         "127.0.0.1",
         validation_alias="UNWIND_METRICS_ADDRESS",
-        min_length=1,
         description="Address of /metrics, /livez and /readyz. They show numbers without ids and require no login.",
     )
-    metrics_port: int = Field(
+    metrics_port: ListenPort = Field(
         0,
         validation_alias="UNWIND_METRICS_PORT",
-        ge=0,
-        le=65535,
         description="Port of /metrics, /livez and /readyz; 0 picks a free one and prints it.",
     )
-    webhook_networks: Annotated[str, AfterValidator(_validate_networks)] = Field(
+    webhook_networks: Networks = Field(
         "",
         validation_alias="UNWIND_WEBHOOK_NETWORKS",
         description="Networks of your own that webhooks may be in, such as 10.1.0.0/16; else public addresses only.",
     )
-    web_address: str = Field(
+    web_address: ListenAddress = Field(
         "127.0.0.1",
         validation_alias="UNWIND_WEB_ADDRESS",
-        min_length=1,
         description="Address of the HTTP interface. Elsewhere than on loopback it needs a proxy that speaks TLS.",
     )
-    web_port: int = Field(
+    web_port: ListenPort = Field(
         0,
         validation_alias="UNWIND_WEB_PORT",
-        ge=0,
-        le=65535,
         description="Port of the HTTP interface; 0 picks a free one and prints it.",
     )
-    web_database_url: Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url)] = Field(
+    web_database_url: PostgresUrl = Field(
         None,
         validation_alias="UNWIND_WEB_DATABASE_URL",
         description="PostgreSQL URL of the HTTP interface. Unset: DATABASE_URL with SET ROLE unwind_web.",
     )
-    web_link_secret: Annotated[SecretStr | None, _secret_setting(_validate_link_secret)] = Field(
+    web_link_secret: LinkSecret = Field(
         None,
         validation_alias="UNWIND_WEB_LINK_SECRET",
         description="Secret with which the marketplace signs links to the Problem Order page. Unset: no such page.",

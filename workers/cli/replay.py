@@ -17,7 +17,7 @@ from models.db import database as db
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.render import print_played, print_sweep, print_undone
 from workers.cli.terminal_text import echo, zone_option
-from workers.settings import normalize_postgres_url
+from workers.setting_types import normalize_postgres_url
 from workers.simulation import databases
 from workers.simulation import replay as player
 from workers.simulation.engine import Simulation

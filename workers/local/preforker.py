@@ -35,7 +35,7 @@ LIBRARIES = (
     "celery.apps.worker",
     "celery.backends.redis",
     "celery.bin.celery",
-    "workers.process_pool",
+    "workers.transport.process_pool",
     "celery.worker.components",
     "celery.worker.consumer",
     "celery.worker.strategy",

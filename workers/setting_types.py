@@ -1,0 +1,129 @@
+"""The types of settings: how a URL, a certificate, an address or a secret is checked and normalized."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
+
+from models.db.postgres_address import PostgresAddress
+from workers.broker.redis_url import RedisUrl
+
+TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
+
+
+def normalize_postgres_url(url: str, tls_files: Mapping[str, Path] = {}) -> str:
+    address = PostgresAddress.parse(url)
+    names = dict(zip(TLS_FILES, ("sslrootcert", "sslcert", "sslkey"), strict=True))
+    added = {names[name]: str(path) for name, path in tls_files.items() if names[name] not in address.parameters}
+    rest = url.strip().partition("://")[2]
+    query = urlencode(added, quote_via=quote)
+    return f"postgresql+psycopg://{rest}{('&' if '?' in rest else '?') + query if query else ''}"
+
+
+def _normalize_redis_url(url: str, tls_files: Mapping[str, Path]) -> str:
+    address = RedisUrl.parse(url)
+    if address.tls_options:
+        names = dict(zip(TLS_FILES, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), strict=True))
+        added = {names[name]: str(path) for name, path in tls_files.items()}
+        address = replace(address, tls_options=added | dict(address.tls_options))
+    return str(RedisUrl.parse(str(address)))
+
+
+def _normalize_tls_file(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        path.open("rb").close()
+    except OSError as problem:
+        raise ValueError(f"must name a file that this account can read ({problem.strerror})") from None
+    return path.absolute()
+
+
+def _validate_smtp_url(url: str) -> str:
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
+        raise ValueError("must look like smtp://user:password@host:587?starttls=1")
+    _ = parts.port  # raises for a port that is no number
+    return url.strip()
+
+
+def _normalize_web_url(url: str) -> str:
+    parts = urlsplit(url.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must begin with https:// or http://")
+    return url.strip().rstrip("/")
+
+
+def _validate_sender(text: str) -> str:
+    if "@" not in parseaddr(text)[1] or re.search(r"[\r\n]", text):
+        raise ValueError("must be one email address, with or without a name before it")
+    return text
+
+
+def _validate_login(text: str) -> str:
+    if not all(text.partition(":")):
+        raise ValueError("must be user:password")
+    return text
+
+
+def _validate_networks(text: str) -> str:
+    for word in text.split(","):
+        if word.strip():
+            ipaddress.ip_network(word.strip())
+    return text
+
+
+def _validate_link_secret(text: str) -> str:
+    if len(text.encode()) < 32:
+        raise ValueError("must have at least 32 characters, chosen at random")
+    return text
+
+
+def _secret_setting(check: Callable[[str], str]) -> BeforeValidator:
+    # Validate a secret with `check`; None stays None, and our own defaults are validated too.
+    def validate(value: str | SecretStr | None) -> str | None:
+        if value is None:
+            return None
+        return check(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+    return BeforeValidator(validate)
+
+
+def _secret_url_setting(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
+    # Like `_secret_setting`, for URLs of servers, to which the certificates are added.
+    def validate(value: str | SecretStr | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        files = {name: info.data[name] for name in TLS_FILES if info.data.get(name) is not None}
+        return normalize(value.get_secret_value() if isinstance(value, SecretStr) else value, files)
+
+    return BeforeValidator(validate)
+
+
+def next_redis_database(validated: dict[str, Any]) -> SecretStr | None:
+    broker = validated.get("broker_url")
+    if not broker:
+        return None
+    address = RedisUrl.parse(broker.get_secret_value())
+    return SecretStr(str(address.with_database(address.database + 1)))
+
+
+PostgresUrl = Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url)]
+ServerRedisUrl = Annotated[SecretStr | None, _secret_url_setting(_normalize_redis_url)]
+SmtpUrl = Annotated[SecretStr | None, _secret_setting(_validate_smtp_url)]
+WebUrl = Annotated[str, AfterValidator(_normalize_web_url)]
+TlsFile = Annotated[Path | None, AfterValidator(_normalize_tls_file)]
+EmailSender = Annotated[str, AfterValidator(_validate_sender)]
+Login = Annotated[SecretStr | None, _secret_setting(_validate_login)]
+LinkSecret = Annotated[SecretStr | None, _secret_setting(_validate_link_secret)]
+Networks = Annotated[str, AfterValidator(_validate_networks)]
+ListenAddress = Annotated[str, Field(min_length=1)]
+ListenPort = Annotated[int, Field(ge=0, le=65535)]
