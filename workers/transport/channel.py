@@ -545,7 +545,7 @@ class Connection(kombu_connection.Connection):
         **kwargs: Any,
     ) -> None:
         """kombu.Connection.__init__: parse the URL as `RedisUrl`; its options override ours."""
-        if isinstance(hostname, str) and hostname.partition("://")[0] in SCHEMES:
+        if isinstance(hostname, str) and "://" in hostname and hostname.partition("://")[0] in SCHEMES:
             address = RedisUrl.parse(hostname)
             hostname = address.kombu_url
             ssl = dict(address.tls_options) or ssl

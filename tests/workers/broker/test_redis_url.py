@@ -334,6 +334,14 @@ def test_url_options_override_defaults_and_probe_timeouts_stay_short(broker_url:
         assert (options["socket_timeout"], options["socket_connect_timeout"]) == (2, 1)
 
 
+@pytest.mark.parametrize("host", ["redis", "rediss", "valkey", "unix", "broker.example.com"])
+def test_a_host_named_like_a_scheme_is_a_host_in_copies_of_a_connection_too(host: str) -> None:
+    """Kombu copies a connection with its parts as arguments; Flower does so for the events."""
+    with Connection(f"redis://me:pw@{host}:6380/4?socket_timeout=7") as connection, connection.clone() as copy:
+        assert copy.as_uri(include_password=True) == f"redis://me:pw@{host}:6380/4"
+        assert copy.transport_options["socket_timeout"] == 7
+
+
 def test_application_uses_our_result_backend(monkeypatch: pytest.MonkeyPatch, result_backend: str) -> None:
     monkeypatch.setenv("CELERY_RESULT_BACKEND", f"{result_backend}?socket_timeout=8")
     monkeypatch.setattr(app, "servers_found", True)
