@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 BATCH_SIZE = 100
 MAX_RUN_SECONDS = 5.0
-"""After which a run ends, so that other queues get their turn; the next tick continues."""
+"""After which a run ends, so that other queues get their turn, and wakes the next one."""
 LEASE_RENEWAL_INTERVAL = submissions.LEASE_DURATION.total_seconds() / 3
 
 Answers = list[tuple[Submission, Answer]]
@@ -60,6 +60,8 @@ def drain() -> dict[str, Any]:
                 answers = _execute_batch(single.task, [single])
                 total += 1
             leased_ids.clear()
+        else:
+            db.current_database().wake(drain.name)
         _store_answers(answers)
     return {"taken": total}
 

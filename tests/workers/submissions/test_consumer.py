@@ -144,6 +144,30 @@ def test_commands_about_one_order_run_in_submission_order(market: Market, caller
     assert answer_of(caller, "unknown") == ("answered", "refused", "ORDER_UNKNOWN")
 
 
+def test_a_run_that_ends_before_its_work_wakes_the_next(
+    market: Market, caller: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without commits that follow, nothing but the timetable would continue."""
+    market.order(1003)
+    market.at(FILED)
+    for n in (1, 2):
+        submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, f"late-{n}")
+    caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
+    caller.commit()
+    times = iter((0.0, 0.0, consumer.MAX_RUN_SECONDS))
+    woken: list[str] = []
+    with monkeypatch.context() as patches:
+        patches.setattr(consumer, "monotonic", lambda: next(times))
+        patches.setattr(market.simulation.database, "wake", woken.append)
+        assert consumer.drain.run() == {"taken": 1}
+        assert "submissions.drain" in woken
+    woken.clear()
+    with monkeypatch.context() as patches:
+        patches.setattr(market.simulation.database, "wake", woken.append)
+        assert consumer.drain.run() == {"taken": 1}
+    assert "submissions.drain" not in woken
+
+
 def test_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
     """However late it is processed."""
     market.order(1003)
