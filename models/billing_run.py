@@ -46,7 +46,7 @@ def month_to_close(conn: Connection, now: datetime) -> date | None:
     if closed is not None:
         month = next_month(closed)
     else:
-        month = first_unbilled_month(conn) or _last_elapsed_month(now, terms_history)
+        month = first_unbilled_month(conn) or _last_month_to_bill(now, terms_history)
     return month if now >= bill_issues_at(month, terms_for_month(terms_history, month)) else None
 
 
@@ -80,7 +80,7 @@ class BillingRun:
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         sellers = self._next(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
-        return len(sellers), issue_bills(work, self.month, sellers) if sellers else 0
+        return len(sellers), issue_bills_of(work, self.month, sellers) if sellers else 0
 
     def committed(self) -> None:
         # Continues after these sellers: those without a bill would be selected again.
@@ -105,7 +105,7 @@ class HeldBillingRun(BillingRun):
         self._handled_up_to = sellers[-1] if sellers else self._after
         if not sellers:
             return 0, 0
-        issued = issue_bills(work, self.month, sellers)
+        issued = issue_bills_of(work, self.month, sellers)
         held = (HeldBillRow.billing_month == self.month, is_any(HeldBillRow.seller_id, sellers))
         work.conn.execute(delete(HeldBillRow).where(*held))
         return len(sellers), issued
@@ -119,7 +119,7 @@ class HeldBillingRun(BillingRun):
         return list(work.conn.execute(held.order_by(HeldBillRow.seller_id).limit(limit)).scalars())
 
 
-def issue_bills(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
+def issue_bills_of(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
     conn = work.conn
     # Lock order: outbox before ledger. The lock waits for a running credit task.
     messages = outbox.lock_by_payload(conn, TASK, "seller_id", seller_ids)
@@ -228,6 +228,6 @@ def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]
     )
 
 
-def _last_elapsed_month(now: datetime, terms_history: terms.TermsHistory) -> date:
+def _last_month_to_bill(now: datetime, terms_history: terms.TermsHistory) -> date:
     month = previous_month(month_of(now, terms_history.at(now)))
     return month if now >= bill_issues_at(month, terms_for_month(terms_history, month)) else previous_month(month)

@@ -174,13 +174,13 @@ def arguments_to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
     if levels == 0:
         return "nested too deeply to be stored"
     if isinstance(value, Mapping):
-        return {_repr_or_type(name): arguments_to_json(inner, levels - 1) for name, inner in value.items()}
+        return {_json_text_of_argument(name): arguments_to_json(inner, levels - 1) for name, inner in value.items()}
     if isinstance(value, list | tuple | AbstractSet):
         return [arguments_to_json(inner, levels - 1) for inner in value]
-    return _repr_or_type(value)
+    return _json_text_of_argument(value)
 
 
-def _repr_or_type(value: Any) -> str:
+def _json_text_of_argument(value: Any) -> str:
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - its `__str__` may raise anything

@@ -11,7 +11,7 @@ from models.db.schema import Base, BigInt
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """Before every row: the start of a keyset scan."""
-LATE_AFTER = timedelta(minutes=3)
+SWEEP_LATE_AFTER = timedelta(minutes=3)
 """A gap longer than this is recorded even if the sweep found nothing.
 
 It exceeds the longest interval of the timetable's sweeps, a minute, plus `RECORD_INTERVAL`.
@@ -70,7 +70,9 @@ _RECORD_RUN = text(
 
 def record_run(conn: Connection, name: str, found: int, now: datetime) -> None:
     """Record a run and what it found; a run that found nothing is recorded at most every `RECORD_INTERVAL`."""
-    conn.execute(_RECORD_RUN, {"name": name, "now": now, "found": found, "late": LATE_AFTER, "often": RECORD_INTERVAL})
+    conn.execute(
+        _RECORD_RUN, {"name": name, "now": now, "found": found, "late": SWEEP_LATE_AFTER, "often": RECORD_INTERVAL}
+    )
 
 
 def last_runs(conn: Connection) -> dict[str, datetime]:

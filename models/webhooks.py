@@ -19,7 +19,7 @@ from models import feed
 from models.db.schema import Base, BigInt, BigIntKey, is_any
 
 LEASE_DURATION = timedelta(minutes=2)
-PAGE_SIZE = 50
+EVENTS_PER_DELIVERY = 50
 """Events of one endpoint in one run."""
 MAX_ENDPOINTS = 20
 """Endpoints of one run."""
@@ -130,10 +130,12 @@ def lease_endpoints(conn: Connection, now: datetime) -> list[Endpoint]:
 
 
 def _endpoint_from_row(conn: Connection, row: Any, until: datetime) -> Endpoint:
-    page = feed.events_after(conn, row.cursor, PAGE_SIZE)
+    page = feed.events_after(conn, row.cursor, EVENTS_PER_DELIVERY)
     wanted = [(cursor, event) for cursor, event in page if is_wanted(event["type"], row.event_types.split(","))]
     read_to = page[-1][0] if page else row.cursor
-    return Endpoint(row.webhook_id, row.url, row.secret, until, row.cursor, wanted, read_to, len(page) == PAGE_SIZE)
+    return Endpoint(
+        row.webhook_id, row.url, row.secret, until, row.cursor, wanted, read_to, len(page) == EVENTS_PER_DELIVERY
+    )
 
 
 def is_wanted(event_type: str, patterns: Sequence[str]) -> bool:

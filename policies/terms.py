@@ -57,9 +57,9 @@ def _term(default: Any, about: str, unit: str, allowed: str) -> Any:
 
 
 _DURATIONS = "duration: 7d, 36h, 90m or 45s"
-_UNLOCK = f"{int(MIN_UNLOCK_DELAY.total_seconds())}s to {MAX_DURATION.days}d"
-_WAIT = f"0s to {MAX_DURATION.days}d"
-_STEPS = f"up to {MAX_STEPS} rising durations, each above 0s"
+_ALLOWED_UNLOCK = f"{int(MIN_UNLOCK_DELAY.total_seconds())}s to {MAX_DURATION.days}d"
+_ALLOWED_WAIT = f"0s to {MAX_DURATION.days}d"
+_ALLOWED_STEPS = f"up to {MAX_STEPS} rising durations, each above 0s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +68,19 @@ class Terms:
         timedelta(days=7),
         "How long after the order date a seller can file a non-paying buyer alert.",
         _DURATIONS,
-        _WAIT,
+        _ALLOWED_WAIT,
     )
     npb_unlock_no_response: timedelta = _term(
         timedelta(days=7),
         "How long after the filing the seller can cancel if the buyer does not answer.",
         _DURATIONS,
-        _UNLOCK,
+        _ALLOWED_UNLOCK,
     )
     npb_unlock_response: timedelta = _term(
         timedelta(days=14),
         "How long after the filing the seller can cancel if the buyer answers in time.",
         _DURATIONS,
-        f"{_UNLOCK}, not shorter than NPB_UNLOCK_NO_RESPONSE",
+        f"{_ALLOWED_UNLOCK}, not shorter than NPB_UNLOCK_NO_RESPONSE",
     )
     npb_late_response: str = _term(  # A1
         "sticky",
@@ -92,10 +92,13 @@ class Terms:
         timedelta(days=7),
         "How long after the order date a buyer can file an alert against the seller.",
         _DURATIONS,
-        _WAIT,
+        _ALLOWED_WAIT,
     )
     seller_alert_unlock: timedelta = _term(
-        timedelta(days=14), "How long after the filing of such an alert the buyer can cancel.", _DURATIONS, _UNLOCK
+        timedelta(days=14),
+        "How long after the filing of such an alert the buyer can cancel.",
+        _DURATIONS,
+        _ALLOWED_UNLOCK,
     )
     ocr_fileable_statuses: tuple[Status, ...] = _term(
         OCR_FILEABLE_BY_DEFAULT,
@@ -107,13 +110,13 @@ class Terms:
         (timedelta(days=2), timedelta(days=5), timedelta(days=10)),
         "When the other party is reminded of an open cancel request, counted from its filing.",
         "list of durations",
-        _STEPS,
+        _ALLOWED_STEPS,
     )
     unlock_remind_after: tuple[timedelta, ...] = _term(
         (timedelta(days=3), timedelta(days=10)),
         "When the filer is reminded that the order can be cancelled, counted from the unlock.",
         "list of durations",
-        _STEPS,
+        _ALLOWED_STEPS,
     )
     billing_time_zone: str = _term(  # A5, A6
         "America/New_York",
@@ -124,7 +127,7 @@ class Terms:
     bill_day: int = _term(5, "The day of the next month on which a month's bills are issued.", "day", "1 to 28")
     bill_due_day: int = _term(5, "The day of the month after the issue on which a bill is due.", "day", "1 to 28")
     past_due_grace: timedelta = _term(
-        timedelta(days=10), "How long after its due day an unpaid bill is past due.", _DURATIONS, _WAIT
+        timedelta(days=10), "How long after its due day an unpaid bill is past due.", _DURATIONS, _ALLOWED_WAIT
     )
     minimum_bill: Decimal = _term(
         Decimal("0.00"),
@@ -263,14 +266,14 @@ def _fee_slice_problems(slices: tuple[FeeSlice, ...]) -> list[TermsProblem]:
 
 
 _DURATION = re.compile(r"([0-9]{1,9}) ?([dhms])")  # the rule book writes `7 d`
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def _read_duration_term(raw: Any) -> timedelta:
     match = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
     if match is None:
         raise ValueError("must be a duration such as 7d, 36h, 90m or 45s")
-    duration = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    duration = timedelta(seconds=int(match[1]) * _DURATION_UNITS[match[2]])
     if duration > MAX_DURATION:  # a deadline must stay within the calendar
         raise ValueError(f"must not be longer than {MAX_DURATION.days} days")
     return duration

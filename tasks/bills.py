@@ -118,7 +118,7 @@ def _record_bill_payment(work: UnitOfWork[RecordPayment], command: RecordPayment
     if ledger.has_payment(conn, command.payment_id):
         return policy.payment_already_recorded(command.payment_id)
     excess = policy.overpaid_amount(bill.sums.total, bill.paid, command.amount)
-    excess_credit_month = _next_open_month(work, command.seller_id) if excess > 0 else None
+    excess_credit_month = _month_of_overpayment(work, command.seller_id) if excess > 0 else None
     note = policy.payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)
     ledger.post_payment(
         conn,
@@ -147,7 +147,7 @@ def _record_bill_payment(work: UnitOfWork[RecordPayment], command: RecordPayment
     return done(command, effects)
 
 
-def _next_open_month(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
+def _month_of_overpayment(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
     current_terms = terms.load_terms(work.conn).at(work.now)
     return max(policy.open_month(work.now, current_terms), ledger.first_open_months(work.conn, [seller_id])[seller_id])
 

@@ -36,7 +36,7 @@ MAX_DROPPED_BYTES = 2**24
 MAX_EVENTS = 1000
 CURSOR = r"^[0-9]{1,18}\.[0-9]\.[0-9]{1,18}$"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})")
+_PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})")
 
 router = APIRouter(prefix="/v1")
 OrderNumber = Annotated[int, Path(ge=1, le=MAX_INT64)]
@@ -92,7 +92,7 @@ def _idempotency_key(request: Request) -> str:
 
 
 def _wait_seconds(request: Request) -> int:
-    asked = _WAIT.search(request.headers.get("prefer", ""))
+    asked = _PREFERRED_WAIT.search(request.headers.get("prefer", ""))
     return min(int(asked[1]), MAX_WAIT_SECONDS) if asked else DEFAULT_WAIT_SECONDS
 
 

@@ -37,7 +37,7 @@ POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
-STEPS = ("Select consolidation options", "Edit items", "Verify items", "Return items and cancel order")
+EDIT_STEPS = ("Select consolidation options", "Edit items", "Verify items", "Return items and cancel order")
 
 
 class _Typed(dict[str, str]):
@@ -48,7 +48,7 @@ class _Typed(dict[str, str]):
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("web"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
-_templates.globals |= {"PATH": PATH, "STEPS": STEPS, "MAX_COMMENT_LENGTH": MAX_COMMENT_LENGTH, "nothing": _Typed()}
+_templates.globals |= {"PATH": PATH, "STEPS": EDIT_STEPS, "MAX_COMMENT_LENGTH": MAX_COMMENT_LENGTH, "nothing": _Typed()}
 _templates.filters["reason"] = describe_reason
 _style = resources.files("web").joinpath("templates/style.css").read_bytes()
 

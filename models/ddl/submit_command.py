@@ -166,7 +166,7 @@ $body$
 """The variant for `jsonb`, which runs with the caller's rights and calls the one for text."""
 
 
-COMMAND_ANSWERS = """
+COMMAND_ANSWERS_VIEW = """
 CREATE OR REPLACE VIEW unwind.command_answers WITH (security_barrier = true) AS
 SELECT s.request_id, s.task, s.order_id, s.state, s.answer ->> 'outcome' AS outcome, s.answer ->> 'code' AS code,
        s.answer, s.submitted_at, s.answered_at
@@ -182,5 +182,5 @@ DDL: tuple[str, ...] = (
     SUBMIT_COMMAND,
     SUBMIT_JSONB,
     f"REVOKE ALL ON FUNCTION {SUBMIT_COMMAND_SIGNATURE}, {SUBMIT_JSONB_SIGNATURE} FROM PUBLIC",
-    COMMAND_ANSWERS,
+    COMMAND_ANSWERS_VIEW,
 )

@@ -15,7 +15,7 @@ from policies.bills import MONTH_NAMES
 from policies.emails.email import Quote
 from policies.timestamps import parse_timestamp
 
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def format_instant(instant: datetime, zone: str) -> str:
 
 
 def format_day(day: date) -> str:
-    return f"{DAYS[day.weekday()]}, {day.day} {MONTH_NAMES[day.month - 1]} {day.year}"
+    return f"{WEEKDAYS[day.weekday()]}, {day.day} {MONTH_NAMES[day.month - 1]} {day.year}"
 
 
 def format_month(month: str) -> str:

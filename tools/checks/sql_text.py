@@ -19,7 +19,9 @@ REVIEWED = {
     "models/integrity/invariants/invariant.py:find_violations": (
         "a constant of the package with conditions that are constants too"
     ),
-    "models/integrity/invariants/alerts.py:terms_sql": ("called at import by the invariants, with a column's name"),
+    "models/integrity/invariants/alerts.py:alert_terms_sql": (
+        "called at import by the invariants, with a column's name"
+    ),
     "models/integrity/invariants/alerts.py:first_answer": ("called at import by the invariants, with column names"),
     "models/integrity/invariants/timelines.py:_fold_changes": "called at import, with words of that module",
     "models/integrity/invariants/timelines.py:_with_event_range": ("called at import, with words of that module"),

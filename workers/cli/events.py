@@ -18,7 +18,7 @@ from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo_literally
 
-PAGE_SIZE = 1000
+EVENTS_PER_PAGE = 1000
 POLL_INTERVAL = 0.5
 CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]\.[0-9]{1,18}")
 
@@ -44,7 +44,9 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
     with open_database() as database:
         while True:
             with database.transaction() as conn:
-                page = feed.events_after(conn, cursor, PAGE_SIZE if remaining is None else min(PAGE_SIZE, remaining))
+                page = feed.events_after(
+                    conn, cursor, EVENTS_PER_PAGE if remaining is None else min(EVENTS_PER_PAGE, remaining)
+                )
             for position, event in page:
                 if as_json:
                     click.echo(json.dumps({"cursor": position, "event": event}))

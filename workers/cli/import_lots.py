@@ -58,7 +58,7 @@ def import_lots(file: Path, seller_id: str, how: str | None, update: bool, dry_r
     number. When an item is not a valid lot, or belongs to another seller, it is named and nothing is imported.
     """
     try:
-        with _private_copy(file) as copy, open_database() as database:
+        with _copy_of_imported_file(file) as copy, open_database() as database:
             db.set_database(database)
             try:
                 lots = LotFile(copy, seller_id, is_update=update)
@@ -253,7 +253,7 @@ def _count_units(count: int) -> str:
 
 
 @contextmanager
-def _private_copy(file: Path) -> Iterator[BinaryIO]:
+def _copy_of_imported_file(file: Path) -> Iterator[BinaryIO]:
     """A copy that nobody changes between the passes over it; of a file that is too large, enough to detect that."""
     with file.open("rb") as source, tempfile.TemporaryFile() as copy:
         left = MAX_FILE_BYTES + 1

@@ -26,7 +26,7 @@ from workers.embedded.data_dir import FileLock, ensure_servers_dir, passwords, r
 from workers.embedded.postgres import ADMIN, DATABASE, OWNER, ServerStartError, log_tail
 from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wait_until
 
-TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
+DAEMON_TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
 
 _leases_lock = threading.Lock()
 _leases: dict[Path, ServerUrls] = {}
@@ -115,10 +115,12 @@ def running_server_urls(data_dir: Path) -> ServerUrls | None:
 def _join_servers(folder: Path, options: Mapping[str, object]) -> FileLock:
     starting, in_use, daemon = (FileLock(folder / f"{name}.lock") for name in ("starting", "in-use", "daemon"))
     try:
-        if not starting.acquire(seconds=TIMEOUT):
-            raise ServerStartError(f"another process has been starting the servers of {folder} for {TIMEOUT:.0f} s")
+        if not starting.acquire(seconds=DAEMON_TIMEOUT):
+            raise ServerStartError(
+                f"another process has been starting the servers of {folder} for {DAEMON_TIMEOUT:.0f} s"
+            )
         # A daemon that is stopping holds the exclusive lock: wait for it, its servers can no longer be joined.
-        if not in_use.acquire(shared=True, seconds=TIMEOUT):
+        if not in_use.acquire(shared=True, seconds=DAEMON_TIMEOUT):
             raise ServerStartError(f"the servers of {folder} are being stopped and have not ended")
         is_daemon_missing = daemon.acquire()
         daemon.close()

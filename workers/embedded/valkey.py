@@ -13,7 +13,7 @@ from workers.embedded.binaries import find_valkey_server
 from workers.embedded.postgres import ServerStartError, log_tail
 from workers.embedded.processes import parent_death_hook
 
-SETTINGS = {
+VALKEY_SETTINGS = {
     "bind": "127.0.0.1",
     "protected-mode": "yes",
     "databases": "64",  # the product uses two; each parallel test process uses a pair
@@ -22,8 +22,11 @@ SETTINGS = {
     "save": '""',  # the append-only file suffices; a snapshot would cost a fork
     "daemonize": "no",
 }
-DURABLE_SETTINGS = {"appendonly": "yes", "appendfsync": "everysec"}  # `always` would cost two thirds of the push rate
-THROWAWAY_SETTINGS = {"appendonly": "no"}
+DURABLE_VALKEY = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+}  # `always` would cost two thirds of the push rate
+THROWAWAY_VALKEY = {"appendonly": "no"}
 
 
 class Valkey:
@@ -33,7 +36,11 @@ class Valkey:
         self.data = folder / "valkey"
         self.log = folder / "valkey.log"
         self.password = password
-        self.settings = {**SETTINGS, **(DURABLE_SETTINGS if durable else THROWAWAY_SETTINGS), **settings}
+        self.settings = {
+            **VALKEY_SETTINGS,
+            **(DURABLE_VALKEY if durable else THROWAWAY_VALKEY),
+            **settings,
+        }
         self.program = find_valkey_server()
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0

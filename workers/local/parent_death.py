@@ -20,7 +20,7 @@ from workers.embedded.processes import LINUX, parent_death_hook
 
 UNWIND_COMMANDS = frozenset({"metrics", "web"})
 TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - a variable by which a supervisor recognises its own processes
-POLL_INTERVAL = 1.0
+PARENT_CHECK_INTERVAL = 1.0
 GRACE_SECONDS = 20.0
 """Seconds between the parent's death and the kill; a supervisor that lives waits as long before its second signal."""
 
@@ -33,7 +33,7 @@ def end_with_parent(parent: int, death_signal: signal.Signals) -> None:
 
 def _kill_after_parent(parent: int, death_signal: signal.Signals) -> None:
     while os.getppid() == parent:
-        time.sleep(POLL_INTERVAL)
+        time.sleep(PARENT_CHECK_INTERVAL)
     if not LINUX:
         os.kill(os.getpid(), death_signal)
     time.sleep(GRACE_SECONDS)

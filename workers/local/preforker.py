@@ -30,7 +30,7 @@ from workers.embedded.processes import LINUX, identify_process, is_alive, parent
 from workers.local.parent_death import TOKEN_ENV, end_with_parent, run_program
 
 # What every program needs. None of it reads the environment while it is imported, since that comes with the request.
-LIBRARIES = (
+PRELOADED_LIBRARIES = (
     "celery.apps.beat",
     "celery.apps.worker",
     "celery.backends.redis",
@@ -163,7 +163,7 @@ def _require_pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 def main() -> None:
     parent_death_hook(int(sys.argv[1]), signal.SIGTERM)()
-    for name in LIBRARIES:
+    for name in PRELOADED_LIBRARIES:
         importlib.import_module(name)
     pending = b""
     while True:

@@ -30,7 +30,7 @@ INITIAL_WAIT, MAX_WAIT = 0.5, 30.0
 """Seconds between attempts to connect to a database that is away."""
 HEALTHY_AFTER = 60.0
 """Seconds of listening after which the next lost connection starts again with the initial wait."""
-SERVER_RESPONSE_TIMEOUT = 5.0
+LISTENER_CHECK_TIMEOUT = 5.0
 """Seconds within which the server must say whether it accepts writes; a stopped server keeps its connections open."""
 
 
@@ -92,7 +92,7 @@ def _was_notified(conn: psycopg.Connection) -> bool:
         pgconn.consume_input()
     pgconn.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
     pgconn.flush()
-    deadline = monotonic() + SERVER_RESPONSE_TIMEOUT
+    deadline = monotonic() + LISTENER_CHECK_TIMEOUT
     values = []
     while True:
         while pgconn.is_busy():

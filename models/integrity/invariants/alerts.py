@@ -26,7 +26,7 @@ def _duration(name: str, otherwise: str) -> str:
     )
 
 
-def terms_sql(terms_id: str) -> str:
+def alert_terms_sql(terms_id: str) -> str:
     return f"""
         SELECT {_duration("NPB_UNLOCK_NO_RESPONSE", "168h")} AS unanswered,
             {_duration("NPB_UNLOCK_RESPONSE", "336h")} AS answered,
@@ -64,7 +64,7 @@ LIFECYCLES = f"""
         FROM unwind.events e WHERE e.type IN {FILINGS} AND [e.order_id IN orders]
         WINDOW w AS (PARTITION BY e.order_id ORDER BY e.seq)
     ) AS f ON f.order_id = a.order_id AND f.nth = a.nth
-    CROSS JOIN LATERAL ({terms_sql("a.terms_id")}) AS h
+    CROSS JOIN LATERAL ({alert_terms_sql("a.terms_id")}) AS h
 """  # noqa: S608 - constants of this module
 """Each alert with its filing among the events, the next one's number, and the terms it was filed under."""
 

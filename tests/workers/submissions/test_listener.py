@@ -94,7 +94,7 @@ def test_unresponsive_server_is_disconnected(
     listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped process keeps its connection, and the kernel answers keep-alives for it."""
-    monkeypatch.setattr(listen, "SERVER_RESPONSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(listen, "LISTENER_CHECK_TIMEOUT", 0.5)
     (stopped,) = backends(other_server)
     os.kill(stopped, signal.SIGSTOP)
     try:

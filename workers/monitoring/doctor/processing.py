@@ -16,7 +16,7 @@ from schedules.timetable import TIMETABLE, Entry
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, describe_age, error, note, warning
 
-LATE_AFTER = timedelta(minutes=1)
+WORK_LATE_AFTER = timedelta(minutes=1)
 """Work that waits longer than this while workers run is late."""
 SWEEPS_LATE_AFTER = 3
 """Intervals, and never less than a minute: one run is lost when a worker is replaced."""
@@ -62,12 +62,12 @@ def check_sweeps(context: Context) -> list[Finding]:
             continue
         last_run = runs.get(entry.name)
         known = [at for at in (last_run, context.supervised_since) if at is not None]
-        if last_run is not None and last_run > now + LATE_AFTER:
+        if last_run is not None and last_run > now + WORK_LATE_AFTER:
             late.append(f"{entry.name} (not since the clock was set back)")
         elif not known:
-            if started_at is None or now - started_at > _late_after(entry):
+            if started_at is None or now - started_at > _sweep_late_after(entry):
                 never.append(entry.name)
-        elif now - max(known) > _late_after(entry):
+        elif now - max(known) > _sweep_late_after(entry):
             late.append(
                 f"{entry.name} (last {describe_age(now, last_run)} ago)" if last_run else f"{entry.name} (never)"
             )
@@ -81,10 +81,10 @@ def check_sweeps(context: Context) -> list[Finding]:
     return findings
 
 
-def _late_after(entry: Entry) -> timedelta:
+def _sweep_late_after(entry: Entry) -> timedelta:
     if entry.full_pass_interval is not None:
         return 2 * entry.full_pass_interval
-    return max(SWEEPS_LATE_AFTER * entry.every, LATE_AFTER)
+    return max(SWEEPS_LATE_AFTER * entry.every, WORK_LATE_AFTER)
 
 
 def check_queue_heartbeats(context: Context) -> list[Finding]:
@@ -97,7 +97,7 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
         if task in paused:
             continue
         known = [at for at in (runs.get(task), context.supervised_since) if at is not None]
-        if known and now - max(known) > LATE_AFTER:
+        if known and now - max(known) > WORK_LATE_AFTER:
             late.append(f"{queue} (for {describe_age(now, max(known))})")
     if not late or len(late) == len(HEARTBEAT_RUNS.keys() - paused):
         return []
@@ -194,7 +194,7 @@ def _late_work(context: Context, since: datetime | None, code: str, message: str
     if since is None or not context.workers_expected:
         return []
     now = context.now()
-    return [warning(code, message.format(ago=describe_age(now, since)), fix)] if now - since > LATE_AFTER else []
+    return [warning(code, message.format(ago=describe_age(now, since)), fix)] if now - since > WORK_LATE_AFTER else []
 
 
 def _count_late_items(items: list[str], name: str) -> str:
