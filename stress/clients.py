@@ -99,20 +99,14 @@ class Interfaces:
         try:
             conn = self._connected()
             with conn.transaction(), conn.cursor() as cursor:
-                accepted = []
                 for sent in commands:
                     sent.at = time.monotonic()
                     cursor.execute(
                         "SELECT unwind.submit_command(%s, %s, %s)",
                         [sent.task, json.dumps(sent.arguments), sent.request_id],
                     )
-                    row = cursor.fetchone()
-                    accepted.append(bool(row and row[0]["accepted"]))
         except psycopg.Error:
             self._broken("by sql not taken")
-            return
-        for sent, yes in zip(commands, accepted, strict=True):
-            sent.accepted = yes
 
     def _post(self, sent: Sent) -> None:
         address = urlsplit(self._environment.http_url)
@@ -159,7 +153,6 @@ class Interfaces:
         by_id = {sent.request_id: sent for sent in commands}
         for request_id, state, answer in rows:
             sent = by_id.pop(request_id)
-            sent.accepted = True
             if state == "answered":
                 self._ledger.answered(sent, answer)
             elif state == "dead":

@@ -19,7 +19,6 @@ class Sent:
     at: float
     """Monotonic seconds of the last sending."""
     times: int = 0
-    accepted: bool = False
     answer: dict[str, Any] | None = None
     later: list[dict[str, Any]] = field(default_factory=list)
     """Answers to its copies and repeats after the first answer."""

@@ -20,7 +20,8 @@ import redis
 
 from tests.plugins.market import Market
 from tests.plugins.servers import in_database, libpq_url
-from tests.plugins.upstream import Installation, installation, wait_until
+from tests.plugins.upstream import Installation, installation
+from tests.waiting import wait_until
 from tools.contract_files import options_schema, public_tasks
 from workers.embedded import ServerUrls
 from workers.local.process_specs import flower_program

@@ -13,10 +13,11 @@ from celery import Celery
 from pytest_celery import CELERY_REDIS_BACKEND, CELERY_REDIS_BROKER, RedisTestBackend, RedisTestBroker
 
 from tests.e2e.browser import browser, picture, pytest_addoption  # noqa: F401 - fixtures and the option
-from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker, wait_until
+from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker
 from tests.e2e.race_market import race_market, race_processes  # noqa: F401 - fixtures
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
+from tests.waiting import wait_until
 from workers.simulation.engine import Simulation
 
 

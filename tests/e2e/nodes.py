@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +120,6 @@ class _RunningServerContainer:
 
     def logs(self, **_: Any) -> bytes:
         return b""
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = TIMEOUT, *, what: str = "it") -> Any:
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, f"{what} did not happen within {seconds:.0f} s"
-        time.sleep(0.05)  # there is no event across three processes and a database to wait for
-    return answer
 
 
 def _number(signal_name: str | int) -> int:

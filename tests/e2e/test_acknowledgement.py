@@ -21,8 +21,9 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 from tests.e2e.conftest import Run
 from tests.e2e.failing_steps import CHECKING, CONNECTING, DYING, FAILING, LOST, STEPS
 from tests.e2e.ledger_checks import count_rows, fetch_one
-from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
+from tests.e2e.nodes import CHECKOUT, ProcessNode
 from tests.plugins.servers import libpq_url
+from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.app import app
 from workers.lifecycle import SUPPORTED_POOLS, pool_name

@@ -22,7 +22,8 @@ from schedules.routes import queue_of
 from tests.plugins.market import Market
 from tests.plugins.postgres import USER, PostgresServer, programs
 from tests.plugins.servers import fresh_database, libpq_url
-from tests.plugins.upstream import Installation, database_now, installation, submit_orders, wait_until
+from tests.plugins.upstream import Installation, database_now, installation, submit_orders
+from tests.waiting import wait_until
 from workers.cli import group
 from workers.embedded import ServerUrls
 from workers.local import backup

@@ -18,8 +18,8 @@ from celery import Celery
 
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import count_rows, fetch_one, outbox_is_empty, units_in_stock
-from tests.e2e.nodes import wait_until
 from tests.plugins.servers import libpq_url
+from tests.waiting import wait_until
 from workers import local
 from workers.local.process_specs import WORKER_GROUPS
 from workers.mail.senders import RESPONSE_TIMEOUT_SECONDS

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from policies.timestamps import parse_timestamp
-from tests.plugins.upstream import wait_until
+from tests.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README, INTEGRATE = ((CHECKOUT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/integrate.md"))

@@ -23,7 +23,8 @@ from flower import urls
 from playwright.sync_api import Error
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation, wait_until
+from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation
+from tests.waiting import wait_until
 from workers.embedded import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import Settings

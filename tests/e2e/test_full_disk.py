@@ -17,8 +17,8 @@ from celery import Celery
 
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import count_rows, fetch_one, outbox_is_empty, units_in_stock
-from tests.e2e.nodes import wait_until
 from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
+from tests.waiting import wait_until
 from workers.embedded import embedded_servers, running_servers
 from workers.migrate import migrate
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from models.dead_letters import MAX_BODY_BYTES
 from tests.e2e.test_interfaces import dead_letters
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation, wait_until
+from tests.plugins.upstream import Installation, installation
+from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, message
 from tests.workers.transport.test_validation import bent
 from workers.embedded import ServerUrls

@@ -21,7 +21,8 @@ import psycopg
 import pytest
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation, wait_until
+from tests.plugins.upstream import Installation, installation
+from tests.waiting import wait_until
 from tests.workers.submissions.test_consumer import UNREADABLE
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.embedded import ServerUrls

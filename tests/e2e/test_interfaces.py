@@ -28,8 +28,9 @@ from psycopg.types.json import Jsonb
 
 from models.db import database as db
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation, submit_orders, wait_until
+from tests.plugins.upstream import Installation, installation, submit_orders
 from tests.plugins.website import Website, serving
+from tests.waiting import wait_until
 from tools.contract_messages import envelope
 from web.settings import WebSettings
 from workers.embedded import ServerUrls

@@ -16,7 +16,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation, submit_orders, wait_until
+from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation, submit_orders
+from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import message
 from workers.broker.wakeups import KEY_PREFIX
 from workers.embedded import ServerUrls

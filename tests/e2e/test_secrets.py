@@ -19,8 +19,8 @@ from tests.plugins.upstream import (
     Installation,
     installation,
     submit_orders,
-    wait_until,
 )
+from tests.waiting import wait_until
 from workers.embedded import ServerUrls
 from workers.local.process_specs import beat_program, worker_program
 from workers.local.supervisor import Supervisor

@@ -14,8 +14,9 @@ from pytest_celery import CeleryTestSetup
 
 from schedules.routes import queue_of
 from tests.e2e.ledger_checks import count_rows, fetch_one, order_status, outbox_is_empty, units_in_stock
-from tests.e2e.nodes import ProcessNode, wait_until
+from tests.e2e.nodes import ProcessNode
 from tests.plugins.servers import libpq_url
+from tests.waiting import wait_until
 
 Answer = dict[str, Any]
 

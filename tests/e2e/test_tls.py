@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from tests.plugins.postgres import CERTIFICATES, new_tls_server
 from tests.plugins.proxy import Proxy
-from tests.plugins.upstream import Installation, wait_until
+from tests.plugins.upstream import Installation
+from tests.waiting import wait_until
 from workers.cli import group
 from workers.local.process_specs import beat_program, flower_program, metrics_program, worker_program
 from workers.local.supervisor import Supervisor

@@ -17,8 +17,9 @@ from celery import Celery
 from schedules.routes import HEARTBEAT, HEARTBEAT_RUNS, QUEUES
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import fetch_one
-from tests.e2e.nodes import ProcessNode, wait_until
+from tests.e2e.nodes import ProcessNode
 from tests.plugins.servers import libpq_url
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +21,7 @@ from celery import Celery
 from tasks.command import parse_command
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, in_valkey_database, libpq_url
+from tests.waiting import wait_until
 from workers.app import app
 from workers.embedded import ServerUrls
 from workers.local.process_specs import worker_program
@@ -101,17 +100,6 @@ class _Closing(Celery):
         self.backend.result_consumer.stop()
         self.backend.client.connection_pool.disconnect()
         super().close()
-
-
-def wait_until(ask: Callable[[], Any], seconds: float = ANSWER_TIMEOUT_SECONDS) -> Any:
-    """Poll until the result is true, and return it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answer = ask()
-        if answer:
-            return answer
-        threading.Event().wait(0.02)
-    raise AssertionError(f"nothing within {seconds} s")
 
 
 @contextlib.contextmanager

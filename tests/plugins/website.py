@@ -23,7 +23,8 @@ from models import api_keys
 from models.db import database as db
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, libpq_url
-from tests.plugins.upstream import database_now, wait_until
+from tests.plugins.upstream import database_now
+from tests.waiting import wait_until
 from web.app import create_app
 from web.server import address_of, bind
 from web.settings import WebSettings

@@ -21,8 +21,8 @@ from tasks.declarations import all_commands
 from tasks.schemas import answer_schema
 from tests.bad_input import GOOD, MARK, bad_arguments, replace_argument
 from tests.plugins.market import Market
-from tests.plugins.upstream import wait_until
 from tests.plugins.website import Website, website
+from tests.waiting import wait_until
 from workers.embedded import ServerUrls
 
 ORDERS = range(1001, 1013)

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import wait_until
 from tests.plugins.website import Reply, Website, website
+from tests.waiting import wait_until
 from web.sessions import sign_link
 from workers.embedded import ServerUrls
 

@@ -16,8 +16,9 @@ from celery.schedules import crontab
 
 from schedules.routes import QUEUES
 from schedules.timetable import TIMETABLE
-from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
+from tests.e2e.nodes import CHECKOUT, ProcessNode
 from tests.plugins.proxy import Proxy
+from tests.waiting import wait_until
 from workers.app import Unwind
 from workers.beat import MAX_QUEUED_TICKS, MonotonicScheduler
 

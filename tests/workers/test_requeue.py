@@ -22,7 +22,7 @@ from models.db.database import DatabaseClock
 from policies.verdicts import OutboxMessage
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
-from tests.plugins.upstream import wait_until
+from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import message
 from workers import task as job
 from workers.app import app

@@ -9,10 +9,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
 from policies.bills import month_name, parse_month
 from policies.emails.email import sanitize_line
+from workers.mail.mime_message import template_environment
 
 MAX_NOTE_LENGTH = 2200
 """A staff comment of up to 2,000 characters, and around it the order and who gave the credit."""
@@ -20,18 +19,7 @@ MAX_NOTE_LENGTH = 2200
 NOTE_INDENT = 26
 """The width of the columns before the notes of the plain text."""
 
-_page_environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "pages"),
-    undefined=StrictUndefined,
-    autoescape=select_autoescape(
-        disabled_extensions=("txt.j2",), default=True
-    ),  # everything except the plain text is HTML
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-
-
+_page_environment = template_environment(Path(__file__).parent / "pages")
 _page_environment.filters["wrapped"] = lambda note: textwrap.fill(
     note, 80, initial_indent=" " * NOTE_INDENT, subsequent_indent=" " * NOTE_INDENT
 ).lstrip()

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nodes import CHECKOUT, ProcessNode, wait_until
+from tests.e2e.nodes import CHECKOUT, ProcessNode
+from tests.waiting import wait_until
 from workers import local
 from workers.monitoring import probes
 from workers.monitoring.watchdog import Watchdog

@@ -20,7 +20,7 @@ from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_
 from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission
 from tasks.declarations import COMMANDS
 from tests.plugins.market import FILED, WEEK, Market
-from tests.plugins.upstream import wait_until
+from tests.waiting import wait_until
 from workers.app import BEAT_ENTRIES, app
 from workers.requeue import CannotRequeue, requeue_dead_job
 from workers.submissions import consumer

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.nodes import ProcessNode, wait_until
+from tests.e2e.nodes import ProcessNode
+from tests.waiting import wait_until
 from tests.workers.monitoring.doctor.findings import codes, run, severity
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor import Context, Finding, Severity, broker, exit_status, run_checks
