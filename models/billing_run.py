@@ -1,4 +1,4 @@
-"""The billing run: issue the bills of a month in batches of sellers, then close the month.
+"""The billing run: find the month to close, issue its bills in batches of sellers, then close it.
 
 A bill that cannot be issued is held and does not block the month. Each seller's due resets and credits are posted
 first, so a late credit task changes nothing.

@@ -1,4 +1,4 @@
-"""Load the orders of a command batch with their parties, alerts and requests, lock them, and write them back.
+"""Load and lock the orders of a batch with their parties, alerts and requests; write them back with their events.
 
 One statement per table, however many orders. Locks are taken in one order everywhere: members, orders (which guard
 their alerts, requests, lines and removals), items by key, lots by id, and the sellers' ledgers.

@@ -1,4 +1,4 @@
-"""Jobs that were given up, with their arguments and errors, until staff replays or discards them."""
+"""Jobs that were given up, with their arguments as storable JSON and errors, until staff replays or discards them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When each sweep last ran and what it found."""
+"""When each sweep last ran, what it found, and whether it was late."""
 
 from __future__ import annotations
 

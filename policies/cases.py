@@ -1,4 +1,4 @@
-"""The facts that policies decide from: an order with its parties, request, alert and terms, all frozen.
+"""The facts that policies decide from: an order with its parties, request, alert and terms, and their kinds and states.
 
 Policies take a `Case` and return a verdict; a granted verdict has the case as it is afterwards.  Datetimes are aware
 and UTC.

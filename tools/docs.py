@@ -9,6 +9,7 @@ import click
 
 from tools import contract_files
 from tools.commands_page import COMMANDS_PAGE, commands_page
+from tools.file_map import TOUR_PAGE, tour_page
 from tools.guarantees_page import GUARANTEES_PAGE, guarantees_page
 from tools.rules_page import RULES_PAGE, rules_page
 from tools.settings_page import settings_page
@@ -28,6 +29,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     RULES_PAGE: rules_page,
     GUARANTEES_PAGE: guarantees_page,
     SPEED_PAGE: speed_page,
+    TOUR_PAGE: tour_page,
 }
 
 
