@@ -64,7 +64,6 @@ def list_keys(conn: Connection) -> list[Row[Any]]:
 
 
 def load_key(conn: Connection, key_id: str) -> ApiKey | None:
-    """Return a key unless it was revoked."""
     valid = (ApiKeyRow.key_id == key_id, ApiKeyRow.revoked_at.is_(None))
     row = conn.execute(select(ApiKeyRow.name, ApiKeyRow.scope, ApiKeyRow.secret_hash).where(*valid)).one_or_none()
     return None if row is None else ApiKey(row.name, row.scope, bytes(row.secret_hash))

@@ -104,8 +104,6 @@ LINES_HASH = """
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A seller's bill of one month. The dates are None while it is open."""
-
     seller_id: str
     month: date
     state: str

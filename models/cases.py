@@ -158,7 +158,6 @@ class CaseSet:
         self.members[member.member_id] = member
 
     def write(self, work: UnitOfWork[Any]) -> None:
-        """Write everything granted: orders, alerts, requests, events, outbox messages and members' standing."""
         rows: list[dict[str, Any]] = []
         new: list[Order] = []
         changed_orders: list[tuple[Order, int, datetime]] = []

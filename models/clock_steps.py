@@ -42,6 +42,5 @@ def shift_waits(conn: Connection, sweep: str, now: datetime) -> timedelta | None
 
 
 def lead_over_clock(conn: Connection, now: datetime) -> timedelta:
-    """Return how far the newest recorded instant is ahead of the clock, at least zero."""
     lead: timedelta | None = conn.execute(_LEAD_OVER_CLOCK, {"now": now}).scalar()
     return max(lead or timedelta(0), timedelta(0))

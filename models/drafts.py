@@ -64,7 +64,6 @@ class DraftLineRow(Base):
 
 
 def load_order_ids(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
-    """Return the order of each existing draft. It never changes, so no lock is needed."""
     rows = conn.execute(select(DraftRow.draft_id, DraftRow.order_id).where(is_any(DraftRow.draft_id, draft_ids)))
     return {row.draft_id: row.order_id for row in rows}
 

@@ -65,7 +65,6 @@ def events_after(conn: Connection, cursor: str | None, limit: int) -> list[tuple
 
 
 def end_cursor(conn: Connection) -> str:
-    """Return the cursor after which everything is that no finished transaction has written."""
     row = conn.execute(
         text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint + unwind.feed_base() - 1 AS last_settled")
     ).one()

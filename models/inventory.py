@@ -188,7 +188,7 @@ def change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
 
 
 class LotMissing(Exception):
-    """A lot to change does not exist: it was not locked, which is a bug."""
+    pass
 
 
 def key_arrays(keys: Sequence[LotKey]) -> dict[str, list[Any]]:

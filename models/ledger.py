@@ -168,8 +168,6 @@ class LedgerLine:
 
 @dataclass(frozen=True, slots=True)
 class Recharge:
-    """An order whose items changed: charged as `before`, to be charged as `after`."""
-
     before: Order
     after: Order
     at: datetime
@@ -213,7 +211,6 @@ def _post_to_open_bills(conn: Connection, lines: Sequence[LedgerLine]) -> None:
 
 
 def post_payment(conn: Connection, line: LedgerLine) -> None:
-    """Write a payment for the issued bill that it pays. Hold `lock_for_issue` first."""
     insert_rows(conn, LedgerLineRow, [_ledger_row(line)])
 
 

@@ -151,7 +151,6 @@ def update_standing(
 
 
 def load_automation(conn: Connection, member_id: str) -> Automation:
-    """Return the settings of a seller with every excluded buyer."""
     written = conn.execute(select(MemberRow.automation).where(MemberRow.member_id == member_id)).scalar()
     return settings_from_json(written)
 

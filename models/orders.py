@@ -142,7 +142,6 @@ _LOCK_ORDERS = f"{_SELECT_ORDERS} FOR NO KEY UPDATE"
 
 
 def load_orders(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
-    """Return the orders' own rows; with `lock`, locked for update in order of id."""
     return send_orders(conn, order_ids, lock=lock)()
 
 
@@ -236,7 +235,6 @@ def _mutable_columns(order: Order) -> dict[str, Any]:
 
 
 def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:
-    """Return the lines of each order by line number. The order's row lock guards them."""
     lines: dict[int, list[Row[Any]]] = {order_id: [] for order_id in order_ids}
     rows = conn.execute(
         select(OrderLineRow)

@@ -22,8 +22,6 @@ MAX_REASON_LENGTH = 500
 
 
 class PauseRow(Base):
-    """A pause of a queue or task; in effect until `until` or `resumed_at`."""
-
     __tablename__ = "pauses"
     __table_args__ = (
         check_in("kind", KINDS),

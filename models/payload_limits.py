@@ -18,7 +18,7 @@ MAX_DEPTH = 20
 
 
 class InvalidPayload(ValueError):
-    """A text that is not the JSON of an object."""
+    pass
 
 
 def has_too_many_parts(raw: bytes) -> bool:

@@ -161,8 +161,6 @@ _STORE_ANSWERS = text(
 
 @dataclass(frozen=True, slots=True)
 class SubmitResult:
-    """What `submit_command` said, and the answer if the command had one already."""
-
     request_id: str | None
     code: str | None
     answer: dict[str, Any] | None = None
@@ -196,7 +194,6 @@ _SUBMIT = text(
 
 
 def load_answers(conn: Connection, request_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the answers that are stored for these request ids, whichever interface the commands came through."""
     return {row.request_id: row.answer for row in conn.execute(_LOAD_ANSWERS, {"ids": list(request_ids)})}
 
 

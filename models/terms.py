@@ -54,7 +54,6 @@ class TermsHistory:
         return current
 
     def after(self, instant: datetime) -> list[tuple[datetime, Terms]]:
-        """Return the terms that come into force later, with their times."""
         return list({d.valid_from: d.terms for d in self._dated if d.valid_from > instant}.items())
 
     def by_id(self, terms_id: int) -> Terms:

@@ -156,7 +156,6 @@ def retry_on_conflict(body: Callable[[], T]) -> T:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Return whether the error is a conflict with another transaction, after which the unit of work may run again."""
     if isinstance(error, DBAPIError):
         return getattr(error.orig, "sqlstate", None) in CONFLICT_SQLSTATES
     return isinstance(error, stored_answers.RequestRaced | StaleRead)

@@ -12,8 +12,6 @@ from models.db.schema import Base
 
 
 class WebLinkRow(Base):
-    """A used link, by the hash of what was signed."""
-
     __tablename__ = "web_links"
     __table_args__ = (Index("ix_web_links_used_at", "used_at"),)
 

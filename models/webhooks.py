@@ -29,8 +29,6 @@ MAX_ERROR_LENGTH = 200
 
 
 class WebhookRow(Base):
-    """An endpoint; nothing is sent to it once it is disabled or removed."""
-
     __tablename__ = "webhooks"
     __table_args__ = (
         CheckConstraint("(failing_since IS NULL) = (failures = 0)", name="failing_since_the_first_failure"),
@@ -81,7 +79,6 @@ class Delivery:
 
 
 def add_webhook(conn: Connection, url: str, secret: str, event_types: Sequence[str], now: datetime) -> int:
-    """Add an endpoint that gets the events from now on."""
     values = {"url": url, "secret": secret, "event_types": ",".join(event_types), "created_at": now, "next_try_at": now}
     added = insert(WebhookRow).values(cursor=feed.end_cursor(conn), **values).returning(WebhookRow.webhook_id)
     return int(conn.execute(added).scalar_one())

@@ -49,7 +49,6 @@ class CancelRoute:
 
 
 def list_cancel_routes(order: Subject, now: datetime, role: Role | None = None) -> list[CancelRoute]:
-    """Return the routes of a party, otherwise those of both parties, earliest first."""
     parties = [party for party in PARTIES if role is party or role not in PARTIES]
     routes = [route for party in parties for route in _find_routes(order, party, now)]
     return sorted(routes, key=lambda route: route.cancel_from)

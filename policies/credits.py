@@ -156,7 +156,6 @@ def reversal_note(order_id: int, charged: date | None, why: str) -> str:
 
 
 def describe_fee_credit(fee: Mapping[str, Any]) -> str:
-    """Describe one row of a fee report (`kind`, `state`, `amount`, months as `2026-03`, days as dates)."""
     amount = str(fee["amount"]).removeprefix("-")
     bill = month_name(parse_month(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
     if fee["state"] == "stays":

@@ -60,8 +60,6 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The edit of one line in step 2; None leaves a part unchanged."""
-
     line_no: int
     delete: bool | None = None
     quantity: int | None = None

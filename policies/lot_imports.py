@@ -84,7 +84,6 @@ class LotEntry:
         )
 
     def applied_to(self, lot: Lot) -> Lot:
-        """Return `lot` with the fields that the file says; the others stay as they are."""
         values = {name: value for name, value in self.fields.items() if name not in TIER_FIELDS}
         if "is_stock_room" in values:
             in_same_room = values["is_stock_room"] and lot.is_stock_room
@@ -97,7 +96,6 @@ class LotEntry:
         return replace(lot, **{k: v for k, v in values.items() if not _is_same_lot_value(k, v, getattr(lot, k))})
 
     def find_problems(self, lot: Lot, known: Lot | None) -> list[str]:
-        """Find what is wrong with the lot that the entry makes of `known`, as sentences that start with the field."""
         tiers = self._tiers_over(known) if known else self.fields
         problems = [*_lot_entry_range_problems(lot), *find_lot_problems(lot), *find_tier_gaps(tiers)]
         return [f"{name} {sentence}" for name, sentence in problems]

@@ -41,11 +41,6 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One action: possible, or the code, sentence and time that its command would answer with.
-
-    `values` are the statuses for `orders.set_status`.
-    """
-
     action: str
     possible: bool
     why: str
@@ -151,7 +146,6 @@ def cancel_option(action: str, case: Case, actor: Actor, now: datetime) -> Optio
 
 
 def status_option(action: str, case: Case, actor: Actor) -> Option:
-    """Return the option to set a status: possible if any status can be set, otherwise the answer to the last one."""
     statuses = orders.BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.BY_BUYER)
     answers = {status: orders.set_status(case, actor, status) for status in statuses}
     settable = tuple(str(status) for status, answer in answers.items() if isinstance(answer, Granted))

@@ -65,7 +65,6 @@ def sum_goods(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
 
 
 def format_total(total: Decimal) -> str:
-    """Format a total with two decimals, or more if it has more: totals are not rounded."""
     cents = total.quantize(Decimal("0.01"))
     return str(cents) if cents == total else f"{total.normalize():f}"
 

@@ -43,7 +43,6 @@ def request_removal(
     remaining: Mapping[int, int],
     now: datetime,
 ) -> Removal | Refused | Invalid:
-    """Request the removal of units.  `remaining`: units left by line."""
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="ask for items to be removed"):
         return refused
     role = case.role_of(actor)

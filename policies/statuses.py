@@ -6,8 +6,6 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The 15 statuses of an order, in the order of their codes 0 to 14."""
-
     PENDING = "PENDING"
     UPDATED = "UPDATED"
     PROCESSING = "PROCESSING"

@@ -25,7 +25,6 @@ def describe_timestamp(instant: datetime) -> str:
 
 
 def format_for_people(instant: datetime, zone: tzinfo = UTC) -> str:
-    """Format like `29 Nov 2026, 06:01 UTC`, rounded up to the second, with seconds if they are not zero."""
     local = _round_up(instant).astimezone(zone)
     return f"{local.day} {local:%b %Y, %H:%M}{f':{local:%S}' if local.second else ''} {local:%Z}"
 
@@ -47,7 +46,6 @@ def _round_up(instant: datetime) -> datetime:
 
 
 def describe_duration(seconds: float) -> str:
-    """Describe a duration in the largest unit of which it has two, such as `4 days` or `90 minutes`."""
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds // size:.0f} {unit}"

@@ -102,7 +102,6 @@ class Refused:
 
     @property
     def sentence(self) -> str:
-        """The message as it is answered.  A refusal is stored, so a new attempt needs a new request id."""
         return self.message if self.possible_from is None else self.message.removesuffix(".") + ASK_AGAIN
 
 

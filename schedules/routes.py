@@ -34,12 +34,10 @@ _INTERNAL_QUEUES = {
 
 
 def queue_of(task: str) -> str:
-    """Return the queue of a task; that of a heartbeat is the sender's choice."""
     return _INTERNAL_QUEUES.get(task, "commands")
 
 
 def is_internal_task(task: str) -> bool:
-    """Return whether beat or the relay sends the task, as opposed to a command from a client."""
     return task in _INTERNAL_QUEUES or task == HEARTBEAT
 
 

@@ -26,8 +26,6 @@ Batch = dict[int, CancelOrder]
 
 
 class InvalidItem(StrictModel):
-    """An item of `orders.cancel_many` that is not a valid command. `hash` identifies equal items."""
-
     model_config = ConfigDict(arbitrary_types_allowed=True)
     answer: Answer
     hash: str

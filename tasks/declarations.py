@@ -56,7 +56,6 @@ class Declaration:
         return arguments | dict(self.option.arguments(subject, actor))
 
     def ask(self, subject: Subject, actor: Actor, now: datetime) -> PolicyAnswer | Option:
-        """Return what the policy of the command says to unobjectionable arguments."""
         assert self.option is not None
         named = {"order_id": subject.case.order.order_id, "member_id": actor.member_id, "staff": actor.staff}
         arguments = {"request_id": "option"} | named | self.option_arguments(subject, actor)

@@ -13,7 +13,6 @@ TEXT_OR_NULL = {"type": ["string", "null"]}
 
 
 def argument_schema(task: str, *, ref_template: str = "#/$defs/{model}") -> dict[str, Any]:
-    """Return the JSON Schema of a command's arguments. The task itself validates more strictly."""
     model = COMMANDS[task].model
     schema: dict[str, Any] = _plain_schema(model.model_json_schema(by_alias=True, ref_template=ref_template))
     # The message id is used where the request id is missing.

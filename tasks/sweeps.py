@@ -31,9 +31,7 @@ class BatchProcessor(Protocol):
 
     def committed(self) -> None: ...
 
-    def skip_next(self, work: UnitOfWork[Any]) -> int | str | None:
-        """Skip the next row and return its id; None if there is none."""
-        ...
+    def skip_next(self, work: UnitOfWork[Any]) -> int | str | None: ...
 
 
 def sweep(

@@ -24,8 +24,6 @@ MAX_SENDING_SECONDS = 5.0
 
 
 class Rejected(Exception):
-    """The endpoint did not accept an event; `is_gone` if it says that it never will."""
-
     def __init__(self, reason: str, *, is_gone: bool = False) -> None:
         super().__init__(reason)
         self.is_gone = is_gone

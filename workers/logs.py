@@ -21,7 +21,6 @@ _ESCAPES[ord("\t")] = "\\t"
 
 
 def escape_line(text: str) -> str:
-    """Escape every character that would end a line, colour a terminal or change the text's direction."""
     return text.translate(_ESCAPES)
 
 
@@ -34,7 +33,6 @@ def escape_control(_logger: Any, _method: str, event: MutableMapping[str, Any]) 
 
 
 def configure(log_format: str = "console", level: int | str = "INFO") -> None:
-    """Log to standard error; `log_format` is `console` or `json`.  May be called again."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

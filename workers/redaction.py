@@ -114,7 +114,6 @@ class RedactedRequest(SettledRequest):
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - Celery's signature
-        """Describe the request to `celery inspect active` and Flower, never with the arguments themselves."""
         description: dict[str, Any] = super().info(safe=True)
         return description
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class CannotRequeue(Exception):
-    """The dead job or dead letter stays as it is; the message says why."""
+    pass
 
 
 def requeue_dead_job(database: Database, number: int) -> str:
@@ -118,6 +118,5 @@ def is_public_command(raw: bytes) -> bool:
 
 
 def wake_relay() -> None:
-    """Start the relay before its next tick; without a broker, do nothing."""
     with contextlib.suppress(OperationalError):
         app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)

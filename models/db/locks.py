@@ -58,7 +58,6 @@ def lock_named(conn: Connection, name: str) -> None:
 
 
 def try_lock_named(conn: Connection, name: str) -> bool:
-    """Take the lock of this name if it is free; return false at once otherwise."""
     conn.execute(insert(NamedLockRow).values(name=name).on_conflict_do_nothing())
     row = select(NamedLockRow).where(NamedLockRow.name == name).with_for_update(skip_locked=True)
     return conn.execute(row).first() is not None

@@ -62,7 +62,6 @@ BigIntKey = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=Tru
 
 
 def is_any(column: InstrumentedAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
-    """Return the condition `column = ANY (values)`, which has one parameter however many values there are."""
     return column == any_(literal(list(values), ARRAY(column.type)))
 
 

@@ -106,7 +106,6 @@ def closed_months(conn: Connection) -> list[date]:
 
 
 def months_with_differences(conn: Connection, months: Iterable[date]) -> list[str]:
-    """Return those of these months, as `2026-03`, in which some row differs."""
     certificates = (audit_month(conn, month) for month in months)
     return [certificate.month for certificate in certificates if not certificate.holds]
 

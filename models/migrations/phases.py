@@ -19,7 +19,6 @@ _UNSAFE = {
 
 
 def find_problems(source: str) -> list[str]:
-    """Return, as sentences, why this revision would stop or break a running installation."""
     tree = ast.parse(source)
     phase = _phase(tree)
     if phase not in (EXPAND, CONTRACT):

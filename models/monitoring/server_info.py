@@ -81,7 +81,6 @@ def long_lock_holders(conn: Connection, longer_than: timedelta) -> list[LockHold
 
 
 def connections(conn: Connection) -> Connections:
-    """Count the connections of the whole server, without those reserved for superusers and (since 16) a role."""
     row = conn.execute(
         text(
             "SELECT CAST(current_setting('max_connections') AS integer)"
@@ -109,7 +108,6 @@ def is_standby(conn: Connection) -> bool:
 
 
 def has_synchronous_standby(conn: Connection) -> bool:
-    """Return whether a commit waits for a standby; without one that is connected, it waits for ever."""
     query = text(
         "SELECT current_setting('synchronous_standby_names') <> ''"
         " AND current_setting('synchronous_commit') IN ('on', 'remote_apply', 'remote_write')"

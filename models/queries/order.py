@@ -120,7 +120,6 @@ def options_of(conn: Connection, order_id: int, actor: Actor, *, now: datetime) 
 
 
 def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[str, Any]:
-    """Return the effects of `orders.options`."""
     subject = subject_of(snapshot, at)
     return {
         "status": snapshot.case.order.status,

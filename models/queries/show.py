@@ -112,7 +112,6 @@ def show_credits(conn: Connection, seller_id: str) -> dict[str, Any] | None:
 
 
 def parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
-    """Return members with open alerts or requests, those who can cancel now first, with their orders."""
     return list(
         conn.execute(
             text(

@@ -40,7 +40,6 @@ class Email:
 
     @property
     def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """(heading, paragraphs) of the non-empty parts after the first, in reading order."""
         parts = (("What this means", self.means), ("What you can do", self.next))
         return tuple((heading, paragraphs) for heading, paragraphs in parts if paragraphs)
 

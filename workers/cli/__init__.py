@@ -59,8 +59,6 @@ if importlib.util.find_spec("tools") is not None:
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is called, so that `./run --help` imports none."""
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # Undecodable bytes arrive as surrogates, which neither PostgreSQL nor JSON takes.
         if any("\ud800" <= c <= "\udfff" for word in args for c in word):
@@ -98,7 +96,6 @@ def group(data: str | None) -> None:
 
 
 def set_data_dir(path: str | None) -> None:
-    """Set UNWIND_DATA for this process and its children; `None` or "" leaves it as it is."""
     if path:
         os.environ["UNWIND_DATA"] = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - plain text
 

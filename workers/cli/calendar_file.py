@@ -21,10 +21,6 @@ SUMMARIES = {
 
 
 def calendar_parts(acts: Iterable[Any], bill_days: Iterable[tuple[date, str, date]], now: datetime) -> Iterator[str]:
-    """Return the text of the calendar, an event at a time: millions of unlocks may be to come.
-
-    The UID of an event stays when its time moves.
-    """
     calendar = Calendar()
     for name, value in (("prodid", PRODUCT_ID), ("version", "2.0"), ("method", "PUBLISH")):
         calendar.add(name, value)

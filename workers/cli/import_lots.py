@@ -71,8 +71,6 @@ def import_lots(file: Path, seller_id: str, how: str | None, update: bool, dry_r
 
 
 class _ImportJob:
-    """One import: reads the file, then checks every item against the store, then imports batch by batch."""
-
     def __init__(self, name: str, lots: LotFile, how: ExistingItems | None, dry_run: bool, skip_invalid: bool) -> None:
         self._name, self._lots, self._how = name, lots, how
         self._dry_run, self._skip_invalid = dry_run, skip_invalid

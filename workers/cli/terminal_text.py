@@ -39,12 +39,10 @@ def for_people(text: str) -> str:
 
 
 def echo(text: str, style: str = "", *, err: bool = False) -> None:
-    """Print text, each line of it wrapped under its own indent."""
     PeopleConsole(stderr=err).write(Text(text, style))
 
 
 def echo_literally(text: str, *, err: bool = False) -> None:
-    """Print text with its timestamps as they are: on a terminal wrapped, into a pipe or file unchanged."""
     if (sys.stderr if err else sys.stdout).isatty():
         PeopleConsole(stderr=err).write_wrapped(Text(text))
     else:
@@ -56,7 +54,6 @@ class PeopleConsole(Console):
         super().__init__(highlight=False, markup=False, **options)
 
     def write(self, text: str | Text = "") -> None:
-        """Print text with its timestamps rewritten, each line of it wrapped under its own indent."""
         self.write_wrapped(_rewrite(Text(text) if isinstance(text, str) else text))
 
     def write_wrapped(self, text: Text) -> None:

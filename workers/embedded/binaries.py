@@ -74,7 +74,6 @@ def _package_folder(name: str) -> Path | None:
 
 
 def program_version(program: Path) -> tuple[int, ...]:
-    """Return the first dotted number that `program --version` prints; () if there is none or it cannot be run."""
     try:
         output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):

@@ -108,7 +108,6 @@ def running_servers(data_dir: Path) -> RunningServers | None:
 
 
 def running_server_urls(data_dir: Path) -> ServerUrls | None:
-    """Return the URLs of the servers that currently run, without keeping them from stopping."""
     return None if running_servers(data_dir) is None else _server_urls(data_dir.resolve() / "servers")
 
 

@@ -39,7 +39,6 @@ class FileLock:
         _give_to_owner_of(path.parent, self.descriptor)
 
     def acquire(self, *, shared: bool = False, seconds: float = 0.0) -> bool:
-        """Try for up to `seconds` to take the lock; return False if another process still holds it."""
         how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
 
         def attempt() -> bool:
@@ -78,7 +77,6 @@ def ensure_servers_dir(data_dir: Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; {} if the file is missing, incomplete or holds anything else."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -87,7 +85,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace a JSON file atomically, readable by its owner only."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -97,7 +94,6 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def passwords(folder: Path) -> dict[str, str]:
-    """Return the passwords of the logins, created once per folder. They need no quoting in a URL."""
     path = folder / "credentials.json"
     known = read_json(path)
     if not set(LOGINS) <= known.keys():
@@ -107,7 +103,6 @@ def passwords(folder: Path) -> dict[str, str]:
 
 
 def free_port(preferred: int = 0, *, exclude: int = 0) -> int:
-    """Return the preferred port if it is free, else one that the system chooses; never `exclude`."""
     for candidate in (preferred, 0) if preferred else (0,):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -74,7 +74,6 @@ class Postgres:
         self.process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Create the cluster if there is none and bring its logins up to date; delete what a killed attempt left."""
         for leftover in self.data.parent.glob("postgres.new*"):
             shutil.rmtree(leftover)
         if not (self.data / "PG_VERSION").exists():
@@ -90,17 +89,12 @@ class Postgres:
             self.process = self._run([self.programs / "postgres", "-D", self.data, "-p", str(port), *options], log, log)
 
     def ready(self) -> bool:
-        """Return whether the server accepts connections, as line 8 of its pid file says.
-
-        Raises ServerStartError if the process has ended.
-        """
         if self.process is None or self.process.poll() is not None:
             raise ServerStartError(f"PostgreSQL ended while starting:\n{log_tail(self.log)}")
         lines = _log_lines(self.data / "postmaster.pid")
         return len(lines) >= 8 and lines[0].strip() == str(self.process.pid) and lines[7].strip() == "ready"
 
     def stop(self) -> None:
-        """Shut down fast (disconnect clients, write a checkpoint); after 15 s use SIGQUIT, after 5 more SIGKILL."""
         if self.process is not None:
             for number, grace in ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
                 if self.process.poll() is None:

@@ -75,7 +75,6 @@ def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0
 
 
 def terminate(identity: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> bool:
-    """Send each signal in turn and wait up to its grace in seconds; return whether the process has ended."""
     for number, grace in signals_and_graces:
         if not is_alive(identity):
             return True

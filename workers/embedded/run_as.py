@@ -43,7 +43,6 @@ class RunAs:
         return os.getuid() if self.uid is None or self.namespace else self.uid
 
     def becoming(self, parent: int, death_signal: signal.Signals) -> Callable[[], None]:
-        """Return a function to call between fork and exec; the child gets `death_signal` when `parent` dies."""
         end_with_parent = parent_death_hook(parent, death_signal)  # made before the fork: the child must not load libc
         libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
 
@@ -61,7 +60,6 @@ class RunAs:
 
 
 def choose_run_as(data: Path) -> RunAs:
-    """Return the account to run PostgreSQL as, with its data in `data` (which may not exist yet)."""
     if os.getuid() != 0:
         return RunAs() if _has_user_name() or not _namespaces_allowed() else RunAs(NOBODY, NOBODY, namespace=True)
     if data.exists() and data.stat().st_uid != 0:
@@ -73,7 +71,6 @@ def choose_run_as(data: Path) -> RunAs:
 
 
 def can_read(identity: RunAs, files: Iterable[Path]) -> bool:
-    """Return whether `identity` may read all files and run those that are programs, tried with `access` in a child."""
     paths_and_modes = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
     return _test_as(identity, lambda: all(os.access(path, mode) for path, mode in paths_and_modes))
 

@@ -30,8 +30,6 @@ THROWAWAY_VALKEY = {"appendonly": "no"}
 
 
 class Valkey:
-    """One server in one folder, run by one process at a time, which ends with the process that calls `start`."""
-
     def __init__(self, folder: Path, password: str, *, durable: bool, settings: Mapping[str, str]) -> None:
         self.data = folder / "valkey"
         self.log = folder / "valkey.log"
@@ -66,10 +64,6 @@ class Valkey:
             self.process.stdin.close()
 
     def ready(self) -> bool:
-        """Return whether the server answers a ping, which it does only after loading its append-only file.
-
-        Raises ServerStartError if the process has ended.
-        """
         if self.process is None or self.process.poll() is not None:
             raise ServerStartError(f"Valkey ended while starting:\n{log_tail(self.log)}")
         try:
@@ -86,7 +80,6 @@ class Valkey:
         return answer.startswith(b"+OK") and b"+PONG" in answer
 
     def stop(self) -> None:
-        """Stop the server with SIGTERM, so that it flushes its append-only file; after 10 s use SIGKILL."""
         if self.process is not None:
             for number, grace in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
                 if self.process.poll() is None:

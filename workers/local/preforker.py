@@ -63,7 +63,6 @@ class ForkedProcess:
         return self.poll()
 
     def poll(self) -> int | None:
-        """Return the exit status once it has ended; -15 when the preforker, which would know it, is gone."""
         status = self._preforker.status_of(self.pid)
         if status is None and not self._preforker.is_alive() and not is_alive(self._identity):
             return -int(signal.SIGTERM)
@@ -75,7 +74,6 @@ class ForkedProcess:
         return self.poll() or 0
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signal the program's process, unless it has ended and its id may be reused."""
         if self.poll() is None:
             os.kill(self.pid, number)
 

@@ -36,7 +36,6 @@ def beat_program(settings: Settings, supervisor: Supervisor) -> Program:
 
 
 def flower_program(settings: Settings) -> tuple[Program, str]:
-    """Return the Flower program and its URL. `flowerconfig.py` holds its other options."""
     port = settings.flower_port or free_port()
     args = ["-A", "workers.app", "flower", f"--conf={FLOWER_CONFIG}", f"--port={port}"]
     environment = settings.environment()  # the login too, since command lines are public
@@ -59,7 +58,6 @@ def metrics_program(settings: Settings) -> tuple[Program, str]:
 
 
 def web_program(settings: Settings, *, demo: bool = False) -> tuple[Program, str]:
-    """Return the HTTP program and its URL. In a demo its page offers members to act as."""
     port = settings.web_port or free_port()
     environment = settings.environment() | {"UNWIND_WEB_PORT": str(port)}
     host = LOOPBACK_FOR_WILDCARD.get(settings.web_address, settings.web_address)

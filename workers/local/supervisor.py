@@ -72,8 +72,6 @@ class _Child:
 
 
 class Supervisor:
-    """A set of programs, supervised by one thread that lives as long as they do."""
-
     def __init__(
         self, data_dir: Path, *, on_event: Callable[[str], None] | None = None, preforker: Preforker | None = None
     ) -> None:
@@ -114,7 +112,6 @@ class Supervisor:
         started.result(30)
 
     def wait_ready(self, seconds: float = 60.0, names: Sequence[str] | None = None) -> None:
-        """Wait until all programs (or those named) are ready. Raises ProgramFailed with the end of the log."""
         waiting = list(names if names is not None else self._children)
         end = time.monotonic() + seconds
         while waiting:
@@ -154,11 +151,9 @@ class Supervisor:
         return "\n".join(f"    {line}" for line in text) or "    (its log is empty)"
 
     def ready_file(self, name: str) -> Path:
-        """Return the file that the program touches when it is ready (`workers.monitoring.probes`)."""
         return self.run / f"{name}.ready"
 
     def stop(self, names: Sequence[str] | None = None) -> None:
-        """Stop the programs (or those named), newest first, and wait until they are gone."""
         if names is None:
             self._stopping.set()
             if self._thread is not None:

@@ -63,7 +63,6 @@ def _start_http_server(flower: Any) -> Any:
 
 
 def restrict_options(flower: Any, settings: Settings) -> None:
-    """Override unsafe options.  Raises ClickException for an address beyond loopback without a login."""
     options = flower.options
     if not options.address and not options.unix_socket:
         options.address = settings.flower_address  # Flower takes an empty address as every interface

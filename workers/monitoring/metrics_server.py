@@ -59,7 +59,6 @@ class ComponentQuery:
         self._future: Future[list[Family]] | None = None
 
     def run(self) -> list[Family] | None:
-        """Return the metrics; None when the server cannot be reached or an earlier query is still running."""
         if self._future is None:
             self._future = self._thread.submit(self._query)
         try:

@@ -42,7 +42,6 @@ def report_stopping() -> None:
 
 
 def find_problem(probe: str) -> str | None:
-    """Return why the probe (`ready` or `alive`) fails, in one line; None when it succeeds."""
     name = READY_FILE_ENV if probe == "ready" else ALIVE_FILE_ENV
     path = os.environ.get(name)
     if not path:

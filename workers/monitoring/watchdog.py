@@ -116,7 +116,6 @@ class BrokerProbe:
         self._client = connect(url)
 
     def count_waiting(self, queues: Iterable[str]) -> int:
-        """Return the messages in these queues.  Raises when the broker does not answer or accepts no writes."""
         with contextlib.suppress(NoPermissionError):  # this login may write only the keys that it must
             self._client.set(PROBE_KEY, 1, ex=60)
         return sum(int(self._client.llen(queue)) for queue in queues)

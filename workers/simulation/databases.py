@@ -22,7 +22,6 @@ class DatabaseNotEmpty(Exception):
 
 @contextlib.contextmanager
 def simulation_pool() -> Iterator[SimulationPool]:
-    """Provide temporary databases on their own servers, deleted after the block. The start takes about one second."""
     with (
         tempfile.TemporaryDirectory(prefix="unwind-replay-") as folder,
         embedded_servers(Path(folder), durable=False) as urls,

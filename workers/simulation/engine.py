@@ -44,8 +44,6 @@ class SweepStuck(Exception):
 
 
 class Simulation:
-    """One database with a simulated clock; as a context manager it becomes the database of this process."""
-
     def __init__(
         self, database_url: str, *, at: datetime = datetime(2026, 3, 1, tzinfo=UTC), allow_short: bool = False
     ) -> None:

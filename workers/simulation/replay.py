@@ -114,7 +114,6 @@ def play(
 
 
 def start_time(lines: list[HistoryLine], until: datetime | None) -> datetime:
-    """Return the instant of the first line; for an empty history `until`, or else the start of 2026."""
     return lines[0].at if lines else until or datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -126,12 +126,10 @@ def _describe_send_failure(error: Exception) -> str:
 
 
 def parse_networks(text: str) -> list[Network]:
-    """Parse networks such as `10.1.0.0/16, 127.0.0.1`. Raises ValueError."""
     return [ipaddress.ip_network(word.strip()) for word in text.split(",") if word.strip()]
 
 
 def check_url(url: str) -> str:
-    """Return the URL of a webhook if it has the form of one. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment:
         raise ValueError("must look like https://host/path, without a login")

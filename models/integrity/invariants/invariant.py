@@ -50,7 +50,6 @@ class Invariant:
         return _SCOPE_MARKER.search(self.query) is not None
 
     def find_violations(self, conn: Connection, now: datetime, scope: Scope | None = None) -> list[str]:
-        """Return the ids that violate it, at most `MAX_IDS`: in `scope`, or anywhere."""
         values = {"now": now} | (scope.values() if scope is not None else {})
         query = _SCOPE_MARKER.sub("true" if scope is None else _scope_condition, self.query)
         statement = text(f"SELECT * FROM ({query}) AS violation(id) LIMIT {MAX_IDS}")  # noqa: S608 - constants

@@ -81,7 +81,6 @@ class LotFile:
                     continue
 
     def names(self, lot: Lot) -> bool:
-        """Return whether an item has this lot's number, and is this lot if Unwind gave the number."""
         if lot.lot_id not in self._numbers:
             return False
         return is_marketplace_number(lot.lot_id) or self._own_items.get(lot.lot_id) == hash(plain_key(lot.key))

@@ -57,7 +57,6 @@ def is_known_to_marketplace(lot: Lot) -> bool:
 
 
 def with_quantities(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[Lot]:
-    """The lots named in `units`, each with that quantity, or with what is left of it."""
     quantities = ((lot, min(units.get(lot.lot_id, 0), lot.quantity)) for lot in lots)
     return (replace(lot, quantity=quantity) for lot, quantity in quantities if quantity > 0)
 

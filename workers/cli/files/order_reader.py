@@ -153,7 +153,6 @@ class OrderFile:
         return OrderItem(lot_id, fields)
 
     def _instant(self, values: Mapping[str, str], name: str) -> datetime:
-        """Return an instant of the API, or the end of a download's day, so that no period ends too early."""
         text = values.get(name, "")
         try:
             if "T" in text:
@@ -306,7 +305,6 @@ def _describe_order_place(record: Record) -> str:
 
 
 def _order_record(number: int, order: Mapping[str, Any]) -> Record:
-    """Return an order of the API, with its items under `items` as the API answers them, as a download has it."""
     record = Record(number, None, "json")
     cost, payment = _nested_json_object(order, "cost"), _nested_json_object(order, "payment")
     for name, value in {

@@ -78,7 +78,6 @@ BROKER_CHECKS: tuple[Check, ...] = (
 
 
 def examine() -> tuple[list[Finding], int]:
-    """Return the findings and the number of checks that were made."""
     findings = environment.check_unknown_variables() + environment.check_libpq_variables()
     try:
         settings = load_settings()
@@ -106,7 +105,6 @@ def run_checks(context: Context) -> list[Finding]:
 
 @contextlib.contextmanager
 def open_installation(settings: Settings) -> Iterator[tuple[Context, list[Finding]]]:
-    """Connect to the servers; yield the context and the findings about servers that do not answer."""
     findings: list[Finding] = []
     context = Context(
         settings,

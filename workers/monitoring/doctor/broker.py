@@ -186,7 +186,6 @@ def _start_command(context: Context, names: dict[str, int]) -> str:
 
 
 def check_mail_files(context: Context) -> list[Finding]:
-    """Find workers on several hosts, or in several containers, that each write emails to files of their own."""
     hosts = sorted({name.rpartition("@")[2] for name, queues in context.consumers.items() if "notices" in queues})
     if context.settings.smtp_url is not None or len(hosts) < 2:
         return []

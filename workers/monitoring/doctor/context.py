@@ -42,8 +42,6 @@ class Pool:
 
 @dataclass
 class Context:
-    """An installation under examination.  A server that does not answer is None."""
-
     settings: Settings
     external_servers: bool = True
     """Whether the environment names both servers."""
@@ -72,7 +70,6 @@ class Context:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Open a transaction for one check, so that a failed statement affects no other check."""
         assert self.database is not None
         with self.database.transaction() as conn:
             self._conn = conn
@@ -92,7 +89,6 @@ class Context:
 
 
 def supervised_since(data_dir: Path) -> datetime | None:
-    """Return when `./run up` became ready for this data directory; None when it is not running."""
     report = data_dir / "run" / "up.json"
     fields = read_json(report)
     if not is_alive(ProcessIdentity(int(fields.get("pid", 0)), int(fields.get("started", 0)))):

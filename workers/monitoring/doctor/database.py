@@ -126,7 +126,6 @@ def check_pooler(context: Context) -> list[Finding]:
 
 
 def check_standby(context: Context) -> list[Finding]:
-    """Find a standby in the place of the primary, and say what a failover between several hosts loses."""
     if server_info.is_standby(context.conn):
         fix = "let DATABASE_URL name the primary or all hosts: postgresql://user:password@h1:5432,h2:5432/unwind"
         return [error("DATABASE_IS_STANDBY", "The database is a standby, which accepts no writes.", fix)]
@@ -156,7 +155,6 @@ def check_clock(context: Context) -> list[Finding]:
 
 
 def compare_clocks(name: str, time: float, database_time: float, elapsed: float) -> list[Finding]:
-    """Warn when a clock differs from the database's by more than the elapsed time explains.  All in seconds."""
     skew = time - database_time
     if abs(skew) - elapsed <= MAX_CLOCK_SKEW:
         return []

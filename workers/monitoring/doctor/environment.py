@@ -42,7 +42,6 @@ def check_unknown_variables(environ: Mapping[str, str] | None = None) -> list[Fi
 
 
 def check_libpq_variables() -> list[Finding]:
-    """Find variables that `psql` reads and Unwind does not, such as PGSSLMODE."""
     names = [name for name in libpq_variables() if name not in ("PGDATA", "PGPASSWORD")]
     if not names:
         return []
@@ -77,7 +76,6 @@ def check_failed_start(data_dir: Path) -> list[Finding]:
 
 
 def check_flower(context: Context) -> list[Finding]:
-    """Check who can reach Flower.  Its login neither encrypts nor restricts what a reader may do."""
     findings = []
     effective = find_running_flower(context.settings)
     address = effective.get("address", context.settings.flower_address)
@@ -106,7 +104,6 @@ def check_disk(context: Context) -> list[Finding]:
 
 
 def check_mail_server(context: Context) -> list[Finding]:
-    """Connect to the mail server and check its encryption.  No email is sent and no password shown."""
     if context.settings.smtp_url is None:
         if not context.external_servers:
             return []

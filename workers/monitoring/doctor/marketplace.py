@@ -11,7 +11,6 @@ MANY_ALERTS = 3
 
 
 def check_many_alerts(context: Context) -> list[Finding]:
-    """Warn without any action: only completed alerts count as strikes (R98, A20)."""
     accused = [
         f"{who} as {role.value} ({n})" for who, role, n in alerts.count_open_by_accused(context.conn, MANY_ALERTS)
     ]

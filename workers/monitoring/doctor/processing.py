@@ -24,7 +24,6 @@ RECENT_DEAD_LETTER = timedelta(days=1)
 
 
 def check_pauses(context: Context) -> list[Finding]:
-    """Report every pause; the checks below leave out what is late because of one."""
     now = context.now()
     return [
         warning(
@@ -128,7 +127,6 @@ def check_submissions(context: Context) -> list[Finding]:
 
 
 def check_unlocks(context: Context) -> list[Finding]:
-    """Find alerts whose mark and email are late.  Their filers may cancel on time all the same (R40)."""
     if _paused_tasks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
         return []
     message = "An alert was due {ago} ago and is not unlocked yet; its filer has not been notified."
@@ -172,7 +170,6 @@ def check_dead_letters(context: Context) -> list[Finding]:
 
 
 def check_invariants(context: Context) -> list[Finding]:
-    """Report open violations and check the invariants of what changed recently: one finding each, with ids."""
     newest = month_audit.closed_months(context.conn)[-1:]
     scope, _ = violation_log.recent_scope(context.conn, context.now())
     violations = {violation.sentence: violation for violation in violation_log.open_violations(context.conn)}

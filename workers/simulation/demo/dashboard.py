@@ -50,8 +50,6 @@ class _Row:
 
 @dataclass
 class Dashboard:
-    """A Rich renderable of the demo. Pass each event to `apply`; `now` is the clock for the countdown."""
-
     sample: SampleMarket
     unlocks: dict[int, datetime]
     now: Callable[[], datetime]

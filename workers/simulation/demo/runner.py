@@ -81,7 +81,6 @@ class DemoRun:
 
     @classmethod
     def from_now(cls, sample: SampleMarket, database: Database, client: Celery) -> DemoRun:
-        """Return a run that begins after every event recorded so far."""
         with database.transaction() as conn:
             events_before = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
             forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))

@@ -68,7 +68,6 @@ class SampleMarket:
 
 
 def build_sample_market(now: datetime) -> SampleMarket:
-    """Return the sample marketplace with a past that ends at `now`, rounded down to the second."""
     return _MarketBuilder(now.replace(microsecond=0)).build()
 
 
