@@ -9,6 +9,7 @@ import pytest
 pytest_plugins = [
     "tests.plugins.servers",
     "tests.plugins.postgres",
+    "tests.plugins.pooler",
     "tests.plugins.simulation",
     "tests.plugins.market",
     "tests.plugins.invariants",

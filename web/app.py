@@ -40,7 +40,7 @@ def create_app(settings: WebSettings) -> FastAPI:
     app.state.settings = settings
     app.state.database = database
     app.state.keys = KeyRing(database)
-    app.state.submitter = Submitter(database)
+    app.state.submitter = Submitter(database, settings.direct_database_url or settings.database_url)
     registry = CollectorRegistry()
     app.add_middleware(AccessLayer, registry=registry)
     app.state.sessions = Sessions(settings.link_secret, database) if settings.link_secret else None

@@ -11,6 +11,7 @@ DEFAULT_MAX_BODY_BYTES = 2**20
 @dataclass(frozen=True, slots=True)
 class WebSettings:
     database_url: str = field(repr=False)
+    direct_database_url: str = field(default="", repr=False)
     address: str = "127.0.0.1"
     port: int = 0
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
@@ -21,6 +22,7 @@ class WebSettings:
     def from_environment(cls) -> WebSettings:
         return cls(
             database_url=os.environ.get("UNWIND_WEB_DATABASE_URL") or os.environ["DATABASE_URL"],
+            direct_database_url=os.environ.get("UNWIND_DIRECT_DATABASE_URL") or "",
             address=os.environ.get("UNWIND_WEB_ADDRESS") or "127.0.0.1",
             port=int(os.environ.get("UNWIND_WEB_PORT") or 0),
             link_secret=os.environ.get("UNWIND_WEB_LINK_SECRET") or "",

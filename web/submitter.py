@@ -18,14 +18,12 @@ from starlette.concurrency import run_in_threadpool
 
 from models import submissions
 from models.db.database import Database, open_connection
-from models.db.postgres_address import PostgresAddress
 from models.ddl.grants import WEB_ROLE
 from models.submissions import SubmitResult
 
 log = structlog.get_logger(__name__)
 
-MAX_SET_SIZE = 100
-MAX_SET_BYTES = 2**21
+MAX_SET_SIZE, MAX_SET_BYTES = 100, 2**21
 POLL_INTERVAL = 1.0
 """Seconds after which answers are looked up without a notification, while somebody waits."""
 RECONNECT_INTERVAL = 0.5
@@ -35,8 +33,9 @@ Entry = tuple[tuple[str, str, str], "asyncio.Future[SubmitResult]"]
 
 
 class Submitter:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, listener_url: str) -> None:
         self._database = database
+        self._listener_url = listener_url
         self._pending: list[Entry] = []
         self._flushing: asyncio.Task[None] | None = None
         self._waiting: dict[str, list[asyncio.Future[dict[str, Any]]]] = {}
@@ -123,9 +122,8 @@ class Submitter:
             self._closed.wait(RECONNECT_INTERVAL)
 
     def _listen(self) -> None:
-        address = PostgresAddress.parse(self._database.address)
-        connection = open_connection(address, application_name="unwind web", autocommit=True, role=WEB_ROLE)
-        with contextlib.closing(connection) as conn:
+        options = {"application_name": "unwind web", "role": WEB_ROLE}
+        with contextlib.closing(open_connection(self._listener_url, autocommit=True, **options)) as conn:
             conn.execute(f"LISTEN {submissions.ANSWER_CHANNEL}")
             self.listening.set()
             while not self._closed.is_set():

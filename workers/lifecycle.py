@@ -271,7 +271,7 @@ def _start_listener(**_: Any) -> None:
     # Listen for submissions by SQL in the worker group that reads their queue (one thread per group).
     global _listener  # noqa: PLW0603 - one per process
     settings = process_settings()
-    url = settings.app_database_url or settings.database_url
+    url = settings.listener_url
     broker_url = settings.broker_url
     reads_submissions = queue_of("submissions.drain") in current_app.amqp.queues.consume_from
     if url is None or broker_url is None or not reads_submissions:

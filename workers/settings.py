@@ -68,6 +68,11 @@ class Settings(BaseModel):
         validation_alias="UNWIND_APP_DATABASE_URL",
         description="PostgreSQL URL for everything except migrations. Unset: DATABASE_URL with SET ROLE unwind_app.",
     )
+    direct_database_url: PostgresUrl = Field(
+        None,
+        validation_alias="UNWIND_DIRECT_DATABASE_URL",
+        description="PostgreSQL URL past a pooler, for notifications, migrations and backups. Unset: the other URLs.",
+    )
     broker_url: ServerRedisUrl = Field(
         None,
         validation_alias="CELERY_BROKER_URL",
@@ -187,6 +192,15 @@ class Settings(BaseModel):
     )
 
     @property
+    def migration_url(self) -> SecretStr | None:
+        """The URL of the tables' owner that leads past a pooler."""
+        return self.direct_database_url or self.database_url
+
+    @property
+    def listener_url(self) -> SecretStr | None:
+        return self.direct_database_url or self.app_database_url or self.database_url
+
+    @property
     def mail_dir(self) -> Path:
         return self.data_dir / "mail"
 
@@ -238,6 +252,10 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError(_explain_invalid_settings(error)) from None
+    if settings.direct_database_url and not (
+        settings.database_url or settings.app_database_url or settings.web_database_url
+    ):
+        raise SettingsError("UNWIND_DIRECT_DATABASE_URL: is the way past a pooler. Set DATABASE_URL too.")
     if settings.flower_address not in {"127.0.0.1", "::1", "localhost"} and settings.flower_login is None:
         raise SettingsError(
             "UNWIND_FLOWER_ADDRESS: at this address other machines can open Flower, which shows the tasks of every "

@@ -16,6 +16,7 @@ import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
+from models.db.driver import DriverConnection
 from models.db.pipeline import execute, use_generic_plans
 from models.db.postgres_address import PostgresAddress, clear_libpq_environment
 
@@ -36,20 +37,23 @@ PING_AFTER_IDLE_SECONDS = 1.0
 """A connection that was idle for longer is pinged before use.  A busy one fails at its next statement, and the command
 is retried."""
 
+_PROBE = b"unwind_probe"
 _BY_KEYS, _IDLE_SINCE = "by keys", "idle since"
 
 APP_ROLE = "unwind_app"
-_SET_SESSION = """
-    SELECT name, pg_catalog.set_config(name, value, false)
+_SET_CONFIG = """
+    SELECT name, pg_catalog.set_config(name, value, %(is_local)s)
     FROM ROWS FROM (
         pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[])
     ) AS setting (name, value)
 """
-_SET_ROLE = """
-    SELECT 'role', set_config('role', CASE WHEN %(as_app)s AND EXISTS (
-        SELECT FROM pg_roles WHERE rolname = %(role)s AND pg_has_role(session_user, oid, 'MEMBER')
-    ) THEN %(role)s ELSE 'none' END, false)
+_FIND_ROLE = """
+    SELECT CASE WHEN %(as_app)s AND EXISTS (
+        SELECT FROM pg_catalog.pg_roles
+        WHERE rolname = %(role)s AND pg_catalog.pg_has_role(session_user, oid, 'MEMBER')
+    ) THEN %(role)s ELSE 'none' END, pg_catalog.pg_backend_pid() <> %(pid)s
 """
+"""And whether a pooler is between: it answers the login itself, and another process serves."""
 _IN_FORCE = """
     SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.unnest(%(names)s::pg_catalog.text[]) AS setting (name)
 """
@@ -125,6 +129,17 @@ class SessionRefused(psycopg.OperationalError):
         self.fix = fix
 
 
+class DirectConnectionNeeded(SessionRefused):
+    """What needs a session of its own has reached a pooler."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "POOLER_WITHOUT_DIRECT_URL",
+            "Notifications and backups do not pass through a pooler",
+            "let UNWIND_DIRECT_DATABASE_URL name PostgreSQL itself.",
+        )
+
+
 def session_settings(server_version: int, *, as_app: bool, timeouts: bool = True) -> dict[str, str]:
     """Return the session settings for a server version.  `timeouts=False` is for work without a time limit."""
     bounds = {
@@ -137,24 +152,62 @@ def session_settings(server_version: int, *, as_app: bool, timeouts: bool = True
     return SESSION_SETTINGS | {name: f"{bound if timeouts else 0}ms" for name, bound in bounds.items()}
 
 
-def prepare_session(
-    driver: psycopg.Connection[Any], *, as_app: bool, timeouts: bool = True, role: str = APP_ROLE
-) -> None:
-    """Apply the session settings and verify them.  Raises SessionRefused, with the connection closed."""
+def prepare_session(driver: DriverConnection, *, as_app: bool, timeouts: bool = True, role: str = APP_ROLE) -> None:
+    """Apply the session settings and verify them.  Raises SessionRefused, with the connection closed.
+
+    Behind a pooler each transaction gets them in its first round trip instead (docs/decisions/0026).
+    """
     before, driver.autocommit = driver.autocommit, True
     try:
-        settings = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts)
-        values = {"names": list(settings), "values": list(settings.values())}
-        expected = dict(driver.execute(_SET_SESSION, values, prepare=False).fetchall()) | _REQUIRED
-        expected |= driver.execute(_SET_ROLE, {"as_app": as_app, "role": role}, prepare=False).fetchall()
-        in_force = dict(driver.execute(_IN_FORCE, {"names": list(expected)}, prepare=False).fetchall())
-        differing = {name: in_force[name] for name in expected if in_force[name] != expected[name]}
-        if differing:
+        values = {"as_app": as_app, "role": role, "pid": driver.info.backend_pid}
+        ((found_role, is_pooled),) = driver.execute(_FIND_ROLE, values, prepare=False).fetchall()
+        settings = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts) | {"role": found_role}
+        if is_pooled and before:
+            raise DirectConnectionNeeded
+        if is_pooled:
+            driver.autocommit = False
+            driver.set_in_transactions(settings)
+        else:
+            driver.settings = settings
+            _set_config(driver, is_local=False)
+        if differing := _differing_settings(driver):
             raise _session_refusal(differing)
+        if is_pooled and not _keeps_prepared_statements(driver):
+            driver.prepare_threshold = None
+        driver.rollback()
         driver.autocommit = before
     except BaseException:
         driver.close()
         raise
+
+
+def _differing_settings(driver: DriverConnection) -> dict[str, str]:
+    # What is in force instead of the settings of the connection, or of what the program needs besides.
+    names = [*driver.settings, *_REQUIRED]
+    in_force = dict(driver.execute(_IN_FORCE, {"names": names}, prepare=False).fetchall())
+    expected = _set_config(driver, is_local=True) | _REQUIRED  # as the server writes them
+    return {name: in_force[name] for name in expected if in_force[name] != expected[name]}
+
+
+def _set_config(driver: DriverConnection, *, is_local: bool) -> dict[str, str]:
+    settings = driver.settings
+    values = {"names": list(settings), "values": list(settings.values()), "is_local": is_local}
+    return dict(driver.execute(_SET_CONFIG, values, prepare=False).fetchall())
+
+
+def _keeps_prepared_statements(driver: DriverConnection) -> bool:
+    # PgBouncer prepares a statement under a name of its own in each server process, from version 1.21 on and with
+    # max_prepared_statements; otherwise our name arrives there, and the next transaction may not find it.
+    if not psycopg.capabilities.has_send_close_prepared():
+        return False
+    pgconn = driver.pgconn
+    pgconn.prepare(_PROBE, b"SELECT name FROM pg_catalog.pg_prepared_statements WHERE name = 'unwind_probe'")
+    is_ours = pgconn.exec_prepared(_PROBE, None).ntuples > 0
+    if is_ours:
+        pgconn.exec_(b"DEALLOCATE " + _PROBE)
+    else:
+        pgconn.close_prepared(_PROBE)
+    return not is_ours
 
 
 def _session_refusal(differing: dict[str, str]) -> SessionRefused:
@@ -174,7 +227,7 @@ def _session_refusal(differing: dict[str, str]) -> SessionRefused:
     return SessionRefused(
         "SESSION_SETTINGS",
         f"The server does not keep what a session sets ({', '.join(sorted(differing))})",
-        "let DATABASE_URL name PostgreSQL itself, or a pooler with pool_mode = session.",
+        "let DATABASE_URL name PostgreSQL itself.",
     )
 
 
@@ -233,8 +286,9 @@ def make_engine(
     )
 
     @event.listens_for(engine, "do_connect")
-    def _ignore_environment(*_: Any) -> None:
+    def _connect(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> DriverConnection:
         clear_libpq_environment()
+        return DriverConnection.connect(**parameters)
 
     @event.listens_for(engine, "connect", insert=True)  # before the dialect inspects the session
     def _prepare(dbapi_connection: Any, _record: Any) -> None:
@@ -244,10 +298,11 @@ def make_engine(
 
 
 def open_connection(
-    address: PostgresAddress, *, application_name: str, autocommit: bool, role: str = APP_ROLE
+    database_url: str, *, application_name: str, autocommit: bool, role: str = APP_ROLE
 ) -> psycopg.Connection[Any]:
     clear_libpq_environment()
-    driver = psycopg.connect(**address.connection_parameters(application_name), autocommit=autocommit)  # type: ignore[arg-type]
+    address = PostgresAddress.parse(database_url)
+    driver = DriverConnection.connect(**address.connection_parameters(application_name), autocommit=autocommit)  # type: ignore[arg-type]
     prepare_session(driver, as_app=True, role=role)
     return driver
 
@@ -285,6 +340,26 @@ def connect(
             raise DisconnectionError from dead  # the pool opens another one
 
     return Database(engine, clock or DatabaseClock(), address=database_url)
+
+
+def is_pooled(conn: Connection) -> bool:
+    """Return whether a pooler is between, so that each transaction may have another server process."""
+    return _driver_of(conn).is_pooled
+
+
+def keeps_prepared_statements(conn: Connection) -> bool:
+    return _driver_of(conn).prepare_threshold is not None
+
+
+def settings_not_in_force(conn: Connection) -> list[str]:
+    """Return the names of settings that this transaction lacks.  They are set afterwards."""
+    return sorted(_differing_settings(_driver_of(conn)))
+
+
+def _driver_of(conn: Connection) -> DriverConnection:
+    driver = conn.connection.driver_connection
+    assert isinstance(driver, DriverConnection)
+    return driver
 
 
 def use_snapshot_isolation(conn: Connection) -> None:

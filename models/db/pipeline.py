@@ -19,6 +19,8 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from models.db.driver import DriverConnection
+
 T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
 Fetch = Callable[[], T]
@@ -59,14 +61,19 @@ def use_generic_plans(conn: Connection, by_keys: bool) -> None:
     made while a table was small scans it until the table is analysed (docs/decisions/0011).  Use it for commands, which
     find rows by keys; the plans of sweeps should depend on their limits and instants.
     """
-    execute(
-        conn, _SET_PLANNER, {"plans": "force_generic_plan" if by_keys else "auto", "scans": "off" if by_keys else "on"}
-    )
+    settings = _KEY_PLANS if by_keys else _DEFAULT_PLANS
+    driver = _driver_of(conn)
+    if isinstance(driver, DriverConnection) and driver.is_pooled:  # before the first statement of the transaction
+        driver.set_in_transactions(settings)
+    else:
+        execute(conn, _SET_PLANNER, settings)
 
 
+_KEY_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+_DEFAULT_PLANS = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
 _SET_PLANNER = """
-    SELECT set_config('plan_cache_mode', %(plans)s, false) AS plans,
-        set_config('enable_seqscan', %(scans)s, false) AS scans
+    SELECT set_config('plan_cache_mode', %(plan_cache_mode)s, false) AS plans,
+        set_config('enable_seqscan', %(enable_seqscan)s, false) AS scans
 """
 
 

@@ -92,15 +92,11 @@ def connections(conn: Connection) -> Connections:
     return Connections(row.allowed, row.used)
 
 
-def backend_pid(conn: Connection) -> int:
-    return int(conn.execute(text("SELECT pg_backend_pid()")).scalar_one())
-
-
-def is_behind_pooler(conn: Connection) -> bool:
-    # Behind a pooler the process that answered the login is not the one that serves this transaction.
-    driver = conn.connection.driver_connection
-    assert driver is not None
-    return bool(driver.info.backend_pid != backend_pid(conn))
+def identity(conn: Connection) -> tuple[datetime, int]:
+    """Return what tells two databases apart: two servers do not start in the same microsecond."""
+    query = text("SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()")
+    start, oid = conn.execute(query).one()
+    return start, oid
 
 
 def is_standby(conn: Connection) -> bool:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from workers.embedded import ServerUrls
 from workers.settings import (
@@ -102,6 +103,7 @@ def test_result_backend_defaults_to_the_brokers_next_database(
         ("CELERY_BROKER_URL", "redis://:hunter2@mq/queue", "must end with a database number"),
         ("CELERY_RESULT_BACKEND", "db+sqlite:///hunter2", "must begin with redis://"),
         ("UNWIND_APP_DATABASE_URL", "hunter2", "must begin with postgresql://"),
+        ("UNWIND_DIRECT_DATABASE_URL", "postgresql://u:hunter2@db/unwind", "Set DATABASE_URL too"),
         ("UNWIND_SMTP_URL", "mail.example.com:hunter2", "must look like smtp://"),
         ("UNWIND_MAIL_FROM", "hunter2", "must be one email address"),
         ("UNWIND_MAIL_FROM", "a@b.c\nBcc: hunter2@b.c", "must be one email address"),
@@ -170,6 +172,16 @@ def test_configured_servers_override_embedded_ones(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://given/7")
     with settings_with_servers() as settings:  # starts no servers: both are configured
         assert settings.environment()["CELERY_RESULT_BACKEND"] == "redis://given/8"
+
+
+def test_direct_url_is_for_migrations_and_the_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://owner@pooler/unwind")
+    monkeypatch.setenv("UNWIND_APP_DATABASE_URL", "postgresql://app@pooler/unwind")
+    urls = load_settings().migration_url, load_settings().listener_url
+    assert [url and make_url(url.get_secret_value()).username for url in urls] == ["owner", "app"]
+    monkeypatch.setenv("UNWIND_DIRECT_DATABASE_URL", "postgresql://owner@db/unwind")
+    urls = load_settings().migration_url, load_settings().listener_url
+    assert [url and make_url(url.get_secret_value()).host for url in urls] == ["db", "db"]
 
 
 def test_relative_data_directory_is_resolved_from_the_working_directory(

@@ -33,8 +33,8 @@ def backup(file: Path, replace: bool) -> None:
         raise click.ClickException(f"{file} exists. Use --replace to replace it.")
     try:
         with settings_with_servers(load_settings()) as settings:
-            assert settings.database_url is not None
-            size = dumps.back_up(settings.database_url.get_secret_value(), file)
+            assert settings.migration_url is not None
+            size = dumps.back_up(settings.migration_url.get_secret_value(), file)
     except dumps.BackupError as problem:
         raise click.ClickException(str(problem)) from None
     echo(f"{file}: {size / 1e6:,.1f} MB. Restore it into an empty database with `{COMMAND} restore {file}`.")
@@ -51,8 +51,8 @@ def restore(file: Path) -> None:
     """
     try:
         with settings_with_servers(load_settings()) as settings:
-            assert settings.database_url is not None
-            url = settings.database_url.get_secret_value()
+            assert settings.migration_url is not None
+            url = settings.migration_url.get_secret_value()
             restored = dumps.restore(url, file)
             database = db.connect(url, as_app=False)
             try:

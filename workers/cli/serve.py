@@ -124,9 +124,9 @@ def env() -> None:
 def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
     from workers import migrate as migration  # noqa: PLC0415 - `down` and `env` don't import all tasks
 
-    if settings.database_url is None:
+    if settings.migration_url is None:
         raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
-    url = settings.database_url.get_secret_value()
+    url = settings.migration_url.get_secret_value()
     if wait_seconds:
         migration.wait_for_server(url, wait_seconds, lambda line: click.echo(line, err=True))
     try:

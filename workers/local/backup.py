@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from models import feed
-from models.db.database import SessionRefused, make_engine
+from models.db.database import DirectConnectionNeeded, SessionRefused, is_pooled, make_engine
 from models.db.postgres_address import PostgresAddress
 from models.ddl import grants
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
@@ -124,9 +124,13 @@ def _checked_clients(database_url: str) -> Clients:
     engine = make_engine(database_url, application_name="unwind backup")
     try:
         with engine.connect() as conn:
+            if is_pooled(conn):
+                raise DirectConnectionNeeded
             server = int(conn.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
             query = _IDENTITY if conn.execute(text(_MAY_IDENTIFY)).scalar() else _SERVER_START
             identity = "|".join(str(value) for value in conn.execute(text(query)).one())
+    except DirectConnectionNeeded as problem:
+        raise BackupError(f"{problem}: {problem.fix}") from None
     except OperationalError as problem:
         raise BackupError(f"The database cannot be used: {_describe_client_failure(problem.orig, address)}") from None
     finally:

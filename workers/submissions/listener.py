@@ -16,7 +16,6 @@ import psycopg
 import structlog
 
 from models.db.database import open_connection
-from models.db.postgres_address import PostgresAddress
 from models.submissions import CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -40,7 +39,7 @@ class ListenerDisconnected(psycopg.OperationalError):
 
 class Listener:
     def __init__(self, database_url: str, wake: Callable[[], None]) -> None:
-        self._address = PostgresAddress.parse(database_url)
+        self._database_url = database_url
         self._wake = wake
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="listen", daemon=True)
@@ -69,7 +68,7 @@ class Listener:
             wait = min(wait * 2, MAX_WAIT)
 
     def _listen(self) -> None:
-        connection = open_connection(self._address, application_name="unwind listen", autocommit=True)
+        connection = open_connection(self._database_url, application_name="unwind listen", autocommit=True)
         with contextlib.closing(connection) as conn:
             conn.execute(f"LISTEN {CHANNEL}")
             self._listening_since = monotonic()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
 from collections.abc import Iterator
 from datetime import UTC, timedelta
 
@@ -111,6 +113,12 @@ def test_role_and_database_settings_change_nothing(
 def test_every_session_setting_is_contradicted_above() -> None:
     session_settings = db.session_settings(150_000, as_app=True)
     assert set(session_settings) == set(CONTRADICTING) - {"role"}
+
+
+def test_the_replaced_method_of_psycopg_is_unchanged() -> None:
+    """An upgrade of psycopg needs a review of the method that models.db.driver replaces."""
+    source = inspect.getsource(psycopg.Connection._start_query)
+    assert hashlib.sha256(source.encode()).hexdigest()[:12] == "bf3d90efd129"
 
 
 def test_migration_ignores_database_settings(empty_database_url: str) -> None:

@@ -38,6 +38,7 @@ DATABASE_CHECKS: tuple[Check, ...] = (
     database.check_rights,
     database.check_definers,
     database.check_locks,
+    database.check_session_settings,
     database.check_pooler,
     database.check_standby,
     database.check_durability,

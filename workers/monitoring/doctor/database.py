@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from sqlalchemy.exc import OperationalError
+
 from models import clock_steps, migrations, submissions
 from models.db import database as db
 from models.db.database import APP_ROLE
@@ -100,29 +102,59 @@ def check_locks(context: Context) -> list[Finding]:
     return [warning("LOCKS_HELD", message, fix)]
 
 
-def check_pooler(context: Context) -> list[Finding]:
-    """Find a pooler in transaction mode, which loses a session's settings, role and LISTEN."""
-    if not server_info.is_behind_pooler(context.conn):
+def check_session_settings(context: Context) -> list[Finding]:
+    """Compare the settings and the role in force with what they must be; poolers change the server process."""
+    if db.is_pooled(context.conn):
+        names = db.settings_not_in_force(context.conn)
+    else:
+        url = context.settings.app_database_url or context.settings.database_url
+        assert url is not None
+        idle, other = (db.connect(url.get_secret_value()) for _ in range(2))
+        try:
+            for database in (idle, other):
+                with database.transaction():  # a pooler that was not recognized serves both by one process
+                    pass
+            with idle.transaction() as first, other.transaction() as second:
+                names = sorted({*db.settings_not_in_force(first), *db.settings_not_in_force(second)})
+        finally:
+            idle.dispose()
+            other.dispose()
+    if not names:
         return []
-    url = context.settings.app_database_url or context.settings.database_url
-    assert url is not None
-    idle, busy = (db.connect(url.get_secret_value()) for _ in range(2))
-    try:
-        with (
-            idle.transaction() as conn
-        ):  # the connection stays open afterwards, so a session pooler keeps its server process reserved
-            backend_pid = server_info.backend_pid(conn)
-        with busy.transaction() as conn:
-            shared = server_info.backend_pid(conn) == backend_pid
-    finally:
-        idle.dispose()
-        busy.dispose()
-    if shared:
-        message = "DATABASE_URL leads to a pooler in transaction mode."
-        fix = "set pool_mode = session for this database (PgBouncer), or let DATABASE_URL name PostgreSQL itself."
-        return [error("POOLER_BY_TRANSACTION", message, fix)]
-    message = "DATABASE_URL leads to a pooler in session mode, as it must."
-    return [note("POOLER", message, "keep pool_mode = session, and make the pool as large as the processes need.")]
+    message = f"Settings of a connection do not reach each of its transactions: {abbreviate(names)}."
+    return [error("SETTINGS_NOT_IN_FORCE", message, "let DATABASE_URL name PostgreSQL itself, or PgBouncer.")]
+
+
+def check_pooler(context: Context) -> list[Finding]:
+    """Find a pooler, and what needs a way past it."""
+    url = context.settings.direct_database_url
+    is_pooled = db.is_pooled(context.conn)
+    if url is not None:
+        direct = db.connect(url.get_secret_value(), as_app=False)
+        try:
+            with direct.transaction() as conn:
+                if db.is_pooled(conn):
+                    message = "UNWIND_DIRECT_DATABASE_URL leads to a pooler."
+                    return [error("DIRECT_URL_POOLED", message, "let it name PostgreSQL itself.")]
+                if server_info.identity(conn) != server_info.identity(context.conn):
+                    message = "UNWIND_DIRECT_DATABASE_URL leads to another database than DATABASE_URL."
+                    return [error("DIRECT_URL_ELSEWHERE", message, "let it name the database behind the pooler.")]
+        except OperationalError:
+            message = "UNWIND_DIRECT_DATABASE_URL cannot be used: SQL commands wait for a sweep, HTTP answers time out."
+            return [error("DIRECT_URL_UNREACHABLE", message, "correct it, or let PostgreSQL admit this host.")]
+        finally:
+            direct.dispose()
+    elif is_pooled:
+        message = "There is a pooler before PostgreSQL, and notifications, migrations and backups go past none."
+        return [error("POOLER_WITHOUT_DIRECT_URL", message, db.DirectConnectionNeeded().fix)]
+    if not is_pooled:
+        return []
+    if db.keeps_prepared_statements(context.conn):
+        return [
+            note("POOLER", "A pooler, which keeps prepared statements, is before PostgreSQL.", "nothing is to be done.")
+        ]
+    message = "A pooler that keeps no prepared statements is before PostgreSQL, so every statement is planned anew."
+    return [note("POOLER", message, "PgBouncer 1.21 or newer keeps them, with max_prepared_statements = 200.")]
 
 
 def check_standby(context: Context) -> list[Finding]:

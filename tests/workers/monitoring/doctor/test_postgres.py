@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from models.db import database as db
 from models.migrations import upgrade
+from tests.plugins.pooler import PGBOUNCER, pooler
 from tests.plugins.postgres import USER, PostgresServer, new_server
 from tests.workers.monitoring.doctor.findings import codes
 from workers.cli import group
-from workers.embedded.data_dir import free_port
-from workers.embedded.processes import wait_until
-from workers.monitoring.doctor import Finding, examine
+from workers.monitoring.doctor import Finding, database, examine, open_installation
+from workers.settings import load_settings
 
 pytestmark = pytest.mark.long
-
-PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
 
 @pytest.fixture
@@ -103,35 +98,31 @@ def test_password_of_a_url_with_several_hosts_is_not_shown(
 
 if PGBOUNCER:
 
-    @pytest.mark.parametrize(("mode", "code"), [("transaction", "POOLER_BY_TRANSACTION"), ("session", "POOLER")])
-    def test_pooler_is_reported_with_its_mode(
-        mode: str, code: str, server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    @pytest.mark.parametrize("mode", ["transaction", "session"])
+    def test_pooler_needs_a_url_past_it(mode: str, server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
         upgrade(server.url("patient"))
-        port = free_port()
-        (tmp_path / "users").write_text(f'"{USER}" ""\n')
-        (tmp_path / "ini").write_text(
-            f"[databases]\npatient = host={server.socket} port={server.port} user={USER}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
-            f"auth_file = {tmp_path}/users\npool_mode = {mode}\nlogfile = {tmp_path}/pooler.log\n"
-        )
-        for path in (tmp_path, *tmp_path.parents[:2]):
-            path.chmod(0o755)
-        assert PGBOUNCER is not None
-        pooler = subprocess.Popen(
-            [PGBOUNCER, "-q", str(tmp_path / "ini")],
-            stderr=subprocess.DEVNULL,
-            preexec_fn=server.identity.becoming(os.getpid(), signal.SIGTERM),  # noqa: PLW1509 - it refuses to be root
-        )
-        try:
-            url = f"postgresql://{USER}@127.0.0.1:{port}/patient"
-            assert wait_until(lambda: "DATABASE_UNREACHABLE" not in codes(findings_at(url, monkeypatch)), 20)
-            assert code in codes(findings_at(url, monkeypatch))
-            assert not [
-                finding
-                for finding in codes(findings_at(server.url("patient"), monkeypatch))
-                if finding.startswith("POOLER")
-            ]
-        finally:
-            pooler.terminate()
-            pooler.wait(10)
+
+        def found(url: str, direct: str) -> list[str]:
+            monkeypatch.setenv("DATABASE_URL", url)
+            monkeypatch.setenv("UNWIND_DIRECT_DATABASE_URL", direct)
+            with open_installation(load_settings()) as (context, _), context.transaction():
+                return codes([*database.check_session_settings(context), *database.check_pooler(context)])
+
+        with pooler(server.url("patient"), pool_mode=mode, default_pool_size="9") as url:
+            assert found(url, "") == ["POOLER_WITHOUT_DIRECT_URL"]
+            assert found(url, server.url("patient")) == ["POOLER"]
+            assert found(url, server.url("postgres")) == ["DIRECT_URL_ELSEWHERE"]
+            assert found(url, url) == ["DIRECT_URL_POOLED"]
+            assert found(url, "postgresql://nobody@127.0.0.1:1/patient") == ["DIRECT_URL_UNREACHABLE"]
+            assert found(server.url("patient"), server.url("patient")) == []
+
+    def test_settings_that_a_pooler_loses_are_reported(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a pooler that cannot be told from PostgreSQL."""
+        upgrade(server.url("patient"))
+        assert " <> %(pid)s" in db._FIND_ROLE
+        monkeypatch.setattr(db, "_FIND_ROLE", db._FIND_ROLE.replace(" <> %(pid)s", " = 0"))
+        assert "SETTINGS_NOT_IN_FORCE" not in codes(findings_at(server.url("patient"), monkeypatch))
+        with pooler(server.url("patient"), default_pool_size="9") as url:
+            findings = findings_at(url, monkeypatch)
+        (finding,) = [finding for finding in findings if finding.code == "SETTINGS_NOT_IN_FORCE"]
+        assert "role" in finding.message
