@@ -198,9 +198,7 @@ def get_bill(
     except ValueError:
         raise not_found("There is no such bill.") from None
     return read(
-        request,
-        lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now),
-        "There is no such bill.",
+        request, lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now), "There is no such bill."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 from collections.abc import Callable
@@ -16,32 +17,32 @@ from models.db.database import Database
 from web.problems import Problem
 
 CACHE_SECONDS = 1.0
-"""How long a key that was found stays valid without asking the database: a revoked key works that much longer."""
+"""How long the result of a lookup counts: a revoked key works that much longer."""
 MAX_CACHED_KEYS = 1000
 _FORM = re.compile(r"Bearer ([a-z0-9]{1,32})\.([A-Za-z0-9_-]{1,128})")
 _ALLOWED = {"submit": ("submit",), "read": ("read",), "staff": ("submit", "read", "staff")}
 
 
 class KeyRing:
-    """The keys of the last second, so that a busy caller costs no query at each request."""
+    """The keys that were looked up in the last second, so that a busy caller costs no query at each request."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._cached: dict[str, tuple[float, ApiKey]] = {}
+        self._lookups: dict[str, tuple[float, asyncio.Future[ApiKey | None]]] = {}
 
-    def load(self, key_id: str) -> ApiKey | None:
-        cached = self._cached.get(key_id)
-        if cached is not None and monotonic() - cached[0] < CACHE_SECONDS:
-            return cached[1]
+    async def load(self, key_id: str) -> ApiKey | None:
+        started_at, lookup = self._lookups.get(key_id, (0.0, None))
+        if lookup is None or monotonic() - started_at >= CACHE_SECONDS:
+            if len(self._lookups) >= MAX_CACHED_KEYS:
+                self._lookups.clear()
+            lookup = asyncio.ensure_future(run_in_threadpool(self._query, key_id))
+            self._lookups[key_id] = (monotonic(), lookup)
+        return await asyncio.shield(lookup)
+
+    def _query(self, key_id: str) -> ApiKey | None:
         with self._database.transaction() as conn:
-            key = api_keys.load_key(conn, key_id)
-            if key is not None:
+            if (key := api_keys.load_key(conn, key_id)) is not None:
                 api_keys.record_use(conn, key.name, self._database.clock.now(conn))
-        self._cached.pop(key_id, None)
-        if key is not None:
-            if len(self._cached) >= MAX_CACHED_KEYS:
-                self._cached.clear()
-            self._cached[key_id] = (monotonic(), key)
         return key
 
 
@@ -51,7 +52,7 @@ def require(scope: str) -> Callable[[Request], object]:
     async def authenticate(request: Request) -> ApiKey:
         words = _FORM.fullmatch(request.headers.get("authorization", ""))
         keys: KeyRing = request.app.state.keys
-        key = await run_in_threadpool(keys.load, words[1]) if words is not None else None
+        key = await keys.load(words[1]) if words is not None else None
         hashed = api_keys.hash_secret(words[2] if words is not None else "")
         if key is None or not hmac.compare_digest(hashed, key.secret_hash):
             raise Problem(401, "A valid API key is required.", {"WWW-Authenticate": "Bearer"})

@@ -14,26 +14,15 @@ from web import problems
 _PROBLEM = {
     "type": "object",
     "description": "RFC 9457. An `invalid` or `conflict` answer adds all members of the answer.",
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object"}},
-    },
+    "properties": {name: {"type": "string"} for name in ("type", "title", "detail")}
+    | {"status": {"type": "integer"}, "errors": {"type": "array", "items": {"type": "object"}}},
     "required": ["type", "title", "status", "detail"],
 }
 _WAITING = {"request_id": {"type": "string"}, "state": {"const": "waiting"}}
 _SUBMITTED = {"type": "object", "properties": _WAITING, "required": list(_WAITING)}
 _HEADERS = [
-    {
-        "name": name,
-        "in": "header",
-        "required": False,
-        "description": about,
-        "schema": {"type": "string", "pattern": form},
-    }
-    for name, form, about in (
+    {"name": name, "in": "header", "description": text, "schema": {"type": "string", "pattern": form}}
+    for name, form, text in (
         ("Idempotency-Key", r"^[A-Za-z0-9._:\-]{1,128}$", "The request id: one key has one effect and one answer."),
         ("Prefer", "^wait=[0-9]{1,2}$", "`wait=N`: answer within N seconds, else 202."),
     )

@@ -7,6 +7,7 @@ reload repeats nothing.
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from importlib import resources
@@ -28,7 +29,7 @@ from policies.timestamps import parse_timestamp, rewrite_for_people
 from tasks.command import MAX_COMMENT_LENGTH
 from web import forms, order_view
 from web.api import query_snapshot
-from web.forms import ActionForm, action_form, read_form
+from web.forms import action_form, read_form
 from web.order_view import View, is_order_id, load_for_change, load_view, sessions_of, submit_form
 from web.problems import Problem, not_found
 from web.sessions import COOKIE, LOOPBACK, PATH, Session, check_csrf, sign_link
@@ -40,15 +41,10 @@ POLICY = (
 EDIT_STEPS = ("Select consolidation options", "Edit items", "Verify items", "Return items and cancel order")
 
 
-class _Typed(dict[str, str]):
-    def __missing__(self, name: str) -> str:
-        return ""
-
-
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("web"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
-_templates.globals |= {"PATH": PATH, "STEPS": EDIT_STEPS, "MAX_COMMENT_LENGTH": MAX_COMMENT_LENGTH, "nothing": _Typed()}
+_templates.globals |= {"PATH": PATH, "STEPS": EDIT_STEPS, "MAX_COMMENT_LENGTH": MAX_COMMENT_LENGTH}
 _templates.filters["reason"] = describe_reason
 _style = resources.files("web").joinpath("templates/style.css").read_bytes()
 
@@ -129,13 +125,13 @@ def start(request: Request, order: str = "") -> Response:
 
 @router.get("/forecast")
 def show_forecast(request: Request) -> Response:
-    session = _staff(request)
-    result = query_snapshot(
-        request, lambda conn, now: forecast.unlock_forecast(conn, days=forecast.DEFAULT_DAYS, now=now)
-    )
+    session = sessions_of(request).load(request)
+    if not session.is_staff:
+        raise not_found("There is no such page.")
+    days = forecast.DEFAULT_DAYS
+    result = query_snapshot(request, lambda conn, now: forecast.unlock_forecast(conn, days=days, now=now))
     late = query_snapshot(request, lambda conn, _: show.show_late_payments(conn))
-    highest = max((hour["total"] for hour in result["hours"]), default=1)
-    return page("forecast.html.j2", session=session, forecast=result, late=late, highest=highest)
+    return page("forecast.html.j2", session=session, forecast=result, late=late)
 
 
 @router.get("/bills/{seller_id}/{month}")
@@ -162,7 +158,9 @@ def show_order(request: Request, order_id: str, answer: str = "") -> Response:
 async def act(request: Request, order_id: str, action: str) -> Response:
     view, typed = await load_for_change(request, order_id)
     assert view.role is not None
-    wanted = [form for form in _all_forms(view) if form.key == action]
+    # Of impossible actions too: what was possible when the page was shown gets its refusal as the answer.
+    usable = (o for o in view.options["options"] if o["action"] != "orders.set_status" or o["possible"])
+    wanted = [form for form in (action_form(option, view.role) for option in usable) if form.key == action]
     if not wanted:
         raise not_found("There is no such action now. Open the page again.")
     arguments = forms.typed_arguments(wanted[0], typed) | {"order_id": view.facts["order_id"]}
@@ -185,15 +183,8 @@ def _order_page(
 ) -> Response:
     return page(
         "order.html.j2", status, session=view.session, zone=view.zone, view=view, order=view.facts, answer=answer,
-        waiting=waiting, typed=_Typed(typed or {}), typed_for=typed_for,
+        waiting=waiting, typed=defaultdict(str, typed or {}), typed_for=typed_for, nothing=defaultdict(str),
     )  # fmt: skip
-
-
-def _all_forms(view: View) -> list[ActionForm]:
-    # Of impossible actions too: what was possible when the page was shown gets its refusal as the answer.
-    assert view.role is not None
-    usable = [o for o in view.options["options"] if o["action"] != "orders.set_status" or o["possible"]]
-    return [action_form(option, view.role) for option in usable]
 
 
 @router.get("/{order_id}/edit")
@@ -258,13 +249,6 @@ def _edit_page(
         raise not_found("There is no such page.")
     return page(
         "edit.html.j2", status, session=view.session, zone=view.zone, view=view, order=view.facts, step=step,
-        draft_id=draft_id, answer=answer, typed=_Typed(typed or {}), choices=forms.consolidation_choices(),
+        draft_id=draft_id, answer=answer, typed=defaultdict(str, typed or {}), choices=forms.consolidation_choices(),
         editable=forms.EDITABLE,
     )  # fmt: skip
-
-
-def _staff(request: Request) -> Session:
-    session = sessions_of(request).load(request)
-    if not session.is_staff:
-        raise not_found("There is no such page.")
-    return session

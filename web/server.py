@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from web.app import create_app
 from web.settings import WebSettings
@@ -12,6 +14,38 @@ from web.settings import WebSettings
 BACKLOG = 1024
 SHUTDOWN_TIMEOUT_SECONDS = 10
 KEEP_ALIVE_SECONDS = 30
+HEADER_TIMEOUT_SECONDS = 20
+MAX_HEADER_BYTES = 2**16
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """HTTP whose headers must arrive in time and be of limited size; uvicorn limits neither."""
+
+    _header_timeout: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.on_message_begin()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._header_timeout is not None:
+            self._header_timeout.cancel()
+        self._header_timeout = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self.transport.close)
+        self._header_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        assert self._header_timeout is not None
+        self._header_timeout.cancel()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        before = self._header_timeout
+        super().data_received(data)
+        if before is self._header_timeout and before is not None and not before.cancelled():
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                self.send_400_response("The headers are too large.")
 
 
 def serve(settings: WebSettings) -> None:
@@ -22,6 +56,7 @@ def serve(settings: WebSettings) -> None:
         access_log=False,  # `web.access` writes it, without what is private in addresses
         server_header=False,
         proxy_headers=False,
+        http=LimitedProtocol,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,

@@ -63,14 +63,8 @@ class Sessions:
         return claims
 
     def start(self, request: Request, response: Response, claims: dict[str, Any]) -> None:
-        issued_at = claims["iat"]
-        content = {
-            "sub": claims["sub"],
-            "staff": claims.get("staff") is True,
-            "sid": secrets.token_hex(8),
-            "iat": issued_at,
-            "exp": issued_at + int(SESSION_LIFETIME.total_seconds()),
-        }
+        content = {"sub": claims["sub"], "staff": claims.get("staff") is True, "sid": secrets.token_hex(8)}
+        content |= {"iat": claims["iat"], "exp": claims["iat"] + int(SESSION_LIFETIME.total_seconds())}
         value = jwt.encode(content, self._cookie_key, "HS256")
         response.set_cookie(
             COOKIE, value, path=PATH, httponly=True, samesite="lax", secure=request.url.hostname not in LOOPBACK

@@ -26,7 +26,7 @@ from tests.plugins.servers import fresh_database, libpq_url
 from tests.plugins.upstream import database_now
 from tests.waiting import wait_until
 from web.app import create_app
-from web.server import address_of, bind
+from web.server import LimitedProtocol, address_of, bind
 from web.settings import WebSettings
 from workers.embedded import ServerUrls
 from workers.simulation.engine import Simulation
@@ -148,7 +148,9 @@ def website(
 @contextlib.contextmanager
 def serving(settings: WebSettings) -> Iterator[str]:
     app = create_app(settings)
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, ws="none")
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, http=LimitedProtocol, ws="none"
+    )
     server = uvicorn.Server(config)
     with bind(settings.address, 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="web")

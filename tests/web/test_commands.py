@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import logging
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,13 +18,14 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from models import feed
+from models import api_keys, feed
 from tasks.declarations import all_commands
 from tasks.schemas import answer_schema
 from tests.bad_input import GOOD, MARK, bad_arguments, replace_argument
 from tests.plugins.market import Market
 from tests.plugins.website import Website, website
 from tests.waiting import wait_until
+from web import server
 from workers.embedded import ServerUrls
 
 ORDERS = range(1001, 1013)
@@ -158,6 +161,44 @@ def test_body_without_a_length_is_limited_too(site: Website) -> None:
     connection.close()
 
 
+def read_until_closed(site: Website, parts: Iterable[bytes]) -> bytes:
+    """Send parts over a connection of its own; return everything until the server closes it."""
+    address = urlsplit(site.url)
+    with socket.create_connection((str(address.hostname), address.port or 80), timeout=60) as connection:
+        received = b""
+        try:
+            for part in parts:
+                connection.sendall(part)
+            while data := connection.recv(65536):
+                received += data
+        except ConnectionError:  # it was closed while we sent
+            pass
+        return received
+
+
+def test_headers_without_an_end_are_refused(site: Website) -> None:
+    endless = iter(lambda: b"X-Filler: " + b"x" * 8000 + b"\r\n", None)
+    received = read_until_closed(site, itertools.chain([b"GET /healthz HTTP/1.1\r\nHost: x\r\n"], endless))
+    assert received.startswith(b"HTTP/1.1 400") or not received  # a reset may overtake the answer
+    assert site.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_whose_headers_do_not_come_is_closed(
+    site: Website, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(server, "HEADER_TIMEOUT_SECONDS", 0.5)
+    assert read_until_closed(site, [sent]) == b""
+
+
+def test_headers_in_pieces_and_pipelined_requests_are_answered(site: Website, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_HEADER_BYTES", 200)
+    one = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    received = read_until_closed(site, [*(bytes([byte]) for byte in one), one * 10, last[:9], last[9:]])
+    assert received.count(b"HTTP/1.1 200") == 12
+
+
 def test_requests_of_another_form_are_refused(site: Website) -> None:
     json_type = {"Content-Type": "application/json"}
     path = "/v1/commands/npb.file"
@@ -191,6 +232,28 @@ def test_revoked_key_is_refused_and_its_use_is_visible(site: Website) -> None:
     assert site.value("SELECT last_used_at IS NOT NULL FROM unwind.api_keys WHERE name = 'dashboard'")
     site.value("UPDATE unwind.api_keys SET revoked_at = clock_timestamp() WHERE name = 'dashboard' RETURNING 1")
     wait_until(lambda: site.get("/v1/orders/1001", key=key).status == 401)
+
+
+def test_requests_that_come_together_share_the_lookup_of_their_key(
+    site: Website, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups: list[str] = []
+    load = api_keys.load_key
+
+    def load_slowly(conn: Any, key_id: str) -> Any:
+        lookups.append(key_id)
+        arrived.wait(30)
+        return load(conn, key_id)
+
+    arrived = threading.Event()
+    key = site.new_key("read")
+    monkeypatch.setattr(api_keys, "load_key", load_slowly)
+    with ThreadPoolExecutor(8) as threads:
+        replies = [threads.submit(site.get, "/v1/orders/1001", key=key) for _ in range(8)]
+        wait_until(lambda: lookups)
+        arrived.set()
+        assert {reply.result().status for reply in replies} == {200}
+    assert lookups == [key.split(".")[0]]
 
 
 def test_scope_limits_a_key(site: Website) -> None:
