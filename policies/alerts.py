@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.automation import cancels_at_fact
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, counterparty
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
-from policies.statuses import ALERT_BLOCKERS, PROBLEM, Role, Status
-from policies.timestamps import describe_timestamp, format_timestamp
+from policies.statuses import ALERT_BLOCKERS, Role, Status
+from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
 LABELS = {
@@ -61,35 +60,6 @@ def add_alert(case: Case, alert: Alert) -> Case:
         ),
         alert=alert,
         ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=alert.filed_at) if superseded else case.ocr,
-    )
-
-
-def unlock_alert(case: Case, now: datetime) -> Granted | None:
-    """T12: unlock a due alert.  None if it is not due, already unlocked, or not waiting (R41, R43, R44)."""
-    alert = case.open_alert
-    if (
-        alert is None
-        or alert.unlocked_at is not None
-        or alert.penalty_stands
-        or case.order.status not in PROBLEM
-        or now < alert.unlocks_at
-    ):
-        return None
-    after = replace(case, alert=replace(alert, unlocked_at=now))
-    notice = "npb_unlocked" if alert.kind is AlertKind.NPB else "seller_alert_unlocked"
-    return Granted(
-        after,
-        events=(Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE),),
-        messages=(
-            notify_party(
-                after,
-                filer_role(alert.kind),
-                notice,
-                kind=alert.kind,
-                unlocks_at=format_timestamp(alert.unlocks_at),
-                **cancels_at_fact(after),
-            ),
-        ),
     )
 
 

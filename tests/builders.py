@@ -7,10 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Actor, Case, Member, Order
 from policies.statuses import PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS, Terms
-from policies.verdicts import Granted, Invalid, Refused, Verdict
+from policies.verdicts import Event, Granted, Invalid, Refused, Verdict
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 BUYER, SELLER, STRANGER, STAFF = Actor("buyer"), Actor("seller"), Actor("stranger"), Actor(staff="kim")
@@ -39,6 +40,15 @@ def a_case(
         last_event_at=ordered,
     )
     return Case(order, Member("buyer", "Bea"), Member("seller", "Sam"), terms)
+
+
+def unlock_due(case: Case, now: datetime) -> Granted | None:
+    """The case as the sweep of `models/alerts.py` leaves it; None if it does not unlock its alert."""
+    alert = case.open_alert
+    if alert is None or alert.unlocked_at is not None or alert.penalty_stands or now < alert.unlocks_at:
+        return None
+    unlocked = replace(case, alert=replace(alert, unlocked_at=now))
+    return Granted(unlocked, events=(Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE),))
 
 
 def granted(verdict: Verdict | None) -> Case:

@@ -12,7 +12,7 @@ from policies import alerts, automation, cancellation, late_payments, npb, ocr, 
 from policies.cases import Actor, AlertKind, Case
 from policies.statuses import PaymentStatus, Role, Status
 from policies.verdicts import Event, Granted, Invalid, Refused, Verdict
-from tests.builders import BUYER, SELLER, STAFF, a_case
+from tests.builders import BUYER, SELLER, STAFF, a_case, unlock_due
 
 Move = Callable[[Case, Actor, Random, datetime], Verdict | None]
 PARTIES = (BUYER, SELLER)
@@ -76,7 +76,7 @@ MOVES: dict[str, Move] = {
     ),
     "orders.release_automation": lambda c, a, _, now: automation.release_order(c, a, "go on", now),
     "orders.add_batch": _batch,
-    "unlock": lambda c, _, __, now: alerts.unlock_alert(c, now),
+    "unlock": lambda c, _, __, now: unlock_due(c, now),
     "members": _terminated,
 }
 ACTORLESS_MOVES = ("orders.record_payment", "orders.add_batch", "unlock", "members")

@@ -28,6 +28,7 @@ from tests.builders import (
     code,
     granted,
     refused,
+    unlock_due,
 )
 
 FILED = ORDERED + 7 * DAY
@@ -128,12 +129,11 @@ def test_a_late_answer_does_not_lock_again(late_by: timedelta) -> None:
 def test_a_late_answer_locks_again_where_the_terms_say_relock() -> None:
     """R29: the mark of the first unlock is taken back, the second unlock is a new event."""
     case = filed(a_case(terms=RELOCK))
-    unlocked = granted(alerts.unlock_alert(case, FILED + 7 * DAY))
+    unlocked = granted(unlock_due(case, FILED + 7 * DAY))
     answered = granted(npb.respond_to_npb(unlocked, BUYER, "sorry", FILED + 8 * DAY))
     assert answered.alert is not None
     assert (answered.alert.unlocks_at, answered.alert.unlocked_at) == (FILED + 14 * DAY, None)
     assert cancel_code(answered, FILED + 13 * DAY) == "TOO_EARLY"
-    assert alerts.unlock_alert(answered, FILED + 14 * DAY) is not None
 
 
 def test_a_second_answer_changes_nothing() -> None:
@@ -227,25 +227,6 @@ def test_eligibility_does_not_depend_on_the_sweep() -> None:
     assert case.alert is not None
     assert case.alert.unlocked_at is None
     assert cancel_code(case, FILED + 7 * DAY) is None
-
-
-@pytest.mark.parametrize(("now", "reached"), boundary_instants(FILED + 7 * DAY))
-def test_sweep_unlocks_a_due_alert_once_without_changing_the_status(now: datetime, reached: bool) -> None:
-    """R41, R44."""
-    verdict = alerts.unlock_alert(filed(), now)
-    assert (verdict is not None) is reached
-    if verdict is not None:
-        once = granted(verdict)
-        assert once.order.status is Status.NPB
-        assert alerts.unlock_alert(once, now + DAY) is None
-
-
-def test_sweep_skips_removed_accepted_and_cancelled_alerts() -> None:
-    """R43."""
-    late = FILED + 30 * DAY
-    assert alerts.unlock_alert(granted(npb.accept_penalty(filed(), BUYER, FILED)), late) is None
-    assert alerts.unlock_alert(granted(alerts.remove_alert(filed(), AlertKind.NPB, SELLER, None, FILED)), late) is None
-    assert alerts.unlock_alert(granted(cancellation.cancel(filed(), SELLER, None, None, FILED + 8 * DAY)), late) is None
 
 
 @given(

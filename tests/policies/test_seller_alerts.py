@@ -13,7 +13,6 @@ from tests.builders import (
     BUYER,
     DAY,
     ORDERED,
-    SECOND,
     SELLER,
     STAFF,
     a_case,
@@ -127,10 +126,3 @@ def test_cancelling_completes_the_alert_and_gives_the_seller_a_strike(kind: Aler
     assert cancelled.alert.state is AlertState.COMPLETED
     assert cancellation.strike_recipient(cancelled.order.basis) == "seller"
     assert not cancellation.returns_items(cancelled.order.basis, seller_terminated=False)
-
-
-def test_sweep_unlocks_exactly_on_time() -> None:
-    """N9."""
-    case = filed(NRS)
-    assert alerts.unlock_alert(case, FILED + 14 * DAY - SECOND) is None
-    assert alerts.unlock_alert(case, FILED + 14 * DAY) is not None
