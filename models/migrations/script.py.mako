@@ -9,7 +9,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
-phase = "expand"  # only adds; "contract" takes away what the release before no longer uses (models/migrations/phases.py)
+phase = "expand"  # only adds; "contract" takes away what the release before no longer uses (tools/checks/migration_phases.py)
 
 
 def upgrade() -> None:

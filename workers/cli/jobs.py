@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 
 import click
 
@@ -85,12 +86,7 @@ def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
                 ids = tuple(
                     job.dead_job_id for job in dead_jobs.list_waiting_jobs(conn) if task is None or job.task == task
                 )
-        problems = []
-        for number in ids:  # each in a transaction of its own: a failure does not stop the others
-            try:
-                echo(f"{number:>6}  {requeuing.requeue_dead_job(database, number)} is requeued.")
-            except requeuing.CannotRequeue as problem:
-                problems.append(str(problem))
+        problems = _for_each(ids, lambda number: f"{requeuing.requeue_dead_job(database, number)} is requeued.")
     if not ids:
         echo("There are no such dead jobs.")
     elif len(problems) < len(ids):
@@ -108,13 +104,8 @@ def discard(ids: tuple[int, ...], reason: str) -> None:
         raise click.BadParameter(
             f"must be one line of 1 to {dead_jobs.MAX_REASON_LENGTH} characters", param_hint="--reason"
         )
-    problems = []
     with open_database() as database:
-        for number in ids:
-            try:
-                echo(f"{number:>6}  {requeuing.discard_dead_job(database, number, reason)} is discarded.")
-            except requeuing.CannotRequeue as problem:
-                problems.append(str(problem))
+        problems = _for_each(ids, lambda n: f"{requeuing.discard_dead_job(database, n, reason)} is discarded.")
     if problems:
         raise click.ClickException(" ".join(problems))
 
@@ -148,15 +139,21 @@ def requeue(ids: tuple[int, ...]) -> None:
             f"{left} {'is not a command and stays' if left == 1 else 'are not commands and stay'}."
         )
         return
-    problems = []
     with open_database() as database:
-        for number in ids:
-            try:
-                echo(f"{number:>6}  {requeuing.requeue_dead_letter(database, number)} is submitted.")
-            except requeuing.CannotRequeue as problem:
-                problems.append(str(problem))
+        problems = _for_each(ids, lambda number: f"{requeuing.requeue_dead_letter(database, number)} is submitted.")
     if problems:
         raise click.ClickException(" ".join(problems))
+
+
+def _for_each(ids: Iterable[int], act: Callable[[int], str]) -> list[str]:
+    # Each in a transaction of its own: a failure does not stop the others.
+    problems = []
+    for number in ids:
+        try:
+            echo(f"{number:>6}  {act(number)}")
+        except requeuing.CannotRequeue as problem:
+            problems.append(str(problem))
+    return problems
 
 
 def _print_progress(done: int, total: int) -> None:

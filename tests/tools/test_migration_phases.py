@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from models.migrations import phases
+from models import migrations
+from tools.checks import migration_phases
 
-VERSIONS = Path(phases.__file__).parent / "versions"
+VERSIONS = Path(migrations.__file__).parent / "versions"
 FIRST = "0001_first_schema.py"
 
 
 def test_revisions_are_compatible_with_running_workers() -> None:
     revisions = {path.name: path.read_text(encoding="utf-8") for path in VERSIONS.glob("*.py")}
     assert "create_table" in revisions.pop(FIRST)
-    assert {name: problems for name, source in revisions.items() if (problems := phases.find_problems(source))} == {}
+    assert {
+        name: problems for name, source in revisions.items() if (problems := migration_phases.find_problems(source))
+    } == {}
 
 
 def revision(phase: str, *operations: str) -> str:
@@ -40,7 +43,7 @@ def revision(phase: str, *operations: str) -> str:
     ],
 )
 def test_incompatible_operations_are_reported(phase: str, operation: str, words: str) -> None:
-    (problem,) = phases.find_problems(revision(phase, operation))
+    (problem,) = migration_phases.find_problems(revision(phase, operation))
     assert problem.startswith("line 7, ")
     assert words in problem
 
@@ -58,11 +61,11 @@ def test_incompatible_operations_are_reported(phase: str, operation: str, words:
     ],
 )
 def test_compatible_operations_are_allowed(phase: str, operation: str) -> None:
-    assert phases.find_problems(revision(phase, operation)) == []
+    assert migration_phases.find_problems(revision(phase, operation)) == []
 
 
 @pytest.mark.parametrize("phase", ["", "both", "Expand"])
 def test_revision_without_a_phase_is_reported(phase: str) -> None:
-    assert "it declares no phase" in phases.find_problems(revision(phase, "drop_table('x')"))[0]
+    assert "it declares no phase" in migration_phases.find_problems(revision(phase, "drop_table('x')"))[0]
     template = (VERSIONS.parent / "script.py.mako").read_text(encoding="utf-8")
-    assert f'phase = "{phases.EXPAND}"' in template
+    assert f'phase = "{migration_phases.EXPAND}"' in template
