@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -41,20 +42,22 @@ class ServerUnavailable(TemporaryFailure):
         self.tried = tried
 
 
+class OutOfTime(TemporaryFailure):
+    """The server is slow: this email was not attempted in the time of one call, and is due at once."""
+
+
 class Mailer(Protocol):
-    """Sends emails. Raises `Undeliverable`, `TemporaryFailure` or `ServerUnavailable`; other errors are retried too."""
+    def send(self, emails: Sequence[OutgoingEmail], /) -> Sequence[Exception | None]:
+        """Send emails, in bounded time. Return for each why it was not sent; None if it was.
 
-    def send(self, email: OutgoingEmail, /) -> None: ...
-
-    def close(self) -> None: ...
+        The reasons are `Undeliverable`, `TemporaryFailure` and its subclasses; other errors are retried too.
+        """
+        ...
 
 
 class _NullMailer:
-    def send(self, email: OutgoingEmail, /) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    def send(self, emails: Sequence[OutgoingEmail], /) -> Sequence[Exception | None]:
+        return [None] * len(emails)
 
 
 _mailer: Mailer = _NullMailer()

@@ -100,13 +100,12 @@ class MailStub:
         self.sent: set[str] = set()
         self._points = points
 
-    def send(self, envelope: OutgoingEmail) -> None:
-        self._points.reach("before sending")
-        self.sent.add(envelope.message_id)
-        self._points.reach("after sending")
-
-    def close(self) -> None:
-        """Holds no connection."""
+    def send(self, emails: Sequence[OutgoingEmail]) -> list[Exception | None]:
+        for email in emails:
+            self._points.reach("before sending")
+            self.sent.add(email.message_id)
+            self._points.reach("after sending")
+        return [None] * len(emails)
 
 
 def raise_error(_connection: psycopg.Connection[Any] | None) -> None:

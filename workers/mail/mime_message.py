@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from binascii import b2a_qp
 from dataclasses import dataclass
 from email.headerregistry import Address
-from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
+from functools import cached_property
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -17,6 +18,8 @@ from policies.emails.email import MAX_SUBJECT_LENGTH, render_plain, sanitize_lin
 from tasks.mailer import OutgoingEmail, Undeliverable
 
 MAX_ADDRESS_LENGTH = 254
+MAX_LINE_LENGTH = 78
+"""Longer header lines are folded (RFC 5322)."""
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
@@ -30,6 +33,7 @@ def template_environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        auto_reload=False,
     )
 
 
@@ -37,13 +41,13 @@ _environment = template_environment(Path(__file__).parent / "templates")
 _environment.globals["sanitize_lines"] = sanitize_lines
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Branding:
     sender: str
     site_name: str
     marketplace_url: str
 
-    @property
+    @cached_property
     def sender_address(self) -> str:
         return parseaddr(self.sender)[1]
 
@@ -58,19 +62,44 @@ def render_html(envelope: OutgoingEmail, branding: Branding) -> str:
     return _environment.get_template("email.html.j2").render(**_template_facts(envelope, branding))
 
 
-def build_mail(envelope: OutgoingEmail, branding: Branding) -> EmailMessage:
-    message = EmailMessage(policy=SMTP)
-    message["From"] = branding.sender
-    message["To"] = Address(sanitize_header(envelope.handle), addr_spec=encode_address(envelope.email))
-    message["Subject"] = sanitize_header(envelope.content.subject, MAX_SUBJECT_LENGTH)
-    message["Date"] = format_datetime(envelope.written_at)
-    message["Message-ID"] = f"<{envelope.message_id}@{branding.sender_address.rpartition('@')[2]}>"
-    # Keeps holiday replies and mailing-list robots quiet (RFC 3834).
-    message["Auto-Submitted"] = "auto-generated"
+def build_mail(envelope: OutgoingEmail, branding: Branding) -> bytes:
+    # Written line by line: `email.message` takes ten times as long, more than the sending.
+    local, _, domain = encode_address(envelope.email).rpartition("@")
+    # Quoted-printable text contains no "=_", so no boundary.
+    boundary = f"=_{envelope.message_id}"
+    headers = (
+        ("From", branding.sender),
+        ("To", str(Address(sanitize_header(envelope.handle), local, domain))),
+        ("Subject", sanitize_header(envelope.content.subject, MAX_SUBJECT_LENGTH)),
+        ("Date", format_datetime(envelope.written_at)),
+        ("Message-ID", f"<{envelope.message_id}@{branding.sender_address.rpartition('@')[2]}>"),
+        # Keeps holiday replies and mailing-list robots quiet (RFC 3834).
+        ("Auto-Submitted", "auto-generated"),
+        ("MIME-Version", "1.0"),
+    )
+    return b"".join(
+        (
+            *(_header(name, value) for name, value in headers),
+            f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'.encode(),
+            _part("plain", render_text(envelope, branding), boundary),
+            _part("html", render_html(envelope, branding), boundary),
+            f"--{boundary}--\r\n".encode(),
+        )
+    )
+
+
+def _header(name: str, value: str) -> bytes:
+    line = f"{name}: {value}"
+    if len(line) <= MAX_LINE_LENGTH and line.isascii() and line.isprintable() and "=?" not in line:
+        return f"{line}\r\n".encode()
+    return SMTP.fold_binary(*SMTP.header_store_parse(name, value))
+
+
+def _part(subtype: str, text: str, boundary: str) -> bytes:
     # Quoted-printable passes through servers that know neither 8-bit text nor long lines.
-    message.set_content(render_text(envelope, branding), cte="quoted-printable")
-    message.add_alternative(render_html(envelope, branding), subtype="html", cte="quoted-printable")
-    return message
+    head = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n'
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
+    return f"--{boundary}\r\n{head}\r\n".encode() + b2a_qp(lines.encode(), istext=True) + b"\r\n"
 
 
 def encode_address(email: str) -> str:

@@ -6,31 +6,31 @@ connection, no answer in time, wrong password), the answer is not about this ema
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import smtplib
 import ssl
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from policies.emails.email import sanitize_line
-from tasks.mailer import Mailer, OutgoingEmail, ServerUnavailable, TemporaryFailure, Undeliverable
+from tasks.mailer import Mailer, OutgoingEmail, OutOfTime, ServerUnavailable
 from workers.mail.mime_message import Branding, build_mail, encode_address
+from workers.mail.smtp_connection import Batch, Connection, Message, Messages, Results, describe_error
 from workers.settings import Settings
 
 RESPONSE_TIMEOUT_SECONDS = 10.0
 """Per server answer: a batch stays within its lease (`policies.notices.DELIVERY_LEASE`) even if the server hangs."""
 RETRY_PAUSE_SECONDS = 40.0
 """Time before an unavailable server is tried again: a hanging one costs a process a fifth of its time."""
-SERVICE_CLOSING = 421
-"""The one 4xx code that is about the server, not about the email."""
+MAX_BATCH_SECONDS = 10.0
+"""After which no further email of a batch is begun: a run ends before its process is killed for taking too long."""
 
 
 class SmtpMailer:
-    """Sends email over SMTP, one connection per batch.  `url`: `smtp://user:password@host:587?starttls=1`."""
+    """Sends email over SMTP, on a few connections per batch.  `url`: `smtp://user:password@host:587?starttls=1`."""
 
     def __init__(
         self,
@@ -46,68 +46,51 @@ class SmtpMailer:
         self._timeout = timeout
         self._pause = pause
         self._paused_until = 0.0
-        self._server: smtplib.SMTP | None = None
+        self._local_hostname: str | None = None  # looked up by the first connection only
 
-    def send(self, envelope: OutgoingEmail) -> None:
-        message = build_mail(envelope, self._branding)
-        recipient = encode_address(envelope.email)
+    def send(self, emails: Sequence[OutgoingEmail]) -> list[Exception | None]:
         if time.monotonic() < self._paused_until:
-            raise ServerUnavailable("the mail server was unavailable a moment ago", tried=False)
+            return [ServerUnavailable("the mail server was unavailable a moment ago", tried=False)] * len(emails)
+        results: Results = {}
+        left: Exception = OutOfTime("the mail server is slow")
+        messages = Messages(self._build_messages(emails, results))
         try:
-            server = self._connected()
-        except (OSError, smtplib.SMTPException) as error:
-            raise self._unavailable(f"the mail server cannot be reached: {_summarize_smtp_error(error)}") from error
-        try:
-            server.send_message(message, self._branding.sender_address, [recipient])
-        except smtplib.SMTPRecipientsRefused as error:
-            code, answer = next(iter(error.recipients.values()))
-            self._raise_for_code(code, answer, error)
-        except smtplib.SMTPResponseException as error:
-            self._raise_for_code(error.smtp_code, error.smtp_error, error)
-        except (OSError, smtplib.SMTPException) as error:
-            raise self._unavailable(f"the mail server closed the connection: {_summarize_smtp_error(error)}") from error
+            Batch(messages, results, self._connect, self._timeout).send()
+        except ServerUnavailable as error:
+            self._paused_until = time.monotonic() + self._pause
+            left = ServerUnavailable(str(error), tried=False)
+        return [results.get(index, left) for index in range(len(emails))]
 
-    def close(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            with contextlib.suppress(OSError, smtplib.SMTPException):
-                server.quit()
-            server.close()
+    def _build_messages(self, emails: Sequence[OutgoingEmail], results: Results) -> Iterator[Message]:
+        # Each is built when a connection needs it, while the server handles others.
+        end = time.monotonic() + MAX_BATCH_SECONDS
+        for index, email in enumerate(emails):
+            if time.monotonic() > end:
+                return
+            try:
+                yield Message(index, encode_address(email.email), build_mail(email, self._branding))
+            except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
+                results[index] = error
 
-    def _connected(self) -> smtplib.SMTP:
-        if self._server is not None:
-            return self._server
-        url = self._url
-        host, port = url.hostname or "", url.port or 0
+    def _connect(self) -> Connection:
+        url, host, port = self._url, self._url.hostname or "", self._url.port or 0
         if url.scheme == "smtps":
             server: smtplib.SMTP = smtplib.SMTP_SSL(
-                host, port, timeout=self._timeout, context=ssl.create_default_context()
+                host, port, self._local_hostname, timeout=self._timeout, context=ssl.create_default_context()
             )
         else:
-            server = smtplib.SMTP(host, port, timeout=self._timeout)
-        self._server = server
-        if self._starttls:
-            server.starttls(context=ssl.create_default_context())
-        if url.username:
-            server.login(unquote(url.username), unquote(url.password or ""))
-        return server
-
-    def _unavailable(self, reason: str) -> ServerUnavailable:
-        self._paused_until = time.monotonic() + self._pause
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()  # no QUIT: that would wait for an answer once more
-        return ServerUnavailable(reason)
-
-    def _raise_for_code(self, code: int, answer: bytes | str, error: Exception) -> None:
-        reply = (
-            f"{code} {sanitize_line(answer.decode('utf-8', 'replace') if isinstance(answer, bytes) else answer, 200)}"
-        )
-        if code == SERVICE_CLOSING:
-            raise self._unavailable(f"the mail server is closing: {reply}") from error
-        if 500 <= code < 600:
-            raise Undeliverable(f"the mail server rejected the email: {reply}") from error
-        raise TemporaryFailure(f"the mail server deferred the email: {reply}") from error
+            server = smtplib.SMTP(host, port, self._local_hostname, timeout=self._timeout)
+        self._local_hostname = server.local_hostname
+        try:
+            if self._starttls:
+                server.starttls(context=ssl.create_default_context())
+            if url.username:
+                server.login(unquote(url.username), unquote(url.password or ""))
+            server.ehlo_or_helo_if_needed()
+        except BaseException:
+            server.close()
+            raise
+        return Connection(server, self._branding.sender_address)
 
 
 class FolderMailer:
@@ -117,25 +100,34 @@ class FolderMailer:
         self._directory = directory
         self._branding = branding
 
-    def send(self, envelope: OutgoingEmail) -> None:
-        message = build_mail(envelope, self._branding)
-        event = re.sub(r"[^a-z_]", "", envelope.event)
-        name = f"{envelope.written_at:%Y%m%dT%H%M%SZ}-{event}-{envelope.message_id[:12]}.eml"
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Readable for the owner only: emails quote what members wrote to each other.
-            descriptor, unfinished_email = tempfile.mkstemp(dir=self._directory, prefix=".", suffix=".part")
+    def send(self, emails: Sequence[OutgoingEmail]) -> list[Exception | None]:
+        results: list[Exception | None] = []
+        for email in emails:
             try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(message.as_bytes())
-                Path(unfinished_email).replace(self._directory / name)
-            except BaseException:
-                Path(unfinished_email).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise ServerUnavailable(f"the mail directory cannot be written: {_summarize_smtp_error(error)}") from error
+                self._write(email)
+                results.append(None)
+            except OSError as error:
+                reason = f"the mail directory cannot be written: {describe_error(error)}"
+                left = ServerUnavailable(reason, tried=False)
+                return [*results, ServerUnavailable(reason), *[left] * (len(emails) - len(results) - 1)]
+            except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
+                results.append(error)
+        return results
 
-    def close(self) -> None: ...
+    def _write(self, email: OutgoingEmail) -> None:
+        message = build_mail(email, self._branding)
+        event = re.sub(r"[^a-z_]", "", email.event)
+        name = f"{email.written_at:%Y%m%dT%H%M%SZ}-{event}-{email.message_id[:12]}.eml"
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Readable for the owner only: emails quote what members wrote to each other.
+        descriptor, unfinished_email = tempfile.mkstemp(dir=self._directory, prefix=".", suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(message)
+            Path(unfinished_email).replace(self._directory / name)
+        except BaseException:
+            Path(unfinished_email).unlink(missing_ok=True)
+            raise
 
 
 def mailer_from_settings(settings: Settings) -> Mailer:
@@ -143,10 +135,3 @@ def mailer_from_settings(settings: Settings) -> Mailer:
     if settings.smtp_url is None:
         return FolderMailer(settings.mail_dir, branding)
     return SmtpMailer(settings.smtp_url.get_secret_value(), branding)
-
-
-def _summarize_smtp_error(error: Exception) -> str:
-    # Describe the error without the server's text, which may echo a password.
-    if isinstance(error, smtplib.SMTPResponseException):
-        return f"{type(error).__name__} {error.smtp_code}"
-    return f"{type(error).__name__}{f' {error.strerror}' if isinstance(error, OSError) and error.strerror else ''}"

@@ -1,0 +1,219 @@
+"""Connections to a mail server, and a batch of emails that is sent over a few of them.
+
+Where the server takes PIPELINING (RFC 2920) the content of one email and the envelope of the next travel together, so
+an email costs one round trip instead of four.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import NamedTuple, NoReturn
+
+from policies.emails.email import sanitize_line
+from tasks.mailer import ServerUnavailable, TemporaryFailure, Undeliverable
+
+MAX_CONNECTIONS = 4
+"""Of one process: while the server stores one email, others are under way."""
+MAX_EMAILS = 100
+"""Emails of one connection; servers limit them."""
+MIN_TIMEOUT_SECONDS = 0.1
+"""For replies that have arrived when the time is up."""
+SERVICE_CLOSING = 421
+"""The one 4xx code that is about the server, not about the email."""
+
+
+class Message(NamedTuple):
+    number: int
+    recipient: str
+    content: bytes
+
+
+class Messages:
+    """Messages to send; what a connection did not begin to send can be put back."""
+
+    def __init__(self, source: Iterator[Message]) -> None:
+        self._source = source
+        self._returned: list[Message] = []
+
+    def take(self) -> Message | None:
+        return self._returned.pop() if self._returned else next(self._source, None)
+
+    def put_back(self, message: Message) -> None:
+        self._returned.append(message)
+
+    def __bool__(self) -> bool:
+        if (message := self.take()) is not None:
+            self.put_back(message)
+        return message is not None
+
+
+Results = dict[int, Exception | None]
+"""By the number of the message: None if the server took it."""
+
+
+class Connection:
+    """`begin`, `write` and `read` are one exchange; many connections write before the first of them reads.
+
+    `in_hand` are messages without a result. The content of the first has been sent if `is_in_doubt`.
+    """
+
+    def __init__(self, server: smtplib.SMTP, sender: str) -> None:
+        self._server, self._sender = server, smtplib.quoteaddr(sender)
+        self._pipelining, self._states_size = server.has_extn("pipelining"), server.has_extn("size")
+        self._commands: deque[tuple[str, bytes]] = deque()
+        self._written: list[str] = []
+        self._accepted: Message | None = None
+        self._refusal: Exception | None = None
+        self._begun = 0
+        self.in_hand: list[Message] = []
+        self.is_in_doubt = False
+        self.has_delivered = False
+
+    def begin(self, messages: Messages) -> bool:
+        """Return whether there is anything to write."""
+        if self._commands:
+            return True
+        if self._accepted is not None:
+            content = self._accepted.content.replace(b"\r\n.", b"\r\n..")
+            self._commands.append(("content", content + b".\r\n"))
+            self._accepted = None
+        if self._begun < MAX_EMAILS and (message := messages.take()) is not None:
+            self._begun += 1
+            self._refusal = None
+            self.in_hand.append(message)
+            size = f" SIZE={len(message.content)}" if self._states_size else ""
+            self._commands.append(("mail", f"MAIL FROM:{self._sender}{size}\r\n".encode()))
+            self._commands.append(("rcpt", f"RCPT TO:<{message.recipient}>\r\n".encode()))
+            self._commands.append(("data", b"DATA\r\n"))
+        return bool(self._commands)
+
+    def write(self) -> None:
+        commands = [self._commands.popleft() for _ in range(len(self._commands) if self._pipelining else 1)]
+        self._written = [kind for kind, _ in commands]
+        self.is_in_doubt = "content" in self._written
+        self._server.send(b"".join(command for _, command in commands))
+
+    def read(self, until: float, results: Results) -> None:
+        """Read the replies to what was written.  Raises SMTPException or OSError when the connection is lost."""
+        for kind in self._written:
+            if self._server.sock is not None:
+                self._server.sock.settimeout(max(MIN_TIMEOUT_SECONDS, until - monotonic()))
+            code, text = self._server.getreply()
+            if code == SERVICE_CLOSING:
+                raise smtplib.SMTPResponseException(code, text)
+            self._take_reply(kind, code, text, results)
+
+    def _take_reply(self, kind: str, code: int, text: bytes, results: Results) -> None:
+        if kind == "content":
+            self.is_in_doubt, self.has_delivered = False, True
+            results[self.in_hand.pop(0).number] = None if 200 <= code < 300 else _error(code, text)
+        elif kind in ("mail", "rcpt"):
+            if not 200 <= code < 300:
+                self._refusal = self._refusal or _error(code, text)
+        elif kind == "data":
+            if self._refusal is None and code == 354:
+                self._accepted = self.in_hand[-1]
+            else:
+                results[self.in_hand.pop().number] = self._refusal or _error(code, text)
+                # A server that asks for the content of an email without recipient gets an empty one (RFC 2920, 3.1).
+                self._commands.append(("reset", b".\r\n" if code == 354 else b"RSET\r\n"))
+
+    def close(self) -> None:
+        if not self.in_hand:  # otherwise the server would take QUIT for content, or not answer
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                self._server.quit()
+        self._server.close()
+
+
+class Batch:
+    """Messages on their way.
+
+    In a round every connection writes before the first one reads. Another connection is opened after each round, so a
+    server that hangs from the start has one email.
+    """
+
+    def __init__(self, messages: Messages, results: Results, connect: Callable[[], Connection], timeout: float) -> None:
+        self._messages, self._results, self._connect, self._timeout = messages, results, connect, timeout
+        self._connections: list[Connection] = []
+        self._max_connections = MAX_CONNECTIONS
+
+    def send(self) -> None:
+        """Send the messages.  Raises ServerUnavailable; its message has a result, those that follow have none."""
+        try:
+            while True:
+                if self._messages and len(self._connections) < self._max_connections:
+                    self._open_another()
+                busy = [connection for connection in self._connections if connection.begin(self._messages)]
+                for connection in [c for c in self._connections if c not in busy]:
+                    self._close(connection)
+                if not busy:
+                    return
+                self._exchange(busy)
+        finally:
+            for connection in list(self._connections):
+                self._close(connection)
+
+    def _open_another(self) -> None:
+        try:
+            self._connections.append(self._connect())
+        except (OSError, smtplib.SMTPException) as error:
+            if not self._connections:
+                message = self._messages.take()
+                assert message is not None
+                self._fail(message, f"the mail server cannot be reached: {describe_error(error)}")
+            self._max_connections = len(self._connections)  # servers limit the connections of a client
+
+    def _exchange(self, connections: Sequence[Connection]) -> None:
+        until = monotonic() + self._timeout
+        lost: list[tuple[Connection, Exception]] = []
+        written: list[Connection] = []
+        for connection in connections:
+            try:
+                connection.write()
+                written.append(connection)
+            except (OSError, smtplib.SMTPException) as error:
+                lost.append((connection, error))
+        for connection in written:
+            try:
+                connection.read(until, self._results)
+            except (OSError, smtplib.SMTPException) as error:
+                lost.append((connection, error))
+        for connection, _ in lost:
+            self._close(connection)
+        for connection, cause in lost:
+            # The server allows no more connections, or no more emails over this one: others send what it had begun.
+            if not connection.is_in_doubt and (self._connections or connection.has_delivered):
+                self._max_connections = max(1, len(self._connections))
+                for message in connection.in_hand:
+                    self._messages.put_back(message)
+                continue
+            closing = isinstance(cause, smtplib.SMTPResponseException) and cause.smtp_code == SERVICE_CLOSING
+            what = "is closing" if closing else "closed the connection"
+            self._fail(connection.in_hand[0], f"the mail server {what}: {describe_error(cause)}")
+
+    def _fail(self, message: Message, reason: str) -> NoReturn:
+        error = ServerUnavailable(reason)
+        self._results[message.number] = error
+        raise error
+
+    def _close(self, connection: Connection) -> None:
+        self._connections.remove(connection)
+        connection.close()
+
+
+def describe_error(error: Exception) -> str:
+    """Describe an error without the server's text, which may echo a password."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        return f"{type(error).__name__} {error.smtp_code}"
+    return f"{type(error).__name__}{f' {error.strerror}' if isinstance(error, OSError) and error.strerror else ''}"
+
+
+def _error(code: int, text: bytes) -> Exception:
+    reply = f"{code} {sanitize_line(text.decode('utf-8', 'replace'), 200)}"
+    if 500 <= code < 600:
+        return Undeliverable(f"the mail server rejected the email: {reply}")
+    return TemporaryFailure(f"the mail server deferred the email: {reply}")
