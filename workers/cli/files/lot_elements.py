@@ -1,10 +1,9 @@
-"""The elements of lots in files: which field each one is, which are left out, and which programs write them."""
+"""The elements of lots in files: which field each one is, which are left out, and which only some programs write."""
 
 from __future__ import annotations
 
 from policies.lot_imports import TIER_FIELDS
 
-_TIERS = " ".join(f"T{kind}{n}" for n in (1, 2, 3) for kind in "QP")
 _TIER_ELEMENTS = {f"T{part[0].upper()}{n}": f"tier_{part}{n}" for n in (1, 2, 3) for part in ("quantity", "price")}
 assert set(_TIER_ELEMENTS.values()) == set(TIER_FIELDS)
 
@@ -86,63 +85,6 @@ OMITTED_BY_BRICKSTORE = (
 """Fields that BSX leaves out when they have their default: not said there means the default."""
 OMITTED_BY_BRICKSYNC = ("bulk", "sale_rate", "my_cost", "description", "remarks", *TIER_FIELDS)
 """BrickSync's BSX has no place for the others, which a known lot keeps, as it does when the program is not certain."""
-
-LOT_FILE_WRITERS: dict[str, tuple[str, str]] = {
-    "BrickLink, mass upload": (
-        "bricklink.com/help.asp?helpID=22",
-        (
-            "ITEMTYPE ITEMID COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION BULK SALE DESCRIPTION REMARKS "
-            f"RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT {_TIERS}"
-        ),
-    ),
-    "BrickLink, mass update": (
-        "bricklink.com/help.asp?helpID=251",
-        (
-            "LOTID DELETE QTY PRICE CONDITION SUBCONDITION BULK SALE DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID "
-            f"MYCOST {_TIERS}"
-        ),
-    ),
-    "BrickLink, store download": (
-        "what rgriebl/brickstore src/bricklink/io.cpp (fromBrickLinkXML) reads of it",
-        (
-            "LOTID DATEADDED DATELASTSOLD ITEMTYPE ITEMID COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION "
-            "BULK SALE DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT "
-            f"ITEMWEIGHT IMAGE BASECURRENCYCODE {_TIERS}"
-        ),
-    ),
-    "BrickStore, XML for BrickLink": (
-        "rgriebl/brickstore src/bricklink/io.cpp (toBrickLinkXML, toBrickLinkUpdateXML)",
-        (
-            "LOTID DELETE ITEMID ITEMTYPE COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION BULK SALE "
-            f"DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT {_TIERS}"
-        ),
-    ),
-    "BrickStore and BrickStock, BSX": (
-        "rgriebl/brickstore src/common/documentio.cpp (createBsxInventory, and what it reads of older files)",
-        (
-            "ItemID ItemTypeID ColorID ItemName ItemTypeName ColorName CategoryID CategoryName Status Qty "
-            "Price Condition SubCondition Bulk Sale Cost Comments Remarks Reserved LotID Retain Stockroom "
-            "TotalWeight MarkerText MarkerColor DateAdded DateLastSold DifferenceBaseValues OrigPrice OrigQty "
-            f"{_TIERS}"
-        ),
-    ),
-    "BrickSync, BSX": (
-        "ZZJHONS/Bricksync bsx.c (bsxSaveInventory)",
-        (
-            "ItemID ItemTypeID ColorID ItemName ItemTypeName ColorName CategoryID CategoryName Status Qty "
-            "Price SalePrice Bulk Sale AlternateID Condition UsedGrade Completeness OrigPrice Comments "
-            f"Remarks OrigQty MyCost LotID OwlID OwlLotID {_TIERS}"
-        ),
-    ),
-    "BrickSync, XML for BrickLink": (
-        "ZZJHONS/Bricksync bsoutputxml.c",
-        (
-            "ITEMTYPE ITEMID CATEGORY COLOR PRICE QTY CONDITION SUBCONDITION BULK DESCRIPTION REMARKS MYCOST "
-            f"LOTID DELETE STOCKROOM RETAIN {_TIERS}"
-        ),
-    ),
-}
-"""By program: where its source or its documentation says so, and the elements of an item."""
 
 LEFT_OUT_ELEMENTS: dict[str, str] = {
     "CATEGORY": "a lot has no field for the category of a custom item",

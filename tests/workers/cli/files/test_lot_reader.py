@@ -19,7 +19,7 @@ from tests.workers.cli.files.samples import (
     read,
 )
 from workers.cli.files import xml_records
-from workers.cli.files.lot_elements import FIELD_OF_ELEMENT, FROM_THE_CATALOGUE, LEFT_OUT_ELEMENTS, LOT_FILE_WRITERS
+from workers.cli.files.lot_elements import FIELD_OF_ELEMENT, FROM_THE_CATALOGUE, LEFT_OUT_ELEMENTS
 
 
 def test_an_upload_file_of_the_marketplace_is_read() -> None:
@@ -56,6 +56,65 @@ def test_bricksync_names_the_completeness_and_the_cost_of_sets_otherwise() -> No
     lots = [entry.as_new_lot("s", entry.lot_id) for entry in entries]
     assert [(x.lot_id, x.completeness, x.my_cost) for x in lots] == [(7001, "B", Decimal("21.5000")), (7002, "C", None)]
     assert bad == []
+
+
+_TIERS = " ".join(f"T{kind}{n}" for n in (1, 2, 3) for kind in "QP")
+LOT_FILE_WRITERS: dict[str, tuple[str, str]] = {
+    "BrickLink, mass upload": (
+        "bricklink.com/help.asp?helpID=22",
+        (
+            "ITEMTYPE ITEMID COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION BULK SALE DESCRIPTION REMARKS "
+            f"RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT {_TIERS}"
+        ),
+    ),
+    "BrickLink, mass update": (
+        "bricklink.com/help.asp?helpID=251",
+        (
+            "LOTID DELETE QTY PRICE CONDITION SUBCONDITION BULK SALE DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID "
+            f"MYCOST {_TIERS}"
+        ),
+    ),
+    "BrickLink, store download": (
+        "what rgriebl/brickstore src/bricklink/io.cpp (fromBrickLinkXML) reads of it",
+        (
+            "LOTID DATEADDED DATELASTSOLD ITEMTYPE ITEMID COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION "
+            "BULK SALE DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT "
+            f"ITEMWEIGHT IMAGE BASECURRENCYCODE {_TIERS}"
+        ),
+    ),
+    "BrickStore, XML for BrickLink": (
+        "rgriebl/brickstore src/bricklink/io.cpp (toBrickLinkXML, toBrickLinkUpdateXML)",
+        (
+            "LOTID DELETE ITEMID ITEMTYPE COLOR CATEGORY QTY PRICE CONDITION SUBCONDITION BULK SALE "
+            f"DESCRIPTION REMARKS RETAIN STOCKROOM STOCKROOMID BUYERUSERNAME MYCOST MYWEIGHT {_TIERS}"
+        ),
+    ),
+    "BrickStore and BrickStock, BSX": (
+        "rgriebl/brickstore src/common/documentio.cpp (createBsxInventory, and what it reads of older files)",
+        (
+            "ItemID ItemTypeID ColorID ItemName ItemTypeName ColorName CategoryID CategoryName Status Qty "
+            "Price Condition SubCondition Bulk Sale Cost Comments Remarks Reserved LotID Retain Stockroom "
+            "TotalWeight MarkerText MarkerColor DateAdded DateLastSold DifferenceBaseValues OrigPrice OrigQty "
+            f"{_TIERS}"
+        ),
+    ),
+    "BrickSync, BSX": (
+        "ZZJHONS/Bricksync bsx.c (bsxSaveInventory)",
+        (
+            "ItemID ItemTypeID ColorID ItemName ItemTypeName ColorName CategoryID CategoryName Status Qty "
+            "Price SalePrice Bulk Sale AlternateID Condition UsedGrade Completeness OrigPrice Comments "
+            f"Remarks OrigQty MyCost LotID OwlID OwlLotID {_TIERS}"
+        ),
+    ),
+    "BrickSync, XML for BrickLink": (
+        "ZZJHONS/Bricksync bsoutputxml.c",
+        (
+            "ITEMTYPE ITEMID CATEGORY COLOR PRICE QTY CONDITION SUBCONDITION BULK DESCRIPTION REMARKS MYCOST "
+            f"LOTID DELETE STOCKROOM RETAIN {_TIERS}"
+        ),
+    ),
+}
+"""By program: where its source or its documentation says so, and the elements of an item."""
 
 
 @pytest.mark.parametrize("program", LOT_FILE_WRITERS)
