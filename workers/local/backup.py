@@ -77,6 +77,7 @@ def restore(database_url: str, file: Path) -> RestoreResult:
             skipped = feed.advance_feed_base(conn)
         migrate(database_url)
         with engine.begin() as conn:
+            conn.execute(text("ANALYZE"))  # a dump has no statistics, and workers start at once
             return RestoreResult(_count_rows(conn, "orders"), _count_rows(conn, "events"), skipped)
     finally:
         engine.dispose()
