@@ -16,7 +16,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.locks import lock_named
 from models.db.pipeline import Fetch, execute
 from models.db.schema import Base
-from policies.terms import DEFAULT_TERMS, Terms, read_terms
+from policies.term_settings import read_terms
+from policies.terms import DEFAULT_TERMS, Terms
 
 
 class TermsRow(Base):

@@ -31,8 +31,6 @@ SETTINGS = tuple(_SETTING_UNITS)
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """An automatic act to come, if the facts stay as they are."""
-
     act: str
     at: datetime
     setting: str
@@ -53,7 +51,6 @@ class Announcement:
 def change_settings(
     before: Automation, values: Mapping[str, int | None], excluded: Iterable[str] | None, now: datetime
 ) -> Automation:
-    """Return the settings with those of `values` replaced.  One that keeps its value keeps its date."""
     changed: dict[str, Any] = {}
     for name, value in values.items():
         known: Setting | None = getattr(before, name)

@@ -86,8 +86,6 @@ MONTH_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class BillLine:
-    """One line of a bill.  `amount` is in USD; months are dates of first days."""
-
     kind: str
     order_id: int | None
     amount: Decimal

@@ -195,7 +195,6 @@ def update_problem(entry: LotEntry, lot: Lot) -> str | None:
 
 
 def describe_changes(before: Lot, after: Lot) -> str:
-    """Return what differs, such as `quantity 10 → 7, unit_price 0.5000 → 0.4500`."""
     old, new = before.snapshot(), after.snapshot()
     return ", ".join(
         f"{name} {_show_value(old[name])} → {_show_value(new[name])}" for name in new if new[name] != old[name]

@@ -107,8 +107,6 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """The arguments contradict the facts, e.g. more units than remain; nothing is stored."""
-
     path: str
     message: str
 

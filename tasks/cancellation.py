@@ -77,7 +77,6 @@ def _decide_command(command: CancelOrder, case: Case, now: datetime) -> Granted 
 
 
 def cancel_due(work: UnitOfWork[CancelOrder], decide: Decide) -> None:
-    """Cancel, in the transaction of a sweep, what `decide` grants of the commands that it took."""
     try:
         with work.conn.begin_nested():
             _cancel_in(work, SetBasedReturn, decide)

@@ -25,7 +25,6 @@ def argument_schema(task: str, *, ref_template: str = "#/$defs/{model}") -> dict
 
 
 def answer_schema() -> dict[str, Any]:
-    """Return the JSON Schema of the answer of every command. Readers must expect new fields and codes."""
     error = {
         "type": "object",
         "properties": {"path": {"type": "string"}, "message": {"type": "string"}},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from policies.terms import DEFAULT_TERMS, TERM_INFO, format_term, terms_to_mapping
+from policies.term_settings import format_term, terms_to_mapping
+from policies.terms import DEFAULT_TERMS, TERM_INFO
 from workers.settings import CHECKOUT
 
 TERMS_PAGE = CHECKOUT / "docs" / "terms.md"

@@ -54,7 +54,6 @@ hour ahead would drop every message that a relay publishes."""
 
 @lru_cache(maxsize=1)
 def process_settings() -> Settings:
-    """Load the settings of this process, with servers that run until it ends."""
     settings = load_settings()
     if settings.broker_url is not None:
         # Celery lets these variables override the configuration, so they must hold the normalized form.

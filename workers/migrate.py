@@ -18,7 +18,6 @@ POLL_INTERVAL_SECONDS = 0.5
 
 
 def migrate(database_url: str) -> None:
-    """Bring the database to the newest schema and make its SQL interface accept every declared command."""
     migrations.upgrade(database_url, commands=all_commands())
 
 

@@ -87,7 +87,6 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
 
 
 def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
-    """Return what each party can and cannot do at that instant, which may be in the future."""
     instant = at or now
     snapshot = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
     if snapshot is None:

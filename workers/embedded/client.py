@@ -82,7 +82,6 @@ def embedded_servers(
 
 
 def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
-    """Provide the servers until this process ends, for programs without a block to wrap (Celery's own commands)."""
     key = data_dir.resolve()
     with _leases_lock:
         if key not in _leases:

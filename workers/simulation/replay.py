@@ -32,8 +32,6 @@ class InvalidHistory(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HistoryLine:
-    """One line of a history: a task with its arguments, or a query to show. `number` counts from 1."""
-
     number: int
     at: datetime
     task: str | None = None

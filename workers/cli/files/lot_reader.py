@@ -222,7 +222,6 @@ def _name_unread_item(record: Record) -> LotEntry:
 
 
 def record_of_json(number: int, item: Mapping[str, Any], seller_id: str) -> Record:
-    """Return an object of the API, or of `show lots --json`, as a record. Only the API's texts have HTML entities."""
     record = Record(number, None, "json")
     from_api = "inventory_id" in item
     flat = {key: value for key, value in item.items() if key not in ("item", "seller_id")}

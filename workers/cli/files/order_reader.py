@@ -38,8 +38,6 @@ class OrderItem:
 
 @dataclass(frozen=True, slots=True)
 class FileOrder:
-    """One order of a file. `changed_at`: when its status changed last."""
-
     order_id: int
     buyer: str
     buyer_email: str

@@ -73,7 +73,6 @@ class Repairs:
 
 
 def read_xml(file: BinaryIO, repairs: Repairs | None = None) -> Iterator[Record]:
-    """Yield the records of a file. With `repairs`, a bare `&` is read as `&amp;` and counted there."""
     collector = _RecordCollector()
     parser = _RecordParser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     collector.line = lambda: int(parser.parser.CurrentLineNumber)
