@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import Connection, Row, TextClause, func, select, text
 
 from models import members
 from models.alerts import CANCELS_CONDITION, WARNS_CONDITION, AlertRow
 from models.cases import lock_orders
 from models.db.bulk import update_rows
+from models.ocr import AGREES_CONDITION, DECLINES_CONDITION, OcrRow
 from models.orders import OrderRow
 from models.unit_of_work import UnitOfWork
 from policies import automation as policy
@@ -20,22 +21,43 @@ from policies.statuses import ALERT_BLOCKERS
 Position = tuple[datetime, int]
 """A deadline and the id of its row: the order in which a sweep handles what is due."""
 
-_DUE_CANCELLATIONS = text(
+DueStatement = TextClause
+DueRow = Row[Any]
+"""The order, the id of the row with the deadline, the deadline, and the seller where a statement needs one."""
+
+DUE_CANCELLATIONS = text(
     f"""
-    SELECT a.order_id, a.alert_id, a.cancels_at AS at, o.seller_id
+    SELECT a.order_id, a.alert_id AS id, a.cancels_at AS at, o.seller_id
     FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
     WHERE {CANCELS_CONDITION} AND a.cancels_at <= :now
         AND (a.cancels_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
     ORDER BY a.cancels_at, a.alert_id LIMIT :limit
     """  # noqa: S608 - constants of this package
 )
-_DUE_FILINGS = text(
+DUE_FILINGS = text(
     """
-    SELECT o.order_id, o.files_npb_at AS at FROM unwind.orders AS o
+    SELECT o.order_id, o.order_id AS id, o.files_npb_at AS at FROM unwind.orders AS o
     WHERE o.files_npb_at <= :now
         AND (o.files_npb_at, o.order_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
     ORDER BY o.files_npb_at, o.order_id LIMIT :limit
     """
+)
+DUE_AGREEMENTS = text(
+    f"""
+    SELECT r.order_id, r.ocr_id AS id, r.agrees_at AS at, o.seller_id
+    FROM unwind.ocrs AS r JOIN unwind.orders AS o USING (order_id)
+    WHERE {AGREES_CONDITION} AND r.agrees_at <= :now
+        AND (r.agrees_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
+    ORDER BY r.agrees_at, r.ocr_id LIMIT :limit
+    """  # noqa: S608 - constants of this package
+)
+DUE_DECLINES = text(
+    f"""
+    SELECT r.order_id, r.ocr_id AS id, r.declines_at AS at FROM unwind.ocrs AS r
+    WHERE {DECLINES_CONDITION} AND r.declines_at <= :now
+        AND (r.declines_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
+    ORDER BY r.declines_at, r.ocr_id LIMIT :limit
+    """  # noqa: S608 - constants of this package
 )
 _DUE_WARNINGS = text(
     f"""
@@ -47,15 +69,9 @@ _DUE_WARNINGS = text(
 )
 
 
-def due_cancellations(conn: Connection, now: datetime, after: Position, limit: int) -> Sequence[Row[Any]]:
+def find_due(conn: Connection, statement: DueStatement, now: datetime, after: Position, limit: int) -> Sequence[DueRow]:
     """Return what is due by its stored deadline, unlocked: the facts decide again under the locks."""
-    values = {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}
-    return conn.execute(_DUE_CANCELLATIONS, values).all()
-
-
-def due_filings(conn: Connection, now: datetime, after: Position, limit: int) -> Sequence[Row[Any]]:
-    values = {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}
-    return conn.execute(_DUE_FILINGS, values).all()
+    return conn.execute(statement, {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}).all()
 
 
 def warn_buyers(work: UnitOfWork[Any], limit: int) -> int:
@@ -86,7 +102,7 @@ def update_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:
     """Move the deadlines of a seller's open cases to the facts of now.  Hold the lock of the seller's row."""
     unpaid = (OrderRow.payment_status == "None") & OrderRow.status.not_in(ALERT_BLOCKERS)
     open_cases = select(OrderRow.order_id).where(
-        OrderRow.seller_id == seller_id, OrderRow.status.in_(("NPB", "NPX")) | unpaid
+        OrderRow.seller_id == seller_id, OrderRow.status.in_(("NPB", "NPX", "OCR")) | unpaid
     )
     order_ids = conn.execute(open_cases).scalars().all()
     if order_ids:
@@ -101,6 +117,12 @@ def next_filing_at(conn: Connection) -> datetime | None:
 
 def next_cancellation_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(AlertRow.cancels_at)).where(text(CANCELS_CONDITION))).scalar()
+
+
+def next_answer_at(conn: Connection) -> datetime | None:
+    agrees = select(func.min(OcrRow.agrees_at)).where(text(AGREES_CONDITION))
+    declines = select(func.min(OcrRow.declines_at)).where(text(DECLINES_CONDITION))
+    return conn.execute(select(func.least(agrees.scalar_subquery(), declines.scalar_subquery()))).scalar()
 
 
 def next_warning_at(conn: Connection) -> datetime | None:

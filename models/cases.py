@@ -142,6 +142,7 @@ class CaseSet:
     def update_deadlines(self, now: datetime) -> None:
         """Store the deadlines that follow from facts which changed outside the orders, such as a seller's settings."""
         changed_alerts: list[tuple[int, Alert]] = []
+        changed_ocrs: list[tuple[int, Ocr]] = []
         changed_orders: list[Order] = []
         for order_id in self.orders:
             case = self.get(order_id, now)
@@ -151,8 +152,11 @@ class CaseSet:
                 changed_orders.append(after.order)
             if after.alert is not None and after.alert != case.alert:
                 changed_alerts.append((order_id, after.alert))
+            if after.ocr is not None and after.ocr != case.ocr:
+                changed_ocrs.append((order_id, after.ocr))
         orders.update_deadlines(self.conn, changed_orders)
         alerts.update_alerts(self.conn, changed_alerts, self.terms_history)
+        ocr.update_ocrs(self.conn, changed_ocrs, self.terms_history)
 
     def set_member(self, member: Member) -> None:
         self.members[member.member_id] = member
@@ -179,6 +183,8 @@ class CaseSet:
                 changed_alerts.append((after.order.order_id, after.alert))
             if after.ocr is not None and after.ocr != before.ocr:
                 changed_ocrs.append((after.order.order_id, after.ocr))
+                if after.ocr.agrees_at is not None and after.ocr.agrees_at <= change.at:
+                    work.tasks_to_wake.add("automation.resolve_requests")  # R117: at once
             if after.late_payment is not None and after.late_payment != before.late_payment:
                 changed_late_payments.append((after.order.order_id, after.late_payment))
         now = work.now

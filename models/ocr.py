@@ -24,6 +24,9 @@ from policies import reminders
 from policies.cases import Ocr, OcrState
 from policies.statuses import Role, Status
 
+AGREES_CONDITION = "state = 'open' AND agrees_at IS NOT NULL"
+DECLINES_CONDITION = "state = 'open' AND declines_at IS NOT NULL"
+
 
 class OcrRow(Base):
     __tablename__ = "ocrs"
@@ -36,6 +39,8 @@ class OcrRow(Base):
     reminders: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     filed_at: Mapped[datetime]
     remind_at: Mapped[datetime | None]
+    agrees_at: Mapped[datetime | None]
+    declines_at: Mapped[datetime | None]
     closed_at: Mapped[datetime | None]
     previous_status: Mapped[str]
     reason: Mapped[str]
@@ -50,6 +55,8 @@ class OcrRow(Base):
         Index(
             "ix_ocrs_remind", "remind_at", "ocr_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
         ),
+        Index("ix_ocrs_agrees", "agrees_at", "ocr_id", postgresql_where=text(AGREES_CONDITION)),
+        Index("ix_ocrs_declines", "declines_at", "ocr_id", postgresql_where=text(DECLINES_CONDITION)),
     )
 
 
@@ -78,6 +85,8 @@ def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
         terms=terms_history.by_id(row.terms_id),
         state=OcrState(row.state),
         ocr_id=row.ocr_id,
+        agrees_at=row.agrees_at,
+        declines_at=row.declines_at,
         closed_at=row.closed_at,
     )
 
@@ -96,6 +105,8 @@ def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_hist
                 "remind_at": reminders.first_reminder_at(ocr.filed_at, ocr.terms.ocr_remind_after)
                 if ocr.filed_by is Role.BUYER
                 else None,
+                "agrees_at": ocr.agrees_at,
+                "declines_at": ocr.declines_at,
                 "closed_at": ocr.closed_at,
                 "previous_status": ocr.previous_status,
                 "reason": ocr.reason,
@@ -110,7 +121,13 @@ def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_hist
         OcrRow,
         ["ocr_id"],
         [
-            {"ocr_id": ocr.ocr_id, "state": ocr.state, "closed_at": ocr.closed_at}
+            {
+                "ocr_id": ocr.ocr_id,
+                "state": ocr.state,
+                "agrees_at": ocr.agrees_at,
+                "declines_at": ocr.declines_at,
+                "closed_at": ocr.closed_at,
+            }
             for _, ocr in changed
             if ocr.ocr_id is not None
         ],

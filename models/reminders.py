@@ -24,7 +24,8 @@ from policies.verdicts import OutboxMessage
 
 _DUE_OCRS = text(
     """
-    SELECT r.ocr_id, r.order_id, o.seller_id, r.reason, r.filed_at, r.reminders, r.terms_id, r.remind_at
+    SELECT r.ocr_id, r.order_id, o.seller_id, r.reason, r.filed_at, r.reminders, r.terms_id, r.remind_at,
+        r.agrees_at, r.declines_at
     FROM unwind.ocrs r JOIN unwind.orders o ON o.order_id = r.order_id
     WHERE r.state = 'open' AND r.filed_by = 'buyer' AND r.remind_at <= :now
         AND (r.remind_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
@@ -102,7 +103,18 @@ def _remind_of_ocrs(
         steps = terms_history.by_id(r.terms_id).ocr_remind_after
         step = policy.due_step(r.filed_at, steps, r.reminders, work.now)
         if step is not None:
-            messages.append(policy.ocr_reminder(r.order_id, r.ocr_id, r.seller_id, r.filed_at, r.reason, step))
+            messages.append(
+                policy.ocr_reminder(
+                    r.order_id,
+                    r.ocr_id,
+                    r.seller_id,
+                    r.filed_at,
+                    r.reason,
+                    step,
+                    agrees_at=r.agrees_at,
+                    declines_at=r.declines_at,
+                )
+            )
         schedules.append({"ocr_id": r.ocr_id} | _reminder_schedule(r.reminders, step))
     update_rows(work.conn, OcrRow, ["ocr_id"], schedules)
     return messages

@@ -1,11 +1,11 @@
-"""What automation does in a seller's name when its time has come (R115, R116, R121)."""
+"""What automation does in a seller's name when its time has come (R115 to R117, R121, R123)."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
 
-from policies import automation, cancellation, npb
+from policies import automation, cancellation, npb, ocr
 from policies.cases import Actor, Case
 from policies.notices import notify_party
 from policies.statuses import Role
@@ -47,3 +47,44 @@ def cancel_automatically(case: Case, now: datetime) -> Granted | Refused:
         return Refused(Code.WRONG_STATUS, f"No automatic cancellation of {case.label} is due.", possible_from=due)
     why = automation.describe_setting("cancel_after_unlock", setting)
     return cancellation.cancel(case, actor_for(case), None, f"under the seller's setting {why}", now)
+
+
+def agree_automatically(case: Case, now: datetime) -> Granted | Refused:
+    """Agree to the buyer's request in the seller's name, if it is due (R117, R123)."""
+    answer = automation.answer_to_request(case)
+    if answer is None or not answer.agrees or now < answer.at:
+        return _no_answer_due(case, answer)
+    return cancellation.cancel(case, actor_for(case), None, f"under {_describe_ground(answer)}", now)
+
+
+def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
+    """Decline the buyer's request in the seller's name, if it is due, and tell the seller (R123, N3, N21)."""
+    answer = automation.answer_to_request(case)
+    if answer is None or answer.agrees or now < answer.at:
+        return _no_answer_due(case, answer)
+    verdict = ocr.decline_ocr(case, actor_for(case), now)
+    if isinstance(verdict, Refused):
+        return verdict
+    facts = {"status": verdict.case.order.status, "automation": automation.setting_facts(answer.setting, answer.under)}
+    (event,) = verdict.events
+    return replace(
+        verdict,
+        events=(replace(event, note=f"Declined by automation without an answer, under {_describe_ground(answer)}."),),
+        messages=(
+            notify_party(verdict.case, Role.BUYER, "ocr_declined", **facts),
+            notify_party(verdict.case, Role.SELLER, "ocr_declined_automatically", **facts),
+        ),
+    )
+
+
+def _describe_ground(answer: automation.AutomaticAnswer) -> str:
+    whose = "the term" if answer.setting == automation.OCR_SILENCE else "the seller's setting"
+    return f"{whose} {automation.describe_setting(answer.setting, answer.under)}"
+
+
+def _no_answer_due(case: Case, answer: automation.AutomaticAnswer | None) -> Refused:
+    return Refused(
+        Code.WRONG_STATUS,
+        f"No automatic answer to a request for {case.label} is due.",
+        possible_from=answer.at if answer else None,
+    )

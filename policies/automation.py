@@ -1,4 +1,4 @@
-"""What happens in a seller's name without a person: the settings, and when they lead to what (R114, R116, R118).
+"""What happens in a seller's name without a person: the settings, and when they lead to what (R114 to R118, R123).
 
 Each deadline follows from the facts of a case.  It is stored when they change, for sweeps to find, and computed again
 under the lock before anything happens (`policies.automatic_acts`).
@@ -14,19 +14,29 @@ from typing import Any
 from policies.cases import MANUAL, Actor, AlertKind, Automation, Case, Setting
 from policies.notices import notify_member
 from policies.preconditions import check_comment, check_role
-from policies.statuses import ALERT_BLOCKERS, PaymentStatus, Role
+from policies.statuses import ALERT_BLOCKERS, PaymentStatus, Role, Status
+from policies.term_settings import format_silence
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp, parse_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refused
 
 MAX_EXCLUDED = 1000
 MAX_CANCEL_AFTER_UNLOCK = 30
+MAX_AGREE_WITHIN = 168
 WARN_BEFORE = timedelta(hours=24)
 """How long before an automatic cancellation the buyer is warned (N20)."""
 
 MIN_FILE_NPB_AFTER, MAX_FILE_NPB_AFTER = 7, 60
-_SETTING_UNITS = {"file_npb_after": ("day", timedelta(days=1)), "cancel_after_unlock": ("day", timedelta(days=1))}
+_SETTING_UNITS = {
+    "file_npb_after": ("day", timedelta(days=1)),
+    "cancel_after_unlock": ("day", timedelta(days=1)),
+    "agree_to_requests_within": ("hour", timedelta(hours=1)),
+}
 SETTINGS = tuple(_SETTING_UNITS)
 """The settings of a seller, by their names in commands and emails."""
+OCR_SILENCE = "OCR_SILENCE"
+"""The operator's term that answers a buyer's request as the settings do; its date is that of the request (R123)."""
+AGREED_STATUSES = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)
+"""The statuses before a request in which `agree_to_requests_within` agrees to it (R117)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,16 @@ class Announcement:
             "set_at": format_timestamp(self.under.set_at),
             "sentence": self.sentence,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class AutomaticAnswer:
+    """The answer to a buyer's request that is to come in the seller's name."""
+
+    agrees: bool
+    at: datetime
+    setting: str
+    under: Setting
 
 
 def change_settings(
@@ -87,9 +107,44 @@ def cancels_at(case: Case) -> datetime | None:
     return _after_hold(case, unlock + _setting_duration("cancel_after_unlock", setting))
 
 
+def answer_to_request(case: Case) -> AutomaticAnswer | None:
+    """The automatic answer to the buyer's open request (R117, R123); None if there is none to come.
+
+    Only a person agrees to cancel an order that is paid.  A payment that the buyer claims is not one (R108).
+    """
+    request, order, setting = case.open_ocr, case.order, case.seller.automation.agree_to_requests_within
+    if request is None or request.filed_by is not Role.BUYER or not _may_touch(case):
+        return None
+    paid, silence = order.payment_status.is_paid, request.terms.ocr_silence
+    if setting is not None and not paid and request.previous_status in AGREED_STATUSES:
+        name = "agree_to_requests_within"
+        if request.filed_at <= order.order_date + _setting_duration(name, setting):
+            at = _after_hold(case, request.filed_at)
+            return None if at is None else AutomaticAnswer(agrees=True, at=at, setting=name, under=setting)
+    if silence is None or (silence.agrees and paid):
+        return None
+    at = _after_hold(case, request.filed_at + silence.after)
+    under = Setting(format_silence(silence), request.filed_at)
+    return None if at is None else AutomaticAnswer(agrees=silence.agrees, at=at, setting=OCR_SILENCE, under=under)
+
+
+def agrees_at(case: Case) -> datetime | None:
+    answer = answer_to_request(case)
+    return answer.at if answer is not None and answer.agrees else None
+
+
+def declines_at(case: Case) -> datetime | None:
+    answer = answer_to_request(case)
+    return answer.at if answer is not None and not answer.agrees else None
+
+
 def with_deadlines(case: Case) -> Case:
     if (files := files_npb_at(case)) != case.order.files_npb_at:
         case = replace(case, order=replace(case.order, files_npb_at=files))
+    if case.ocr is not None:
+        times = agrees_at(case), declines_at(case)
+        if times != (case.ocr.agrees_at, case.ocr.declines_at):
+            case = replace(case, ocr=replace(case.ocr, agrees_at=times[0], declines_at=times[1]))
     if case.alert is None or (due := cancels_at(case)) == case.alert.cancels_at:
         return case
     return replace(case, alert=replace(case.alert, cancels_at=due))
@@ -132,7 +187,7 @@ def list_announcements(case: Case) -> list[Announcement]:
         ("npb.file", files_npb_at(case), "file_npb_after", "get a non-paying buyer alert"),
         ("orders.cancel", cancels_at(case), "cancel_after_unlock", "be cancelled"),
     )
-    return [
+    announcements = [
         Announcement(
             act,
             due,
@@ -144,6 +199,9 @@ def list_announcements(case: Case) -> list[Announcement]:
         for act, due, name, what in acts
         if due is not None and (setting := getattr(case.seller.automation, name)) is not None
     ]
+    if (answer := answer_to_request(case)) is not None:
+        announcements.append(_announce_answer(case, answer))
+    return announcements
 
 
 def cancels_at_fact(case: Case) -> dict[str, str]:
@@ -152,8 +210,20 @@ def cancels_at_fact(case: Case) -> dict[str, str]:
     return {} if due is None else {"cancels_at": format_timestamp(due)}
 
 
+def answer_facts(case: Case) -> dict[str, Any]:
+    """The facts for emails that the request will be answered automatically, if it will be."""
+    answer = answer_to_request(case)
+    if answer is None:
+        return {}
+    if not answer.agrees:
+        return {"declines_at": format_timestamp(answer.at)}
+    return {"agrees_at": format_timestamp(answer.at), "agreed_by_setting": answer.setting != OCR_SILENCE}
+
+
 def act_facts(case: Case) -> dict[str, Any] | None:
-    """The facts about an automatic cancellation for emails and answers (N21)."""
+    """The facts about an automatic cancellation of this case for emails and answers (N21)."""
+    if (answer := answer_to_request(case)) is not None:
+        return setting_facts(answer.setting, answer.under)
     setting = case.seller.automation.cancel_after_unlock
     return None if setting is None else setting_facts("cancel_after_unlock", setting)
 
@@ -180,6 +250,8 @@ def cancellation_warning(
 
 
 def describe_setting(name: str, setting: Setting) -> str:
+    if name == OCR_SILENCE:
+        return f"{name} = {setting.value}, in force on {describe_timestamp(setting.set_at)}"
     unit, _ = _SETTING_UNITS[name]
     amount = f"{setting.value} {unit}" + ("" if setting.value == 1 else "s")
     return f"{name} = {amount}, set on {describe_timestamp(setting.set_at)}"
@@ -216,6 +288,22 @@ def settings_from_json(written: Mapping[str, Any] | None) -> Automation:
     return Automation(**settings, excluded=frozenset(written.get("exclude_buyers", ())))
 
 
+def _announce_answer(case: Case, answer: AutomaticAnswer) -> Announcement:
+    act, what, unless = (
+        ("orders.cancel", f"{case.label.capitalize()} will be cancelled", "the buyer pays or takes the request back")
+        if answer.agrees
+        else ("ocr.decline", f"The cancel request for {case.label} will be declined", "the buyer takes it back")
+    )
+    return Announcement(
+        act,
+        answer.at,
+        answer.setting,
+        answer.under,
+        f"{what} automatically on {describe_timestamp(answer.at)}, unless {unless}, or the seller answers it or holds "
+        f"the order ({describe_setting(answer.setting, answer.under)}).",
+    )
+
+
 def _may_touch(case: Case) -> bool:
     # R118
     return not case.seller.terminated and case.order.buyer_id not in case.seller.automation.excluded
@@ -229,4 +317,4 @@ def _after_hold(case: Case, due: datetime) -> datetime | None:
 
 
 def _setting_duration(name: str, setting: Setting) -> timedelta:
-    return setting.value * _SETTING_UNITS[name][1]
+    return int(setting.value) * _SETTING_UNITS[name][1]

@@ -60,7 +60,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    value: int
+    value: int | str
     set_at: datetime
 
 
@@ -73,6 +73,7 @@ class Automation:
 
     file_npb_after: Setting | None = None
     cancel_after_unlock: Setting | None = None
+    agree_to_requests_within: Setting | None = None
     excluded: frozenset[str] = frozenset()
 
 
@@ -166,7 +167,10 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Ocr:
-    """An order cancel request.  A decline or a withdrawal returns the order to `previous_status` (R10, R12)."""
+    """An order cancel request.  A decline or a withdrawal returns the order to `previous_status` (R10, R12).
+
+    `agrees_at` or `declines_at` is when automation answers it, as `cancels_at` of an alert; never are both set.
+    """
 
     filed_by: Role
     reason: str
@@ -176,6 +180,8 @@ class Ocr:
     terms: Terms
     state: OcrState = OcrState.OPEN
     ocr_id: int | None = None
+    agrees_at: datetime | None = None
+    declines_at: datetime | None = None
     closed_at: datetime | None = None
 
 

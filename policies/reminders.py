@@ -44,7 +44,15 @@ def actionable_since(alert: Alert) -> datetime | None:
 
 
 def ocr_reminder(
-    order_id: int, ocr_id: int, seller_id: str, filed_at: datetime, reason: str, step: ReminderStep
+    order_id: int,
+    ocr_id: int,
+    seller_id: str,
+    filed_at: datetime,
+    reason: str,
+    step: ReminderStep,
+    *,
+    agrees_at: datetime | None = None,
+    declines_at: datetime | None = None,
 ) -> OutboxMessage:
     return notify_member(
         Role.SELLER,
@@ -53,6 +61,8 @@ def ocr_reminder(
         order_id=order_id,
         occasion=f"{order_id}:ocr{ocr_id}:{step.number}",
         reason=reason,
+        agrees_at=format_optional_timestamp(agrees_at),
+        declines_at=format_optional_timestamp(declines_at),
         filed_at=format_timestamp(filed_at),
         days=step.after.days,
         last=step.next_at is None,

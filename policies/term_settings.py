@@ -14,7 +14,16 @@ from decimal import Decimal
 from typing import Any
 
 from policies.statuses import OPEN_FLOW, Status
-from policies.terms import DEFAULT_TERMS, MAX_AMOUNT, MAX_DURATION, MAX_STEPS, MIN_UNLOCK_DELAY, FeeSlice, Terms
+from policies.terms import (
+    DEFAULT_TERMS,
+    MAX_AMOUNT,
+    MAX_DURATION,
+    MAX_STEPS,
+    MIN_UNLOCK_DELAY,
+    FeeSlice,
+    OcrSilence,
+    Terms,
+)
 from policies.texts import is_identifier
 from policies.zones import validate_zone
 
@@ -59,6 +68,10 @@ def terms_to_mapping(terms: Terms) -> dict[str, Any]:
     return {f.name.upper(): _term_json(getattr(terms, f.name)) for f in fields(Terms)}
 
 
+def format_silence(silence: OcrSilence) -> str:
+    return f"{silence.name} {_term_json(silence.after)}"
+
+
 def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms:
     values: dict[str, Any] = {name.lower(): _TERM_READERS[name.lower()](raw) for name, raw in settings.items()}
     return replace(base, **values)
@@ -93,6 +106,8 @@ def _duration_problems(terms: Terms, *, allow_short: bool) -> list[TermsProblem]
     for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock"):
         if getattr(terms, name) < MIN_UNLOCK_DELAY and not allow_short:
             report(name, f"must be at least {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
+    if terms.ocr_silence is not None and terms.ocr_silence.after < MIN_UNLOCK_DELAY and not allow_short:
+        report("ocr_silence", f"must be at least {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
     for name in ("npb_file_after", "seller_alert_file_after", "past_due_grace"):
         if getattr(terms, name) < timedelta(0):
             report(name, "must not be negative")
@@ -138,6 +153,15 @@ def _read_durations_term(raw: Any) -> tuple[timedelta, ...]:
     if len(raw) > MAX_STEPS:
         raise ValueError(f"must not have more than {MAX_STEPS} steps")
     return tuple(_read_duration_term(item) for item in raw)
+
+
+def _read_silence_term(raw: Any) -> OcrSilence | None:
+    if raw == "none":
+        return None
+    if not isinstance(raw, dict) or len(raw) != 1 or not raw.keys() <= {"agree_after", "decline_after"}:
+        raise TypeError('must be none, {agree_after = "5d"} or {decline_after = "5d"}')
+    ((name, after),) = raw.items()
+    return OcrSilence(agrees=name == "agree_after", after=_read_duration_term(after))
 
 
 def _read_statuses_term(raw: Any) -> tuple[Status, ...]:
@@ -225,6 +249,7 @@ _TERM_READERS: dict[str, Callable[[Any], Any]] = {
     "seller_alert_unlock": _read_duration_term,
     "ocr_fileable_statuses": _read_statuses_term,
     "ocr_remind_after": _read_durations_term,
+    "ocr_silence": _read_silence_term,
     "unlock_remind_after": _read_durations_term,
     "billing_time_zone": validate_zone,
     "bill_day": _read_int_term,
@@ -249,6 +274,10 @@ def _term_json(value: Any) -> Any:
         return [_term_json(item) for item in value]
     if isinstance(value, FeeSlice):
         return {"up_to": None if value.up_to is None else str(value.up_to), "rate": str(value.rate)}
+    if isinstance(value, OcrSilence):
+        return {value.name: _term_json(value.after)}
+    if value is None:
+        return "none"
     if isinstance(value, Decimal | Status):
         return str(value)
     return value

@@ -31,6 +31,18 @@ class FeeSlice:
     rate: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class OcrSilence:
+    """The answer, in the seller's name, to a buyer's cancel request that was not answered for so long (R123)."""
+
+    agrees: bool
+    after: timedelta
+
+    @property
+    def name(self) -> str:
+        return "agree_after" if self.agrees else "decline_after"
+
+
 BRICKLINK_FEE_SLICES = (
     FeeSlice(Decimal(500), Decimal("0.03")),
     FeeSlice(Decimal(1000), Decimal("0.02")),
@@ -106,6 +118,12 @@ class Terms:
         "When the other party is reminded of an open cancel request, counted from its filing.",
         "list of durations",
         _ALLOWED_STEPS,
+    )
+    ocr_silence: OcrSilence | None = _term(  # noqa: RUF009 - frozen, as all values are
+        None,
+        "What answers a buyer's cancel request, in the seller's name, if the seller does not answer for so long.",
+        'none, {agree_after = "5d"} or {decline_after = "5d"}',
+        f"{_ALLOWED_UNLOCK}, or none",
     )
     unlock_remind_after: tuple[timedelta, ...] = _term(
         (timedelta(days=3), timedelta(days=10)),

@@ -20,6 +20,7 @@ _INTERNAL_QUEUES = {
     "reminders.scan": "sweeps",
     "automation.file_alerts": "sweeps",
     "automation.cancel": "sweeps",
+    "automation.resolve_requests": "sweeps",
     "bills.issue": "sweeps",
     "outbox.relay": "outbox",
     "audit.check_invariants": "sweeps",

@@ -46,6 +46,9 @@ TIMETABLE: tuple[Entry, ...] = (
     Entry("file due automatic alerts", automation.file_alerts, timedelta(seconds=5)),
     # R116: as for unlocks, a buyer who pays in time has paid before the sweep.
     Entry("make due automatic cancellations", automation.cancel_due_orders, timedelta(seconds=5)),
+    # A request that is agreed to at once wakes the task (R117); this is for lost wake-ups, and for requests without an
+    # answer, which R123 counts in days.
+    Entry("answer due cancel requests", automation.resolve_requests, timedelta(seconds=5)),
     # A commit that records a notice wakes the task at once; this is for retries and lost wake-ups (R102).
     Entry("send due emails", notices.deliver_notices, timedelta(seconds=5)),
     Entry("send events to webhooks", webhooks.deliver_events, timedelta(seconds=2)),

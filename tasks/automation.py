@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
@@ -39,6 +40,7 @@ class SetAutomation(Command):
         Annotated[int, Field(strict=True, ge=policy.MIN_FILE_NPB_AFTER, le=policy.MAX_FILE_NPB_AFTER)] | None
     ) = None
     cancel_after_unlock: Annotated[int, Field(strict=True, ge=0, le=policy.MAX_CANCEL_AFTER_UNLOCK)] | None = None
+    agree_to_requests_within: Annotated[int, Field(strict=True, ge=0, le=policy.MAX_AGREE_WITHIN)] | None = None
     exclude_buyers: Annotated[list[MemberId], Field(max_length=policy.MAX_EXCLUDED)] | None = None
 
     @property
@@ -77,7 +79,13 @@ class AutomaticCancel(CancelOrder):
 
 @command_task(
     SetAutomation,
-    example={"member_id": "s-881", "file_npb_after": 7, "cancel_after_unlock": 3, "exclude_buyers": ["b-77"]},
+    example={
+        "member_id": "s-881",
+        "file_npb_after": 7,
+        "cancel_after_unlock": 3,
+        "agree_to_requests_within": 24,
+        "exclude_buyers": ["b-77"],
+    },
 )
 def set_automation(commands: list[SetAutomation]) -> list[Answer]:
     """Set what happens in a seller's name without a person; it holds for open cases too (R114)."""
@@ -147,41 +155,14 @@ def cancel_due_orders() -> TaskResult:
     return warned | sweep("automation.cancel", CancelSweep(), result_key="cancelled", limit=BATCH_SIZE)
 
 
-class FilingSweep:
-    """File what is due in batches, oldest first. One instance makes one pass."""
-
-    def __init__(self) -> None:
-        self._after: automation.Position = (NEVER, 0)
-        self._handled_up_to = self._after
-
-    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        due = automation.due_filings(work.conn, work.now, self._after, limit)
-        if not due:
-            return 0, 0
-        self._handled_up_to = (due[-1].at, due[-1].order_id)
-        cases = lock_orders(work.conn, [row.order_id for row in due])
-        filed = [self._file(cases, row.order_id, work.now) for row in due]
-        cases.write(work)
-        cases.update_deadlines(work.now)  # other terms may be in force than when they were stored
-        return len(due), sum(filed)
-
-    def committed(self) -> None:
-        self._after = self._handled_up_to
-
-    def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        for row in automation.due_filings(work.conn, work.now, self._after, 1):
-            self._after = (row.at, row.order_id)
-            return int(row.order_id)
-        return None
-
-    def _file(self, cases: CaseSet, order_id: int, now: datetime) -> bool:
-        case = cases.get(order_id, now)
-        assert case is not None
-        at = max(now, case.order.last_event_at or now)
-        verdict = automatic_acts.file_automatically(case, at)
-        if isinstance(verdict, Granted):
-            cases.add(Change(case, verdict, at, automatic_acts.actor_for(case)))
-        return isinstance(verdict, Granted)
+@shared_task(name="automation.resolve_requests")
+def resolve_requests() -> TaskResult:
+    """Agree to the buyers' cancel requests, or decline them, that are due to be answered (R117, R123, R124)."""
+    agreed = sweep("automation.resolve_requests", AgreementSweep(), result_key="agreed", limit=BATCH_SIZE, record=False)
+    declined = sweep(
+        "automation.resolve_requests", DeclineSweep(), result_key="declined", limit=BATCH_SIZE, found=agreed["agreed"]
+    )
+    return agreed | declined
 
 
 class WarningSweep:
@@ -194,37 +175,71 @@ class WarningSweep:
     def skip_next(self, work: UnitOfWork[Any]) -> None: ...  # every row is written alike: one fails only with all
 
 
-class CancelSweep:
-    """Cancel what is due in batches, oldest first. One instance makes one pass."""
+class DueSweep:
+    """Handle what is due in batches, oldest first. One instance makes one pass."""
+
+    statement: ClassVar[automation.DueStatement]
+    decide: ClassVar[Callable[[Case, datetime], Granted | Refused]]
 
     def __init__(self) -> None:
         self._after: automation.Position = (NEVER, 0)
         self._handled_up_to = self._after
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        due = automation.due_cancellations(work.conn, work.now, self._after, limit)
+        due = automation.find_due(work.conn, self.statement, work.now, self._after, limit)
         if not due:
             return 0, 0
-        self._handled_up_to = (due[-1].at, due[-1].alert_id)
-        work.take([_automatic_cancel_command(row.order_id, row.seller_id) for row in due])
-        cancel_due(work, _decide_automatic_cancel)
-        return len(due), sum(answer.outcome == "done" for answer in work.answers)
+        self._handled_up_to = (due[-1].at, due[-1].id)
+        return len(due), self._handle(work, due)
 
     def committed(self) -> None:
         self._after = self._handled_up_to
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        for row in automation.due_cancellations(work.conn, work.now, self._after, 1):
-            self._after = (row.at, row.alert_id)
+        for row in automation.find_due(work.conn, self.statement, work.now, self._after, 1):
+            self._after = (row.at, row.id)
             return int(row.order_id)
         return None
+
+    def _handle(self, work: UnitOfWork[Any], due: Sequence[automation.DueRow]) -> int:
+        cases = lock_orders(work.conn, [row.order_id for row in due])
+        handled = [self._decide_case(cases, row.order_id, work.now) for row in due]
+        cases.write(work)
+        cases.update_deadlines(work.now)  # other terms may be in force than when they were stored
+        return sum(handled)
+
+    def _decide_case(self, cases: CaseSet, order_id: int, now: datetime) -> bool:
+        case = cases.get(order_id, now)
+        assert case is not None
+        at = max(now, case.order.last_event_at or now)
+        verdict = type(self).decide(case, at)
+        if isinstance(verdict, Granted):
+            cases.add(Change(case, verdict, at, automatic_acts.actor_for(case)))
+        return isinstance(verdict, Granted)
+
+
+class FilingSweep(DueSweep):
+    statement, decide = automation.DUE_FILINGS, automatic_acts.file_automatically
+
+
+class DeclineSweep(DueSweep):
+    statement, decide = automation.DUE_DECLINES, automatic_acts.decline_automatically
+
+
+class CancelSweep(DueSweep):
+    statement, decide = automation.DUE_CANCELLATIONS, automatic_acts.cancel_automatically
+
+    def _handle(self, work: UnitOfWork[Any], due: Sequence[automation.DueRow]) -> int:
+        work.take([_automatic_cancel_command(row.order_id, row.seller_id) for row in due])
+        cancel_due(work, lambda _command, case, now: type(self).decide(case, now))
+        return sum(answer.outcome == "done" for answer in work.answers)
+
+
+class AgreementSweep(CancelSweep):
+    statement, decide = automation.DUE_AGREEMENTS, automatic_acts.agree_automatically
 
 
 def _automatic_cancel_command(order_id: int, seller_id: str) -> AutomaticCancel:
     return AutomaticCancel.model_construct(
         request_id=f"automation:{order_id}", order_id=order_id, member_id=seller_id, draft_id=None, dry_run=False
     )
-
-
-def _decide_automatic_cancel(_command: CancelOrder, case: Case, now: datetime) -> Granted | Refused:
-    return automatic_acts.cancel_automatically(case, now)

@@ -35,13 +35,12 @@ class BatchProcessor(Protocol):
 
 
 def sweep(
-    name: str, batches: BatchProcessor, *, result_key: str, limit: int = BATCH_SIZE, record: bool = True
+    name: str, batches: BatchProcessor, *, result_key: str, limit: int = BATCH_SIZE, record: bool = True, found: int = 0
 ) -> TaskResult:
     """Run batches until one reads fewer rows than its limit. Return `{result_key: rows changed}`.
 
     The number of changed rows does not end the loop: rows that another sweep changed meanwhile are read for nothing,
-    and more may follow. With `record`, the last batch records the run; a caller whose sweep has several passes records
-    it itself.
+    and more may follow. With `record`, the last batch records the run, with what earlier passes of it `found`.
     """
     total, size = 0, limit
     work: UnitOfWork[Any]
@@ -50,7 +49,7 @@ def sweep(
             with unit_of_work() as work:
                 rows_read, rows_changed = batches(work, size)
                 if record and rows_read < size:
-                    sweeps.record_run(work.conn, name, total + rows_changed, work.now)
+                    sweeps.record_run(work.conn, name, found + total + rows_changed, work.now)
         except Exception as error:
             if size > 1:
                 size = max(1, size // SPLIT_FACTOR)

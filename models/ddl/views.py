@@ -230,7 +230,11 @@ AUTOMATION_FORECAST = View(
     "One row per automatic act that is to come, if nothing about its order changes.",
     (
         ("order_id", _INTEGER, "the order"),
-        ("act", _TEXT, "the command that automation makes in the seller's name: npb.file or orders.cancel"),
+        (
+            "act",
+            _TEXT,
+            "the command that automation makes in the seller's name: npb.file, orders.cancel or ocr.decline",
+        ),
         ("at", _INSTANT, "when it is made; in the past: overdue"),
         ("seller_id", _TEXT, "the order's seller, whose setting it is"),
         ("buyer_id", _TEXT, "the order's buyer"),
@@ -242,6 +246,11 @@ AUTOMATION_FORECAST = View(
     UNION ALL
     SELECT o.order_id, 'npb.file', o.files_npb_at, o.seller_id, o.buyer_id
     FROM unwind.orders AS o WHERE o.files_npb_at IS NOT NULL
+    UNION ALL
+    SELECT o.order_id, CASE WHEN r.agrees_at IS NULL THEN 'ocr.decline' ELSE 'orders.cancel' END,
+           COALESCE(r.agrees_at, r.declines_at), o.seller_id, o.buyer_id
+    FROM unwind.ocrs AS r JOIN unwind.orders AS o USING (order_id)
+    WHERE r.state = 'open' AND COALESCE(r.agrees_at, r.declines_at) IS NOT NULL
     """,
 )
 

@@ -34,9 +34,11 @@ _ACTS_TO_COME = text(
         SELECT lower(kind) || '.unlock' AS act, order_id, seller_id, buyer_id, unlocks_at AS at, filed_at AS since
         FROM unwind.v_unlock_forecast
         UNION ALL
-        SELECT f.act, f.order_id, f.seller_id, f.buyer_id, f.at, coalesce(a.filed_at, o.submitted_at)
+        SELECT f.act, f.order_id, f.seller_id, f.buyer_id, f.at,
+            CASE f.act WHEN 'npb.file' THEN o.submitted_at ELSE coalesce(a.filed_at, r.filed_at) END
         FROM unwind.v_automation_forecast AS f JOIN unwind.orders AS o USING (order_id)
         LEFT JOIN unwind.alerts AS a ON a.order_id = f.order_id AND a.state = 'open'
+        LEFT JOIN unwind.ocrs AS r ON r.order_id = f.order_id AND r.state = 'open'
     ) AS acts
     WHERE at > :now AND at <= :until ORDER BY at, order_id, act
     """

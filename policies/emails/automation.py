@@ -6,9 +6,14 @@ from policies.emails.context import EmailContext, capital, paragraphs, pluralize
 from policies.emails.email import Email
 
 _SETTING_SENTENCES = {
-    "file_npb_after": ("day", "days", "after its date, an unpaid order gets a non-paying buyer alert automatically"),
-    "cancel_after_unlock": ("day", "days", "after it can be cancelled, an unpaid order is cancelled automatically"),
+    "file_npb_after": ("day", "{} after its date, an unpaid order gets a non-paying buyer alert automatically"),
+    "cancel_after_unlock": ("day", "{} after it can be cancelled, an unpaid order is cancelled automatically"),
+    "agree_to_requests_within": (
+        "hour",
+        "a buyer's request to cancel that is filed within {} of the order date is agreed to automatically",
+    ),
 }
+_UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
 
 
 def cancellation_coming(context: EmailContext) -> Email:
@@ -54,16 +59,31 @@ def automatic_cancellation(context: EmailContext) -> str:
     return f"By your settings the order is cancelled automatically on {due}, unless the buyer pays." if due else ""
 
 
+def describe_silence(context: EmailContext) -> str:
+    """How long a request was open before it was answered automatically, as in `5 days`."""
+    facts = context.facts.get("automation")
+    duration = str(facts.get("value", "")).partition(" ")[2] if isinstance(facts, dict) else ""
+    if not duration[:-1].isdecimal() or duration[-1] not in _UNITS:
+        return "some time"
+    unit = _UNITS[duration[-1]]
+    return pluralize(int(duration[:-1]), unit, f"{unit}s")
+
+
 def describe_setting(context: EmailContext) -> str:
     """Say under which setting something was done, and how to change it; empty if a person did it."""
     facts = context.facts.get("automation")
+    if isinstance(facts, dict) and facts.get("setting") == "OCR_SILENCE":
+        return (
+            f"This marketplace answers a buyer's request in the seller's name {describe_silence(context)} after it "
+            "was filed. Answer earlier, or hold the order with orders.hold_automation, and it does not."
+        )
     if not isinstance(facts, dict) or facts.get("setting") not in _SETTING_SENTENCES:
         return ""
-    one, many, means = _SETTING_SENTENCES[facts["setting"]]
+    unit, means = _SETTING_SENTENCES[facts["setting"]]
     context = EmailContext(context.event, context.role, context.order_id, facts, context.zone)
-    since = context.timestamp("set_at")
+    duration = pluralize(int(context.text("value")), unit, f"{unit}s")
     return (
-        f"Your setting {context.text('setting')}, in force since {since}, says: "
-        f"{pluralize(int(context.text('value')), one, many)} {means}. "
+        f"Your setting {context.text('setting')}, in force since {context.timestamp('set_at')}, says: "
+        f"{means.format(duration)}. "
         "You can change it or switch it off with sellers.set_automation, and exclude single buyers from it."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.emails.automation import describe_setting
+from policies.emails.automation import describe_setting, describe_silence
 from policies.emails.context import (
     EmailContext,
     capital,
@@ -84,7 +84,14 @@ def removal_cancelled(context: EmailContext) -> Email:
 
 def _cancelled_by(context: EmailContext) -> str:
     by, ground = context.text("by"), GROUNDS.get(context.text("basis"), "")
-    if context.facts.get("automation"):
+    automation = context.facts.get("automation")
+    if isinstance(automation, dict) and automation.get("setting") == "OCR_SILENCE":
+        who, whose = ("you", "the buyer's") if context.role == "seller" else (context.the_seller, "your")
+        return (
+            f"{capital(context.order)} was cancelled automatically, because {who} did not answer {whose} cancel "
+            f"request within {describe_silence(context)}."
+        )
+    if automation:
         whose = "your settings" if context.role == "seller" else "the seller's settings"
         return f"{capital(context.order)} was cancelled automatically, by {whose}, {ground}".rstrip() + "."
     if by == context.role == "seller":

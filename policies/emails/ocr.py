@@ -1,7 +1,8 @@
-"""Emails about order cancel requests (N1, N2, N3, N16)."""
+"""Emails about order cancel requests (N1, N2, N3, N16, N21)."""
 
 from __future__ import annotations
 
+from policies.emails.automation import describe_setting
 from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
 from policies.emails.email import Email
 from policies.reasons import describe_reason
@@ -29,10 +30,12 @@ def ocr_filed_by_buyer(context: EmailContext) -> Email:
         ),
         context.quote("the buyer"),
         (
-            "The decision is yours. The order waits while the request is open and is never cancelled automatically.",
+            _decision(context, "The order waits while the request is open and is never cancelled automatically."),
             NO_PENALTY,
         ),
-        (*HOW_TO_ANSWER, "Please answer soon, the buyer is waiting. We'll remind you while the request is open."),
+        ("You don't need to do anything.",)
+        if context.flag("agreed_by_setting")
+        else (*HOW_TO_ANSWER, "Please answer soon, the buyer is waiting. We'll remind you while the request is open."),
     )
 
 
@@ -58,10 +61,16 @@ def ocr_filed_by_seller(context: EmailContext) -> Email:
 
 
 def ocr_declined(context: EmailContext) -> Email:
-    status = context.text("status")
+    status, request = context.text("status"), f"your request to cancel {context.order}"
+    if context.facts.get("automation"):
+        subject = "your cancel request is declined"
+        what = f"{capital(context.the_seller)} did not answer {request}, so it is declined."
+    else:
+        subject = "the seller declined your cancel request"
+        what = f"{capital(context.the_seller)} declined {request}."
     return Email(
-        context.subject("the seller declined your cancel request"),
-        (f"{capital(context.the_seller)} declined your request to cancel {context.order}.",),
+        context.subject(subject),
+        (what,),
         None,
         (
             join_sentences(
@@ -73,6 +82,20 @@ def ocr_declined(context: EmailContext) -> Email:
             "Please continue with the order, or write to the seller about the problem.",
             "If you don't pay, the seller can file a non-paying buyer alert, which can cost you a strike.",
         ),
+    )
+
+
+def ocr_declined_automatically(context: EmailContext) -> Email:
+    status = context.text("status")
+    return Email(
+        context.subject("the buyer's cancel request is declined"),
+        (
+            f"The buyer's request to cancel {context.order} had no answer.",
+            "It was declined automatically, and the buyer was told.",
+        ),
+        None,
+        (f"The order is {status} again, as it was before the request." if status else "The order goes on as before.",),
+        ("If you agree with the buyer after all, file a cancel request yourself.", describe_setting(context)),
     )
 
 
@@ -90,7 +113,7 @@ def ocr_reminder(context: EmailContext) -> Email:
         ),
         None,
         (
-            "The decision is yours. The order waits for your answer and is never cancelled automatically.",
+            _decision(context, "The order waits for your answer and is never cancelled automatically."),
             NO_PENALTY,
         ),
         paragraphs(
@@ -100,6 +123,19 @@ def ocr_reminder(context: EmailContext) -> Email:
             else "",
         ),
     )
+
+
+def _decision(context: EmailContext, without_automation: str) -> str:
+    agrees, declines = context.timestamp("agrees_at"), context.timestamp("declines_at")
+    if agrees and context.flag("agreed_by_setting"):
+        return f"By your settings you agree to this request, and the order is cancelled automatically on {agrees}."
+    if agrees:
+        what = f"Without your answer, the order is cancelled automatically on {agrees}."
+    elif declines:
+        what = f"Without your answer, the request is declined automatically on {declines}."
+    else:
+        what = without_automation
+    return f"The decision is yours. {what}"
 
 
 def _reason_sentence(context: EmailContext) -> str:

@@ -17,15 +17,21 @@ def rounds(request: pytest.FixtureRequest) -> range:
 
 
 CANCEL_SWEEP: Command = ("automation.cancel", {})
+ANSWER_SWEEP: Command = ("automation.resolve_requests", {})
 FILING_SWEEP: Command = ("automation.file_alerts", {})
 
 
-def automated_order(race_market: RaceMarket, number: int, *, filed: bool) -> int:
+def order_of_own_seller(race_market: RaceMarket, number: int) -> str:
     """An order of a seller of its own, so that one round makes no other's order due."""
     seller = f"seller-{number}"
     race_market.days_ago(30).do("members.record", member_id=seller, handle=seller, email=f"{seller}@example.org")
     lot = race_market.market.lot(9_000 + number, seller_id=seller)
     race_market.order(number, lot=lot, seller=seller)
+    return seller
+
+
+def automated_order(race_market: RaceMarket, number: int, *, filed: bool) -> int:
+    seller = order_of_own_seller(race_market, number)
     if filed:
         race_market.days_ago(8).do("npb.file", order_id=number, member_id=seller)
     settings = {"cancel_after_unlock": 0} if filed else {"file_npb_after": 7}
@@ -111,3 +117,59 @@ def test_two_sweepers_cancel_each_order_once(race_market: RaceMarket, rounds: ra
         first, second = race_market.processes.race(CANCEL_SWEEP, CANCEL_SWEEP)
         assert first["effects"]["cancelled"] + second["effects"]["cancelled"] == 1
     race_market.finish()
+
+
+def requested_order(race_market: RaceMarket, number: int) -> int:
+    """An order whose buyer asked to cancel it, and whose seller agrees to that from now on."""
+    seller = order_of_own_seller(race_market, number)
+    request = {"order_id": number, "member_id": f"buyer-{number}", "reason": "B_MUTUAL", "comment": "we spoke"}
+    race_market.days_ago(29).do("ocr.file", **request)
+    race_market.days_ago(0).do("sellers.set_automation", member_id=seller, agree_to_requests_within=168)
+    return number
+
+
+def test_payment_stops_an_automatic_agreement_or_is_late(race_market: RaceMarket, rounds: range) -> None:
+    """R117, R121, R107."""
+    for number in rounds:
+        requested_order(race_market, number)
+        pay = ("orders.record_payment", {"order_id": number, "payment_status": "Received"})
+        swept, paid = race_market.processes.race(ANSWER_SWEEP, pay)
+        assert codes([swept, paid]) == ("done", "done")
+        cancelled = "late_payment" in paid["effects"]
+        assert swept["effects"] == {"agreed": int(cancelled), "declined": 0}
+        assert race_market.status(number) == ("CANCELLED" if cancelled else "OCR")
+    race_market.finish()
+
+
+@pytest.mark.parametrize(
+    ("command", "who", "status"),
+    [
+        ("ocr.withdraw", "buyer", "PENDING"),
+        ("ocr.decline", "seller", "PENDING"),
+        ("orders.hold_automation", "seller", "OCR"),
+        ("npb.file", "seller", "NPB"),
+    ],
+)
+def test_a_party_answers_a_request_or_automation_does(
+    race_market: RaceMarket, rounds: range, command: str, who: str, status: str
+) -> None:
+    """R117, R118, R121, R22: whoever commits first."""
+    for number in rounds:
+        requested_order(race_market, number)
+        arguments: dict[str, object] = {"order_id": number, "member_id": f"{who}-{number}"}
+        if command == "orders.hold_automation":
+            arguments["comment"] = "asked by phone"
+        swept, own = race_market.processes.race(ANSWER_SWEEP, (command, arguments))
+        ends = {(1, "ALREADY_CANCELLED"): "CANCELLED", (0, "done"): status}
+        assert race_market.status(number) == ends[swept["effects"]["agreed"], codes([own])[0]]
+    race_market.finish()
+
+
+def test_two_sweepers_answer_each_request_once(race_market: RaceMarket, rounds: range) -> None:
+    """R124."""
+    for number in rounds:
+        requested_order(race_market, number)
+        first, second = race_market.processes.race(ANSWER_SWEEP, ANSWER_SWEEP)
+        assert first["effects"]["agreed"] + second["effects"]["agreed"] == 1
+    race_market.finish()
+    assert len(race_market.rows("SELECT FROM unwind.stock_moves WHERE kind = 'returned'")) == len(rounds)

@@ -101,6 +101,17 @@ CORRUPTIONS = (
         "UPDATE unwind.events SET actor = 'automation' WHERE order_id = 1 AND type = 'orders.cancelled'",
         "1",
     ),
+    Corruption(
+        "The stored time of an automatic answer",
+        "UPDATE unwind.ocrs SET agrees_at = '2030-01-01Z' WHERE order_id = 5",
+        "{ocr:5}",
+    ),
+    Corruption(
+        "Every automatic answer to a request",
+        "UPDATE unwind.events SET actor = 'automation' WHERE order_id = 5 AND type = 'orders.cancelled'; "
+        "UPDATE unwind.orders SET basis = 'OCR_BUYER' WHERE order_id = 5",
+        "5",
+    ),
     Corruption("No automatic act is overdue", "UPDATE unwind.alerts SET cancels_at = filed_at WHERE order_id = 2", "2"),
     Corruption(
         "No order was cancelled through an",

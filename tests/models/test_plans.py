@@ -50,6 +50,14 @@ _VARIED_STATES = """
         CASE WHEN order_id % 20 = 1 THEN now() + (order_id % 77) * interval '1 hour' END,
         CASE WHEN order_id % 20 <> 1 THEN now() END, 'PENDING', 'B_OTHER', 'Please.'
         FROM unwind.orders WHERE order_id % 4 = 1;
+    UPDATE unwind.alerts SET cancels_at = now() + interval '2 days' + (order_id % 90) * interval '1 hour'
+    WHERE state = 'open' AND kind = 'NPB';
+    UPDATE unwind.orders SET files_npb_at = now() + interval '1 hour' + (order_id % 90) * interval '1 hour'
+    WHERE order_id % 20 = 2;
+    UPDATE unwind.ocrs SET agrees_at = now() + interval '1 hour' + (order_id % 90) * interval '1 hour'
+    WHERE state = 'open' AND order_id % 40 = 1;
+    UPDATE unwind.ocrs SET declines_at = now() + interval '1 hour' + (order_id % 90) * interval '1 hour'
+    WHERE state = 'open' AND order_id % 40 <> 1;
     INSERT INTO unwind.outbox (key, task, order_id, payload, state, created_at, due_at, publish_count, attempts,
         done_at)
     SELECT 'filed:' || order_id,
@@ -167,6 +175,9 @@ QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = 
     "scan of NPB alerts": (run("npb.scan_open_alerts"), {"ix_alerts_waiting", "pk_orders", "pk_alerts"}),
     "scan of seller alerts": (run("alerts.scan_seller_alerts"), {"ix_alerts_waiting", "pk_orders"}),
     "reminders": (run("reminders.scan"), {"ix_alerts_remind", "ix_ocrs_remind", "pk_orders"}),
+    "automatic alerts": (run("automation.file_alerts"), {"ix_orders_files_npb"}),
+    "automatic cancellations": (run("automation.cancel"), {"ix_alerts_cancel"}),
+    "automatic answers": (run("automation.resolve_requests"), {"ix_ocrs_agrees", "ix_ocrs_declines"}),
     "relay": (run("outbox.relay"), {"ix_outbox_due", "pk_outbox"}),
     "consumer of rows": (run("notices.tell_buyer", rows=[7, 1007]), {"ix_outbox_waiting"}),
     "consumer of anything due": (run("notices.tell_seller"), {"ix_outbox_waiting"}),
@@ -266,7 +277,10 @@ def test_feed_and_pruning_scan_no_big_table(big_market: BigMarket, servers: Serv
 
 @pytest.mark.parametrize(
     "sweep",
-    ["npb.scan_open_alerts", "alerts.scan_seller_alerts", "reminders.scan", "outbox.relay"],
+    [
+        *("npb.scan_open_alerts", "alerts.scan_seller_alerts", "reminders.scan", "outbox.relay"),
+        *("automation.file_alerts", "automation.cancel", "automation.resolve_requests"),
+    ],
 )
 def test_idle_sweep_touches_fewer_than_ten_pages(big_market: BigMarket, sweep: str) -> None:
     """B8: an idle sweep's work does not grow with the number of waiting rows."""

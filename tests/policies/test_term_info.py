@@ -12,6 +12,8 @@ from policies.terms import DEFAULT_TERMS, TERM_INFO, Terms
 
 
 def accepted(name: str, value: Any) -> bool:
+    if name == "OCR_SILENCE" and value != "none":
+        value = {"decline_after": value}
     return isinstance(terms_from_mapping({name: value}), Terms)
 
 

@@ -26,6 +26,7 @@ INTERNAL = [
     "reminders.scan",
     "automation.file_alerts",
     "automation.cancel",
+    "automation.resolve_requests",
     "outbox.relay",
     "submissions.drain",
     "audit.check_invariants",

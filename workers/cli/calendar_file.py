@@ -16,6 +16,7 @@ SUMMARIES = {
     "nrs.unlock": "Order {}: the buyer can cancel through the non-responding seller alert",
     "nss.unlock": "Order {}: the buyer can cancel through the non-shipping seller alert",
     "npb.file": "Order {}: a non-paying buyer alert is filed automatically",
+    "ocr.decline": "Order {}: the buyer's cancel request is declined automatically",
     "orders.cancel": "Order {}: it is cancelled automatically",
 }
 

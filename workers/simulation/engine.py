@@ -29,6 +29,7 @@ DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
     (automation.next_filing_at, ("automation.file_alerts",)),
     (automation.next_warning_at, ("automation.cancel",)),
     (automation.next_cancellation_at, ("automation.cancel",)),
+    (automation.next_answer_at, ("automation.resolve_requests",)),
     (notices.next_delivery_at, ("notices.deliver",)),
     (reminders.next_reminder_at, ("reminders.scan",)),
     (bills.next_issue_at, ("bills.issue",)),

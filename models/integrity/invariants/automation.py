@@ -11,6 +11,19 @@ _SETTING_THEN = "s.changes #>> '{automation,cancel_after_unlock,value}'"
 _FILE_SETTING = "m.automation #>> '{file_npb_after,value}'"
 _FILE_SETTING_THEN = "s.changes #>> '{automation,file_npb_after,value}'"
 
+_HOURS = "CAST({setting} AS integer) * interval '1 hour'"
+_AGREE_SETTING = "m.automation #>> '{agree_to_requests_within,value}'"
+_AGREE_SETTING_THEN = "s.changes #>> '{automation,agree_to_requests_within,value}'"
+_AGREED_FROM = "r.previous_status IN ('PENDING', 'UPDATED', 'PROCESSING', 'READY')"
+_SILENCE = """
+    SELECT extract(epoch FROM CAST(t.settings #>> '{OCR_SILENCE,agree_after}' AS interval))
+            * interval '1 second' AS agrees,
+        extract(epoch FROM CAST(t.settings #>> '{OCR_SILENCE,decline_after}' AS interval))
+            * interval '1 second' AS declines
+    FROM (VALUES (1)) AS always LEFT JOIN unwind.terms t ON t.terms_id = r.terms_id
+"""
+_UNPAID = "o.payment_status IN ('None', 'Pending', 'Sent')"
+
 AUTOMATION: tuple[Invariant, ...] = (
     Invariant(
         1,
@@ -73,11 +86,58 @@ AUTOMATION: tuple[Invariant, ...] = (
             SELECT x.changes FROM unwind.events x WHERE x.member_id = o.seller_id
             AND x.type = 'sellers.automation_set' AND x.event_id < e.event_id ORDER BY x.event_id DESC LIMIT 1
         ) s ON true
-        WHERE [e.order_id IN orders] AND e.type = 'orders.cancelled' AND e.actor = 'automation' AND NOT coalesce(
+        WHERE [e.order_id IN orders] AND e.type = 'orders.cancelled' AND e.actor = 'automation'
+        AND o.basis <> 'OCR_BUYER' AND NOT coalesce(
             o.payment_status = 'None' AND (o.held_at IS NULL OR o.held_until <= e.at)
             AND NOT s.changes #> '{{automation,exclude_buyers}}' ? o.buyer_id
             AND e.at >= CASE WHEN a.penalty_stands THEN a.penalty_accepted_at ELSE a.unlocks_at END
                 + {_SETTING_DAYS.format(setting=_SETTING_THEN)}, false)
+        """,  # noqa: S608 - constants of this module
+    ),
+    Invariant(
+        1,
+        "The stored time of an automatic answer to a request follows from the request, its payment, hold and settings",
+        f"""
+        SELECT CAST(r.ocr_id AS text) FROM unwind.ocrs r JOIN unwind.orders o USING (order_id)
+        JOIN unwind.members m ON m.member_id = o.seller_id
+        CROSS JOIN LATERAL ({_SILENCE}) t
+        CROSS JOIN LATERAL (
+            SELECT r.state = 'open' AND r.filed_by = 'buyer' AND m.terminated_at IS NULL
+                AND NOT coalesce(m.automation -> 'exclude_buyers' ? o.buyer_id, false)
+                AND (o.held_at IS NULL OR o.held_until IS NOT NULL) AS touched,
+            coalesce({_UNPAID} AND {_AGREED_FROM}
+                AND r.filed_at <= o.order_date + {_HOURS.format(setting=_AGREE_SETTING)}, false) AS at_once
+        ) c
+        WHERE [r.order_id IN orders] AND (r.agrees_at, r.declines_at) IS DISTINCT FROM (
+            CASE WHEN touched AND at_once THEN GREATEST(o.held_until, r.filed_at)
+                WHEN touched AND {_UNPAID} AND t.agrees IS NOT NULL
+                THEN GREATEST(o.held_until, r.filed_at + t.agrees) END,
+            CASE WHEN touched AND NOT at_once AND t.declines IS NOT NULL
+                THEN GREATEST(o.held_until, r.filed_at + t.declines) END)
+        """,  # noqa: S608 - constants of this module
+    ),
+    Invariant(
+        1,
+        "Every automatic answer to a request came at or after its time, under a setting or term that was in force",
+        f"""
+        SELECT CAST(e.order_id AS text) FROM unwind.events e JOIN unwind.orders o USING (order_id)
+        LEFT JOIN LATERAL (
+            SELECT r.* FROM unwind.ocrs r WHERE r.order_id = e.order_id AND r.closed_at = e.at
+            ORDER BY r.ocr_id DESC LIMIT 1
+        ) r ON true
+        LEFT JOIN LATERAL (
+            SELECT x.changes FROM unwind.events x WHERE x.member_id = o.seller_id
+            AND x.type = 'sellers.automation_set' AND x.event_id < e.event_id ORDER BY x.event_id DESC LIMIT 1
+        ) s ON true
+        CROSS JOIN LATERAL ({_SILENCE}) t
+        WHERE [e.order_id IN orders] AND e.actor = 'automation'
+        AND (e.type = 'ocr.declined' OR e.type = 'orders.cancelled' AND o.basis = 'OCR_BUYER')
+        AND (r.ocr_id IS NULL OR r.filed_by <> 'buyer'
+            OR coalesce(s.changes #> '{{automation,exclude_buyers}}' ? o.buyer_id, false)
+            OR NOT coalesce(CASE WHEN e.type = 'ocr.declined' THEN e.at >= r.filed_at + t.declines
+                ELSE {_UNPAID} AND (o.held_at IS NULL OR o.held_until <= e.at)
+                    AND (e.at >= r.filed_at + t.agrees OR {_AGREED_FROM}
+                        AND r.filed_at <= o.order_date + {_HOURS.format(setting=_AGREE_SETTING_THEN)}) END, false))
         """,  # noqa: S608 - constants of this module
     ),
 )
@@ -92,6 +152,9 @@ IN_TIME: tuple[Invariant, ...] = (
         UNION ALL
         SELECT CAST(order_id AS text) FROM unwind.orders
         WHERE files_npb_at < CAST(:now AS timestamptz) - interval '1 minute'
+        UNION ALL
+        SELECT CAST(order_id AS text) FROM unwind.ocrs WHERE state = 'open'
+        AND LEAST(agrees_at, declines_at) < CAST(:now AS timestamptz) - interval '1 minute'
         """,
     ),
 )

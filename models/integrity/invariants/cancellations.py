@@ -68,7 +68,8 @@ GROUNDS: tuple[Invariant, ...] = (
         WHERE [o.order_id IN orders] AND (c.role, c.actor, o.cancelled_by) IS DISTINCT FROM (
             CASE WHEN o.basis IN ('NRS', 'NSS', 'SELLER_TERMINATED') THEN 'buyer' ELSE 'seller' END,
             CASE WHEN o.basis IN ('NRS', 'NSS', 'SELLER_TERMINATED') THEN o.buyer_id
-                WHEN o.basis IN ('NPB', 'NPX') AND c.actor = 'automation' THEN c.actor ELSE o.seller_id END, c.actor)
+                WHEN o.basis IN ('NPB', 'NPX', 'OCR_BUYER') AND c.actor = 'automation' THEN c.actor
+                ELSE o.seller_id END, c.actor)
         """,  # noqa: S608 - constants of this package
     ),
 )

@@ -971,6 +971,8 @@ def upgrade() -> None:
         sa.Column("reminders", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("filed_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("remind_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("agrees_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("declines_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("closed_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("previous_status", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -983,6 +985,22 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_ocrs_order_id")),
         sa.PrimaryKeyConstraint("ocr_id", name=op.f("pk_ocrs")),
         schema="unwind",
+    )
+    op.create_index(
+        "ix_ocrs_agrees",
+        "ocrs",
+        ["agrees_at", "ocr_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'open' AND agrees_at IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_ocrs_declines",
+        "ocrs",
+        ["declines_at", "ocr_id"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("state = 'open' AND declines_at IS NOT NULL"),
     )
     op.create_index("ix_ocrs_order_id", "ocrs", ["order_id", "ocr_id"], unique=False, schema="unwind")
     op.create_index(

@@ -120,6 +120,27 @@ def test_chart_shows_one_unlock_beside_a_thousand() -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_calendar_has_the_automatic_answers_to_requests(market: Market) -> None:
+    """R117, R123, R119: an agreement that a hold postpones, and a decline."""
+    market.done(
+        "terms.apply",
+        terms={"OCR_SILENCE": {"decline_after": "5d"}},
+        staff="kim",
+        **{"from": format_timestamp(ORDERED)},
+    )
+    market.done("sellers.set_automation", member_id="seller", agree_to_requests_within=0)
+    for order_id, asked_at in ((1, ORDERED), (2, ORDERED + timedelta(seconds=1))):
+        market.at(ORDERED).order(order_id)
+        until = format_timestamp(ORDERED + timedelta(days=2))
+        market.done("orders.hold_automation", order_id=order_id, staff="kim", comment="wait", until=until)
+        market.at(asked_at)
+        market.done("ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="ordered twice")
+    events = {str(event["summary"]): event["dtstart"].dt for event in calendar_at(market, ORDERED).values()}
+    assert events["Order 1: it is cancelled automatically"] == ORDERED + timedelta(days=2)
+    declined = events["Order 2: the buyer's cancel request is declined automatically"]
+    assert declined == ORDERED + timedelta(days=5, seconds=1)
+
+
 def calendar_at(market: Market, now: datetime, days: int = 30) -> dict[str, Any]:
     """The events of the calendar as of that time, by UID."""
     with market.simulation.database.transaction() as conn:

@@ -36,6 +36,16 @@ AUTOMATIC = {
     "strike": True,
     "automation": {"setting": "cancel_after_unlock", "value": 3, "set_at": "2026-03-01T10:00:00Z"},
 }
+AGREED: dict[str, Any] = {
+    "basis": "OCR_BUYER",
+    "by": "seller",
+    "returns": True,
+    "lines_returned": 1,
+    "units_returned": 10,
+    "strike": False,
+    "automation": {"setting": "agree_to_requests_within", "value": 24, "set_at": "2026-03-01T10:00:00Z"},
+}
+SILENCE = {"automation": {"setting": "OCR_SILENCE", "value": "agree_after 5d", "set_at": "2026-04-06T10:00:00Z"}}
 
 FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "N01-ocr_filed": ("ocr_filed", "seller", {"reason": "B_SELLER_NO_STOCK", "comment": "You wrote that it is gone."}),
@@ -119,6 +129,26 @@ FACTS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "cancels_at": LATER,
             "automation": {"setting": "file_npb_after", "value": 7, "set_at": "2026-03-01T10:00:00Z"},
         },
+    ),
+    "N21-order_cancelled-request-seller": ("order_cancelled", "seller", AGREED | {"fee": FEE}),
+    "N21-order_cancelled-silence-seller": ("order_cancelled", "seller", AGREED | SILENCE | {"fee": FEE}),
+    "N11-order_cancelled-silence-buyer": ("order_cancelled", "buyer", AGREED | SILENCE),
+    "N03-ocr_declined-silence": ("ocr_declined", "buyer", {"status": "READY"} | SILENCE),
+    "N21-ocr_declined_automatically": ("ocr_declined_automatically", "seller", {"status": "READY"} | SILENCE),
+    "N01-ocr_filed-agreed": (
+        "ocr_filed",
+        "seller",
+        {"reason": "B_MUTUAL", "comment": COMMENT, "agrees_at": UNLOCKS, "agreed_by_setting": True},
+    ),
+    "N01-ocr_filed-silence": (
+        "ocr_filed",
+        "seller",
+        {"reason": "B_MUTUAL", "comment": COMMENT, "agrees_at": UNLOCKS, "agreed_by_setting": False},
+    ),
+    "N16-ocr_reminder-silence": (
+        "ocr_reminder",
+        "seller",
+        {"reason": "B_MUTUAL", "filed_at": "2026-04-06T10:00:00Z", "days": 2, "last": False, "declines_at": UNLOCKS},
     ),
     "N22-npb_extended": ("npb_extended", "buyer", {"unlocks_at": LATER, "comment": "As we agreed by phone."}),
     "N21-npb_unlocked": ("npb_unlocked", "seller", {"kind": "NPB", "unlocks_at": UNLOCKS, "cancels_at": LATER}),
@@ -233,7 +263,7 @@ def render_sides(name: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", FACTS)
 def test_email_matches_its_snapshot(name: str) -> None:
-    """N1 to N21: plain text and HTML, for its reader."""
+    """N1 to N22: plain text and HTML, for its reader."""
     for file, content in render_sides(name):
         assert (SNAPSHOTS / file).read_text(encoding="utf-8") == content, (
             "see the module's first lines for how to regenerate"
