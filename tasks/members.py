@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
@@ -37,18 +38,18 @@ class RecordMember(Command):
     time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(validate_zone)] = "UTC"
 
 
-class TerminateMember(Command):
+class StaffDecision(Command):
+    member_id: MemberId
+    staff: StaffName
+    comment: Comment
+
+
+class TerminateMember(StaffDecision):
     task: ClassVar[str] = "members.terminate"
-    member_id: MemberId
-    staff: StaffName
-    comment: Comment
 
 
-class ReinstateMember(Command):
+class ReinstateMember(StaffDecision):
     task: ClassVar[str] = "members.reinstate"
-    member_id: MemberId
-    staff: StaffName
-    comment: Comment
 
 
 @command_task(
@@ -79,24 +80,18 @@ def record_member(commands: list[RecordMember]) -> list[Answer]:
 )
 def terminate_member(commands: list[TerminateMember]) -> list[Answer]:
     """Close an account. The other party of each of its orders may then cancel at once (R53, R54)."""
-    with unit_of_work(commands) as work:
-        known = members.load_members(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
-        for command in work.pending:
-            member = known.get(command.member_id)
-            refused = member_unknown(command.member_id) if member is None else check_comment(command.comment)
-            if member is None or refused is not None:
-                work.answer(command, refused or member_unknown(command.member_id))
-                continue
-            if not member.terminated:
-                known[command.member_id] = replace(member, terminated=True)
-                _write_change(work, command, "members.terminated", known[command.member_id], member)
-            work.answer(command, done(command, {} if member.terminated else {"terminated": True}))
-    return work.answers
+    return _change_accounts(commands, "terminated", lambda member: replace(member, terminated=True))
 
 
 @command_task(ReinstateMember, example={"member_id": "s-881", "staff": "Kim, support", "comment": "identity confirmed"})
 def reinstate_member(commands: list[ReinstateMember]) -> list[Answer]:
     """Reopen an account. Its privileges return, and strikes before now no longer count."""
+    return _change_accounts(commands, "reinstated", policy.reinstate_member)
+
+
+def _change_accounts(
+    commands: Sequence[StaffDecision], change: str, decide: Callable[[Member], Member]
+) -> list[Answer]:
     with unit_of_work(commands) as work:
         known = members.load_members(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
@@ -105,21 +100,18 @@ def reinstate_member(commands: list[ReinstateMember]) -> list[Answer]:
             if member is None or refused is not None:
                 work.answer(command, refused or member_unknown(command.member_id))
                 continue
-            reinstated = policy.reinstate_member(member)
-            if reinstated != member:
-                known[command.member_id] = reinstated
-                members.mark_reinstated(work.conn, command.member_id, work.now)
-                _write_change(work, command, "members.reinstated", reinstated, member)
-            work.answer(command, done(command, {} if reinstated == member else {"reinstated": True}))
+            changed = decide(member)
+            if changed != member:
+                known[command.member_id] = changed
+                if not changed.terminated:
+                    members.mark_reinstated(work.conn, command.member_id, work.now)
+                _write_change(work, command, f"members.{change}", changed, member)
+            work.answer(command, done(command, {} if changed == member else {change: True}))
     return work.answers
 
 
 def _write_change(
-    work: UnitOfWork[TerminateMember] | UnitOfWork[ReinstateMember],
-    command: TerminateMember | ReinstateMember,
-    type_: str,
-    after: Member,
-    before: Member,
+    work: UnitOfWork[StaffDecision], command: StaffDecision, type_: str, after: Member, before: Member
 ) -> None:
     members.update_standing(work.conn, {before.member_id: before}, [after], work.now)
     automation.update_deadlines(work.conn, after.member_id, work.now)  # R118: a terminated seller has none
