@@ -10,6 +10,7 @@ pytest_plugins = [
     "tests.plugins.servers",
     "tests.plugins.postgres",
     "tests.plugins.pooler",
+    "tests.plugins.sentinel",
     "tests.plugins.simulation",
     "tests.plugins.market",
     "tests.plugins.invariants",

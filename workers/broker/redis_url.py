@@ -25,6 +25,8 @@ SCHEMES = {
     "unix": "redis+socket",
     "redis+socket": "redis+socket",
     "valkey+socket": "redis+socket",
+    "sentinel": "sentinel",
+    "redis+sentinel": "sentinel",
 }
 MAX_TIMEOUT_SECONDS = 60.0
 MIN_SOCKET_TIMEOUT_SECONDS = 2.0
@@ -92,9 +94,12 @@ _TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "ssl_keyfile": (_file_option, "must name a file that this account can read"),
 }
 ONE_SERVER = (
-    "must name one server, not a list of brokers: give one address that follows a failover, a proxy's or a DNS name"
+    "must name one server, not a list of brokers: give one address that follows a failover, a proxy's or a DNS name, "
+    "or sentinels: sentinel://:password@h1:26379,h2:26379/0?master=unwind"
 )
-_SEVERAL_SERVERS = ("sentinel", "redis+sentinel", "redis+cluster", "rediss+cluster")
+_UNSUPPORTED = ("redis+cluster", "rediss+cluster", "rediss+sentinel", "sentinels")
+_SENTINEL_PORT = 26379
+_SENTINEL_OPTIONS = ("master", "sentinel_username", "sentinel_password")
 _SET_BY_URL = ("db", "virtual_host", "username", "password")
 
 
@@ -111,20 +116,31 @@ class RedisUrl:
     client_options: Mapping[str, Any] = field(default_factory=dict)
     tls_options: Mapping[str, Any] = field(default_factory=dict)
     """Empty without TLS; with it, `ssl_cert_reqs` is always set."""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    """If there are any, they name the server; host, port and path are unused."""
+    primary_name: str = ""
+    sentinel_login: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """`username` and `password` for the sentinels; those above are for the server."""
 
     @classmethod
     def parse(cls, url: str) -> RedisUrl:
         """Parse a URL.  Raises ValueError, with a message that contains no part of the URL, if some program could not
         use it."""
         scheme, authority, query = _split_redis_url(url.strip())
-        if re.search(r"[;,]", authority.partition("/")[0].rpartition("@")[2]):
+        has_sentinels = scheme == "sentinel"
+        netloc, slash, rest = authority.partition("/")
+        login, at, hosts = netloc.rpartition("@")
+        if re.search(";" if has_sentinels else "[;,]", hosts):
             raise ValueError(ONE_SERVER)
         try:
-            parts = urlsplit(f"http://{authority}")
-            host, port = unquote(parts.hostname or "") or "localhost", parts.port
+            urls = [urlsplit(f"http://{login}{at}{name}{slash}{rest}") for name in hosts.split(",")]
+            servers = [(unquote(each.hostname or "") or "localhost", each.port) for each in urls]
         except ValueError:
             raise ValueError("must have a host and a port number, as in redis://:password@host:6379/0") from None
-        options = _parse_redis_query(query)
+        parts, (host, port) = urls[0], servers[0]
+        options = _parse_redis_query(query, has_sentinels=has_sentinels)
+        if has_sentinels and not options.get("master"):
+            raise ValueError("must name what the sentinels watch, as in sentinel://h1:26379,h2:26379/0?master=unwind")
         path = _parse_socket_path(parts) if scheme == "redis+socket" else None
         return cls(
             host,
@@ -135,6 +151,11 @@ class RedisUrl:
             database=_parse_database_number(parts.path.strip("/") if path is None else "", options),
             client_options=_client_options(options, _CLIENT_OPTIONS),
             tls_options=_tls_options(options, scheme),
+            sentinels=tuple((name, number or _SENTINEL_PORT) for name, number in servers) if has_sentinels else (),
+            primary_name=options.get("master", ""),
+            sentinel_login={
+                name.removeprefix("sentinel_"): options[name] for name in _SENTINEL_OPTIONS[1:] if name in options
+            },
         )
 
     def with_database(self, number: int) -> RedisUrl:
@@ -142,11 +163,21 @@ class RedisUrl:
 
     def __str__(self) -> str:
         """Return the complete URL in Celery's form, password included."""
-        return self._text({**self.client_options, **self.tls_options})
+        sentinel_login = {f"sentinel_{name}": value for name, value in self.sentinel_login.items()}
+        return self._text({**self.client_options, **self.tls_options, **sentinel_login})
 
     @property
     def kombu_url(self) -> str:
-        return self._text({})
+        """The URL for kombu, which gets the options in other ways, the sentinels too."""
+        return replace(self, sentinels=(), host=self.sentinels[0][0])._text({}) if self.sentinels else self._text({})
+
+    @property
+    def primary_options(self) -> dict[str, Any]:
+        """The parameters of a `PrimaryConnection`; empty without sentinels."""
+        if not self.sentinels:
+            return {}
+        options = {"sentinels": self.sentinels, "primary_name": self.primary_name}
+        return options | {"sentinel_login": dict(self.sentinel_login)}
 
     def masked(self, mask: str = "**") -> str:
         login = f"{quote(self.username or '', safe='')}:{mask}@" if self.password else self._login()
@@ -157,6 +188,10 @@ class RedisUrl:
 
         options: dict[str, Any] = {"db": self.database, "username": self.username, "password": self.password}
         options |= self.client_options
+        if self.sentinels:
+            from workers.broker.sentinel import PrimaryConnection  # noqa: PLC0415 - as above
+
+            return options | {"connection_class": PrimaryConnection, **self.primary_options}
         if self.path is not None:
             options.pop("socket_keepalive", None)
             return options | {"connection_class": redis.UnixDomainSocketConnection, "path": self.path}
@@ -170,18 +205,18 @@ class RedisUrl:
         query = {name: _format_client_option(value) for name, value in sorted(options.items())}
         if self.path is not None:
             return f"redis+socket://{login}{quote(self.path)}?{urlencode({'virtual_host': self.database} | query)}"
+        if self.sentinels:
+            hosts = ",".join(_format_host(host, port) for host, port in self.sentinels)
+            return f"sentinel://{login}{hosts}/{self.database}?{urlencode({'master': self.primary_name} | query)}"
         scheme = "rediss" if self.tls_options else "redis"
-        return f"{scheme}://{login}{self._host_and_port()}/{self.database}{'?' if query else ''}{urlencode(query)}"
+        host = _format_host(self.host, self.port)
+        return f"{scheme}://{login}{host}/{self.database}{'?' if query else ''}{urlencode(query)}"
 
     def _login(self) -> str:
         if self.username is None and self.password is None:
             return ""
         user = quote(self.username or "", safe="")
         return f"{user}:{quote(self.password, safe='')}@" if self.password is not None else f"{user}@"
-
-    def _host_and_port(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")
-        return f"{host}:{self.port}" if self.port else host
 
 
 def connect(url: str, *, timeout: float = RESPONSE_TIMEOUT_SECONDS, **options: Any) -> Redis:
@@ -197,11 +232,17 @@ def connect(url: str, *, timeout: float = RESPONSE_TIMEOUT_SECONDS, **options: A
     return redis.Redis.from_pool(redis.ConnectionPool(**parameters, **options))
 
 
-def _parse_redis_query(text: str) -> dict[str, str]:
+def _format_host(name: str, port: int | None) -> str:
+    host = f"[{name}]" if ":" in name else quote(name, safe="")
+    return f"{host}:{port}" if port else host
+
+
+def _parse_redis_query(text: str, *, has_sentinels: bool) -> dict[str, str]:
     options: dict[str, str] = {}
+    supported = (*_CLIENT_OPTIONS, *_TLS_OPTIONS, *(_SENTINEL_OPTIONS if has_sentinels else ()))
     for name, value in parse_qsl(text, keep_blank_values=True):
-        if name not in _SET_BY_URL and name not in _CLIENT_OPTIONS and name not in _TLS_OPTIONS:
-            known = ", ".join((*_CLIENT_OPTIONS, *_TLS_OPTIONS))
+        if name not in _SET_BY_URL and name not in supported:
+            known = ", ".join(supported)
             raise ValueError(f"has an option that is not supported; supported options are {known}")
         if name in options:
             raise ValueError(f"has the option {name} twice")
@@ -242,10 +283,10 @@ def _tls_options(options: Mapping[str, str], scheme: str) -> dict[str, Any]:
 def _split_redis_url(url: str) -> tuple[str, str, str]:
     # Celery's scheme, the part before the query, and the query.
     scheme, separator, rest = url.partition("://")
-    if scheme in _SEVERAL_SERVERS:
-        raise ValueError("must name one server: neither Sentinel nor Redis Cluster is supported")
+    if scheme in _UNSUPPORTED:
+        raise ValueError("must name one server or Sentinel without TLS: Redis Cluster is not supported")
     if not separator or scheme not in SCHEMES:
-        raise ValueError("must begin with redis://, rediss:// or redis+socket://")
+        raise ValueError("must begin with redis://, rediss://, redis+socket:// or sentinel://")
     if re.search(r"[;,]\s*[a-zA-Z+]+://", rest):
         raise ValueError(ONE_SERVER)
     if any(ord(character) <= 32 for character in rest):

@@ -22,6 +22,13 @@ class ResultBackend(RedisBackend):
             )
         return super().mark_as_failure(task_id, exc, *args, **options)
 
+    def as_uri(self, include_password: bool = False) -> str:
+        """celery.backends.redis.RedisBackend.as_uri: options may hold a password, too."""
+        url = self.url or ""
+        if include_password or not url.startswith("sentinel://"):
+            return str(super().as_uri(include_password=include_password))
+        return RedisUrl.parse(url).masked()
+
     def _params_from_url(self, url: str, defaults: dict[str, Any]) -> dict[str, Any]:
         """celery.backends.redis.RedisBackend._params_from_url: options of the URL override ours."""
         # Celery strips the `redis+` of a socket's URL.

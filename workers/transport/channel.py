@@ -33,6 +33,7 @@ from kombu.utils.json import dumps
 
 from schedules.routes import QUEUES, is_internal_task, queue_of
 from workers.broker.redis_url import SCHEMES, RedisUrl
+from workers.broker.sentinel import PrimaryConnection
 from workers.transport import dead_letters, pausing
 from workers.transport.acknowledgement import is_settled
 from workers.transport.pausing import is_queue_paused, is_task_paused
@@ -233,6 +234,7 @@ class Channel(stock.Channel):
     """Receives messages of our queues through processing lists; everything else is kombu's."""
 
     QoS = QoS
+    connection_class: Any = stock.Channel.connection_class
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.readers: dict[str, QueueReader] = {}
@@ -251,6 +253,14 @@ class Channel(stock.Channel):
         if self._shared_client is None or self._shared_client.connection_pool is not self.pool:
             self._shared_client = super()._create_client()
         return self._shared_client
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        """kombu.transport.redis.Channel._connparams: connect to the server that sentinels name, if any."""
+        address = self.connection.client.transport_options.get("address")
+        if address is None:
+            return super()._connparams(asynchronous=asynchronous)
+        self.connection_class = PrimaryConnection
+        return super()._connparams(asynchronous=asynchronous) | address.primary_options
 
     # -- queues ----------------------------------------------------------------------------------------------------
 
@@ -550,6 +560,8 @@ class Connection(kombu_connection.Connection):
             hostname = address.kombu_url
             ssl = dict(address.tls_options) or ssl
             transport_options = {**(transport_options or {}), **address.client_options}
+            if address.sentinels:
+                transport_options["address"] = address
         super().__init__(hostname, *args, **kwargs, ssl=ssl, transport_options=transport_options)  # type: ignore[misc]
 
     # Kombu's.
@@ -557,6 +569,8 @@ class Connection(kombu_connection.Connection):
         """kombu.Connection.as_uri: keep the brackets of an IPv6 address."""
         if self.get_transport_cls() is not Transport:
             return str(super().as_uri(include_password=include_password, mask=mask))
+        if address := (self.transport_options or {}).get("address"):
+            return str(address) if include_password else address.masked(mask)
         if self.uri_prefix:  # a socket's path is all of kombu's `hostname`
             address = RedisUrl.parse(f"{self.uri_prefix}+{self.hostname}")
         else:

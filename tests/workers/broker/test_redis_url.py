@@ -56,6 +56,11 @@ PASSWORD = "p/w@#?%:;,[ü+& "
         ("unix:///run/a b.sock".replace(" ", "%20"), "redis+socket:///run/a%20b.sock?virtual_host=0"),
         ("unix:///r.sock?db=2&password=p%40", "redis+socket://:p%40@/r.sock?virtual_host=2"),
         ("redis+socket://me:pw@/r.sock?virtual_host=1", "redis+socket://me:pw@/r.sock?virtual_host=1"),
+        ("sentinel://:pw@a,b:1,[::1]/3?master=m", "sentinel://:pw@a:26379,b:1,[::1]:26379/3?master=m"),
+        (
+            "redis+sentinel://u:p@a:7?sentinel_password=x&master=m&socket_timeout=3&sentinel_username=y",
+            "sentinel://u:p@a:7/0?master=m&sentinel_password=x&sentinel_username=y&socket_timeout=3",
+        ),
     ],
 )
 def test_usual_urls_are_normalized(url_text: str, normal: str) -> None:
@@ -70,8 +75,13 @@ def test_usual_urls_are_normalized(url_text: str, normal: str) -> None:
         ("redis://:hunter2@a/0;redis://:hunter2@b/0", "list of brokers"),
         ("redis://:hunter2@a/0,redis://:hunter2@b/0", "list of brokers"),
         ("redis://:hunter2@a:6379;b:6379/0", "list of brokers"),
-        ("sentinel://:hunter2@a:26379", "neither Sentinel nor Redis Cluster"),
-        ("redis+cluster://:hunter2@a", "neither Sentinel nor Redis Cluster"),
+        ("sentinel://:hunter2@a:26379", "must name what the sentinels watch"),
+        ("sentinel://:hunter2@a;sentinel://b/0?master=unwind", "not a list of brokers"),
+        ("sentinel://:hunter2@a,b:x/0?master=unwind", "a host and a port number"),
+        ("sentinel://:hunter2@a/0?master=unwind&ssl_cert_reqs=none", "options for TLS"),
+        ("sentinels://:hunter2@a/0?master=unwind", "without TLS"),
+        ("redis://:hunter2@a/0?master=unwind", "an option that is not supported"),
+        ("redis+cluster://:hunter2@a", "Redis Cluster is not supported"),
         ("redis://:hunter2/x@host/0", "%2F"),
         ("redis://:hunter2#x@host/0", "%23"),
         ("redis://:hunter2?x@host/0", "%3F"),
@@ -185,7 +195,7 @@ OVER_TLS = {
 
 @pytest.fixture(
     params=[
-        *("plain", "options", "special characters", "IPv6", "socket", "socket, redis-py's words"),
+        *("plain", "options", "special characters", "IPv6", "socket", "socket, redis-py's words", "sentinels"),
         *(f"TLS, {kind}" for kind in OVER_TLS),
     ]
 )
@@ -210,6 +220,9 @@ def addresses(
         address = f"unix://{path}?password=secret&socket_timeout=4&db="
         url = me if kind == "socket" else address
         yield f"{url}2", f"{url}3"
+    elif kind == "sentinels":
+        group = request.getfixturevalue("sentinel_group")
+        yield group.url(0), group.url(1)
     elif kind == "special characters":
         login = request.getfixturevalue("special_login")
         yield _pair(f"redis://{login}@{broker_url.rpartition('@')[2]}", "redis", "127.0.0.1", port)

@@ -55,6 +55,7 @@ REPLACED = {
     "kombu.transport.redis.Transport.__init__": "4fc30e8fa54d",
     "kombu.transport.redis.Transport.register_with_event_loop": "4b835642e4a9",
     "kombu.connection.Connection.get_transport_cls": "6c439e6b9759",
+    "kombu.transport.redis.Channel._connparams": "e9a4295085a8",
 }
 """The methods we override, by the first digits of their source's SHA-256.  When this fails, read what kombu changed."""
 
@@ -67,7 +68,6 @@ RELIED_ON = {
     "kombu.transport.redis.MultiChannelPoller.handle_event": "a96a90b9df4b",
     "kombu.transport.redis.Channel._brpop_start": "06723d707ddf",
     "kombu.transport.redis.Channel._brpop_read": "c42518699709",
-    "kombu.transport.redis.Channel._connparams": "e9a4295085a8",
     "kombu.transport.redis.Channel._do_restore_message": "8b430df94e45",
     "kombu.transport.virtual.base.QoS.ack": "0714292b916f",
     "kombu.transport.virtual.base.QoS.append": "b388f0cd6485",
