@@ -1,4 +1,4 @@
-"""A test that the demo misses no event, in whatever order transactions commit."""
+"""Tests that the demo misses no event, in whatever order transactions commit, and waits for none that need not come."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from workers.simulation.demo.runner import DemoRun
 from workers.simulation.demo.sample_market import SampleMarket
 
 
-def write_unlocked(conn: Connection, order_id: int) -> None:
-    unlocked = event_row("npb.unlocked", FILED, actor="system", role="system", order_id=order_id, seq=100)
-    conn.execute(insert(EventRow), [unlocked])
+def write_event(conn: Connection, order_id: int, type_: str = "npb.unlocked") -> None:
+    conn.execute(insert(EventRow), [event_row(type_, FILED, actor="system", role="system", order_id=order_id, seq=100)])
 
 
 @pytest.mark.breaks_invariants("the events are written without what they tell of")
@@ -25,9 +24,20 @@ def test_event_that_commits_after_a_later_one_is_followed(market: Market, databa
     run = DemoRun.from_now(SampleMarket(untouched=orders), database, Celery("storefront"))
     events = run.follow()
     with other.transaction() as slow:
-        write_unlocked(slow, 1003)
+        write_event(slow, 1003)
         with database.transaction() as quick:
-            write_unlocked(quick, 1004)
+            write_event(quick, 1004)
         assert next(events).order_id == 1004
     other.dispose()
     assert [event.order_id for event in events] == [1003]
+
+
+@pytest.mark.breaks_invariants("the event is written without what it tells of")
+def test_an_order_that_is_cancelled_automatically_need_not_be_unlocked_first(market: Market) -> None:
+    """Both fall due at one instant, and either sweep may come first."""
+    run = DemoRun.from_now(
+        SampleMarket(automatic={market.order(1003)}), market.simulation.database, Celery("storefront")
+    )
+    with market.simulation.database.transaction() as conn:
+        write_event(conn, 1003, "orders.cancelled")
+    assert [event.type for event in run.follow()] == ["orders.cancelled"]
