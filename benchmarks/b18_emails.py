@@ -86,7 +86,7 @@ class Emails:
                 file = self.environment.folder / f"messages-{number}.json"
                 file.write_text(json.dumps(messages[number::PROCESSES]))
                 words = [sys.executable, "-m", "benchmarks.smtp_client", str(self.port), str(file)]
-                loops.append(stack.enter_context(_process(words)))
+                loops.append(stack.enter_context(running_process(words)))
             for loop in loops:
                 assert loop.stdout is not None
                 check_equal("the loop says", loop.stdout.readline().strip(), "ready")
@@ -143,7 +143,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
 def prepare_emails(environment: Environment, count: int) -> Iterator[Emails]:
     environment.create(DATABASE)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_process([sys.executable, "-m", "benchmarks.smtp_server"]))
+        server = stack.enter_context(running_process([sys.executable, "-m", "benchmarks.smtp_server"]))
         assert server.stdout is not None
         port = int(server.stdout.readline())
         conn = stack.enter_context(environment.connect(DATABASE))
@@ -157,7 +157,7 @@ def prepare_emails(environment: Environment, count: int) -> Iterator[Emails]:
 
 
 @contextlib.contextmanager
-def _process(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+def running_process(words: list[str]) -> Iterator[subprocess.Popen[str]]:
     # A process with pipes that is killed at the end.
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
         try:

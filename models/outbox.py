@@ -112,15 +112,23 @@ def enqueue(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) 
 
 
 def claim_messages(
-    conn: Connection, task: str, *, rows: Sequence[int] | None = None, order_id: int | None = None, limit: int = 500
+    conn: Connection,
+    task: str,
+    *,
+    rows: Sequence[int] | None = None,
+    new_only: bool = False,
+    order_id: int | None = None,
+    limit: int = 500,
 ) -> list[DueMessage]:
     """Lock the due messages of one task, oldest first, skipping those that another transaction holds (R103).
 
-    `rows` limits the claim to these outbox ids.
+    `rows` limits the claim to these outbox ids, `new_only` to those that were not attempted yet.
     """
     condition = and_(OutboxRow.task == task, OutboxRow.state == "due")
     if rows is not None:
         condition = and_(condition, OutboxRow.outbox_id.in_(rows))
+    if new_only:
+        condition = and_(condition, OutboxRow.attempts == 0)
     if order_id is not None:
         condition = and_(condition, OutboxRow.order_id == order_id)
     result = conn.execute(

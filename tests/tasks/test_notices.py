@@ -65,6 +65,27 @@ def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_ma
     assert [email.email for email in recording_mailer.emails] == ["seller@example.org"]
 
 
+def test_a_message_takes_along_what_is_new(market: Market) -> None:
+    """R41: a notice does not wait for the messages before its own; what failed waits for its own message."""
+    enqueue_notices("nonsense:1", event_type="no_such_event")
+    tell_seller.run()
+    enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(3)))
+    first, *_ = (row.outbox_id for row in market.rows("SELECT outbox_id FROM unwind.outbox WHERE attempts = 0"))
+    assert tell_seller.run(rows=[first]) == {"recorded": 3}
+    assert tell_seller.run(rows=[first + 1]) == {"recorded": 0}
+    assert [row.attempts for row in market.rows("SELECT attempts FROM unwind.outbox WHERE state = 'due'")] == [1]
+
+
+def test_a_failure_of_what_was_taken_along_fails_no_message(market: Market) -> None:
+    enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(3)))
+    first, second, _ = (row.outbox_id for row in market.rows("SELECT outbox_id FROM unwind.outbox ORDER BY outbox_id"))
+    with db.current_database().transaction() as conn:
+        bad = "UPDATE unwind.outbox SET payload = jsonb_set(payload, '{role}', '[1]') WHERE outbox_id = :second"
+        conn.execute(text(bad), {"second": second})
+    assert tell_seller.run(rows=[first]) == {"recorded": 1}
+    assert counts()["pending"] == 1
+
+
 def test_without_a_mailer_notices_are_marked_sent(market: Market) -> None:
     enqueue_notices(KEY)
     market.simulation.process_outbox()
