@@ -1,7 +1,6 @@
 # The image of Unwind, the same for every process of an installation.
 #
-# tests/test_containers.py checks this file as text. It was written without a Docker daemon and has not been built yet:
-# docs/operate.md says what to check at the first build.
+# `./run rehearse compose` builds it with podman, on Debian's Python 3.11 in the place of the official image.
 
 FROM python:3.12.11-slim-bookworm
 

@@ -127,7 +127,7 @@ def test_changed_lock_is_installed(clone: Clone) -> None:
     assert len(clone.calls("venv")) == 1
 
 
-@pytest.mark.parametrize("command", ["test", "check", "bench", "torture"])
+@pytest.mark.parametrize("command", ["test", "check", "bench", "torture", "rehearse"])
 def test_development_commands_install_the_development_list(clone: Clone, command: str) -> None:
     clone.run(command, "--all")
     assert clone.calls("pip")[0].endswith("requirements-dev.lock")

@@ -50,6 +50,10 @@ DEVELOPMENT_COMMANDS: dict[str, tuple[str, str]] = {
     "tour": ("tools.tour", "Record the terminal tour and the screenshots of the README from a real run."),
     "bench": ("tools.develop", "Measure speed against the references; every bar is a ratio."),
     "torture": ("tools.develop", "Inject faults into an installation of its own and check every guarantee."),
+    "rehearse": (
+        "tools.rehearsal.command",
+        "Start the compose file or several hosts for real, and kill -9 their parts.",
+    ),
     "check": ("tools.check", "Check format, lint, types, import contracts and the house rules."),
 }
 """Available in a checkout only: the wheel and the image do not contain `tools`."""
