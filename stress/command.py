@@ -30,6 +30,7 @@ FIGURES = (
     ("commands", "commands sent, each with a request id of its own"),
     ("accepted", "of these with a kept answer in the database"),
     ("orders_cancelled", "orders cancelled"),
+    ("orders_cancelled_automatically", "of these by automation"),
     ("worker_kills", "whole workers killed (-9)"),
     ("child_kills", "worker children killed (-9)"),
     ("web_kills", "HTTP processes killed (-9)"),

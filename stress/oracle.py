@@ -13,8 +13,18 @@ from typing import Any
 
 from psycopg import Connection
 
-from stress.plan import BROKER, LOTS_EACH, SELLERS, STRANGER, UNLOCK, UNLOCK_ANSWERED, lot_arguments
-from stress.reference_model.market import Answer, Member, Order, Removal, Settings
+from stress.plan import (
+    AUTOMATED,
+    AUTOMATION,
+    BROKER,
+    LOTS_EACH,
+    SELLERS,
+    STRANGER,
+    UNLOCK,
+    UNLOCK_ANSWERED,
+    lot_arguments,
+)
+from stress.reference_model.market import Answer, Automation, Member, Order, Removal, Settings
 from stress.reference_model.money import Posting
 from stress.reference_model.orders import Reference
 from stress.reference_model.stock import StockLot
@@ -24,7 +34,7 @@ NEW_ANSWERS = """
     SELECT request_id, task, outcome, answer, answered_at FROM unwind.requests
     WHERE answered_at >= %s AND request_id LIKE 't-%%' ORDER BY answered_at, request_id COLLATE "C"
 """
-NEW_EVENTS = "SELECT event_id, request_id, order_id, at FROM unwind.events WHERE event_id > %s ORDER BY event_id"
+NEW_EVENTS = "SELECT event_id, request_id, order_id, at, actor FROM unwind.events WHERE event_id > %s ORDER BY event_id"
 
 
 class ReplayReference(Reference):
@@ -49,8 +59,16 @@ class Oracle:
         self._ledger = ledger
         short, long = timedelta(seconds=UNLOCK), timedelta(seconds=UNLOCK_ANSWERED)
         self.reference = ReplayReference(Settings(limit=1000, file_after=timedelta(0), short=short, long=long))
-        self.reference.people |= {member: Member() for member in (*SELLERS, STRANGER)}
-        for seller in SELLERS:
+        self.reference.people |= {member: Member() for member in (*SELLERS, AUTOMATED, STRANGER)}
+        self.reference.people[AUTOMATED].automation = Automation(
+            cancel_after=timedelta(days=AUTOMATION["cancel_after_unlock"]),
+            agree_within=timedelta(hours=AUTOMATION["agree_to_requests_within"]),
+            excluded=frozenset(AUTOMATION["exclude_buyers"]),
+        )
+        self._automatic: list[tuple[datetime, int]] = []
+        """When automation cancelled which order, oldest first, as far as it is not replayed."""
+        self.automatic = 0
+        for seller in (*SELLERS, AUTOMATED):
             for number in range(LOTS_EACH):
                 self._stock(lot_arguments(seller, number))
         self.judged: dict[str, tuple[datetime, Sent]] = {}
@@ -73,12 +91,15 @@ class Oracle:
 
     def judge(self, conn: Connection[Any]) -> list[str]:
         """Replay the answers since the last call; returns a sentence for each wrong one."""
-        for event_id, request_id, order_id, at in conn.execute(NEW_EVENTS, [self._last_event]):
+        for event_id, request_id, order_id, at, actor in conn.execute(NEW_EVENTS, [self._last_event]):
             self._last_event = event_id
             if request_id is not None:
                 self._event_at.setdefault(request_id, at)
             if order_id is not None:
                 self._happened[order_id].append(at)
+            if actor == "automation":
+                self._automatic.append((at, order_id))
+        self._automatic.sort()
         wrong = []
         for request_id, task, outcome, answer, answered_at in conn.execute(NEW_ANSWERS, [self._since]).fetchall():
             self._since = answered_at
@@ -88,9 +109,23 @@ class Oracle:
             if sent is None or sent.task != task:
                 wrong.append(f"{request_id}: {task} was answered without having been sent")
                 continue
+            wrong += self._cancel_automatically(until=answered_at)
             at = self._instant(sent, answered_at)
             self.judged[request_id] = (at, sent)
             wrong += self._compare(sent, at, outcome, answer)
+        return wrong + self._cancel_automatically()
+
+    def _cancel_automatically(self, until: datetime | None = None) -> list[str]:
+        """Replay what automation did up to a time (R116, R117, R121)."""
+        wrong = []
+        while self._automatic and (until is None or self._automatic[0][0] < until):
+            at, order_id = self._automatic.pop(0)
+            verdict = self.reference.automatic_cancellation(order_id, at)
+            if verdict is None:
+                wrong.append(f"order {order_id} was cancelled automatically at {at}, by the rules it is not due")
+                continue
+            verdict.do()
+            self.automatic += 1
         return wrong
 
     def _instant(self, sent: Sent, answered_at: datetime) -> datetime:

@@ -11,6 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SELLERS = tuple(f"s{n}" for n in range(6))
+AUTOMATED = "s6"
+"""The seller with automation, who has no bulk commands."""
+AUTOMATION: dict[str, Any] = {
+    "cancel_after_unlock": 0,
+    "agree_to_requests_within": 168,
+    "exclude_buyers": [f"b{client}-{number}" for client in range(10) for number in range(0, 400, 4)],
+}
 STRANGER = "eve"
 LOTS_EACH = 8
 UNLOCK, UNLOCK_ANSWERED = 2, 4
@@ -65,7 +72,7 @@ class Fault:
 
 
 def lot_id(seller: str, number: int) -> int:
-    return 1000 * (SELLERS.index(seller) + 1) + number
+    return 1000 * (int(seller[1:]) + 1) + number
 
 
 def member_arguments(member: str) -> dict[str, Any]:
@@ -113,6 +120,8 @@ PAID: tuple[Move, ...] = (
 )
 CLAIMED: Move = ("nobody", "orders.record_payment", {"payment_status": "Sent"}, 0)
 NOT_SHIPPED: Move = ("buyer", "nss.file", {"grounds": "INCOMPLETE", **COMMENT}, 0)
+HOLD: Move = ("seller", "orders.hold_automation", COMMENT, 0)
+RELEASE: Move = ("staff", "orders.release_automation", COMMENT, 0.2)
 TERMINATE: Move = ("staff", "members.terminate", COMMENT, 0)
 """Of the buyer, who has no other order."""
 STORIES: tuple[tuple[Move, ...], ...] = (
@@ -139,6 +148,10 @@ STORIES: tuple[tuple[Move, ...], ...] = (
     (TAKE, TAKE, ASK, CANCEL),
     (("nobody", "orders.add_batch", {}, 0), ASK, CANCEL),
     (ASK, CANCEL, PAID[0], ("seller", "orders.settle_late_payment", COMMENT, 0)),
+    (FILE, ("buyer", "npb.respond", COMMENT, SOON)),
+    (FILE, HOLD, (*CANCEL[:3], SOON)),
+    (HOLD, ASK, RELEASE),
+    (FILE, HOLD, (*RELEASE[:3], SOON)),
     (FILE, (*CANCEL[:3], SOON), CLAIMED, PAID[0], ("staff", "orders.settle_late_payment", COMMENT, 0.2)),
 )
 NOISE: tuple[Move, ...] = (
@@ -167,7 +180,7 @@ def lives(seed: int, client: int, interface: str) -> Iterator[Life]:
 def life(seed: int, client: int, number: int, interface: str) -> Life:
     random_ = random.Random(f"{seed}/life/{client}/{number}")
     order_id = FIRST_ORDER * (client + 1) + number
-    buyer, seller = f"b{client}-{number}", random_.choice(SELLERS)
+    buyer, seller = f"b{client}-{number}", random_.choice((*SELLERS, AUTOMATED, AUTOMATED))
     moves = list(random_.choice(STORIES))
     for _ in range(random_.choice((0, 0, 1, 2))):
         moves.insert(random_.randrange(len(moves) + 1), random_.choice(NOISE))

@@ -38,6 +38,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "answered": counts["answered"],
         "given_up": counts["given up"],
         "orders_cancelled": counts["cancelled"],
+        "orders_cancelled_automatically": counts["automatic"],
         "messages": counts["messages"],
         "http_requests": counts["http requests"],
         "http_answers": counts["http answers"],

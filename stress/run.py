@@ -46,7 +46,7 @@ WAITING = """
            (SELECT count(*) FROM unwind.notices WHERE state = 'pending' AND attempts = 0
                AND next_try_at <= clock_timestamp()),
            (SELECT count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands
-            AND unlocks_at <= clock_timestamp()),
+            AND unlocks_at <= clock_timestamp()) + (SELECT count(*) FROM unwind.v_automation_forecast),
            (SELECT count(*) FROM unwind.requests),
            (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
 """
@@ -62,6 +62,7 @@ WAITED_FOR = """
     WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp() HAVING count(*) > 0
     UNION ALL SELECT 'alert to be unlocked', count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL
     AND NOT penalty_stands AND unlocks_at <= clock_timestamp() HAVING count(*) > 0
+    UNION ALL SELECT 'automatic act', count(*) FROM unwind.v_automation_forecast HAVING count(*) > 0
 """
 DEAD = "SELECT message_id, task FROM unwind.dead_jobs WHERE replayed_at IS NULL"
 TOTALS = """
@@ -284,6 +285,7 @@ class Run:
         outcome.lasted = round(time.monotonic() - self.began, 1)
         outcome.counts.update(self.ledger.counts)
         outcome.counts["early"] = self.oracle.early
+        outcome.counts["automatic"] = self.oracle.automatic
         outcome.counts["restarts"] = self.environment.supervisor.restarts
         outcome.counts["letters"] = len(self.environment.smtp_stub.taken)
         for kind, times in self.injector.counts.items():
@@ -323,9 +325,10 @@ def seed_lines(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, An
         return {"at": format_timestamp(at), "task": task, "kwargs": arguments}
 
     yield line("terms.apply", terms=plan.terms_arguments(), staff="kim", **{"from": format_timestamp(at)})
-    for member in (*plan.SELLERS, plan.STRANGER):
+    for member in (*plan.SELLERS, plan.AUTOMATED, plan.STRANGER):
         yield line("members.record", **plan.member_arguments(member))
-    for seller in plan.SELLERS:
+    yield line("sellers.set_automation", member_id=plan.AUTOMATED, **plan.AUTOMATION)
+    for seller in (*plan.SELLERS, plan.AUTOMATED):
         for number in range(plan.LOTS_EACH):
             yield line("inventory.record_lot", lot=plan.lot_arguments(seller, number))
 

@@ -82,13 +82,13 @@ class SimulatedMarket:
         self.told.append((request_id, answer))
         return answer
 
-    def buy(self, *, requested: bool = False) -> int:
-        """Submit an order of seller s0 and return its id; `requested`: the buyer requests its cancellation."""
+    def buy(self, *, requested: bool = False, seller: str = "s0") -> int:
+        """Submit an order and return its id; `requested`: the buyer requests its cancellation."""
         order_id = next(self._orders)
         buyer = f"b{order_id}"
         self.do("members.record", **plan.member_arguments(buyer))
-        lines = [{"lot_id": plan.lot_id("s0", 1), "quantity": 5}]
-        self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id="s0", lines=lines)
+        lines = [{"lot_id": plan.lot_id(seller, 1), "quantity": 5}]
+        self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id=seller, lines=lines)
         if requested:
             self.do("ocr.file", order_id=order_id, member_id=buyer, reason="B_MUTUAL", comment="Please.")
         self.simulation.process_outbox()

@@ -51,6 +51,15 @@ def accept(do: Callable[[], Any]) -> Answer:
 INVALID = Answer("invalid")
 
 
+@dataclass(frozen=True)
+class Automation:
+    """What happens in a seller's name without a person (R114)."""
+
+    cancel_after: timedelta | None = None
+    agree_within: timedelta | None = None
+    excluded: frozenset[str] = frozenset()
+
+
 @dataclass
 class Member:
     terminated: bool = False
@@ -58,6 +67,7 @@ class Member:
     can_sell: bool = True
     bought_badly: list[int] = field(default_factory=list)
     sold_badly: list[int] = field(default_factory=list)
+    automation: Automation = Automation()
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,7 @@ class Alert:
 class CancelRequest:
     by: str
     back_to: str
+    filed: datetime
     state: str = "open"
 
 
@@ -144,6 +155,7 @@ class Order:
     fee_month: str = ""
     alert: Alert | None = None
     ocr: CancelRequest | None = None
+    held: bool = False
     basis: str | None = None
     late: list[LatePayment] = field(default_factory=list)
 

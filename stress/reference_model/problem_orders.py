@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from stress.reference_model.market import (
+    ADD_TO,
     ALERT_STATUSES,
     OCR_FROM,
     Alert,
@@ -40,7 +41,7 @@ class ProblemOrders(State):
             return refuse("COMMENT_REQUIRED")
 
         def do() -> None:
-            order.ocr = CancelRequest(role, order.status)
+            order.ocr = CancelRequest(role, order.status, at)
             order.status = "OCR"
 
         return accept(do)
@@ -298,3 +299,39 @@ class ProblemOrders(State):
         same_month = billing_month(at) == order.fee_month
         kind = "reset" if same_month else "credit"
         self.ledger.post(order.seller, billing_month(at), kind, order.order_id, -order.fee, order.fee_month)
+
+    def orders_hold_automation(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
+        """R118."""
+        order = self.gate(order_id, actor, "seller", "staff")
+        if isinstance(order, Answer):
+            return order
+        return refuse("COMMENT_REQUIRED") if is_blank(comment) else accept(lambda: self._hold(order, held=True))
+
+    def orders_release_automation(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
+        """R118."""
+        order = self.gate(order_id, actor, "seller", "staff")
+        if isinstance(order, Answer):
+            return order
+        if not order.held:
+            return refuse("WRONG_STATUS")
+        return refuse("COMMENT_REQUIRED") if is_blank(comment) else accept(lambda: self._hold(order, held=False))
+
+    def _hold(self, order: Order, *, held: bool) -> None:
+        order.held = held
+
+    def automatic_cancellation(self, order_id: int, at: datetime) -> Answer | None:
+        """R116 to R118, R121: the cancellation in the seller's name that is due; None if none is."""
+        order = self.orders[order_id]
+        seller, alert, request = self.people[order.seller], order.open_alert, order.open_request
+        settings = seller.automation
+        if order.held or seller.terminated or order.buyer in settings.excluded:
+            return None
+        if alert and alert.kind == "NPB" and settings.cancel_after is not None and order.payment == "None":
+            since = alert.accepted or alert.unlocks()
+            return (
+                accept(lambda: self._cancel(order, order.status, at)) if at >= since + settings.cancel_after else None
+            )
+        if request and request.by == "buyer" and settings.agree_within is not None and not order.paid:
+            early = request.back_to in ADD_TO and request.filed <= order.date + settings.agree_within
+            return accept(lambda: self._cancel(order, "OCR_BUYER", at)) if early else None
+        return None

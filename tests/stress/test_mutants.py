@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from stress import plan
 from stress.live_scenarios import LIVE_SCENARIOS, ORDERS, Worker, seed_orders
 from stress.mutants import MUTANTS
+from stress.reference_model.market import Automation
 from stress.simulated_market import SimulatedMarket, seed_history
 from stress.simulated_scenarios import SIMULATED_SCENARIOS
 from tests.plugins.proxy import Proxy
@@ -33,6 +35,23 @@ def seeded_template(servers: ServerUrls, admin: psycopg.Connection, template_dat
 def market(servers: ServerUrls, admin: psycopg.Connection, seeded_template: str) -> Iterator[SimulatedMarket]:
     with fresh_database(servers, admin, seeded_template) as url, SimulatedMarket(url).standing() as standing:
         yield standing
+
+
+def test_automatic_cancellations_are_judged(market: SimulatedMarket) -> None:
+    """R116, R117, R118, R121: those that are due are replayed, any other is a violation."""
+    agreed = market.buy(seller=plan.AUTOMATED, requested=True)
+    for holds in (False, True):
+        order_id = market.buy(seller=plan.AUTOMATED)
+        if holds:
+            market.do("orders.hold_automation", order_id=order_id, staff="kim", comment="wait")
+        market.do("npb.file", order_id=order_id, member_id=plan.AUTOMATED)
+    market.advance(plan.UNLOCK)
+    assert market.violations() == []
+    assert market.oracle.automatic == 2
+    assert market.oracle.reference.orders[agreed].basis == "OCR_BUYER"
+    market.oracle.reference.people[plan.AUTOMATED].automation = Automation()
+    wrong = market.buy(seller=plan.AUTOMATED, requested=True)
+    assert f"order {wrong} was cancelled automatically" in market.violations()[0]
 
 
 @pytest.mark.parametrize("name", SIMULATED_SCENARIOS)
