@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = [
     "tests.plugins.servers",
@@ -16,6 +17,10 @@ pytest_plugins = [
     "tests.plugins.invariants",
     "tests.plugins.guarantees",
 ]
+
+# Hypothesis fails a slow example after 200 ms; here that says only how loaded the machine is.
+settings.register_profile("without_deadline", settings(), deadline=None)
+settings.load_profile("without_deadline")
 
 
 @pytest.hookimpl(trylast=True)
