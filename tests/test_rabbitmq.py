@@ -72,7 +72,9 @@ def rabbitmq(tmp_path: Path) -> Iterator[str]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
-        subprocess.run(["/usr/bin/epmd", "-port", str(names), "-kill"], capture_output=True, check=False)
+        # It refuses until it has noticed that its node is gone.
+        end_names = ["/usr/bin/epmd", "-port", str(names), "-kill"]
+        assert wait_until(lambda: b"Killed" in subprocess.run(end_names, capture_output=True, check=False).stdout, 30)
 
 
 def _answers(address: str) -> bool:
