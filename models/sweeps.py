@@ -33,8 +33,6 @@ class SweepRow(Base):
 
 
 class SweepHourRow(Base):
-    """Only hours in which a sweep found something or came late, so an idle installation writes nothing here."""
-
     __tablename__ = "sweep_hours"
 
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -69,7 +67,6 @@ _RECORD_RUN = text(
 
 
 def record_run(conn: Connection, name: str, found: int, now: datetime) -> None:
-    """Record a run and what it found; a run that found nothing is recorded at most every `RECORD_INTERVAL`."""
     conn.execute(
         _RECORD_RUN, {"name": name, "now": now, "found": found, "late": SWEEP_LATE_AFTER, "often": RECORD_INTERVAL}
     )

@@ -69,8 +69,6 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How far a run came with an endpoint: up to `cursor`, then to an error."""
-
     endpoint: Endpoint
     cursor: str
     delivered: int

@@ -118,7 +118,6 @@ class RedactedRequest(SettledRequest):
         return description
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name for it
-        """Send an event; for a tick, whose `send_events` is off, only once it found work or failed."""
         if type == "task-succeeded":
             fields["result"] = redact_answer(str(fields.get("result")))
         if self.task.send_events:

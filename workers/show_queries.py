@@ -74,8 +74,6 @@ def nouns() -> None:
 def _register_noun(
     parent: click.Group, name: str, *params: Callable[[Any], Any]
 ) -> Callable[[Callable[..., Query]], Any]:
-    """Register a function that returns a query under its noun.  An id may begin with a hyphen."""
-
     def register(function: Callable[..., Query]) -> Callable[..., Query]:
         decorated = function
         for param in reversed(params):

@@ -112,7 +112,6 @@ def has_synchronous_standby(conn: Connection) -> bool:
 
 
 def unsafe_durability_settings(conn: Connection) -> list[str]:
-    """Return the settings under which a commit may be lost, except those set on the command line, as tests do."""
     rows = conn.execute(
         text(
             "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')"

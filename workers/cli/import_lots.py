@@ -252,7 +252,6 @@ def _count_units(count: int) -> str:
 
 @contextmanager
 def _copy_of_imported_file(file: Path) -> Iterator[BinaryIO]:
-    """A copy that nobody changes between the passes over it; of a file that is too large, enough to detect that."""
     with file.open("rb") as source, tempfile.TemporaryFile() as copy:
         left = MAX_FILE_BYTES + 1
         while left > 0 and (chunk := source.read(min(left, 1024 * 1024))):

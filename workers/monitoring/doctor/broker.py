@@ -194,7 +194,6 @@ def check_mail_files(context: Context) -> list[Finding]:
 
 
 def check_strays(context: Context) -> list[Finding]:
-    """Find messages in lists that no worker reads: their sender named no queue or set a priority."""
     return [
         warning(
             "STRAY_MESSAGES",
