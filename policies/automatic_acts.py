@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -88,3 +89,12 @@ def _no_answer_due(case: Case, answer: automation.AutomaticAnswer | None) -> Ref
         f"No automatic answer to a request for {case.label} is due.",
         possible_from=answer.at if answer else None,
     )
+
+
+ACTS: tuple[tuple[Callable[[Case], datetime | None], Callable[[Case, datetime], Granted | Refused]], ...] = (
+    (automation.files_npb_at, file_automatically),
+    (automation.cancels_at, cancel_automatically),
+    (automation.agrees_at, agree_automatically),
+    (automation.declines_at, decline_automatically),
+)
+"""Everything that automation does: when it is due, and the act."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.whatif import list_differences_without_a_reason
 from workers.simulation import replay
 from workers.simulation.engine import Simulation
 
@@ -40,6 +41,8 @@ def test_history_has_the_expected_results(path: Path, database_url: str) -> None
             differing += [
                 f"line {expected_line['line']}, {difference}" for difference in _differences(played, expected_line)
             ]
+        with simulation.database.transaction() as conn:
+            differing += list_differences_without_a_reason(conn)
     if differing:
         pytest.fail("\n".join([f"{path.stem}: {expected['story']}", *differing]), pytrace=False)
 

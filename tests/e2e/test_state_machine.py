@@ -44,6 +44,7 @@ from stress.reference_model.money import billing_month, issued_at, next_month
 from stress.reference_model.orders import Reference
 from stress.reference_model.stock import StockLot
 from tests.plugins.servers import fresh_database, libpq_url
+from tests.whatif import list_differences_without_a_reason
 from workers import show_queries
 from workers.embedded import ServerUrls
 from workers.simulation.engine import Simulation
@@ -110,6 +111,7 @@ class Choices:
 
 class Histories(RuleBasedStateMachine):
     make_database: DatabaseMaker
+    checks_replay: bool
 
     def __init__(self) -> None:
         super().__init__()
@@ -662,6 +664,10 @@ class Histories(RuleBasedStateMachine):
             "outbox messages are left"
         )
         assert not self.rows("SELECT 1 FROM unwind.dead_jobs"), self.story("jobs died")
+        if self.checks_replay:
+            with self.simulation.database.transaction() as conn:
+                differing = list_differences_without_a_reason(conn)
+            assert not differing, self.story(differing)
 
     def check_units(self) -> None:
         moved = {
@@ -753,7 +759,8 @@ def lot_json(lot: StockLot) -> dict[str, Any]:
 
 
 def play(make_database: DatabaseMaker, *, histories: int, steps: int, deterministic: bool) -> None:
-    machine = type("OneHistory", (Histories,), {"make_database": staticmethod(make_database)})
+    attributes = {"make_database": staticmethod(make_database), "checks_replay": deterministic}
+    machine = type("OneHistory", (Histories,), attributes)
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("workers.cli.show", "Show what each party of an order can do, and why the rest is refused."),
     "audit": ("workers.cli.audit", "Check every invariant; prove the bills of a month."),
     "terms": ("workers.cli.terms", "Show the terms, or apply new ones from a date on."),
+    "whatif": ("workers.cli.whatif", "Replay what is stored under other terms: what would have been different."),
     "import-lots": ("workers.cli.import_lots", "Import a store's lots: BrickLink's XML or JSON, or a BSX file."),
     "import-orders": ("workers.cli.import_orders", "Turn BrickLink's orders into a history for a new installation."),
     "events": ("workers.cli.events", "Read the event feed by cursor, for systems that mirror it."),

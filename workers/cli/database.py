@@ -15,16 +15,16 @@ from workers.settings import load_settings, settings_with_servers
 
 
 @contextlib.contextmanager
-def open_database(*, as_app: bool = True) -> Iterator[db.Database]:
+def open_database(*, as_app: bool = True, role: str = db.APP_ROLE) -> Iterator[db.Database]:
     """Open the database of DATABASE_URL, else the embedded one, starting and migrating it when needed.
 
-    `as_app` acts in the application's role; without it, as the owner.
+    `as_app` acts in `role`, by default the application's; without it, as the owner.
     """
     settings = load_settings()
     with contextlib.ExitStack() as stack:
         configured = settings.database_url
         url = (configured or stack.enter_context(settings_with_servers(settings)).database_url).get_secret_value()  # type: ignore[union-attr]
-        database = db.connect(url, as_app=as_app)
+        database = db.connect(url, as_app=as_app, role=role)
         stack.callback(database.dispose)
         try:
             with database.transaction() as conn:

@@ -10,6 +10,7 @@ import tomllib
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -86,10 +87,7 @@ class _SettingsInHelp(click.Command):
 @data_option
 def apply_terms(file: Path, start: str, staff: str | None) -> None:
     """Apply the settings of FILE (TOML; listed below and in docs/terms.md) from a date on. Others stay as they are."""
-    try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, endless numbers, deeply nested lists
-        raise click.ClickException(f"{file} cannot be read: {error}") from None
+    settings = read_settings_file(file)
     with open_database() as database:
         with database.transaction() as conn:
             now = database.clock.now(conn)
@@ -112,13 +110,25 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
         echo("  nothing changes: these terms are in force already")
 
 
-def _parse_start(start: str, now: datetime, zone: object) -> datetime:
+def read_settings_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, endless numbers, deeply nested lists
+        raise click.ClickException(f"{file} cannot be read: {error}") from None
+
+
+def parse_day_or_time(written: str, zone: ZoneInfo) -> datetime:
+    """Parse a timestamp, or a day as its start in the zone.  Raises ValueError or OverflowError."""
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
+        return datetime.combine(date.fromisoformat(written), time(), zone).astimezone(UTC)
+    return parse_timestamp(written)
+
+
+def _parse_start(start: str, now: datetime, zone: ZoneInfo) -> datetime:
     if start == "now":
         return now + NOW_MARGIN
     try:
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", start) and isinstance(zone, ZoneInfo):
-            return datetime.combine(date.fromisoformat(start), time(), zone).astimezone(UTC)
-        return parse_timestamp(start)
+        return parse_day_or_time(start, zone)
     except (ValueError, OverflowError):
         raise click.ClickException("--from takes a date such as 2027-01-01, a timestamp, or now.") from None
 

@@ -49,6 +49,7 @@ COMMANDS = (
     "show late-payments",
     "credits seller",
     "terms show",
+    "whatif whatif.toml",
     "pause",
     "jobs dead",
 )
@@ -71,6 +72,7 @@ def story(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delitem(ACTIONS, action)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
+    monkeypatch.chdir(FILE.parent)
 
 
 @pytest.mark.usefixtures("story")

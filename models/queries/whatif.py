@@ -1,0 +1,83 @@
+"""The replay of all recorded cases under other terms, one case at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import orjson
+from sqlalchemy import Connection, text
+
+from models.terms import load_terms
+from policies.automation import settings_from_json
+from policies.terms import DEFAULT_TERMS
+from policies.whatif import (
+    Conditions,
+    MemberChange,
+    Outcome,
+    RecordedCase,
+    RecordedEvent,
+    read_time,
+    recorded_outcome,
+    replay_case,
+)
+
+_EXTENT = text("SELECT count(order_id) AS events, max(at) AS until FROM unwind.events")
+_MEMBER_CHANGES = text(
+    """
+    SELECT member_id, at, type, changes -> 'automation' AS automation FROM unwind.events
+    WHERE member_id IS NOT NULL AND type IN ('members.terminated', 'members.reinstated', 'sellers.automation_set')
+    ORDER BY event_id
+    """
+)
+_CASES = text(
+    """
+    SELECT o.order_id, o.buyer_id, o.seller_id, o.usd_rate, (
+        SELECT CAST(json_agg(json_build_array(
+            e.type, e.at, e.actor, e.role, e.to_status, e.changes - 'returned') ORDER BY e.seq) AS text)
+        FROM unwind.events AS e WHERE e.order_id = o.order_id
+    ) AS events
+    FROM unwind.orders AS o ORDER BY o.order_id
+    """
+)
+FETCH_SIZE = 1000
+
+
+def load_extent(conn: Connection) -> tuple[int, datetime | None]:
+    """Return the number of events of orders, and the time of the last event: that far the record goes."""
+    row = conn.execute(_EXTENT).one()
+    return row.events, row.until
+
+
+def load_member_changes(conn: Connection) -> dict[str, list[MemberChange]]:
+    changes: dict[str, list[MemberChange]] = {}
+    for member_id, at, type_, automation in conn.execute(_MEMBER_CHANGES):
+        if type_ == "sellers.automation_set":
+            change = MemberChange(at, automation=settings_from_json(automation))
+        else:
+            change = MemberChange(at, terminated=type_ == "members.terminated")
+        changes.setdefault(member_id, []).append(change)
+    return changes
+
+
+def stream_cases(conn: Connection) -> Iterator[RecordedCase]:
+    """Return all cases by order number, through a cursor of the server: few rows are in memory at a time."""
+    rows = conn.execution_options(yield_per=FETCH_SIZE).execute(_CASES)
+    for order_id, buyer_id, seller_id, usd_rate, events in rows:
+        recorded = [RecordedEvent(type_, read_time(at), *rest) for type_, at, *rest in orjson.loads(events)]
+        yield RecordedCase(order_id, buyer_id, seller_id, usd_rate, recorded)
+
+
+def recorded_conditions(conn: Connection) -> Conditions:
+    return Conditions(
+        [(datetime.min.replace(tzinfo=UTC), DEFAULT_TERMS), *((d.valid_from, d.terms) for d in load_terms(conn))]
+    )
+
+
+def replay_cases(
+    conn: Connection, recorded: Conditions, tried: Conditions, until: datetime
+) -> Iterator[tuple[RecordedCase, Outcome, Outcome]]:
+    """Return each case with what came of it, and what would have come of it under the conditions that are tried."""
+    members = load_member_changes(conn)
+    for case in stream_cases(conn):
+        yield case, recorded_outcome(case, until), replay_case(case, members, tried, recorded, until)

@@ -1,0 +1,468 @@
+"""What would have come of a recorded case under other terms and settings.
+
+A case is replayed by itself.  What people and the marketplace did is done again at the same time, and the policies of
+the commands decide about it.  What they refuse did not happen, with two exceptions: an act that is too early is done
+when it becomes possible, and an act on an alert that is filed later is done after its filing.  Automation acts when its
+sweeps would; where the recorded deadline is the same, it acts when it did.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from policies import alerts, automatic_acts, automation, cancellation, npb, ocr, orders, seller_alerts
+from policies.bills import format_month
+from policies.cases import (
+    AUTOMATION_ACTOR,
+    MANUAL,
+    Actor,
+    AlertKind,
+    AlertState,
+    Automation,
+    Case,
+    Member,
+    Order,
+    Setting,
+)
+from policies.credits import decide_fee
+from policies.fees import ZERO
+from policies.statuses import OPEN_FLOW, PaymentStatus, Role, Status
+from policies.terms import Terms
+from policies.verdicts import Code, Event, Granted, Invalid, Refused
+
+read_time = datetime.fromisoformat
+"""Reads what the database or `format_timestamp` wrote, in a tenth of the time of `parse_timestamp`."""
+Verdict = Granted | Refused | Invalid
+NO_COMMENT = "-"
+"""In place of comments, which decide nothing but must say something."""
+
+
+class RecordedEvent(NamedTuple):
+    """An event of an order's timeline, as it is stored."""
+
+    type: str
+    at: datetime
+    actor: str
+    role: str
+    to_status: str | None
+    changes: Mapping[str, Any]
+
+
+class MemberChange(NamedTuple):
+    """A member's account closed or opened, or the settings of a seller changed; what is None stays."""
+
+    at: datetime
+    terminated: bool | None = None
+    automation: Automation | None = None
+
+
+class AlertOutcome(NamedTuple):
+    """An alert that was filed; `unlocked_at` is the time from which it let its filer cancel, if it did."""
+
+    kind: str
+    filed_at: datetime
+    unlocked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a case.  `fee` is what the order costs its seller in the end, `fee_month` where it is charged."""
+
+    alerts: tuple[AlertOutcome, ...] = ()
+    cancelled_at: datetime | None = None
+    basis: str | None = None
+    strike: Role | None = None
+    fee: Decimal = ZERO
+    fee_month: str | None = None
+
+
+class Conditions:
+    """The terms and settings of a replay.
+
+    `terms` are in force from their times on, earliest first; `settings` are those of all sellers from `settings_from`.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[tuple[datetime, Terms]],
+        settings: Mapping[str, Setting | None] | None = None,
+        settings_from: datetime | None = None,
+    ) -> None:
+        self.periods = tuple(terms)
+        self._settings: dict[str, Any] = dict(settings or {})
+        self.settings_from = settings_from
+
+    def terms_at(self, instant: datetime) -> Terms:
+        current = self.periods[0][1]
+        for begin, terms in self.periods:
+            if begin > instant:
+                break
+            current = terms
+        return current
+
+    def automation_at(self, recorded: Automation, instant: datetime) -> Automation:
+        if not self._settings or (self.settings_from is not None and instant < self.settings_from):
+            return recorded
+        return replace(recorded, **self._settings)
+
+
+class RecordedCase(NamedTuple):
+    order_id: int
+    buyer_id: str
+    seller_id: str
+    usd_rate: Decimal
+    events: Sequence[RecordedEvent]
+
+
+def recorded_outcome(case: RecordedCase, until: datetime) -> Outcome:
+    """Return what came of the case by its events alone, without a policy."""
+    order: dict[str, Any] = {}
+    filed: list[dict[str, Any]] = []
+    credit = ZERO
+    for event in case.events:
+        order |= event.changes.get("order", {})
+        if (part := event.changes.get("alert")) is not None:
+            if "kind" in part:
+                filed.append(dict(part))
+            else:
+                filed[-1] |= part
+        if event.type == "orders.cancelled":
+            credit = Decimal(event.changes["fee"]["amount"])
+    struck = filed and filed[-1]["state"] == AlertState.COMPLETED
+    return Outcome(
+        alerts=tuple(
+            AlertOutcome(
+                alert["kind"],
+                read_time(alert["filed_at"]),
+                _unlocked_at(_parse(alert["unlocks_at"]), _parse(alert["closed_at"]), until),
+            )
+            for alert in filed
+        ),
+        cancelled_at=_parse(order["cancelled_at"]),
+        basis=order["basis"],
+        strike=_accused(filed[-1]["kind"]) if struck else None,
+        fee=Decimal(order["fee"]) + credit,
+        fee_month=order["fee_month"],
+    )
+
+
+def replay_case(
+    case: RecordedCase,
+    members: Mapping[str, Sequence[MemberChange]],
+    conditions: Conditions,
+    recorded: Conditions,
+    until: datetime,
+) -> Outcome:
+    """Replay a case under `conditions`, up to a time; `recorded` are those under which it happened."""
+    return _Replay(case, members, conditions, recorded).run(until)
+
+
+class _Replay:
+    def __init__(
+        self,
+        recorded_case: RecordedCase,
+        members: Mapping[str, Sequence[MemberChange]],
+        conditions: Conditions,
+        recorded: Conditions,
+    ) -> None:
+        self._events = recorded_case.events
+        self._conditions, self._recorded = conditions, recorded
+        self._buyer_changes = list(members.get(recorded_case.buyer_id, ()))
+        self._seller_changes = list(members.get(recorded_case.seller_id, ()))
+        self._recorded_automation = MANUAL
+        self._state: dict[str, dict[str, Any]] = {"order": {}, "alert": {}, "ocr": {}}
+        self._follows_record = True
+        """Whether the case still is what it was, so that automation acts when it did."""
+        self._deferred: list[tuple[datetime, int, RecordedEvent]] = []
+        self._is_stuck = False
+        self._alerts: list[AlertOutcome] = []
+        self._credit = ZERO
+        self._clock = at = recorded_case.events[0].at
+        terms = conditions.terms_at(at)
+        order = Order(
+            order_id=recorded_case.order_id,
+            buyer_id=recorded_case.buyer_id,
+            seller_id=recorded_case.seller_id,
+            status=Status.PENDING,
+            payment_status=PaymentStatus.NONE,
+            order_date=at,
+            usd_rate=recorded_case.usd_rate,
+            total=Decimal(recorded_case.events[0].changes["order"]["total"]),
+        )
+        self.case = Case(
+            orders.charge_order(order, terms),
+            Member(recorded_case.buyer_id),
+            Member(recorded_case.seller_id),
+            terms,
+        )
+        self._change_members(at)
+
+    def run(self, until: datetime) -> Outcome:
+        self._record(self._events[0])
+        for number, event in enumerate(self._events[1:]):
+            self._advance(event.at)
+            self._set_time(event.at)
+            self._is_stuck = False
+            if event.actor == AUTOMATION_ACTOR:
+                if self._follows_record:
+                    self._act_as_recorded(event.at)
+            elif (act := _ACTS.get(event.type)) is not None:
+                self._do(act, event, number)
+            self._record(event)
+        self._advance(until)
+        return self._outcome(until)
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def _advance(self, until: datetime) -> None:
+        # Do what comes before the next recorded event: changes of members, deferred acts, and automation.
+        while True:
+            change_at = self._next_change()
+            deferred_at = self._deferred[0][0] if self._deferred else None
+            due = self._next_automatic_act()
+            times = [at for at in (change_at, deferred_at, due[0] if due else None) if at is not None and at <= until]
+            if not times:
+                return
+            now = min(times)
+            self._set_time(now)
+            if change_at == now:
+                self._change_members(now)
+                self._is_stuck = False
+            elif deferred_at == now:
+                _, number, event = self._deferred.pop(0)
+                self._is_stuck = False
+                if event.type != "orders.cancelled" or self.case.open_alert is not None:
+                    self._do(_ACTS[event.type], event, number)
+            elif due is not None:
+                again = self._next_automatic_act()  # under the terms of now
+                if again is not None and again[0] <= now:
+                    self._is_stuck = not self._apply(again[1](self.case, now), now)
+
+    def _set_time(self, now: datetime) -> None:
+        self._clock = now
+        terms = self._conditions.terms_at(now)
+        if terms is not self.case.terms:
+            self.case = replace(self.case, terms=terms)
+
+    def _next_change(self) -> datetime | None:
+        times = [changes[0].at for changes in (self._buyer_changes, self._seller_changes) if changes]
+        start = self._conditions.settings_from
+        if start is not None and self._clock < start:
+            times.append(start)
+        return min(times, default=None)
+
+    def _change_members(self, now: datetime) -> None:
+        buyer, seller = self.case.buyer, self.case.seller
+        while self._buyer_changes and self._buyer_changes[0].at <= now:
+            change = self._buyer_changes.pop(0)
+            if change.terminated is not None:
+                buyer = replace(buyer, terminated=change.terminated)
+        while self._seller_changes and self._seller_changes[0].at <= now:
+            change = self._seller_changes.pop(0)
+            if change.terminated is not None:
+                seller = replace(seller, terminated=change.terminated)
+            if change.automation is not None:
+                self._recorded_automation = change.automation
+        settings = self._conditions.automation_at(self._recorded_automation, now)
+        if settings is not seller.automation:
+            seller = replace(seller, automation=settings)
+        if buyer is not self.case.buyer or seller is not self.case.seller:
+            self.case = replace(self.case, buyer=buyer, seller=seller)
+
+    # -- automation ----------------------------------------------------------------------------------------------------
+
+    def _next_automatic_act(self) -> tuple[datetime, Callable[[Case, datetime], Verdict]] | None:
+        case = self.case
+        if self._is_stuck or (case.seller.automation is MANUAL and case.open_ocr is None):
+            return None
+        dues = [
+            (max(due, self._clock), act)
+            for due_at, act in automatic_acts.ACTS
+            if (due := due_at(case)) is not None and not (self._follows_record and due == self._recorded_due(due_at))
+        ]
+        return min(dues, key=lambda entry: entry[0], default=None)
+
+    def _recorded_due(self, due_at: Callable[[Case], datetime | None]) -> datetime | None:
+        case, request = self.case, self.case.open_ocr
+        if self._recorded_automation is MANUAL and request is None:
+            return None
+        if request is not None:
+            request = replace(request, terms=self._recorded.terms_at(request.filed_at))
+        seller = replace(case.seller, automation=self._recorded_automation)
+        return due_at(replace(case, seller=seller, terms=self._recorded.terms_at(self._clock), ocr=request or case.ocr))
+
+    def _act_as_recorded(self, now: datetime) -> None:
+        for due_at, act in automatic_acts.ACTS:
+            due = due_at(self.case)
+            if due is not None and due <= now and due == self._recorded_due(due_at):
+                self._apply(act(self.case, now), now)
+                return
+
+    # -- acts ----------------------------------------------------------------------------------------------------------
+
+    def _do(self, act: Callable[..., Verdict], event: RecordedEvent, number: int) -> None:
+        now = self._clock
+        if event.role == Role.STAFF:
+            actor = Actor(staff=event.actor.removeprefix("staff:"))
+        else:
+            actor = Actor(event.actor)
+        verdict = act(self.case, actor, event, now)
+        if self._apply(verdict, now) or not isinstance(verdict, Refused):
+            return
+        kind, _, verb = event.type.partition(".")
+        if verdict.code is Code.TOO_EARLY and verdict.possible_from is not None:
+            insort(self._deferred, (verdict.possible_from, number, event), key=lambda entry: entry[:2])
+        elif verb == "removed":
+            self._deferred = [entry for entry in self._deferred if entry[2].type != f"{kind}.filed"]
+        elif event.type == "orders.cancelled" or kind in _ALERT_KINDS:
+            # The alert that this act is about will be filed later.
+            filings = [at for at, _, later in self._deferred if later.type.endswith(".filed")]
+            if filings and verdict.code in (Code.NO_OPEN_ALERT, Code.NO_OPEN_REQUEST) and filings[0] > now:
+                insort(self._deferred, (filings[0], number, event), key=lambda entry: entry[:2])
+
+    def _apply(self, verdict: Verdict, now: datetime) -> bool:
+        if not isinstance(verdict, Granted):
+            return False
+        before, after = self.case, verdict.case
+        if before.alert is not None and before.open_alert is None and after.open_alert is not None:
+            self._alerts.append(_alert_outcome(before, now))  # the case has its latest alert only
+        self.case = after
+        if after.order.cancelled_at is not None and before.order.cancelled_at is None:
+            assert after.order.basis is not None
+            self._credit = decide_fee(after.order, after.order.basis, now, after.terms).amount
+        return True
+
+    # -- the record ----------------------------------------------------------------------------------------------------
+
+    def _record(self, event: RecordedEvent) -> None:
+        # Compare the case with what it was; only automation needs to know.
+        if not self._follows_record:
+            return
+        for part, changed in event.changes.items():
+            if part in self._state:
+                self._state[part] |= changed
+        order, alert, request = self.case.order, self.case.alert, self.case.ocr
+        if self._state["order"]["status"] != order.status:
+            self._follows_record = False
+        elif self.case.seller.automation is not MANUAL or self._recorded_automation is not MANUAL or request:
+            recorded = self._state
+            self._follows_record = (
+                read_time(recorded["order"]["order_date"]) == order.order_date
+                and recorded["order"]["payment_status"] == order.payment_status
+                and (alert is not None) == bool(recorded["alert"])
+                and (alert is None or read_time(recorded["alert"]["unlocks_at"]) == alert.unlocks_at)
+                and (request is not None) == bool(recorded["ocr"])
+            )
+
+    def _outcome(self, until: datetime) -> Outcome:
+        case = self.case
+        order = case.order
+        if case.alert is not None:
+            self._alerts.append(_alert_outcome(case, until))
+        struck = case.alert is not None and case.alert.state is AlertState.COMPLETED
+        return Outcome(
+            alerts=tuple(self._alerts),
+            cancelled_at=order.cancelled_at,
+            basis=order.basis,
+            strike=_accused(case.alert.kind) if struck and case.alert else None,
+            fee=order.fee + self._credit,
+            fee_month=format_month(order.fee_month) if order.fee_month else None,
+        )
+
+
+def _alert_outcome(case: Case, until: datetime) -> AlertOutcome:
+    alert = case.alert
+    assert alert is not None
+    return AlertOutcome(alert.kind, alert.filed_at, _unlocked_at(alert.unlocks_at, alert.closed_at, until))
+
+
+def _unlocked_at(unlocks_at: datetime | None, closed_at: datetime | None, until: datetime) -> datetime | None:
+    return unlocks_at if unlocks_at is not None and unlocks_at <= min(closed_at or until, until) else None
+
+
+def _accused(kind: str) -> Role:
+    return Role.BUYER if kind == AlertKind.NPB else Role.SELLER
+
+
+def _parse(written: str | None) -> datetime | None:
+    return None if written is None else read_time(written)
+
+
+# -- the commands behind the events ------------------------------------------------------------------------------------
+
+
+def _add_batch(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return orders.check_may_add_batch(case) or _restart(case, event, now)
+
+
+def _approve_removal(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    if case.order.status not in OPEN_FLOW:
+        return Refused(Code.WRONG_STATUS, f"{case.label.capitalize()} is {case.order.status}.")
+    return _restart(case, event, now)
+
+
+def _restart(case: Case, event: RecordedEvent, now: datetime) -> Granted:
+    total = Decimal(event.changes["order"].get("total", case.order.total))
+    return orders.restart_order(case, total=total, event=Event(event.type), now=now)
+
+
+def _set_status(case: Case, actor: Actor, event: RecordedEvent, _now: datetime) -> Verdict:
+    assert event.to_status is not None
+    return orders.set_status(case, actor, Status(event.to_status))
+
+
+def _record_payment(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    part = event.changes.get("order") or event.changes["late_payment"]
+    return orders.record_payment(case, PaymentStatus(part["payment_status"]), now)
+
+
+def _hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    written = event.changes["order"]
+    until = _parse(written["held_until"]) if "held_until" in written else case.order.held_until
+    return automation.hold_order(case, actor, until, NO_COMMENT, now)
+
+
+def _file_seller_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    alert = event.changes["alert"]
+    return seller_alerts.file_seller_alert(case, AlertKind(alert["kind"]), actor, alert["grounds"], NO_COMMENT, now)
+
+
+def _remove_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return alerts.remove_alert(case, AlertKind(event.type[:3].upper()), actor, None, now)
+
+
+def _respond_to_seller_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return seller_alerts.respond_to_seller_alert(case, AlertKind(event.type[:3].upper()), actor, NO_COMMENT, now)
+
+
+_ALERT_KINDS = ("npb", "nrs", "nss")
+_ACTS: dict[str, Callable[[Case, Actor, RecordedEvent, datetime], Verdict]] = {
+    "orders.batch_added": _add_batch,
+    "removals.approved": _approve_removal,
+    "orders.status_set": _set_status,
+    "orders.payment_recorded": _record_payment,
+    "orders.paid_after_cancellation": _record_payment,
+    "orders.automation_held": _hold,
+    "orders.automation_released": lambda case, actor, _e, now: automation.release_order(case, actor, NO_COMMENT, now),
+    "ocr.filed": lambda case, actor, e, now: ocr.file_ocr(case, actor, e.changes["ocr"]["reason"], NO_COMMENT, now),
+    "ocr.declined": lambda case, actor, _e, now: ocr.decline_ocr(case, actor, now),
+    "ocr.withdrawn": lambda case, actor, _e, now: ocr.withdraw_ocr(case, actor, now),
+    "npb.filed": lambda case, actor, _e, now: npb.file_npb(case, actor, None, now),
+    "npb.responded": lambda case, actor, _e, now: npb.respond_to_npb(case, actor, NO_COMMENT, now),
+    "npb.responded_again": lambda case, actor, _e, now: npb.respond_to_npb(case, actor, NO_COMMENT, now),
+    "npb.extended": lambda case, actor, e, now: npb.extend_npb(
+        case, actor, read_time(e.changes["alert"]["extended_until"]), NO_COMMENT, now
+    ),
+    "npb.penalty_accepted": lambda case, actor, _e, now: npb.accept_penalty(case, actor, now),
+    "npb.taken_back": lambda case, actor, _e, now: npb.take_back(case, actor, now),
+    **{f"{kind}.filed": _file_seller_alert for kind in ("nrs", "nss")},
+    **{f"{kind}.responded": _respond_to_seller_alert for kind in ("nrs", "nss")},
+    **{f"{kind}.removed": _remove_alert for kind in _ALERT_KINDS},
+    "orders.cancelled": lambda case, actor, _e, now: cancellation.cancel(case, actor, None, None, now),
+}
+"""What a party or the marketplace did, by the event that records it.  Other events change no outcome."""

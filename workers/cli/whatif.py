@@ -1,0 +1,247 @@
+"""The `whatif` command: replay what is stored under other terms and settings, and list what would be different."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy import Connection, text
+
+from models.db.database import use_snapshot_isolation
+from models.ddl.grants import READER_ROLE
+from models.queries.whatif import load_extent, recorded_conditions, replay_cases
+from models.stored_answers import Answer
+from policies.automation import SETTINGS
+from policies.bills import MIN_MONTH
+from policies.cases import Setting
+from policies.fees import ZERO
+from policies.term_settings import terms_from_mapping
+from policies.timestamps import format_optional_timestamp, format_timestamp
+from policies.whatif import Conditions, Outcome, RecordedCase
+from tasks.automation import SetAutomation
+from tasks.command import parse_command
+from workers.cli import data_option
+from workers.cli.database import open_database
+from workers.cli.terminal_text import echo, echo_literally, zone_option
+from workers.cli.terms import parse_day_or_time, read_settings_file
+
+PROGRESS_INTERVAL = 100_000
+MAX_SHOWN = 50
+BEGINNING = datetime.combine(MIN_MONTH, time(), tzinfo=UTC)
+"""No record is older."""
+LABELS = {
+    "filed": "filed",
+    "unlocked": "unlocked",
+    "cancelled": "cancelled",
+    "strike": "strike for",
+    "fee": "fee",
+    "fee_month": "charged in",
+}
+Difference = tuple[RecordedCase, Outcome, Outcome]
+Replayed = Iterable[Difference]
+
+
+@dataclass(slots=True)
+class Totals:
+    """How often something happened, and would have; `fee` in USD."""
+
+    orders: int = 0
+    events: int = 0
+    different: int = 0
+    counts: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in ("filed", "unlocked", "cancelled", "strikes")}
+    )
+    fee: dict[str, Decimal] = field(default_factory=lambda: {"was": ZERO, "would_be": ZERO})
+
+    def add(self, case: RecordedCase, was: Outcome, would_be: Outcome) -> None:
+        self.orders += 1
+        self.events += len(case.events)
+        self.different += was != would_be
+        for which, outcome in (("was", was), ("would_be", would_be)):
+            self.counts["filed"][which] += len(outcome.alerts)
+            self.counts["unlocked"][which] += sum(alert.unlocked_at is not None for alert in outcome.alerts)
+            self.counts["cancelled"][which] += outcome.cancelled_at is not None
+            self.counts["strikes"][which] += outcome.strike is not None
+            self.fee[which] += outcome.fee
+
+    def as_json(self) -> dict[str, Any]:
+        counts = {name: {which: count[which] for which in ("was", "would_be")} for name, count in self.counts.items()}
+        fee = {
+            **{which: str(amount) for which, amount in self.fee.items()},
+            "difference": self.fee_difference.replace(",", ""),
+        }
+        return {"orders": self.orders, "events": self.events, "different": self.different, **counts, "fee": fee}
+
+    @property
+    def fee_difference(self) -> str:
+        return f"{self.fee['would_be'] - self.fee['was']:+,}"
+
+
+@click.command()
+@click.argument("file", metavar="TERMS.toml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--since",
+    metavar="DATE",
+    help="Try them from then on: 2026-01-01 (midnight in the billing zone) or a timestamp; else from the beginning.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@zone_option
+@data_option
+def whatif(file: Path, since: str | None, as_json: bool) -> None:
+    """Replay every case under the terms of TERMS.toml, and list what would have been different. Nothing is written.
+
+    The file has terms as for `terms apply`, and settings of automation for all sellers, such as cancel_after_unlock = 3
+    (false: off). What it does not name stays as it was. Docs: docs/operate.md.
+    """
+    settings = read_settings_file(file)
+    with open_database(role=READER_ROLE) as database, database.transaction() as conn:
+        use_snapshot_isolation(conn)
+        _lift_time_limits(conn)
+        recorded = recorded_conditions(conn)
+        tried = _try_terms(recorded, settings, since)
+        event_count, until = load_extent(conn)
+        totals = Totals()
+        cases = replay_cases(conn, recorded, tried, until or BEGINNING)
+        (_print_json if as_json else _print_text)(_find_differences(cases, totals, event_count), totals, until)
+
+
+def _lift_time_limits(conn: Connection) -> None:
+    # The transaction reads for as long as the history is; it holds no lock that anybody waits for.
+    conn.execute(
+        text(
+            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN "
+            "('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
+        )
+    )
+
+
+def _try_terms(recorded: Conditions, settings: dict[str, Any], since: str | None) -> Conditions:
+    named_terms = {name: value for name, value in settings.items() if name not in SETTINGS}
+    # TOML has no null.
+    named_settings = {name: None if value is False else value for name, value in settings.items() if name in SETTINGS}
+    start = _parse_since(since, recorded)
+    periods = [period for period in recorded.periods if period[0] < start]
+    problems: dict[str, str] = {}
+    for begin, base in [(start, recorded.terms_at(start)), *(p for p in recorded.periods if p[0] > start)]:
+        terms = terms_from_mapping(named_terms, base=base)
+        if isinstance(terms, list):
+            problems |= {problem.path: problem.message for problem in terms}
+        else:
+            periods.append((begin, terms))
+    command = parse_command(SetAutomation, {"member_id": "-", **named_settings}, "whatif")
+    if isinstance(command, Answer):
+        problems |= {error["path"]: error["message"] for error in command.errors}
+    if problems:
+        lines = [f"  {name}: {message}" for name, message in problems.items()]
+        raise click.ClickException("\n".join(["These terms cannot be tried.", *lines]))
+    values = {name: None if value is None else Setting(value, start) for name, value in named_settings.items()}
+    return Conditions(periods, values, start)
+
+
+def _parse_since(since: str | None, recorded: Conditions) -> datetime:
+    if since is None:
+        return BEGINNING
+    try:
+        return parse_day_or_time(since, recorded.periods[-1][1].zone)
+    except (ValueError, OverflowError):
+        raise click.BadParameter("takes a date such as 2026-01-01, or a timestamp", param_hint="--since") from None
+
+
+def _find_differences(cases: Replayed, totals: Totals, event_count: int) -> Iterator[Difference]:
+    shown = 0
+    for case, was, would_be in cases:
+        totals.add(case, was, would_be)
+        if totals.events >= shown + PROGRESS_INTERVAL:
+            shown = totals.events
+            echo_literally(f"{totals.events:,} of {event_count:,} events replayed.", err=True)
+        if was != would_be:
+            yield case, was, would_be
+
+
+def _print_json(differences: Iterable[Difference], totals: Totals, until: datetime | None) -> None:
+    # A case at a time: a market may have a million that differ.
+    click.echo('{"cases": [', nl=False)
+    separator = "\n "
+    for case, was, would_be in differences:
+        fields = {
+            "order_id": case.order_id,
+            "seller_id": case.seller_id,
+            "buyer_id": case.buyer_id,
+            "differences": _list_aspects(was, would_be),
+            "was": _outcome_json(was),
+            "would_be": _outcome_json(would_be),
+        }
+        click.echo(separator + json.dumps(fields), nl=False)
+        separator = ",\n "
+    click.echo(
+        f'],\n "until": {json.dumps(format_optional_timestamp(until))},\n "totals": {json.dumps(totals.as_json())}}}'
+    )
+
+
+def _print_text(differences: Iterable[Difference], totals: Totals, until: datetime | None) -> None:
+    for case, was, would_be in differences:
+        if totals.different <= MAX_SHOWN:
+            echo(f"Order {case.order_id} (seller {case.seller_id}, buyer {case.buyer_id})")
+            before, after = _outcome_words(was), _outcome_words(would_be)
+            for aspect in _list_aspects(was, would_be):
+                echo(f"  {LABELS[aspect]}: {after[aspect]} instead of {before[aspect]}")
+    if totals.different > MAX_SHOWN:
+        echo(f"and {totals.different - MAX_SHOWN:,} more: --json prints all")
+    extent = f"{_count(totals.events, 'event')} of {_count(totals.orders, 'order')}"
+    if until is not None:
+        extent += f", up to {format_timestamp(until)}"
+    if not totals.different:
+        echo(f"Nothing would have been different: {extent}.")
+        return
+    echo(f"{_count(totals.different, 'order')} would have been different: {extent}.")
+    for name, counts in totals.counts.items():
+        echo(f"  {name:<10} {counts['would_be']:>12,} instead of {counts['was']:,}")
+    echo(f"  {'fees':<10} {totals.fee['would_be']:>12,} USD instead of {totals.fee['was']:,} ({totals.fee_difference})")
+
+
+def _list_aspects(was: Outcome, would_be: Outcome) -> list[str]:
+    before, after = _outcome_json(was), _outcome_json(would_be)
+    return [aspect for aspect in LABELS if before[aspect] != after[aspect]]
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "filed": [{"kind": alert.kind, "at": format_timestamp(alert.filed_at)} for alert in outcome.alerts],
+        "unlocked": [
+            {"kind": alert.kind, "at": format_timestamp(alert.unlocked_at)}
+            for alert in outcome.alerts
+            if alert.unlocked_at is not None
+        ],
+        "cancelled": None
+        if outcome.cancelled_at is None
+        else {"basis": outcome.basis, "at": format_timestamp(outcome.cancelled_at)},
+        "strike": outcome.strike,
+        "fee": str(outcome.fee),
+        "fee_month": outcome.fee_month,
+    }
+
+
+def _outcome_words(outcome: Outcome) -> dict[str, str]:
+    fields = _outcome_json(outcome)
+    cancelled = fields["cancelled"]
+    return {
+        **{
+            name: ", ".join(f"{entry['kind']} {entry['at']}" for entry in fields[name]) or "never"
+            for name in ("filed", "unlocked")
+        },
+        "cancelled": f"{cancelled['basis']} {cancelled['at']}" if cancelled else "never",
+        "strike": f"the {outcome.strike}" if outcome.strike else "nobody",
+        "fee": f"{outcome.fee} USD",
+        "fee_month": outcome.fee_month or "no month",
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
