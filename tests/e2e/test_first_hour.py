@@ -20,8 +20,10 @@ from policies.timestamps import parse_timestamp
 from tests.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-README, INTEGRATE = ((CHECKOUT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/integrate.md"))
+PAGES = ("README.md", "docs/integrate.md", "docs/operate.md")
+README, INTEGRATE, OPERATE = ((CHECKOUT / page).read_text(encoding="utf-8") for page in PAGES)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+((_, WHAT_IF),) = [entry for entry in BLOCK.findall(OPERATE) if "./run whatif" in entry[1]]
 END_MARK = "--- end of the command, status "
 PATIENCE = 120.0
 NOT_TYPED = ("./run demo", "./run up", "./run bench")
@@ -228,9 +230,10 @@ def _try_table(terminal: Terminal) -> None:
     rows = re.findall(r"^\|.*\|$", README.partition("## What you can do with it")[2], re.MULTILINE)
     commands = [command for row in rows for command in re.findall(r"`(\./run [^`]+)`", row)]
     commands = [c for c in commands if not c.startswith(NOT_TYPED) and c != "./run down"]
-    assert {command.split()[1] for command in commands} == {"explain", "show", "credits", "forecast", "send", "replay"}
+    typed = {"explain", "show", "credits", "forecast", "send", "replay", "whatif"}
+    assert {command.split()[1] for command in commands} == typed
     for command in commands:
-        output, status = terminal.type(command)
+        output, status = terminal.type(WHAT_IF if command == "./run whatif TERMS.toml" else command)
         refused = command.startswith("./run send") and '"outcome": "refused"' in output
         assert status == 0 or refused, f"$ {command}\n{output}"
         assert max(len(line) for line in output.splitlines()) <= 80 or "send" in command, output
