@@ -53,6 +53,7 @@ def test_command_of_a_killed_worker_is_answered_within_a_minute(
     assert fetch_one(books, CANCELLED) == 1
 
 
+@pytest.mark.long
 @pytest.mark.guarantee("P2")
 def test_worker_stopped_beyond_the_visibility_timeout_writes_nothing_twice(
     seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection, database_url: str

@@ -372,7 +372,8 @@ def bulk(count: int, bad: int) -> tuple[list[Any], list[tuple[str, str | None]]]
     return items, expected
 
 
-@pytest.mark.parametrize(("count", "bad"), [(200, 14), pytest.param(1000, 70, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("count", "bad"), [(200, 14), (1000, 70)])
 def test_cancel_many_completes_although_the_worker_is_killed(
     servers: ServerUrls,
     admin: psycopg.Connection,

@@ -116,6 +116,7 @@ def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(shop: In
     assert run(shop, "resume", "commands").returncode == 1
 
 
+@pytest.mark.long
 def test_messages_of_a_paused_task_wait_while_others_run(shop: Installation) -> None:
     queue = shop.redis()
     pause(shop, "npb.file")

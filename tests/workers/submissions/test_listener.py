@@ -127,6 +127,7 @@ def test_listener_follows_a_failover() -> None:
             assert listener.heard.acquire(timeout=10)
 
 
+@pytest.mark.long
 def test_listener_waits_until_a_standby_is_promoted() -> None:
     with new_server() as first, new_server() as second:
         first.create()
