@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -31,26 +31,23 @@ from policies.cases import (
 )
 from policies.credits import decide_fee
 from policies.fees import ZERO
+from policies.recorded_cases import (
+    AlertOutcome,
+    Outcome,
+    RecordedCase,
+    RecordedEvent,
+    accused_role,
+    read_optional_time,
+    read_time,
+    unlocked_at,
+)
 from policies.statuses import OPEN_FLOW, PaymentStatus, Role, Status
 from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Invalid, Refused
 
-read_time = datetime.fromisoformat
-"""Reads what the database or `format_timestamp` wrote, in a tenth of the time of `parse_timestamp`."""
 Verdict = Granted | Refused | Invalid
 NO_COMMENT = "-"
 """In place of comments, which decide nothing but must say something."""
-
-
-class RecordedEvent(NamedTuple):
-    """An event of an order's timeline, as it is stored."""
-
-    type: str
-    at: datetime
-    actor: str
-    role: str
-    to_status: str | None
-    changes: Mapping[str, Any]
 
 
 class MemberChange(NamedTuple):
@@ -59,26 +56,6 @@ class MemberChange(NamedTuple):
     at: datetime
     terminated: bool | None = None
     automation: Automation | None = None
-
-
-class AlertOutcome(NamedTuple):
-    """An alert that was filed; `unlocked_at` is the time from which it let its filer cancel, if it did."""
-
-    kind: str
-    filed_at: datetime
-    unlocked_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a case.  `fee` is what the order costs its seller in the end, `fee_month` where it is charged."""
-
-    alerts: tuple[AlertOutcome, ...] = ()
-    cancelled_at: datetime | None = None
-    basis: str | None = None
-    strike: Role | None = None
-    fee: Decimal = ZERO
-    fee_month: str | None = None
 
 
 class Conditions:
@@ -109,46 +86,6 @@ class Conditions:
         if not self._settings or (self.settings_from is not None and instant < self.settings_from):
             return recorded
         return replace(recorded, **self._settings)
-
-
-class RecordedCase(NamedTuple):
-    order_id: int
-    buyer_id: str
-    seller_id: str
-    usd_rate: Decimal
-    events: Sequence[RecordedEvent]
-
-
-def recorded_outcome(case: RecordedCase, until: datetime) -> Outcome:
-    """Return what came of the case by its events alone, without a policy."""
-    order: dict[str, Any] = {}
-    filed: list[dict[str, Any]] = []
-    credit = ZERO
-    for event in case.events:
-        order |= event.changes.get("order", {})
-        if (part := event.changes.get("alert")) is not None:
-            if "kind" in part:
-                filed.append(dict(part))
-            else:
-                filed[-1] |= part
-        if event.type == "orders.cancelled":
-            credit = Decimal(event.changes["fee"]["amount"])
-    struck = filed and filed[-1]["state"] == AlertState.COMPLETED
-    return Outcome(
-        alerts=tuple(
-            AlertOutcome(
-                alert["kind"],
-                read_time(alert["filed_at"]),
-                _unlocked_at(_parse(alert["unlocks_at"]), _parse(alert["closed_at"]), until),
-            )
-            for alert in filed
-        ),
-        cancelled_at=_parse(order["cancelled_at"]),
-        basis=order["basis"],
-        strike=_accused(filed[-1]["kind"]) if struck else None,
-        fee=Decimal(order["fee"]) + credit,
-        fee_month=order["fee_month"],
-    )
 
 
 def replay_case(
@@ -369,7 +306,7 @@ class _Replay:
             alerts=tuple(self._alerts),
             cancelled_at=order.cancelled_at,
             basis=order.basis,
-            strike=_accused(case.alert.kind) if struck and case.alert else None,
+            strike=accused_role(case.alert.kind) if struck and case.alert else None,
             fee=order.fee + self._credit,
             fee_month=format_month(order.fee_month) if order.fee_month else None,
         )
@@ -378,19 +315,7 @@ class _Replay:
 def _alert_outcome(case: Case, until: datetime) -> AlertOutcome:
     alert = case.alert
     assert alert is not None
-    return AlertOutcome(alert.kind, alert.filed_at, _unlocked_at(alert.unlocks_at, alert.closed_at, until))
-
-
-def _unlocked_at(unlocks_at: datetime | None, closed_at: datetime | None, until: datetime) -> datetime | None:
-    return unlocks_at if unlocks_at is not None and unlocks_at <= min(closed_at or until, until) else None
-
-
-def _accused(kind: str) -> Role:
-    return Role.BUYER if kind == AlertKind.NPB else Role.SELLER
-
-
-def _parse(written: str | None) -> datetime | None:
-    return None if written is None else read_time(written)
+    return AlertOutcome(alert.kind, alert.filed_at, unlocked_at(alert.unlocks_at, alert.closed_at, until))
 
 
 # -- the commands behind the events ------------------------------------------------------------------------------------
@@ -423,7 +348,7 @@ def _record_payment(case: Case, _actor: Actor, event: RecordedEvent, now: dateti
 
 def _hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     written = event.changes["order"]
-    until = _parse(written["held_until"]) if "held_until" in written else case.order.held_until
+    until = read_optional_time(written["held_until"]) if "held_until" in written else case.order.held_until
     return automation.hold_order(case, actor, until, NO_COMMENT, now)
 
 

@@ -44,7 +44,7 @@ POISON = {
 def rabbitmq(tmp_path: Path) -> Iterator[str]:
     """The address of a RabbitMQ whose every port and file is the test's own."""
     if not (PROGRAMS / "rabbitmq-server").exists():
-        pytest.skip("not run: there is no rabbitmq-server on this machine")
+        pytest.skip("not run: there is no rabbitmq-server on this machine (Debian: apt-get install rabbitmq-server)")
     port, distribution, names = (free_port() for _ in range(3))
     environment = os.environ | {
         "HOME": str(tmp_path),

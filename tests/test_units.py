@@ -72,7 +72,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     """Not run where there is no systemd."""
     program = shutil.which("systemd-analyze")
     if program is None:
-        pytest.skip("not run: there is no systemd-analyze on this machine")
+        pytest.skip("not run: there is no systemd-analyze on this machine (Debian: apt-get install systemd)")
     venv = str(Path(sys.executable).parents[1])
     for path in FOLDER.glob("unwind*"):
         text = path.read_text().replace("/opt/unwind/.venv", venv).replace("/opt/unwind", str(CHECKOUT))

@@ -7,7 +7,8 @@ from datetime import timedelta
 from sqlalchemy import Connection
 
 from models.queries.whatif import load_extent, recorded_conditions, replay_cases
-from policies.whatif import Conditions, RecordedCase
+from policies.recorded_cases import RecordedCase
+from policies.whatif import Conditions
 
 MAX_DELAY = timedelta(hours=24)
 """How long a command may have waited (`occurred_at`)."""

@@ -10,17 +10,9 @@ from sqlalchemy import Connection, text
 
 from models.terms import load_terms
 from policies.automation import settings_from_json
+from policies.recorded_cases import Outcome, RecordedCase, RecordedEvent, read_time, recorded_outcome
 from policies.terms import DEFAULT_TERMS
-from policies.whatif import (
-    Conditions,
-    MemberChange,
-    Outcome,
-    RecordedCase,
-    RecordedEvent,
-    read_time,
-    recorded_outcome,
-    replay_case,
-)
+from policies.whatif import Conditions, MemberChange, replay_case
 
 _EXTENT = text("SELECT count(order_id) AS events, max(at) AS until FROM unwind.events")
 _MEMBER_CHANGES = text(

@@ -22,9 +22,10 @@ from policies.automation import SETTINGS
 from policies.bills import MIN_MONTH
 from policies.cases import Setting
 from policies.fees import ZERO
+from policies.recorded_cases import Outcome, RecordedCase
 from policies.term_settings import terms_from_mapping
 from policies.timestamps import format_optional_timestamp, format_timestamp
-from policies.whatif import Conditions, Outcome, RecordedCase
+from policies.whatif import Conditions
 from tasks.automation import SetAutomation
 from tasks.command import parse_command
 from workers.cli import data_option
