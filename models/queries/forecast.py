@@ -81,10 +81,10 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
 
 
 def list_acts_to_come(conn: Connection, *, days: int, now: datetime) -> Iterator[Row[Any]]:
-    """Return the unlocks, automatic filings and automatic cancellations to come, earliest first.
+    """Return the unlocks and all automatic acts to come, earliest first.
 
-    `act` is `npb.unlock`, `nrs.unlock`, `nss.unlock`, `npb.file` or `orders.cancel`.  `since` never changes: when the
-    alert was filed, or when an order without an alert was submitted.
+    `act` is `npb.unlock`, `nrs.unlock`, `nss.unlock`, `npb.file`, `ocr.decline` or `orders.cancel`.  `since` never
+    changes: when the alert or request was filed, or when an order with neither was submitted.
     """
     values = {"now": now, "until": now + timedelta(days=days)}
     yield from conn.execution_options(yield_per=1000).execute(_ACTS_TO_COME, values)
