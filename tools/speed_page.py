@@ -37,7 +37,7 @@ themselves are compared, column by column and word by word of their JSON: a refe
 `--full`
 takes the largest tables. It ends with 0 when every bar is met; `./run bench`, then `./run docs`, renews this page.
 
-B17, commands by HTTP against the SQL interface (bar ≥ 0.5), is younger than the figures below. A quick run on an idle
+B22, commands by HTTP against the SQL interface (bar ≥ 0.5), is younger than the figures below. A quick run on an idle
 machine gave 0.32 (467 against 1,451 orders/s). The bar is not met: fifty clients that wait make batches of about 15
 orders, so an order takes 2.8 ms of processor time instead of 0.8.
 

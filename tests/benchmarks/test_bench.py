@@ -13,7 +13,7 @@ import pytest
 from workers.settings import CHECKOUT
 
 MEASURES = [
-    *(f"B{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18, 19, 20, 21)),
+    *(f"B{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 18, 19, 20, 21, 22)),
     "B8 ms",
     "B11 p50",
     "B11 p99",

@@ -1,4 +1,4 @@
-"""B17: throughput of `orders.cancel` by HTTP with fifty clients that wait for their answers, against the SQL interface.
+"""B22: throughput of `orders.cancel` by HTTP with fifty clients that wait for their answers, against the SQL interface.
 
 The clients are threads of one process with a connection each; the SQL interface is that of B5, whose clients do not
 wait. One worker, one HTTP process.
@@ -41,7 +41,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             with_progress(step, "SQL interface", lambda: b05_sql_interface.submit_by_sql(cells, size)),
         )
     what = f"HTTP, {CLIENTS} clients that wait / SQL interface"
-    return [result("B17", what, "orders/s", Bar(0.5, 0.7), *ratios)]
+    return [result("B22", what, "orders/s", Bar(0.5, 0.7), *ratios)]
 
 
 @contextlib.contextmanager
@@ -86,4 +86,4 @@ def _cancel(cells: Workloads, url: str, key: str, order_ids: Sequence[int]) -> i
     return done
 
 
-BENCH = Bench("B17", "HTTP against the SQL interface", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 60}, run)
+BENCH = Bench("B22", "HTTP against the SQL interface", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 60}, run)
