@@ -1,9 +1,11 @@
-"""Tests of the kustomize base, read as text without a cluster: the same rules as for compose, and the same commands."""
+"""Tests of the kustomize base without a cluster: the API's schemas, the rules for compose, and the same commands."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -18,6 +20,8 @@ RESOURCES: list[dict[str, Any]] = [
     resource for name in BASE["resources"] for resource in yaml.safe_load_all((FOLDER / name).read_text())
 ]
 PODS = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in RESOURCES if one["kind"] == "Deployment"}
+OLDEST_VERSION = "1.25"
+"""Of the Kubernetes API, whose schemas the files must fit, as well as the newest that the package knows."""
 LIFE_SIGNS = ("UNWIND_READY", "UNWIND_ALIVE")
 CONTAINERS = [
     pytest.param(pod, container, id=f"{name}-{container['name']}")
@@ -33,6 +37,19 @@ def of_kind(kind: str) -> list[dict[str, Any]]:
 def test_every_file_is_a_resource() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {*BASE["resources"], "kustomization.yaml"}
     assert len({(one["kind"], one["metadata"]["name"]) for one in RESOURCES}) == len(RESOURCES)
+
+
+@pytest.mark.parametrize("version", [OLDEST_VERSION, kubernetes_validate.latest_version()])
+def test_resources_fit_the_schema_of_the_api(version: str) -> None:
+    for resource in RESOURCES:
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_a_misspelled_field_does_not_fit_the_schema_of_the_api() -> None:
+    beat = copy.deepcopy(next(one for one in of_kind("Deployment") if one["metadata"]["name"] == "beat"))
+    beat["spec"]["template"]["spec"]["containers"][0]["comand"] = []
+    with pytest.raises(kubernetes_validate.ValidationError, match="'comand' was unexpected"):
+        kubernetes_validate.validate(beat, OLDEST_VERSION, strict=True)
 
 
 def test_pods_run_the_commands_of_compose() -> None:
