@@ -12,9 +12,7 @@ from web.app import create_app
 from web.settings import WebSettings
 
 BACKLOG = 1024
-SHUTDOWN_TIMEOUT_SECONDS = 10
-KEEP_ALIVE_SECONDS = 30
-HEADER_TIMEOUT_SECONDS = 20
+SHUTDOWN_TIMEOUT_SECONDS, KEEP_ALIVE_SECONDS, HEADER_TIMEOUT_SECONDS = 10, 30, 20
 MAX_HEADER_BYTES = 2**16
 
 
@@ -68,7 +66,9 @@ def serve(settings: WebSettings) -> None:
 
 def bind(address: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return socket.create_server((address, port), family=family, backlog=BACKLOG)
+    listener = socket.create_server((address, port), family=family, backlog=BACKLOG)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited; asyncio leaves out such a socket
+    return listener
 
 
 def address_of(listener: socket.socket) -> str:

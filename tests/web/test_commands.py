@@ -176,6 +176,14 @@ def read_until_closed(site: Website, parts: Iterable[bytes]) -> bytes:
         return received
 
 
+def test_responses_do_not_wait_for_the_acknowledgement_of_their_headers() -> None:
+    # With Nagle's algorithm the body stays until the client acknowledges the headers, which it delays by 40 ms.
+    with server.bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_headers_without_an_end_are_refused(site: Website) -> None:
     endless = iter(lambda: b"X-Filler: " + b"x" * 8000 + b"\r\n", None)
     received = read_until_closed(site, itertools.chain([b"GET /healthz HTTP/1.1\r\nHost: x\r\n"], endless))
