@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Index, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.pipeline import Fetch, execute, int_array, pipeline, text_array
 from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from models.sql import load_sql
 from models.stored_answers import Answer, answer_from_row, mark_replayed
@@ -110,23 +111,27 @@ def claim_submissions(conn: Connection, now: datetime, *, limit: int) -> tuple[l
     its worker affects no other.  Only the first waiting command of each order is claimed.  The lease counts the
     attempt.  Paused commands stay, and later commands about the same order wait behind them.
     """
-    rows = conn.execute(_CLAIM_SUBMISSIONS, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
-    claimed = sorted(
-        (
-            (
-                r.alone,
-                Submission(r.submission_id, r.request_id, r.task, r.payload, r.submitted_at, r.attempts, r.first_error),
-            )
-            for r in rows
-        ),
-        key=lambda row: row[1].submission_id,
-    )
-    return [s for runs_alone, s in claimed if not runs_alone], next(
-        (s for runs_alone, s in claimed if runs_alone), None
-    )
+    return send_claim(conn, now, limit=limit)()
 
 
-_CLAIM_SUBMISSIONS = text(load_sql("claim_submissions"))
+def send_claim(conn: Connection, now: datetime, *, limit: int) -> Fetch[tuple[list[Submission], Submission | None]]:
+    rows = execute(conn, _CLAIM_SUBMISSIONS, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
+
+    def read() -> tuple[list[Submission], Submission | None]:
+        batch: list[Submission] = []
+        single = None
+        for is_alone, *fields in sorted(rows, key=lambda row: row.submission_id):
+            submission = Submission(*fields)
+            if is_alone:
+                single = submission
+            else:
+                batch.append(submission)
+        return batch, single
+
+    return read
+
+
+_CLAIM_SUBMISSIONS = load_sql("claim_submissions")
 
 
 def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
@@ -136,27 +141,24 @@ def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime)
 
 
 def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
-    conn.execute(
-        _STORE_ANSWERS,
-        {
-            "ids": [s.submission_id for s, _ in answers],
-            "answers": [json.dumps(a.as_json()) for _, a in answers],
-            "now": now,
-            "channel": ANSWER_CHANNEL,
-        },
-    )
+    values = {
+        "ids": int_array([s.submission_id for s, _ in answers]),
+        "answers": text_array([json.dumps(a.as_json()) for _, a in answers]),
+        "now": now,
+        "channel": ANSWER_CHANNEL,
+    }
+    execute(conn, _STORE_ANSWERS, values)
 
 
-_STORE_ANSWERS = text(
-    """
+_STORE_ANSWERS = """
     WITH stored AS (
-        UPDATE unwind.submissions AS s SET state = 'answered', answer = CAST(v.answer AS jsonb), answered_at = :now
-        FROM unnest(CAST(:ids AS bigint[]), CAST(:answers AS text[])) AS v(id, answer)
+        UPDATE unwind.submissions AS s
+        SET state = 'answered', answer = CAST(v.answer AS jsonb), answered_at = %(now)s
+        FROM unnest(CAST(%(ids)s AS bigint[]), CAST(%(answers)s AS text[])) AS v(id, answer)
         WHERE s.submission_id = v.id AND s.state <> 'answered'
     )
-    SELECT pg_notify(:channel, '')
-    """
-)
+    SELECT pg_notify(%(channel)s, '')
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +171,12 @@ class SubmitResult:
 def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) -> list[SubmitResult]:
     """Submit commands, each a name, a payload and a request id, and return their results in the same order."""
     tasks, payloads, request_ids = zip(*commands, strict=True)
-    answers = load_answers(conn, request_ids)
-    values = {"tasks": list(tasks), "payloads": list(payloads), "ids": list(request_ids)}
-    answers = {request_id: _replayed(answer) for request_id, answer in answers.items()}
-    said = [row.said for row in conn.execute(_SUBMIT, values)]
+    values = {"tasks": text_array(tasks), "payloads": text_array(payloads), "ids": text_array(request_ids)}
+    with pipeline(conn):
+        fetch_answers = _send_answers_query(conn, request_ids)
+        submitted = execute(conn, _SUBMIT, values)
+    answers = {request_id: _replayed(answer) for request_id, answer in fetch_answers().items()}
+    said = [row.said for row in submitted]
     return [SubmitResult(s["request_id"], s["code"], answers.get(s["request_id"])) for s in said]
 
 
@@ -182,25 +186,28 @@ def _replayed(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 # In order of request id, so that two sets with common ids wait for each other instead of blocking each other.
-_SUBMIT = text(
-    """
+_SUBMIT = """
     SELECT s.said FROM (
         SELECT c.n, unwind.submit_command(c.task, c.payload, c.id) AS said
-        FROM (SELECT * FROM unnest(CAST(:tasks AS text[]), CAST(:payloads AS text[]), CAST(:ids AS text[]))
+        FROM (SELECT * FROM unnest(CAST(%(tasks)s AS text[]), CAST(%(payloads)s AS text[]), CAST(%(ids)s AS text[]))
               WITH ORDINALITY AS u (task, payload, id, n) ORDER BY u.id, u.n) AS c
     ) AS s ORDER BY s.n
-    """
-)
+"""
 
 
-def load_answers(conn: Connection, request_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    return {row.request_id: row.answer for row in conn.execute(_LOAD_ANSWERS, {"ids": list(request_ids)})}
+def load_answers(conn: Connection, request_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return _send_answers_query(conn, request_ids)()
 
 
-_LOAD_ANSWERS = text(
-    "SELECT request_id, answer FROM unwind.command_answers "
-    "WHERE request_id = ANY(CAST(:ids AS text[])) AND state = 'answered'"
-)
+def _send_answers_query(conn: Connection, request_ids: Sequence[str]) -> Fetch[dict[str, dict[str, Any]]]:
+    rows = execute(conn, _LOAD_ANSWERS, {"ids": text_array(request_ids)})
+    return lambda: {row.request_id: row.answer for row in rows}
+
+
+_LOAD_ANSWERS = """
+    SELECT request_id, answer FROM unwind.command_answers
+    WHERE request_id = ANY(CAST(%(ids)s AS text[])) AND state = 'answered'
+"""
 
 
 def record_submission_failure(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:

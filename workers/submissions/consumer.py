@@ -21,6 +21,7 @@ from celery import current_app, shared_task
 
 from models import dead_jobs, submissions
 from models.db import database as db
+from models.db.pipeline import pipeline
 from models.payload_limits import InvalidPayload, parse_payload
 from models.stored_answers import Answer, invalid
 from models.submissions import MAX_ATTEMPTS, Submission
@@ -70,11 +71,15 @@ def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
     # Store the answers of the previous batch and lease the next one in one commit; return the batch and a command to
     # run alone. Dying before this commit loses no answer: the commands become due again and find their request rows.
     database = db.current_database()
-    with database.transaction() as conn:
-        now = database.clock.now(conn)
-        if answers:
-            submissions.store_answers(conn, answers, now)
-        batch, single = submissions.claim_submissions(conn, now, limit=BATCH_SIZE)
+    with database.transaction(by_keys=True) as conn:
+        with pipeline(conn):
+            fetch_now = database.clock.send_now(conn)
+        now = fetch_now()
+        with pipeline(conn):
+            if answers:
+                submissions.store_answers(conn, answers, now)
+            fetch_claimed = submissions.send_claim(conn, now, limit=BATCH_SIZE)
+        batch, single = fetch_claimed()
         exhausted = single if single is not None and single.attempts > MAX_ATTEMPTS else None
         if exhausted is not None:
             _park_exhausted(conn, exhausted, now)
