@@ -1,4 +1,4 @@
-"""API keys of the HTTP interface: who may send or read what.
+"""API keys of the HTTP interface, each with its permissions.
 
 A key is `ID.SECRET`. Only the SHA-256 of the secret is stored: 256 random bits need no slow hash.
 """

@@ -1,4 +1,4 @@
-"""What the sweeps of automation find by the stored deadlines, and moving the deadlines of a seller's open cases."""
+"""Finds what is due by the stored deadlines, and moves the deadlines of a seller's open cases."""
 
 from __future__ import annotations
 

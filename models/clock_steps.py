@@ -1,4 +1,4 @@
-"""Backward steps of the database's clock: detection, and correction of waits that were written before.
+"""Backward steps of the database's clock: detection, and correction of waits recorded earlier.
 
 Legal instants are not moved: they are reached again later, never early.  Retry times of outbox rows, submissions and
 emails are moved by the length of the step, so that the waits keep their length.

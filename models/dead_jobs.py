@@ -1,4 +1,4 @@
-"""Jobs that were given up, with their arguments as storable JSON and errors, until staff replays or discards them."""
+"""Dead jobs: commands and follow-ups parked after failing, until staff replays or discards them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages that no task could take: what they named, and the beginning of their body.
+"""The table of dead letters: messages no task could accept, with the beginning of their body.
 
 The command line shows only ids and lengths of them; the body is stored as base64.
 """

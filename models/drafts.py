@@ -1,4 +1,4 @@
-"""Drafts: what a seller prepared before cancelling an order, guarded by the order's row lock."""
+"""Drafts: a seller's preparations for cancelling an order, guarded by the order's row lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Payments that were recorded after their order was cancelled (R107), guarded by the order's row lock."""
+"""Payments recorded after their order was cancelled (R107), guarded by the order's row lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancel requests (OCR): one row each; at most one is open per order."""
+"""The table of cancel requests (OCR), of which an order has at most one open."""
 
 from __future__ import annotations
 

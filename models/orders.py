@@ -1,4 +1,4 @@
-"""Orders and their lines, each line with the snapshot of its lot."""
+"""The tables of orders and their lines, each line with the snapshot of its lot."""
 
 from __future__ import annotations
 

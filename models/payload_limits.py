@@ -1,4 +1,4 @@
-"""Limits on the size of a command's arguments at every interface, and how the arguments are parsed.
+"""Limits on the size of a command's arguments at every interface, and the parsing of the arguments.
 
 Parsed JSON needs many times its length in memory (64 bytes for `[]`), so the parts of a text are counted before it is
 parsed. PostgreSQL does the same for the SQL interface (`models.submissions`).

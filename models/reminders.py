@@ -1,4 +1,4 @@
-"""The sweep that reminds of open cancel requests and unlocked alerts.
+"""The sweep that sends reminders about open cancel requests and unlocked alerts.
 
 `remind_at` is on the row it concerns. An alert also has `remind_from`, the start of its reminders: an acceptance or a
 new lock restarts them, a response does not.

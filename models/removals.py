@@ -1,4 +1,4 @@
-"""Removal requests: items that a party asked to take out of an order."""
+"""Removal requests: one party asks to take items out of an order."""
 
 from __future__ import annotations
 

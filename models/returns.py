@@ -1,4 +1,4 @@
-"""Return the items of orders: of many in one SQL statement, whose lines and lots never leave the database, or by plans.
+"""Returns items to lots: many orders in one SQL statement, without loading lines or lots, or one by one from plans.
 
 The statement does what `policies.returns.plan_return` does for one return; a property test compares the two on random
 stock. Plans are used for removals, for a seller's draft, for a dry run, and where the statement raises `NeedsPlan`.

@@ -1,4 +1,4 @@
-"""Stored answers by request id, which make every command take effect exactly once.
+"""Stored answers by request id, so that every command takes effect exactly once.
 
 A request row is written by the same commit as the effect, and inserted last: if another transaction inserted it first,
 the whole unit of work runs again and finds that answer.

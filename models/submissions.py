@@ -1,4 +1,4 @@
-"""The SQL interface: commands submitted by `unwind.submit_command`, beside the message interface of the broker.
+"""The SQL interface: commands submitted by `unwind.submit_command`, alongside the broker's message interface.
 
 `SELECT unwind.submit_command(name, payload, request_id)` inserts a row in the caller's transaction, so it works while
 Redis is down.  Workers execute submissions in batches; commands about one order are executed in the order of

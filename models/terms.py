@@ -1,4 +1,4 @@
-"""Terms as dated rows. BrickLink's own apply before the first row and need none."""
+"""Terms as dated rows. Before the first row, BrickLink's own terms apply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sign-in links of the Problem Order page that were used: each works once."""
+"""Used sign-in links of the Problem Order page, so that each works only once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks: endpoints that get the events of the feed, each in order and at least once.
+"""Webhooks: endpoints that receive the events of the feed, each in order and at least once.
 
 An endpoint has a cursor of its own in the feed, so a slow or failing one holds back no other. A run leases the
 endpoints that are due, sends without a transaction, and records how far it came; its lease is the fence.

@@ -1,4 +1,4 @@
-"""What automation does in a seller's name when its time has come (R115 to R117, R121, R123)."""
+"""What automation does in a seller's name when deadlines fall due (R115 to R117, R121, R123)."""
 
 from __future__ import annotations
 

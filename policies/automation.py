@@ -1,4 +1,4 @@
-"""What happens in a seller's name without a person: the settings, and when they lead to what (R114 to R118, R123).
+"""Acts in a seller's name without human action: the settings, and what each triggers and when (R114 to R118, R123).
 
 Each deadline follows from the facts of a case.  It is stored when they change, for sweeps to find, and computed again
 under the lock before anything happens (`policies.automatic_acts`).

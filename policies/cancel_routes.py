@@ -1,4 +1,4 @@
-"""The ways in which a party can come to cancel an order by its own commands and by waiting, with their dates.
+"""The ways a party can reach a cancellation through its own commands or by waiting, with their dates.
 
 A route is the cancellation itself, or a request or alert to file first. Nothing is decided here: each step is put to
 the policy of its command at the time of the step, under the terms that are in force then.

@@ -1,4 +1,4 @@
-"""The facts that policies decide from: an order with its parties, request, alert and terms, and their kinds and states.
+"""A case, from which policies decide: an order with its parties, cancel request, alert and terms.
 
 Policies take a `Case` and return a verdict; a granted verdict has the case as it is afterwards.  Datetimes are aware
 and UTC.

@@ -1,4 +1,4 @@
-"""The values of a lot after a returning item was consolidated with it (R66 to R71).
+"""The values of a lot after a returning item has been consolidated with it (R66 to R71).
 
 Old values are the lot's, new values the returning item's.  Without a choice all values stay old; quantities are added.
 """

@@ -1,4 +1,4 @@
-"""Payments that are reported after their order was cancelled, until the seller or staff settles them (R107)."""
+"""Payments reported after their order was cancelled, until the seller or staff settles them (R107)."""
 
 from __future__ import annotations
 

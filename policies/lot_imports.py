@@ -1,4 +1,4 @@
-"""What a file says about lots: entries in which a field that is not said differs from one that is said to be empty.
+"""The entries of a lot file: an omitted field is distinct from an explicitly empty one.
 
 An entry describes a new lot, changes a known one, or is an update (a signed difference in quantity, a deletion).
 """

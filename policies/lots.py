@@ -1,4 +1,4 @@
-"""Lots: their fields, their identity, and the values that are not allowed.
+"""Lots: their fields, their identity, and the values not allowed.
 
 Fields are named as in the marketplace's API.  Prices and costs are in the seller's currency with four decimals, weights
 in grams.

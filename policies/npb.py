@@ -1,4 +1,4 @@
-"""Non-paying buyer alerts: filing, answering, accepting the penalty and taking it back (R19 to R44).
+"""Non-paying buyer alerts: filing, answering, accepting the penalty and withdrawing acceptance (R19 to R44).
 
 `unlocks_at` is computed when an alert is filed or answered, stored, and from then on only compared with the clock.
 """

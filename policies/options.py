@@ -1,4 +1,4 @@
-"""The actions that an actor can take on an order now, and for the others why not and from when.
+"""The actions an actor can take on an order now; for the rest, why not and when they become available.
 
 Nothing is decided here: each declared command is put to its policy with unobjectionable arguments, so that the option
 says what the command would answer. Pending removal requests have options of their own, and `orders.set_status` lists

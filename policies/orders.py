@@ -1,4 +1,4 @@
-"""Ordinary changes of an order: its status by hand, its payment, and added items (T20, T21, T23)."""
+"""Ordinary changes of an order: status changes by its parties, payment, and added items (T20, T21, T23)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that commands share, in order of precedence: a party or staff, not cancelled, the right role."""
+"""Checks shared by commands, in order of precedence: a party or staff, not cancelled, the right role."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The closed list of reasons that each party may give for cancelling (R4, R6 to R9).
+"""The closed list of reasons for cancelling, with the party that may give each (R4, R6 to R9).
 
 Some reasons are listed only to be refused with an explanation.
 """

@@ -1,4 +1,4 @@
-"""Recorded cases, and what came of them by their events alone."""
+"""Recorded cases, and their results, derived from events alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reminders of unanswered cancel requests and of cancellations that are possible but not made (A13, N16, N17).
+"""Reminders of unanswered cancel requests and of unused possibilities to cancel (A13, N16, N17).
 
 Each step of the case's terms is sent once.  After an outage only the latest due step is sent.  A reminder changes
 nothing about the case.

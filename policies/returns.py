@@ -1,4 +1,4 @@
-"""The plan that decides where each unit of a cancelled order returns to.
+"""The plan that decides which lot each unit of a cancelled order returns to.
 
 A plan is a pure function of the lines, the candidate lots and the seller's choices.  The orders of a set share one
 `StockView`: each order sees the lots as the plans before it left them, so that two orders that need a new lot of one

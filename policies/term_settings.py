@@ -1,4 +1,4 @@
-"""Terms as a person writes them, `NPB_FILE_AFTER = "7d"`: how they are read, checked and written.
+"""Terms as an operator writes them, such as `NPB_FILE_AFTER = "7d"`: parsing, validation and formatting.
 
 The names of the settings and what they mean are in `policies/terms.py`.
 """

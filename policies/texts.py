@@ -1,4 +1,4 @@
-"""Checks for text that people can read and ids that hide nothing.
+"""Validation of texts: that they are readable, and that ids contain no invisible characters.
 
 Unicode has blanks, breaks and marks that are invisible.  An id is one visible line without invisible characters, so
 that two ids that look alike are equal.

@@ -1,4 +1,4 @@
-"""Timestamps as text: RFC 3339 in UTC, ending in Z, with a fraction unless that is zero; and as people read them."""
+"""Timestamps as text: RFC 3339 in UTC with a fraction unless it is zero; also a human-readable form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What would have come of a recorded case under other terms and settings.
+"""What would have happened in a recorded case under other terms and settings.
 
 A case is replayed by itself.  What people and the marketplace did is done again at the same time, and the policies of
 the commands decide about it.  What they refuse did not happen, with two exceptions: an act that is too early is done

@@ -1,4 +1,4 @@
-"""What runs, one noun per module: the commands, and the tasks that beat and the outbox start."""
+"""The tasks, one noun per module: the commands, and the tasks started by beat and the outbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removal of an alert, shared by NPB, NRS and NSS."""
+"""Removal of alerts of any kind (NPB, NRS and NSS)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps that all commands about orders share: lock, decide, write, notify."""
+"""The steps shared by all commands about orders: lock, decide, write, notify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording of lots by the marketplace."""
+"""The commands that record and delete the marketplace's lots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Carrying out the entries of a seller's file: a batch in one transaction, all of it or nothing."""
+"""The import of a seller's file into the stock: a batch per transaction, all of it or nothing."""
 
 from __future__ import annotations
 

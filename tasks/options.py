@@ -1,4 +1,4 @@
-"""The query for what a party or staff can do with an order now. It answers what the commands would answer."""
+"""The command `orders.options`, which lists what a party or staff can do and gives the same answers as the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of what commands take and answer, from their argument models: for `contract/` and OpenAPI."""
+"""JSON Schemas of the commands' arguments and answers, for `contract/` and OpenAPI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that applies an operator's terms from a date on. Open cases keep the terms they were filed under."""
+"""The command that applies an operator's terms, with effect from a date. Open cases keep their terms."""
 
 from __future__ import annotations
 

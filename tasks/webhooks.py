@@ -1,4 +1,4 @@
-"""The task that sends events to webhooks: for every endpoint that is due at once, each on a thread of its own."""
+"""The task that sends events to all due webhook endpoints in parallel, one thread each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of `/v1`: one that submits commands, and those that read what `./run show` shows."""
+"""The routes of `/v1`: one submits commands, the others serve the reads of `./run show`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application: its state, its routes, and what every request passes through."""
+"""The application: its state, its routes and its middleware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forms of the Problem Order page: which fields a command has, and what was typed as its arguments."""
+"""The forms of the Problem Order page: a command's fields, and how typed input becomes its arguments."""
 
 from __future__ import annotations
 

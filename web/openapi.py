@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, from the argument models of the commands and the routes that read."""
+"""The OpenAPI 3.1 document, built from the commands' JSON Schemas and the routes for reading."""
 
 from __future__ import annotations
 

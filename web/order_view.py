@@ -1,4 +1,4 @@
-"""One order as one reader sees it, and what that reader submits: the part of the Problem Order page without HTML."""
+"""One order as one reader sees it, and the commands it submits: the non-HTML half of the Problem Order page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457). None repeats what the request said."""
+"""Errors as `application/problem+json` (RFC 9457). None echoes request content."""
 
 from __future__ import annotations
 

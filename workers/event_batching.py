@@ -1,4 +1,4 @@
-"""Task events: published ten times a second instead of at each turn of the worker's loop, and without retries.
+"""Task events, published ten times a second rather than on every iteration of the worker's loop, and without retries.
 
 At a hundred messages a second, Celery's own behaviour costs a round trip to the broker per message, a third of what the
 parent process does (docs/decisions/0011).

@@ -1,4 +1,4 @@
-"""What a process connects when it starts and closes when it ends: settings, database, mailer, publisher, task waker.
+"""Resources that a process opens at its start and closes at its end: settings, database, mailer, publisher, wake-ups.
 
 Every process that runs tasks gets its own database engine after the fork: children that share an engine mix up each
 other's answers silently.  Beat and Flower get none.

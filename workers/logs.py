@@ -1,4 +1,4 @@
-"""Logging configuration: one event a line with its task, message, request and order, for people or as JSON.
+"""Logging configuration: one event per line with its task, message, request and order, as text or as JSON.
 
 Log lines hold no arguments and no secrets: tasks log ids and codes, errors are summarized without their values
 (`workers/errors.py`), and text from outside cannot start a line of its own.

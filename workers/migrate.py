@@ -1,4 +1,4 @@
-"""Migration of a database, with the names of the commands that this version takes, and the wait for its server."""
+"""Migration of a database and of the command names that this version accepts; also waits for the server."""
 
 from __future__ import annotations
 

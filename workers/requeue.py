@@ -1,4 +1,4 @@
-"""Requeueing of dead jobs and dead letters, in one commit each, so that a job is either still dead or surely queued.
+"""Requeueing of dead jobs and dead letters, each in one commit: a job is either still dead or definitely queued.
 
 An outbox message becomes due again, an email is retried, and a command is submitted through the SQL interface with its
 own request id.  None of them depends on a message that a broker could lose.

@@ -1,4 +1,4 @@
-"""The types of settings: how a URL, a certificate, an address or a secret is checked and normalized."""
+"""The types of settings: checks and normal forms of URLs, certificates, addresses and secrets."""
 
 from __future__ import annotations
 

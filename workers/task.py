@@ -1,4 +1,4 @@
-"""The base class of all tasks: validates arguments, runs the task, retries and parks what fails.
+"""The base class of all tasks: validates arguments, runs the task, retries failures and finally parks them.
 
 Arguments are validated into a command (or answered `invalid`), the task runs on a list of one, and conflicts with other
 transactions are retried at once.  What happens to other failures depends on the kind of task:

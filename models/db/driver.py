@@ -1,4 +1,4 @@
-"""psycopg's connection, extended by what a pooler in transaction mode needs: settings sent with each BEGIN.
+"""psycopg's connection, adapted to a pooler in transaction mode: settings are sent with each BEGIN.
 
 Behind such a pooler each transaction may have another server process, so nothing that a session sets lasts, and what
 it sets would reach other programs.

@@ -1,4 +1,4 @@
-"""Locks without a natural row: rows of tables that only the application can reach.
+"""Locks without a natural row: rows of tables only the application can reach.
 
 Advisory locks are not used, since any login of the database could take the same numbers and block all orders.
 """

@@ -1,4 +1,4 @@
-"""The declarative base of all tables, its column types, and constraints that many tables share."""
+"""The declarative base of all tables, its column types, and shared constraints."""
 
 from __future__ import annotations
 

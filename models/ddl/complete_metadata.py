@@ -1,4 +1,4 @@
-"""The complete `metadata`: importing this module imports every table, for migrations and schema comparison."""
+"""Alembic's `metadata` with every table: importing this module imports them all."""
 
 from __future__ import annotations
 

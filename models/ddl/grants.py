@@ -1,4 +1,4 @@
-"""The database roles and what each may do.
+"""The database roles and their rights.
 
 The application acts as `unwind_app`, which cannot change append-only tables.  Where a login may not create roles, the
 triggers (models/ddl/triggers.py) protect the data alone.

@@ -1,4 +1,4 @@
-"""Triggers that refuse changes to final rows, for every role and the owner too.
+"""Triggers that refuse changes to final rows, for every role, including the owner.
 
 No trigger calls `now()`, so simulated and real time run against the same database.
 """

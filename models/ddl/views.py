@@ -1,4 +1,4 @@
-"""The public views: views with stable columns, which answer with SQL what the command line answers.
+"""The public views, whose stable columns give SQL clients what the command line shows.
 
 A view may gain a column at its end and never loses or redefines one; `contract/views/` records them.  No view reads the
 clock: readers compare with their own `now`, so that a simulation shows what a live system would.

@@ -1,4 +1,4 @@
-"""The metrics that are read from the database, each by a query that has an index.
+"""Metrics read from the database, each by a query with an index.
 
 Labels are names from closed lists, never ids or personal data.  A query that takes too long is skipped.
 """

@@ -1,4 +1,4 @@
-"""Fee credits: what became of the fee of each cancelled order, down to the bill that shows it."""
+"""Fee credits: the fee of each cancelled order, traced to the bill that shows its credit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forecast: how many alerts unlock in each hour to come, which are overdue, and all that has a date."""
+"""The forecast: alerts unlocking in each hour to come, overdue ones, and everything else with a date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL statements in files of their own, one each."""
+"""SQL statements, one per file."""
 
 from __future__ import annotations
 

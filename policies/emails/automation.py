@@ -1,4 +1,4 @@
-"""Emails about what happens in a seller's name without a person (N20, N21)."""
+"""Emails about automatic acts in a seller's name (N20, N21)."""
 
 from __future__ import annotations
 

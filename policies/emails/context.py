@@ -1,4 +1,4 @@
-"""The facts an email is written from, and how timestamps, days and amounts are written out for its reader.
+"""The facts for an email, and timestamps, days and amounts formatted for the reader.
 
 Month and day names are constants, so that the machine's locale cannot change an email.
 """

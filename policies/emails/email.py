@@ -1,4 +1,4 @@
-"""The content of an email as plain text, and how text that members wrote is made safe to show.
+"""The content of an email as plain text; member-written text is made safe to display.
 
 Renderers escape the content.  Members' text is quoted, never mixed into our own sentences, and its control and
 direction characters have no effect beyond it.

@@ -1,4 +1,4 @@
-"""URLs of Redis and Valkey: which ones the settings accept, and the one way in which every program connects to them.
+"""URLs of Redis and Valkey: which URLs are accepted, and the single way every program connects.
 
 A URL is parsed once, here, and written in one form that Celery, kombu and our own clients understand.  A URL that one
 of them could not use is rejected, with a message that contains no part of it: it may hold a password.

@@ -1,4 +1,4 @@
-"""Connections to the primary that Redis Sentinel names, for every client: each connection asks for itself."""
+"""Connections to the primary named by Redis Sentinel: each connection asks Sentinel anew."""
 
 # mypy: disable-error-code="no-untyped-call"
 # redis-py has no annotations there.

@@ -1,4 +1,4 @@
-"""Wake-ups of tasks by messages, of which at most one a task waits in the broker, however many processes commit.
+"""Wake-ups: messages that start a task at once; at most one per task is queued, however many processes commit.
 
 The key is set before the message is sent, and the woken run deletes it before it reads anything. So a commit that finds
 the key knows that a run will start which sees its rows.

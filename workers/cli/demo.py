@@ -1,4 +1,4 @@
-"""The `demo` command: a sample marketplace played live on real servers."""
+"""The `demo` command: starts real servers and workers, and plays the demo on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `events` command: the feed of `unwind.events_after`, page by page, by cursor.
+"""The `events` command: pages through the feed of `unwind.events_after`, by cursor.
 
 ./run events --limit 100
 ./run events --after 812.1.4711 --follow --json

@@ -1,4 +1,4 @@
-"""The `forecast` command: the unlocks to come as a chart or JSON, and everything that has a date as a calendar."""
+"""The `forecast` command: upcoming unlocks as a chart or JSON, and everything with a date as a calendar."""
 
 from __future__ import annotations
 

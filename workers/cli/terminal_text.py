@@ -1,4 +1,4 @@
-"""Text for people: lines that fit the terminal, with dates in the zone of the reader.  Exact times are in the JSON."""
+"""Printing to the terminal: lines that fit its width, with dates in the reader's zone. Exact times are in the JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `webhooks` command: endpoints that get the events of the feed.
+"""The `webhooks` command: endpoints that receive the events of the feed.
 
 ./run webhooks add https://shop.example/unwind --events "orders.cancelled,npb.*"
 ./run webhooks list

@@ -1,4 +1,4 @@
-"""The `whatif` command: replay what is stored under other terms and settings, and list what would be different."""
+"""The `whatif` command: replays recorded cases under other terms and settings, and lists the differences."""
 
 from __future__ import annotations
 

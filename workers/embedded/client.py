@@ -1,4 +1,4 @@
-"""Functions that start the embedded servers, or join them if they run already.
+"""Functions that start the embedded servers, or join running ones.
 
     with embedded_servers(Path(".unwind")) as urls:
         engine = create_engine(urls.database_url)

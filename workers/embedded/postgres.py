@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: its settings and logins, and how its cluster is created, started and stopped."""
+"""The embedded PostgreSQL: its settings and logins; creating, starting and stopping its cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of the PostgreSQL programs for an account that cannot reach them where they are installed.
+"""A copy of the PostgreSQL programs for an account that cannot access the installed ones.
 
 The programs are installed in the checkout's environment. If that lies below a private folder (root's home, any folder
 of mode 0700), the account that runs PostgreSQL may not reach them. CAP_DAC_OVERRIDE does not help: `initdb` calls

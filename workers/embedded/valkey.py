@@ -1,4 +1,4 @@
-"""The embedded Valkey: its settings, and how it is started and stopped."""
+"""The embedded Valkey: its settings; starting and stopping it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs of an installation on this machine: starting, supervising and ending them."""
+"""Starting, supervising and ending the programs of an installation on this machine: workers, beat, Flower and web."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Connections to a mail server, and a batch of emails that is sent over a few of them.
+"""Connections to a mail server, and batches of emails sent over a few of them.
 
 Where the server takes PIPELINING (RFC 2920) the content of one email and the envelope of the next travel together, so
 an email costs one round trip instead of four.

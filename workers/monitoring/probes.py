@@ -1,4 +1,4 @@
-"""Liveness and readiness probes of workers and beat, by the age of the files that their watchdog touches.
+"""Liveness and readiness probes of workers and beat, by the age of the files touched by their watchdog.
 
     python -m workers.monitoring.probes ready      # a worker takes messages; beat has its timetable
     python -m workers.monitoring.probes alive      # it made progress lately, or had nothing to do

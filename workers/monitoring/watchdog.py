@@ -1,4 +1,4 @@
-"""A watchdog thread that ends a worker or beat which is alive but takes nothing, or sends nothing.
+"""A watchdog thread that ends a worker or beat that is alive but no longer takes or sends tasks.
 
 A lost acknowledgement or a hung connection can leave a consumer without messages while it still answers pings.  The
 thread shares nothing with the consumer: it has its own connection and counts what the consumer did between two polls.

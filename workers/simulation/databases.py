@@ -1,4 +1,4 @@
-"""The databases that simulations use: temporary ones on servers of their own, or an empty one that the user names."""
+"""Databases for simulations: temporary ones on their own servers, or an empty one specified by the user."""
 
 from __future__ import annotations
 

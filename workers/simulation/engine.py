@@ -1,4 +1,4 @@
-"""A simulation that runs the product's tasks in this process, with a clock that can be set and no broker.
+"""A simulation that runs the product's tasks in this process, with a settable clock and no broker.
 
 Replay and tests use a `Simulation`. It runs the same task bodies in the same transactions as the workers. Outbox tasks
 run before the next command. Time moves from deadline to deadline: each sweep runs exactly when something that it covers

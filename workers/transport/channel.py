@@ -1,5 +1,4 @@
-"""The Redis transport for Celery: messages move from queue to consumer without a moment in which a crash could lose
-them.
+"""The Redis transport for Celery: moves messages from queue to consumer so that a crash can never lose them.
 
 kombu's own Redis transport pops a message and records it as unacknowledged afterwards, so a process that is killed in
 between takes the message with it.  Here the broker moves the message into a processing list of the consumer (BLMOVE),

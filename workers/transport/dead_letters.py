@@ -1,4 +1,4 @@
-"""Dead letters: messages that no task can process.  `./run jobs dead-letters` lists them; they stop no other message.
+"""Moves dead letters, messages no task can process, out of their queues; they do not block other messages.
 
 Celery drops such a message and logs its whole body; some would end the worker.  Here the transport moves them to a
 short list in the broker, in the same step that takes them from their queue.  A thread of its own writes them to the

@@ -1,4 +1,4 @@
-"""Parking of commands whose worker process dies or runs too long, again and again.
+"""Parking of commands whose worker process repeatedly dies or runs too long.
 
 Celery sends such a task again a few times as a new message (`task_retry_on_worker_lost`) and then acknowledges it.  The
 process that could have parked it is dead, so the worker's parent process parks it before the acknowledgement

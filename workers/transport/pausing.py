@@ -1,4 +1,4 @@
-"""The queues and tasks that operators have paused, as this worker last read them from the database.
+"""Paused queues and tasks, as this worker last read them from the database.
 
 They are read once before the worker takes a message, and then every second by a thread.  While the database is away the
 last state applies.  A worker that has read none yet takes nothing: pauses survive restarts, and without a database no

@@ -1,4 +1,4 @@
-"""Celery's prefork pool, except that no process inherits the pipes of an ended one."""
+"""Celery's prefork pool, except that no process inherits the pipes of a process that has exited."""
 
 from __future__ import annotations
 

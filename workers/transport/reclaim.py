@@ -1,4 +1,4 @@
-"""Ownership of messages in flight, and their return to the queue when the consumer that owns them is dead.
+"""Ownership of messages in flight, and their return to the queue when their consumer is dead.
 
 A worker's messages are in two places: in the processing lists into which the broker moves them, and among those
 recorded as unacknowledged, whose delivery tags begin with the consumer's name.  Every consumer writes a heartbeat every

@@ -1,5 +1,4 @@
-"""Validation of raw queue bytes before Celery sees them: protocol 2, JSON, a task of that queue, no instructions to
-Celery.
+"""Validation of raw messages before Celery sees them: protocol 2, JSON, a known task, no embedded Celery directives.
 
 Any client that may push to a queue can write arbitrary bytes there, and 24 of 92 hostile messages end, loop, starve or
 fool a worker before any hook of a task runs.  So every message is validated first, and the worker gets one that is

@@ -1,4 +1,4 @@
-"""All invariants: for each a sentence and a query that returns the ids that violate it.
+"""All invariants: a sentence each, and a query that returns the ids violating it.
 
 The queries share nothing with the code that writes; an import contract enforces it.  Those of `IN_TIME` check that
 everything due was done; without a running worker they find violations, so tests with a simulated clock skip them.

@@ -1,4 +1,4 @@
-"""Invariants of automation: stored deadlines follow from the facts, and automatic acts from settings then in force."""
+"""Invariants of automation: deadlines follow from the facts, automatic acts from the settings in force at the time."""
 
 from __future__ import annotations
 

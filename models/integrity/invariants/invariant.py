@@ -1,4 +1,4 @@
-"""The invariant: a sentence, and a query that returns the ids that violate it.
+"""The class of an invariant: a sentence, and a query that returns the ids violating it.
 
 A query checks everything, or only a scope.  Its scope markers, such as `[o.order_id IN orders]`, are true when
 everything is checked, and otherwise conditions on the ids of a `Scope`.

@@ -1,4 +1,4 @@
-"""What a file is that cannot be read as it is: one to repair, or another document, called by its name."""
+"""Diagnoses an unreadable file: damaged, or a different kind of document, which is named."""
 
 from __future__ import annotations
 

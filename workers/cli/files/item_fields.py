@@ -1,4 +1,4 @@
-"""The fields of one item of a file: elements become values of a lot, with the meaning that their writers give them."""
+"""The fields of one item of a file: elements become values of a lot, interpreted as the writing program means them."""
 
 from __future__ import annotations
 

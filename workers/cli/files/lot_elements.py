@@ -1,4 +1,4 @@
-"""The elements of lots in files: which field each one is, which are left out, and which only some programs write."""
+"""The elements of lots in files: their fields, those left out, and those only some programs write."""
 
 from __future__ import annotations
 

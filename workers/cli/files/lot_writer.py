@@ -1,4 +1,4 @@
-"""Writer of lots as BrickLink's XML: a whole store to be read again, items to upload, and updates of known lots."""
+"""Writer of lots as BrickLink's XML: a whole store for re-import, items to upload, and updates of known lots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks for marketplace cases that a person should look at.  None of them triggers an action."""
+"""Checks for cases that need human attention. None of them triggers an action."""
 
 from __future__ import annotations
 

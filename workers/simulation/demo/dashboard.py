@@ -1,4 +1,4 @@
-"""What the demo prints: a live table of its orders with a countdown to each unlock, and at the end sums and bills.
+"""The demo's output: a live table of its orders with a countdown to each unlock, and finally sums and bills.
 
 If standard output is no terminal, `workers/cli/demo.py` prints the events line by line.
 """

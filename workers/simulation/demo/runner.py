@@ -1,4 +1,4 @@
-"""The run of the demo: it reads each change from the timeline and sends the commands of buyers and sellers.
+"""Plays the demo: reads each change from the timeline and sends the commands of its buyers and sellers.
 
 It sends them as an upstream system does, through a plain Celery client without code of this repository, as
 docs/integrate.md shows.
