@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from models import orders, outbox, stored_answers
 from models.db import database as db
@@ -150,9 +150,15 @@ CONFLICT_SQLSTATES = ("40001", "40P01", "55P03", "23505")
 may run again and then sees what the other transaction did."""
 
 
-def retry_on_conflict(body: Callable[[], T]) -> T:
-    """Run a unit of work, and run it again after a conflict, at most `MAX_CONFLICT_RETRIES` times with jitter."""
-    return _RETRYING_ON_CONFLICT(body)
+def retry_on_conflict(body: Callable[[], T], *, max_seconds: float | None = None) -> T:
+    """Run a unit of work, and run it again after a conflict, at most `MAX_CONFLICT_RETRIES` times with jitter.
+
+    After `max_seconds` it is not run again.
+    """
+    if max_seconds is None:
+        return _RETRYING_ON_CONFLICT(body)
+    stop = stop_after_attempt(MAX_CONFLICT_RETRIES) | stop_after_delay(max_seconds)
+    return _RETRYING_ON_CONFLICT.copy(stop=stop)(body)
 
 
 def is_conflict(error: BaseException) -> bool:

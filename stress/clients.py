@@ -180,7 +180,7 @@ class Interfaces:
                 task_id=sent.request_id,
             )
             self._ledger.count("messages")
-        except UNREACHABLE:
+        except (*UNREACHABLE, AttributeError):  # AttributeError: kombu publishes by a channel that it has just closed
             self._ledger.count("broker not reached")
 
     def _connected(self) -> psycopg.Connection:
@@ -292,7 +292,7 @@ class Client(threading.Thread):
 
 
 class BulkClient(threading.Thread):
-    """Sends waves: buys many orders, requests their cancellation and cancels them, each in one go."""
+    """Sends waves: buys many orders, requests their cancellation and cancels them, each in one go or in a burst."""
 
     def __init__(self, name: str, environment: Environment, ledger: Ledger, waves: Iterator[Wave]) -> None:
         super().__init__(name=name, daemon=True)
@@ -349,19 +349,29 @@ def _stages(wave: Wave) -> Iterator[tuple[str, list[Sent]]]:
     def sent(kind: str, task: str, arguments: dict[str, Any], interface: str = SQL) -> Sent:
         return Sent(f"t-{wave.name}-{kind}", task, arguments, interface, 0.0)
 
+    interface = BROKER if wave.in_bursts else SQL
     yield SQL, [sent("member", "members.record", member_arguments(wave.buyer))]
     parties = {"buyer_id": wave.buyer, "seller_id": wave.seller}
     yield (
-        SQL,
+        interface,
         [
-            sent(f"buy-{n}", "orders.submit", {"order_id": order_id, **parties, "lines": list(lines)})
+            sent(f"buy-{n}", "orders.submit", {"order_id": order_id, **parties, "lines": list(lines)}, interface)
             for n, (order_id, lines) in enumerate(wave.orders)
         ],
     )
     arguments = {"member_id": wave.buyer, "reason": "B_MUTUAL", "comment": "All of it, please."}
-    yield SQL, [sent(f"ask-{n}", "ocr.file", {"order_id": o, **arguments}) for n, (o, _) in enumerate(wave.orders)]
+    yield (
+        interface,
+        [
+            sent(f"ask-{n}", "ocr.file", {"order_id": order_id, **arguments}, interface)
+            for n, (order_id, _) in enumerate(wave.orders)
+        ],
+    )
     items = [{"order_id": order_id, "member_id": wave.seller} for order_id, _ in wave.orders]
-    yield BROKER, [sent("cancel", "orders.cancel_many", {"orders": items}, BROKER)]
+    if wave.in_bursts:
+        yield BROKER, [sent(f"cancel-{n}", "orders.cancel", item, BROKER) for n, item in enumerate(items)]
+    else:
+        yield BROKER, [sent("cancel", "orders.cancel_many", {"orders": items}, BROKER)]
 
 
 def _parts_of(sent: Sent) -> list[Sent]:

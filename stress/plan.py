@@ -53,12 +53,14 @@ class Life:
 
 @dataclass(frozen=True)
 class Wave:
-    """Many orders: bought and requested to be cancelled by SQL, cancelled by one message."""
+    """Many orders: bought and requested to be cancelled by SQL, then cancelled by one message; or all of it in bursts
+    of single messages."""
 
     name: str
     buyer: str
     seller: str
     orders: tuple[tuple[int, tuple[dict[str, int], ...]], ...]
+    in_bursts: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def waves(seed: int, client: int, size: int) -> Iterator[Wave]:
         seller = random_.choice(SELLERS)
         first = FIRST_ORDER * (client + 1) + number * size
         bought = tuple((first + n, tuple(_lines(random_, seller)[:1])) for n in range(size))
-        yield Wave(f"w{client}-{number}", f"w{client}-{number}", seller, bought)
+        yield Wave(f"w{client}-{number}", f"w{client}-{number}", seller, bought, in_bursts=number % 2 == 0)
         number += 1
 
 

@@ -33,6 +33,7 @@ class InvalidItem(StrictModel):
 
 class CancelMany(Command):
     task: ClassVar[str] = "orders.cancel_many"
+    runs_alone: ClassVar[bool] = True  # it is a set, and reports its progress
     orders: Annotated[
         list[CancelOrder | InvalidItem],
         Field(min_length=1, max_length=MAX_ORDERS),

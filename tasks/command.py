@@ -166,6 +166,8 @@ class Command(StrictModel):
     task: ClassVar[str]
     """The task's name on the wire."""
     request_id: RequestId
+    runs_alone: ClassVar[bool] = False
+    """Whether each message runs by itself, not in one transaction with others of its kind."""
     # Set by `accept`: when a submission by SQL was inserted. Not a field, because a message must not set it.
     accepted_at: ClassVar[datetime | None] = None
 

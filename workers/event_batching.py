@@ -13,6 +13,8 @@ from typing import Any
 from celery.events import dispatcher
 from celery.worker import consumer
 
+from workers.group_commit.dispatcher import CommandDispatcher
+
 FLUSH_INTERVAL = 0.1
 """Seconds.  Two dozen events are published without waiting for it (Celery's own limit)."""
 
@@ -29,11 +31,23 @@ class Dispatcher(dispatcher.EventDispatcher):
 
 
 class Consumer(consumer.Consumer):
+    command_dispatcher: CommandDispatcher | None = None
     _next_flush_at = float("-inf")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.app.events.dispatcher_cls = f"{__name__}:Dispatcher"
+
+    def update_strategies(self) -> None:
+        """celery.worker.consumer.Consumer.update_strategies: with a dispatcher of commands for this connection."""
+        self.command_dispatcher = CommandDispatcher(self)
+        super().update_strategies()
+
+    def on_close(self) -> None:
+        """celery.worker.consumer.Consumer.on_close: forget the waiting commands, which are delivered again."""
+        if self.command_dispatcher is not None:
+            self.command_dispatcher.close()
+        super().on_close()
 
     def on_send_event_buffered(self) -> None:
         """celery.worker.consumer.Consumer.on_send_event_buffered: schedule a flush instead of flushing at once."""

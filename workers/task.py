@@ -12,9 +12,10 @@ transactions are retried at once.  What happens to other failures depends on the
 
 from __future__ import annotations
 
+import contextlib
 import random
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -43,8 +44,36 @@ UNLIMITED_RETRIES = 1_000_000
 broker."""
 
 
+Outcome = dict[str, Any] | Exception
+"""What became of a command: its answer, or why it has none."""
+_outcome: Outcome | None = None
+
+
+@contextlib.contextmanager
+def known_outcome(outcome: Outcome) -> Iterator[None]:
+    """Let the next task that is called report this outcome instead of running: it ran in a set of commands."""
+    global _outcome  # noqa: PLW0603 - a process runs one task at a time
+    _outcome = outcome
+    raised_at = outcome.__traceback__ if isinstance(outcome, Exception) else None
+    try:
+        yield
+    finally:
+        _outcome = None
+        if isinstance(outcome, Exception):
+            outcome.__traceback__ = raised_at  # several commands may have it
+
+
+def _take_outcome() -> dict[str, Any] | None:
+    global _outcome
+    outcome, _outcome = _outcome, None
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
 class BaseTask(Task):
     abstract = True
+    Strategy = "workers.group_commit.dispatcher:strategy"
     command_model: type[Command] | None = None
     """The argument model of a public task (`tasks.declarations`); an internal task has none."""
     Request = "workers.redaction:RedactedRequest"
@@ -66,7 +95,7 @@ class BaseTask(Task):
             **{name: value for name, value in context.items() if value is not None}
         ):
             try:
-                answer = execute(self, kwargs, message_id, positional=len(args))
+                answer = _take_outcome() or execute(self, kwargs, message_id, positional=len(args))
             except Exception as caught:  # noqa: BLE001 - whatever it is, the job must not be lost
                 error = caught
             else:

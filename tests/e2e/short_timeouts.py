@@ -11,13 +11,12 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from kombu.transport.virtual.base import QoS
-
 from models.db import database as db
 from workers.app import app
 from workers.beat import MonotonicScheduler
 from workers.monitoring import watchdog
 from workers.transport import channel, reclaim
+from workers.transport.channel import QoS
 
 watchdog.POLL_INTERVAL = 0.1
 watchdog.MAX_SILENT_POLLS = 20

@@ -13,6 +13,7 @@ WORKERS_PACKAGES = {
     "broker",
     "cli",
     "embedded",
+    "group_commit",
     "local",
     "mail",
     "monitoring",

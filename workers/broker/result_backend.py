@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from celery.backends.redis import RedisBackend
@@ -12,6 +14,42 @@ from workers.errors import suggest_task
 
 
 class ResultBackend(RedisBackend):
+    _earlier: dict[Any, Any] | None = None
+    """While results are stored together: those that were stored before, by key."""
+    _collected: dict[Any, Any]
+
+    @contextlib.contextmanager
+    def stored_together(self, task_ids: Sequence[str]) -> Iterator[None]:
+        """Store the results that the block produces in one trip at its end.  Raises what `set` raises."""
+        keys = [self.get_key_for_task(task_id) for task_id in task_ids]
+        self._earlier = dict(zip(keys, self.ensure(self.mget, (keys,)), strict=True))
+        self._collected = {}
+        try:
+            yield
+        finally:
+            self._earlier = None
+        if self._collected:
+            self.ensure(self._set_all, (self._collected,))
+
+    def _set_all(self, values: dict[Any, Any]) -> None:
+        with self.client.pipeline() as pipe:
+            for key, value in values.items():
+                pipe.set(key, value, ex=self.expires).publish(key, value)
+            pipe.execute()
+
+    def get(self, key: Any) -> Any:
+        """celery.backends.redis.RedisBackend.get: from memory while results are stored together."""
+        if self._earlier is not None and key in self._earlier:
+            return self._earlier[key]
+        return super().get(key)
+
+    def set(self, key: Any, value: Any, *args: Any, **options: Any) -> Any:
+        """celery.backends.redis.RedisBackend.set: later while results are stored together."""
+        if self._earlier is None or key not in self._earlier:
+            return super().set(key, value, *args, **options)
+        self._earlier[key] = self._collected[key] = value
+        return None
+
     def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **options: Any) -> Any:
         """celery.backends.base.Backend.mark_as_failure: a caller of an unknown task gets a sentence."""
         if isinstance(exc, NotRegistered):

@@ -9,6 +9,8 @@ This module, in the worker's parent process, settles messages.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
@@ -33,7 +35,38 @@ def is_settled(message: Any) -> bool:
     return getattr(message, "settled", False)
 
 
+_collected: list[Any] | None = None
+"""The settled messages that are acknowledged together at the end of the block `acknowledged_together`."""
+
+
+@contextlib.contextmanager
+def acknowledged_together() -> Iterator[None]:
+    """Acknowledge the messages that are settled inside the block in one trip to the broker."""
+    global _collected  # noqa: PLW0603 - the worker's loop has one thread
+    messages: list[Any] = []
+    _collected = messages
+    try:
+        yield
+    finally:
+        _collected = None
+        if messages:
+            _acknowledge(messages)
+
+
+def _acknowledge(messages: list[Any]) -> None:
+    channel = messages[0].channel
+    for message in messages:
+        message._state = "ACK"
+    try:
+        channel.qos.ack_settled([message.delivery_tag for message in messages])
+    except Exception as error:  # noqa: BLE001 - the messages come again and find their answers
+        log.warning("acknowledgement_failed", messages=len(messages), error=summarize(error))
+
+
 class SettledRequest(Request):
+    acknowledged: bool = False
+    on_finished: Callable[[SettledRequest], None] | None = None
+    """Called when the worker has done with the message; more than once is possible."""
     _lost_reason: str | None = None
     """Why its process can report nothing: one of models.dead_jobs.REASONS."""
     _is_resent = False
@@ -47,7 +80,10 @@ class SettledRequest(Request):
             failed, *_ = failed__retval__runtime
             if not failed:  # BaseTask returns an answer after its commit, or when there is nothing to commit
                 settle(self.message)
-            return report(self, failed__retval__runtime, **kwargs)
+            try:
+                return report(self, failed__retval__runtime, **kwargs)
+            finally:
+                self._finish()
 
         cls.on_success = on_success
 
@@ -78,6 +114,9 @@ class SettledRequest(Request):
                 log.warning("result_store_failed", message=self.id, error=summarize(error))
                 self.acknowledge()
             raise
+        finally:
+            if is_final:
+                self._finish()
 
     def _retry_worker_lost(self, exc: Any, exc_info: Any) -> bool:
         """celery.worker.request.Request._retry_worker_lost: acknowledges once the new message is published."""
@@ -99,11 +138,28 @@ class SettledRequest(Request):
         """celery.worker.request.Request.acknowledge: a message that is not settled goes back."""
         if not self.acknowledged and not is_settled(self.message) and (self._is_resent or self._park_if_lost()):
             settle(self.message)
-        super().acknowledge()
+        if _collected is not None and is_settled(self.message) and not self.acknowledged:
+            _collected.append(self.message)
+            self.acknowledged = True
+        else:
+            super().acknowledge()
+        self._finish()
 
     def reject(self, requeue: bool = False) -> None:  # noqa: ARG002 - Celery's signature
         """celery.worker.request.Request.reject: always requeue, also where Celery drops a task it could not retry."""
         super().reject(requeue=True)
+        self._finish()
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: ARG002 - Celery's signature
+        """celery.worker.request.Request.cancel: store no RETRY, which would wait for the lost broker once per message.
+
+        The message is delivered again.
+        """
+        super().cancel(pool, signal, emit_retry=False)
+
+    def _finish(self) -> None:
+        if self.on_finished is not None:
+            self.on_finished(self)
 
     def _park_if_lost(self) -> bool:
         if self._lost_reason is None or state.should_terminate or self.task.command_model is None:

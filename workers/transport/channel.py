@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty
 from time import monotonic, time  # noqa: TID251 - kombu counts the visibility timeout by it
@@ -61,6 +64,8 @@ end
 PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5
 """Key with what is paused, for Flower, which has no database; it expires after so many seconds."""
 TICK_QUEUES = ("sweeps", "outbox")
+BLOCK_QUEUE = queue_of("orders.cancel")
+"""The queue of the commands, from which all that wait are received at once."""
 MAX_PAUSED_TICKS = 5000
 """Ticks kept in such a queue while it is paused: each does the work of all before it, and beat sends five a second."""
 DELAYED_PREFIX = "unwind.delayed."
@@ -77,8 +82,37 @@ return #due
 queue."""
 
 
+MAX_BLOCK_MESSAGES = 100
+"""Commands received at once: those that wait while all pool processes are busy (docs/decisions/0027)."""
+MAX_BLOCK_BYTES = 256 * 1024
+"""Total length after which a block ends, so that long messages do not fill the memory of the worker."""
+_TAKE_BLOCK = """
+local items, total = {}, 0
+for i = 1, tonumber(ARGV[1]) do
+    local item = redis.call('LMOVE', KEYS[1], KEYS[2], 'RIGHT', 'LEFT')
+    if not item then break end
+    items[i], total = item, total + #item
+    if total >= tonumber(ARGV[2]) then break end
+end
+return items
+"""
+"""Move the oldest messages into a processing list, in one trip; they are recorded in the next one."""
+
+
 class Reclaimed(Exception):
     """Another consumer took this one for dead and requeued the message."""
+
+
+@dataclass(eq=False)
+class Receipt:
+    """A message on its way from a processing list to Celery."""
+
+    reader: QueueReader
+    item: bytes
+    tag: str
+    slot: str
+    """The prefetch slot that it occupies: its own delivery tag, or that of the first message of its block."""
+    is_recorded: bool = False
 
 
 class QueueReader:
@@ -95,28 +129,57 @@ _consuming_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 class QoS(stock.QoS):
+    """Counts a block of messages as one: what limits a worker is how many blocks its processes have."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """kombu.transport.redis.QoS.__init__: add the slots."""
+        super().__init__(*args, **kwargs)
+        self._slots: dict[str, str] = {}
+        self._slot_sizes: Counter[str] = Counter()
+        self.queue_length = 0
+        """Messages that waited behind the one recorded last."""
+
+    def can_consume(self) -> bool:
+        """kombu.transport.redis.QoS.can_consume: count slots instead of messages."""
+        return not self.prefetch_count or len(self._slot_sizes) < self.prefetch_count
+
+    def free_slots(self) -> int:
+        return max(0, self.prefetch_count - len(self._slot_sizes))
+
     def is_processing(self, tag: str) -> bool:
         return tag in self._delivered and tag not in self._dirty
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """kombu.transport.redis.QoS.append: its ZADD and HSET, and LREM from the processing list in one MULTI."""
-        receiving = self.channel.receiving
-        if receiving is None:
+        receipt = self.channel.receiving
+        if receipt is None:
             super().append(message, delivery_tag)
-            return
-        reader, item = receiving
-        unacked = dumps([message._raw, "", reader.queue])
-        with self.pipe_or_acquire() as pipe:
-            removed, *_ = (
-                pipe.lrem(reader.processing_list, 1, item)
-                .zadd(self.unacked_index_key, {delivery_tag: time()})
-                .hset(self.unacked_key, delivery_tag, unacked)
-                .execute()
-            )
-        if not removed:
-            self.restore_by_tag(delivery_tag)  # delivered twice is harmless, never is not
+        elif receipt.is_recorded or self.record([(receipt, message._raw)]):
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
             raise Reclaimed
-        virtual.QoS.append(self, message, delivery_tag)
+        self._slots[delivery_tag] = slot = receipt.slot if receipt is not None else delivery_tag
+        self._slot_sizes[slot] += 1
+
+    def record(self, received: Sequence[tuple[Receipt, Any]]) -> list[Receipt]:
+        """Record messages of one queue as unacknowledged in one MULTI; return those that were not reclaimed."""
+        reader = received[0][0].reader
+        with self.pipe_or_acquire() as pipe:
+            for receipt, _ in received:
+                pipe.lrem(reader.processing_list, 1, receipt.item)
+            pipe.zadd(self.unacked_index_key, dict.fromkeys((receipt.tag for receipt, _ in received), time()))
+            unacked = {receipt.tag: dumps([raw, "", reader.queue]) for receipt, raw in received}
+            *removed, _, _, self.queue_length = (
+                pipe.hset(self.unacked_key, mapping=unacked).llen(reader.queue).execute()
+            )
+        recorded = []
+        for (receipt, _), count in zip(received, removed, strict=True):
+            if count:
+                receipt.is_recorded = True
+                recorded.append(receipt)
+            else:
+                self.restore_by_tag(receipt.tag)  # delivered twice is harmless, never is not
+        return recorded
 
     def ack(self, delivery_tag: str) -> None:
         """kombu.transport.redis.QoS.ack: free the slot whatever happens, and try twice, since acknowledging twice is
@@ -128,13 +191,23 @@ class QoS(stock.QoS):
         if message is not None and _is_unsettled_command(message):
             self._return_later(delivery_tag, message)
             return
+        self.ack_settled([delivery_tag])
+
+    def ack_settled(self, delivery_tags: Sequence[str]) -> None:
+        """Acknowledge messages whose outcome is durable, in one trip."""
         try:
             try:
-                self._remove_from_indices(delivery_tag).execute()
+                self._remove_from_unacked(delivery_tags)
             except self.channel.connection_errors:
-                self._remove_from_indices(delivery_tag).execute()
+                self._remove_from_unacked(delivery_tags)
         finally:
-            self._release(delivery_tag)
+            for delivery_tag in delivery_tags:
+                self.forget(delivery_tag)
+            self.channel.on_slot_freed()
+
+    def _remove_from_unacked(self, delivery_tags: Sequence[str]) -> None:
+        with self.pipe_or_acquire() as pipe:
+            pipe.zrem(self.unacked_index_key, *delivery_tags).hdel(self.unacked_key, *delivery_tags).execute()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """kombu.transport.redis.QoS.reject: dead-letter the message in the same MULTI; a message to requeue waits
@@ -178,8 +251,16 @@ class QoS(stock.QoS):
                 self._release(delivery_tag)
 
     def _release(self, delivery_tag: str) -> None:
-        virtual.QoS.ack(self, delivery_tag)
+        self.forget(delivery_tag)
         self.channel.on_slot_freed()
+
+    def forget(self, delivery_tag: str) -> None:
+        virtual.QoS.ack(self, delivery_tag)
+        slot = self._slots.pop(delivery_tag, None)
+        if slot is not None:
+            self._slot_sizes[slot] -= 1
+            if not self._slot_sizes[slot]:
+                del self._slot_sizes[slot]
 
 
 _return_counts: dict[str, int] = {}
@@ -237,7 +318,8 @@ class Channel(stock.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.readers: dict[str, QueueReader] = {}
-        self.receiving: tuple[QueueReader, bytes] | None = None
+        self.receiving: Receipt | None = None
+        self._after_delivery: dict[Callable[[], None], None] = {}
         self._heartbeat_at = self._requeued_at = float("-inf")
         self._shared_client: Any = None
         super().__init__(*args, **kwargs)
@@ -367,39 +449,93 @@ class Channel(stock.Channel):
                     return self.receive(reader)
         return False
 
+    def after_delivery(self, callback: Callable[[], None]) -> None:
+        """Call back once the block that is being received is delivered, or at once."""
+        if self.receiving is None:
+            callback()
+        else:
+            self._after_delivery[callback] = None
+
     def _process(self, reader: QueueReader, item: bytes) -> None:
+        # Deliver a message, and with a command those that wait behind it.
         self.readers[reader.queue] = self.readers.pop(reader.queue)
-        self.receiving = reader, item
         tag = ConsumerId.current().new_tag()
+        self.receiving = receipt = Receipt(reader, item, tag, slot=tag)
+        try:
+            message = self._validated(receipt)
+            if message is not None:
+                self.qos.queue_length = 0
+                self._deliver(receipt, message)
+                if reader.queue == BLOCK_QUEUE and self.qos.queue_length and not is_queue_paused(reader.queue):
+                    self._deliver_waiting(reader, tag if message["headers"]["eta"] is None else "")
+        finally:
+            self.receiving = None
+            callbacks, self._after_delivery = self._after_delivery, {}
+            for callback in callbacks:
+                callback()
+
+    def _deliver_waiting(self, reader: QueueReader, slot: str) -> None:
+        # Receive this worker's share of the waiting commands: all of them if its other slots are occupied. A message
+        # that Celery lets wait has a slot of its own, since Celery adds one for it.
+        share = -(-(self.qos.queue_length + 1) // (self.qos.free_slots() + 1))
+        count = min(share, MAX_BLOCK_MESSAGES) - 1
+        if not count:
+            return
+        with self.conn_or_acquire() as client:
+            items = client.eval(_TAKE_BLOCK, 2, reader.queue, reader.processing_list, count, MAX_BLOCK_BYTES)
+        messages: dict[Receipt, dict[str, Any]] = {}
+        for item in items:
+            tag = ConsumerId.current().new_tag()
+            receipt = Receipt(reader, item, tag, slot=tag)
+            message = self._validated(receipt)
+            if message is None:
+                continue
+            if message["headers"]["eta"] is None:
+                receipt.slot = slot = slot or tag
+            messages[receipt] = message
+        if messages:
+            for receipt in self.qos.record(list(messages.items())):
+                self.receiving = receipt
+                self._deliver(receipt, messages[receipt])
+
+    def _validated(self, receipt: Receipt) -> dict[str, Any] | None:
+        # The message in kombu's form; None for one that goes elsewhere.
+        reader, item = receipt.reader, receipt.item
         try:
             # As Celery compares.
-            message = validate(item, reader.queue, current_app.tasks, tag, datetime.now(UTC))  # noqa: TID251
-            if is_task_paused(message["headers"]["task"]):
-                self._park(reader, item, message)
-            else:
-                self.connection._deliver(message, reader.queue)
+            message = validate(item, reader.queue, current_app.tasks, receipt.tag, datetime.now(UTC))  # noqa: TID251
         except Rejected as rejection:
             self._move_to_dead_letters(reader, item, rejection)
         except Delayed as delayed:
             self._delay(reader, item, delayed)
+        else:
+            if not is_task_paused(message["headers"]["task"]):
+                return message
+            self._park(reader, item, message)
+        return None
+
+    def _deliver(self, receipt: Receipt, message: dict[str, Any]) -> None:
+        queue = receipt.reader.queue
+        try:
+            self.connection._deliver(message, queue)
         except Reclaimed:
-            log.warning("message_reclaimed_by_other", queue=reader.queue)
+            log.warning("message_reclaimed_by_other", queue=queue)
         except Exception as error:
             if not isinstance(error, KeyError) and isinstance(
                 error, self.connection_errors + self.connection.channel_errors
             ):
                 raise
             # Validation passed what Celery cannot process: this worker must survive, and no other may receive it.
-            log.error("message_delivery_failed", queue=reader.queue, error=type(error).__name__)
-            self.qos._remove_from_indices(tag).execute()
-            virtual.QoS.ack(self.qos, tag)
+            log.error("message_delivery_failed", queue=queue, error=type(error).__name__)
             headers, detail = message["headers"], f"Celery could not take it: {type(error).__name__}"
             is_awaited = not headers["ignore_result"]
             self._move_to_dead_letters(
-                reader, item, Rejected("NOT_A_COMMAND", detail, headers["task"], headers["id"], is_awaited)
+                receipt.reader,
+                receipt.item,
+                Rejected("NOT_A_COMMAND", detail, headers["task"], headers["id"], is_awaited),
             )
-        finally:
-            self.receiving = None
+            self.qos._remove_from_indices(receipt.tag).execute()
+            self.qos.forget(receipt.tag)
 
     def _move_to_dead_letters(self, reader: QueueReader, item: bytes, rejection: Rejected) -> None:
         with self.conn_or_acquire() as client:

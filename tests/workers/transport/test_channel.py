@@ -38,6 +38,8 @@ READ_IN = "5.7.0"
 REPLACED = {
     "kombu.connection.Connection.__init__": "e9c58f881d0a",
     "kombu.connection.Connection.as_uri": "84a4b582d143",
+    "kombu.transport.redis.QoS.__init__": "77545b203b86",
+    "kombu.transport.virtual.base.QoS.can_consume": "787f80092f8d",
     "kombu.transport.redis.QoS.append": "35c655f6ecc6",
     "kombu.transport.redis.QoS.ack": "1bc15a4ddf54",
     "kombu.transport.redis.QoS.reject": "747a02434344",
@@ -71,7 +73,6 @@ RELIED_ON = {
     "kombu.transport.redis.Channel._do_restore_message": "8b430df94e45",
     "kombu.transport.virtual.base.QoS.ack": "0714292b916f",
     "kombu.transport.virtual.base.QoS.append": "b388f0cd6485",
-    "kombu.transport.virtual.base.QoS.can_consume": "787f80092f8d",
     "kombu.transport.virtual.base.QoS._flush": "33e6483a6075",
     "kombu.transport.virtual.base.Channel.basic_consume": "0fec96269493",
     "kombu.transport.virtual.base.Transport._deliver": "799e242f3ec5",
@@ -201,23 +202,88 @@ def test_consuming_channel_shares_one_client_until_it_reconnects(broker_url: str
 
 
 def test_queues_are_served_in_turn(broker: Any, broker_url: str) -> None:
-    """Two full queues progress together."""
+    """Two full queues progress together; the commands that wait come as one block."""
+    queues = ("submissions", "consequences")
     for number in range(10):
-        for queue in ("commands", "consequences"):
+        for queue in (*queues, "commands"):
             broker.lpush(queue, _heartbeat_message(queue, number))
-    with _consumer(broker_url, "commands", "consequences") as (connection, received):
-        while len(received) < 20:
+    with _consumer(broker_url, *queues, "commands") as (connection, received):
+        while len(received) < 30:
             before = len(received)
             _drain(connection)
             for message_ in received[before:]:
                 message_.ack()
-    names = [message_.headers["id"].partition("-")[0] for message_ in received]
-    assert {names[n] for n in range(20)} == {"commands", "consequences"}
+    ids = [message_.headers["id"] for message_ in received]
+    first = ids.index("commands-0")
+    assert first <= 2
+    assert ids[first : first + 10] == [f"commands-{n}" for n in range(10)]
+    names = [name.partition("-")[0] for name in ids if not name.startswith("commands")]
     assert all(len(set(names[n : n + 3])) == 2 for n in range(17)), names
-    assert [message_.headers["id"] for message_ in received if "commands" in message_.headers["id"]] == [
-        f"commands-{n}" for n in range(10)
-    ]
+    assert [name for name in ids if name.startswith("consequences")] == [f"consequences-{n}" for n in range(10)]
     assert reclaim.count_in_flight(broker) == 0
+
+
+def test_waiting_commands_occupy_one_slot_together(broker: Any, broker_url: str) -> None:
+    """Two free slots share what waits; a slot is free again when the last message of its block is acknowledged."""
+    for number in range(10):
+        broker.lpush("commands", _heartbeat_message("commands", number))
+    with _consumer(broker_url, "commands", slots=2) as (connection, received):
+        _drain(connection)
+        assert (len(received), reclaim.count_in_flight(broker), broker.llen("commands")) == (5, 5, 5)
+        _drain(connection)
+        assert (len(received), reclaim.count_in_flight(broker), broker.llen("commands")) == (10, 10, 0)
+        broker.lpush("commands", _heartbeat_message("commands", 10))
+        for message_ in received[:4]:
+            message_.ack()
+        assert not connection.default_channel.qos.can_consume()
+        received[4].ack()
+        assert connection.default_channel.qos.can_consume()
+        _drain(connection)
+        assert received[10].headers["id"] == "commands-10"
+        connection.default_channel.qos.ack_settled([message_.delivery_tag for message_ in received[5:]])
+        assert connection.default_channel.qos.free_slots() == 2
+    assert reclaim.count_in_flight(broker) == 0
+
+
+def test_long_messages_end_a_block(broker: Any, broker_url: str) -> None:
+    text = "x" * (transport.MAX_BLOCK_BYTES // 2)
+    for number in range(6):
+        long = message([[], {"text": text}, {}], headers={"task": "queues.heartbeat", "id": f"commands-{number}"})
+        broker.lpush("commands", json.dumps(long))
+    with _consumer(broker_url, "commands") as (connection, received):
+        _drain(connection)
+        assert 1 < len(received) < 6
+        assert len(received) + broker.llen("commands") == 6
+        for message_ in list(received):
+            message_.ack()
+
+
+def test_invalid_messages_of_a_block_become_dead_letters(broker: Any, broker_url: str) -> None:
+    broker.lpush("commands", _heartbeat_message("commands", 0), b"nonsense", _heartbeat_message("commands", 1))
+    with _consumer(broker_url, "commands") as (connection, received):
+        _drain(connection)
+        assert [message_.headers["id"] for message_ in received] == ["commands-0", "commands-1"]
+        assert (broker.llen(PENDING_KEY), reclaim.count_in_flight(broker)) == (1, 2)
+        for message_ in received:
+            message_.ack()
+    assert reclaim.count_in_flight(broker) == 0
+
+
+def test_reclaimed_message_of_a_block_is_not_processed(broker: Any, broker_url: str) -> None:
+    with _consumer(broker_url, "commands") as (connection, received):
+        _drain(connection, 0.2)
+        channel = connection.default_channel
+        reader = channel.readers["commands"]
+        items = [_heartbeat_message("commands", number).encode() for number in range(2)]
+        broker.lpush(reader.processing_list, items[0])
+        receipts = [
+            transport.Receipt(reader, item, reclaim.ConsumerId.current().new_tag(), slot="block") for item in items
+        ]
+        raw = [channel._validated(receipt) for receipt in receipts]
+        assert channel.qos.record(list(zip(receipts, raw, strict=True))) == receipts[:1]
+        _drain(connection)
+        assert [message_.headers["id"] for message_ in received] == ["commands-1"], "it is back in the queue"
+        received[0].ack()
 
 
 def test_message_held_too_long_is_requeued(broker: Any, broker_url: str) -> None:

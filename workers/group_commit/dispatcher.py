@@ -1,0 +1,233 @@
+"""Dispatch of commands to pool processes, alone or in sets.
+
+A command that arrives while a process is free goes to it at once.  Commands that arrive together, because they waited
+in the queue while all processes worked (`workers.transport.channel`), go to one process as a set.  Two commands about
+one order never run at the same time in this worker, so they run in their order of arrival.  A set whose process dies or
+takes too long is repeated in sets of a tenth of its size, until the message that causes it stands alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from weakref import ref
+
+import structlog
+from billiard.einfo import ExceptionWithTraceback
+from celery.bootsteps import RUN
+from celery.exceptions import TaskRevokedError
+from celery.worker import state
+from celery.worker.strategy import default
+
+from tasks.command import MAX_REQUEST_ID_LENGTH
+from workers.errors import summarize
+from workers.group_commit.execution import Trace, execute_messages
+from workers.transport.acknowledgement import acknowledged_together
+
+log = structlog.get_logger(__name__)
+
+MAX_SET_SIZE = 100
+"""Larger sets are not faster (docs/speed.md)."""
+DIVISOR = 10
+"""What the size of a set is divided by when its process dies: a hundred, ten, one.  By two, a command that kills its
+process would end seven; one by one at once, a hundred messages would pay for a process that died by chance."""
+MAX_SET_BYTES = 64 * 1024
+"""Length of a set's messages.  A longer command runs alone, as in the SQL interface."""
+Subject = tuple[str, str]
+
+
+def strategy(task: Any, app: Any, consumer: Any) -> Any:
+    """celery.worker.strategy.default, except that commands go to the worker's dispatcher."""
+    dispatcher = getattr(consumer, "command_dispatcher", None)
+    if dispatcher is None or task.command_model is None:
+        return default(task, app, consumer)
+    return default(task, app, _CommandConsumer(consumer, dispatcher))
+
+
+class _CommandConsumer:
+    def __init__(self, consumer: Any, dispatcher: CommandDispatcher) -> None:
+        self._consumer = consumer
+        self.on_task_request = dispatcher.add
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+class WaitingCommand:
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.subjects = list_subjects(request)
+        self.size = len(request.body)
+        runs_alone = (
+            request.task.command_model.runs_alone or request.request_dict.get("retries") or self.size > MAX_SET_BYTES
+        )
+        self.max_set_size = 1 if runs_alone else MAX_SET_SIZE
+
+
+class CommandDispatcher:
+    """The commands of one connection that wait for a process or run in one."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._waiting: deque[WaitingCommand] = deque()
+        self._running: dict[Any, WaitingCommand] = {}
+        self._running_subjects: Counter[Subject] = Counter()
+        self._is_closed = False
+        self._is_held = False
+
+    def add(self, request: Any) -> None:
+        """Take a command that was received; it is dispatched with those that are received together with it."""
+        self._waiting.append(WaitingCommand(request))
+        request.on_finished = self._finish
+        request.message.channel.after_delivery(self.dispatch)
+
+    def close(self) -> None:
+        """Forget the commands: the connection is lost, and their messages are delivered again."""
+        self._is_closed = True
+        self._waiting.clear()
+
+    def dispatch(self) -> None:
+        while not (self._is_closed or self._is_held) and self._consumer.blueprint.state == RUN:
+            commands = self._take_next()
+            if not commands:
+                return
+            for command in commands:
+                self._running[command.request] = command
+                self._running_subjects.update(command.subjects)
+            requests = [command.request for command in commands]
+            self._consumer.on_task_request(requests[0] if len(requests) == 1 else CommandSet(requests, self))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Dispatch nothing inside the block, so that what its commands release is dispatched together after it."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            self.dispatch()
+
+    def run_again(self, requests: Sequence[Any], max_set_size: int) -> None:
+        """Dispatch commands again, before those that arrived later, in sets of at most that size."""
+        commands = [self._running[request] for request in requests if request in self._running]
+        for command in commands:
+            command.max_set_size = max_set_size
+            self._stop(command)
+            state.active_requests.discard(command.request)
+            command.request.time_start = command.request.worker_pid = None
+        if commands and not self._is_closed:
+            self._waiting.extendleft(reversed(commands))
+            # After the pool has noticed the end of the process.
+            self._consumer.call_soon(self.dispatch)
+
+    def _finish(self, request: Any) -> None:
+        command = self._running.get(request)
+        if command is not None:
+            self._stop(command)
+            if self._waiting:
+                self.dispatch()
+
+    def _stop(self, command: WaitingCommand) -> None:
+        del self._running[command.request]
+        self._running_subjects.subtract(command.subjects)
+        for subject in command.subjects:
+            if not self._running_subjects[subject]:
+                del self._running_subjects[subject]
+
+    def _take_next(self) -> list[WaitingCommand]:
+        # The next set: the first command that may run, and those that may join it.
+        chosen: list[WaitingCommand] = []
+        blocked = set(self._running_subjects)
+        size, max_set_size = 0, MAX_SET_SIZE
+        for command in self._waiting:
+            may_run = blocked.isdisjoint(command.subjects)
+            blocked.update(command.subjects)
+            if not may_run or len(chosen) >= command.max_set_size:
+                continue
+            if chosen and size + command.size > MAX_SET_BYTES:
+                break
+            chosen.append(command)
+            size += command.size
+            max_set_size = min(max_set_size, command.max_set_size)
+            if len(chosen) == max_set_size:
+                break
+        for command in chosen:
+            self._waiting.remove(command)
+        return chosen
+
+
+def list_subjects(request: Any) -> list[Subject]:
+    """Return the orders and the request id of a command."""
+    arguments: Any = request.kwargs
+    request_id = arguments.get("request_id")
+    if not isinstance(request_id, str):
+        request_id = request.id
+    items: Any = arguments.get("orders")
+    commands: Iterable[Any] = (arguments, *(items if isinstance(items, list) else ()))
+    orders = {str(command["order_id"]) for command in commands if _has_order(command)}
+    return [("request", request_id[:MAX_REQUEST_ID_LENGTH]), *(("order", order) for order in sorted(orders))]
+
+
+def _has_order(command: Any) -> bool:
+    return isinstance(command, dict) and isinstance(command.get("order_id"), int | str)
+
+
+class CommandSet:
+    """Commands that go to one pool process together, in the place of a celery.worker.request.Request."""
+
+    def __init__(self, requests: Sequence[Any], dispatcher: CommandDispatcher) -> None:
+        self._requests = requests
+        self._dispatcher = dispatcher
+
+    def execute_using_pool(self, pool: Any, **_: Any) -> Any:
+        self._requests = [request for request in self._requests if not request.revoked()]
+        if not self._requests:
+            raise TaskRevokedError
+        messages = [(r.type, r.id, r.request_dict, r.body, r.content_type, r.content_encoding) for r in self._requests]
+        result = pool.apply_async(
+            execute_messages,
+            args=(messages,),
+            accept_callback=self._on_accepted,
+            callback=self._on_success,
+            error_callback=self._on_failure,
+        )
+        for request in self._requests:
+            request._apply_result = ref(result) if result is not None else None
+        return result
+
+    def _on_accepted(self, pid: int, accepted_at: float) -> None:
+        for request in self._requests:
+            request.on_accepted(pid, accepted_at)
+
+    def _on_success(self, traces: Sequence[Trace | None]) -> None:
+        rest = []
+        with self._dispatcher.held():
+            with acknowledged_together():
+                for request, trace in zip(self._requests, traces, strict=True):
+                    if trace is None:
+                        rest.append(request)
+                    else:
+                        self._report(request, trace)
+            self._dispatcher.run_again(rest, 1)
+
+    @staticmethod
+    def _report(request: Any, trace: Trace) -> None:
+        try:
+            request.on_success(trace)
+        except Exception as error:  # noqa: BLE001 - it concerns one message
+            log.error("report_failed", message=request.id, error=summarize(error))
+
+    def _on_failure(self, failure: Any) -> None:
+        # The process died, was killed after the time limit, or could not execute the set at all.
+        if state.should_terminate:
+            return  # nothing is acknowledged, so all messages go back to the queue
+        error = failure.exception
+        error = error.exc if isinstance(error, ExceptionWithTraceback) else error
+        stopped = [r for r in self._requests if r._already_cancelled or r._already_revoked]
+        for request in stopped:
+            request.on_failure(failure)
+        rest = [request for request in self._requests if request not in stopped]
+        log.warning("command_set_failed", commands=len(rest), error=type(error).__name__)
+        self._dispatcher.run_again(rest, max(1, len(self._requests) // DIVISOR))

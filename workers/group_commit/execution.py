@@ -1,0 +1,169 @@
+"""Execution of a set of commands in a pool process.
+
+The commands run first, each kind in one transaction; then Celery's tracer reports each message with its outcome, so
+that results, signals, logs, retries and dead jobs are those of a message that ran by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import structlog
+from billiard.einfo import ExceptionInfo
+from celery import current_app
+from celery.app.trace import fast_trace_task, trace_task_ret
+
+from models.stored_answers import Answer
+from models.unit_of_work import retry_on_conflict
+from tasks.command import Command, parse_command
+from workers.errors import is_database_unavailable, summarize, traceback_path
+from workers.task import Outcome, known_outcome
+
+log = structlog.get_logger(__name__)
+
+MAX_SECONDS = 2.0
+"""After which a failed set is not divided further: what is left runs message by message, in several processes."""
+EXCLUSIVE_ARGUMENTS = ("order_id", "request_id")
+"""No two commands of one transaction share such an argument."""
+_KINDS: dict[str, str] = {"seller_id": "member_id", "buyer_id": "member_id"}
+"""Arguments that name the same kind of thing as another."""
+
+Message = tuple[str, str, dict[str, Any], Any, str, str]
+"""The arguments of Celery's tracer: task, id, request, body, content type and encoding."""
+Trace = tuple[int, Any, float]
+"""What the tracer returns: whether the task failed, its result or error, its seconds."""
+IndexedCommand = tuple[int, Command]
+
+
+class TimeSpent(Exception):
+    """The rest of the set runs message by message."""
+
+
+@dataclass
+class Transaction:
+    """Commands of one kind that run together."""
+
+    task: str
+    batch: list[IndexedCommand] = field(default_factory=list)
+
+
+def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
+    """Execute commands and report each message; None for one that must run by itself."""
+    began = monotonic()
+    outcomes = _execute_commands(messages)
+    seconds = (monotonic() - began) / len(messages)
+    traces: list[Trace | None] = [None] * len(messages)
+    trace = fast_trace_task if current_app.use_fast_trace_task else trace_task_ret
+    try:
+        with current_app.backend.stored_together([message[1] for message in messages]):
+            for index, message in enumerate(messages):
+                if index in outcomes:
+                    with known_outcome(outcomes[index]):
+                        failed, result, own_seconds = trace(*message)
+                    traces[index] = failed, result, (own_seconds or 0.0) + seconds
+    except Exception:  # noqa: BLE001 - a result that is not stored: as in the tracer, its message is delivered again
+        failure = ExceptionInfo()
+        traces = [(1, failure, seconds) if index in outcomes else None for index in range(len(messages))]
+    return traces
+
+
+def _execute_commands(messages: Sequence[Message]) -> dict[int, Outcome]:
+    outcomes: dict[int, Outcome] = {}
+    commands: list[IndexedCommand] = []
+    arguments: dict[int, Mapping[str, Any]] = {}
+    for index, (name, message_id, request, *_) in enumerate(messages):
+        kwargs = arguments[index] = request["kwargs"]
+        model = current_app.tasks[name].command_model
+        command = parse_command(model, kwargs, message_id, positional=len(request["args"]))
+        if isinstance(command, Answer):
+            outcomes[index] = command.as_json()
+        else:
+            commands.append((index, command))
+    deadline = monotonic() + MAX_SECONDS
+    try:
+        for transaction in divide_into_transactions(commands, arguments):
+            _execute_batch(transaction.task, transaction.batch, outcomes, deadline)
+    except TimeSpent:
+        pass
+    except Exception as error:  # noqa: BLE001 - by itself, each message reports its own error
+        if is_database_unavailable(error):
+            for index, _ in commands:
+                outcomes.setdefault(index, error)
+        else:
+            log.error("command_set_failed", error=summarize(error), path=traceback_path(error))
+    return outcomes
+
+
+def _execute_batch(task: str, batch: Sequence[IndexedCommand], outcomes: dict[int, Outcome], deadline: float) -> None:
+    if monotonic() > deadline:
+        raise TimeSpent
+    try:
+        answers: list[Answer] = retry_on_conflict(
+            lambda: current_app.tasks[task].run([command for _, command in batch]), max_seconds=MAX_SECONDS
+        )
+    except Exception as error:
+        if is_database_unavailable(error):
+            raise
+        if monotonic() > deadline:
+            raise TimeSpent from None
+        if len(batch) == 1:
+            outcomes[batch[0][0]] = error
+            return
+    else:
+        for (index, _), answer in zip(batch, answers, strict=True):
+            outcomes[index] = answer.as_json()
+        return
+    middle = len(batch) // 2
+    for half in (batch[:middle], batch[middle:]):
+        _execute_batch(task, half, outcomes, deadline)
+
+
+def divide_into_transactions(
+    commands: Sequence[IndexedCommand], arguments: Mapping[int, Mapping[str, Any]]
+) -> list[Transaction]:
+    """Divide commands by kind, such that two that share an id run in their order of arrival.
+
+    A command joins the first transaction of its kind that no earlier command about the same thing follows.
+    """
+    transactions: list[Transaction] = []
+    last_use: dict[tuple[str, str], int] = {}
+    for index, command in commands:
+        things = list_ids(arguments[index]) | {("request_id", command.request_id)}
+        first = max((last_use.get(thing, 0) for thing in things), default=0)
+        shared = max((last_use.get(thing, -1) for thing in things if thing[0] in EXCLUSIVE_ARGUMENTS), default=-1)
+        number = next(
+            (
+                number
+                for number in range(max(first, shared + 1), len(transactions))
+                if transactions[number].task == command.task
+            ),
+            len(transactions),
+        )
+        if number == len(transactions):
+            transactions.append(Transaction(command.task))
+        transactions[number].batch.append((index, command))
+        for thing in things:
+            last_use[thing] = max(number, last_use.get(thing, 0))
+    return transactions
+
+
+def list_ids(arguments: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Return what the arguments name, such as ("order_id", "1003")."""
+    ids: set[tuple[str, str]] = set()
+    level: list[Any] = [arguments]
+    while level:
+        container = level.pop()
+        if isinstance(container, Mapping):
+            for name, value in container.items():
+                kind = str(name)
+                if kind.endswith("_id") and isinstance(value, int | str):
+                    ids.add((_KINDS.get(kind, kind), str(value)))
+        level += [
+            child
+            for child in (container.values() if isinstance(container, Mapping) else container)
+            if isinstance(child, list | dict)
+        ]
+    return ids
