@@ -127,6 +127,7 @@ def _connect_to_demo(settings: Settings) -> Iterator[tuple[db.Database, Celery]]
         "storefront",
         broker=settings.broker_url.get_secret_value(),
         backend=settings.result_backend.get_secret_value(),
+        set_as_current=False,
     )
     try:
         yield database, client
