@@ -227,15 +227,28 @@ def test_generated_secrets_fit_together(tmp_path: Path, monkeypatch: pytest.Monk
     assert before == {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_mail_server_is_a_secret_that_may_be_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "UNWIND_SMTP_URL" not in SERVICES["worker-sweeps"]["environment"]
-    for address in ("", "smtp://me:hunter2@mail.example.com:587?starttls=1"):
-        folder = tmp_path / f"secrets{len(address)}"
-        monkeypatch.setenv("SMTP_URL", address)
+@pytest.mark.parametrize(
+    ("variable", "value", "secret", "setting", "address"),
+    [
+        ("SMTP_URL", url := "smtp://me:hunter2@mail.example.com:587?starttls=1", "smtp_url", "smtp_url", url),
+        ("POSTGRES_DIRECT_AT", "db:5433", "direct_database_url", "direct_database_url", "@db:5433/unwind"),
+    ],
+)
+def test_mail_server_and_way_past_a_pooler_are_secrets_that_may_be_empty(
+    variable: str, value: str, secret: str, setting: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"UNWIND_{secret.upper()}"
+    for service in ("worker-commands", "worker-sweeps", "migrate", "web"):
+        assert name not in SERVICES[service]["environment"]
+    assert SERVICES["worker-sweeps"]["environment"][f"{name}_FILE"] == f"/run/secrets/{secret}"
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u@pooler/unwind")
+    for folder, given, expected in ((tmp_path / "none", "", ""), (tmp_path / "some", value, address)):
+        monkeypatch.setenv(variable, given)
         subprocess.run([CHECKOUT / "deploy" / "make-secrets", folder], check=True, capture_output=True)
-        monkeypatch.setenv("UNWIND_SMTP_URL_FILE", str(folder / "smtp_url"))
-        setting = load_settings().smtp_url
-        assert (setting.get_secret_value() if setting else "") == address
+        monkeypatch.setenv(f"{name}_FILE", str(folder / secret))
+        loaded = getattr(load_settings(), setting)
+        assert (loaded.get_secret_value() if loaded else "").endswith(expected)
+        assert (loaded is None) == (not expected)
 
 
 def test_redis_is_durable_and_has_a_user_for_each_role() -> None:

@@ -279,6 +279,10 @@ def settings_with_permanent_servers(settings: Settings | None = None) -> Setting
     return settings if settings.has_servers else settings.with_servers(embedded_servers_until_exit(settings.data_dir))
 
 
+MAY_BE_EMPTY = {"UNWIND_DIRECT_DATABASE_URL", "UNWIND_SMTP_URL"}
+"""compose and systemd need the files also where there is no pooler and no mail server."""
+
+
 def _secret_variables() -> list[str]:
     return [
         str(field.validation_alias) for field in Settings.model_fields.values() if "SecretStr" in str(field.annotation)
@@ -298,7 +302,7 @@ def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
         except (OSError, UnicodeDecodeError) as problem:
             reason = getattr(problem, "strerror", None) or "it is not text"
             raise SettingsError(f"{name}_FILE: cannot be read ({reason}); it names a file that holds {name}.") from None
-        if value or name != "UNWIND_SMTP_URL":  # compose needs the file although there is no mail server
+        if value or name not in MAY_BE_EMPTY:
             secrets[name] = value
     return secrets
 
