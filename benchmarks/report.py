@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,9 +55,14 @@ def write(record: dict[str, Any], folder: Path) -> dict[str, Any]:
         measures = {entry["measure"] for entry in record["results"]}
         earlier = json.loads(path.read_text(encoding="utf-8"))["results"]
         every = [*(entry for entry in earlier if entry["measure"] not in measures), *record["results"]]
-        record = record | {"results": sorted(every, key=lambda entry: (int(entry["measure"][1:3]), entry["measure"]))}
+        record = record | {"results": sorted(every, key=_number_and_name)}
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return record
+
+
+def _number_and_name(entry: dict[str, Any]) -> tuple[int, str]:
+    measure: str = entry["measure"]
+    return int(re.findall(r"\d+", measure)[0]), measure
 
 
 def table(results: list[Result]) -> Table:

@@ -35,13 +35,21 @@ def test_sides_alternate_in_going_first() -> None:
 
 
 def test_results_are_charted_stored_and_merged(tmp_path: Path) -> None:
-    two = [result(name, "x", "s", Bar(1, 1), [2.0], [1.0]) for name in ("B10", "B9")]
-    first_record = report.write(report.record(two, SCALES["quick"], 60), tmp_path)
+    three = [result(name, "x", "s", Bar(1, 1), [2.0], [1.0]) for name in ("B10", "B9", "B4b")]
+    first_record = report.write(report.record(three, SCALES["quick"], 60), tmp_path)
     merged_record = report.write(
         report.record([result("B9", "y", "s", Bar(1, 1), [3.0], [1.0])], SCALES["quick"], 60), tmp_path
     )
-    assert [(entry["measure"], entry["what"]) for entry in first_record["results"]] == [("B10", "x"), ("B9", "x")]
-    assert [(entry["measure"], entry["what"]) for entry in merged_record["results"]] == [("B9", "y"), ("B10", "x")]
+    assert [(entry["measure"], entry["what"]) for entry in first_record["results"]] == [
+        ("B10", "x"),
+        ("B9", "x"),
+        ("B4b", "x"),
+    ]
+    assert [(entry["measure"], entry["what"]) for entry in merged_record["results"]] == [
+        ("B4b", "x"),
+        ("B9", "y"),
+        ("B10", "x"),
+    ]
     assert json.loads((tmp_path / "latest.json").read_text()) == merged_record
     charts_written = charts.draw(merged_record, tmp_path)
     assert [path.name for path in charts_written] == ["speed-relay.svg", "speed-bars.svg"]
