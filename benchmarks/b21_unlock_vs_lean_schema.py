@@ -1,7 +1,7 @@
 """B21: unlocking a million alerts against one statement on a lean schema, in seconds and in bytes of log.
 
 The lean schema has the same columns, and of the indexes only the primary keys and that of due alerts. Its statement
-updates the alert and inserts one event and one outbox row; the product counts the order's version, too.
+updates the alert and inserts one event and one outbox row.
 """
 
 from __future__ import annotations

@@ -46,7 +46,6 @@ def build(conn: psycopg.Connection, market: Market) -> None:
         "block": BLOCK,
         "units": UNITS,
         "stock": STOCK,
-        "version": {"unlocked": 3}.get(market.state, 2),
         "unlocked": market.state == "unlocked",
         "filed_days": 8 if market.state != "waiting" else 4,
     }
@@ -103,13 +102,13 @@ ORDERS = f"""
         {{lines}} * {{units}},
         round(0.03 * {{lines}} * {{units}}, 2),
         date_trunc('month', ({ORDERED}) AT TIME ZONE 'America/New_York')::date, {FILING},
-        {{version}}, {FILING}
+        2, {FILING}
     FROM generate_series(1, {{orders}}) o
 """
 ALERTS = f"""
-    INSERT INTO unwind.alerts (order_id, kind, state, terms_id, penalty_stands, filed_at, unlocks_at, unlocked_at,
-        remind_from, remind_at, previous_status)
-    SELECT o, 'NPB', 'open', 0, false, {FILING}, {FILING} + interval '7 days',
+    INSERT INTO unwind.alerts (order_id, kind, state, terms_id, unlock_seq, penalty_stands, filed_at, unlocks_at,
+        unlocked_at, remind_from, remind_at, previous_status)
+    SELECT o, 'NPB', 'open', 0, CASE WHEN {{unlocked}} THEN 3 END, false, {FILING}, {FILING} + interval '7 days',
         CASE WHEN {{unlocked}} THEN {FILING} + interval '7 days' END,
         CASE WHEN {{unlocked}} THEN {FILING} + interval '7 days' END,
         CASE WHEN {{unlocked}} THEN {FILING} + interval '10 days' END, 'PENDING'

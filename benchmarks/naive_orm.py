@@ -109,7 +109,7 @@ def _close(session: Session, order: Any, alert: Any, returned: list[dict[str, An
     }
     order.previous_status, order.status, order.basis = order.status, "CANCELLED", "NPB"
     order.cancelled_at, order.cancelled_by, order.last_event_at = now, order.seller_id, now
-    order.version += 1
+    order.version = max(order.version, alert.unlock_seq or 0) + 1
     alert.state, alert.closed_at = "completed", now
     session.add(Strike(order_id=order.order_id, member_id=order.buyer_id, role="buyer", at=now))
     session.add(

@@ -29,7 +29,7 @@ BEGIN
     said := to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
     month := to_char(moment AT TIME ZONE 'America/New_York', 'YYYY-MM');
     WITH due AS MATERIALIZED (
-        SELECT o.order_id, o.seller_id, o.buyer_id, o.version + 1 AS version, a.alert_id,
+        SELECT o.order_id, o.seller_id, o.buyer_id, GREATEST(o.version, a.unlock_seq) + 1 AS version, a.alert_id,
             jsonb_build_object('kind', CASE WHEN to_char(o.fee_month, 'YYYY-MM') = month THEN 'reset' ELSE 'credit' END,
                 'amount', (-o.fee)::text, 'bill', month) AS fee, to_char(o.fee_month, 'YYYY-MM') AS charged
         FROM unwind.orders o JOIN unwind.alerts a ON a.order_id = o.order_id AND a.state = 'open'

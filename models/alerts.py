@@ -46,6 +46,8 @@ class AlertRow(Base):
     kind: Mapped[str]
     state: Mapped[str]
     terms_id: Mapped[int]
+    unlock_seq: Mapped[int | None]
+    """The number of the event that unlocked it. `orders.version` does not count it until the order's next event."""
     reminders: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     penalty_stands: Mapped[bool]
     filed_at: Mapped[datetime]
@@ -138,6 +140,7 @@ def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
         cancels_at=row.cancels_at,
         extended_until=row.extended_until,
         closed_at=row.closed_at,
+        unlock_seq=row.unlock_seq,
     )
 
 

@@ -56,7 +56,9 @@ def send_order_locks(
         fetch_alerts, fetch_ocrs = alerts.send_latest_alerts(conn, ids), ocr.send_latest_ocrs(conn, ids)
 
     def fetch() -> CaseSet:
-        terms_history, orders_by_id = fetch_terms(), fetch_orders()
+        terms_history = fetch_terms()
+        alerts_by_order = fetch_alerts(terms_history)
+        orders_by_id = fetch_orders(alerts_by_order)
         if not orders_by_id.keys() <= parties.by_order.keys():
             raise StaleRead("an order was submitted between the read and the locks")
         cancelled = [order_id for order_id, order in orders_by_id.items() if order.status is Status.CANCELLED]
@@ -65,7 +67,7 @@ def send_order_locks(
             fetch_members(),
             orders_by_id,
             terms_history,
-            fetch_alerts(terms_history),
+            alerts_by_order,
             fetch_ocrs(terms_history),
             late_payments.load_latest_late_payments(conn, cancelled),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -33,7 +33,7 @@ from models.db.schema import (
     check_finite,
     check_in,
 )
-from policies.cases import Order
+from policies.cases import Alert, Order
 from policies.statuses import CancelBasis, PaymentStatus, Status
 
 
@@ -63,6 +63,7 @@ class OrderRow(Base):
     held_at: Mapped[datetime | None]
     held_until: Mapped[datetime | None]
     version: Mapped[int]
+    """The number of its last event. An unlock after it is counted by `alerts.unlock_seq`."""
     last_event_at: Mapped[datetime]
 
     __table_args__ = (
@@ -141,16 +142,26 @@ _SELECT_ORDERS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s 
 _LOCK_ORDERS = f"{_SELECT_ORDERS} FOR NO KEY UPDATE"
 
 
-def load_orders(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> dict[int, Order]:
-    return send_orders(conn, order_ids, lock=lock)()
+def load_orders(conn: Connection, order_ids: Iterable[int], alerts: Mapping[int, Alert]) -> dict[int, Order]:
+    return send_orders(conn, order_ids, lock=False)(alerts)
 
 
-def send_orders(conn: Connection, order_ids: Iterable[int], *, lock: bool) -> Fetch[dict[int, Order]]:
+def send_orders(
+    conn: Connection, order_ids: Iterable[int], *, lock: bool
+) -> Callable[[Mapping[int, Alert]], dict[int, Order]]:
+    """Select the orders; the returned function takes their latest alerts, whose unlocks count as events of the orders.
+
+    Read the alerts after the locks: an unlock locks its order and does not change it.
+    """
     rows = execute(conn, _LOCK_ORDERS if lock else _SELECT_ORDERS, {"ids": int_array(sorted(order_ids))})
-    return lambda: {r.order_id: order_from_row(r) for r in rows}
+    return lambda alerts: {r.order_id: _order_from_row(r, alerts.get(r.order_id)) for r in rows}
 
 
-def order_from_row(row: Any) -> Order:
+def lock_orders(conn: Connection, order_ids: Iterable[int]) -> None:
+    execute(conn, _LOCK_ORDERS, {"ids": int_array(sorted(order_ids))})
+
+
+def _order_from_row(row: Any, alert: Alert | None) -> Order:
     return Order(
         order_id=row.order_id,
         buyer_id=row.buyer_id,
@@ -173,7 +184,7 @@ def order_from_row(row: Any) -> Order:
         files_npb_at=row.files_npb_at,
         held_at=row.held_at,
         held_until=row.held_until,
-        version=row.version,
+        version=row.version if alert is None or alert.unlock_seq is None else max(row.version, alert.unlock_seq),
         last_event_at=row.last_event_at,
     )
 

@@ -139,7 +139,7 @@ class Alert:
 
     `cancels_at` is the time of its automatic cancellation, if the seller's settings and nothing else in the case
     lead to one.  Before `extended_until` it does not unlock (R122).  `terms` are the terms under which it was filed;
-    they apply until it ends.
+    they apply until it ends.  `unlock_seq` is the number of the event that unlocked it.
     """
 
     kind: AlertKind
@@ -159,6 +159,7 @@ class Alert:
     cancels_at: datetime | None = None
     extended_until: datetime | None = None
     closed_at: datetime | None = None
+    unlock_seq: int | None = None
 
     @property
     def penalty_stands(self) -> bool:

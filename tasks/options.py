@@ -26,7 +26,7 @@ def options(commands: list[GetOptions]) -> list[Answer]:
     """Return every command with whether it is possible, otherwise why not, from when, and what would unblock it."""
     with unit_of_work(commands) as work:
         # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
-        orders.load_orders(work.conn, [c.order_id for c in work.pending], lock=True)
+        orders.lock_orders(work.conn, [c.order_id for c in work.pending])
         for command in work.pending:
             _answer_options(work, command)
     return work.answers

@@ -20,7 +20,7 @@ _GROWING = {
 """For append-only tables: frozen in small steps while their pages are cached, not by one long vacuum."""
 
 TABLE_OPTIONS: dict[str, dict[str, str]] = {
-    # Every event of an order counts up its version, and no index knows that column: with room in the page it is a HOT
+    # Most events of an order count up its version, and no index knows that column: with room in the page it is a HOT
     # update, one row written instead of one and three index entries.
     "orders": {"fillfactor": "85", **_MOVING},
     # A lot's quantity moves with every sale and return, and no index knows it.  What was recorded together is sold and

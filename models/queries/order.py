@@ -141,7 +141,9 @@ def subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
 
 def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
     """Return the order as it is now (`at` is None), or as it was after everything that happened up to `at`."""
-    row = orders.load_orders(conn, [order_id], lock=False).get(order_id)
+    history = terms.load_terms(conn)
+    alerts_by_order = alerts.load_latest_alerts(conn, [order_id], history)
+    row = orders.load_orders(conn, [order_id], alerts_by_order).get(order_id)
     if row is None:
         return None
     past_events = events.events_of_order(conn, order_id, until=at)
@@ -152,14 +154,16 @@ def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: 
         _removal_at(removal, at) for removal in removals.load_removals_of_orders(conn, [order_id]).get(order_id, ())
     ]
     removals_known = [removal for removal in removals_then if removal is not None]
-    history = terms.load_terms(conn)
-    case = _case_now(conn, row, now, history) if at is None else _case_at(conn, row, past_events, at, history)
+    alert = alerts_by_order.get(order_id)
+    case = _case_now(conn, row, alert, now, history) if at is None else _case_at(conn, row, past_events, at, history)
     if at is not None:
         lines = [_order_line_at(line, case.order, removals_known) for line in lines]
     return OrderSnapshot(case, lines, removals_known, past_events, history)
 
 
-def _case_now(conn: Connection, row: Order, now: datetime, terms_history: terms.TermsHistory) -> Case:
+def _case_now(
+    conn: Connection, row: Order, alert: Alert | None, now: datetime, terms_history: terms.TermsHistory
+) -> Case:
     parties = members.load_members(conn, [row.buyer_id, row.seller_id])
     return Case(
         order=row,
@@ -167,7 +171,7 @@ def _case_now(conn: Connection, row: Order, now: datetime, terms_history: terms.
         seller=parties[row.seller_id],
         terms=terms_history.at(now),
         ocr=ocr.load_latest_ocrs(conn, [row.order_id], terms_history).get(row.order_id),
-        alert=alerts.load_latest_alerts(conn, [row.order_id], terms_history).get(row.order_id),
+        alert=alert,
         late_payment=late_payments.load_latest_late_payments(conn, [row.order_id]).get(row.order_id),
     )
 

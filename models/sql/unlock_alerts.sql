@@ -1,11 +1,12 @@
 -- Unlock due alerts of these kinds, oldest first, with an event and a message to the party that filed each.
 -- The order's lock guards the alert, so only orders are locked; locked ones and those with a later event wait for the
--- next sweep. `last_event_at` does not change: an unlock is never later than a command.
+-- next sweep. The order's row does not change: the alert has the number of the event, and an unlock is never later than a
+-- command.
 -- The ids go through arrays so that the planner does not read whole tables.
 
 WITH due AS MATERIALIZED (
     SELECT
-        a.alert_id, a.order_id, a.unlocks_at, a.cancels_at, o.status, o.version + 1 AS seq,
+        a.alert_id, a.order_id, a.unlocks_at, a.cancels_at, o.status, GREATEST(o.version, a.unlock_seq) + 1 AS seq,
         CASE a.kind WHEN 'NPB' THEN 'seller' ELSE 'buyer' END AS role,
         CASE a.kind WHEN 'NPB' THEN o.seller_id ELSE o.buyer_id END AS filer,
         CASE a.kind WHEN 'NPB' THEN 'npb_unlocked' ELSE 'seller_alert_unlocked' END AS notice
@@ -19,24 +20,18 @@ WITH due AS MATERIALIZED (
     ORDER BY a.unlocks_at, a.alert_id LIMIT %(limit)s
     FOR NO KEY UPDATE OF o SKIP LOCKED
 ),
-marked AS (
-    -- Checks the alert again: a command may have closed it before the lock.
+unlocked AS (
+    -- Checks the alert again: a command may have closed or postponed it before the lock.
     UPDATE unwind.alerts AS a
-    SET unlocked_at = %(now)s, remind_from = %(now)s, reminders = 0,
+    SET unlocked_at = %(now)s, unlock_seq = d.seq, remind_from = %(now)s, reminders = 0,
         remind_at = CAST(%(now)s AS timestamptz) + interval '1 second' * (
             SELECT f.seconds
             FROM unnest(CAST(%(terms)s AS integer[]), CAST(%(firsts)s AS float8[])) AS f (terms_id, seconds)
             WHERE f.terms_id = a.terms_id)
-    WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due))
-        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
-    RETURNING a.alert_id, a.kind
-),
-unlocked AS MATERIALIZED (
-    SELECT d.*, m.kind FROM marked AS m JOIN due AS d USING (alert_id)
-),
-counted AS (
-    UPDATE unwind.orders SET version = version + 1
-    WHERE order_id = ANY (ARRAY(SELECT order_id FROM unlocked))
+    FROM due AS d
+    WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND a.alert_id = d.alert_id
+        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= %(now)s
+    RETURNING d.*, a.kind
 ),
 new_events AS (
     INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)

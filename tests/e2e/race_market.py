@@ -102,7 +102,8 @@ EMPTY = {
             CASE WHEN status = 'CANCELLED' AND basis NOT IN ('NRS', 'NSS') THEN 0 ELSE fee END""",
     "every version has its event": """
         SELECT order_id FROM unwind.orders o
-        WHERE version <> (SELECT count(*) FROM unwind.events e WHERE e.order_id = o.order_id)""",
+        WHERE GREATEST(version, (SELECT max(unlock_seq) FROM unwind.alerts a WHERE a.order_id = o.order_id))
+            <> (SELECT count(*) FROM unwind.events e WHERE e.order_id = o.order_id)""",
     "events of an order never run backwards": """
         SELECT order_id FROM (
             SELECT order_id, at, lag(at) OVER (PARTITION BY order_id ORDER BY seq) AS before FROM unwind.events

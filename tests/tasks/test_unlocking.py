@@ -50,7 +50,7 @@ def scan(limit: int) -> int:
 
 def unlocked(market: Market) -> list[tuple[Any, ...]]:
     rows = market.rows(
-        "SELECT o.order_id, o.version, "
+        "SELECT o.order_id, a.unlock_seq, "
         "(SELECT count(*) FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'npb.unlocked') AS events, "
         "(SELECT count(*) FROM unwind.outbox p WHERE p.key LIKE 'npb_unlocked:' || o.order_id || ':%') AS promises "
         "FROM unwind.orders o JOIN unwind.alerts a USING (order_id) WHERE a.unlocked_at IS NOT NULL ORDER BY 1"

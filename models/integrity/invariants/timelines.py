@@ -36,13 +36,14 @@ def _with_event_range(table: str, key: str, filings: str) -> str:
 TIMELINES: tuple[Invariant, ...] = (
     Invariant(
         8,
-        "An order's events are numbered from 1 without a gap, and the last number is its version",
+        "An order's events are numbered from 1 without a gap, and the last number is its version or its unlock",
         """
         SELECT CAST(o.order_id AS text) FROM unwind.orders o LEFT JOIN (
             SELECT order_id, count(*) AS n, min(seq) AS first, max(seq) AS last FROM unwind.events
             WHERE order_id IS NOT NULL AND [order_id IN orders] GROUP BY order_id) e USING (order_id)
         WHERE [o.order_id IN orders] AND (e.n, e.first, e.last)
-            IS DISTINCT FROM (CAST(o.version AS bigint), 1, o.version)
+            IS DISTINCT FROM (CAST(e.last AS bigint), 1, GREATEST(o.version, (
+                SELECT max(a.unlock_seq) FROM unwind.alerts a WHERE a.order_id = o.order_id)))
         """,
     ),
     Invariant(

@@ -754,6 +754,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("terms_id", sa.Integer(), nullable=False),
+        sa.Column("unlock_seq", sa.Integer(), nullable=True),
         sa.Column("reminders", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("penalty_stands", sa.Boolean(), nullable=False),
         sa.Column("filed_at", postgresql.TIMESTAMP(timezone=True), nullable=False),

@@ -19,7 +19,7 @@ def test_tables_have_the_declared_storage_options(market: Market) -> None:
 
 
 def test_new_event_updates_its_order_in_place(market: Market) -> None:
-    """Unlocking an alert changes its order's version; no index may prevent a heap-only update."""
+    """An event changes its order's version; no index may prevent a heap-only update."""
     indexed = market.row(
         "SELECT count(*) AS n FROM pg_index i WHERE i.indrelid = 'unwind.orders'::regclass AND "
         "(pg_get_indexdef(i.indexrelid) LIKE '%version%' OR pg_get_indexdef(i.indexrelid) LIKE '%last_event_at%')"
