@@ -22,7 +22,8 @@ RAW = """
         UPDATE unwind.alerts a SET unlocked_at = n.now, unlock_seq = o.version + 1, remind_from = n.now, reminders = 0,
             remind_at = n.now + interval '3 days'
         FROM (SELECT clock_timestamp() AS now) AS n, unwind.orders o
-        WHERE a.order_id = o.order_id AND a.kind = 'NPB' AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
+        WHERE a.order_id = o.order_id
+          AND a.kind = 'NPB' AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
           AND a.unlocks_at <= n.now
         RETURNING a.order_id, a.unlocks_at, n.now, a.unlock_seq, o.status, o.seller_id
     ), told AS (

@@ -43,7 +43,6 @@ class OutboxRow(Base):
         check_in("state", ("due", "done", "dead")),
         Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
         Index("ix_outbox_waiting", "task", "outbox_id", postgresql_where=text("state = 'due'")),
-        Index("ix_outbox_order_id", "order_id", postgresql_where=text("state = 'due'")),
         # Messages about credits are kept: the audit of a month reads them.  The rest is pruned (models/retention.py).
         Index(
             "ix_outbox_done",

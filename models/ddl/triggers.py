@@ -76,7 +76,8 @@ TRIGGERS: tuple[str, ...] = (
             """,
         )
     ),
-    # The condition is part of the trigger, so updates of open rows, of which sweeps make thousands, cost nothing.
+    # The condition is part of the trigger: updates of open rows, of which sweeps make thousands, cost nothing. BEFORE
+    # the update it would lock each row first, and log the lock.
     """
     CREATE OR REPLACE FUNCTION unwind.closed_is_final() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -90,7 +91,7 @@ TRIGGERS: tuple[str, ...] = (
         for statement in (
             f"DROP TRIGGER IF EXISTS {table}_closed_is_final ON unwind.{table}",
             f"""
-            CREATE TRIGGER {table}_closed_is_final BEFORE UPDATE ON unwind.{table} FOR EACH ROW
+            CREATE TRIGGER {table}_closed_is_final AFTER UPDATE ON unwind.{table} FOR EACH ROW
             WHEN ({closed}) EXECUTE FUNCTION unwind.closed_is_final()
             """,
         )

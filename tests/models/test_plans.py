@@ -181,7 +181,7 @@ QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = 
     "relay": (run("outbox.relay"), {"ix_outbox_due", "pk_outbox"}),
     "consumer of rows": (run("notices.tell_buyer", rows=[7, 1007]), {"ix_outbox_waiting"}),
     "consumer of anything due": (run("notices.tell_seller"), {"ix_outbox_waiting"}),
-    "consumer of one order": (run("notices.tell_buyer", order_id=3007), {"ix_outbox_order_id"}),
+    "consumer of one order": (run("notices.tell_buyer", order_id=3007), {"pk_outbox"}),
     "credits": (run("credits.post_to_next_invoice"), {"ix_outbox_waiting"}),
     "emails": (
         model(lambda conn, now: notices.claim_notices(conn, now, until=now + SOON, limit=50)),

@@ -272,14 +272,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'due'"),
     )
     op.create_index(
-        "ix_outbox_order_id",
-        "outbox",
-        ["order_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'due'"),
-    )
-    op.create_index(
         "ix_outbox_waiting",
         "outbox",
         ["task", "outbox_id"],
