@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from fastapi import Request
@@ -46,7 +46,7 @@ class KeyRing:
         return key
 
 
-def require(scope: str) -> Callable[[Request], object]:
+def require(scope: str) -> Callable[[Request], Awaitable[ApiKey]]:
     """Return the dependency that admits a request whose key has `scope`: 401 without a valid key, 403 without it."""
 
     async def authenticate(request: Request) -> ApiKey:

@@ -40,7 +40,6 @@ POLICY = (
 )
 EDIT_STEPS = ("Select consolidation options", "Edit items", "Verify items", "Return items and cancel order")
 
-
 _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("web"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
@@ -103,11 +102,10 @@ def demo(request: Request) -> Response:
         raise not_found("There is no such page.")
 
     def query(conn: Connection, now: datetime) -> list[dict[str, Any]]:
-        links = show.parties_of_problem_orders(conn)
         at = int(now.timestamp())
         return [
             {"name": row.handle, "orders": row.orders, "token": sign_link(settings.link_secret, row.member_id, at)}
-            for row in links
+            for row in show.parties_of_problem_orders(conn)
         ] + [{"name": "Staff", "orders": (), "token": sign_link(settings.link_secret, "Kim", at, staff=True)}]
 
     return page("demo.html.j2", links=query_snapshot(request, query))
@@ -172,18 +170,11 @@ async def act(request: Request, order_id: str, action: str) -> Response:
     return RedirectResponse(f"{PATH}/{view.facts['order_id']}?answer={request_id}#answer", 303)
 
 
-def _order_page(
-    view: View,
-    status: int = 200,
-    *,
-    answer: Mapping[str, Any] | None = None,
-    waiting: bool = False,
-    typed: Mapping[str, str] | None = None,
-    typed_for: str = "",
-) -> Response:
+def _order_page(view: View, status: int = 200, typed: Mapping[str, str] | None = None, **values: Any) -> Response:
+    values = {"answer": None, "waiting": False, "typed_for": ""} | values
     return page(
-        "order.html.j2", status, session=view.session, zone=view.zone, view=view, order=view.facts, answer=answer,
-        waiting=waiting, typed=defaultdict(str, typed or {}), typed_for=typed_for, nothing=defaultdict(str),
+        "order.html.j2", status, session=view.session, zone=view.zone, view=view, order=view.facts,
+        typed=defaultdict(str, typed or {}), nothing=defaultdict(str), **values,
     )  # fmt: skip
 
 
@@ -237,18 +228,12 @@ async def cancel_with_draft(request: Request, order_id: str, draft_id: str) -> R
 
 
 def _edit_page(
-    view: View,
-    step: int,
-    status: int = 200,
-    *,
-    draft_id: str = "",
-    answer: Mapping[str, Any] | None = None,
-    typed: Mapping[str, str] | None = None,
+    view: View, step: int, status: int = 200, typed: Mapping[str, str] | None = None, **values: Any
 ) -> Response:
     if view.role is not Role.SELLER:
         raise not_found("There is no such page.")
+    values = {"draft_id": "", "answer": None, "choices": forms.consolidation_choices()} | values
     return page(
         "edit.html.j2", status, session=view.session, zone=view.zone, view=view, order=view.facts, step=step,
-        draft_id=draft_id, answer=answer, typed=defaultdict(str, typed or {}), choices=forms.consolidation_choices(),
-        editable=forms.EDITABLE,
+        typed=defaultdict(str, typed or {}), editable=forms.EDITABLE, **values,
     )  # fmt: skip

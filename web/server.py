@@ -11,9 +11,23 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from web.app import create_app
 from web.settings import WebSettings
 
-BACKLOG = 1024
 SHUTDOWN_TIMEOUT_SECONDS, KEEP_ALIVE_SECONDS, HEADER_TIMEOUT_SECONDS = 10, 30, 20
-MAX_HEADER_BYTES = 2**16
+BACKLOG, MAX_HEADER_BYTES = 1024, 2**16
+
+
+class _JoinedWrites:
+    # The transport of one response: its headers leave with the beginning of its body. uvicorn writes them apart.
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._headers = transport, b""
+        self.close, self.is_closing = transport.close, transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._headers:
+            self.write = self._transport.write  # type: ignore[method-assign]
+        elif not data.startswith(b"HTTP/1.1 100 "):
+            self._headers = data
+            return
+        self._transport.write(self._headers + data)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -36,6 +50,8 @@ class LimitedProtocol(HttpToolsProtocol):
         assert self._header_timeout is not None
         self._header_timeout.cancel()
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":
+            self.cycle.transport = _JoinedWrites(self.transport)  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         before = self._header_timeout

@@ -26,6 +26,7 @@ MAX_LINK_LIFETIME = timedelta(minutes=15)
 SESSION_LIFETIME = timedelta(hours=2)
 COOKIE = "unwind_session"
 PATH = "/problem-order"
+_INVALID_LINK = "This link is not valid, has expired or was used before. Get a new one from the marketplace."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -51,15 +52,15 @@ class Sessions:
         try:
             claims = _decode_signed(token, self._secret)
         except jwt.InvalidTokenError:
-            raise _invalid_link() from None
+            raise Problem(401, _INVALID_LINK) from None
         lifetime, name = claims["exp"] - claims["iat"], claims["sub"]
         if not 0 < lifetime <= MAX_LINK_LIFETIME.total_seconds() or not is_identifier(name) or len(name) > 64:
-            raise _invalid_link()
+            raise Problem(401, _INVALID_LINK)
         # What was signed, not the whole token: the last character of a signature has bits that mean nothing.
         link_hash = hashlib.sha256(token.rpartition(".")[0].encode()).digest()
         with self._database.transaction() as conn:
             if not web_links.use_link(conn, link_hash, self._database.clock.now(conn)):
-                raise _invalid_link()
+                raise Problem(401, _INVALID_LINK)
         return claims
 
     def start(self, request: Request, response: Response, claims: dict[str, Any]) -> None:
@@ -102,7 +103,3 @@ def _decode_signed(token: str, key: str) -> dict[str, Any]:
 
 def _derive_key(secret: str, purpose: str) -> str:
     return hmac.new(secret.encode(), f"unwind {purpose}".encode(), "sha256").hexdigest()
-
-
-def _invalid_link() -> Problem:
-    return Problem(401, "This link is not valid, has expired or was used before. Get a new one from the marketplace.")

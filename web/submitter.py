@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -54,23 +53,18 @@ class Submitter:
 
     async def submit(self, task: str, payload: str, request_id: str, wait: float) -> SubmitResult:
         """Submit a command; its answer is in the result if it comes within `wait` seconds."""
-        with self._watch(request_id) as answered:
+        answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        futures = self._waiting.setdefault(request_id, [])
+        futures.append(answered)
+        try:
             result = await self._submit(task, payload, request_id)
             if result.code is not None or result.answer is not None or wait <= 0:
                 return result
             with contextlib.suppress(TimeoutError):
                 return SubmitResult(request_id, None, await asyncio.wait_for(answered, wait))
             return result
-
-    @contextlib.contextmanager
-    def _watch(self, request_id: str) -> Iterator[asyncio.Future[dict[str, Any]]]:
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        futures = self._waiting.setdefault(request_id, [])
-        futures.append(future)
-        try:
-            yield future
         finally:
-            futures.remove(future)
+            futures.remove(answered)
             if not futures and self._waiting.get(request_id) is futures:
                 del self._waiting[request_id]
 

@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import logging
+import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -182,6 +183,25 @@ def test_responses_do_not_wait_for_the_acknowledgement_of_their_headers() -> Non
         accepted, _ = listener.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("first_line", "extra", "expected"),
+    [
+        ("POST /v1/commands/npb.file", "Expect: 100-continue\r\nContent-Length: 2\r\n", ["100", "422"]),
+        ("POST /v1/commands/npb.file", "Content-Length: 2\r\n", ["422"]),
+        ("HEAD /v1/events", "", ["405"]),
+    ],
+)
+def test_responses_are_whole(site: Website, first_line: str, extra: str, expected: list[str]) -> None:
+    site.command("npb.file", {})  # makes the key
+    headers = f"Host: x\r\nConnection: close\r\nAuthorization: Bearer {site.keys['submit']}\r\n{extra}"
+    body = b"{}" if "Content-Length" in extra else b""
+    received = read_until_closed(
+        site, [f"{first_line} HTTP/1.1\r\nContent-Type: application/json\r\n{headers}\r\n".encode() + body]
+    )
+    assert re.findall(rb"^HTTP/1\.1 (\d+)", received, re.MULTILINE) == [status.encode() for status in expected]
+    assert received.endswith(b"\r\n\r\n" if first_line.startswith("HEAD") else b"}")
 
 
 def test_headers_without_an_end_are_refused(site: Website) -> None:
