@@ -22,6 +22,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models import outbox, terms
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute, int_array, pipeline, text_array, timestamp_array
+from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.sql import load_sql
 from models.sweeps import NEVER
@@ -30,7 +31,7 @@ from models.unit_of_work import UnitOfWork
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Alert, AlertKind, AlertState
-from policies.statuses import Role, Status
+from policies.statuses import Role
 from policies.timestamps import format_timestamp
 
 WAITING_CONDITION = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
@@ -122,26 +123,7 @@ def count_open_by_accused(conn: Connection, at_least: int) -> list[tuple[str, Ro
 
 
 def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
-    return Alert(
-        kind=AlertKind(row.kind),
-        filed_at=row.filed_at,
-        unlocks_at=row.unlocks_at,
-        terms=terms_history.by_id(row.terms_id),
-        state=AlertState(row.state),
-        alert_id=row.alert_id,
-        grounds=row.grounds,
-        comment=row.comment,
-        previous_status=Status(row.previous_status) if row.previous_status else None,
-        responded_at=row.responded_at,
-        response=row.response,
-        penalty_accepted_at=row.penalty_accepted_at,
-        penalty_withdrawn_at=row.penalty_withdrawn_at,
-        unlocked_at=row.unlocked_at,
-        cancels_at=row.cancels_at,
-        extended_until=row.extended_until,
-        closed_at=row.closed_at,
-        unlock_seq=row.unlock_seq,
-    )
+    return from_row(Alert, row, terms=terms_history.by_id(row.terms_id))
 
 
 def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_history: TermsHistory) -> None:
@@ -149,7 +131,7 @@ def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_
         conn,
         AlertRow,
         [
-            _alert_row(alert) | {"order_id": order_id, "terms_id": terms_history.id_of(alert.terms)}
+            to_row(alert, _COLUMNS) | {"order_id": order_id, "terms_id": terms_history.id_of(alert.terms)}
             for order_id, alert in changed
             if alert.alert_id is None
         ],
@@ -158,7 +140,7 @@ def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_
         conn,
         AlertRow,
         ["alert_id"],
-        [_alert_row(alert) | {"alert_id": alert.alert_id} for _, alert in changed if alert.alert_id is not None],
+        [to_row(alert, (*_COLUMNS, "alert_id")) for _, alert in changed if alert.alert_id is not None],
     )
     _store_alert_reminders(conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN])
 
@@ -183,25 +165,11 @@ _REMIND_FROM = """
 """
 
 
-def _alert_row(alert: Alert) -> dict[str, Any]:
-    return {
-        "kind": alert.kind,
-        "state": alert.state,
-        "penalty_stands": alert.penalty_stands,
-        "filed_at": alert.filed_at,
-        "unlocks_at": alert.unlocks_at,
-        "unlocked_at": alert.unlocked_at,
-        "cancels_at": alert.cancels_at,
-        "extended_until": alert.extended_until,
-        "responded_at": alert.responded_at,
-        "penalty_accepted_at": alert.penalty_accepted_at,
-        "penalty_withdrawn_at": alert.penalty_withdrawn_at,
-        "closed_at": alert.closed_at,
-        "grounds": alert.grounds,
-        "previous_status": alert.previous_status,
-        "comment": alert.comment,
-        "response": alert.response,
-    }
+_COLUMNS = (
+    "kind", "state", "penalty_stands", "filed_at", "unlocks_at", "unlocked_at", "cancels_at", "extended_until",
+    "responded_at", "penalty_accepted_at", "penalty_withdrawn_at", "closed_at", "grounds", "previous_status", "comment",
+    "response",
+)  # fmt: skip
 
 
 class UnlockSweep:

@@ -19,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
+from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, check_in, is_any
 from models.events import EventRow
 from policies.alerts import UNLOCK_EVENTS
@@ -94,17 +95,12 @@ def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]
 
 
 def insert_drafts(conn: Connection, opened: Sequence[Draft]) -> None:
-    insert_rows(conn, DraftRow, [_draft_row(draft) for draft in opened])
+    immutable = ("order_id", "seller_id", "order_version", "opened_at")
+    insert_rows(conn, DraftRow, [_mutable_columns(draft) | to_row(draft, immutable) for draft in opened])
 
 
 def update_drafts(conn: Connection, changed: Sequence[Draft]) -> None:
-    immutable = ("order_id", "seller_id", "order_version", "opened_at")
-    update_rows(
-        conn,
-        DraftRow,
-        ["draft_id"],
-        [{k: v for k, v in _draft_row(draft).items() if k not in immutable} for draft in changed],
-    )
+    update_rows(conn, DraftRow, ["draft_id"], [_mutable_columns(draft) for draft in changed])
     lines = [
         {
             "draft_id": draft.draft_id,
@@ -125,34 +121,17 @@ def mark_drafts_used(conn: Connection, draft_ids: Sequence[str], now: datetime) 
 
 
 def _draft_of(row: Any, edits: dict[int, LineEdit]) -> Draft:
-    return Draft(
-        draft_id=row.draft_id,
-        order_id=row.order_id,
-        seller_id=row.seller_id,
-        order_version=row.order_version,
-        opened_at=row.opened_at,
-        consolidate=row.consolidate,
+    return from_row(
+        Draft,
+        row,
         values={group: Choice(choice) for group, choice in row.choices.items()},
         edits=edits,
-        state=DraftState(row.state),
-        verified_at=row.verified_at,
         verified_lines={int(line_no): fingerprint for line_no, fingerprint in row.verified_lines.items()},
-        used_at=row.used_at,
-        order_changed=row.order_changed,
     )
 
 
-def _draft_row(draft: Draft) -> dict[str, Any]:
-    return {
-        "draft_id": draft.draft_id,
-        "order_id": draft.order_id,
-        "seller_id": draft.seller_id,
-        "order_version": draft.order_version,
-        "state": draft.state,
-        "consolidate": draft.consolidate,
+def _mutable_columns(draft: Draft) -> dict[str, Any]:
+    return to_row(draft, ("draft_id", "state", "consolidate", "verified_at", "used_at")) | {
         "choices": dict(draft.values),
-        "opened_at": draft.opened_at,
-        "verified_at": draft.verified_at,
         "verified_lines": {str(line_no): fingerprint for line_no, fingerprint in draft.verified_lines.items()},
-        "used_at": draft.used_at,
     }

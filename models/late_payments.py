@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute, int_array
+from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.cases import LatePayment
 from policies.late_payments import OVERDUE_AFTER
@@ -48,48 +48,18 @@ def load_latest_late_payments(conn: Connection, order_ids: Iterable[int]) -> dic
     """Return the latest late payment of each order, open or settled.  Only cancelled orders have any."""
     ids = sorted(order_ids)
     rows = execute(conn, _LATEST_LATE_PAYMENTS, {"ids": int_array(ids)}) if ids else ()
-    return {row.order_id: _late_payment_from_row(row) for row in rows}
+    return {row.order_id: from_row(LatePayment, row) for row in rows}
 
 
 def update_late_payments(conn: Connection, changed: Sequence[tuple[int, LatePayment]]) -> None:
-    insert_rows(
-        conn, LatePaymentRow, [_late_row(order_id, late) for order_id, late in changed if not late.late_payment_id]
-    )
-    update_rows(
-        conn,
-        LatePaymentRow,
-        ["late_payment_id"],
-        [
-            _late_row(order_id, late) | {"late_payment_id": late.late_payment_id}
-            for order_id, late in changed
-            if late.late_payment_id
-        ],
-    )
+    columns = ("payment_status", "recorded_at", "settled_at", "settled_by", "comment")
+    new = [to_row(late, columns) | {"order_id": order_id} for order_id, late in changed if not late.late_payment_id]
+    insert_rows(conn, LatePaymentRow, new)
+    known = [to_row(late, (*columns, "late_payment_id")) for _, late in changed if late.late_payment_id]
+    update_rows(conn, LatePaymentRow, ["late_payment_id"], known)
 
 
 def list_overdue_orders(conn: Connection, now: datetime) -> list[int]:
     late = LatePaymentRow
     overdue = select(late.order_id).where(late.settled_at.is_(None), late.recorded_at <= now - OVERDUE_AFTER)
     return list(conn.execute(overdue.order_by(late.recorded_at, late.order_id)).scalars())
-
-
-def _late_payment_from_row(row: Any) -> LatePayment:
-    return LatePayment(
-        payment_status=PaymentStatus(row.payment_status),
-        recorded_at=row.recorded_at,
-        late_payment_id=row.late_payment_id,
-        settled_at=row.settled_at,
-        settled_by=row.settled_by,
-        comment=row.comment,
-    )
-
-
-def _late_row(order_id: int, late: LatePayment) -> dict[str, Any]:
-    return {
-        "order_id": order_id,
-        "payment_status": late.payment_status,
-        "recorded_at": late.recorded_at,
-        "settled_at": late.settled_at,
-        "settled_by": late.settled_by,
-        "comment": late.comment,
-    }

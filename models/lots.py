@@ -18,6 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.row_mapping import from_row, to_row
 from models.db.schema import (
     Base,
     BigInt,
@@ -155,61 +156,24 @@ class StockMoveRow(Base):
 
 
 def lot_from_row(row: Any) -> Lot:
-    return Lot(
-        lot_id=row.lot_id,
-        seller_id=row.seller_id,
-        item_type=row.item_type,
-        item_no=row.item_no,
-        color_id=row.color_id,
-        quantity=row.quantity,
-        new_or_used=row.new_or_used,
-        completeness=row.completeness,
-        unit_price=row.unit_price,
-        bind_id=row.bind_id,
-        description=row.description,
-        remarks=row.remarks,
-        bulk=row.bulk,
-        is_retain=row.is_retain,
-        is_stock_room=row.is_stock_room,
-        stock_room_id=row.stock_room_id,
-        auto_stockroom=row.auto_stockroom,
-        my_cost=row.my_cost,
-        my_weight=row.my_weight,
-        sale_rate=row.sale_rate,
-        tiers=tuple(
-            (quantity, price)
-            for quantity, price in (
-                (row.tier_quantity1, row.tier_price1),
-                (row.tier_quantity2, row.tier_price2),
-                (row.tier_quantity3, row.tier_price3),
-            )
-            if quantity is not None
-        ),
-        reserved_for=row.reserved_for,
-    )
+    tiers = [(getattr(row, f"tier_quantity{n}"), getattr(row, f"tier_price{n}")) for n in (1, 2, 3)]
+    return from_row(Lot, row, tiers=tuple(tier for tier in tiers if tier[0] is not None))
 
 
 def lot_to_row(lot: Lot) -> dict[str, Any]:
-    identity = dict(zip(KEY_COLUMNS, lot.key, strict=True))
-    return editable_columns(lot) | identity | {"quantity": lot.quantity, "bind_id": lot.bind_id}
+    return editable_columns(lot) | to_row(lot, (*KEY_COLUMNS, "quantity", "bind_id"))
+
+
+_EDITABLE = (
+    "lot_id", "unit_price", "description", "remarks", "bulk", "is_retain", "is_stock_room", "stock_room_id",
+    "auto_stockroom", "my_cost", "my_weight", "sale_rate", "reserved_for",
+)  # fmt: skip
 
 
 def editable_columns(lot: Lot) -> dict[str, Any]:
     tiers = [*lot.tiers, (None, None), (None, None), (None, None)][:3]
     return {
-        "lot_id": lot.lot_id,
-        "unit_price": lot.unit_price,
-        "description": lot.description,
-        "remarks": lot.remarks,
-        "bulk": lot.bulk,
-        "is_retain": lot.is_retain,
-        "is_stock_room": lot.is_stock_room,
-        "stock_room_id": lot.stock_room_id,
-        "auto_stockroom": lot.auto_stockroom,
-        "my_cost": lot.my_cost,
-        "my_weight": lot.my_weight,
-        "sale_rate": lot.sale_rate,
-        "reserved_for": lot.reserved_for,
+        **to_row(lot, _EDITABLE),
         **{f"tier_quantity{n}": quantity for n, (quantity, _) in enumerate(tiers, start=1)},
         **{f"tier_price{n}": price for n, (_, price) in enumerate(tiers, start=1)},
     }

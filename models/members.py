@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, pipeline, text_array
+from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, check_in, is_any
 from policies.automation import settings_from_json, settings_to_json
 from policies.cases import MANUAL, Automation, Member
@@ -111,7 +112,7 @@ class Contact:
 
 def load_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Contact]:
     rows = conn.execute(select(MemberRow).where(is_any(MemberRow.member_id, set(member_ids))))
-    return {r.member_id: Contact(r.member_id, r.handle, r.email, r.time_zone) for r in rows}
+    return {r.member_id: from_row(Contact, r) for r in rows}
 
 
 def time_zone_of(conn: Connection, member_id: str) -> str:

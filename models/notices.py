@@ -15,6 +15,7 @@ from sqlalchemy import CheckConstraint, Connection, Index, func, select, text, u
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
+from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from policies.emails.email import Email, email_from_json, render_plain
 from policies.timestamps import format_optional_timestamp
@@ -115,20 +116,7 @@ def claim_notices(
     New notices go before failed ones, so that one bad email delays no other.
     """
     rows = conn.execute(_CLAIM_NOTICES, {"now": now, "until": until, "limit": limit, "order_id": order_id})
-    claimed = [
-        ClaimedNotice(
-            r.notice_id,
-            r.event,
-            r.order_id,
-            r.recipient,
-            email_from_json(r.email),
-            r.message_id,
-            r.created_at,
-            r.attempts,
-            r.first_error,
-        )
-        for r in rows
-    ]
+    claimed = [from_row(ClaimedNotice, row, email=email_from_json(row.email)) for row in rows]
     return sorted(claimed, key=lambda c: (c.attempts, c.notice_id))
 
 

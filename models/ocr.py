@@ -18,11 +18,12 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute, int_array
+from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.terms import TermsHistory
 from policies import reminders
 from policies.cases import Ocr, OcrState
-from policies.statuses import Role, Status
+from policies.statuses import Role
 
 AGREES_CONDITION = "state = 'open' AND agrees_at IS NOT NULL"
 DECLINES_CONDITION = "state = 'open' AND declines_at IS NOT NULL"
@@ -76,19 +77,10 @@ def send_latest_ocrs(conn: Connection, order_ids: Iterable[int]) -> Callable[[Te
 
 
 def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
-    return Ocr(
-        filed_by=Role(row.filed_by),
-        reason=row.reason,
-        comment=row.comment,
-        filed_at=row.filed_at,
-        previous_status=Status(row.previous_status),
-        terms=terms_history.by_id(row.terms_id),
-        state=OcrState(row.state),
-        ocr_id=row.ocr_id,
-        agrees_at=row.agrees_at,
-        declines_at=row.declines_at,
-        closed_at=row.closed_at,
-    )
+    return from_row(Ocr, row, terms=terms_history.by_id(row.terms_id))
+
+
+_MUTABLE = ("state", "agrees_at", "declines_at", "closed_at")
 
 
 def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_history: TermsHistory) -> None:
@@ -96,39 +88,16 @@ def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_hist
         conn,
         OcrRow,
         [
-            {
+            to_row(ocr, (*_MUTABLE, "filed_by", "filed_at", "previous_status", "reason", "comment"))
+            | {
                 "order_id": order_id,
-                "filed_by": ocr.filed_by,
-                "state": ocr.state,
                 "terms_id": terms_history.id_of(ocr.terms),
-                "filed_at": ocr.filed_at,
                 "remind_at": reminders.first_reminder_at(ocr.filed_at, ocr.terms.ocr_remind_after)
                 if ocr.filed_by is Role.BUYER
                 else None,
-                "agrees_at": ocr.agrees_at,
-                "declines_at": ocr.declines_at,
-                "closed_at": ocr.closed_at,
-                "previous_status": ocr.previous_status,
-                "reason": ocr.reason,
-                "comment": ocr.comment,
             }
             for order_id, ocr in changed
             if ocr.ocr_id is None
         ],
     )
-    update_rows(
-        conn,
-        OcrRow,
-        ["ocr_id"],
-        [
-            {
-                "ocr_id": ocr.ocr_id,
-                "state": ocr.state,
-                "agrees_at": ocr.agrees_at,
-                "declines_at": ocr.declines_at,
-                "closed_at": ocr.closed_at,
-            }
-            for _, ocr in changed
-            if ocr.ocr_id is not None
-        ],
-    )
+    update_rows(conn, OcrRow, ["ocr_id"], [to_row(ocr, (*_MUTABLE, "ocr_id")) for _, ocr in changed if ocr.ocr_id])

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, int_array
+from models.db.row_mapping import from_row, to_row
 from models.db.schema import (
     Base,
     BigInt,
@@ -162,51 +163,13 @@ def lock_orders(conn: Connection, order_ids: Iterable[int]) -> None:
 
 
 def _order_from_row(row: Any, alert: Alert | None) -> Order:
-    return Order(
-        order_id=row.order_id,
-        buyer_id=row.buyer_id,
-        seller_id=row.seller_id,
-        status=Status(row.status),
-        payment_status=PaymentStatus(row.payment_status),
-        order_date=row.order_date,
-        previous_status=Status(row.previous_status) if row.previous_status else None,
-        currency=row.currency,
-        usd_rate=row.usd_rate,
-        total=row.total,
-        credit=row.credit,
-        coupon=row.coupon,
-        fee=row.fee,
-        fee_month=row.fee_month,
-        cancelled_at=row.cancelled_at,
-        basis=CancelBasis(row.basis) if row.basis else None,
-        cancelled_by=row.cancelled_by,
-        npb_filed_at=row.npb_filed_at,
-        files_npb_at=row.files_npb_at,
-        held_at=row.held_at,
-        held_until=row.held_until,
-        version=row.version if alert is None or alert.unlock_seq is None else max(row.version, alert.unlock_seq),
-        last_event_at=row.last_event_at,
-    )
+    version = row.version if alert is None or alert.unlock_seq is None else max(row.version, alert.unlock_seq)
+    return from_row(Order, row, version=version)
 
 
 def insert_orders(conn: Connection, submitted: Sequence[Order]) -> None:
-    insert_rows(
-        conn,
-        OrderRow,
-        [
-            _mutable_columns(order)
-            | {
-                "buyer_id": order.buyer_id,
-                "seller_id": order.seller_id,
-                "currency": order.currency,
-                "usd_rate": order.usd_rate,
-                "credit": order.credit,
-                "coupon": order.coupon,
-                "submitted_at": order.order_date,
-            }
-            for order in submitted
-        ],
-    )
+    columns = (*_MUTABLE, "buyer_id", "seller_id", "currency", "usd_rate", "credit", "coupon")
+    insert_rows(conn, OrderRow, [to_row(order, columns) | {"submitted_at": order.order_date} for order in submitted])
 
 
 def update_orders(conn: Connection, changed: Sequence[tuple[Order, int, datetime]]) -> None:
@@ -214,35 +177,19 @@ def update_orders(conn: Connection, changed: Sequence[tuple[Order, int, datetime
         conn,
         OrderRow,
         ["order_id"],
-        [_mutable_columns(order) | {"version": version, "last_event_at": at} for order, version, at in changed],
+        [to_row(order, _MUTABLE) | {"version": version, "last_event_at": at} for order, version, at in changed],
     )
 
 
 def update_deadlines(conn: Connection, changed: Sequence[Order]) -> None:
-    rows = [{"order_id": order.order_id, "files_npb_at": order.files_npb_at} for order in changed]
-    update_rows(conn, OrderRow, ["order_id"], rows)
+    update_rows(conn, OrderRow, ["order_id"], [to_row(order, ("order_id", "files_npb_at")) for order in changed])
 
 
-def _mutable_columns(order: Order) -> dict[str, Any]:
-    return {
-        "order_id": order.order_id,
-        "status": order.status,
-        "previous_status": order.previous_status,
-        "payment_status": order.payment_status,
-        "order_date": order.order_date,
-        "total": order.total,
-        "fee": order.fee,
-        "fee_month": order.fee_month,
-        "cancelled_at": order.cancelled_at,
-        "basis": order.basis,
-        "cancelled_by": order.cancelled_by,
-        "npb_filed_at": order.npb_filed_at,
-        "files_npb_at": order.files_npb_at,
-        "held_at": order.held_at,
-        "held_until": order.held_until,
-        "version": order.version,
-        "last_event_at": order.last_event_at,
-    }
+_MUTABLE = (
+    "order_id", "status", "previous_status", "payment_status", "order_date", "total", "fee", "fee_month",
+    "cancelled_at", "basis", "cancelled_by", "npb_filed_at", "files_npb_at", "held_at", "held_until", "version",
+    "last_event_at",
+)  # fmt: skip
 
 
 def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:

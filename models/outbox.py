@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows
+from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.verdicts import OutboxMessage
 
@@ -133,10 +134,7 @@ def claim_messages(
     result = conn.execute(
         select(OutboxRow).where(condition).order_by(OutboxRow.outbox_id).limit(limit).with_for_update(skip_locked=True)
     )
-    return [
-        DueMessage(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.created_at, r.attempts, r.first_error)
-        for r in result
-    ]
+    return [from_row(DueMessage, row) for row in result]
 
 
 def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[str]) -> list[DueMessage]:
@@ -147,10 +145,7 @@ def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[st
         .order_by(OutboxRow.outbox_id)
         .with_for_update()
     )
-    return [
-        DueMessage(r.outbox_id, r.key, r.task, r.order_id, r.payload, r.created_at, r.attempts, r.first_error)
-        for r in result
-    ]
+    return [from_row(DueMessage, row) for row in result]
 
 
 def mark_messages_done(conn: Connection, due: Sequence[DueMessage], now: datetime) -> None:

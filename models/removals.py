@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, int_array
+from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
@@ -70,16 +71,7 @@ def load_removals(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Rem
 
 
 def removal_from_row(row: Any) -> Removal:
-    return Removal(
-        order_id=row.order_id,
-        requested_by=Role(row.requested_by),
-        lines=tuple((line["line_no"], line["quantity"]) for line in row.lines),
-        requested_at=row.requested_at,
-        state=RemovalState(row.state),
-        return_items=row.return_items,
-        removal_id=row.removal_id,
-        decided_at=row.decided_at,
-    )
+    return from_row(Removal, row, lines=tuple((line["line_no"], line["quantity"]) for line in row.lines))
 
 
 def insert_removals(conn: Connection, requested: Sequence[Removal]) -> list[int]:
@@ -87,14 +79,8 @@ def insert_removals(conn: Connection, requested: Sequence[Removal]) -> list[int]
         conn,
         RemovalRow,
         [
-            {
-                "order_id": r.order_id,
-                "requested_by": r.requested_by,
-                "state": r.state,
-                "lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in r.lines],
-                "return_items": r.return_items,
-                "requested_at": r.requested_at,
-            }
+            to_row(r, ("order_id", "requested_by", "state", "return_items", "requested_at"))
+            | {"lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in r.lines]}
             for r in requested
         ],
         returning="removal_id",
@@ -102,20 +88,8 @@ def insert_removals(conn: Connection, requested: Sequence[Removal]) -> list[int]
 
 
 def update_removals(conn: Connection, decided: Sequence[Removal]) -> None:
-    update_rows(
-        conn,
-        RemovalRow,
-        ["removal_id"],
-        [
-            {
-                "removal_id": r.removal_id,
-                "state": r.state,
-                "return_items": r.return_items,
-                "decided_at": r.decided_at,
-            }
-            for r in decided
-        ],
-    )
+    columns = ("removal_id", "state", "return_items", "decided_at")
+    update_rows(conn, RemovalRow, ["removal_id"], [to_row(removal, columns) for removal in decided])
 
 
 def cancel_pending_removals(conn: Connection, order_ids: Sequence[int], now: datetime) -> dict[int, list[Removal]]:

@@ -3,134 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime
-from typing import Any
+from datetime import date
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
 
-from policies.cases import Alert, Case, LatePayment, Ocr, Order
-from policies.timestamps import format_optional_timestamp
+from policies.cases import AlertKind, AlertState, Case, OcrState
+from policies.statuses import CancelBasis, PaymentStatus, Role, Status
+from policies.timestamps import format_optional_timestamp, parse_timestamp
+
+
+class _Format(NamedTuple):
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+def _code(codes: type[StrEnum]) -> _Format:
+    return _Format(_unchanged, _optional(codes))
 
 
 def _unchanged(value: Any) -> Any:
     return value
 
 
-def _month(value: date | None) -> str | None:
-    return value.isoformat()[:7] if value else None
-
-
-_Fields = Mapping[str, Callable[[Any], Any]]
-_ORDER_FIELDS: _Fields = {
-    "status": _unchanged,
-    "previous_status": _unchanged,
-    "payment_status": _unchanged,
-    "order_date": format_optional_timestamp,
-    "total": str,
-    "fee": str,
-    "fee_month": _month,
-    "cancelled_at": format_optional_timestamp,
-    "basis": _unchanged,
-    "cancelled_by": _unchanged,
-    "npb_filed_at": format_optional_timestamp,
-    "held_at": format_optional_timestamp,
-    "held_until": format_optional_timestamp,
+_TEXT = _Format(_unchanged, _unchanged)
+_INSTANT = _Format(format_optional_timestamp, _optional(parse_timestamp))
+_AMOUNT = _Format(str, Decimal)
+_MONTH = _Format(_optional(lambda day: day.isoformat()[:7]), _optional(lambda month: date.fromisoformat(f"{month}-01")))
+_PARTS: dict[str, dict[str, _Format]] = {
+    "order": {
+        "status": _code(Status),
+        "previous_status": _code(Status),
+        "payment_status": _code(PaymentStatus),
+        "order_date": _INSTANT,
+        "total": _AMOUNT,
+        "fee": _AMOUNT,
+        "fee_month": _MONTH,
+        "cancelled_at": _INSTANT,
+        "basis": _code(CancelBasis),
+        "cancelled_by": _TEXT,
+        "npb_filed_at": _INSTANT,
+        "held_at": _INSTANT,
+        "held_until": _INSTANT,
+    },
+    "alert": {
+        "kind": _code(AlertKind),
+        "state": _code(AlertState),
+        "filed_at": _INSTANT,
+        "grounds": _TEXT,
+        "responded_at": _INSTANT,
+        "penalty_accepted_at": _INSTANT,
+        "penalty_withdrawn_at": _INSTANT,
+        "extended_until": _INSTANT,
+        "unlocks_at": _INSTANT,
+        "unlocked_at": _INSTANT,
+        "closed_at": _INSTANT,
+    },
+    "ocr": {
+        "filed_by": _code(Role),
+        "reason": _TEXT,
+        "state": _code(OcrState),
+        "filed_at": _INSTANT,
+        "closed_at": _INSTANT,
+    },
+    "late_payment": {
+        "payment_status": _code(PaymentStatus),
+        "recorded_at": _INSTANT,
+        "settled_at": _INSTANT,
+        "settled_by": _TEXT,
+    },
 }
-_ALERT_FIELDS: _Fields = {
-    "kind": _unchanged,
-    "state": _unchanged,
-    "filed_at": format_optional_timestamp,
-    "grounds": _unchanged,
-    "responded_at": format_optional_timestamp,
-    "penalty_accepted_at": format_optional_timestamp,
-    "penalty_withdrawn_at": format_optional_timestamp,
-    "extended_until": format_optional_timestamp,
-    "unlocks_at": format_optional_timestamp,
-    "unlocked_at": format_optional_timestamp,
-    "closed_at": format_optional_timestamp,
+"""The recorded fields of each part of a case, and how they are written as JSON."""
+_IDENTITY = {
+    "order": ("order_id",),
+    # By id too: an unstored alert is a new one even if it was filed at the same time as the last one.
+    "alert": ("alert_id", "filed_at"),
+    "ocr": ("ocr_id", "filed_at"),
+    "late_payment": ("late_payment_id", "recorded_at"),
 }
-_OCR_FIELDS: _Fields = {
-    "filed_by": _unchanged,
-    "reason": _unchanged,
-    "state": _unchanged,
-    "filed_at": format_optional_timestamp,
-    "closed_at": format_optional_timestamp,
-}
-_LATE_PAYMENT_FIELDS: _Fields = {
-    "payment_status": _unchanged,
-    "recorded_at": format_optional_timestamp,
-    "settled_at": format_optional_timestamp,
-    "settled_by": _unchanged,
-}
-"""The recorded fields of each part, and how they are written as JSON."""
 
 
-def order_state(order: Order) -> dict[str, Any]:
-    return _part_state(order, _ORDER_FIELDS)
+def write_part(part: str, value: Any) -> dict[str, Any]:
+    return {name: field.write(getattr(value, name)) for name, field in _PARTS[part].items()}
 
 
-def alert_state(alert: Alert) -> dict[str, Any]:
-    return _part_state(alert, _ALERT_FIELDS)
-
-
-def ocr_state(ocr: Ocr) -> dict[str, Any]:
-    return _part_state(ocr, _OCR_FIELDS)
-
-
-def late_payment_state(late: LatePayment) -> dict[str, Any]:
-    return _part_state(late, _LATE_PAYMENT_FIELDS)
+def read_part(part: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: field.read(state[name]) for name, field in _PARTS[part].items()}
 
 
 def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
     changes: dict[str, Any] = {}
-    if order := _changed_fields(before.order if before else None, after.order, _ORDER_FIELDS):
-        changes["order"] = order
-    if after.alert is not None:
-        # By id too: an unstored alert is a new one even if it was filed at the same time as the last one.
-        old_alert = (
-            before.alert
-            if before and before.alert and _part_identity(before.alert) == _part_identity(after.alert)
-            else None
-        )
-        if alert := _changed_fields(old_alert, after.alert, _ALERT_FIELDS):
-            changes["alert"] = alert
-    if after.ocr is not None:
-        old_ocr = (
-            before.ocr if before and before.ocr and _part_identity(before.ocr) == _part_identity(after.ocr) else None
-        )
-        if ocr := _changed_fields(old_ocr, after.ocr, _OCR_FIELDS):
-            changes["ocr"] = ocr
-    if after.late_payment is not None:
-        known = before.late_payment if before else None
-        is_same = known is not None and _part_identity(known) == _part_identity(after.late_payment)
-        if late := _changed_fields(known if is_same else None, after.late_payment, _LATE_PAYMENT_FIELDS):
-            changes["late_payment"] = late
+    for part in _PARTS:
+        old, new = getattr(before, part, None), getattr(after, part)
+        if new is None:
+            continue
+        is_same = old is not None and all(getattr(old, name) == getattr(new, name) for name in _IDENTITY[part])
+        if changed := _changed_fields(part, old, new) if is_same else write_part(part, new):
+            changes[part] = changed
     return changes
 
 
 def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     state: dict[str, dict[str, Any]] = {}
     for change in changes_in_order:
-        for part in ("order", "alert", "ocr", "late_payment"):
+        for part in _PARTS:
             if part in change:
                 state.setdefault(part, {}).update(change[part])
     return state
 
 
-def _part_identity(part: Alert | Ocr | LatePayment) -> tuple[int | None, datetime]:
-    if isinstance(part, LatePayment):
-        return part.late_payment_id, part.recorded_at
-    return (part.alert_id if isinstance(part, Alert) else part.ocr_id), part.filed_at
-
-
-def _part_state(part: Order | Alert | Ocr | LatePayment, fields: _Fields) -> dict[str, Any]:
-    return {name: write(getattr(part, name)) for name, write in fields.items()}
-
-
-def _changed_fields(before: Any, after: Any, fields: _Fields) -> dict[str, Any]:
-    if before is None:
-        return _part_state(after, fields)
+def _changed_fields(part: str, before: Any, after: Any) -> dict[str, Any]:
     changes = {}
-    for name, write in fields.items():
+    for name, field in _PARTS[part].items():
         old, new = getattr(before, name), getattr(after, name)
-        if old is not new and write(old) != (value := write(new)):  # avoids writing untouched fields
+        if old is not new and field.write(old) != (value := field.write(new)):  # avoids writing untouched fields
             changes[name] = value
     return changes

@@ -24,13 +24,13 @@ from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
 from policies.automation import list_announcements, settings_from_json
 from policies.cancel_routes import describe_cancellability, list_cancel_routes
-from policies.cases import Actor, Alert, AlertKind, AlertState, Case, LatePayment, Member, Ocr, OcrState, Order
-from policies.history import alert_state, fold_changes, late_payment_state, ocr_state, order_state
+from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
+from policies.history import fold_changes, read_part, write_part
 from policies.preconditions import check_party
 from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
-from policies.statuses import CancelBasis, PaymentStatus, Role, Status
-from policies.timestamps import format_optional_timestamp, format_timestamp, parse_timestamp
+from policies.statuses import Role, Status
+from policies.timestamps import format_optional_timestamp, format_timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,11 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
     if snapshot is None:
         return None
     case = snapshot.case
-    state = order_state(case.order)
+    state = write_part("order", case.order)
     terms_history = snapshot.terms_history
     return {
         "order_id": order_id,
-        "status": state["status"],
-        "previous_status": state["previous_status"],
-        "payment_status": state["payment_status"],
-        "order_date": state["order_date"],
+        **{name: state[name] for name in ("status", "previous_status", "payment_status", "order_date")},
         "seller_id": case.order.seller_id,
         "buyer_id": case.order.buyer_id,
         "seller": member_json(case.seller),
@@ -67,15 +64,11 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "total": format_total(case.order.total),
         "credit": format_total(case.order.credit),
         "coupon": format_total(case.order.coupon),
-        "cancelled_at": state["cancelled_at"],
-        "basis": state["basis"],
-        "cancelled_by": state["cancelled_by"],
-        "held_at": state["held_at"],
-        "held_until": state["held_until"],
+        **{name: state[name] for name in ("cancelled_at", "basis", "cancelled_by", "held_at", "held_until")},
         "lines": snapshot.lines,
-        "ocr": {**ocr_state(case.ocr), "terms_id": terms_history.id_of(case.ocr.terms)} if case.ocr else None,
-        "alert": {**alert_state(case.alert), "terms_id": terms_history.id_of(case.alert.terms)} if case.alert else None,
-        "late_payment": late_payment_state(case.late_payment) if case.late_payment else None,
+        "ocr": _part_json("ocr", case.ocr, terms_history),
+        "alert": _part_json("alert", case.alert, terms_history),
+        "late_payment": write_part("late_payment", case.late_payment) if case.late_payment else None,
         "removals": [_removal_json(removal) for removal in snapshot.removals],
         "fee": _order_fee(conn, case.order, at),
         "verdict": describe_cancellability(subject_of(snapshot, at or now), at or now),
@@ -84,6 +77,10 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "notices": notices.list_notices_of_order(conn, order_id, until=at),
         "timeline": [_timeline_entry(row, terms_history) for row in snapshot.events],
     }
+
+
+def _part_json(part: str, value: Ocr | Alert | None, terms_history: terms.TermsHistory) -> dict[str, Any] | None:
+    return None if value is None else write_part(part, value) | {"terms_id": terms_history.id_of(value.terms)}
 
 
 def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
@@ -180,35 +177,20 @@ def _case_at(
     conn: Connection, row: Order, past_events: Sequence[Any], at: datetime, terms_history: terms.TermsHistory
 ) -> Case:
     state = fold_changes(event.changes for event in past_events)
+    late = state.get("late_payment")
     return Case(
-        order=_order_at(row, state["order"], past_events),
+        order=replace(
+            row,
+            **read_part("order", state["order"]),
+            version=past_events[-1].seq,
+            last_event_at=max(event.at for event in past_events if event.type not in UNLOCK_EVENTS),
+        ),
         buyer=_member_at(conn, row.buyer_id, at),
         seller=_member_at(conn, row.seller_id, at),
         terms=terms_history.at(at),
         ocr=_ocr_at(conn, row.order_id, state.get("ocr"), terms_history),
         alert=_alert_at(conn, row.order_id, state.get("alert"), terms_history),
-        late_payment=_late_payment_then(state.get("late_payment")),
-    )
-
-
-def _order_at(row: Order, state: dict[str, Any], past_events: Sequence[Any]) -> Order:
-    return replace(
-        row,
-        status=Status(state["status"]),
-        previous_status=Status(state["previous_status"]) if state["previous_status"] else None,
-        payment_status=PaymentStatus(state["payment_status"]),
-        order_date=parse_timestamp(state["order_date"]),
-        total=Decimal(state["total"]),
-        fee=Decimal(state["fee"]),
-        fee_month=date.fromisoformat(f"{state['fee_month']}-01") if state["fee_month"] else None,
-        cancelled_at=_parse_optional(state["cancelled_at"]),
-        basis=CancelBasis(state["basis"]) if state["basis"] else None,
-        cancelled_by=state["cancelled_by"],
-        npb_filed_at=_parse_optional(state["npb_filed_at"]),
-        held_at=_parse_optional(state["held_at"]),
-        held_until=_parse_optional(state["held_until"]),
-        version=past_events[-1].seq,
-        last_event_at=max(event.at for event in past_events if event.type not in UNLOCK_EVENTS),
+        late_payment=LatePayment(**read_part("late_payment", late)) if late else None,
     )
 
 
@@ -217,32 +199,10 @@ def _alert_at(
 ) -> Alert | None:
     if state is None:
         return None
-    filed_at = parse_timestamp(state["filed_at"])
-    filed = select(AlertRow).where(AlertRow.order_id == order_id, AlertRow.filed_at == filed_at)
+    then = read_part("alert", state)
+    filed = select(AlertRow).where(AlertRow.order_id == order_id, AlertRow.filed_at == then["filed_at"])
     row = conn.execute(filed.order_by(AlertRow.alert_id).limit(1)).one()
-    return replace(
-        alerts.alert_from_row(row, terms_history),
-        kind=AlertKind(state["kind"]),
-        state=AlertState(state["state"]),
-        unlocks_at=parse_timestamp(state["unlocks_at"]),
-        responded_at=_parse_optional(state["responded_at"]),
-        penalty_accepted_at=_parse_optional(state["penalty_accepted_at"]),
-        penalty_withdrawn_at=_parse_optional(state["penalty_withdrawn_at"]),
-        extended_until=_parse_optional(state["extended_until"]),
-        unlocked_at=_parse_optional(state["unlocked_at"]),
-        closed_at=_parse_optional(state["closed_at"]),
-    )
-
-
-def _late_payment_then(state: dict[str, Any] | None) -> LatePayment | None:
-    if state is None:
-        return None
-    return LatePayment(
-        PaymentStatus(state["payment_status"]),
-        parse_timestamp(state["recorded_at"]),
-        settled_at=_parse_optional(state["settled_at"]),
-        settled_by=state["settled_by"],
-    )
+    return replace(alerts.alert_from_row(row, terms_history), **then)
 
 
 def _ocr_at(
@@ -250,13 +210,10 @@ def _ocr_at(
 ) -> Ocr | None:
     if state is None:
         return None
-    filed = select(OcrRow).where(OcrRow.order_id == order_id, OcrRow.filed_at == parse_timestamp(state["filed_at"]))
+    then = read_part("ocr", state)
+    filed = select(OcrRow).where(OcrRow.order_id == order_id, OcrRow.filed_at == then["filed_at"])
     row = conn.execute(filed.order_by(OcrRow.ocr_id).limit(1)).one()
-    return replace(
-        ocr.ocr_from_row(row, terms_history),
-        state=OcrState(state["state"]),
-        closed_at=_parse_optional(state["closed_at"]),
-    )
+    return replace(ocr.ocr_from_row(row, terms_history), **then)
 
 
 def _member_at(conn: Connection, member_id: str, at: datetime) -> Member:
@@ -395,7 +352,3 @@ def _timeline_entry(row: Any, terms_history: terms.TermsHistory) -> dict[str, An
         "terms_id": terms_history.id_of(terms_history.at(row.at)),
         "request_id": row.request_id,
     }
-
-
-def _parse_optional(written: str | None) -> datetime | None:
-    return None if written is None else parse_timestamp(written)
