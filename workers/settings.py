@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from workers.embedded import ServerUrls, embedded_servers, embedded_servers_until_exit
 from workers.setting_types import (
@@ -38,25 +38,24 @@ class SettingsError(ValueError):
     """A variable has an invalid value; the text has one line per variable, with the fix and without the value."""
 
 
+def _variable_of(name: str) -> str:
+    return f"UNWIND_{name.upper()}"
+
+
 class Settings(BaseModel):
     """The settings of one installation.  Immutable; secrets print as stars.  Use `load_settings` to load them."""
 
-    model_config = ConfigDict(frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, validate_default=True, alias_generator=AliasGenerator(validation_alias=_variable_of)
+    )
 
     tls_ca_file: TlsFile = Field(
         None,
-        validation_alias="UNWIND_TLS_CA_FILE",
         description="Authority (PEM) that signed the certificates of PostgreSQL and Redis; both are then verified.",
     )
-    tls_cert_file: TlsFile = Field(
-        None,
-        validation_alias="UNWIND_TLS_CERT_FILE",
-        description="Client certificate (PEM) for PostgreSQL and Redis.",
-    )
+    tls_cert_file: TlsFile = Field(None, description="Client certificate (PEM) for PostgreSQL and Redis.")
     tls_key_file: TlsFile = Field(
-        None,
-        validation_alias="UNWIND_TLS_KEY_FILE",
-        description="Key of the client certificate (PEM, without a passphrase, readable by this account only).",
+        None, description="Key of the client certificate (PEM, without a passphrase, readable by this account only)."
     )
     database_url: PostgresUrl = Field(
         None,
@@ -65,12 +64,10 @@ class Settings(BaseModel):
     )
     app_database_url: PostgresUrl = Field(
         None,
-        validation_alias="UNWIND_APP_DATABASE_URL",
         description="PostgreSQL URL for everything except migrations. Unset: DATABASE_URL with SET ROLE unwind_app.",
     )
     direct_database_url: PostgresUrl = Field(
         None,
-        validation_alias="UNWIND_DIRECT_DATABASE_URL",
         description="PostgreSQL URL past a pooler, for notifications, migrations and backups. Unset: the other URLs.",
     )
     broker_url: ServerRedisUrl = Field(
@@ -84,28 +81,17 @@ class Settings(BaseModel):
         description="Redis URL where results are stored for their callers. Unset: the broker's next database.",
     )
     smtp_url: SmtpUrl = Field(
-        None,
-        validation_alias="UNWIND_SMTP_URL",
-        description="smtp://user:password@host:587?starttls=1, the mail server. Unset: files in UNWIND_DATA/mail.",
+        None, description="smtp://user:password@host:587?starttls=1, the mail server. Unset: files in UNWIND_DATA/mail."
     )
-    mail_from: EmailSender = Field(
-        "Unwind <no-reply@localhost>",
-        validation_alias="UNWIND_MAIL_FROM",
-        description="Sender of every email.",
-    )
+    mail_from: EmailSender = Field("Unwind <no-reply@localhost>", description="Sender of every email.")
     site_name: str = Field(
         "the marketplace",
-        validation_alias="UNWIND_SITE_NAME",
         min_length=1,
         max_length=80,
         pattern=r"^[^\r\n]+$",
         description="Name of the marketplace in emails.",
     )
-    marketplace_url: WebUrl = Field(
-        "https://marketplace.invalid",
-        validation_alias="UNWIND_MARKETPLACE_URL",
-        description="Base URL of links in emails.",
-    )
+    marketplace_url: WebUrl = Field("https://marketplace.invalid", description="Base URL of links in emails.")
     data_dir: Path = Field(
         CHECKOUT / ".unwind" if IS_CHECKOUT else Path("~/.local/share/unwind"),
         validation_alias="UNWIND_DATA",
@@ -113,82 +99,49 @@ class Settings(BaseModel):
     )
     concurrency: int = Field(
         2,
-        validation_alias="UNWIND_CONCURRENCY",
         ge=1,
         le=64,
         description="Processes per worker group. Two groups run, so the default of 2 starts four processes.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO",
-        validation_alias="UNWIND_LOG_LEVEL",
-        description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR.",
+        "INFO", description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."
     )
     log_format: Literal["console", "json"] = Field(
-        "console",
-        validation_alias="UNWIND_LOG_FORMAT",
-        description="console for people, json (one object per line) for machines.",
+        "console", description="console for people, json (one object per line) for machines."
     )
     flower_address: ListenAddress = Field(
         "127.0.0.1",
-        validation_alias="UNWIND_FLOWER_ADDRESS",
         description="Address that Flower listens on. An address other than loopback requires UNWIND_FLOWER_LOGIN.",
     )
-    flower_port: ListenPort = Field(
-        0,
-        validation_alias="UNWIND_FLOWER_PORT",
-        description="Port that Flower listens on; 0 picks a free one and prints it.",
-    )
-    flower_login: Login = Field(
-        None,
-        validation_alias="UNWIND_FLOWER_LOGIN",
-        description="Login for Flower, as user:password. Unset: no login, loopback only.",
-    )
+    flower_port: ListenPort = Field(0, description="Port that Flower listens on; 0 picks a free one and prints it.")
+    flower_login: Login = Field(None, description="Login for Flower, as user:password. Unset: no login, loopback only.")
     flower_read_only: bool = Field(
-        True,
-        validation_alias="UNWIND_FLOWER_READ_ONLY",
-        description="Whether Flower is read-only. If false, its users can call any task as any member.",
+        True, description="Whether Flower is read-only. If false, its users can call any task as any member."
     )
     metrics_address: ListenAddress = Field(
         "127.0.0.1",
-        validation_alias="UNWIND_METRICS_ADDRESS",
         description="Address of /metrics, /livez and /readyz. They show numbers without ids and require no login.",
     )
     metrics_port: ListenPort = Field(
-        0,
-        validation_alias="UNWIND_METRICS_PORT",
-        description="Port of /metrics, /livez and /readyz; 0 picks a free one and prints it.",
+        0, description="Port of /metrics, /livez and /readyz; 0 picks a free one and prints it."
     )
     webhook_networks: Networks = Field(
-        "",
-        validation_alias="UNWIND_WEBHOOK_NETWORKS",
-        description="Networks of your own that webhooks may be in, such as 10.1.0.0/16; else public addresses only.",
+        "", description="Networks of your own that webhooks may be in, such as 10.1.0.0/16; else public addresses only."
     )
     web_address: ListenAddress = Field(
         "127.0.0.1",
-        validation_alias="UNWIND_WEB_ADDRESS",
         description="Address of the HTTP interface. Elsewhere than on loopback it needs a proxy that speaks TLS.",
     )
-    web_port: ListenPort = Field(
-        0,
-        validation_alias="UNWIND_WEB_PORT",
-        description="Port of the HTTP interface; 0 picks a free one and prints it.",
-    )
+    web_port: ListenPort = Field(0, description="Port of the HTTP interface; 0 picks a free one and prints it.")
     web_database_url: PostgresUrl = Field(
-        None,
-        validation_alias="UNWIND_WEB_DATABASE_URL",
-        description="PostgreSQL URL of the HTTP interface. Unset: DATABASE_URL with SET ROLE unwind_web.",
+        None, description="PostgreSQL URL of the HTTP interface. Unset: DATABASE_URL with SET ROLE unwind_web."
     )
     web_link_secret: LinkSecret = Field(
         None,
-        validation_alias="UNWIND_WEB_LINK_SECRET",
         description="Secret with which the marketplace signs links to the Problem Order page. Unset: no such page.",
     )
     web_max_body_bytes: int = Field(
-        2**20,
-        validation_alias="UNWIND_WEB_MAX_BODY_BYTES",
-        ge=1024,
-        le=2**24,
-        description="Largest body of an HTTP request: 1 MB, at most 16 MB.",
+        2**20, ge=1024, le=2**24, description="Largest body of an HTTP request: 1 MB, at most 16 MB."
     )
 
     @property

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import IO
 
 from workers.embedded.data_dir import read_json, write_json
-from workers.embedded.processes import ProcessIdentity, command_line, identify_process, is_alive, terminate, wait_until
+from workers.embedded.processes import (
+    ProcessIdentity,
+    command_line,
+    identify_process,
+    is_alive,
+    stop_child,
+    terminate,
+    wait_until,
+)
 from workers.embedded.program_copy import programs_for
 from workers.embedded.run_as import choose_run_as, chown_tree
 
@@ -96,13 +104,7 @@ class Postgres:
 
     def stop(self) -> None:
         if self.process is not None:
-            for number, grace in ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
-                if self.process.poll() is None:
-                    self.process.send_signal(number)
-                    try:
-                        self.process.wait(grace)
-                    except subprocess.TimeoutExpired:
-                        continue
+            stop_child(self.process, (signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
             self.process = None
 
     def _create(self) -> None:
@@ -142,20 +144,14 @@ class Postgres:
             secret.unlink()
 
     def _renew_logins(self) -> None:
-        # Update the logins of a cluster that older code created and make the working login the owner of its tables.
-        own_statements = [f"ALTER DATABASE {DATABASE} OWNER TO {OWNER}", _GIVE_TABLES]
-        for database, statements in (("template1", self._login_statements()), (DATABASE, own_statements)):
-            if self._run_alone(self.data, database, statements) != 0:
-                raise ServerStartError(f"PostgreSQL's logins could not be created:\n{log_tail(self.log)}")
+        # Create what a cluster of an earlier release lacks.
+        if self._run_alone(self.data, "template1", self._login_statements()) != 0:
+            raise ServerStartError(f"PostgreSQL's logins could not be created:\n{log_tail(self.log)}")
         write_json(self.logins, _LOGINS)
 
     def _login_statements(self) -> list[str]:
         # Statements that create the logins and roles. Each can be repeated, as a kill may interrupt them.
         return [
-            _RENAME_BOOTSTRAP_LOGIN,
-            f"SET SESSION AUTHORIZATION {ADMIN}",
-            "DROP ROLE IF EXISTS unwind_renaming",
-            f"ALTER ROLE {ADMIN} PASSWORD '{self.passwords['postgres_admin']}'",
             *(_CREATE_ROLE.format(name=name) for name in (OWNER, *ROLES)),
             f"ALTER ROLE {OWNER} LOGIN CREATEDB PASSWORD '{self.passwords['postgres']}'",
             *(f"GRANT {role} TO {OWNER}" for role in (*ROLES, "pg_read_all_stats")),
@@ -211,37 +207,6 @@ _CREATE_ROLE = """
     DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN CREATE ROLE {name} NOLOGIN; END IF;
     END $$
-"""
-
-_RENAME_BOOTSTRAP_LOGIN = f"""
-    DO $$ BEGIN
-        IF EXISTS (SELECT FROM pg_roles WHERE oid = 10 AND rolname = '{OWNER}') THEN
-            CREATE ROLE unwind_renaming SUPERUSER;
-            SET SESSION AUTHORIZATION unwind_renaming;
-            ALTER ROLE {OWNER} RENAME TO {ADMIN};
-        END IF;
-    END $$
-"""
-"""Older clusters have the working login as bootstrap superuser (oid 10): it cannot lose that role or rename itself."""
-
-_GIVE_TABLES = f"""
-    DO $$ DECLARE command text; BEGIN
-        IF to_regnamespace('unwind') IS NULL THEN RETURN; END IF;
-        FOR command IN
-            SELECT 'ALTER SCHEMA unwind OWNER TO {OWNER}'
-            UNION ALL SELECT format('ALTER TABLE %s OWNER TO {OWNER}', c.oid::regclass) FROM pg_class AS c
-            WHERE c.relnamespace IN ('unwind'::regnamespace, 'public'::regnamespace) AND c.relowner = 10
-              AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
-              AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass
-                              AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
-            UNION ALL SELECT format('ALTER ROUTINE %s OWNER TO {OWNER}', p.oid::regprocedure) FROM pg_proc AS p
-            WHERE p.pronamespace = 'unwind'::regnamespace AND p.proowner = 10
-        LOOP EXECUTE command; END LOOP;
-    END $$
-"""  # noqa: S608 - constants only; casts to reg* types quote the names from the catalogue
-"""Makes the working login the owner of all that the superuser owns in our schemas.
-
-Sequences of columns are left out, as they follow their tables.
 """
 
 

@@ -6,6 +6,7 @@ A `ProcessIdentity` therefore also holds the kernel's start time; without /proc 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -30,7 +31,7 @@ class ProcessIdentity:
 
 
 def identify_process(pid: int) -> ProcessIdentity:
-    fields = _process_stat(pid)
+    fields = process_stat(pid)
     return ProcessIdentity(pid, int(fields[19]) if fields else 0)
 
 
@@ -39,7 +40,7 @@ def is_alive(identity: ProcessIdentity) -> bool:
     if identity.pid <= 0:
         return False
     if _PROC.joinpath("self").exists():
-        fields = _process_stat(identity.pid)
+        fields = process_stat(identity.pid)
         return fields is not None and fields[0] not in "ZX" and identity.started in (0, int(fields[19]))
     try:
         os.kill(identity.pid, 0)
@@ -87,6 +88,14 @@ def terminate(identity: ProcessIdentity, *signals_and_graces: tuple[signal.Signa
     return not is_alive(identity)
 
 
+def stop_child(process: subprocess.Popen[bytes], *signals_and_graces: tuple[signal.Signals, float]) -> None:
+    for number, grace in signals_and_graces:
+        if process.poll() is None:
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace)
+
+
 def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]:
     """Return a function to call between fork and exec: the kernel sends `number` when `parent` dies, even by kill -9.
 
@@ -106,7 +115,7 @@ def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]
     return between_fork_and_exec
 
 
-def _process_stat(pid: int) -> list[str] | None:
+def process_stat(pid: int) -> list[str] | None:
     # The fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None.
     try:
         text = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workers.embedded.binaries import find_valkey_server
 from workers.embedded.postgres import ServerStartError, log_tail
-from workers.embedded.processes import parent_death_hook
+from workers.embedded.processes import parent_death_hook, stop_child
 
 VALKEY_SETTINGS = {
     "bind": "127.0.0.1",
@@ -81,11 +81,5 @@ class Valkey:
 
     def stop(self) -> None:
         if self.process is not None:
-            for number, grace in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-                if self.process.poll() is None:
-                    self.process.send_signal(number)
-                    try:
-                        self.process.wait(grace)
-                    except subprocess.TimeoutExpired:
-                        continue
+            stop_child(self.process, (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
             self.process = None

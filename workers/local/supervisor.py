@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Self
 
 from workers.embedded.data_dir import read_json, write_json
-from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
+from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, process_stat, wait_until
 from workers.local import READY_FILE_ENV
 from workers.local.parent_death import TOKEN_ENV
 from workers.local.preforker import ForkedProcess, Preforker
@@ -311,11 +311,9 @@ def _process_group_members(group: int, token: str) -> list[ProcessIdentity]:
         return [ProcessIdentity(group)] if is_alive(ProcessIdentity(group)) else []
     members, has_token = [], False
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ProcessLookupError):
-                stat = (entry / "stat").read_text(errors="replace")
-                fields = stat[stat.rfind(")") + 2 :].split()
-                if int(fields[2]) == group and fields[0] not in "ZX":
-                    members.append(ProcessIdentity(int(entry.name), int(fields[19])))
-                    has_token = has_token or f"{TOKEN_ENV}={token}".encode() in (entry / "environ").read_bytes()
+        fields = process_stat(int(entry.name)) if entry.name.isdigit() else None
+        if fields and int(fields[2]) == group and fields[0] not in "ZX":
+            members.append(ProcessIdentity(int(entry.name), int(fields[19])))
+            with contextlib.suppress(OSError):
+                has_token = has_token or f"{TOKEN_ENV}={token}".encode() in (entry / "environ").read_bytes()
     return members if has_token else []

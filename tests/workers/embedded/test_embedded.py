@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -22,7 +21,6 @@ import pytest
 import redis
 
 from models.ddl import grants
-from models.migrations import upgrade
 from tests.plugins.servers import libpq_url
 from workers.embedded import (
     DataDirNotAccessible,
@@ -37,7 +35,7 @@ from workers.embedded import (
     run_as,
     running_servers,
 )
-from workers.embedded.data_dir import read_json, write_json
+from workers.embedded.data_dir import write_json
 from workers.embedded.postgres import Postgres
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
 from workers.embedded.run_as import RunAs
@@ -169,28 +167,17 @@ def test_servers_create_the_roles_of_the_schema() -> None:
     assert postgres.ROLES == grants.ROLES
 
 
-def test_data_of_a_superuser_login_is_transferred(tmp_path: Path) -> None:
+def test_roles_of_a_newer_release_are_created(tmp_path: Path) -> None:
     with embedded_servers(tmp_path) as urls:
-        upgrade(urls.database_url)
         remember(urls, "first")
-        _make_login_superuser(urls)
-    (tmp_path / "servers" / "postgres.logins.json").unlink()
-    credentials = tmp_path / "servers" / "credentials.json"
-    stored_credentials = read_json(credentials)
-    write_json(credentials, {name: stored_credentials[name] for name in ("postgres", "valkey")})
+        with psycopg.connect(libpq_url(urls.admin_url), autocommit=True) as admin:
+            admin.execute("DROP ROLE unwind_web")
+    write_json(tmp_path / "servers" / "postgres.logins.json", {})
     with embedded_servers(tmp_path) as urls:
-        assert read_json(credentials)["postgres"] == stored_credentials["postgres"]
         assert _rights_of_the_login(urls) == ("unwind_owner", False, False)
         assert remembered(urls) == (["first"], ["first"])
-        upgrade(urls.database_url)
-        with psycopg.connect(libpq_url(urls.admin_url)) as connection:
-            left = connection.execute(
-                "SELECT relname FROM pg_class WHERE relowner = 10 AND relnamespace = 'unwind'::regnamespace "
-                "UNION ALL SELECT proname FROM pg_proc WHERE proowner = 10 AND pronamespace = 'unwind'::regnamespace"
-            )
-            assert left.fetchall() == []
-    with embedded_servers(tmp_path) as urls:
-        assert remembered(urls) == (["first"], ["first"])
+        with psycopg.connect(libpq_url(urls.database_url)) as connection:
+            connection.execute("SET ROLE unwind_web")
 
 
 def _rights_of_the_login(urls: ServerUrls) -> tuple[object, ...] | None:
@@ -198,24 +185,6 @@ def _rights_of_the_login(urls: ServerUrls) -> tuple[object, ...] | None:
         return connection.execute(
             "SELECT rolname, rolsuper, rolcreaterole FROM pg_roles WHERE rolname = session_user"
         ).fetchone()
-
-
-def _make_login_superuser(urls: ServerUrls) -> None:
-    """Make the login a superuser, as the first versions did."""
-    password = urlsplit(urls.database_url).password
-    with psycopg.connect(libpq_url(urls.admin_url), autocommit=True) as admin:
-        admin.execute("REASSIGN OWNED BY unwind_owner, unwind_submit_definer, unwind_feed_definer TO unwind_admin")
-        for role in ("unwind_owner", "unwind_submit_definer", "unwind_feed_definer"):
-            admin.execute(f"DROP OWNED BY {role}")
-            admin.execute(f"DROP ROLE {role}")
-        admin.execute("CREATE ROLE renaming SUPERUSER LOGIN PASSWORD 'renaming'")
-    with psycopg.connect(
-        re.sub(r"//[^@]*@", "//renaming:renaming@", libpq_url(urls.admin_url)), autocommit=True
-    ) as other:
-        other.execute("ALTER ROLE unwind_admin RENAME TO unwind_owner")
-        other.execute(f"ALTER ROLE unwind_owner PASSWORD '{password}'")
-    with psycopg.connect(libpq_url(urls.database_url), autocommit=True) as superuser:
-        superuser.execute("DROP ROLE renaming")
 
 
 def test_kill_9_of_the_only_client_leaves_no_server(tmp_path: Path) -> None:
