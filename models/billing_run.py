@@ -17,6 +17,7 @@ from models import credits as postings
 from models import events, ledger, outbox, terms
 from models.bills import LINES_HASH, BillRow, HeldBillRow, first_unbilled_month, last_closed_month, terms_for_month
 from models.db.bulk import insert_rows
+from models.db.locks import lock_ledger
 from models.db.schema import is_any
 from models.ledger import BillingMonthRow
 from models.sql import load_sql
@@ -183,7 +184,7 @@ def close_month(work: UnitOfWork[Any], month: date, skipped: Sequence[str] = ())
 
     The bills of `skipped` sellers are held, and so are their later bills until the held one is issued.
     """
-    ledger.lock_all_months(work.conn)
+    lock_ledger(work.conn)
     if set(sellers_to_bill(work.conn, month, limit=len(skipped) + 1, with_postings=False)) - set(skipped):
         return False
     work.conn.execute(_HOLD_BILLS, {"month": month, "now": work.now, "skipped": list(skipped)})

@@ -160,9 +160,6 @@ class CaseSet:
         alerts.update_alerts(self.conn, changed_alerts, self.terms_history)
         ocr.update_ocrs(self.conn, changed_ocrs, self.terms_history)
 
-    def set_member(self, member: Member) -> None:
-        self.members[member.member_id] = member
-
     def write(self, work: UnitOfWork[Any]) -> None:
         rows: list[dict[str, Any]] = []
         new: list[Order] = []

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows
-from models.db.locks import lock_ledger, lock_sellers
+from models.db.locks import lock_sellers
 from models.db.schema import (
     Base,
     BigInt,
@@ -230,10 +230,6 @@ def lock_open_months(conn: Connection, seller_ids: Collection[str]) -> dict[str,
 def lock_for_issue(conn: Connection, seller_ids: Iterable[str]) -> None:
     """Prevent all postings to these sellers' bills, to issue one or to compare a payment with it."""
     lock_sellers(conn, seller_ids, shared=False)
-
-
-def lock_all_months(conn: Connection) -> None:
-    lock_ledger(conn)
 
 
 def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, date]:

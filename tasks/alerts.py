@@ -41,7 +41,8 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
             if isinstance(verdict, Granted) and verdict.effects["strike_withdrawn"]:
                 role = counterparty(policy.filer_role(kind))
                 accused = verdict.case.member(role)
-                cases.set_member(member_policy.remove_strike(accused, role, command.order_id, verdict.case.terms))
+                forgiven = member_policy.remove_strike(accused, role, command.order_id, verdict.case.terms)
+                cases.members[forgiven.member_id] = forgiven
                 withdrawn_order_ids.append(command.order_id)
             work.answer(command, verdict)
         members.withdraw_strikes(work.conn, withdrawn_order_ids, work.now)

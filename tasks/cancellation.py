@@ -68,12 +68,13 @@ def _cancel_orders(
     before_commit: Callable[[UnitOfWork[CancelOrder]], None],
 ) -> list[Answer]:
     with unit_of_work(commands, parent=parent) as work:
-        _cancel_in(work, strategy, _decide_command, before_write=before_commit)
+        _cancel_in(
+            work,
+            strategy,
+            lambda c, case, now: policy.cancel(case, c.actor, c.reason, c.comment, now),
+            before_write=before_commit,
+        )
     return work.answers
-
-
-def _decide_command(command: CancelOrder, case: Case, now: datetime) -> Granted | Refused:
-    return policy.cancel(case, command.actor, command.reason, command.comment, now)
 
 
 def cancel_due(work: UnitOfWork[CancelOrder], decide: Decide) -> None:

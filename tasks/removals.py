@@ -242,7 +242,8 @@ class _RemovalBatch(Generic[RemovalCommandT]):
         for command in self.work.pending:
             removal = self.removals.get(command.removal_id)
             if removal is None:
-                self.work.answer(command, _removal_unknown(command.removal_id))
+                unknown = f"There is no removal request {command.removal_id}."
+                self.work.answer(command, Refused(Code.REMOVAL_UNKNOWN, unknown))
                 continue
             verdict = decide_case(self.work, self.cases, command, decide, order_id=removal.order_id)
             self.work.answer(command, verdict, order_id=removal.order_id)
@@ -335,7 +336,3 @@ def _remaining_units(lines: Sequence[Any]) -> dict[int, int]:
 def _describe_units(removal: Removal) -> str:
     units = sum(quantity for _, quantity in removal.lines)
     return f"{pluralize(units, 'unit', 'units')} of {pluralize(len(removal.lines), 'line', 'lines')}"
-
-
-def _removal_unknown(removal_id: int) -> Refused:
-    return Refused(Code.REMOVAL_UNKNOWN, f"There is no removal request {removal_id}.")

@@ -245,13 +245,15 @@ def _find_invalid_arguments(task: Any, arguments: Mapping[str, Any], positional:
     for name, value in arguments.items():
         if name not in parameters:
             problems.append((name[:100], "there is no such argument"))
-        elif value is not None and not (_are_rows(value) if name == "rows" else _is_id(value)):
+        elif value is not None and not _is_argument(name, value):
             problems.append((name, "must be a list of ids" if name == "rows" else "must be an id"))
     return problems
 
 
-def _are_rows(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= 10_000 and all(_is_id(v) for v in value)
+def _is_argument(name: str, value: Any) -> bool:
+    if name == "rows":
+        return isinstance(value, list) and len(value) <= 10_000 and all(map(_is_id, value))
+    return _is_id(value)
 
 
 def _is_id(value: Any) -> bool:

@@ -367,10 +367,6 @@ def use_snapshot_isolation(conn: Connection) -> None:
     conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
-def open_second_connection(database: Database) -> Database:
-    return connect(database.address, clock=database.clock)
-
-
 _bound: Database | None = None
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from datetime import date, datetime
 from enum import Enum
 from functools import cache
 from operator import attrgetter
 from typing import Any, TypeVar, get_args, get_type_hints
+
+from policies.timestamps import format_timestamp
 
 T = TypeVar("T")
 
@@ -26,6 +29,18 @@ def from_row(kind: Callable[..., T], row: Any, **given: Any) -> T:
 
 def to_row(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, _getter(names)(value), strict=True))
+
+
+def row_as_json(row: Any) -> dict[str, Any]:
+    """Return the columns of a SQLAlchemy row, with dates and times as text."""
+    return {
+        name: format_timestamp(value)
+        if isinstance(value, datetime)
+        else str(value)
+        if isinstance(value, date)
+        else value
+        for name, value in row._mapping.items()
+    }
 
 
 _getter = cache(lambda names: attrgetter(*names))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -58,21 +58,7 @@ class Certificate:
         return not self.differences
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "month": self.month,
-            "closed": self.closed,
-            "holds": self.holds,
-            "sellers": self.sellers,
-            "bills": self.bills,
-            "lines": self.lines,
-            "sums": self.sums,
-            "billed": self.billed,
-            "carried_forward": self.carried_forward,
-            "paid": self.paid,
-            "moved_on": self.moved_on,
-            "hash": self.hash,
-            "differences": self.differences,
-        }
+        return {"month": self.month, "closed": self.closed, "holds": self.holds} | asdict(self)
 
 
 def audit_month(conn: Connection, month: date) -> Certificate:
@@ -152,7 +138,9 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
 
 def _manual_credits(conn: Connection) -> list[ExpectedLine]:
     return [
-        ExpectedLine(row.seller_id, _first_day_of(row.month), "manual_credit", row.order_id, Decimal(row.amount))
+        ExpectedLine(
+            row.seller_id, date.fromisoformat(f"{row.month}-01"), "manual_credit", row.order_id, Decimal(row.amount)
+        )
         for row in conn.execute(text(_MANUAL_CREDITS))
     ]
 
@@ -272,10 +260,6 @@ def _expected_fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
 def _month_of_instant(instant: datetime, terms_then: Terms) -> date:
     local = instant.astimezone(ZoneInfo(terms_then.billing_time_zone))
     return date(local.year, local.month, 1)
-
-
-def _first_day_of(month: str) -> date:
-    return date.fromisoformat(f"{month}-01")
 
 
 def _describe_expected_line(line: ExpectedLine) -> str:

@@ -82,7 +82,7 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
 
     Returns None if another run is in progress.
     """
-    if not _lock_audit(conn):
+    if not try_lock_named(conn, RECENT_SWEEP):
         return None
     scope, positions = recent_scope(conn, now)
     violations = invariants.check_invariants(conn, now, scope=scope, months=_month_to_check(conn, now))
@@ -100,7 +100,7 @@ def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
     Returns None when all have been checked, or if another run is in progress.
     """
     night_number = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
-    if not _lock_audit(conn):
+    if not try_lock_named(conn, RECENT_SWEEP):
         return None
     positions = _load_positions(conn)
     if positions.get("night", (0, ""))[0] == night_number:  # not a later one: the clock may have been ahead
@@ -240,10 +240,6 @@ def _violation_events(type_: str, ids_by_sentence: dict[str, list[str]], now: da
         )
         for sentence, ids in sorted(ids_by_sentence.items())
     ]
-
-
-def _lock_audit(conn: Connection) -> bool:
-    return try_lock_named(conn, RECENT_SWEEP)
 
 
 def _load_positions(conn: Connection) -> dict[str, tuple[int, str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from models.db.row_mapping import row_as_json
 from policies.credits import describe_fee_credit
-from policies.timestamps import format_optional_timestamp
 
 _FEE_CREDIT_COLUMNS = (
     "SELECT order_id, basis, cancelled_at, kind, state, charged, charged_month, amount, bill_month, bill_issued_at, "
@@ -37,25 +37,11 @@ def fee_credit_of_order(conn: Connection, order_id: int, *, until: datetime | No
 
 
 def _credit_json(row: Any, until: datetime | None = None) -> dict[str, Any]:
-    was_pending = until is not None and row.posted_at is not None and row.posted_at > until
-    issued_later = until is not None and row.bill_issued_at is not None and row.bill_issued_at > until
-    credit = {
-        "order_id": row.order_id,
-        "basis": row.basis,
-        "cancelled_at": format_optional_timestamp(row.cancelled_at),
-        "kind": row.kind,
-        "state": "promised" if was_pending else row.state,
-        "charged": row.charged,
-        "charged_month": row.charged_month,
-        "amount": row.amount,
-        "bill_month": row.bill_month,
-        "bill_issued_on": _fee_credit_day(row.bill_issued_on, issued_later),
-        "bill_due_on": _fee_credit_day(row.bill_due_on, issued_later),
-        "posted_at": None if was_pending else format_optional_timestamp(row.posted_at),
-        "note": None if was_pending else row.note,
-    }
+    credit = row_as_json(row)
+    if until is not None:
+        if row.posted_at is not None and row.posted_at > until:
+            credit |= {"state": "promised", "posted_at": None, "note": None}
+        if row.bill_issued_at is not None and row.bill_issued_at > until:
+            credit |= {"bill_issued_on": None, "bill_due_on": None}
+    del credit["bill_issued_at"]
     return credit | {"where": describe_fee_credit(credit)}
-
-
-def _fee_credit_day(day: date | None, not_yet: bool) -> str | None:
-    return None if day is None or not_yet else day.isoformat()

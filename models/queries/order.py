@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, select, text
 
 from models import alerts, events, late_payments, members, notices, ocr, orders, removals, terms
 from models.alerts import AlertRow
+from models.db.row_mapping import row_as_json
 from models.events import EventRow
 from models.ledger import LedgerLineRow
 from models.ocr import OcrRow
@@ -23,6 +24,7 @@ from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
 from policies.automation import list_announcements, settings_from_json
+from policies.bills import format_month
 from policies.cancel_routes import describe_cancellability, list_cancel_routes
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
 from policies.history import fold_changes, read_part, write_part
@@ -303,11 +305,11 @@ def _order_fee(conn: Connection, order: Order, at: datetime | None) -> dict[str,
     reset, credit = fee_lines.get("reset"), fee_lines.get("credit")
     return {
         "charged": format_total(order.fee),
-        "charged_month": format_optional_month(order.fee_month),
+        "charged_month": format_month(order.fee_month) if order.fee_month else None,
         "net": format_total(sum((row.amount for row in rows), Decimal(0))),
         "reset": format_total(reset.amount) if reset else None,
         "credit": format_total(credit.amount) if credit else None,
-        "credit_month": format_optional_month(credit.billing_month) if credit else None,
+        "credit_month": format_month(credit.billing_month) if credit else None,
     }
 
 
@@ -328,15 +330,7 @@ _STOCK_MOVES_OF_ORDER = text(
 
 
 def _stock_moves_of_order(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
-    rows = conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})
-    return [
-        {"at": format_timestamp(r.at), "kind": r.kind, "lot_id": r.lot_id, "line_no": r.line_no, "delta": r.delta}
-        for r in rows
-    ]
-
-
-def format_optional_month(first_day: date | None) -> str | None:
-    return None if first_day is None else f"{first_day:%Y-%m}"
+    return [row_as_json(row) for row in conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})]
 
 
 def _timeline_entry(row: Any, terms_history: terms.TermsHistory) -> dict[str, Any]:

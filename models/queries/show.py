@@ -12,13 +12,14 @@ from sqlalchemy import Connection, Row, exists, select, text
 
 from models import inventory, members, notices
 from models.alerts import AlertRow
+from models.db.row_mapping import row_as_json
 from models.events import EventRow
 from models.orders import OrderRow
 from models.queries import fee_credits
 from models.queries.order import member_json
 from policies.automation import settings_to_json
 from policies.statuses import Role
-from policies.timestamps import format_optional_timestamp, format_timestamp
+from policies.timestamps import format_timestamp
 
 
 def show_lots(conn: Connection, seller_id: str) -> list[dict[str, Any]] | None:
@@ -58,26 +59,15 @@ def show_notices(conn: Connection, order_id: int) -> list[dict[str, Any]] | None
 
 
 def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:
+    alert, order = AlertRow, OrderRow
     rows = conn.execute(
-        select(AlertRow, OrderRow.seller_id, OrderRow.buyer_id, OrderRow.status)
-        .join(OrderRow, OrderRow.order_id == AlertRow.order_id)
-        .where(AlertRow.state == "open", AlertRow.unlocks_at < before)
-        .order_by(AlertRow.unlocks_at, AlertRow.alert_id)
+        select(alert.order_id, alert.kind, order.status, order.seller_id, order.buyer_id)
+        .add_columns(alert.filed_at, alert.responded_at, alert.unlocks_at, alert.unlocked_at)
+        .join(order, order.order_id == alert.order_id)
+        .where(alert.state == "open", alert.unlocks_at < before)
+        .order_by(alert.unlocks_at, alert.alert_id)
     )
-    return [
-        {
-            "order_id": row.order_id,
-            "kind": row.kind,
-            "status": row.status,
-            "seller_id": row.seller_id,
-            "buyer_id": row.buyer_id,
-            "filed_at": format_timestamp(row.filed_at),
-            "responded_at": format_optional_timestamp(row.responded_at),
-            "unlocks_at": format_timestamp(row.unlocks_at),
-            "unlocked_at": format_optional_timestamp(row.unlocked_at),
-        }
-        for row in rows
-    ]
+    return [row_as_json(row) for row in rows]
 
 
 def show_request(conn: Connection, request_id: str) -> dict[str, Any] | None:
@@ -88,21 +78,7 @@ def show_request(conn: Connection, request_id: str) -> dict[str, Any] | None:
         ),
         {"id": request_id},
     ).one_or_none()
-    if row is None:
-        return None
-    return {
-        "request_id": row.request_id,
-        "task": row.task,
-        "order_id": row.order_id,
-        "door": row.door,
-        "state": row.state,
-        "outcome": row.outcome,
-        "code": row.code,
-        "message": row.message,
-        "submitted_at": format_optional_timestamp(row.submitted_at),
-        "answered_at": format_optional_timestamp(row.answered_at),
-        "answer": row.answer,
-    }
+    return None if row is None else row_as_json(row)
 
 
 def show_credits(conn: Connection, seller_id: str) -> dict[str, Any] | None:
@@ -127,19 +103,7 @@ def parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
 
 
 def show_sweeps(conn: Connection) -> list[dict[str, Any]]:
-    rows = conn.execute(text("SELECT * FROM unwind.v_sweep_history ORDER BY sweep, hour"))
-    return [
-        {
-            "sweep": row.sweep,
-            "last_ran_at": format_timestamp(row.last_ran_at),
-            "found_ever": row.found_ever,
-            "hour": format_optional_timestamp(row.hour),
-            "found": row.found,
-            "runs": row.runs,
-            "longest_gap_seconds": row.longest_gap_seconds,
-        }
-        for row in rows
-    ]
+    return [row_as_json(row) for row in conn.execute(text("SELECT * FROM unwind.v_sweep_history ORDER BY sweep, hour"))]
 
 
 def show_late_payments(conn: Connection) -> list[dict[str, Any]]:

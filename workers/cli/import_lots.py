@@ -19,12 +19,14 @@ import click
 from models.db import database as db
 from models.members import load_members
 from models.unit_of_work import retry_on_conflict
+from policies.emails.context import pluralize
 from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotMatcher, describe_changes
 from tasks.lot_imports import Action, ImportedEntry, Match, import_entries, match_entries
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.files.file_problems import describe_repairs
-from workers.cli.files.lot_reader import LotFile, unread_reason
+from workers.cli.files.lot_elements import LEFT_OUT_ELEMENTS
+from workers.cli.files.lot_reader import LotFile
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
 from workers.cli.terminal_text import echo, echo_literally
 
@@ -141,7 +143,9 @@ class _ImportJob:
         if not refused:
             return len(entries)
         if not self._skip_invalid:
-            before = f"The {count_lots(done)} before it were imported." if done else "Nothing was imported."
+            before = (
+                f"The {pluralize(done, 'lot', 'lots')} before it were imported." if done else "Nothing was imported."
+            )
             raise click.ClickException(f"{self._name}: {refused[0].entry}: {refused[0].reason}. {before}")
         for result in refused:
             self._note_invalid(BadEntry(result.entry, result.reason))
@@ -185,13 +189,14 @@ class _ImportJob:
 
     def _print_summary(self, verb: str) -> None:
         counts, lots = self._counts, self._lots
-        parts = [f"{count_lots(counts[Action.NEW])} {verb}", f"{counts[Action.UPDATED]} updated"]
+        parts = [f"{pluralize(counts[Action.NEW], 'lot', 'lots')} {verb}", f"{counts[Action.UPDATED]} updated"]
         parts += [f"{counts[action]} {action}" for action in (Action.UNCHANGED, Action.DELETED) if counts[action]]
         parts += [f"{len(self._invalid)} skipped"] if self._invalid else []
-        echo(f"{', '.join(parts)}: {_count_units(self._units)} of {lots.seller_id}.")
+        echo(f"{', '.join(parts)}: {pluralize(self._units, 'unit', 'units')} of {lots.seller_id}.")
         for element, (count, first) in lots.unread.items():
-            items = "1 item" if count == 1 else f"{count} items"
-            note = f"{element} of {items} was not read (first: {first}): {unread_reason(element)}."
+            items = pluralize(count, "item", "items")
+            reason = LEFT_OUT_ELEMENTS.get(element.upper(), "no field of a lot is known by this name")
+            note = f"{element} of {items} was not read (first: {first}): {reason}."
             echo_literally(f"{self._name}: {note}", err=True)
         if lots.more_unread:
             echo_literally(f"{self._name}: {lots.more_unread} more values have names that are not known.", err=True)
@@ -240,14 +245,6 @@ def _format_import_row(
 def _show_progress(done: str, count: int) -> None:
     if count % PROGRESS_INTERVAL == 0:
         echo_literally(f"{count:,} lots {done}.", err=True)
-
-
-def count_lots(count: int) -> str:
-    return "1 lot" if count == 1 else f"{count} lots"
-
-
-def _count_units(count: int) -> str:
-    return "1 unit" if count == 1 else f"{count} units"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from policies.emails.context import pluralize
 from workers.cli.files.file_problems import describe_repairs
 from workers.cli.files.item_fields import parse_amount
 from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines
@@ -69,7 +70,7 @@ def import_orders(
     if len(problems) > MAX_SHOWN and not skip_invalid:
         echo_literally(f"{file.name}: {len(problems) - MAX_SHOWN} more.", err=True)
     if problems and not skip_invalid:
-        orders_word = _count_of(len(problems), "order")
+        orders_word = pluralize(len(problems), "order", "orders")
         raise click.ClickException(
             f"{orders_word} cannot be imported; nothing was written. --skip-invalid leaves them out."
         )
@@ -79,14 +80,11 @@ def import_orders(
     if orders.repairs:
         echo_literally(f"{file.name}: {describe_repairs(orders.repairs)}.", err=True)
     less = sum(bool(order.credit or order.coupon) for order in valid)
-    lines = _count_of(sum(len(order.items) for order in valid), "line")
+    lines = pluralize(sum(len(order.items) for order in valid), "line", "lines")
+    left_out = pluralize(orders.left_out, "cancelled order", "cancelled orders")
     echo(
-        f"{_count_of(len(valid), 'order')} of {seller_id} with {lines}, {less} with a credit or a coupon; "
-        f"{_count_of(orders.left_out, 'cancelled order')} left out. Next: `./run replay FILE` shows what becomes of "
-        "them; with --database-url it plays them into an empty database.",
+        f"{pluralize(len(valid), 'order', 'orders')} of {seller_id} with {lines}, {less} with a credit or a coupon; "
+        f"{left_out} left out. Next: `./run replay FILE` shows what becomes of them; with --database-url it plays them "
+        "into an empty database.",
         err=True,
     )
-
-
-def _count_of(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -125,9 +125,10 @@ def _print_order(console: PeopleConsole, result: dict[str, Any]) -> None:
     console.write(result["verdict"])
     names = {result[role]["member_id"]: _name(result[role]) for role in ("buyer", "seller")}
     buyer, seller = names[result["buyer_id"]], names[result["seller_id"]]
+    payment = "unpaid" if result["payment_status"] == "None" else f"payment {result['payment_status']}"
     console.write(
         f"{buyer} bought from {seller} for {result['total']} {result['currency']} "
-        f"(order date {result['order_date']}, {_describe_payment(result['payment_status'])})."
+        f"(order date {result['order_date']}, {payment})."
     )
     less = [f"{result[kind]} {kind}" for kind in ("credit", "coupon") if float(result[kind])]
     if less:
@@ -151,16 +152,13 @@ def _print_order(console: PeopleConsole, result: dict[str, Any]) -> None:
         console.write(f"  {credit['where']}")
     console.write("What happened:")
     for row in result["timeline"]:
-        what = f"  {_event_actor(row, names)}: {row['note']}"
-        console.write(Text.assemble("  ", (row["at"], "dim"), what, _status_change(row)))
+        by = row["actor"] if row["role"] == "system" else f"{names.get(row['actor'], row['actor'])}, {row['role']}"
+        change = f"  [{row['from'] or 'new'} → {row['to']}]" if row["from"] != row["to"] else ""
+        console.write(Text.assemble("  ", (row["at"], "dim"), f"  {by}: {row['note']}{change}"))
     console.write("Inventory movements:" if result["stock"] else "No inventory movements.")
     _print_stock_moves(console, result["stock"])
     console.write("Emails:" if result["notices"] else "No emails.")
     _print_emails(console, result["notices"])
-
-
-def _describe_payment(status: str) -> str:
-    return "unpaid" if status == "None" else f"payment {status}"
 
 
 def _print_stock_moves(console: PeopleConsole, moves: list[dict[str, Any]]) -> None:
@@ -199,14 +197,6 @@ def _describe_fee(fee: dict[str, Any]) -> str:
 
 def _name(member: dict[str, Any]) -> str:
     return f"{member['handle']} ({member['member_id']})" if member["handle"] else str(member["member_id"])
-
-
-def _event_actor(row: dict[str, Any], names: dict[str, str]) -> str:
-    return str(row["actor"]) if row["role"] == "system" else f"{names.get(row['actor'], row['actor'])}, {row['role']}"
-
-
-def _status_change(row: dict[str, Any]) -> str:
-    return f"  [{row['from'] or 'new'} → {row['to']}]" if row["from"] != row["to"] else ""
 
 
 def _print_explain(console: PeopleConsole, result: dict[str, Any], *, show_all: bool = False) -> None:

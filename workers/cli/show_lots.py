@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from models.db import database as db
 from models.inventory import count_returned_units, stream_lots
 from models.members import load_members
+from policies.emails.context import pluralize
 from policies.lots import Lot
 from workers.cli.database import open_database
 from workers.cli.files.lot_writer import (
@@ -23,7 +24,7 @@ from workers.cli.files.lot_writer import (
     write_updates,
     write_upload,
 )
-from workers.cli.import_lots import count_lots, split_into_batches
+from workers.cli.import_lots import split_into_batches
 from workers.cli.terminal_text import echo_literally
 
 BATCH_SIZE = 500
@@ -58,13 +59,11 @@ def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_n
             click.echo("".join(batch), nl=False)
     if as_update and counts["new"]:
         are, them = ("is", "it") if counts["new"] == 1 else ("are", "them")
-        what = f"{count_lots(counts['new'])} {are} new to BrickLink and not in this file"
+        what = f"{pluralize(counts['new'], 'lot', 'lots')} {are} new to BrickLink and not in this file"
         echo_literally(f"{what}: upload {them} with --returned --new.", err=True)
     if not as_update and counts["custom"]:
-        echo_literally(
-            f"{count_lots(counts['custom'])} of custom items: add their CATEGORY, which Unwind does not keep.",
-            err=True,
-        )
+        what = f"{pluralize(counts['custom'], 'lot', 'lots')} of custom items"
+        echo_literally(f"{what}: add their CATEGORY, which Unwind does not keep.", err=True)
 
 
 def print_lots_as_json(seller_id: str) -> None:

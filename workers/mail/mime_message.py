@@ -126,16 +126,12 @@ def sanitize_header(text: str, max_length: int = 80) -> str:
     return sanitize_line(visible, max_length).strip("\u2068\u2069")
 
 
-def order_url(order_id: int, branding: Branding) -> str:
-    return f"{branding.marketplace_url}/orders/{order_id}"
-
-
 def _template_facts(envelope: OutgoingEmail, branding: Branding) -> dict[str, object]:
     return {
         "email": envelope.content,
         "handle": sanitize_line(envelope.handle),
         "site_name": branding.site_name,
         "order_id": envelope.order_id,
-        "link": None if envelope.order_id is None else order_url(envelope.order_id, branding),
+        "link": None if envelope.order_id is None else f"{branding.marketplace_url}/orders/{envelope.order_id}",
         "marketplace_url": branding.marketplace_url,
     }

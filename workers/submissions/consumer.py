@@ -130,7 +130,7 @@ def _renew_leases(task_database: db.Database, leased_ids: set[int], ended: threa
         if not (ids := sorted(leased_ids.copy())):
             continue
         try:
-            database = database or db.open_second_connection(task_database)
+            database = database or db.connect(task_database.address, clock=task_database.clock)
             with database.transaction() as conn:
                 submissions.extend_lease(conn, ids, database.clock.now(conn))
         except Exception as error:  # noqa: BLE001 - another run may then repeat the batch, and finds its answers

@@ -76,7 +76,7 @@ def test_closing_a_month_waits_for_postings_of_all_sellers(database: Database) -
         ledger.lock_open_months(first, ["s"])
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE NOWAIT")
     with database.transaction() as first, database.transaction() as second:
-        ledger.lock_all_months(first)
+        locks.lock_ledger(first)
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN ROW SHARE MODE NOWAIT")
 
 

@@ -81,9 +81,6 @@ class ItemFields:
             return self._record.spelling[element]
         return next(element for element, field_name in FIELD_OF_ELEMENT.items() if field_name == name)
 
-    def is_total(self, name: str) -> bool:
-        return self._elements[name] == "TOTALWEIGHT"
-
     def text(self, name: str) -> str | None:
         element = self._elements.get(name)
         return None if element is None else self._record.values[element].strip()
@@ -158,7 +155,7 @@ def _convert_cost(fields: ItemFields, name: str) -> Any:
 
 def _convert_weight(fields: ItemFields, name: str) -> Any:
     weight = _convert_cost(fields, name)
-    if not fields.is_total(name):
+    if fields._elements[name] != "TOTALWEIGHT":
         return weight
     units = abs(fields.integer("quantity") or 0)
     return (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if weight and units else _FIELD_NOT_SAID
@@ -170,10 +167,6 @@ def _number_converter(default: Any) -> Callable[[ItemFields, str], Any]:
         return default if number is None else number
 
     return convert
-
-
-def _convert_bulk(fields: ItemFields, name: str) -> Any:
-    return fields.integer(name) or 1
 
 
 def _convert_verbatim(fields: ItemFields, name: str) -> Any:
@@ -217,7 +210,7 @@ _FIELD_CONVERTERS: dict[str, Callable[[ItemFields, str], Any]] = {
     "unit_price": _convert_amount,
     "new_or_used": _code_converter({"N": "N", "U": "U"}, _FIELD_NOT_SAID),
     "completeness": _code_converter(COMPLETENESS, None),
-    "bulk": _convert_bulk,
+    "bulk": lambda fields, name: fields.integer(name) or 1,
     "sale_rate": _number_converter(0),
     "description": _convert_verbatim,
     "remarks": _convert_verbatim,

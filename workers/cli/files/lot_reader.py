@@ -251,7 +251,3 @@ def _json_text(value: Any) -> str:
     if isinstance(value, bool):
         return "Y" if value else "N"
     return value if isinstance(value, str) else str(value)
-
-
-def unread_reason(element: str) -> str:
-    return LEFT_OUT_ELEMENTS.get(element.upper(), "no field of a lot is known by this name")

@@ -10,6 +10,7 @@ from policies.lots import FIRST_UNWIND_LOT_ID, Lot
 from policies.texts import replace_non_xml_characters
 from workers.cli.files.item_fields import ITEM_TYPES
 
+_LINE_END = {"\r": "&#13;"}
 _TYPE_LETTERS = {item_type: letter for letter, item_type in ITEM_TYPES.items()}
 _ELEMENT_DEFAULTS = {
     "BULK": "1",
@@ -62,12 +63,11 @@ def with_quantities(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[L
 
 
 def _format_item_element(elements: Mapping[str, str]) -> str:
-    parts = (f"<{name}>{_escape_xml_text(text)}</{name}>" if text else f"<{name}/>" for name, text in elements.items())
+    parts = (
+        f"<{name}>{escape(replace_non_xml_characters(text), _LINE_END)}</{name}>" if text else f"<{name}/>"
+        for name, text in elements.items()
+    )
     return f" <ITEM>{''.join(parts)}</ITEM>\n"
-
-
-def _escape_xml_text(text: str) -> str:
-    return escape(replace_non_xml_characters(text), {"\r": "&#13;"})
 
 
 def _lot_elements(lot: Lot) -> dict[str, str]:

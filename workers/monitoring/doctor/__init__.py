@@ -146,7 +146,8 @@ def _open_database(context: Context, server_connections: contextlib.ExitStack) -
         if isinstance(refused, db.SessionRefused):
             return [error(refused.code, f"{refused}.", refused.fix)]
         reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
-        message = f"The database does not answer: {_without_password(reason, url.get_secret_value())}"
+        reason = PostgresAddress.parse(url.get_secret_value()).without_password(reason).rstrip(".")
+        message = f"The database does not answer: {reason}"
         return [error("DATABASE_UNREACHABLE", f"{message}.", "start PostgreSQL or correct DATABASE_URL.")]
     context.database = database
     return []
@@ -216,10 +217,6 @@ def _fix_for(problem: Exception) -> str:
     if isinstance(problem, OSError):
         return "check this account's rights and the free disk space, and run ./run doctor again."
     return "run ./run doctor again; if the check still fails, it is a bug: report it."
-
-
-def _without_password(reason: str, url: str) -> str:
-    return PostgresAddress.parse(url).without_password(reason).rstrip(".")
 
 
 def _redact_password(reason: str, url: str) -> str:
