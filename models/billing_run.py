@@ -57,7 +57,6 @@ _SELLERS_TO_BILL = text(load_sql("sellers_to_bill"))
 def sellers_to_bill(
     conn: Connection, month: date, *, after: str = "", limit: int = 500, with_postings: bool = True
 ) -> list[str]:
-    """Return the sellers with lines, an opening credit or a due posting in the month, and no bill or held bill."""
     values = {
         "month": month,
         "before": previous_month(month),

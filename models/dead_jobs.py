@@ -211,7 +211,6 @@ def mark_job_replayed(conn: Connection, dead_job_id: int, now: datetime) -> bool
 
 
 def discard_job(conn: Connection, dead_job_id: int, reason: str, now: datetime) -> bool:
-    """Mark a job as discarded; return whether it was still waiting.  The row stays as a record."""
     waits = (DeadJobRow.dead_job_id == dead_job_id, *_IS_WAITING_JOB)
     values = {"discarded_at": now, "discard_reason": reason[:MAX_REASON_LENGTH]}
     return conn.execute(update(DeadJobRow).where(*waits).values(**values)).rowcount > 0

@@ -45,7 +45,6 @@ _LATEST_LATE_PAYMENTS = """
 
 
 def load_latest_late_payments(conn: Connection, order_ids: Iterable[int]) -> dict[int, LatePayment]:
-    """Return the latest late payment of each order, open or settled.  Only cancelled orders have any."""
     ids = sorted(order_ids)
     rows = execute(conn, _LATEST_LATE_PAYMENTS, {"ids": int_array(ids)}) if ids else ()
     return {row.order_id: from_row(LatePayment, row) for row in rows}

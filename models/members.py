@@ -74,7 +74,6 @@ _LOCK_MEMBERS = (
 
 
 def load_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
-    """Return the members by id; unknown ids are absent. A lock is taken in order of id to avoid deadlocks."""
     with pipeline(conn):
         fetch = send_members(conn, member_ids, lock=lock)
     return fetch()

@@ -129,7 +129,6 @@ def count_orders(conn: Connection) -> int:
 
 
 def send_parties(conn: Connection, order_ids: Iterable[int]) -> Fetch[Parties]:
-    """Select the parties and whether an alert is open, before locking, to know which locks to take."""
     cursor = execute(conn, _SELECT_PARTIES, {"ids": int_array(sorted(set(order_ids)))})
 
     def fetch() -> Parties:

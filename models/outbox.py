@@ -68,8 +68,6 @@ class OutboxRow(Base):
 
 
 class BrokerEpochRow(Base):
-    """One row for each time the broker started without its earlier state."""
-
     __tablename__ = "broker_epochs"
 
     epoch: Mapped[str] = mapped_column(primary_key=True)

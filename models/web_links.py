@@ -20,6 +20,5 @@ class WebLinkRow(Base):
 
 
 def use_link(conn: Connection, link_hash: bytes, now: datetime) -> bool:
-    """Return whether the link was not used before."""
     used = insert(WebLinkRow).values(link_hash=link_hash, used_at=now).on_conflict_do_nothing()
     return conn.execute(used.returning(WebLinkRow.used_at)).scalar() is not None

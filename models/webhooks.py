@@ -104,7 +104,6 @@ def _change_webhook(conn: Connection, webhook_id: int, **values: Any) -> bool:
 
 
 def lease_endpoints(conn: Connection, now: datetime) -> list[Endpoint]:
-    """Lease the endpoints that are due and read the next events of each."""
     due = (
         select(WebhookRow.webhook_id)
         .where(

@@ -205,13 +205,11 @@ def list_announcements(case: Case) -> list[Announcement]:
 
 
 def cancels_at_fact(case: Case) -> dict[str, str]:
-    """The fact for emails that the order will be cancelled automatically, if it will be."""
     due = cancels_at(case)
     return {} if due is None else {"cancels_at": format_timestamp(due)}
 
 
 def answer_facts(case: Case) -> dict[str, Any]:
-    """The facts for emails that the request will be answered automatically, if it will be."""
     answer = answer_to_request(case)
     if answer is None:
         return {}

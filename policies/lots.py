@@ -118,8 +118,6 @@ _QUANTITY_INDEX = _LOT_FIELD_NAMES.index("quantity")
 
 @dataclass(frozen=True, slots=True)
 class LotSnapshot:
-    """A lot as an order line stores it, parsed on demand: most returns only need its key."""
-
     values: Mapping[str, Any]
 
     @property

@@ -116,7 +116,6 @@ def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Gra
 
 
 def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: datetime) -> Granted | Refused | Invalid:
-    """Give the buyer more time, as the seller or staff, while the alert is not unlocked (R122)."""
     if refused := check_role(case, actor, Role.SELLER, Role.STAFF, act="give the buyer more time"):
         return refused
     alert = require_open_alert(case, AlertKind.NPB)

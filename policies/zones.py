@@ -15,7 +15,6 @@ def zone_names() -> frozenset[str]:
 
 
 def validate_zone(text: object) -> str:
-    """Return the name if it is an IANA zone, spelled exactly.  Raises ValueError."""
     if not isinstance(text, str) or text not in zone_names():
         raise ValueError("must be the name of a time zone such as America/New_York or Europe/Berlin")
     return text

@@ -71,7 +71,6 @@ class BrokerPublisher:
         self._broker_url = broker_url
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
-        """Publish one message.  Raises when the broker cannot be reached; the rows are published again later."""
         self._app.send_task(
             task,
             kwargs={"rows": list(rows)},
@@ -229,7 +228,6 @@ def _refuse_configuration(**_: Any) -> None:
 
 
 def pool_name(pool: Any) -> str:
-    """Return `module:class` of a pool in any of the forms that Celery's settings and options accept."""
     if isinstance(pool, str):
         return str(ALIASES.get(pool) or pool)
     return f"{pool.__module__}:{pool.__qualname__}"

@@ -43,8 +43,6 @@ def _variable_of(name: str) -> str:
 
 
 class Settings(BaseModel):
-    """The settings of one installation.  Immutable; secrets print as stars.  Use `load_settings` to load them."""
-
     model_config = ConfigDict(
         frozen=True, validate_default=True, alias_generator=AliasGenerator(validation_alias=_variable_of)
     )
@@ -146,7 +144,6 @@ class Settings(BaseModel):
 
     @property
     def migration_url(self) -> SecretStr | None:
-        """The URL of the tables' owner that leads past a pooler."""
         return self.direct_database_url or self.database_url
 
     @property
@@ -196,7 +193,6 @@ class Settings(BaseModel):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Load the settings from the environment.  `overrides` go by field name.  Raises SettingsError."""
     variables = {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
     values: dict[str, Any] = {name: os.environ[name] for name in variables.values() if os.environ.get(name)}
     values |= _from_files(os.environ)

@@ -68,7 +68,7 @@ at_option = click.option("--at", type=TIME, metavar="T", help="As of another tim
 
 @click.group()
 def nouns() -> None:
-    """Parse the words after `show`."""
+    pass
 
 
 def _register_noun(
@@ -214,5 +214,4 @@ def parse_query(words: Sequence[Any]) -> Query:
 
 
 def run_query(conn: Connection, words: Sequence[Any], *, now: datetime) -> Any:
-    """Return the JSON for a query's words; None for an unknown thing.  Raises InvalidQuery."""
     return parse_query(words).read(conn, now)

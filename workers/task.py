@@ -189,7 +189,6 @@ def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positio
 
 
 def bisect_failures(task: Any, rows: Sequence[int], error: Exception) -> None:
-    """Run the halves of a failed batch of outbox rows, down to the rows that fail alone, and record those failures."""
     if len(rows) > 1:
         middle = len(rows) // 2
         for half in (rows[:middle], rows[middle:]):

@@ -141,7 +141,6 @@ class DirectConnectionNeeded(SessionRefused):
 
 
 def session_settings(server_version: int, *, as_app: bool, timeouts: bool = True) -> dict[str, str]:
-    """Return the session settings for a server version.  `timeouts=False` is for work without a time limit."""
     bounds = {
         "statement_timeout": STATEMENT_TIMEOUT_MS,
         "lock_timeout": LOCK_TIMEOUT_MS,
@@ -343,7 +342,6 @@ def connect(
 
 
 def is_pooled(conn: Connection) -> bool:
-    """Return whether a pooler is between, so that each transaction may have another server process."""
     return _driver_of(conn).is_pooled
 
 

@@ -89,7 +89,6 @@ def _wrap_driver_error(error: psycopg.Error, driver: psycopg.Connection[Any]) ->
 
 
 def int_array(values: Sequence[Any]) -> str:
-    """Return an array literal of integers or amounts, ten times as fast as psycopg's adaptation of each element."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
@@ -98,7 +97,6 @@ def bool_array(values: Sequence[bool | None]) -> str:
 
 
 def timestamp_array(values: Sequence[datetime | date | None]) -> str:
-    """Return an array literal of timestamps or dates; each distinct value is formatted once."""
     written = {value: "NULL" if value is None else value.isoformat() for value in set(values)}
     return "{" + ",".join([written[value] for value in values]) + "}"
 

@@ -32,7 +32,6 @@ def to_row(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def row_as_json(row: Any) -> dict[str, Any]:
-    """Return the columns of a SQLAlchemy row, with dates and times as text."""
     return {
         name: format_timestamp(value)
         if isinstance(value, datetime)

@@ -42,8 +42,6 @@ MAX_STATEMENT_TIMEOUT = "55s"
 
 
 class ViolationRow(Base):
-    """An invariant that one order, alert, bill or row violates; open while `cleared_at` is null."""
-
     __tablename__ = "violations"
     __table_args__ = (
         Index("uq_violations_open", "sentence", "subject", unique=True, postgresql_where=text("cleared_at IS NULL")),
@@ -148,7 +146,6 @@ def check_month(conn: Connection, now: datetime, month: date) -> list[Violation]
 def record_findings(
     conn: Connection, violations: Sequence[Violation], now: datetime, *, checked_everywhere: Iterable[str] = ()
 ) -> None:
-    """Record new violations, and clear those no longer found by the invariants in `checked_everywhere`."""
     pairs = [(violation.sentence, subject) for violation in violations for subject in violation.ids]
     new: dict[str, list[str]] = {}
     if pairs:

@@ -139,7 +139,6 @@ def subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
 
 
 def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
-    """Return the order as it is now (`at` is None), or as it was after everything that happened up to `at`."""
     history = terms.load_terms(conn)
     alerts_by_order = alerts.load_latest_alerts(conn, [order_id], history)
     row = orders.load_orders(conn, [order_id], alerts_by_order).get(order_id)

@@ -53,7 +53,6 @@ def load_member_changes(conn: Connection) -> dict[str, list[MemberChange]]:
 
 
 def stream_cases(conn: Connection) -> Iterator[RecordedCase]:
-    """Return all cases by order number, through a cursor of the server: few rows are in memory at a time."""
     rows = conn.execution_options(yield_per=FETCH_SIZE).execute(_CASES)
     for order_id, buyer_id, seller_id, usd_rate, events in rows:
         recorded = [RecordedEvent(type_, read_time(at), *rest) for type_, at, *rest in orjson.loads(events)]

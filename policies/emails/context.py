@@ -56,7 +56,6 @@ class EmailContext:
         return self.facts.get(name) is True
 
     def timestamp(self, name: str) -> str:
-        """A fact that is a timestamp, in the recipient's zone; empty when it is missing."""
         text = self.text(name)
         return format_instant(parse_timestamp(text), self.zone) if text else ""
 

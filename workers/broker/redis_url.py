@@ -173,7 +173,6 @@ class RedisUrl:
 
     @property
     def primary_options(self) -> dict[str, Any]:
-        """The parameters of a `PrimaryConnection`; empty without sentinels."""
         if not self.sentinels:
             return {}
         options = {"sentinels": self.sentinels, "primary_name": self.primary_name}

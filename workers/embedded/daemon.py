@@ -49,7 +49,6 @@ class Daemon:
         self.stop_requested = threading.Event()
 
     def start(self) -> None:
-        """Start both servers and wait until they answer. Valkey comes first, to load while the cluster is created."""
         self._end_orphan()
         self._launch(self.valkey, "valkey")
         self.postgres.prepare()
@@ -60,7 +59,6 @@ class Daemon:
         self._write_record()
 
     def keep(self) -> None:
-        """Restart servers that die, until no process uses them or a signal arrives. Raises ServerStartError."""
         deaths = {"postgres": 0, "valkey": 0}
         since = dict.fromkeys(deaths, time.monotonic())
         # Poll ten times a second instead of waiting in a thread: forking servers from a threaded process is unsafe.

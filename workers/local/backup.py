@@ -37,7 +37,6 @@ class RestoreResult:
 
 
 def back_up(database_url: str, file: Path) -> int:
-    """Write one snapshot of the schema into `file` and return its bytes.  Workers may keep running."""
     clients = _checked_clients(database_url)
     partial = file.with_name(file.name + ".part")
     try:

@@ -249,7 +249,6 @@ class Supervisor:
 
 
 def with_parent_death(args: Sequence[str], *, death_signal: signal.Signals = signal.SIGTERM) -> list[str]:
-    """Return a command line that runs `celery ARGS` (or an Unwind command) and ends with this process."""
     return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), str(int(death_signal)), *args]
 
 

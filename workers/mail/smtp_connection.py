@@ -74,7 +74,6 @@ class Connection:
         self.has_delivered = False
 
     def begin(self, messages: Messages) -> bool:
-        """Return whether there is anything to write."""
         if self._commands:
             return True
         if self._accepted is not None:
@@ -98,7 +97,6 @@ class Connection:
         self._server.send(b"".join(command for _, command in commands))
 
     def read(self, until: float, results: Results) -> None:
-        """Read the replies to what was written.  Raises SMTPException or OSError when the connection is lost."""
         for kind in self._written:
             if self._server.sock is not None:
                 self._server.sock.settimeout(max(MIN_TIMEOUT_SECONDS, until - monotonic()))

@@ -41,7 +41,7 @@ def _ignore_sweep(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> 
 
 
 class SweepStuck(Exception):
-    """A sweep left its work due, so that advancing the clock would loop without end."""
+    pass
 
 
 class Simulation:

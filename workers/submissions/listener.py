@@ -34,7 +34,7 @@ LISTENER_CHECK_TIMEOUT = 5.0
 
 
 class ListenerDisconnected(psycopg.OperationalError):
-    """The server does not respond, or has become a read-only standby, which sends no notifications."""
+    pass
 
 
 class Listener:

@@ -233,7 +233,6 @@ def _unread_lists() -> list[str]:
 
 
 def find_strays(client: Any) -> list[Stray]:
-    """Find messages in the lists to which producers push by mistake.  `client` is one of redis-py."""
     strays = []
     for name in _unread_lists():
         if client.type(name) not in (b"list", "list"):

@@ -41,7 +41,7 @@ FIELD_DEFAULTS: dict[str, Any] = {
 
 
 class InvalidItem(Exception):
-    """One item of a file says something that no lot can be; the message starts with the element."""
+    pass
 
 
 def check_required(fields: Mapping[str, Any], said: ItemFields) -> None:

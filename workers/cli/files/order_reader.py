@@ -167,7 +167,6 @@ class OrderFile:
 def history_lines(
     orders: list[FileOrder], seller_id: str, seller_email: str, usd_rates: Mapping[str, Decimal]
 ) -> list[dict[str, Any]]:
-    """Return the orders as lines of a history in order of time: members, lots, purchases, payments, statuses."""
     history = _OrderHistory(seller_id, usd_rates)
     if orders:
         emails = {order.buyer: order.buyer_email for order in sorted(orders, key=lambda order: order.buyer_email)}

@@ -34,8 +34,6 @@ def free_disk_bytes(folder: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The pool of a worker.  `ready` counts the processes that take tasks; None when the pool does not report it."""
-
     name: str
     ready: int | None
 

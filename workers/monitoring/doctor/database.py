@@ -103,7 +103,6 @@ def check_locks(context: Context) -> list[Finding]:
 
 
 def check_session_settings(context: Context) -> list[Finding]:
-    """Compare the settings and the role in force with what they must be; poolers change the server process."""
     if db.is_pooled(context.conn):
         names = db.settings_not_in_force(context.conn)
     else:
@@ -126,7 +125,6 @@ def check_session_settings(context: Context) -> list[Finding]:
 
 
 def check_pooler(context: Context) -> list[Finding]:
-    """Find a pooler, and what needs a way past it."""
     url = context.settings.direct_database_url
     is_pooled = db.is_pooled(context.conn)
     if url is not None:
