@@ -39,6 +39,20 @@ def _punctuation(raw: bytes) -> int:
     return sum(map(raw.count, (b",", b"[", b"]", b"{", b"}")))
 
 
+def is_deeper_than(value: Any, levels: int) -> bool:
+    # Iterative, so that deep input can't overflow the stack.
+    containers = [value]
+    for _ in range(levels):
+        containers = [
+            child
+            for container in containers
+            if isinstance(container, dict | list)
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, dict | list)
+        ]
+    return bool(containers)
+
+
 def parse_payload(payload: str) -> dict[str, Any]:
     """Parse the arguments in a text.  Raises `InvalidPayload`, whose message repeats nothing of the text."""
     try:

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from models.payload_limits import is_deeper_than
 from models.stored_answers import Answer, invalid
 from policies.cases import Actor
 from policies.reasons import REASONS
@@ -233,7 +234,7 @@ def parse_command(
     )  # answers never echo bad values
     if positional:
         return invalid(request_id, [("args", "only keyword arguments are taken")])
-    if deep_names := [name for name, value in values.items() if _is_deep(value)]:
+    if deep_names := [name for name, value in values.items() if is_deeper_than(value, MAX_DEPTH)]:
         return invalid(request_id, [(_argument_path((name,)), "is nested too deeply") for name in deep_names])
     try:
         return model.model_validate(values)
@@ -242,22 +243,6 @@ def parse_command(
         if issubclass(model, ActorCommand) and (values.get("member_id") is None) == (values.get("staff") is None):
             problems.add(("member_id", ONE_ACTOR))  # pydantic checks the model as a whole only if each field is valid
         return invalid(request_id, sorted(problems)[:MAX_ERRORS])
-
-
-def _is_deep(value: Any) -> bool:
-    # Iterative, so that deep input can't overflow the stack.
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for container in level
-            if isinstance(container, dict | list)
-            for child in (container.values() if isinstance(container, dict) else container)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _is_request_id(value: Any) -> bool:

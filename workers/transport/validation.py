@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from celery.app.task import Context
 
-from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
+from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts, is_deeper_than
 from schedules.routes import HEARTBEAT, is_internal_task, queue_of
 
 MAX_MESSAGE_BYTES = {"commands": MAX_BYTES}
@@ -136,15 +136,7 @@ def _parse_json_part(raw: bytes, what: str) -> Any:
         raise Rejected("NOT_JSON", f"{what} is too deep") from None
     except ValueError:  # also for a number of more digits than Python reads
         raise Rejected("NOT_JSON", f"{what} cannot be read as JSON") from None
-    level = [parsed]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-            if isinstance(inner, (dict, list))
-        ]
-    if level:
+    if is_deeper_than(parsed, MAX_DEPTH + 1):
         raise Rejected("NOT_JSON", f"{what} is too deep")
     return parsed
 
