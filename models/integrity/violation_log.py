@@ -14,15 +14,23 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Index, select, text
+from sqlalchemy import Connection, Index, Row, null, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import events, sweeps
+from models.bills import BillRow
 from models.db.locks import try_lock_named
-from models.db.schema import Base, BigInt, BigIntKey
+from models.db.schema import Base, BigInt, BigIntKey, is_any, table_of
+from models.events import EventRow
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MONTHS_PROVEN, Violation
 from models.integrity.invariants.invariant import MAX_IDS, Invariant, Scope
+from models.ledger import LedgerLineRow
+from models.lots import LotRow, StockMoveRow
+from models.members import MemberRow
+from models.orders import OrderRow
+from models.outbox import OutboxRow
 
 RECENT_SWEEP = "audit.check_invariants"
 FULL_SWEEP = "audit.check_everything"
@@ -181,8 +189,8 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tupl
     order_ids: set[int] = set()
     sellers: set[str] = set()
     items: set[tuple[str, str]] = set()
-    for statement in _RECENTLY_WRITTEN_ROWS:
-        rows = conn.execute(statement, {"since": since, "limit": MAX_RECENT}).all()
+    for table in (EventRow, LedgerLineRow, BillRow, StockMoveRow):
+        rows = _rows_written(conn, table, since)
         if len(rows) == MAX_RECENT:
             end = min(end, max(rows[-1].written_in, since + 1))
         order_ids |= {row.order_id for row in rows if row.order_id is not None}
@@ -190,30 +198,26 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tupl
         items |= {(row.seller_id, row.item_no) for row in rows if row.item_no is not None}
     new_positions = {"written_in": (max(since, end), ""), "answers": (int(now.timestamp()), "")}
 
-    order_slice = list(
-        conn.execute(_NEXT_ORDERS, {"after": positions.get("order", (0, ""))[0], "limit": SLICE_SIZE}).scalars()
-    )
-    new_positions["order"] = (order_slice[-1] if len(order_slice) == SLICE_SIZE else 0, "")
-    seller_slice = list(
-        conn.execute(
-            _NEXT_SELLERS, {"after": positions.get("seller", (0, ""))[1], "limit": SELLER_SLICE_SIZE}
-        ).scalars()
-    )
-    new_positions["seller"] = (0, seller_slice[-1] if len(seller_slice) == SELLER_SLICE_SIZE else "")
-    lot_slice = conn.execute(_NEXT_LOTS, {"after": positions.get("lot", (0, ""))[0], "limit": SLICE_SIZE}).all()
+    order_slice = _next_keys(conn, OrderRow.order_id, positions.get("order", (0, ""))[0], SLICE_SIZE)
+    new_positions["order"] = (order_slice[-1].order_id if len(order_slice) == SLICE_SIZE else 0, "")
+    seller_slice = _next_keys(conn, MemberRow.member_id, positions.get("seller", (0, ""))[1], SELLER_SLICE_SIZE)
+    new_positions["seller"] = (0, seller_slice[-1].member_id if len(seller_slice) == SELLER_SLICE_SIZE else "")
+    of_lot = (LotRow.seller_id, LotRow.item_no)
+    lot_slice = _next_keys(conn, LotRow.lot_id, positions.get("lot", (0, ""))[0], SLICE_SIZE, *of_lot)
     new_positions["lot"] = (lot_slice[-1].lot_id if len(lot_slice) == SLICE_SIZE else 0, "")
 
     first_due = positions.get("outbox", (0, ""))[0]
-    messages = conn.execute(_NEXT_OUTBOX_ROWS, {"first_due": first_due, "limit": MAX_RECENT}).all()
+    of_message = (OutboxRow.order_id, OutboxRow.state)
+    messages = _next_keys(conn, OutboxRow.outbox_id, first_due - 1, MAX_RECENT, *of_message)
     new_positions["outbox"] = (min((row.outbox_id for row in messages if row.state == "due"), default=first_due), "")
     if all(row.state != "due" for row in messages) and messages:
         new_positions["outbox"] = (messages[-1].outbox_id, "")
-    order_ids |= {*order_slice, *(row.order_id for row in messages if row.order_id is not None)}
-    message_ids = conn.execute(_OUTBOX_OF_ORDERS, {"orders": sorted(order_ids)}).scalars()
+    order_ids |= {row.order_id for row in (*order_slice, *messages) if row.order_id is not None}
+    message_ids = conn.execute(select(OutboxRow.outbox_id).where(is_any(OutboxRow.order_id, order_ids))).scalars()
     answered = datetime.fromtimestamp(positions["answers"][0], UTC) if "answers" in positions else now
     scope = Scope(
         orders=tuple(sorted(order_ids)),
-        sellers=tuple(sorted({*sellers, *seller_slice})),
+        sellers=tuple(sorted({*sellers, *(row.member_id for row in seller_slice)})),
         items=tuple(sorted({*items, *((row.seller_id, row.item_no) for row in lot_slice)})),
         messages=tuple(sorted({*message_ids, *(row.outbox_id for row in messages)})),
         answers=min(answered, now) - ANSWER_LAG,
@@ -244,51 +248,30 @@ def _load_positions(conn: Connection) -> dict[str, tuple[int, str]]:
 
 
 def _store_positions(conn: Connection, positions: dict[str, tuple[int, str]]) -> None:
-    conn.execute(
-        _STORE_POSITIONS,
-        {
-            "names": list(positions),
-            "numbers": [number for number, _ in positions.values()],
-            "texts": [value for _, value in positions.values()],
-        },
+    new = insert(AuditPositionRow).values(
+        [{"name": name, "number": number, "text": value} for name, (number, value) in positions.items()]
     )
+    changed = {"number": new.excluded.number, "text": new.excluded.text}
+    conn.execute(new.on_conflict_do_update(index_elements=["name"], set_=changed))
+
+
+def _rows_written(conn: Connection, table: type[Base], since: int) -> Sequence[Row[Any]]:
+    columns = table_of(table).c
+    subjects = [columns.get(name, null()).label(name) for name in ("order_id", "seller_id", "item_no")]
+    written = select(columns.written_in, *subjects).where(columns.written_in >= since)
+    return conn.execute(written.order_by(columns.written_in, *table_of(table).primary_key).limit(MAX_RECENT)).all()
+
+
+def _next_keys(conn: Connection, key: Any, after: int | str, limit: int, *more: Any) -> Sequence[Row[Any]]:
+    return conn.execute(select(key, *more).where(key > after).order_by(key).limit(limit)).all()
 
 
 def _first_position(conn: Connection) -> int:
     # What is older than the first run's start is left to the slices and the nightly check.
-    return int(conn.execute(_NEWEST_WRITE, {"limit": MAX_RECENT}).scalar() or 0)
+    newest = select(EventRow.written_in).order_by(EventRow.written_in.desc(), EventRow.event_id.desc())
+    return int(conn.execute(newest.offset(MAX_RECENT).limit(1)).scalar() or 0)
 
 
-_NEWEST_WRITE = text(
-    "SELECT written_in FROM unwind.events ORDER BY written_in DESC, event_id DESC OFFSET :limit LIMIT 1"
-)
-_RECENTLY_WRITTEN_ROWS = (
-    text(
-        "SELECT written_in, order_id, NULL AS seller_id, NULL AS item_no FROM unwind.events "
-        "WHERE written_in >= :since ORDER BY written_in, event_id LIMIT :limit"
-    ),
-    text(
-        "SELECT written_in, order_id, seller_id, NULL AS item_no FROM unwind.ledger_lines "
-        "WHERE written_in >= :since ORDER BY written_in, line_id LIMIT :limit"
-    ),
-    text(
-        "SELECT written_in, NULL AS order_id, seller_id, NULL AS item_no FROM unwind.bills "
-        "WHERE written_in >= :since ORDER BY written_in, bill_id LIMIT :limit"
-    ),
-    text(
-        "SELECT written_in, order_id, seller_id, item_no FROM unwind.stock_moves "
-        "WHERE written_in >= :since ORDER BY written_in, move_id LIMIT :limit"
-    ),
-)
-_NEXT_ORDERS = text("SELECT order_id FROM unwind.orders WHERE order_id > :after ORDER BY order_id LIMIT :limit")
-_NEXT_SELLERS = text("SELECT member_id FROM unwind.members WHERE member_id > :after ORDER BY member_id LIMIT :limit")
-_NEXT_LOTS = text(
-    "SELECT lot_id, seller_id, item_no FROM unwind.lots WHERE lot_id > :after ORDER BY lot_id LIMIT :limit"
-)
-_NEXT_OUTBOX_ROWS = text(
-    "SELECT outbox_id, order_id, state FROM unwind.outbox WHERE outbox_id >= :first_due ORDER BY outbox_id LIMIT :limit"
-)
-_OUTBOX_OF_ORDERS = text("SELECT outbox_id FROM unwind.outbox WHERE order_id = ANY(CAST(:orders AS bigint[]))")
 _RECORD_VIOLATIONS = text(
     """
     INSERT INTO unwind.violations AS v (sentence, subject, found_at, seen_at)
@@ -304,12 +287,5 @@ _CLEAR_VIOLATIONS = text(
     WHERE cleared_at IS NULL AND sentence = ANY(CAST(:sentences AS text[])) AND (sentence, subject) NOT IN (
         SELECT * FROM unnest(CAST(:sentences_found AS text[]), CAST(:subjects_found AS text[])))
     RETURNING sentence, subject
-    """
-)
-_STORE_POSITIONS = text(
-    """
-    INSERT INTO unwind.audit_positions (name, number, text)
-    SELECT * FROM unnest(CAST(:names AS text[]), CAST(:numbers AS bigint[]), CAST(:texts AS text[]))
-    ON CONFLICT (name) DO UPDATE SET number = EXCLUDED.number, text = EXCLUDED.text
     """
 )
