@@ -9,14 +9,13 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import ExitStack
-from typing import Any
 
 from benchmarks.environment import Environment
 from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check_equal, result, with_progress
 from benchmarks.market import Market
 from models import alerts
 from models.db import database as db
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from policies.cases import AlertKind
 from tasks.npb import scan_open_alerts
 from tasks.sweeps import BATCH_SIZE
@@ -71,7 +70,6 @@ def sweep_milliseconds(database: db.Database, repetitions: int) -> float:
     db.set_database(database)
     spent = []
     for _ in range(repetitions):
-        work: UnitOfWork[Any]
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()

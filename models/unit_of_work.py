@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -99,12 +99,14 @@ class UnitOfWork(Generic[C]):
             check()
 
 
-@contextmanager
+@overload
+def unit_of_work() -> AbstractContextManager[UnitOfWork[Any]]: ...
+@overload
 def unit_of_work(
-    commands: Sequence[C] = (),
-    *,
-    parent: IdempotentCommand | None = None,
-) -> Iterator[UnitOfWork[C]]:
+    commands: Sequence[C], *, parent: IdempotentCommand | None = None
+) -> AbstractContextManager[UnitOfWork[C]]: ...
+@contextmanager
+def unit_of_work(commands: Sequence[Any] = (), *, parent: IdempotentCommand | None = None) -> Iterator[UnitOfWork[Any]]:
     """Open a transaction; at its end write the request rows, commit, and wake the tasks that it gives work.
 
     Raises `ParentAnswered` if the command that these commands are part of has a stored answer, and `RequestRaced` if

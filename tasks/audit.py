@@ -6,14 +6,13 @@ Every minute covers recent changes and a slice of the rest; every night covers e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 from celery import shared_task
 
 from models.integrity import violation_log
 from models.integrity.invariants import Violation
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
@@ -25,7 +24,6 @@ SLICES_PER_TICK = 5
 @shared_task(name="audit.check_invariants")
 def check_invariants() -> TaskResult:
     """Check recent changes. Return `{"violations": {sentence: [ids]}}` and log each violation as an error."""
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         violations = violation_log.check_recent(work.conn, work.now)
     return _report(violations or ())
@@ -36,7 +34,6 @@ def check_everything() -> TaskResult:
     """Run the next slices of the nightly check of everything. Return and log as `check_invariants` does."""
     violations: list[Violation] = []
     for _ in range(SLICES_PER_TICK):
-        work: UnitOfWork[Any]
         with unit_of_work() as work:
             slice_violations = violation_log.check_next_slice(work.conn, work.now)
         if slice_violations is None:

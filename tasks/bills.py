@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from celery import shared_task
 from pydantic import AfterValidator, StringConstraints
@@ -51,7 +51,6 @@ def issue_bills() -> TaskResult:
     issued = sum(_sweep_bills(billing_run.HeldBillingRun(month)) for month in _held_months())
     while (month := _month_to_close()) is not None:
         issued += _issue_month(month)
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         sweeps.record_run(work.conn, "bills.issue", issued, work.now)
     return {"issued": issued}
@@ -62,19 +61,16 @@ def _sweep_bills(billing: billing_run.BillingRun) -> int:
 
 
 def _held_months() -> list[date]:
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         return sorted({month for _, month in bills.list_held_bills(work.conn)})
 
 
 def _month_to_close() -> date | None:
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         return billing_run.month_to_close(work.conn, work.now)
 
 
 def _issue_month(month: date) -> int:
-    work: UnitOfWork[Any]
     issued = 0
     while True:
         billing = billing_run.BillingRun(month)
@@ -159,25 +155,21 @@ def _append_payment_event(
     excess: Decimal,
     excess_credit_month: date | None,
 ) -> None:
-    events.append_events(
-        work.conn,
-        [
-            events.event_row(
-                "bills.payment_recorded",
-                work.now,
-                actor="marketplace",
-                role="system",
-                member_id=command.seller_id,
-                note=note,
-                changes={
-                    "payment": {
-                        "month": command.billing_month,
-                        "amount": str(command.amount),
-                        "excess": str(excess),
-                        "opens": format_month(excess_credit_month) if excess_credit_month else None,
-                    }
-                },
-                request_id=command.request_id,
-            )
-        ],
+    event = events.event_row(
+        "bills.payment_recorded",
+        work.now,
+        actor="marketplace",
+        role="system",
+        member_id=command.seller_id,
+        note=note,
+        changes={
+            "payment": {
+                "month": command.billing_month,
+                "amount": str(command.amount),
+                "excess": str(excess),
+                "opens": format_month(excess_credit_month) if excess_credit_month else None,
+            }
+        },
+        request_id=command.request_id,
     )
+    events.append_events(work.conn, [event])

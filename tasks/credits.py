@@ -34,7 +34,6 @@ class PostManual(Command):
 @shared_task(name=TASK)
 def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = None) -> dict[str, Any]:
     """Reset or credit the fees of cancelled orders, each exactly once (R90). Return how many were posted."""
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim_messages(work.conn, TASK, rows=rows, order_id=order_id)
         posted = postings.post_due(work, due)
@@ -90,27 +89,23 @@ def _validate_manual_credit(
 
 def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:
     note = policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
-    events.append_events(
-        work.conn,
-        [
-            events.event_row(
-                "credits.posted_by_hand",
-                work.now,
-                actor=f"staff:{command.staff}",
-                role="staff",
-                member_id=command.seller_id,
-                note=note,
-                changes={
-                    "credit": {
-                        "month": format_month(month),
-                        "amount": str(-command.amount),
-                        "order_id": command.order_id,
-                    }
-                },
-                request_id=command.request_id,
-            )
-        ],
+    event = events.event_row(
+        "credits.posted_by_hand",
+        work.now,
+        actor=f"staff:{command.staff}",
+        role="staff",
+        member_id=command.seller_id,
+        note=note,
+        changes={
+            "credit": {
+                "month": format_month(month),
+                "amount": str(-command.amount),
+                "order_id": command.order_id,
+            }
+        },
+        request_id=command.request_id,
     )
+    events.append_events(work.conn, [event])
     return ledger.LedgerLine(
         key=f"manual:{command.request_id}",
         seller_id=command.seller_id,

@@ -56,7 +56,6 @@ def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotMatch
 
     A number of the marketplace that the store does not know may belong to a return that was uploaded there.
     """
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         named = inventory.find_lots(work.conn, [entry.lot_id for entry in entries])
         unnamed = [e for e in entries if e.lot_id not in named or not names_lot(e, named[e.lot_id])]
@@ -77,7 +76,6 @@ def import_entries(
 
     Without `write` nothing is written and no lot is locked.
     """
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         batch = _ImportBatch.load(work, seller_id, entries, matches, how, lock=write)
         results = [batch.add(entry) for entry in entries]

@@ -115,17 +115,13 @@ def _write_change(
 ) -> None:
     members.update_standing(work.conn, {before.member_id: before}, [after], work.now)
     automation.update_deadlines(work.conn, after.member_id, work.now)  # R118: a terminated seller has none
-    events.append_events(
-        work.conn,
-        [
-            events.event_row(
-                type_,
-                work.now,
-                actor=f"staff:{command.staff}",
-                role="staff",
-                member_id=command.member_id,
-                note=command.comment,
-                request_id=command.request_id,
-            )
-        ],
+    event = events.event_row(
+        type_,
+        work.now,
+        actor=f"staff:{command.staff}",
+        role="staff",
+        member_id=command.member_id,
+        note=command.comment,
+        request_id=command.request_id,
     )
+    events.append_events(work.conn, [event])

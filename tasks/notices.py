@@ -46,7 +46,6 @@ def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> Ta
 @shared_task(name="notices.deliver")
 def deliver_notices(order_id: int | None = None, notice_id: int | None = None) -> TaskResult:
     """Send a batch of due notices. `notice_id` requeues a parked one first."""
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         if notice_id is not None:
             notices.requeue_notice(work.conn, notice_id, work.now)
@@ -66,7 +65,6 @@ def deliver_notices(order_id: int | None = None, notice_id: int | None = None) -
 
 
 def _record_delivery_outcomes(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         written = notices.record_delivery_outcomes(
             work.conn, [_schedule_delivery_retry(o, work) for o in outcomes], work.now
@@ -99,7 +97,6 @@ def _record_notices(task: str, rows: list[int] | None, order_id: int | None) -> 
 def _record_claimed(task: str, **which: Any) -> tuple[set[int], int]:
     # Compose and record a notice per outbox row. A row that fails is retried, then parked; others continue. Return the
     # ids of the rows and how many notices were recorded.
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim_messages(work.conn, task, **which)
         if not due:

@@ -7,13 +7,11 @@ published to it, and a database whose clock was set back, so that waits keep the
 
 from __future__ import annotations
 
-from typing import Any
-
 import structlog
 from celery import shared_task
 
 from models import clock_steps, outbox, sweeps
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from tasks import publisher
 from tasks.sweeps import TaskResult
 
@@ -31,7 +29,6 @@ def relay() -> TaskResult:
     """Publish every due outbox row. Return how many rows were published."""
     published, epoch = 0, publisher.current_publisher().broker_epoch()
     for batch in range(MAX_BATCHES):
-        work: UnitOfWork[Any]
         with unit_of_work() as work:
             if batch == 0 and (step := clock_steps.shift_waits(work.conn, outbox.RELAY, work.now)) is not None:
                 log.warning("database_clock_set_back", seconds=round(step.total_seconds()))

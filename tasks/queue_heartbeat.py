@@ -11,14 +11,13 @@ from typing import Any
 from celery import Task, shared_task
 
 from models.sweeps import record_run
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from tasks.sweeps import TaskResult
 
 
 @shared_task(name="queues.heartbeat", bind=True)
 def heartbeat(self: Task[Any, Any]) -> TaskResult:
     delivery_info: dict[str, Any] = self.request.delivery_info or {}
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         record_run(work.conn, f"heartbeat.{delivery_info.get('routing_key')}", 0, work.now)
     return {}

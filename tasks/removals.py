@@ -189,7 +189,6 @@ def withdraw_removal(commands: list[WithdrawRemoval]) -> list[Answer]:
 @shared_task(name=CANCEL_PENDING)
 def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     """Cancel the pending requests of cancelled orders and notify both parties (R59). Return how many were cancelled."""
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         due = outbox.claim_messages(work.conn, CANCEL_PENDING, rows=rows, order_id=order_id)
         cases = lock_orders(work.conn, [d.order_id for d in due if d.order_id is not None])

@@ -43,7 +43,6 @@ def sweep(
     and more may follow. With `record`, the last batch records the run, with what earlier passes of it `found`.
     """
     total, size = 0, limit
-    work: UnitOfWork[Any]
     for _ in range(MAX_BATCHES):
         try:
             with unit_of_work() as work:

@@ -77,20 +77,16 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
     changed = {name: value for name, value in after.items() if value != before[name]}
     terms_id = terms.insert_terms(work.conn, after, command.from_, command.staff, work.now)
     note = "; ".join(f"{name}: {before[name]} becomes {value}" for name, value in changed.items()) or "Nothing changes."
-    events.append_events(
-        work.conn,
-        [
-            events.event_row(
-                "terms.applied",
-                work.now,
-                actor=f"staff:{command.staff}",
-                role="staff",
-                note=f"From {format_timestamp(command.from_)}: {note}",
-                changes={"terms": {"terms_id": terms_id, "from": format_timestamp(command.from_), "settings": changed}},
-                request_id=command.request_id,
-            )
-        ],
+    event = events.event_row(
+        "terms.applied",
+        work.now,
+        actor=f"staff:{command.staff}",
+        role="staff",
+        note=f"From {format_timestamp(command.from_)}: {note}",
+        changes={"terms": {"terms_id": terms_id, "from": format_timestamp(command.from_), "settings": changed}},
+        request_id=command.request_id,
     )
+    events.append_events(work.conn, [event])
     return done(command, {"terms_id": terms_id, "from": format_timestamp(command.from_), "changed": changed})
 
 

@@ -11,7 +11,7 @@ import structlog
 from celery import shared_task
 
 from models import sweeps, webhooks
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from models.webhooks import Delivery, Endpoint
 from tasks.sweeps import TaskResult
 
@@ -57,7 +57,6 @@ def deliver_events() -> TaskResult:
 
 def _deliver_round(sender: Sender, totals: TaskResult) -> bool:
     # Send a page to every due endpoint; return whether one has more.
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         endpoints = webhooks.lease_endpoints(work.conn, work.now)
     deliveries = _send_to_endpoints(sender, endpoints)

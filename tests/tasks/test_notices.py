@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, text
 
 from models import dead_jobs, notices, outbox
 from models.db import database as db
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from policies.verdicts import OutboxMessage
 from schedules.timetable import TIMETABLE
 from tasks import mailer
@@ -44,7 +44,6 @@ def recording_mailer() -> Iterator[RecordingMailer]:
 def enqueue_notices(*keys: str, event_type: str = "ocr_filed", recipient: str = "seller") -> None:
     facts = {"reason": "B_MUTUAL", "comment": "Please."}
     payload = {"event": event_type, "recipient": recipient, "role": "seller", "facts": facts}
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         work.enqueue([OutboxMessage("notices.tell_seller", key, None, payload) for key in keys])
 

@@ -23,7 +23,7 @@ from aiosmtpd.smtp import Envelope as Received
 from sqlalchemy import text
 
 from models import dead_jobs
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from policies.emails.email import Email, Quote
 from policies.verdicts import OutboxMessage
 from tasks import mailer
@@ -105,7 +105,6 @@ def sam(simulation: Simulation, server: Controller) -> Iterator[Simulation]:
 
 
 def enqueue(*recipients: str) -> None:
-    work: UnitOfWork[Any]
     with unit_of_work() as work:
         work.enqueue(
             [
