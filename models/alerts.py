@@ -95,7 +95,6 @@ _LATEST_ALERTS = """
 
 
 def load_latest_alerts(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Alert]:
-    """Return the latest alert of each order, in any state. The order's row lock guards it."""
     return send_latest_alerts(conn, order_ids)(terms_history)
 
 

@@ -47,7 +47,6 @@ def hash_secret(secret: str) -> bytes:
 
 
 def insert_key(conn: Connection, name: str, scope: str, key_id: str, secret: str, now: datetime) -> bool:
-    """Return whether the name was free; the name of a revoked key is not."""
     values = {"name": name, "scope": scope, "key_id": key_id, "secret_hash": hash_secret(secret), "created_at": now}
     inserted = insert(ApiKeyRow).values(**values).on_conflict_do_nothing().returning(ApiKeyRow.name)
     return conn.execute(inserted).scalar() is not None

@@ -72,7 +72,6 @@ def insert_dead_letter(
     body_bytes: int | None = None,
     now: datetime,
 ) -> None:
-    """Store one message, once for each `key`; `body` may be the beginning of `body_bytes` bytes."""
     conn.execute(
         insert(DeadLetterRow)
         .values(

@@ -177,10 +177,6 @@ def requeue_notice(conn: Connection, notice_id: int, now: datetime) -> bool:
 
 
 def list_notices_of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
-    """Return the notices of an order, oldest first; with `until`, as they were at that instant.
-
-    Each is `{event, order_id, recipient, state, sent_at, subject, text}`.
-    """
     of_order = select(NoticeRow).where(NoticeRow.order_id == order_id)
     if until is not None:
         of_order = of_order.where(NoticeRow.created_at <= until)

@@ -68,7 +68,6 @@ def format_month(month: date) -> str:
 
 
 def parse_month(text: str) -> date:
-    """Parse `2026-03`.  Raises ValueError for other text and for years outside 1000 to 8999."""
     if not re.fullmatch(r"[1-8][0-9]{3}-(0[1-9]|1[0-2])", text):
         raise ValueError("must be a month such as 2026-03")
     return date.fromisoformat(f"{text}-01")

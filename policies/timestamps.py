@@ -53,7 +53,6 @@ def describe_duration(seconds: float) -> str:
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Parse a timestamp of the years 1000 to 8999.  Raises ValueError, also for a missing offset."""
     if not _INSTANT.fullmatch(text):
         raise ValueError("must be an instant such as 2026-03-28T10:00:00Z, with its offset")
     try:

@@ -25,7 +25,6 @@ def escape_line(text: str) -> str:
 
 
 def escape_control(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape all text of an event, except tracebacks of ours, which keep their lines."""
     for key, value in event.items():
         if isinstance(value, str) and key != "exception":
             event[key] = escape_line(value)

@@ -64,8 +64,6 @@ def _visible_arguments(arguments: Any) -> dict[str, Any]:
 
 
 def redact_answer(representation: str) -> str:
-    """Reduce Celery's representation of an answer to outcome, code and counts: `refused TOO_EARLY`, `done
-    unlocked=3`."""
     answer = _ANSWER_REPR.match(representation)
     if answer is None:
         return ""

@@ -350,7 +350,6 @@ def keeps_prepared_statements(conn: Connection) -> bool:
 
 
 def settings_not_in_force(conn: Connection) -> list[str]:
-    """Return the names of settings that this transaction lacks.  They are set afterwards."""
     return sorted(_differing_settings(_driver_of(conn)))
 
 

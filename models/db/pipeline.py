@@ -118,7 +118,6 @@ def bytea_array(values: Sequence[bytes | None]) -> str:
 
 
 def json_array(values: Sequence[Any]) -> str:
-    """Return a JSON array.  Decimals become text.  Raises `TypeError` for types that JSON does not have."""
     return orjson.dumps(values, default=_amount_json, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
 
 

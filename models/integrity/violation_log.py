@@ -181,7 +181,6 @@ def set_statement_timeout(conn: Connection, timeout: str = "0") -> None:
 
 
 def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int, str]]]:
-    """Return what changed since the stored positions plus the next slice, and the positions to store afterwards."""
     positions = _load_positions(conn)
     # The bound is read before the rows: transactions below it have ended, so every later statement sees their rows.
     end = int(conn.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())

@@ -91,7 +91,6 @@ def list_acts_to_come(conn: Connection, *, days: int, now: datetime) -> Iterator
 
 
 def list_bill_days(conn: Connection, *, days: int, now: datetime) -> list[tuple[date, str, date]]:
-    """Return (day, `issued` or `due`, month) for the bills of each month: days to come in the billing zone."""
     terms_history = load_terms(conn)
     zone = terms_history.at(now).zone
     today, last_day = now.astimezone(zone).date(), (now + timedelta(days=days)).astimezone(zone).date()

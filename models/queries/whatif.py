@@ -68,7 +68,6 @@ def recorded_conditions(conn: Connection) -> Conditions:
 def replay_cases(
     conn: Connection, recorded: Conditions, tried: Conditions, until: datetime
 ) -> Iterator[tuple[RecordedCase, Outcome, Outcome]]:
-    """Return each case with what came of it, and what would have come of it under the conditions that are tried."""
     members = load_member_changes(conn)
     for case in stream_cases(conn):
         yield case, recorded_outcome(case, until), replay_case(case, members, tried, recorded, until)

@@ -54,13 +54,11 @@ def npb_filed_automatically(context: EmailContext) -> Email:
 
 
 def automatic_cancellation(context: EmailContext) -> str:
-    """Tell the seller when automation cancels the order; empty if it does not."""
     due = context.timestamp("cancels_at")
     return f"By your settings the order is cancelled automatically on {due}, unless the buyer pays." if due else ""
 
 
 def describe_silence(context: EmailContext) -> str:
-    """How long a request was open before it was answered automatically, as in `5 days`."""
     facts = context.facts.get("automation")
     duration = str(facts.get("value", "")).partition(" ")[2] if isinstance(facts, dict) else ""
     if not duration[:-1].isdecimal() or duration[-1] not in _UNITS:

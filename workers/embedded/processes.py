@@ -62,10 +62,6 @@ def command_line(pid: int) -> str:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0.005) -> bool:
-    """Poll `condition` until it is true or `seconds` have passed; the step grows from 5 ms to 100 ms.
-
-    Return whether it became true.
-    """
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= end:

@@ -57,7 +57,6 @@ def back_up(database_url: str, file: Path) -> int:
 
 
 def restore(database_url: str, file: Path) -> RestoreResult:
-    """Restore `file` into an empty database in one transaction, then upgrade the schema.  Raises BackupError."""
     if not file.is_file():
         raise BackupError(f"The file {file} does not exist.")
     clients = _checked_clients(database_url)

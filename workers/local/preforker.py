@@ -51,8 +51,6 @@ PR_SET_NAME = 15
 
 
 class ForkedProcess:
-    """A forked program, with the part of the `subprocess.Popen` interface that a supervisor needs."""
-
     def __init__(self, preforker: Preforker, pid: int) -> None:
         self._preforker = preforker
         self.pid = pid
@@ -111,7 +109,6 @@ class Preforker:
             return self._ended.get(pid)
 
     def fork(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
-        """Run `celery ARGS`, or an Unwind command, in a fork. Raises OSError after a minute without an answer."""
         request = {"name": name, "args": list(args), "environment": dict(environment), "log": str(log)}
         with self._request_lock:
             _require_pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")

@@ -94,8 +94,6 @@ class SmtpMailer:
 
 
 class FolderMailer:
-    """Writes each email as an `.eml` file.  Sending an email again overwrites its file."""
-
     def __init__(self, directory: Path, branding: Branding) -> None:
         self._directory = directory
         self._branding = branding

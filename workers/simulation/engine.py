@@ -48,7 +48,6 @@ class Simulation:
     def __init__(
         self, database_url: str, *, at: datetime = datetime(2026, 3, 1, tzinfo=UTC), allow_short: bool = False
     ) -> None:
-        """Connect with the clock at `at`; `allow_short` permits terms of seconds, for rehearsals."""
         self.clock = db.SimulatedClock(at)
         self.database = db.connect(database_url, clock=self.clock)
         self.database.allow_short_terms = allow_short

@@ -23,7 +23,6 @@ _ELEMENT_DEFAULTS = {
 
 
 def write_store(lots: Iterable[Lot]) -> Iterator[str]:
-    """Yield the lots line by line with all their fields, so that reading the file again restores each of them."""
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<INVENTORY>\n'
     for lot in lots:
         yield _format_item_element({"LOTID": str(lot.lot_id), **_lot_elements(lot), "BINDID": str(lot.bind_id)})
@@ -46,7 +45,6 @@ def write_upload(lots: Iterable[Lot]) -> Iterator[str]:
 
 
 def write_updates(lots: Iterable[Lot]) -> Iterator[str]:
-    """Yield the quantities of lots that BrickLink has as additions to them, as its mass update takes them."""
     yield "<INVENTORY>\n"
     for lot in lots:
         yield _format_item_element({"LOTID": str(lot.lot_id), "QTY": f"+{lot.quantity}"})

@@ -87,7 +87,6 @@ def _sweep_late_after(entry: Entry) -> timedelta:
 
 
 def check_queue_heartbeats(context: Context) -> list[Finding]:
-    """Find queues whose heartbeat task did not run.  When all are late, beat is at fault: see `check_sweeps`."""
     if not context.workers_expected:
         return []
     now, runs, paused = context.now(), last_runs(context.conn), _paused_tasks(context)

@@ -134,7 +134,6 @@ def summary_table(counts: dict[str, Any]) -> Table:
 
 
 def bills_table(database: Database, seller_id: str, now: datetime) -> Table:
-    """Return the bills of three months: in each row charges, credits and carried in add up to total and carried out."""
     with database.transaction() as conn:
         handle = load_members(conn, [seller_id])[seller_id].handle
     table = Table(title=f"Bills of {handle}", title_style="bold", min_width=60)
