@@ -129,7 +129,9 @@ def no_open_alert(case: Case, kind: AlertKind) -> Refused:
     )
 
 
-def require_open_alert(case: Case, kind: AlertKind) -> Alert | Refused:
+def require_open_alert(case: Case, kind: AlertKind, actor: Actor, *allowed: Role, act: str) -> Alert | Refused:
+    if refused := check_role(case, actor, *allowed, act=act):
+        return refused
     alert = case.open_alert
     if alert is None or alert.kind is not kind:
         return no_open_alert(case, kind)

@@ -12,7 +12,7 @@ from policies.alerts import add_alert, check_may_file, require_open_alert
 from policies.automation import cancels_at_fact
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
-from policies.preconditions import check_comment, check_role
+from policies.preconditions import check_comment
 from policies.statuses import Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, Refused
@@ -85,9 +85,7 @@ def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Gr
 
 
 def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
-    if refused := check_role(case, actor, Role.BUYER, act="answer a non-paying buyer alert"):
-        return refused
-    alert = require_open_alert(case, AlertKind.NPB)
+    alert = require_open_alert(case, AlertKind.NPB, actor, Role.BUYER, act="answer a non-paying buyer alert")
     if isinstance(alert, Refused):
         return alert
     if case.order.status is not Status.NPB:
@@ -116,9 +114,7 @@ def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Gra
 
 
 def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: datetime) -> Granted | Refused | Invalid:
-    if refused := check_role(case, actor, Role.SELLER, Role.STAFF, act="give the buyer more time"):
-        return refused
-    alert = require_open_alert(case, AlertKind.NPB)
+    alert = require_open_alert(case, AlertKind.NPB, actor, Role.SELLER, Role.STAFF, act="give the buyer more time")
     if isinstance(alert, Refused):
         return alert
     if now >= alert.unlocks_at:
@@ -146,9 +142,7 @@ def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: dat
 
 
 def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
-    if refused := check_role(case, actor, Role.BUYER, act="accept the penalty"):
-        return refused
-    alert = require_open_alert(case, AlertKind.NPB)
+    alert = require_open_alert(case, AlertKind.NPB, actor, Role.BUYER, act="accept the penalty")
     if isinstance(alert, Refused):
         return alert
     if case.order.status is not Status.NPB:
@@ -166,9 +160,7 @@ def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused
 
 def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     """T10: take back the accepted penalty.  Counts as an answer at this time unless there is one (R34)."""
-    if refused := check_role(case, actor, Role.BUYER, act="take back the accepted penalty"):
-        return refused
-    alert = require_open_alert(case, AlertKind.NPB)
+    alert = require_open_alert(case, AlertKind.NPB, actor, Role.BUYER, act="take back the accepted penalty")
     if isinstance(alert, Refused):
         return alert
     if case.order.status is not Status.NPX:

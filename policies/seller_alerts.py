@@ -11,7 +11,7 @@ from datetime import datetime
 from policies.alerts import LABELS, add_alert, check_may_file, require_open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
-from policies.preconditions import check_comment, check_role
+from policies.preconditions import check_comment
 from policies.statuses import Role, Status
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
@@ -80,9 +80,7 @@ def file_seller_alert(
 def respond_to_seller_alert(
     case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime
 ) -> Granted | Refused:
-    if refused := check_role(case, actor, Role.SELLER, act=f"answer a {LABELS[kind]}"):
-        return refused
-    alert = require_open_alert(case, kind)
+    alert = require_open_alert(case, kind, actor, Role.SELLER, act=f"answer a {LABELS[kind]}")
     if isinstance(alert, Refused):
         return alert
     if refused := check_comment(comment):
