@@ -2,7 +2,7 @@
 
 Nothing is released yet, so the schema is a single revision that is regenerated when tables change:
 
-    python -m models.migrations regenerate
+    python -m tools.first_revision
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from models.db.schema import metadata
 
 
 def test_migrated_schema_matches_the_code(database_url: str) -> None:
-    """If this fails: python -m models.migrations regenerate."""
+    """If this fails: python -m tools.first_revision."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
         assert migrations.schema_differences(conn) == []

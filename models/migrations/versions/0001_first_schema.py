@@ -1,5 +1,5 @@
 # ruff: noqa: PLR0915 - a schema is as long as its tables
-"""The first schema: all tables, then triggers and grants.  Written by `python -m models.migrations regenerate`."""
+"""The first schema: all tables, then triggers and grants.  Written by `python -m tools.first_revision`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regeneration of the first revision, while nothing is released: `python -m models.migrations regenerate`."""
+"""Regeneration of the first revision, while nothing is released: `python -m tools.first_revision`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 from alembic.autogenerate import render_python_code
 from alembic.operations import ops
 
+from models import migrations
 from models.ddl.complete_metadata import metadata
 
 LINE_LENGTH = 120
-FIRST = Path(__file__).parent / "versions" / "0001_first_schema.py"
+FIRST = Path(migrations.__file__).parent / "versions" / "0001_first_schema.py"
 
 _HEAD = '''# ruff: noqa: PLR0915 - a schema is as long as its tables
-"""The first schema: all tables, then triggers and grants.  Written by `python -m models.migrations regenerate`."""
+"""The first schema: all tables, then triggers and grants.  Written by `python -m tools.first_revision`."""
 
 from __future__ import annotations
 
@@ -81,8 +82,6 @@ def _split(line: re.Match[str]) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["regenerate"]:
-        raise SystemExit("python -m models.migrations regenerate")
     FIRST.parent.mkdir(exist_ok=True)
     FIRST.write_text(first_revision())
     _format(FIRST)
