@@ -143,30 +143,16 @@ class CaseSet:
 
     def update_deadlines(self, now: datetime) -> None:
         """Store the deadlines that follow from facts which changed outside the orders, such as a seller's settings."""
-        changed_alerts: list[tuple[int, Alert]] = []
-        changed_ocrs: list[tuple[int, Ocr]] = []
-        changed_orders: list[Order] = []
-        for order_id in self.orders:
-            case = self.get(order_id, now)
-            assert case is not None
-            after = with_deadlines(case)
-            if after.order != case.order:
-                changed_orders.append(after.order)
-            if after.alert is not None and after.alert != case.alert:
-                changed_alerts.append((order_id, after.alert))
-            if after.ocr is not None and after.ocr != case.ocr:
-                changed_ocrs.append((order_id, after.ocr))
-        orders.update_deadlines(self.conn, changed_orders)
-        alerts.update_alerts(self.conn, changed_alerts, self.terms_history)
-        ocr.update_ocrs(self.conn, changed_ocrs, self.terms_history)
+        cases = [case for order_id in self.orders if (case := self.get(order_id, now)) is not None]
+        pairs = [(case, with_deadlines(case)) for case in cases]
+        orders.update_deadlines(self.conn, [after.order for before, after in pairs if after.order != before.order])
+        alerts.update_alerts(self.conn, _changed_parts(pairs, "alert"), self.terms_history)
+        ocr.update_ocrs(self.conn, _changed_parts(pairs, "ocr"), self.terms_history)
 
     def write(self, work: UnitOfWork[Any]) -> None:
         rows: list[dict[str, Any]] = []
         new: list[Order] = []
         changed_orders: list[tuple[Order, int, datetime]] = []
-        changed_alerts: list[tuple[int, Alert]] = []
-        changed_ocrs: list[tuple[int, Ocr]] = []
-        changed_late_payments: list[tuple[int, LatePayment]] = []
         messages: list[OutboxMessage] = []
         for change in self._changes:
             before, granted, after = change.before, change.granted, change.granted.case
@@ -178,24 +164,25 @@ class CaseSet:
                 else:
                     new.append(replace(after.order, version=version, last_event_at=change.at))
                 rows.extend(_case_event_rows(change))
-            if after.alert is not None and after.alert != before.alert:
-                changed_alerts.append((after.order.order_id, after.alert))
-            if after.ocr is not None and after.ocr != before.ocr:
-                changed_ocrs.append((after.order.order_id, after.ocr))
-                if after.ocr.agrees_at is not None and after.ocr.agrees_at <= change.at:
-                    work.tasks_to_wake.add("automation.resolve_requests")  # R117: at once
-            if after.late_payment is not None and after.late_payment != before.late_payment:
-                changed_late_payments.append((after.order.order_id, after.late_payment))
+        pairs = [(change.before, change.granted.case) for change in self._changes]
+        changed_ocrs = _changed_parts(pairs, "ocr")
+        if any(request.agrees_at is not None and request.agrees_at <= work.now for _, request in changed_ocrs):
+            work.tasks_to_wake.add("automation.resolve_requests")  # R117: at once
         now = work.now
         with pipeline(self.conn):
             orders.insert_orders(self.conn, new)
             orders.update_orders(self.conn, changed_orders)
-            alerts.update_alerts(self.conn, changed_alerts, self.terms_history)
+            alerts.update_alerts(self.conn, _changed_parts(pairs, "alert"), self.terms_history)
             ocr.update_ocrs(self.conn, changed_ocrs, self.terms_history)
-            late_payments.update_late_payments(self.conn, changed_late_payments)
+            late_payments.update_late_payments(self.conn, _changed_parts(pairs, "late_payment"))
             standings = members.update_standing(self.conn, self._members_before, self.members.values(), now)
             events.append_events(self.conn, [*rows, *(_member_standing_row(*standing, now) for standing in standings)])
             work.enqueue(messages)
+
+
+def _changed_parts(pairs: Iterable[tuple[Case, Case]], part: str) -> list[tuple[int, Any]]:
+    changed = [(after.order.order_id, getattr(before, part), getattr(after, part)) for before, after in pairs]
+    return [(order_id, new) for order_id, old, new in changed if new is not None and new != old]
 
 
 def _member_standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
