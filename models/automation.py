@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause, func, select, text
@@ -69,6 +69,21 @@ _DUE_WARNINGS = text(
 )
 
 
+_EARLIER_FILINGS = text(
+    """
+    UPDATE unwind.orders AS o
+    SET files_npb_at = LEAST(o.files_npb_at, GREATEST(
+        CAST(:since AS timestamptz),
+        o.order_date + CAST(:file_after AS interval),
+        o.order_date + make_interval(hours => 24 * CAST(m.automation -> 'file_npb_after' ->> 'value' AS integer)),
+        COALESCE(o.held_until, '-infinity')
+    ))
+    FROM unwind.members AS m
+    WHERE m.member_id = o.seller_id AND o.files_npb_at > :since
+    """
+)
+
+
 def find_due(conn: Connection, statement: DueStatement, now: datetime, after: Position, limit: int) -> Sequence[DueRow]:
     """Return what is due by its stored deadline, unlocked: the facts decide again under the locks."""
     return conn.execute(statement, {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}).all()
@@ -109,6 +124,14 @@ def update_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:
         # The parties' rows come before orders in the order of locks, and the seller's is held; the buyers decide
         # nothing here but by their ids.
         lock_orders(conn, order_ids, lock_members=members.NO_LOCK).update_deadlines(now)
+
+
+def bring_filings_forward(conn: Connection, file_after: timedelta, since: datetime) -> None:
+    """Let automatic filings come earlier where terms allow it that are in force from then on.
+
+    What comes later under them is left to its sweep.
+    """
+    conn.execute(_EARLIER_FILINGS, {"file_after": file_after, "since": since})
 
 
 def next_filing_at(conn: Connection) -> datetime | None:

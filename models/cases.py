@@ -119,6 +119,7 @@ class CaseSet:
             ocr=self._ocrs.get(order_id),
             alert=self._alerts.get(order_id),
             late_payment=self._late_payments.get(order_id),
+            later_terms=self.terms_history.after(now),
         )
 
     @property

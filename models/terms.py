@@ -54,8 +54,8 @@ class TermsHistory:
                 current = dated.terms
         return current
 
-    def after(self, instant: datetime) -> list[tuple[datetime, Terms]]:
-        return list({d.valid_from: d.terms for d in self._dated if d.valid_from > instant}.items())
+    def after(self, instant: datetime) -> tuple[tuple[datetime, Terms], ...]:
+        return tuple({d.valid_from: d.terms for d in self._dated if d.valid_from > instant}.items())
 
     def by_id(self, terms_id: int) -> Terms:
         return self._by_id[terms_id]

@@ -90,8 +90,15 @@ def files_npb_at(case: Case) -> datetime | None:
         return None
     if order.npb_filed_at is not None and order.npb_filed_at >= order.order_date:
         return None
-    earliest = order.order_date + case.terms.npb_file_after
-    return _after_hold(case, max(earliest, order.order_date + _setting_duration("file_npb_after", setting)))
+    wanted = _after_hold(case, order.order_date + _setting_duration("file_npb_after", setting))
+    if wanted is None:
+        return None
+    due = max(wanted, order.order_date + case.terms.npb_file_after)
+    for begin, terms in case.later_terms:
+        if due < begin:
+            break
+        due = max(wanted, begin, order.order_date + terms.npb_file_after)
+    return due
 
 
 def cancels_at(case: Case) -> datetime | None:

@@ -83,8 +83,8 @@ def _find_routes(order: Subject, role: Role, now: datetime) -> list[CancelRoute]
 
 
 def _earliest_grant(order: Subject, action: str, role: Role, now: datetime) -> tuple[datetime, Case] | None:
-    periods = [(now, order.case.terms), *order.later_terms]
-    ends = [begin for begin, _ in order.later_terms]
+    periods = [(now, order.case.terms), *order.case.later_terms]
+    ends = [begin for begin, _ in order.case.later_terms]
     for (begin, terms), end in zip(periods, [*ends, None], strict=True):
         case = replace(order.case, terms=terms)
         at, answer = begin, _ask(order, case, action, role, begin)

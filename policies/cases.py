@@ -198,7 +198,10 @@ class LatePayment:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An order and its facts: the latest `ocr`, `alert` and `late_payment` in any state, and `terms` for new ones."""
+    """An order and its facts: the latest `ocr`, `alert` and `late_payment` in any state, and `terms` for new ones.
+
+    `later_terms` are those that are known to come into force later, in order, with their times.
+    """
 
     order: Order
     buyer: Member
@@ -207,6 +210,7 @@ class Case:
     ocr: Ocr | None = None
     alert: Alert | None = None
     late_payment: LatePayment | None = None
+    later_terms: tuple[tuple[datetime, Terms], ...] = ()
 
     @property
     def open_ocr(self) -> Ocr | None:

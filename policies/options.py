@@ -16,7 +16,6 @@ from policies import cancellation, orders
 from policies.cases import Actor, Case
 from policies.removals import Removal
 from policies.statuses import Role
-from policies.terms import Terms
 from policies.timestamps import format_optional_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused
 
@@ -30,8 +29,6 @@ class Subject:
     pending_removals: Sequence[Removal] = ()
     removal: Removal | None = None
     """The request that an option about a removal request is asked about."""
-    later_terms: Sequence[tuple[datetime, Terms]] = ()
-    """Terms that are known to come into force later, in order, with their times."""
 
     @property
     def asked_removal(self) -> Removal:

@@ -82,6 +82,9 @@ class Conditions:
             current = terms
         return current
 
+    def terms_after(self, instant: datetime) -> tuple[tuple[datetime, Terms], ...]:
+        return tuple(period for period in self.periods if period[0] > instant)
+
     def automation_at(self, recorded: Automation, instant: datetime) -> Automation:
         if not self._settings or (self.settings_from is not None and instant < self.settings_from):
             return recorded
@@ -136,6 +139,7 @@ class _Replay:
             Member(recorded_case.buyer_id),
             Member(recorded_case.seller_id),
             terms,
+            later_terms=conditions.terms_after(at),
         )
         self._change_members(at)
 
@@ -184,7 +188,7 @@ class _Replay:
         self._clock = now
         terms = self._conditions.terms_at(now)
         if terms is not self.case.terms:
-            self.case = replace(self.case, terms=terms)
+            self.case = replace(self.case, terms=terms, later_terms=self._conditions.terms_after(now))
 
     def _next_change(self) -> datetime | None:
         times = [changes[0].at for changes in (self._buyer_changes, self._seller_changes) if changes]
@@ -231,7 +235,15 @@ class _Replay:
         if request is not None:
             request = replace(request, terms=self._recorded.terms_at(request.filed_at))
         seller = replace(case.seller, automation=self._recorded_automation)
-        return due_at(replace(case, seller=seller, terms=self._recorded.terms_at(self._clock), ocr=request or case.ocr))
+        return due_at(
+            replace(
+                case,
+                seller=seller,
+                terms=self._recorded.terms_at(self._clock),
+                later_terms=self._recorded.terms_after(self._clock),
+                ocr=request or case.ocr,
+            )
+        )
 
     def _act_as_recorded(self, now: datetime) -> None:
         for due_at, act in automatic_acts.ACTS:
@@ -347,7 +359,7 @@ def _record_payment(case: Case, _actor: Actor, event: RecordedEvent, now: dateti
 
 
 def _hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
-    written = event.changes["order"]
+    written = event.changes.get("order", {})  # a hold that was repeated changes nothing
     until = read_optional_time(written["held_until"]) if "held_until" in written else case.order.held_until
     return automation.hold_order(case, actor, until, NO_COMMENT, now)
 

@@ -24,7 +24,7 @@ from policies.cases import Case
 from policies.options import cancel_option
 from policies.returns import ReturnTotals
 from policies.verdicts import Granted, Invalid, Refused
-from tasks.cases import effective_time, known_case
+from tasks.cases import at_its_time, effective_time, known_case
 from tasks.command import Comment, Reason
 from tasks.declarations import SELLER, OptionEntry, command_task
 from tasks.returns import Cancellation, PlannedReturn, ReturnOptions, SetBasedReturn
@@ -127,6 +127,7 @@ def _decide_cancellation(
     effective_at = effective_time(command, case, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at
+    case = at_its_time(case, effective_at, batch.cases.terms_history)
     verdict = decide(command, case, effective_at)
     if not isinstance(verdict, Granted):
         return verdict

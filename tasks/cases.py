@@ -12,6 +12,7 @@ from models import members
 from models.cases import CaseSet, Change, send_order_locks
 from models.db.pipeline import Fetch
 from models.stored_answers import Answer
+from models.terms import TermsHistory
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Case
 from policies.timestamps import format_timestamp
@@ -91,8 +92,7 @@ def decide_case(
     effective_at = effective_time(command, case, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at
-    if effective_at < work.now - MAX_OCCURRENCE_AGE:
-        case = replace(case, terms=cases.terms_history.at(effective_at))
+    case = at_its_time(case, effective_at, cases.terms_history)
     verdict = decide(command, case, effective_at)
     if isinstance(verdict, Granted):
         cases.add(Change(case, verdict, effective_at, command.actor, command.request_id))
@@ -126,6 +126,11 @@ def effective_time(command: ActorCommand | OrderFact, case: Case, now: datetime)
             "occurred_at", f"must not be before the order's last event, which was at {format_timestamp(last)}"
         )
     return command.occurred_at
+
+
+def at_its_time(case: Case, effective_at: datetime, terms_history: TermsHistory) -> Case:
+    """The case with the terms of the time at which a command takes effect."""
+    return replace(case, terms=terms_history.at(effective_at), later_terms=terms_history.after(effective_at))
 
 
 def order_unknown(order_id: int) -> Refused:

@@ -254,7 +254,7 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, comm
         ),
         terms,
     )
-    case = Case(order, buyer, seller, terms)
+    case = Case(order, buyer, seller, terms, later_terms=cases.terms_history.after(work.now))
     note = f"{_describe_purchase(purchased)} for {format_total(total)} {command.currency}; fee {order.fee} USD."
     granted = Granted(
         case,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
-from models import events, terms
+from models import automation, events, terms
 from models.db import database as db
 from models.stored_answers import Answer, done, invalid
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -76,6 +76,8 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
     before, after = terms_to_mapping(base), terms_to_mapping(new_terms)
     changed = {name: value for name, value in after.items() if value != before[name]}
     terms_id = terms.insert_terms(work.conn, after, command.from_, command.staff, work.now)
+    if new_terms.npb_file_after < base.npb_file_after:
+        automation.bring_filings_forward(work.conn, new_terms.npb_file_after, command.from_)
     note = "; ".join(f"{name}: {before[name]} becomes {value}" for name, value in changed.items()) or "Nothing changes."
     event = events.event_row(
         "terms.applied",

@@ -90,8 +90,8 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
     snapshot = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
     if snapshot is None:
         return None
-    case = replace(snapshot.case, terms=snapshot.terms_history.at(instant))
-    subject = subject_of(replace(snapshot, case=case), instant)
+    subject = subject_of(snapshot, instant)
+    case = subject.case
     options_by_role = {
         role: [o.as_json() for o in policy.list_options(subject, Actor(case.member(role).member_id), instant)]
         for role in (Role.SELLER, Role.BUYER)
@@ -124,7 +124,7 @@ def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[st
         "at": format_timestamp(at),
         "options": [option.as_json() for option in policy.list_options(subject, actor, at)],
         "routes": [route.as_json() for route in list_cancel_routes(subject, at, snapshot.case.role_of(actor))],
-        "automation": [announcement.as_json() for announcement in list_announcements(snapshot.case)],
+        "automation": [announcement.as_json() for announcement in list_announcements(subject.case)],
     }
 
 
@@ -134,8 +134,9 @@ def member_json(member: Member) -> dict[str, str]:
 
 def subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
     pending = [removal for removal in snapshot.removals if removal.state is RemovalState.PENDING]
-    later_terms = snapshot.terms_history.after(at)
-    return policy.Subject(snapshot.case, snapshot.remaining, pending, later_terms=later_terms)
+    history = snapshot.terms_history
+    case = replace(snapshot.case, terms=history.at(at), later_terms=history.after(at))
+    return policy.Subject(case, snapshot.remaining, pending)
 
 
 def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
@@ -168,6 +169,7 @@ def _case_now(
         buyer=parties[row.buyer_id],
         seller=parties[row.seller_id],
         terms=terms_history.at(now),
+        later_terms=terms_history.after(now),
         ocr=ocr.load_latest_ocrs(conn, [row.order_id], terms_history).get(row.order_id),
         alert=alert,
         late_payment=late_payments.load_latest_late_payments(conn, [row.order_id]).get(row.order_id),
@@ -189,6 +191,7 @@ def _case_at(
         buyer=_member_at(conn, row.buyer_id, at),
         seller=_member_at(conn, row.seller_id, at),
         terms=terms_history.at(at),
+        later_terms=terms_history.after(at),
         ocr=_ocr_at(conn, row.order_id, state.get("ocr"), terms_history),
         alert=_alert_at(conn, row.order_id, state.get("alert"), terms_history),
         late_payment=LatePayment(**read_part("late_payment", late)) if late else None,

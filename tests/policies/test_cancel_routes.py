@@ -26,7 +26,7 @@ TICK = timedelta(microseconds=1)
 
 
 def routes_of(case: Case, now: datetime, *later_terms: tuple[datetime, Terms]) -> list[CancelRoute]:
-    return list_cancel_routes(Subject(case, LINES, later_terms=later_terms), now)
+    return list_cancel_routes(Subject(replace(case, later_terms=later_terms), LINES), now)
 
 
 def actor_of(case: Case, role: Role) -> Actor:

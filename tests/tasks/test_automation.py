@@ -10,7 +10,7 @@ import pytest
 
 from models.integrity import invariants
 from policies.automation import MAX_EXCLUDED
-from policies.timestamps import format_timestamp
+from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.automation import AgreementSweep, CancelSweep, DeclineSweep, FilingSweep, WarningSweep
 from tasks.sweeps import sweep
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
@@ -367,6 +367,31 @@ def test_longer_terms_postpone_a_stored_filing(market: Market) -> None:
     assert market.status(1003) == "PENDING"
     market.simulation.advance(ORDERED + 9 * DAY)
     assert market.status(1003) == "NPB"
+
+
+@pytest.mark.parametrize("announced_days", [0, 2])
+def test_shorter_terms_bring_a_stored_filing_forward(market: Market, announced_days: int) -> None:
+    """R115, R119: to the first time that the rules allow, as announced, also when something else moves deadlines."""
+    market.done("terms.apply", terms={"NPB_FILE_AFTER": "20d"}, staff="kim", **{"from": format_timestamp(ORDERED)})
+    automate(market, file_npb_after=8)
+    market.at(ORDERED + DAY)
+    for order_id in (1, 2, 3):
+        market.order(order_id)
+    market.at(ORDERED + 2 * DAY)
+    start = market.simulation.clock.instant + announced_days * DAY
+    market.done("terms.apply", terms={"NPB_FILE_AFTER": "5d"}, staff="kim", **{"from": format_timestamp(start)})
+    market.done("orders.record_payment", order_id=2, payment_status="Sent")
+    market.done("orders.record_payment", order_id=2, payment_status="None")
+    market.done("orders.hold_automation", order_id=3, staff="kim", comment="wait", until="2026-04-20T10:00:00Z")
+    due = ORDERED + 9 * DAY
+    (coming,) = see(market, "explain", "order", 1)["automation"]
+    assert coming["at"] == format_timestamp(due)
+    market.simulation.advance(due - SECOND)
+    assert market.status(1) == market.status(2) == "PENDING"
+    market.simulation.advance(due)
+    assert [market.status(order_id) for order_id in (1, 2, 3)] == ["NPB", "NPB", "PENDING"]
+    market.simulation.advance(parse_timestamp("2026-04-20T10:00:00Z"))
+    assert market.status(3) == "NPB"
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100])

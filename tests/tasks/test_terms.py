@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,6 +36,31 @@ def test_an_open_case_keeps_the_terms_it_was_filed_under(market: Market) -> None
     market.at(FILED + 3 * DAY)
     effects = market.done("npb.respond", order_id=1003, member_id="buyer", comment="I will pay")
     assert effects["unlocks_at"] == format_timestamp(FILED + 2 * WEEK)
+
+
+@pytest.mark.parametrize(("occurred", "waits"), [(-timedelta(seconds=1), WEEK), (timedelta(0), DAY)])
+def test_a_command_that_waited_is_decided_by_the_terms_of_its_time(
+    market: Market, occurred: timedelta, waits: timedelta
+) -> None:
+    """R41: as options say, and the audit of the months expects."""
+    market.order(1003)
+    start = FILED + DAY / 2
+    apply(market, {"NPB_UNLOCK_NO_RESPONSE": "1d", "NPB_FILE_AFTER": "8d"}, **{"from": format_timestamp(start)})
+    market.at(FILED + DAY)
+    command: dict[str, Any] = {
+        "order_id": 1003,
+        "member_id": "seller",
+        "occurred_at": format_timestamp(start + occurred),
+    }
+    options = market.done("orders.options", **command)["options"]
+    possible = {option["action"]: option["possible"] for option in options}["npb.file"]
+    assert possible == (occurred < timedelta(0))
+    if not possible:
+        assert market.code("npb.file", **command) == "TOO_EARLY"
+        market.at(FILED + 2 * DAY)
+        command["occurred_at"] = format_timestamp(FILED + DAY)
+    effects = market.done("npb.file", **command)
+    assert effects["unlocks_at"] == format_timestamp(datetime.fromisoformat(command["occurred_at"]) + waits)
 
 
 def test_unnamed_settings_keep_the_value_of_that_date(market: Market) -> None:
