@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +26,9 @@ import redis
 from celery import Celery
 from kombu.exceptions import KombuError
 
+from policies.timestamps import format_timestamp
 from stress.environment import Environment
-from stress.plan import BROKER, HTTP, SQL, Life, Step, Wave, member_arguments
+from stress.plan import BROKER, EXTENSION, HTTP, SQL, Life, Step, Wave, member_arguments
 from stress.sent_commands import Ledger, Sent
 from tests.plugins.servers import libpq_url
 from workers.broker.redis_url import connect
@@ -271,6 +273,9 @@ class Client(threading.Thread):
                 self._next(active)
                 return
             arguments = arguments | {"removal_id": active.removal}
+        if "until" in arguments:
+            until = datetime.now(UTC) + timedelta(seconds=EXTENSION)  # noqa: TID251 - of a party, not of the product
+            arguments = arguments | {"until": format_timestamp(until)}
         active.request = Sent(
             f"t-{active.life.name}-{active.at}", step.task, arguments, active.life.interface, time.monotonic()
         )

@@ -31,6 +31,8 @@ FIGURES = (
     ("accepted", "of these with a kept answer in the database"),
     ("orders_cancelled", "orders cancelled"),
     ("orders_cancelled_automatically", "of these by automation"),
+    ("alerts_filed_automatically", "alerts filed by automation"),
+    ("requests_declined_automatically", "requests declined by automation"),
     ("worker_kills", "whole workers killed (-9)"),
     ("child_kills", "worker children killed (-9)"),
     ("web_kills", "HTTP processes killed (-9)"),

@@ -1,4 +1,4 @@
-"""Seventeen mutants of the product, each of which the checks must catch by the name of what it breaks.
+"""Twenty mutants of the product, each of which the checks must catch by the name of what it breaks.
 
 A mutant changes the current source (so it can't go stale unnoticed), a setting, or the schema of a database of its own.
 The product contains none of this.
@@ -252,6 +252,30 @@ MUTANTS: dict[str, Mutant] = {
             "foreign_member",
             "by the rules ('refused', 'NOT_A_PARTY')",
             rewrite_source("policies.cases:Case.role_of", "return None", "return Role.SELLER"),
+        ),
+        Mutant(
+            "filed at once",
+            "automated_orders",
+            "automation did file",
+            rewrite_source(
+                "policies.automation:files_npb_at", '_setting_duration("file_npb_after", setting)', "timedelta(0)"
+            ),
+        ),
+        Mutant(
+            "a hold is ignored",
+            "automated_orders",
+            "automation did cancel",
+            rewrite_source("policies.automation:_after_hold", "order.held_at is None", "True"),
+        ),
+        Mutant(
+            "an exclusion is ignored",
+            "automated_orders",
+            "automation did cancel",
+            rewrite_source(
+                "policies.automation:_may_touch",
+                " and case.order.buyer_id not in case.seller.automation.excluded",
+                "",
+            ),
         ),
         Mutant(
             "kombu's own acknowledgement",

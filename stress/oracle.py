@@ -6,7 +6,7 @@ Answers and final states must agree.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,14 +17,20 @@ from stress.plan import (
     AUTOMATED,
     AUTOMATION,
     BROKER,
+    EXCLUSIONS,
+    FIRST_ORDER,
+    FIRST_PAST_ORDER,
     LOTS_EACH,
     SELLERS,
+    SILENCE,
     STRANGER,
     UNLOCK,
     UNLOCK_ANSWERED,
     lot_arguments,
+    past_order_arguments,
 )
-from stress.reference_model.market import Answer, Automation, Member, Order, Removal, Settings
+from stress.reference_model.automation import UNITS
+from stress.reference_model.market import Answer, Member, Order, Removal, Settings
 from stress.reference_model.money import Posting
 from stress.reference_model.orders import Reference
 from stress.reference_model.stock import StockLot
@@ -34,7 +40,12 @@ NEW_ANSWERS = """
     SELECT request_id, task, outcome, answer, answered_at FROM unwind.requests
     WHERE answered_at >= %s AND request_id LIKE 't-%%' ORDER BY answered_at, request_id COLLATE "C"
 """
-NEW_EVENTS = "SELECT event_id, request_id, order_id, at, actor FROM unwind.events WHERE event_id > %s ORDER BY event_id"
+NEW_EVENTS = """
+    SELECT event_id, request_id, order_id, at, actor, type FROM unwind.events WHERE event_id > %s ORDER BY event_id
+"""
+HISTORY = "SELECT order_id, order_date FROM unwind.orders WHERE order_id < %s ORDER BY order_id"
+AUTOMATIC_ACTS = {"npb.filed": "file", "orders.cancelled": "cancel", "ocr.declined": "decline"}
+"""What automation did, by the event of it."""
 
 
 class ReplayReference(Reference):
@@ -58,16 +69,17 @@ class Oracle:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         short, long = timedelta(seconds=UNLOCK), timedelta(seconds=UNLOCK_ANSWERED)
-        self.reference = ReplayReference(Settings(limit=1000, file_after=timedelta(0), short=short, long=long))
-        self.reference.people |= {member: Member() for member in (*SELLERS, AUTOMATED, STRANGER)}
-        self.reference.people[AUTOMATED].automation = Automation(
-            cancel_after=timedelta(days=AUTOMATION["cancel_after_unlock"]),
-            agree_within=timedelta(hours=AUTOMATION["agree_to_requests_within"]),
-            excluded=frozenset(AUTOMATION["exclude_buyers"]),
+        terms = Settings(
+            limit=1000, file_after=timedelta(0), short=short, long=long, silence=("decline", timedelta(seconds=SILENCE))
         )
-        self._automatic: list[tuple[datetime, int]] = []
-        """When automation cancelled which order, oldest first, as far as it is not replayed."""
-        self.automatic = 0
+        self.reference = ReplayReference(terms)
+        self.reference.people |= {member: Member() for member in (*SELLERS, AUTOMATED, STRANGER)}
+        for seller, settings in (*((seller, EXCLUSIONS) for seller in SELLERS), (AUTOMATED, AUTOMATION)):
+            values = {name: settings[name] for name in UNITS if name in settings}
+            self.reference.sellers_set_automation(seller, values, settings["exclude_buyers"]).do()
+        self._automatic: list[tuple[datetime, int, str]] = []
+        """When automation did what with which order, oldest first, as far as it is not replayed."""
+        self.automatic: Counter[str] = Counter()
         for seller in (*SELLERS, AUTOMATED):
             for number in range(LOTS_EACH):
                 self._stock(lot_arguments(seller, number))
@@ -78,6 +90,17 @@ class Oracle:
         self._event_at: dict[str, datetime] = {}
         self._happened: dict[int, list[datetime]] = defaultdict(list)
         self.early = 0
+
+    def replay_history(self, conn: Connection[Any]) -> None:
+        """Buy and hold the orders of the history, at the times at which they were bought."""
+        for order_id, bought_at in conn.execute(HISTORY, [FIRST_ORDER]).fetchall():
+            arguments = past_order_arguments(order_id - FIRST_PAST_ORDER)
+            buyer, lines = arguments["buyer_id"], arguments["lines"]
+            self.reference.people[buyer] = Member()
+            requested = [(line["lot_id"], line["quantity"]) for line in lines]
+            self.reference.orders_submit(order_id, buyer, AUTOMATED, bought_at, requested).do()
+            self.reference.orders_hold_automation(order_id, None, bought_at, "-").do()
+            self.reference.of_buyer[buyer][order_id] = self.reference.orders[order_id]
 
     def _stock(self, lot_arguments: dict[str, Any]) -> None:
         item = (lot_arguments["item"]["no"], lot_arguments["color_id"], lot_arguments["new_or_used"])
@@ -91,14 +114,16 @@ class Oracle:
 
     def judge(self, conn: Connection[Any]) -> list[str]:
         """Replay the answers since the last call; returns a sentence for each wrong one."""
-        for event_id, request_id, order_id, at, actor in conn.execute(NEW_EVENTS, [self._last_event]):
+        if not self.reference.orders:
+            self.replay_history(conn)
+        for event_id, request_id, order_id, at, actor, event_type in conn.execute(NEW_EVENTS, [self._last_event]):
             self._last_event = event_id
             if request_id is not None:
                 self._event_at.setdefault(request_id, at)
             if order_id is not None:
                 self._happened[order_id].append(at)
             if actor == "automation":
-                self._automatic.append((at, order_id))
+                self._automatic.append((at, order_id, AUTOMATIC_ACTS[event_type]))
         self._automatic.sort()
         wrong = []
         for request_id, task, outcome, answer, answered_at in conn.execute(NEW_ANSWERS, [self._since]).fetchall():
@@ -109,23 +134,23 @@ class Oracle:
             if sent is None or sent.task != task:
                 wrong.append(f"{request_id}: {task} was answered without having been sent")
                 continue
-            wrong += self._cancel_automatically(until=answered_at)
+            wrong += self._follow_automation(until=answered_at)
             at = self._instant(sent, answered_at)
             self.judged[request_id] = (at, sent)
             wrong += self._compare(sent, at, outcome, answer)
-        return wrong + self._cancel_automatically()
+        return wrong + self._follow_automation()
 
-    def _cancel_automatically(self, until: datetime | None = None) -> list[str]:
-        """Replay what automation did up to a time (R116, R117, R121)."""
+    def _follow_automation(self, until: datetime | None = None) -> list[str]:
+        """Replay what automation did up to a time (R115 to R118, R121, R123)."""
         wrong = []
         while self._automatic and (until is None or self._automatic[0][0] < until):
-            at, order_id = self._automatic.pop(0)
-            verdict = self.reference.automatic_cancellation(order_id, at)
+            at, order_id, act = self._automatic.pop(0)
+            verdict = self.reference.act_automatically(order_id, act, at)
             if verdict is None:
-                wrong.append(f"order {order_id} was cancelled automatically at {at}, by the rules it is not due")
+                wrong.append(f"order {order_id}: automation did {act} at {at}, by the rules that is not due")
                 continue
             verdict.do()
-            self.automatic += 1
+            self.automatic[act] += 1
         return wrong
 
     def _instant(self, sent: Sent, answered_at: datetime) -> datetime:

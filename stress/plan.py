@@ -6,7 +6,7 @@ Timing between processes can't be reproduced; what is tried, in which order and 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,20 +14,31 @@ SELLERS = tuple(f"s{n}" for n in range(6))
 AUTOMATED = "s6"
 """The seller with automation, who has no bulk commands."""
 AUTOMATION: dict[str, Any] = {
+    "file_npb_after": 7,
     "cancel_after_unlock": 0,
     "agree_to_requests_within": 168,
     "exclude_buyers": [f"b{client}-{number}" for client in range(10) for number in range(0, 400, 4)],
 }
+EXCLUSIONS: dict[str, Any] = {
+    "exclude_buyers": [f"w{client}-{number}" for client in range(10) for number in range(100)],
+}
+"""Of the other sellers: the buyers of bulk orders, whose requests are not declined before they are answered."""
 STRANGER = "eve"
 LOTS_EACH = 8
 UNLOCK, UNLOCK_ANSWERED = 2, 4
 """Seconds: the week and the two weeks of this marketplace."""
+SILENCE = 5
+"""Seconds after which a buyer's request that nobody answers is declined."""
+EXTENSION = 4.0
+"""Seconds from now on, to which the buyer gets more time and automation is kept away."""
 CLOCK_SKEW_SECONDS = 1800
 """Seconds: how wrong the clock of one group's machine is, ahead with odd seeds, behind with even ones."""
 PRIVATE_WORDS = "planted-private-words"
 """Part of every comment; only the database and emails may contain it."""
 BROKER, SQL, HTTP = "broker", "sql", "http"
 FIRST_ORDER = 1_000_000
+PAST_ORDERS_EACH, FIRST_PAST_ORDER = 30, 500_000
+"""Orders of each client that are older than a week when the run begins, and on hold until their life begins."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,15 @@ def lot_arguments(seller: str, number: int) -> dict[str, Any]:
     }
 
 
+def past_order_arguments(number: int) -> dict[str, Any]:
+    return {
+        "order_id": FIRST_PAST_ORDER + number,
+        "buyer_id": f"p{number}",
+        "seller_id": AUTOMATED,
+        "lines": [{"lot_id": lot_id(AUTOMATED, number % LOTS_EACH), "quantity": 2}],
+    }
+
+
 def terms_arguments() -> dict[str, Any]:
     """Terms of seconds, and strikes without consequences, so that the run does not run out of members."""
     return {
@@ -103,6 +123,7 @@ def terms_arguments() -> dict[str, Any]:
         "NPB_UNLOCK_RESPONSE": f"{UNLOCK_ANSWERED}s",
         "SELLER_ALERT_UNLOCK": f"{UNLOCK_ANSWERED}s",
         "STRIKE_LIMIT": 1000,
+        "OCR_SILENCE": {"decline_after": f"{SILENCE}s"},
     }
 
 
@@ -124,6 +145,9 @@ CLAIMED: Move = ("nobody", "orders.record_payment", {"payment_status": "Sent"}, 
 NOT_SHIPPED: Move = ("buyer", "nss.file", {"grounds": "INCOMPLETE", **COMMENT}, 0)
 HOLD: Move = ("seller", "orders.hold_automation", COMMENT, 0)
 RELEASE: Move = ("staff", "orders.release_automation", COMMENT, 0.2)
+HOLD_A_WHILE: Move = ("staff", "orders.hold_automation", {**COMMENT, "until": None}, 0)
+EXTEND: Move = ("seller", "npb.extend", {**COMMENT, "until": None}, 0)
+"""The client replaces the empty time by one that is `EXTENSION` away."""
 TERMINATE: Move = ("staff", "members.terminate", COMMENT, 0)
 """Of the buyer, who has no other order."""
 STORIES: tuple[tuple[Move, ...], ...] = (
@@ -154,8 +178,24 @@ STORIES: tuple[tuple[Move, ...], ...] = (
     (FILE, HOLD, (*CANCEL[:3], SOON)),
     (HOLD, ASK, RELEASE),
     (FILE, HOLD, (*RELEASE[:3], SOON)),
+    (FILE, HOLD_A_WHILE),
+    (FILE, EXTEND, (*CANCEL[:3], SOON), (*CANCEL[:3], EXTENSION)),
+    (FILE, EXTEND, ("buyer", "npb.accept_penalty", {}, 0.3), CANCEL),
+    (ASK,),
+    (ASK, HOLD_A_WHILE, (*FILE[:3], SILENCE)),
     (FILE, (*CANCEL[:3], SOON), CLAIMED, PAID[0], ("staff", "orders.settle_late_payment", COMMENT, 0.2)),
 )
+PAST_STORIES: tuple[tuple[Move, ...], ...] = (
+    (RELEASE,),
+    (RELEASE, (*CLAIMED[:3], 0.5)),
+    (RELEASE, (*CLAIMED[:3], SOON), ("staff", "orders.settle_late_payment", COMMENT, 0)),
+    (RELEASE, (*EXTEND[:3], 0.8)),
+    (RELEASE, ("buyer", "npb.accept_penalty", {}, 1.0)),
+    (RELEASE, ("seller", "npb.remove", COMMENT, 1.0), FILE),
+    (HOLD_A_WHILE, FILE),
+    (CLAIMED, RELEASE, ("nobody", "orders.record_payment", {"payment_status": "None"}, 0.3)),
+)
+"""Of orders that are old enough to be filed automatically, and on hold."""
 NOISE: tuple[Move, ...] = (
     ("stranger", "orders.cancel", {}, 0),
     ("staff", "orders.cancel", {}, 0),
@@ -176,6 +216,8 @@ def lives(seed: int, client: int, interface: str) -> Iterator[Life]:
     number = 0
     while True:
         yield life(seed, client, number, interface)
+        if number % 4 == 3 and number < 4 * PAST_ORDERS_EACH:
+            yield life_of_past_order(seed, client * PAST_ORDERS_EACH + number // 4, interface)
         number += 1
 
 
@@ -187,7 +229,18 @@ def life(seed: int, client: int, number: int, interface: str) -> Life:
     for _ in range(random_.choice((0, 0, 1, 2))):
         moves.insert(random_.randrange(len(moves) + 1), random_.choice(NOISE))
     moves += [CANCEL] * random_.choice((0, 1))
-    steps = [Step("members.record", member_arguments(buyer)), _submit(random_, order_id, buyer, seller)]
+    steps = (Step("members.record", member_arguments(buyer)), _submit(random_, order_id, buyer, seller))
+    return Life(buyer, interface, order_id, (*steps, *_steps(random_, moves, order_id, buyer, seller)))
+
+
+def life_of_past_order(seed: int, number: int, interface: str) -> Life:
+    random_ = random.Random(f"{seed}/past/{number}")
+    past = past_order_arguments(number)
+    order_id, buyer, moves = past["order_id"], past["buyer_id"], random_.choice(PAST_STORIES)
+    return Life(buyer, interface, order_id, tuple(_steps(random_, moves, order_id, buyer, AUTOMATED)))
+
+
+def _steps(random_: random.Random, moves: Sequence[Move], order_id: int, buyer: str, seller: str) -> Iterator[Step]:
     whose = {
         "buyer": {"member_id": buyer},
         "seller": {"member_id": seller},
@@ -204,8 +257,7 @@ def life(seed: int, client: int, number: int, interface: str) -> Life:
         arguments = about | whose[actor] | extra
         if task == "orders.add_batch":
             arguments["lines"] = _lines(random_, seller)
-        steps.append(Step(task, arguments, wait, *_delivery(random_)))
-    return Life(buyer, interface, order_id, tuple(steps))
+        yield Step(task, arguments, wait, *_delivery(random_))
 
 
 def _submit(random_: random.Random, order_id: int, buyer: str, seller: str) -> Step:

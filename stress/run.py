@@ -46,7 +46,9 @@ WAITING = """
            (SELECT count(*) FROM unwind.notices WHERE state = 'pending' AND attempts = 0
                AND next_try_at <= clock_timestamp()),
            (SELECT count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands
-            AND unlocks_at <= clock_timestamp()) + (SELECT count(*) FROM unwind.v_automation_forecast),
+            AND unlocks_at <= clock_timestamp()) + (SELECT count(*) FROM unwind.v_automation_forecast
+                -- The alerts of new orders are a week away.
+                WHERE at < clock_timestamp() + interval '1 minute'),
            (SELECT count(*) FROM unwind.requests),
            (SELECT count(*) FROM unwind.notices WHERE state = 'sent')
 """
@@ -62,7 +64,8 @@ WAITED_FOR = """
     WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp() HAVING count(*) > 0
     UNION ALL SELECT 'alert to be unlocked', count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL
     AND NOT penalty_stands AND unlocks_at <= clock_timestamp() HAVING count(*) > 0
-    UNION ALL SELECT 'automatic act', count(*) FROM unwind.v_automation_forecast HAVING count(*) > 0
+    UNION ALL SELECT 'automatic act', count(*) FROM unwind.v_automation_forecast
+    WHERE at < clock_timestamp() + interval '1 minute' HAVING count(*) > 0
 """
 DEAD = "SELECT message_id, task FROM unwind.dead_jobs WHERE replayed_at IS NULL"
 TOTALS = """
@@ -285,7 +288,7 @@ class Run:
         outcome.lasted = round(time.monotonic() - self.began, 1)
         outcome.counts.update(self.ledger.counts)
         outcome.counts["early"] = self.oracle.early
-        outcome.counts["automatic"] = self.oracle.automatic
+        outcome.counts.update({f"automatic {act}": times for act, times in self.oracle.automatic.items()})
         outcome.counts["restarts"] = self.environment.supervisor.restarts
         outcome.counts["letters"] = len(self.environment.smtp_stub.taken)
         for kind, times in self.injector.counts.items():
@@ -317,9 +320,12 @@ class Run:
         return arguments
 
 
-def seed_lines(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, Any]]:
-    """History before the run: terms of seconds, members, lots.  `ended` is how long ago it ended."""
-    at = datetime.now(UTC) - ended  # noqa: TID251 - the present, at which the history ends
+def seed_lines(ended: timedelta = timedelta(minutes=1), past_orders: int = 0) -> Iterator[dict[str, Any]]:
+    """History before the run, of a week ago: terms of seconds, members, lots, and orders that are on hold.
+
+    `ended` is how long ago its orders became old enough to be filed.
+    """
+    at = datetime.now(UTC) - ended - timedelta(days=7)  # noqa: TID251 - the present, at which the history ends
 
     def line(task: str, **arguments: Any) -> dict[str, Any]:
         return {"at": format_timestamp(at), "task": task, "kwargs": arguments}
@@ -328,9 +334,16 @@ def seed_lines(ended: timedelta = timedelta(minutes=1)) -> Iterator[dict[str, An
     for member in (*plan.SELLERS, plan.AUTOMATED, plan.STRANGER):
         yield line("members.record", **plan.member_arguments(member))
     yield line("sellers.set_automation", member_id=plan.AUTOMATED, **plan.AUTOMATION)
+    for seller in plan.SELLERS:
+        yield line("sellers.set_automation", member_id=seller, **plan.EXCLUSIONS)
     for seller in (*plan.SELLERS, plan.AUTOMATED):
         for number in range(plan.LOTS_EACH):
             yield line("inventory.record_lot", lot=plan.lot_arguments(seller, number))
+    for number in range(past_orders):
+        order = plan.past_order_arguments(number)
+        yield line("members.record", **plan.member_arguments(order["buyer_id"]))
+        yield line("orders.submit", **order)
+        yield line("orders.hold_automation", order_id=order["order_id"], staff="kim", **plan.COMMENT)
 
 
 def write_seed(database_url: str, lines: list[dict[str, Any]]) -> None:
@@ -345,7 +358,7 @@ def write_seed(database_url: str, lines: list[dict[str, Any]]) -> None:
 def prepare_run(
     folder: Path, options: RunOptions, say: Callable[[dict[str, Any]], None] = lambda _picture: None
 ) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
-    lines = list(seed_lines())
+    lines = list(seed_lines(past_orders=len(CLIENTS) * plan.PAST_ORDERS_EACH))
     skew = plan.CLOCK_SKEW_SECONDS if options.seed % 2 else -plan.CLOCK_SKEW_SECONDS
     with running_environment(folder, lambda url: write_seed(url, lines), skew) as environment:
         assert len(GROUPS) > 1

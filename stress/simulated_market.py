@@ -82,10 +82,10 @@ class SimulatedMarket:
         self.told.append((request_id, answer))
         return answer
 
-    def buy(self, *, requested: bool = False, seller: str = "s0") -> int:
+    def buy(self, *, requested: bool = False, seller: str = "s0", buyer: str = "") -> int:
         """Submit an order and return its id; `requested`: the buyer requests its cancellation."""
         order_id = next(self._orders)
-        buyer = f"b{order_id}"
+        buyer = buyer or f"b{order_id}"
         self.do("members.record", **plan.member_arguments(buyer))
         lines = [{"lot_id": plan.lot_id(seller, 1), "quantity": 5}]
         self.do("orders.submit", order_id=order_id, buyer_id=buyer, seller_id=seller, lines=lines)

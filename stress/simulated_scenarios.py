@@ -104,6 +104,17 @@ def foreign_member(market: SimulatedMarket) -> None:
     market.simulation.process_outbox()
 
 
+def automated_orders(market: SimulatedMarket) -> None:
+    """Nothing happens by itself: one order is new, one on hold, and the buyer of one is excluded."""
+    market.buy(seller=plan.AUTOMATED)
+    held = market.buy(seller=plan.AUTOMATED)
+    market.do("orders.hold_automation", order_id=held, staff="kim", comment="The buyer is in hospital.")
+    excluded = market.buy(seller=plan.AUTOMATED, buyer=plan.AUTOMATION["exclude_buyers"][0])
+    for order_id in (held, excluded):
+        market.do("npb.file", order_id=order_id, member_id=plan.AUTOMATED)
+    market.advance(plan.UNLOCK_ANSWERED)
+
+
 SIMULATED_SCENARIOS: dict[str, Scenario] = {
     scenario.__name__: scenario
     for scenario in (
@@ -117,5 +128,6 @@ SIMULATED_SCENARIOS: dict[str, Scenario] = {
         publishes_once,
         republishes_lost_messages,
         foreign_member,
+        automated_orders,
     )
 }

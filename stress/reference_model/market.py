@@ -55,6 +55,7 @@ INVALID = Answer("invalid")
 class Automation:
     """What happens in a seller's name without a person (R114)."""
 
+    file_after: timedelta | None = None
     cancel_after: timedelta | None = None
     agree_within: timedelta | None = None
     excluded: frozenset[str] = frozenset()
@@ -78,6 +79,8 @@ class Settings:
     file_after: timedelta = WEEK
     short: timedelta = WEEK
     long: timedelta = 2 * WEEK
+    silence: tuple[str, timedelta] | None = None
+    """What answers a buyer's request that nobody answers ("cancel" or "decline"), and after how long (R123)."""
 
 
 @dataclass
@@ -89,6 +92,7 @@ class Alert:
     responded: datetime | None = None
     accepted: datetime | None = None
     unlocked: datetime | None = None
+    extended: datetime | None = None
 
     def unlocks(self) -> datetime:
         """The unlock time by the rules' formula (A1)."""
@@ -97,6 +101,8 @@ class Alert:
         base = self.filed + self.terms.short
         if self.responded is not None and (self.terms.relock or self.responded < base):
             base = self.filed + self.terms.long
+        if self.extended is not None:
+            base = max(base, self.extended)  # R122
         return base if self.accepted is None else min(self.accepted, base)
 
 
@@ -105,6 +111,7 @@ class CancelRequest:
     by: str
     back_to: str
     filed: datetime
+    terms: Settings
     state: str = "open"
 
 
@@ -155,7 +162,9 @@ class Order:
     fee_month: str = ""
     alert: Alert | None = None
     ocr: CancelRequest | None = None
+    npb_filed: datetime | None = None
     held: bool = False
+    held_until: datetime | None = None
     basis: str | None = None
     late: list[LatePayment] = field(default_factory=list)
 
@@ -184,11 +193,20 @@ class Order:
 class State:
     def __init__(self, terms: Settings) -> None:
         self.terms = terms
+        self._terms_since: list[tuple[datetime, Settings]] = []
         self.people: dict[str, Member] = {}
         self.stock = Stock()
         self.orders: dict[int, Order] = {}
         self.removals: dict[int, Removal] = {}
         self.ledger = Ledger()
+
+    def apply_terms(self, terms: Settings, at: datetime) -> None:
+        self._terms_since.append((at, terms))
+        self.terms = terms
+
+    def terms_at(self, at: datetime) -> Settings:
+        """What applied when something happened, also if it is only known now (`occurred_at`)."""
+        return next((terms for since, terms in reversed(self._terms_since) if since <= at), self.terms)
 
     def role(self, order: Order, actor: str | None) -> str | None:
         return "staff" if actor is None else {order.buyer: "buyer", order.seller: "seller"}.get(actor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
+from stress.reference_model.automation import AutomatedOrders
 from stress.reference_model.market import (
     ADD_TO,
     BUYER_SETS,
@@ -20,12 +21,11 @@ from stress.reference_model.market import (
     is_blank,
     refuse,
 )
-from stress.reference_model.problem_orders import ProblemOrders
 
 RequestedLines = list[tuple[int, int]]
 
 
-class Reference(ProblemOrders):
+class Reference(AutomatedOrders):
     """The whole reference model."""
 
     def orders_submit(
@@ -226,7 +226,7 @@ class Reference(ProblemOrders):
 
         def do() -> None:
             taking.state = "approved"
-            self.stock.begin(release=self.terms.release)
+            self.stock.begin(release=self.terms_at(at).release)
             for number, units in sorted(taking.lines.items()):
                 line = decision.lines[number]
                 line.removed += units

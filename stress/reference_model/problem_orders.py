@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from stress.reference_model.market import (
-    ADD_TO,
     ALERT_STATUSES,
+    INVALID,
     OCR_FROM,
     Alert,
     Answer,
@@ -41,7 +41,7 @@ class ProblemOrders(State):
             return refuse("COMMENT_REQUIRED")
 
         def do() -> None:
-            order.ocr = CancelRequest(role, order.status, at)
+            order.ocr = CancelRequest(role, order.status, at, self.terms_at(at))
             order.status = "OCR"
 
         return accept(do)
@@ -88,7 +88,7 @@ class ProblemOrders(State):
     def _file_alert(self, order: Order, kind: str, at: datetime, comment: str | None) -> Answer:
         if order.status in ALERT_STATUSES:
             return refuse("ORDER_HAS_PROBLEM")
-        earliest = order.date + self.terms.file_after
+        earliest = order.date + self.terms_at(at).file_after
         if at < earliest:
             return refuse("TOO_EARLY", earliest)
         if order.paid and kind != "NSS":
@@ -101,7 +101,9 @@ class ProblemOrders(State):
         def do() -> None:
             if order.open_request:
                 order.open_request.state = "superseded"
-            order.status, order.alert = kind, Alert(kind, at, self.terms)
+            order.status, order.alert = kind, Alert(kind, at, self.terms_at(at))
+            if kind == "NPB":
+                order.npb_filed = at
 
         return accept(do)
 
@@ -128,6 +130,27 @@ class ProblemOrders(State):
             alert.responded = at
             if alert.unlocks() > at:
                 alert.unlocked = None
+
+    def npb_extend(self, order_id: int, actor: str | None, at: datetime, until: str, comment: str) -> Answer:
+        """R122."""
+        order = self.gate(order_id, actor, "seller", "staff")
+        if isinstance(order, Answer):
+            return order
+        alert = self._open(order, "NPB")
+        if isinstance(alert, Answer):
+            return alert
+        if at >= alert.unlocks():
+            return refuse("WRONG_STATUS")
+        if is_blank(comment):
+            return refuse("COMMENT_REQUIRED")
+        end = datetime.fromisoformat(until)
+        if not alert.unlocks() < end <= alert.unlocks() + timedelta(days=30):
+            return INVALID
+
+        def do() -> None:
+            alert.extended = end
+
+        return accept(do)
 
     def npb_accept_penalty(self, order_id: int, actor: str | None, at: datetime) -> Answer:
         """T9."""
@@ -292,46 +315,10 @@ class ProblemOrders(State):
             self.judge_privilege(order.seller, alert.terms.limit)
             return  # R64, R85
         if not self.people[order.seller].terminated:  # R65
-            self.stock.begin(release=self.terms.release)
+            self.stock.begin(release=self.terms_at(at).release)
             for line in order.lines.values():
                 self.stock.return_units(line.sold, line.remaining)
                 line.returned += line.remaining
         same_month = billing_month(at) == order.fee_month
         kind = "reset" if same_month else "credit"
         self.ledger.post(order.seller, billing_month(at), kind, order.order_id, -order.fee, order.fee_month)
-
-    def orders_hold_automation(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
-        """R118."""
-        order = self.gate(order_id, actor, "seller", "staff")
-        if isinstance(order, Answer):
-            return order
-        return refuse("COMMENT_REQUIRED") if is_blank(comment) else accept(lambda: self._hold(order, held=True))
-
-    def orders_release_automation(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
-        """R118."""
-        order = self.gate(order_id, actor, "seller", "staff")
-        if isinstance(order, Answer):
-            return order
-        if not order.held:
-            return refuse("WRONG_STATUS")
-        return refuse("COMMENT_REQUIRED") if is_blank(comment) else accept(lambda: self._hold(order, held=False))
-
-    def _hold(self, order: Order, *, held: bool) -> None:
-        order.held = held
-
-    def automatic_cancellation(self, order_id: int, at: datetime) -> Answer | None:
-        """R116 to R118, R121: the cancellation in the seller's name that is due; None if none is."""
-        order = self.orders[order_id]
-        seller, alert, request = self.people[order.seller], order.open_alert, order.open_request
-        settings = seller.automation
-        if order.held or seller.terminated or order.buyer in settings.excluded:
-            return None
-        if alert and alert.kind == "NPB" and settings.cancel_after is not None and order.payment == "None":
-            since = alert.accepted or alert.unlocks()
-            return (
-                accept(lambda: self._cancel(order, order.status, at)) if at >= since + settings.cancel_after else None
-            )
-        if request and request.by == "buyer" and settings.agree_within is not None and not order.paid:
-            early = request.back_to in ADD_TO and request.filed <= order.date + settings.agree_within
-            return accept(lambda: self._cancel(order, "OCR_BUYER", at)) if early else None
-        return None

@@ -53,6 +53,7 @@ DatabaseMaker = Callable[[], AbstractContextManager[str]]
 
 T = TypeVar("T")
 SEEDS = st.integers(0, 2**64 - 1)
+NEVER = datetime.max.replace(tzinfo=UTC)
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 BEGINNINGS = (
     datetime(2026, 3, 1, 4, 30, tzinfo=UTC),  # 28 February in the billing zone, and its clocks change on 8 March
@@ -70,12 +71,17 @@ COMMENTS = ("We spoke about it.", "It is this and nothing else.", " ", "\t\n")
 PARTY_TASKS = (
     "ocr.file", "ocr.decline", "ocr.withdraw", "npb.file", "npb.respond", "npb.accept_penalty", "npb.take_back",
     "npb.remove", "nrs.file", "nrs.respond", "nrs.remove", "nss.file", "nss.respond", "nss.remove", "orders.cancel",
-    "orders.set_status", "orders.settle_late_payment",
+    "orders.set_status", "orders.settle_late_payment", "npb.extend", "orders.hold_automation",
+    "orders.release_automation",
 )  # fmt: skip
 OPTIONAL_COMMENT = ("npb.file", "npb.remove", "nrs.remove", "nss.remove", "orders.cancel")
 NEEDS_COMMENT = (
     "ocr.file", "npb.respond", "nrs.file", "nrs.respond", "nss.file", "nss.respond", "orders.settle_late_payment",
+    "npb.extend", "orders.hold_automation", "orders.release_automation",
 )  # fmt: skip
+AUTOMATIC_ACTS = {"npb.filed": "file", "orders.cancelled": "cancel", "ocr.declined": "decline"}
+"""What automation did, by the event of it."""
+ANNOUNCED_ACTS = {"npb.file": "file", "orders.cancel": "cancel", "ocr.decline": "decline"}
 CLOSED = ("removals.approve", "removals.deny", "removals.withdraw")
 
 
@@ -88,7 +94,12 @@ def random_settings(choices: Choices) -> Settings:
         file_after=choices.of((7, 7, 1)) * DAY,
         short=short * DAY,
         long=2 * short * DAY,
+        silence=choices.of((None, None, ("decline", 3 * DAY), ("cancel", 5 * DAY))),
     )
+
+
+def write_instant(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def parse_instant(text: str) -> datetime:
@@ -124,6 +135,7 @@ class Histories(RuleBasedStateMachine):
         self.numbers = itertools.count(1)
         self.log: list[str] = []
         self.last: tuple[str, dict[str, Any], str, dict[str, Any]] | None = None
+        self.last_automatic = 0
 
     def teardown(self) -> None:
         try:
@@ -219,6 +231,8 @@ class Histories(RuleBasedStateMachine):
             return None
         answer = self.simulation.do("orders.options", order_id=order.order_id, member_id=member)
         assert answer["outcome"] == "done", answer
+        announced = {ANNOUNCED_ACTS[act["act"]]: parse_instant(act["at"]) for act in answer["effects"]["automation"]}
+        assert announced == self.book.automatic_acts(order.order_id), self.story(announced)
         for option in answer["effects"]["options"]:
             candidate: dict[str, Any] = option
             if option["action"] == task and option.get("removal_id") == arguments.get("removal_id"):
@@ -273,6 +287,8 @@ class Histories(RuleBasedStateMachine):
         for seller in SELLERS:
             for _ in range(3):
                 self.record_lot(choices, seller)
+        for _ in range(choices.number(0, 2)):
+            self.set_automation(choices)
         self.submit_order(choices)
 
     def apply_terms(self, terms: Settings) -> None:
@@ -285,14 +301,37 @@ class Histories(RuleBasedStateMachine):
             "NPB_UNLOCK_NO_RESPONSE": f"{terms.short.days}d",
             "NPB_UNLOCK_RESPONSE": f"{terms.long.days}d",
             "SELLER_ALERT_UNLOCK": f"{terms.long.days}d",
+            "OCR_SILENCE": self.write_silence(terms),
         }
-        begins = self.now.isoformat().replace("+00:00", "Z")
+        begins = write_instant(self.now)
         answer = self.do("terms.apply", terms=chosen, staff="kim", **{"from": begins})
         assert answer["outcome"] == "done", answer
-        self.book.terms = terms
+        self.book.apply_terms(terms, self.now)
+
+    def write_silence(self, terms: Settings) -> Any:
+        if terms.silence is None:
+            return "none"
+        act, after = terms.silence
+        return {"agree_after" if act == "cancel" else "decline_after": f"{after.days}d"}
+
+    def set_automation(self, choices: Choices) -> None:
+        seller = choices.of((*SELLERS, *SELLERS, *SELLERS, "nobody"))
+        values: dict[str, Any] = {}
+        if choices.yes():
+            values["file_npb_after"] = choices.of((None, 7, 8))
+        if choices.yes():
+            values["cancel_after_unlock"] = choices.of((None, 0, 2))
+        if choices.yes():
+            values["agree_to_requests_within"] = choices.of((None, 0, 48))
+        excluded = choices.of((None, None, [], ["cleo"], ["cleo", "anna"]))
+        expected = self.book.sellers_set_automation(seller, values, excluded)
+        named = values if excluded is None else values | {"exclude_buyers": excluded}
+        answer = self.do("sellers.set_automation", member_id=seller, **named)
+        self.check_answer(answer, expected, ("sellers.set_automation", seller, named))
+        expected.do()
 
     def act_rarely(self, choices: Choices) -> None:
-        kind = choices.of(("stock", "terms", "standing", "several", "again"))
+        kind = choices.of(("stock", "terms", "standing", "several", "again", "automation"))
         if kind == "stock":
             (self.record_lot if choices.yes() else self.delete_lot)(choices, choices.of(SELLERS))
         elif kind == "terms":
@@ -302,6 +341,8 @@ class Histories(RuleBasedStateMachine):
             self.set_account_state(member, closed=choices.of((True, False, False)))
         elif kind == "several":
             self.cancel_many(choices)
+        elif kind == "automation":
+            self.set_automation(choices)
         elif self.last is not None:
             self.repeat_last_command()
 
@@ -435,6 +476,9 @@ class Histories(RuleBasedStateMachine):
                     base["reason"] = REASONS["buyer" if actor.get("member_id") == order.buyer else "seller"][2]
                 if task == "nss.file":
                     base["grounds"] = "INCOMPLETE"
+                if task == "npb.extend":
+                    unlocks = order.open_alert.unlocks() if order.open_alert else self.now
+                    base["until"] = write_instant(unlocks + 2 * DAY)
                 if task == "orders.set_status":
                     commands.extend(
                         (task, base | {"status": status}) for status in ("READY", "PAID", "SHIPPED", "RECEIVED")
@@ -473,7 +517,7 @@ class Histories(RuleBasedStateMachine):
                 "old": self.now - DAY - SECOND,
                 "future": self.now + SECOND,
             }[occurs]
-            arguments["occurred_at"] = at.isoformat().replace("+00:00", "Z")
+            arguments["occurred_at"] = write_instant(at)
         self.act(task, **arguments)
 
     def further_arguments(self, choices: Choices, task: str) -> dict[str, Any]:
@@ -487,6 +531,10 @@ class Histories(RuleBasedStateMachine):
             extra["grounds"] = choices.of(("NOT_SHIPPED", "INCOMPLETE", "NOT_AS_DESCRIBED"))
         if task == "orders.set_status":
             extra["status"] = choices.of(STATUSES)
+        if task == "npb.extend":
+            extra["until"] = write_instant(self.now + choices.number(-1, 45) * DAY)
+        if task == "orders.hold_automation" and choices.yes():
+            extra["until"] = write_instant(self.now + choices.number(0, 9) * DAY)
         if task == "removals.request":
             numbers = sorted({choices.number(1, 3) for _ in range(choices.number(1, 2))})
             extra["lines"] = [{"line_no": n, "quantity": choices.number(1, 4)} for n in numbers]
@@ -513,10 +561,13 @@ class Histories(RuleBasedStateMachine):
     def next_instant(self, choices: Choices) -> datetime:
         live = [o for o in self.book.orders.values() if o.status != "CANCELLED"]
         unlocks = [o.open_alert.unlocks() for o in live if o.open_alert]
+        automatic = [at for o in live for at in self.book.automatic_acts(o.order_id).values()]
         due = choices.of(
             (
                 unlocks,
                 unlocks,
+                automatic,
+                [o.held_until for o in live if o.held_until],
                 [o.date + self.book.terms.file_after for o in live if not o.open_alert],
                 [issued_at(billing_month(self.now))],
                 [],
@@ -528,9 +579,40 @@ class Histories(RuleBasedStateMachine):
 
     def advance_with_sweeps(self, choices: Choices) -> None:
         started, to = self.now, self.next_instant(choices)
+        self.sweep(to)
+        self.log.append(f"{started.isoformat()} to {to.isoformat()} sweeps ran")
+
+    def sweep(self, to: datetime) -> None:
+        started = self.now
         self.simulation.advance(to)
+        self.follow_automation(started)
         self.book.scan(started, to)
-        self.log.append(f"{to.isoformat()} sweeps ran")
+        acts = {order_id: self.book.automatic_acts(order_id) for order_id in self.book.orders}
+        left = {order_id: due for order_id, due in acts.items() if min(due.values(), default=NEVER) <= to}
+        assert not left, self.story("automation left undone", left)
+
+    def follow_automation(self, started: datetime) -> None:
+        """Do in the reference model what automation did since `started`, each at its time or then if it was late."""
+        for row in self.rows(
+            "SELECT e.event_id, e.order_id, e.type, e.at, a.unlocked_at FROM unwind.events e "
+            "LEFT JOIN unwind.alerts a ON a.order_id = e.order_id AND a.state = 'completed' "
+            "WHERE e.actor = 'automation' AND e.event_id > %(last)s ORDER BY e.event_id",
+            last=self.last_automatic,
+        ):
+            self.last_automatic = row.event_id
+            self.log.append(f"{row.at.isoformat()} automation {row.type} order {row.order_id}")
+            self.book.scan(started, row.at)
+            act = AUTOMATIC_ACTS[row.type]
+            due = self.book.automatic_acts(row.order_id).get(act)
+            verdict = self.book.act_automatically(row.order_id, act, row.at)
+            assert verdict is not None, self.story("is not due", due)
+            assert due is not None
+            assert row.at == max(due, started), self.story("was due", due)
+            assert verdict.outcome == "done", self.story(verdict)
+            verdict.do()
+            alert = self.book.orders[row.order_id].alert
+            if act == "cancel" and alert is not None and due < started and row.unlocked_at is None:
+                alert.unlocked = None  # a late sweep cancels what no other has unlocked yet
 
     def advance_without_sweeps(self, choices: Choices) -> None:
         self.simulation.clock.instant = self.next_instant(choices)
@@ -540,6 +622,7 @@ class Histories(RuleBasedStateMachine):
     def states_match(self) -> None:
         if not hasattr(self, "book"):
             return
+        self.follow_automation(self.now)
         self.check_orders()
         self.check_alerts()
         self.check_lots()
@@ -653,9 +736,7 @@ class Histories(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------------- end of a history
     def check_end(self) -> None:
-        started, to = self.now, issued_at(billing_month(self.now)) + HOUR
-        self.simulation.advance(to)
-        self.book.scan(started, to)
+        self.sweep(issued_at(billing_month(self.now)) + HOUR)
         self.states_match()
         self.check_units()
         self.check_bills()
