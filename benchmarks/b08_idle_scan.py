@@ -1,13 +1,14 @@
 """B8: cost of a scan that finds nothing, with a million open alerts against ten thousand.
 
 Measures what `npb.scan_open_alerts` executes in its own transaction (`--full`: five million alerts), and the duration
-of the whole task.
+of the whole task.  Then the same for the slowest of the five sweeps of automation, with as many deadlines of each.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from benchmarks.environment import Environment
@@ -17,9 +18,17 @@ from models import alerts
 from models.db import database as db
 from models.unit_of_work import unit_of_work
 from policies.cases import AlertKind
+from tasks import automation
 from tasks.npb import scan_open_alerts
-from tasks.sweeps import BATCH_SIZE
+from tasks.sweeps import BATCH_SIZE, BatchProcessor
 
+AUTOMATION_SWEEPS = (
+    automation.FilingSweep,
+    automation.WarningSweep,
+    automation.CancelSweep,
+    automation.AgreementSweep,
+    automation.DeclineSweep,
+)
 SMALL = 10_000
 REPETITIONS = 200
 
@@ -28,13 +37,10 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     big = scale.of(20_000, 1_000_000, 5_000_000)
     step(f"making {big:,} open alerts")
     with ExitStack() as stack:
-        results = []
-        for name, size in (("waiting_few", SMALL), ("waiting", big)):
-            environment.template(name, Market(size, lines=0, state="waiting", history=name == "waiting"))
-            database = db.connect(environment.url(name))
-            stack.callback(database.dispose)
-            results.append(database)
-        few, many = results
+        few, many = (
+            _open_market(environment, stack, name, Market(size, lines=0, state="waiting", history=name == "waiting"))
+            for name, size in (("waiting_few", SMALL), ("waiting", big))
+        )
         stack.callback(db.set_database, None)
         repetitions = scale.of(20, REPETITIONS)
         at_few, at_many = alternate(
@@ -43,6 +49,18 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             with_progress(step, f"{big:,} open", lambda: sweep_milliseconds(many, repetitions)),
         )
         task_milliseconds_of_many = task_milliseconds(many, repetitions)
+        step(f"making {big:,} deadlines of each automatic act")
+        automated_few, automated_many = (
+            _open_market(
+                environment, stack, f"automated_{size}", Market(size, lines=0, state="waiting", automated=True)
+            )
+            for size in (SMALL, big)
+        )
+        automation_at_few, automation_at_many = alternate(
+            scale.pairs,
+            with_progress(step, f"{SMALL:,} deadlines", lambda: automation_milliseconds(automated_few, repetitions)),
+            with_progress(step, f"{big:,} deadlines", lambda: automation_milliseconds(automated_many, repetitions)),
+        )
     return [
         result(
             "B8",
@@ -62,20 +80,53 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             at_many,
             notes=[f"the whole task with its commit: {task_milliseconds_of_many:.2f} ms"],
         ),
+        result(
+            "B8 automation",
+            f"slowest of the five idle sweeps of automation at {big:,} / at {SMALL:,} deadlines of each",
+            "ms",
+            Bar(1.5, 1.2, at_least=False),
+            automation_at_many,
+            automation_at_few,
+        ),
+        result(
+            "B8 automation ms",
+            f"slowest of the five idle sweeps of automation at {big:,} deadlines of each",
+            "ms",
+            Bar(2, 2, at_least=False, unit=" ms"),
+            automation_at_many,
+            [],
+            automation_at_many,
+        ),
     ]
+
+
+def _open_market(environment: Environment, stack: ExitStack, name: str, market: Market) -> db.Database:
+    environment.template(name, market)
+    database = db.connect(environment.url(name))
+    stack.callback(database.dispose)
+    return database
 
 
 def sweep_milliseconds(database: db.Database, repetitions: int) -> float:
     """Return the median milliseconds of a scan that finds nothing."""
+    return _idle_milliseconds(database, repetitions, lambda: alerts.UnlockSweep([AlertKind.NPB]))
+
+
+def automation_milliseconds(database: db.Database, repetitions: int) -> float:
+    """Return the median milliseconds of the slowest of automation's sweeps, which find nothing."""
+    return max(_idle_milliseconds(database, repetitions, kind) for kind in AUTOMATION_SWEEPS)
+
+
+def _idle_milliseconds(database: db.Database, repetitions: int, make_sweep: Callable[[], BatchProcessor]) -> float:
     db.set_database(database)
     spent = []
     for _ in range(repetitions):
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()
-            unlocked = alerts.UnlockSweep([AlertKind.NPB])(work, BATCH_SIZE)
+            handled = make_sweep()(work, BATCH_SIZE)
             spent.append(time.perf_counter() - began)
-            check_equal("alerts due and unlocked", unlocked, (0, 0))
+            check_equal("rows due and handled", handled, (0, 0))
     return statistics.median(spent) * 1000
 
 
@@ -93,7 +144,7 @@ def task_milliseconds(database: db.Database, repetitions: int) -> float:
 BENCH = Bench(
     "B8",
     "an idle scan at a million and at ten thousand",
-    lambda s: 1 + 2 * s.pairs,
-    {"quick": 6, "normal": 75, "full": 300},
+    lambda s: 2 + 4 * s.pairs,
+    {"quick": 8, "normal": 130, "full": 600},
     run,
 )

@@ -19,13 +19,17 @@ STOCK = 10_000
 
 @dataclass(frozen=True)
 class Market:
-    """Number of orders and lines, and the state of the NPB alerts: `unlocked`, `due` or `waiting`."""
+    """Number of orders and lines, and the state of the NPB alerts: `unlocked`, `due` or `waiting`.
+
+    `automated`: each order has deadlines of every automatic act to come, more than one order ever has.
+    """
 
     orders: int
     lines: int = 5
     state: str = "unlocked"
     history: bool = True
     stores: int = 200
+    automated: bool = False
 
     @property
     def sellers(self) -> int:
@@ -47,6 +51,7 @@ def build(conn: psycopg.Connection, market: Market) -> None:
         "units": UNITS,
         "stock": STOCK,
         "unlocked": market.state == "unlocked",
+        "automated": market.automated,
         "filed_days": 8 if market.state != "waiting" else 4,
     }
     with conn.transaction():
@@ -55,7 +60,7 @@ def build(conn: psycopg.Connection, market: Market) -> None:
         conn.execute("SET LOCAL synchronous_commit = off")
         conn.execute("SET LOCAL maintenance_work_mem = '512MB'")
         indexes = _drop_indexes(conn)
-        for statement in (MEMBERS, ORDERS, ALERTS):
+        for statement in (MEMBERS, ORDERS, ALERTS, *([REQUESTS] if market.automated else [])):
             conn.execute(statement.format(**values))
         if market.lines:
             for statement in (LOTS, RECORDED, LINES, SOLD, CHARGES):
@@ -86,6 +91,7 @@ ORDERED = "date_trunc('day', now()) - interval '20 days'"
 SELLER = "'s-' || (({o} - 1) / {{block}} % {{sellers}})"
 OF_ORDER = SELLER.format(o="o")
 FILING = "now() - interval '{filed_days} days' - interval '1 hour' + o * (interval '30 minutes' / {orders})"
+AUTOMATIC = f"CASE WHEN {{automated}} THEN {FILING} + interval '17 days' END"
 LOT = "((o - 1) / {block} % {sellers}) * ({block} * {lines}) + ((o - 1) % {block}) * {lines} + l"
 
 MEMBERS = """
@@ -97,21 +103,28 @@ MEMBERS = """
 ORDERS = f"""
     INSERT INTO unwind.orders (order_id, buyer_id, seller_id, status, payment_status, submitted_at, order_date,
         currency,
-        usd_rate, total, fee, fee_month, npb_filed_at, version, last_event_at)
+        usd_rate, total, fee, fee_month, npb_filed_at, files_npb_at, version, last_event_at)
     SELECT o, 'b-' || (o % {{buyers}}), {OF_ORDER}, 'NPB', 'None', {ORDERED}, {ORDERED}, 'USD', 1,
         {{lines}} * {{units}},
         round(0.03 * {{lines}} * {{units}}, 2),
-        date_trunc('month', ({ORDERED}) AT TIME ZONE 'America/New_York')::date, {FILING},
+        date_trunc('month', ({ORDERED}) AT TIME ZONE 'America/New_York')::date, {FILING}, {AUTOMATIC},
         2, {FILING}
     FROM generate_series(1, {{orders}}) o
 """
 ALERTS = f"""
     INSERT INTO unwind.alerts (order_id, kind, state, terms_id, unlock_seq, penalty_stands, filed_at, unlocks_at,
-        unlocked_at, remind_from, remind_at, previous_status)
+        unlocked_at, cancels_at, remind_from, remind_at, previous_status)
     SELECT o, 'NPB', 'open', 0, CASE WHEN {{unlocked}} THEN 3 END, false, {FILING}, {FILING} + interval '7 days',
-        CASE WHEN {{unlocked}} THEN {FILING} + interval '7 days' END,
+        CASE WHEN {{unlocked}} THEN {FILING} + interval '7 days' END, {AUTOMATIC},
         CASE WHEN {{unlocked}} THEN {FILING} + interval '7 days' END,
         CASE WHEN {{unlocked}} THEN {FILING} + interval '10 days' END, 'PENDING'
+    FROM generate_series(1, {{orders}}) o
+"""
+REQUESTS = f"""
+    INSERT INTO unwind.ocrs (order_id, filed_by, reason, comment, state, terms_id, filed_at, previous_status,
+        agrees_at, declines_at)
+    SELECT o, 'buyer', 'B_MUTUAL', '-', 'open', 0, {FILING}, 'PENDING',
+        CASE WHEN o % 2 = 0 THEN {AUTOMATIC} END, CASE WHEN o % 2 = 1 THEN {AUTOMATIC} END
     FROM generate_series(1, {{orders}}) o
 """
 LOTS = """

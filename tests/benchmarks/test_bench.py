@@ -15,6 +15,8 @@ from workers.settings import CHECKOUT
 MEASURES = [
     *(f"B{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 18, 19, 20, 21, 22)),
     "B4b",
+    "B8 automation",
+    "B8 automation ms",
     "B8 ms",
     "B11 p50",
     "B11 p99",
