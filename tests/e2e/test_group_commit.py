@@ -15,6 +15,7 @@ import redis
 from celery import Celery
 from celery.result import AsyncResult
 
+from schedules.routes import HEARTBEAT, QUEUES
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import count_rows, fetch_one
 from tests.plugins.servers import libpq_url
@@ -151,6 +152,32 @@ def test_commands_about_one_order_run_in_their_order_of_arrival(
             [order_id],
         ).fetchall()
         assert [request_id for (request_id,) in rows] == ids[order_id - 1001 :: 2]
+
+
+@pytest.mark.guarantee("P8")
+@pytest.mark.long
+def test_burst_of_single_commands_delays_no_set_and_no_other_queue(
+    seed_two_alerts: None, run: Run, broker: Any, books: psycopg.Connection
+) -> None:
+    """A set waits for the commands before it and those of its block, another queue for one or two blocks."""
+    items = [{"order_id": order_id, "member_id": "seller"} for order_id in (1001, 1002)]
+    singles = [record(f"m-{number}") for number in range(800)]
+    push(broker, *singles[:300], ("orders.cancel_many", {"orders": items}), *singles[300:])
+    for queue in set(QUEUES) - {"commands"}:
+        headers, info = {"task": HEARTBEAT, "id": queue}, {"exchange": "", "routing_key": queue}
+        broker.lpush(queue, json.dumps(message([[], {}, EMBED], headers=headers, properties={"delivery_info": info})))
+    run("worker", "-c", "1")
+    wait_until(lambda: not is_queued(broker), 120, what="the acknowledgements")
+    rows = books.execute(
+        "SELECT name FROM (SELECT task AS name, answered_at AS instant FROM unwind.requests "
+        "WHERE request_id LIKE 'burst-%' UNION ALL SELECT name, ran_at FROM unwind.sweeps "
+        "WHERE name LIKE 'heartbeat.%') AS done ORDER BY instant"
+    )
+    names = [name for (name,) in rows]
+    assert names.index("orders.cancel_many") in range(200, 420)
+    places = {name: place for place, name in enumerate(names) if name.startswith("heartbeat.")}
+    assert len(places) == len(QUEUES) - 1
+    assert max(places.values()) < 420, places
 
 
 @pytest.mark.guarantee("P1")

@@ -105,10 +105,20 @@ def messages(*wanted: tuple[str, dict[str, Any]]) -> list[Message]:
     ]
 
 
-def test_set_is_answered_message_by_message(market: Market, results: ResultBackend) -> None:
+def test_set_is_answered_message_by_message(
+    market: Market, results: ResultBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, trips = results._set_all, []
+
+    def count(values: dict[Any, Any]) -> None:
+        trips.append(len(values))
+        store(values)
+
+    monkeypatch.setattr(results, "_set_all", count)
     sent = messages(record("a"), record("b"), ("members.record", {"member_id": 7}), record("c"))
     traces = execute_messages(sent)
     assert [trace and trace[0] for trace in traces] == [0, 0, 0, 0]
+    assert trips == [4]
     outcomes = [results.get_result(message[1])["outcome"] for message in sent]
     assert outcomes == ["done", "done", "invalid", "done"]
     (row,) = market.rows(
