@@ -281,13 +281,13 @@ MUTANTS: dict[str, Mutant] = {
             "kombu's own acknowledgement",
             "cut_acknowledgement",
             "never answered",
-            replace_function("workers.transport.channel:QoS.ack", "kombu.transport.redis:QoS.ack"),
+            replace_function("workers.transport.qos:QoS.ack", "kombu.transport.redis:QoS.ack"),
         ),
         Mutant(
             "kombu's own transport",
             "cut_delivery",
             "never answered",
-            replace_function("workers.transport.channel:Transport", "kombu.transport.redis:Transport"),
+            replace_function("workers.transport.connection:Transport", "kombu.transport.redis:Transport"),
         ),
         Mutant(
             "starts are tracked",

@@ -16,7 +16,7 @@ from celery.app.amqp import AMQP
 from celery.exceptions import InvalidTaskError
 
 from workers.transport.acknowledgement import SettledRequest
-from workers.transport.channel import Connection
+from workers.transport.connection import Connection
 
 VISIBLE_ARGUMENTS = (
     "order_id",

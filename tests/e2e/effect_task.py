@@ -16,7 +16,7 @@ from kombu.connection import Connection
 from kombu.transport import redis as stock
 
 from workers.app import app
-from workers.transport import channel
+from workers.transport import qos
 
 EFFECTS = "test.effects"
 TASK = "test.effect"
@@ -24,7 +24,7 @@ TASK = "test.effect"
 if os.environ.get("TEST_TRANSPORT") == "stock":
     app.amqp.Connection = Connection
 if os.environ.get("TEST_TRANSPORT") == "stock ack":
-    channel.QoS.ack = stock.QoS.ack  # type: ignore[method-assign]
+    qos.QoS.ack = stock.QoS.ack  # type: ignore[method-assign]
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from models import dead_jobs
 from models.db import database as db
 from workers import lifecycle, task
 from workers.app import app
-from workers.transport import channel, lost_jobs
+from workers.transport import lost_jobs, qos
 
 __all__ = ["STEPS", "app"]
 
@@ -71,7 +71,7 @@ def _die(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 if FAILING in os.environ:  # a test that reads the names of the steps must not fail at one
-    channel.MAX_RETURN_DELAY = 1.0
+    qos.MAX_RETURN_DELAY = 1.0
     task.MAX_WAIT = 1.0
     db.LOCK_TIMEOUT_MS = 500
     for _name, (_where, _attribute) in STEPS.items():

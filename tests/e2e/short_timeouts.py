@@ -16,7 +16,7 @@ from workers.app import app
 from workers.beat import MonotonicScheduler
 from workers.monitoring import watchdog
 from workers.transport import channel, reclaim
-from workers.transport.channel import QoS
+from workers.transport.qos import QoS
 
 watchdog.POLL_INTERVAL = 0.1
 watchdog.MAX_SILENT_POLLS = 20

@@ -2,7 +2,7 @@
 
 The outcome is an answer, a dead job, a dead letter or a retry.  Celery acknowledges a message for many reasons: also
 for a task that ended in an exception of any kind, for one whose retry could not be published, and before it reports a
-task whose process died.  So the transport's only place of acknowledgement (`workers.transport.channel.QoS`)
+task whose process died.  So the transport's only place of acknowledgement (`workers.transport.qos.QoS`)
 acknowledges a command's message only once it is settled; until then the message goes back to its queue with backoff.
 This module, in the worker's parent process, settles messages.
 """

@@ -17,28 +17,23 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from queue import Empty
-from time import monotonic, time  # noqa: TID251 - kombu counts the visibility timeout by it
+from time import monotonic
 from typing import Any
 
 import structlog
 from celery import current_app
-from kombu import connection as kombu_connection
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as stock
-from kombu.transport import virtual
-from kombu.utils.json import dumps
 
 from schedules.routes import QUEUES, is_internal_task, queue_of
-from workers.broker.redis_url import SCHEMES, RedisUrl
 from workers.broker.sentinel import PrimaryConnection
 from workers.transport import dead_letters, pausing
-from workers.transport.acknowledgement import is_settled
 from workers.transport.pausing import is_queue_paused, is_task_paused
+from workers.transport.poller import Poller, QueueReader
+from workers.transport.qos import QoS, Receipt, Reclaimed
 from workers.transport.reclaim import ConsumerId
 from workers.transport.validation import Delayed, Rejected, has_no_arguments, validate
 
@@ -47,10 +42,6 @@ log = structlog.get_logger(__name__)
 POLL_INTERVAL = 5.0
 MAX_HOLD_SECONDS = 1.0
 """Seconds for which a received message waits for a slot here before another worker may take it."""
-INITIAL_RETURN_DELAY, MAX_RETURN_DELAY = 0.5, 30.0
-"""Seconds after which an unsettled message goes back to its queue, doubled each time it returns to this worker."""
-MAX_REMEMBERED_RETURNS = 1000
-"""Messages whose return counts are remembered."""
 PARKED_PREFIX = "unwind.parked."
 """Prefix of the list of a paused task's messages."""
 PARKED_TASKS_KEY = "unwind.parked"
@@ -99,215 +90,8 @@ return items
 """Move the oldest messages into a processing list, in one trip; they are recorded in the next one."""
 
 
-class Reclaimed(Exception):
-    """Another consumer took this one for dead and requeued the message."""
-
-
-@dataclass(eq=False)
-class Receipt:
-    """A message on its way from a processing list to Celery."""
-
-    reader: QueueReader
-    item: bytes
-    tag: str
-    slot: str
-    """The prefetch slot that it occupies: its own delivery tag, or that of the first message of its block."""
-    is_recorded: bool = False
-
-
-class QueueReader:
-    def __init__(self, queue: str, client: Any) -> None:
-        self.queue, self.client = queue, client
-        self.processing_list = ""
-        self.waiting_since: float | None = None
-        self.held: bytes | None = None
-        self.held_since = 0.0
-
-
 _consuming_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 """The channels of this process that consume our queues; after a fork only the parent uses them."""
-
-
-class QoS(stock.QoS):
-    """Counts a block of messages as one: what limits a worker is how many blocks its processes have."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """kombu.transport.redis.QoS.__init__: add the slots."""
-        super().__init__(*args, **kwargs)
-        self._slots: dict[str, str] = {}
-        self._slot_sizes: Counter[str] = Counter()
-        self.queue_length = 0
-        """Messages that waited behind the one recorded last."""
-
-    def can_consume(self) -> bool:
-        """kombu.transport.redis.QoS.can_consume: count slots instead of messages."""
-        return not self.prefetch_count or len(self._slot_sizes) < self.prefetch_count
-
-    def free_slots(self) -> int:
-        return max(0, self.prefetch_count - len(self._slot_sizes))
-
-    def is_processing(self, tag: str) -> bool:
-        return tag in self._delivered and tag not in self._dirty
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """kombu.transport.redis.QoS.append: its ZADD and HSET, and LREM from the processing list in one MULTI."""
-        receipt = self.channel.receiving
-        if receipt is None:
-            super().append(message, delivery_tag)
-        elif receipt.is_recorded or self.record([(receipt, message._raw)]):
-            virtual.QoS.append(self, message, delivery_tag)
-        else:
-            raise Reclaimed
-        self._slots[delivery_tag] = slot = receipt.slot if receipt is not None else delivery_tag
-        self._slot_sizes[slot] += 1
-
-    def record(self, received: Sequence[tuple[Receipt, Any]]) -> list[Receipt]:
-        """Record messages of one queue as unacknowledged in one MULTI; return those that were not reclaimed."""
-        reader = received[0][0].reader
-        with self.pipe_or_acquire() as pipe:
-            for receipt, _ in received:
-                pipe.lrem(reader.processing_list, 1, receipt.item)
-            pipe.zadd(self.unacked_index_key, dict.fromkeys((receipt.tag for receipt, _ in received), time()))
-            unacked = {receipt.tag: dumps([raw, "", reader.queue]) for receipt, raw in received}
-            *removed, _, _, self.queue_length = (
-                pipe.hset(self.unacked_key, mapping=unacked).llen(reader.queue).execute()
-            )
-        recorded = []
-        for (receipt, _), count in zip(received, removed, strict=True):
-            if count:
-                receipt.is_recorded = True
-                recorded.append(receipt)
-            else:
-                self.restore_by_tag(receipt.tag)  # delivered twice is harmless, never is not
-        return recorded
-
-    def ack(self, delivery_tag: str) -> None:
-        """kombu.transport.redis.QoS.ack: free the slot whatever happens, and try twice, since acknowledging twice is
-        harmless.
-
-        Messages are acknowledged nowhere else: a command that is not settled goes back to its queue instead.
-        """
-        message = self._delivered.get(delivery_tag)
-        if message is not None and _is_unsettled_command(message):
-            self._return_later(delivery_tag, message)
-            return
-        self.ack_settled([delivery_tag])
-
-    def ack_settled(self, delivery_tags: Sequence[str]) -> None:
-        """Acknowledge messages whose outcome is durable, in one trip."""
-        try:
-            try:
-                self._remove_from_unacked(delivery_tags)
-            except self.channel.connection_errors:
-                self._remove_from_unacked(delivery_tags)
-        finally:
-            for delivery_tag in delivery_tags:
-                self.forget(delivery_tag)
-            self.channel.on_slot_freed()
-
-    def _remove_from_unacked(self, delivery_tags: Sequence[str]) -> None:
-        with self.pipe_or_acquire() as pipe:
-            pipe.zrem(self.unacked_index_key, *delivery_tags).hdel(self.unacked_key, *delivery_tags).execute()
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """kombu.transport.redis.QoS.reject: dead-letter the message in the same MULTI; a message to requeue waits
-        first."""
-        message = self._delivered.get(delivery_tag)
-        if message is not None and requeue:
-            self._return_later(delivery_tag, message)
-            return
-        try:
-            if message is not None and not is_settled(message):
-                with self.pipe_or_acquire() as pipe:
-                    dead_letters.push(pipe, dead_letters.describe_untaken(message, current_app.tasks))
-                    self._remove_from_indices(delivery_tag, pipe).execute()
-                dead_letters.write_soon()
-            else:
-                super().reject(delivery_tag, requeue=requeue)
-        finally:
-            self._release(delivery_tag)
-
-    def _return_later(self, delivery_tag: str, message: Any) -> None:
-        # Requeue a message after a delay, so that a task that cannot succeed now is not repeated continuously. Its slot
-        # stays occupied: a worker that can commit nothing takes no more messages. If the worker ends meanwhile, kombu
-        # or another worker restores the recorded message.
-        message_id = message.headers.get("id")
-        wait = min(MAX_RETURN_DELAY, INITIAL_RETURN_DELAY * 2 ** _return_counts.get(message_id, 0))
-        while len(_return_counts) >= MAX_REMEMBERED_RETURNS:
-            del _return_counts[next(iter(_return_counts))]
-        _return_counts[message_id] = min(_return_counts.pop(message_id, 0) + 1, 10)
-        log.warning("unsettled_message_returned", message=message_id, wait=wait)
-        loop = get_event_loop()
-        if loop is None:
-            self._return(delivery_tag)
-        else:
-            loop.call_later(wait, self._return, delivery_tag)
-
-    def _return(self, delivery_tag: str) -> None:
-        if self.is_processing(delivery_tag):
-            try:
-                self.restore_by_tag(delivery_tag, leftmost=True)
-            finally:
-                self._release(delivery_tag)
-
-    def _release(self, delivery_tag: str) -> None:
-        self.forget(delivery_tag)
-        self.channel.on_slot_freed()
-
-    def forget(self, delivery_tag: str) -> None:
-        virtual.QoS.ack(self, delivery_tag)
-        slot = self._slots.pop(delivery_tag, None)
-        if slot is not None:
-            self._slot_sizes[slot] -= 1
-            if not self._slot_sizes[slot]:
-                del self._slot_sizes[slot]
-
-
-_return_counts: dict[str, int] = {}
-"""How often this worker returned a message, by message id."""
-
-
-def _is_unsettled_command(message: Any) -> bool:
-    # Whether it is a command without a durable outcome. Internal tasks do not count: they are sent again.
-    task = message.headers.get("task") if isinstance(message.headers, dict) else None
-    return isinstance(task, str) and not is_internal_task(task) and not is_settled(message)
-
-
-class Poller(stock.MultiChannelPoller):
-    """Polls one connection per queue, where kombu has one for all: BLMOVE waits for a single list."""
-
-    def _register_BRPOP(self, channel: Channel) -> None:  # noqa: N802 - kombu's name
-        """kombu.transport.redis.MultiChannelPoller._register_BRPOP: our queues by BLMOVE, any other as before."""
-        channel.request_messages(self)
-        if channel.other_queues():
-            super()._register_BRPOP(channel)
-
-    def on_readable(self, fileno: int) -> Any:
-        """kombu.transport.redis.MultiChannelPoller.on_readable: read a reader's response even when no slot is free."""
-        channel, reader = self._fd_to_chan.get(fileno, (None, None))
-        if isinstance(reader, QueueReader):
-            return channel.receive(reader)
-        return super().on_readable(fileno)
-
-    def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """kombu.transport.redis.MultiChannelPoller.get: without an event loop there is no timer, so maintain readers
-        here."""
-        self.maintain_readers()
-        if any(channel.receive_available() for channel in list(self._channels)):
-            return None
-        return super().get(callback, timeout=timeout)
-
-    def maintain_readers(self) -> None:
-        """Run each channel's periodic work.  Connection errors surface where messages are read."""
-        for channel in list(self._channels):
-            with contextlib.suppress(*channel.connection_errors):
-                channel.maintain_readers()
-
-    def forget_reader(self, channel: Channel, reader: QueueReader) -> None:
-        self._chan_to_sock.pop((channel, reader.client, reader), None)
-        for fd in [fd for fd, watched in self._fd_to_chan.items() if watched == (channel, reader)]:
-            del self._fd_to_chan[fd]
-            self._unregister_from_poll(fd)
 
 
 class Channel(stock.Channel):
@@ -662,59 +446,3 @@ class Channel(stock.Channel):
                 is_processing=lambda tag: any(channel.qos.is_processing(tag) for channel in _consuming_channels),
                 restore=lambda tag: self.qos.restore_by_tag(tag, client),
             )
-
-
-class Transport(stock.Transport):
-    Channel = Channel
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """kombu.transport.redis.Transport.__init__: use our poller."""
-        super().__init__(*args, **kwargs)
-        self.cycle: Any = Poller()
-
-    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """kombu.transport.redis.Transport.register_with_event_loop: add a timer."""
-        super().register_with_event_loop(connection, loop)
-        self.cycle.maintain_readers_tref = loop.call_repeatedly(MAX_HOLD_SECONDS, self.cycle.maintain_readers)
-
-
-class Connection(kombu_connection.Connection):
-    """A connection that uses this transport for Redis URLs and keeps the URL as the user wrote it."""
-
-    def __init__(
-        self,
-        hostname: Any = "localhost",
-        *args: Any,
-        ssl: Any = False,
-        transport_options: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """kombu.Connection.__init__: parse the URL as `RedisUrl`; its options override ours."""
-        if isinstance(hostname, str) and "://" in hostname and hostname.partition("://")[0] in SCHEMES:
-            address = RedisUrl.parse(hostname)
-            hostname = address.kombu_url
-            ssl = dict(address.tls_options) or ssl
-            transport_options = {**(transport_options or {}), **address.client_options}
-            if address.sentinels:
-                transport_options["address"] = address
-        super().__init__(hostname, *args, **kwargs, ssl=ssl, transport_options=transport_options)  # type: ignore[misc]
-
-    # Kombu's.
-    def as_uri(self, include_password: bool = False, mask: str = "**", getfields: Any = None) -> str:  # noqa: ARG002
-        """kombu.Connection.as_uri: keep the brackets of an IPv6 address."""
-        if self.get_transport_cls() is not Transport:
-            return str(super().as_uri(include_password=include_password, mask=mask))
-        if address := (self.transport_options or {}).get("address"):
-            return str(address) if include_password else address.masked(mask)
-        if self.uri_prefix:  # a socket's path is all of kombu's `hostname`
-            address = RedisUrl.parse(f"{self.uri_prefix}+{self.hostname}")
-        else:
-            database = int((self.virtual_host or "").strip("/") or 0)
-            host = self.hostname or "localhost"
-            address = RedisUrl(host, self.port, None, self.userid, self.password, database, {}, self.ssl or {})
-        return address.kombu_url if include_password else address.masked(mask)
-
-    def get_transport_cls(self) -> Any:
-        """kombu.Connection.get_transport_cls."""
-        transport = super().get_transport_cls()
-        return Transport if transport is stock.Transport else transport

@@ -34,7 +34,7 @@ from workers.monitoring.metrics_server import MetricsCollector
 from workers.monitoring.watchdog import BrokerProbe
 from workers.settings import Settings, SettingsError, load_settings
 from workers.transport.acknowledgement import settle
-from workers.transport.channel import Connection
+from workers.transport.connection import Connection
 
 CERTIFICATES = Path(__file__).resolve().parents[2] / "plugins" / "tls"
 CA = CERTIFICATES / "ca.pem"

@@ -22,7 +22,7 @@ from workers.broker.result_backend import ResultBackend
 from workers.embedded.processes import wait_until
 from workers.lifecycle import BrokerPublisher
 from workers.simulation.engine import Simulation
-from workers.transport.channel import Connection
+from workers.transport.connection import Connection
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 TASK = "removals.cancel_pending"

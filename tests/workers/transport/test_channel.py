@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from kombu import connection as kombu_connection
 from kombu.asynchronous import Hub, get_event_loop, set_event_loop
-from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
 from kombu.transport import redis as stock
@@ -28,9 +28,12 @@ from schedules.routes import QUEUES
 from tests.workers.transport.hostile_messages import message
 from workers.app import app
 from workers.settings import CHECKOUT
-from workers.transport import channel as transport
 from workers.transport import reclaim
+from workers.transport.channel import MAX_BLOCK_BYTES, Channel
+from workers.transport.connection import Connection, Transport
 from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, DeadLetter, push
+from workers.transport.poller import Poller, QueueReader
+from workers.transport.qos import QoS, Receipt
 
 READ_IN = "5.7.0"
 """The kombu that was read when the transport was written."""
@@ -79,11 +82,11 @@ RELIED_ON = {
 }
 """What our methods call or stand between, the same."""
 OWN_CLASSES = {
-    transport.QoS: stock.QoS,
-    transport.Poller: stock.MultiChannelPoller,
-    transport.Channel: stock.Channel,
-    transport.Transport: stock.Transport,
-    transport.Connection: Connection,
+    QoS: stock.QoS,
+    Poller: stock.MultiChannelPoller,
+    Channel: stock.Channel,
+    Transport: stock.Transport,
+    Connection: kombu_connection.Connection,
 }
 
 
@@ -134,14 +137,14 @@ def test_every_replacement_names_the_replaced_method() -> None:
 def test_redis_urls_use_our_transport(url: str) -> None:
     """The URL is displayed unchanged."""
     with app.connection(url) as connection:
-        assert type(connection.transport) is transport.Transport
-        assert connection.clone().get_transport_cls() is transport.Transport
+        assert type(connection.transport) is Transport
+        assert connection.clone().get_transport_cls() is Transport
         assert connection.as_uri().startswith(url.partition("://")[0])
         assert connection.transport.driver_type == "redis"
 
 
 def test_valkey_url_is_rewritten_by_settings() -> None:
-    assert app.amqp.Connection is transport.Connection
+    assert app.amqp.Connection is Connection
 
 
 def test_plain_kombu_client_keeps_kombus_transport() -> None:
@@ -168,7 +171,7 @@ def _consumer(broker_url: str, *queues: str, slots: int = 1) -> Iterator[tuple[A
     """A consumer without an event loop, and the messages that it received."""
     received: list[Any] = []
     options = app.conf.broker_transport_options
-    with transport.Connection(broker_url, transport_options=options) as connection:
+    with Connection(broker_url, transport_options=options) as connection:
         queues_ = [Queue(name, routing_key=name) for name in queues]
         channel = connection.default_channel
         channel.basic_qos(0, slots, False)
@@ -187,11 +190,11 @@ def _drain(connection: Any, seconds: float = 3.0) -> None:
 
 def test_consuming_channel_shares_one_client_until_it_reconnects(broker_url: str) -> None:
     """A client for each command would double its cost; forks and waiting callers have their own."""
-    with transport.Connection(broker_url) as connection:
+    with Connection(broker_url) as connection:
         channel = connection.default_channel
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is not second, "who only publishes does as kombu does"
-        channel.readers["commands"] = transport.QueueReader("commands", channel._create_client(asynchronous=True))
+        channel.readers["commands"] = QueueReader("commands", channel._create_client(asynchronous=True))
         with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
             assert first is second
         assert channel._create_client(asynchronous=True) is not channel._create_client(asynchronous=True)
@@ -246,7 +249,7 @@ def test_waiting_commands_occupy_one_slot_together(broker: Any, broker_url: str)
 
 
 def test_long_messages_end_a_block(broker: Any, broker_url: str) -> None:
-    text = "x" * (transport.MAX_BLOCK_BYTES // 2)
+    text = "x" * (MAX_BLOCK_BYTES // 2)
     for number in range(6):
         long = message([[], {"text": text}, {}], headers={"task": "queues.heartbeat", "id": f"commands-{number}"})
         broker.lpush("commands", json.dumps(long))
@@ -276,9 +279,7 @@ def test_reclaimed_message_of_a_block_is_not_processed(broker: Any, broker_url: 
         reader = channel.readers["commands"]
         items = [_heartbeat_message("commands", number).encode() for number in range(2)]
         broker.lpush(reader.processing_list, items[0])
-        receipts = [
-            transport.Receipt(reader, item, reclaim.ConsumerId.current().new_tag(), slot="block") for item in items
-        ]
+        receipts = [Receipt(reader, item, reclaim.ConsumerId.current().new_tag(), slot="block") for item in items]
         raw = [channel._validated(receipt) for receipt in receipts]
         assert channel.qos.record(list(zip(receipts, raw, strict=True))) == receipts[:1]
         _drain(connection)

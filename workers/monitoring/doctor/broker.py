@@ -15,7 +15,7 @@ from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
-from workers.transport.channel import Connection
+from workers.transport.connection import Connection
 from workers.transport.dead_letters import find_strays
 
 MIN_VERSION = (6, 2)  # the first with BLMOVE

@@ -1,0 +1,71 @@
+"""Connections of Celery to the broker, by this transport."""
+
+# mypy: disable-error-code="no-untyped-call"
+# kombu has no type annotations, and this module uses its internals.
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import connection as kombu_connection
+from kombu.transport import redis as stock
+
+from workers.broker.redis_url import SCHEMES, RedisUrl
+from workers.transport.channel import MAX_HOLD_SECONDS, Channel
+from workers.transport.poller import Poller
+
+
+class Transport(stock.Transport):
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """kombu.transport.redis.Transport.__init__: use our poller."""
+        super().__init__(*args, **kwargs)
+        self.cycle: Any = Poller()
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """kombu.transport.redis.Transport.register_with_event_loop: add a timer."""
+        super().register_with_event_loop(connection, loop)
+        self.cycle.maintain_readers_tref = loop.call_repeatedly(MAX_HOLD_SECONDS, self.cycle.maintain_readers)
+
+
+class Connection(kombu_connection.Connection):
+    """A connection that uses this transport for Redis URLs and keeps the URL as the user wrote it."""
+
+    def __init__(
+        self,
+        hostname: Any = "localhost",
+        *args: Any,
+        ssl: Any = False,
+        transport_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """kombu.Connection.__init__: parse the URL as `RedisUrl`; its options override ours."""
+        if isinstance(hostname, str) and "://" in hostname and hostname.partition("://")[0] in SCHEMES:
+            address = RedisUrl.parse(hostname)
+            hostname = address.kombu_url
+            ssl = dict(address.tls_options) or ssl
+            transport_options = {**(transport_options or {}), **address.client_options}
+            if address.sentinels:
+                transport_options["address"] = address
+        super().__init__(hostname, *args, **kwargs, ssl=ssl, transport_options=transport_options)  # type: ignore[misc]
+
+    # Kombu's.
+    def as_uri(self, include_password: bool = False, mask: str = "**", getfields: Any = None) -> str:  # noqa: ARG002
+        """kombu.Connection.as_uri: keep the brackets of an IPv6 address."""
+        if self.get_transport_cls() is not Transport:
+            return str(super().as_uri(include_password=include_password, mask=mask))
+        if address := (self.transport_options or {}).get("address"):
+            return str(address) if include_password else address.masked(mask)
+        if self.uri_prefix:  # a socket's path is all of kombu's `hostname`
+            address = RedisUrl.parse(f"{self.uri_prefix}+{self.hostname}")
+        else:
+            database = int((self.virtual_host or "").strip("/") or 0)
+            host = self.hostname or "localhost"
+            address = RedisUrl(host, self.port, None, self.userid, self.password, database, {}, self.ssl or {})
+        return address.kombu_url if include_password else address.masked(mask)
+
+    def get_transport_cls(self) -> Any:
+        """kombu.Connection.get_transport_cls."""
+        transport = super().get_transport_cls()
+        return Transport if transport is stock.Transport else transport
