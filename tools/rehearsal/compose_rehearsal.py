@@ -12,19 +12,21 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tools.rehearsal.compose import Compose
 from tools.rehearsal.images import build_product, build_stand_ins
-from tools.rehearsal.podman import CannotRehearse, Podman
+from tools.rehearsal.podman import Podman, WrongResult
 from tools.rehearsal.workload import Workload
 from workers.embedded.data_dir import free_port
 from workers.settings import CHECKOUT
 
 PORTS = ("POSTGRES_PORT", "REDIS_PORT", "FLOWER_PORT", "METRICS_PORT", "WEB_PORT")
+INTERFACES = ("flower", "metrics", "web")
 HEALTHY_TIMEOUT = 120.0
+STALL_TIMEOUT = 60.0
 FLOWER_TIMEOUT = 60.0
 QUIET_SECONDS = 8
 ERROR_LINE = re.compile(r'"level": "(error|critical)"|^\[E |Traceback')
@@ -39,39 +41,56 @@ def run(orders: int, *, short: bool, report: Callable[[str], None]) -> None:
         checkout = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unwind-rehearsal-")))
         checkout.chmod(0o755)
         copy_checkout(checkout)
-        report("Building the images.")
         images = build_stand_ins(podman)
+        report("Built stand-ins for the official images.")
         build_product(podman, checkout, images["python"], "localhost/unwind:0.1.0")
-        rehearsal = ComposeRehearsal(podman, checkout, images, orders, report)
-        rehearsal.compose.up(report)
-        rehearsal.check_interfaces()
-        rehearsal.kill_under_load(["worker-commands"] if short else rehearsal.compose.lasting)
-        rehearsal.check_effects()
-        if not short:
+        report("Built the Dockerfile.")
+        rehearsal = ComposeRehearsal(podman, checkout, images, orders, report, without=INTERFACES if short else ())
+        rehearsal.start()
+        if short:
+            rehearsal.kill_under_load(["worker-commands"])
+            rehearsal.check_effects()
+        else:
+            rehearsal.check_interfaces()
+            rehearsal.kill_under_load(rehearsal.compose.lasting)
+            rehearsal.check_effects()
+            rehearsal.check_quiet()
             rehearsal.restore_backup()
         rehearsal.stop()
 
 
 class ComposeRehearsal:
     def __init__(
-        self, podman: Podman, checkout: Path, images: dict[str, str], orders: int, report: Callable[[str], None]
+        self,
+        podman: Podman,
+        checkout: Path,
+        images: dict[str, str],
+        orders: int,
+        report: Callable[[str], None],
+        without: Iterable[str],
     ) -> None:
         subprocess.run([checkout / "deploy" / "make-secrets"], check=True, capture_output=True)
         self._checkout, self._report, self._podman = checkout, report, podman
         self._ports = {name: str(free_port()) for name in PORTS}
-        self.compose = Compose(podman, checkout, self._ports, images)
+        self.compose = Compose(podman, checkout, self._ports, images, without)
         database_url = self._published("database_url", "POSTGRES_PORT")
         self._workload = Workload(orders, database_url, self._published("producer_broker_url", "REDIS_PORT"))
+        self._workload.stall_timeout = STALL_TIMEOUT
+
+    def start(self) -> None:
+        self.compose.up(self._report, "postgres")
+        self.compose.check_connection("postgres", 5432)
+        self.compose.up(self._report, *(name for name in self.compose.services if name != "postgres"))
+        self._workload.prepare()
 
     def check_interfaces(self) -> None:
-        """Fill the database; see a command answered by HTTP, both workers in Flower, and the metrics."""
-        self._workload.prepare()
+        """See a command answered by HTTP, both workers in Flower, and the metrics."""
         key = self._python("web", "keys", "create", "rehearsal", "--scope", "submit").split()[0]
         arguments = json.dumps({"order_id": 1, "member_id": "s-0"}).encode()
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Prefer": "wait=30"}
         answer = json.loads(self._get("WEB_PORT", "/v1/commands/orders.options", headers, arguments))
         if answer["outcome"] != "done":
-            raise CannotRehearse(f"HTTP answers {answer}")
+            raise WrongResult(f"HTTP answers {answer}")
         login = base64.b64encode(self._secret("flower_login").encode()).decode()
         until = time.monotonic() + FLOWER_TIMEOUT
         while True:
@@ -80,7 +99,7 @@ class ComposeRehearsal:
             if names >= {"commands", "sweeps"}:
                 break
             if time.monotonic() > until:
-                raise CannotRehearse(f"Flower knows no workers but {names}:\n{self.compose.logs('flower')}")
+                raise WrongResult(f"Flower knows no workers but {names}:\n{self.compose.logs('flower')}")
             time.sleep(0.5)
         for path in ("/metrics", "/readyz"):
             self._get("METRICS_PORT", path, {})
@@ -99,13 +118,16 @@ class ComposeRehearsal:
         self._workload.check()
         self._report(f"{self._workload.orders} orders cancelled: nothing lost, nothing doubled")
         self._python("worker-sweeps", "audit")
+        self._report("audit is clean")
+
+    def check_quiet(self) -> None:
         self._python("worker-sweeps", "doctor")
         time.sleep(QUIET_SECONDS)  # what still logs errors now will go on doing so
         for name in self.compose.lasting:
             lines = self.compose.recent_logs(name, QUIET_SECONDS).splitlines()
             if errors := [line for line in lines if ERROR_LINE.search(line)]:
-                raise CannotRehearse(f"{name} keeps logging errors:\n" + "\n".join(errors[:5]))
-        self._report("audit and doctor are clean, no service logs errors")
+                raise WrongResult(f"{name} keeps logging errors:\n" + "\n".join(errors[:5]))
+        self._report("doctor is clean, no service logs errors")
 
     def restore_backup(self) -> None:
         """Follow the page docs/operate.md: back up, start with empty volumes, restore."""
@@ -119,18 +141,19 @@ class ComposeRehearsal:
         self.compose.up(self._report)
         self._report("Restored a backup into empty volumes.")
         self.check_effects()
+        self.check_quiet()
 
     def stop(self) -> None:
         for name in reversed(self.compose.lasting):
             took, code = self.compose.stop(name)
             self._report(f"{name}: stopped after {took:.1f} s with code {code}")
             if code not in {0, 143}:
-                raise CannotRehearse(f"{name} did not end within its grace period:\n{self.compose.logs(name)}")
+                raise WrongResult(f"{name} did not end within its grace period:\n{self.compose.logs(name)}")
 
     def _python(self, service: str, *words: str) -> str:
         done = self.compose.exec(service, "python", "-m", "workers", *words)
         if done.returncode:
-            raise CannotRehearse(f"{' '.join(words)} ended with code {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise WrongResult(f"{' '.join(words)} ended with code {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
 
     def _get(self, port: str, path: str, headers: dict[str, str], body: bytes | None = None) -> bytes:

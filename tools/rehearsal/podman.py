@@ -24,13 +24,19 @@ MAX_LIMIT = 4_096
 STORE = Path("/var/lib/unwind-rehearsal")
 STATE = Path("/run/unwind-rehearsal")
 PACKAGES = (
-    "podman runc debootstrap iptables catatonit containernetworking-plugins "
+    "podman runc debootstrap iptables catatonit python3-venv redis-tools containernetworking-plugins "
     "golang-github-containernetworking-plugin-dnsname"
 )
+
+PROGRAMS = ("podman", "debootstrap", "iptables", "tar", "redis-cli", "dpkg-query")
 
 
 class CannotRehearse(Exception):
     """What this machine lacks, as a sentence for the user."""
+
+
+class WrongResult(CannotRehearse):
+    """What the product did wrong, as a sentence for its developer."""
 
 
 def require_root() -> None:
@@ -46,13 +52,24 @@ def program(name: str) -> str:
     return path
 
 
+def install_packages() -> None:
+    """Install what a rehearsal needs, as root on Debian, in a minute at most."""
+    require_root()
+    install = f"apt-get install -y -qq --no-install-recommends {PACKAGES}"
+    command = ["timeout", "60", "sh", "-c", f"{install} || {{ apt-get update -qq && {install}; }}"]
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    program("apt-get")
+    if subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+        raise CannotRehearse(f"apt-get could not install {PACKAGES}")
+
+
 class Podman:
     """Calls podman. Images stay for the next rehearsal."""
 
     def __init__(self) -> None:
         require_root()
         self._program = program("podman")
-        for name in ("debootstrap", "iptables", "tar"):
+        for name in PROGRAMS:
             program(name)
         for directory in (STORE, STATE):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
