@@ -54,6 +54,10 @@ little:
 - B21, unlocking against one statement on a lean schema (bar ≤ 2.0): 2.33 in bytes of log (2,320 against 990). A fifth
   is the order's new version, another fifth the indexes of the outbox. The bar is not met.
 
+B23, cancelling behind PgBouncer in transaction mode against cancelling without it (bars ≥ 0.4 singly and ≥ 0.6 in
+sets), is left out where there is no `pgbouncer`. A quick run with 1.18 on a busy machine, one pair, gave 1.21 (647
+against 533 orders/s) and 0.72 (797 against 1,110).
+
 The figure of B4 below, and its bar, are from before single commands that wait for a process ran together
 ([decision 27](decisions/0027-group-commit.md)). The bar is 2.5 now, and B4b compares the same with dramatiq calling one
 SQL function that checks no rule (bar ≥ 1.4). A quick run on a busy machine with one pair gave 5.1 (490 against 96

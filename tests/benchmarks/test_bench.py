@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.pooler import PGBOUNCER
 from workers.settings import CHECKOUT
 
 MEASURES = [
@@ -23,6 +24,7 @@ MEASURES = [
     "B15 import",
     "B15 up",
     "B21 log",
+    *(("B23", "B23 sets") if PGBOUNCER else ()),
 ]
 
 
