@@ -55,7 +55,7 @@ def compose(orders: int, short: bool) -> None:
     "--orders", default=2_000, show_default=True, help="Orders that are cancelled while links and servers fail."
 )
 def hosts(orders: int) -> None:
-    """Run four hosts as network namespaces; cut links while servers restart, kill a host, stop, and audit."""
+    """Run five hosts as network namespaces; cut links while servers restart, kill two, fail over, stop, and audit."""
     from tools.rehearsal import hosts_rehearsal  # noqa: PLC0415 - the others do not need its parts
 
     _run(lambda report: hosts_rehearsal.run(orders, report=report))

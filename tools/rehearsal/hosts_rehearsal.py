@@ -1,4 +1,4 @@
-"""The rehearsal of several hosts: network namespaces on a bridge, cut from each other while servers restart."""
+"""The rehearsal of several hosts: network namespaces, cut from each other while servers restart, and a failover."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ from workers.local.process_specs import WORKER_GROUPS
 from workers.settings import CHECKOUT
 
 BRIDGE = "unwind-hosts"
-ADDRESSES = {"db": "10.77.0.10", "broker": "10.77.0.11", "w1": "10.77.0.21", "w2": "10.77.0.22"}
+ADDRESSES = {
+    "db": "10.77.0.10",
+    "broker": "10.77.0.11",
+    "standby": "10.77.0.12",
+    "w1": "10.77.0.21",
+    "w2": "10.77.0.22",
+}
 WORKER_HOSTS = ("w1", "w2")
 NOBODY = 65534
 READY_TIMEOUT = 60.0
 STOP_TIMEOUT = 90.0
 PARTITION_SECONDS = 20.0
-DATABASE_SETTINGS = "listen_addresses='*'\nunix_socket_directories=''\nmax_connections=200\n"
+DATABASE_SETTINGS = "listen_addresses='*'\nunix_socket_directories=''\nmax_connections=200\nwal_keep_size=512MB\n"
+SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
 
 
 def run(orders: int, *, report: Callable[[str], None]) -> None:
@@ -85,7 +92,8 @@ class Hosts:
         self._folder, self._report = folder, report
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         folder.chmod(0o755)  # PostgreSQL is another user
-        addresses = {"POSTGRES_AT": f"{ADDRESSES['db']}:5432", "REDIS_AT": f"{ADDRESSES['broker']}:6379"}
+        databases = f"{ADDRESSES['db']}:5432,{ADDRESSES['standby']}:5432"
+        addresses = {"POSTGRES_AT": databases, "REDIS_AT": f"{ADDRESSES['broker']}:6379"}
         make_secrets = [CHECKOUT / "deploy" / "make-secrets", folder / "secrets"]
         subprocess.run(make_secrets, env=os.environ | addresses, check=True, capture_output=True)
         self._workload = Workload(orders, self._secret("database_url"), self._secret("producer_broker_url"))
@@ -96,10 +104,11 @@ class Hosts:
         self._start_valkey()
         self._run("w1", sys.executable, "-m", "workers", "migrate", "--wait", "60")
         self._workload.prepare()
+        self._start_standby()
         for host in WORKER_HOSTS:
             self._start_workers(host)
         self._start("w1", "beat", "celery", "-A", "workers.app", "beat")
-        self._report("two servers, two hosts with workers, one beat: started")
+        self._report("broker, database, its synchronous standby, two hosts with workers, one beat: started")
 
     def torment(self) -> None:
         """Combine partitions with restarts of the server on the other side, while commands arrive."""
@@ -112,17 +121,22 @@ class Hosts:
                 self._report("w2 is cut from the database; the broker: kill -9, started again")
                 time.sleep(PARTITION_SECONDS)
             with self._partition("w1", "broker"):
-                self._processes["postgres"].send_signal(signal.SIGINT)
-                self._processes["postgres"].wait(60)
+                self._processes["postgres-db"].send_signal(signal.SIGINT)
+                self._processes["postgres-db"].wait(60)
                 self._start_postgres()
                 self._report("w1 is cut from the broker; PostgreSQL: stopped, started again")
                 time.sleep(PARTITION_SECONDS)
             self.kill("w2")
-            self._processes["postgres"].kill()
-            self._processes["postgres"].wait()
+            self._processes["postgres-db"].kill()
+            self._processes["postgres-db"].wait()
             self._start_postgres()
             self._report("w2: kill -9 of all its processes; PostgreSQL: kill -9, started again")
             self._start_workers("w2")
+            self._await_synchronous_standby()
+            self.kill("db")
+            with psycopg.connect(self._url("standby"), autocommit=True) as conn:
+                conn.execute("SELECT pg_promote()")
+            self._report("the database's host: kill -9 of all its processes; its standby: promoted")
             self._report(f"{self._workload.orders} commands sent, {sending.result()} tries repeated")
 
     def check_effects(self) -> None:
@@ -133,7 +147,7 @@ class Hosts:
 
     def stop(self) -> None:
         started_at = time.monotonic()
-        names = [name for name in self._processes if name not in {"postgres", "valkey"}]
+        names = [name for name in self._processes if not name.startswith(("postgres", "valkey"))]
         for name in names:
             self._processes[name].terminate()
         for name in names:
@@ -170,32 +184,58 @@ class Hosts:
         libraries = programs.parent.with_name(f"{programs.parent.name}.libs")
         if libraries.is_dir():  # the wheel's programs look for them three directories up
             shutil.copytree(libraries, self._folder / libraries.name)
-        self._postgres, self._database = copy / "bin", self._folder / "database"
-        self._database.mkdir(mode=0o700)
-        os.chown(self._database, NOBODY, NOBODY)
+        self._postgres = copy / "bin"
+        data = self._data_directory("db")
         password = self._folder / "owner_password"
         password.write_text(self._secret("postgres_password"))
         password.chmod(0o644)
         options = ("--username=unwind_owner", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8")
-        self._run("db", *self._as_nobody, str(self._postgres / "initdb"), "-D", str(self._database),
+        self._run("db", *self._as_nobody, str(self._postgres / "initdb"), "-D", str(data),
                   "--locale=C.UTF-8", *options)  # fmt: skip
-        with (self._database / "pg_hba.conf").open("a") as file:
-            file.write("host all all 10.77.0.0/24 scram-sha-256\n")
-        with (self._database / "postgresql.conf").open("a") as file:
+        with (data / "pg_hba.conf").open("a") as file:
+            file.write("host all,replication all 10.77.0.0/24 scram-sha-256\n")
+        with (data / "postgresql.conf").open("a") as file:
             file.write(DATABASE_SETTINGS)
 
     _as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
-    def _start_postgres(self) -> None:
-        self._start("db", "postgres", *self._as_nobody, str(self._postgres / "postgres"), "-D", str(self._database))
-        url = self._secret("database_url").rpartition("/")[0] + "/postgres"
+    def _data_directory(self, host: str) -> Path:
+        path = self._folder / f"database-{host}"
+        path.mkdir(mode=0o700)
+        os.chown(path, NOBODY, NOBODY)
+        return path
+
+    def _start_postgres(self, host: str = "db") -> None:
+        data = str(self._folder / f"database-{host}")
+        self._start(host, f"postgres-{host}", *self._as_nobody, str(self._postgres / "postgres"), "-D", data)
 
         def answers() -> None:
-            with psycopg.connect(url, connect_timeout=5, autocommit=True) as conn:
+            with psycopg.connect(self._url(host, "postgres"), connect_timeout=5, autocommit=True) as conn:
                 if not conn.execute("SELECT FROM pg_database WHERE datname = 'unwind'").rowcount:
                     conn.execute("CREATE DATABASE unwind")
 
-        self._await("postgres", answers)
+        self._await(f"postgres-{host}", answers)
+
+    def _start_standby(self) -> None:
+        data = str(self._data_directory("standby"))
+        options = ("--write-recovery-conf", "--checkpoint=fast", f"--dbname={self._url('db', 'postgres')}")
+        self._run("standby", *self._as_nobody, str(self._postgres / "pg_basebackup"), "-D", data, *options)
+        self._start_postgres("standby")
+        with psycopg.connect(self._url("db"), autocommit=True) as conn:
+            conn.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            conn.execute("SELECT pg_reload_conf()")
+        self._await_synchronous_standby()
+
+    def _await_synchronous_standby(self) -> None:
+        def follows() -> None:
+            with psycopg.connect(self._url("db"), connect_timeout=5) as conn:
+                if conn.execute(SYNCHRONOUS).fetchone() != (1,):
+                    raise psycopg.OperationalError("no synchronous standby follows")
+
+        self._await("postgres-standby", follows)
+
+    def _url(self, host: str, database: str = "unwind") -> str:
+        return f"postgresql://unwind_owner:{self._secret('postgres_password')}@{ADDRESSES[host]}:5432/{database}"
 
     def _start_valkey(self) -> None:
         data = self._folder / "broker"
