@@ -364,6 +364,11 @@ def use_snapshot_isolation(conn: Connection) -> None:
     conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
+def commit_without_flush(conn: Connection) -> None:
+    """Let this commit return before it is on disk: a crash of the server may undo it (docs/decisions/0029)."""
+    execute(conn, "SELECT set_config('synchronous_commit', 'off', true)", {})
+
+
 _bound: Database | None = None
 
 

@@ -73,6 +73,8 @@ def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
     database = db.current_database()
     with database.transaction(by_keys=True) as conn:
         with pipeline(conn):
+            if all(answer.outcome in ("done", "refused") for _, answer in answers):
+                db.commit_without_flush(conn)  # what a crash undoes is done again, and finds the request rows
             fetch_now = database.clock.send_now(conn)
         now = fetch_now()
         with pipeline(conn):

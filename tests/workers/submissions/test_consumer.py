@@ -401,6 +401,42 @@ def test_payload_with_commas_and_brackets_in_text_is_accepted(market: Market, ca
     assert answer_of(caller, "words") == ("answered", "done", None)
 
 
+def test_only_what_is_stored_elsewhere_is_committed_without_a_flush(market: Market, caller: Any) -> None:
+    """A crash of the server may undo leases and copies of answers; effects and answers without a request row, never."""
+    submit(caller, "npb.file", {"order_id": 1, "member_id": "seller"}, "refused")
+    submit(caller, "npb.file", {"order_id": 1}, "invalid")
+    due(caller)
+    caller.execute("UPDATE unwind.submissions SET due_at = %s WHERE request_id = 'invalid'", [FILED + WEEK])
+    caller.execute("CREATE TABLE public.commits (what text, flushed text)")
+    caller.execute(
+        """
+        CREATE FUNCTION public.record_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+            INSERT INTO public.commits VALUES (
+                CASE TG_TABLE_NAME WHEN 'requests' THEN 'effects'
+                ELSE coalesce(to_jsonb(NEW) #>> '{answer,outcome}', 'lease') END,
+                current_setting('synchronous_commit'));
+            RETURN NULL;
+        END $$
+        """
+    )
+    for table, event in (("requests", "INSERT"), ("submissions", "UPDATE")):
+        caller.execute(
+            f"CREATE TRIGGER recorded AFTER {event} ON unwind.{table} FOR EACH ROW EXECUTE FUNCTION record_commit()"
+        )
+    database = caller.info.dbname
+    caller.execute(f'ALTER DATABASE "{database}" SET synchronous_commit = on')
+    caller.commit()
+    market.simulation.database.dispose()
+    market.at(FILED).done("submissions.drain")
+    market.at(FILED + WEEK).done("submissions.drain")
+    assert set(caller.execute("SELECT what, flushed FROM public.commits").fetchall()) == {
+        ("lease", "off"),
+        ("effects", "on"),
+        ("refused", "off"),
+        ("invalid", "on"),
+    }
+
+
 def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
     """A claim has small payloads and at most one long one; the small ones don't wait for the long ones."""
     for n in range(8):
