@@ -95,7 +95,7 @@ def send_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_
             r.can_sell,
             tuple(r.as_buyer),
             tuple(r.as_seller),
-            settings_from_json(r.automation | {"exclude_buyers": r.excluded}) if r.automation else MANUAL,
+            settings_from_json(r.automation | {"exclude_buyers": r.excluded}) if r.automation or r.excluded else MANUAL,
         )
         for r in rows
     }

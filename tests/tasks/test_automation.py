@@ -523,6 +523,22 @@ def test_silence_is_agreement_where_the_terms_say_so(market: Market) -> None:
     assert "Without your answer, the order is cancelled" in " ".join(texts["ocr_reminder", "seller"].split())
 
 
+@pytest.mark.parametrize("silence", ["agree_after", "decline_after"])
+def test_silence_of_a_seller_with_exclusions_alone(market: Market, silence: str) -> None:
+    """R118, R123: an excluded buyer is not touched, although the seller has no other setting."""
+    apply_silence(market, **{silence: "2d"})
+    automate(market, exclude_buyers=["buyer"])
+    for order_id, buyer_id in ((1, "buyer"), (2, "stranger")):
+        market.order(order_id, buyer_id=buyer_id)
+        market.done("ocr.file", order_id=order_id, member_id=buyer_id, reason="B_MUTUAL", comment="please")
+    assert see(market, "explain", "order", 1)["automation"] == []
+    market.simulation.advance(ORDERED + WEEK)
+    assert [market.status(order_id) == "OCR" for order_id in (1, 2)] == [True, False]
+    automate(market, exclude_buyers=[])
+    market.simulation.advance(ORDERED + WEEK)
+    assert market.status(1) == market.status(2)
+
+
 def test_silence_is_a_decline_where_the_terms_say_so(market: Market) -> None:
     """R123, N3, N21: the order goes on as before; requests filed under other terms are not answered."""
     market.order(1)
