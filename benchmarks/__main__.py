@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from benchmarks import charts, report
 from benchmarks.environment import Environment, running_environment
 from benchmarks.harness import SCALES, Bench, Result, Scale, WorkMismatch
+from tools.speed_page import speed_page
 from workers.local.supervisor import ProgramFailed
 from workers.settings import CHECKOUT
 
@@ -74,9 +75,8 @@ def main(names: tuple[str, ...], scale: str | None, as_json: bool, keep: bool | 
     if keep or (keep is None and not names and size.name != "quick"):
         record = report.write(record, RESULTS)
         charts_written = charts.draw(record, CHECKOUT / "docs" / "img")
-        console.print(
-            f"Stored in benchmarks/results/ with {len(charts_written)} charts; `./run docs` updates docs/speed.md."
-        )
+        (CHECKOUT / "docs" / "speed.md").write_text(speed_page(), encoding="utf-8")
+        console.print(f"Stored in benchmarks/results/, in {len(charts_written)} charts and in docs/speed.md.")
     if as_json:
         print(json.dumps(record, indent=1, ensure_ascii=False))
     else:

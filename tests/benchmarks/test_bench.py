@@ -14,7 +14,7 @@ from tests.plugins.pooler import PGBOUNCER
 from workers.settings import CHECKOUT
 
 MEASURES = [
-    *(f"B{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 18, 19, 20, 21, 22)),
+    *(f"B{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22)),
     "B4b",
     "B8 automation",
     "B8 automation ms",
