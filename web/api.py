@@ -31,8 +31,7 @@ from web.authentication import require
 from web.problems import Problem, not_found
 
 DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS, BODY_TIMEOUT_SECONDS = 5, 60, 30
-MAX_DROPPED_BYTES = 2**24
-MAX_EVENTS = 1000
+MAX_DROPPED_BYTES, MAX_EVENTS = 2**24, 1000
 CURSOR = r"^[0-9]{1,18}\.[0-9]\.[0-9]{1,18}$"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})")

@@ -58,10 +58,9 @@ class Submitter:
         futures.append(answered)
         try:
             result = await self._submit(task, payload, request_id)
-            if result.code is not None or result.answer is not None or wait <= 0:
-                return result
-            with contextlib.suppress(TimeoutError):
-                return SubmitResult(request_id, None, await asyncio.wait_for(answered, wait))
+            if result.code is None and result.answer is None and wait > 0:
+                with contextlib.suppress(TimeoutError):
+                    return SubmitResult(request_id, None, await asyncio.wait_for(answered, wait))
             return result
         finally:
             futures.remove(answered)
@@ -78,6 +77,10 @@ class Submitter:
     async def _flush(self) -> None:
         try:
             while self._pending:
+                gathered = 0
+                while gathered < len(self._pending) < MAX_SET_SIZE:  # as long as requests that have arrived join
+                    gathered = len(self._pending)
+                    await asyncio.sleep(0)
                 entries = self._take_set()
                 try:
                     results = await run_in_threadpool(self._submit_set, [command for command, _ in entries])
@@ -122,8 +125,7 @@ class Submitter:
             self.listening.set()
             while not self._closed.is_set():
                 self._resolve(conn)
-                for _ in conn.notifies(timeout=POLL_INTERVAL, stop_after=1):
-                    pass
+                list(conn.notifies(timeout=POLL_INTERVAL, stop_after=1))
 
     def _resolve(self, conn: psycopg.Connection[Any]) -> None:
         assert self._loop is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import itertools
 import json
@@ -20,6 +21,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from models import api_keys, feed
+from models.submissions import SubmitResult
 from tasks.declarations import all_commands
 from tasks.schemas import answer_schema
 from tests.bad_input import GOOD, MARK, bad_arguments, replace_argument
@@ -27,6 +29,7 @@ from tests.plugins.market import Market
 from tests.plugins.website import Website, website
 from tests.waiting import wait_until
 from web import server
+from web.submitter import Submitter
 from workers.embedded import ServerUrls
 
 ORDERS = range(1001, 1013)
@@ -119,6 +122,28 @@ def test_callers_at_the_same_time_get_their_own_answers(site: Website) -> None:
         replies = list(threads.map(lambda n: site.command("npb.file", an_alert(n), f"own-{n}"), range(5001, 5031)))
     assert [r.json["order_id"] for r in replies] == list(range(5001, 5031))
     assert {r.json["code"] for r in replies} == {"ORDER_UNKNOWN"}
+
+
+def test_requests_that_arrive_one_after_another_share_a_commit(site: Website) -> None:
+    sizes = []
+
+    class RecordingSubmitter(Submitter):
+        def _submit_set(self, commands: list[tuple[str, str, str]]) -> list[SubmitResult]:
+            sizes.append(len(commands))
+            return super()._submit_set(commands)
+
+    async def submit_in_turn() -> None:
+        submitter = RecordingSubmitter(site.database, site.database.address)
+
+        async def submit(turn: int) -> None:
+            for _ in range(turn):
+                await asyncio.sleep(0)
+            await submitter.submit("npb.file", json.dumps(an_alert(1)), f"shared-{turn}", 0)
+
+        await asyncio.gather(*(submit(turn) for turn in range(10)))
+
+    asyncio.run(submit_in_turn())
+    assert sizes == [10]
 
 
 @pytest.mark.parametrize("task", ["npb.respond", "removals.request"])
