@@ -25,7 +25,7 @@ from workers.embedded.data_dir import read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive
 from workers.local import FLOWER_CONFIG
 from workers.settings import Settings, load_settings
-from workers.transport.channel import PARKED_PREFIX, PAUSES_KEY
+from workers.transport.postponed import PARKED_PREFIX, PAUSES_KEY
 
 log = structlog.get_logger(__name__)
 

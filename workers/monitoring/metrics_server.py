@@ -26,8 +26,8 @@ from models.monitoring import metrics as metric_queries
 from schedules.routes import QUEUES, outbox_consumers
 from workers.broker.redis_url import connect
 from workers.settings import Settings
-from workers.transport.channel import DELAYED_PREFIX, PARKED_PREFIX, PARKED_TASKS_KEY
 from workers.transport.dead_letters import find_strays
+from workers.transport.postponed import DELAYED_PREFIX, PARKED_PREFIX, PARKED_TASKS_KEY
 from workers.transport.reclaim import UNACKED_KEY
 
 log = structlog.get_logger(__name__)

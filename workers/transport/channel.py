@@ -28,51 +28,22 @@ from celery import current_app
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as stock
 
-from schedules.routes import QUEUES, is_internal_task, queue_of
+from schedules.routes import QUEUES, queue_of
 from workers.broker.sentinel import PrimaryConnection
-from workers.transport import dead_letters, pausing
+from workers.transport import dead_letters, postponed
 from workers.transport.pausing import is_queue_paused, is_task_paused
 from workers.transport.poller import Poller, QueueReader
 from workers.transport.qos import QoS, Receipt, Reclaimed
 from workers.transport.reclaim import ConsumerId
-from workers.transport.validation import Delayed, Rejected, has_no_arguments, validate
+from workers.transport.validation import Delayed, Rejected, validate
 
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 5.0
 MAX_HOLD_SECONDS = 1.0
 """Seconds for which a received message waits for a slot here before another worker may take it."""
-PARKED_PREFIX = "unwind.parked."
-"""Prefix of the list of a paused task's messages."""
-PARKED_TASKS_KEY = "unwind.parked"
-"""Set of the tasks that have such a list."""
-_UNPARK_TASK = """
-for moved = 1, tonumber(ARGV[2]) do
-    if not redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') then redis.call('SREM', KEYS[3], ARGV[1]); return end
-end
-"""
-"""The newest first, so that the oldest is the next one out of the queue."""
-PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5
-"""Key with what is paused, for Flower, which has no database; it expires after so many seconds."""
-TICK_QUEUES = ("sweeps", "outbox")
 BLOCK_QUEUE = queue_of("orders.cancel")
 """The queue of the commands, from which all that wait are received at once."""
-MAX_PAUSED_TICKS = 5000
-"""Ticks kept in such a queue while it is paused: each does the work of all before it, and beat sends five a second."""
-DELAYED_PREFIX = "unwind.delayed."
-"""Prefix of a queue's sorted set of delayed messages, scored by the broker's clock, so that worker clocks do not
-matter."""
-REQUEUE_BATCH_SIZE = 1000
-"""Messages requeued in one script call, so that it does not block the worker's loop for long."""
-_MOVE_DELAYED = """
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
-for i = #due, 1, -1 do redis.call('RPUSH', KEYS[2], due[i]); redis.call('ZREM', KEYS[1], due[i]) end
-return #due
-"""
-"""One script, since several workers run it at once.  The message that is due longest is the next one out of the
-queue."""
-
-
 MAX_BLOCK_MESSAGES = 100
 """Commands received at once: those that wait while all pool processes are busy (docs/decisions/0027)."""
 MAX_BLOCK_BYTES = 256 * 1024
@@ -291,11 +262,13 @@ class Channel(stock.Channel):
         except Rejected as rejection:
             self._move_to_dead_letters(reader, item, rejection)
         except Delayed as delayed:
-            self._delay(reader, item, delayed)
+            with self.conn_or_acquire() as client:
+                postponed.delay(client, reader, item, delayed)
         else:
             if not is_task_paused(message["headers"]["task"]):
                 return message
-            self._park(reader, item, message)
+            with self.conn_or_acquire() as client:
+                postponed.park(client, reader, item, message)
         return None
 
     def _deliver(self, receipt: Receipt, message: dict[str, Any]) -> None:
@@ -338,45 +311,6 @@ class Channel(stock.Channel):
             )
             pipe.execute()
         dead_letters.write_soon()
-
-    def _delay(self, reader: QueueReader, item: bytes, delayed: Delayed) -> None:
-        # Move a message from the processing list to the queue's sorted set in one MULTI: a crash loses nothing.
-        with self.conn_or_acquire() as client:
-            seconds, microseconds = client.time()
-            due = seconds + microseconds / 1e6 + delayed.seconds
-            client.pipeline().lrem(reader.processing_list, 1, item).zadd(
-                DELAYED_PREFIX + reader.queue, {delayed.raw: due}
-            ).execute()
-
-    def _park(self, reader: QueueReader, item: bytes, message: dict[str, Any]) -> None:
-        # Move a paused task's message to its list in one MULTI; drop a tick, since the next one does its work.
-        task = message["headers"]["task"]
-        with self.conn_or_acquire() as client:
-            pipe = client.pipeline().lrem(reader.processing_list, 1, item)
-            if not (is_internal_task(task) and has_no_arguments(message)):
-                pipe.lpush(PARKED_PREFIX + task, item).sadd(PARKED_TASKS_KEY, task)
-            pipe.execute()
-
-    def requeue_due_and_resumed(self) -> None:
-        queues = list(self.readers)
-        with self.conn_or_acquire() as client:
-            pipe = client.pipeline(transaction=False).time().smembers(PARKED_TASKS_KEY)
-            for queue in queues:
-                pipe.zcard(DELAYED_PREFIX + queue)
-            if paused := pausing.pauses_as_json():
-                pipe.set(PAUSES_KEY, paused, ex=PAUSES_TTL_SECONDS)
-                for queue in TICK_QUEUES:
-                    if queue in queues and is_queue_paused(queue):
-                        pipe.ltrim(queue, 0, MAX_PAUSED_TICKS - 1)
-            (seconds, microseconds), parked, *counts = pipe.execute()
-            for task in [task for task in map(bytes.decode, parked) if not is_task_paused(task)]:
-                client.eval(
-                    _UNPARK_TASK, 3, PARKED_PREFIX + task, queue_of(task), PARKED_TASKS_KEY, task, REQUEUE_BATCH_SIZE
-                )
-            for queue in [queue for queue, count in zip(queues, counts, strict=False) if count]:
-                client.eval(
-                    _MOVE_DELAYED, 2, DELAYED_PREFIX + queue, queue, seconds + microseconds / 1e6, REQUEUE_BATCH_SIZE
-                )
 
     def _poll_error(self, type: Any, **options: Any) -> None:  # noqa: A002 - kombu's name
         """kombu.transport.redis.Channel._poll_error: reading from the reader's connection raises the error."""
@@ -425,7 +359,8 @@ class Channel(stock.Channel):
                     reader.client.connection.disconnect()
         if self.readers and now - self._requeued_at > MAX_HOLD_SECONDS:
             self._requeued_at = now
-            self.requeue_due_and_resumed()
+            with self.conn_or_acquire() as client:
+                postponed.requeue_due_and_resumed(client, list(self.readers))
         if self.readers and now - self._heartbeat_at > POLL_INTERVAL:
             self.heartbeat_and_reclaim()
 
