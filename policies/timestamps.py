@@ -11,8 +11,8 @@ WRITTEN_TIMESTAMP = re.compile(r"\b[1-8]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6}
 
 
 def format_timestamp(instant: datetime) -> str:
-    utc = instant.astimezone(UTC)
-    text = utc.replace(tzinfo=None).isoformat(timespec="microseconds" if utc.microsecond else "seconds")
+    utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    text = utc.isoformat().removesuffix("+00:00")
     return (text.rstrip("0") if utc.microsecond else text) + "Z"
 
 

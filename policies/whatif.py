@@ -72,6 +72,7 @@ class Conditions:
     ) -> None:
         self.periods = tuple(terms)
         self._settings: dict[str, Any] = dict(settings or {})
+        self._settings_alone = replace(MANUAL, **self._settings)
         self.settings_from = settings_from
 
     def terms_at(self, instant: datetime) -> Terms:
@@ -88,6 +89,8 @@ class Conditions:
     def automation_at(self, recorded: Automation, instant: datetime) -> Automation:
         if not self._settings or (self.settings_from is not None and instant < self.settings_from):
             return recorded
+        if recorded is MANUAL:
+            return self._settings_alone
         return replace(recorded, **self._settings)
 
 
@@ -137,7 +140,7 @@ class _Replay:
         self.case = Case(
             orders.charge_order(order, terms),
             Member(recorded_case.buyer_id),
-            Member(recorded_case.seller_id),
+            Member(recorded_case.seller_id, automation=conditions.automation_at(MANUAL, at)),
             terms,
             later_terms=conditions.terms_after(at),
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 from sqlalchemy import Connection, text
 
 from models.db.database import use_snapshot_isolation
@@ -35,6 +36,7 @@ from workers.cli.terms import parse_day_or_time, read_settings_file
 
 PROGRESS_INTERVAL = 100_000
 MAX_SHOWN = 50
+PRINTED_TOGETHER = 1000
 BEGINNING = datetime.combine(MIN_MONTH, time(), tzinfo=UTC)
 """No record is older."""
 LABELS = {
@@ -167,20 +169,26 @@ def _find_differences(cases: Replayed, totals: Totals, event_count: int) -> Iter
 
 
 def _print_json(differences: Iterable[Difference], totals: Totals, until: datetime | None) -> None:
-    # A case at a time: a market may have a million that differ.
+    # Few cases at a time: a market may have a million that differ.
     click.echo('{"cases": [', nl=False)
+    lines: list[str] = []
     separator = "\n "
     for case, was, would_be in differences:
+        before, after = _outcome_json(was), _outcome_json(would_be)
         fields = {
             "order_id": case.order_id,
             "seller_id": case.seller_id,
             "buyer_id": case.buyer_id,
-            "differences": _list_aspects(was, would_be),
-            "was": _outcome_json(was),
-            "would_be": _outcome_json(would_be),
+            "differences": _list_aspects(before, after),
+            "was": before,
+            "would_be": after,
         }
-        click.echo(separator + json.dumps(fields), nl=False)
+        lines.append(separator + orjson.dumps(fields).decode())
         separator = ",\n "
+        if len(lines) == PRINTED_TOGETHER:
+            click.echo("".join(lines), nl=False)
+            lines.clear()
+    click.echo("".join(lines), nl=False)
     click.echo(
         f'],\n "until": {json.dumps(format_optional_timestamp(until))},\n "totals": {json.dumps(totals.as_json())}}}'
     )
@@ -191,7 +199,7 @@ def _print_text(differences: Iterable[Difference], totals: Totals, until: dateti
         if totals.different <= MAX_SHOWN:
             echo(f"Order {case.order_id} (seller {case.seller_id}, buyer {case.buyer_id})")
             before, after = _outcome_words(was), _outcome_words(would_be)
-            for aspect in _list_aspects(was, would_be):
+            for aspect in _list_aspects(before, after):
                 echo(f"  {LABELS[aspect]}: {after[aspect]} instead of {before[aspect]}")
     if totals.different > MAX_SHOWN:
         echo(f"and {totals.different - MAX_SHOWN:,} more: --json prints all")
@@ -207,8 +215,7 @@ def _print_text(differences: Iterable[Difference], totals: Totals, until: dateti
     echo(f"  {'fees':<10} {totals.fee['would_be']:>12,} USD instead of {totals.fee['was']:,} ({totals.fee_difference})")
 
 
-def _list_aspects(was: Outcome, would_be: Outcome) -> list[str]:
-    before, after = _outcome_json(was), _outcome_json(would_be)
+def _list_aspects(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [aspect for aspect in LABELS if before[aspect] != after[aspect]]
 
 

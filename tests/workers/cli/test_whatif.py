@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks.market import Market as BulkMarket
+from benchmarks.market import build
 from models.db import database as db
-from models.queries.whatif import load_extent, recorded_conditions, replay_cases
+from models.queries.whatif import FETCH_SIZE, load_extent, recorded_conditions, replay_cases
 from policies.cases import Setting
 from policies.terms import OcrSilence
 from policies.timestamps import format_timestamp
 from policies.whatif import Conditions
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
+from tests.plugins.servers import fresh_database, libpq_url
 from tests.whatif import list_differences_without_a_reason
 from workers.cli import group
+from workers.embedded import ServerUrls
 from workers.simulation.demo.sample_market import build_sample_market
 from workers.simulation.engine import Simulation
 from workers.simulation.replay import parse_lines, play
@@ -178,6 +184,29 @@ def test_bad_arguments_are_named(try_terms: Try, tmp_path: Path) -> None:
     for since in ("yesterday", "2026-13-01", "2026-02-30", ""):
         assert try_terms("", "--since", since).exit_code == 2
     assert CliRunner().invoke(group, ["whatif", str(tmp_path / "missing.toml")]).exit_code == 2
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_market(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str
+) -> None:
+    """Three times the orders, all of them different, take the memory of two fetches from the database."""
+    peaks = []
+    for orders in (2 * FETCH_SIZE, 6 * FETCH_SIZE):
+        with fresh_database(servers, admin, template_database) as url:
+            with psycopg.connect(libpq_url(url), autocommit=True) as conn:
+                build(conn, BulkMarket(orders, lines=0))
+            database = db.connect(url)
+            with database.transaction() as read:
+                recorded = recorded_conditions(read)
+                tried = Conditions(recorded.periods, {"cancel_after_unlock": Setting(0, ORDERED)})
+                tracemalloc.start()
+                replayed = replay_cases(read, recorded, tried, LAST + 365 * DAY)
+                assert sum(was != would_be for _, was, would_be in replayed) == orders
+                peaks.append(tracemalloc.get_traced_memory()[1])
+                tracemalloc.stop()
+            database.dispose()
+    assert peaks[1] < 1.3 * peaks[0]
 
 
 def test_requests_that_nobody_answered_are_resolved(market: Market) -> None:
