@@ -121,11 +121,10 @@ class Podman:
 
     def _remove_all(self) -> None:
         """Remove the containers, networks and volumes of this store; images stay."""
-        for kind in ("container", "network", "volume"):
-            names = self.run(kind, "ls", "--quiet", *(["--all"] if kind == "container" else [])).stdout.split()
-            for name in names:
+        for kind, options in (("container", ("--all",)), ("network", ()), ("volume", ())):
+            for name in self.run(kind, "ls", "--quiet", *options).stdout.split():
                 if name != "podman":
-                    self.run(kind, "rm", "--force", name, timeout=120)
+                    self.run(kind, "rm", "--force", "--time=0", name, timeout=120)
 
 
 def _hard_limit(kind: int) -> int:
