@@ -91,7 +91,8 @@ def run_if_possible(rehearsal: Rehearsal) -> None:
     except click.ClickException as problem:
         if isinstance(problem.__context__, WrongResult):
             raise
-        reason = " ".join(problem.message.split())[:300]
+        first, *others = problem.message.strip().splitlines() or [""]
+        reason = " … ".join(line[:150] for line in (first, *others[-1:]))
         click.echo(f"docker-compose.yml was not started on this machine: {reason}", err=True)
     finally:
         signal.alarm(0)

@@ -145,7 +145,7 @@ class SystemdRehearsal:
         self._sh("systemctl stop unwind.target", timeout=STOP_TIMEOUT)
         states = f"systemctl is-active {' '.join(UNITS)} || true"
         self._await(lambda: set(self._sh(states).split()) <= {"inactive", "failed"}, "Units do not stop")
-        if failed := self._sh("systemctl --failed --plain --no-legend 'unwind*'").strip():
+        if failed := self._sh("systemctl list-units --failed --plain --no-legend 'unwind*'").strip():
             raise WrongResult(f"Did not end by themselves:\n{failed}")
         self._report(f"unwind.target: stopped after {time.monotonic() - started_at:.0f} s")
 
