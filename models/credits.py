@@ -32,7 +32,7 @@ def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
         if isinstance(settlement, FeeSettlement):
             valid.append((due, settlement))
         else:
-            _give_up_posting(work, due, settlement)
+            _record_posting_failure(work, due, settlement, "IMPOSSIBLE", is_final=True)
     try:
         with work.conn.begin_nested():
             _post_fee_settlements(work, valid)
@@ -41,7 +41,7 @@ def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
             raise
         if len(valid) > 1:
             return sum(post_due(work, [due]) for due, _ in valid)
-        _record_posting_failure(work, valid[0][0], error)
+        _record_posting_failure(work, valid[0][0], f"{type(error).__name__}: {error.orig}", "FAILED")
         return 0
     return len(valid)
 
@@ -88,26 +88,19 @@ def _credit_line(due: DueMessage, settlement: FeeSettlement, first_open: date, n
     )
 
 
-def _give_up_posting(work: UnitOfWork[Any], due: DueMessage, reason: str) -> None:
-    outbox.mark_messages_dead(work.conn, [due.outbox_id], reason)
-    _park_posting(work, due, reason, due.first_error or reason, "IMPOSSIBLE")
-
-
-def _record_posting_failure(work: UnitOfWork[Any], due: DueMessage, error: DBAPIError) -> None:
-    reason = f"{type(error).__name__}: {error.orig}"
-    if first := outbox.record_message_failure(work.conn, [due.outbox_id], reason):
-        _park_posting(work, due, reason, first[due.outbox_id], "FAILED")
-
-
-def _park_posting(work: UnitOfWork[Any], due: DueMessage, error: str, first_error: str, reason: str) -> None:
-    dead_jobs.park_job(
-        work.conn,
-        task=due.task,
-        arguments={"order_id": due.order_id, "rows": [due.outbox_id]},
-        error=error,
-        first_error=first_error,
-        reason=reason,
-        attempts=due.attempts + 1,
-        now=work.now,
-        outbox_id=due.outbox_id,
-    )
+def _record_posting_failure(
+    work: UnitOfWork[Any], due: DueMessage, error: str, reason: str, *, is_final: bool = False
+) -> None:
+    dead = outbox.record_message_failure(work.conn, [due.outbox_id], error, is_final=is_final)
+    if dead:
+        dead_jobs.park_job(
+            work.conn,
+            task=due.task,
+            arguments={"order_id": due.order_id, "rows": [due.outbox_id]},
+            error=error,
+            first_error=dead[due.outbox_id],
+            reason=reason,
+            attempts=due.attempts + 1,
+            now=work.now,
+            outbox_id=due.outbox_id,
+        )

@@ -211,8 +211,14 @@ def first_relay_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(BrokerEpochRow.first_seen_at))).scalar()
 
 
-def record_message_failure(conn: Connection, rows: Sequence[int], error: str) -> dict[int, str]:
-    """Count a failed attempt; return the rows that are now dead, each with its first error."""
+def record_message_failure(
+    conn: Connection, rows: Sequence[int], error: str, *, is_final: bool = False
+) -> dict[int, str]:
+    """Count a failed attempt; return the rows that are now dead, each with its first error.
+
+    `is_final`: they can never succeed.  The caller parks dead ones in `dead_jobs`.
+    """
+    max_attempts = 0 if is_final else MAX_ATTEMPTS
     result = conn.execute(
         update(OutboxRow)
         .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "due")
@@ -220,25 +226,11 @@ def record_message_failure(conn: Connection, rows: Sequence[int], error: str) ->
             attempts=OutboxRow.attempts + 1,
             first_error=func.coalesce(OutboxRow.first_error, error[:2000]),
             last_error=error[:2000],
-            state=case((OutboxRow.attempts + 1 >= MAX_ATTEMPTS, "dead"), else_="due"),
+            state=case((OutboxRow.attempts + 1 >= max_attempts, "dead"), else_="due"),
         )
         .returning(OutboxRow.outbox_id, OutboxRow.state, OutboxRow.first_error)
     )
     return {row.outbox_id: row.first_error for row in result if row.state == "dead"}
-
-
-def mark_messages_dead(conn: Connection, rows: Sequence[int], error: str) -> None:
-    """Stop publishing rows that can never succeed; the caller parks them in `dead_jobs`."""
-    conn.execute(
-        update(OutboxRow)
-        .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "due")
-        .values(
-            attempts=OutboxRow.attempts + 1,
-            first_error=func.coalesce(OutboxRow.first_error, error[:2000]),
-            last_error=error[:2000],
-            state="dead",
-        )
-    )
 
 
 def requeue_messages(conn: Connection, rows: Sequence[int], now: datetime) -> None:

@@ -39,6 +39,17 @@ def _punctuation(raw: bytes) -> int:
     return sum(map(raw.count, (b",", b"[", b"]", b"{", b"}")))
 
 
+class DuplicateName(ValueError):
+    pass
+
+
+def refuse_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise DuplicateName("has a name twice in one object")
+    return fields
+
+
 def is_deeper_than(value: Any, levels: int) -> bool:
     # Iterative, so that deep input can't overflow the stack.
     containers = [value]

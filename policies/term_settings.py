@@ -72,9 +72,8 @@ def format_silence(silence: OcrSilence) -> str:
     return f"{silence.name} {_term_json(silence.after)}"
 
 
-def read_terms(settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS) -> Terms:
-    values: dict[str, Any] = {name.lower(): _TERM_READERS[name.lower()](raw) for name, raw in settings.items()}
-    return replace(base, **values)
+def read_terms(settings: Mapping[str, Any]) -> Terms:
+    return Terms(**{name.lower(): _TERM_READERS[name.lower()](raw) for name, raw in settings.items()})
 
 
 def _terms_contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:

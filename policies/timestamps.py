@@ -48,7 +48,7 @@ def _round_up(instant: datetime) -> datetime:
 def describe_duration(seconds: float) -> str:
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
-            return f"{seconds // size:.0f} {unit}"
+            return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
 
 

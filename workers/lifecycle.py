@@ -143,14 +143,14 @@ class TaskWaker:
             log.warning("task_wake_failed", task=task, error=type(error).__name__)
 
 
-def open_database(settings: Settings, *, pool_size: int = 1) -> Database:
+def open_database(settings: Settings) -> Database:
     """Open the database as the application's own login, else as the owner in the role unwind_app."""
     url = settings.app_database_url or settings.database_url
     if url is None:
         url = settings_with_permanent_servers(settings).database_url
     if url is None:
         raise RuntimeError("There is no database. Set DATABASE_URL.")
-    return db.connect(url.get_secret_value(), pool_size=pool_size)
+    return db.connect(url.get_secret_value())
 
 
 def _open_mailer(settings: Settings) -> mailer.Mailer:

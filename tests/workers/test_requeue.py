@@ -135,7 +135,7 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
         outbox.enqueue(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
     (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
     with shop.simulation.database.transaction() as conn:
-        outbox.mark_messages_dead(conn, [row.outbox_id], "KeyError")
+        outbox.record_message_failure(conn, [row.outbox_id], "KeyError", is_final=True)
     dead_job = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
     notice_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
     shop.rows(

@@ -210,8 +210,8 @@ _CREATE_ROLE = """
 """
 
 
-def log_tail(log: Path, count: int = 8) -> str:
-    return "\n".join(f"    {line}" for line in _log_lines(log)[-count:]) or "    (its log is empty)"
+def log_tail(log: Path) -> str:
+    return "\n".join(f"    {line}" for line in _log_lines(log)[-8:]) or "    (its log is empty)"
 
 
 def _log_lines(path: Path) -> list[str]:

@@ -55,10 +55,8 @@ class Watchdog:
         count_waiting: Callable[[], int],
         is_busy: Callable[[], bool],
         on_stall: Callable[[int], None],
-        interval: float | None = None,
     ) -> None:
         self._progress, self._count_waiting, self._is_busy, self._on_stall = progress, count_waiting, is_busy, on_stall
-        self._interval = POLL_INTERVAL if interval is None else interval
         self._last: Any = None
         self._failed = False
         self.silent_polls = 0
@@ -107,7 +105,7 @@ class Watchdog:
             return None
 
     def _run(self) -> None:
-        while not self._closed.wait(self._interval):
+        while not self._closed.wait(POLL_INTERVAL):
             self.poll()
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from models.payload_limits import refuse_duplicate_names
 from models.stored_answers import Answer
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.command import UNFITTING_ARGUMENTS, parse_command
@@ -124,7 +125,7 @@ def _perform_line(line: HistoryLine, simulation: Simulation) -> Any:
 
 def _parse_history_line(number: int, written: str) -> HistoryLine:
     try:
-        fields = json.loads(written, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constants)
+        fields = json.loads(written, object_pairs_hook=refuse_duplicate_names, parse_constant=_refuse_constants)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} at character {error.colno}") from None
     if not isinstance(fields, dict):
@@ -166,13 +167,6 @@ def _parse_line_instant(fields: dict[str, Any]) -> datetime:
 def _check_line_fields(fields: dict[str, Any], known: set[str]) -> None:
     if extra := sorted(set(fields) - known):
         raise ValueError(f"has unknown fields: {', '.join(extra)}")
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("has a name twice in one object")
-    return fields
 
 
 def _refuse_constants(name: str) -> Any:

@@ -18,7 +18,15 @@ from typing import Any, NoReturn
 
 from celery.app.task import Context
 
-from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts, is_deeper_than
+from models.payload_limits import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_PARTS,
+    DuplicateName,
+    has_too_many_parts,
+    is_deeper_than,
+    refuse_duplicate_names,
+)
 from schedules.routes import HEARTBEAT, is_internal_task, queue_of
 
 MAX_MESSAGE_BYTES = {"commands": MAX_BYTES}
@@ -127,8 +135,8 @@ def _parse_json_part(raw: bytes, what: str) -> Any:
     if has_too_many_parts(raw):
         raise Rejected("TOO_LARGE", f"{what} has more than {MAX_PARTS} parts")
     try:
-        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=_reject_duplicates)
-    except _DuplicateKey:
+        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=refuse_duplicate_names)
+    except DuplicateName:
         raise Rejected("NOT_JSON", f"{what} has a key twice") from None
     except UnicodeDecodeError:
         raise Rejected("NOT_JSON", f"{what} is not UTF-8") from None
@@ -139,17 +147,6 @@ def _parse_json_part(raw: bytes, what: str) -> Any:
     if is_deeper_than(parsed, MAX_DEPTH + 1):
         raise Rejected("NOT_JSON", f"{what} is too deep")
     return parsed
-
-
-class _DuplicateKey(ValueError):
-    pass
-
-
-def _reject_duplicates(pairs: list[tuple[str, Any]]) -> Any:
-    mapping = dict(pairs)
-    if len(mapping) != len(pairs):
-        raise _DuplicateKey
-    return mapping
 
 
 def _message_part(outer: Any, name: str) -> dict[str, Any]:

@@ -32,6 +32,13 @@ _DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=lambda _name: No
 _NOT_JSON = "This is not well-formed JSON: {}."
 
 
+def is_json(file: BinaryIO) -> bool:
+    file.seek(0)
+    start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    file.seek(0)
+    return start[:1] in (b"{", b"[")
+
+
 def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
     text = _JsonText(file)
     if text.peek() == "{" and not _is_api_envelope(text):

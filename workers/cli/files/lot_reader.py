@@ -13,7 +13,7 @@ from policies.lot_imports import BadEntry, LotEntry, is_marketplace_number, plai
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot
 from workers.cli.files.file_problems import find_bare_ampersands
 from workers.cli.files.item_fields import FIELD_DEFAULTS, ITEM_TYPES, InvalidItem, ItemFields, check_required
-from workers.cli.files.json_records import read_json
+from workers.cli.files.json_records import is_json, read_json
 from workers.cli.files.lot_elements import (
     BRICK_OWL,
     FIELD_OF_ELEMENT,
@@ -124,10 +124,7 @@ class LotFile:
             self._omitted = OMITTED_BY_BRICKSTORE if is_certain else OMITTED_BY_BRICKSYNC
 
     def _records(self) -> Iterator[Record]:
-        self.file.seek(0)
-        start = self.file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-        self.file.seek(0)
-        if start[:1] in (b"{", b"["):
+        if is_json(self.file):
             self.format = "json"
             return self._json_records()
         repairs = None

@@ -14,7 +14,7 @@ from policies.statuses import PaymentStatus, Status
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.files.file_problems import find_bare_ampersands
 from workers.cli.files.item_fields import InvalidItem, item_fields, parse_amount
-from workers.cli.files.json_records import read_json
+from workers.cli.files.json_records import is_json, read_json
 from workers.cli.files.lot_reader import record_of_json
 from workers.cli.files.xml_records import NotWellFormed, Record, Repairs, UnreadableFile, read_xml
 
@@ -96,10 +96,7 @@ class OrderFile:
                 self.orders.append(order)
 
     def _records(self) -> Iterator[Record]:
-        self.file.seek(0)
-        start = self.file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-        self.file.seek(0)
-        if start[:1] in (b"{", b"["):
+        if is_json(self.file):
             for number, order in enumerate(read_json(self.file), start=1):
                 if "inventory_id" in order:
                     raise UnreadableFile("These are lots, not orders: `import-lots` reads them.")

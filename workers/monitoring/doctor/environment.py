@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import smtplib
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,12 +31,12 @@ def report_invalid_settings(problem: SettingsError) -> list[Finding]:
     return findings
 
 
-def check_unknown_variables(environ: Mapping[str, str] | None = None) -> list[Finding]:
+def check_unknown_variables() -> list[Finding]:
     return [
         warning(
             "SETTING_UNREAD", f"{name} is set, but is not a setting of Unwind.", f"correct its name or unset {name}."
         )
-        for name in unknown_variables(environ)
+        for name in unknown_variables()
     ]
 
 

@@ -8,7 +8,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from policies.texts import printable
+from policies.timestamps import describe_duration
 from workers.local import name_commands
+
+MAX_NAMED = 5
 
 
 class Severity(StrEnum):
@@ -50,15 +53,11 @@ def exit_status(findings: Iterable[Finding]) -> int:
     return 2 if Severity.ERROR in severities else 1 if Severity.WARNING in severities else 0
 
 
-def abbreviate(names: Iterable[object], limit: int = 5) -> str:
+def abbreviate(names: Iterable[object]) -> str:
     shown = [str(name) for name in names]
-    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
-    return ", ".join(shown[:limit]) + more
+    more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
+    return ", ".join(shown[:MAX_NAMED]) + more
 
 
 def describe_age(now: datetime, then: datetime) -> str:
-    seconds = (now - then).total_seconds()
-    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} seconds"
+    return describe_duration((now - then).total_seconds())
