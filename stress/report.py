@@ -37,6 +37,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "accepted": counts["accepted"],
         "answered": counts["answered"],
         "given_up": counts["given up"],
+        "invalid": counts["invalid"],
         "orders_cancelled": counts["cancelled"],
         "orders_cancelled_automatically": counts["automatic cancel"],
         "alerts_filed_automatically": counts["automatic file"],
