@@ -25,7 +25,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows
 from models.db.row_mapping import from_row
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from policies.verdicts import OutboxMessage
 
 RELAY = "outbox.relay"
@@ -124,7 +124,7 @@ def claim_messages(
     """
     condition = and_(OutboxRow.task == task, OutboxRow.state == "due")
     if rows is not None:
-        condition = and_(condition, OutboxRow.outbox_id.in_(rows))
+        condition = and_(condition, is_any(OutboxRow.outbox_id, rows))
     if new_only:
         condition = and_(condition, OutboxRow.attempts == 0)
     if order_id is not None:
@@ -150,7 +150,7 @@ def mark_messages_done(conn: Connection, due: Sequence[DueMessage], now: datetim
     if due:
         conn.execute(
             update(OutboxRow)
-            .where(OutboxRow.outbox_id.in_([d.outbox_id for d in due]))
+            .where(is_any(OutboxRow.outbox_id, [d.outbox_id for d in due]))
             .values(state="done", done_at=now, attempts=OutboxRow.attempts + 1)
         )
 
@@ -221,7 +221,7 @@ def record_message_failure(
     max_attempts = 0 if is_final else MAX_ATTEMPTS
     result = conn.execute(
         update(OutboxRow)
-        .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "due")
+        .where(is_any(OutboxRow.outbox_id, rows), OutboxRow.state == "due")
         .values(
             attempts=OutboxRow.attempts + 1,
             first_error=func.coalesce(OutboxRow.first_error, error[:2000]),
@@ -236,7 +236,7 @@ def record_message_failure(
 def requeue_messages(conn: Connection, rows: Sequence[int], now: datetime) -> None:
     conn.execute(
         update(OutboxRow)
-        .where(OutboxRow.outbox_id.in_(rows), OutboxRow.state == "dead")
+        .where(is_any(OutboxRow.outbox_id, rows), OutboxRow.state == "dead")
         .values(state="due", attempts=0, publish_count=0, due_at=now, first_error=None, last_error=None)
     )
 
