@@ -34,9 +34,9 @@ from policies.cases import Alert, AlertKind, AlertState
 from policies.statuses import Role
 from policies.timestamps import format_timestamp
 
-WAITING_CONDITION = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
-CANCELS_CONDITION = "state = 'open' AND cancels_at IS NOT NULL"
-WARNS_CONDITION = f"{CANCELS_CONDITION} AND warned_of IS DISTINCT FROM cancels_at"
+ALERT_WAITING_CONDITION = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"
+ALERT_CANCELS_CONDITION = "state = 'open' AND cancels_at IS NOT NULL"
+ALERT_WARNS_CONDITION = f"{ALERT_CANCELS_CONDITION} AND warned_of IS DISTINCT FROM cancels_at"
 
 
 class AlertRow(Base):
@@ -76,15 +76,15 @@ class AlertRow(Base):
         CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="unlocked_before_closed"),
         Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
         Index("ix_alerts_order_id", "order_id", "alert_id"),
-        Index("ix_alerts_waiting", "unlocks_at", "alert_id", "kind", postgresql_where=text(WAITING_CONDITION)),
+        Index("ix_alerts_waiting", "unlocks_at", "alert_id", "kind", postgresql_where=text(ALERT_WAITING_CONDITION)),
         Index(
             "ix_alerts_remind",
             "remind_at",
             "alert_id",
             postgresql_where=text("state = 'open' AND remind_at IS NOT NULL"),
         ),
-        Index("ix_alerts_cancel", "cancels_at", "alert_id", postgresql_where=text(CANCELS_CONDITION)),
-        Index("ix_alerts_warn", "cancels_at", "alert_id", postgresql_where=text(WARNS_CONDITION)),
+        Index("ix_alerts_cancel", "cancels_at", "alert_id", postgresql_where=text(ALERT_CANCELS_CONDITION)),
+        Index("ix_alerts_warn", "cancels_at", "alert_id", postgresql_where=text(ALERT_WARNS_CONDITION)),
     )
 
 
@@ -95,10 +95,10 @@ _LATEST_ALERTS = """
 
 
 def load_latest_alerts(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Alert]:
-    return send_latest_alerts(conn, order_ids)(terms_history)
+    return send_latest_alerts_query(conn, order_ids)(terms_history)
 
 
-def send_latest_alerts(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Alert]]:
+def send_latest_alerts_query(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Alert]]:
     rows = execute(conn, _LATEST_ALERTS, {"ids": int_array(sorted(order_ids))})
     return lambda terms_history: {r.order_id: alert_from_row(r, terms_history) for r in rows}
 
@@ -190,7 +190,7 @@ class UnlockSweep:
         """
         where = self._where(work)
         with pipeline(work.conn):
-            fetch_terms = terms.send_terms(work.conn)
+            fetch_terms = terms.send_terms_query(work.conn)
             due = execute(work.conn, _HAS_DUE_ALERTS, where)
         if due.fetchone() is None:
             return 0, 0
@@ -232,7 +232,7 @@ class UnlockSweep:
 
 
 def next_unlock_at(conn: Connection) -> datetime | None:
-    return conn.execute(select(func.min(AlertRow.unlocks_at)).where(text(WAITING_CONDITION))).scalar()
+    return conn.execute(select(func.min(AlertRow.unlocks_at)).where(text(ALERT_WAITING_CONDITION))).scalar()
 
 
 _UNLOCK_DUE_ALERTS = load_sql("unlock_alerts")

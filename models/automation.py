@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, TextClause, func, select, text
 
 from models import members
-from models.alerts import CANCELS_CONDITION, WARNS_CONDITION, AlertRow
+from models.alerts import ALERT_CANCELS_CONDITION, ALERT_WARNS_CONDITION, AlertRow
 from models.cases import lock_orders
 from models.db.bulk import update_rows
-from models.ocr import AGREES_CONDITION, DECLINES_CONDITION, OcrRow
+from models.ocr import OCR_AGREES_CONDITION, OCR_DECLINES_CONDITION, OcrRow
 from models.orders import OrderRow
 from models.unit_of_work import UnitOfWork
 from policies import automation as policy
@@ -29,7 +29,7 @@ DUE_CANCELLATIONS = text(
     f"""
     SELECT a.order_id, a.alert_id AS id, a.cancels_at AS at, o.seller_id
     FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
-    WHERE {CANCELS_CONDITION} AND a.cancels_at <= :now
+    WHERE {ALERT_CANCELS_CONDITION} AND a.cancels_at <= :now
         AND (a.cancels_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
     ORDER BY a.cancels_at, a.alert_id LIMIT :limit
     """  # noqa: S608 - constants of this package
@@ -46,7 +46,7 @@ DUE_AGREEMENTS = text(
     f"""
     SELECT r.order_id, r.ocr_id AS id, r.agrees_at AS at, o.seller_id
     FROM unwind.ocrs AS r JOIN unwind.orders AS o USING (order_id)
-    WHERE {AGREES_CONDITION} AND r.agrees_at <= :now
+    WHERE {OCR_AGREES_CONDITION} AND r.agrees_at <= :now
         AND (r.agrees_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
     ORDER BY r.agrees_at, r.ocr_id LIMIT :limit
     """  # noqa: S608 - constants of this package
@@ -54,7 +54,7 @@ DUE_AGREEMENTS = text(
 DUE_DECLINES = text(
     f"""
     SELECT r.order_id, r.ocr_id AS id, r.declines_at AS at FROM unwind.ocrs AS r
-    WHERE {DECLINES_CONDITION} AND r.declines_at <= :now
+    WHERE {OCR_DECLINES_CONDITION} AND r.declines_at <= :now
         AND (r.declines_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
     ORDER BY r.declines_at, r.ocr_id LIMIT :limit
     """  # noqa: S608 - constants of this package
@@ -63,7 +63,7 @@ _DUE_WARNINGS = text(
     f"""
     SELECT a.order_id, a.alert_id, a.cancels_at, a.penalty_stands, o.buyer_id
     FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
-    WHERE {WARNS_CONDITION} AND a.cancels_at <= :until
+    WHERE {ALERT_WARNS_CONDITION} AND a.cancels_at <= :until
     ORDER BY a.cancels_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
     """  # noqa: S608 - constants of this package
 )
@@ -85,13 +85,13 @@ _EARLIER_FILINGS = text(
 
 
 def find_due(conn: Connection, statement: DueStatement, now: datetime, after: Position, limit: int) -> Sequence[DueRow]:
-    """Return what is due by its stored deadline, unlocked: the facts decide again under the locks."""
+    """Return the cases due by their stored deadlines, without locks: the facts decide again under the locks."""
     return conn.execute(statement, {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}).all()
 
 
 def warn_buyers(work: UnitOfWork[Any], limit: int) -> int:
     """Warn the buyers of automatic cancellations that are a day away or less; return how many rows were handled."""
-    rows = work.conn.execute(_DUE_WARNINGS, {"until": work.now + policy.WARN_BEFORE, "limit": limit}).all()
+    rows = work.conn.execute(_DUE_WARNINGS, {"until": work.now + policy.WARN_BEFORE_CANCELLATION, "limit": limit}).all()
     messages = [
         policy.cancellation_warning(
             order_id=row.order_id,
@@ -139,15 +139,17 @@ def next_filing_at(conn: Connection) -> datetime | None:
 
 
 def next_cancellation_at(conn: Connection) -> datetime | None:
-    return conn.execute(select(func.min(AlertRow.cancels_at)).where(text(CANCELS_CONDITION))).scalar()
+    return conn.execute(select(func.min(AlertRow.cancels_at)).where(text(ALERT_CANCELS_CONDITION))).scalar()
 
 
 def next_answer_at(conn: Connection) -> datetime | None:
-    agrees = select(func.min(OcrRow.agrees_at)).where(text(AGREES_CONDITION))
-    declines = select(func.min(OcrRow.declines_at)).where(text(DECLINES_CONDITION))
+    agrees = select(func.min(OcrRow.agrees_at)).where(text(OCR_AGREES_CONDITION))
+    declines = select(func.min(OcrRow.declines_at)).where(text(OCR_DECLINES_CONDITION))
     return conn.execute(select(func.least(agrees.scalar_subquery(), declines.scalar_subquery()))).scalar()
 
 
 def next_warning_at(conn: Connection) -> datetime | None:
-    first: datetime | None = conn.execute(select(func.min(AlertRow.cancels_at)).where(text(WARNS_CONDITION))).scalar()
-    return None if first is None else first - policy.WARN_BEFORE
+    first: datetime | None = conn.execute(
+        select(func.min(AlertRow.cancels_at)).where(text(ALERT_WARNS_CONDITION))
+    ).scalar()
+    return None if first is None else first - policy.WARN_BEFORE_CANCELLATION

@@ -15,7 +15,7 @@ from sqlalchemy.orm import aliased
 
 from models import credits as postings
 from models import events, ledger, outbox, terms
-from models.bills import LINES_HASH, BillRow, HeldBillRow, first_unbilled_month, last_closed_month, terms_for_month
+from models.bills import BILL_LINES_HASH, BillRow, HeldBillRow, first_unbilled_month, last_closed_month, terms_for_month
 from models.db.bulk import insert_rows
 from models.db.locks import lock_ledger
 from models.db.schema import is_any
@@ -25,17 +25,17 @@ from models.unit_of_work import UnitOfWork
 from policies import bills as policy
 from policies.bills import (
     bill_issues_at,
+    billing_month_of,
     due_on,
     format_month,
     grace_until,
     issued_on,
     month_name,
-    month_of,
     next_month,
     past_due_from,
     previous_month,
 )
-from policies.credits import TASK
+from policies.credits import CREDIT_TASK
 from policies.fees import ZERO
 from policies.notices import notify_member
 from policies.statuses import Role
@@ -122,9 +122,9 @@ class HeldBillingRun(BillingRun):
 def issue_bills_of(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
     conn = work.conn
     # Lock order: outbox before ledger. The lock waits for a running credit task.
-    messages = outbox.lock_by_payload(conn, TASK, "seller_id", seller_ids)
+    messages = outbox.lock_by_payload(conn, CREDIT_TASK, "seller_id", seller_ids)
     ledger.lock_for_issue(conn, seller_ids)
-    postings.post_due(work, [due for due in messages if str(due.payload.get("month")) <= format_month(month)])
+    postings.post_due_credits(work, [due for due in messages if str(due.payload.get("month")) <= format_month(month)])
     month_terms = terms_for_month(terms.load_terms(conn), month)
     due = due_on(month, month_terms)
     rows = [
@@ -159,7 +159,7 @@ _SUMS_TO_BILL = f"""
                     WHERE p.seller_id = s AND p.excess_credit_month = :month), 0.00) AS opening
     FROM unnest(CAST(:sellers AS text[])) s
     CROSS JOIN LATERAL (
-        SELECT count(*) AS lines, COALESCE(sum(l.amount), 0.00) AS lines_sum, {LINES_HASH} AS lines_hash
+        SELECT count(*) AS lines, COALESCE(sum(l.amount), 0.00) AS lines_sum, {BILL_LINES_HASH} AS lines_hash
         FROM unwind.ledger_lines l WHERE l.seller_id = s AND l.billing_month = :month AND l.kind <> 'payment'
     ) sums
     WHERE NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month = :month)
@@ -178,7 +178,7 @@ _HOLD_BILLS = text(
 )
 
 
-def close_month(work: UnitOfWork[Any], month: date, skipped: Sequence[str] = ()) -> bool:
+def close_billing_month(work: UnitOfWork[Any], month: date, skipped: Sequence[str] = ()) -> bool:
     """Close the month unless a seller has something unbilled in it; return whether it was closed.
 
     The bills of `skipped` sellers are held, and so are their later bills until the held one is issued.
@@ -229,5 +229,5 @@ def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]
 
 
 def _last_month_to_bill(now: datetime, terms_history: terms.TermsHistory) -> date:
-    month = previous_month(month_of(now, terms_history.at(now)))
+    month = previous_month(billing_month_of(now, terms_history.at(now)))
     return month if now >= bill_issues_at(month, terms_for_month(terms_history, month)) else previous_month(month)

@@ -40,11 +40,11 @@ from policies.bills import (
     BillLine,
     BillTotals,
     bill_issues_at,
+    billing_month_of,
     due_on,
     format_month,
     grace_until,
     issued_on,
-    month_of,
     next_month,
 )
 from policies.fees import ZERO
@@ -94,7 +94,7 @@ class HeldBillRow(Base):
     __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),)
 
 
-LINES_HASH = """
+BILL_LINES_HASH = """
     encode(sha256(convert_to(coalesce(string_agg(
         concat_ws('|', l.line_id, l.kind, l.amount, l.order_id, l.charged_month, l.credited_month, l.note),
         E'\\n' ORDER BY l.line_id), ''), 'UTF8')), 'hex')
@@ -139,7 +139,7 @@ class Bill:
                     "charged_month": format_month(line.charged_month) if line.charged_month else None,
                     "credited_month": format_month(line.credited_month) if line.credited_month else None,
                 }
-                for line in policy.visible_lines(self.lines, self.month)
+                for line in policy.visible_bill_lines(self.lines, self.month)
             ],
             "total": str(self.sums.total),
             "carried_forward": str(self.sums.carried_forward),
@@ -159,7 +159,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
     if not known or not policy.is_known_month(month, now, terms_history.at(now)):
         return None
     lines = _bill_lines_of(conn, seller_id, month)
-    paid, overpaid = sum_payments(conn, seller_id, month)
+    paid, overpaid = sum_bill_payments(conn, seller_id, month)
     row = conn.execute(
         select(BillRow).where(BillRow.seller_id == seller_id, BillRow.billing_month == month)
     ).one_or_none()
@@ -178,10 +178,10 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
 
 
 def month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
-    return month <= month_of(now, terms.load_terms(conn).at(now))
+    return month <= billing_month_of(now, terms.load_terms(conn).at(now))
 
 
-def sum_payments(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
+def sum_bill_payments(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
     """Return (total paid for the bill, the part of it in excess of the bill)."""
     line = LedgerLineRow
     of_bill = (line.seller_id == seller_id, line.billing_month == month, line.kind == "payment")
@@ -206,7 +206,9 @@ def last_closed_month(conn: Connection) -> date | None:
 def first_unbilled_month(conn: Connection) -> date | None:
     """Return the earliest month with lines, an opening credit or a due credit that is on no issued bill."""
     closed = last_closed_month(conn)
-    month: date | None = conn.execute(text(_FIRST_PENDING_MONTH), {"closed": closed or policy.MIN_MONTH}).scalar()
+    month: date | None = conn.execute(
+        text(_FIRST_PENDING_MONTH), {"closed": closed or policy.MIN_BILLING_MONTH}
+    ).scalar()
     return month if month is None or closed is None else max(month, next_month(closed))
 
 

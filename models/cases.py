@@ -35,7 +35,7 @@ def lock_orders(
 ) -> CaseSet:
     """Lock and load the orders. `member_ids`: further members to load; `parties`: those of the orders, if known."""
     if parties is None:
-        parties = orders.send_parties(conn, order_ids)()
+        parties = orders.send_parties_query(conn, order_ids)()
     return send_order_locks(conn, order_ids, parties, member_ids=member_ids, lock_members=lock_members)()
 
 
@@ -50,10 +50,10 @@ def send_order_locks(
     ids = set(order_ids)
     all_member_ids = {m for order_id in ids & parties.by_order.keys() for m in parties.by_order[order_id]}
     with pipeline(conn):
-        fetch_members = members.send_members(conn, all_member_ids | set(member_ids), lock=lock_members)
-        fetch_orders = orders.send_orders(conn, ids, lock=True)
-        fetch_terms = terms.send_terms(conn)
-        fetch_alerts, fetch_ocrs = alerts.send_latest_alerts(conn, ids), ocr.send_latest_ocrs(conn, ids)
+        fetch_members = members.send_members_query(conn, all_member_ids | set(member_ids), lock=lock_members)
+        fetch_orders = orders.send_orders_query(conn, ids, lock=True)
+        fetch_terms = terms.send_terms_query(conn)
+        fetch_alerts, fetch_ocrs = alerts.send_latest_alerts_query(conn, ids), ocr.send_latest_ocrs(conn, ids)
 
     def fetch() -> CaseSet:
         terms_history = fetch_terms()

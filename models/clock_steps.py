@@ -31,7 +31,7 @@ def shift_waits(conn: Connection, sweep: str, now: datetime) -> timedelta | None
 
     The sweep records its run in the same transaction, so that each step is applied once.
     """
-    last = sweeps.last_runs(conn).get(sweep)
+    last = sweeps.last_sweep_runs(conn).get(sweep)
     if last is None or last <= now:
         return None
     for table, key, until, is_waiting in _SHIFTABLE_WAITS:

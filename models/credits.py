@@ -21,8 +21,8 @@ from policies.notices import notify_member
 from policies.statuses import Role
 
 
-def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
-    """Post what the messages ask for, notify sellers of credits and mark the messages done; return the number done.
+def post_due_credits(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
+    """Post the requested credits, notify sellers of credits and mark the messages done; return the number done.
 
     A message that cannot be posted does not block the others: it is parked in `dead_jobs` with its reason.
     """
@@ -40,7 +40,7 @@ def post_due(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
         if is_conflict(error) or error.connection_invalidated:
             raise
         if len(valid) > 1:
-            return sum(post_due(work, [due]) for due, _ in valid)
+            return sum(post_due_credits(work, [due]) for due, _ in valid)
         _record_posting_failure(work, valid[0][0], f"{type(error).__name__}: {error.orig}", "FAILED")
         return 0
     return len(valid)
@@ -73,7 +73,7 @@ def _post_fee_settlements(work: UnitOfWork[Any], settlements: Sequence[tuple[Due
 
 
 def _credit_line(due: DueMessage, settlement: FeeSettlement, first_open: date, now: datetime) -> ledger.LedgerLine:
-    kind, month = policy.choose_bill(settlement, first_open)
+    kind, month = policy.choose_credit_bill(settlement, first_open)
     return ledger.LedgerLine(
         key=due.key,
         seller_id=settlement.seller_id,

@@ -26,17 +26,17 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 
-REASONS = {
-    "FAILED": "failed each time",
-    "WORKER_DIED": "its worker died with it each time",
-    "TOO_LONG": "ran longer than it may",
+DEAD_JOB_REASONS = {
+    "FAILED": "failed at every attempt",
+    "WORKER_DIED": "its worker died at every attempt",
+    "TOO_LONG": "ran longer than allowed",
     "UNDELIVERABLE": "an email that no server accepts",
     "IMPOSSIBLE": "cannot be done as it is",
 }
-"""Why a job was given up, with the words for it."""
+"""Why a job was parked, with the words for it."""
 MAX_ERROR_LENGTH = 4000
 MAX_DEPTH = 50
-"""Levels of the arguments that are stored; a message may have less than half of that."""
+"""Levels of the arguments that are stored; messages are limited to less than half of that."""
 MAX_INTEGER_BITS = 10_000
 """Python neither writes nor reads an integer of more than 4,300 decimal digits."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -45,7 +45,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 class DeadJobRow(Base):
     __tablename__ = "dead_jobs"
     __table_args__ = (
-        check_in("reason", REASONS),
+        check_in("reason", DEAD_JOB_REASONS),
         CheckConstraint("first_error <> '' AND error <> '' AND length(payload_hash) = 32", name="says_why"),
         CheckConstraint(
             "(discarded_at IS NULL) = (discard_reason IS NULL) AND (discarded_at IS NULL OR replayed_at IS NULL)",

@@ -27,24 +27,24 @@ from policies.texts import printable
 MAX_BODY_BYTES = 4096
 """How much of the body is stored: enough to recognise it."""
 MAX_NAME_LENGTH = 200
-MAX_ROWS = 10_000
+MAX_DEAD_LETTERS = 10_000
 """Only the newest rows are kept, so that nobody can fill the database by pushing to a queue."""
 
-REASONS = {
-    "TOO_LARGE": "is longer than its queue takes",
+DEAD_LETTER_REASONS = {
+    "TOO_LARGE": "is longer than its queue allows",
     "NOT_JSON": "is not JSON",
     "NOT_A_COMMAND": "does not have the shape of a command",
-    "NOT_ALLOWED": "asks the worker for something that no message may",
+    "NOT_ALLOWED": "contains a directive to the worker, which no message may",
     "WRONG_QUEUE": "names a task that does not go through its queue",
     "TASK_UNKNOWN": "names no known task",
-    "EXPIRED": "came after it had expired",
+    "EXPIRED": "arrived after it had expired",
 }
-"""Why no task could take a message, with the words for it."""
+"""Why no task could accept a message, with the words for it."""
 
 
 class DeadLetterRow(Base):
     __tablename__ = "dead_letters"
-    __table_args__ = (check_in("reason", tuple(REASONS)),)
+    __table_args__ = (check_in("reason", tuple(DEAD_LETTER_REASONS)),)
 
     dead_letter_id: Mapped[BigIntKey]
     key: Mapped[UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
@@ -88,7 +88,7 @@ def insert_dead_letter(
         .on_conflict_do_nothing()
     )
     newest = select(DeadLetterRow.dead_letter_id).order_by(DeadLetterRow.dead_letter_id.desc())
-    too_old = newest.offset(MAX_ROWS).limit(1).scalar_subquery()
+    too_old = newest.offset(MAX_DEAD_LETTERS).limit(1).scalar_subquery()
     conn.execute(delete(DeadLetterRow).where(DeadLetterRow.dead_letter_id <= too_old))
 
 

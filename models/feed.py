@@ -16,12 +16,12 @@ from sqlalchemy import Connection, text
 from models.db.schema import FEED_BASE
 from models.sql import read_sql
 
-TABLES = ("events", "stock_moves", "ledger_lines", "bills")
+FEED_TABLES = ("events", "stock_moves", "ledger_lines", "bills")
 EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"
 FEED_DEFINER = "unwind_feed_definer"
 """Owns `events_after` and may only read the tables of the feed."""
 FEED_DEFINER_GRANTS = (
-    *(f"SELECT ON unwind.{table}" for table in TABLES),
+    *(f"SELECT ON unwind.{table}" for table in FEED_TABLES),
     "EXECUTE ON FUNCTION unwind.feed_base()",
 )
 
@@ -64,7 +64,7 @@ def events_after(conn: Connection, cursor: str | None, limit: int) -> list[tuple
     return [(row.cursor, row.event) for row in rows]
 
 
-def end_cursor(conn: Connection) -> str:
+def feed_end_cursor(conn: Connection) -> str:
     row = conn.execute(
         text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint + unwind.feed_base() - 1 AS last_settled")
     ).one()

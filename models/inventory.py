@@ -124,8 +124,8 @@ def delete_lots(conn: Connection, lots: Sequence[Lot], now: datetime) -> None:
 def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
     if not count:
         return []
-    taken = conn.execute(select(own_lot_ids.next_value()).select_from(func.generate_series(1, count)))
-    return sorted(taken.scalars())
+    new_ids = conn.execute(select(own_lot_ids.next_value()).select_from(func.generate_series(1, count)))
+    return sorted(new_ids.scalars())
 
 
 CANDIDATES = load_sql("candidate_lots")

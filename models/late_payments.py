@@ -13,7 +13,7 @@ from models.db.pipeline import execute, int_array
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.cases import LatePayment
-from policies.late_payments import OVERDUE_AFTER
+from policies.late_payments import SETTLEMENT_OVERDUE_AFTER
 from policies.statuses import PaymentStatus
 
 
@@ -60,5 +60,5 @@ def update_late_payments(conn: Connection, changed: Sequence[tuple[int, LatePaym
 
 def list_overdue_orders(conn: Connection, now: datetime) -> list[int]:
     late = LatePaymentRow
-    overdue = select(late.order_id).where(late.settled_at.is_(None), late.recorded_at <= now - OVERDUE_AFTER)
+    overdue = select(late.order_id).where(late.settled_at.is_(None), late.recorded_at <= now - SETTLEMENT_OVERDUE_AFTER)
     return list(conn.execute(overdue.order_by(late.recorded_at, late.order_id)).scalars())

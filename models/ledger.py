@@ -38,7 +38,7 @@ from policies.bills import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note
 
-KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_credit")
+LEDGER_KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_credit")
 
 
 class LedgerLineRow(Base):
@@ -62,7 +62,7 @@ class LedgerLineRow(Base):
 
     __table_args__ = (
         Index("ix_ledger_lines_written_in", "written_in", "line_id"),
-        check_in("kind", KINDS),
+        check_in("kind", LEDGER_KINDS),
         check_finite("amount"),
         CheckConstraint("CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name="amount_sign"),
         CheckConstraint("kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name="has_order"),

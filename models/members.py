@@ -16,7 +16,7 @@ from models.db.pipeline import Fetch, execute, pipeline, text_array
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, check_in, is_any
 from policies.automation import settings_from_json, settings_to_json
-from policies.cases import MANUAL, Automation, Member
+from policies.cases import NO_AUTOMATION, Automation, Member
 from policies.statuses import Role
 
 
@@ -75,11 +75,11 @@ _LOCK_MEMBERS = (
 
 def load_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
     with pipeline(conn):
-        fetch = send_members(conn, member_ids, lock=lock)
+        fetch = send_members_query(conn, member_ids, lock=lock)
     return fetch()
 
 
-def send_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Fetch[dict[str, Member]]:
+def send_members_query(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> Fetch[dict[str, Member]]:
     ids = {"ids": text_array(sorted(set(member_ids)))}
     if lock == FOR_UPDATE:
         # Lock first, then read: a statement that waits for a lock still reads strikes as of its start, so concurrent
@@ -95,7 +95,9 @@ def send_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_
             r.can_sell,
             tuple(r.as_buyer),
             tuple(r.as_seller),
-            settings_from_json(r.automation | {"exclude_buyers": r.excluded}) if r.automation or r.excluded else MANUAL,
+            settings_from_json(r.automation | {"exclude_buyers": r.excluded})
+            if r.automation or r.excluded
+            else NO_AUTOMATION,
         )
         for r in rows
     }

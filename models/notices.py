@@ -20,7 +20,7 @@ from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
 from policies.emails.email import Email, email_from_json, render_plain
 from policies.timestamps import format_optional_timestamp
 
-STATES = ("pending", "sent", "parked")
+NOTICE_STATES = ("pending", "sent", "parked")
 
 
 class NoticeRow(Base):
@@ -43,7 +43,7 @@ class NoticeRow(Base):
     last_error: Mapped[str | None]
 
     __table_args__ = (
-        check_in("state", STATES),
+        check_in("state", NOTICE_STATES),
         CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_at_when_sent"),
         CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="next_try_while_pending"),
         # In the order of claims, so that a claim reads only its batch however many notices wait.

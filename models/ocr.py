@@ -25,8 +25,8 @@ from policies import reminders
 from policies.cases import Ocr, OcrState
 from policies.statuses import Role
 
-AGREES_CONDITION = "state = 'open' AND agrees_at IS NOT NULL"
-DECLINES_CONDITION = "state = 'open' AND declines_at IS NOT NULL"
+OCR_AGREES_CONDITION = "state = 'open' AND agrees_at IS NOT NULL"
+OCR_DECLINES_CONDITION = "state = 'open' AND declines_at IS NOT NULL"
 
 
 class OcrRow(Base):
@@ -56,8 +56,8 @@ class OcrRow(Base):
         Index(
             "ix_ocrs_remind", "remind_at", "ocr_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
         ),
-        Index("ix_ocrs_agrees", "agrees_at", "ocr_id", postgresql_where=text(AGREES_CONDITION)),
-        Index("ix_ocrs_declines", "declines_at", "ocr_id", postgresql_where=text(DECLINES_CONDITION)),
+        Index("ix_ocrs_agrees", "agrees_at", "ocr_id", postgresql_where=text(OCR_AGREES_CONDITION)),
+        Index("ix_ocrs_declines", "declines_at", "ocr_id", postgresql_where=text(OCR_DECLINES_CONDITION)),
     )
 
 

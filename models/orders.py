@@ -128,7 +128,7 @@ def count_orders(conn: Connection) -> int:
     return conn.execute(select(func.count()).select_from(OrderRow)).scalar_one()
 
 
-def send_parties(conn: Connection, order_ids: Iterable[int]) -> Fetch[Parties]:
+def send_parties_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[Parties]:
     cursor = execute(conn, _SELECT_PARTIES, {"ids": int_array(sorted(set(order_ids)))})
 
     def fetch() -> Parties:
@@ -143,10 +143,10 @@ _LOCK_ORDERS = f"{_SELECT_ORDERS} FOR NO KEY UPDATE"
 
 
 def load_orders(conn: Connection, order_ids: Iterable[int], alerts: Mapping[int, Alert]) -> dict[int, Order]:
-    return send_orders(conn, order_ids, lock=False)(alerts)
+    return send_orders_query(conn, order_ids, lock=False)(alerts)
 
 
-def send_orders(
+def send_orders_query(
     conn: Connection, order_ids: Iterable[int], *, lock: bool
 ) -> Callable[[Mapping[int, Alert]], dict[int, Order]]:
     """Select the orders; the returned function takes their latest alerts, whose unlocks count as events of the orders.

@@ -90,7 +90,7 @@ class DueMessage:
     first_error: str | None = None
 
 
-def enqueue(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
+def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
     insert_rows(
         conn,
         OutboxRow,
@@ -241,7 +241,7 @@ def requeue_messages(conn: Connection, rows: Sequence[int], now: datetime) -> No
     )
 
 
-def oldest_due(conn: Connection) -> datetime | None:
+def oldest_due_message(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(OutboxRow.created_at)).where(OutboxRow.state == "due")).scalar()
 
 

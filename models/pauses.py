@@ -17,14 +17,14 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.schema import Base, BigIntKey, check_in
 from models.submissions import CHANNEL
 
-KINDS = ("queue", "task")
+PAUSE_KINDS = ("queue", "task")
 MAX_REASON_LENGTH = 500
 
 
 class PauseRow(Base):
     __tablename__ = "pauses"
     __table_args__ = (
-        check_in("kind", KINDS),
+        check_in("kind", PAUSE_KINDS),
         CheckConstraint("until > paused_at AND resumed_at >= paused_at", name="in_order"),
         Index("ix_pauses_open", "kind", "name", unique=True, postgresql_where=text("resumed_at IS NULL")),
     )
@@ -62,7 +62,7 @@ def pause(
 def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
     paused = (PauseRow.kind == kind, PauseRow.name == name, *_is_pause_in_effect(now))
     ended = conn.execute(update(PauseRow).where(*paused).values(resumed_at=func.greatest(now, PauseRow.paused_at)))
-    conn.execute(select(func.pg_notify(CHANNEL, "")))  # commands by SQL that waited are taken at once
+    conn.execute(select(func.pg_notify(CHANNEL, "")))  # waiting commands by SQL are executed at once
     return ended.rowcount > 0
 
 

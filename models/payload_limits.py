@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-MAX_BYTES = 16 * 2**20
+MAX_PAYLOAD_BYTES = 16 * 2**20
 """A thousand items with two thousand escaped characters each need about this much."""
-MAX_PARTS = 50_000
+MAX_PAYLOAD_PARTS = 50_000
 """Brackets, braces and commas outside strings.  The largest command, a thousand full lines, has half of that."""
-MAX_DEPTH = 20
+MAX_PAYLOAD_DEPTH = 20
 """Levels of lists and objects.  Valid arguments have at most six; deeper ones are answered `invalid`."""
 
 
@@ -22,17 +22,17 @@ class InvalidPayload(ValueError):
 
 
 def has_too_many_parts(raw: bytes) -> bool:
-    """Return whether parsing this JSON would make more than `MAX_PARTS` values, using memory of its own length.
+    """Return whether parsing this JSON would make more than `MAX_PAYLOAD_PARTS` values, using memory of its own length.
 
     Counting decides most texts.  Otherwise strings are removed first: without escaped backslashes and quotes, every
     second piece between two quotes is outside a string.
     """
-    if _punctuation(raw) <= MAX_PARTS:
+    if _punctuation(raw) <= MAX_PAYLOAD_PARTS:
         return False
     bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if bare.count(b'"') > 4 * (MAX_PARTS + 1):  # a part has a key and a text at most
+    if bare.count(b'"') > 4 * (MAX_PAYLOAD_PARTS + 1):  # a part has a key and a text at most
         return True
-    return _punctuation(b"".join(bare.split(b'"')[::2])) > MAX_PARTS
+    return _punctuation(b"".join(bare.split(b'"')[::2])) > MAX_PAYLOAD_PARTS
 
 
 def _punctuation(raw: bytes) -> int:

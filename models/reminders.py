@@ -22,7 +22,7 @@ from policies import reminders as policy
 from policies.cases import AlertKind
 from policies.verdicts import OutboxMessage
 
-_DUE_OCRS = text(
+_DUE_OCR_REMINDERS = text(
     """
     SELECT r.ocr_id, r.order_id, o.seller_id, r.reason, r.filed_at, r.reminders, r.terms_id, r.remind_at,
         r.agrees_at, r.declines_at
@@ -32,7 +32,7 @@ _DUE_OCRS = text(
     ORDER BY r.remind_at, r.ocr_id LIMIT :limit FOR NO KEY UPDATE OF o, r SKIP LOCKED
     """
 )
-_DUE_ALERTS = text(
+_DUE_ALERT_REMINDERS = text(
     """
     SELECT a.alert_id, a.order_id, a.kind, a.cancels_at, a.remind_from, a.reminders, a.terms_id, a.penalty_stands,
         a.remind_at, CASE WHEN a.kind = 'NPB' THEN o.seller_id ELSE o.buyer_id END AS filer_id
@@ -79,10 +79,10 @@ class ReminderSweep:
         return None
 
     def _ocrs(self, work: UnitOfWork[Any], limit: int) -> Sequence[Row[Any]]:
-        return _due_for_reminder(work, _DUE_OCRS, self._after_ocr, limit)
+        return _due_for_reminder(work, _DUE_OCR_REMINDERS, self._after_ocr, limit)
 
     def _alerts(self, work: UnitOfWork[Any], limit: int) -> Sequence[Row[Any]]:
-        return _due_for_reminder(work, _DUE_ALERTS, self._after_alert, limit)
+        return _due_for_reminder(work, _DUE_ALERT_REMINDERS, self._after_alert, limit)
 
 
 def _due_for_reminder(
@@ -101,7 +101,7 @@ def _remind_of_ocrs(
     schedules: list[dict[str, Any]] = []
     for r in ocrs:
         steps = terms_history.by_id(r.terms_id).ocr_remind_after
-        step = policy.due_step(r.filed_at, steps, r.reminders, work.now)
+        step = policy.due_reminder_step(r.filed_at, steps, r.reminders, work.now)
         if step is not None:
             messages.append(
                 policy.ocr_reminder(
@@ -127,7 +127,7 @@ def _remind_of_alerts(
     schedules: list[dict[str, Any]] = []
     for a in alerts:
         steps = terms_history.by_id(a.terms_id).unlock_remind_after
-        step = policy.due_step(a.remind_from, steps, a.reminders, work.now)
+        step = policy.due_reminder_step(a.remind_from, steps, a.reminders, work.now)
         if step is not None:
             kind = AlertKind(a.kind)
             messages.append(
@@ -157,7 +157,7 @@ def next_reminder_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.least(ocrs.scalar_subquery(), alerts.scalar_subquery()))).scalar()
 
 
-def list_unanswered_orders(conn: Connection) -> list[int]:
+def list_orders_after_last_reminder(conn: Connection) -> list[int]:
     reminded = (OcrRow.state == "open", OcrRow.filed_by == "buyer", OcrRow.reminders > 0, OcrRow.remind_at.is_(None))
     unanswered = select(OcrRow.order_id).where(*reminded).order_by(OcrRow.filed_at, OcrRow.ocr_id)
     return list(conn.execute(unanswered).scalars())

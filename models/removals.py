@@ -54,7 +54,7 @@ def load_removals_of_orders(conn: Connection, order_ids: Iterable[int]) -> dict[
     return by_order
 
 
-def send_pending_counts(conn: Connection, order_ids: Iterable[int]) -> Fetch[dict[int, int]]:
+def send_pending_counts_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[dict[int, int]]:
     rows = execute(conn, _PENDING_REMOVAL_COUNTS, {"ids": int_array(sorted(order_ids))})
     return lambda: {row.order_id: row.pending for row in rows}
 

@@ -12,14 +12,14 @@ from sqlalchemy import Connection, text
 
 MIN_RETENTION_DAYS = 30
 """Callers can rely on a stored answer for this long."""
-BATCH_SIZE = 1000
+PRUNE_BATCH_SIZE = 1000
 
 # Outbox rows about credits stay: the audit of a month reads from them in which month a late credit was due.
 PRUNE_REQUESTS = f"""
-CREATE OR REPLACE FUNCTION unwind.prune_requests(older_than timestamptz, batch integer DEFAULT {BATCH_SIZE})
+CREATE OR REPLACE FUNCTION unwind.prune_requests(older_than timestamptz, batch integer DEFAULT {PRUNE_BATCH_SIZE})
 RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    wanted integer := least(greatest(coalesce(batch, {BATCH_SIZE}), 1), 10000);
+    wanted integer := least(greatest(coalesce(batch, {PRUNE_BATCH_SIZE}), 1), 10000);
     deleted integer;
     total integer := 0;
 BEGIN
@@ -63,7 +63,7 @@ DDL: tuple[str, ...] = (
 )
 
 
-def prune(conn: Connection, older_than: datetime, batch: int = BATCH_SIZE) -> int:
+def prune(conn: Connection, older_than: datetime, batch: int = PRUNE_BATCH_SIZE) -> int:
     """Delete one batch of each kind and return how many rows were deleted.
 
     Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for any role but the

@@ -127,10 +127,10 @@ _EARLIER_ANSWERS = """
 
 
 def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
-    return send_earlier_answers(conn, commands)()
+    return send_earlier_answers_query(conn, commands)()
 
 
-def send_earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> Fetch[dict[str, Answer]]:
+def send_earlier_answers_query(conn: Connection, commands: Sequence[IdempotentCommand]) -> Fetch[dict[str, Answer]]:
     rows = execute(conn, _EARLIER_ANSWERS, {"ids": text_array([c.request_id for c in commands])})
     by_id = {c.request_id: c for c in commands}
     return lambda: {

@@ -176,8 +176,8 @@ def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) 
         fetch_answers = _send_answers_query(conn, request_ids)
         submitted = execute(conn, _SUBMIT, values)
     answers = {request_id: _replayed(answer) for request_id, answer in fetch_answers().items()}
-    said = [row.said for row in submitted]
-    return [SubmitResult(s["request_id"], s["code"], answers.get(s["request_id"])) for s in said]
+    receipts = [row.receipt for row in submitted]
+    return [SubmitResult(s["request_id"], s["code"], answers.get(s["request_id"])) for s in receipts]
 
 
 def _replayed(answer: dict[str, Any]) -> dict[str, Any]:
@@ -185,10 +185,10 @@ def _replayed(answer: dict[str, Any]) -> dict[str, Any]:
     return mark_replayed(answer_from_row(answer)).as_json() if kept else answer
 
 
-# In order of request id, so that two sets with common ids wait for each other instead of blocking each other.
+# In order of request id, so that two batches with common ids wait for each other instead of blocking each other.
 _SUBMIT = """
-    SELECT s.said FROM (
-        SELECT c.n, unwind.submit_command(c.task, c.payload, c.id) AS said
+    SELECT s.receipt FROM (
+        SELECT c.n, unwind.submit_command(c.task, c.payload, c.id) AS receipt
         FROM (SELECT * FROM unnest(CAST(%(tasks)s AS text[]), CAST(%(payloads)s AS text[]), CAST(%(ids)s AS text[]))
               WITH ORDINALITY AS u (task, payload, id, n) ORDER BY u.id, u.n) AS c
     ) AS s ORDER BY s.n

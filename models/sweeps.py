@@ -1,4 +1,4 @@
-"""When each sweep last ran, what it found, and whether it was late."""
+"""The record of each sweep: its last run, the number of rows it found, and whether it was late."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ _RECORD_RUN = text(
 )
 
 
-def record_run(conn: Connection, name: str, found: int, now: datetime) -> None:
+def record_sweep_run(conn: Connection, name: str, found: int, now: datetime) -> None:
     conn.execute(
         _RECORD_RUN, {"name": name, "now": now, "found": found, "late": SWEEP_LATE_AFTER, "often": RECORD_INTERVAL}
     )
 
 
-def last_runs(conn: Connection) -> dict[str, datetime]:
+def last_sweep_runs(conn: Connection) -> dict[str, datetime]:
     return {r.name: r.ran_at for r in conn.execute(select(SweepRow.name, SweepRow.ran_at))}

@@ -71,10 +71,10 @@ class TermsHistory:
 
 
 def load_terms(conn: Connection) -> TermsHistory:
-    return send_terms(conn)()
+    return send_terms_query(conn)()
 
 
-def send_terms(conn: Connection) -> Fetch[TermsHistory]:
+def send_terms_query(conn: Connection) -> Fetch[TermsHistory]:
     rows = execute(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
     return lambda: TermsHistory(
         [

@@ -65,7 +65,7 @@ class UnitOfWork(Generic[C]):
     def take(self, commands: Sequence[C]) -> None:
         """Make `commands`, which a sweep found to be due, those of this unit of work.  Their answers are not stored."""
         self.commands, self.pending, self._stores_answers = commands, list(commands), False
-        self.parties = orders.send_parties(self.conn, [c.subject for c in commands if c.subject is not None])()
+        self.parties = orders.send_parties_query(self.conn, [c.subject for c in commands if c.subject is not None])()
 
     def answer(self, command: C, verdict: Verdict | Answer, *, store: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are stored under the request id unless `store` is false."""
@@ -80,7 +80,7 @@ class UnitOfWork(Generic[C]):
         self._stored.append((command, answer))
 
     def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
-        outbox.enqueue(self.conn, messages, self.now)
+        outbox.enqueue_messages(self.conn, messages, self.now)
         if messages:
             self.tasks_to_wake.add(outbox.RELAY)
 
@@ -130,8 +130,8 @@ def _start_unit(
         return UnitOfWork(conn, clock, commands, {}, orders.Parties())
     order_ids = [c.subject for c in commands if c.subject is not None]
     with pipeline(conn):
-        fetch_answers = stored_answers.send_earlier_answers(conn, all_commands)
-        fetch_parties = orders.send_parties(conn, order_ids) if order_ids else orders.Parties
+        fetch_answers = stored_answers.send_earlier_answers_query(conn, all_commands)
+        fetch_parties = orders.send_parties_query(conn, order_ids) if order_ids else orders.Parties
     answers = fetch_answers()
     if parent is not None and parent.request_id in answers:
         raise ParentAnswered(answers[parent.request_id])
@@ -178,4 +178,4 @@ _RETRYING_ON_CONFLICT = Retrying(
 
 
 class StaleRead(Exception):
-    """What was read before locking has changed, so the locks taken may be too weak."""
+    """Rows read before locking have changed, so the locks acquired may be too weak."""

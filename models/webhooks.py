@@ -1,6 +1,6 @@
 """Webhooks: endpoints that receive the events of the feed, each in order and at least once.
 
-An endpoint has a cursor of its own in the feed, so a slow or failing one holds back no other. A run leases the
+Each endpoint has its own cursor in the feed, so a slow or failing one holds back no other. A run leases the
 endpoints that are due, sends without a transaction, and records how far it came; its lease is the fence.
 """
 
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models import feed
 from models.db.schema import Base, BigInt, BigIntKey, is_any
 
-LEASE_DURATION = timedelta(minutes=2)
+WEBHOOK_LEASE = timedelta(minutes=2)
 EVENTS_PER_DELIVERY = 50
 """Events of one endpoint in one run."""
 MAX_ENDPOINTS = 20
@@ -63,7 +63,7 @@ class Endpoint:
     events: Sequence[tuple[str, dict[str, Any]]]
     """Cursor and event of those that it wants, in order."""
     read_to: str
-    """The cursor of the last event that was read, wanted or not."""
+    """The cursor of the last event read, wanted or not."""
     page_was_full: bool
 
 
@@ -78,7 +78,7 @@ class Delivery:
 
 def add_webhook(conn: Connection, url: str, secret: str, event_types: Sequence[str], now: datetime) -> int:
     values = {"url": url, "secret": secret, "event_types": ",".join(event_types), "created_at": now, "next_try_at": now}
-    added = insert(WebhookRow).values(cursor=feed.end_cursor(conn), **values).returning(WebhookRow.webhook_id)
+    added = insert(WebhookRow).values(cursor=feed.feed_end_cursor(conn), **values).returning(WebhookRow.webhook_id)
     return int(conn.execute(added).scalar_one())
 
 
@@ -91,7 +91,7 @@ def remove_webhook(conn: Connection, webhook_id: int, now: datetime) -> bool:
 
 
 def replay_webhook(conn: Connection, webhook_id: int, cursor: str | None, now: datetime) -> bool:
-    """Send again from after `cursor` (None: where it stands), also to an endpoint that was disabled."""
+    """Send again from after `cursor` (None: where it stands), even to a disabled endpoint."""
     cleared = {"failures": 0, "failing_since": None, "last_error": None, "disabled_at": None, "leased_until": None}
     position = {} if cursor is None else {"cursor": cursor}
     return _change_webhook(conn, webhook_id, next_try_at=now, **cleared, **position)
@@ -116,7 +116,7 @@ def lease_endpoints(conn: Connection, now: datetime) -> list[Endpoint]:
         .limit(MAX_ENDPOINTS)
         .with_for_update(skip_locked=True)
     )
-    until = now + LEASE_DURATION
+    until = now + WEBHOOK_LEASE
     leased = (
         update(WebhookRow).where(is_any(WebhookRow.webhook_id, conn.execute(due).scalars())).values(leased_until=until)
     )

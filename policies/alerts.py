@@ -12,7 +12,7 @@ from policies.statuses import ALERT_BLOCKERS, Role, Status
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
-LABELS = {
+ALERT_LABELS = {
     AlertKind.NPB: "non-paying buyer alert",
     AlertKind.NRS: "non-responding seller alert",
     AlertKind.NSS: "non-shipping seller alert",
@@ -20,7 +20,7 @@ LABELS = {
 
 
 UNLOCK_EVENTS = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
-"""Events that only mark what time had decided: a command with an earlier time may still follow them."""
+"""Events that only record the passage of time: a command with an earlier time may still follow them."""
 
 
 def filer_role(kind: AlertKind) -> Role:
@@ -28,7 +28,7 @@ def filer_role(kind: AlertKind) -> Role:
 
 
 def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime) -> Refused | None:
-    if refused := check_role(case, actor, filer_role(kind), act=f"file a {LABELS[kind]}"):
+    if refused := check_role(case, actor, filer_role(kind), act=f"file a {ALERT_LABELS[kind]}"):
         return refused
     order = case.order
     if order.status in ALERT_BLOCKERS:
@@ -41,7 +41,7 @@ def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime
         return Refused(
             Code.TOO_EARLY,
             f"The order was last submitted or updated on {describe_timestamp(order.order_date)}; "
-            f"a {LABELS[kind]} can be filed from {describe_timestamp(earliest)}.",
+            f"a {ALERT_LABELS[kind]} can be filed from {describe_timestamp(earliest)}.",
             possible_from=earliest,
             unblocked_by="time alone",
         )
@@ -89,7 +89,7 @@ def remove_alert(case: Case, kind: AlertKind, actor: Actor, comment: str | None,
     completed = alert is not None and alert.state is AlertState.COMPLETED and case.role_of(actor) is Role.STAFF
     if alert is not None and alert.state is AlertState.REMOVED and case.role_of(actor) is Role.STAFF:
         return no_open_alert(case, kind)
-    if not completed and (refused := check_role(case, actor, filer, Role.STAFF, act=f"remove a {LABELS[kind]}")):
+    if not completed and (refused := check_role(case, actor, filer, Role.STAFF, act=f"remove a {ALERT_LABELS[kind]}")):
         return refused
     if alert is None or alert.state not in (AlertState.OPEN, AlertState.COMPLETED):
         return no_open_alert(case, kind)
@@ -99,7 +99,7 @@ def remove_alert(case: Case, kind: AlertKind, actor: Actor, comment: str | None,
     order = case.order if completed else replace(case.order, status=Status.PENDING, previous_status=None)
     after = replace(case, order=order, alert=removed)
     why = f": {comment}" if comment else "."
-    note = f"The {LABELS[kind]} is removed{why}" + (" The strike is withdrawn." if completed else "")
+    note = f"The {ALERT_LABELS[kind]} is removed{why}" + (" The strike is withdrawn." if completed else "")
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.removed", note),),
@@ -122,10 +122,10 @@ def no_open_alert(case: Case, kind: AlertKind) -> Refused:
     removed = case.alert is not None and case.alert.kind is kind and case.alert.state is AlertState.REMOVED
     return Refused(
         Code.NO_OPEN_ALERT,
-        f"The {LABELS[kind]} of {case.label} was removed already."
+        f"The {ALERT_LABELS[kind]} of {case.label} was removed already."
         if removed
-        else f"No {LABELS[kind]} is open for {case.label}.",
-        unblocked_by=f"the {filer_role(kind)} filing a {LABELS[kind]}",
+        else f"No {ALERT_LABELS[kind]} is open for {case.label}.",
+        unblocked_by=f"the {filer_role(kind)} filing a {ALERT_LABELS[kind]}",
     )
 
 

@@ -97,4 +97,4 @@ ACTS: tuple[tuple[Callable[[Case], datetime | None], Callable[[Case, datetime], 
     (automation.agrees_at, agree_automatically),
     (automation.declines_at, decline_automatically),
 )
-"""Everything that automation does: when it is due, and the act."""
+"""All automatic acts, each with the function that says when it is due."""

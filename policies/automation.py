@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from policies.cases import MANUAL, Actor, AlertKind, Automation, Case, Setting
+from policies.cases import NO_AUTOMATION, Actor, AlertKind, Automation, Case, Setting
 from policies.notices import notify_member
 from policies.preconditions import check_comment, check_role
 from policies.statuses import ALERT_BLOCKERS, PaymentStatus, Role, Status
@@ -19,10 +19,10 @@ from policies.term_settings import format_silence
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp, parse_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refused
 
-MAX_EXCLUDED = 1000
+MAX_EXCLUDED_BUYERS = 1000
 MAX_CANCEL_AFTER_UNLOCK = 30
 MAX_AGREE_WITHIN = 168
-WARN_BEFORE = timedelta(hours=24)
+WARN_BEFORE_CANCELLATION = timedelta(hours=24)
 """How long before an automatic cancellation the buyer is warned (N20)."""
 
 MIN_FILE_NPB_AFTER, MAX_FILE_NPB_AFTER = 7, 60
@@ -31,7 +31,7 @@ _SETTING_UNITS = {
     "cancel_after_unlock": ("day", timedelta(days=1)),
     "agree_to_requests_within": ("hour", timedelta(hours=1)),
 }
-SETTINGS = tuple(_SETTING_UNITS)
+AUTOMATION_SETTINGS = tuple(_SETTING_UNITS)
 """The settings of a seller, by their names in commands and emails."""
 OCR_SILENCE = "OCR_SILENCE"
 """The operator's term that answers a buyer's request as the settings do; its date is that of the request (R123)."""
@@ -60,7 +60,7 @@ class Announcement:
 
 @dataclass(frozen=True, slots=True)
 class AutomaticAnswer:
-    """The answer to a buyer's request that is to come in the seller's name."""
+    """The automatic answer to come to a buyer's request."""
 
     agrees: bool
     at: datetime
@@ -68,7 +68,7 @@ class AutomaticAnswer:
     under: Setting
 
 
-def change_settings(
+def change_automation_settings(
     before: Automation, values: Mapping[str, int | None], excluded: Iterable[str] | None, now: datetime
 ) -> Automation:
     changed: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def with_deadlines(case: Case) -> Case:
 def hold_order(
     case: Case, actor: Actor, until: datetime | None, comment: str, now: datetime
 ) -> Granted | Refused | Invalid:
-    """Keep automation from the order, without end or until a time; a further hold replaces the last (R118)."""
+    """Hold automation off the order, without end or until a time; a further hold replaces the last (R118)."""
     if refused := check_role(case, actor, Role.SELLER, Role.STAFF, act="hold an order against automation"):
         return refused
     if refused := check_comment(comment):
@@ -189,7 +189,7 @@ def release_order(case: Case, actor: Actor, comment: str, now: datetime) -> Gran
 
 
 def list_announcements(case: Case) -> list[Announcement]:
-    """What automation will do if nothing changes, with the time that its sweep compares (R119)."""
+    """The automatic acts to come if nothing changes, with the times that their sweeps compare (R119)."""
     acts = (
         ("npb.file", files_npb_at(case), "file_npb_after", "get a non-paying buyer alert"),
         ("orders.cancel", cancels_at(case), "cancel_after_unlock", "be cancelled"),
@@ -200,10 +200,10 @@ def list_announcements(case: Case) -> list[Announcement]:
             due,
             name,
             setting,
-            f"{case.label.capitalize()} will {what} automatically on {describe_timestamp(due)}, "
+            f"{case.label.capitalize()} will {phrase} automatically on {describe_timestamp(due)}, "
             f"unless the buyer pays or the seller holds it ({describe_setting(name, setting)}).",
         )
-        for act, due, name, what in acts
+        for act, due, name, phrase in acts
         if due is not None and (setting := getattr(case.seller.automation, name)) is not None
     ]
     if (answer := answer_to_request(case)) is not None:
@@ -264,7 +264,7 @@ def describe_setting(name: str, setting: Setting) -> str:
 
 def describe_setting_changes(before: Automation, after: Automation) -> str:
     changes = []
-    for name in SETTINGS:
+    for name in AUTOMATION_SETTINGS:
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
             changes.append(f"{name}: {old.value if old else 'off'} → {new.value if new else 'off'}")
@@ -276,7 +276,7 @@ def describe_setting_changes(before: Automation, after: Automation) -> str:
 def settings_to_json(automation: Automation) -> dict[str, Any]:
     settings: dict[str, Any] = {
         name: {"value": setting.value, "set_at": format_timestamp(setting.set_at)}
-        for name in SETTINGS
+        for name in AUTOMATION_SETTINGS
         if (setting := getattr(automation, name)) is not None
     }
     return settings | {"exclude_buyers": sorted(automation.excluded)}
@@ -284,11 +284,11 @@ def settings_to_json(automation: Automation) -> dict[str, Any]:
 
 def settings_from_json(written: Mapping[str, Any] | None) -> Automation:
     if not written:
-        return MANUAL
+        return NO_AUTOMATION
     settings = {
         name: Setting(value["value"], parse_timestamp(value["set_at"]))
         for name, value in written.items()
-        if name in SETTINGS
+        if name in AUTOMATION_SETTINGS
     }
     return Automation(**settings, excluded=frozenset(written.get("exclude_buyers", ())))
 

@@ -20,10 +20,10 @@ from policies.terms import Terms
 from policies.verdicts import Code, Invalid, Refused
 
 OPEN, ISSUED, PAID, PAST_DUE = "open", "issued", "paid", "past_due"
-MIN_MONTH = date(2000, 1, 1)
+MIN_BILLING_MONTH = date(2000, 1, 1)
 
 
-def month_of(instant: datetime, terms: Terms) -> date:
+def billing_month_of(instant: datetime, terms: Terms) -> date:
     return instant.astimezone(terms.zone).date().replace(day=1)
 
 
@@ -112,7 +112,7 @@ def calculate_totals(lines_sum: Decimal, opening_credit: Decimal, terms: Terms) 
     return BillTotals(opening_credit, lines_sum, balance if billed else ZERO, ZERO if billed else balance)
 
 
-def visible_lines(lines: Sequence[BillLine], month: date) -> list[BillLine]:
+def visible_bill_lines(lines: Sequence[BillLine], month: date) -> list[BillLine]:
     """Leave out charges that were reset within the month, with their resets (R83).
 
     For an order that was reset, charges of this month that a batch or a removal reversed are left out as well.
@@ -152,14 +152,14 @@ def overpaid_amount(total: Decimal, paid_before: Decimal, amount: Decimal) -> De
     return amount - min(amount, max(ZERO, total - paid_before))
 
 
-def open_month(now: datetime, terms: Terms) -> date:
-    month = month_of(now, terms)
+def open_billing_month(now: datetime, terms: Terms) -> date:
+    month = billing_month_of(now, terms)
     before = previous_month(month)
     return before if now < bill_issues_at(before, terms) else month
 
 
 def is_known_month(month: date, now: datetime, terms: Terms) -> bool:
-    return MIN_MONTH <= month <= month_of(now, terms)
+    return MIN_BILLING_MONTH <= month <= billing_month_of(now, terms)
 
 
 def bill_not_issued(month: date) -> Refused:

@@ -57,7 +57,7 @@ def list_cancel_routes(order: Subject, now: datetime, role: Role | None = None) 
 def describe_cancellability(order: Subject, now: datetime) -> str:
     case = order.case
     if case.order.status is Status.CANCELLED:
-        basis = cancellation.LABELS[case.order.basis] if case.order.basis else "an unknown ground"
+        basis = cancellation.BASIS_LABELS[case.order.basis] if case.order.basis else "an unknown ground"
         late = case.open_late_payment
         paid = (
             f" A payment is {late.payment_status} since {describe_timestamp(late.recorded_at)}, "
@@ -129,7 +129,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
     answer = cancellation.basis_for(case, Actor(case.member(role).member_id), now)
     if not isinstance(answer, Refused):
         warning = cancellation.warn_of_payment(case, answer)
-        can = f"The {role} can cancel {case.label} now, on the ground of {cancellation.LABELS[answer]}."
+        can = f"The {role} can cancel {case.label} now, on the ground of {cancellation.BASIS_LABELS[answer]}."
         return f"{can} {warning}".rstrip()
     routes = list_cancel_routes(order, now, role)
     if answer.possible_from is None and routes:

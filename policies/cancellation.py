@@ -21,7 +21,7 @@ from policies.statuses import CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused
 
-LABELS = {
+BASIS_LABELS = {
     CancelBasis.OCR_SELLER: "the seller's own cancel request",
     CancelBasis.OCR_BUYER: "the buyer's cancel request, to which the seller agrees",
     CancelBasis.NPB: "the non-paying buyer alert",
@@ -31,8 +31,8 @@ LABELS = {
     CancelBasis.BUYER_TERMINATED: "the termination of the buyer's account",
     CancelBasis.SELLER_TERMINATED: "the termination of the seller's account",
 }
-THROUGH_ALERT = (CancelBasis.NPB, CancelBasis.NPX, CancelBasis.NRS, CancelBasis.NSS)
-BY_BUYER = (CancelBasis.NRS, CancelBasis.NSS, CancelBasis.SELLER_TERMINATED)
+BASES_THROUGH_ALERT = (CancelBasis.NPB, CancelBasis.NPX, CancelBasis.NRS, CancelBasis.NSS)
+BASES_OF_BUYER = (CancelBasis.NRS, CancelBasis.NSS, CancelBasis.SELLER_TERMINATED)
 
 
 def basis_for(case: Case, actor: Actor, now: datetime) -> CancelBasis | Refused:
@@ -75,14 +75,16 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
         case,
         order=order,
         ocr=replace(ocr, state=OcrState.AGREED if agreed else OcrState.SUPERSEDED, closed_at=now) if ocr else case.ocr,
-        alert=_close_alert(alert, completed=basis in THROUGH_ALERT, now=now) if alert else case.alert,
+        alert=_close_alert(alert, completed=basis in BASES_THROUGH_ALERT, now=now) if alert else case.alert,
     )
     because = f", because {describe_reason(reason)}" if reason else ""
     remark = f": {comment}" if comment else "."
     by = f"automation for the {role}" if actor.automation else f"the {role}"
     return Granted(
         after,
-        events=(Event("orders.cancelled", f"Cancelled by {by} on the ground of {LABELS[basis]}{because}{remark}"),),
+        events=(
+            Event("orders.cancelled", f"Cancelled by {by} on the ground of {BASIS_LABELS[basis]}{because}{remark}"),
+        ),
         effects={"basis": basis},
     )
 

@@ -45,7 +45,7 @@ AUTOMATION_ACTOR = "automation"
 class Actor:
     """The issuer of a command: a member by id or staff by name, exactly one of the two.
 
-    `automation` marks what happens in the member's name by a setting of that member (R119).
+    `automation` marks acts in the member's name by a setting of that member (R119).
     """
 
     member_id: str | None = None
@@ -66,7 +66,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Automation:
-    """What happens in a seller's name without a person (R114).  `excluded`: the buyers whose orders it never touches.
+    """A seller's settings for automatic acts (R114).  `excluded`: the buyers whose orders it never touches.
 
     A loaded case knows of the excluded buyers only its own.
     """
@@ -77,7 +77,7 @@ class Automation:
     excluded: frozenset[str] = frozenset()
 
 
-MANUAL = Automation()
+NO_AUTOMATION = Automation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Member:
     can_sell: bool = True
     strikes_as_buyer: tuple[int, ...] = ()
     strikes_as_seller: tuple[int, ...] = ()
-    automation: Automation = MANUAL
+    automation: Automation = NO_AUTOMATION
 
     def strikes(self, role: Role) -> tuple[int, ...]:
         return self.strikes_as_buyer if role is Role.BUYER else self.strikes_as_seller

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from policies.bills import format_month, month_name, month_of, next_month, parse_month, start_of_day
+from policies.bills import billing_month_of, format_month, month_name, next_month, parse_month, start_of_day
 from policies.cases import Order
 from policies.fees import ZERO
 from policies.statuses import CancelBasis
@@ -20,7 +20,7 @@ from policies.terms import Terms
 from policies.timestamps import format_timestamp
 from policies.verdicts import OutboxMessage
 
-TASK = "credits.post_to_next_invoice"
+CREDIT_TASK = "credits.post_to_next_invoice"
 COMMIT_MARGIN = timedelta(hours=1)
 """No transaction takes that long."""
 RESET, CREDIT, NONE, UNDECIDED = "reset", "credit", "none", "undecided"
@@ -42,7 +42,7 @@ class FeeDecision:
 
 def may_be_billed(cancelled_at: datetime, now: datetime, terms: Terms) -> bool:
     """Whether the bill of the cancellation's month may be issued before a transaction that runs `now` commits."""
-    return now + COMMIT_MARGIN >= start_of_day(next_month(month_of(cancelled_at, terms)), terms)
+    return now + COMMIT_MARGIN >= start_of_day(next_month(billing_month_of(cancelled_at, terms)), terms)
 
 
 def decide_fee(
@@ -57,7 +57,7 @@ def decide_fee(
     if order.fee_month is None:
         return FeeDecision(UNDECIDED)  # never guessed
     # A charge is after its cancellation only if the billing zone changed between them; then it is a reset.
-    month = max(month_of(cancelled_at, terms), order.fee_month)
+    month = max(billing_month_of(cancelled_at, terms), order.fee_month)
     bill = max(month, first_open) if first_open else month
     return FeeDecision(RESET if bill == order.fee_month else CREDIT, ZERO - order.fee, month, bill)
 
@@ -66,7 +66,7 @@ def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> 
     if decision.kind == NONE:
         return None
     return OutboxMessage(
-        task=TASK,
+        task=CREDIT_TASK,
         key=f"fee:{order.order_id}",
         order_id=order.order_id,
         payload={
@@ -90,7 +90,7 @@ def fee_effects(decision: FeeDecision) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class FeeSettlement:
-    """What a message of `fee_message` asks to post: a signed `amount`, on the bill of the cancellation's `month`."""
+    """The posting a message of `fee_message` asks for: a signed `amount`, on the bill of the cancellation's `month`."""
 
     order_id: int
     seller_id: str
@@ -101,7 +101,7 @@ class FeeSettlement:
 
 
 def read_fee_message(order_id: int | None, payload: Mapping[str, Any]) -> FeeSettlement | str:
-    """Return what the message asks to post; for one that cannot be posted, a sentence for staff."""
+    """Return the posting the message asks for; if it cannot be posted, a sentence for staff."""
     if payload.get("kind") not in (RESET, CREDIT):
         return (
             f"It is not known in which month the fee of order {order_id} was charged, so it was neither reset nor "
@@ -118,7 +118,7 @@ def read_fee_message(order_id: int | None, payload: Mapping[str, Any]) -> FeeSet
     return FeeSettlement(order_id, seller_id, payload["kind"], amount, month, charged)
 
 
-def choose_bill(settlement: FeeSettlement, first_open: date) -> tuple[str, date]:
+def choose_credit_bill(settlement: FeeSettlement, first_open: date) -> tuple[str, date]:
     """Choose the line's kind and bill: that of the cancellation's month, or the seller's first open one after it.
 
     If the bill with the charge was issued meanwhile, the fee can no longer be reset and is credited.

@@ -59,7 +59,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Edit:
+class DraftEdit:
     line_no: int
     delete: bool | None = None
     quantity: int | None = None
@@ -80,7 +80,7 @@ def draft_unknown(draft_id: str, order_id: int | None = None) -> Refused:
     return Refused(Code.DRAFT_UNKNOWN, f"There is no draft {draft_id}{of_order}.", unblocked_by="opening a draft")
 
 
-def check_owner(draft_id: str, draft: Draft | None, actor: Actor) -> Refused | None:
+def check_draft_owner(draft_id: str, draft: Draft | None, actor: Actor) -> Refused | None:
     if draft is None:
         return draft_unknown(draft_id)
     if actor.staff is None and actor.member_id != draft.seller_id:
@@ -88,7 +88,7 @@ def check_owner(draft_id: str, draft: Draft | None, actor: Actor) -> Refused | N
     return None
 
 
-def check_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
+def check_draft_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     return _check_current(draft, case, now)
@@ -102,13 +102,13 @@ def check_ready_to_cancel(draft: Draft, case: Case, basis: CancelBasis, now: dat
     if draft.state is not DraftState.VERIFIED:
         return Refused(
             Code.DRAFT_INCOMPLETE,
-            "The draft was not verified since its last edit, or something in it is wrong; verify it first.",
+            "The draft has not been verified since its last edit, or something in it is wrong; verify it first.",
             unblocked_by="a verification without problems",
         )
     return None
 
 
-def check_unchanged(draft: Draft, plan: ReturnPlan) -> Refused | None:
+def check_plan_unchanged(draft: Draft, plan: ReturnPlan) -> Refused | None:
     """Step 4: check that the plan is the one that was verified, apart from quantities, which are added (R110)."""
     now = fingerprints(plan)
     changed = [line_no for line_no in sorted(now) if now[line_no] != draft.verified_lines.get(line_no)]
@@ -117,7 +117,7 @@ def check_unchanged(draft: Draft, plan: ReturnPlan) -> Refused | None:
     lines = ", ".join(str(line_no) for line_no in changed)
     return Refused(
         Code.DRAFT_STALE,
-        f"A lot or its values changed since the draft was verified; what would be done now differs for line {lines}.",
+        f"A lot or its values have changed since the draft was verified; the result would now differ for line {lines}.",
         unblocked_by="verifying the draft again",
     )
 
@@ -135,7 +135,7 @@ def _fingerprint(plan: ReturnPlan, line: ReturnedLine) -> str:
     return hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def apply_edits(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int]) -> Draft | Invalid:
+def apply_draft_edits(draft: Draft, edits: Sequence[DraftEdit], remaining: Mapping[int, int]) -> Draft | Invalid:
     """Step 2: edit lines, after which the draft must be verified again.  `remaining`: units left by line."""
     line_edits = dict(draft.edits)
     seen: set[int] = set()
@@ -158,7 +158,7 @@ def apply_edits(draft: Draft, edits: Sequence[Edit], remaining: Mapping[int, int
     return replace(draft, edits=line_edits, state=DraftState.OPEN, verified_at=None)
 
 
-def mark_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
+def mark_draft_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
     if plan.problems:
         return replace(draft, state=DraftState.OPEN, verified_at=None)
     return replace(draft, state=DraftState.VERIFIED, verified_at=now, verified_lines=fingerprints(plan))

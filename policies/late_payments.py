@@ -12,8 +12,8 @@ from policies.statuses import PaymentStatus, Role
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
-OVERDUE_AFTER = timedelta(days=3)
-"""From then on an unsettled late payment is reported to operators."""
+SETTLEMENT_OVERDUE_AFTER = timedelta(days=3)
+"""An unsettled late payment is reported to operators after this time."""
 
 
 def record_late_payment(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:

@@ -22,12 +22,12 @@ from policies.lots import (
 from policies.returns import may_be_target
 from policies.texts import replace_non_xml_characters
 
-MAX_ID = 2**63 - 1
+MAX_LOT_ID = 2**63 - 1
 MAX_COLOR_ID = 2**31 - 1
 MAX_IDENTIFIER_LENGTH = 64
 TIER_FIELDS = tuple(f"tier_{part}{number}" for number in (1, 2, 3) for part in ("quantity", "price"))
 REQUIRED_FIELDS = ("item_type", "item_no", "new_or_used", "quantity")
-"""What an item that is not an update must say; `color_id` also, where the item type has colours."""
+"""Fields required of an item that is not an update; `color_id` too, where the item type has colours."""
 
 
 class ExistingItems(StrEnum):
@@ -39,7 +39,7 @@ class ExistingItems(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LotEntry:
-    """One item of a file, in position `number` from 1. `fields` has only what the file says, by the names of `Lot`.
+    """One item of a file, in position `number` from 1. `fields` has only the fields in the file, by the names of `Lot`.
 
     `lot_id` is 0 without a number. Tiers are six fields, as in `Lot.snapshot`.
     """
@@ -60,14 +60,14 @@ class LotEntry:
         return f"item {self.number} ({known})" if known else f"item {self.number}"
 
     def key(self, seller_id: str) -> LotKey:
-        said = self.fields
+        given = self.fields
         return LotKey(
             seller_id,
-            said["item_type"],
-            said["item_no"],
-            said.get("color_id", 0),
-            said["new_or_used"],
-            said.get("completeness"),
+            given["item_type"],
+            given["item_no"],
+            given.get("color_id", 0),
+            given["new_or_used"],
+            given.get("completeness"),
         )
 
     @property
@@ -133,11 +133,11 @@ class LotMatcher:
         """
         consolidates = self.how is ExistingItems.CONSOLIDATE
         adds = consolidates and not entry.has_marketplace_number
-        taken = self._claimed if adds else self._claimed | self._added_to
+        unavailable = self._claimed if adds else self._claimed | self._added_to
         fitting = [
             lot
             for lot in candidates
-            if lot.lot_id not in taken
+            if lot.lot_id not in unavailable
             and not (entry.has_marketplace_number and is_marketplace_number(lot.lot_id))
             and not self.is_named(lot)
             and (lot.in_catalogue or has_same_values(entry, lot))
@@ -167,10 +167,10 @@ def names_lot(entry: LotEntry, known: Lot | None) -> bool:
         return False
     if entry.has_marketplace_number or entry.is_update:
         return True
-    return known is not None and plain_key(known.key) == plain_key(entry.key(known.seller_id))
+    return known is not None and plain_lot_key(known.key) == plain_lot_key(entry.key(known.seller_id))
 
 
-def plain_key(key: LotKey) -> LotKey:
+def plain_lot_key(key: LotKey) -> LotKey:
     return key._replace(item_no=key.item_no.strip())
 
 
@@ -179,13 +179,15 @@ def is_marketplace_number(lot_id: int) -> bool:
 
 
 def update_problem(entry: LotEntry, lot: Lot) -> str | None:
-    said = ", ".join(
+    described = ", ".join(
         f"{name} {entry.fields[name]}"
         for name in ("item_type", "item_no", "color_id")
         if entry.fields.get(name, getattr(lot, name)) != getattr(lot, name)
     )
-    if said:
-        return f"lot {lot.lot_id} is {lot.item_type} {lot.item_no} in colour {lot.color_id}, and the file says {said}"
+    if described:
+        return (
+            f"lot {lot.lot_id} is {lot.item_type} {lot.item_no} in colour {lot.color_id}, and the file says {described}"
+        )
     if (entry.quantity_change or 0) < 0 and lot.quantity + (entry.quantity_change or 0) <= 0:
         return (
             f"the lot has {lot.quantity} units, and {entry.quantity_change} would leave none; "
@@ -205,12 +207,12 @@ def entry_keys(entries: Iterable[LotEntry], seller_id: str) -> Collection[LotKey
     return {entry.key(seller_id) for entry in entries}
 
 
-def _is_same_lot_value(name: str, said: Any, known: Any) -> bool:
-    if said == known or (not said and not known):
+def _is_same_lot_value(name: str, given: Any, known: Any) -> bool:
+    if given == known or (not given and not known):
         return True
     if name == "item_no":
-        return not said.strip() and not known.strip()
-    return isinstance(said, str) and isinstance(known, str) and said == replace_non_xml_characters(known)
+        return not given.strip() and not known.strip()
+    return isinstance(given, str) and isinstance(known, str) and given == replace_non_xml_characters(known)
 
 
 def _show_value(value: Any) -> str:
@@ -221,7 +223,7 @@ def _show_value(value: Any) -> str:
 
 
 def _lot_entry_range_problems(lot: Lot) -> list[tuple[str, str]]:
-    limits = {"lot_id": MAX_ID, "color_id": MAX_COLOR_ID, "bind_id": MAX_ID}
+    limits = {"lot_id": MAX_LOT_ID, "color_id": MAX_COLOR_ID, "bind_id": MAX_LOT_ID}
     problems = [(name, "is out of range") for name, limit in limits.items() if not 0 <= getattr(lot, name) <= limit]
     texts = {"item_type": lot.item_type, "item_no": lot.item_no, "reserved_for": lot.reserved_for or ""}
     return problems + [

@@ -23,7 +23,7 @@ STOCKROOMS = ("A", "B", "C")
 CONDITIONS = ("N", "U")
 COMPLETENESS = ("C", "B", "S")
 SOLD_OUT_STOCKROOM = "A"
-"""The stockroom of a sold-out lot that is retained."""
+"""The stockroom of a retained lot that has sold out."""
 FIRST_UNWIND_LOT_ID = 9_000_000_000_000
 """Lots that Unwind creates have ids from here; lower ids are the marketplace's."""
 
@@ -77,7 +77,7 @@ class Lot:
         return self
 
     def with_quantity(self, quantity: int) -> Lot:
-        # Much faster than `replace`, which matters for sets of hundreds.
+        # Much faster than `replace`, which matters for batches of hundreds.
         values = list(_LOT_VALUES(self))
         values[_QUANTITY_INDEX] = quantity
         return Lot(*values)
@@ -176,7 +176,7 @@ def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:
     )
 
 
-def apply_fields(item: Lot, fields: Mapping[str, Any]) -> Lot:
+def apply_lot_fields(item: Lot, fields: Mapping[str, Any]) -> Lot:
     return (
         replace(lot_from_snapshot(item.snapshot() | dict(fields)), auto_stockroom=item.auto_stockroom)
         if fields
@@ -234,7 +234,7 @@ def check_recorded_lot(
     return replace(lot, auto_stockroom=stays_in_stockroom)
 
 
-def check_deletable(lot: Lot | None, lot_id: int, seller_id: str) -> Lot | Refused:
+def check_lot_deletable(lot: Lot | None, lot_id: int, seller_id: str) -> Lot | Refused:
     if lot is None:
         return Refused(Code.LOT_UNKNOWN, f"There is no lot {lot_id}.", unblocked_by="the lot being recorded")
     if lot.seller_id != seller_id:

@@ -38,14 +38,14 @@ def notify_member(
 DELIVERY_LEASE = timedelta(minutes=10)
 """Time a worker has to send a batch of emails before another worker may claim them."""
 
-RETRY_DELAYS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 30, 60, 120, 240, 480, 480, 480, 480))
+EMAIL_RETRY_DELAYS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 30, 60, 120, 240, 480, 480, 480, 480))
 """Delays between attempts: emails survive a mail server that is down for a night and a working day."""
 
 
 def next_retry_at(attempts: int, now: datetime) -> datetime | None:
-    return now + RETRY_DELAYS[attempts - 1] if attempts <= len(RETRY_DELAYS) else None
+    return now + EMAIL_RETRY_DELAYS[attempts - 1] if attempts <= len(EMAIL_RETRY_DELAYS) else None
 
 
-def message_id(key: str, written_at: datetime) -> str:
+def email_message_id(key: str, written_at: datetime) -> str:
     """The local part of the Message-ID: unique per event and recipient, the same at every attempt."""
     return hashlib.sha256(f"{key} {format_timestamp(written_at)}".encode()).hexdigest()[:32]

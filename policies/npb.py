@@ -17,10 +17,10 @@ from policies.statuses import Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, Refused
 
-MAX_EXTENSION = timedelta(days=30)
+MAX_NPB_EXTENSION = timedelta(days=30)
 
 
-def fileable_at(case: Case) -> datetime:
+def npb_fileable_at(case: Case) -> datetime:
     return case.order.order_date + case.terms.npb_file_after
 
 
@@ -44,7 +44,7 @@ def unlocks_at(alert: Alert) -> datetime:
 
 
 def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
-    if refused := check_may_file(case, AlertKind.NPB, actor, fileable_at(case), now):
+    if refused := check_may_file(case, AlertKind.NPB, actor, npb_fileable_at(case), now):
         return refused
     order = case.order
     if order.payment_status.is_paid:
@@ -127,8 +127,8 @@ def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: dat
         return refused
     if until <= alert.unlocks_at:
         return Invalid("until", "must be after the time at which the alert unlocks anyway")
-    if until > alert.unlocks_at + MAX_EXTENSION:
-        return Invalid("until", f"must not be more than {MAX_EXTENSION.days} days after the time of the unlock")
+    if until > alert.unlocks_at + MAX_NPB_EXTENSION:
+        return Invalid("until", f"must not be more than {MAX_NPB_EXTENSION.days} days after the time of the unlock")
     extended = replace(alert, extended_until=until)
     extended = replace(extended, unlocks_at=unlocks_at(extended))
     after = replace(case, alert=extended)

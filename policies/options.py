@@ -69,17 +69,17 @@ Ask = Callable[[Subject, Actor, datetime], PolicyAnswer | Option]
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A command that is listed as an option. `label` completes "can …" and "cannot …"."""
+    """A command listed as an option. `label` completes "can …" and "cannot …"."""
 
     label: str
     ask: Ask
     per_removal: bool
-    """Whether it is asked about each pending removal request."""
+    """Whether it is listed once per pending removal request."""
 
 
 ACTIONS: dict[str, Action] = {}
 """The listed commands, by task name. The declaration of each command enters it (`tasks.declarations`)."""
-_ORDER = (
+_OPTION_ORDER = (
     "ocr",
     "npb",
     "nrs",
@@ -93,7 +93,7 @@ _ORDER = (
 """Names, or the part before the dot, in the order in which options are listed; others follow."""
 
 
-def declare(action: str, label: str, ask: Ask, *, per_removal: bool = False) -> None:
+def declare_option(action: str, label: str, ask: Ask, *, per_removal: bool = False) -> None:
     ACTIONS[action] = Action(label, ask, per_removal)
 
 
@@ -107,7 +107,10 @@ def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
 
 
 def _position(action: str) -> int:
-    return next((i for i, name in enumerate(_ORDER) if action == name or action.startswith(f"{name}.")), len(_ORDER))
+    return next(
+        (i for i, name in enumerate(_OPTION_ORDER) if action == name or action.startswith(f"{name}.")),
+        len(_OPTION_ORDER),
+    )
 
 
 def example_reason(role: Role | None) -> str:
@@ -138,13 +141,15 @@ def cancel_option(action: str, case: Case, actor: Actor, now: datetime) -> Optio
     basis = cancellation.basis_for(case, actor, now)
     if option.possible and not isinstance(basis, Refused):
         warning = cancellation.warn_of_payment(case, basis)
-        return replace(option, why=f"Possible now, on the ground of {cancellation.LABELS[basis]}. {warning}".rstrip())
+        return replace(
+            option, why=f"Possible now, on the ground of {cancellation.BASIS_LABELS[basis]}. {warning}".rstrip()
+        )
     return option
 
 
 def status_option(action: str, case: Case, actor: Actor) -> Option:
-    statuses = orders.BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.BY_BUYER)
-    answers = {status: orders.set_status(case, actor, status) for status in statuses}
+    statuses = orders.STATUSES_BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.STATUSES_BY_BUYER)
+    answers = {status: orders.set_order_status(case, actor, status) for status in statuses}
     settable = tuple(str(status) for status, answer in answers.items() if isinstance(answer, Granted))
     if settable:
         return Option(action, True, f"Can be set to {', '.join(settable)}.", values=settable)

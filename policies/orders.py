@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from policies import late_payments
-from policies.bills import month_of
+from policies.bills import billing_month_of
 from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import calculate_fee, to_usd
 from policies.notices import notify_party
@@ -17,16 +17,18 @@ from policies.statuses import ADDABLE, OPEN_FLOW, PROBLEM, PaymentStatus, Role, 
 from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Refused
 
-BY_SELLER = (Status.PROCESSING, Status.READY, Status.PAID, Status.PACKED, Status.SHIPPED, Status.COMPLETED)
-BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPED, Status.RECEIVED)}
+STATUSES_BY_SELLER = (Status.PROCESSING, Status.READY, Status.PAID, Status.PACKED, Status.SHIPPED, Status.COMPLETED)
+STATUSES_BY_BUYER = {Status.RECEIVED: (Status.SHIPPED,), Status.COMPLETED: (Status.SHIPPED, Status.RECEIVED)}
 
 
-def set_status(case: Case, actor: Actor, status: Status) -> Granted | Refused:
+def set_order_status(case: Case, actor: Actor, status: Status) -> Granted | Refused:
     if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     role, order = case.role_of(actor), case.order
-    allowed: Iterable[Status] = BY_SELLER if role is Role.SELLER else BY_BUYER if role is Role.BUYER else ()
-    if role is Role.STAFF or (status in (*BY_SELLER, *BY_BUYER) and status not in allowed):
+    allowed: Iterable[Status] = (
+        STATUSES_BY_SELLER if role is Role.SELLER else STATUSES_BY_BUYER if role is Role.BUYER else ()
+    )
+    if role is Role.STAFF or (status in (*STATUSES_BY_SELLER, *STATUSES_BY_BUYER) and status not in allowed):
         return Refused(
             Code.WRONG_ROLE,
             f"The {role} cannot set an order to {status}.",
@@ -40,7 +42,7 @@ def set_status(case: Case, actor: Actor, status: Status) -> Granted | Refused:
         )
     if status not in allowed:
         return Refused(Code.WRONG_STATUS, f"{status} is never set by hand.")
-    sources = [s for s in OPEN_FLOW if s is not status] if role is Role.SELLER else BY_BUYER[status]
+    sources = [s for s in OPEN_FLOW if s is not status] if role is Role.SELLER else STATUSES_BY_BUYER[status]
     if order.status not in sources:
         return Refused(
             Code.WRONG_STATUS,
@@ -53,7 +55,7 @@ def set_status(case: Case, actor: Actor, status: Status) -> Granted | Refused:
     )
 
 
-def record_payment(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
+def record_order_payment(case: Case, payment: PaymentStatus, now: datetime) -> Granted | Refused:
     """Record a payment.  A voided payment returns a PAID order to READY (T23); no other status changes."""
     order = case.order
     if order.status is Status.CANCELLED:
@@ -112,5 +114,5 @@ def charge_order(order: Order, terms: Terms) -> Order:
     return replace(
         order,
         fee=calculate_fee(to_usd(order.total, order.usd_rate), terms, order.seller_id),
-        fee_month=month_of(order.order_date, terms),
+        fee_month=billing_month_of(order.order_date, terms),
     )

@@ -43,7 +43,7 @@ def price_purchase(
         if units < 0:
             return Refused(
                 Code.NOT_ENOUGH_STOCK,
-                f"Lot {lot_id} has {lots[lot_id].quantity} units, which is fewer than were asked for.",
+                f"Lot {lot_id} has {lots[lot_id].quantity} units, fewer than requested.",
                 unblocked_by="the seller adding stock",
             )
     return tuple(

@@ -13,11 +13,11 @@ from policies.fees import ZERO
 from policies.statuses import Role
 
 read_time = datetime.fromisoformat
-"""Reads what the database or `format_timestamp` wrote, in a tenth of the time of `parse_timestamp`."""
+"""Parses timestamps written by the database or `format_timestamp`, ten times as fast as `parse_timestamp`."""
 
 
 class RecordedEvent(NamedTuple):
-    """An event of an order's timeline, as it is stored."""
+    """An event of an order's timeline, as stored."""
 
     type: str
     at: datetime
@@ -36,8 +36,8 @@ class AlertOutcome(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a case.  `fee` is what the order costs its seller in the end, `fee_month` where it is charged."""
+class CaseOutcome:
+    """The result of a case.  `fee` is what the order costs its seller in the end, `fee_month` where it is charged."""
 
     alerts: tuple[AlertOutcome, ...] = ()
     cancelled_at: datetime | None = None
@@ -55,8 +55,8 @@ class RecordedCase(NamedTuple):
     events: Sequence[RecordedEvent]
 
 
-def recorded_outcome(case: RecordedCase, until: datetime) -> Outcome:
-    """Return what came of the case by its events alone, without a policy."""
+def recorded_outcome(case: RecordedCase, until: datetime) -> CaseOutcome:
+    """Return the result of the case from its events alone, without a policy."""
     order: dict[str, Any] = {}
     filed: list[dict[str, Any]] = []
     credit = ZERO
@@ -70,7 +70,7 @@ def recorded_outcome(case: RecordedCase, until: datetime) -> Outcome:
         if event.type == "orders.cancelled":
             credit = Decimal(event.changes["fee"]["amount"])
     struck = filed and filed[-1]["state"] == AlertState.COMPLETED
-    return Outcome(
+    return CaseOutcome(
         alerts=tuple(
             AlertOutcome(
                 alert["kind"],

@@ -29,7 +29,7 @@ def first_reminder_at(since: datetime | None, steps: Sequence[timedelta]) -> dat
     return since + steps[0] if since is not None and steps else None
 
 
-def due_step(since: datetime, steps: Sequence[timedelta], sent: int, now: datetime) -> ReminderStep | None:
+def due_reminder_step(since: datetime, steps: Sequence[timedelta], sent: int, now: datetime) -> ReminderStep | None:
     due = sum(now >= since + step for step in steps)
     if due <= sent:
         return None

@@ -71,7 +71,7 @@ def approve_removal(
     if refused := _check_no_problem(case):
         return refused
     if return_items is not None and removal.requested_by is Role.SELLER:
-        return Invalid("return_items", "the seller said so already when asking for the removal")
+        return Invalid("return_items", "the seller has already decided this when asking for the removal")
     if problem := _check_lines(case, removal.lines, remaining):
         return _outdated(removal, remaining) if isinstance(problem, Invalid) else problem
     if removal.requested_by is Role.BUYER:
@@ -99,7 +99,7 @@ def _outdated(removal: Removal, remaining: Mapping[int, int]) -> Invalid:
         for line_no, units in removal.lines
         if units > remaining.get(line_no, 0)
     )
-    return Invalid("removal_id", f"no longer fits the order: {details}; deny it, or ask for it anew")
+    return Invalid("removal_id", f"no longer fits the order: {details}; deny it, or make a new request")
 
 
 def _check_decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -> Refused | None:

@@ -1,6 +1,6 @@
 """The plan that decides which lot each unit of a cancelled order returns to.
 
-A plan is a pure function of the lines, the candidate lots and the seller's choices.  The orders of a set share one
+A plan is a pure function of the lines, the candidate lots and the seller's choices.  The orders of a batch share one
 `StockView`: each order sees the lots as the plans before it left them, so that two orders that need a new lot of one
 item create one (R75).
 """
@@ -12,19 +12,19 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from policies.consolidation import ONE_STEP, Choices, LineEdit, merge
+from policies.consolidation import ONE_STEP, Choices, LineEdit, consolidate_values
 from policies.lots import (
     MAX_UNITS,
     Lot,
     LotKey,
     LotSnapshot,
-    apply_fields,
+    apply_lot_fields,
     find_lot_problems,
     find_tier_gaps,
 )
 
 
-class Note(StrEnum):
+class ReturnNote(StrEnum):
     RETURNED_TO_STOCKROOM = "RETURNED_TO_STOCKROOM"
     NEEDS_REVIEW = "NEEDS_REVIEW"
     DELETED_IN_DRAFT = "DELETED_IN_DRAFT"
@@ -48,7 +48,7 @@ class ReturnedLine:
     line_no: int
     returned: int
     lot_id: int | None = None
-    note: Note | None = None
+    note: ReturnNote | None = None
 
     def effects(self) -> dict[str, Any]:
         return {"line_no": self.line_no, "returned": self.returned, "lot_id": self.lot_id, "note": self.note}
@@ -120,7 +120,7 @@ def may_be_target(lot: Lot) -> bool:
     return lot.bind_id == 0 and lot.reserved_for is None and lot.in_catalogue
 
 
-def choose_target(source: int, candidates: Sequence[Lot]) -> Lot | None:
+def choose_target_lot(source: int, candidates: Sequence[Lot]) -> Lot | None:
     """Choose the lot it was sold from, then one for sale, then the lowest id; new lots come last (R76)."""
     if len(candidates) < 2:
         return candidates[0] if candidates else None
@@ -171,13 +171,13 @@ class _Planner:
     def plan_line(self, line: ReturningLine) -> ReturnedLine:
         edit = self._choices.edits.get(line.line_no, LineEdit())
         if edit.delete:
-            return ReturnedLine(line.line_no, 0, note=Note.DELETED_IN_DRAFT)  # R73
+            return ReturnedLine(line.line_no, 0, note=ReturnNote.DELETED_IN_DRAFT)  # R73
         units = line.units if edit.quantity is None else min(edit.quantity, line.units)  # never more than were sold
         if units <= 0:
             return ReturnedLine(line.line_no, 0)
         target = self._target(line.item)
         # Without choices only the key of what comes back matters to the lot that takes it (R66).
-        item = apply_fields(line.item.full_lot, edit.fields) if target is None or self._choices.values else target
+        item = apply_lot_fields(line.item.full_lot, edit.fields) if target is None or self._choices.values else target
         after, note = self._new_lot(item, units, edit) if target is None else self._join(target, item, units)
         if after.quantity > MAX_UNITS:
             raise QuantityOverflow(f"lot {after.lot_id} cannot hold {after.quantity} units")
@@ -198,15 +198,15 @@ class _Planner:
         key, stock, changed = item.key, self._stock.lots, self.changed
         ids = [*self._stock.candidate_ids(key), *self._new_of_key.get(key, ())]
         lots = [changed[i] if i in changed else stock[i] for i in ids]
-        return choose_target(item.lot_id, [lot for lot in lots if may_be_target(lot)])
+        return choose_target_lot(item.lot_id, [lot for lot in lots if may_be_target(lot)])
 
-    def _join(self, target: Lot, item: Lot, units: int) -> tuple[Lot, Note | None]:
-        after = merge(target, item, units, self._choices.values)
+    def _join(self, target: Lot, item: Lot, units: int) -> tuple[Lot, ReturnNote | None]:
+        after = consolidate_values(target, item, units, self._choices.values)
         if self._release and after.is_stock_room and after.auto_stockroom:
             after = replace(after, is_stock_room=False, stock_room_id=None, auto_stockroom=False)
-        return after, Note.RETURNED_TO_STOCKROOM if after.is_stock_room else None  # R77
+        return after, ReturnNote.RETURNED_TO_STOCKROOM if after.is_stock_room else None  # R77
 
-    def _new_lot(self, item: Lot, units: int, edit: LineEdit) -> tuple[Lot, Note | None]:
+    def _new_lot(self, item: Lot, units: int, edit: LineEdit) -> tuple[Lot, ReturnNote | None]:
         lot_id = self._stock.provisional_id(self._new_lots)
         self._new_lots += 1
         if needs_own_lot(item):
@@ -221,8 +221,8 @@ class _Planner:
             auto_stockroom=False,
         )
         if lot_id in self.lots_to_review or was_reserved:
-            return lot, Note.NEEDS_REVIEW
-        return lot, Note.RETURNED_TO_STOCKROOM if lot.is_stock_room else None
+            return lot, ReturnNote.NEEDS_REVIEW
+        return lot, ReturnNote.RETURNED_TO_STOCKROOM if lot.is_stock_room else None
 
 
 def needs_own_lot(item: Lot | LotSnapshot) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import LABELS, add_alert, check_may_file, require_open_alert
+from policies.alerts import ALERT_LABELS, add_alert, check_may_file, require_open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
 from policies.preconditions import check_comment
@@ -16,21 +16,21 @@ from policies.statuses import Role, Status
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
-GROUNDS = {
+NSS_GROUNDS = {
     "NOT_SHIPPED": "the order was not shipped",
     "INCOMPLETE": "the order is incomplete",
     "NOT_AS_DESCRIBED": "the items are not as described",
 }
 
 
-def fileable_at(case: Case) -> datetime:
+def seller_alert_fileable_at(case: Case) -> datetime:
     return case.order.order_date + case.terms.seller_alert_file_after
 
 
 def file_seller_alert(
     case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
 ) -> Granted | Refused:
-    if refused := check_may_file(case, kind, actor, fileable_at(case), now):
+    if refused := check_may_file(case, kind, actor, seller_alert_fileable_at(case), now):
         return refused
     order = case.order
     if kind is AlertKind.NRS and order.payment_status.is_paid:
@@ -58,7 +58,7 @@ def file_seller_alert(
         previous_status=order.status,
     )
     after = add_alert(case, alert)
-    why = f"{GROUNDS[grounds]}: {comment}" if grounds else comment
+    why = f"{NSS_GROUNDS[grounds]}: {comment}" if grounds else comment
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.filed", f"The buyer complains about the seller: {why}"),),
@@ -80,7 +80,7 @@ def file_seller_alert(
 def respond_to_seller_alert(
     case: Case, kind: AlertKind, actor: Actor, comment: str, now: datetime
 ) -> Granted | Refused:
-    alert = require_open_alert(case, kind, actor, Role.SELLER, act=f"answer a {LABELS[kind]}")
+    alert = require_open_alert(case, kind, actor, Role.SELLER, act=f"answer a {ALERT_LABELS[kind]}")
     if isinstance(alert, Refused):
         return alert
     if refused := check_comment(comment):

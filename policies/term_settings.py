@@ -1,6 +1,6 @@
 """Terms as an operator writes them, such as `NPB_FILE_AFTER = "7d"`: parsing, validation and formatting.
 
-The names of the settings and what they mean are in `policies/terms.py`.
+The names and meanings of the settings are in `policies/terms.py`.
 """
 
 from __future__ import annotations

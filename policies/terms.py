@@ -33,7 +33,7 @@ class FeeSlice:
 
 @dataclass(frozen=True, slots=True)
 class OcrSilence:
-    """The answer, in the seller's name, to a buyer's cancel request that was not answered for so long (R123)."""
+    """The answer, in the seller's name, to a buyer's cancel request left unanswered for so long (R123)."""
 
     agrees: bool
     after: timedelta
@@ -52,7 +52,7 @@ BRICKLINK_FEE_SLICES = (
 
 @dataclass(frozen=True, slots=True)
 class TermInfo:
-    """What an operator reads about a setting: a sentence, the unit, and the values that are allowed."""
+    """Documentation of a setting for operators: a sentence, the unit, and the allowed values."""
 
     about: str
     unit: str

@@ -17,7 +17,7 @@ def format_timestamp(instant: datetime) -> str:
 
 
 def describe_timestamp(instant: datetime) -> str:
-    """Format for sentences, rounded up to the second: what is possible from a time is not said to be so earlier.
+    """Format for sentences, rounded up to the second, so that nothing is announced as possible too early.
 
     Past times too, so that the times in one sentence are as far apart as they were.
     """

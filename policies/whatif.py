@@ -19,7 +19,7 @@ from policies import alerts, automatic_acts, automation, cancellation, npb, ocr,
 from policies.bills import format_month
 from policies.cases import (
     AUTOMATION_ACTOR,
-    MANUAL,
+    NO_AUTOMATION,
     Actor,
     AlertKind,
     AlertState,
@@ -33,7 +33,7 @@ from policies.credits import decide_fee
 from policies.fees import ZERO
 from policies.recorded_cases import (
     AlertOutcome,
-    Outcome,
+    CaseOutcome,
     RecordedCase,
     RecordedEvent,
     accused_role,
@@ -47,7 +47,7 @@ from policies.verdicts import Code, Event, Granted, Invalid, Refused
 
 Verdict = Granted | Refused | Invalid
 NO_COMMENT = "-"
-"""In place of comments, which decide nothing but must say something."""
+"""In place of comments, which decide nothing but must not be blank."""
 
 
 class MemberChange(NamedTuple):
@@ -72,7 +72,7 @@ class Conditions:
     ) -> None:
         self.periods = tuple(terms)
         self._settings: dict[str, Any] = dict(settings or {})
-        self._settings_alone = replace(MANUAL, **self._settings)
+        self._settings_alone = replace(NO_AUTOMATION, **self._settings)
         self.settings_from = settings_from
 
     def terms_at(self, instant: datetime) -> Terms:
@@ -89,7 +89,7 @@ class Conditions:
     def automation_at(self, recorded: Automation, instant: datetime) -> Automation:
         if not self._settings or (self.settings_from is not None and instant < self.settings_from):
             return recorded
-        if recorded is MANUAL:
+        if recorded is NO_AUTOMATION:
             return self._settings_alone
         return replace(recorded, **self._settings)
 
@@ -100,7 +100,7 @@ def replay_case(
     conditions: Conditions,
     recorded: Conditions,
     until: datetime,
-) -> Outcome:
+) -> CaseOutcome:
     """Replay a case under `conditions`, up to a time; `recorded` are those under which it happened."""
     return _Replay(case, members, conditions, recorded).run(until)
 
@@ -117,10 +117,10 @@ class _Replay:
         self._conditions, self._recorded = conditions, recorded
         self._buyer_changes = list(members.get(recorded_case.buyer_id, ()))
         self._seller_changes = list(members.get(recorded_case.seller_id, ()))
-        self._recorded_automation = MANUAL
+        self._recorded_automation = NO_AUTOMATION
         self._state: dict[str, dict[str, Any]] = {"order": {}, "alert": {}, "ocr": {}}
         self._follows_record = True
-        """Whether the case still is what it was, so that automation acts when it did."""
+        """Whether the case is still as recorded, so that automation acts when it did."""
         self._deferred: list[tuple[datetime, int, RecordedEvent]] = []
         self._is_stuck = False
         self._alerts: list[AlertOutcome] = []
@@ -140,13 +140,13 @@ class _Replay:
         self.case = Case(
             orders.charge_order(order, terms),
             Member(recorded_case.buyer_id),
-            Member(recorded_case.seller_id, automation=conditions.automation_at(MANUAL, at)),
+            Member(recorded_case.seller_id, automation=conditions.automation_at(NO_AUTOMATION, at)),
             terms,
             later_terms=conditions.terms_after(at),
         )
         self._change_members(at)
 
-    def run(self, until: datetime) -> Outcome:
+    def run(self, until: datetime) -> CaseOutcome:
         self._record(self._events[0])
         for number, event in enumerate(self._events[1:]):
             self._advance(event.at)
@@ -222,7 +222,7 @@ class _Replay:
 
     def _next_automatic_act(self) -> tuple[datetime, Callable[[Case, datetime], Verdict]] | None:
         case = self.case
-        if self._is_stuck or (case.seller.automation is MANUAL and case.open_ocr is None):
+        if self._is_stuck or (case.seller.automation is NO_AUTOMATION and case.open_ocr is None):
             return None
         dues = [
             (max(due, self._clock), act)
@@ -233,7 +233,7 @@ class _Replay:
 
     def _recorded_due(self, due_at: Callable[[Case], datetime | None]) -> datetime | None:
         case, request = self.case, self.case.open_ocr
-        if self._recorded_automation is MANUAL and request is None:
+        if self._recorded_automation is NO_AUTOMATION and request is None:
             return None
         if request is not None:
             request = replace(request, terms=self._recorded.terms_at(request.filed_at))
@@ -292,7 +292,7 @@ class _Replay:
     # -- the record ----------------------------------------------------------------------------------------------------
 
     def _record(self, event: RecordedEvent) -> None:
-        # Compare the case with what it was; only automation needs to know.
+        # Compare the case with the recorded one; only automation needs to know.
         if not self._follows_record:
             return
         for part, changed in event.changes.items():
@@ -301,7 +301,11 @@ class _Replay:
         order, alert, request = self.case.order, self.case.alert, self.case.ocr
         if self._state["order"]["status"] != order.status:
             self._follows_record = False
-        elif self.case.seller.automation is not MANUAL or self._recorded_automation is not MANUAL or request:
+        elif (
+            self.case.seller.automation is not NO_AUTOMATION
+            or self._recorded_automation is not NO_AUTOMATION
+            or request
+        ):
             recorded = self._state
             self._follows_record = (
                 read_time(recorded["order"]["order_date"]) == order.order_date
@@ -311,13 +315,13 @@ class _Replay:
                 and (request is not None) == bool(recorded["ocr"])
             )
 
-    def _outcome(self, until: datetime) -> Outcome:
+    def _outcome(self, until: datetime) -> CaseOutcome:
         case = self.case
         order = case.order
         if case.alert is not None:
             self._alerts.append(_alert_outcome(case, until))
         struck = case.alert is not None and case.alert.state is AlertState.COMPLETED
-        return Outcome(
+        return CaseOutcome(
             alerts=tuple(self._alerts),
             cancelled_at=order.cancelled_at,
             basis=order.basis,
@@ -353,12 +357,12 @@ def _restart(case: Case, event: RecordedEvent, now: datetime) -> Granted:
 
 def _set_status(case: Case, actor: Actor, event: RecordedEvent, _now: datetime) -> Verdict:
     assert event.to_status is not None
-    return orders.set_status(case, actor, Status(event.to_status))
+    return orders.set_order_status(case, actor, Status(event.to_status))
 
 
 def _record_payment(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     part = event.changes.get("order") or event.changes["late_payment"]
-    return orders.record_payment(case, PaymentStatus(part["payment_status"]), now)
+    return orders.record_order_payment(case, PaymentStatus(part["payment_status"]), now)
 
 
 def _hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:

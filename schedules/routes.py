@@ -1,7 +1,7 @@
 """The queue of each task. There are six, so that no kind of work waits behind another.
 
 Submissions by SQL have their own queue: a worker takes messages from its queues in turn, so their consumer waits for at
-most one set of `commands`. The relay has its own, too: every commit wakes it, and sweeps must not wait for that.
+most one batch of `commands`. The relay has its own, too: every commit wakes it, and sweeps must not wait for that.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _insert_outbox_early(database_url: str) -> Iterator[None]:
 
     def enqueue(self: Any, messages: Any) -> None:
         with elsewhere.transaction() as conn:
-            outbox.enqueue(conn, messages, self.now)
+            outbox.enqueue_messages(conn, messages, self.now)
 
     UnitOfWork.enqueue = enqueue  # type: ignore[method-assign]
     try:

@@ -31,7 +31,7 @@ BATCH_SIZE = 100
 
 
 class SetAutomation(Command):
-    """Arguments of `sellers.set_automation`. A setting that is not named stays; null switches it off."""
+    """Arguments of `sellers.set_automation`. An omitted setting stays as it is; null switches it off."""
 
     task: ClassVar[str] = "sellers.set_automation"
     member_id: MemberId
@@ -41,11 +41,11 @@ class SetAutomation(Command):
     ) = None
     cancel_after_unlock: Annotated[int, Field(strict=True, ge=0, le=policy.MAX_CANCEL_AFTER_UNLOCK)] | None = None
     agree_to_requests_within: Annotated[int, Field(strict=True, ge=0, le=policy.MAX_AGREE_WITHIN)] | None = None
-    exclude_buyers: Annotated[list[MemberId], Field(max_length=policy.MAX_EXCLUDED)] | None = None
+    exclude_buyers: Annotated[list[MemberId], Field(max_length=policy.MAX_EXCLUDED_BUYERS)] | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
-        return self.model_dump(include=self.model_fields_set & set(policy.SETTINGS))
+        return self.model_dump(include=self.model_fields_set & set(policy.AUTOMATION_SETTINGS))
 
     @property
     def actor(self) -> Actor:
@@ -88,7 +88,7 @@ class AutomaticCancel(CancelOrder):
     },
 )
 def set_automation(commands: list[SetAutomation]) -> list[Answer]:
-    """Set what happens in a seller's name without a person; it holds for open cases too (R114)."""
+    """Set which acts happen in a seller's name without human action, in open cases too (R114)."""
     with unit_of_work(commands) as work:
         known = members.load_members(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
@@ -105,7 +105,7 @@ def set_automation(commands: list[SetAutomation]) -> list[Answer]:
     HoldAutomation, example=SELLER | {"comment": "the buyer is in hospital"}, option="hold the order against automation"
 )
 def hold_automation(command: HoldAutomation, case: Case, now: datetime) -> Verdict:
-    """Keep automation from an order, as its seller or staff, without end or until a time."""
+    """Hold automation off an order, as its seller or staff, without end or until a time."""
     return policy.hold_order(case, command.actor, command.until, command.comment, now)
 
 
@@ -113,13 +113,13 @@ def hold_automation(command: HoldAutomation, case: Case, now: datetime) -> Verdi
     ReleaseAutomation, example=SELLER | {"comment": "no answer any more"}, option="release the order for automation"
 )
 def release_automation(command: ReleaseAutomation, case: Case, now: datetime) -> Verdict:
-    """End the hold of an order, as its seller or staff."""
+    """End the hold on an order, as its seller or staff: automation may act on it again."""
     return policy.release_order(case, command.actor, command.comment, now)
 
 
 def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> dict[str, Any]:
     before = members.load_automation(work.conn, command.member_id)
-    after = policy.change_settings(before, command.changes, command.exclude_buyers, work.now)
+    after = policy.change_automation_settings(before, command.changes, command.exclude_buyers, work.now)
     if after != before:
         members.update_automation(work.conn, command.member_id, after)
         events.append_events(work.conn, [_automation_event(work, command, before, after)])

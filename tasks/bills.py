@@ -52,7 +52,7 @@ def issue_bills() -> TaskResult:
     while (month := _month_to_close()) is not None:
         issued += _issue_month(month)
     with unit_of_work() as work:
-        sweeps.record_run(work.conn, "bills.issue", issued, work.now)
+        sweeps.record_sweep_run(work.conn, "bills.issue", issued, work.now)
     return {"issued": issued}
 
 
@@ -76,7 +76,7 @@ def _issue_month(month: date) -> int:
         billing = billing_run.BillingRun(month)
         issued += _sweep_bills(billing)
         with unit_of_work() as work:
-            if billing_run.close_month(work, month, billing.skipped_sellers):
+            if billing_run.close_billing_month(work, month, billing.skipped_sellers):
                 return issued
         # Another transaction posted lines meanwhile: go through the sellers again.
 
@@ -145,7 +145,9 @@ def _record_bill_payment(work: UnitOfWork[RecordPayment], command: RecordPayment
 
 def _month_of_overpayment(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
     current_terms = terms.load_terms(work.conn).at(work.now)
-    return max(policy.open_month(work.now, current_terms), ledger.first_open_months(work.conn, [seller_id])[seller_id])
+    return max(
+        policy.open_billing_month(work.now, current_terms), ledger.first_open_months(work.conn, [seller_id])[seller_id]
+    )
 
 
 def _append_payment_event(

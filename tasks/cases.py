@@ -21,7 +21,7 @@ from tasks.command import ActorCommand, OrderCommand, OrderFact
 from tasks.declarations import Arguments, OptionEntry, command_task
 
 MAX_OCCURRENCE_AGE = timedelta(hours=24)
-"""Oldest `occurred_at` that is accepted: a message may have waited that long in a queue."""
+"""Oldest accepted `occurred_at`: a message may have waited that long in a queue."""
 
 CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFact)
 OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFact)

@@ -12,9 +12,9 @@ from models import events, ledger, members, outbox, terms
 from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.bills import format_month, month_of
+from policies.bills import billing_month_of, format_month
 from policies.cases import Member
-from policies.credits import TASK
+from policies.credits import CREDIT_TASK
 from policies.preconditions import check_comment
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
@@ -31,12 +31,12 @@ class PostManual(Command):
     comment: Comment
 
 
-@shared_task(name=TASK)
+@shared_task(name=CREDIT_TASK)
 def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = None) -> dict[str, Any]:
     """Reset or credit the fees of cancelled orders, each exactly once (R90). Return how many were posted."""
     with unit_of_work() as work:
-        due = outbox.claim_messages(work.conn, TASK, rows=rows, order_id=order_id)
-        posted = postings.post_due(work, due)
+        due = outbox.claim_messages(work.conn, CREDIT_TASK, rows=rows, order_id=order_id)
+        posted = postings.post_due_credits(work, due)
     return {"posted": posted}
 
 
@@ -47,7 +47,7 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
         "amount": "3.00",
         "order_id": 1003,
         "staff": "Kim, support",
-        "comment": "fee of an order that was cancelled by telephone",
+        "comment": "fee of an order cancelled by telephone",
     },
 )
 def post_manual(commands: list[PostManual]) -> list[Answer]:
@@ -55,7 +55,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
     with unit_of_work(commands) as work:
         sellers = members.load_members(work.conn, [c.seller_id for c in work.pending])
         first_open = ledger.lock_open_months(work.conn, sellers)
-        this_month = month_of(work.now, terms.load_terms(work.conn).at(work.now))
+        this_month = billing_month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
         for command in work.pending:
             if rejection := _validate_manual_credit(command, sellers, work.parties.by_order):

@@ -82,7 +82,7 @@ def command_task(
         declaration = COMMANDS[model.task] = Declaration(model, example, about, option)
         if option is not None:
             per_removal = "removal_id" in model.model_fields
-            options.declare(model.task, option.label, declaration.ask, per_removal=per_removal)
+            options.declare_option(model.task, option.label, declaration.ask, per_removal=per_removal)
         return shared_task(name=model.task, command_model=model)(run)
 
     return declare

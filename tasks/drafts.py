@@ -17,7 +17,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
 from policies.consolidation import Choice
-from policies.drafts import Draft, DraftState, Edit
+from policies.drafts import Draft, DraftEdit, DraftState
 from policies.lots import format_price
 from policies.returns import plan_return
 from policies.timestamps import format_timestamp
@@ -96,8 +96,8 @@ class EditedLine(StrictModel):
     quantity: Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)] | None = None
     fields: EditedFields | None = None
 
-    def to_edit(self) -> Edit:
-        return Edit(self.line_no, self.delete, self.quantity, self.fields.explicit_fields() if self.fields else {})
+    def to_edit(self) -> DraftEdit:
+        return DraftEdit(self.line_no, self.delete, self.quantity, self.fields.explicit_fields() if self.fields else {})
 
 
 class OpenDraft(OrderCommand):
@@ -159,7 +159,7 @@ def edit_draft(commands: list[EditDraft]) -> list[Answer]:
         for command in work.pending:
             context = batch.load(command)
             if isinstance(context, _DraftContext):
-                changed = policy.apply_edits(
+                changed = policy.apply_draft_edits(
                     context.draft, [line.to_edit() for line in command.lines], context.remaining
                 )
                 batch.answer(command, changed if isinstance(changed, Invalid) else (changed, _draft_effects(changed)))
@@ -178,7 +178,7 @@ def verify_draft(commands: list[VerifyDraft]) -> list[Answer]:
             context = batch.load(command)
             if isinstance(context, _DraftContext):
                 plan = context.plan(work.conn)
-                changed = policy.mark_verified(context.draft, plan, context.effective_at)
+                changed = policy.mark_draft_verified(context.draft, plan, context.effective_at)
                 batch.answer(command, (changed, policy.draft_json(changed, plan)))
             else:
                 batch.answer(command, context)
@@ -255,14 +255,14 @@ class _DraftBatch:
         draft = self._drafts.get(command.draft_id)
         if command.member_id is not None and command.member_id not in self._cases.members and draft is not None:
             return member_unknown(command.member_id)
-        refused = policy.check_owner(command.draft_id, draft, command.actor)
+        refused = policy.check_draft_owner(command.draft_id, draft, command.actor)
         case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
         if refused or draft is None or case is None:
             return refused or policy.draft_unknown(command.draft_id)
         effective_at = effective_time(command, case, self._work.now)
         if isinstance(effective_at, Invalid):
             return effective_at
-        if refused := policy.check_usable(draft, case, command.actor, effective_at):
+        if refused := policy.check_draft_usable(draft, case, command.actor, effective_at):
             return refused
         return _DraftContext(draft, case, effective_at, self._lines[draft.order_id])
 

@@ -15,7 +15,7 @@ from policies.cases import Member
 from policies.lots import (
     MAX_TEXT_LENGTH,
     Lot,
-    check_deletable,
+    check_lot_deletable,
     check_recorded_lot,
     find_lot_problems,
     find_tier_gaps,
@@ -125,12 +125,12 @@ class DeleteLot(Command):
 
 @command_task(DeleteLot, example={"lot_id": 501, "seller_id": "s-881"})
 def delete_lot(commands: list[DeleteLot]) -> list[Answer]:
-    """Delete a seller's lot; what was on hand is posted as an adjustment, and a later return makes a new lot."""
+    """Delete a seller's lot; units on hand are posted as an adjustment, and a later return makes a new lot."""
     with unit_of_work(commands) as work:
         known = inventory.lock_recorded_lots(work.conn, [c.lot_id for c in work.pending])
         deleted: list[Lot] = []
         for command in work.pending:
-            lot = check_deletable(known.get(command.lot_id), command.lot_id, command.seller_id)
+            lot = check_lot_deletable(known.get(command.lot_id), command.lot_id, command.seller_id)
             if isinstance(lot, Refused):
                 work.answer(command, lot)
                 continue

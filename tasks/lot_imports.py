@@ -21,7 +21,7 @@ from policies.lot_imports import (
 from policies.lots import Lot, check_recorded_lot
 
 
-class Action(StrEnum):
+class ImportAction(StrEnum):
     NEW = "new"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
@@ -30,7 +30,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class EntryMatch:
     lot_id: int
     is_same: bool
 
@@ -40,7 +40,7 @@ class ImportedEntry:
     """What an entry does: the lot before and after, or why it is refused. A new lot has id 0 until it is stored."""
 
     entry: LotEntry
-    action: Action
+    action: ImportAction
     before: Lot | None = None
     after: Lot | None = None
     reason: str = ""
@@ -51,17 +51,17 @@ class ImportedEntry:
         return lot.lot_id if lot else self.entry.lot_id
 
 
-def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotMatcher) -> dict[int, Match]:
+def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotMatcher) -> dict[int, EntryMatch]:
     """Return the lots that entries without a number of the store mean, by position in the file.
 
-    A number of the marketplace that the store does not know may belong to a return that was uploaded there.
+    A number of the marketplace that the store does not know may belong to a return uploaded there.
     """
     with unit_of_work() as work:
         named = inventory.find_lots(work.conn, [entry.lot_id for entry in entries])
         unnamed = [e for e in entries if e.lot_id not in named or not names_lot(e, named[e.lot_id])]
         candidates = inventory.find_lots_of_items(work.conn, entry_keys(unnamed, seller_id))
         found = ((entry, matcher.find(entry, candidates.get(entry.key(seller_id), ()))) for entry in unnamed)
-        return {entry.number: Match(lot.lot_id, has_same_values(entry, lot)) for entry, lot in found if lot}
+        return {entry.number: EntryMatch(lot.lot_id, has_same_values(entry, lot)) for entry, lot in found if lot}
 
 
 def import_entries(
@@ -79,7 +79,7 @@ def import_entries(
     with unit_of_work() as work:
         batch = _ImportBatch.load(work, seller_id, entries, matches, how, lock=write)
         results = [batch.add(entry) for entry in entries]
-        if write and not any(result.action is Action.REFUSED for result in results):
+        if write and not any(result.action is ImportAction.REFUSED for result in results):
             results = batch.write(results)
     return results
 
@@ -131,18 +131,20 @@ class _ImportBatch:
         lot = self._lot_of(entry, known)
         reason = self._why_refused(entry, lot, known)
         if reason or lot is None:
-            return ImportedEntry(entry, Action.REFUSED, known, reason=reason)
+            return ImportedEntry(entry, ImportAction.REFUSED, known, reason=reason)
         verdict = check_recorded_lot(lot, known, seller_known=self._seller_known, may_be_own=True)
         if not isinstance(verdict, Lot):
-            return ImportedEntry(entry, Action.REFUSED, known, reason=verdict.message)
+            return ImportedEntry(entry, ImportAction.REFUSED, known, reason=verdict.message)
         if entry.deletes:
             self._lots[lot.lot_id] = None
-            return ImportedEntry(entry, Action.DELETED, known)
+            return ImportedEntry(entry, ImportAction.DELETED, known)
         if known and known.lot_id != verdict.lot_id:
             self._lots[known.lot_id] = None
         if verdict.lot_id:
             self._lots[verdict.lot_id] = verdict
-        action = Action.NEW if known is None else Action.UNCHANGED if verdict == known else Action.UPDATED
+        action = (
+            ImportAction.NEW if known is None else ImportAction.UNCHANGED if verdict == known else ImportAction.UPDATED
+        )
         return ImportedEntry(entry, action, known, verdict)
 
     def write(self, results: Sequence[ImportedEntry]) -> list[ImportedEntry]:

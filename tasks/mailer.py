@@ -23,7 +23,7 @@ class OutgoingEmail:
     content: Email
 
 
-class Undeliverable(Exception):
+class UndeliverableEmail(Exception):
     """The email was rejected permanently (5xx); a retry would not help."""
 
 
@@ -50,7 +50,7 @@ class Mailer(Protocol):
     def send(self, emails: Sequence[OutgoingEmail], /) -> Sequence[Exception | None]:
         """Send emails, in bounded time. Return for each why it was not sent; None if it was.
 
-        The reasons are `Undeliverable`, `TemporaryFailure` and its subclasses; other errors are retried too.
+        The reasons are `UndeliverableEmail`, `TemporaryFailure` and its subclasses; other errors are retried too.
         """
         ...
 

@@ -23,7 +23,7 @@ from policies.emails import compose_email
 from policies.emails.context import EmailContext
 from policies.emails.email import Email, sanitize_line
 from tasks import mailer
-from tasks.mailer import OutgoingEmail, OutOfTime, ServerUnavailable, TemporaryFailure, Undeliverable
+from tasks.mailer import OutgoingEmail, OutOfTime, ServerUnavailable, TemporaryFailure, UndeliverableEmail
 from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
@@ -54,11 +54,11 @@ def deliver_notices(order_id: int | None = None, notice_id: int | None = None) -
         )
         addresses = members.load_contacts(work.conn, {c.recipient for c in claimed})
         if not claimed:
-            sweeps.record_run(work.conn, "notices.deliver", 0, work.now)
+            sweeps.record_sweep_run(work.conn, "notices.deliver", 0, work.now)
     totals = {"sent": 0, "parked": 0, "later": 0}
     if claimed:
         outcomes = _send_notices(claimed, addresses)
-        # Retried by itself on a conflict: emails that were sent must not be sent again.
+        # Retried by itself on a conflict: sent emails must not be sent again.
         for outcome in retry_on_conflict(partial(_record_delivery_outcomes, outcomes)):
             totals["later" if outcome.state == "pending" else outcome.state] += 1
     return totals
@@ -71,7 +71,7 @@ def _record_delivery_outcomes(outcomes: Sequence[DeliveryOutcome]) -> list[Deliv
         )
         for outcome in written:
             _park_failed_notices(work, outcome)
-        sweeps.record_run(work.conn, "notices.deliver", len(written), work.now)
+        sweeps.record_sweep_run(work.conn, "notices.deliver", len(written), work.now)
         full = len(outcomes) == BATCH_SIZE and not any(o.server_unreachable for o in outcomes)
         if full or any(o.out_of_time for o in outcomes):
             work.tasks_to_wake.add("notices.deliver")
@@ -144,7 +144,7 @@ def _notice_row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dic
         "recipient": message.payload["recipient"],
         "role": message.payload["role"],
         "email": email.as_json(),
-        "message_id": policy.message_id(message.key, work.now),
+        "message_id": policy.email_message_id(message.key, work.now),
     }
 
 
@@ -193,7 +193,7 @@ def _outgoing_email(notice: ClaimedNotice, address: members.Contact) -> Outgoing
 def _outcome(notice: ClaimedNotice, error: Exception | None) -> DeliveryOutcome:
     if error is None:
         return DeliveryOutcome(notice, "sent")
-    if isinstance(error, Undeliverable):
+    if isinstance(error, UndeliverableEmail):
         return DeliveryOutcome(notice, "parked", error=str(error))
     if isinstance(error, ServerUnavailable):
         return DeliveryOutcome(
@@ -224,7 +224,7 @@ def _park_failed_notices(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> Non
         work.conn,
         task="notices.deliver",
         arguments={"notice_id": outcome.notice.notice_id},
-        error=outcome.error or "given up",
+        error=outcome.error or "parked",
         first_error=outcome.notice.first_error,
         reason="UNDELIVERABLE",
         attempts=outcome.notice.attempts,

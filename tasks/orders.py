@@ -68,7 +68,7 @@ Lines = Annotated[list[PurchaseLine], Field(min_length=1, max_length=MAX_LINES)]
 class SubmitOrder(OrderFact):
     """Arguments of `orders.submit`. `usd_rate` is the price of one unit of `currency` in US dollars.
 
-    `credit` and `coupon` are what the buyer pays less, in `currency`; the fee is of the goods before both.
+    `credit` and `coupon` reduce the price, in `currency`; the fee is of the goods before both.
     """
 
     task: ClassVar[str] = "orders.submit"
@@ -158,13 +158,13 @@ def add_batch(commands: list[AddBatch]) -> list[Answer]:
 )
 def set_status(commands: list[SetStatus]) -> list[Answer]:
     """Set the status of an order as one of its parties."""
-    return decide_cases(commands, lambda c, case, _now: policy.set_status(case, c.actor, Status(c.status)))
+    return decide_cases(commands, lambda c, case, _now: policy.set_order_status(case, c.actor, Status(c.status)))
 
 
 @case_command(RecordPayment, example={"order_id": 1003, "payment_status": "Received"})
 def record_payment(command: RecordPayment, case: Case, now: datetime) -> Verdict:
     """Set the payment status that the payment service reports; for a cancelled order record a late payment."""
-    return policy.record_payment(case, PaymentStatus(command.payment_status), now)
+    return policy.record_order_payment(case, PaymentStatus(command.payment_status), now)
 
 
 @case_command(

@@ -32,7 +32,7 @@ def relay() -> TaskResult:
         with unit_of_work() as work:
             if batch == 0 and (step := clock_steps.shift_waits(work.conn, outbox.RELAY, work.now)) is not None:
                 log.warning("database_clock_set_back", seconds=round(step.total_seconds()))
-                sweeps.record_run(work.conn, outbox.RELAY, 0, work.now)
+                sweeps.record_sweep_run(work.conn, outbox.RELAY, 0, work.now)
             if epoch is not None:
                 requeued, epoch = outbox.requeue_after_broker_reset(work.conn, epoch, work.now), None
                 if requeued:
@@ -41,7 +41,7 @@ def relay() -> TaskResult:
             claimed = sum(len(rows) for rows in rows_by_task.values())
             published += claimed
             if claimed < BATCH_SIZE:
-                sweeps.record_run(work.conn, outbox.RELAY, published, work.now)
+                sweeps.record_sweep_run(work.conn, outbox.RELAY, published, work.now)
         for task, rows in rows_by_task.items():
             for start in range(0, len(rows), MAX_ROWS_PER_MESSAGE):
                 publisher.current_publisher().publish(task, rows[start : start + MAX_ROWS_PER_MESSAGE])

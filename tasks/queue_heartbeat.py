@@ -1,7 +1,7 @@
 """The heartbeat task, sent through every queue. It records when it ran, and in which queue.
 
-Its age shows the doctor whether the queue is served. Its message gives the watchdog something that a stuck worker fails
-to take.
+Its age shows the doctor whether the queue is served. Its message lets the watchdog see whether a worker still takes
+messages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import Task, shared_task
 
-from models.sweeps import record_run
+from models.sweeps import record_sweep_run
 from models.unit_of_work import unit_of_work
 from tasks.sweeps import TaskResult
 
@@ -19,5 +19,5 @@ from tasks.sweeps import TaskResult
 def heartbeat(self: Task[Any, Any]) -> TaskResult:
     delivery_info: dict[str, Any] = self.request.delivery_info or {}
     with unit_of_work() as work:
-        record_run(work.conn, f"heartbeat.{delivery_info.get('routing_key')}", 0, work.now)
+        record_sweep_run(work.conn, f"heartbeat.{delivery_info.get('routing_key')}", 0, work.now)
     return {}

@@ -223,7 +223,7 @@ class _RemovalBatch(Generic[RemovalCommandT]):
     cases: CaseSet
     removals: dict[int, Removal]
     lines: Mapping[int, Sequence[Any]]
-    _decided: list[Removal] = field(default_factory=list)
+    _changed_removals: list[Removal] = field(default_factory=list)
 
     @classmethod
     def lock(cls, work: UnitOfWork[RemovalCommandT]) -> _RemovalBatch[RemovalCommandT]:
@@ -248,14 +248,14 @@ class _RemovalBatch(Generic[RemovalCommandT]):
             self.work.answer(command, verdict, order_id=removal.order_id)
 
     def record_decision(self, removal: Removal, granted: Granted) -> Granted:
-        self._decided.append(removal)
+        self._changed_removals.append(removal)
         (event,) = granted.events
         changed_event = replace(event, changes={**event.changes, "removals": {str(removal.removal_id): removal.state}})
         effects = {**granted.effects, "removal_id": removal.removal_id, "state": removal.state}
         return replace(granted, events=(changed_event,), effects=effects)
 
     def write(self) -> None:
-        removals.update_removals(self.work.conn, self._decided)
+        removals.update_removals(self.work.conn, self._changed_removals)
         self.cases.write(self.work)
 
 

@@ -70,7 +70,7 @@ class SetBasedReturn:
         with pipeline(work.conn):
             fetch_cases = _send_case_locks(work)
             order_ids = [c.order_id for c in work.pending]
-            fetch_removals = removals.send_pending_counts(work.conn, order_ids)
+            fetch_removals = removals.send_pending_counts_query(work.conn, order_ids)
             returns.lock_stock(work.conn, order_ids)
             work.send_clock_query()
         return cls(work, fetch_cases(), fetch_removals())
@@ -111,7 +111,7 @@ class PlannedReturn:
         return cls(
             work,
             cases,
-            removals.send_pending_counts(work.conn, cases.orders)(),
+            removals.send_pending_counts_query(work.conn, cases.orders)(),
             drafts.load_drafts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None]),
             lines,
             returns.load_stock_view(
@@ -140,7 +140,7 @@ class PlannedReturn:
             plan = self._make_plan(cancellation, draft)
         except QuantityOverflow as overflow:
             return self._park(command, overflow)
-        if draft and (refused := draft_policy.check_unchanged(draft, plan)):
+        if draft and (refused := draft_policy.check_plan_unchanged(draft, plan)):
             return refused
         cancellation.plan = plan
         if not command.dry_run:

@@ -39,7 +39,7 @@ def sweep(
 ) -> TaskResult:
     """Run batches until one reads fewer rows than its limit. Return `{result_key: rows changed}`.
 
-    The number of changed rows does not end the loop: rows that another sweep changed meanwhile are read for nothing,
+    The number of changed rows does not end the loop: rows changed by another sweep meanwhile are read in vain,
     and more may follow. With `record`, the last batch records the run, with what earlier passes of it `found`.
     """
     total, size = 0, limit
@@ -48,7 +48,7 @@ def sweep(
             with unit_of_work() as work:
                 rows_read, rows_changed = batches(work, size)
                 if record and rows_read < size:
-                    sweeps.record_run(work.conn, name, found + total + rows_changed, work.now)
+                    sweeps.record_sweep_run(work.conn, name, found + total + rows_changed, work.now)
         except Exception as error:
             if size > 1:
                 size = max(1, size // SPLIT_FACTOR)

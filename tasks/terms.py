@@ -56,7 +56,7 @@ class ApplyTerms(Command):
     },
 )
 def apply_terms(commands: list[ApplyTerms]) -> list[Answer]:
-    """Apply these terms to cases filed from then on. A setting that is not named keeps the value it has by then."""
+    """Apply these terms to cases filed at that time or later. An omitted setting keeps the value it has by then."""
     with unit_of_work(commands) as work:
         for command in work.pending:
             work.answer(command, _apply_terms_command(work, command))
@@ -66,7 +66,7 @@ def apply_terms(commands: list[ApplyTerms]) -> list[Answer]:
 def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     terms.lock_terms(work.conn)
     if command.from_ < work.now:
-        return invalid(command.request_id, [("from", "must not be in the past: what was decided stays decided")])
+        return invalid(command.request_id, [("from", "must not be in the past: decisions already made stand")])
     if command.from_ > work.now + MAX_AHEAD:
         return invalid(command.request_id, [("from", "must not be more than a hundred years ahead")])
     base = terms.load_terms(work.conn).at(command.from_)

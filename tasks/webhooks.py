@@ -23,22 +23,22 @@ MAX_SENDING_SECONDS = 5.0
 """After which a run begins no further event, so that it ends within its lease however slow an endpoint is."""
 
 
-class Rejected(Exception):
+class WebhookRejected(Exception):
     def __init__(self, reason: str, *, is_gone: bool = False) -> None:
         super().__init__(reason)
         self.is_gone = is_gone
 
 
-class Sender(Protocol):
-    """Sends one event to an endpoint within `SEND_TIMEOUT_SECONDS`. Raises `Rejected`."""
+class WebhookSender(Protocol):
+    """Sends one event to an endpoint within `SEND_TIMEOUT_SECONDS`. Raises `WebhookRejected`."""
 
     def __call__(self, url: str, secret: str, event: dict[str, Any], /) -> None: ...
 
 
-_sender: Sender | None = None
+_sender: WebhookSender | None = None
 
 
-def set_sender(sender: Sender | None) -> None:
+def set_sender(sender: WebhookSender | None) -> None:
     global _sender  # noqa: PLW0603 - there is one per process
     _sender = sender
 
@@ -55,7 +55,7 @@ def deliver_events() -> TaskResult:
     return totals
 
 
-def _deliver_round(sender: Sender, totals: TaskResult) -> bool:
+def _deliver_round(sender: WebhookSender, totals: TaskResult) -> bool:
     # Send a page to every due endpoint; return whether one has more.
     with unit_of_work() as work:
         endpoints = webhooks.lease_endpoints(work.conn, work.now)
@@ -63,7 +63,7 @@ def _deliver_round(sender: Sender, totals: TaskResult) -> bool:
     with unit_of_work() as work:
         for delivery in deliveries:
             webhooks.record_delivery(work.conn, delivery, work.now)
-        sweeps.record_run(work.conn, "webhooks.deliver", sum(d.delivered for d in deliveries), work.now)
+        sweeps.record_sweep_run(work.conn, "webhooks.deliver", sum(d.delivered for d in deliveries), work.now)
     for delivery in deliveries:
         totals["delivered"] += delivery.delivered
         if delivery.error is not None:
@@ -72,7 +72,7 @@ def _deliver_round(sender: Sender, totals: TaskResult) -> bool:
     return any(delivery.error is None and delivery.endpoint.page_was_full for delivery in deliveries)
 
 
-def _send_to_endpoints(sender: Sender, endpoints: Sequence[Endpoint]) -> list[Delivery]:
+def _send_to_endpoints(sender: WebhookSender, endpoints: Sequence[Endpoint]) -> list[Delivery]:
     # Threads without a database. One that does not end in time counts as failed and is left to its own timeouts.
     progress = {e.webhook_id: Delivery(e, e.read_to, 0) for e in endpoints}
     threads = []
@@ -91,7 +91,7 @@ def _send_to_endpoints(sender: Sender, endpoints: Sequence[Endpoint]) -> list[De
     return list(progress.values())
 
 
-def _send_events(sender: Sender, endpoint: Endpoint, progress: dict[int, Delivery]) -> None:
+def _send_events(sender: WebhookSender, endpoint: Endpoint, progress: dict[int, Delivery]) -> None:
     started_at, sent, cursor = monotonic(), 0, endpoint.cursor
     error, is_gone = None, False
     for position, event in endpoint.events:
@@ -99,7 +99,7 @@ def _send_events(sender: Sender, endpoint: Endpoint, progress: dict[int, Deliver
             break
         try:
             sender(endpoint.url, endpoint.secret, event)
-        except Rejected as rejected:
+        except WebhookRejected as rejected:
             error, is_gone = str(rejected), rejected.is_gone
             break
         except Exception as problem:  # noqa: BLE001 - whatever it is, it concerns this endpoint only

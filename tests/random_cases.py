@@ -68,8 +68,8 @@ MOVES: dict[str, Move] = {
         c, r.choice((AlertKind.NRS, AlertKind.NSS)), a, "sent yesterday", now
     ),
     "orders.cancel": lambda c, a, _, now: cancellation.cancel(c, a, None, None, now),
-    "orders.set_status": lambda c, a, r, _now: orders.set_status(c, a, r.choice(list(Status))),
-    "orders.record_payment": lambda c, _, r, now: orders.record_payment(c, r.choice(list(PaymentStatus)), now),
+    "orders.set_status": lambda c, a, r, _now: orders.set_order_status(c, a, r.choice(list(Status))),
+    "orders.record_payment": lambda c, _, r, now: orders.record_order_payment(c, r.choice(list(PaymentStatus)), now),
     "orders.settle_late_payment": lambda c, a, _, now: late_payments.settle_late_payment(c, a, "sent back", now),
     "orders.hold_automation": lambda c, a, r, now: automation.hold_order(
         c, a, r.choice((None, now + timedelta(days=20))), "wait", now

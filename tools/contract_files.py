@@ -102,8 +102,8 @@ def view_schema(view: View) -> dict[str, Any]:
         "description": f"Version {view.version}. {view.description}",
         "type": "object",
         "properties": {
-            name: {"type": kinds[0] if len(kinds) == 1 else list(kinds), "description": said}
-            for name, kinds, said in view.columns
+            name: {"type": kinds[0] if len(kinds) == 1 else list(kinds), "description": description}
+            for name, kinds, description in view.columns
         },
         "required": [name for name, _, _ in view.columns],
     }

@@ -26,36 +26,30 @@ PAGE = """\
 This page is made by `./run docs` from `tools/transitions.py`, `tools/glossary.py` and `models/ddl/views.py`;
 `./run check` compares it. Do not edit it by hand.
 
-Ask about one order: `./run explain order ID` says first how its seller and its buyer can come to cancel it and when,
-then what they can do now; with `--all` also everything else, with why not, from when, and what would change it.
-`./run show order ID` tells its story, `--at T` as of any instant. Dates are in UTC, with `--zone Europe/Berlin` in that
-zone; the exact times are in `--json`.
+For one order, `./run explain order ID` first says how and when its seller and its buyer can cancel it, then what they
+can do now. With `--all` it also lists everything else: why it is impossible, when it becomes possible, and what would
+change that. `./run show order ID` tells the order's story, with `--at T` as of any instant. Dates are in UTC, or with
+`--zone Europe/Berlin` in that zone; the exact times are in `--json`.
 
 ## Ready answers
 
-| you are asked | type | and read |
+| question | command | where to look |
 | --- | --- | --- |
 {answers}
 
 ## How to read an order
 
-Under the heading stands the **verdict** in one sentence. Then: who bought from whom; if it is cancelled, when, by whom
-and on
-which ground (below); each **line** with what was taken out and what came back to which lot; the latest cancel request
-and the
-latest **alert**, with the instant from which it allows a cancellation; removal requests; the **fee**, and under it
-where its
-credit is. *What happened* is the timeline, in which nothing is ever changed. *Inventory movements* is the stock
-journal: minus
-left a lot, plus came back. *Emails* has every email in full. A status in capitals is explained below, and so is each
-code.
-All of it is in `--json` too.
+Below the heading is the **verdict** in one sentence. It is followed by the parties; for a cancelled order, when, by
+whom and on which ground it was cancelled (see below); each **line** with the units removed and the units returned,
+and to which lot; the latest cancel request and the latest **alert**, with the time at which it allows a cancellation;
+removal requests; and the **fee**, with the bill that has its credit. *What happened* is the timeline, which never
+changes. *Inventory movements* is the stock journal: minus for units that left a lot, plus for units that came back.
+*Emails* has every email in full. Statuses in capitals and codes are explained below. All of this is in `--json` too.
 
 ## The same with SQL
 
-Dashboards and reports read these views (role `unwind_reader`); `contract/views/` freezes their columns. New columns
-may be added at
-the end, none is taken away. They say what the commands above say, and a test compares both.
+Dashboards and reports read these views (role `unwind_reader`); `contract/views/` freezes their columns. Columns may be
+added at the end, and none is removed. They show the same as the commands above, and a test compares both.
 
 {views}
 
@@ -101,7 +95,7 @@ ANSWERS = (
     (
         "Why can't I cancel this order, and when can I?",
         "`./run explain order 1003`",
-        "the first sentences: for each party the steps with their dates; where there are none, what would change it",
+        "the first sentences: each party's steps with their dates, or what would make it possible",
     ),
     (
         "What happened to this order?",
@@ -126,22 +120,22 @@ ANSWERS = (
     (
         "Where did my bricks go?",
         "`./run show order 1003`",
-        '"Inventory movements": lot by lot; `NEEDS_REVIEW` marks what the seller should look at',
+        '"Inventory movements": lot by lot; `NEEDS_REVIEW` marks lots that the seller should look at',
     ),
     (
         "I got no email.",
         "`./run show notices --order 1003`",
-        "each email with its text, its recipient, and when it was sent or that it waits",
+        "each email with its text, its recipient, and when it was sent, or that it is waiting",
     ),
     (
         "I pressed the button and got no answer.",
         "`./run show request REQUEST_ID`",
-        "answered, waiting, or given up; sending it again with the same id is always safe",
+        "answered, waiting, or dead (it failed and waits for staff); sending it again with the same id is always safe",
     ),
     (
         "How many alerts unlock tomorrow? Is anything late?",
         "`./run forecast`",
-        "overdue ones on top, then a cell for each hour",
+        "overdue alerts at the top, then a cell for each hour",
     ),
     (
         "Why may this member not buy or sell?",
@@ -201,7 +195,7 @@ def support_page() -> str:
 def _views() -> str:
     return "\n\n".join(
         f"**`unwind.{view.name}`** (version {view.version}): {view.description}\n\n"
-        + "\n".join(f"- `{name}`: {said}" for name, _, said in view.columns)
+        + "\n".join(f"- `{name}`: {meaning}" for name, _, meaning in view.columns)
         for view in VIEWS
     )
 

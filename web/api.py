@@ -149,7 +149,7 @@ def query_snapshot(request: Request, query: Callable[[Connection, datetime], Any
 
 
 def read(request: Request, query: Callable[[Connection, datetime], Any], missing: str) -> Response:
-    """Answer with what the query returns. None is a 404 with the sentence `missing`."""
+    """Answer with the query's result. None is a 404 with the sentence `missing`."""
     found = query_snapshot(request, query)
     if found is None:
         raise not_found(missing)
@@ -183,7 +183,7 @@ def get_order(
 def get_options(
     request: Request, order_id: OrderNumber, member_id: Annotated[str, Query(max_length=64)], _key: Reader
 ) -> Response:
-    """Return what a party can do with an order now, and why the rest is refused, as `orders.options` answers."""
+    """Return the actions a party can take now, and why the rest are refused, as `orders.options` answers."""
     return read(
         request,
         lambda conn, now: order.options_of(conn, order_id, Actor(member_id), now=now),

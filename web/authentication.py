@@ -24,7 +24,7 @@ _ALLOWED = {"submit": ("submit",), "read": ("read",), "staff": ("submit", "read"
 
 
 class KeyRing:
-    """The keys that were looked up in the last second, so that a busy caller costs no query at each request."""
+    """The keys looked up in the last second, so that a busy caller costs no query at each request."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -99,7 +99,7 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 def typed_arguments(form: ActionForm, typed: Mapping[str, str]) -> dict[str, Any]:
-    """Return the arguments of a command from what was typed; what does not fit is left for its validation."""
+    """Return the arguments of a command from the typed input; invalid input is left to the command's validation."""
     arguments: dict[str, Any] = {} if form.removal_id is None else {"removal_id": form.removal_id}
     for one in form.fields:
         if one.kind == "checkbox":

@@ -119,7 +119,7 @@ async def submit_form(
 ) -> tuple[dict[str, Any] | None, str]:
     """Submit a command of this member; return its answer, None if it does not come in time, and its request id.
 
-    The id comes with the form, so a form that is sent twice is one command.
+    The id comes with the form, so a form sent twice is one command.
     """
     own = re.compile(rf"web\.{view.session.session_id}\.[0-9a-f]{{24}}")
     sent = typed.get("request_id", "")

@@ -136,7 +136,7 @@ def show_forecast(request: Request) -> Response:
 def show_bill(request: Request, seller_id: str, month: str) -> Response:
     session = sessions_of(request).load(request)
     bill = None
-    with contextlib.suppress(ValueError):  # what is no month has no bill
+    with contextlib.suppress(ValueError):  # text that is not a month has no bill
         first_day = parse_month(month)
         if session.is_staff or session.name == seller_id:
             bill = query_snapshot(request, lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now))
@@ -156,7 +156,7 @@ def show_order(request: Request, order_id: str, answer: str = "") -> Response:
 async def act(request: Request, order_id: str, action: str) -> Response:
     view, typed = await load_for_change(request, order_id)
     assert view.role is not None
-    # Of impossible actions too: what was possible when the page was shown gets its refusal as the answer.
+    # Of impossible actions too: an action that was possible when the page was shown gets its refusal as the answer.
     usable = (o for o in view.options["options"] if o["action"] != "orders.set_status" or o["possible"])
     wanted = [form for form in (action_form(option, view.role) for option in usable) if form.key == action]
     if not wanted:

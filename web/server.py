@@ -67,7 +67,7 @@ def serve(settings: WebSettings) -> None:
     config = uvicorn.Config(
         create_app(settings),
         log_config=None,  # the process that starts us has configured logging
-        access_log=False,  # `web.access` writes it, without what is private in addresses
+        access_log=False,  # `web.access` writes it, without the private parts of addresses
         server_header=False,
         proxy_headers=False,
         http=LimitedProtocol,

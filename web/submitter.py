@@ -1,6 +1,6 @@
 """Submits commands through the SQL interface and waits for their answers.
 
-Commands that arrive while a set is being committed form the next set, so that fifty callers share one commit. One
+Commands that arrive while a batch is being committed form the next batch, so that fifty callers share one commit. One
 connection listens for answers on behalf of all callers.
 """
 
@@ -22,7 +22,7 @@ from models.submissions import SubmitResult
 
 log = structlog.get_logger(__name__)
 
-MAX_SET_SIZE, MAX_SET_BYTES = 100, 2**21
+MAX_BATCH_SIZE, MAX_BATCH_BYTES = 100, 2**21
 POLL_INTERVAL = 1.0
 """Seconds after which answers are looked up without a notification, while somebody waits."""
 RECONNECT_INTERVAL = 0.5
@@ -78,13 +78,13 @@ class Submitter:
         try:
             while self._pending:
                 gathered = 0
-                while gathered < len(self._pending) < MAX_SET_SIZE:  # as long as requests that have arrived join
+                while gathered < len(self._pending) < MAX_BATCH_SIZE:  # as long as requests that have arrived join
                     gathered = len(self._pending)
                     await asyncio.sleep(0)
-                entries = self._take_set()
+                entries = self._next_batch()
                 try:
-                    results = await run_in_threadpool(self._submit_set, [command for command, _ in entries])
-                except Exception as error:  # noqa: BLE001 - every caller of the set gets it
+                    results = await run_in_threadpool(self._submit_batch, [command for command, _ in entries])
+                except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
                     for _, future in entries:
                         if not future.done():
                             future.set_exception(error)
@@ -95,17 +95,17 @@ class Submitter:
         finally:
             self._flushing = None
 
-    def _take_set(self) -> list[Entry]:
-        size = taken = 0
-        for (_, payload, _), _ in self._pending[:MAX_SET_SIZE]:
+    def _next_batch(self) -> list[Entry]:
+        size = count = 0
+        for (_, payload, _), _ in self._pending[:MAX_BATCH_SIZE]:
             size += len(payload)
-            if taken and size > MAX_SET_BYTES:
+            if count and size > MAX_BATCH_BYTES:
                 break
-            taken += 1
-        entries, self._pending = self._pending[:taken], self._pending[taken:]
+            count += 1
+        entries, self._pending = self._pending[:count], self._pending[count:]
         return entries
 
-    def _submit_set(self, commands: list[tuple[str, str, str]]) -> list[SubmitResult]:
+    def _submit_batch(self, commands: list[tuple[str, str, str]]) -> list[SubmitResult]:
         with self._database.transaction() as conn:
             return submissions.submit_commands(conn, commands)
 

@@ -16,7 +16,7 @@ from typing import Any
 from celery.beat import ScheduleEntry, Scheduler
 
 MAX_QUEUED_TICKS = 20_000
-"""Queue length from which on no tick is added: either no worker reads the queue, or the ticks in it are enough.
+"""Queue length at which no more ticks are added: either no worker reads the queue, or the ticks in it are enough.
 
 This replaces `expires`, which compares beat's clock with a worker's: workers would drop every tick of a beat whose
 clock is far behind.  Workers process this many idle ticks within a minute.

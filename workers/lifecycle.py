@@ -159,7 +159,7 @@ def _open_mailer(settings: Settings) -> mailer.Mailer:
     return mailer_from_settings(settings)
 
 
-def _open_webhook_sender(settings: Settings) -> webhooks.Sender:
+def _open_webhook_sender(settings: Settings) -> webhooks.WebhookSender:
     from workers.webhooks.sender import WebhookSender, parse_networks  # noqa: PLC0415 - TLS is slow to import
 
     return WebhookSender(parse_networks(settings.webhook_networks))

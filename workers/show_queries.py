@@ -21,7 +21,7 @@ from policies.timestamps import format_timestamp, parse_timestamp
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, and the sentence for a thing that there is not.  `at` is the instant that was asked for."""
+    """A query, and the sentence for an unknown subject.  `at` is the instant asked for."""
 
     noun: str
     read: Callable[[Connection, datetime], Any]

@@ -240,7 +240,7 @@ def park(
 
 def _find_invalid_arguments(task: Any, arguments: Mapping[str, Any], positional: int) -> list[tuple[str, str]]:
     parameters = {name for name in typing.get_type_hints(task.run) if name != "return"}
-    problems = [("args", "only keyword arguments are taken")] if positional else []
+    problems = [("args", "only keyword arguments are accepted")] if positional else []
     for name, value in arguments.items():
         if name not in parameters:
             problems.append((name[:100], "there is no such argument"))

@@ -130,7 +130,7 @@ class SessionRefused(psycopg.OperationalError):
 
 
 class DirectConnectionNeeded(SessionRefused):
-    """What needs a session of its own has reached a pooler."""
+    """Work that needs its own session has reached a pooler."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -181,7 +181,7 @@ def prepare_session(driver: DriverConnection, *, as_app: bool, timeouts: bool = 
 
 
 def _differing_settings(driver: DriverConnection) -> dict[str, str]:
-    # What is in force instead of the settings of the connection, or of what the program needs besides.
+    # The settings in force that differ from those of the connection or from those the program needs.
     names = [*driver.settings, *_REQUIRED]
     in_force = dict(driver.execute(_IN_FORCE, {"names": names}, prepare=False).fetchall())
     expected = _set_config(driver, is_local=True) | _REQUIRED  # as the server writes them
@@ -220,7 +220,7 @@ def _session_refusal(differing: dict[str, str]) -> SessionRefused:
     if "session_replication_role" in differing:
         return SessionRefused(
             "TRIGGERS_OFF",
-            "Triggers are switched off for this login (session_replication_role), and they guard what is final",
+            "Triggers are switched off for this login (session_replication_role), and they protect final rows",
             "ALTER ROLE ... RESET session_replication_role, for the login and for the database.",
         )
     return SessionRefused(
@@ -240,7 +240,7 @@ class Database:
     wake: Callable[[str], None] = _wake_nothing
     """Called after a commit with the name of a task that now has work; the timetable runs the same task later."""
     allow_short_terms: bool = False
-    """Whether terms with periods of seconds may be applied: only in simulations in a database of their own."""
+    """Whether terms with periods of seconds may be applied: only in simulations with their own database."""
     address: str = field(default="", repr=False)
     """The URL, with its password."""
 

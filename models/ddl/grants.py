@@ -124,7 +124,7 @@ def role_statements() -> tuple[str, ...]:
 def grant_statements() -> tuple[str, ...]:
     """Return SQL that creates the roles and grants their rights on the present tables.
 
-    Every migration repeats it, so a restored database and a role that was created later get their rights too.
+    Every migration repeats it, so a restored database and a role created later get their rights too.
     """
     append_only, deletable = _quoted_names(APPEND_ONLY), _quoted_names(DELETABLE)
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS
+from models.payload_limits import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_PAYLOAD_PARTS
 from models.submissions import CHANNEL
 
 SUBMIT_COMMAND_SIGNATURE = "unwind.submit_command(text, text, text)"
@@ -60,16 +60,16 @@ DECLARE
     inserted bigint;
 BEGIN
     -- Nothing is parsed before its length and the number of its parts are known (as in models/payload_limits.py).
-    IF octet_length(submit_command.payload) > {MAX_BYTES} THEN
+    IF octet_length(submit_command.payload) > {MAX_PAYLOAD_BYTES} THEN
         fault := 'PAYLOAD_TOO_LARGE';
-    ELSIF octet_length(submit_command.payload) > {MAX_PARTS}
-          AND {_PUNCTUATION_COUNT.format("submit_command.payload")} > {MAX_PARTS} THEN
+    ELSIF octet_length(submit_command.payload) > {MAX_PAYLOAD_PARTS}
+          AND {_PUNCTUATION_COUNT.format("submit_command.payload")} > {MAX_PAYLOAD_PARTS} THEN
         bare := {_PAYLOAD_WITHOUT_ESCAPES};
-        IF octet_length(bare) - octet_length(replace(bare, '"', '')) > 4 * ({MAX_PARTS} + 1) THEN
+        IF octet_length(bare) - octet_length(replace(bare, '"', '')) > 4 * ({MAX_PAYLOAD_PARTS} + 1) THEN
             fault := 'PAYLOAD_TOO_LARGE';
         ELSIF (SELECT sum({_PUNCTUATION_COUNT.format("s.piece")})
                FROM unnest(string_to_array(bare, '"')) WITH ORDINALITY AS s(piece, number) WHERE s.number % 2 = 1)
-              > {MAX_PARTS} THEN
+              > {MAX_PAYLOAD_PARTS} THEN
             fault := 'PAYLOAD_TOO_LARGE';
         END IF;
         bare := NULL;
@@ -79,7 +79,7 @@ BEGIN
             document := submit_command.payload::jsonb;
             IF document IS NULL OR jsonb_typeof(document) <> 'object' THEN
                 fault := 'PAYLOAD_INVALID';
-            ELSIF jsonb_path_exists(document, 'strict $.**{{{MAX_DEPTH}}}') THEN
+            ELSIF jsonb_path_exists(document, 'strict $.**{{{MAX_PAYLOAD_DEPTH}}}') THEN
                 fault := 'PAYLOAD_TOO_DEEP';
             END IF;
         EXCEPTION
@@ -148,7 +148,7 @@ DECLARE
     fault text;
 BEGIN
     -- 1e131071 takes twelve bytes here and 128 KB as text.
-    IF pg_column_size(submit_command.payload) > {MAX_BYTES} THEN
+    IF pg_column_size(submit_command.payload) > {MAX_PAYLOAD_BYTES} THEN
         fault := 'PAYLOAD_TOO_LARGE';
     ELSIF jsonb_path_exists(submit_command.payload, '{_HAS_LONG_NUMBER}') THEN
         fault := 'PAYLOAD_INVALID';

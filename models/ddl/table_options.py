@@ -38,7 +38,7 @@ TABLE_OPTIONS: dict[str, dict[str, str]] = {
     "stock_moves": _GROWING,
     "ledger_lines": _GROWING,
     "requests": _GROWING,
-    # A dozen rows that are updated all day: they stay in their page.
+    # A dozen rows updated all day long: they stay in their page.
     "sweeps": {"fillfactor": "20", "autovacuum_vacuum_scale_factor": "0", "autovacuum_vacuum_threshold": "500"},
 }
 

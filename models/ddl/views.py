@@ -38,7 +38,7 @@ class View:
 _INTEGER, _TEXT, _INSTANT = ("integer",), ("string",), ("string",)
 _MAYBE_INTEGER, _MAYBE_TEXT = ("integer", "null"), ("string", "null")
 
-ORDER_TIMELINE = View(
+ORDER_TIMELINE_VIEW = View(
     "v_order_timeline",
     1,
     "One row per event of an order, numbered from 1 without a gap.",
@@ -62,10 +62,10 @@ ORDER_TIMELINE = View(
     """,
 )
 
-UNLOCK_FORECAST = View(
+UNLOCK_FORECAST_VIEW = View(
     "v_unlock_forecast",
     1,
-    "One row per open alert that does not allow cancelling yet, with the instant from which it does.",
+    "One row per open alert that does not allow cancelling yet, with the time at which it will.",
     (
         ("alert_id", _INTEGER, "the alert"),
         ("order_id", _INTEGER, "the order"),
@@ -75,7 +75,7 @@ UNLOCK_FORECAST = View(
         ("buyer_id", _TEXT, "the order's buyer"),
         ("filed_at", _INSTANT, "when it was filed"),
         ("responded_at", _MAYBE_TEXT, "when the other party answered first"),
-        ("unlocks_at", _INSTANT, "from then on the order can be cancelled through the alert; in the past: overdue"),
+        ("unlocks_at", _INSTANT, "when the alert starts to allow cancelling the order; in the past: overdue"),
         ("unlocks_hour", _INSTANT, "unlocks_at, rounded down to the hour in UTC"),
     ),
     """
@@ -86,7 +86,7 @@ UNLOCK_FORECAST = View(
     """,
 )
 
-FEE_CREDIT = View(
+FEE_CREDIT_VIEW = View(
     "v_fee_credit",
     1,
     "One row per cancelled order with what happened to its fee, and one per manual credit by staff.",
@@ -97,7 +97,7 @@ FEE_CREDIT = View(
         ("cancelled_at", _MAYBE_TEXT, "when the order was cancelled"),
         ("kind", _TEXT, "reset (same month), credit (a later bill), none (NRS, NSS), undecided, manual_credit"),
         ("state", _TEXT, "posted, promised (within seconds), given_up (staff must act), stays (no credit is due)"),
-        ("charged", _MAYBE_TEXT, "the fee that was charged, USD"),
+        ("charged", _MAYBE_TEXT, "the fee charged, USD"),
         ("charged_month", _MAYBE_TEXT, "the month whose bill has the charge, such as 2026-03"),
         ("amount", _TEXT, "the amount credited, USD, negative like the line on the bill"),
         ("bill_month", _MAYBE_TEXT, "the month whose bill shows it, such as 2026-04"),
@@ -138,7 +138,7 @@ FEE_CREDIT = View(
     private=True,
 )
 
-REQUEST_STATUS = View(
+REQUEST_STATUS_VIEW = View(
     "v_request_status",
     1,
     "One row per command with its state and answer, without arguments and effects.",
@@ -147,12 +147,12 @@ REQUEST_STATUS = View(
         ("task", _TEXT, "the task, such as orders.cancel"),
         ("order_id", _MAYBE_INTEGER, "the order of the command"),
         ("door", _TEXT, "the interface through which it was submitted: sql or message"),
-        ("state", _TEXT, "waiting, answered or dead (given up; ./run jobs dead)"),
+        ("state", _TEXT, "waiting, answered or dead (parked after failing; ./run jobs dead)"),
         ("outcome", _MAYBE_TEXT, "done, refused, invalid or conflict"),
         ("code", _MAYBE_TEXT, "the code of a refusal"),
         ("message", _MAYBE_TEXT, "the sentence of the answer"),
         ("submitted_at", _MAYBE_TEXT, "when it was submitted by SQL"),
-        ("answered_at", _MAYBE_TEXT, "when it was answered or given up"),
+        ("answered_at", _MAYBE_TEXT, "when it was answered or parked"),
     ),
     """
     SELECT s.request_id, s.task, s.order_id, 'sql' AS door, s.state, s.answer ->> 'outcome' AS outcome,
@@ -177,7 +177,7 @@ REQUEST_STATUS = View(
     private=True,
 )
 
-SWEEP_HISTORY = View(
+SWEEP_HISTORY_VIEW = View(
     "v_sweep_history",
     1,
     "One row per hour in which a sweep found something or was late; a sweep without such hours has one row.",
@@ -201,16 +201,16 @@ SWEEP_HISTORY = View(
     """,
 )
 
-LATE_PAYMENT = View(
+LATE_PAYMENT_VIEW = View(
     "v_late_payment",
     1,
-    "One row per payment that was recorded after its order was cancelled.",
+    "One row per payment recorded after its order was cancelled.",
     (
         ("order_id", _INTEGER, "the cancelled order"),
         ("seller_id", _TEXT, "the seller, who has to send the money back"),
         ("buyer_id", _TEXT, "the buyer, who paid"),
-        ("payment_status", _TEXT, "what the payment service reported last"),
-        ("recorded_at", _INSTANT, "when the payment was recorded first"),
+        ("payment_status", _TEXT, "the last status reported by the payment service"),
+        ("recorded_at", _INSTANT, "when the payment was first recorded"),
         (
             "settled_at",
             _MAYBE_TEXT,
@@ -224,10 +224,10 @@ LATE_PAYMENT = View(
     """,
 )
 
-AUTOMATION_FORECAST = View(
+AUTOMATION_FORECAST_VIEW = View(
     "v_automation_forecast",
     1,
-    "One row per automatic act that is to come, if nothing about its order changes.",
+    "One row per automatic act to come if nothing about its order changes.",
     (
         ("order_id", _INTEGER, "the order"),
         (
@@ -254,6 +254,14 @@ AUTOMATION_FORECAST = View(
     """,
 )
 
-VIEWS = (AUTOMATION_FORECAST, ORDER_TIMELINE, UNLOCK_FORECAST, FEE_CREDIT, REQUEST_STATUS, SWEEP_HISTORY, LATE_PAYMENT)
+VIEWS = (
+    AUTOMATION_FORECAST_VIEW,
+    ORDER_TIMELINE_VIEW,
+    UNLOCK_FORECAST_VIEW,
+    FEE_CREDIT_VIEW,
+    REQUEST_STATUS_VIEW,
+    SWEEP_HISTORY_VIEW,
+    LATE_PAYMENT_VIEW,
+)
 
 DDL: tuple[str, ...] = tuple(statement for view in VIEWS for statement in view.statements())

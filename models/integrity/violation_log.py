@@ -45,7 +45,7 @@ SELLER_SLICE_SIZE = 20
 ANSWER_LAG = timedelta(minutes=5)
 """Answers are selected by their instant, which is read before the commit."""
 FULL_AUDIT_TIME_OF_DAY = timedelta(hours=3)
-"""UTC.  From then on the check of everything is due again."""
+"""UTC.  The check of everything is due again at this time."""
 MAX_STATEMENT_TIMEOUT = "55s"
 
 
@@ -96,7 +96,7 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
         conn, violations, now, checked_everywhere=[invariant.sentence for invariant in _unscoped_invariants()]
     )
     _store_positions(conn, positions)
-    sweeps.record_run(conn, RECENT_SWEEP, len(violations), now)
+    sweeps.record_sweep_run(conn, RECENT_SWEEP, len(violations), now)
     return violations
 
 
@@ -116,7 +116,7 @@ def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
     checks = len(invariants.ALWAYS) + len(months)
     if index >= checks:
         _store_positions(conn, {"night": (night_number, ""), "next_check": (0, "")})
-        sweeps.record_run(conn, FULL_SWEEP, len(open_violations(conn)), now)
+        sweeps.record_sweep_run(conn, FULL_SWEEP, len(open_violations(conn)), now)
         return None
     set_statement_timeout(conn, MAX_STATEMENT_TIMEOUT)
     if index < len(invariants.ALWAYS):
@@ -133,13 +133,13 @@ def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
 def _month_to_check(conn: Connection, now: datetime) -> list[date]:
     # One closed month an hour, alternating between the newest and the older ones, so that a month just closed is
     # checked at once.
-    last = sweeps.last_runs(conn).get(MONTHS_SWEEP)
+    last = sweeps.last_sweep_runs(conn).get(MONTHS_SWEEP)
     if last is not None and abs(now - last) < MONTH_INTERVAL:  # more than that ahead: the clock was wrong then
         return []
     closed = month_audit.closed_months(conn)
     if not closed:
         return []
-    sweeps.record_run(conn, MONTHS_SWEEP, 0, now)
+    sweeps.record_sweep_run(conn, MONTHS_SWEEP, 0, now)
     hour = int(now.timestamp()) // int(MONTH_INTERVAL.total_seconds())
     return [closed[-1]] if hour % 2 else [closed[hour // 2 % len(closed)]]
 

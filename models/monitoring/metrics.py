@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.alerts import WAITING_CONDITION
+from models.alerts import ALERT_WAITING_CONDITION
 
 STATEMENT_TIMEOUT_MS = 2_000
 """The limit of one query; scrapes may come every few seconds."""
@@ -27,7 +27,7 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-_OVERDUE = f"unwind.alerts WHERE {WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
+_OVERDUE = f"unwind.alerts WHERE {ALERT_WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
 """`statement_timestamp` is stable, so an index can be used."""
 
 

@@ -92,7 +92,7 @@ def connections(conn: Connection) -> Connections:
     return Connections(row.allowed, row.used)
 
 
-def identity(conn: Connection) -> tuple[datetime, int]:
+def server_identity(conn: Connection) -> tuple[datetime, int]:
     """Return what tells two databases apart: two servers do not start in the same microsecond."""
     query = text("SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()")
     start, oid = conn.execute(query).one()

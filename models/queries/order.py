@@ -298,7 +298,7 @@ def _removal_json(removal: Removal) -> dict[str, Any]:
 
 
 def _order_fee(conn: Connection, order: Order, at: datetime | None) -> dict[str, Any]:
-    # `net` is what the order still costs its seller.
+    # `net` is the remaining cost of the order to its seller.
     lines = select(LedgerLineRow).where(LedgerLineRow.order_id == order.order_id, LedgerLineRow.kind != "payment")
     if at is not None:
         lines = lines.where(LedgerLineRow.at <= at)

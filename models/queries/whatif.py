@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from models.terms import load_terms
 from policies.automation import settings_from_json
-from policies.recorded_cases import Outcome, RecordedCase, RecordedEvent, read_time, recorded_outcome
+from policies.recorded_cases import CaseOutcome, RecordedCase, RecordedEvent, read_time, recorded_outcome
 from policies.terms import DEFAULT_TERMS
 from policies.whatif import Conditions, MemberChange, replay_case
 
@@ -67,7 +67,7 @@ def recorded_conditions(conn: Connection) -> Conditions:
 
 def replay_cases(
     conn: Connection, recorded: Conditions, tried: Conditions, until: datetime
-) -> Iterator[tuple[RecordedCase, Outcome, Outcome]]:
+) -> Iterator[tuple[RecordedCase, CaseOutcome, CaseOutcome]]:
     members = load_member_changes(conn)
     for case in stream_cases(conn):
         yield case, recorded_outcome(case, until), replay_case(case, members, tried, recorded, until)

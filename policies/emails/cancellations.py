@@ -15,7 +15,7 @@ from policies.emails.context import (
 from policies.emails.email import Email
 from policies.emails.ocr import REFUND
 
-GROUNDS = {
+BASIS_PHRASES = {
     "OCR_SELLER": "through the seller's cancel request",
     "OCR_BUYER": "by agreeing to the buyer's cancel request",
     "NPB": "through the non-paying buyer alert, after its waiting period ended",
@@ -83,7 +83,7 @@ def removal_cancelled(context: EmailContext) -> Email:
 
 
 def _cancelled_by(context: EmailContext) -> str:
-    by, ground = context.text("by"), GROUNDS.get(context.text("basis"), "")
+    by, ground = context.text("by"), BASIS_PHRASES.get(context.text("basis"), "")
     automation = context.facts.get("automation")
     if isinstance(automation, dict) and automation.get("setting") == "OCR_SILENCE":
         who, whose = ("you", "the buyer's") if context.role == "seller" else (context.the_seller, "your")

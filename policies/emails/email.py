@@ -13,7 +13,7 @@ from typing import Any
 
 MAX_SUBJECT_LENGTH = 120
 MAX_NAME_LENGTH = 80
-WIDTH = 72
+EMAIL_WIDTH = 72
 """Columns that mail programs show without wrapping again."""
 
 _OPENS_DIRECTION = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
@@ -68,7 +68,9 @@ def render_plain(email: Email) -> str:
     blocks = [_wrap_paragraph(paragraph) for paragraph in email.happened]
     if email.quote is not None:
         blocks.append(f"{email.quote.author} wrote:")
-        blocks.append("\n".join(f"> {line}".rstrip() for line in sanitize_lines(email.quote.text, width=WIDTH - 2)))
+        blocks.append(
+            "\n".join(f"> {line}".rstrip() for line in sanitize_lines(email.quote.text, width=EMAIL_WIDTH - 2))
+        )
     for heading, paragraphs in email.parts:
         blocks.append(f"{heading}\n{'-' * len(heading)}")
         blocks.extend(_wrap_paragraph(paragraph) for paragraph in paragraphs)
@@ -99,7 +101,7 @@ def _wrap_paragraph(paragraph: str) -> str:
     lines, width = [""], 0
     for word in paragraph.split():
         width += 1 + len(word)
-        if width > WIDTH or not lines[-1]:
+        if width > EMAIL_WIDTH or not lines[-1]:
             lines.append(word)
             width = len(word)
         else:

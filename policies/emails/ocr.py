@@ -64,13 +64,13 @@ def ocr_declined(context: EmailContext) -> Email:
     status, request = context.text("status"), f"your request to cancel {context.order}"
     if context.facts.get("automation"):
         subject = "your cancel request is declined"
-        what = f"{capital(context.the_seller)} did not answer {request}, so it is declined."
+        sentence = f"{capital(context.the_seller)} did not answer {request}, so it is declined."
     else:
         subject = "the seller declined your cancel request"
-        what = f"{capital(context.the_seller)} declined {request}."
+        sentence = f"{capital(context.the_seller)} declined {request}."
     return Email(
         context.subject(subject),
-        (what,),
+        (sentence,),
         None,
         (
             join_sentences(
@@ -130,12 +130,12 @@ def _decision(context: EmailContext, without_automation: str) -> str:
     if agrees and context.flag("agreed_by_setting"):
         return f"By your settings you agree to this request, and the order is cancelled automatically on {agrees}."
     if agrees:
-        what = f"Without your answer, the order is cancelled automatically on {agrees}."
+        outcome = f"Without your answer, the order is cancelled automatically on {agrees}."
     elif declines:
-        what = f"Without your answer, the request is declined automatically on {declines}."
+        outcome = f"Without your answer, the request is declined automatically on {declines}."
     else:
-        what = without_automation
-    return f"The decision is yours. {what}"
+        outcome = without_automation
+    return f"The decision is yours. {outcome}"
 
 
 def _reason_sentence(context: EmailContext) -> str:

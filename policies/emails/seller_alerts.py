@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from policies.alerts import LABELS
+from policies.alerts import ALERT_LABELS
 from policies.emails.automation import automatic_cancellation
 from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
 from policies.emails.email import Email
 from policies.emails.npb import CANCEL_NOW, PAID_INSTEAD
 
-GROUNDS = {
+NSS_GROUND_PHRASES = {
     "NOT_SHIPPED": "it was not shipped",
     "INCOMPLETE": "it arrived incomplete",
     "NOT_AS_DESCRIBED": "the items are not as described",
@@ -22,7 +22,7 @@ BUYER_CANCELS = (
 
 def seller_alert_filed(context: EmailContext) -> Email:
     shipping, unlocks = context.text("kind") == "NSS", context.timestamp("unlocks_at")
-    grounds = GROUNDS.get(context.text("grounds"), "")
+    grounds = NSS_GROUND_PHRASES.get(context.text("grounds"), "")
     complaint = (
         f"paid {context.order} and reports a problem" + (f": {grounds}." if grounds else ".")
         if shipping
@@ -140,4 +140,4 @@ def unlock_reminder(context: EmailContext) -> Email:
 
 
 def _alert_label(context: EmailContext) -> str:
-    return next((label for kind, label in LABELS.items() if kind == context.text("kind")), "alert")
+    return next((label for kind, label in ALERT_LABELS.items() if kind == context.text("kind")), "alert")

@@ -209,7 +209,7 @@ def test_tools_that_reach_another_server_write_nothing(
         (folder / name).chmod(0o755)
     monkeypatch.setattr(backup, "_find_clients", lambda *_: folder)
     if not permitted:
-        monkeypatch.setattr(backup, "_MAY_IDENTIFY", "SELECT false")
+        monkeypatch.setattr(backup, "_MAY_READ_IDENTITY", "SELECT false")
     file = tmp_path / "unwind.dump"
     result = typed(monkeypatch, database_url, "backup", str(file))
     assert (result.exit_code, file.exists()) == (1, False)

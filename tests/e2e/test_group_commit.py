@@ -1,4 +1,4 @@
-"""Tests of bursts of single commands, which workers execute in sets."""
+"""Tests of bursts of single commands, which workers execute in batches."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_warm_shutdown_finishes_sets_and_returns_what_waits(
     with psycopg.connect(libpq_url(database_url)) as holder:
         holder.execute("LOCK TABLE unwind.members IN ACCESS EXCLUSIVE MODE")
         push(broker, *[record(f"m-{number}") for number in range(300)])
-        wait_until(lambda: count_in_flight(broker) == 200, what="two sets")
+        wait_until(lambda: count_in_flight(broker) == 200, what="two batches")
         node.kill(signal.SIGTERM)
         wait_until(lambda: b"Warm shutdown" in node.logs(), what="the shutdown")
         holder.rollback()

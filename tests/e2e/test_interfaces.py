@@ -164,7 +164,7 @@ def test_positional_arguments_are_invalid(shop: Installation) -> None:
     with shop.client() as client:
         answer = client.send_task("npb.file", args=[2004, "seller"], queue="commands").get(timeout=30)
     assert answer["outcome"] == "invalid"
-    assert answer["errors"] == [{"path": "args", "message": "only keyword arguments are taken"}]
+    assert answer["errors"] == [{"path": "args", "message": "only keyword arguments are accepted"}]
 
 
 def test_rejected_messages_are_answered_and_listed(shop: Installation) -> None:

@@ -74,7 +74,7 @@ CORRUPTIONS = (
         "{alert:2}",
     ),
     Corruption(
-        "No alert that was answered, accepted",
+        "No alert answered, accepted",
         "UPDATE unwind.alerts SET unlocked_at = penalty_accepted_at + interval '1 second' WHERE order_id = 4",
         "{alert:4}",
     ),
@@ -229,7 +229,7 @@ CORRUPTIONS = (
     Corruption("No member is notified twice of", SECOND_NOTICE, "order_cancelled:1:4:seller"),
     Corruption("Every request has one answer, the", SECOND_ANSWER, "cancel-1"),
     Corruption(
-        "Every cancellation that was answered as",
+        "Every cancellation answered as",
         "UPDATE unwind.events SET request_id = NULL WHERE order_id = 1 AND type = 'orders.cancelled'",
         "cancel-1",
     ),

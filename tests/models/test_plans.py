@@ -13,7 +13,7 @@ from sqlalchemy import text
 from benchmarks.market import Market, build
 from models import alerts, billing_run, feed, notices, outbox, retention, submissions
 from models.db import database as db
-from policies.bills import month_of
+from policies.bills import billing_month_of
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
 from tests.models.plans import Plans, record_plans
@@ -231,7 +231,7 @@ QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = 
         model(lambda conn, _now: alerts.next_unlock_at(conn)),
         {"ix_alerts_waiting"},
     ),
-    "oldest outbox message": (model(lambda conn, _now: outbox.oldest_due(conn)), {"ix_outbox_due"}),
+    "oldest outbox message": (model(lambda conn, _now: outbox.oldest_due_message(conn)), {"ix_outbox_due"}),
     "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting(conn)), set()),
     "parked emails": (model(lambda conn, _now: notices.count_parked_notices(conn)), {"ix_notices_parked"}),
     "next email": (model(lambda conn, _now: notices.next_delivery_at(conn)), {"ix_notices_due"}),
@@ -249,7 +249,7 @@ def test_query_uses_its_index_and_scans_no_big_table(big_market: BigMarket, name
 
 def test_billing_reads_the_lines_of_its_sellers(big_market: BigMarket) -> None:
     """R86: billing reads only the lines of its sellers."""
-    month: date = month_of(big_market.now - timedelta(days=20), DEFAULT_TERMS)
+    month: date = billing_month_of(big_market.now - timedelta(days=20), DEFAULT_TERMS)
     sellers = [f"s-{n}" for n in range(3)]
 
     def body(conn: Any) -> None:

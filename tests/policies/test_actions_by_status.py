@@ -205,7 +205,7 @@ def test_voided_payment_changes_only_a_paid_order(status: str, payment: PaymentS
     """T23, R108: PAID becomes READY; in every other status only the payment status changes."""
     case = CASES[status]
     before = replace(case, order=replace(case.order, payment_status=PaymentStatus.RECEIVED))
-    verdict = orders.record_payment(before, payment, SOON)
+    verdict = orders.record_order_payment(before, payment, SOON)
     if status == "CANCELLED":  # a claim after the cancellation is a late payment (R107)
         assert code(verdict) == ("ALREADY_CANCELLED" if payment is PaymentStatus.NONE else None)
         return

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policies import alerts, automatic_acts, automation, cancellation, npb, ocr, orders, seller_alerts
-from policies.cases import MANUAL, AlertKind, Automation, Case, Setting
+from policies.cases import NO_AUTOMATION, AlertKind, Automation, Case, Setting
 from policies.statuses import CancelBasis, PaymentStatus, Status
 from policies.term_settings import format_silence, terms_from_mapping, terms_to_mapping
 from policies.terms import DEFAULT_TERMS, OcrSilence
@@ -101,10 +101,10 @@ def test_an_answer_in_time_moves_the_cancellation() -> None:
 @pytest.mark.parametrize("payment", [status for status in PaymentStatus if status is not PaymentStatus.NONE])
 def test_any_payment_stops_the_cancellation(payment: PaymentStatus) -> None:
     """R116, R121: also one that only the buyer claims; a voided one lets it come."""
-    case = granted(orders.record_payment(filed(), payment, FILED))
+    case = granted(orders.record_order_payment(filed(), payment, FILED))
     assert cancels_at(case) is None
     assert code(automatic_acts.cancel_automatically(case, UNLOCKED + 30 * DAY)) == "WRONG_STATUS"
-    assert cancels_at(granted(orders.record_payment(case, PaymentStatus.NONE, FILED))) == UNLOCKED + 3 * DAY
+    assert cancels_at(granted(orders.record_order_payment(case, PaymentStatus.NONE, FILED))) == UNLOCKED + 3 * DAY
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_paid_order_is_cancelled_by_a_person_only(payment: PaymentStatus) -> N
     assert answer_of(asked(payment=payment)) == (None if paid else ("orders.cancel", ASKED))
     silent = asked(hours=None, silence=AGREE, payment=payment)
     assert answer_of(silent) == (None if paid else ("orders.cancel", ASKED + 5 * DAY))
-    case = granted(orders.record_payment(asked(), payment, ASKED))
+    case = granted(orders.record_order_payment(asked(), payment, ASKED))
     assert isinstance(automatic_acts.agree_automatically(case, ASKED + DAY), Refused) is paid
     assert answer_of(asked(silence=DECLINE, hours=None, payment=payment)) == ("ocr.decline", ASKED + 5 * DAY)
 
@@ -401,15 +401,15 @@ def test_the_term_is_read_as_it_is_written(written: Any) -> None:
 def test_a_setting_keeps_its_date_until_its_value_changes() -> None:
     """R114: what is not named stays, null switches off."""
     later = SET_AT + DAY
-    first = automation.change_settings(MANUAL, {"cancel_after_unlock": 3}, ["b-1"], SET_AT)
+    first = automation.change_automation_settings(NO_AUTOMATION, {"cancel_after_unlock": 3}, ["b-1"], SET_AT)
     assert first == Automation(cancel_after_unlock=Setting(3, SET_AT), excluded=frozenset({"b-1"}))
-    assert automation.change_settings(first, {}, None, later) == first
-    assert automation.change_settings(first, {"cancel_after_unlock": 3}, ["b-1"], later) == first
-    assert automation.change_settings(first, {"cancel_after_unlock": 0}, None, later).cancel_after_unlock == Setting(
-        0, later
-    )
-    off = automation.change_settings(first, {"cancel_after_unlock": None}, [], later)
-    assert off == MANUAL
+    assert automation.change_automation_settings(first, {}, None, later) == first
+    assert automation.change_automation_settings(first, {"cancel_after_unlock": 3}, ["b-1"], later) == first
+    assert automation.change_automation_settings(
+        first, {"cancel_after_unlock": 0}, None, later
+    ).cancel_after_unlock == Setting(0, later)
+    off = automation.change_automation_settings(first, {"cancel_after_unlock": None}, [], later)
+    assert off == NO_AUTOMATION
     assert automation.describe_setting_changes(first, off) == (
         "Automation: cancel_after_unlock: 3 → off; excluded buyers: 1 → 0."
     )
@@ -418,14 +418,14 @@ def test_a_setting_keeps_its_date_until_its_value_changes() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        MANUAL,
+        NO_AUTOMATION,
         Automation(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"b", "a"})),
         Automation(cancel_after_unlock=THREE_DAYS),
     ],
 )
 def test_settings_survive_their_storage(settings: Automation) -> None:
     assert automation.settings_from_json(automation.settings_to_json(settings)) == settings
-    assert automation.settings_from_json(None) == MANUAL
+    assert automation.settings_from_json(None) == NO_AUTOMATION
 
 
 def test_a_buyer_is_warned_only_while_there_is_time_to_pay() -> None:
@@ -436,7 +436,7 @@ def test_a_buyer_is_warned_only_while_there_is_time_to_pay() -> None:
             order_id=1, alert_id=7, buyer_id="buyer", cancels_at=UNLOCKED, accepted=False, now=now
         )
 
-    assert warning(UNLOCKED - automation.WARN_BEFORE)
+    assert warning(UNLOCKED - automation.WARN_BEFORE_CANCELLATION)
     assert warning(UNLOCKED - SECOND)
     assert warning(UNLOCKED) is None
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from policies.bills import (
     bill_issues_at,
+    billing_month_of,
     due_on,
     format_month,
     grace_until,
     issued_on,
     month_name,
-    month_of,
     next_month,
     parse_month,
     past_due_from,
@@ -58,7 +58,7 @@ def in_zone(name: str) -> Terms:
 )
 def test_billing_month_follows_the_billing_zone(zone: str, instant: str, month: str) -> None:
     """A6, R89."""
-    assert format_month(month_of(parse_timestamp(instant), in_zone(zone))) == month
+    assert format_month(billing_month_of(parse_timestamp(instant), in_zone(zone))) == month
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,10 @@ def test_months_are_counted_without_gap(day: date) -> None:
 @given(st.floats(min_value=0, max_value=6e9), st.timezones())
 def test_bill_is_not_issued_before_its_month_ends(seconds: float, zone: tzinfo) -> None:
     instant = datetime.fromtimestamp(946_800_000 + seconds, tz=zone)
-    month = month_of(instant, NEW_YORK)
+    month = billing_month_of(instant, NEW_YORK)
     assert bill_issues_at(month, NEW_YORK) > instant
-    assert month_of(bill_issues_at(month, NEW_YORK), NEW_YORK) == next_month(month)
-    assert month_of(bill_issues_at(month, NEW_YORK) - timedelta(days=5), NEW_YORK) == month
+    assert billing_month_of(bill_issues_at(month, NEW_YORK), NEW_YORK) == next_month(month)
+    assert billing_month_of(bill_issues_at(month, NEW_YORK) - timedelta(days=5), NEW_YORK) == month
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from policies.bills import (
     bill_state,
     calculate_totals,
     check_manual_credit,
-    open_month,
+    open_billing_month,
     overpaid_amount,
-    visible_lines,
+    visible_bill_lines,
 )
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_timestamp
@@ -111,19 +111,19 @@ def test_charge_and_reset_within_one_month_are_hidden(
     """R83."""
     charged = {"reversal": MARCH, "credit": MARCH}
     stored_lines = [line(kind, amount, charged=charged.get(kind, APRIL)) for kind, amount in lines]
-    assert kinds(visible_lines(stored_lines, APRIL)) == expected
+    assert kinds(visible_bill_lines(stored_lines, APRIL)) == expected
 
 
 def test_batch_charges_are_visible_until_the_order_is_reset() -> None:
     """R83: an order that was charged, recharged and cancelled in one month doesn't appear."""
     batch = [line("charge", "9.00"), line("reversal", "-9.00"), line("charge", "19.00")]
-    assert kinds(visible_lines(batch, APRIL)) == [("charge", "9.00"), ("reversal", "-9.00"), ("charge", "19.00")]
-    assert visible_lines([*batch, line("reset", "-19.00")], APRIL) == []
+    assert kinds(visible_bill_lines(batch, APRIL)) == [("charge", "9.00"), ("reversal", "-9.00"), ("charge", "19.00")]
+    assert visible_bill_lines([*batch, line("reset", "-19.00")], APRIL) == []
 
 
 def test_reset_does_not_hide_charges_of_other_orders() -> None:
     lines = [line("charge", "3.00", 1), line("charge", "3.00", 2), line("reset", "-3.00", 1)]
-    assert [line_.order_id for line_ in visible_lines(lines, APRIL)] == [2]
+    assert [line_.order_id for line_ in visible_bill_lines(lines, APRIL)] == [2]
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 300)), max_size=12), st.sets(st.integers(1, 4)))
@@ -136,8 +136,8 @@ def test_hidden_lines_sum_to_zero(charges: list[tuple[int, int]], reset: set[int
         last[order_id] = f"{amount}.00"
         lines.append(line("charge", last[order_id], order_id))
     lines.extend(line("reset", f"-{last[line_]}", line_) for line_ in sorted(reset) if line_ in last)
-    assert sum(line_.amount for line_ in visible_lines(lines, APRIL)) == sum(line_.amount for line_ in lines)
-    assert not {line_.order_id for line_ in visible_lines(lines, APRIL)} & reset
+    assert sum(line_.amount for line_ in visible_bill_lines(lines, APRIL)) == sum(line_.amount for line_ in lines)
+    assert not {line_.order_id for line_ in visible_bill_lines(lines, APRIL)} & reset
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_payment_beyond_the_total_is_overpaid(total: str, before: str, amount: s
     ],
 )
 def test_open_month_is_the_next_to_be_issued(now: str, month: date) -> None:
-    assert open_month(parse_timestamp(now), DEFAULT_TERMS) == month
+    assert open_billing_month(parse_timestamp(now), DEFAULT_TERMS) == month
 
 
 def test_manual_credit_must_be_positive() -> None:

@@ -13,7 +13,7 @@ from policies.bills import parse_month
 from policies.cases import Order
 from policies.credits import (
     FeeSettlement,
-    choose_bill,
+    choose_credit_bill,
     decide_fee,
     fee_effects,
     fee_message,
@@ -173,7 +173,7 @@ def test_a_reset_becomes_a_credit_when_the_bill_of_the_charge_is_issued(
     kind: str, cancelled: str, first_open: str, posted: str, bill: str
 ) -> None:
     """R84, R86: on the bill of the cancellation's month, or on the first open one after it."""
-    assert choose_bill(settlement(kind, cancelled), parse_month(first_open)) == (posted, parse_month(bill))
+    assert choose_credit_bill(settlement(kind, cancelled), parse_month(first_open)) == (posted, parse_month(bill))
 
 
 def test_a_credit_on_a_later_bill_says_why() -> None:

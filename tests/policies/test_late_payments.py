@@ -22,7 +22,7 @@ def cancelled(payment: PaymentStatus = NONE) -> Case:
 
 
 def record(case: Case, payment: PaymentStatus) -> Granted:
-    verdict = orders.record_payment(case, payment, AT)
+    verdict = orders.record_order_payment(case, payment, AT)
     assert isinstance(verdict, Granted), verdict
     return verdict
 
@@ -45,7 +45,7 @@ def test_a_payment_for_a_cancelled_order_is_kept_and_both_parties_are_notified(p
 
 def test_no_payment_for_a_cancelled_order_is_refused() -> None:
     """R107, R56: `None` is no payment, and a cancelled order does not change."""
-    assert code(orders.record_payment(cancelled(), NONE, AT)) == "ALREADY_CANCELLED"
+    assert code(orders.record_order_payment(cancelled(), NONE, AT)) == "ALREADY_CANCELLED"
 
 
 @pytest.mark.parametrize("payment", [SENT, RECEIVED])
@@ -72,7 +72,7 @@ def test_further_reports_change_the_open_late_payment(
 ) -> None:
     """R107, N19: one payment is one row; the parties hear again only when a claimed payment is received."""
     once = granted(record(cancelled(), first))
-    again = orders.record_payment(once, second, AT + DAY)
+    again = orders.record_order_payment(once, second, AT + DAY)
     assert isinstance(again, Granted)
     late = again.case.open_late_payment
     assert late is not None
@@ -105,7 +105,7 @@ def test_a_payment_after_the_settlement_is_another_one() -> None:
     """R107: money that arrives again has to be sent back again."""
     paid = granted(record(cancelled(), RECEIVED))
     settled = granted(late_payments.settle_late_payment(paid, SELLER, "sent back", AT + DAY))
-    second = orders.record_payment(settled, RECEIVED, AT + 2 * DAY)
+    second = orders.record_order_payment(settled, RECEIVED, AT + 2 * DAY)
     assert isinstance(second, Granted)
     late = second.case.open_late_payment
     assert late is not None

@@ -10,7 +10,7 @@ from hypothesis import given, strategies
 
 from policies import npb
 from policies.cases import AlertState
-from policies.reminders import actionable_since, due_step, first_reminder_at
+from policies.reminders import actionable_since, due_reminder_step, first_reminder_at
 from policies.terms import Terms
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, a_case, granted
 
@@ -36,7 +36,7 @@ def test_latest_due_step_that_was_not_sent(
     passed: timedelta, already: int, number: int | None, next_after: timedelta | None
 ) -> None:
     """A13, N16: boundary inclusive, earlier steps overtaken."""
-    step = due_step(ORDERED, STEPS, already, ORDERED + passed)
+    step = due_reminder_step(ORDERED, STEPS, already, ORDERED + passed)
     if number is None:
         assert step is None
     else:
@@ -54,7 +54,7 @@ def test_each_step_is_sent_at_most_once_and_the_last_always(days: list[int], swe
     steps = [day * DAY for day in days]
     sent: list[int] = []
     for sweep_day in sweep_days:
-        step = due_step(ORDERED, steps, sent[-1] if sent else 0, ORDERED + sweep_day * DAY)
+        step = due_reminder_step(ORDERED, steps, sent[-1] if sent else 0, ORDERED + sweep_day * DAY)
         if step is not None:
             sent.append(step.number)
     assert sent == sorted(set(sent))
@@ -91,4 +91,4 @@ def test_relock_ends_the_time_to_act() -> None:
 def test_terms_without_steps_remind_nobody() -> None:
     assert first_reminder_at(ORDERED, ()) is None
     assert first_reminder_at(None, STEPS) is None
-    assert due_step(ORDERED, (), 0, ORDERED + 400 * DAY) is None
+    assert due_reminder_step(ORDERED, (), 0, ORDERED + 400 * DAY) is None

@@ -12,9 +12,9 @@ from hypothesis import strategies as some
 
 from policies.lots import MAX_UNITS, Lot, LotKey, LotSnapshot, lot_from_snapshot
 from policies.returns import (
-    Note,
     QuantityOverflow,
     ReturningLine,
+    ReturnNote,
     ReturnPlan,
     StockView,
     may_be_target,
@@ -153,8 +153,8 @@ def test_notes_mark_lines_that_need_a_review(held: tuple[Lot, ...], lines: tuple
     for line in plan.lines:
         if line.lot_id is None:
             assert line.note is None
-        elif line.note is not Note.NEEDS_REVIEW:
-            assert (line.note is Note.RETURNED_TO_STOCKROOM) == plan.lots[line.lot_id].is_stock_room
+        elif line.note is not ReturnNote.NEEDS_REVIEW:
+            assert (line.note is ReturnNote.RETURNED_TO_STOCKROOM) == plan.lots[line.lot_id].is_stock_room
 
 
 @given(inventories, orders)

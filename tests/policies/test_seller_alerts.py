@@ -71,7 +71,7 @@ def test_nrs_is_for_unpaid_and_nss_for_paid_orders(payment: PaymentStatus) -> No
 def test_the_seller_cannot_change_the_status(kind: AlertKind, status: Status) -> None:
     """R46."""
     expected = "WRONG_ROLE" if status is Status.RECEIVED else "ORDER_HAS_PROBLEM"
-    assert code(orders.set_status(filed(kind), SELLER, status)) == expected
+    assert code(orders.set_order_status(filed(kind), SELLER, status)) == expected
 
 
 @KINDS

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from models.integrity import invariants
-from policies.automation import MAX_EXCLUDED
+from policies.automation import MAX_EXCLUDED_BUYERS
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.automation import AgreementSweep, CancelSweep, DeclineSweep, FilingSweep, WarningSweep
 from tasks.sweeps import sweep
@@ -82,7 +82,7 @@ def test_settings_are_kept_with_who_set_what_when(market: Market) -> None:
         ({"cancel_after_unlock": "3"}, "cancel_after_unlock"),
         ({"cancel_after_unlock": True}, "cancel_after_unlock"),
         ({"exclude_buyers": ["seller"]}, "exclude_buyers"),
-        ({"exclude_buyers": [f"b-{n}" for n in range(MAX_EXCLUDED + 1)]}, "exclude_buyers"),
+        ({"exclude_buyers": [f"b-{n}" for n in range(MAX_EXCLUDED_BUYERS + 1)]}, "exclude_buyers"),
         ({"exclude_buyers": "buyer"}, "exclude_buyers"),
         ({"everything": True}, "everything"),
     ],
@@ -109,7 +109,7 @@ def test_null_is_another_command_than_nothing(market: Market) -> None:
 
 def test_a_thousand_buyers_can_be_excluded(market: Market) -> None:
     """R114."""
-    excluded = sorted(f"b-{n}" for n in range(MAX_EXCLUDED))
+    excluded = sorted(f"b-{n}" for n in range(MAX_EXCLUDED_BUYERS))
     assert automate(market, exclude_buyers=excluded)["exclude_buyers"] == excluded
 
 

@@ -186,7 +186,7 @@ def test_three_strikes_suspend_the_buyers_privilege(market: Market) -> None:
 
 
 def test_strikes_of_one_batch_count_together(market: Market) -> None:
-    """R95 across a set: three cancellations in one message revoke exactly once."""
+    """R95 across a batch: three cancellations in one message revoke exactly once."""
     lot = market.lot()
     for order_id in (1, 2, 3):
         market.order(order_id, [(lot, 1)])

@@ -350,7 +350,7 @@ def test_another_lot_that_would_be_chosen_makes_a_draft_stale(waiting: Market) -
 
 
 def test_the_first_of_two_drafts_can_make_the_second_stale(waiting: Market) -> None:
-    """R110: in one set, too: what the order before it changed counts as changed by anyone."""
+    """R110: in one batch, too: changes by the order before it count as changed by anyone."""
     waiting.order(1005, [(1, 1)], buyer_id="stranger")
     waiting.done("ocr.file", order_id=1005, member_id="seller", reason="S_MUTUAL", comment="agreed")
     first, second = opened(waiting, remarks="concatenate"), opened(waiting, order_id=1005)

@@ -51,7 +51,7 @@ def enqueue_notices(*keys: str, event_type: str = "ocr_filed", recipient: str = 
 def counts() -> dict[str, int]:
     with db.current_database().transaction() as conn:
         rows = conn.execute(text("SELECT state, count(*) AS n FROM unwind.notices GROUP BY state"))
-        return dict.fromkeys(notices.STATES, 0) | {row.state: row.n for row in rows}
+        return dict.fromkeys(notices.NOTICE_STATES, 0) | {row.state: row.n for row in rows}
 
 
 def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_mailer: RecordingMailer) -> None:
@@ -190,7 +190,7 @@ def test_a_worker_whose_lease_expired_marks_nothing(market: Market, recording_ma
             mailer.set_mailer(recording_mailer)
             deliver_notices.run()
             mailer.set_mailer(self)
-            return [mailer.Undeliverable("what it says now is old news") for _ in emails]
+            return [mailer.UndeliverableEmail("what it says now is old news") for _ in emails]
 
     mailer.set_mailer(SleepsTooLong())
     assert deliver_notices.run() == {"sent": 0, "parked": 0, "later": 0}

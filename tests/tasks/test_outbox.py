@@ -36,7 +36,9 @@ def broker(broker_url: str) -> Iterator[redis.Redis]:
 
 def enqueue_rows(simulation: Simulation, count: int) -> list[int]:
     with simulation.database.transaction() as conn:
-        outbox.enqueue(conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant)
+        outbox.enqueue_messages(
+            conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant
+        )
         return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
 
 

@@ -128,9 +128,9 @@ def test_requests_that_arrive_one_after_another_share_a_commit(site: Website) ->
     sizes = []
 
     class RecordingSubmitter(Submitter):
-        def _submit_set(self, commands: list[tuple[str, str, str]]) -> list[SubmitResult]:
+        def _submit_batch(self, commands: list[tuple[str, str, str]]) -> list[SubmitResult]:
             sizes.append(len(commands))
-            return super()._submit_set(commands)
+            return super()._submit_batch(commands)
 
     async def submit_in_turn() -> None:
         submitter = RecordingSubmitter(site.database, site.database.address)

@@ -115,6 +115,6 @@ def test_the_login_and_the_database_of_the_page_suffice() -> None:
         context = Context(load_settings(database_url=url), database=database)
         with context.transaction():
             assert context.conn.execute(text("SELECT current_user")).scalar() == "unwind_app"
-            for check in (doctor.check_rights, doctor.check_definers, doctor.check_schema):
+            for check in (doctor.check_database_rights, doctor.check_definers, doctor.check_database_schema):
                 assert check(context) == []
         database.dispose()

@@ -132,7 +132,7 @@ def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
 def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
     shop.do("npb.file", order_id=1, member_id="seller")
     with shop.simulation.database.transaction() as conn:
-        outbox.enqueue(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
+        outbox.enqueue_messages(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
     (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
     with shop.simulation.database.transaction() as conn:
         outbox.record_message_failure(conn, [row.outbox_id], "KeyError", is_final=True)
@@ -166,7 +166,7 @@ def test_every_dead_job_has_a_reason(shop: Market) -> None:
     job = json.loads(CliRunner().invoke(jobs, ["dead", "--json"]).output)
     assert (job["reason"], job["first_error"], job["error"]) == ("WORKER_DIED", "KeyError", "TypeError")
     output = CliRunner().invoke(jobs, ["dead"]).output
-    assert "its worker died with it each time, tried 9 times: TypeError" in output
+    assert "its worker died at every attempt, tried 9 times: TypeError" in output
     assert "at first: KeyError" in output
     parked(shop, 2, error="")
     with pytest.raises(IntegrityError):

@@ -21,7 +21,7 @@ from standardwebhooks import Webhook
 from models import webhooks as model
 from models.webhooks import GIVE_UP_AFTER
 from tasks import webhooks
-from tasks.webhooks import Rejected, deliver_events
+from tasks.webhooks import WebhookRejected, deliver_events
 from tests.plugins.market import Market
 from tests.plugins.postgres import CERTIFICATES
 from workers.cli import group
@@ -273,7 +273,7 @@ def test_endpoint_that_drips_its_answer_is_cut_off(monkeypatch: pytest.MonkeyPat
         thread = threading.Thread(target=drip)
         thread.start()
         try:
-            with pytest.raises(Rejected, match="in time"):
+            with pytest.raises(WebhookRejected, match="in time"):
                 WebhookSender(LOOPBACK)(f"http://127.0.0.1:{listener.getsockname()[1]}/", SECRET, {"id": "1"})
         finally:
             ended.set()
@@ -284,7 +284,7 @@ def test_redirect_is_not_followed(receivers: Callable[[], Receiver]) -> None:
     receiver = receivers()
     for status in (301, 302, 303, 307, 308):
         receiver.status = status
-        with pytest.raises(Rejected, match="redirects are not followed"):
+        with pytest.raises(WebhookRejected, match="redirects are not followed"):
             WebhookSender(LOOPBACK)(receiver.url, SECRET, {"id": "1"})
     assert len(receiver.requests) == 5
 
@@ -306,14 +306,14 @@ def test_name_that_resolves_to_an_address_that_is_not_public_is_refused(
         found = [(family, socket.SOCK_STREAM, 6, "", (one, 443)) for one in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: found)
         monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("it connected"))
-        with pytest.raises(Rejected, match="not public"):
+        with pytest.raises(WebhookRejected, match="not public"):
             WebhookSender()("https://innocent.example/", SECRET, {"id": "1"})
 
 
 def test_plain_http_is_for_allowed_networks_only(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", 80))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    with pytest.raises(Rejected, match="https"):
+    with pytest.raises(WebhookRejected, match="https"):
         WebhookSender()("http://innocent.example/", SECRET, {"id": "1"})
 
 
@@ -321,7 +321,7 @@ def test_connection_that_is_refused_is_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     began = time.monotonic()
-    with pytest.raises(Rejected, match="cannot be reached"):
+    with pytest.raises(WebhookRejected, match="cannot be reached"):
         WebhookSender(LOOPBACK)(f"http://127.0.0.1:{port}/", SECRET, {"id": "1"})
     assert time.monotonic() - began < 60
 
@@ -332,7 +332,7 @@ def test_receiver_with_a_certificate_of_an_unknown_authority_gets_nothing(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATES / "server.pem", CERTIFICATES / "server.key")
     receiver = receivers(context)
-    with pytest.raises(Rejected, match=r"cannot be reached: .*certificate verify failed"):
+    with pytest.raises(WebhookRejected, match=r"cannot be reached: .*certificate verify failed"):
         WebhookSender(LOOPBACK)(receiver.url, SECRET, {"id": "1"})
     assert receiver.requests == []
     trust = ssl.create_default_context(cafile=CERTIFICATES / "ca.pem")

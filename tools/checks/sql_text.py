@@ -30,7 +30,7 @@ REVIEWED = {
         "names of a mapped table, and a RETURNING clause that its callers write as a constant"
     ),
     "models/db/bulk.py:_update_statement": "names of a mapped table",
-    "models/members.py:send_members": "one of three lock clauses that are constants of that module",
+    "models/members.py:send_members_query": "one of three lock clauses that are constants of that module",
     "workers/local/backup.py:_count_rows": "the name of a mapped table; an identifier can't be a parameter",
 }
 """Functions (`file:function`) whose statements contain more than constants, each with the reason why no value can

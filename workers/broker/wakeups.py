@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 KEY_PREFIX = "unwind:woken:"
 KEY_EXPIRES_SECONDS = 60
-"""For a message that was lost. The ticks of the timetable delete the key, too, when they begin."""
+"""For a lost message. The timetable's ticks also delete the key when they begin."""
 WOKEN_TASKS = frozenset({"outbox.relay", "notices.deliver", "submissions.drain", "automation.resolve_requests"})
 MESSAGE_EXPIRES_SECONDS = 3600
 """With less, a worker whose clock is half an hour ahead would drop every wake-up."""

@@ -51,7 +51,7 @@ def create(name: str, scope: str) -> None:
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @data_option
 def list_command(as_json: bool) -> None:
     """List the keys, with the last use of each to the minute."""
@@ -76,7 +76,7 @@ _TIMES = ("created_at", "last_used_at", "revoked_at")
 @click.argument("name")
 @data_option
 def revoke(name: str) -> None:
-    """Revoke a key: it is refused within a second, and its name is not given again."""
+    """Revoke a key: it is refused within a second, and its name cannot be reused."""
     with open_database() as database, database.transaction() as conn:
         if not api_keys.revoke_key(conn, name, database.clock.now(conn)):
             raise click.ClickException(f"There is no valid key {name}.")

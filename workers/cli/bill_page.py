@@ -57,7 +57,7 @@ def _bill_line(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _status_sentence(bill: Mapping[str, Any]) -> str:
     if bill["state"] == "open":
-        return "This bill is still open and shows what is known so far."
+        return "This bill is still open and shows the lines known so far."
     issued = f"Issued on {_bill_day(bill['issued_on'])}."
     if bill["state"] == "paid":
         return f"{issued} {'There is nothing to pay.' if Decimal(bill['total']) == 0 else 'Paid in full.'}"

@@ -25,7 +25,7 @@ CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]\.[0-9]{1,18}")
 
 def _parse_cursor(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     if value is not None and not CURSOR.fullmatch(value):
-        raise click.BadParameter("is no cursor: use the one printed beside the last event you handled")
+        raise click.BadParameter("is no cursor: use the one printed next to the last event you have handled")
     return value
 
 
@@ -33,7 +33,7 @@ def _parse_cursor(_context: click.Context, _option: click.Parameter, value: str 
 @click.option("--after", "cursor", metavar="CURSOR", callback=_parse_cursor, help="Start after this cursor.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Print at most N events.")
 @click.option("--follow", is_flag=True, help="Keep printing new events as they happen.")
-@click.option("--json", "as_json", is_flag=True, help='Print one object a line: {"cursor": ..., "event": {...}}.')
+@click.option("--json", "as_json", is_flag=True, help='Print one object per line: {"cursor": ..., "event": {...}}.')
 @data_option
 def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -> None:
     """Print events in order, for systems that mirror them: no gap and no repeat for a reader that stores its cursor.

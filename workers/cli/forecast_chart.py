@@ -19,9 +19,9 @@ MAX_BAR_WIDTH = 20
 def print_forecast(console: PeopleConsole, forecast: dict[str, Any]) -> None:
     overdue, total, later = forecast["overdue"], forecast["total"], forecast["later"]
     if overdue:
-        what = "1 alert is" if overdue == 1 else f"{overdue} alerts are"
+        subject = "1 alert is" if overdue == 1 else f"{overdue} alerts are"
         console.write(
-            Text(f"Overdue: {what} due and not unlocked yet. Are sweeps running? ({COMMAND} doctor)", "bold red")
+            Text(f"Overdue: {subject} due and not unlocked yet. Are sweeps running? ({COMMAND} doctor)", "bold red")
         )
         for alert in forecast["overdue_orders"]:
             console.write(f"  {alert['unlocks_at']}  order {alert['order_id']}: {alert['kind']}")

@@ -21,7 +21,7 @@ from models.members import load_members
 from models.unit_of_work import retry_on_conflict
 from policies.emails.context import pluralize
 from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotMatcher, describe_changes
-from tasks.lot_imports import Action, ImportedEntry, Match, import_entries, match_entries
+from tasks.lot_imports import EntryMatch, ImportAction, ImportedEntry, import_entries, match_entries
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.files.file_problems import describe_repairs
@@ -78,7 +78,7 @@ class _ImportJob:
         self._dry_run, self._skip_invalid = dry_run, skip_invalid
         self._invalid: set[int] = set()
         self._matches: dict[int, int] = {}
-        self._counts: Counter[Action] = Counter()
+        self._counts: Counter[ImportAction] = Counter()
         self._units = 0
         lots.on_item = partial(_show_progress, "read")
 
@@ -125,7 +125,7 @@ class _ImportJob:
             else:
                 self._matches.update({number: match.lot_id for number, match in matches.items()})
             for result in self._carry_out(entries, write=False):
-                if result.action is Action.REFUSED:
+                if result.action is ImportAction.REFUSED:
                     self._note_invalid(BadEntry(result.entry, result.reason))
                 if self._dry_run:
                     match = matches.get(result.entry.number) if self._how is None else None
@@ -139,7 +139,7 @@ class _ImportJob:
             done += self._import_batch(entries, done)
 
     def _import_batch(self, entries: list[LotEntry], done: int) -> int:
-        refused = [result for result in self._carry_out(entries, write=True) if result.action is Action.REFUSED]
+        refused = [result for result in self._carry_out(entries, write=True) if result.action is ImportAction.REFUSED]
         if not refused:
             return len(entries)
         if not self._skip_invalid:
@@ -160,14 +160,14 @@ class _ImportJob:
                 count += 1
                 _show_progress(done, count)
 
-    def _match(self, entries: list[LotEntry], matcher: LotMatcher) -> dict[int, Match]:
+    def _match(self, entries: list[LotEntry], matcher: LotMatcher) -> dict[int, EntryMatch]:
         return retry_on_conflict(partial(match_entries, self._lots.seller_id, entries, matcher))
 
     def _carry_out(self, entries: list[LotEntry], *, write: bool) -> list[ImportedEntry]:
         matches = {entry.number: self._matches[entry.number] for entry in entries if entry.number in self._matches}
         seller_id = self._lots.seller_id
         results = retry_on_conflict(partial(import_entries, seller_id, entries, matches, self._how, write=write))
-        if not write or all(result.action is not Action.REFUSED for result in results):
+        if not write or all(result.action is not ImportAction.REFUSED for result in results):
             self._counts.update(result.action for result in results)
             self._units += sum(result.after.quantity for result in results if result.after)
         return results
@@ -189,8 +189,13 @@ class _ImportJob:
 
     def _print_summary(self, verb: str) -> None:
         counts, lots = self._counts, self._lots
-        parts = [f"{pluralize(counts[Action.NEW], 'lot', 'lots')} {verb}", f"{counts[Action.UPDATED]} updated"]
-        parts += [f"{counts[action]} {action}" for action in (Action.UNCHANGED, Action.DELETED) if counts[action]]
+        parts = [
+            f"{pluralize(counts[ImportAction.NEW], 'lot', 'lots')} {verb}",
+            f"{counts[ImportAction.UPDATED]} updated",
+        ]
+        parts += [
+            f"{counts[action]} {action}" for action in (ImportAction.UNCHANGED, ImportAction.DELETED) if counts[action]
+        ]
         parts += [f"{len(self._invalid)} skipped"] if self._invalid else []
         echo(f"{', '.join(parts)}: {pluralize(self._units, 'unit', 'units')} of {lots.seller_id}.")
         for element, (count, first) in lots.unread.items():
@@ -207,8 +212,8 @@ class _ImportJob:
 
 
 def _describe_existing(existing: int, same: int, entry: LotEntry, lot_id: int) -> str:
-    what = "without a known lot number"
-    items = f"1 item {what} is" if existing == 1 else f"{existing} items {what} are"
+    condition = "without a known lot number"
+    items = f"1 item {condition} is" if existing == 1 else f"{existing} items {condition} are"
     return (
         f"{items} in the store already, {same} of them with the same values: {entry} is lot {lot_id}. Nothing was "
         "imported. Say what they are: --as new (more lots), --as consolidate (add their units to the lots), "
@@ -219,16 +224,16 @@ def _describe_existing(existing: int, same: int, entry: LotEntry, lot_id: int) -
 def _print_import_row(result: ImportedEntry, existing_lot: int | None) -> None:
     before, after = result.before, result.after
     lot = after or before
-    if result.action is Action.UNCHANGED:
+    if result.action is ImportAction.UNCHANGED:
         return
-    what = "exists" if existing_lot else str(result.action)
+    outcome = "exists" if existing_lot else str(result.action)
     quantity = " → ".join(str(side.quantity) for side in (before, after) if side)
     changes = describe_changes(before, after) if before and after else result.reason
     echo(
         _format_import_row(
             result.entry.number,
             existing_lot or result.lot_id or "",
-            what,
+            outcome,
             f"{lot.item_type} {lot.item_no}" if lot else "",
             quantity,
             changes,

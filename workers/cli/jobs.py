@@ -63,7 +63,7 @@ def dead(as_json: bool, discarded: bool) -> None:
         else:
             attempts = "once" if row.attempts == 1 else f"{row.attempts} times"
             echo(f"{row.dead_job_id:>6}  {format_timestamp(row.parked_at)}  {row.task}  {arguments}")
-            echo(f"        {dead_jobs.REASONS[row.reason]}, tried {attempts}: {row.error}")
+            echo(f"        {dead_jobs.DEAD_JOB_REASONS[row.reason]}, tried {attempts}: {row.error}")
             if row.first_error != row.error:
                 echo(f"        at first: {row.first_error}")
             if discarded:
@@ -184,7 +184,7 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
                 )
             )
         else:
-            reason = recorded_letters.REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
+            reason = recorded_letters.DEAD_LETTER_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
             came_at = format_timestamp(row.received_at)
             echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
             echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
@@ -196,8 +196,8 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
                 fields = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": stray.queue}
                 click.echo(json.dumps(fields | {"of": stray.count}))
         else:
-            what = "1 message waits" if stray.count == 1 else f"{stray.count} messages wait"
-            echo(f"{what} in the list {stray.queue!r}, which has no consumer: send to `commands` instead")
+            waiting = "1 message waits" if stray.count == 1 else f"{stray.count} messages wait"
+            echo(f"{waiting} in the list {stray.queue!r}, which has no consumer: send to `commands` instead")
             for task, message in stray.first:
                 echo(f"        {task}  {message}")
     if not rows and not strays and not as_json:

@@ -121,7 +121,7 @@ LOTS_OPTIONS = (
 )
 BILL_OPTIONS = (click.option("--html", "as_html", is_flag=True, help="Print a page that can be sent to the seller."),)
 EXPLAIN_OPTIONS = (
-    click.option("--all", "show_all", is_flag=True, help="Also what is not possible, grouped by the reason."),
+    click.option("--all", "show_all", is_flag=True, help="Also list impossible actions, grouped by the reason."),
 )
 
 for _name, _noun in show_queries.nouns.commands.items():

@@ -32,7 +32,7 @@ NOW_MARGIN = timedelta(seconds=2)
 
 @click.group()
 def terms() -> None:
-    """Show the terms, or apply new ones from a date on."""
+    """Show the terms, or apply new ones with effect from a date."""
 
 
 @terms.command("show")
@@ -86,7 +86,7 @@ class _SettingsInHelp(click.Command):
 @zone_option
 @data_option
 def apply_terms(file: Path, start: str, staff: str | None) -> None:
-    """Apply the settings of FILE (TOML; listed below and in docs/terms.md) from a date on. Others stay as they are."""
+    """Apply the settings of FILE (TOML; listed below and in docs/terms.md) from a date. Others stay."""
     settings = read_settings_file(file)
     with open_database() as database:
         with database.transaction() as conn:

@@ -36,7 +36,7 @@ def webhooks() -> None:
 @click.option("--events", default="*", show_default=True, metavar="TYPES", help="Types, such as orders.cancelled,npb.*")
 @data_option
 def add(url: str, events: str) -> None:
-    """Add an endpoint for the events from now on, and print the secret of its signatures, once."""
+    """Add an endpoint for all future events, and print the secret of its signatures, once."""
     types = [word.strip() for word in events.split(",")]
     if not all(PATTERN.fullmatch(word) for word in types):
         raise click.BadParameter("must be types such as orders.cancelled, npb.* or *", param_hint="--events")
@@ -52,10 +52,10 @@ def add(url: str, events: str) -> None:
 
 
 @webhooks.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @data_option
 def list_command(as_json: bool) -> None:
-    """List the endpoints, how far each is, and what went wrong last."""
+    """List the endpoints, each with its cursor and its last error."""
     with open_database() as database, database.transaction() as conn:
         rows = model.list_webhooks(conn)
     for row in rows:

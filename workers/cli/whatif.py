@@ -19,11 +19,11 @@ from models.db.database import use_snapshot_isolation
 from models.ddl.grants import READER_ROLE
 from models.queries.whatif import load_extent, recorded_conditions, replay_cases
 from models.stored_answers import Answer
-from policies.automation import SETTINGS
-from policies.bills import MIN_MONTH
+from policies.automation import AUTOMATION_SETTINGS
+from policies.bills import MIN_BILLING_MONTH
 from policies.cases import Setting
 from policies.fees import ZERO
-from policies.recorded_cases import Outcome, RecordedCase
+from policies.recorded_cases import CaseOutcome, RecordedCase
 from policies.term_settings import terms_from_mapping
 from policies.timestamps import format_optional_timestamp, format_timestamp
 from policies.whatif import Conditions
@@ -37,7 +37,7 @@ from workers.cli.terms import parse_day_or_time, read_settings_file
 PROGRESS_INTERVAL = 100_000
 MAX_SHOWN = 50
 PRINTED_TOGETHER = 1000
-BEGINNING = datetime.combine(MIN_MONTH, time(), tzinfo=UTC)
+BEGINNING = datetime.combine(MIN_BILLING_MONTH, time(), tzinfo=UTC)
 """No record is older."""
 LABELS = {
     "filed": "filed",
@@ -47,7 +47,7 @@ LABELS = {
     "fee": "fee",
     "fee_month": "charged in",
 }
-Difference = tuple[RecordedCase, Outcome, Outcome]
+Difference = tuple[RecordedCase, CaseOutcome, CaseOutcome]
 Replayed = Iterable[Difference]
 
 
@@ -63,7 +63,7 @@ class Totals:
     )
     fee: dict[str, Decimal] = field(default_factory=lambda: {"was": ZERO, "would_be": ZERO})
 
-    def add(self, case: RecordedCase, was: Outcome, would_be: Outcome) -> None:
+    def add(self, case: RecordedCase, was: CaseOutcome, would_be: CaseOutcome) -> None:
         self.orders += 1
         self.events += len(case.events)
         self.different += was != would_be
@@ -126,9 +126,11 @@ def _lift_time_limits(conn: Connection) -> None:
 
 
 def _try_terms(recorded: Conditions, settings: dict[str, Any], since: str | None) -> Conditions:
-    named_terms = {name: value for name, value in settings.items() if name not in SETTINGS}
+    named_terms = {name: value for name, value in settings.items() if name not in AUTOMATION_SETTINGS}
     # TOML has no null.
-    named_settings = {name: None if value is False else value for name, value in settings.items() if name in SETTINGS}
+    named_settings = {
+        name: None if value is False else value for name, value in settings.items() if name in AUTOMATION_SETTINGS
+    }
     start = _parse_since(since, recorded)
     periods = [period for period in recorded.periods if period[0] < start]
     problems: dict[str, str] = {}
@@ -219,7 +221,7 @@ def _list_aspects(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return [aspect for aspect in LABELS if before[aspect] != after[aspect]]
 
 
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+def _outcome_json(outcome: CaseOutcome) -> dict[str, Any]:
     return {
         "filed": [{"kind": alert.kind, "at": format_timestamp(alert.filed_at)} for alert in outcome.alerts],
         "unlocked": [
@@ -236,7 +238,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _outcome_words(outcome: Outcome) -> dict[str, str]:
+def _outcome_words(outcome: CaseOutcome) -> dict[str, str]:
     fields = _outcome_json(outcome)
     cancelled = fields["cancelled"]
     return {

@@ -1,9 +1,9 @@
-"""Dispatch of commands to pool processes, alone or in sets.
+"""Dispatch of commands to pool processes, alone or in batches.
 
 A command that arrives while a process is free goes to it at once.  Commands that arrive together, because they waited
-in the queue while all processes worked (`workers.transport.channel`), go to one process as a set.  Two commands about
-one order never run at the same time in this worker, so they run in their order of arrival.  A set whose process dies or
-takes too long is repeated in sets of a tenth of its size, until the message that causes it stands alone.
+in the queue while all processes worked (`workers.transport.channel`), go to one process as a batch.  Two commands about
+one order never run at the same time in this worker, so they run in their order of arrival.  A batch whose process dies
+or takes too long is repeated in batches of a tenth of its size, until the message that causes it stands alone.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from workers.transport.acknowledgement import acknowledged_together
 
 log = structlog.get_logger(__name__)
 
-MAX_SET_SIZE = 100
-"""Larger sets are not faster (docs/speed.md)."""
+MAX_BATCH_SIZE = 100
+"""Larger batches are not faster (docs/speed.md)."""
 DIVISOR = 10
-"""What the size of a set is divided by when its process dies: a hundred, ten, one.  By two, a command that kills its
+"""What the size of a batch is divided by when its process dies: a hundred, ten, one.  By two, a command that kills its
 process would end seven; one by one at once, a hundred messages would pay for a process that died by chance."""
-MAX_SET_BYTES = 64 * 1024
-"""Length of a set's messages.  A longer command runs alone, as in the SQL interface."""
+MAX_BATCH_BYTES = 64 * 1024
+"""Length of a batch's messages.  A longer command runs alone, as in the SQL interface."""
 Subject = tuple[str, str]
 
 
@@ -61,9 +61,9 @@ class WaitingCommand:
         self.subjects = list_subjects(request)
         self.size = len(request.body)
         runs_alone = (
-            request.task.command_model.runs_alone or request.request_dict.get("retries") or self.size > MAX_SET_BYTES
+            request.task.command_model.runs_alone or request.request_dict.get("retries") or self.size > MAX_BATCH_BYTES
         )
-        self.max_set_size = 1 if runs_alone else MAX_SET_SIZE
+        self.max_batch_size = 1 if runs_alone else MAX_BATCH_SIZE
 
 
 class CommandDispatcher:
@@ -109,11 +109,11 @@ class CommandDispatcher:
             self._is_held = False
             self.dispatch()
 
-    def run_again(self, requests: Sequence[Any], max_set_size: int) -> None:
-        """Dispatch commands again, before those that arrived later, in sets of at most that size."""
+    def run_again(self, requests: Sequence[Any], max_batch_size: int) -> None:
+        """Dispatch commands again, before those that arrived later, in batches of at most that size."""
         commands = [self._running[request] for request in requests if request in self._running]
         for command in commands:
-            command.max_set_size = max_set_size
+            command.max_batch_size = max_batch_size
             self._stop(command)
             state.active_requests.discard(command.request)
             command.request.time_start = command.request.worker_pid = None
@@ -137,21 +137,21 @@ class CommandDispatcher:
                 del self._running_subjects[subject]
 
     def _take_next(self) -> list[WaitingCommand]:
-        # The next set: the first command that may run, and those that may join it.
+        # The next batch: the first command that may run, and those that may join it.
         chosen: list[WaitingCommand] = []
         blocked = set(self._running_subjects)
-        size, max_set_size = 0, MAX_SET_SIZE
+        size, max_batch_size = 0, MAX_BATCH_SIZE
         for command in self._waiting:
             may_run = blocked.isdisjoint(command.subjects)
             blocked.update(command.subjects)
-            if not may_run or len(chosen) >= command.max_set_size:
+            if not may_run or len(chosen) >= command.max_batch_size:
                 continue
-            if chosen and size + command.size > MAX_SET_BYTES:
+            if chosen and size + command.size > MAX_BATCH_BYTES:
                 break
             chosen.append(command)
             size += command.size
-            max_set_size = min(max_set_size, command.max_set_size)
-            if len(chosen) == max_set_size:
+            max_batch_size = min(max_batch_size, command.max_batch_size)
+            if len(chosen) == max_batch_size:
                 break
         for command in chosen:
             self._waiting.remove(command)
@@ -220,7 +220,7 @@ class CommandSet:
             log.error("report_failed", message=request.id, error=summarize(error))
 
     def _on_failure(self, failure: Any) -> None:
-        # The process died, was killed after the time limit, or could not execute the set at all.
+        # The process died, was killed after the time limit, or could not execute the batch at all.
         if state.should_terminate:
             return  # nothing is acknowledged, so all messages go back to the queue
         error = failure.exception

@@ -1,4 +1,4 @@
-"""Execution of a set of commands in a pool process.
+"""Execution of a batch of commands in a pool process.
 
 The commands run first, each kind in one transaction; then Celery's tracer reports each message with its outcome, so
 that results, signals, logs, retries and dead jobs are those of a message that ran by itself.
@@ -25,7 +25,7 @@ from workers.task import Outcome, known_outcome
 log = structlog.get_logger(__name__)
 
 MAX_SECONDS = 2.0
-"""After which a failed set is not divided further: what is left runs message by message, in several processes."""
+"""After which a failed batch is not divided further: what is left runs message by message, in several processes."""
 EXCLUSIVE_ARGUMENTS = ("order_id", "request_id")
 """No two commands of one transaction share such an argument."""
 _KINDS: dict[str, str] = {"seller_id": "member_id", "buyer_id": "member_id"}
@@ -39,7 +39,7 @@ IndexedCommand = tuple[int, Command]
 
 
 class TimeSpent(Exception):
-    """The rest of the set runs message by message."""
+    """The rest of the batch runs message by message."""
 
 
 @dataclass

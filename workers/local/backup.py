@@ -107,8 +107,8 @@ class Clients:
         return result.stdout.strip()
 
 
-_MAY_IDENTIFY = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
-_IDENTITY = """
+_MAY_READ_IDENTITY = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+_DATABASE_IDENTITY = """
     SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
 """
 _SERVER_START = """
@@ -126,7 +126,7 @@ def _checked_clients(database_url: str) -> Clients:
             if is_pooled(conn):
                 raise DirectConnectionNeeded
             server = int(conn.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
-            query = _IDENTITY if conn.execute(text(_MAY_IDENTIFY)).scalar() else _SERVER_START
+            query = _DATABASE_IDENTITY if conn.execute(text(_MAY_READ_IDENTITY)).scalar() else _SERVER_START
             identity = "|".join(str(value) for value in conn.execute(text(query)).one())
     except DirectConnectionNeeded as problem:
         raise BackupError(f"{problem}: {problem.fix}") from None

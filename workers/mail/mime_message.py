@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from policies.emails.email import MAX_SUBJECT_LENGTH, render_plain, sanitize_line, sanitize_lines
-from tasks.mailer import OutgoingEmail, Undeliverable
+from tasks.mailer import OutgoingEmail, UndeliverableEmail
 
 MAX_ADDRESS_LENGTH = 254
 MAX_LINE_LENGTH = 78
@@ -117,7 +117,7 @@ def encode_address(email: str) -> str:
         or not _LOCAL_PART.fullmatch(local)
         or not all(_LABEL.fullmatch(label) for label in labels)
     ):
-        raise Undeliverable("the member's email address is not valid")
+        raise UndeliverableEmail("the member's email address is not valid")
     return f"{local}@{domain}"
 
 

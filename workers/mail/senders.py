@@ -26,7 +26,7 @@ RESPONSE_TIMEOUT_SECONDS = 10.0
 RETRY_PAUSE_SECONDS = 40.0
 """Time before an unavailable server is tried again: a hanging one costs a process a fifth of its time."""
 MAX_BATCH_SECONDS = 10.0
-"""After which no further email of a batch is begun: a run ends before its process is killed for taking too long."""
+"""After this time no further email of a batch is begun: a run ends before its process is killed for taking too long."""
 
 
 class SmtpMailer:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import NamedTuple, NoReturn
 
 from policies.emails.email import sanitize_line
-from tasks.mailer import ServerUnavailable, TemporaryFailure, Undeliverable
+from tasks.mailer import ServerUnavailable, TemporaryFailure, UndeliverableEmail
 
 MAX_CONNECTIONS = 4
 """Of one process: while the server stores one email, others are under way."""
@@ -33,7 +33,7 @@ class Message(NamedTuple):
 
 
 class Messages:
-    """Messages to send; what a connection did not begin to send can be put back."""
+    """Messages to send; those a connection has not begun to send can be put back."""
 
     def __init__(self, source: Iterator[Message]) -> None:
         self._source = source
@@ -58,7 +58,7 @@ Results = dict[int, Exception | None]
 class Connection:
     """`begin`, `write` and `read` are one exchange; many connections write before the first of them reads.
 
-    `in_hand` are messages without a result. The content of the first has been sent if `is_in_doubt`.
+    `unanswered` are messages without a result. The content of the first has been sent if `is_in_doubt`.
     """
 
     def __init__(self, server: smtplib.SMTP, sender: str) -> None:
@@ -69,7 +69,7 @@ class Connection:
         self._accepted: Message | None = None
         self._refusal: Exception | None = None
         self._begun = 0
-        self.in_hand: list[Message] = []
+        self.unanswered: list[Message] = []
         self.is_in_doubt = False
         self.has_delivered = False
 
@@ -83,7 +83,7 @@ class Connection:
         if self._begun < MAX_EMAILS and (message := messages.take()) is not None:
             self._begun += 1
             self._refusal = None
-            self.in_hand.append(message)
+            self.unanswered.append(message)
             size = f" SIZE={len(message.content)}" if self._states_size else ""
             self._commands.append(("mail", f"MAIL FROM:{self._sender}{size}\r\n".encode()))
             self._commands.append(("rcpt", f"RCPT TO:<{message.recipient}>\r\n".encode()))
@@ -108,20 +108,20 @@ class Connection:
     def _take_reply(self, kind: str, code: int, text: bytes, results: Results) -> None:
         if kind == "content":
             self.is_in_doubt, self.has_delivered = False, True
-            results[self.in_hand.pop(0).number] = None if 200 <= code < 300 else _error(code, text)
+            results[self.unanswered.pop(0).number] = None if 200 <= code < 300 else _error(code, text)
         elif kind in ("mail", "rcpt"):
             if not 200 <= code < 300:
                 self._refusal = self._refusal or _error(code, text)
         elif kind == "data":
             if self._refusal is None and code == 354:
-                self._accepted = self.in_hand[-1]
+                self._accepted = self.unanswered[-1]
             else:
-                results[self.in_hand.pop().number] = self._refusal or _error(code, text)
+                results[self.unanswered.pop().number] = self._refusal or _error(code, text)
                 # A server that asks for the content of an email without recipient gets an empty one (RFC 2920, 3.1).
                 self._commands.append(("reset", b".\r\n" if code == 354 else b"RSET\r\n"))
 
     def close(self) -> None:
-        if not self.in_hand:  # otherwise the server would take QUIT for content, or not answer
+        if not self.unanswered:  # otherwise the server would take QUIT for content, or not answer
             with contextlib.suppress(OSError, smtplib.SMTPException):
                 self._server.quit()
         self._server.close()
@@ -183,15 +183,15 @@ class Batch:
         for connection, _ in lost:
             self._close(connection)
         for connection, cause in lost:
-            # The server allows no more connections, or no more emails over this one: others send what it had begun.
+            # The server allows no more connections, or no more emails over this one: others send its messages.
             if not connection.is_in_doubt and (self._connections or connection.has_delivered):
                 self._max_connections = max(1, len(self._connections))
-                for message in connection.in_hand:
+                for message in connection.unanswered:
                     self._messages.put_back(message)
                 continue
             closing = isinstance(cause, smtplib.SMTPResponseException) and cause.smtp_code == SERVICE_CLOSING
-            what = "is closing" if closing else "closed the connection"
-            self._fail(connection.in_hand[0], f"the mail server {what}: {describe_error(cause)}")
+            event = "is closing" if closing else "closed the connection"
+            self._fail(connection.unanswered[0], f"the mail server {event}: {describe_error(cause)}")
 
     def _fail(self, message: Message, reason: str) -> NoReturn:
         error = ServerUnavailable(reason)
@@ -213,5 +213,5 @@ def describe_error(error: Exception) -> str:
 def _error(code: int, text: bytes) -> Exception:
     reply = f"{code} {sanitize_line(text.decode('utf-8', 'replace'), 200)}"
     if 500 <= code < 600:
-        return Undeliverable(f"the mail server rejected the email: {reply}")
+        return UndeliverableEmail(f"the mail server rejected the email: {reply}")
     return TemporaryFailure(f"the mail server deferred the email: {reply}")

@@ -106,7 +106,7 @@ class Simulation:
             # Work that became due before the simulation's start or during its commands is late: it runs now.
             self.clock.instant = max(instant, self.clock.instant)
             if last == (instant, sweeps):
-                raise SweepStuck(f"{' and '.join(sweeps)} did not process what was due at {instant}")
+                raise SweepStuck(f"{' and '.join(sweeps)} did not process everything due at {instant}")
             last = (instant, sweeps)
             for sweep in sweeps:
                 self.on_sweep(self.clock.instant, sweep, retry_on_conflict(app.tasks[sweep].run))

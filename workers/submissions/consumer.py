@@ -94,7 +94,7 @@ def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
 def _park_exhausted(conn: Any, submission: Submission, now: datetime) -> None:
     # Park a command whose worker died at every attempt. Its payload may be what kills the worker: it stays unread in
     # its row, from which a requeue takes it.
-    error = dead_jobs.REASONS["WORKER_DIED"]
+    error = dead_jobs.DEAD_JOB_REASONS["WORKER_DIED"]
     submissions.mark_submission_dead(conn, submission, error)
     dead_jobs.park_job(
         conn,

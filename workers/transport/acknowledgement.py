@@ -68,7 +68,7 @@ class SettledRequest(Request):
     on_finished: Callable[[SettledRequest], None] | None = None
     """Called when the worker has done with the message; more than once is possible."""
     _lost_reason: str | None = None
-    """Why its process can report nothing: one of models.dead_jobs.REASONS."""
+    """Why its process can report nothing: one of models.dead_jobs.DEAD_JOB_REASONS."""
     _is_resent = False
 
     def __init_subclass__(cls, **options: Any) -> None:

@@ -34,7 +34,7 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
                         task=task,
                         message_id=message_id,
                         arguments=known_arguments,
-                        error=dead_jobs.REASONS[reason],
+                        error=dead_jobs.DEAD_JOB_REASONS[reason],
                         reason=reason,
                         attempts=attempts,
                         now=database.clock.now(conn),

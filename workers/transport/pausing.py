@@ -39,7 +39,7 @@ def is_task_paused(task: str) -> bool:
 
 
 def pauses_as_json() -> str | None:
-    """Return what is paused, for processes without a database, or None for nothing."""
+    """Return the paused queues and tasks, for processes without a database; None if there are none."""
     paused = _paused
     if paused is None or paused == _NOTHING_PAUSED:
         return None

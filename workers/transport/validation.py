@@ -19,9 +19,9 @@ from typing import Any, NoReturn
 from celery.app.task import Context
 
 from models.payload_limits import (
-    MAX_BYTES,
-    MAX_DEPTH,
-    MAX_PARTS,
+    MAX_PAYLOAD_BYTES,
+    MAX_PAYLOAD_DEPTH,
+    MAX_PAYLOAD_PARTS,
     DuplicateName,
     has_too_many_parts,
     is_deeper_than,
@@ -29,7 +29,7 @@ from models.payload_limits import (
 )
 from schedules.routes import HEARTBEAT, is_internal_task, queue_of
 
-MAX_MESSAGE_BYTES = {"commands": MAX_BYTES}
+MAX_MESSAGE_BYTES = {"commands": MAX_PAYLOAD_BYTES}
 MAX_BYTES_OTHER_QUEUES = 64 * 2**10
 MAX_RETRIES = 1_000_000
 """The limit that `workers.task` sets while the database is away."""
@@ -67,7 +67,7 @@ MAX_GROUP_INDEX = 1_000_000
 class Rejected(Exception):
     """The message is not valid for this queue.
 
-    `reason` is one of models.dead_letters.REASONS; `detail` is a sentence without values of the message.
+    `reason` is one of models.dead_letters.DEAD_LETTER_REASONS; `detail` is a sentence without values of the message.
     """
 
     reason: str
@@ -131,21 +131,21 @@ def validate(raw: bytes, queue: str, registered: Container[str], tag: str, now: 
     }
 
 
-def _parse_json_part(raw: bytes, what: str) -> Any:
+def _parse_json_part(raw: bytes, part: str) -> Any:
     if has_too_many_parts(raw):
-        raise Rejected("TOO_LARGE", f"{what} has more than {MAX_PARTS} parts")
+        raise Rejected("TOO_LARGE", f"{part} has more than {MAX_PAYLOAD_PARTS} parts")
     try:
         parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=refuse_duplicate_names)
     except DuplicateName:
-        raise Rejected("NOT_JSON", f"{what} has a key twice") from None
+        raise Rejected("NOT_JSON", f"{part} has a key twice") from None
     except UnicodeDecodeError:
-        raise Rejected("NOT_JSON", f"{what} is not UTF-8") from None
+        raise Rejected("NOT_JSON", f"{part} is not UTF-8") from None
     except RecursionError:
-        raise Rejected("NOT_JSON", f"{what} is too deep") from None
+        raise Rejected("NOT_JSON", f"{part} is too deep") from None
     except ValueError:  # also for a number of more digits than Python reads
-        raise Rejected("NOT_JSON", f"{what} cannot be read as JSON") from None
-    if is_deeper_than(parsed, MAX_DEPTH + 1):
-        raise Rejected("NOT_JSON", f"{what} is too deep")
+        raise Rejected("NOT_JSON", f"{part} cannot be read as JSON") from None
+    if is_deeper_than(parsed, MAX_PAYLOAD_DEPTH + 1):
+        raise Rejected("NOT_JSON", f"{part} is too deep")
     return parsed
 
 

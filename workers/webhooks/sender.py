@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from standardwebhooks import Webhook
 
-from tasks.webhooks import SEND_TIMEOUT_SECONDS, Rejected
+from tasks.webhooks import SEND_TIMEOUT_SECONDS, WebhookRejected
 
 MEDIA_TYPE = "application/cloudevents+json"
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -54,12 +54,12 @@ class WebhookSender:
             status = self._post(parts, address, body.encode(), headers, deadline)
         except (OSError, http.client.HTTPException) as error:
             late = monotonic() >= deadline
-            raise Rejected(
+            raise WebhookRejected(
                 "it did not answer in time" if late else f"it cannot be reached: {_describe_send_failure(error)}"
             ) from None
         if not 200 <= status < 300:
             redirects = " (redirects are not followed)" if 300 <= status < 400 else ""
-            raise Rejected(f"it answered with status {status}{redirects}", is_gone=status == 410)
+            raise WebhookRejected(f"it answered with status {status}{redirects}", is_gone=status == 410)
 
     def _resolve(self, parts: SplitResult) -> tuple[str, int]:
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -67,7 +67,7 @@ class WebhookSender:
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
             if not self._may_connect(address, encrypted=parts.scheme == "https"):
-                raise Rejected("its name resolves to an address that is not public, or it does not use https")
+                raise WebhookRejected("its name resolves to an address that is not public, or it does not use https")
         return addresses[0], port
 
     def _may_connect(self, address: str, *, encrypted: bool) -> bool:

@@ -36,23 +36,23 @@ def alert_terms_sql(terms_id: str) -> str:
     """  # noqa: S608 - names of columns
 
 
-def first_answer(life: str, before: str) -> str:
+def first_answer(lifecycle: str, before: str) -> str:
     """Return SQL for the buyer's first answer to an alert, and its last extension, before the event `before`."""
     return f"""
         SELECT min(e.at) FILTER (WHERE e.type IN {ANSWERS}) AS at,
             max(CAST(e.changes #>> '{{alert,extended_until}}' AS timestamptz))
                 FILTER (WHERE e.type = 'npb.extended') AS extended_until
-        FROM unwind.events e WHERE e.order_id = {life}.order_id AND e.seq > {life}.seq AND e.seq < {before}
+        FROM unwind.events e WHERE e.order_id = {lifecycle}.order_id AND e.seq > {lifecycle}.seq AND e.seq < {before}
     """  # noqa: S608 - names of columns
 
 
 MATURITY = """
-    GREATEST(answer.extended_until, CASE WHEN life.kind <> 'NPB' THEN life.began + life.sellers
-        WHEN answer.at < life.began + life.unanswered OR answer.at IS NOT NULL AND life.relocks
-            THEN life.began + life.answered
-        ELSE life.began + life.unanswered END)
+    GREATEST(answer.extended_until, CASE WHEN lifecycle.kind <> 'NPB' THEN lifecycle.began + lifecycle.sellers
+        WHEN answer.at < lifecycle.began + lifecycle.unanswered OR answer.at IS NOT NULL AND lifecycle.relocks
+            THEN lifecycle.began + lifecycle.answered
+        ELSE lifecycle.began + lifecycle.unanswered END)
 """
-"""SQL for the instant from which the alert `life` with its first `answer` allows cancelling, without a penalty."""
+"""SQL for the instant from which the alert `lifecycle` with its first `answer` allows cancelling, without a penalty."""
 
 
 LIFECYCLES = f"""
@@ -98,10 +98,10 @@ ALERTS: tuple[Invariant, ...] = (
         1,
         "No alert was unlocked before its deadline, computed from when it was filed and first answered",
         f"""
-        SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
-        JOIN unwind.events u ON u.order_id = life.order_id AND u.seq > life.seq AND u.seq < life.until
-            AND u.type = lower(life.kind) || '.unlocked'
-        LEFT JOIN LATERAL ({first_answer("life", "u.seq")}) answer ON true
+        SELECT DISTINCT CAST(lifecycle.alert_id AS text) FROM ({LIFECYCLES}) lifecycle
+        JOIN unwind.events u ON u.order_id = lifecycle.order_id AND u.seq > lifecycle.seq AND u.seq < lifecycle.until
+            AND u.type = lower(lifecycle.kind) || '.unlocked'
+        LEFT JOIN LATERAL ({first_answer("lifecycle", "u.seq")}) answer ON true
         WHERE u.at < {MATURITY}
         """,  # noqa: S608 - constants of this package
     ),
@@ -109,28 +109,29 @@ ALERTS: tuple[Invariant, ...] = (
         1,
         "The deadline stored with an alert equals the one computed from its events and terms",
         f"""
-        SELECT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
-        LEFT JOIN LATERAL ({first_answer("life", "life.until")}) answer ON true
+        SELECT CAST(lifecycle.alert_id AS text) FROM ({LIFECYCLES}) lifecycle
+        LEFT JOIN LATERAL ({first_answer("lifecycle", "lifecycle.until")}) answer ON true
         LEFT JOIN LATERAL (
             SELECT CASE e.type WHEN 'npb.penalty_accepted' THEN e.at END AS accepted FROM unwind.events e
-            WHERE e.order_id = life.order_id AND e.seq > life.seq AND e.seq < life.until
+            WHERE e.order_id = lifecycle.order_id AND e.seq > lifecycle.seq AND e.seq < lifecycle.until
             AND e.type IN ('npb.penalty_accepted', 'npb.taken_back') ORDER BY e.seq DESC LIMIT 1
         ) penalty ON true
-        WHERE life.unlocks_at <> LEAST(penalty.accepted, {MATURITY})
+        WHERE lifecycle.unlocks_at <> LEAST(penalty.accepted, {MATURITY})
         """,  # noqa: S608 - constants of this package
     ),
     Invariant(
         1,
-        "No alert that was answered, accepted or closed in time is marked as unlocked",
+        "No alert answered, accepted or closed in time is marked as unlocked",
         f"""
-        SELECT DISTINCT CAST(life.alert_id AS text) FROM ({LIFECYCLES}) life
-        LEFT JOIN LATERAL ({first_answer("life", "life.until")}) answer ON true
-        WHERE (life.unlocked_at < {MATURITY} AND COALESCE(answer.at < {MATURITY}, true))
-            OR life.unlocked_at > life.closed_at OR EXISTS (
-            SELECT FROM unwind.events e WHERE e.order_id = life.order_id AND e.seq > life.seq AND e.seq < life.until
-            AND e.type = 'npb.penalty_accepted' AND e.at < life.unlocked_at AND NOT EXISTS (
-                SELECT FROM unwind.events b WHERE b.order_id = e.order_id AND b.seq > e.seq AND b.seq < life.until
-                AND b.type = 'npb.taken_back' AND b.at <= life.unlocked_at))
+        SELECT DISTINCT CAST(lifecycle.alert_id AS text) FROM ({LIFECYCLES}) lifecycle
+        LEFT JOIN LATERAL ({first_answer("lifecycle", "lifecycle.until")}) answer ON true
+        WHERE (lifecycle.unlocked_at < {MATURITY} AND COALESCE(answer.at < {MATURITY}, true))
+            OR lifecycle.unlocked_at > lifecycle.closed_at OR EXISTS (
+            SELECT FROM unwind.events e
+            WHERE e.order_id = lifecycle.order_id AND e.seq > lifecycle.seq AND e.seq < lifecycle.until
+            AND e.type = 'npb.penalty_accepted' AND e.at < lifecycle.unlocked_at AND NOT EXISTS (
+                SELECT FROM unwind.events b WHERE b.order_id = e.order_id AND b.seq > e.seq AND b.seq < lifecycle.until
+                AND b.type = 'npb.taken_back' AND b.at <= lifecycle.unlocked_at))
         """,  # noqa: S608 - constants of this package
     ),
     Invariant(

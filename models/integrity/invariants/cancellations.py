@@ -16,11 +16,12 @@ GROUNDS: tuple[Invariant, ...] = (
         "No order was cancelled through an alert that was not open and mature at that instant",
         f"""
         SELECT CAST(o.order_id AS text) FROM {_CANCELLED}
-        LEFT JOIN ({LIFECYCLES}) life ON life.order_id = o.order_id AND life.seq < c.seq AND life.until > c.seq
-        LEFT JOIN LATERAL ({first_answer("life", "c.seq")}) answer ON true
+        LEFT JOIN ({LIFECYCLES}) lifecycle
+            ON lifecycle.order_id = o.order_id AND lifecycle.seq < c.seq AND lifecycle.until > c.seq
+        LEFT JOIN LATERAL ({first_answer("lifecycle", "c.seq")}) answer ON true
         WHERE [o.order_id IN orders] AND o.basis IN ('NPB', 'NRS', 'NSS') AND (
-            life.kind IS DISTINCT FROM o.basis OR c.at < {MATURITY} OR EXISTS (
-                SELECT FROM unwind.events r WHERE r.order_id = o.order_id AND r.seq > life.seq AND r.seq < c.seq
+            lifecycle.kind IS DISTINCT FROM o.basis OR c.at < {MATURITY} OR EXISTS (
+                SELECT FROM unwind.events r WHERE r.order_id = o.order_id AND r.seq > lifecycle.seq AND r.seq < c.seq
                 AND r.type IN {REMOVALS}))
         """,  # noqa: S608 - constants of this package
     ),

@@ -30,7 +30,7 @@ OUTBOX: tuple[Invariant, ...] = (
     ),
     Invariant(
         6,
-        "Every cancellation that was answered as done has an event with its request id",
+        "Every cancellation answered as done has an event with its request id",
         """
         SELECT r.request_id FROM unwind.requests r
         WHERE [r.answered_at IN answers] AND r.task = 'orders.cancel' AND r.outcome = 'done' AND NOT EXISTS (

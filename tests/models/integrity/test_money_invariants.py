@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 from models import bills
 from models.integrity import month_audit
 from models.integrity.invariants.ledger import LEDGER
-from policies.bills import month_of, next_month
+from policies.bills import billing_month_of, next_month
 from policies.terms import DEFAULT_TERMS
 from tests.plugins.market import Market
 
@@ -98,7 +98,7 @@ class Trade:
         with self.market.simulation.database.transaction() as conn:
             for seller in SELLERS:
                 month = date(2026, 3, 1)
-                while month <= month_of(now, DEFAULT_TERMS):
+                while month <= billing_month_of(now, DEFAULT_TERMS):
                     bill = bills.load_bill_json(conn, seller, month, now)
                     assert bill is not None
                     if bill["state"] != "open":
@@ -119,7 +119,7 @@ def test_ledger_invariants_hold_after_random_histories(market: Market, seed: int
     assert broken(market) == {}
     month = date(2026, 3, 1)
     with market.simulation.database.transaction() as conn:
-        while month <= month_of(market.simulation.clock.instant, DEFAULT_TERMS):
+        while month <= billing_month_of(market.simulation.clock.instant, DEFAULT_TERMS):
             assert month_audit.audit_month(conn, month).differences == []
             month = next_month(month)
         lines, carried, excess = conn.execute(text(_SUMS)).one()

@@ -98,7 +98,7 @@ def test_a_lost_tail_of_the_queue_is_published_again(publishing: Simulation, sen
 
     def enqueue(keys: list[str]) -> None:
         with publishing.database.transaction() as conn:
-            outbox.enqueue(conn, [OutboxMessage(TASK, key, None) for key in keys], publishing.clock.instant)
+            outbox.enqueue_messages(conn, [OutboxMessage(TASK, key, None) for key in keys], publishing.clock.instant)
 
     def published() -> set[int]:
         with contextlib.closing(connect(sentinel_group.url())) as client:

@@ -1,4 +1,4 @@
-"""Tests of the division of a set into transactions, and of a set whose commands fail."""
+"""Tests of the division of a batch into transactions, and of a batch whose commands fail."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_failing_set_is_halved_until_the_bad_command_is_alone(
 def test_set_that_waits_for_a_lock_is_given_back(
     market: Market, results: ResultBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One command that waits must not delay the others of its set again and again."""
+    """One command that waits must not delay the others of its batch again and again."""
     monkeypatch.setattr(execution, "MAX_SECONDS", -1.0)
     assert execute_messages(messages(record("a"), record("b"))) == [None, None]
 

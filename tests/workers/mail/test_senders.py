@@ -27,7 +27,7 @@ from models.unit_of_work import unit_of_work
 from policies.emails.email import Email, Quote
 from policies.verdicts import OutboxMessage
 from tasks import mailer
-from tasks.mailer import OutgoingEmail, Undeliverable
+from tasks.mailer import OutgoingEmail, UndeliverableEmail
 from workers.mail.mime_message import (
     Branding,
     build_mail,
@@ -155,7 +155,7 @@ def test_sent_email_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mai
 
 
 def test_4xx_is_retried_with_growing_delays_then_parked(sam: Simulation, mailbox: Mailbox) -> None:
-    """R102: over hours, and visible when given up."""
+    """R102: over hours, and visible when parked."""
     mailbox.recipient_answer = lambda address: "450 try again"
     enqueue("sam")
     sam.process_outbox()
@@ -350,7 +350,7 @@ def test_a_name_cannot_add_a_header(hostile: str) -> None:
      "sam,sue@example.org", "sam@example.org,sue@example.org", "Sam <sam@example.org>", "sam@[127.0.0.1]"],
 )  # fmt: skip
 def test_invalid_addresses_are_undeliverable(address: str) -> None:
-    with pytest.raises(Undeliverable):
+    with pytest.raises(UndeliverableEmail):
         encode_address(address)
 
 
@@ -464,7 +464,7 @@ def test_a_batch_is_sent_over_a_few_connections_each_email_once(
 
 @pytest.mark.parametrize("pipelining", [True, False])
 @pytest.mark.parametrize("command", [b"MAIL", b"RCPT", b"DATA", b"."])
-@pytest.mark.parametrize(("code", "reason"), [("550 no", Undeliverable), ("451 later", mailer.TemporaryFailure)])
+@pytest.mark.parametrize(("code", "reason"), [("550 no", UndeliverableEmail), ("451 later", mailer.TemporaryFailure)])
 def test_a_rejected_email_is_the_only_one_rejected(
     script: Callable[..., Script], pipelining: bool, command: bytes, code: str, reason: type[Exception]
 ) -> None:

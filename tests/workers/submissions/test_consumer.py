@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from models import submissions
 from models.db import database as db
-from models.payload_limits import MAX_BYTES, MAX_DEPTH, MAX_PARTS, has_too_many_parts
+from models.payload_limits import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_PAYLOAD_PARTS, has_too_many_parts
 from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission
 from tasks.declarations import COMMANDS
 from tests.plugins.market import FILED, WEEK, Market
@@ -331,7 +331,7 @@ def test_unparsable_payload_is_answered_invalid_and_stops_no_other(market: Marke
 
 
 HUGE = {
-    "too long": ('{"comment": "' + "x" * MAX_BYTES + '"}', "PAYLOAD_TOO_LARGE"),
+    "too long": ('{"comment": "' + "x" * MAX_PAYLOAD_BYTES + '"}', "PAYLOAD_TOO_LARGE"),
     "lists": ('{"orders": [' + ",".join(["[]"] * 5_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
     "numbers": ('{"orders": [' + ",".join(["1"] * 8_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
     "texts": ('{"orders": [' + ",".join(['""'] * 5_000_000) + "]}", "PAYLOAD_TOO_LARGE"),
@@ -614,16 +614,16 @@ def test_counted_parts_match_parsed_parts(document: Any) -> None:
     counted = parts(document)
     with pytest.MonkeyPatch.context() as patched:
         for limit, too_many in ((counted, False), (counted - 1, True)):
-            patched.setattr("models.payload_limits.MAX_PARTS", limit)
+            patched.setattr("models.payload_limits.MAX_PAYLOAD_PARTS", limit)
             for ascii_only in (True, False):
                 raw = json.dumps(document, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
                 assert has_too_many_parts(raw) is too_many
 
 
 def test_depth_and_parts_at_their_bounds(caller: Any) -> None:
-    deep = '{"a":' * (MAX_DEPTH - 1) + "1" + "}" * (MAX_DEPTH - 1)
+    deep = '{"a":' * (MAX_PAYLOAD_DEPTH - 1) + "1" + "}" * (MAX_PAYLOAD_DEPTH - 1)
     assert submit_raw(caller, "npb.file", deep, "deep")["accepted"]
     assert submit_raw(caller, "npb.file", '{"a":' + deep + "}", "deeper")["code"] == "PAYLOAD_TOO_DEEP"
-    wide = '{"a":[' + ",".join(["1"] * (MAX_PARTS - 3)) + "]}"
+    wide = '{"a":[' + ",".join(["1"] * (MAX_PAYLOAD_PARTS - 3)) + "]}"
     assert submit_raw(caller, "npb.file", wide, "wide")["accepted"]
     assert submit_raw(caller, "npb.file", wide.replace("[", "[1,"), "wider")["code"] == "PAYLOAD_TOO_LARGE"

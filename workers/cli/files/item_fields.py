@@ -44,13 +44,13 @@ class InvalidItem(Exception):
     pass
 
 
-def check_required(fields: Mapping[str, Any], said: ItemFields) -> None:
+def check_required(fields: Mapping[str, Any], given: ItemFields) -> None:
     for name in REQUIRED_FIELDS:
         if fields.get(name) is None:
-            raise InvalidItem(f"{said.spelled(name)} is missing")
+            raise InvalidItem(f"{given.spelled(name)} is missing")
     if fields["item_type"] in COLORED_TYPES and fields.get("color_id") is None:
         raise InvalidItem(
-            f"{said.spelled('color_id')} is missing: a {fields['item_type']} is another item in each colour "
+            f"{given.spelled('color_id')} is missing: a {fields['item_type']} is another item in each colour "
             "(0 is BrickLink's number for no colour)"
         )
 
@@ -227,10 +227,10 @@ def item_fields(record: Record) -> tuple[int, dict[str, Any]]:
     """Return the lot number (0: none) and the fields of an order's item. Raises `InvalidItem`."""
     if record.problem:
         raise InvalidItem(record.problem)
-    said = ItemFields(record, is_bsx=False)
-    fields = said.all()
-    check_required(fields, said)
-    return said.integer("lot_id") or 0, fields
+    given = ItemFields(record, is_bsx=False)
+    fields = given.all()
+    check_required(fields, given)
+    return given.integer("lot_id") or 0, fields
 
 
 def parse_amount(text: str) -> Decimal | None:

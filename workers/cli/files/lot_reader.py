@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from policies.lot_imports import BadEntry, LotEntry, is_marketplace_number, plain_key
+from policies.lot_imports import BadEntry, LotEntry, is_marketplace_number, plain_lot_key
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot
 from workers.cli.files.file_problems import find_bare_ampersands
 from workers.cli.files.item_fields import FIELD_DEFAULTS, ITEM_TYPES, InvalidItem, ItemFields, check_required
@@ -83,7 +83,7 @@ class LotFile:
     def names(self, lot: Lot) -> bool:
         if lot.lot_id not in self._numbers:
             return False
-        return is_marketplace_number(lot.lot_id) or self._own_items.get(lot.lot_id) == hash(plain_key(lot.key))
+        return is_marketplace_number(lot.lot_id) or self._own_items.get(lot.lot_id) == hash(plain_lot_key(lot.key))
 
     def _inspect(self) -> Iterator[BadEntry]:
         self.items = self.excluded = 0
@@ -117,7 +117,7 @@ class LotFile:
                 place = f"item {first} (line {lines[first]})" if lines[first] else f"item {first}"
                 yield BadEntry(entry, f"lot {entry.lot_id} is also {place}; each lot may stand in a file once")
             elif entry.lot_id >= FIRST_UNWIND_LOT_ID and not entry.is_update:
-                self._own_items[entry.lot_id] = hash(plain_key(entry.key(self.seller_id)))
+                self._own_items[entry.lot_id] = hash(plain_lot_key(entry.key(self.seller_id)))
         if self.format == "bsx":
             by_brickstore = elements & ONLY_BRICKSTORE or self._names_currency
             is_certain = by_brickstore and not elements & ONLY_BRICKSYNC
@@ -168,24 +168,24 @@ class LotFile:
     def _entry(self, record: Record) -> LotEntry:
         if record.problem or record.items:
             raise InvalidItem(record.problem or "it has another ITEM in it")
-        said = ItemFields(record, record.root in BSX_ROOTS)
-        lot_id = said.integer("lot_id") or 0
+        given = ItemFields(record, record.root in BSX_ROOTS)
+        lot_id = given.integer("lot_id") or 0
         if lot_id < 0:
             raise InvalidItem("LOTID must not be negative")
         deletes = record.values.get("DELETE", "N").strip().upper() not in ("N", "NO")
-        quantity = said.text("quantity") or ""
-        names_item = said.has("item_type", "item_no")
+        quantity = given.text("quantity") or ""
+        names_item = given.has("item_type", "item_no")
         is_update = record.root not in BSX_ROOTS and (
             deletes or quantity[:1] in ("+", "-") or bool(lot_id and not names_item)
         )
         if not is_update and not self.is_update:
-            fields = {**{name: FIELD_DEFAULTS[name] for name in self._omitted}, **said.all()}
-            check_required(fields, said)
+            fields = {**{name: FIELD_DEFAULTS[name] for name in self._omitted}, **given.all()}
+            check_required(fields, given)
             return LotEntry(record.number, record.line, lot_id, fields)
         if not lot_id:
             raise InvalidItem("an update needs the LOTID of the lot to change")
-        change = None if deletes or not quantity else said.signed_quantity()
-        fields = {} if deletes else said.all(without="quantity")
+        change = None if deletes or not quantity else given.signed_quantity()
+        fields = {} if deletes else given.all(without="quantity")
         return LotEntry(record.number, record.line, lot_id, fields, change, deletes, is_update=True)
 
 

@@ -239,17 +239,17 @@ def _commands_after_purchase(order: FileOrder, seller_id: str) -> Iterator[tuple
 
 
 def _lot_facts(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
-    said = item.fields
+    given = item.fields
     facts = {
         "lot_id": lot_id,
         "seller_id": seller_id,
-        "item": {"no": said["item_no"], "type": said["item_type"]},
-        "color_id": said.get("color_id", 0),
-        "quantity": said["quantity"],
-        "new_or_used": said["new_or_used"],
-        "unit_price": format_price(said["unit_price"]),
+        "item": {"no": given["item_no"], "type": given["item_type"]},
+        "color_id": given.get("color_id", 0),
+        "quantity": given["quantity"],
+        "new_or_used": given["new_or_used"],
+        "unit_price": format_price(given["unit_price"]),
     }
-    return facts | {name: said[name] for name in ("completeness", "description", "remarks") if said.get(name)}
+    return facts | {name: given[name] for name in ("completeness", "description", "remarks") if given.get(name)}
 
 
 def _no_address(member_id: str) -> str:
@@ -285,10 +285,10 @@ def _parse_order_total(values: Mapping[str, str], name: str) -> Decimal | None:
 
 
 def _payment_status(values: Mapping[str, str], status: str) -> str:
-    said = values.get("PAYMENTSTATUS", "")
-    known = next((str(one) for one in PaymentStatus if one.upper() == said.upper()), None)
-    if said and known is None:
-        raise InvalidItem(f"payment status {said[:20]} is none of BrickLink's")
+    given = values.get("PAYMENTSTATUS", "")
+    known = next((str(status) for status in PaymentStatus if status.upper() == given.upper()), None)
+    if given and known is None:
+        raise InvalidItem(f"payment status {given[:20]} is none of BrickLink's")
     return known or ("Received" if status in _PAID_STATUSES else "None")
 
 

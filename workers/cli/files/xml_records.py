@@ -84,8 +84,8 @@ def read_xml(file: BinaryIO, repairs: Repairs | None = None) -> Iterator[Record]
             collector.done.clear()
         parser.close()
     except (EntitiesForbidden, DTDForbidden, ExternalReferenceForbidden) as forbidden:
-        what = "entities" if isinstance(forbidden, EntitiesForbidden) else "a document type"
-        raise UnreadableFile(f"The file defines {what}, which no inventory needs, and is not read.") from None
+        forbidden_part = "entities" if isinstance(forbidden, EntitiesForbidden) else "a document type"
+        raise UnreadableFile(f"The file defines {forbidden_part}, which no inventory needs, and is not read.") from None
     except (ParseError, ValueError, LookupError) as error:  # includes an unknown or a wrong encoding
         raise NotWellFormed(
             f"This is not well-formed XML, or not in the encoding that it declares ({str(error)[:200]})."
@@ -170,10 +170,12 @@ class _RecordCollector:
 
 def _record_path(root: str) -> tuple[str, ...]:
     if root not in RECORD_PATHS:
-        what = "a web page; log in and download the file again" if root.lower() == "html" else f"a <{root[:40]}> file"
+        description = (
+            "a web page; log in and download the file again" if root.lower() == "html" else f"a <{root[:40]}> file"
+        )
         raise UnreadableFile(
             "This is neither a BrickLink inventory (INVENTORY) nor a BrickStore file (BrickStoreXML) nor an order "
-            f"download (ORDERS): it is {what}."
+            f"download (ORDERS): it is {description}."
         )
     return RECORD_PATHS[root]
 

@@ -35,14 +35,14 @@ ENVIRONMENT_CHECKS: tuple[Check, ...] = (
     environment.check_flower,
 )
 DATABASE_CHECKS: tuple[Check, ...] = (
-    database.check_rights,
+    database.check_database_rights,
     database.check_definers,
     database.check_locks,
     database.check_session_settings,
     database.check_pooler,
     database.check_standby,
     database.check_durability,
-    database.check_clock,
+    database.check_database_clock,
     database.check_connections,
 )
 TABLE_CHECKS: tuple[Check, ...] = (
@@ -50,9 +50,9 @@ TABLE_CHECKS: tuple[Check, ...] = (
     database.check_clock_set_back,
     processing.check_sweeps,
     processing.check_queue_heartbeats,
-    processing.check_unlocks,
-    processing.check_outbox,
-    processing.check_submissions,
+    processing.check_late_unlocks,
+    processing.check_late_outbox,
+    processing.check_late_submissions,
     processing.check_dead_jobs,
     processing.check_parked_emails,
     processing.check_dead_letters,
@@ -65,12 +65,12 @@ TABLE_CHECKS: tuple[Check, ...] = (
     marketplace.check_bills_past_due,
 )
 BROKER_CHECKS: tuple[Check, ...] = (
-    broker.check_version,
-    broker.check_memory,
-    broker.check_persistence,
+    broker.check_broker_version,
+    broker.check_broker_memory,
+    broker.check_broker_persistence,
     broker.check_mail_files,
     broker.check_result_backend,
-    broker.check_clock,
+    broker.check_broker_clock,
     broker.check_workers,
     broker.check_queues,
     broker.check_strays,
@@ -91,7 +91,7 @@ def examine() -> tuple[list[Finding], int]:
 def run_checks(context: Context) -> list[Finding]:
     findings = [finding for check in ENVIRONMENT_CHECKS for finding in _run_check(check, context)]
     if context.database is not None:
-        schema = _run_in_transaction(database.check_schema, context)
+        schema = _run_in_transaction(database.check_database_schema, context)
         findings += schema
         for check in DATABASE_CHECKS:
             findings += _run_in_transaction(check, context)

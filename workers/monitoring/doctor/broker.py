@@ -18,7 +18,7 @@ from workers.monitoring.doctor.findings import Finding, abbreviate, error, note,
 from workers.transport.connection import Connection
 from workers.transport.dead_letters import find_strays
 
-MIN_VERSION = (6, 2)  # the first with BLMOVE
+MIN_BROKER_VERSION = (6, 2)  # the first with BLMOVE
 WORKER_RESPONSE_TIMEOUT = 1.0
 """Seconds, always waited for in full, since the number of workers is unknown."""
 
@@ -68,17 +68,17 @@ def check_workers(context: Context) -> list[Finding]:
     return findings
 
 
-def check_version(context: Context) -> list[Finding]:
+def check_broker_version(context: Context) -> list[Finding]:
     # BLMOVE is required. Valkey reports the version of Redis with which it is compatible.
     version = str(context.broker_info.get("redis_version", "0"))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if numbers >= MIN_VERSION:
+    if numbers >= MIN_BROKER_VERSION:
         return []
     message = f"The broker is Redis {version}: without BLMOVE a killed worker may lose a message."
     return [error("BROKER_TOO_OLD", message, "use Redis 6.2 or newer, or Valkey.")]
 
 
-def check_memory(context: Context) -> list[Finding]:
+def check_broker_memory(context: Context) -> list[Finding]:
     info = context.broker_info
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
@@ -101,7 +101,7 @@ def check_memory(context: Context) -> list[Finding]:
     return []
 
 
-def check_persistence(context: Context) -> list[Finding]:
+def check_broker_persistence(context: Context) -> list[Finding]:
     """Find a broker that loses messages: the outbox is published again, but commands in its queues are gone."""
     info = context.broker_info
     if info.get("role") in ("slave", "replica"):
@@ -145,7 +145,7 @@ def check_result_backend(context: Context) -> list[Finding]:
     return []
 
 
-def check_clock(context: Context) -> list[Finding]:
+def check_broker_clock(context: Context) -> list[Finding]:
     if context.database is None:
         return []
     before = context.clock()

@@ -28,7 +28,7 @@ OTHER_CONNECTIONS = 4
 """The submissions listener, a migration, and two read-only commands such as this one."""
 
 
-def check_schema(context: Context) -> list[Finding]:
+def check_database_schema(context: Context) -> list[Finding]:
     revision, head = server_info.schema_revision(context.conn), migrations.head_revision()
     if revision is None:
         return [error("SCHEMA_MISSING", "The database has no Unwind tables.", "run ./run migrate.")]
@@ -51,7 +51,7 @@ def check_schema(context: Context) -> list[Finding]:
     return []
 
 
-def check_rights(context: Context) -> list[Finding]:
+def check_database_rights(context: Context) -> list[Finding]:
     if not context.has_schema or not server_info.can_change_append_only_tables(context.conn):
         return []
     if context.settings.app_database_url is not None:
@@ -134,7 +134,7 @@ def check_pooler(context: Context) -> list[Finding]:
                 if db.is_pooled(conn):
                     message = "UNWIND_DIRECT_DATABASE_URL leads to a pooler."
                     return [error("DIRECT_URL_POOLED", message, "let it name PostgreSQL itself.")]
-                if server_info.identity(conn) != server_info.identity(context.conn):
+                if server_info.server_identity(conn) != server_info.server_identity(context.conn):
                     message = "UNWIND_DIRECT_DATABASE_URL leads to another database than DATABASE_URL."
                     return [error("DIRECT_URL_ELSEWHERE", message, "let it name the database behind the pooler.")]
         except OperationalError:
@@ -178,7 +178,7 @@ def check_durability(context: Context) -> list[Finding]:
     return [warning("DATABASE_NOT_DURABLE", message, "turn them on for the server, the database and the login.")]
 
 
-def check_clock(context: Context) -> list[Finding]:
+def check_database_clock(context: Context) -> list[Finding]:
     before = context.clock()
     database_time = server_info.wall_clock(context.conn).timestamp()
     return compare_clocks("This machine's clock", context.clock(), database_time, context.clock() - before)

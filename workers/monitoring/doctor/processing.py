@@ -9,7 +9,7 @@ from models import pauses as pause_queries
 from models import submissions as submission_queries
 from models.integrity import invariants as invariant_queries
 from models.integrity import month_audit, violation_log
-from models.sweeps import last_runs
+from models.sweeps import last_sweep_runs
 from policies.timestamps import format_timestamp
 from schedules.routes import HEARTBEAT, HEARTBEAT_RUNS, is_internal_task, outbox_consumers, queue_of
 from schedules.timetable import TIMETABLE, Entry
@@ -53,7 +53,7 @@ def check_sweeps(context: Context) -> list[Finding]:
     """Compare when each sweep last ran with its interval; a hung beat would still answer pings."""
     if not context.workers_expected:
         return []
-    now, runs, paused = context.now(), last_runs(context.conn), _paused_tasks(context)
+    now, runs, paused = context.now(), last_sweep_runs(context.conn), _paused_tasks(context)
     started_at = outbox.first_relay_at(context.conn)
     late, never = [], []
     for entry in TIMETABLE:
@@ -89,7 +89,7 @@ def _sweep_late_after(entry: Entry) -> timedelta:
 def check_queue_heartbeats(context: Context) -> list[Finding]:
     if not context.workers_expected:
         return []
-    now, runs, paused = context.now(), last_runs(context.conn), _paused_tasks(context)
+    now, runs, paused = context.now(), last_sweep_runs(context.conn), _paused_tasks(context)
     late = []
     for task, queue in HEARTBEAT_RUNS.items():
         if task in paused:
@@ -104,15 +104,15 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
     return [error("CANARY_LATE", message, fix)]
 
 
-def check_outbox(context: Context) -> list[Finding]:
+def check_late_outbox(context: Context) -> list[Finding]:
     if _paused_tasks(context) & {*outbox_consumers(), "outbox.relay"}:
         return []
     message = "An outbox message has waited for {ago}."
     fix = "check that workers run for the queues consequences, notices and outbox; ./run jobs dead lists failures."
-    return _late_work(context, outbox.oldest_due(context.conn), "PROMISES_LATE", message, fix)
+    return _late_work(context, outbox.oldest_due_message(context.conn), "PROMISES_LATE", message, fix)
 
 
-def check_submissions(context: Context) -> list[Finding]:
+def check_late_submissions(context: Context) -> list[Finding]:
     if _are_commands_paused(context) or "submissions.drain" in _paused_tasks(context):
         return []
     message = "A command submitted by SQL has waited for {ago}."
@@ -125,7 +125,7 @@ def check_submissions(context: Context) -> list[Finding]:
     )
 
 
-def check_unlocks(context: Context) -> list[Finding]:
+def check_late_unlocks(context: Context) -> list[Finding]:
     if _paused_tasks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
         return []
     message = "An alert was due {ago} ago and is not unlocked yet; its filer has not been notified."
@@ -146,7 +146,7 @@ def check_dead_jobs(context: Context) -> list[Finding]:
     ]
     if not waiting:
         return []
-    message = f"{_count_late_items(waiting, 'job')} given up and waiting for an operator: {abbreviate(waiting)}."
+    message = f"{_count_late_items(waiting, 'job')} parked and waiting for an operator: {abbreviate(waiting)}."
     return [warning("DEAD_JOBS", message, "./run jobs dead shows why; ./run jobs replay ID runs one again.")]
 
 

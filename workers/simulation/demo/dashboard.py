@@ -19,7 +19,7 @@ from rich.text import Text
 from models import bills, terms
 from models.db.database import Database
 from models.members import load_members
-from policies.bills import month_of, previous_month
+from policies.bills import billing_month_of, previous_month
 from policies.timestamps import describe_duration
 from workers.simulation.demo.runner import TimelineEvent
 from workers.simulation.demo.sample_market import SampleMarket
@@ -117,7 +117,7 @@ def format_event(event: TimelineEvent) -> str:
 
 
 def summary_table(counts: dict[str, Any]) -> Table:
-    table = Table(title="What was done while you watched", title_style="bold", show_header=False, min_width=60)
+    table = Table(title="What happened while you watched", title_style="bold", show_header=False, min_width=60)
     for label, value in (
         ("alerts unlocked, each once", counts["unlocked"]),
         ("orders cancelled", counts["cancelled"]),
@@ -140,7 +140,7 @@ def bills_table(database: Database, seller_id: str, now: datetime) -> Table:
     for column in ("month", "state", "charges", "credits", "carried in", "total", "carried out"):
         table.add_column(column, justify="left" if column in ("month", "state") else "right")
     with database.transaction() as conn:
-        this = month_of(now, terms.load_terms(conn).at(now))
+        this = billing_month_of(now, terms.load_terms(conn).at(now))
         for month in (previous_month(previous_month(this)), previous_month(this), this):
             if bill := bills.load_bill_json(conn, seller_id, month, now):
                 amounts = [Decimal(line["amount"]) for line in bill["lines"]]

@@ -52,7 +52,7 @@ def insert_late_outbox_message(context: Context) -> None:
     """Insert an outbox message that was due ten minutes ago."""
     assert context.database is not None
     with context.database.transaction() as conn:
-        outbox.enqueue(conn, [OutboxMessage("notices.tell_seller", "a", 1)], real_now() - LONG_AGO)
+        outbox.enqueue_messages(conn, [OutboxMessage("notices.tell_seller", "a", 1)], real_now() - LONG_AGO)
 
 
 def test_waiting_outbox_message_is_late_only_while_workers_run(context: Context) -> None:
@@ -82,7 +82,7 @@ def test_sweep_that_has_not_completed_is_late(context: Context) -> None:
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
             late = entry.name == "bills.issue"
-            sweeps.record_run(conn, entry.name, 0, real_now() - (LONG_AGO if late else timedelta(0)))
+            sweeps.record_sweep_run(conn, entry.name, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     findings = run_checks(running_long)
     assert codes(findings) == ["SWEEPS_LATE"]
     assert "bills.issue (last 10 minutes ago)." in findings[0].message
@@ -133,7 +133,7 @@ def test_queue_whose_heartbeat_is_not_taken_is_an_error(context: Context) -> Non
     with context.database.transaction() as conn:
         for run in (*(entry.name for entry in TIMETABLE), *HEARTBEAT_RUNS):
             late = run == "heartbeat.notices"
-            sweeps.record_run(conn, run, 0, real_now() - (LONG_AGO if late else timedelta(0)))
+            sweeps.record_sweep_run(conn, run, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     findings = run_checks(running_long)
     assert (codes(findings), severity(findings)) == (["CANARY_LATE"], "error")
     assert "notices (for 10 minutes)." in findings[0].message
@@ -147,7 +147,7 @@ def test_dead_jobs_parked_emails_and_dead_letters_are_reported(context: Context,
             dead_jobs.park_job(conn, task=task, arguments={}, error="KeyError", attempts=3, now=real_now())
     findings = run_checks(context)
     assert (codes(findings), severity(findings)) == (["DEAD_JOBS"], "warning")
-    assert "One job is given up" in findings[0].message
+    assert "One job is parked" in findings[0].message
     owner.execute("UPDATE unwind.dead_jobs SET replayed_at = clock_timestamp()")
     owner.execute(
         "INSERT INTO unwind.notices (key, event, recipient, role, state, email, message_id, created_at) "
@@ -231,14 +231,14 @@ def test_database_clock_that_was_set_back_is_reported(context: Context) -> None:
     ahead = real_now() + timedelta(hours=1)
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
-            sweeps.record_run(conn, entry.name, 0, ahead)
+            sweeps.record_sweep_run(conn, entry.name, 0, ahead)
     findings = run_checks(context)
     assert codes(findings) == ["CLOCK_SET_BACK", "SWEEPS_LATE"]
     assert "60 minutes in its future" in findings[0].message
     assert "not since the clock was set back" in findings[1].message
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
-            sweeps.record_run(conn, entry.name, 0, real_now())
+            sweeps.record_sweep_run(conn, entry.name, 0, real_now())
     assert run_checks(context) == []
 
 
@@ -261,12 +261,12 @@ def test_fresh_installation_has_no_findings_for_ten_minutes(
         with context.database.transaction() as conn:
             for entry in TIMETABLE:
                 if entry.full_pass_interval is None:
-                    sweeps.record_run(conn, entry.name, 0, clock.instant)
+                    sweeps.record_sweep_run(conn, entry.name, 0, clock.instant)
         assert run_checks(fresh_context) == []
     clock.instant = began + timedelta(days=3)
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
             if entry.full_pass_interval is None:
-                sweeps.record_run(conn, entry.name, 0, clock.instant)
+                sweeps.record_sweep_run(conn, entry.name, 0, clock.instant)
     [findings] = run_checks(fresh_context)
     assert "audit.check_everything" in findings.message

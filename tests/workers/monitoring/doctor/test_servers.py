@@ -73,7 +73,7 @@ def test_login_that_may_change_history_is_reported(bad_servers: ServerUrls, monk
     """P5: the role is missing, not granted, or the login has too many rights."""
     upgrade(bad_servers.database_url)
 
-    def run_check(check: Callable[[Context], list[Finding]] = database.check_rights) -> list[str]:
+    def run_check(check: Callable[[Context], list[Finding]] = database.check_database_rights) -> list[str]:
         settings = load_settings(concurrency=1)
         url = settings.app_database_url or settings.database_url
         assert url is not None
@@ -184,28 +184,28 @@ def test_full_or_read_only_broker_is_reported(bad_servers: ServerUrls) -> None:
             info: Any = client.info()
             return replace(context, broker_info=info)
 
-        findings = broker.check_persistence(fresh_context())
+        findings = broker.check_broker_persistence(fresh_context())
         assert (codes(findings), severity(findings)) == (["BROKER_FORGETS"], "warning")
         client.config_set("maxmemory-policy", "noeviction")
-        assert broker.check_memory(fresh_context()) == []
+        assert broker.check_broker_memory(fresh_context()) == []
         client.config_set("maxmemory", int(fresh_context().broker_info["used_memory"] * 1.05))
-        assert codes(broker.check_memory(fresh_context())) == ["BROKER_NEARLY_FULL"]
+        assert codes(broker.check_broker_memory(fresh_context())) == ["BROKER_NEARLY_FULL"]
         client.config_set("maxmemory", 0)
         client.replicaof("127.0.0.1", 1)
-        assert codes(broker.check_persistence(fresh_context())) == ["BROKER_IS_REPLICA"]
+        assert codes(broker.check_broker_persistence(fresh_context())) == ["BROKER_IS_REPLICA"]
         reported_codes = codes(examine()[0])
         assert "BROKER_IS_REPLICA" in reported_codes
         assert "BROKER_UNREACHABLE" not in reported_codes
         client.replicaof("NO", "ONE")
         failing = replace(context, broker_info={"aof_last_write_status": "err"})
-        assert codes(broker.check_persistence(failing)) == ["BROKER_CANNOT_SAVE"]
+        assert codes(broker.check_broker_persistence(failing)) == ["BROKER_CANNOT_SAVE"]
 
 
 @pytest.mark.parametrize(("version", "expected"), [("6.0.16", ["BROKER_TOO_OLD"]), ("6.2.0", []), ("10.1", [])])
 def test_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected: list[str]) -> None:
     """Without BLMOVE a killed worker would lose messages."""
     context = Context(load_settings(data_dir=tmp_path), broker_info={"redis_version": version})
-    assert codes(broker.check_version(context)) == expected
+    assert codes(broker.check_broker_version(context)) == expected
 
 
 @pytest.mark.parametrize("off", [5.0, -5.0])
