@@ -1,6 +1,6 @@
 """B12: delay from a cancellation to its credit and its two emails, without beat.
 
-Both worker groups run and no beat, so only the relay's wake-up message helps.  The p99 from the cancellation to the
+All worker groups run and no beat, so only the relay's wake-up message helps.  The p99 from the cancellation to the
 last of ledger line and two sent notices is compared with the p99 of the answers to the same commands (B11).
 """
 
@@ -10,6 +10,7 @@ from benchmarks import latency, queue_load
 from benchmarks.environment import Environment, wait_until
 from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check_equal, result, with_progress
 from benchmarks.workloads import Workloads, cancellation_workloads
+from workers.local.process_specs import WORKER_GROUPS
 
 FOLLOWED = """
     SELECT (SELECT count(*) FROM unwind.ledger_lines WHERE order_id = {order} AND kind IN ('reset', 'credit'))
@@ -31,7 +32,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     lags: list[float] = []
     answers: list[float] = []
     with (
-        cancellation_workloads(environment, calls * (scale.pairs + 1), groups=("commands", "sweeps")) as cells,
+        cancellation_workloads(environment, calls * (scale.pairs + 1), groups=tuple(WORKER_GROUPS)) as cells,
         latency.caller(environment, cells.broker) as client,
     ):
 

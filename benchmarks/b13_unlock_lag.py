@@ -12,7 +12,7 @@ from benchmarks import latency
 from benchmarks.environment import Environment, wait_until
 from benchmarks.harness import Bar, Bench, Result, Scale, Step, check_equal, result
 from benchmarks.market import Market
-from workers.local.process_specs import beat_program
+from workers.local.process_specs import WORKER_GROUPS, beat_program
 
 DATABASE = "lag"
 SPREAD = """
@@ -38,7 +38,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     with (
         environment.connect(DATABASE) as conn,
         environment.programs(
-            [*environment.workers(settings, "commands", "sweeps"), beat_program(settings, environment.supervisor)]
+            [*environment.workers(settings, *WORKER_GROUPS), beat_program(settings, environment.supervisor)]
         ),
     ):
         conn.execute(SPREAD.format(seconds=seconds, falling=falling))

@@ -1,8 +1,8 @@
 """B18: emails per second from the outbox to a local mail server, against a bare smtplib loop.
 
-The product takes its whole path: the relay publishes outbox rows, `notices.tell_buyer` composes and records the
-notices, and `notices.deliver` sends them, in the worker group with two processes. The reference sends the same finished
-messages from memory, in two processes with a connection each.
+The product takes its whole path: the relay publishes outbox rows in the group of the sweeps; `notices.tell_buyer`
+composes and records the notices, and `notices.deliver` sends them, in the group of emails with two processes. The
+reference sends the same finished messages from memory, in two processes with a connection each.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def prepare_emails(environment: Environment, count: int) -> Iterator[Emails]:
         conn = stack.enter_context(environment.connect(DATABASE))
         conn.execute(MEMBERS, {"count": count})
         settings = environment.settings(DATABASE, smtp_url=f"smtp://127.0.0.1:{port}")
-        stack.enter_context(environment.programs(environment.workers(settings, "sweeps", processes=PROCESSES)))
+        stack.enter_context(
+            environment.programs(environment.workers(settings, "sweeps", "emails", processes=PROCESSES))
+        )
         client = Celery("beat", broker=environment.broker(0), set_as_current=False)
         stack.callback(client.close)
         yield Emails(environment, conn, client, settings, port, count)

@@ -171,6 +171,11 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+MAX_MESSAGES = 500
+"""Outbox rows that a sweep returns to its caller, which handles them itself. The relay publishes those of a larger
+batch, so that several processes share them."""
+
+
 class UnlockSweep:
     """Unlock every due alert in batches, oldest first (R41 to R44). One instance makes one pass.
 
@@ -181,6 +186,9 @@ class UnlockSweep:
         self._kinds = text_array(kinds)
         self._after: tuple[datetime, int] = (NEVER, 0)
         self._handled_up_to = self._after
+        self._batch_messages: list[int] = []
+        self.messages: list[int] = []
+        """Outbox rows of the committed batches that unlocked at most `MAX_MESSAGES` alerts."""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         """Unlock at most `limit` alerts with their events and outbox messages; return (due, unlocked).
@@ -188,7 +196,7 @@ class UnlockSweep:
         A cheap query first checks that an alert is due, because an idle run of the statement costs five times as much
         (B8).
         """
-        where = self._where(work)
+        where, self._batch_messages = self._where(work), []
         with pipeline(work.conn):
             fetch_terms = terms.send_terms_query(work.conn)
             due = execute(work.conn, _HAS_DUE_ALERTS, where)
@@ -209,16 +217,20 @@ class UnlockSweep:
                 "firsts": list(firsts.values()),
                 "changes": json.dumps({"alert": {"unlocked_at": format_timestamp(work.now)}}),
                 "note": UNLOCKED_NOTE,
+                "messages": MAX_MESSAGES,
             },
         ).fetchall()[0]
         if counts.last_at is not None:
             self._handled_up_to = (counts.last_at, counts.last_id)
-        if counts.unlocked:
+        if counts.unlocked > MAX_MESSAGES:
             work.tasks_to_wake.add(outbox.RELAY)
+        else:
+            self._batch_messages = counts.messages
         return int(counts.due), int(counts.unlocked)
 
     def committed(self) -> None:
         self._after = max(self._after, self._handled_up_to)
+        self.messages += self._batch_messages
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
         first = execute(work.conn, _NEXT_UNLOCK, self._where(work)).fetchone()

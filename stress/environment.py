@@ -19,19 +19,20 @@ import psutil
 
 from models import api_keys
 from models.db import database as db
+from schedules.routes import QUEUES
 from stress import worker_hooks
 from stress.smtp_stub import SmtpStub
 from tests.plugins.proxy import Proxy
 from workers.embedded import RunningServers, embedded_servers, running_servers
 from workers.local.preforker import Preforker
-from workers.local.process_specs import web_program
+from workers.local.process_specs import WORKER_GROUPS, web_program
 from workers.local.supervisor import Program, Supervisor, with_parent_death
 from workers.settings import CHECKOUT, Settings, load_settings
 
 GROUPS = {
-    "first": "commands,submissions,consequences",
-    "second": "sweeps,outbox,notices",
-    "both": "commands,submissions,consequences,sweeps,outbox,notices",
+    "first": ",".join(WORKER_GROUPS["commands"]),
+    "second": ",".join(WORKER_GROUPS["sweeps"] + WORKER_GROUPS["emails"]),
+    "both": ",".join(QUEUES),
 }
 BEATS = ("beat-one", "beat-two")
 WEB = "web"

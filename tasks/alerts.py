@@ -1,11 +1,11 @@
-"""Removal of alerts of any kind (NPB, NRS and NSS)."""
+"""Removal and unlocking of alerts of any kind (NPB, NRS and NSS)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from models import members
+from models import alerts, members
 from models.stored_answers import Answer
 from models.unit_of_work import unit_of_work
 from policies import alerts as policy
@@ -15,6 +15,8 @@ from policies.verdicts import Granted
 from tasks.cases import decide_case, lock_cases
 from tasks.command import Comment, OrderCommand
 from tasks.declarations import OptionEntry
+from tasks.notices import record_notices_at_once
+from tasks.sweeps import TaskResult, sweep
 
 
 class RemoveAlert(OrderCommand):
@@ -48,3 +50,11 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
         members.withdraw_strikes(work.conn, withdrawn_order_ids, work.now)
         cases.write(work)
     return work.answers
+
+
+def unlock_due_alerts(name: str, kinds: Sequence[AlertKind], notice_task: str) -> TaskResult:
+    """Unlock every due alert of these kinds, and record the notices, which so wait for no queue (R41)."""
+    unlocking = alerts.UnlockSweep(kinds)
+    result = sweep(name, unlocking, result_key="unlocked")
+    record_notices_at_once(notice_task, unlocking.messages)
+    return result

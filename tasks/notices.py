@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from celery import shared_task
 
-from models import dead_jobs, members, notices, outbox, sweeps
+from models import dead_jobs, members, notices, outbox, pauses, sweeps
 from models.notices import ClaimedNotice, DeliveryOutcome
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, retry_on_conflict, unit_of_work
@@ -92,6 +92,20 @@ def _record_notices(task: str, rows: list[int] | None, order_id: int | None) -> 
     if left := sorted(set(rows) - claimed):
         recorded += _record_claimed(task, rows=left, order_id=order_id)[1]
     return {"recorded": recorded}
+
+
+def record_notices_at_once(task: str, rows: Sequence[int]) -> None:
+    """Do for these outbox rows what `task` does, unless something is paused. The relay publishes what is left."""
+    if not rows:
+        return
+    work: UnitOfWork[Any]
+    try:
+        with unit_of_work() as work:
+            if pauses.list_pauses_in_effect(work.conn, work.now):
+                return
+        _record_claimed(task, rows=rows)
+    except Exception as error:  # noqa: BLE001 - the sweep that wrote the rows has done its work
+        log.warning("notices_left_to_relay", task=task, error=type(error).__name__)
 
 
 def _record_claimed(task: str, **which: Any) -> tuple[set[int], int]:

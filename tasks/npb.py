@@ -7,17 +7,16 @@ from typing import Any, ClassVar
 
 from celery import shared_task
 
-from models import alerts
 from models.stored_answers import Answer
 from policies import npb as policy
 from policies.cases import Actor, AlertKind, Case
 from policies.options import Subject
 from policies.verdicts import Verdict
-from tasks.alerts import RemoveAlert, remove_alerts, remove_option
+from tasks.alerts import RemoveAlert, remove_alerts, remove_option, unlock_due_alerts
 from tasks.cases import case_command
 from tasks.command import Comment, OrderCommand, TimestampText
 from tasks.declarations import BUYER, SELLER, command_task
-from tasks.sweeps import TaskResult, sweep
+from tasks.sweeps import TaskResult
 
 
 class FileNpb(OrderCommand):
@@ -99,5 +98,4 @@ def remove_npb(commands: list[RemoveNpb]) -> list[Answer]:
 @shared_task(name="npb.scan_open_alerts")
 def scan_open_alerts() -> TaskResult:
     """Unlock every due NPB alert and notify its seller once (T12)."""
-    unlocking = alerts.UnlockSweep([AlertKind.NPB])
-    return sweep("npb.scan_open_alerts", unlocking, result_key="unlocked")
+    return unlock_due_alerts("npb.scan_open_alerts", [AlertKind.NPB], "notices.tell_seller")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from celery.bin.celery import celery
 
+from schedules.routes import QUEUES
 from workers.app import SOFT_SHUTDOWN_SECONDS
 from workers.cli import group
 from workers.local.process_specs import WORKER_GROUPS
@@ -23,7 +24,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
-OWN_SERVICES = ["migrate", "worker-commands", "worker-sweeps", "beat", "flower", "metrics", "web"]
+WORKERS = [f"worker-{group_name}" for group_name in WORKER_GROUPS]
+OWN_SERVICES = ["migrate", *WORKERS, "beat", "flower", "metrics", "web"]
 PROFILES = {"celery-exporter": ["metrics"], "prometheus": ["metrics"], "grafana": ["metrics"], "mailpit": ["mail"]}
 GRAFANA = CHECKOUT / "deploy" / "grafana"
 SECRETS: dict[str, Any] = COMPOSE["secrets"]
@@ -82,10 +84,10 @@ def test_services_start_after_the_migration() -> None:
     assert words("migrate")[3:5] == ["migrate", "--wait"]
     assert SERVICES["migrate"]["restart"] == "no"
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("worker-commands", "worker-sweeps", "beat"):
+    for name in (*WORKERS, "beat"):
         assert SERVICES[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
         assert SERVICES[name]["depends_on"]["redis"] == {"condition": "service_healthy"}
-    assert set(SERVICES["flower"]["depends_on"]) == {"worker-commands", "worker-sweeps"}
+    assert set(SERVICES["flower"]["depends_on"]) == set(WORKERS)
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
@@ -109,21 +111,14 @@ def test_containers_have_no_privileges_and_rotate_logs(name: str) -> None:
 def test_workers_read_every_queue() -> None:
     """A message in an unread queue would wait forever."""
     groups = {}
-    for name in ("worker-commands", "worker-sweeps"):
+    for name in WORKERS:
         command = words(name)
         groups[command[command.index("-n") + 1].removesuffix("@%h")] = tuple(
             command[command.index("-Q") + 1].split(",")
         )
         assert {"--without-gossip", "--without-mingle"} <= set(command)
     assert groups == WORKER_GROUPS
-    assert sorted(queue for queues in groups.values() for queue in queues) == [
-        "commands",
-        "consequences",
-        "notices",
-        "outbox",
-        "submissions",
-        "sweeps",
-    ]
+    assert sorted(queue for queues in groups.values() for queue in queues) == sorted(QUEUES)
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
@@ -160,7 +155,7 @@ def test_flower_inspects_workers_and_keeps_its_data() -> None:
 
 
 def test_health_checks_do_not_import_the_application() -> None:
-    for name in ("worker-commands", "worker-sweeps", "beat"):
+    for name in (*WORKERS, "beat"):
         probe, command = SERVICES[name]["healthcheck"]["test"]
         assert probe == "CMD-SHELL"
         assert command == " && ".join(f"python -m workers.monitoring.probes {state}" for state in ("ready", "alive"))
@@ -238,9 +233,9 @@ def test_mail_server_and_way_past_a_pooler_are_secrets_that_may_be_empty(
     variable: str, value: str, secret: str, setting: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"UNWIND_{secret.upper()}"
-    for service in ("worker-commands", "worker-sweeps", "migrate", "web"):
+    for service in ("worker-commands", "worker-emails", "migrate", "web"):
         assert name not in SERVICES[service]["environment"]
-    assert SERVICES["worker-sweeps"]["environment"][f"{name}_FILE"] == f"/run/secrets/{secret}"
+    assert SERVICES["worker-emails"]["environment"][f"{name}_FILE"] == f"/run/secrets/{secret}"
     monkeypatch.setenv("DATABASE_URL", "postgresql://u@pooler/unwind")
     for folder, given, expected in ((tmp_path / "none", "", ""), (tmp_path / "some", value, address)):
         monkeypatch.setenv(variable, given)

@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.test_containers import SERVICES, words
+from tests.test_containers import SERVICES, WORKERS, words
 from workers.app import SOFT_SHUTDOWN_SECONDS
 from workers.settings import CHECKOUT, unknown_variables
 from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
@@ -53,16 +53,12 @@ def test_a_misspelled_field_does_not_fit_the_schema_of_the_api() -> None:
 
 
 def test_pods_run_the_commands_of_compose() -> None:
-    assert set(PODS) == {"worker-commands", "worker-sweeps", "beat", "flower", "metrics", "web"}
+    assert set(PODS) == {*WORKERS, "beat", "flower", "metrics", "web"}
     for name, pod in PODS.items():
         assert pod["containers"][0]["command"] == words(name)
         for migration in pod.get("initContainers", []):
             assert migration["command"] == words("migrate")
-    assert {name for name, pod in PODS.items() if "initContainers" in pod} == {
-        "worker-commands",
-        "worker-sweeps",
-        "beat",
-    }
+    assert {name for name, pod in PODS.items() if "initContainers" in pod} == {*WORKERS, "beat"}
 
 
 @pytest.mark.parametrize(("pod", "container"), CONTAINERS)
@@ -139,12 +135,12 @@ def test_beat_is_never_doubled_and_workers_are_never_all_away() -> None:
     deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind("Deployment")}
     assert deployments["beat"]["strategy"] == {"type": "Recreate"}
     assert deployments["beat"]["replicas"] == 1
-    for name in ("worker-commands", "worker-sweeps"):
+    for name in WORKERS:
         assert deployments[name]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     (scaler,) = of_kind("HorizontalPodAutoscaler")
     assert "replicas" not in deployments[scaler["spec"]["scaleTargetRef"]["name"]]
     assert scaler["spec"]["minReplicas"] >= 2
-    assert {one["metadata"]["name"] for one in of_kind("PodDisruptionBudget")} == {"worker-commands", "worker-sweeps"}
+    assert {one["metadata"]["name"] for one in of_kind("PodDisruptionBudget")} == set(WORKERS)
 
 
 def test_selectors_select_pods() -> None:

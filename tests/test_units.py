@@ -76,8 +76,8 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     venv = str(Path(sys.executable).parents[1])
     for path in FOLDER.glob("unwind*"):
         text = path.read_text().replace("/opt/unwind/.venv", venv).replace("/opt/unwind", str(CHECKOUT))
-        (tmp_path / path.name.replace("@.", "@commands.")).write_text(text)
-    shutil.copy(tmp_path / "unwind-worker@commands.service", tmp_path / "unwind-worker@sweeps.service")
+        for group in WORKER_GROUPS if "@" in path.name else ("",):
+            (tmp_path / path.name.replace("@.", f"@{group}.")).write_text(text)
     done = subprocess.run(
         [program, "verify", "--man=no", *sorted(str(path) for path in tmp_path.iterdir())],
         env={"PATH": os.environ["PATH"], "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},

@@ -99,7 +99,7 @@ class Settings(BaseModel):
         2,
         ge=1,
         le=64,
-        description="Processes per worker group. Two groups run, so the default of 2 starts four processes.",
+        description="Processes per worker group. Three groups run, so the default of 2 starts six processes.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."

@@ -55,8 +55,10 @@ new_messages AS (
                     u.cancels_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z'))),
         %(now)s, %(now)s
     FROM unlocked AS u
+    RETURNING outbox_id
 )
 SELECT
     count(*) AS due, (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at,
-    max(alert_id) FILTER (WHERE unlocks_at = (SELECT max(unlocks_at) FROM due)) AS last_id
+    max(alert_id) FILTER (WHERE unlocks_at = (SELECT max(unlocks_at) FROM due)) AS last_id,
+    ARRAY(SELECT outbox_id FROM new_messages LIMIT %(messages)s) AS messages
 FROM due

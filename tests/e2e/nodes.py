@@ -12,6 +12,8 @@ from typing import Any
 
 from pytest_celery import CeleryWorkerContainer, RedisContainer
 
+from schedules.routes import QUEUES
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 TIMEOUT = 40.0
 
@@ -82,7 +84,7 @@ class ProcessNode:
 class UnwindWorker(CeleryWorkerContainer):
     @classmethod
     def command(cls, *args: str, **_: Any) -> list[str]:
-        queues = "commands,submissions,consequences,notices,outbox,sweeps"
+        queues = ",".join(QUEUES)
         words = ["celery", "-A", "workers.app", "worker", "-Q", queues, "-c", "2", "-n", "e2e@%h", "-l", "INFO"]
         return [*words, "--without-gossip", "--without-mingle", *args]
 

@@ -22,7 +22,7 @@ from tests.plugins.upstream import (
 )
 from tests.waiting import wait_until
 from workers.embedded import ServerUrls
-from workers.local.process_specs import beat_program, worker_program
+from workers.local.process_specs import WORKER_GROUPS, beat_program, worker_program
 from workers.local.supervisor import Supervisor
 from workers.settings import CHECKOUT, Settings
 
@@ -50,7 +50,7 @@ def shop(
                 "UNWIND_LOG_LEVEL": "DEBUG",
             }
         )
-        for group in ("commands", "sweeps"):
+        for group in WORKER_GROUPS:
             running.supervisor.start(worker_program(running.settings, running.supervisor, group))
         running.supervisor.start(beat_program(running.settings, running.supervisor))
         running.supervisor.wait_ready(START_TIMEOUT_SECONDS)
@@ -113,7 +113,7 @@ def test_no_secret_or_private_text_leaks(shop: Installation, servers: ServerUrls
     assert "alerts.scan_seller_alerts" in report.stdout
     assert places_containing(shop, report.stdout + report.stderr) == set()
     logs = {path.name: path.read_text(errors="replace") for path in shop.supervisor.logs.glob("*.log")}
-    assert {"commands.log", "sweeps.log", "beat.log"} <= set(logs)
+    assert {*(f"{group}.log" for group in WORKER_GROUPS), "beat.log"} <= set(logs)
     assert {name: leaked for name, text in logs.items() if (leaked := places_containing(shop, text))} == {}
     for connection in (shop.redis(), shop.redis(results=True)):
         with connection:
@@ -127,13 +127,13 @@ def test_no_secret_or_private_text_leaks(shop: Installation, servers: ServerUrls
 
 def test_workers_ignore_remote_control(shop: Installation) -> None:
     with shop.client() as client:
-        before = {name: shop.supervisor.pid(name) for name in ("commands", "sweeps")}
+        before = {name: shop.supervisor.pid(name) for name in WORKER_GROUPS}
         logged = {name: len(shop.supervisor.log(name).read_text()) for name in before}  # earlier tests plant errors
         arguments = {"order_id": 2003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed by mail"}
         client.control.revoke("to-be-dropped", reply=False)
         client.control.cancel_consumer("commands", reply=False)
         answers = client.control.broadcast("shutdown", reply=True, timeout=5)
-        assert len(answers) == 2
+        assert len(answers) == len(WORKER_GROUPS)
         assert all("disabled" in repr(answer) for answer in answers), answers
         answer = client.send_task("ocr.file", kwargs=arguments, queue="commands", task_id="to-be-dropped").get(
             timeout=ANSWER_TIMEOUT_SECONDS
@@ -141,7 +141,7 @@ def test_workers_ignore_remote_control(shop: Installation) -> None:
         assert answer["outcome"] == "done"
         assert {name: shop.supervisor.pid(name) for name in before} == before
         alive = {name.partition("@")[0] for name in client.control.inspect(timeout=5).ping() or {}}
-        assert alive == {"commands", "sweeps", "celerybeat"}
+        assert alive == {*WORKER_GROUPS, "celerybeat"}
     for name in before:
         assert "Traceback" not in shop.supervisor.log(name).read_text()[logged[name] :]
 

@@ -46,6 +46,8 @@ class Work:
     arguments: dict[str, Any] | None = None
     later: timedelta = timedelta(0)
     """How much later the retry runs: leases and publish intervals must expire first."""
+    follow_up: str | None = None
+    """The task that a relay would send for what a crash left."""
 
 
 def three_due(market: Market) -> None:
@@ -108,7 +110,7 @@ MANY = {"orders": [{"order_id": n, "member_id": "seller"} for n in (1, 2, 2)], "
 WORKS = (
     Work("orders.cancel", unlocked, 30, CANCEL),
     Work("orders.cancel_many", unlocked, 40, MANY),
-    Work("npb.scan_open_alerts", mature, 8),
+    Work("npb.scan_open_alerts", mature, 8, follow_up="notices.tell_seller"),
     Work("credits.post_to_next_invoice", cancelled, 15),
     Work("removals.cancel_pending", cancelled, 20),
     Work("bills.issue", two_months, 40),
@@ -160,6 +162,8 @@ class CrashTest:
         self.points.arm(0, None)
         self.simulation.clock.instant = self.at + self.work.later
         again = self.body()
+        if self.work.follow_up is not None:
+            retry_on_conflict(app.tasks[self.work.follow_up].run)
         state: dict[str, Any] = dict(self.snapshot.state())
         state["answer"] = first if way is None else again
         return state | {"published": len(publisher_stub.published), "sent": sorted(mail_stub.sent)}, names

@@ -10,14 +10,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from models import alerts
+from models import alerts, members, outbox, pauses
 from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
 from policies.timestamps import format_timestamp, parse_timestamp
+from tasks import npb
 from tasks.sweeps import sweep
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
 from tests.tasks.crashes import CrashPoints, Died, raise_error
+from workers.app import app
 
 DUE = FILED + WEEK
 ORDERS = range(1, 8)
@@ -147,3 +149,57 @@ def test_sql_formats_timestamps_as_python_does(market: Market) -> None:
     assert len({row.at for row in messages}) == 5
     for row in messages:
         assert format_timestamp(parse_timestamp(row.at)) == row.at
+
+
+@pytest.fixture(params=["npb", "nrs"])
+def due_alert(market: Market, request: pytest.FixtureRequest) -> str:
+    """The task that unlocks the alert which is due."""
+    market.order(1)
+    market.at(FILED)
+    filed = {"npb": {"member_id": "seller"}, "nrs": {"member_id": "buyer", "comment": "no answer"}}[str(request.param)]
+    market.done(f"{request.param}.file", order_id=1, **filed)
+    market.at(FILED + 4 * WEEK)
+    return {"npb": "npb.scan_open_alerts", "nrs": "alerts.scan_seller_alerts"}[str(request.param)]
+
+
+def unlock_notices(market: Market) -> list[tuple[Any, ...]]:
+    rows = market.rows("SELECT o.state, n.event FROM unwind.outbox o LEFT JOIN unwind.notices n USING (key) "
+                       "WHERE o.key LIKE '%unlocked:%' ORDER BY o.outbox_id")  # fmt: skip
+    return [tuple(row) for row in rows]
+
+
+def test_a_sweep_records_its_notices_without_the_outbox(market: Market, due_alert: str) -> None:
+    """R41: the party that waits is notified although thousands of emails are in the queue."""
+    assert app.tasks[due_alert].run() == {"unlocked": 1}
+    ((state, event),) = unlock_notices(market)
+    assert (state, event.endswith("_unlocked")) == ("done", True)
+    market.simulation.process_outbox()
+    assert unlock_notices(market) == [(state, event)]
+
+
+def test_a_pause_of_anything_leaves_the_notices_to_the_outbox(market: Market, due_alert: str) -> None:
+    with market.simulation.database.transaction() as conn:
+        pauses.pause(conn, "task", "notices.tell_seller", market.simulation.clock.instant)
+    assert app.tasks[due_alert].run() == {"unlocked": 1}
+    assert unlock_notices(market) == [("due", None)]
+
+
+def test_a_notice_that_cannot_be_recorded_fails_no_sweep(
+    market: Market, due_alert: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(members, "load_contacts", None)
+        assert app.tasks[due_alert].run() == {"unlocked": 1}
+        assert unlock_notices(market) == [("due", None)]
+    market.simulation.process_outbox()
+    assert unlock_notices(market)[0][0] == "done"
+
+
+def test_many_unlocks_are_left_to_the_outbox(due_alerts: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several processes share the notices of a large batch, and the sweep goes on."""
+    monkeypatch.setattr(alerts, "MAX_MESSAGES", len(ORDERS) - 1)
+    woken: set[str] = set()
+    monkeypatch.setattr(due_alerts.simulation.database, "wake", woken.add)
+    assert npb.scan_open_alerts.run() == {"unlocked": len(ORDERS)}
+    assert {state for state, _ in unlock_notices(due_alerts)} == {"due"}
+    assert outbox.RELAY in woken

@@ -21,6 +21,7 @@ from tools.rehearsal.images import build_product, build_stand_ins
 from tools.rehearsal.podman import Podman, WrongResult
 from tools.rehearsal.workload import Workload
 from workers.embedded.data_dir import free_port
+from workers.local.process_specs import WORKER_GROUPS
 from workers.settings import CHECKOUT
 
 PORTS = ("POSTGRES_PORT", "REDIS_PORT", "FLOWER_PORT", "METRICS_PORT", "WEB_PORT")
@@ -84,7 +85,7 @@ class ComposeRehearsal:
         self._workload.prepare()
 
     def check_interfaces(self) -> None:
-        """See a command answered by HTTP, both workers in Flower, and the metrics."""
+        """See a command answered by HTTP, all workers in Flower, and the metrics."""
         key = self._python("web", "keys", "create", "rehearsal", "--scope", "submit").split()[0]
         arguments = json.dumps({"order_id": 1, "member_id": "s-0"}).encode()
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Prefer": "wait=30"}
@@ -96,14 +97,14 @@ class ComposeRehearsal:
         while True:
             page = self._get("FLOWER_PORT", "/workers?json=1", {"Authorization": f"Basic {login}"})
             names = {worker["hostname"].partition("@")[0] for worker in json.loads(page)["data"]}
-            if names >= {"commands", "sweeps"}:
+            if names >= WORKER_GROUPS.keys():
                 break
             if time.monotonic() > until:
                 raise WrongResult(f"Flower knows no workers but {names}:\n{self.compose.logs('flower')}")
             time.sleep(0.5)
         for path in ("/metrics", "/readyz"):
             self._get("METRICS_PORT", path, {})
-        self._report("HTTP answers a command, Flower shows both workers, metrics are ready")
+        self._report("HTTP answers a command, Flower shows all workers, metrics are ready")
 
     def kill_under_load(self, names: list[str]) -> None:
         with ThreadPoolExecutor(1) as pool:
@@ -117,11 +118,11 @@ class ComposeRehearsal:
     def check_effects(self) -> None:
         self._workload.check()
         self._report(f"{self._workload.orders} orders cancelled: nothing lost, nothing doubled")
-        self._python("worker-sweeps", "audit")
+        self._python("worker-emails", "audit")
         self._report("audit is clean")
 
     def check_quiet(self) -> None:
-        self._python("worker-sweeps", "doctor")
+        self._python("worker-emails", "doctor")
         time.sleep(QUIET_SECONDS)  # what still logs errors now will go on doing so
         for name in self.compose.lasting:
             lines = self.compose.recent_logs(name, QUIET_SECONDS).splitlines()
@@ -131,12 +132,12 @@ class ComposeRehearsal:
 
     def restore_backup(self) -> None:
         """Follow the page docs/operate.md: back up, start with empty volumes, restore."""
-        self._python("worker-sweeps", "backup", BACKUP)
+        self._python("worker-emails", "backup", BACKUP)
         dump = self._checkout / "unwind.dump"
-        self._podman("cp", f"{self.compose.container('worker-sweeps')}:{BACKUP}", str(dump))
+        self._podman("cp", f"{self.compose.container('worker-emails')}:{BACKUP}", str(dump))
         self.compose.down("postgres", "redis")
         self.compose.up(self._report, "postgres", "redis")
-        self.compose.run_once("worker-sweeps", RESTORE, dump)
+        self.compose.run_once("worker-emails", RESTORE, dump)
         self.compose.down()
         self.compose.up(self._report)
         self._report("Restored a backup into empty volumes.")

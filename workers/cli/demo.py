@@ -75,7 +75,7 @@ def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
                 supervisor.start(worker_program(settings, supervisor, group))
             supervisor.start(beat_program(settings, supervisor))
             flower_spec, address = flower_program(settings.model_copy(update={"flower_read_only": False}))
-            with console.status("Starting two worker groups and beat …"):
+            with console.status(f"Starting {len(WORKER_GROUPS)} worker groups and beat …"):
                 supervisor.wait_ready(READY_TIMEOUT)
             supervisor.start(flower_spec)
             queues = sum(map(len, WORKER_GROUPS.values()))

@@ -1,7 +1,7 @@
 """The programs of an installation and their command lines.
 
-Two worker groups, so that a long sweep never delays a command; one beat; Flower; the metrics server; and the HTTP
-interface. `up` and `demo` start the same programs."""
+Three worker groups, so that a long sweep never delays a command, nor a slow mail server a sweep; one beat; Flower; the
+metrics server; and the HTTP interface. `up` and `demo` start the same programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from workers.settings import Settings
 
 LOOPBACK_FOR_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a wildcard listener is reachable locally
 # Queues by group. Together the groups must read every queue.
-WORKER_GROUPS = {"commands": ("commands", "submissions", "consequences"), "sweeps": ("sweeps", "outbox", "notices")}
+WORKER_GROUPS = {
+    "commands": ("commands", "submissions", "consequences"),
+    "sweeps": ("sweeps", "outbox"),
+    "emails": ("notices", "audits"),
+}
 
 
 def worker_program(settings: Settings, supervisor: Supervisor, group: str) -> Program:

@@ -18,6 +18,7 @@ import pytest
 
 from workers.embedded import running_servers
 from workers.embedded.processes import identify_process, is_alive, wait_until
+from workers.local.process_specs import WORKER_GROUPS
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -74,7 +75,7 @@ def test_up_starts_an_installation_that_survives_kill_9_and_down_stops_it(instal
         running = running_servers(installation.data)
         assert running is not None
         programs = json.loads((installation.data / "run" / "programs.json").read_text())["programs"]
-        assert list(programs) == ["commands", "sweeps", "beat", "flower", "metrics", "web"]
+        assert list(programs) == [*WORKER_GROUPS, "beat", "flower", "metrics", "web"]
 
         again = installation.type("up")
         assert again.returncode == 1

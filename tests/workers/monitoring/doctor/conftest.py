@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from models.db import database as db
+from schedules.routes import QUEUES
 from tests.plugins.servers import libpq_url
 from tests.workers.monitoring.doctor.findings import real_now
 from workers.embedded import ServerUrls, embedded_servers
@@ -44,7 +45,7 @@ def with_broker(context: Context, broker_url: str, result_backend: str) -> Itera
         data_dir=context.settings.data_dir,
     )
     with contextlib.closing(redis.Redis.from_url(broker_url)) as client:
-        consumers = {"worker@here": ["commands", "submissions", "consequences", "notices", "outbox", "sweeps"]}
+        consumers = {"worker@here": list(QUEUES)}
         info: Any = client.info()
         yield replace(
             context, settings=settings, broker=client, broker_info=info, embedded_broker=True, consumers=consumers
@@ -64,7 +65,7 @@ def bad_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUrls
     with embedded_servers(
         tmp_path_factory.mktemp("bad") / "data",
         durable=False,
-        postgres_settings={"max_connections": "12"},
+        postgres_settings={"max_connections": "15"},
         valkey_settings={"maxmemory-policy": "allkeys-lru", "databases": "1"},
     ) as urls:
         yield urls

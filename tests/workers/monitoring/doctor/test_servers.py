@@ -101,7 +101,7 @@ def test_login_that_may_change_history_is_reported(bad_servers: ServerUrls, monk
         assert run_check() == ["ROLE_MISSING"]
         monkeypatch.setenv("DATABASE_URL", bad_servers.database_url)
         with contextlib.ExitStack() as held:
-            for _ in range(7):
+            for _ in range(10):
                 held.enter_context(psycopg.connect(libpq_url(bad_servers.database_url)))
             assert run_check(database.check_connections) == ["CONNECTIONS_NEARLY_USED"]
 
@@ -251,8 +251,8 @@ def test_messages_in_unread_queues_are_reported(with_broker: Context) -> None:
 
 
 def test_mail_files_on_several_hosts_are_reported(with_broker: Context) -> None:
-    one_host = {"sweeps@here": ["sweeps", "notices"], "commands@there": ["commands"]}
-    several = one_host | {"sweeps@there": ["sweeps", "notices"]}
+    one_host = {"emails@here": ["notices", "audits"], "commands@there": ["commands"]}
+    several = one_host | {"emails@there": ["notices", "audits"]}
     assert codes(broker.check_mail_files(replace(with_broker, consumers=one_host))) == []
     assert codes(broker.check_mail_files(replace(with_broker, consumers=several))) == ["MAIL_FILES_SCATTERED"]
     sending = with_broker.settings.model_copy(update={"smtp_url": SecretStr("smtp://localhost")})
