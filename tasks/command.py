@@ -233,7 +233,7 @@ def parse_command(
         values["request_id"] if _is_request_id(values["request_id"]) else message_id[:128]
     )  # answers never echo bad values
     if positional:
-        return invalid(request_id, [("args", "only keyword arguments are taken")])
+        return invalid(request_id, [("args", "only keyword arguments are accepted")])
     if deep_names := [name for name, value in values.items() if is_deeper_than(value, MAX_DEPTH)]:
         return invalid(request_id, [(_argument_path((name,)), "is nested too deeply") for name in deep_names])
     try:
