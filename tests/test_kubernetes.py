@@ -9,8 +9,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from schedules.routes import queue_of
 from tests.test_containers import SERVICES, WORKERS, words
 from workers.app import SOFT_SHUTDOWN_SECONDS
+from workers.local.process_specs import WORKER_GROUPS
 from workers.settings import CHECKOUT, unknown_variables
 from workers.transport.validation import HARD_TIME_LIMIT_SECONDS
 
@@ -155,6 +157,17 @@ def test_selectors_select_pods() -> None:
     everything = next(one["spec"] for one in of_kind("NetworkPolicy") if one["metadata"]["name"] == "unwind")
     assert everything["ingress"] == []
     assert all(everything["podSelector"]["matchLabels"].items() <= labels.items() for labels in pods)
+
+
+def test_workers_that_send_reach_mail_servers_and_webhooks() -> None:
+    sending = {
+        f"worker-{group}"
+        for group, queues in WORKER_GROUPS.items()
+        if {queue_of("notices.deliver"), queue_of("webhooks.deliver")} & set(queues)
+    }
+    (outbound,) = (one["spec"] for one in of_kind("NetworkPolicy") if one["metadata"]["name"] == "unwind-outbound")
+    assert {outbound["podSelector"]["matchLabels"]["app.kubernetes.io/name"]} == sending
+    assert {port["port"] for rule in outbound["egress"] for port in rule["ports"]} == {25, 443, 465, 587}
 
 
 def test_page_says_what_was_not_run() -> None:
