@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -108,12 +109,12 @@ def _strikes(order: Order) -> list[str] | None:
     return [f"{order.seller} seller"] if order.basis in ("NRS", "NSS") else None
 
 
-def unfinished_outbox_messages(database_url: str) -> list[str]:
-    """Check all invariants, and that everything due was done."""
+def unfinished_outbox_messages(database_url: str, at: datetime | None = None) -> list[str]:
+    """Check all invariants, and that everything due at `at`, else now, was done."""
     database = db.connect(database_url, as_app=False)
     try:
         with database.transaction() as conn:
-            now = database.clock.now(conn)
+            now = at or database.clock.now(conn)
             violations = invariants.check_invariants(conn, now, months=month_audit.closed_months(conn))
     finally:
         database.dispose()

@@ -149,7 +149,10 @@ class SimulatedMarket:
             wrong += contradictions(conn, self.told)[1]
             late = self.simulation.clock.instant - timedelta(seconds=90)
             wrong += [f"{task} ({n}) is in the outbox and was never done" for n, task in conn.execute(UNDONE, [late])]
-        return [*self.found, *wrong, *unfinished_outbox_messages(self.database_url)]
+        database = self.simulation.database
+        with database.transaction() as work:
+            now = database.clock.now(work)
+        return [*self.found, *wrong, *unfinished_outbox_messages(self.database_url, now)]
 
 
 class _PublisherStub:
