@@ -19,7 +19,7 @@ import pytest
 from tests.plugins.servers import libpq_url
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-STEP = re.compile(r"At the end of `([\w/.]+)`:\n\n +```python\n(.*?) +```\n", re.DOTALL)
+STEP = re.compile(r"At the end of\s+`([\w/.]+)`:\n\n +```python\n(.*?) +```\n", re.DOTALL)
 FACTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("members.record", {"member_id": "s", "handle": "Sam", "email": "s@example.org"}),
     ("members.record", {"member_id": "b", "handle": "Bo", "email": "b@example.org"}),

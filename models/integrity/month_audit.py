@@ -158,7 +158,9 @@ def _move_late_lines(
     }
     if not order_ids:
         return expected
-    rows = conn.execute(text(_LATE_LINES), {"orders": sorted(id_ for id_ in order_ids if id_ is not None)}).all()
+    rows = conn.execute(
+        text(_CREDITS_ON_A_LATER_BILL), {"orders": sorted(id_ for id_ in order_ids if id_ is not None)}
+    ).all()
     late = {(row.order_id, row.amount): row for row in rows}
     result = Counter(expected)
     for line in all_lines:
@@ -298,7 +300,7 @@ _OPENING_CREDITS = """
             AND e.changes -> 'payment' ->> 'opens' = to_char(CAST(:month AS timestamp), 'YYYY-MM')
     ) carried GROUP BY seller_id HAVING sum(amount) <> 0
 """
-_LATE_LINES = """
+_CREDITS_ON_A_LATER_BILL = """
     SELECT l.order_id, l.amount, l.billing_month, to_date(o.payload ->> 'month', 'YYYY-MM') AS intended_month
     FROM unwind.ledger_lines l
     JOIN unwind.outbox o ON o.key = l.key

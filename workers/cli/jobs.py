@@ -25,7 +25,7 @@ from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo, zone_option
 from workers.redaction import redact_arguments
-from workers.transport import dead_letters as broker_letters
+from workers.transport import unread_lists
 
 PROGRESS_INTERVAL = 1000
 
@@ -131,7 +131,7 @@ def requeue(ids: tuple[int, ...]) -> None:
     """
     if not ids:
         with app.connection_for_write() as connection:
-            moved, left = broker_letters.requeue_strays(
+            moved, left = unread_lists.requeue_unread_commands(
                 connection.default_channel.client, requeuing.is_public_command, _print_progress
             )
         echo(
@@ -165,7 +165,7 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
     with open_database() as database, database.transaction() as conn:
         rows = recorded_letters.list_newest_dead_letters(conn, limit=limit)
     with app.connection_for_read() as connection:
-        strays = broker_letters.find_strays(connection.default_channel.client)
+        unread = unread_lists.find_unread_lists(connection.default_channel.client)
     for row in rows:
         if as_json:
             fields = {
@@ -190,15 +190,15 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
             echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
             if row.requeued_at is not None:
                 echo(f"        requeued {format_timestamp(row.requeued_at)}")
-    for stray in strays:
+    for one in unread:
         if as_json:
-            for task, message in stray.first:
-                fields = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": stray.queue}
-                click.echo(json.dumps(fields | {"of": stray.count}))
+            for task, message in one.oldest:
+                fields = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": one.queue}
+                click.echo(json.dumps(fields | {"of": one.count}))
         else:
-            waiting = "1 message waits" if stray.count == 1 else f"{stray.count} messages wait"
-            echo(f"{waiting} in the list {stray.queue!r}, which has no consumer: send to `commands` instead")
-            for task, message in stray.first:
+            waiting = "1 message waits" if one.count == 1 else f"{one.count} messages wait"
+            echo(f"{waiting} in the list {one.queue!r}, which has no consumer: send to `commands` instead")
+            for task, message in one.oldest:
                 echo(f"        {task}  {message}")
-    if not rows and not strays and not as_json:
+    if not rows and not unread and not as_json:
         echo("There are no dead letters.")

@@ -183,7 +183,7 @@ def _item(lot: dict[str, Any]) -> str:
 
 def _describe_unlock(alert: dict[str, Any]) -> str:
     answered = f"answered {alert['responded_at']}; " if alert["responded_at"] else ""
-    return f"{answered}cancellation possible from {describe_from(alert['unlocks_at'])}"
+    return f"{answered}cancellation possible from {describe_possible_from(alert['unlocks_at'])}"
 
 
 def _describe_fee(fee: dict[str, Any]) -> str:
@@ -234,7 +234,7 @@ def _describe_action(option: dict[str, Any]) -> str:
 
 def _describe_unblock(option: dict[str, Any]) -> str:
     if option["possible_from"]:
-        return f" Possible from {describe_from(option['possible_from'])}."
+        return f" Possible from {describe_possible_from(option['possible_from'])}."
     return f" What would change it: {option['unblocked_by']}." if option["unblocked_by"] else ""
 
 
@@ -284,7 +284,7 @@ def _print_emails(console: PeopleConsole, notices: list[dict[str, Any]]) -> None
 
 def _print_alerts(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
     for alert in result:
-        due = describe_from(alert["unlocks_at"])
+        due = describe_possible_from(alert["unlocks_at"])
         console.write(f"  {due}  order {alert['order_id']}: {alert['kind']}, order {alert['status']}")
     if not result:
         console.write("No alert is due by then.")
@@ -350,7 +350,7 @@ def _print_late_payments(console: PeopleConsole, result: list[dict[str, Any]]) -
         console.write("No payment for a cancelled order is open.")
 
 
-def describe_from(timestamp: str) -> str:
+def describe_possible_from(timestamp: str) -> str:
     return describe_timestamp(parse_timestamp(timestamp))
 
 

@@ -52,7 +52,7 @@ Replayed = Iterable[Difference]
 
 
 @dataclass(slots=True)
-class Totals:
+class WhatIfTotals:
     """How often something happened, and would have; `fee` in USD."""
 
     orders: int = 0
@@ -67,17 +67,17 @@ class Totals:
         self.orders += 1
         self.events += len(case.events)
         self.different += was != would_be
-        for which, outcome in (("was", was), ("would_be", would_be)):
-            self.counts["filed"][which] += len(outcome.alerts)
-            self.counts["unlocked"][which] += sum(alert.unlocked_at is not None for alert in outcome.alerts)
-            self.counts["cancelled"][which] += outcome.cancelled_at is not None
-            self.counts["strikes"][which] += outcome.strike is not None
-            self.fee[which] += outcome.fee
+        for side, outcome in (("was", was), ("would_be", would_be)):
+            self.counts["filed"][side] += len(outcome.alerts)
+            self.counts["unlocked"][side] += sum(alert.unlocked_at is not None for alert in outcome.alerts)
+            self.counts["cancelled"][side] += outcome.cancelled_at is not None
+            self.counts["strikes"][side] += outcome.strike is not None
+            self.fee[side] += outcome.fee
 
     def as_json(self) -> dict[str, Any]:
-        counts = {name: {which: count[which] for which in ("was", "would_be")} for name, count in self.counts.items()}
+        counts = {name: {side: count[side] for side in ("was", "would_be")} for name, count in self.counts.items()}
         fee = {
-            **{which: str(amount) for which, amount in self.fee.items()},
+            **{side: str(amount) for side, amount in self.fee.items()},
             "difference": self.fee_difference.replace(",", ""),
         }
         return {"orders": self.orders, "events": self.events, "different": self.different, **counts, "fee": fee}
@@ -110,7 +110,7 @@ def whatif(file: Path, since: str | None, as_json: bool) -> None:
         recorded = recorded_conditions(conn)
         tried = _try_terms(recorded, settings, since)
         event_count, until = load_extent(conn)
-        totals = Totals()
+        totals = WhatIfTotals()
         cases = replay_cases(conn, recorded, tried, until or BEGINNING)
         (_print_json if as_json else _print_text)(_find_differences(cases, totals, event_count), totals, until)
 
@@ -159,7 +159,7 @@ def _parse_since(since: str | None, recorded: Conditions) -> datetime:
         raise click.BadParameter("takes a date such as 2026-01-01, or a timestamp", param_hint="--since") from None
 
 
-def _find_differences(cases: Replayed, totals: Totals, event_count: int) -> Iterator[Difference]:
+def _find_differences(cases: Replayed, totals: WhatIfTotals, event_count: int) -> Iterator[Difference]:
     shown = 0
     for case, was, would_be in cases:
         totals.add(case, was, would_be)
@@ -170,7 +170,7 @@ def _find_differences(cases: Replayed, totals: Totals, event_count: int) -> Iter
             yield case, was, would_be
 
 
-def _print_json(differences: Iterable[Difference], totals: Totals, until: datetime | None) -> None:
+def _print_json(differences: Iterable[Difference], totals: WhatIfTotals, until: datetime | None) -> None:
     # Few cases at a time: a market may have a million that differ.
     click.echo('{"cases": [', nl=False)
     lines: list[str] = []
@@ -196,7 +196,7 @@ def _print_json(differences: Iterable[Difference], totals: Totals, until: dateti
     )
 
 
-def _print_text(differences: Iterable[Difference], totals: Totals, until: datetime | None) -> None:
+def _print_text(differences: Iterable[Difference], totals: WhatIfTotals, until: datetime | None) -> None:
     for case, was, would_be in differences:
         if totals.different <= MAX_SHOWN:
             echo(f"Order {case.order_id} (seller {case.seller_id}, buyer {case.buyer_id})")

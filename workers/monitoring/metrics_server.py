@@ -26,9 +26,9 @@ from models.monitoring import metrics as metric_queries
 from schedules.routes import QUEUES, outbox_consumers
 from workers.broker.redis_url import connect
 from workers.settings import Settings
-from workers.transport.dead_letters import find_strays
 from workers.transport.postponed import DELAYED_PREFIX, PARKED_PREFIX, PARKED_TASKS_KEY
 from workers.transport.reclaim import UNACKED_KEY
+from workers.transport.unread_lists import find_unread_lists
 
 log = structlog.get_logger(__name__)
 
@@ -162,7 +162,7 @@ class MetricsCollector:
             _gauge(
                 "unwind_stray_messages",
                 "Messages that no worker reads.",
-                sum(stray.count for stray in find_strays(client)),
+                sum(unread.count for unread in find_unread_lists(client)),
             ),
             _gauge("unwind_broker_memory_bytes", "Memory used by the broker.", info.get("used_memory", 0)),
             _gauge(

@@ -3,7 +3,7 @@
 Celery drops such a message and logs its whole body; some would end the worker.  Here the transport moves them to a
 short list in the broker, in the same step that takes them from their queue.  A thread of its own writes them to the
 database from there, so that a database that is away keeps no worker from its next message.  Messages that never reach a
-worker, because their producer named no queue, are in lists that no worker reads: `find_strays` finds them.
+worker, because their producer named no queue, are in the lists of `unread_lists.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Callable, Container
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,7 +24,6 @@ from celery import current_app, signals, states
 from models import dead_letters
 from models.dead_letters import MAX_BODY_BYTES
 from policies.texts import printable
-from schedules.routes import QUEUES
 from workers import lifecycle
 
 log = structlog.get_logger(__name__)
@@ -35,13 +34,6 @@ MAX_PENDING = 1000
 """Dead letters kept in the broker while the database is away; the oldest are dropped."""
 RETRY_DELAY = 2.0
 """Seconds."""
-
-CELERY_DEFAULT_QUEUE = "celery"
-"""The queue of a client that was configured without one."""
-PRIORITY_SEPARATOR = "\x06\x16"
-"""kombu's separator of queue and priority; no worker of ours reads such lists."""
-SAMPLE_SIZE = 20
-COMMANDS_QUEUE = "commands"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,80 +202,3 @@ class _WithoutBodies(logging.Filter):
 
 
 logging.getLogger("celery.worker.consumer.consumer").addFilter(_WithoutBodies())
-
-
-# -- messages that no worker reads
-# --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Stray:
-    """Messages in a list that no worker reads: their count, and the oldest few as (task, id)."""
-
-    queue: str
-    count: int
-    first: list[tuple[str, str]]
-
-
-def _unread_lists() -> list[str]:
-    return [
-        CELERY_DEFAULT_QUEUE,
-        *(f"{name}{PRIORITY_SEPARATOR}{n}" for name in (CELERY_DEFAULT_QUEUE, *QUEUES) for n in range(1, 10)),
-    ]
-
-
-def find_strays(client: Any) -> list[Stray]:
-    strays = []
-    for name in _unread_lists():
-        if client.type(name) not in (b"list", "list"):
-            continue
-        first = [_task_and_id(raw) for raw in client.lrange(name, -SAMPLE_SIZE, -1)]
-        strays.append(Stray(name.replace(PRIORITY_SEPARATOR, " with priority "), client.llen(name), first[::-1]))
-    return strays
-
-
-_MOVE_STRAY = """
-if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 1 then return redis.call('LPUSH', KEYS[2], ARGV[1]) end
-return 0
-"""
-"""Atomic: a killed process has moved the message or not, and of two that move the same message, one succeeds."""
-_BATCH_SIZE = 200
-
-
-def requeue_strays(
-    client: Any, is_command: Callable[[bytes], bool], on_progress: Callable[[int, int], None] = lambda _done, _of: None
-) -> tuple[int, int]:
-    """Move the commands among the strays to the commands queue, oldest first; return the numbers of moved and of other
-    messages.
-
-    Other messages stay where they are.  `on_progress` is called with the number of checked messages and the total.
-    """
-    lists = [name for name in _unread_lists() if client.type(name) in (b"list", "list")]
-    total = sum(client.llen(name) for name in lists)
-    checked = moved = left = 0
-    for name in lists:
-        # From the right, where the oldest are; skip those that stay.
-        skipped = 0
-        while batch := client.lrange(name, -skipped - _BATCH_SIZE, -skipped - 1):
-            commands = [raw for raw in reversed(batch) if is_command(raw)]
-            pipe = client.pipeline(transaction=False)
-            for raw in commands:
-                pipe.eval(_MOVE_STRAY, 2, name, COMMANDS_QUEUE, raw)
-            moved += sum(1 for length in pipe.execute() if length)
-            skipped += len(batch) - len(commands)
-            checked += len(batch)
-            on_progress(checked, total)
-        left += skipped
-    return moved, left
-
-
-def _task_and_id(raw: Any) -> tuple[str, str]:
-    try:
-        headers = json.loads(raw)["headers"]
-        return _shorten_header(headers["task"]), _shorten_header(headers["id"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "?", "?"
-
-
-def _shorten_header(value: Any) -> str:
-    return printable(value[:100]) if isinstance(value, str) else "?"

@@ -1,4 +1,4 @@
-"""Checks of the broker: version, memory, persistence, result backend, workers, queues and stray messages."""
+"""Checks of the broker: version, memory, persistence, result backend, workers, queues and unread lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 from workers.transport.connection import Connection
-from workers.transport.dead_letters import find_strays
+from workers.transport.unread_lists import find_unread_lists
 
 MIN_BROKER_VERSION = (6, 2)  # the first with BLMOVE
 WORKER_RESPONSE_TIMEOUT = 1.0
@@ -197,12 +197,12 @@ def check_strays(context: Context) -> list[Finding]:
     return [
         warning(
             "STRAY_MESSAGES",
-            f"{stray.count} {'message is' if stray.count == 1 else 'messages are'} "
-            f"in the list {stray.queue!r}, which no worker reads: "
-            f"{abbreviate(task for task, _ in stray.first)}.",
+            f"{unread.count} {'message is' if unread.count == 1 else 'messages are'} "
+            f"in the list {unread.queue!r}, which no worker reads: "
+            f"{abbreviate(task for task, _ in unread.oldest)}.",
             "./run jobs dead-letters shows them; their sender must use the queue commands and no priorities.",
         )
-        for stray in find_strays(context.broker)
+        for unread in find_unread_lists(context.broker)
     ]
 
 

@@ -1,0 +1,93 @@
+"""Lists of the broker that no worker reads: of producers that named no queue, or a priority."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from policies.texts import printable
+from schedules.routes import QUEUES
+
+CELERY_DEFAULT_QUEUE = "celery"
+"""The queue of a client that was configured without one."""
+PRIORITY_SEPARATOR = "\x06\x16"
+"""kombu's separator of queue and priority; no worker of ours reads such lists."""
+SAMPLE_SIZE = 20
+COMMANDS_QUEUE = "commands"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadList:
+    """A list that no worker reads: the count of its messages, and the oldest few as (task, id)."""
+
+    queue: str
+    count: int
+    oldest: list[tuple[str, str]]
+
+
+def _unread_list_names() -> list[str]:
+    return [
+        CELERY_DEFAULT_QUEUE,
+        *(f"{name}{PRIORITY_SEPARATOR}{n}" for name in (CELERY_DEFAULT_QUEUE, *QUEUES) for n in range(1, 10)),
+    ]
+
+
+def find_unread_lists(client: Any) -> list[UnreadList]:
+    unread = []
+    for name in _unread_list_names():
+        if client.type(name) not in (b"list", "list"):
+            continue
+        newest_last = [_task_and_id(raw) for raw in client.lrange(name, -SAMPLE_SIZE, -1)]
+        unread.append(
+            UnreadList(name.replace(PRIORITY_SEPARATOR, " with priority "), client.llen(name), newest_last[::-1])
+        )
+    return unread
+
+
+_MOVE_COMMAND = """
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 1 then return redis.call('LPUSH', KEYS[2], ARGV[1]) end
+return 0
+"""
+"""Atomic: a killed process has moved the message or not, and of two that move the same message, one succeeds."""
+_BATCH_SIZE = 200
+
+
+def requeue_unread_commands(
+    client: Any, is_command: Callable[[bytes], bool], on_progress: Callable[[int, int], None] = lambda _done, _of: None
+) -> tuple[int, int]:
+    """Move the commands in unread lists to the commands queue, oldest first; return the numbers of moved and of other
+    messages.
+
+    Other messages stay where they are.  `on_progress` is called with the number of checked messages and the total.
+    """
+    lists = [name for name in _unread_list_names() if client.type(name) in (b"list", "list")]
+    total = sum(client.llen(name) for name in lists)
+    checked = moved = left = 0
+    for name in lists:
+        # From the right, where the oldest are; skip those that stay.
+        skipped = 0
+        while batch := client.lrange(name, -skipped - _BATCH_SIZE, -skipped - 1):
+            commands = [raw for raw in reversed(batch) if is_command(raw)]
+            pipe = client.pipeline(transaction=False)
+            for raw in commands:
+                pipe.eval(_MOVE_COMMAND, 2, name, COMMANDS_QUEUE, raw)
+            moved += sum(1 for length in pipe.execute() if length)
+            skipped += len(batch) - len(commands)
+            checked += len(batch)
+            on_progress(checked, total)
+        left += skipped
+    return moved, left
+
+
+def _task_and_id(raw: Any) -> tuple[str, str]:
+    try:
+        headers = json.loads(raw)["headers"]
+        return _shorten_header(headers["task"]), _shorten_header(headers["id"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "?", "?"
+
+
+def _shorten_header(value: Any) -> str:
+    return printable(value[:100]) if isinstance(value, str) else "?"
