@@ -289,9 +289,12 @@ class Run:
         outcome.counts.update(self.ledger.counts)
         outcome.counts["early"] = self.oracle.early
         outcome.counts.update({f"automatic {act}": times for act, times in self.oracle.automatic.items()})
-        # No answer is kept of more time that was asked for so late that its end is in the past.
-        answers = [sent.answer for sent in self.ledger.sent.values() if sent.answer is not None]
-        outcome.counts["invalid"] = sum(answer["outcome"] == "invalid" for answer in answers)
+        # `invalid` is not kept: more time was asked for so late that its end is in the past. A second delivery may come
+        # so late that the command is refused instead, which is kept.
+        unkept = [
+            one.answer for one in self.ledger.sent.values() if one.answer and one.request_id not in self.oracle.judged
+        ]
+        outcome.counts["invalid"] = sum(answer["outcome"] == "invalid" for answer in unkept)
         outcome.counts["restarts"] = self.environment.supervisor.restarts
         outcome.counts["letters"] = len(self.environment.smtp_stub.taken)
         for kind, times in self.injector.counts.items():
