@@ -23,8 +23,8 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             with_progress(step, "orders.cancel_many", lambda: cells.in_sets(size)),
             with_progress(step, "pgbench", lambda: cells.bound(size)),
         )
-    what = "cancel in sets of 100 / PostgreSQL's bound"
+    what = "cancel in batches of 100 / PostgreSQL's bound"
     return [result("B1", what, "orders/s", Bar(0.35, 0.5), *ratios, notes=[f"the bound: {pgbench.driver_name()}"])]
 
 
-BENCH = Bench("B1", "sets of 100 against pgbench", lambda s: 2 + 2 * s.pairs, {"quick": 12, "normal": 75}, run)
+BENCH = Bench("B1", "batches of 100 against pgbench", lambda s: 2 + 2 * s.pairs, {"quick": 12, "normal": 75}, run)

@@ -26,9 +26,9 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             with_progress(step, "dramatiq, product's body", lambda: cells.peer("product", jobs)),
             with_progress(step, "dramatiq, SQL function", lambda: cells.peer("function", jobs)),
         )
-    what = "cancel in sets of 100 / dramatiq, one job per order"
+    what = "cancel in batches of 100 / dramatiq, one job per order"
     peers = {"dramatiq calling one SQL function, no rules": statistics.median(function)}
     return [result("B2", what, "orders/s", Bar(3, 5), ours, product, peers=peers)]
 
 
-BENCH = Bench("B2", "sets of 100 against dramatiq", lambda s: 2 + 3 * s.pairs, {"quick": 14, "normal": 90}, run)
+BENCH = Bench("B2", "batches of 100 against dramatiq", lambda s: 2 + 3 * s.pairs, {"quick": 14, "normal": 90}, run)

@@ -19,7 +19,11 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             with_progress(step, "orders.cancel_many", lambda: cells.in_sets(sets)),
             with_progress(step, "Celery and ORM", lambda: cells.celery("naive", jobs)),
         )
-    return [result("B3", "cancel in sets of 100 / naive Celery + ORM job per order", "orders/s", Bar(30, 60), *ratios)]
+    return [
+        result("B3", "cancel in batches of 100 / naive Celery + ORM job per order", "orders/s", Bar(30, 60), *ratios)
+    ]
 
 
-BENCH = Bench("B3", "sets of 100 against Celery and ORM", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 85}, run)
+BENCH = Bench(
+    "B3", "batches of 100 against Celery and ORM", lambda s: 2 + 2 * s.pairs, {"quick": 14, "normal": 85}, run
+)

@@ -29,10 +29,14 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             with_progress(step, f"among {SMALL:,}", lambda: few.in_sets(size)),
         )
     ratios = [small / large for small, large in zip(at_few, at_many, strict=True)]
-    what = f"sets of 100 among {SMALL:,} orders / among {big:,}"
+    what = f"batches of 100 among {SMALL:,} orders / among {big:,}"
     return [result("B16", what, "orders/s", Bar(1.3, 1.15, at_least=False), at_many, at_few, ratios)]
 
 
 BENCH = Bench(
-    "B16", "sets of 100 as the tables grow", lambda s: 2 + 2 * s.pairs, {"quick": 16, "normal": 160, "full": 600}, run
+    "B16",
+    "batches of 100 as the tables grow",
+    lambda s: 2 + 2 * s.pairs,
+    {"quick": 16, "normal": 160, "full": 600},
+    run,
 )

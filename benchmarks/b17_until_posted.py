@@ -37,7 +37,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             with_progress(step, "until the last ledger line", lambda: until_posted(all_, size, shares)),
             with_progress(step, "the cancellations alone", lambda: alone.in_sets(size)),
         )
-    what = f"{size:,} orders in sets until the last ledger line is posted / B1's"
+    what = f"{size:,} orders in batches until the last ledger line is posted / B1's"
     notes = [f"of that run's own rate of cancellations: {statistics.median(shares):.2f}"]
     return [result("B17", what, "orders/s", Bar(0.7, 0.85), *ratios, notes=notes)]
 

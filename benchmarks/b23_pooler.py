@@ -14,7 +14,7 @@ from tests.plugins.pooler import PGBOUNCER, pooler
 
 WAYS = (
     ("B23", "orders.cancel", "cancel singly behind PgBouncer / without", Bar(0.4, 0.7)),
-    ("B23 sets", "orders.cancel_many", "cancel in sets of 100 behind PgBouncer / without", Bar(0.6, 0.9)),
+    ("B23 sets", "orders.cancel_many", "cancel in batches of 100 behind PgBouncer / without", Bar(0.6, 0.9)),
 )
 
 

@@ -73,8 +73,8 @@ GROUPS: dict[str, tuple[str, tuple[Row, ...]]] = {
     "cancelling": (
         "Orders cancelled per second, everything that belongs to it included",
         (
-            _side("B1", "reference", "PostgreSQL's bound (pgbench, sets of 100)", REFERENCE),
-            _side("B1", "ours", "Unwind, sets of 100", OURS),
+            _side("B1", "reference", "PostgreSQL's bound (pgbench, batches of 100)", REFERENCE),
+            _side("B1", "ours", "Unwind, batches of 100", OURS),
             _side("B5", "ours", "Unwind, SQL interface, one worker", OURS),
             _peer("B2", "dramatiq + one SQL function, no rules"),
             _side("B4", "reference", "bare Celery + one SQL function, no rules", REFERENCE),
@@ -84,7 +84,7 @@ GROUPS: dict[str, tuple[str, tuple[Row, ...]]] = {
         ),
     ),
     "scanning": (
-        "Seconds to unlock all due alerts, with events and promises",
+        "Seconds to unlock all due alerts, with events and outbox rows",
         (
             _side("B6", "reference", "one raw SQL statement", REFERENCE),
             _side("B6", "ours", "Unwind, one worker", OURS),
@@ -105,7 +105,7 @@ GROUPS: dict[str, tuple[str, tuple[Row, ...]]] = {
         "Handed over per second",
         (
             _side("B10", "reference", "bare send_task, messages", REFERENCE),
-            _side("B10", "ours", "Unwind's relay, promises", OURS),
+            _side("B10", "ours", "Unwind's relay, outbox rows", OURS),
         ),
     ),
 }

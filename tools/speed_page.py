@@ -24,39 +24,32 @@ PAGE = """\
 
 ## How it is measured
 
-`./run bench` measures everything from a clean checkout, on servers of its own that flush to disk, and leaves nothing
-behind. A
-figure that counts is a **ratio of two things measured by turns in one run**, the median of five pairs: another machine
-gives
-other figures, and nearly the same ratios. After every cell the rows of every table are counted on both sides, and once
-the rows
-themselves are compared, column by column and word by word of their JSON: a reference that did less would end the run.
+`./run bench` works from a clean checkout, on servers of its own that flush to disk, and leaves nothing behind. Each
+figure that counts is a **ratio of two measurements taken by turns in one run**, the median of several pairs: another
+machine gives other figures and nearly the same ratios. After every measurement the rows of every table are counted on
+both sides, and once the rows themselves are compared, column by column, JSON included. A reference that did less work
+would end the run.
 
-`./run bench B1 B4` measures some, `--quick` shows in a small version that everything works (its ratios judge nothing),
-`--full`
-takes the largest tables. It ends with 0 when every bar is met. A whole run renews this page and its pictures.
+`./run bench B1 B4` measures some rows. `--quick` only shows that everything works; its ratios judge nothing. `--full`
+takes the largest tables, and `--keep` stores the results. The command exits with 0 when every bar is met.
 
 {younger}## Against what
 
 - **The bound** is pgbench with two clients calling one SQL function that writes what a cancellation writes, on the
-  same schema, a
-  hundred orders a transaction, without asking any rule
+  same schema, a hundred orders per transaction, without checking any rule
   ([`benchmarks/reference_writes.py`](../benchmarks/reference_writes.py)).
 - **The bare Celery task** calls that function with one order: prefork, a prefetch of 64, early acknowledgement, no
-  events, its
-  statement prepared ([`benchmarks/bare_celery.py`](../benchmarks/bare_celery.py)).
-- **dramatiq**, two processes of eight threads, runs the body of `orders.cancel`, and as a peer and for B4b the bare
-  function without results ([`benchmarks/dramatiq_peer.py`](../benchmarks/dramatiq_peer.py)).
+  events, its statement prepared ([`benchmarks/bare_celery.py`](../benchmarks/bare_celery.py)).
+- **dramatiq**, two processes of eight threads, runs the body of `orders.cancel`; as a peer and for B4b it calls that
+  function without storing results ([`benchmarks/dramatiq_peer.py`](../benchmarks/dramatiq_peer.py)).
 - **The naive job** is Celery as it comes and an ORM object per row
   ([`benchmarks/naive_orm.py`](../benchmarks/naive_orm.py)).
-- **The raw statement** unlocks all due alerts with events and promises in one go
+- **The raw statement** unlocks all due alerts with their events and outbox rows at once
   ([`benchmarks/scans.py`](../benchmarks/scans.py)).
 
-An order has five lines in five lots and a matured alert; its cancellation updates the order, the alert, five lines and
-five lots,
-and inserts five stock moves, a strike, an event, three promises and the request row. A store sends its own hundred as
-one set;
-single messages change stores from one to the next.
+Every order has five lines in five lots and an unlocked alert. Its cancellation updates the order, the alert, five lines
+and five lots, and inserts five stock moves, a strike, an event, three outbox rows and the request row. A batch of a
+hundred belongs to one store; single messages go from store to store.
 {results}"""
 
 YOUNGER = {
@@ -67,7 +60,7 @@ YOUNGER = {
   2.5 (p50) in two other runs.
 """,
     "B17": """\
-- B17, 10,000 orders in sets until the last ledger line is posted, with every worker group running, against the rate of
+- B17, 10,000 orders in batches until the last ledger line is posted, with every worker group running, against the rate of
   B1 (bar ≥ 0.7): 0.2 to 0.5. Relay and ledger take 0.12 ms of processor time an order beside 0.62 ms of the
   cancellation; its emails, which run at the same time, take 1.2 ms. Without them it was 0.74. The bar is not met.
 """,
