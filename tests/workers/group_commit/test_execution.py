@@ -82,7 +82,7 @@ def test_order_of_a_new_member_runs_after_the_member() -> None:
 def results(broker_url: str, result_backend: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultBackend]:
     monkeypatch.setattr(app, "servers_found", True)
     backend = ResultBackend(app=app, url=result_backend)
-    monkeypatch.setattr(app._local, "backend", backend, raising=False)
+    monkeypatch.setattr(app, "_backend_cache", backend)  # comes before the backend of a thread
     monkeypatch.setattr(app.conf, "broker_url", broker_url)
     for task in app.tasks.values():
         monkeypatch.setattr(task, "_backend", None, raising=False)
