@@ -53,7 +53,7 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
 
 
 def unlock_due_alerts(name: str, kinds: Sequence[AlertKind], notice_task: str) -> TaskResult:
-    """Unlock every due alert of these kinds, and record the notices, which so wait for no queue (R41)."""
+    """Unlock every due alert of these kinds and record the notices at once, so that they wait in no queue (R41)."""
     unlocking = alerts.UnlockSweep(kinds)
     result = sweep(name, unlocking, result_key="unlocked")
     record_notices_at_once(notice_task, unlocking.messages)
