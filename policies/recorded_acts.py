@@ -1,0 +1,88 @@
+"""The policies behind recorded events, by the type of the event, for `whatif` to ask them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+
+from policies import alerts, automation, cancellation, npb, ocr, orders, seller_alerts
+from policies.cases import Actor, AlertKind, Case
+from policies.recorded_cases import RecordedEvent, read_optional_time, read_time
+from policies.statuses import OPEN_FLOW, PaymentStatus, Status
+from policies.verdicts import Code, Event, Granted, Refused, Verdict
+
+NO_COMMENT = "-"
+"""In place of comments, which decide nothing but must not be blank."""
+
+
+def _add_batch(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return orders.check_may_add_batch(case) or _restart(case, event, now)
+
+
+def _approve_removal(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    if case.order.status not in OPEN_FLOW:
+        return Refused(Code.WRONG_STATUS, f"{case.label.capitalize()} is {case.order.status}.")
+    return _restart(case, event, now)
+
+
+def _restart(case: Case, event: RecordedEvent, now: datetime) -> Granted:
+    total = Decimal(event.changes["order"].get("total", case.order.total))
+    return orders.restart_order(case, total=total, event=Event(event.type), now=now)
+
+
+def _set_status(case: Case, actor: Actor, event: RecordedEvent, _now: datetime) -> Verdict:
+    assert event.to_status is not None
+    return orders.set_order_status(case, actor, Status(event.to_status))
+
+
+def _record_payment(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    part = event.changes.get("order") or event.changes["late_payment"]
+    return orders.record_order_payment(case, PaymentStatus(part["payment_status"]), now)
+
+
+def _hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    written = event.changes.get("order", {})  # a hold that was repeated changes nothing
+    until = read_optional_time(written["held_until"]) if "held_until" in written else case.order.held_until
+    return automation.hold_order(case, actor, until, NO_COMMENT, now)
+
+
+def _file_seller_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    alert = event.changes["alert"]
+    return seller_alerts.file_seller_alert(case, AlertKind(alert["kind"]), actor, alert["grounds"], NO_COMMENT, now)
+
+
+def _remove_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return alerts.remove_alert(case, AlertKind(event.type[:3].upper()), actor, None, now)
+
+
+def _respond_to_seller_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return seller_alerts.respond_to_seller_alert(case, AlertKind(event.type[:3].upper()), actor, NO_COMMENT, now)
+
+
+ALERT_KINDS = ("npb", "nrs", "nss")
+RECORDED_ACTS: dict[str, Callable[[Case, Actor, RecordedEvent, datetime], Verdict]] = {
+    "orders.batch_added": _add_batch,
+    "removals.approved": _approve_removal,
+    "orders.status_set": _set_status,
+    "orders.payment_recorded": _record_payment,
+    "orders.paid_after_cancellation": _record_payment,
+    "orders.automation_held": _hold,
+    "orders.automation_released": lambda case, actor, _e, now: automation.release_order(case, actor, NO_COMMENT, now),
+    "ocr.filed": lambda case, actor, e, now: ocr.file_ocr(case, actor, e.changes["ocr"]["reason"], NO_COMMENT, now),
+    "ocr.declined": lambda case, actor, _e, now: ocr.decline_ocr(case, actor, now),
+    "ocr.withdrawn": lambda case, actor, _e, now: ocr.withdraw_ocr(case, actor, now),
+    "npb.filed": lambda case, actor, _e, now: npb.file_npb(case, actor, None, now),
+    "npb.responded": lambda case, actor, _e, now: npb.respond_to_npb(case, actor, NO_COMMENT, now),
+    "npb.responded_again": lambda case, actor, _e, now: npb.respond_to_npb(case, actor, NO_COMMENT, now),
+    "npb.extended": lambda case, actor, e, now: npb.extend_npb(
+        case, actor, read_time(e.changes["alert"]["extended_until"]), NO_COMMENT, now
+    ),
+    "npb.penalty_accepted": lambda case, actor, _e, now: npb.accept_penalty(case, actor, now),
+    "npb.taken_back": lambda case, actor, _e, now: npb.take_back(case, actor, now),
+    **{f"{kind}.filed": _file_seller_alert for kind in ("nrs", "nss")},
+    **{f"{kind}.responded": _respond_to_seller_alert for kind in ("nrs", "nss")},
+    **{f"{kind}.removed": _remove_alert for kind in ALERT_KINDS},
+    "orders.cancelled": lambda case, actor, _e, now: cancellation.cancel(case, actor, None, None, now),
+}
+"""What a party or the marketplace did, by the event that records it.  Other events change no outcome."""
