@@ -137,7 +137,7 @@ class SystemdRehearsal:
         self._unwind("audit")
         self._report("audit is clean")
         self._await(lambda: self._run(f"{VARIABLES} /opt/unwind/run doctor").returncode == 0, "doctor is not content")
-        self._unwind("backup /root/unwind.dump")
+        self._unwind("backup /var/backups/unwind.dump")
         self._report("doctor is clean, a backup is written")
 
     def stop(self) -> None:
