@@ -58,6 +58,10 @@ class UnitOfWork(Generic[C]):
             self._now = self._fetch_now()
         return self._now
 
+    def advance_now(self) -> None:
+        """Let the next use of `now` read the clock again, because locks are taken after what was found by it."""
+        self._fetch_now = self._now = None
+
     def send_clock_query(self) -> None:
         if self._fetch_now is None:
             self._fetch_now = self._clock.send_now(self.conn)

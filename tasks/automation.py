@@ -190,6 +190,7 @@ class DueSweep:
         if not due:
             return 0, 0
         self._handled_up_to = (due[-1].at, due[-1].id)
+        work.advance_now()
         return len(due), self._handle(work, due)
 
     def committed(self) -> None:

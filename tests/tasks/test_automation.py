@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from tasks.automation import AgreementSweep, CancelSweep, DeclineSweep, FilingSw
 from tasks.sweeps import sweep
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.servers import libpq_url
+from tests.waiting import wait_until
 from workers import show_queries
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
@@ -404,6 +406,29 @@ def test_filings_come_in_batches(market: Market, limit: int) -> None:
     assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 3}
     assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 0}
     assert {row.filed_at for row in market.rows("SELECT filed_at FROM unwind.alerts")} == {FILED + 3 * DAY}
+
+
+@pytest.mark.parametrize("task", ["automation.file_alerts", "automation.cancel"])
+def test_a_sweep_acts_after_the_commands_for_which_it_waited(market: Market, database_url: str, task: str) -> None:
+    """R124: in the record, no act comes before a decision that was made without it."""
+    automate(market, file_npb_after=7, cancel_after_unlock=3)
+    market.order(1)
+    market.at(FILED + 3 * DAY)
+    if task == "automation.cancel":
+        market.done("automation.file_alerts")
+        market.at(FILED + 3 * DAY + WEEK).done("npb.scan_open_alerts")
+        market.at(FILED + 6 * DAY + WEEK)
+    due = market.simulation.clock.instant
+    with psycopg.connect(libpq_url(database_url)) as command, ThreadPoolExecutor(1) as pool:
+        command.execute("SELECT FROM unwind.orders FOR UPDATE")
+        done = pool.submit(market.done, task)
+        with psycopg.connect(libpq_url(database_url), autocommit=True) as watcher:
+            wait_until(lambda: watcher.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone(), 30)
+        market.at(due + 2 * SECOND)
+        command.commit()
+        assert 1 in done.result(30).values()
+    (event,) = market.rows("SELECT at FROM unwind.events WHERE actor = 'automation' ORDER BY event_id DESC LIMIT 1")
+    assert event.at == due + 2 * SECOND
 
 
 def test_more_time_moves_the_automatic_cancellation_and_its_warning(filed: Market) -> None:
