@@ -58,6 +58,7 @@ def test_connection_cut_at_any_command_loses_and_stalls_nothing(workers: Recordi
     assert all(times <= 2 for times in workers.noted().values())
 
 
+@pytest.mark.long
 def test_worker_with_kombus_acknowledgement_stalls(workers: RecordingWorkers, proxy: Proxy) -> None:
     workers.start(concurrency=1, transport="stock ack", at=proxy.url)
     cut = proxy.cut(Cut(requested=b"ZREM"))
@@ -69,6 +70,7 @@ def test_worker_with_kombus_acknowledgement_stalls(workers: RecordingWorkers, pr
     assert not set(waiting) & set(workers.noted())
 
 
+@pytest.mark.long
 def test_kombus_own_transport_loses_a_message(workers: RecordingWorkers, proxy: Proxy) -> None:
     workers.start(concurrency=1, transport="stock", at=proxy.url)
     cut = proxy.cut(Cut(replied=b"effect-1-"))

@@ -26,7 +26,7 @@ from workers.settings import CHECKOUT
 from workers.transport.postponed import MAX_PAUSED_TICKS, PARKED_PREFIX, PAUSES_KEY
 from workers.transport.reclaim import count_in_flight
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(240)]
 
 UNKNOWN = {"order_id": 1, "member_id": "x"}
 
@@ -91,7 +91,6 @@ def state(shop: Installation, request_id: str) -> str | None:
     return value
 
 
-@pytest.mark.long
 def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(shop: Installation) -> None:
     queue = shop.redis()
     pause(shop, "commands", "--reason", "the disk is being moved")
@@ -116,7 +115,6 @@ def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(shop: In
     assert run(shop, "resume", "commands").returncode == 1
 
 
-@pytest.mark.long
 def test_messages_of_a_paused_task_wait_while_others_run(shop: Installation) -> None:
     queue = shop.redis()
     pause(shop, "npb.file")
@@ -143,7 +141,6 @@ def test_messages_of_a_paused_task_wait_while_others_run(shop: Installation) -> 
     wait_until(lambda: not queue.exists(PARKED_PREFIX + "npb.file", "unwind.parked"))
 
 
-@pytest.mark.long
 def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(shop: Installation) -> None:
     queue = shop.redis()
     ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
@@ -168,7 +165,6 @@ def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(shop: Install
     queue.delete("sweeps")
 
 
-@pytest.mark.long
 def test_pause_is_shown_by_the_command_metrics_and_flower(shop: Installation) -> None:
     tomorrow = in_the_future(shop, "1 day")
     pause(shop, "orders.options", "--until", tomorrow)
@@ -190,7 +186,6 @@ def test_pause_is_shown_by_the_command_metrics_and_flower(shop: Installation) ->
     assert run(shop, "pause").stdout == "Nothing is paused.\n"
 
 
-@pytest.mark.long
 def test_pause_expires(shop: Installation) -> None:
     until_then = in_the_future(shop, "20 s")
     with shop.client() as client:
@@ -211,19 +206,3 @@ def _page(address: str) -> str:
     with urllib.request.urlopen(address, timeout=10) as answer:
         html: str = answer.read().decode()
     return html
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("pause", "queues.heartbeat"), "no queue or task queues.heartbeat that can be paused"),
-        (("pause", "comands"), "no queue or task comands"),
-        (("pause", "commands", "--until", "yesterday"), "--until"),
-        (("pause", "commands", "--until", "2020-01-01T00:00:00Z"), "must be in the future"),
-        (("resume", "commands"), "The queue commands is not paused."),
-    ],
-)
-def test_unpausable_names_are_refused_with_the_reason(shop: Installation, words: tuple[str, ...], message: str) -> None:
-    done = run(shop, *words)
-    assert (done.returncode != 0, message in done.stderr) == (True, True), done.stderr
-    assert shop.value("SELECT count(*) FROM unwind.pauses WHERE resumed_at IS NULL AND until IS NULL") == 0

@@ -63,6 +63,7 @@ def test_main_story_runs_with_real_processes(
     assert len({str(email["Message-ID"]) for email in emails}) == len(emails) == since_past
 
 
+@pytest.mark.long
 @pytest.mark.guarantee("P2")
 def test_message_delivered_three_times_cancels_once(
     seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
@@ -78,6 +79,7 @@ def test_message_delivered_three_times_cancels_once(
     assert count_rows(books, "strikes") == 1
 
 
+@pytest.mark.long
 def test_concurrent_workers_cancel_once(
     seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:
@@ -93,6 +95,7 @@ def test_concurrent_workers_cancel_once(
     assert units_in_stock(books) == 90
 
 
+@pytest.mark.long
 @pytest.mark.guarantee("P1", "P2")
 def test_worker_killed_during_a_cancel_cancels_once_after_its_restart(
     seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection, database_url: str
@@ -131,6 +134,7 @@ def test_comments_of_a_command_reach_neither_log_nor_events(
     assert "sister" not in log
 
 
+@pytest.mark.long
 def test_concurrent_workers_unlock_an_alert_once(
     seed_two_alerts: None, celery_setup: CeleryTestSetup, books: psycopg.Connection
 ) -> None:

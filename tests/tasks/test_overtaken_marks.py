@@ -19,6 +19,7 @@ SECOND = timedelta(seconds=1)
 DUE = FILED + WEEK
 LATER = DUE + timedelta(minutes=10)
 INTERFACES = ("message", "sql")
+MESSAGE_AND_LONG_SQL = ("message", pytest.param("sql", marks=pytest.mark.long))
 ORDERINGS = ("sweep first", "command first")
 
 
@@ -117,7 +118,7 @@ def test_the_seller_is_notified_of_a_reverted_unlock_and_of_the_next(
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("interface", MESSAGE_AND_LONG_SQL)
 @pytest.mark.parametrize("offset", [-SECOND, 0 * SECOND, SECOND])
 def test_a_cancellation_is_judged_at_its_own_second(
     accused: Market, database_url: str, interface: str, ordering: str, offset: timedelta
@@ -146,7 +147,7 @@ def test_each_of_many_cancellations_by_sql_counts_from_the_insert(
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
-@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("interface", MESSAGE_AND_LONG_SQL)
 @pytest.mark.parametrize("offset", [-SECOND, 0 * SECOND, SECOND])
 @pytest.mark.parametrize(
     ("task", "arguments", "status"),

@@ -67,7 +67,7 @@ def walk(market: Market, order_id: int, route: dict[str, Any], *, answered: bool
     assert (row.status, row.basis, row.cancelled_at) == ("CANCELLED", route["basis"], at)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 def test_a_route_ends_in_the_cancellation_at_its_instant(market: Market, seed: int) -> None:
     random = Random(seed)
     walked = set()

@@ -227,7 +227,7 @@ RANDOM_COMMANDS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 4))])
 def test_events_replay_to_the_row_and_options_predict_answers(market: Market, seed: int) -> None:
     random = Random(seed)
     market.order(1003)

@@ -314,7 +314,10 @@ def test_files_of_the_settings_are_added_to_urls_with_tls(broker_url: str, monke
     assert "ssl" not in _urls(load_settings())[0]
 
 
-@pytest.mark.parametrize("query", ["", "?ssl_cert_reqs=required", "?ssl_cert_reqs=CERT_REQUIRED"])
+@pytest.mark.parametrize(
+    "query",
+    ["", *(pytest.param(f"?ssl_cert_reqs={word}", marks=pytest.mark.long) for word in ("required", "CERT_REQUIRED"))],
+)
 def test_untrusted_certificate_is_rejected_by_every_program(broker_url: str, query: str) -> None:
     """kombu accepts any certificate unless the URL says otherwise."""
     with tls_server(broker_url) as port:

@@ -151,7 +151,7 @@ def refused(url: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("after", ["servers", "schema"])
+@pytest.mark.parametrize("after", [pytest.param("servers", marks=pytest.mark.long), "schema"])
 def test_hangups_during_the_start_stop_it_cleanly(installation: Installation, after: str) -> None:
     words = [sys.executable, "-m", "workers", "up"]
     with subprocess.Popen(

@@ -43,7 +43,7 @@ def read_pipe(words: list[str], database_url: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("words", ERRORS)
+@pytest.mark.parametrize("words", [ERRORS[0], *(pytest.param(words, marks=pytest.mark.long) for words in ERRORS[1:])])
 def test_errors_are_wrapped_on_a_terminal_only(words: list[str]) -> None:
     nothing = "postgresql+psycopg://somebody@127.0.0.1:1/nothing"
     shown, piped = read_terminal(words, nothing), read_pipe(words, nothing)

@@ -61,8 +61,8 @@ def test_a_backup_to_a_read_only_place_fails_with_a_sentence(image: Path, databa
 @pytest.mark.parametrize(
     "words",
     [
-        ("celery", "-A", "workers.app", "beat"),
-        ("workers", "metrics"),
+        pytest.param(("celery", "-A", "workers.app", "beat"), marks=pytest.mark.long),
+        pytest.param(("workers", "metrics"), marks=pytest.mark.long),
         ("celery", "-A", "workers.app", "worker", "-Q", "sweeps", "-c", "1", "--without-gossip", "--without-mingle"),
     ],
     ids=["beat", "metrics", "worker"],

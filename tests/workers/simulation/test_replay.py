@@ -269,6 +269,7 @@ def test_command_exits_with_2_for_a_malformed_file(tmp_path: Path) -> None:
     assert "bad.jsonl, line 2" in done.stderr
 
 
+@pytest.mark.long
 def test_command_exits_with_2_for_a_missing_argument_unless_it_is_allowed(tmp_path: Path) -> None:
     story = tmp_path / "story.jsonl"
     story.write_text("\n".join([*NPB, line(FILED, "npb.remove", member_id="s")]))
@@ -283,7 +284,7 @@ def test_command_exits_with_2_for_a_missing_argument_unless_it_is_allowed(tmp_pa
     ]
 
 
-@pytest.mark.parametrize(("options", "status"), [((), 0), (("--strict",), 1)])
+@pytest.mark.parametrize(("options", "status"), [pytest.param((), 0, marks=pytest.mark.long), (("--strict",), 1)])
 def test_strict_exits_with_1_after_a_refusal_and_both_name_its_line(
     tmp_path: Path, options: tuple[str, ...], status: int
 ) -> None:
@@ -294,6 +295,7 @@ def test_strict_exits_with_1_after_a_refusal_and_both_name_its_line(
     assert "1 answer is not done:\n  line 6 was refused: " in done.stdout
 
 
+@pytest.mark.long
 def test_strict_exits_with_0_if_every_answer_is_done(tmp_path: Path) -> None:
     story = tmp_path / "story.jsonl"
     story.write_text("\n".join(NPB))
@@ -325,6 +327,7 @@ def test_example_of_the_docs_ends_as_the_page_says(tmp_path: Path) -> None:
         replay.check_arguments(replay.parse_lines(wrong.split("\n")), "day-15.jsonl")
 
 
+@pytest.mark.long
 def test_command_adopts_a_database_once(tmp_path: Path, empty_database_url: str) -> None:
     story = tmp_path / "story.jsonl"
     story.write_text("\n".join(NPB))
