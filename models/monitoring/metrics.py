@@ -86,19 +86,19 @@ METRICS = (
         ("task",),
     ),
     Metric(
-        "unwind_letters",
+        "unwind_emails",
         "Emails that wait for their next attempt (pending) or for an operator (parked).",
         "SELECT 'pending', count(*) FROM unwind.notices WHERE state = 'pending' "
         "UNION ALL SELECT 'parked', count(*) FROM unwind.notices WHERE state = 'parked'",
         ("state",),
     ),
     Metric(
-        "unwind_letters_oldest_seconds",
+        "unwind_emails_oldest_seconds",
         "Age of the oldest email that waits for its next attempt.",
         _age("created_at", "unwind.notices WHERE state = 'pending'"),
     ),
     Metric(
-        "unwind_odd_messages_last_day",
+        "unwind_dead_letters_last_day",
         "Messages of the last day that no task could process, by reason.",
         "SELECT reason, count(*) FROM unwind.dead_letters "
         "WHERE received_at > statement_timestamp() - interval '1 day' GROUP BY reason",

@@ -40,9 +40,9 @@ COMPONENTS = ("database", "broker")
 ZERO_LABELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in outbox_consumers()),
     "unwind_requests_last_minute": (("done", ""),),
-    "unwind_letters": (("pending",), ("parked",)),
+    "unwind_emails": (("pending",), ("parked",)),
     "unwind_paused": tuple(("queue", queue) for queue in QUEUES),
-    "unwind_odd_messages_last_day": (("TASK_UNKNOWN",), ("NOT_A_COMMAND",)),
+    "unwind_dead_letters_last_day": (("TASK_UNKNOWN",), ("NOT_A_COMMAND",)),
     "unwind_dead_jobs": tuple((task,) for task in (*outbox_consumers(), "notices.deliver")),
 }
 """Label values that are exported as 0 when nothing has them, so that alerts can rely on the series."""

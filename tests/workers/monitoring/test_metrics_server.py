@@ -109,7 +109,7 @@ def test_fresh_installation_has_every_metric(settings: Settings) -> None:
     assert {reading.name for reading in readings.METRICS} <= set(metrics)
     assert metrics["unwind_queue_messages"] == {(queue,): 0 for queue in QUEUES}
     assert metrics["unwind_outbox_due"] == {(task,): 0 for task in outbox_consumers()}
-    assert metrics["unwind_letters"] == {("pending",): 0, ("parked",): 0}
+    assert metrics["unwind_emails"] == {("pending",): 0, ("parked",): 0}
     assert "unwind_build_info" in metrics
 
 
@@ -227,7 +227,7 @@ def test_slow_query_times_out_alone(settings: Settings, database_url: str, monke
     assert metrics["unwind_scrape_failures"] == {(): 1}
     assert "unwind_dead_jobs" not in metrics
     assert metrics["unwind_up"][("database",)] == 1
-    assert "unwind_letters" in metrics
+    assert "unwind_emails" in metrics
 
 
 def test_no_query_scans_a_large_table(database_url: str) -> None:
@@ -303,7 +303,7 @@ def test_every_metric_and_label_of_the_dashboard_exists(settings: Settings, data
             for pattern in re.findall(r'sweep=~"([^"]+)"', target["expr"]):
                 assert any(re.fullmatch(pattern, run) for run in HEARTBEAT_RUNS)
     assert used <= set(labels)
-    assert {name for name in labels if re.match("unwind_(unlock|outbox|letters|dead|odd|requests|queue)", name)} <= used
+    assert {name for name in labels if re.match("unwind_(unlock|outbox|emails|dead|requests|queue)", name)} <= used
 
 
 def test_every_runbook_belongs_to_an_alert() -> None:

@@ -64,7 +64,7 @@ def check_workers(context: Context) -> list[Finding]:
         elif pool.ready == 0:
             message = f"No process of the worker {name} could connect to its servers, so it takes no messages."
             fix = "its log names the reason; correct that and restart the worker."
-            findings.append(error("WORKER_UNWIRED", message, fix))
+            findings.append(error("WORKER_NOT_CONNECTED", message, fix))
     return findings
 
 

@@ -101,7 +101,7 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
         return []
     message = f"No worker takes messages from these queues: {abbreviate(late)}."
     fix = "check that a worker for them runs; one that takes nothing logs worker_stalled, ends and is restarted."
-    return [error("CANARY_LATE", message, fix)]
+    return [error("HEARTBEAT_LATE", message, fix)]
 
 
 def check_late_outbox(context: Context) -> list[Finding]:
@@ -109,7 +109,7 @@ def check_late_outbox(context: Context) -> list[Finding]:
         return []
     message = "An outbox message has waited for {ago}."
     fix = "check that workers run for the queues consequences, notices and outbox; ./run jobs dead lists failures."
-    return _late_work(context, outbox.oldest_due_message(context.conn), "PROMISES_LATE", message, fix)
+    return _late_work(context, outbox.oldest_due_message(context.conn), "OUTBOX_LATE", message, fix)
 
 
 def check_late_submissions(context: Context) -> list[Finding]:
@@ -165,7 +165,7 @@ def check_dead_letters(context: Context) -> list[Finding]:
         return []
     ago = describe_age(context.now(), latest[0].received_at)
     message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
-    return [note("ODD_MESSAGES", message, "./run jobs dead-letters shows them; correct their sender.")]
+    return [note("DEAD_LETTERS", message, "./run jobs dead-letters shows them; correct their sender.")]
 
 
 def check_invariants(context: Context) -> list[Finding]:

@@ -42,7 +42,7 @@ def test_failing_check_is_reported_and_stops_no_other(context: Context, owner: p
     insert_late_outbox_message(context)
     findings = run_checks(context)
     assert "CHECK_FAILED" in codes(findings)
-    assert codes([finding for finding in findings if finding.code != "CHECK_FAILED"]) == ["PROMISES_LATE"]
+    assert codes([finding for finding in findings if finding.code != "CHECK_FAILED"]) == ["OUTBOX_LATE"]
     (broken,) = {finding.fix for finding in findings if finding.code == "CHECK_FAILED"}
     assert "./run migrate" in broken
     assert "report it" not in broken
@@ -59,7 +59,7 @@ def test_waiting_outbox_message_is_late_only_while_workers_run(context: Context)
     """P7: late after a minute."""
     insert_late_outbox_message(context)
     findings = run_checks(context)
-    assert (codes(findings), severity(findings)) == (["PROMISES_LATE"], "warning")
+    assert (codes(findings), severity(findings)) == (["OUTBOX_LATE"], "warning")
     assert "10 minutes" in findings[0].message
     assert run_checks(replace(context, supervised_since=None)) == []
 
@@ -107,7 +107,7 @@ def test_pauses_are_reported_instead_of_what_they_delay(context: Context, owner:
     owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
     owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
-    assert codes(run_checks(running_long)) == ["PROMISES_LATE", "SUBMISSIONS_LATE", "SWEEPS_LATE"]
+    assert codes(run_checks(running_long)) == ["OUTBOX_LATE", "SUBMISSIONS_LATE", "SWEEPS_LATE"]
     with context.database.transaction() as conn:
         for name in QUEUES:
             pauses.pause(conn, "queue", name, real_now() - timedelta(minutes=5), reason="the disk is being moved")
@@ -138,7 +138,7 @@ def test_queue_whose_heartbeat_is_not_taken_is_an_error(context: Context) -> Non
             late = run == "heartbeat.notices"
             sweeps.record_sweep_run(conn, run, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     findings = run_checks(running_long)
-    assert (codes(findings), severity(findings)) == (["CANARY_LATE"], "error")
+    assert (codes(findings), severity(findings)) == (["HEARTBEAT_LATE"], "error")
     assert "notices (for 10 minutes)." in findings[0].message
     assert run_checks(context) == []
 
@@ -162,7 +162,7 @@ def test_dead_jobs_parked_emails_and_dead_letters_are_reported(context: Context,
         odd = {"reason": "TASK_UNKNOWN", "task_name": "x", "message_id": "a", "queue": "commands", "body": b"private"}
         dead_letters.insert_dead_letter(conn, **odd, now=real_now())  # type: ignore[arg-type]
     findings = run_checks(context)
-    assert (codes(findings), severity(findings)) == (["ODD_MESSAGES"], "note")
+    assert (codes(findings), severity(findings)) == (["DEAD_LETTERS"], "note")
 
 
 # -- the marketplace ---------------------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def test_clock_difference_is_reported(context: Context, off: float) -> None:
 def test_worker_without_usable_processes_is_reported(with_broker: Context) -> None:
     threads, unwired = Pool("celery.concurrency.thread:TaskPool", None), Pool(SUPPORTED_POOLS[0], 0)
     findings = broker.check_workers(replace(with_broker, pools={"a@here": threads, "b@here": unwired}))
-    assert codes(findings) == ["POOL_UNFIT", "WORKER_UNWIRED"]
+    assert codes(findings) == ["POOL_UNFIT", "WORKER_NOT_CONNECTED"]
     assert {severity([finding]) for finding in findings} == {"error"}
     assert (
         broker.check_workers(
