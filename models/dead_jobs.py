@@ -35,9 +35,9 @@ DEAD_JOB_REASONS = {
 }
 """Why a job was parked, with the words for it."""
 MAX_ERROR_LENGTH = 4000
-MAX_DEPTH = 50
+MAX_STORED_ARGUMENT_DEPTH = 50
 """Levels of the arguments that are stored; messages are limited to less than half of that."""
-MAX_INTEGER_BITS = 10_000
+MAX_ARGUMENT_INTEGER_BITS = 10_000
 """Python neither writes nor reads an integer of more than 4,300 decimal digits."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
@@ -161,14 +161,14 @@ def payload_hash(arguments: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(written.encode()).digest()
 
 
-def arguments_to_json(value: Any, levels: int = MAX_DEPTH) -> Any:
+def arguments_to_json(value: Any, levels: int = MAX_STORED_ARGUMENT_DEPTH) -> Any:
     """Return a value as plain JSON.  Never raises: what JSON cannot represent becomes text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return value
     if isinstance(value, int):
-        return int(value) if value.bit_length() <= MAX_INTEGER_BITS else hex(value)
+        return int(value) if value.bit_length() <= MAX_ARGUMENT_INTEGER_BITS else hex(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if levels == 0:

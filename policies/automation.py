@@ -40,7 +40,7 @@ AGREED_STATUSES = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.REA
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
+class AnnouncedAct:
     act: str
     at: datetime
     setting: str
@@ -157,7 +157,7 @@ def with_deadlines(case: Case) -> Case:
     return replace(case, alert=replace(case.alert, cancels_at=due))
 
 
-def hold_order(
+def hold_automation(
     case: Case, actor: Actor, until: datetime | None, comment: str, now: datetime
 ) -> Granted | Refused | Invalid:
     """Hold automation off the order, without end or until a time; a further hold replaces the last (R118)."""
@@ -176,7 +176,7 @@ def hold_order(
     )
 
 
-def release_order(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
+def release_automation_hold(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
     if refused := check_role(case, actor, Role.SELLER, Role.STAFF, act="release an order for automation"):
         return refused
     order = case.order
@@ -188,14 +188,14 @@ def release_order(case: Case, actor: Actor, comment: str, now: datetime) -> Gran
     return Granted(after, events=(Event("orders.automation_released", f"Automation may touch this order: {comment}"),))
 
 
-def list_announcements(case: Case) -> list[Announcement]:
+def list_announced_acts(case: Case) -> list[AnnouncedAct]:
     """The automatic acts to come if nothing changes, with the times that their sweeps compare (R119)."""
     acts = (
         ("npb.file", files_npb_at(case), "file_npb_after", "get a non-paying buyer alert"),
         ("orders.cancel", cancels_at(case), "cancel_after_unlock", "be cancelled"),
     )
-    announcements = [
-        Announcement(
+    announced_acts = [
+        AnnouncedAct(
             act,
             due,
             name,
@@ -207,8 +207,8 @@ def list_announcements(case: Case) -> list[Announcement]:
         if due is not None and (setting := getattr(case.seller.automation, name)) is not None
     ]
     if (answer := answer_to_request(case)) is not None:
-        announcements.append(_announce_answer(case, answer))
-    return announcements
+        announced_acts.append(_announced_answer(case, answer))
+    return announced_acts
 
 
 def cancels_at_fact(case: Case) -> dict[str, str]:
@@ -293,13 +293,13 @@ def settings_from_json(written: Mapping[str, Any] | None) -> Automation:
     return Automation(**settings, excluded=frozenset(written.get("exclude_buyers", ())))
 
 
-def _announce_answer(case: Case, answer: AutomaticAnswer) -> Announcement:
+def _announced_answer(case: Case, answer: AutomaticAnswer) -> AnnouncedAct:
     act, what, unless = (
         ("orders.cancel", f"{case.label.capitalize()} will be cancelled", "the buyer pays or takes the request back")
         if answer.agrees
         else ("ocr.decline", f"The cancel request for {case.label} will be declined", "the buyer takes it back")
     )
-    return Announcement(
+    return AnnouncedAct(
         act,
         answer.at,
         answer.setting,

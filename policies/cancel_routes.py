@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from policies import cancellation
-from policies.automation import list_announcements
+from policies.automation import list_announced_acts
 from policies.cases import Actor, Case, counterparty
 from policies.options import ACTIONS, Subject
 from policies.statuses import CancelBasis, Role, Status
@@ -67,7 +67,7 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
         )
         return f"{case.label.capitalize()} is cancelled, on the ground of {basis}. That is final.{paid}"
     parties = [_describe_party(order, role, now) for role in PARTIES]
-    return " ".join([*parties, *(announcement.sentence for announcement in list_announcements(case))])
+    return " ".join([*parties, *(announcement.sentence for announcement in list_announced_acts(case))])
 
 
 def _find_routes(order: Subject, role: Role, now: datetime) -> list[CancelRoute]:
@@ -87,9 +87,9 @@ def _earliest_grant(order: Subject, action: str, role: Role, now: datetime) -> t
     ends = [begin for begin, _ in order.case.later_terms]
     for (begin, terms), end in zip(periods, [*ends, None], strict=True):
         case = replace(order.case, terms=terms)
-        at, answer = begin, _ask(order, case, action, role, begin)
+        at, answer = begin, _try_action(order, case, action, role, begin)
         if isinstance(answer, Refused) and answer.possible_from and (end is None or answer.possible_from < end):
-            at, answer = answer.possible_from, _ask(order, case, action, role, answer.possible_from)
+            at, answer = answer.possible_from, _try_action(order, case, action, role, answer.possible_from)
         if isinstance(answer, Granted):
             return at, answer.case
     return None
@@ -102,7 +102,7 @@ def _route_of(order: Subject, case: Case, role: Role, at: datetime) -> CancelRou
     cancel_from, basis = ground
     if_answered = None
     if case.open_alert is not None:
-        answer = _ask(order, case, f"{case.open_alert.kind.lower()}.respond", counterparty(role), at)
+        answer = _try_action(order, case, f"{case.open_alert.kind.lower()}.respond", counterparty(role), at)
         later = _earliest_basis(answer.case, role, at) if isinstance(answer, Granted) else None
         if later is not None and later[0] != cancel_from:
             if_answered = later[0]
@@ -120,7 +120,7 @@ def _earliest_basis(case: Case, role: Role, at: datetime) -> tuple[datetime, Can
     return None if isinstance(answer, Refused) else (at, answer)
 
 
-def _ask(order: Subject, case: Case, action: str, role: Role, at: datetime) -> Any:
+def _try_action(order: Subject, case: Case, action: str, role: Role, at: datetime) -> Any:
     return ACTIONS[action].ask(replace(order, case=case), Actor(case.member(role).member_id), at)
 
 
@@ -134,7 +134,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
     routes = list_cancel_routes(order, now, role)
     if answer.possible_from is None and routes:
         ways = [_describe_route(route, now) for route in routes]
-        if role is Role.BUYER and isinstance(_ask(order, case, "ocr.file", role, now), Granted):
+        if role is Role.BUYER and isinstance(_try_action(order, case, "ocr.file", role, now), Granted):
             ways.insert(0, "ask the seller with a cancel request now")
         return f"The {role} can {'; or '.join(ways)}."
     yet = " yet" if answer.possible_from else ""

@@ -110,7 +110,7 @@ def check_ready_to_cancel(draft: Draft, case: Case, basis: CancelBasis, now: dat
 
 def check_plan_unchanged(draft: Draft, plan: ReturnPlan) -> Refused | None:
     """Step 4: check that the plan is the one that was verified, apart from quantities, which are added (R110)."""
-    now = fingerprints(plan)
+    now = fingerprint_draft_lines(plan)
     changed = [line_no for line_no in sorted(now) if now[line_no] != draft.verified_lines.get(line_no)]
     if not changed:
         return None
@@ -122,11 +122,11 @@ def check_plan_unchanged(draft: Draft, plan: ReturnPlan) -> Refused | None:
     )
 
 
-def fingerprints(plan: ReturnPlan) -> dict[int, str]:
-    return {line.line_no: _fingerprint(plan, line) for line in plan.lines}
+def fingerprint_draft_lines(plan: ReturnPlan) -> dict[int, str]:
+    return {line.line_no: _fingerprint_draft_line(plan, line) for line in plan.lines}
 
 
-def _fingerprint(plan: ReturnPlan, line: ReturnedLine) -> str:
+def _fingerprint_draft_line(plan: ReturnPlan, line: ReturnedLine) -> str:
     target: list[Any] = [line.returned]
     if line.lot_id is not None:
         values = plan.lots[line.lot_id].snapshot()
@@ -161,7 +161,7 @@ def apply_draft_edits(draft: Draft, edits: Sequence[DraftEdit], remaining: Mappi
 def mark_draft_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
     if plan.problems:
         return replace(draft, state=DraftState.OPEN, verified_at=None)
-    return replace(draft, state=DraftState.VERIFIED, verified_at=now, verified_lines=fingerprints(plan))
+    return replace(draft, state=DraftState.VERIFIED, verified_at=now, verified_lines=fingerprint_draft_lines(plan))
 
 
 def draft_json(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class BadEntry:
 
 
 @dataclass(slots=True)
-class LotMatcher:
+class LotEntryMatcher:
     """Finds the lot of the store that an entry without a known number means.
 
     No lot is found twice, except to add to it, and none that another item of the file names (`is_named`).
@@ -140,7 +140,7 @@ class LotMatcher:
             if lot.lot_id not in unavailable
             and not (entry.has_marketplace_number and is_marketplace_number(lot.lot_id))
             and not self.is_named(lot)
-            and (lot.in_catalogue or has_same_values(entry, lot))
+            and (lot.has_catalogue_item or has_same_values(entry, lot))
             and (not consolidates or may_be_target(lot))
         ]
         chosen = min(

@@ -69,7 +69,7 @@ class Lot:
         return LotKey(self.seller_id, self.item_type, self.item_no, self.color_id, self.new_or_used, self.completeness)
 
     @property
-    def in_catalogue(self) -> bool:
+    def has_catalogue_item(self) -> bool:
         return bool(self.item_no.strip())
 
     @property
@@ -142,7 +142,7 @@ class LotSnapshot:
         return _int_or(self.values.get("bind_id"), 0)
 
     @property
-    def in_catalogue(self) -> bool:
+    def has_catalogue_item(self) -> bool:
         return bool(self.values["item"]["no"].strip())
 
     @property

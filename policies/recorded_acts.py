@@ -44,7 +44,7 @@ def _record_payment(case: Case, _actor: Actor, event: RecordedEvent, now: dateti
 def _hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     written = event.changes.get("order", {})  # a hold that was repeated changes nothing
     until = read_optional_time(written["held_until"]) if "held_until" in written else case.order.held_until
-    return automation.hold_order(case, actor, until, NO_COMMENT, now)
+    return automation.hold_automation(case, actor, until, NO_COMMENT, now)
 
 
 def _file_seller_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
@@ -68,7 +68,9 @@ RECORDED_ACTS: dict[str, Callable[[Case, Actor, RecordedEvent, datetime], Verdic
     "orders.payment_recorded": _record_payment,
     "orders.paid_after_cancellation": _record_payment,
     "orders.automation_held": _hold,
-    "orders.automation_released": lambda case, actor, _e, now: automation.release_order(case, actor, NO_COMMENT, now),
+    "orders.automation_released": lambda case, actor, _e, now: automation.release_automation_hold(
+        case, actor, NO_COMMENT, now
+    ),
     "ocr.filed": lambda case, actor, e, now: ocr.file_ocr(case, actor, e.changes["ocr"]["reason"], NO_COMMENT, now),
     "ocr.declined": lambda case, actor, _e, now: ocr.decline_ocr(case, actor, now),
     "ocr.withdrawn": lambda case, actor, _e, now: ocr.withdraw_ocr(case, actor, now),

@@ -117,7 +117,7 @@ class StockView:
 
 def may_be_target(lot: Lot) -> bool:
     """Whether items can return to this lot: no superlot part, reserved lot or custom item (R81)."""
-    return lot.bind_id == 0 and lot.reserved_for is None and lot.in_catalogue
+    return lot.bind_id == 0 and lot.reserved_for is None and lot.has_catalogue_item
 
 
 def choose_target_lot(source: int, candidates: Sequence[Lot]) -> Lot | None:
@@ -226,4 +226,4 @@ class _Planner:
 
 
 def needs_own_lot(item: Lot | LotSnapshot) -> bool:
-    return item.bind_id != 0 or not item.in_catalogue
+    return item.bind_id != 0 or not item.has_catalogue_item

@@ -53,7 +53,7 @@ class MemberChange(NamedTuple):
     automation: Automation | None = None
 
 
-class Conditions:
+class WhatIfConditions:
     """The terms and settings of a replay.
 
     `terms` are in force from their times on, earliest first; `settings` are those of all sellers from `settings_from`.
@@ -92,8 +92,8 @@ class Conditions:
 def replay_case(
     case: RecordedCase,
     members: Mapping[str, Sequence[MemberChange]],
-    conditions: Conditions,
-    recorded: Conditions,
+    conditions: WhatIfConditions,
+    recorded: WhatIfConditions,
     until: datetime,
 ) -> CaseOutcome:
     """Replay a case under `conditions`, up to a time; `recorded` are those under which it happened."""
@@ -105,8 +105,8 @@ class _Replay:
         self,
         recorded_case: RecordedCase,
         members: Mapping[str, Sequence[MemberChange]],
-        conditions: Conditions,
-        recorded: Conditions,
+        conditions: WhatIfConditions,
+        recorded: WhatIfConditions,
     ) -> None:
         self._events = recorded_case.events
         self._conditions, self._recorded = conditions, recorded
@@ -142,7 +142,7 @@ class _Replay:
         self._change_members(at)
 
     def run(self, until: datetime) -> CaseOutcome:
-        self._record(self._events[0])
+        self._note_divergence_from_record(self._events[0])
         for number, event in enumerate(self._events[1:]):
             self._advance(event.at)
             self._set_time(event.at)
@@ -152,7 +152,7 @@ class _Replay:
                     self._act_as_recorded(event.at)
             elif (act := RECORDED_ACTS.get(event.type)) is not None:
                 self._do(act, event, number)
-            self._record(event)
+            self._note_divergence_from_record(event)
         self._advance(until)
         return self._outcome(until)
 
@@ -286,7 +286,7 @@ class _Replay:
 
     # -- the record ----------------------------------------------------------------------------------------------------
 
-    def _record(self, event: RecordedEvent) -> None:
+    def _note_divergence_from_record(self, event: RecordedEvent) -> None:
         # Compare the case with the recorded one; only automation needs to know.
         if not self._follows_record:
             return

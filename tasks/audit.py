@@ -35,10 +35,10 @@ def check_everything() -> TaskResult:
     violations: list[Violation] = []
     for _ in range(SLICES_PER_TICK):
         with unit_of_work() as work:
-            slice_violations = violation_log.check_next_slice(work.conn, work.now)
-        if slice_violations is None:
+            audit_slice_violations = violation_log.check_next_audit_slice(work.conn, work.now)
+        if audit_slice_violations is None:
             break
-        violations.extend(slice_violations)
+        violations.extend(audit_slice_violations)
     return _report(violations)
 
 

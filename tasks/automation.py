@@ -106,15 +106,15 @@ def set_automation(commands: list[SetAutomation]) -> list[Answer]:
 )
 def hold_automation(command: HoldAutomation, case: Case, now: datetime) -> Verdict:
     """Hold automation off an order, as its seller or staff, without end or until a time."""
-    return policy.hold_order(case, command.actor, command.until, command.comment, now)
+    return policy.hold_automation(case, command.actor, command.until, command.comment, now)
 
 
 @case_command(
     ReleaseAutomation, example=SELLER | {"comment": "no answer any more"}, option="release the order for automation"
 )
-def release_automation(command: ReleaseAutomation, case: Case, now: datetime) -> Verdict:
+def release_automation_hold(command: ReleaseAutomation, case: Case, now: datetime) -> Verdict:
     """End the hold on an order, as its seller or staff: automation may act on it again."""
-    return policy.release_order(case, command.actor, command.comment, now)
+    return policy.release_automation_hold(case, command.actor, command.comment, now)
 
 
 def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> dict[str, Any]:
@@ -122,12 +122,12 @@ def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> 
     after = policy.change_automation_settings(before, command.changes, command.exclude_buyers, work.now)
     if after != before:
         members.update_automation(work.conn, command.member_id, after)
-        events.append_events(work.conn, [_automation_event(work, command, before, after)])
+        events.append_events(work.conn, [_automation_setting_event(work, command, before, after)])
         automation.update_deadlines(work.conn, command.member_id, work.now)
     return policy.settings_to_json(after)
 
 
-def _automation_event(
+def _automation_setting_event(
     work: UnitOfWork[SetAutomation], command: SetAutomation, before: Automation, after: Automation
 ) -> dict[str, Any]:
     return events.event_row(

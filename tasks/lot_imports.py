@@ -12,7 +12,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.lot_imports import (
     ExistingItems,
     LotEntry,
-    LotMatcher,
+    LotEntryMatcher,
     entry_keys,
     has_same_values,
     names_lot,
@@ -21,7 +21,7 @@ from policies.lot_imports import (
 from policies.lots import Lot, check_recorded_lot
 
 
-class ImportAction(StrEnum):
+class LotImportAction(StrEnum):
     NEW = "new"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
@@ -30,17 +30,17 @@ class ImportAction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class EntryMatch:
+class LotEntryMatch:
     lot_id: int
     is_same: bool
 
 
 @dataclass(frozen=True, slots=True)
-class ImportedEntry:
+class ImportedLotEntry:
     """What an entry does: the lot before and after, or why it is refused. A new lot has id 0 until it is stored."""
 
     entry: LotEntry
-    action: ImportAction
+    action: LotImportAction
     before: Lot | None = None
     after: Lot | None = None
     reason: str = ""
@@ -51,7 +51,7 @@ class ImportedEntry:
         return lot.lot_id if lot else self.entry.lot_id
 
 
-def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotMatcher) -> dict[int, EntryMatch]:
+def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotEntryMatcher) -> dict[int, LotEntryMatch]:
     """Return the lots that entries without a number of the store mean, by position in the file.
 
     A number of the marketplace that the store does not know may belong to a return uploaded there.
@@ -61,7 +61,7 @@ def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotMatch
         unnamed = [e for e in entries if e.lot_id not in named or not names_lot(e, named[e.lot_id])]
         candidates = inventory.find_lots_of_items(work.conn, entry_keys(unnamed, seller_id))
         found = ((entry, matcher.find(entry, candidates.get(entry.key(seller_id), ()))) for entry in unnamed)
-        return {entry.number: EntryMatch(lot.lot_id, has_same_values(entry, lot)) for entry, lot in found if lot}
+        return {entry.number: LotEntryMatch(lot.lot_id, has_same_values(entry, lot)) for entry, lot in found if lot}
 
 
 def import_entries(
@@ -71,7 +71,7 @@ def import_entries(
     how: ExistingItems | None,
     *,
     write: bool,
-) -> list[ImportedEntry]:
+) -> list[ImportedLotEntry]:
     """Carry out the entries, unless one is refused; return what each does. `matches`: lot ids by position in the file.
 
     Without `write` nothing is written and no lot is locked.
@@ -79,7 +79,7 @@ def import_entries(
     with unit_of_work() as work:
         batch = _ImportBatch.load(work, seller_id, entries, matches, how, lock=write)
         results = [batch.add(entry) for entry in entries]
-        if write and not any(result.action is ImportAction.REFUSED for result in results):
+        if write and not any(result.action is LotImportAction.REFUSED for result in results):
             results = batch.write(results)
     return results
 
@@ -126,28 +126,32 @@ class _ImportBatch:
         locked = inventory.lock_recorded_lots(self._work.conn, ids, [lot.key for lot in reported])
         self._lots = dict(locked)
 
-    def add(self, entry: LotEntry) -> ImportedEntry:
+    def add(self, entry: LotEntry) -> ImportedLotEntry:
         known = self._lots.get(self._ids.get(entry.number, 0))
         lot = self._lot_of(entry, known)
         reason = self._why_refused(entry, lot, known)
         if reason or lot is None:
-            return ImportedEntry(entry, ImportAction.REFUSED, known, reason=reason)
+            return ImportedLotEntry(entry, LotImportAction.REFUSED, known, reason=reason)
         verdict = check_recorded_lot(lot, known, seller_known=self._seller_known, may_be_own=True)
         if not isinstance(verdict, Lot):
-            return ImportedEntry(entry, ImportAction.REFUSED, known, reason=verdict.message)
+            return ImportedLotEntry(entry, LotImportAction.REFUSED, known, reason=verdict.message)
         if entry.deletes:
             self._lots[lot.lot_id] = None
-            return ImportedEntry(entry, ImportAction.DELETED, known)
+            return ImportedLotEntry(entry, LotImportAction.DELETED, known)
         if known and known.lot_id != verdict.lot_id:
             self._lots[known.lot_id] = None
         if verdict.lot_id:
             self._lots[verdict.lot_id] = verdict
         action = (
-            ImportAction.NEW if known is None else ImportAction.UNCHANGED if verdict == known else ImportAction.UPDATED
+            LotImportAction.NEW
+            if known is None
+            else LotImportAction.UNCHANGED
+            if verdict == known
+            else LotImportAction.UPDATED
         )
-        return ImportedEntry(entry, action, known, verdict)
+        return ImportedLotEntry(entry, action, known, verdict)
 
-    def write(self, results: Sequence[ImportedEntry]) -> list[ImportedEntry]:
+    def write(self, results: Sequence[ImportedLotEntry]) -> list[ImportedLotEntry]:
         conn, now = self._work.conn, self._work.now
         new_ids = iter(inventory.allocate_lot_ids(conn, sum(r.after is not None and not r.lot_id for r in results)))
         results = [

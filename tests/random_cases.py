@@ -71,10 +71,10 @@ MOVES: dict[str, Move] = {
     "orders.set_status": lambda c, a, r, _now: orders.set_order_status(c, a, r.choice(list(Status))),
     "orders.record_payment": lambda c, _, r, now: orders.record_order_payment(c, r.choice(list(PaymentStatus)), now),
     "orders.settle_late_payment": lambda c, a, _, now: late_payments.settle_late_payment(c, a, "sent back", now),
-    "orders.hold_automation": lambda c, a, r, now: automation.hold_order(
+    "orders.hold_automation": lambda c, a, r, now: automation.hold_automation(
         c, a, r.choice((None, now + timedelta(days=20))), "wait", now
     ),
-    "orders.release_automation": lambda c, a, _, now: automation.release_order(c, a, "go on", now),
+    "orders.release_automation": lambda c, a, _, now: automation.release_automation_hold(c, a, "go on", now),
     "orders.add_batch": _batch,
     "unlock": lambda c, _, __, now: unlock_due(c, now),
     "members": _terminated,

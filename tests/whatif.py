@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from models.queries.whatif import load_extent, recorded_conditions, replay_cases
+from models.queries.whatif import load_extent, load_recorded_conditions, replay_cases
 
 
 def list_differences_without_a_reason(conn: Connection) -> list[str]:
     """Replay every recorded case under the terms and settings in force, and return what differs from the record."""
-    conditions = recorded_conditions(conn)
+    conditions = load_recorded_conditions(conn)
     _, until = load_extent(conn)
     if until is None:
         return []

@@ -58,9 +58,9 @@ class AccessLayer:
             response = scope["app"].state.answer_failure(Request(scope), error)
             await response(scope, receive, send_with_headers)
         finally:
-            self._record(scope, status, perf_counter() - started_at)
+            self._log_and_count_request(scope, status, perf_counter() - started_at)
 
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+    def _log_and_count_request(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
         method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD") else "other"
         self._requests.labels(route, method, str(status)).inc()

@@ -117,7 +117,7 @@ app.conf.update(
     worker_proc_alive_timeout=10,  # slow machines need more than 4 s for a fork
     worker_hijack_root_logger=False,  # workers/logs.py: one format, no control characters, no arguments
     worker_send_task_events=True,  # Flower; representations hold ids only
-    worker_consumer="workers.event_batching:Consumer",
+    worker_consumer="workers.event_batching:EventBatchingConsumer",
     worker_pool="workers.transport.process_pool:TaskPool",  # also what `--pool=prefork` selects
     task_send_sent_event=True,
     # --- connections to the broker ---

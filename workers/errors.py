@@ -18,7 +18,7 @@ _UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006")
 """SQL states of connections, resources, shutdown, the system itself, and of a server that is read-only for now."""
 
 
-class TaskFailed(Exception):
+class SanitizedError(Exception):
     pass
 
 
@@ -47,7 +47,7 @@ def is_database_unavailable(error: BaseException) -> bool:
     return isinstance(error, PoolTimeout)
 
 
-def summarize(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """Describe an error in one line: `IntegrityError 23505 uq_alerts_one_open_per_order at tasks/npb.py:55 in file`."""
     if isinstance(error, CommandUnknown):
         return str(error)
@@ -66,8 +66,8 @@ def summarize(error: BaseException) -> str:
     return " ".join(words) + (f" at {path[-1]}" if path else "")
 
 
-def sanitized(error: BaseException) -> TaskFailed:
-    failure = TaskFailed(summarize(error))
+def sanitize_error(error: BaseException) -> SanitizedError:
+    failure = SanitizedError(summarize_error(error))
     for step in traceback_path(error):
         failure.add_note(f"  by {step}")
     return failure

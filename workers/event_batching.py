@@ -30,7 +30,7 @@ class Dispatcher(dispatcher.EventDispatcher):
         return super().send(type, *args, **fields | {"retry": False})
 
 
-class Consumer(consumer.Consumer):
+class EventBatchingConsumer(consumer.Consumer):
     command_dispatcher: CommandDispatcher | None = None
     _next_flush_at = float("-inf")
 

@@ -28,7 +28,7 @@ from tasks import mailer, publisher, webhooks
 from workers import logs
 from workers.broker.redis_url import connect
 from workers.broker.wakeups import WOKEN_TASKS, Wakeups
-from workers.errors import summarize, traceback_path
+from workers.errors import summarize_error, traceback_path
 from workers.settings import Settings, load_settings, settings_with_permanent_servers
 from workers.submissions.listener import Listener
 
@@ -224,7 +224,7 @@ def _refuse_configuration(**_: Any) -> None:
     try:
         check_configuration()
     except Exception as error:  # noqa: BLE001 - whatever it is, this worker's processes would meet it too
-        raise SystemExit(f"This worker cannot connect, so it takes no messages: {summarize(error)}") from None
+        raise SystemExit(f"This worker cannot connect, so it takes no messages: {summarize_error(error)}") from None
 
 
 def pool_name(pool: Any) -> str:
@@ -248,7 +248,7 @@ def _connect_child(**_: Any) -> None:
         try:
             connect_process(current_app)
         except Exception as error:  # Celery would log it and let the process take messages
-            log.error("process_connect_failed", error=summarize(error), path=traceback_path(error))
+            log.error("process_connect_failed", error=summarize_error(error), path=traceback_path(error))
             disconnect_process()
             if monotonic() > end:
                 raise SystemExit(1) from error

@@ -26,7 +26,7 @@ from models.db import database as db
 from models.stored_answers import Answer, invalid
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
-from workers.errors import TaskFailed, is_database_unavailable, sanitized, summarize, traceback_path
+from workers.errors import SanitizedError, is_database_unavailable, sanitize_error, summarize_error, traceback_path
 
 log = structlog.get_logger(__name__)
 
@@ -103,15 +103,14 @@ class BaseTask(Task):
                 write("answered", outcome=answer["outcome"], code=answer["code"])
                 return answer
             # Outside the handler, so that the new exception has no chain: Celery passes a whole chain to logs, events
-            # and
-            # the result backend, and the original error may hold private values.
+            # and the result backend, and the original error may hold private values.
             self._handle_failure(kwargs, error)
-            raise sanitized(error)
+            raise sanitize_error(error)
 
     def _handle_failure(self, kwargs: dict[str, Any], error: Exception) -> None:
         # Raise Celery's Retry, or return when the task is parked or will be sent again.
-        # `workers.transport.acknowledgement` takes a TaskFailed of a command for parked, so a command must leave in no
-        # other way.
+        # A command must leave in no other way: `workers.transport.acknowledgement` takes one with a SanitizedError for
+        # parked.
         if self.command_model is None and ("rows" in kwargs or not kwargs):
             self._handle_internal_failure(kwargs.get("rows") or [], error)
         elif is_database_unavailable(error):
@@ -123,16 +122,18 @@ class BaseTask(Task):
 
     def _handle_internal_failure(self, rows: Sequence[int], error: Exception) -> None:
         if not rows:
-            log.error("tick_failed", error=summarize(error), path=traceback_path(error))
+            log.error("tick_failed", error=summarize_error(error), path=traceback_path(error))
         elif is_database_unavailable(error):
             if self.request.retries < MAX_CONSUMER_RETRIES:
                 self._retry_later(error, MAX_CONSUMER_RETRIES)
-            log.warning("outbox_rows_postponed", error=summarize(error))
+            log.warning("outbox_rows_postponed", error=summarize_error(error))
         else:
             try:
                 bisect_failures(self, rows, error)
             except Exception as later_error:  # noqa: BLE001 - its rows stay due
-                log.warning("outbox_rows_postponed", error=summarize(later_error), path=traceback_path(later_error))
+                log.warning(
+                    "outbox_rows_postponed", error=summarize_error(later_error), path=traceback_path(later_error)
+                )
 
     def _park(self, kwargs: dict[str, Any], error: Exception) -> bool:
         # Whether the job is parked; if not, nothing is lost, since its message is still in the broker.
@@ -140,25 +141,27 @@ class BaseTask(Task):
             park(
                 self.name,
                 kwargs,
-                summarize(error),
+                summarize_error(error),
                 first_error=self._first_error(),
                 attempts=self.request.retries + 1,
                 message_id=self.request.id,
             )
         # Whatever keeps it from being parked, the message must not be lost.
         except Exception as park_error:  # noqa: BLE001
-            log.error("job_park_failed", error=summarize(error), because=summarize(park_error))
+            log.error("job_park_failed", error=summarize_error(error), because=summarize_error(park_error))
             return False
-        log.error("job_parked", error=summarize(error), path=traceback_path(error))
+        log.error("job_parked", error=summarize_error(error), path=traceback_path(error))
         return True
 
     def _retry_later(self, error: Exception, max_retries: int) -> None:
         retries = self.request.retries
         # Jitter, not a secret.
         wait = min(MAX_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
-        log.warning("task_retry", error=summarize(error), attempt=retries + 1, wait=round(wait, 1))
-        headers = {FIRST_ERROR_HEADER: self._first_error() or summarize(error)[:MAX_FIRST_ERROR_LENGTH]}
-        raise self.retry(exc=TaskFailed(summarize(error)), countdown=wait, max_retries=max_retries, headers=headers)
+        log.warning("task_retry", error=summarize_error(error), attempt=retries + 1, wait=round(wait, 1))
+        headers = {FIRST_ERROR_HEADER: self._first_error() or summarize_error(error)[:MAX_FIRST_ERROR_LENGTH]}
+        raise self.retry(
+            exc=SanitizedError(summarize_error(error)), countdown=wait, max_retries=max_retries, headers=headers
+        )
 
     def _first_error(self) -> str | None:
         # The first attempt's error from the message's header, which any producer can set, hence the checks.
@@ -196,18 +199,18 @@ def bisect_failures(task: Any, rows: Sequence[int], error: Exception) -> None:
                 retry_on_conflict(lambda half=half: task.run(rows=list(half)))  # type: ignore[misc]
             except Exception as half_error:  # noqa: BLE001 - whatever it is belongs to the half that raised it
                 if is_database_unavailable(half_error):
-                    raise TaskFailed(summarize(half_error)) from None
+                    raise SanitizedError(summarize_error(half_error)) from None
                 bisect_failures(task, half, half_error)
         return
-    log.error("outbox_row_failed", outbox_id=rows[0], error=summarize(error), path=traceback_path(error))
+    log.error("outbox_row_failed", outbox_id=rows[0], error=summarize_error(error), path=traceback_path(error))
     database = db.current_database()
     with database.transaction() as conn:
-        for outbox_id, first_error in outbox.record_message_failure(conn, list(rows), summarize(error)).items():
+        for outbox_id, first_error in outbox.record_message_failure(conn, list(rows), summarize_error(error)).items():
             dead_jobs.park_job(
                 conn,
                 task=task.name,
                 arguments={"rows": [outbox_id]},
-                error=summarize(error),
+                error=summarize_error(error),
                 first_error=first_error,
                 attempts=outbox.MAX_ATTEMPTS,
                 now=database.clock.now(conn),

@@ -100,7 +100,7 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
     return violations
 
 
-def check_next_slice(conn: Connection, now: datetime) -> list[Violation] | None:
+def check_next_audit_slice(conn: Connection, now: datetime) -> list[Violation] | None:
     """Check the next invariant of this night's check of everything.
 
     Returns None when all have been checked, or if another run is in progress.

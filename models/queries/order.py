@@ -23,7 +23,7 @@ from models.ocr import OcrRow
 from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
-from policies.automation import list_announcements, settings_from_json
+from policies.automation import list_announced_acts, settings_from_json
 from policies.bills import format_month
 from policies.cancel_routes import describe_cancellability, list_cancel_routes
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
@@ -102,7 +102,7 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         "at": format_timestamp(instant),
         "verdict": describe_cancellability(subject, instant),
         "routes": [route.as_json() for route in list_cancel_routes(subject, instant)],
-        "automation": [announcement.as_json() for announcement in list_announcements(case)],
+        "automation": [announcement.as_json() for announcement in list_announced_acts(case)],
         "seller": options_by_role[Role.SELLER],
         "buyer": options_by_role[Role.BUYER],
     }
@@ -124,7 +124,7 @@ def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[st
         "at": format_timestamp(at),
         "options": [option.as_json() for option in policy.list_options(subject, actor, at)],
         "routes": [route.as_json() for route in list_cancel_routes(subject, at, snapshot.case.role_of(actor))],
-        "automation": [announcement.as_json() for announcement in list_announcements(subject.case)],
+        "automation": [announcement.as_json() for announcement in list_announced_acts(subject.case)],
     }
 
 

@@ -12,7 +12,7 @@ from models.terms import load_terms
 from policies.automation import settings_from_json
 from policies.recorded_cases import CaseOutcome, RecordedCase, RecordedEvent, read_time, recorded_outcome
 from policies.terms import DEFAULT_TERMS
-from policies.whatif import Conditions, MemberChange, replay_case
+from policies.whatif import MemberChange, WhatIfConditions, replay_case
 
 _EXTENT = text("SELECT count(order_id) AS events, max(at) AS until FROM unwind.events")
 _MEMBER_CHANGES = text(
@@ -59,14 +59,14 @@ def stream_cases(conn: Connection) -> Iterator[RecordedCase]:
         yield RecordedCase(order_id, buyer_id, seller_id, usd_rate, recorded)
 
 
-def recorded_conditions(conn: Connection) -> Conditions:
-    return Conditions(
+def load_recorded_conditions(conn: Connection) -> WhatIfConditions:
+    return WhatIfConditions(
         [(datetime.min.replace(tzinfo=UTC), DEFAULT_TERMS), *((d.valid_from, d.terms) for d in load_terms(conn))]
     )
 
 
 def replay_cases(
-    conn: Connection, recorded: Conditions, tried: Conditions, until: datetime
+    conn: Connection, recorded: WhatIfConditions, tried: WhatIfConditions, until: datetime
 ) -> Iterator[tuple[RecordedCase, CaseOutcome, CaseOutcome]]:
     members = load_member_changes(conn)
     for case in stream_cases(conn):

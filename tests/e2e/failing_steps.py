@@ -22,7 +22,7 @@ __all__ = ["STEPS", "app"]
 
 FAILING = "TEST_FAILING"
 STEPS: dict[str, tuple[Any, str]] = {
-    "describing": (task, "summarize"),
+    "describing": (task, "summarize_error"),
     "telling the kinds of failure apart": (task, "is_database_unavailable"),
     "finding the way through the code": (task, "traceback_path"),
     "reading the first error": (task.BaseTask, "_first_error"),
@@ -33,7 +33,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "reading the clock": (db.DatabaseClock, "now"),
     "finding the database": (db, "current_database"),
     "saying it in the log": (task.log, "error"),
-    "raising what Celery is told": (task, "sanitized"),
+    "raising what Celery is told": (task, "sanitize_error"),
     "storing what became of it": (RedisBackend, "store_result"),
 }
 DYING = "dying"

@@ -52,7 +52,7 @@ def cancels_at(case: Case) -> datetime | None:
     case = automation.with_deadlines(case)
     due = automation.cancels_at(case)
     assert case.alert is None or case.alert.cancels_at == due
-    assert [a.at for a in automation.list_announcements(case) if a.setting == "cancel_after_unlock"] == (
+    assert [a.at for a in automation.list_announced_acts(case) if a.setting == "cancel_after_unlock"] == (
         [due] if due else []
     )
     return due
@@ -137,11 +137,11 @@ def test_an_excluded_buyer_is_never_touched() -> None:
 
 def test_a_hold_keeps_automation_from_an_order_until_it_ends() -> None:
     """R118, R121: by the seller or staff; a hold with an end moves the deadline there."""
-    held = automation.hold_order(filed(), SELLER, None, "in hospital", FILED)
+    held = automation.hold_automation(filed(), SELLER, None, "in hospital", FILED)
     assert isinstance(held, Granted)
     assert cancels_at(held.case) is None
     assert isinstance(automatic_acts.cancel_automatically(held.case, UNLOCKED + 60 * DAY), Refused)
-    released = automation.release_order(held.case, STAFF, "well again", UNLOCKED + 5 * DAY)
+    released = automation.release_automation_hold(held.case, STAFF, "well again", UNLOCKED + 5 * DAY)
     assert isinstance(released, Granted)
     assert cancels_at(released.case) == UNLOCKED + 3 * DAY
     for until, due in (
@@ -149,7 +149,7 @@ def test_a_hold_keeps_automation_from_an_order_until_it_ends() -> None:
         (UNLOCKED + 3 * DAY, UNLOCKED + 3 * DAY),
         (UNLOCKED + 3 * DAY + SECOND, UNLOCKED + 3 * DAY + SECOND),
     ):
-        verdict = automation.hold_order(held.case, STAFF, until, "a little longer", FILED)
+        verdict = automation.hold_automation(held.case, STAFF, until, "a little longer", FILED)
         assert isinstance(verdict, Granted)
         assert cancels_at(verdict.case) == due
         assert isinstance(automatic_acts.cancel_automatically(verdict.case, due - SECOND), Refused)
@@ -160,19 +160,19 @@ def test_only_the_seller_and_staff_hold_an_open_order() -> None:
     """R118: and a hold ends once."""
     case = filed()
     until = FILED + DAY
-    assert code(automation.hold_order(case, BUYER, None, "please", FILED)) == "WRONG_ROLE"
-    assert code(automation.hold_order(case, STRANGER, None, "please", FILED)) == "NOT_A_PARTY"
-    assert code(automation.hold_order(case, SELLER, None, " ", FILED)) == "COMMENT_REQUIRED"
-    assert automation.hold_order(case, SELLER, FILED, "wait", FILED) == Invalid("until", "must be in the future")
-    assert code(automation.release_order(case, SELLER, "go on", FILED)) == "WRONG_STATUS"
-    held = granted(automation.hold_order(case, SELLER, until, "wait", FILED))
-    assert code(automation.release_order(held, BUYER, "go on", FILED)) == "WRONG_ROLE"
-    assert code(automation.release_order(held, SELLER, " ", FILED)) == "COMMENT_REQUIRED"
-    assert code(automation.release_order(held, SELLER, "go on", until - SECOND)) is None
-    assert code(automation.release_order(held, SELLER, "go on", until)) == "WRONG_STATUS"
+    assert code(automation.hold_automation(case, BUYER, None, "please", FILED)) == "WRONG_ROLE"
+    assert code(automation.hold_automation(case, STRANGER, None, "please", FILED)) == "NOT_A_PARTY"
+    assert code(automation.hold_automation(case, SELLER, None, " ", FILED)) == "COMMENT_REQUIRED"
+    assert automation.hold_automation(case, SELLER, FILED, "wait", FILED) == Invalid("until", "must be in the future")
+    assert code(automation.release_automation_hold(case, SELLER, "go on", FILED)) == "WRONG_STATUS"
+    held = granted(automation.hold_automation(case, SELLER, until, "wait", FILED))
+    assert code(automation.release_automation_hold(held, BUYER, "go on", FILED)) == "WRONG_ROLE"
+    assert code(automation.release_automation_hold(held, SELLER, " ", FILED)) == "COMMENT_REQUIRED"
+    assert code(automation.release_automation_hold(held, SELLER, "go on", until - SECOND)) is None
+    assert code(automation.release_automation_hold(held, SELLER, "go on", until)) == "WRONG_STATUS"
     cancelled = granted(cancellation.cancel(case, SELLER, None, None, UNLOCKED))
-    assert code(automation.hold_order(cancelled, SELLER, None, "wait", UNLOCKED)) == "ALREADY_CANCELLED"
-    assert code(automation.release_order(cancelled, SELLER, "go on", UNLOCKED)) == "ALREADY_CANCELLED"
+    assert code(automation.hold_automation(cancelled, SELLER, None, "wait", UNLOCKED)) == "ALREADY_CANCELLED"
+    assert code(automation.release_automation_hold(cancelled, SELLER, "go on", UNLOCKED)) == "ALREADY_CANCELLED"
 
 
 def test_a_terminated_buyer_is_cancelled_through_the_alert() -> None:
@@ -192,7 +192,7 @@ def files_at(case: Case) -> datetime | None:
     case = automation.with_deadlines(case)
     due = automation.files_npb_at(case)
     assert case.order.files_npb_at == due
-    assert [a.at for a in automation.list_announcements(case) if a.act == "npb.file"] == ([due] if due else [])
+    assert [a.at for a in automation.list_announced_acts(case) if a.act == "npb.file"] == ([due] if due else [])
     return due
 
 
@@ -254,7 +254,7 @@ def test_longer_terms_and_a_hold_move_the_filing() -> None:
     assert files_at(unpaid(terms=long)) == ORDERED + 10 * DAY
     early = replace(unpaid(), terms=long)
     assert isinstance(automatic_acts.file_automatically(early, ORDERED + 10 * DAY - SECOND), Refused)
-    held = automation.hold_order(unpaid(), SELLER, ORDERED + 9 * DAY, "wait", ORDERED)
+    held = automation.hold_automation(unpaid(), SELLER, ORDERED + 9 * DAY, "wait", ORDERED)
     assert isinstance(held, Granted)
     assert files_at(held.case) == ORDERED + 9 * DAY
     assert files_at(with_member(unpaid(), seller_terminated=True)) is None
@@ -277,7 +277,7 @@ def answer_of(case: Case) -> tuple[str, datetime] | None:
     """The automatic answer as it is stored and announced, which are one."""
     case = automation.with_deadlines(case)
     own = (automation.OCR_SILENCE, "agree_to_requests_within")
-    answers = [(a.act, a.at) for a in automation.list_announcements(case) if a.setting in own]
+    answers = [(a.act, a.at) for a in automation.list_announced_acts(case) if a.setting in own]
     stored = case.ocr and {"orders.cancel": case.ocr.agrees_at, "ocr.decline": case.ocr.declines_at}
     assert dict(answers) == {act: at for act, at in (stored or {}).items() if at is not None}
     return answers[0] if answers else None
@@ -352,7 +352,7 @@ def test_a_request_without_an_answer_is_answered_by_the_terms(silence: OcrSilenc
         granted(ocr.withdraw_ocr(asked(silence=AGREE), BUYER, ASKED)),
         granted(ocr.decline_ocr(asked(silence=AGREE), SELLER, ASKED)),
         granted(npb.file_npb(asked(silence=AGREE), SELLER, None, FILED)),
-        granted(automation.hold_order(asked(silence=DECLINE), SELLER, None, "wait", ASKED)),
+        granted(automation.hold_automation(asked(silence=DECLINE), SELLER, None, "wait", ASKED)),
     ],
     ids=["off", "the seller's own", "terminated", "withdrawn", "declined", "superseded", "held"],
 )
@@ -374,9 +374,9 @@ def test_a_request_of_an_excluded_buyer_waits() -> None:
 def test_a_hold_with_an_end_postpones_the_answer() -> None:
     """R118: to its end, if that is later."""
     for until, due in ((ASKED + DAY, ASKED + 5 * DAY), (ASKED + 6 * DAY, ASKED + 6 * DAY)):
-        held = automation.hold_order(asked(hours=None, silence=DECLINE), SELLER, until, "wait", ASKED)
+        held = automation.hold_automation(asked(hours=None, silence=DECLINE), SELLER, until, "wait", ASKED)
         assert answer_of(granted(held)) == ("ocr.decline", due)
-    held = automation.hold_order(asked(), SELLER, ASKED + DAY, "wait", ASKED)
+    held = automation.hold_automation(asked(), SELLER, ASKED + DAY, "wait", ASKED)
     assert answer_of(granted(held)) == ("orders.cancel", ASKED + DAY)
 
 

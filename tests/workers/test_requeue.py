@@ -27,7 +27,7 @@ from tests.workers.transport.hostile_messages import message
 from workers import task as job
 from workers.app import app
 from workers.cli.jobs import jobs
-from workers.errors import TaskFailed
+from workers.errors import SanitizedError
 from workers.settings import CHECKOUT
 from workers.simulation.engine import Simulation
 
@@ -187,7 +187,7 @@ def test_first_error_is_kept_through_all_retries(
     monkeypatch.setattr(job, "execute", fails)
     monkeypatch.setattr(job, "MAX_RETRIES", 1)
     result = task.apply(kwargs={"order_id": 1, "member_id": "s"}, task_id="m-1", throw=False)
-    assert isinstance(result.result, TaskFailed)
+    assert isinstance(result.result, SanitizedError)
     with environment.database.transaction() as conn:
         (dead,) = dead_jobs.list_waiting_jobs(conn)
     assert dead.first_error.startswith("First at")

@@ -14,7 +14,7 @@ from models import dead_jobs, outbox
 from policies.verdicts import OutboxMessage
 from workers import task
 from workers.app import app
-from workers.errors import TaskFailed, is_database_unavailable, summarize
+from workers.errors import SanitizedError, is_database_unavailable, summarize_error
 from workers.simulation.engine import Simulation
 from workers.task import bisect_failures, execute
 
@@ -80,8 +80,8 @@ def test_summary_of_a_database_error_has_the_constraint_and_no_values(simulation
     """P9: PostgreSQL's message contains the whole row."""
     with pytest.raises(DBAPIError) as caught, simulation.database.transaction() as conn:
         conn.execute(text("INSERT INTO unwind.members (member_id, handle) VALUES ('private', 'words')"))
-    assert "IntegrityError 23502" in summarize(caught.value)
-    assert "private" not in summarize(caught.value)
+    assert "IntegrityError 23502" in summarize_error(caught.value)
+    assert "private" not in summarize_error(caught.value)
     assert not is_database_unavailable(caught.value)
 
 
@@ -126,7 +126,7 @@ def test_error_raised_to_celery_has_no_values() -> None:
     try:
         raise KeyError("private words")
     except KeyError as error:
-        failure = TaskFailed(summarize(error))
+        failure = SanitizedError(summarize_error(error))
     assert "KeyError at tests/workers/test_task.py" in str(failure)
     assert "private" not in str(failure)
 
@@ -140,6 +140,6 @@ def test_error_raised_to_celery_has_no_chain(monkeypatch: pytest.MonkeyPatch) ->
         raise KeyError(words)
 
     monkeypatch.setattr(task, "execute", fails)
-    with pytest.raises(TaskFailed) as caught:
+    with pytest.raises(SanitizedError) as caught:
         app.tasks["ocr.file"](order_id=1)
     assert words not in "".join(traceback.format_exception(caught.value))

@@ -20,8 +20,8 @@ from models.db import database as db
 from models.members import load_members
 from models.unit_of_work import retry_on_conflict
 from policies.emails.context import pluralize
-from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotMatcher, describe_changes
-from tasks.lot_imports import EntryMatch, ImportAction, ImportedEntry, import_entries, match_entries
+from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotEntryMatcher, describe_changes
+from tasks.lot_imports import ImportedLotEntry, LotEntryMatch, LotImportAction, import_entries, match_entries
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.files.file_problems import describe_repairs
@@ -78,7 +78,7 @@ class _ImportJob:
         self._dry_run, self._skip_invalid = dry_run, skip_invalid
         self._invalid: set[int] = set()
         self._matches: dict[int, int] = {}
-        self._counts: Counter[ImportAction] = Counter()
+        self._counts: Counter[LotImportAction] = Counter()
         self._units = 0
         lots.on_item = partial(_show_progress, "read")
 
@@ -111,7 +111,7 @@ class _ImportJob:
         with db.current_database().transaction() as conn:
             if not load_members(conn, [self._lots.seller_id]):
                 raise click.ClickException(f"There is no seller {self._lots.seller_id}.")
-        matcher = LotMatcher(self._how, self._lots.names)
+        matcher = LotEntryMatcher(self._how, self._lots.names)
         existing = same = 0
         example: tuple[LotEntry, int] | None = None
         if self._dry_run:
@@ -125,7 +125,7 @@ class _ImportJob:
             else:
                 self._matches.update({number: match.lot_id for number, match in matches.items()})
             for result in self._carry_out(entries, write=False):
-                if result.action is ImportAction.REFUSED:
+                if result.action is LotImportAction.REFUSED:
                     self._note_invalid(BadEntry(result.entry, result.reason))
                 if self._dry_run:
                     match = matches.get(result.entry.number) if self._how is None else None
@@ -139,7 +139,9 @@ class _ImportJob:
             done += self._import_batch(entries, done)
 
     def _import_batch(self, entries: list[LotEntry], done: int) -> int:
-        refused = [result for result in self._carry_out(entries, write=True) if result.action is ImportAction.REFUSED]
+        refused = [
+            result for result in self._carry_out(entries, write=True) if result.action is LotImportAction.REFUSED
+        ]
         if not refused:
             return len(entries)
         if not self._skip_invalid:
@@ -160,14 +162,14 @@ class _ImportJob:
                 count += 1
                 _show_progress(done, count)
 
-    def _match(self, entries: list[LotEntry], matcher: LotMatcher) -> dict[int, EntryMatch]:
+    def _match(self, entries: list[LotEntry], matcher: LotEntryMatcher) -> dict[int, LotEntryMatch]:
         return retry_on_conflict(partial(match_entries, self._lots.seller_id, entries, matcher))
 
-    def _carry_out(self, entries: list[LotEntry], *, write: bool) -> list[ImportedEntry]:
+    def _carry_out(self, entries: list[LotEntry], *, write: bool) -> list[ImportedLotEntry]:
         matches = {entry.number: self._matches[entry.number] for entry in entries if entry.number in self._matches}
         seller_id = self._lots.seller_id
         results = retry_on_conflict(partial(import_entries, seller_id, entries, matches, self._how, write=write))
-        if not write or all(result.action is not ImportAction.REFUSED for result in results):
+        if not write or all(result.action is not LotImportAction.REFUSED for result in results):
             self._counts.update(result.action for result in results)
             self._units += sum(result.after.quantity for result in results if result.after)
         return results
@@ -190,11 +192,13 @@ class _ImportJob:
     def _print_summary(self, verb: str) -> None:
         counts, lots = self._counts, self._lots
         parts = [
-            f"{pluralize(counts[ImportAction.NEW], 'lot', 'lots')} {verb}",
-            f"{counts[ImportAction.UPDATED]} updated",
+            f"{pluralize(counts[LotImportAction.NEW], 'lot', 'lots')} {verb}",
+            f"{counts[LotImportAction.UPDATED]} updated",
         ]
         parts += [
-            f"{counts[action]} {action}" for action in (ImportAction.UNCHANGED, ImportAction.DELETED) if counts[action]
+            f"{counts[action]} {action}"
+            for action in (LotImportAction.UNCHANGED, LotImportAction.DELETED)
+            if counts[action]
         ]
         parts += [f"{len(self._invalid)} skipped"] if self._invalid else []
         echo(f"{', '.join(parts)}: {pluralize(self._units, 'unit', 'units')} of {lots.seller_id}.")
@@ -221,10 +225,10 @@ def _describe_existing(existing: int, same: int, entry: LotEntry, lot_id: int) -
     )
 
 
-def _print_import_row(result: ImportedEntry, existing_lot: int | None) -> None:
+def _print_import_row(result: ImportedLotEntry, existing_lot: int | None) -> None:
     before, after = result.before, result.after
     lot = after or before
-    if result.action is ImportAction.UNCHANGED:
+    if result.action is LotImportAction.UNCHANGED:
         return
     outcome = "exists" if existing_lot else str(result.action)
     quantity = " → ".join(str(side.quantity) for side in (before, after) if side)

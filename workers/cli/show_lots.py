@@ -45,7 +45,7 @@ def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_n
             is_known = is_known_to_marketplace(lot)
             counts["new"] += not is_known
             if not (only_new if is_known else as_update):
-                counts["custom"] += not lot.in_catalogue
+                counts["custom"] += not lot.has_catalogue_item
                 yield lot
 
     with _open_lots_of(seller_id) as opened:

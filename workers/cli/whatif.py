@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from models.db.database import use_snapshot_isolation
 from models.ddl.grants import READER_ROLE
-from models.queries.whatif import load_extent, recorded_conditions, replay_cases
+from models.queries.whatif import load_extent, load_recorded_conditions, replay_cases
 from models.stored_answers import Answer
 from policies.automation import AUTOMATION_SETTINGS
 from policies.bills import MIN_BILLING_MONTH
@@ -26,7 +26,7 @@ from policies.fees import ZERO
 from policies.recorded_cases import CaseOutcome, RecordedCase
 from policies.term_settings import terms_from_mapping
 from policies.timestamps import format_optional_timestamp, format_timestamp
-from policies.whatif import Conditions
+from policies.whatif import WhatIfConditions
 from tasks.automation import SetAutomation
 from tasks.command import parse_command
 from workers.cli import data_option
@@ -107,7 +107,7 @@ def whatif(file: Path, since: str | None, as_json: bool) -> None:
     with open_database(role=READER_ROLE) as database, database.transaction() as conn:
         use_snapshot_isolation(conn)
         _lift_time_limits(conn)
-        recorded = recorded_conditions(conn)
+        recorded = load_recorded_conditions(conn)
         tried = _try_terms(recorded, settings, since)
         event_count, until = load_extent(conn)
         totals = WhatIfTotals()
@@ -125,7 +125,7 @@ def _lift_time_limits(conn: Connection) -> None:
     )
 
 
-def _try_terms(recorded: Conditions, settings: dict[str, Any], since: str | None) -> Conditions:
+def _try_terms(recorded: WhatIfConditions, settings: dict[str, Any], since: str | None) -> WhatIfConditions:
     named_terms = {name: value for name, value in settings.items() if name not in AUTOMATION_SETTINGS}
     # TOML has no null.
     named_settings = {
@@ -147,10 +147,10 @@ def _try_terms(recorded: Conditions, settings: dict[str, Any], since: str | None
         lines = [f"  {name}: {message}" for name, message in problems.items()]
         raise click.ClickException("\n".join(["These terms cannot be tried.", *lines]))
     values = {name: None if value is None else Setting(value, start) for name, value in named_settings.items()}
-    return Conditions(periods, values, start)
+    return WhatIfConditions(periods, values, start)
 
 
-def _parse_since(since: str | None, recorded: Conditions) -> datetime:
+def _parse_since(since: str | None, recorded: WhatIfConditions) -> datetime:
     if since is None:
         return BEGINNING
     try:

@@ -22,7 +22,7 @@ from celery.worker import state
 from celery.worker.strategy import default
 
 from tasks.command import MAX_REQUEST_ID_LENGTH
-from workers.errors import summarize
+from workers.errors import summarize_error
 from workers.group_commit.execution import Trace, execute_messages
 from workers.transport.acknowledgement import acknowledged_together
 
@@ -217,7 +217,7 @@ class CommandSet:
         try:
             request.on_success(trace)
         except Exception as error:  # noqa: BLE001 - it concerns one message
-            log.error("report_failed", message=request.id, error=summarize(error))
+            log.error("report_failed", message=request.id, error=summarize_error(error))
 
     def _on_failure(self, failure: Any) -> None:
         # The process died, was killed after the time limit, or could not execute the batch at all.

@@ -19,7 +19,7 @@ from celery.app.trace import fast_trace_task, trace_task_ret
 from models.stored_answers import Answer
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
-from workers.errors import is_database_unavailable, summarize, traceback_path
+from workers.errors import is_database_unavailable, summarize_error, traceback_path
 from workers.task import Outcome, known_outcome
 
 log = structlog.get_logger(__name__)
@@ -93,7 +93,7 @@ def _execute_commands(messages: Sequence[Message]) -> dict[int, Outcome]:
             for index, _ in commands:
                 outcomes.setdefault(index, error)
         else:
-            log.error("command_set_failed", error=summarize(error), path=traceback_path(error))
+            log.error("command_set_failed", error=summarize_error(error), path=traceback_path(error))
     return outcomes
 
 

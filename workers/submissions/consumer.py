@@ -28,7 +28,7 @@ from models.submissions import MAX_ATTEMPTS, Submission
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
 from tasks.declarations import COMMANDS
-from workers.errors import CommandUnknown, is_database_unavailable, summarize
+from workers.errors import CommandUnknown, is_database_unavailable, summarize_error
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +136,7 @@ def _renew_leases(task_database: db.Database, leased_ids: set[int], ended: threa
             with database.transaction() as conn:
                 submissions.extend_lease(conn, ids, database.clock.now(conn))
         except Exception as error:  # noqa: BLE001 - another run may then repeat the batch, and finds its answers
-            log.warning("lease_renewal_failed", error=summarize(error))
+            log.warning("lease_renewal_failed", error=summarize_error(error))
     if database is not None:
         database.dispose()
 
@@ -193,16 +193,18 @@ def _store_answers(answers: Answers) -> None:
 
 
 def _record_failure(submission: Submission, error: Exception) -> None:
-    log.error("submission_failed", request=submission.request_id, error=summarize(error), attempt=submission.attempts)
+    log.error(
+        "submission_failed", request=submission.request_id, error=summarize_error(error), attempt=submission.attempts
+    )
     database = db.current_database()
     with database.transaction() as conn:
         now = database.clock.now(conn)
-        if first_error := submissions.record_submission_failure(conn, submission, summarize(error), now):
+        if first_error := submissions.record_submission_failure(conn, submission, summarize_error(error), now):
             dead_jobs.park_job(
                 conn,
                 task=submission.task,
                 arguments=parse_payload(submission.payload) | {"request_id": submission.request_id},
-                error=summarize(error),
+                error=summarize_error(error),
                 first_error=first_error,
                 attempts=submission.attempts,
                 now=now,

@@ -20,7 +20,7 @@ from celery.exceptions import Retry
 from celery.worker import state
 from celery.worker.request import Request
 
-from workers.errors import TaskFailed, summarize
+from workers.errors import SanitizedError, summarize_error
 from workers.transport.lost_jobs import park_lost_job
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ def _acknowledge(messages: list[Any]) -> None:
     try:
         channel.qos.ack_settled([message.delivery_tag for message in messages])
     except Exception as error:  # noqa: BLE001 - the messages come again and find their answers
-        log.warning("acknowledgement_failed", messages=len(messages), error=summarize(error))
+        log.warning("acknowledgement_failed", messages=len(messages), error=summarize_error(error))
 
 
 class SettledRequest(Request):
@@ -91,7 +91,7 @@ class SettledRequest(Request):
         """celery.worker.request.Request.on_failure: first park a command whose process died."""
         error = exc_info.exception
         error = error.exc if isinstance(error, ExceptionWithTraceback) else error
-        if isinstance(error, TaskFailed | Retry):  # parked, or published again
+        if isinstance(error, SanitizedError | Retry):  # parked, or published again
             settle(self.message)
         elif isinstance(error, WorkerLostError | SystemExit) and self._context.retries >= self.task.max_retries:
             self._lost_reason = "WORKER_DIED"
@@ -111,7 +111,7 @@ class SettledRequest(Request):
             return report()
         except Exception as error:
             if is_final and not self.acknowledged:
-                log.warning("result_store_failed", message=self.id, error=summarize(error))
+                log.warning("result_store_failed", message=self.id, error=summarize_error(error))
                 self.acknowledge()
             raise
         finally:

@@ -108,14 +108,14 @@ class DeadLetterWriter:
                     return
                 self._requested = False
             try:
-                self._write()
+                self._store_pending_dead_letters()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and stops nobody
                 log.warning("dead_letters_write_failed", error=type(error).__name__)
                 if self._closed.wait(RETRY_DELAY):
                     return
                 self._requested = True
 
-    def _write(self) -> None:
+    def _store_pending_dead_letters(self) -> None:
         with contextlib.ExitStack() as stack:
             database = lifecycle.open_database(lifecycle.process_settings())
             stack.callback(database.dispose)
@@ -125,11 +125,11 @@ class DeadLetterWriter:
                 letter = json.loads(raw)
                 if letter.get("is_awaited"):
                     store_rejection(current_app.backend, letter["message_id"], letter["reason"], letter["detail"])
-                self._record(database, letter)
+                self._store_dead_letter(database, letter)
                 broker.lrem(PENDING_KEY, -1, raw)
 
     @staticmethod
-    def _record(database: Any, letter: dict[str, Any]) -> None:
+    def _store_dead_letter(database: Any, letter: dict[str, Any]) -> None:
         with database.transaction() as conn:
             dead_letters.insert_dead_letter(
                 conn,

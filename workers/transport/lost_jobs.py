@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from models import dead_jobs, stored_answers
-from workers.errors import summarize
+from workers.errors import summarize_error
 from workers.lifecycle import open_database, process_settings
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
         finally:
             database.dispose()
     except Exception as error:  # noqa: BLE001 - the worker's parent must live on, and the message goes back
-        log.error("lost_job_park_failed", task=task, message=message_id, error=summarize(error))
+        log.error("lost_job_park_failed", task=task, message=message_id, error=summarize_error(error))
         return False
     if answered:
         log.warning("lost_job_already_answered", task=task, message=message_id)

@@ -17,11 +17,11 @@ from click.testing import CliRunner, Result
 from benchmarks.market import Market as BulkMarket
 from benchmarks.market import build
 from models.db import database as db
-from models.queries.whatif import FETCH_SIZE, load_extent, recorded_conditions, replay_cases
+from models.queries.whatif import FETCH_SIZE, load_extent, load_recorded_conditions, replay_cases
 from policies.cases import Setting
 from policies.terms import OcrSilence
 from policies.timestamps import format_timestamp
-from policies.whatif import Conditions
+from policies.whatif import WhatIfConditions
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.servers import fresh_database, libpq_url
 from tests.whatif import list_differences_without_a_reason
@@ -86,9 +86,9 @@ def test_the_demo_is_replayed_as_it_was(simulation: Simulation) -> None:
     with simulation.database.transaction() as conn:
         assert load_extent(conn)[0] > 50
         assert list_differences_without_a_reason(conn) == []
-        recorded = recorded_conditions(conn)
+        recorded = load_recorded_conditions(conn)
         periods = [(begin, replace(terms, npb_unlock_no_response=DAY)) for begin, terms in recorded.periods]
-        tried = Conditions(periods, {"cancel_after_unlock": Setting(0, LAST - 52 * WEEK)})
+        tried = WhatIfConditions(periods, {"cancel_after_unlock": Setting(0, LAST - 52 * WEEK)})
         replayed = list(replay_cases(conn, recorded, tried, LAST))
     newly_cancelled = [was.cancelled_at is None and would_be.cancelled_at for _, was, would_be in replayed]
     assert any(newly_cancelled)
@@ -198,8 +198,8 @@ def test_memory_does_not_grow_with_the_market(
                 build(conn, BulkMarket(orders, lines=0))
             database = db.connect(url)
             with database.transaction() as read:
-                recorded = recorded_conditions(read)
-                tried = Conditions(recorded.periods, {"cancel_after_unlock": Setting(0, ORDERED)})
+                recorded = load_recorded_conditions(read)
+                tried = WhatIfConditions(recorded.periods, {"cancel_after_unlock": Setting(0, ORDERED)})
                 tracemalloc.start()
                 replayed = replay_cases(read, recorded, tried, LAST + 365 * DAY)
                 assert sum(was != would_be for _, was, would_be in replayed) == orders
@@ -221,10 +221,12 @@ def test_requests_that_nobody_answered_are_resolved(market: Market) -> None:
     silence = OcrSilence(agrees=False, after=2 * DAY)
     with market.simulation.database.transaction() as conn:
         assert list_differences_without_a_reason(conn) == []
-        recorded = recorded_conditions(conn)
-        declining = Conditions([(begin, replace(terms, ocr_silence=silence)) for begin, terms in recorded.periods])
-        agreeing = Conditions(recorded.periods, {"agree_to_requests_within": Setting(0, ORDERED)})
-        off = Conditions(recorded.periods, {"agree_to_requests_within": None})
+        recorded = load_recorded_conditions(conn)
+        declining = WhatIfConditions(
+            [(begin, replace(terms, ocr_silence=silence)) for begin, terms in recorded.periods]
+        )
+        agreeing = WhatIfConditions(recorded.periods, {"agree_to_requests_within": Setting(0, ORDERED)})
+        off = WhatIfConditions(recorded.periods, {"agree_to_requests_within": None})
         cancelled = [
             [would_be.cancelled_at for _, _, would_be in replay_cases(conn, recorded, tried, ORDERED + WEEK)]
             for tried in (declining, agreeing, off)

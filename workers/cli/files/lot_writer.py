@@ -38,7 +38,7 @@ def write_upload(lots: Iterable[Lot]) -> Iterator[str]:
         }
         if not lot.tiers:
             elements = {name: value for name, value in elements.items() if name[:2] not in ("TQ", "TP")}
-        if not lot.in_catalogue:
+        if not lot.has_catalogue_item:
             elements["ITEMID"] = ""
         yield _format_item_element({"LOTID": str(lot.lot_id), **elements} if is_known_to_marketplace(lot) else elements)
     yield "</INVENTORY>\n"

@@ -19,7 +19,7 @@ from models.db.postgres_address import PostgresAddress
 from models.monitoring import server_info
 from workers.broker.redis_url import connect
 from workers.embedded import ServerBinaryNotFound, ServerStartError, embedded_servers, running_servers
-from workers.errors import summarize
+from workers.errors import summarize_error
 from workers.monitoring.doctor import broker, database, environment, marketplace, processing
 from workers.monitoring.doctor.context import Context, supervised_since
 from workers.monitoring.doctor.findings import Finding, Severity, error, exit_status, note
@@ -202,7 +202,7 @@ def _run_in_transaction(check: Check, context: Context) -> list[Finding]:
 
 def _check_failed(check: Check, problem: Exception) -> Finding:
     name = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
-    return error("CHECK_FAILED", f"The check {name!r} failed: {summarize(problem)}.", _fix_for(problem))
+    return error("CHECK_FAILED", f"The check {name!r} failed: {summarize_error(problem)}.", _fix_for(problem))
 
 
 def _fix_for(problem: Exception) -> str:
