@@ -263,7 +263,7 @@ def test_feed_continues_on_a_server_with_lower_transaction_ids(
             assert feed.advance_feed_base(conn) > 0
         with engine.begin() as conn:
             assert feed.advance_feed_base(conn) == 0
-            ((cursor, first),) = feed.events_after(conn, None, 10)
+            ((cursor, first),) = wait_until(lambda: feed.events_after(conn, None, 10))
             assert first["type"] == "members.terminated"
         with engine.begin() as conn:
             conn.execute(
@@ -273,6 +273,6 @@ def test_feed_continues_on_a_server_with_lower_transaction_ids(
                 )
             )
         with engine.begin() as conn:
-            ((_, second),) = feed.events_after(conn, cursor, 10)
+            ((_, second),) = wait_until(lambda: feed.events_after(conn, cursor, 10))
             assert second["type"] == "members.reinstated"
         engine.dispose()

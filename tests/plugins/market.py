@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from models import feed
+from tests.waiting import wait_until
 from workers.simulation.engine import Simulation
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
@@ -87,6 +89,18 @@ class Market:
 
     def status(self, order_id: int) -> str:
         return str(self.row("SELECT status FROM unwind.orders WHERE order_id = :id", id=order_id).status)
+
+    def feed(self) -> list[dict[str, Any]]:
+        """All events of the feed, which has them a moment later while transactions of other databases end."""
+        tables = ("events", "stock_moves", "ledger_lines", "bills")
+
+        def settled_events() -> list[dict[str, Any]] | None:
+            with self.simulation.database.transaction() as conn:
+                events = [event for _, event in feed.events_after(conn, None, 10_000)]
+            return events if len(events) == sum(map(self.count, tables)) else None
+
+        events: list[dict[str, Any]] = wait_until(settled_events, what="the feed of all events")
+        return events
 
     def row(self, sql: str, **values: Any) -> Any:
         rows = self.rows(sql, **values)

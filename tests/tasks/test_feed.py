@@ -11,24 +11,11 @@ import pytest
 
 from models import feed
 from tests.plugins.market import FILED, WEEK, Market
-from tests.waiting import wait_until
 from workers.embedded import ServerUrls
 
 
-def wait_until_settled(market: Market) -> None:
-    """Wait until the feed has every event.
-
-    A transaction of another database that ends while the feed is read counts as running, so it holds the feed back for
-    a moment; later ones do not hold back what is settled.
-    """
-    tables = ("events", "stock_moves", "ledger_lines", "bills")
-    written = " + ".join(f"(SELECT count(*) FROM unwind.{table})" for table in tables)  # noqa: S608
-    shown = "(SELECT count(*) FROM unwind.events_after(NULL, 10000))"
-    wait_until(lambda: market.row(f"SELECT {shown} = {written} AS settled").settled)
-
-
 def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:
-    wait_until_settled(market)
+    market.feed()
     cursor: str | None = None
     events: list[dict[str, Any]] = []
     while True:
@@ -68,7 +55,7 @@ def test_a_late_commit_is_neither_missed_nor_repeated(market: Market, database_u
             early = feed.events_after(conn, None, 100)
         assert [e["type"] for _, e in early if e["type"].startswith("test.")] == []
         slow.commit()
-    wait_until_settled(market)
+    market.feed()
     cursor = early[-1][0] if early else None
     with market.simulation.database.transaction() as conn:
         late = feed.events_after(conn, cursor, 100)
@@ -84,13 +71,13 @@ def test_an_invalid_cursor_is_an_error(market: Market, database_url: str, cursor
 
 def test_the_feed_is_empty_after_its_last_event(market: Market) -> None:
     market.order(1003)
-    wait_until_settled(market)
+    market.feed()
     with market.simulation.database.transaction() as conn:
         last = feed.events_after(conn, None, 10_000)[-1][0]
     with market.simulation.database.transaction() as conn:
         assert feed.events_after(conn, last, 100) == []
     market.at(FILED + timedelta(seconds=1)).done("npb.file", order_id=1003, member_id="seller")
-    wait_until_settled(market)
+    market.feed()
     with market.simulation.database.transaction() as conn:
         assert [e["type"] for _, e in feed.events_after(conn, last, 100)] == ["npb.filed"]
 

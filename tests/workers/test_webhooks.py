@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import text
 from standardwebhooks import Webhook
 
 from models import webhooks as model
@@ -110,23 +109,16 @@ def replay(simulation: Simulation, webhook_id: int, cursor: str | None) -> None:
         assert model.replay_webhook(conn, webhook_id, cursor, simulation.clock.instant)
 
 
-def feed(simulation: Simulation) -> list[str]:
-    with simulation.database.transaction() as conn:
-        return [
-            str(row.id)
-            for row in conn.execute(text("SELECT event ->> 'id' AS id FROM unwind.events_after(NULL, 1000)"))
-        ]
-
-
 def test_events_arrive_once_signed_and_in_order(market: Market, receivers: Callable[[], Receiver]) -> None:
     market.order(1)
-    before = feed(market.simulation)
+    before = market.feed()
     receiver = receivers()
     webhook = add(market.simulation, receiver.url)
     for order_id in range(2, 40):
         market.order(order_id)
+    after = market.feed()[len(before) :]
     assert deliver_events.run()["failed"] == 0
-    assert [event["id"] for event in receiver.events] == feed(market.simulation)[len(before) :]
+    assert [event["id"] for event in receiver.events] == [event["id"] for event in after]
     for headers, body in receiver.requests:
         event = Webhook(SECRET).verify(body, headers)
         assert (headers["webhook-id"], headers["content-type"]) == (event["id"], "application/cloudevents+json")
