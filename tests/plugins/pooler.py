@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from sqlalchemy import make_url
 
 from workers.embedded.data_dir import free_port
@@ -20,14 +19,6 @@ from workers.embedded.processes import wait_until
 from workers.embedded.run_as import choose_run_as, chown_tree
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-
-
-def pytest_report_header() -> str | None:
-    return None if PGBOUNCER else "pgbouncer: not installed, so the tests of poolers do not run"
-
-
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    return True if not PGBOUNCER and collection_path.name == "test_pooler.py" else None
 
 
 @contextlib.contextmanager
@@ -69,13 +60,6 @@ def pooler(server_url: str, **settings: str) -> Iterator[str]:
         finally:
             process.kill()  # SIGTERM waits for its clients
             process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def pooler_url(servers: object) -> Iterator[str]:
-    """The suite's PostgreSQL server behind a pooler in transaction mode."""
-    with pooler(servers.database_url) as url:  # type: ignore[attr-defined]
-        yield url
 
 
 def _accepts(port: int) -> bool:

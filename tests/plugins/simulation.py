@@ -1,13 +1,16 @@
-"""Fixtures for simulations: a database of its own, a settable clock, the real task bodies."""
+"""Fixtures for simulations: a database, a settable clock, the real task bodies, and the invariants at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from kombu import pools
 
+from models.db import database as db
+from models.integrity import invariants, month_audit
 from workers import lifecycle
 from workers.app import app
 from workers.simulation.engine import Simulation
@@ -42,3 +45,26 @@ def environment(
     pools.reset()  # type: ignore[no-untyped-call]
     app._after_fork()  # the pools of the next one are new
     lifecycle.process_settings.cache_clear()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "breaks_invariants(reason): the test plants what must never be")
+
+
+@pytest.fixture(autouse=True)
+def _invariants_hold(request: pytest.FixtureRequest) -> Iterator[None]:
+    # All invariants are checked after every test that used a simulation.
+    if "simulation" not in request.fixturenames or request.node.get_closest_marker("breaks_invariants"):
+        yield
+        return
+    url = request.getfixturevalue("database_url")
+    yield
+
+    database = db.connect(url)
+    try:
+        with database.transaction() as conn:
+            months = month_audit.closed_months(conn)
+            broken = invariants.check_invariants(conn, datetime(2100, 1, 1, tzinfo=UTC), in_time=False, months=months)
+    finally:
+        database.dispose()
+    assert not broken, broken

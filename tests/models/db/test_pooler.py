@@ -18,7 +18,9 @@ from models.db import database as db
 from models.db.pipeline import execute, pipeline
 from models.migrations import upgrade
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
+from tests.plugins.pooler import pooler
 from tests.plugins.servers import libpq_url
+from workers.embedded import ServerUrls
 from workers.local.backup import BackupError, back_up
 from workers.simulation.engine import Simulation
 
@@ -28,6 +30,13 @@ FOREIGN = """
     SELECT current_user, current_setting('statement_timeout'), current_setting('search_path'),
         (SELECT count(*) FROM pg_prepared_statements), pg_backend_pid()
 """
+
+
+@pytest.fixture(scope="module")
+def pooler_url(servers: ServerUrls) -> Iterator[str]:
+    """The suite's PostgreSQL server behind a pooler in transaction mode."""
+    with pooler(servers.database_url) as url:
+        yield url
 
 
 @pytest.fixture
