@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -174,6 +174,9 @@ _COLUMNS = (
 MAX_MESSAGES = 500
 """Outbox rows that a sweep returns to its caller, which handles them itself. The relay publishes those of a larger
 batch, so that several processes share them."""
+RELAY_AFTER = timedelta(seconds=5)
+"""The relay leaves the rows of a small batch to the sweep for so long, which takes a few milliseconds. A relay that
+locked or published them earlier would send their notices through a queue, behind thousands of emails."""
 
 
 class UnlockSweep:
@@ -218,6 +221,7 @@ class UnlockSweep:
                 "changes": json.dumps({"alert": {"unlocked_at": format_timestamp(work.now)}}),
                 "note": UNLOCKED_NOTE,
                 "messages": MAX_MESSAGES,
+                "relay_at": work.now + RELAY_AFTER,
             },
         ).fetchall()[0]
         if counts.last_at is not None:

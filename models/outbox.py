@@ -120,13 +120,14 @@ def claim_messages(
 ) -> list[DueMessage]:
     """Lock the due messages of one task, oldest first, skipping those that another transaction holds (R103).
 
-    `rows` limits the claim to these outbox ids, `new_only` to those that were not attempted yet.
+    `rows` limits the claim to these outbox ids, `new_only` to those that were published but not attempted
+    yet.
     """
     condition = and_(OutboxRow.task == task, OutboxRow.state == "due")
     if rows is not None:
         condition = and_(condition, is_any(OutboxRow.outbox_id, rows))
     if new_only:
-        condition = and_(condition, OutboxRow.attempts == 0)
+        condition = and_(condition, OutboxRow.attempts == 0, OutboxRow.publish_count > 0)
     if order_id is not None:
         condition = and_(condition, OutboxRow.order_id == order_id)
     result = conn.execute(

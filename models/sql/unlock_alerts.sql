@@ -41,7 +41,8 @@ new_events AS (
     FROM unlocked AS u
 ),
 new_messages AS (
-    -- The instant is written as policies.timestamps.format_timestamp does.
+    -- The instant is written as policies.timestamps.format_timestamp does. The sweep handles the messages of a small
+    -- batch itself; the relay takes what is left of them later.
     INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
     SELECT
         u.notice || ':' || u.order_id || ':' || u.seq || ':' || u.filer, 'notices.tell_' || u.role, u.order_id,
@@ -53,7 +54,8 @@ new_messages AS (
                     u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z',
                 'cancels_at', rtrim(rtrim(to_char(
                     u.cancels_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z'))),
-        %(now)s, %(now)s
+        %(now)s,
+        CASE WHEN (SELECT count(*) FROM unlocked) > %(messages)s THEN %(now)s ELSE %(relay_at)s END
     FROM unlocked AS u
     RETURNING outbox_id
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -11,10 +11,12 @@ import psycopg
 import pytest
 
 from models import alerts, members, outbox, pauses
+from models.db import database
 from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks import npb
+from tasks.notices import record_notices_at_once
 from tasks.sweeps import sweep
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
@@ -22,6 +24,7 @@ from tests.tasks.crashes import CrashPoints, Died, raise_error
 from workers.app import app
 
 DUE = FILED + WEEK
+DUE_LATER = FILED + 4 * WEEK
 ORDERS = range(1, 8)
 
 
@@ -158,7 +161,7 @@ def due_alert(market: Market, request: pytest.FixtureRequest) -> str:
     market.at(FILED)
     filed = {"npb": {"member_id": "seller"}, "nrs": {"member_id": "buyer", "comment": "no answer"}}[str(request.param)]
     market.done(f"{request.param}.file", order_id=1, **filed)
-    market.at(FILED + 4 * WEEK)
+    market.at(DUE_LATER)
     return {"npb": "npb.scan_open_alerts", "nrs": "alerts.scan_seller_alerts"}[str(request.param)]
 
 
@@ -177,6 +180,24 @@ def test_a_sweep_records_its_notices_without_the_outbox(market: Market, due_aler
     assert unlock_notices(market) == [(state, event)]
 
 
+def test_a_relay_and_other_messages_leave_the_notices_to_their_sweep(
+    market: Market, due_alert: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R41: otherwise the notices would wait in a queue, behind thousands of emails."""
+    other = database.connect(database_url)
+
+    def record_meanwhile(task: str, rows: Sequence[int]) -> None:
+        with other.transaction() as conn:
+            outbox.claim_for_publish(conn, market.simulation.clock.instant)
+            outbox.claim_messages(conn, task, new_only=True)
+            record_notices_at_once(task, rows)
+
+    monkeypatch.setattr("tasks.alerts.record_notices_at_once", record_meanwhile)
+    assert app.tasks[due_alert].run() == {"unlocked": 1}
+    assert [state for state, _ in unlock_notices(market)] == ["done"]
+    other.dispose()
+
+
 def test_a_pause_of_anything_leaves_the_notices_to_the_outbox(market: Market, due_alert: str) -> None:
     with market.simulation.database.transaction() as conn:
         pauses.pause(conn, "task", "notices.tell_seller", market.simulation.clock.instant)
@@ -191,6 +212,7 @@ def test_a_notice_that_cannot_be_recorded_fails_no_sweep(
         broken.setattr(members, "load_contacts", None)
         assert app.tasks[due_alert].run() == {"unlocked": 1}
         assert unlock_notices(market) == [("due", None)]
+    market.at(DUE_LATER + alerts.RELAY_AFTER)
     market.simulation.process_outbox()
     assert unlock_notices(market)[0][0] == "done"
 
