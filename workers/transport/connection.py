@@ -14,6 +14,8 @@ from workers.broker.redis_url import SCHEMES, RedisUrl
 from workers.transport.channel import MAX_HOLD_SECONDS, Channel
 from workers.transport.poller import Poller
 
+TRANSPORT_NAME = f"{__name__}:Transport"
+
 
 class Transport(stock.Transport):
     Channel = Channel
@@ -49,6 +51,16 @@ class Connection(kombu_connection.Connection):
             if address.sentinels:
                 transport_options["address"] = address
         super().__init__(hostname, *args, **kwargs, ssl=ssl, transport_options=transport_options)  # type: ignore[misc]
+
+    def _info(self, resolve: bool = True) -> Any:
+        """kombu.Connection._info: pooled connections, of a class of kombu's, get this transport; JSON, no sentinels."""
+        info = dict(super()._info(resolve=resolve))
+        if resolve:
+            options = self.transport_options or {}
+            info["transport_options"] = {name: value for name, value in options.items() if name != "address"}
+        elif self.get_transport_cls() is Transport:
+            info["transport"] = TRANSPORT_NAME
+        return tuple(info.items())
 
     # Kombu's.
     def as_uri(self, include_password: bool = False, mask: str = "**", getfields: Any = None) -> str:  # noqa: ARG002

@@ -40,6 +40,7 @@ READ_IN = "5.7.0"
 
 REPLACED = {
     "kombu.connection.Connection.__init__": "e9c58f881d0a",
+    "kombu.connection.Connection._info": "d756812a3936",
     "kombu.connection.Connection.as_uri": "84a4b582d143",
     "kombu.transport.redis.QoS.__init__": "77545b203b86",
     "kombu.transport.virtual.base.QoS.can_consume": "787f80092f8d",
