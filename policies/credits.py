@@ -135,7 +135,11 @@ def settlement_note(settlement: FeeSettlement, kind: str, bill: date) -> str:
     )
     if kind == RESET:
         return f"Order {order_id} was cancelled in {charged}, in which its fee was charged: the fee is reset."
-    late = "" if bill == settlement.month else f" The bill of {cancelled} was made already, so it is on this one."
+    late = (
+        ""
+        if bill == settlement.month
+        else f" The bill for {cancelled} had already been issued, so the credit is on this one."
+    )
     return (
         f"Order {order_id} was cancelled in {cancelled}; its fee, charged in {charged}, "
         f"is credited in {month_name(bill)}.{late}"
@@ -152,7 +156,7 @@ def recharge_note(order_id: int, month: date, why: str) -> str:
 
 def reversal_note(order_id: int, charged: date | None, why: str) -> str:
     when = f"charged in {month_name(charged)}" if charged else "charged earlier"
-    return f"The fee for order {order_id} {when} is taken back because {why}; the whole order is charged again."
+    return f"The fee for order {order_id} {when} is reversed because {why}; the whole order is charged again."
 
 
 def describe_fee_credit(fee: Mapping[str, Any]) -> str:
@@ -163,9 +167,9 @@ def describe_fee_credit(fee: Mapping[str, Any]) -> str:
     if fee["state"] == "given_up":
         return "It could not be posted and waits for staff: ./run jobs dead."
     if fee["state"] == "promised":
-        return f"{amount} USD will be on the bill of {bill}: the posting is on its way."
+        return f"{amount} USD will be on the bill for {bill}; it is being posted."
     if fee["kind"] == "reset":
-        return f"The fee of {amount} USD was taken off the bill of {bill}, the month in which it was charged."
+        return f"The fee of {amount} USD was removed from the bill for {bill}, the month in which it was charged."
     if fee["bill_issued_on"]:
-        return f"{amount} USD are on the bill of {bill}, made on {fee['bill_issued_on']}."
-    return f"{amount} USD are on the bill of {bill}, which is still open."
+        return f"{amount} USD is on the bill for {bill}, issued on {fee['bill_issued_on']}."
+    return f"{amount} USD is on the bill for {bill}, which is still open."

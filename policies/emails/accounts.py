@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from policies.emails.context import EmailContext, format_amount, format_day, format_month, paragraphs
+from policies.emails.context import EmailContext, capital, format_amount, format_day, format_month, paragraphs
 from policies.emails.email import Email
 
 
@@ -12,9 +12,9 @@ def credit_posted(context: EmailContext) -> Email:
     amount, bill, charged = context.text("amount"), context.text("bill"), context.text("charged_month")
     credit = f"a credit of {format_amount(amount)}" if amount else "a credit"
     return Email(
-        context.subject("your fee is credited"),
+        context.subject("your fee was refunded"),
         (
-            f"We added {credit} for the cancelled {context.order} to "
+            f"{capital(context.order)} was cancelled, so we added {credit} to "
             + (f"your bill for {format_month(bill)}." if bill else "your next bill."),
         ),
         None,
@@ -23,7 +23,7 @@ def credit_posted(context: EmailContext) -> Email:
             if charged
             else "It refunds the fee you were charged for the order."
         ),
-        ("You don't need to do anything. The credit lowers what you owe on that bill.",),
+        ("You don't need to do anything. The credit reduces what you owe on that bill.",),
     )
 
 
@@ -47,11 +47,11 @@ def privilege_revoked(context: EmailContext) -> Email:
     return Email(
         "You can no longer buy" if buying else "You can't sell for now",
         paragraphs(
-            "We have revoked your right to buy, because too many of your orders were cancelled as unpaid."
+            "We have revoked your right to buy, because too many of your orders were cancelled for non-payment."
             if buying
             else "We have suspended your right to sell, because too many of your orders were cancelled "
-            "after you did not respond or did not ship.",
-            f"These orders count: {orders}." if orders else "",
+            "because you did not respond or did not ship.",
+            f"These are the orders: {orders}." if orders else "",
         ),
         None,
         (
@@ -60,8 +60,8 @@ def privilege_revoked(context: EmailContext) -> Email:
             else "Your store can't take new orders. Your open orders continue, and you can still act on them.",
         ),
         (
-            "If you think an order should not count, write to our staff. For each order, please send: what happened, "
-            + ("proof of payment, " if buying else "proof of shipping or of the refund, ")
+            "If you think that an order should not count, write to our staff. Tell us what happened with each of them, "
+            + ("and attach proof of payment " if buying else "and attach proof of shipping or of the refund ")
             + "and the messages you exchanged.",
             f"Staff can withdraw a strike and restore your right to {'buy' if buying else 'sell'}.",
         ),

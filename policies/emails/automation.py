@@ -6,11 +6,11 @@ from policies.emails.context import EmailContext, capital, paragraphs, pluralize
 from policies.emails.email import Email
 
 _SETTING_SENTENCES = {
-    "file_npb_after": ("day", "{} after its date, an unpaid order gets a non-paying buyer alert automatically"),
-    "cancel_after_unlock": ("day", "{} after it can be cancelled, an unpaid order is cancelled automatically"),
+    "file_npb_after": ("day", "an unpaid order gets a non-paying buyer alert automatically {} after its date"),
+    "cancel_after_unlock": ("day", "an unpaid order is cancelled automatically {} after it can be cancelled"),
     "agree_to_requests_within": (
         "hour",
-        "a buyer's request to cancel that is filed within {} of the order date is agreed to automatically",
+        "a buyer's cancel request is granted automatically if it is filed within {} of the order date",
     ),
 }
 _UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
@@ -19,17 +19,19 @@ _UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
 def cancellation_coming(context: EmailContext) -> Email:
     until = context.timestamp("cancels_at")
     return Email(
-        context.subject("pay now, or the order is cancelled"),
+        context.subject("please pay, or it will be cancelled"),
         (
-            f"{capital(context.order)} is not paid. "
-            + (f"If that does not change, it is cancelled on {until}." if until else "It is about to be cancelled."),
+            f"{capital(context.order)} has not been paid. "
+            + (f"Unless you pay, it will be cancelled on {until}." if until else "It is about to be cancelled."),
         ),
         None,
-        ("This cancellation counts as a strike against you. With too many strikes you lose the right to buy.",),
+        ("If the order is cancelled, you get a strike. If you get too many strikes, you lose the right to buy.",),
         paragraphs(
-            f"Pay before {until}. A recorded payment stops the cancellation." if until else "Please pay now.",
-            "If you have paid already, ask the seller to remove the alert, or send proof of the payment to our staff.",
-            "If you still want to pay after accepting the penalty, take the acceptance back on the order's page."
+            f"Please pay before {until}. Once the payment is recorded, the order will not be cancelled."
+            if until
+            else "Please pay now.",
+            "If you have already paid, ask the seller to remove the alert, or send proof of the payment to our staff.",
+            "You accepted the penalty. If you want to pay after all, withdraw your acceptance on the order's page."
             if context.flag("penalty_accepted")
             else "",
         ),
@@ -39,10 +41,10 @@ def cancellation_coming(context: EmailContext) -> Email:
 def npb_filed_automatically(context: EmailContext) -> Email:
     unlocks = context.timestamp("unlocks_at")
     return Email(
-        context.subject("a non-paying buyer alert is filed"),
+        context.subject("a non-paying buyer alert was filed"),
         (
-            f"{capital(context.order)} is not paid.",
-            "By your settings we filed a non-paying buyer alert, and the buyer was asked to pay.",
+            f"{capital(context.order)} has not been paid.",
+            "Following your settings, we filed a non-paying buyer alert and asked the buyer to pay.",
         ),
         None,
         paragraphs(
@@ -55,7 +57,7 @@ def npb_filed_automatically(context: EmailContext) -> Email:
 
 def automatic_cancellation(context: EmailContext) -> str:
     due = context.timestamp("cancels_at")
-    return f"By your settings the order is cancelled automatically on {due}, unless the buyer pays." if due else ""
+    return f"Following your settings, we will cancel the order on {due} unless the buyer pays." if due else ""
 
 
 def describe_silence(context: EmailContext) -> str:
@@ -72,8 +74,9 @@ def describe_setting(context: EmailContext) -> str:
     facts = context.facts.get("automation")
     if isinstance(facts, dict) and facts.get("setting") == "OCR_SILENCE":
         return (
-            f"This marketplace answers a buyer's request in the seller's name {describe_silence(context)} after it "
-            "was filed. Answer earlier, or hold the order with orders.hold_automation, and it does not."
+            "If a seller does not answer a cancel request, this marketplace answers it for them "
+            f"{describe_silence(context)} after it was filed. To decide yourself, answer earlier, or put automation on "
+            "hold on the order's page."
         )
     if not isinstance(facts, dict) or facts.get("setting") not in _SETTING_SENTENCES:
         return ""
@@ -83,5 +86,5 @@ def describe_setting(context: EmailContext) -> str:
     return (
         f"Your setting {context.text('setting')}, in force since {context.timestamp('set_at')}, says: "
         f"{means.format(duration)}. "
-        "You can change it or switch it off with sellers.set_automation, and exclude single buyers from it."
+        "You can change it, switch it off, or exclude individual buyers (sellers.set_automation)."
     )

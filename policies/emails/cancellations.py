@@ -16,14 +16,14 @@ from policies.emails.email import Email
 from policies.emails.ocr import REFUND
 
 BASIS_PHRASES = {
-    "OCR_SELLER": "through the seller's cancel request",
-    "OCR_BUYER": "by agreeing to the buyer's cancel request",
-    "NPB": "through the non-paying buyer alert, after its waiting period ended",
+    "OCR_SELLER": "after the seller's cancel request",
+    "OCR_BUYER": "at the buyer's request",
+    "NPB": "after the waiting period of the non-paying buyer alert ended",
     "NPX": "after the buyer accepted the penalty for not paying",
-    "NRS": "through the non-responding seller alert, after its waiting period ended",
-    "NSS": "through the non-shipping seller alert, after its waiting period ended",
-    "BUYER_TERMINATED": "because the buyer's account is closed",
-    "SELLER_TERMINATED": "because the seller's account is closed",
+    "NRS": "after the waiting period of the non-responding seller alert ended",
+    "NSS": "after the waiting period of the non-shipping seller alert ended",
+    "BUYER_TERMINATED": "because the buyer's account was closed",
+    "SELLER_TERMINATED": "because the seller's account was closed",
 }
 STRIKE_RECIPIENTS = {"NPB": "buyer", "NPX": "buyer", "NRS": "seller", "NSS": "seller"}
 
@@ -47,22 +47,23 @@ def order_cancelled(context: EmailContext) -> Email:
 
 
 def paid_late(context: EmailContext) -> Email:
-    payment = f" ({context.text('payment_status')})" if context.text("payment_status") else ""
+    status = context.text("payment_status")
+    recorded = f"marked as {status}" if status else "recorded"
     to_seller = context.role == "seller"
     return Email(
-        context.subject("a payment came in after the cancellation"),
-        (f"A payment for {context.order} was recorded{payment} after the order had been cancelled.",),
+        context.subject("paid after the cancellation"),
+        (f"The payment for {context.order} was {recorded} after the order had been cancelled.",),
         None,
         ("The order stays cancelled: a cancelled order cannot be reinstated.",),
         (
             (
                 "Check whether you have received the money. If you have, send it back through the payment service.",
-                "Then say on the order's page that the payment is settled. Until then we keep it on a list.",
+                "Then mark the payment as settled on the order's page. Until then, it stays on our list of open cases.",
             )
             if to_seller
             else (
-                "We told the seller to send the money back. Payments are never refunded by us.",
-                "If it does not arrive, write to the seller, and then to our staff.",
+                "We asked the seller to send the money back. We cannot refund payments ourselves.",
+                "If the refund does not arrive, write to the seller first and then to our staff.",
                 "If you still want the items, please place a new order.",
             )
         ),
@@ -84,18 +85,17 @@ def removal_cancelled(context: EmailContext) -> Email:
 
 def _cancelled_by(context: EmailContext) -> str:
     by, ground = context.text("by"), BASIS_PHRASES.get(context.text("basis"), "")
+    ground = ground.replace(f"the {context.role}'s", "your").replace(f"the {context.role} accepted", "you accepted")
     automation = context.facts.get("automation")
     if isinstance(automation, dict) and automation.get("setting") == "OCR_SILENCE":
         who, whose = ("you", "the buyer's") if context.role == "seller" else (context.the_seller, "your")
         return (
-            f"{capital(context.order)} was cancelled automatically, because {who} did not answer {whose} cancel "
+            f"{capital(context.order)} was cancelled automatically because {who} did not answer {whose} cancel "
             f"request within {describe_silence(context)}."
         )
     if automation:
         whose = "your settings" if context.role == "seller" else "the seller's settings"
-        return f"{capital(context.order)} was cancelled automatically, by {whose}, {ground}".rstrip() + "."
-    if by == context.role == "seller":
-        ground = ground.replace("the seller's cancel request", "your cancel request")
+        return f"Following {whose}, {context.order} was cancelled automatically {ground}".rstrip() + "."
     member = {"seller": context.the_seller, "buyer": context.the_buyer}.get(by, "")
     if not member:
         return f"{capital(context.order)} was cancelled {ground}".rstrip() + "."
@@ -106,7 +106,7 @@ def _items_sentences(context: EmailContext) -> str:
     if context.facts.get("returns") is False:
         return (
             "No items were returned to your inventory: this kind of cancellation does not return any. "
-            "If you still have them, please add them yourself."
+            "If you still have the items, please add them back yourself."
         )
     units, lines = context.facts.get("units_returned"), context.facts.get("lines_returned")
     if not isinstance(units, int) or not isinstance(lines, int):
@@ -124,13 +124,13 @@ def _fee_sentences(context: EmailContext) -> str:
     kind, bill = fee.get("kind"), fee.get("bill")
     amount = format_amount(str(fee.get("amount", "")))
     if kind == "reset":
-        return f"The fee of {amount} for this order is removed and will not be on your bill."
+        return f"The fee of {amount} for this order will not be charged."
     if kind == "credit":
         where = f"your bill for {format_month(str(bill))}" if bill else "your next bill"
-        return f"The fee of {amount} for this order was charged in an earlier month. It is credited on {where}."
+        return f"The fee of {amount} for this order was charged in an earlier month. It will be credited on {where}."
     if STRIKE_RECIPIENTS.get(context.text("basis")) == "seller":
-        return "The fee for this order is not credited, because the order was cancelled through an alert against you."
-    return "There is no fee to credit for this order."
+        return "The fee for this order is not refunded, because the order was cancelled after an alert against you."
+    return "There is no fee to refund for this order."
 
 
 def _strike_sentences(context: EmailContext) -> tuple[str, ...]:
@@ -138,9 +138,9 @@ def _strike_sentences(context: EmailContext) -> tuple[str, ...]:
     if recipient == context.role:
         right = "buy" if recipient == "buyer" else "sell"
         return (
-            f"This cancellation counts as a strike against you. With too many strikes you lose the right to {right}.",
+            f"You get a strike for this cancellation. If you get too many strikes, you lose the right to {right}.",
             "If you think the alert was wrong, write to our staff and attach proof.",
         )
     if recipient:
-        return (f"This cancellation counts as a strike against the {recipient}, not against you.",)
+        return (f"The {recipient} gets a strike for this cancellation; you don't.",)
     return ("Nobody gets a strike for this cancellation.",)

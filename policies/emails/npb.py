@@ -7,8 +7,8 @@ from policies.emails.context import EmailContext, capital, join_sentences, parag
 from policies.emails.email import Email
 
 CANCEL_NOW = (
-    "You can cancel the order now on its page. The items return to your inventory, the fee for the order is refunded "
-    "to you, and the buyer gets a strike."
+    "You can now cancel the order on its page. The items then return to your inventory, the fee for the order is "
+    "refunded to you, and the buyer gets a strike."
 )
 PAID_INSTEAD = (
     "If the buyer has paid in the meantime, remove the alert instead. The order returns to PENDING and nobody gets a "
@@ -19,26 +19,26 @@ PAID_INSTEAD = (
 def npb_filed(context: EmailContext) -> Email:
     unlocks, extended = context.timestamp("unlocks_at"), context.timestamp("unlocks_at_if_answered")
     return Email(
-        context.subject("please pay, the seller reports it as unpaid"),
+        context.subject("the seller reports that you have not paid"),
         (f"{capital(context.the_seller)} reports that {context.order} has not been paid.",),
         context.quote("the seller"),
         paragraphs(
-            f"If you neither pay nor answer, the seller can cancel the order from {unlocks}."
+            f"If you don't pay or answer, the seller can cancel the order from {unlocks}."
             if unlocks
-            else "If you neither pay nor answer, the seller can cancel the order after a waiting period.",
-            "A cancellation this way counts as a strike against you. With too many strikes you lose the right to buy.",
+            else "If you don't pay or answer, the seller can cancel the order after a waiting period.",
+            "If the seller cancels, you get a strike. If you get too many strikes, you lose the right to buy.",
             "Until this is settled, you can't place another order in this store.",
         ),
         paragraphs(
-            "If you want the order, pay it now and tell the seller.",
+            "If you want the items, please pay now and let the seller know.",
             join_sentences(
                 "If you have already paid or need more time, answer on the order's page"
                 + (f" before {unlocks}." if unlocks else "."),
                 f"The seller then has to wait until {extended}." if extended else "",
                 "A reply to this email does not count as an answer.",
             ),
-            "If you don't want to pay, you can accept the penalty there. "
-            "The seller can then cancel at once, and you get the strike.",
+            "If you don't want to pay, you can accept the penalty on the order's page. "
+            "The seller can then cancel immediately, and you get a strike.",
         ),
     )
 
@@ -50,7 +50,7 @@ def npb_responded(context: EmailContext) -> Email:
         (f"{capital(context.the_buyer)} answered the non-paying buyer alert for {context.order}.",),
         context.quote("the buyer"),
         paragraphs(
-            "We told you that you could cancel. Because of this answer, you have to wait again."
+            "We had told you that you could cancel. Because the buyer has now answered, you have to wait again."
             if context.flag("took_back")
             else "",
             f"If the order stays unpaid, you can cancel it from {unlocks}." if unlocks else "",
@@ -64,13 +64,13 @@ def npb_responded(context: EmailContext) -> Email:
 
 def penalty_accepted(context: EmailContext) -> Email:
     return Email(
-        context.subject("you can cancel now, the buyer accepts the penalty"),
-        (f"{capital(context.the_buyer)} will not pay {context.order} and accepts the penalty.",),
+        context.subject("the buyer accepts the penalty, so you can cancel now"),
+        (f"{capital(context.the_buyer)} will not pay for {context.order} and has accepted the penalty.",),
         None,
         (
             "You don't have to wait any longer.",
             automatic_cancellation(context)
-            or "The order is not cancelled automatically, and the buyer can still change their mind.",
+            or "The order will not be cancelled automatically. Until you cancel it, the buyer can still decide to pay.",
         ),
         (CANCEL_NOW, PAID_INSTEAD),
     )
@@ -81,13 +81,17 @@ def npb_extended(context: EmailContext) -> Email:
     return Email(
         context.subject("you have more time to pay"),
         (
-            f"You have more time to pay {context.order}"
-            + (f": until {unlocks}." if unlocks else ".")
-            + " Until then it is not cancelled for not being paid.",
+            f"You now have until {unlocks} to pay for {context.order}."
+            if unlocks
+            else f"You have more time to pay for {context.order}.",
+            "Until then, the order can't be cancelled for non-payment.",
         ),
         context.quote("the seller"),
-        ("The non-paying buyer alert stays open. After that time the seller can cancel, and you get a strike.",),
-        ("Please pay in time. If you have paid already, tell the seller and keep proof of the payment.",),
+        (
+            "The non-paying buyer alert stays open.",
+            "If you don't pay in time, the seller can cancel, and you get a strike.",
+        ),
+        ("Please pay in time. If you have already paid, tell the seller and keep proof of the payment.",),
     )
 
 
@@ -117,19 +121,20 @@ def npb_unlocked(context: EmailContext) -> Email:
         None,
         (
             automatic_cancellation(context)
-            or "The decision is yours. The order is not cancelled automatically, and you can keep waiting.",
+            or "The decision is yours. The order will not be cancelled automatically, and you can keep waiting.",
         ),
         (CANCEL_NOW, PAID_INSTEAD),
     )
 
 
 def payment_recorded(context: EmailContext) -> Email:
-    payment = f" ({context.text('payment_status')})" if context.text("payment_status") else ""
+    status = context.text("payment_status")
+    recorded = f"marked as {status}" if status else "recorded"
     return Email(
         context.subject("the buyer seems to have paid"),
-        (f"A payment for {context.order} was recorded{payment} while your non-paying buyer alert is open.",),
+        (f"The payment for {context.order} was {recorded} while your non-paying buyer alert was open.",),
         None,
-        ("If you cancel through the alert now, the buyer gets a strike for an order that seems to be paid.",),
+        ("If you cancel now, the buyer gets a strike for an order that seems to be paid.",),
         (
             "Check whether you have received the money. If you have, remove the alert on the order's page.",
             "The order then returns to PENDING and nobody gets a strike.",

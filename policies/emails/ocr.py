@@ -13,11 +13,9 @@ HOW_TO_ANSWER = (
 )
 NO_PENALTY = (
     "If you agree, the items return to your inventory and the fee for the order is refunded to you. "
-    "Neither of you gets a penalty."
+    "Neither of you gets a strike."
 )
-REFUND = (
-    "If you have already paid, arrange the refund with the seller. Cancelling an order does not refund the payment."
-)
+REFUND = "If you have already paid, ask the seller for a refund. Cancelling an order does not refund the payment."
 
 
 def ocr_filed_by_buyer(context: EmailContext) -> Email:
@@ -25,36 +23,32 @@ def ocr_filed_by_buyer(context: EmailContext) -> Email:
         context.subject("the buyer asks to cancel"),
         (
             join_sentences(
-                f"{capital(context.the_buyer)} asks you to cancel {context.order}.", _reason_sentence(context)
+                f"{capital(context.the_buyer)} has asked you to cancel {context.order}.", _reason_sentence(context)
             ),
         ),
         context.quote("the buyer"),
         (
-            _decision(context, "The order waits while the request is open and is never cancelled automatically."),
+            _decision(context, "While the request is open, the order waits. It is never cancelled automatically."),
             NO_PENALTY,
         ),
         ("You don't need to do anything.",)
         if context.flag("agreed_by_setting")
-        else (*HOW_TO_ANSWER, "Please answer soon, the buyer is waiting. We'll remind you while the request is open."),
+        else (*HOW_TO_ANSWER, "Please answer soon: the buyer is waiting. We'll remind you while the request is open."),
     )
 
 
 def ocr_filed_by_seller(context: EmailContext) -> Email:
     return Email(
         context.subject("the seller wants to cancel"),
-        (
-            join_sentences(
-                f"{capital(context.the_seller)} filed a request to cancel {context.order}.", _reason_sentence(context)
-            ),
-        ),
+        (join_sentences(f"{capital(context.the_seller)} wants to cancel {context.order}.", _reason_sentence(context)),),
         context.quote("the seller"),
         (
             "The seller can now cancel the order at any time. A cancelled order cannot be reinstated.",
-            "A cancel request has no penalty for you or for the seller.",
+            "Neither you nor the seller gets a strike for it.",
         ),
         (
             "If you agree, you don't need to do anything.",
-            "If you disagree, write to the seller now. They can withdraw the request until the order is cancelled.",
+            "If you disagree, write to the seller now. Until they cancel, they can withdraw the request.",
             REFUND,
         ),
     )
@@ -63,8 +57,8 @@ def ocr_filed_by_seller(context: EmailContext) -> Email:
 def ocr_declined(context: EmailContext) -> Email:
     status, request = context.text("status"), f"your request to cancel {context.order}"
     if context.facts.get("automation"):
-        subject = "your cancel request is declined"
-        sentence = f"{capital(context.the_seller)} did not answer {request}, so it is declined."
+        subject = "your cancel request was declined"
+        sentence = f"{capital(context.the_seller)} did not answer {request}, so it was declined."
     else:
         subject = "the seller declined your cancel request"
         sentence = f"{capital(context.the_seller)} declined {request}."
@@ -74,13 +68,13 @@ def ocr_declined(context: EmailContext) -> Email:
         None,
         (
             join_sentences(
-                f"The order is {status} again, as it was before your request." if status else "",
-                "It is still a binding purchase.",
+                f"The order's status is {status} again, as it was before your request." if status else "",
+                "The purchase is still binding.",
             ),
         ),
         (
             "Please continue with the order, or write to the seller about the problem.",
-            "If you don't pay, the seller can file a non-paying buyer alert, which can cost you a strike.",
+            "If you don't pay, the seller can file a non-paying buyer alert, which can lead to a strike against you.",
         ),
     )
 
@@ -88,13 +82,17 @@ def ocr_declined(context: EmailContext) -> Email:
 def ocr_declined_automatically(context: EmailContext) -> Email:
     status = context.text("status")
     return Email(
-        context.subject("the buyer's cancel request is declined"),
+        context.subject("the buyer's cancel request was declined"),
         (
-            f"The buyer's request to cancel {context.order} had no answer.",
-            "It was declined automatically, and the buyer was told.",
+            f"You did not answer the buyer's request to cancel {context.order}, so it was declined automatically.",
+            "We have told the buyer.",
         ),
         None,
-        (f"The order is {status} again, as it was before the request." if status else "The order goes on as before.",),
+        (
+            f"The order's status is {status} again, as it was before the request."
+            if status
+            else "The order goes on as before.",
+        ),
         ("If you agree with the buyer after all, file a cancel request yourself.", describe_setting(context)),
     )
 
@@ -113,7 +111,7 @@ def ocr_reminder(context: EmailContext) -> Email:
         ),
         None,
         (
-            _decision(context, "The order waits for your answer and is never cancelled automatically."),
+            _decision(context, "The order waits for your answer. It is never cancelled automatically."),
             NO_PENALTY,
         ),
         paragraphs(
@@ -128,11 +126,11 @@ def ocr_reminder(context: EmailContext) -> Email:
 def _decision(context: EmailContext, without_automation: str) -> str:
     agrees, declines = context.timestamp("agrees_at"), context.timestamp("declines_at")
     if agrees and context.flag("agreed_by_setting"):
-        return f"By your settings you agree to this request, and the order is cancelled automatically on {agrees}."
+        return f"Following your settings, we will agree to this request for you and cancel the order on {agrees}."
     if agrees:
-        outcome = f"Without your answer, the order is cancelled automatically on {agrees}."
+        outcome = f"If you don't answer, the order will be cancelled automatically on {agrees}."
     elif declines:
-        outcome = f"Without your answer, the request is declined automatically on {declines}."
+        outcome = f"If you don't answer, the request will be declined automatically on {declines}."
     else:
         outcome = without_automation
     return f"The decision is yours. {outcome}"

@@ -14,9 +14,9 @@ NSS_GROUND_PHRASES = {
     "NOT_AS_DESCRIBED": "the items are not as described",
 }
 BUYER_CANCELS = (
-    "You can cancel the order now on its page. The seller then gets a strike.",
+    "You can now cancel the order on its page. The seller then gets a strike.",
     "If the seller has solved the problem in the meantime, remove the alert instead.",
-    "Cancelling does not refund a payment. If you have paid, ask the seller or your payment service for the refund.",
+    "Cancelling does not refund the payment. If you have paid, ask the seller or your payment service for a refund.",
 )
 
 
@@ -24,9 +24,9 @@ def seller_alert_filed(context: EmailContext) -> Email:
     shipping, unlocks = context.text("kind") == "NSS", context.timestamp("unlocks_at")
     grounds = NSS_GROUND_PHRASES.get(context.text("grounds"), "")
     complaint = (
-        f"paid {context.order} and reports a problem" + (f": {grounds}." if grounds else ".")
+        f"paid for {context.order} and reports a problem" + (f": {grounds}." if grounds else ".")
         if shipping
-        else f"reports that you do not respond about {context.order}."
+        else f"reports that you are not responding about {context.order}."
     )
     return Email(
         context.subject("the buyer reports a shipping problem" if shipping else "the buyer is waiting for your answer"),
@@ -35,11 +35,11 @@ def seller_alert_filed(context: EmailContext) -> Email:
         paragraphs(
             "While the alert is open, you can't change the status of the order.",
             f"If it stays open, the buyer can cancel the order from {unlocks}." if unlocks else "",
-            "A cancellation this way counts as a strike against you, returns no items to your inventory "
-            "and does not refund the fee. With too many strikes you lose the right to sell.",
+            "If the buyer cancels, you get a strike, no items return to your inventory, and the fee is not refunded. "
+            "If you get too many strikes, you lose the right to sell.",
         ),
         (
-            "Ship the order, complete it, or refund the buyer, and say so on the order's page."
+            "Ship the order, send what is missing, or refund the buyer, and say so on the order's page."
             if shipping
             else "Answer the buyer on the order's page.",
             "Then ask the buyer to remove the alert. If they don't, send proof to our staff, who can remove it.",
@@ -53,7 +53,9 @@ def seller_alert_responded(context: EmailContext) -> Email:
         context.subject("the seller answered your alert"),
         (f"{capital(context.the_seller)} answered the {_alert_label(context)} for {context.order}.",),
         context.quote("the seller"),
-        paragraphs(f"The answer does not change the date: you can cancel the order from {unlocks}." if unlocks else ""),
+        paragraphs(
+            f"The answer does not make you wait longer: you can cancel the order from {unlocks}." if unlocks else ""
+        ),
         ("If the problem is solved, remove the alert on the order's page. The order then continues.",),
     )
 
@@ -67,7 +69,7 @@ def seller_alert_unlocked(context: EmailContext) -> Email:
             + (f"ended on {since}." if since else "is over."),
         ),
         None,
-        ("The decision is yours. The order is not cancelled automatically, and you can keep waiting.",),
+        ("The decision is yours. The order will not be cancelled automatically, and you can keep waiting.",),
         BUYER_CANCELS,
     )
 
@@ -83,7 +85,7 @@ def alert_removed(context: EmailContext) -> Email:
     )
     if context.flag("was_completed"):
         return Email(
-            context.subject("the alert and its strike are withdrawn"),
+            context.subject("the alert and its strike were withdrawn"),
             (happened,),
             context.quote(remover or "the member"),
             (
@@ -92,20 +94,20 @@ def alert_removed(context: EmailContext) -> Email:
             ),
         )
     return Email(
-        context.subject("the alert is removed"),
+        context.subject("the alert was removed"),
         (happened,),
         context.quote(remover or "the member"),
         (
-            "The order is PENDING again and continues as usual. This alert does not count against you.",
+            "The order's status is PENDING again, and it continues as usual. This alert does not count against you.",
             *(
-                ("You can order in this store again, unless the seller has reported another order of yours.",)
+                ("You can order from this store again, unless the seller has reported another order of yours.",)
                 if against_buyer
                 else ()
             ),
         ),
-        ("If you have not paid yet, please pay now.",)
+        ("If you have not paid yet, please do so now.",)
         if against_buyer
-        else ("Please set the order to its current status.",),
+        else ("Please update the status of the order.",),
     )
 
 
@@ -130,7 +132,7 @@ def unlock_reminder(context: EmailContext) -> Email:
         None,
         (
             automatic_cancellation(context)
-            or "The order is not cancelled automatically. While the alert is open, you and the other side both wait.",
+            or "The order will not be cancelled automatically, and it cannot continue while the alert is open.",
         ),
         paragraphs(
             *((CANCEL_NOW, PAID_INSTEAD) if kind == "NPB" else BUYER_CANCELS),

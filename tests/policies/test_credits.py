@@ -180,7 +180,7 @@ def test_a_credit_on_a_later_bill_says_why() -> None:
     late = settlement("credit", "2026-04")
     assert settlement_note(late, "credit", parse_month("2026-04")).endswith("is credited in April 2026.")
     assert settlement_note(late, "credit", parse_month("2026-05")).endswith(
-        "is credited in May 2026. The bill of April 2026 was made already, so it is on this one."
+        "is credited in May 2026. The bill for April 2026 had already been issued, so the credit is on this one."
     )
     assert "the fee is reset" in settlement_note(settlement("reset", "2026-03"), "reset", parse_month("2026-03"))
 

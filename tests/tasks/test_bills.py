@@ -197,7 +197,7 @@ def test_a_line_after_the_issue_goes_on_the_next_bill(market: Market) -> None:
     assert bill(market, "2026-03") == before
     assert amounts(bill(market, "2026-04")) == [("credit", "-20.00")]
     assert bill(market, "2026-04")["lines"][0]["note"].endswith(
-        "The bill of March 2026 was made already, so it is on this one."
+        "The bill for March 2026 had already been issued, so the credit is on this one."
     )
 
 

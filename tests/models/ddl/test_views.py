@@ -150,15 +150,15 @@ def test_credit_view_matches_the_command(past_market: Market) -> None:
         None: ("manual_credit", "posted", "2026-04"),
     }
     where = {credit["order_id"]: credit["where"] for credit in expected}
-    assert "taken off the bill of March 2026" in where[1001]
-    assert "on the bill of April 2026, which is still open" in where[1002]
+    assert "removed from the bill for March 2026" in where[1001]
+    assert "on the bill for April 2026, which is still open" in where[1002]
     assert "The fee stays" in where[1003]
     past_market.at(MONTH_AFTER)
     past_market.simulation.do("bills.issue")
     (issued,) = [
         credit for credit in run_query(past_market, "credits", "seller")["credits"] if credit["order_id"] == 1002
     ]
-    assert "on the bill of April 2026, made on 2026-05-05" in issued["where"]
+    assert "on the bill for April 2026, issued on 2026-05-05" in issued["where"]
     assert run_query(past_market, "order", 1002)["credits"] == [issued]
 
 
@@ -168,7 +168,7 @@ def test_credit_that_is_pending_or_dead_is_not_shown_as_posted(market: Market) -
     market.simulation.do("orders.cancel", order_id=1001, member_id="seller")
     (pending_credit,) = run_query(market, "credits", "seller")["credits"]
     assert (pending_credit["state"], pending_credit["posted_at"]) == ("promised", None)
-    assert "on its way" in pending_credit["where"]
+    assert "is being posted" in pending_credit["where"]
     with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET state = 'dead' WHERE key = 'fee:1001'"))
         (dead_credit,) = show_queries.run_query(conn, ["credits", "seller"], now=ORDERED)["credits"]

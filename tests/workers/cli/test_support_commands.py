@@ -61,7 +61,7 @@ def test_credits_name_their_bills(typed: Any) -> None:
     """R84: order, basis, fee and bill of each credit."""
     output = " ".join(typed("credits", "seller").output.split())
     assert "Order 1004, cancelled 4 Apr 2026, 10:00 UTC on the ground OCR_SELLER" in output
-    assert "on the bill of April 2026, which is still open" in output
+    assert "on the bill for April 2026, which is still open" in output
     assert "No order of buyer was cancelled" in typed("credits", "buyer").output
     assert json.loads(typed("credits", "seller", "--json").output)["credits"][0]["order_id"] == 1004
     result = typed("credits", "nobody")
@@ -74,7 +74,7 @@ def test_order_page_has_verdict_stock_credit_and_emails(typed: Any) -> None:
         "on the ground of the seller's own cancel request.",
         "sold: -10 in lot 501004 (line 1)",
         "returned: +10 in lot 501004 (line 1)",
-        "are on the bill of April 2026",
+        "is on the bill for April 2026",
         "to buyer: Order 1004: cancelled",
         "      What this means\n      ---------------\n",
     ):

@@ -1,7 +1,7 @@
 """Snapshot tests of every email, and tests of how members' text is shown.
 
-After a change of wording, `python -m tests.workers.mail.test_templates` regenerates the snapshots; read the difference
-before committing it.
+After a change of wording, `python -m tests.workers.mail.test_mime_message` regenerates the snapshots; read the
+difference before committing it.
 """
 
 from __future__ import annotations
