@@ -19,6 +19,7 @@ from tests.plugins.market import Market
 from tests.plugins.sentinel import sentinel_group  # noqa: F401 - a fixture
 from tests.plugins.servers import libpq_url
 from tests.waiting import wait_until
+from workers.app import app as workers_app
 from workers.simulation.engine import Simulation
 
 
@@ -42,6 +43,13 @@ def celery_broker(request: pytest.FixtureRequest) -> RedisTestBroker:
 def celery_backend(request: pytest.FixtureRequest) -> RedisTestBackend:
     backend: RedisTestBackend = request.getfixturevalue(request.param)
     return backend
+
+
+@pytest.fixture
+def celery_setup_app(celery_setup_app: Celery) -> Celery:
+    """pytest-celery's application, which would stay Celery's current one for every later test of the process."""
+    workers_app.set_current()
+    return celery_setup_app
 
 
 @pytest.fixture
