@@ -26,6 +26,7 @@ from models.db.database import Database
 from schedules.routes import queue_of
 from tasks import mailer, publisher, webhooks
 from workers import logs
+from workers.broker.command_precedence import YIELDING_TASKS, wait_for_commands
 from workers.broker.redis_url import connect
 from workers.broker.wakeups import WOKEN_TASKS, Wakeups
 from workers.errors import summarize_error, traceback_path
@@ -259,7 +260,11 @@ def _connect_child(**_: Any) -> None:
 
 @signals.task_prerun.connect
 def _begin_task(task: Any = None, **_: Any) -> None:
-    if _wakeups is not None and task.name in WOKEN_TASKS:
+    if _wakeups is None:
+        return
+    if task.name in YIELDING_TASKS:
+        wait_for_commands(_wakeups.client)
+    if task.name in WOKEN_TASKS:
         _wakeups.begin(task.name)
 
 

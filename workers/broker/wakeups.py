@@ -28,12 +28,12 @@ MESSAGE_EXPIRES_SECONDS = 3600
 class Wakeups:
     def __init__(self, app: Celery, broker_url: str) -> None:
         self._app = app
-        self._client: Any = connect(broker_url)
+        self.client: Any = connect(broker_url)
 
     def send(self, task: str) -> None:
         """Send a wake-up unless one waits. Raises when the broker cannot be reached."""
         key = KEY_PREFIX + task
-        if not self._client.set(key, 1, nx=True, ex=KEY_EXPIRES_SECONDS):
+        if not self.client.set(key, 1, nx=True, ex=KEY_EXPIRES_SECONDS):
             return
         try:
             self._app.send_task(task, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS)
@@ -44,7 +44,7 @@ class Wakeups:
     def begin(self, task: str) -> None:
         """Let the next commit send a wake-up again. Without a broker, the key expires."""
         with contextlib.suppress(redis.RedisError, OSError):
-            self._client.delete(KEY_PREFIX + task)
+            self.client.delete(KEY_PREFIX + task)
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()

@@ -1,0 +1,69 @@
+"""Tests that emails, and nothing else, wait for queued commands, and for a bounded time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from workers import lifecycle
+from workers.app import app
+from workers.broker import command_precedence
+from workers.broker.command_precedence import PRECEDING_QUEUES, YIELDING_TASKS
+from workers.broker.wakeups import Wakeups
+from workers.simulation.engine import Simulation
+
+
+class QueuedCommand:
+    """A message in one of the queues, which a worker takes at the third pause of whoever waits."""
+
+    def __init__(self, broker: redis.Redis, queue: str) -> None:
+        self.broker, self.queue, self.pauses = broker, queue, 0
+        broker.lpush(queue, "a command")
+
+    def pause(self, _seconds: float) -> None:
+        self.pauses += 1
+        if self.pauses == 3:
+            self.broker.delete(self.queue)
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.broker.exists(self.queue))
+
+
+@pytest.fixture(params=PRECEDING_QUEUES)
+def command(
+    environment: Simulation, broker_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[QueuedCommand]:
+    wakeups = Wakeups(app, broker_url)
+    monkeypatch.setattr(lifecycle, "_wakeups", wakeups)
+    with redis.Redis.from_url(broker_url) as client:
+        queued = QueuedCommand(client, str(request.param))
+        monkeypatch.setattr(command_precedence, "sleep", queued.pause)
+        yield queued
+    wakeups.close()
+
+
+@pytest.mark.parametrize("task", sorted(YIELDING_TASKS))
+def test_emails_wait_until_no_command_is_queued(command: QueuedCommand, task: str) -> None:
+    """B17: else a burst shares its processors with the emails of its own first orders."""
+    app.tasks[task].apply().get()
+    assert not command.waits
+
+
+def test_nothing_else_waits(command: QueuedCommand) -> None:
+    app.tasks["npb.scan_open_alerts"].apply().get()
+    assert (command.waits, command.pauses) == (True, 0)
+
+
+def test_emails_go_on_although_commands_are_always_queued(
+    command: QueuedCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R102."""
+    monkeypatch.setattr(command_precedence, "MAX_WAIT_SECONDS", 0.0)
+    app.tasks["notices.deliver"].apply().get()
+    assert command.waits
+    command.broker.delete(command.queue)
+    app.tasks["notices.deliver"].apply().get()
+    assert command.pauses == 0, "without commands they do not wait"

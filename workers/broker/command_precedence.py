@@ -1,0 +1,35 @@
+"""Emails wait a few seconds while commands, or what follows from them, are queued."""
+
+from __future__ import annotations
+
+import contextlib
+from time import monotonic, sleep
+from typing import Any
+
+import redis
+
+from schedules.routes import queue_of
+
+YIELDING_TASKS = frozenset({"notices.tell_buyer", "notices.tell_seller", "notices.deliver"})
+PRECEDING_QUEUES = tuple(
+    queue_of(task) for task in ("orders.cancel", "submissions.drain", "outbox.relay", "credits.post_to_next_invoice")
+)
+QUIET_SECONDS = 0.1
+"""These queues are empty for moments during a burst, too."""
+MAX_WAIT_SECONDS = 5.0
+"""Longest wait of a run, so that emails go on when there are always commands, or no worker processes them."""
+POLL_INTERVAL = 0.02
+
+
+def wait_for_commands(client: Any) -> None:
+    """Return at once if these queues are empty, or when they have been so for `QUIET_SECONDS`."""
+    with contextlib.suppress(redis.RedisError, OSError):
+        if not client.exists(*PRECEDING_QUEUES):
+            return
+        busy_at = now = monotonic()
+        end = now + MAX_WAIT_SECONDS
+        while now < end and now - busy_at < QUIET_SECONDS:
+            sleep(POLL_INTERVAL)
+            now = monotonic()
+            if client.exists(*PRECEDING_QUEUES):
+                busy_at = now
