@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models import events, sweeps
 from models.bills import BillRow
-from models.db.locks import try_lock_named
+from models.db.locks import lock_named, try_lock_named
 from models.db.schema import Base, BigInt, BigIntKey, is_any, table_of
 from models.events import EventRow
 from models.integrity import invariants, month_audit
@@ -35,6 +35,8 @@ from models.outbox import OutboxRow
 RECENT_SWEEP = "audit.check_invariants"
 FULL_SWEEP = "audit.check_everything"
 MONTHS_SWEEP = "audit.months"
+CHECK_LOCK = "audit.check"
+"""Held by each transaction that checks and records, so that none clears what another has just found."""
 MONTH_INTERVAL = timedelta(hours=1)
 """How often the books of one closed month are recomputed, which reads every event of the month's orders."""
 MAX_RECENT = 5000
@@ -86,10 +88,11 @@ def open_violations(conn: Connection) -> list[Violation]:
 def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
     """Check what changed since the last run and the next slice, and record violations.
 
-    Returns None if another run is in progress.
+    Waits for a slice of the nightly check. Returns None if another run is in progress.
     """
     if not try_lock_named(conn, RECENT_SWEEP):
         return None
+    lock_named(conn, CHECK_LOCK)
     scope, positions = recent_scope(conn, now)
     violations = invariants.check_invariants(conn, now, scope=scope, months=_month_to_check(conn, now))
     record_findings(
@@ -103,10 +106,10 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
 def check_next_audit_slice(conn: Connection, now: datetime) -> list[Violation] | None:
     """Check the next invariant of this night's check of everything.
 
-    Returns None when all have been checked, or if another run is in progress.
+    Returns None when all have been checked, or if another check is in progress.
     """
     night_number = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
-    if not try_lock_named(conn, RECENT_SWEEP):
+    if not try_lock_named(conn, CHECK_LOCK):
         return None
     positions = _load_positions(conn)
     if positions.get("night", (0, ""))[0] == night_number:  # not a later one: the clock may have been ahead

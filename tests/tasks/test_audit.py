@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psycopg
@@ -11,6 +12,7 @@ from sqlalchemy import create_engine, text
 from models.integrity import invariants, violation_log
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.breaks_invariants("each test plants what must never be, and most fix it")
 FEE = "Replaying an order's events gives its row"
@@ -109,6 +111,20 @@ def test_concurrent_checks_run_once(market: Market, database_url: str) -> None:
         second.execute("SELECT FROM unwind.named_locks WHERE name = 'audit.check_invariants' FOR UPDATE")
         assert market.done("audit.check_invariants") == {"violations": {}}
         assert market.rows("SELECT FROM unwind.sweeps WHERE name = 'audit.check_invariants'") == []
+
+
+def test_recent_changes_are_checked_after_a_slice_that_is_in_progress(market: Market, database_url: str) -> None:
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    market.do("audit.check_everything")  # inserts the lock's row
+    engine = create_engine(database_url)
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as observer, ThreadPoolExecutor(1) as pool:
+        with engine.begin() as conn:
+            violation_log.check_next_audit_slice(conn, market.simulation.clock.instant)
+            run = pool.submit(market.done, "audit.check_invariants")
+            wait_until(lambda: run.done() or observer.execute(waiting).rowcount)
+        assert run.result() == {"violations": {}}
+        assert observer.execute("SELECT FROM unwind.sweeps WHERE name = 'audit.check_invariants'").rowcount == 1
+    engine.dispose()
 
 
 _LATE_EVENT = """
