@@ -51,11 +51,11 @@ class Interfaces:
     def __init__(self, environment: Environment, ledger: Ledger) -> None:
         self._environment = environment
         self._ledger = ledger
-        self._app = Celery(
-            "storefront", broker=environment.broker_url, backend=environment.result_backend, set_as_current=False
-        )
+        self._app = Celery("storefront", set_as_current=False)
+        settings = environment.client_settings()
+        settings["broker_transport_options"] |= {"socket_timeout": 3, "socket_connect_timeout": 2}
         self._app.conf.update(
-            broker_transport_options={"socket_timeout": 3, "socket_connect_timeout": 2},
+            settings,
             task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
             broker_connection_timeout=2,
         )

@@ -39,6 +39,8 @@ FIGURES = (
     ("pauses", "workers paused beyond the visibility timeout"),
     ("restarts", "programs started again"),
     ("broker_losses", "times the broker died or forgot all"),
+    ("failovers", "failovers of the broker (with --sentinel)"),
+    ("lost_tail_bytes", "bytes of its replication stream that they lost"),
     ("storms", "connection storms"),
     ("database_kills", "times the database died"),
     ("redeliveries", "copies and repeats sent"),
@@ -56,12 +58,17 @@ FIGURES = (
 @click.option("--fierce", type=click.FloatRange(1, 5), default=1.0, show_default=True,
               help="So many times the usual kills, losses and storms.")  # fmt: skip
 @click.option(
+    "--sentinel", is_flag=True, help="The broker is two servers under Sentinel and fails over, losing its tail."
+)
+@click.option(
     "--report", "report_to", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures as JSON."
 )
 @click.option("--mutants", is_flag=True, help="See instead that each of the seeded mistakes is caught, by name.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), default=Path("torture-failures"),
               show_default=True, help="Folder for the history of a run that failed.")  # fmt: skip
-def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | None, mutants: bool, keep: Path) -> None:
+def torture(
+    minutes: float, seed: int | None, fierce: float, sentinel: bool, report_to: Path | None, mutants: bool, keep: Path
+) -> None:
     """Inject faults into an installation of its own, and check that nothing is lost, doubled or early.
 
     Real PostgreSQL, Valkey, three worker groups, two beats, an HTTP process and a mail server, in a temporary
@@ -74,7 +81,7 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
     if mutants:
         sys.exit(0 if run_mutants(console) else 1)
     seed = secrets.randbelow(10**9) if seed is None else seed
-    options = RunOptions(seed, minutes * 60, fierce=fierce, wave=LARGE_WAVE)
+    options = RunOptions(seed, minutes * 60, fierce=fierce, sentinel=sentinel, wave=LARGE_WAVE)
     console.print(f"[bold]seed {seed}[/]  (the same plan again: {_again(options)})")
     console.print(
         f"  about {(options.seconds + SET_UP + LAST_ROUND) / 60:.1f} minutes, in rounds of {options.round:.0f} s"
@@ -98,7 +105,8 @@ def torture(minutes: float, seed: int | None, fierce: float, report_to: Path | N
 
 def _again(options: RunOptions) -> str:
     fierce = f" --fierce {options.fierce:g}" if options.fierce != 1 else ""
-    return f"./run torture --seed {options.seed} --minutes {options.seconds / 60:g}{fierce}"
+    sentinel = " --sentinel" if options.sentinel else ""
+    return f"./run torture --seed {options.seed} --minutes {options.seconds / 60:g}{fierce}{sentinel}"
 
 
 def _tell_failure(console: Console, outcome: Outcome, history: list[dict[str, Any]], keep: Path) -> None:

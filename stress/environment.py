@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -23,6 +24,7 @@ from schedules.routes import QUEUES
 from stress import worker_hooks
 from stress.smtp_stub import SmtpStub
 from tests.plugins.proxy import Proxy
+from tests.plugins.sentinel import SentinelGroup
 from workers.embedded import RunningServers, embedded_servers, running_servers
 from workers.local.preforker import Preforker
 from workers.local.process_specs import WORKER_GROUPS, web_program
@@ -44,6 +46,8 @@ SKEWED_CLOCK_PATH = CHECKOUT / "tests" / "e2e" / "skewed_clock"
 VISIBILITY_TIMEOUT_SECONDS = 6
 """Seconds after which an unacknowledged message is redelivered; a paused worker pauses for longer."""
 START_TIMEOUT_SECONDS = 60.0
+FAILOVER_TIMEOUT_MS = 2_000
+"""Sentinel waits for twice as long between two failovers."""
 
 
 @dataclass
@@ -62,6 +66,8 @@ class Environment:
     """Seconds by which one group's clock is wrong."""
     http_url: str
     api_key: str
+    sentinel_group: SentinelGroup | None
+    """The broker instead of the single server; no proxy stands before it."""
 
     @property
     def database_url(self) -> str:
@@ -77,6 +83,12 @@ class Environment:
     def result_backend(self) -> str:
         assert self.direct.result_backend is not None
         return self.direct.result_backend.get_secret_value()
+
+    def client_settings(self) -> dict[str, Any]:
+        """How an application without product code reaches the broker and the result backend."""
+        if self.sentinel_group is not None:
+            return self.sentinel_group.celery_settings()
+        return {"broker_url": self.broker_url, "result_backend": self.result_backend, "broker_transport_options": {}}
 
     def servers(self) -> RunningServers | None:
         return running_servers(self.folder)
@@ -133,7 +145,9 @@ class Environment:
 
 
 @contextlib.contextmanager
-def running_environment(folder: Path, write_past: Callable[[str], None], skew: int = 0) -> Iterator[Environment]:
+def running_environment(
+    folder: Path, write_past: Callable[[str], None], skew: int = 0, *, sentinel: bool = False
+) -> Iterator[Environment]:
     """Start an installation; `write_past` fills its empty database."""
     with contextlib.ExitStack() as held:
         held.enter_context(_importable_by_children())
@@ -155,12 +169,19 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
         smtp_stub = SmtpStub()
         smtp_stub.start()
         held.callback(smtp_stub.stop)
+        group, broker_urls = None, {"broker_url": broker.url(urls.broker_url)}
+        broker_urls["result_backend"] = broker.url(urls.result_backend)
+        if sentinel:
+            (group_folder := folder / "sentinel").mkdir()
+            group = SentinelGroup(group_folder, FAILOVER_TIMEOUT_MS)
+            held.callback(group.stop)
+            broker_urls = {"broker_url": group.url(0), "result_backend": group.url(1)}
+            urls = dataclasses.replace(urls, **broker_urls)
         direct = load_settings(data_dir=folder).with_servers(urls).model_copy(update={"smtp_url": None})
         settings = load_settings(
             data_dir=folder,
             database_url=database.url(urls.database_url),
-            broker_url=broker.url(urls.broker_url),
-            result_backend=broker.url(urls.result_backend),
+            **broker_urls,
             smtp_url=smtp_stub.url,
         )
         supervisor = held.enter_context(Supervisor(folder, preforker=preforker))
@@ -177,6 +198,7 @@ def running_environment(folder: Path, write_past: Callable[[str], None], skew: i
             skew=skew,
             http_url=http_url,
             api_key=_create_api_key(urls.database_url),
+            sentinel_group=group,
         )
         environment.set_clock(0)
         for name in (*GROUPS, *BEATS):

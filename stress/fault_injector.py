@@ -29,6 +29,7 @@ from stress.db_checks import open_connection
 from stress.environment import BEATS, GROUPS, WEB, Environment
 from stress.hostile_messages import hostile_message, poison_payload
 from stress.plan import Fault
+from tests.plugins.sentinel import SentinelGroup
 from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
 from workers.broker.redis_url import connect
 
@@ -54,6 +55,7 @@ REFUSE_WRITES = """
     CREATE OR REPLACE TRIGGER refuse_write BEFORE INSERT ON unwind.requests
         FOR EACH STATEMENT EXECUTE FUNCTION unwind.refuse_write()
 """
+HELPER_TIMEOUT_SECONDS = 60.0
 ALLOW_WRITES = "DROP FUNCTION IF EXISTS unwind.refuse_write() CASCADE"
 
 
@@ -67,6 +69,9 @@ class FaultInjector:
         self.counts: Counter[str] = Counter()
         self.last = time.monotonic()
         """When the last fault ended."""
+        self.lost_tail_bytes = 0
+        """Of the broker's replication stream, in failovers."""
+        self._failover_lock = threading.Lock()
         self._undo: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._helpers: list[threading.Thread] = []
@@ -81,7 +86,7 @@ class FaultInjector:
             enough.wait(0.02)
         self._undo_due(float("inf"))
         for helper in self._helpers:
-            helper.join(15)
+            helper.join(HELPER_TIMEOUT_SECONDS)
         self._helpers.clear()
         self.last = time.monotonic()
 
@@ -217,6 +222,34 @@ class FaultInjector:
 
     def _close_broker(self, fault: Fault) -> str:
         return self._close("valkey", signal.SIGKILL, fault)
+
+    def _fail_over_broker(self, _fault: Fault) -> str:
+        def fail_over(group: SentinelGroup) -> None:
+            group.wait_until_replicated()
+            group.fail_over()
+
+        return self._with_sentinel_group(fail_over, "SENTINEL FAILOVER")
+
+    def _lose_broker_tail(self, fault: Fault) -> str:
+        def lose_tail(group: SentinelGroup) -> None:
+            self.lost_tail_bytes += group.lose_tail(fault.seconds)
+
+        return self._with_sentinel_group(lose_tail, "replica paused, primary killed")
+
+    def _demote_broker(self, _fault: Fault) -> str:
+        return self._with_sentinel_group(SentinelGroup.demote_paused_primary, "primary paused")
+
+    def _with_sentinel_group(self, work: Callable[[SentinelGroup], None], about: str) -> str:
+        group = self._environment.sentinel_group
+        if group is None:
+            raise KeyError("no Sentinel")
+
+        def work_alone() -> None:
+            with self._failover_lock:
+                work(group)
+
+        self._in_thread(work_alone)
+        return about
 
     def _cut_broker(self, fault: Fault) -> str:
         return self._path(self._environment.broker_path, fault)

@@ -335,8 +335,15 @@ FAULT_RATES: dict[str, FaultRate] = {
     "hostile": FaultRate(1.0),
     "poison": FaultRate(0.5),
 }
+SENTINEL_FAULT_RATES = {
+    "fail_over_broker": FaultRate(0.3),
+    "lose_broker_tail": FaultRate(0.5, (1.0, 3.0)),
+    "demote_broker": FaultRate(0.3),
+}
+"""With a broker that Sentinel watches, instead of `SINGLE_BROKER_FAULTS`."""
+SINGLE_BROKER_FAULTS = ("kill_broker", "empty_broker", "close_broker", "cut_broker")
 SERVERS = {
-    "broker": ("kill_broker", "empty_broker", "close_broker"),
+    "broker": ("kill_broker", "empty_broker", "close_broker", *SENTINEL_FAULT_RATES),
     "database": ("stop_database", "kill_database", "close_database"),
 }
 FATAL_FAULTS = frozenset(
@@ -351,12 +358,16 @@ MIN_FAULT_GAP_SECONDS = 11.0
 class _ShuffledFaults:
     seed: int
     fierce: float = 1.0
+    sentinel: bool = False
     owed: dict[str, float] = field(default_factory=dict)
 
     def draw_faults(self, number: int, length: float) -> list[Fault]:
         random_ = random.Random(f"{self.seed}/faults/{number}")
         dealt: list[str] = []
-        for kind, dose in FAULT_RATES.items():
+        rates = FAULT_RATES | (SENTINEL_FAULT_RATES if self.sentinel else {})
+        for kind in SINGLE_BROKER_FAULTS if self.sentinel else ():
+            rates.pop(kind)
+        for kind, dose in rates.items():
             first = random.Random(f"{self.seed}/{kind}").random()
             times = dose.times * (self.fierce if kind in FATAL_FAULTS else 1)
             owed = self.owed.get(kind, first) + times * length / ROUND_SECONDS
@@ -373,13 +384,15 @@ class _ShuffledFaults:
                     self.owed[kind] += 1  # in the next round
                     continue
                 ends[server] = at
-            faults.append(Fault(at, kind, random_.uniform(*FAULT_RATES[kind].seconds), random_.randrange(10**6)))
+            faults.append(Fault(at, kind, random_.uniform(*rates[kind].seconds), random_.randrange(10**6)))
         return faults
 
 
-def faults(seed: int, length: float = ROUND_SECONDS, fierce: float = 1.0) -> Iterator[list[Fault]]:
-    """Yield the faults of each round.  `fierce` multiplies kills, losses and storms."""
-    deck, number = _ShuffledFaults(seed, fierce), 0
+def faults(
+    seed: int, length: float = ROUND_SECONDS, fierce: float = 1.0, *, sentinel: bool = False
+) -> Iterator[list[Fault]]:
+    """Yield the faults of each round.  `fierce` multiplies kills, losses and storms; `sentinel` adds failovers."""
+    deck, number = _ShuffledFaults(seed, fierce, sentinel), 0
     while True:
         yield deck.draw_faults(number, length)
         number += 1

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from policies.timestamps import format_timestamp
+from stress.plan import SERVERS
 from stress.run import Outcome
 
 WORKER_KILLS = ("kill_worker",)
 CHILD_KILLS = ("kill_child",)
-BROKER_LOSSES = ("flush_broker", "kill_broker", "empty_broker", "close_broker")
+BROKER_LOSSES = ("flush_broker", *SERVERS["broker"])
 DATABASE_KILLS = ("stop_database", "kill_database", "close_database")
 PAUSES = ("stop_worker", "stop_child")
 
@@ -29,6 +30,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
     return {
         "seed": outcome.options.seed,
         "fierce": outcome.options.fierce,
+        "sentinel": outcome.options.sentinel,
         "began": format_timestamp(outcome.began.replace(microsecond=0)),
         "seconds": outcome.lasted,
         "machine": {"cores": _cores(), "python": platform.python_version(), "system": platform.system()},
@@ -53,6 +55,8 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "restarts": counts["restarts"],
         "pauses": faults(PAUSES),
         "broker_losses": faults(BROKER_LOSSES),
+        "failovers": counts["failovers"],
+        "lost_tail_bytes": counts["lost tail bytes"],
         "storms": faults(("storm",)),
         "database_kills": faults(DATABASE_KILLS),
         "hostile_messages": faults(("hostile", "poison")),

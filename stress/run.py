@@ -87,6 +87,8 @@ class RunOptions:
     faults: frozenset[str] | None = None
     fierce: float = 1.0
     """So many times the usual kills, losses and storms."""
+    sentinel: bool = False
+    """The broker is a primary with a replica, watched by Sentinel, and fails over."""
     wave: int = 50
     """Orders that a bulk client buys, has cancelled and cancels at once."""
 
@@ -143,10 +145,11 @@ class Run:
         for client in self._clients:
             client.start()
         try:
-            for faults in plan.faults(self.options.seed, self.options.round, self.options.fierce):
-                kinds = self.options.faults
+            options = self.options
+            for faults in plan.faults(options.seed, options.round, options.fierce, sentinel=options.sentinel):
+                kinds = options.faults
                 self._round([fault for fault in faults if kinds is None or fault.kind in kinds])
-                over = time.monotonic() - self.began + self.options.round > self.options.seconds
+                over = time.monotonic() - self.began + options.round > options.seconds
                 if self.outcome.violations or over or self.enough.is_set():
                     break
         except NoProgress as still:
@@ -299,6 +302,9 @@ class Run:
         outcome.counts["letters"] = len(self.environment.smtp_stub.taken)
         for kind, times in self.injector.counts.items():
             outcome.counts[f"fault {kind}"] = times
+        if self.environment.sentinel_group is not None:
+            outcome.counts["failovers"] = self.environment.sentinel_group.failovers()
+            outcome.counts["lost tail bytes"] = self.injector.lost_tail_bytes
         outcome.timeline = self.injector.timeline
         outcome.judged = [
             (at, sent.task, self._replay_arguments(sent))
@@ -366,6 +372,8 @@ def prepare_run(
 ) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
     lines = list(seed_lines(past_orders=len(CLIENTS) * plan.PAST_ORDERS_EACH))
     skew = plan.CLOCK_SKEW_SECONDS if options.seed % 2 else -plan.CLOCK_SKEW_SECONDS
-    with running_environment(folder, lambda url: write_seed(url, lines), skew) as environment:
+    with running_environment(
+        folder, lambda url: write_seed(url, lines), skew, sentinel=options.sentinel
+    ) as environment:
         assert len(GROUPS) > 1
         yield Run(environment, options, say), lines

@@ -6,6 +6,7 @@ import itertools
 import secrets
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from stress.report import keep_failure, report
 from stress.run import RunOptions, prepare_run
 
 
-def run_outcome(options: RunOptions, folder: Path) -> None:
+def run_outcome(options: RunOptions, folder: Path) -> dict[str, Any]:
     with prepare_run(folder / "place", options) as (run, past):
         outcome = run.go()
     kept = keep_failure(outcome, past, folder) if outcome.violations else []
@@ -23,6 +24,7 @@ def run_outcome(options: RunOptions, folder: Path) -> None:
     assert figures["accepted"] == figures["commands"] - figures["given_up"] - figures["invalid"]
     assert figures["http_answers"] > 0
     assert figures["worker_kills"] + figures["child_kills"] > 0
+    return figures
 
 
 @pytest.mark.long
@@ -41,6 +43,16 @@ def test_random_plan_has_no_violation(tmp_path: Path) -> None:
     run_outcome(RunOptions(seed=seed, seconds=20), tmp_path)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(240)  # half a minute on a quiet machine
+@pytest.mark.guarantee("P1", "P2", "P3", "P6")
+def test_failovers_of_the_broker_have_no_violation(tmp_path: Path) -> None:
+    """A demoted primary that takes writes, then a replica without the last messages."""
+    figures = run_outcome(RunOptions(seed=17, seconds=20, sentinel=True), tmp_path)
+    assert figures["failovers"] >= 2
+    assert figures["lost_tail_bytes"] > 0
+
+
 def test_plan_is_a_function_of_the_seed() -> None:
     def planned(seed: int) -> object:
         return [
@@ -50,6 +62,12 @@ def test_plan_is_a_function_of_the_seed() -> None:
 
     assert planned(7) == planned(7)
     assert planned(7) != planned(8)
+
+
+def test_failovers_replace_the_ends_of_a_single_broker() -> None:
+    rounds = list(itertools.islice(plan.faults(7, sentinel=True), 40))
+    kinds = {one.kind for faults in rounds for one in faults}
+    assert kinds == (plan.FAULT_RATES | plan.SENTINEL_FAULT_RATES).keys() - plan.SINGLE_BROKER_FAULTS
 
 
 def test_fierce_run_has_more_fatal_faults() -> None:
