@@ -55,29 +55,35 @@ def check_sweeps(context: Context) -> list[Finding]:
         return []
     now, runs, paused = context.now(), last_sweep_runs(context.conn), _paused_tasks(context)
     started_at = outbox.first_relay_at(context.conn)
-    late, never = [], []
+    late: dict[str, str] = {}
+    never: dict[str, str] = {}
     for entry in TIMETABLE:
         if entry.name == HEARTBEAT or entry.name in paused:
             continue
         last_run = runs.get(entry.name)
         known = [at for at in (last_run, context.supervised_since) if at is not None]
         if last_run is not None and last_run > now + WORK_LATE_AFTER:
-            late.append(f"{entry.name} (not since the clock was set back)")
+            late[f"{entry.name} (not since the clock was set back)"] = entry.queue
         elif not known:
             if started_at is None or now - started_at > _sweep_late_after(entry):
-                never.append(entry.name)
+                never[entry.name] = entry.queue
         elif now - max(known) > _sweep_late_after(entry):
-            late.append(
-                f"{entry.name} (last {describe_age(now, last_run)} ago)" if last_run else f"{entry.name} (never)"
-            )
-    fix = "check that beat and a worker for the queue sweeps run, or restart them: ./run down, then ./run up."
+            age = f"last {describe_age(now, last_run)} ago" if last_run else "never"
+            late[f"{entry.name} ({age})"] = entry.queue
     findings = []
     if late:
-        findings.append(warning("SWEEPS_LATE", f"These sweeps do not run when they should: {abbreviate(late)}.", fix))
+        message = f"These sweeps do not run when they should: {abbreviate(late)}."
+        findings.append(warning("SWEEPS_LATE", message, _restart_fix(late)))
     if never:
         kind = note if runs else warning  # in a new installation some sweeps run before others
-        findings.append(kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {abbreviate(never)}.", fix))
+        message = f"These sweeps have never run: {abbreviate(never)}."
+        findings.append(kind("SWEEPS_NEVER_RAN", message, _restart_fix(never)))
     return findings
+
+
+def _restart_fix(queues_by_sweep: dict[str, str]) -> str:
+    queues = ", ".join(sorted(set(queues_by_sweep.values())))
+    return f"check that beat and workers for {queues} run, or restart them: ./run down, then ./run up."
 
 
 def _sweep_late_after(entry: Entry) -> timedelta:

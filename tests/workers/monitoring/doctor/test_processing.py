@@ -81,11 +81,12 @@ def test_sweep_that_has_not_completed_is_late(context: Context) -> None:
     assert context.database is not None
     with context.database.transaction() as conn:
         for entry in TIMETABLE:
-            late = entry.name == "bills.issue"
+            late = entry.name == "audit.check_invariants"
             sweeps.record_sweep_run(conn, entry.name, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     findings = run_checks(running_long)
     assert codes(findings) == ["SWEEPS_LATE"]
-    assert "bills.issue (last 10 minutes ago)." in findings[0].message
+    assert "audit.check_invariants (last 10 minutes ago)." in findings[0].message
+    assert "workers for audits run" in findings[0].fix
     assert run_checks(context) == []
     assert run_checks(replace(context, supervised_since=None)) == []
 
