@@ -73,8 +73,7 @@ class RaceMarket:
         return self.market.rows(sql, **values)
 
     def status(self, number: int) -> str:
-        status: str = self.market.row("SELECT status FROM unwind.orders WHERE order_id = :id", id=number).status
-        return status
+        return self.market.status(number)
 
 
 EMPTY = {

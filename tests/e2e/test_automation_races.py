@@ -72,7 +72,7 @@ def test_exclusion_stops_an_automatic_cancellation_or_comes_after_it(race_market
         assert codes([swept, excluded]) == ("done", "done")
         assert race_market.status(number) == ("CANCELLED" if swept["effects"]["cancelled"] else "NPB")
     race_market.finish()
-    assert not race_market.rows("SELECT FROM unwind.alerts WHERE cancels_at IS NOT NULL")
+    assert {alert.cancels_at for alert in race_market.market.alerts()} == {None}
 
 
 def test_seller_cancels_or_automation_does(race_market: RaceMarket, rounds: range) -> None:
@@ -83,8 +83,8 @@ def test_seller_cancels_or_automation_does(race_market: RaceMarket, rounds: rang
         swept, own = race_market.processes.race(CANCEL_SWEEP, cancel)
         assert (swept["effects"]["cancelled"], codes([own])[0]) in {(1, "ALREADY_CANCELLED"), (0, "done")}
     race_market.finish()
-    assert len(race_market.rows("SELECT FROM unwind.strikes")) == len(rounds)
-    assert len(race_market.rows("SELECT FROM unwind.stock_moves WHERE kind = 'returned'")) == len(rounds)
+    assert race_market.market.count("strikes") == len(rounds)
+    assert race_market.market.count("stock_moves", kind="returned") == len(rounds)
 
 
 def test_buyer_answers_an_automatic_alert_only_once_it_is_filed(race_market: RaceMarket, rounds: range) -> None:
@@ -172,4 +172,4 @@ def test_two_sweepers_answer_each_request_once(race_market: RaceMarket, rounds: 
         first, second = race_market.processes.race(ANSWER_SWEEP, ANSWER_SWEEP)
         assert first["effects"]["agreed"] + second["effects"]["agreed"] == 1
     race_market.finish()
-    assert len(race_market.rows("SELECT FROM unwind.stock_moves WHERE kind = 'returned'")) == len(rounds)
+    assert race_market.market.count("stock_moves", kind="returned") == len(rounds)

@@ -6,11 +6,24 @@ Each race runs in processes with connections of their own, released by one barri
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from models.ledger import LedgerLineRow
+from models.lots import LotRow, StockMoveRow
+from models.members import MemberRow
+from models.orders import OrderLineRow, OrderRow
 from tests.e2e.race_market import Ends, RaceMarket, codes
+
+CREDITED = LedgerLineRow.kind.in_(("reset", "credit"))
+
+
+def sorted_orders(rows: Iterable[Any]) -> list[int]:
+    return sorted(row.order_id for row in rows)
 
 
 @pytest.fixture(params=[25, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
@@ -26,11 +39,9 @@ def test_one_of_two_cancels_succeeds(race_market: RaceMarket, rounds: range) -> 
         cancel = ("orders.cancel", {"order_id": number, "member_id": "seller"})
         assert sorted(codes(race_market.processes.race(cancel, cancel))) == ["ALREADY_CANCELLED", "done"]
     race_market.finish()
-    assert len(race_market.rows("SELECT 1 FROM unwind.strikes")) == len(rounds)
-    returned = race_market.rows("SELECT order_id FROM unwind.stock_moves WHERE kind = 'returned'")
-    assert sorted(r.order_id for r in returned) == list(rounds)
-    booked = race_market.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit')")
-    assert sorted(r.order_id for r in booked) == list(rounds)
+    assert race_market.market.count("strikes") == len(rounds)
+    assert sorted_orders(race_market.market.stored(StockMoveRow, kind="returned")) == list(rounds)
+    assert sorted_orders(race_market.market.ledger_lines(CREDITED)) == list(rounds)
 
 
 def test_penalty_is_taken_back_or_the_order_cancelled(race_market: RaceMarket, rounds: range) -> None:
@@ -45,8 +56,9 @@ def test_penalty_is_taken_back_or_the_order_cancelled(race_market: RaceMarket, r
         ends: Ends = {("done", "ALREADY_CANCELLED"): "CANCELLED", ("TOO_EARLY", "done"): "NPB"}
         assert race_market.status(number) == ends[codes(answers)]
     race_market.finish()
-    struck = [r.order_id for r in race_market.rows("SELECT order_id FROM unwind.strikes ORDER BY order_id")]
-    assert struck == [number for number in rounds if race_market.status(number) == "CANCELLED"]
+    assert sorted_orders(race_market.market.strikes()) == [
+        number for number in rounds if race_market.status(number) == "CANCELLED"
+    ]
 
 
 def test_removal_is_approved_before_the_cancel_or_not_at_all(race_market: RaceMarket, rounds: range) -> None:
@@ -81,10 +93,8 @@ def test_payment_that_arrives_first_prevents_the_alert(race_market: RaceMarket, 
         ends: Ends = {("ALREADY_PAID", "done"): "PENDING", ("done", "done"): "NPB"}
         assert race_market.status(number) == ends[codes(answers)]
     race_market.finish()
-    notices = race_market.rows(
-        "SELECT order_id FROM unwind.notices WHERE event = 'payment_during_alert' ORDER BY order_id"
-    )
-    assert [r.order_id for r in notices] == [number for number in rounds if race_market.status(number) == "NPB"]
+    notices = race_market.market.notices(event="payment_during_alert")
+    assert sorted_orders(notices) == [number for number in rounds if race_market.status(number) == "NPB"]
 
 
 def test_request_is_declined_or_agreed_to(race_market: RaceMarket, rounds: range) -> None:
@@ -155,9 +165,9 @@ def test_two_orders_of_one_item_create_one_new_lot(race_market: RaceMarket, roun
         )
         assert codes(answers) == ("done", "done")
     race_market.finish()
-    new_lots = race_market.rows("SELECT item_no, quantity FROM unwind.lots WHERE item_no LIKE 'no-%' ORDER BY lot_id")
-    assert sorted(r.item_no for r in new_lots) == sorted(f"no-{number}" for number in rounds)
-    assert {r.quantity for r in new_lots} == {10}
+    new_lots = race_market.market.lots(LotRow.item_no.startswith("no-"))
+    assert sorted(lot.item_no for lot in new_lots) == sorted(f"no-{number}" for number in rounds)
+    assert {lot.quantity for lot in new_lots} == {10}
 
 
 def test_lot_sells_out_while_units_return_to_it(race_market: RaceMarket, rounds: range) -> None:
@@ -182,9 +192,10 @@ def test_lot_sells_out_while_units_return_to_it(race_market: RaceMarket, rounds:
         )
         assert codes(answers) == ("done", "done")
     race_market.finish()
-    left = race_market.rows("SELECT item_no, sum(quantity) AS n FROM unwind.lots WHERE item_no LIKE 'no-%' GROUP BY 1")
-    assert {r.n for r in left} == {5}
-    assert len(left) == len(rounds)
+    units: Counter[str] = Counter()
+    for row in race_market.market.lots(LotRow.item_no.startswith("no-")):
+        units[row.item_no] += row.quantity
+    assert units == {f"no-{number}": 5 for number in rounds}
 
 
 def test_two_scans_unlock_and_notify_once(race_market: RaceMarket, rounds: range) -> None:
@@ -197,12 +208,11 @@ def test_two_scans_unlock_and_notify_once(race_market: RaceMarket, rounds: range
             race_market.npb(order, days_ago=9)
         answers = race_market.processes.race(("npb.scan_open_alerts", {}), ("npb.scan_open_alerts", {}))
         assert codes(answers) == ("done", "done")
-        assert not race_market.rows("SELECT 1 FROM unwind.alerts WHERE unlocked_at IS NULL")
+        assert race_market.market.alerts(unlocked_at=None) == []
     race_market.finish()
-    events = race_market.rows("SELECT order_id FROM unwind.events WHERE type = 'npb.unlocked'")
-    assert len(events) == len({r.order_id for r in events}) == 3 * len(rounds)
-    notices = race_market.rows("SELECT order_id FROM unwind.notices WHERE event = 'npb_unlocked'")
-    assert len(notices) == len({r.order_id for r in notices}) == 3 * len(rounds)
+    for rows in (race_market.market.events(type="npb.unlocked"), race_market.market.notices(event="npb_unlocked")):
+        orders = sorted_orders(rows)
+        assert len(orders) == len(set(orders)) == 3 * len(rounds)
 
 
 def test_alert_removed_during_a_scan_is_not_unlocked(race_market: RaceMarket, rounds: range) -> None:
@@ -221,7 +231,7 @@ def test_alert_removed_during_a_scan_is_not_unlocked(race_market: RaceMarket, ro
         "WHERE r.type = 'npb.removed' AND e.type = 'npb.unlocked' AND e.seq > r.seq"
     )
     assert not alerts
-    assert {r.status for r in race_market.rows("SELECT status FROM unwind.orders")} == {"PENDING"}
+    assert {order.status for order in race_market.market.stored(OrderRow)} == {"PENDING"}
 
 
 def test_order_is_placed_before_the_alert_or_refused(race_market: RaceMarket, rounds: range) -> None:
@@ -243,13 +253,8 @@ def test_order_is_placed_before_the_alert_or_refused(race_market: RaceMarket, ro
         )
         assert codes(answers) in {("done", "done"), ("done", "BUYER_BLOCKED_IN_STORE")}
         if codes(answers)[1] == "done":
-            row = race_market.market.row(
-                "SELECT a.filed_at, o.order_date FROM unwind.alerts a, unwind.orders o "
-                "WHERE a.order_id = :old AND o.order_id = :new",
-                old=number,
-                new=1000 + number,
-            )
-            assert row.order_date <= row.filed_at
+            (alert,) = race_market.market.alerts(order_id=number)
+            assert race_market.market.stored_order(1000 + number).order_date <= alert.filed_at
     race_market.finish()
 
 
@@ -268,12 +273,10 @@ def test_three_concurrent_strikes_revoke_the_privilege(race_market: RaceMarket, 
         )
         assert codes(answers) == ("done", "done", "done")
     race_market.finish()
-    allowed = race_market.rows(
-        "SELECT member_id FROM unwind.members WHERE member_id LIKE 'buyer-%' AND buying_revoked_at IS NULL"
-    )
+    allowed = race_market.market.stored(MemberRow, MemberRow.member_id.startswith("buyer-"), buying_revoked_at=None)
     assert not allowed, f"{len(allowed)} of {len(rounds)} buyers with three strikes may still buy"
-    notices = race_market.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")
-    assert len(notices) == len({r.recipient for r in notices}) == len(rounds)
+    notices = race_market.market.notices(event="privilege_revoked")
+    assert len(notices) == len({notice.recipient for notice in notices}) == len(rounds)
 
 
 def test_seller_is_closed_before_or_after_the_return(race_market: RaceMarket, rounds: range) -> None:
@@ -290,12 +293,11 @@ def test_seller_is_closed_before_or_after_the_return(race_market: RaceMarket, ro
             ("members.terminate", {"member_id": f"seller-{number}", "staff": "kim", "comment": "fraud"}),
         )
         assert codes(answers) == ("done", "done")
-        row = race_market.market.row(
-            "SELECT o.cancelled_at <= m.terminated_at AS before FROM unwind.orders o, unwind.members m "
-            "WHERE o.order_id = :id AND m.member_id = o.seller_id",
-            id=number,
-        )
-        assert answers[0]["effects"]["lines"][0]["returned"] == (5 if row.before else 0)
+        (store,) = race_market.market.stored(MemberRow, member_id=f"seller-{number}")
+        cancelled_at = race_market.market.stored_order(number).cancelled_at
+        assert cancelled_at is not None
+        assert store.terminated_at is not None
+        assert answers[0]["effects"]["lines"][0]["returned"] == (5 if cancelled_at <= store.terminated_at else 0)
     race_market.finish()
 
 
@@ -313,7 +315,7 @@ def test_one_of_two_requests_for_the_same_units_is_approved(race_market: RaceMar
         )
         assert sorted(codes(answers)) == ["done", "invalid"]
     race_market.finish()
-    assert {r.removed for r in race_market.rows("SELECT removed FROM unwind.order_lines")} == {3}
+    assert {line.removed for line in race_market.market.stored(OrderLineRow)} == {3}
 
 
 def test_outbox_messages_run_once_with_many_workers(race_market: RaceMarket, rounds: range) -> None:
@@ -328,12 +330,10 @@ def test_outbox_messages_run_once_with_many_workers(race_market: RaceMarket, rou
         for consumer in ("credits.post_to_next_invoice", "removals.cancel_pending", "notices.tell_seller"):
             assert codes(race_market.processes.race(*[(consumer, {})] * 3)) == ("done", "done", "done")
     race_market.finish()
-    booked = race_market.rows("SELECT order_id FROM unwind.ledger_lines WHERE kind IN ('reset', 'credit') ORDER BY 1")
-    assert [r.order_id for r in booked] == list(rounds)
-    cancelled = race_market.rows("SELECT order_id FROM unwind.events WHERE type = 'removals.cancelled' ORDER BY 1")
-    assert [r.order_id for r in cancelled] == list(rounds)
+    assert sorted_orders(race_market.market.ledger_lines(CREDITED)) == list(rounds)
+    assert sorted_orders(race_market.market.events(type="removals.cancelled")) == list(rounds)
     for event in ("order_cancelled", "removal_cancelled"):
-        notices = race_market.rows("SELECT order_id, recipient FROM unwind.notices WHERE event = :event", event=event)
+        notices = [(notice.order_id, notice.recipient) for notice in race_market.market.notices(event=event)]
         assert len(notices) == len(set(notices)) == 2 * len(rounds)
 
 
@@ -381,10 +381,8 @@ def test_credit_is_on_the_bill_of_its_month_while_that_bill_is_issued(race_marke
             at=datetime(month // 12, month % 12 + 1, 5, 6, tzinfo=UTC),
         )
         assert codes(answers) == ("done", "done")
-        booked = race_market.rows(
-            "SELECT * FROM unwind.ledger_lines WHERE order_id = :id AND kind = 'credit'", id=number
-        )
-        assert [r.billing_month for r in booked] == [credited.date().replace(day=1)]
+        credits_of_order = race_market.market.ledger_lines(order_id=number, kind="credit")
+        assert [line.billing_month for line in credits_of_order] == [credited.date().replace(day=1)]
     wrong = race_market.rows(
         "SELECT b.billing_month FROM unwind.bills b WHERE b.lines_sum <> (SELECT coalesce(sum(l.amount), 0) "
         "FROM unwind.ledger_lines l WHERE (l.seller_id, l.billing_month) = (b.seller_id, b.billing_month))"

@@ -12,6 +12,8 @@ from sqlalchemy.exc import DBAPIError
 
 from models import retention
 from models.db import database as db
+from models.stored_answers import RequestRow
+from models.submissions import SubmissionRow
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli.prune import prune as prune_command
 
@@ -58,7 +60,7 @@ def test_old_answers_are_pruned_in_batches(old_market: Market, owner: db.Databas
     assert len(rounds) > 3
     assert after.kept == 0
     assert (after.due, after.events) == (before.due, before.events)
-    left = old_market.rows("SELECT request_id, answered_at FROM unwind.requests")
+    left = old_market.stored(RequestRow)
     assert "new" in {row.request_id for row in left}
     assert all(row.answered_at >= LATER for row in left)
 
@@ -104,12 +106,12 @@ def test_submissions_and_dead_letters_are_pruned_with_their_answers(old_market: 
         )
     with owner.transaction() as conn:
         assert retention.prune(conn, LATER) > 0
-    assert [r.request_id for r in old_market.rows("SELECT request_id FROM unwind.submissions ORDER BY 1")] == [
+    assert sorted(submission.request_id for submission in old_market.stored(SubmissionRow)) == [
         "s1",
         "s2",
         "s3",
     ]
-    assert old_market.rows("SELECT 1 FROM unwind.dead_letters") == []
+    assert old_market.count("dead_letters") == 0
 
 
 def test_prune_command_works_as_the_owner(

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, inspect, select, text
+from sqlalchemy.orm import Session
 
 from models import feed
+from models.alerts import AlertRow
+from models.db.schema import Base
+from models.dead_jobs import DeadJobRow
+from models.events import EventRow
+from models.ledger import LedgerLineRow
+from models.lots import LotRow
+from models.members import StrikeRow
+from models.notices import NoticeRow
+from models.orders import OrderRow
+from models.outbox import OutboxRow
 from tests.waiting import wait_until
 from workers.simulation.engine import Simulation
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 FILED = ORDERED + timedelta(days=7)
 WEEK = timedelta(days=7)
+
+Row = TypeVar("Row", bound=Base)
 
 
 class Market:
@@ -88,7 +101,45 @@ class Market:
         return int(row.quantity)
 
     def status(self, order_id: int) -> str:
-        return str(self.row("SELECT status FROM unwind.orders WHERE order_id = :id", id=order_id).status)
+        return self.stored_order(order_id).status
+
+    def stored(self, table: type[Row], *conditions: ColumnElement[bool], **values: Any) -> list[Row]:
+        """The rows that meet the conditions and have these values, in the order of the primary key."""
+        query = select(table).where(*conditions).filter_by(**values).order_by(*inspect(table).primary_key)
+        with self.simulation.database.transaction() as conn, Session(conn) as session:
+            return list(session.scalars(query))
+
+    def stored_order(self, order_id: int = 1003) -> OrderRow:
+        (order,) = self.stored(OrderRow, order_id=order_id)
+        return order
+
+    def alerts(self, *conditions: ColumnElement[bool], **values: Any) -> list[AlertRow]:
+        return self.stored(AlertRow, *conditions, **values)
+
+    def dead_jobs(self, *conditions: ColumnElement[bool], **values: Any) -> list[DeadJobRow]:
+        return self.stored(DeadJobRow, *conditions, **values)
+
+    def events(self, *conditions: ColumnElement[bool], **values: Any) -> list[EventRow]:
+        return self.stored(EventRow, *conditions, **values)
+
+    def ledger_lines(self, *conditions: ColumnElement[bool], **values: Any) -> list[LedgerLineRow]:
+        return self.stored(LedgerLineRow, *conditions, **values)
+
+    def lots(self, *conditions: ColumnElement[bool], **values: Any) -> list[LotRow]:
+        return self.stored(LotRow, *conditions, **values)
+
+    def notices(self, *conditions: ColumnElement[bool], **values: Any) -> list[NoticeRow]:
+        return self.stored(NoticeRow, *conditions, **values)
+
+    def outbox(self, *conditions: ColumnElement[bool], **values: Any) -> list[OutboxRow]:
+        return self.stored(OutboxRow, *conditions, **values)
+
+    def strikes(self, *conditions: ColumnElement[bool], **values: Any) -> list[StrikeRow]:
+        return self.stored(StrikeRow, *conditions, **values)
+
+    def content(self, *tables: str) -> dict[str, list[str]]:
+        """All rows of these tables as texts, to compare what was before with what is after."""
+        return {name: sorted(map(repr, self.rows(f"SELECT * FROM unwind.{name}"))) for name in tables}  # noqa: S608
 
     def feed(self) -> list[dict[str, Any]]:
         """All events of the feed, which has them a moment later while transactions of other databases end."""

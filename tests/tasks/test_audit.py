@@ -36,8 +36,7 @@ def open_violations(market: Market) -> dict[str, list[str]]:
 
 
 def audit_event_types(market: Market) -> list[str]:
-    rows = market.rows("SELECT type FROM unwind.events WHERE note = :note ORDER BY event_id", note=FEE)
-    return [row.type for row in rows]
+    return [event.type for event in market.events(note=FEE)]
 
 
 def run_nightly_check(market: Market) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from models.integrity import invariants
+from models.ocr import OcrRow
 from policies.automation import MAX_EXCLUDED_BUYERS
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.automation import AgreementSweep, CancelSweep, DeclineSweep, FilingSweep, WarningSweep
@@ -33,14 +34,11 @@ def see(market: Market, *words: str | int) -> Any:
 
 
 def deadlines(market: Market) -> dict[int, datetime | None]:
-    return {r.order_id: r.cancels_at for r in market.rows("SELECT order_id, cancels_at FROM unwind.alerts")}
+    return {alert.order_id: alert.cancels_at for alert in market.alerts()}
 
 
 def emails(market: Market, order_id: int = 1003) -> list[tuple[str, str]]:
-    rows = market.rows(
-        "SELECT event, recipient FROM unwind.notices WHERE order_id = :id ORDER BY notice_id", id=order_id
-    )
-    return [(r.event, r.recipient) for r in rows]
+    return [(notice.event, notice.recipient) for notice in market.notices(order_id=order_id)]
 
 
 @pytest.fixture
@@ -306,15 +304,15 @@ def test_a_lot_that_leaves_its_stockroom_is_planned(filed: Market) -> None:
     filed.at(FILED + 10 * DAY).done("npb.file", order_id=4, member_id="seller")
     filed.simulation.advance(FILED + 30 * DAY)
     assert filed.status(4) == "CANCELLED"
-    lot = filed.row("SELECT quantity, is_stock_room FROM unwind.lots WHERE lot_id = 900")
-    assert tuple(lot) == (10, False)
+    (lot,) = filed.lots(lot_id=900)
+    assert (lot.quantity, lot.is_stock_room) == (10, False)
 
 
 def test_a_week_without_hands(market: Market) -> None:
     """R115, R116, R119, N20, N21: nobody types anything after the purchase."""
     automate(market, file_npb_after=7, cancel_after_unlock=0)
     market.order(1003)
-    assert market.row("SELECT files_npb_at FROM unwind.orders").files_npb_at == FILED
+    assert market.stored_order().files_npb_at == FILED
     announced = see(market, "explain", "order", 1003)["automation"]
     assert [(a["act"], a["at"]) for a in announced] == [("npb.file", format_timestamp(FILED))]
     market.simulation.advance(UNLOCKED)
@@ -331,8 +329,8 @@ def test_a_week_without_hands(market: Market) -> None:
 def test_a_filing_waits_for_what_the_seller_sets_and_the_buyer_pays(market: Market) -> None:
     """R114, R115, R121: in the commit of what moves it."""
 
-    def files_at(order_id: int) -> Any:
-        return market.row("SELECT files_npb_at AS at FROM unwind.orders WHERE order_id = :id", id=order_id).at
+    def files_at(order_id: int) -> datetime | None:
+        return market.stored_order(order_id).files_npb_at
 
     market.order(1)
     market.order(2)
@@ -405,7 +403,7 @@ def test_filings_come_in_batches(market: Market, limit: int) -> None:
     market.at(FILED + 3 * DAY)
     assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 3}
     assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 0}
-    assert {row.filed_at for row in market.rows("SELECT filed_at FROM unwind.alerts")} == {FILED + 3 * DAY}
+    assert {alert.filed_at for alert in market.alerts()} == {FILED + 3 * DAY}
 
 
 @pytest.mark.parametrize("task", ["automation.file_alerts", "automation.cancel"])
@@ -427,8 +425,7 @@ def test_a_sweep_acts_after_the_commands_for_which_it_waited(market: Market, dat
         market.at(due + 2 * SECOND)
         command.commit()
         assert 1 in done.result(30).values()
-    (event,) = market.rows("SELECT at FROM unwind.events WHERE actor = 'automation' ORDER BY event_id DESC LIMIT 1")
-    assert event.at == due + 2 * SECOND
+    assert market.events(actor="automation")[-1].at == due + 2 * SECOND
 
 
 def test_more_time_moves_the_automatic_cancellation_and_its_warning(filed: Market) -> None:
@@ -455,8 +452,7 @@ def ask(market: Market, order_id: int, **arguments: Any) -> None:
 
 
 def answers_at(market: Market) -> dict[int, tuple[datetime | None, datetime | None]]:
-    rows = market.rows("SELECT order_id, agrees_at, declines_at FROM unwind.ocrs ORDER BY ocr_id")
-    return {r.order_id: (r.agrees_at, r.declines_at) for r in rows}
+    return {request.order_id: (request.agrees_at, request.declines_at) for request in market.stored(OcrRow)}
 
 
 def apply_silence(market: Market, **silence: str) -> None:
@@ -481,7 +477,7 @@ def test_an_early_request_is_agreed_to_at_once(market: Market) -> None:
     told = {n["event"]: n["text"] for n in shown["notices"] if n["recipient"] == "seller"}
     assert "By your settings you agree to this request" in told["ocr_filed"]
     assert "filed within 24 hours of the order date" in " ".join(told["order_cancelled"].split())
-    assert market.rows("SELECT FROM unwind.strikes") == []
+    assert market.strikes() == []
     assert answers_at(market) == {1003: (None, None)}
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.ocr import OcrRow
 from models.stored_answers import Answer
 from tasks.command import ActorCommand, Command, parse_command
 from tasks.declarations import COMMANDS
@@ -215,7 +216,7 @@ def test_deeply_nested_arguments_are_invalid(shared_market: Market, task: str) -
 )
 def test_hostile_text_in_a_comment_is_stored_as_text(shared_market: Market, comment: str) -> None:
     shared_market.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment=comment)
-    assert shared_market.row("SELECT comment FROM unwind.ocrs ORDER BY ocr_id DESC LIMIT 1").comment == comment
+    assert shared_market.stored(OcrRow)[-1].comment == comment
     shared_market.done("ocr.decline", order_id=1003, member_id="seller")
     assert shared_market.count("orders") == 1
 
@@ -256,7 +257,7 @@ def test_any_arguments_get_an_answer(shared_market: Market, task: str) -> None:
 
     fuzz()
     shared_market.simulation.process_outbox()
-    assert not shared_market.rows("SELECT 1 FROM unwind.dead_jobs")
+    assert shared_market.dead_jobs() == []
 
 
 LARGE = 2**53 + 1

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import bills
 from models.db import database as db
+from models.notices import NoticeRow
 from tests.plugins.market import Market
 
 
@@ -127,8 +128,8 @@ def test_a_cancellation_after_the_month_is_one_credit_on_the_bill_of_its_month(b
         "Order 1003 was cancelled in April 2026; its fee, charged in March 2026, is credited in April 2026."
     )
     assert bill(billed, "2026-03") == before
-    notices = billed.rows("SELECT event, recipient FROM unwind.notices WHERE event IN ('credit_posted', 'bill_issued')")
-    assert sorted((r.event, r.recipient) for r in notices) == [
+    notices = billed.notices(NoticeRow.event.in_(("credit_posted", "bill_issued")))
+    assert sorted((notice.event, notice.recipient) for notice in notices) == [
         ("bill_issued", "seller"),
         ("bill_issued", "seller"),
         ("credit_posted", "seller"),
@@ -183,7 +184,7 @@ def test_a_late_consumer_does_not_change_the_bill(market: Market) -> None:
     market.at(instant("2026-04-09 12:00")).simulation.do("bills.issue")
     assert totals(bill(market, "2026-03")) == ("0.00", "0.00", "0.00")
     market.simulation.process_outbox()
-    assert [r.kind for r in market.rows("SELECT kind FROM unwind.ledger_lines ORDER BY line_id")] == ["charge", "reset"]
+    assert [line.kind for line in market.ledger_lines()] == ["charge", "reset"]
 
 
 def test_a_line_after_the_issue_goes_on_the_next_bill(market: Market) -> None:

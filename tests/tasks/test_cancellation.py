@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from models.members import MemberRow
+from models.removals import RemovalRow
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 SECOND = timedelta(seconds=1)
@@ -19,7 +21,12 @@ def tables(market: Market, *, requests: bool = False) -> dict[str, list[Any]]:
         for r in market.rows("SELECT tablename AS table_name FROM pg_tables WHERE schemaname = 'unwind' ORDER BY 1")
         if r.table_name not in ("alembic_version", "sweeps") and (requests or r.table_name != "requests")
     ]
-    return {name: sorted(map(repr, market.rows(f"SELECT * FROM unwind.{name}"))) for name in names}  # noqa: S608
+    return market.content(*names)
+
+
+def may_buy(market: Market, member_id: str = "buyer") -> bool:
+    (member,) = market.stored(MemberRow, member_id=member_id)
+    return member.buying_revoked_at is None
 
 
 def cancelled_through_npb(market: Market, order_id: int = 1003) -> dict[str, Any]:
@@ -38,16 +45,14 @@ def test_cancelling_through_an_alert_reverts_everything(market: Market) -> None:
         "removals_cancelled": 0,
         "fee": {"kind": "credit", "amount": "-20.00", "bill": "2026-04"},
     }
-    row = market.row("SELECT * FROM unwind.orders")
+    row = market.stored_order()
     assert (row.status, row.basis, row.cancelled_by, row.cancelled_at) == ("CANCELLED", "NPB", "seller", FILED + WEEK)
     assert market.units() == 100
-    assert market.row("SELECT state FROM unwind.alerts").state == "completed"
-    strike = market.row("SELECT * FROM unwind.strikes")
-    assert (strike.member_id, strike.role) == ("buyer", "buyer")
-    credit = market.row("SELECT * FROM unwind.ledger_lines WHERE kind = 'credit'")
+    assert [alert.state for alert in market.alerts()] == ["completed"]
+    assert [(strike.member_id, strike.role) for strike in market.strikes()] == [("buyer", "buyer")]
+    (credit,) = market.ledger_lines(kind="credit")
     assert (credit.amount, str(credit.billing_month)) == (Decimal("-20.00"), "2026-04-01")
-    notices = market.rows("SELECT recipient FROM unwind.notices WHERE event = 'order_cancelled' ORDER BY recipient")
-    assert [r.recipient for r in notices] == ["buyer", "seller"]
+    assert sorted(notice.recipient for notice in market.notices(event="order_cancelled")) == ["buyer", "seller"]
 
 
 def test_the_same_month_resets_the_fee(market: Market) -> None:
@@ -56,7 +61,7 @@ def test_the_same_month_resets_the_fee(market: Market) -> None:
     market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")
     effects = market.done("orders.cancel", order_id=1003, member_id="seller")
     assert effects["fee"] == {"kind": "reset", "amount": "-3.60", "bill": "2026-03"}
-    assert market.row("SELECT sum(amount) AS s FROM unwind.ledger_lines").s == 0
+    assert sum(line.amount for line in market.ledger_lines()) == 0
 
 
 def test_pending_removal_requests_are_cancelled_with_the_order(market: Market) -> None:
@@ -68,10 +73,9 @@ def test_pending_removal_requests_are_cancelled_with_the_order(market: Market) -
     market.done("removals.deny", removal_id=first, member_id="seller")
     market.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment="please")
     assert market.done("orders.cancel", order_id=1003, member_id="seller")["removals_cancelled"] == 1
-    states = {r.removal_id: r.state for r in market.rows("SELECT * FROM unwind.removals")}
+    states = {removal.removal_id: removal.state for removal in market.stored(RemovalRow)}
     assert states == {first: "denied", second: "cancelled"}
-    notices = market.rows("SELECT recipient FROM unwind.notices WHERE event = 'removal_cancelled' ORDER BY recipient")
-    assert [r.recipient for r in notices] == ["buyer", "seller"]
+    assert sorted(notice.recipient for notice in market.notices(event="removal_cancelled")) == ["buyer", "seller"]
 
 
 def test_an_approval_after_the_cancellation_is_refused_before_the_consumer_ran(market: Market) -> None:
@@ -85,7 +89,7 @@ def test_an_approval_after_the_cancellation_is_refused_before_the_consumer_ran(m
         market.simulation.do("removals.approve", removal_id=removal, member_id="seller")["code"] == "ALREADY_CANCELLED"
     )
     market.simulation.process_outbox()
-    assert market.row("SELECT state FROM unwind.removals").state == "cancelled"
+    assert [removal.state for removal in market.stored(RemovalRow)] == ["cancelled"]
 
 
 @pytest.mark.parametrize("kind", ["nrs", "nss"])
@@ -105,8 +109,8 @@ def test_a_buyers_cancel_returns_and_credits_nothing(market: Market, kind: str) 
     assert effects["lines"] == [{"line_no": 1, "returned": 0, "lot_id": None, "note": None}]
     assert effects["fee"] == {"kind": "none", "amount": "0.00", "bill": None}
     assert market.units() == 90
-    assert [r.kind for r in market.rows("SELECT kind FROM unwind.ledger_lines")] == ["charge"]
-    assert market.row("SELECT member_id FROM unwind.strikes").member_id == "seller"
+    assert [line.kind for line in market.ledger_lines()] == ["charge"]
+    assert [strike.member_id for strike in market.strikes()] == ["seller"]
 
 
 def test_a_terminated_sellers_stock_is_never_touched(market: Market) -> None:
@@ -169,18 +173,15 @@ def test_three_strikes_suspend_the_buyers_privilege(market: Market) -> None:
     market.at(FILED + WEEK)
     for order_id in (1, 2):
         market.done("orders.cancel", order_id=order_id, member_id="seller")
-    can_buy = "SELECT buying_revoked_at IS NULL AS yes FROM unwind.members WHERE member_id = 'buyer'"
-    assert market.row(can_buy).yes
+    assert may_buy(market)
     market.done("orders.cancel", order_id=3, member_id="seller")
-    assert not market.row(can_buy).yes
-    assert [
-        r.recipient for r in market.rows("SELECT recipient FROM unwind.notices WHERE event = 'privilege_revoked'")
-    ] == ["buyer"]
+    assert not may_buy(market)
+    assert [notice.recipient for notice in market.notices(event="privilege_revoked")] == ["buyer"]
     purchase = {"buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": lot, "quantity": 1}]}
     assert market.code("orders.submit", order_id=6, **purchase) == "PRIVILEGE_REVOKED"
     assert market.code("npb.remove", order_id=2, member_id="seller") == "ALREADY_CANCELLED"
     assert market.done("npb.remove", order_id=2, staff="kim", comment="was paid")["strike_withdrawn"]
-    assert market.row(can_buy).yes
+    assert may_buy(market)
     assert market.status(2) == "CANCELLED"
     assert market.code("orders.submit", order_id=6, **purchase) is None
 
@@ -200,7 +201,7 @@ def test_strikes_of_one_batch_count_together(market: Market) -> None:
     items = [{"order_id": n, "member_id": "seller"} for n in (1, 2, 3)]
     effects = market.at(FILED + WEEK).done("orders.cancel_many", orders=items)
     assert effects["counts"] == {"done": 3}
-    assert not market.row("SELECT buying_revoked_at IS NULL AS yes FROM unwind.members WHERE member_id = 'buyer'").yes
+    assert not may_buy(market)
     assert market.count("notices", event="privilege_revoked") == 1
 
 
@@ -311,7 +312,7 @@ def test_a_command_takes_effect_at_its_occurred_at(market: Market) -> None:
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.at(FILED + WEEK + timedelta(hours=5))
     market.done("orders.cancel", order_id=1003, member_id="seller", occurred_at="2026-04-11T11:00:00+01:00")
-    assert market.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == FILED + WEEK
+    assert market.stored_order().cancelled_at == FILED + WEEK
 
 
 def test_the_dry_run_on_a_paid_order_speaks_of_payment_and_strike(market: Market) -> None:

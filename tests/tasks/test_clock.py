@@ -8,6 +8,8 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from models.integrity.violation_log import AuditPositionRow
+from models.submissions import SubmissionRow
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
 
@@ -32,8 +34,9 @@ def test_after_an_outage_of_45_days_one_sweep_unlocks_and_notifies_once(market: 
     market.at(FILED + 45 * DAY)
     unlocked = [market.done("npb.scan_open_alerts")["unlocked"] for _ in range(3)]
     assert unlocked == [3, 0, 0]
-    notices = market.rows("SELECT order_id FROM unwind.notices WHERE event = 'npb_unlocked' AND recipient = 'seller'")
-    assert sorted(row.order_id for row in notices) == [1, 2, 3]
+    notices = market.notices(event="npb_unlocked", recipient="seller")
+    assert {notice.order_id for notice in notices} == {1, 2, 3}
+    assert len(notices) == 3
     assert market.code("orders.cancel", order_id=1, member_id="seller") is None
 
 
@@ -45,7 +48,7 @@ def test_a_timeline_never_runs_backwards_when_the_clock_is_set_back(market: Mark
     market.done("npb.accept_penalty", order_id=1003, member_id="buyer")
     market.at(FILED + WEEK - timedelta(hours=2))
     market.done("orders.cancel", order_id=1003, member_id="seller")
-    instants = [row.at for row in market.rows("SELECT at FROM unwind.events WHERE order_id = 1003 ORDER BY seq")]
+    instants = [event.at for event in market.events(order_id=1003)]
     assert instants == sorted(instants)
     assert instants[-1] >= FILED + WEEK
 
@@ -73,18 +76,16 @@ def test_retries_keep_their_delay_when_the_clock_is_set_back(market: Market, own
     market.at(now - DAY)
     for _ in range(2):
         market.do("outbox.relay")
-    [due] = market.rows("SELECT due_at AS at FROM unwind.submissions")
-    assert due.at == now - DAY + timedelta(seconds=30)
-    tries = {row.at for row in market.rows("SELECT next_try_at AS at FROM unwind.notices")}
-    assert tries == {now - DAY + timedelta(minutes=5)}
+    (submission,) = market.stored(SubmissionRow)
+    assert submission.due_at == now - DAY + timedelta(seconds=30)
+    assert {notice.next_try_at for notice in market.notices()} == {now - DAY + timedelta(minutes=5)}
 
 
 def test_the_nightly_check_runs_after_the_clock_was_years_ahead(market: Market) -> None:
     now = market.simulation.clock.instant
-    nights = "SELECT number FROM unwind.audit_positions WHERE name = 'night'"
     for at in (now + 4000 * DAY, now):
         market.at(at)
         for _ in range(40):
             market.do("audit.check_everything")
-    [night] = market.rows(nights)
+    (night,) = market.stored(AuditPositionRow, name="night")
     assert night.number == (now - timedelta(hours=3)).toordinal()

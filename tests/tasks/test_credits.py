@@ -14,6 +14,8 @@ from sqlalchemy import text
 
 from models import bills, dead_jobs
 from models.db import database as db
+from models.ledger import LedgerLineRow
+from models.outbox import OutboxRow
 from models.unit_of_work import retry_on_conflict
 from policies.timestamps import format_timestamp
 from tests.plugins.market import ORDERED, Market
@@ -38,12 +40,13 @@ def enqueue_credit(market: Market, order_id: int, **facts: Any) -> int:
     return outbox_id
 
 
-def posted(market: Market) -> list[tuple[int, str, Decimal, date]]:
-    rows = market.rows(
-        "SELECT order_id, kind, amount, billing_month FROM unwind.ledger_lines "
-        "WHERE kind IN ('reset', 'credit') ORDER BY line_id"
-    )
-    return [tuple(row) for row in rows]
+def posted(market: Market) -> list[tuple[int | None, str, Decimal, date]]:
+    lines = market.ledger_lines(LedgerLineRow.kind.in_(("reset", "credit")))
+    return [(line.order_id, line.kind, line.amount, line.billing_month) for line in lines]
+
+
+def credit_messages(market: Market) -> list[OutboxRow]:
+    return [message for message in market.outbox() if message.payload.get("event") == "credit_posted"]
 
 
 @pytest.fixture
@@ -62,8 +65,7 @@ def test_a_credit_is_posted_once_however_often_the_consumer_runs(charged: Market
         failure = ways[turn % 3]
         charged.done("credits.post_to_next_invoice", **failure)
     assert posted(charged) == [(1, "credit", Decimal("-20.00"), date(2026, 4, 1))]
-    messages = charged.rows("SELECT payload FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
-    assert [row.payload["facts"] for row in messages] == [
+    assert [message.payload["facts"] for message in credit_messages(charged)] == [
         {"amount": "20.00", "bill": "2026-04", "charged_month": "2026-03"}
     ]
 
@@ -84,8 +86,8 @@ def test_the_answer_and_its_email_name_the_bill_on_which_the_credit_lands(market
     assert market.done("orders.cancel", **late, dry_run=True)["fee"] == fee
     assert market.done("orders.cancel", **late)["fee"] == fee
     assert posted(market) == [(1, kind, Decimal("-20.00"), date.fromisoformat(f"{month}-01"))]
-    (email,) = market.rows("SELECT email FROM unwind.notices WHERE event = 'order_cancelled' AND role = 'seller'")
-    words = " ".join(email.email["means"])
+    (notice,) = market.notices(event="order_cancelled", role="seller")
+    words = " ".join(notice.email["means"])
     assert ("will not be on your bill" in words) is not issued
     assert ("credited on your bill for April 2026" in words) is issued
 
@@ -96,7 +98,7 @@ def test_a_reset_sends_no_notice(charged: Market) -> None:
     enqueue_credit(charged, 1, kind="reset", month="2026-03")
     charged.simulation.process_outbox()
     assert posted(charged) == [(1, "reset", Decimal("-20.00"), date(2026, 3, 1))]
-    assert not charged.rows("SELECT FROM unwind.outbox WHERE payload ->> 'event' = 'credit_posted'")
+    assert credit_messages(charged) == []
 
 
 def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
@@ -104,7 +106,7 @@ def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
     enqueue_credit(charged, 3)
     charged.simulation.process_outbox()
     assert posted(charged) == []
-    assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:3'").state == "done"
+    assert [message.state for message in charged.outbox(key="fee:3")] == ["done"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_a_credit_that_cannot_be_posted_is_parked_and_does_not_block_others(
         (dead,) = dead_jobs.list_waiting_jobs(conn)
     assert (dead.task, dead.arguments["order_id"]) == ("credits.post_to_next_invoice", 1)
     assert dead.error
-    assert charged.row("SELECT state FROM unwind.outbox WHERE key = 'fee:1'").state == "dead"
+    assert [message.state for message in charged.outbox(key="fee:1")] == ["dead"]
 
 
 def test_a_credit_that_the_database_refuses_is_retried_and_does_not_block_others(charged: Market) -> None:
@@ -140,8 +142,7 @@ def test_a_credit_that_the_database_refuses_is_retried_and_does_not_block_others
     enqueue_credit(charged, 2)
     charged.simulation.do("credits.post_to_next_invoice")
     assert [row[0] for row in posted(charged)] == [2]
-    held = charged.row("SELECT state, attempts, last_error FROM unwind.outbox WHERE key = 'fee:1'")
-    assert (held.state, held.attempts) == ("due", 1)
+    assert [(message.state, message.attempts) for message in charged.outbox(key="fee:1")] == [("due", 1)]
     for _ in range(11):
         charged.simulation.do("credits.post_to_next_invoice")
     with charged.simulation.database.transaction() as conn:
@@ -207,7 +208,7 @@ def test_a_manual_credit_goes_on_the_open_bill(charged: Market) -> None:
         "credits.post_manual", seller_id="seller", amount="4.50", order_id=1, staff="kim", comment="partial refund"
     )
     assert effects == {"seller_id": "seller", "amount": "-4.50", "bill": "2026-04"}
-    line = charged.row("SELECT * FROM unwind.ledger_lines WHERE kind = 'manual_credit'")
+    (line,) = charged.ledger_lines(kind="manual_credit")
     assert (line.amount, line.billing_month, line.order_id) == (Decimal("-4.50"), date(2026, 4, 1), 1)
     assert line.note == "Credit for order 1 in April 2026 by staff (kim): partial refund"
 

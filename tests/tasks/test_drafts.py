@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from models.drafts import DraftRow
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 UNLOCKED = FILED + WEEK
@@ -45,11 +46,8 @@ def stock(market: Market) -> dict[int, dict[str, Any]]:
     return {row.lot_id: dict(row._mapping) for row in market.rows("SELECT * FROM unwind.lots ORDER BY lot_id")}
 
 
-def stock_and_answers(market: Market) -> list[Any]:
-    return [
-        market.rows(f"SELECT * FROM unwind.{table} ORDER BY 1, 2")  # noqa: S608 - our own names
-        for table in ("orders", "order_lines", "lots", "stock_moves", "events")
-    ]
+def stock_and_answers(market: Market) -> dict[str, list[str]]:
+    return market.content("orders", "order_lines", "lots", "stock_moves", "events")
 
 
 def test_steps_one_to_three_change_neither_order_nor_stock(waiting: Market) -> None:
@@ -87,7 +85,7 @@ def test_step_four_executes_what_step_three_showed(waiting: Market) -> None:
     (lot,) = stock(waiting).values()
     assert (lot["quantity"], lot["remarks"], str(lot["unit_price"])) == (8, "Box 1 | Came back", "0.5000")
     assert str(lot["my_cost"]) == "0.0625"  # (6 x 0.05 + 2 x 0.10) / 8
-    assert waiting.row("SELECT state FROM unwind.drafts").state == "used"
+    assert [draft.state for draft in waiting.stored(DraftRow)] == ["used"]
 
 
 def test_a_dry_run_with_a_draft_answers_what_the_real_run_does(waiting: Market) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from models.bills import BillRow
 from models.db import database as db
 from models.integrity.invariants import check_invariants
 from tests.bad_input import GOOD, LINES, PUBLIC, argument_paths, kind_of, replace_argument
@@ -85,8 +86,8 @@ def test_the_largest_fees_add_up_on_a_bill(market: Market) -> None:
     )
     for day in (datetime(2026, 4, 5, 4, tzinfo=UTC), datetime(2026, 5, 5, 4, tzinfo=UTC)):
         market.at(day).done("bills.issue")
-    totals = market.rows("SELECT seller_id, total FROM unwind.bills WHERE billing_month = '2026-03-01' ORDER BY 1")
-    assert [(r.seller_id, r.total) for r in totals] == [
+    bills = market.stored(BillRow, billing_month=date(2026, 3, 1))
+    assert [(bill.seller_id, bill.total) for bill in bills] == [
         ("other_seller", Decimal("1.00")),
         ("seller", 5 * Decimal("989999999999.99")),
     ]

@@ -15,21 +15,18 @@ def cancellable_order(market: Market, order_id: int, lot_id: int) -> dict[str, A
     return {"order_id": order_id, "member_id": "seller"}
 
 
-def tables(market: Market) -> list[Any]:
-    names = ("orders", "order_lines", "lots", "stock_moves", "events", "outbox", "ocrs", "strikes")
-    known = {r.tablename for r in market.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'unwind'")}
-    return [market.rows(f"SELECT * FROM unwind.{name} ORDER BY 1, 2") for name in names if name in known]  # noqa: S608
+TABLES = ("orders", "order_lines", "lots", "stock_moves", "events", "outbox", "ocrs", "strikes")
 
 
 def test_a_return_that_does_not_fit_writes_nothing_and_is_parked(market: Market) -> None:
     command = cancellable_order(market, 1003, market.lot(1))
     market.lot(1, quantity=FULL - 9)
-    before = tables(market)
+    before = market.content(*TABLES)
     for _ in range(2):
         answer = market.do("orders.cancel", **command, request_id="r-1")
         assert (answer["outcome"], answer["errors"][0]["path"]) == ("invalid", "order_id")
-    assert tables(market) == before
-    (dead,) = market.rows("SELECT * FROM unwind.dead_jobs")
+    assert market.content(*TABLES) == before
+    (dead,) = market.dead_jobs()
     assert (dead.task, dead.arguments) == ("orders.cancel", command | {"request_id": "r-1", "dry_run": False})
     market.lot(1, quantity=FULL - 10)
     assert market.do("orders.cancel", **command, request_id="r-1")["outcome"] == "done"
@@ -50,4 +47,4 @@ def test_a_dry_run_reports_it_and_parks_nothing(market: Market) -> None:
     command = cancellable_order(market, 1003, market.lot(1))
     market.lot(1, quantity=FULL)
     assert market.do("orders.cancel", **command, dry_run=True)["outcome"] == "invalid"
-    assert market.rows("SELECT * FROM unwind.dead_jobs") == []
+    assert market.dead_jobs() == []

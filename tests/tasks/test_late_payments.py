@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from models import late_payments
+from models.late_payments import LatePaymentRow
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, WEEK, Market
 from workers import show_queries
@@ -74,20 +75,18 @@ def test_a_settled_late_payment_leaves_the_list_and_stays_in_the_order(cancelled
         assert (late and late["settled_by"]) == (None if settled_by is False else settled_by), at
         assert (late is None) == (settled_by is False), at
     pay(cancelled, "Received")
-    rows = cancelled.rows("SELECT settled_by, comment FROM unwind.late_payments ORDER BY late_payment_id")
-    assert [tuple(row) for row in rows] == [("seller", "sent back today"), (None, None)]
+    payments = cancelled.stored(LatePaymentRow)
+    assert [(late.settled_by, late.comment) for late in payments] == [("seller", "sent back today"), (None, None)]
 
 
 def test_a_claimed_payment_that_arrives_is_one_late_payment(cancelled: Market) -> None:
     """R107, R108, N19: claimed, pending, received, repeated: one row; the parties hear of the claim and the money."""
     for status in ("Sent", "Pending", "Received", "Received", "Completed"):
         pay(cancelled, status)
-    (row,) = cancelled.rows("SELECT payment_status FROM unwind.late_payments")
-    assert row.payment_status == "Completed"
-    told = cancelled.rows("SELECT recipient FROM unwind.notices WHERE event = 'payment_after_cancellation'")
-    assert sorted(row.recipient for row in told) == ["buyer", "buyer", "seller", "seller"]
-    events = cancelled.rows("SELECT 1 FROM unwind.events WHERE type = 'orders.paid_after_cancellation'")
-    assert len(events) == 4
+    assert [late.payment_status for late in cancelled.stored(LatePaymentRow)] == ["Completed"]
+    notices = cancelled.notices(event="payment_after_cancellation")
+    assert sorted(notice.recipient for notice in notices) == ["buyer", "buyer", "seller", "seller"]
+    assert cancelled.count("events", type="orders.paid_after_cancellation") == 4
 
 
 def test_the_same_report_twice_is_one_effect(cancelled: Market) -> None:
@@ -96,7 +95,7 @@ def test_the_same_report_twice_is_one_effect(cancelled: Market) -> None:
         cancelled.do("orders.record_payment", order_id=1003, payment_status="Sent", request_id="pay-1") for _ in "12"
     )
     assert again == first | {"replayed": True}
-    assert len(cancelled.rows("SELECT 1 FROM unwind.late_payments")) == 1
+    assert cancelled.count("late_payments") == 1
 
 
 @pytest.mark.parametrize(("after", "overdue"), [(3 * DAY - SECOND, []), (3 * DAY, [1003]), (3 * DAY + SECOND, [1003])])
@@ -128,7 +127,7 @@ def test_a_pending_payment_does_not_keep_the_seller_from_filing(market: Market) 
     """R108, R23: Paid-Pending is a payment under way, like Sent."""
     market.order(1003)
     market.done("orders.record_payment", order_id=1003, payment_status="Pending")
-    assert market.row("SELECT payment_status FROM unwind.orders").payment_status == "Pending"
+    assert market.stored_order().payment_status == "Pending"
     assert (
         market.at(FILED).code("nss.file", order_id=1003, member_id="buyer", grounds="NOT_SHIPPED", comment="x")
         == "NOT_PAID"

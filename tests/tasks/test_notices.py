@@ -72,17 +72,17 @@ def test_a_message_takes_along_what_is_new(market: Market) -> None:
     enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(3)))
     relay.run()
     enqueue_notices("ocr_filed:4:2:seller")
-    first, *_ = (row.outbox_id for row in market.rows("SELECT outbox_id FROM unwind.outbox WHERE attempts = 0"))
+    first, *_ = (message.outbox_id for message in market.outbox(attempts=0))
     assert tell_seller.run(rows=[first]) == {"recorded": 3}
     assert tell_seller.run(rows=[first + 1]) == {"recorded": 0}
-    left = market.rows("SELECT attempts FROM unwind.outbox WHERE state = 'due' ORDER BY outbox_id")
-    assert [row.attempts for row in left] == [1, 0], "the last one was not published yet"
+    attempts = [message.attempts for message in market.outbox(state="due")]
+    assert attempts == [1, 0], "the last one was not published yet"
 
 
 def test_a_failure_of_what_was_taken_along_fails_no_message(market: Market) -> None:
     enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(3)))
     relay.run()
-    first, second, _ = (row.outbox_id for row in market.rows("SELECT outbox_id FROM unwind.outbox ORDER BY outbox_id"))
+    first, second, _ = (message.outbox_id for message in market.outbox())
     with db.current_database().transaction() as conn:
         bad = "UPDATE unwind.outbox SET payload = jsonb_set(payload, '{role}', '[1]') WHERE outbox_id = :second"
         conn.execute(text(bad), {"second": second})
@@ -285,7 +285,7 @@ def test_emails_that_a_slow_server_left_no_time_for_are_due_at_once(market: Mark
     assert woken == ["notices.deliver"] * 2
     mailer.set_mailer(None)
     assert len({email.message_id for email in box.emails}) == 3
-    assert {row.attempts for row in market.rows("SELECT attempts FROM unwind.notices")} == {1}
+    assert {notice.attempts for notice in market.notices()} == {1}
 
 
 def test_recording_wakes_the_delivery_without_an_outbox_row(market: Market, recording_mailer: RecordingMailer) -> None:
@@ -294,7 +294,7 @@ def test_recording_wakes_the_delivery_without_an_outbox_row(market: Market, reco
     enqueue_notices(KEY, KEY + "2")
     assert tell_seller.run() == {"recorded": 2}
     assert woken == ["outbox.relay", "notices.deliver"]
-    assert {row.task for row in market.rows("SELECT task FROM unwind.outbox")} == {"notices.tell_seller"}
+    assert {message.task for message in market.outbox()} == {"notices.tell_seller"}
 
 
 def test_an_email_whose_wakeup_was_lost_leaves_with_the_next_tick(

@@ -8,26 +8,23 @@ from typing import Any
 
 import pytest
 
+from models.orders import OrderLineRow
 from tests.plugins.market import FILED, ORDERED, Market
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
-
-
-def order_row(market: Market, order_id: int = 1003) -> Any:
-    return market.row("SELECT * FROM unwind.orders WHERE order_id = :id", id=order_id)
 
 
 def test_submitting_takes_stock_snapshots_lots_and_charges_the_fee(market: Market) -> None:
     """R82: 750.00 costs 20.00, charged in the month of the order date."""
     lot = market.lot(quantity=100, unit_price="75.0000", remarks="shelf 4")
     market.order(1003, [(lot, 10)])
-    row = order_row(market)
+    row = market.stored_order()
     assert (row.status, row.payment_status, row.order_date) == ("PENDING", "None", ORDERED)
     assert (row.total, row.fee, str(row.fee_month)) == (Decimal(750), Decimal("20.00"), "2026-03-01")
     assert market.units(lot) == 90
-    line = market.row("SELECT * FROM unwind.order_lines")
+    (line,) = market.stored(OrderLineRow)
     assert (line.line_no, line.quantity, line.snapshot["remarks"]) == (1, 10, "shelf 4")
-    charge = market.row("SELECT * FROM unwind.ledger_lines")
+    (charge,) = market.ledger_lines()
     assert (charge.kind, charge.amount, str(charge.billing_month)) == ("charge", Decimal("20.00"), "2026-03-01")
 
 
@@ -35,22 +32,21 @@ def test_the_line_price_uses_tier_and_sale(market: Market) -> None:
     lot = market.lot(unit_price="0.1111", tier_quantity1=10, tier_price1="0.1001", sale_rate=33)
     market.order(1, [(lot, 9)])
     market.order(2, [(lot, 10)])
-    prices = [r.unit_price for r in market.rows("SELECT unit_price FROM unwind.order_lines ORDER BY order_id")]
-    assert prices == [Decimal("0.0744"), Decimal("0.0671")]
+    assert [line.unit_price for line in market.stored(OrderLineRow)] == [Decimal("0.0744"), Decimal("0.0671")]
 
 
 def test_an_order_in_another_currency_is_charged_in_dollars(market: Market) -> None:
     """R94: the fee base is total times rate."""
     lot = market.lot(unit_price="100.0000")
     market.order(1, [(lot, 1)], currency="EUR", usd_rate="1.0832")
-    assert order_row(market, 1).fee == Decimal("3.25")
+    assert market.stored_order(1).fee == Decimal("3.25")
 
 
 def test_a_sold_out_lot_is_deleted_and_a_retained_one_moved_to_the_stockroom(market: Market) -> None:
     ordinary_lot, retained_lot = market.lot(501, quantity=5), market.lot(502, quantity=5, is_retain=True)
     market.order(1, [(ordinary_lot, 5), (retained_lot, 5)])
-    rows = market.rows("SELECT lot_id, quantity, is_stock_room, stock_room_id FROM unwind.lots")
-    assert [tuple(r) for r in rows] == [(retained_lot, 0, True, "A")]
+    (lot,) = market.lots()
+    assert (lot.lot_id, lot.quantity, lot.is_stock_room, lot.stock_room_id) == (retained_lot, 0, True, "A")
 
 
 @pytest.mark.parametrize(
@@ -73,10 +69,10 @@ def test_what_cannot_be_bought_is_refused_and_changes_nothing(
     market.order(1003, [(market.lot(501), 10)])
     market.lot(502, is_stock_room=True, stock_room_id="B")
     market.lot(503, reserved_for="Somebody")
-    before = market.rows("SELECT * FROM unwind.lots ORDER BY lot_id")
+    before = market.content("lots")
     arguments = {"order_id": 2, "buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": 501, "quantity": 1}]}
     assert market.code("orders.submit", **(arguments | change)) == expected
-    assert market.rows("SELECT * FROM unwind.lots ORDER BY lot_id") == before
+    assert market.content("lots") == before
     assert market.count("orders") == 1
 
 
@@ -183,11 +179,10 @@ def test_a_batch_restarts_date_payment_and_fee(market: Market) -> None:
     market.done("orders.record_payment", order_id=1, payment_status="Sent")
     later = ORDERED + 6 * DAY
     market.at(later).done("orders.add_batch", order_id=1, lines=[{"lot_id": lot, "quantity": 400}])
-    row = order_row(market, 1)
+    row = market.stored_order(1)
     assert (row.status, row.payment_status, row.order_date) == ("UPDATED", "None", later)
     assert (row.total, row.fee, str(row.fee_month)) == (Decimal(700), Decimal("19.00"), "2026-04-01")
-    lines = market.rows("SELECT kind, amount FROM unwind.ledger_lines ORDER BY line_id")
-    assert [tuple(x) for x in lines] == [
+    assert [(line.kind, line.amount) for line in market.ledger_lines()] == [
         ("charge", Decimal("9.00")),
         ("reversal", Decimal("-9.00")),
         ("charge", Decimal("19.00")),
@@ -239,6 +234,5 @@ def test_a_payment_during_an_alert_warns_the_seller(market: Market) -> None:
     market.order(1)
     market.at(FILED).done("npb.file", order_id=1, member_id="seller")
     market.done("orders.record_payment", order_id=1, payment_status="Received")
-    assert order_row(market, 1).status == "NPB"
-    notices = market.rows("SELECT event FROM unwind.notices WHERE recipient = 'seller'")
-    assert [r.event for r in notices] == ["payment_during_alert"]
+    assert market.stored_order(1).status == "NPB"
+    assert [notice.event for notice in market.notices(recipient="seller")] == ["payment_during_alert"]

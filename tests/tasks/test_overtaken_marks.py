@@ -11,6 +11,7 @@ import pytest
 
 from models.db import database as db
 from models.integrity.invariants import check_invariants
+from models.notices import NoticeRow
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
@@ -90,8 +91,7 @@ def test_an_answer_takes_effect_at_its_own_second_in_either_order(
     assert (after.remind_at is not None) == marked
     cancel = accused.at(LATER + 2 * SECOND).do("orders.cancel", order_id=1003, member_id="seller")
     assert cancel["code"] == (None if marked else "TOO_EARLY")
-    strikes = accused.rows("SELECT 1 FROM unwind.strikes")
-    assert len(strikes) == marked
+    assert len(accused.strikes()) == marked
     assert_invariants_hold(accused)
 
 
@@ -104,15 +104,13 @@ def test_the_seller_is_notified_of_a_reverted_unlock_and_of_the_next(
         accused, database_url, interface, "sweep first", DUE - SECOND, "npb.respond", member_id="buyer", comment="Soon"
     )
     accused.simulation.advance(FILED + 2 * WEEK)
-    notices = accused.rows(
-        "SELECT event, email #>> '{}' AS text FROM unwind.notices "
-        "WHERE recipient = 'seller' AND event LIKE 'npb%' ORDER BY created_at, notice_id"
-    )
-    assert [r.event for r in notices] == ["npb_unlocked", "npb_responded", "npb_unlocked"]
-    assert "you have to wait again" in notices[1].text
-    assert "18 April 2026, 10:00" in notices[1].text
-    types = accused.rows("SELECT type FROM unwind.events WHERE order_id = 1003 ORDER BY seq")
-    assert [r.type for r in types][2:] == ["npb.unlocked", "npb.responded", "npb.unlocked"]
+    notices = accused.notices(NoticeRow.event.startswith("npb"), recipient="seller")
+    assert [notice.event for notice in notices] == ["npb_unlocked", "npb_responded", "npb_unlocked"]
+    text = json.dumps(notices[1].email)
+    assert "you have to wait again" in text
+    assert "18 April 2026, 10:00" in text
+    types = [event.type for event in accused.events(order_id=1003)]
+    assert types[2:] == ["npb.unlocked", "npb.responded", "npb.unlocked"]
     assert alert(accused).unlocked_at == FILED + 2 * WEEK
     assert_invariants_hold(accused)
 
@@ -126,7 +124,7 @@ def test_a_cancellation_is_judged_at_its_own_second(
     answer = play(accused, database_url, interface, ordering, DUE + offset, "orders.cancel", member_id="seller")
     assert answer["code"] == ("TOO_EARLY" if offset < 0 * SECOND else None)
     if answer["outcome"] == "done":
-        assert accused.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == DUE + offset
+        assert accused.stored_order().cancelled_at == DUE + offset
     assert_invariants_hold(accused)
 
 
@@ -201,7 +199,7 @@ def test_an_event_that_moves_no_date_keeps_the_unlock(accused: Market, database_
     )  # fmt: skip
     assert answer["outcome"] == "refused"
     assert alert(accused).unlocked_at == DUE
-    assert len(accused.rows("SELECT 1 FROM unwind.notices WHERE event = 'npb_unlocked'")) == 1
+    assert accused.count("notices", event="npb_unlocked") == 1
     assert_invariants_hold(accused)
 
 

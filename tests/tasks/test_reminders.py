@@ -10,6 +10,7 @@ import pytest
 import tasks.reminders
 from models import reminders
 from models.db import database as db
+from models.ocr import OcrRow
 from models.unit_of_work import retry_on_conflict
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
@@ -18,8 +19,7 @@ SORRY = {"reason": "B_OTHER", "comment": "I can explain this in more than twenty
 
 
 def notified(market: Market, event: str) -> list[str]:
-    rows = market.rows("SELECT recipient FROM unwind.notices WHERE event = :event ORDER BY notice_id", event=event)
-    return [row.recipient for row in rows]
+    return [notice.recipient for notice in market.notices(event=event)]
 
 
 def scan(market: Market) -> int:
@@ -62,8 +62,8 @@ def test_after_an_outage_only_the_latest_reminder_is_sent(requested: Market) -> 
     requested.at(ORDERED + 45 * DAY)
     assert (scan(requested), scan(requested)) == (1, 0)
     assert notified(requested, "ocr_reminder") == ["seller"]
-    row = requested.row("SELECT reminders, remind_at FROM unwind.ocrs")
-    assert (row.reminders, row.remind_at) == (3, None)
+    (request,) = requested.stored(OcrRow)
+    assert (request.reminders, request.remind_at) == (3, None)
     with requested.simulation.database.transaction() as conn:
         assert reminders.list_orders_after_last_reminder(conn) == [1003]
 

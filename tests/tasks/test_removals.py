@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from models.orders import OrderLineRow
 from tests.plugins.market import FILED, ORDERED, Market
 
 DAY = timedelta(days=1)
@@ -34,12 +35,11 @@ def test_an_approved_removal_restarts_date_payment_and_fee(bought: Market) -> No
     later = ORDERED + 6 * DAY
     effects = bought.at(later).done("removals.approve", removal_id=removal, member_id="seller")
     assert (effects["removal_id"], effects["state"], effects["status"]) == (removal, "approved", "UPDATED")
-    row = bought.row("SELECT * FROM unwind.orders")
+    row = bought.stored_order()
     assert (row.status, row.payment_status, row.order_date, row.total) == ("UPDATED", "None", later, Decimal(480))
     assert (row.fee, str(row.fee_month)) == (Decimal("14.40"), "2026-04-01")
     assert bought.units(501) == 94
-    kinds = bought.rows("SELECT kind, amount FROM unwind.ledger_lines ORDER BY line_id")
-    assert [tuple(k) for k in kinds] == [
+    assert [(line.kind, line.amount) for line in bought.ledger_lines()] == [
         ("charge", Decimal("17.00")),
         ("reversal", Decimal("-17.00")),
         ("charge", Decimal("14.40")),
@@ -69,10 +69,8 @@ def test_what_remains_keeps_the_price_of_its_purchase(market: Market) -> None:
     removal = ask(market, (1, 40))["effects"]["removal_id"]
     market.lot(501, quantity=40, unit_price="9.0000")
     market.done("removals.approve", removal_id=removal, member_id="seller")
-    row = market.row(
-        "SELECT o.total, o.fee, l.unit_price FROM unwind.orders o JOIN unwind.order_lines l USING (order_id)"
-    )
-    assert tuple(row) == (Decimal(30), Decimal("0.90"), Decimal("1.5000"))
+    order, (line,) = market.stored_order(), market.stored(OrderLineRow)
+    assert (order.total, order.fee, line.unit_price) == (Decimal(30), Decimal("0.90"), Decimal("1.5000"))
 
 
 @pytest.mark.parametrize("by", ["buyer", "seller"])
@@ -148,8 +146,7 @@ def test_every_decision_is_on_the_timeline(bought: Market) -> None:
     """R100."""
     removal = ask(bought, (1, 1))["effects"]["removal_id"]
     bought.done("removals.deny", removal_id=removal, member_id="seller")
-    events = bought.rows("SELECT seq, type, actor, role FROM unwind.events WHERE order_id = 1003 ORDER BY seq")
-    assert [tuple(e) for e in events] == [
+    assert [(event.seq, event.type, event.actor, event.role) for event in bought.events(order_id=1003)] == [
         (1, "orders.submitted", "marketplace", "system"),
         (2, "removals.requested", "buyer", "buyer"),
         (3, "removals.denied", "seller", "seller"),

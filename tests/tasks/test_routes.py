@@ -63,7 +63,7 @@ def walk(market: Market, order_id: int, route: dict[str, Any], *, answered: bool
         at = parse_timestamp(route["if_answered"])
         assert send(market, "npb.respond", order_id, "buyer")["outcome"] == "done"
     step(market, "orders.cancel", order_id, route["role"], at)
-    row = market.row("SELECT * FROM unwind.orders WHERE order_id = :id", id=order_id)
+    row = market.stored_order(order_id)
     assert (row.status, row.basis, row.cancelled_at) == ("CANCELLED", route["basis"], at)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from models.terms import TermsRow
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
@@ -67,14 +68,14 @@ def test_unnamed_settings_keep_the_value_of_that_date(market: Market) -> None:
     assert apply(market, {"STRIKE_LIMIT": 5})["effects"]["changed"] == {"STRIKE_LIMIT": 5}
     market.at(ORDERED + DAY)
     assert apply(market, {"BILL_DAY": 7})["effects"]["changed"] == {"BILL_DAY": 7}
-    settings = market.row("SELECT settings FROM unwind.terms ORDER BY terms_id DESC LIMIT 1").settings
+    settings = market.stored(TermsRow)[-1].settings
     assert (settings["STRIKE_LIMIT"], settings["BILL_DAY"], settings["NPB_FILE_AFTER"]) == (5, 7, "7d")
 
 
 def test_the_change_is_an_event_that_names_who_and_what(market: Market) -> None:
     """R100: who, what, from, to, when."""
     apply(market, {"STRIKE_LIMIT": 4})
-    event = market.row("SELECT actor, role, at, note FROM unwind.events WHERE type = 'terms.applied'")
+    (event,) = market.events(type="terms.applied")
     assert (event.actor, event.role, event.at) == ("staff:kim", "staff", ORDERED)
     assert "STRIKE_LIMIT: 3 becomes 4" in event.note
 
@@ -125,7 +126,7 @@ def test_invalid_terms_name_the_setting(market: Market, settings: dict[str, Any]
     answer = apply(market, settings)
     assert answer["outcome"] == "invalid", answer
     assert path in [problem["path"] for problem in answer["errors"]]
-    assert market.rows("SELECT 1 FROM unwind.terms") == []
+    assert market.count("terms") == 0
 
 
 def test_terms_in_the_past_are_invalid(market: Market) -> None:
@@ -148,4 +149,4 @@ def test_the_same_request_twice_is_one_row(market: Market) -> None:
     first = apply(market, {"STRIKE_LIMIT": 4}, request_id="t-1")
     again = apply(market, {"STRIKE_LIMIT": 4}, request_id="t-1")
     assert (again["effects"], again["replayed"]) == (first["effects"], True)
-    assert len(market.rows("SELECT 1 FROM unwind.terms")) == 1
+    assert market.count("terms") == 1

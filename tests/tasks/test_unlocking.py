@@ -12,6 +12,7 @@ import pytest
 
 from models import alerts, members, outbox, pauses
 from models.db import database
+from models.outbox import OutboxRow
 from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
 from policies.timestamps import format_timestamp, parse_timestamp
@@ -128,9 +129,7 @@ def test_an_order_that_changed_after_the_scan_began_waits_for_the_next(due_alert
     due_alerts.at(DUE)
     assert scan(100) == 6
     assert 4 not in {row[0] for row in unlocked(due_alerts)}
-    instants = [
-        row.at for row in due_alerts.at(DUE + WEEK).rows("SELECT at FROM unwind.events WHERE order_id = 4 ORDER BY seq")
-    ]
+    instants = [event.at for event in due_alerts.at(DUE + WEEK).events(order_id=4)]
     assert instants == sorted(instants)
 
 
@@ -142,16 +141,13 @@ def test_sql_formats_timestamps_as_python_does(market: Market) -> None:
         market.done("npb.file", order_id=number, member_id="seller")
     market.at(DUE + timedelta(hours=1))
     assert scan(3) == 5
-    messages = market.rows(
-        "SELECT payload -> 'facts' ->> 'unlocks_at' AS at FROM unwind.outbox WHERE key LIKE 'npb_unlocked%'"
-    )
-    changed = market.rows(
-        "SELECT changes #>> '{alert,unlocked_at}' AS at FROM unwind.events WHERE type = 'npb.unlocked'"
-    )
-    assert {row.at for row in changed} == {format_timestamp(DUE + timedelta(hours=1))}
-    assert len({row.at for row in messages}) == 5
-    for row in messages:
-        assert format_timestamp(parse_timestamp(row.at)) == row.at
+    unlocked_at = {event.changes["alert"]["unlocked_at"] for event in market.events(type="npb.unlocked")}
+    assert unlocked_at == {format_timestamp(DUE + timedelta(hours=1))}
+    messages = market.outbox(OutboxRow.key.startswith("npb_unlocked"))
+    unlocks_at = {message.payload["facts"]["unlocks_at"] for message in messages}
+    assert len(unlocks_at) == 5
+    for at in unlocks_at:
+        assert format_timestamp(parse_timestamp(at)) == at
 
 
 @pytest.fixture(params=["npb", "nrs"])

@@ -13,11 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from models import bills
+from models.bills import BillRow
 from models.db import database as db
 from models.db.database import DatabaseClock
 from models.integrity import month_audit
 from models.integrity.invariants import check_invariants
-from models.submissions import MAX_ATTEMPTS
+from models.submissions import MAX_ATTEMPTS, SubmissionRow
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 from workers.cli.jobs import jobs
@@ -71,22 +72,21 @@ def test_failing_command_stops_no_other_of_its_batch_and_can_be_requeued_in_bulk
         "'file-' || n) "
         "FROM generate_series(1, 7) AS n"
     )
-    filed = "SELECT order_id FROM unwind.alerts ORDER BY 1"
     with poisoned(database_url, "alerts", f"NEW.order_id = {BAD}"):
         shop.at(real_now(shop.simulation)).do("submissions.drain")
-        assert [row.order_id for row in shop.rows(filed)] == [n for n in ORDERS if n != BAD]
+        assert {alert.order_id for alert in shop.alerts()} == {n for n in ORDERS if n != BAD}
         waits = []
         for _ in range(MAX_ATTEMPTS - 1):
-            (row,) = shop.rows("SELECT due_at FROM unwind.submissions WHERE state = 'waiting'")
+            (row,) = shop.stored(SubmissionRow, state="waiting")
             waits.append(row.due_at - shop.simulation.clock.instant)
             shop.at(row.due_at).do("submissions.drain")
         assert waits == sorted(waits), "ever later"
         assert waits[-1] > 100 * waits[0]
-    (dead,) = shop.rows("SELECT * FROM unwind.dead_jobs")
+    (dead,) = shop.dead_jobs()
     assert (dead.task, dead.reason, dead.attempts) == ("npb.file", "FAILED", MAX_ATTEMPTS)
     assert CliRunner().invoke(jobs, ["replay", "--task", "npb.file"]).exit_code == 0
     shop.do("submissions.drain")
-    assert [row.order_id for row in shop.rows(filed)] == list(ORDERS)
+    assert sorted(alert.order_id for alert in shop.alerts()) == list(ORDERS)
 
 
 @pytest.mark.guarantee("P8")
@@ -99,10 +99,9 @@ def test_failing_row_stops_no_other_of_its_sweep(shop: Market, database_url: str
     with poisoned(database_url, "events", f"NEW.order_id = {BAD} AND NEW.type = 'npb.unlocked'"):
         for unlocked in (len(ORDERS) - 1, 0):
             assert shop.done("npb.scan_open_alerts")["unlocked"] == unlocked
-    locked = "SELECT order_id FROM unwind.alerts WHERE unlocked_at IS NULL"
-    assert [row.order_id for row in shop.rows(locked)] == [BAD]
+    assert [alert.order_id for alert in shop.alerts(unlocked_at=None)] == [BAD]
     assert shop.done("npb.scan_open_alerts")["unlocked"] == 1
-    assert shop.rows(locked) == []
+    assert shop.alerts(unlocked_at=None) == []
 
 
 @pytest.mark.guarantee("P8")
@@ -158,8 +157,9 @@ def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database
         months = month_audit.closed_months(conn)
         assert check_invariants(conn, market.simulation.clock.instant, months=months) == []
         assert bills.list_held_bills(conn) == []
-    totals = "SELECT total FROM unwind.bills WHERE seller_id = :seller ORDER BY billing_month"
-    (march, april), (its_march, its_april) = ([r.total for r in market.rows(totals, seller=s)] for s in ("s1", "s2"))
+    (march, april), (its_march, its_april) = (
+        [bill.total for bill in market.stored(BillRow, seller_id=seller)] for seller in ("s1", "s2")
+    )
     assert (its_march, its_april) == (march, april - 1)
 
 

@@ -133,11 +133,11 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
     shop.do("npb.file", order_id=1, member_id="seller")
     with shop.simulation.database.transaction() as conn:
         outbox.enqueue_messages(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
-    (row,) = shop.rows("SELECT outbox_id FROM unwind.outbox WHERE key = 'k'")
+    (row,) = shop.outbox(key="k")
     with shop.simulation.database.transaction() as conn:
         outbox.record_message_failure(conn, [row.outbox_id], "KeyError", is_final=True)
     dead_job = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
-    notice_id = shop.row("SELECT min(notice_id) AS id FROM unwind.notices").id
+    notice_id = shop.notices()[0].notice_id
     shop.rows(
         "UPDATE unwind.notices SET state = 'parked', next_try_at = NULL, sent_at = NULL "
         "WHERE notice_id = :id RETURNING 1",
@@ -145,9 +145,9 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
     )
     parked_notice = parked(shop, 1, task="notices.deliver", arguments={"notice_id": notice_id}, reason="UNDELIVERABLE")
     assert replay(dead_job, parked_notice).exit_code == 0
-    assert shop.row("SELECT state FROM unwind.outbox WHERE key = 'k'").state == "due"
+    assert [message.state for message in shop.outbox(key="k")] == ["due"]
     shop.simulation.advance(real_now(shop.simulation))
-    assert shop.row("SELECT state FROM unwind.notices WHERE notice_id = :id", id=notice_id).state == "sent"
+    assert shop.notices()[0].state == "sent"
 
 
 def test_dead_job_with_changed_arguments_is_not_requeued(shop: Market, database_url: str) -> None:
@@ -171,7 +171,7 @@ def test_every_dead_job_has_a_reason(shop: Market) -> None:
     parked(shop, 2, error="")
     with pytest.raises(IntegrityError):
         parked(shop, 3, reason="BECAUSE")
-    assert shop.rows("SELECT 1 FROM unwind.dead_jobs WHERE error = 'no message'")
+    assert shop.dead_jobs(error="no message")
 
 
 def test_first_error_is_kept_through_all_retries(

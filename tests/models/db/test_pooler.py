@@ -148,7 +148,7 @@ def test_commands_sweeps_and_the_sql_interface_work(pooled_url: str) -> None:
             caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
         assert market.done("submissions.drain") == {"taken": 1}
         assert simulation.advance(FILED + WEEK) > 0
-        assert [row.unlocked_at for row in market.rows("SELECT unlocked_at FROM unwind.alerts")] == [FILED + WEEK] * 2
+        assert [alert.unlocked_at for alert in market.alerts()] == [FILED + WEEK] * 2
 
 
 def test_a_command_needs_no_further_round_trip(pooled_url: str, database_url: str, tmp_path: Path) -> None:

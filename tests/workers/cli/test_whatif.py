@@ -151,11 +151,11 @@ def test_fees_are_charged_by_the_other_slices(try_terms: Try) -> None:
 
 
 def test_output_for_people_and_programs_is_the_same_each_time(try_terms: Try, market: Market) -> None:
-    before = market.rows("SELECT e::text FROM unwind.events e ORDER BY event_id")
+    before = market.content("events")
     for words in ([], ["--json"]):
         first, second = (try_terms("cancel_after_unlock = 3", *words).output for _ in range(2))
         assert first == second
-    assert market.rows("SELECT e::text FROM unwind.events e ORDER BY event_id") == before
+    assert market.content("events") == before
     text = try_terms("cancel_after_unlock = 3").output
     assert "Order 2 (seller seller, buyer buyer)\n  cancelled: NPB 21 Apr 2026, 10:00 UTC instead of never\n" in text
     assert "2 orders would have been different: 16 events of 5 orders" in text

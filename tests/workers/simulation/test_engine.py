@@ -26,8 +26,7 @@ def test_each_alert_unlocks_at_its_own_instant(market: Market) -> None:
     market.simulation.advance(FILED + 2 * WEEK)
     unlocks = [at for at, sweep, effects in sweeps if sweep == "npb.scan_open_alerts" and effects["unlocked"]]
     assert unlocks == [FILED + WEEK, FILED + WEEK + timedelta(hours=5)]
-    rows = market.rows("SELECT unlocked_at, unlocks_at FROM unwind.alerts")
-    assert all(row.unlocked_at == row.unlocks_at for row in rows)
+    assert all(alert.unlocked_at == alert.unlocks_at for alert in market.alerts())
 
 
 def test_deadline_at_the_end_of_an_advance_is_met(market: Market) -> None:
@@ -35,7 +34,7 @@ def test_deadline_at_the_end_of_an_advance_is_met(market: Market) -> None:
     market.order(1003)
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     market.simulation.advance(FILED + WEEK)
-    assert market.row("SELECT unlocked_at FROM unwind.alerts").unlocked_at == FILED + WEEK
+    assert [alert.unlocked_at for alert in market.alerts()] == [FILED + WEEK]
 
 
 def test_advancing_backwards_is_refused(market: Market) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from models import submissions
 from models.db import database as db
 from models.payload_limits import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_PAYLOAD_PARTS, has_too_many_parts
-from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission
+from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission, SubmissionRow
 from tasks.declarations import COMMANDS
 from tests.plugins.market import FILED, WEEK, Market
 from tests.waiting import wait_until
@@ -107,7 +107,7 @@ def test_a_submission_commits_or_rolls_back_with_its_caller(market: Market, call
     assert market.done("submissions.drain") == {"taken": 1}
     assert answer_of(caller, "gone") is None
     assert answer_of(caller, "kept") == ("answered", "done", None)
-    assert market.row("SELECT status FROM unwind.orders").status == "NPB"
+    assert market.status(1003) == "NPB"
 
 
 def test_same_request_through_both_interfaces_is_done_once(market: Market, caller: Any) -> None:
@@ -138,8 +138,7 @@ def test_commands_about_one_order_run_in_submission_order(market: Market, caller
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
     caller.commit()
     assert market.done("submissions.drain") == {"taken": 7}
-    rows = market.rows("SELECT to_status FROM unwind.events WHERE type = 'orders.status_set' ORDER BY seq")
-    assert [r.to_status for r in rows] == steps
+    assert [event.to_status for event in market.events(type="orders.status_set")] == steps
     assert answer_of(caller, "bad") == ("answered", "invalid", None)
     assert answer_of(caller, "unknown") == ("answered", "refused", "ORDER_UNKNOWN")
 
@@ -176,7 +175,7 @@ def test_submission_counts_from_its_insert(market: Market, caller: Any) -> None:
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED + WEEK, FILED + WEEK])
     caller.commit()
     market.at(FILED + WEEK + WEEK / 14).done("submissions.drain")
-    assert market.row("SELECT cancelled_at FROM unwind.orders").cancelled_at == FILED + WEEK
+    assert market.stored_order().cancelled_at == FILED + WEEK
 
 
 def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller: Any) -> None:
@@ -475,9 +474,10 @@ def test_command_of_a_newer_release_waits_for_its_worker_and_is_parked_with_the_
     caller.commit()
     market.done("submissions.drain")
     assert caller.execute(row).fetchone() == ("dead", MAX_ATTEMPTS, reason)
-    assert market.row("SELECT error FROM unwind.dead_jobs").error == reason
+    (dead,) = market.dead_jobs()
+    assert dead.error == reason
     with pytest.raises(CannotRequeue, match=r"needs the task npb\.escalate, which this version does not know"):
-        requeue_dead_job(market.simulation.database, market.row("SELECT dead_job_id FROM unwind.dead_jobs").dead_job_id)
+        requeue_dead_job(market.simulation.database, dead.dead_job_id)
 
 
 @pytest.mark.guarantee("P8")
@@ -503,7 +503,7 @@ def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(market: 
     assert answer_of(caller, "r0") == ("dead", None, None)
     assert answer_of(caller, "r1") == ("answered", "done", None)
     assert answer_of(caller, "r2") == ("answered", "refused", "ORDER_UNKNOWN")
-    (dead,) = market.rows("SELECT reason, attempts, arguments FROM unwind.dead_jobs")
+    (dead,) = market.dead_jobs()
     assert (dead.reason, dead.attempts, dead.arguments) == ("WORKER_DIED", MAX_ATTEMPTS, {"request_id": "r0"})
     with db.current_database().transaction() as conn:  # requeued with its payload
         assert submissions.requeue_submission(conn, "npb.file", dead.arguments, "r0", at)
@@ -533,7 +533,7 @@ def test_lease_is_extended_while_the_batch_runs(
     try:
         assert begun.wait(20)
         market.at(FILED + LEASE_DURATION)
-        wait_until(lambda: market.row("SELECT due_at FROM unwind.submissions").due_at == FILED + 2 * LEASE_DURATION)
+        wait_until(lambda: market.stored(SubmissionRow)[0].due_at == FILED + 2 * LEASE_DURATION)
         beside = db.connect(database_url)
         with contextlib.ExitStack() as closing:
             closing.callback(beside.dispose)

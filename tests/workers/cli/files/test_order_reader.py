@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,9 @@ def test_the_facts_can_be_played_and_the_totals_are_those_of_the_file(
         "xml": ("1001.53", "25.02", "1", "0.5", "PACKED"),
         "json": ("10.80", "0.32", "0", "1", "PAID"),
     }[shape]
-    row = market.row("SELECT total, fee, credit, coupon, status FROM unwind.orders WHERE order_id = 1001")
+    row = market.stored_order(1001)
     assert (f"{row.total:.2f}", str(row.fee), row.status) == (total, fee, status)
-    assert (row.credit, row.coupon) == (float(credit), float(coupon))
+    assert (row.credit, row.coupon) == (Decimal(credit), Decimal(coupon))
     with simulation.database.transaction() as conn:
         shown = run_query(conn, ["order", 1001], now=simulation.clock.instant)
     assert (float(shown["credit"]), float(shown["coupon"])) == (float(credit), float(coupon))
