@@ -16,7 +16,6 @@ from tests.e2e.browser import browser, picture, pytest_addoption  # noqa: F401 -
 from tests.e2e.nodes import ProcessNode, RunningServer, UnwindWorker
 from tests.e2e.race_market import race_market, race_processes  # noqa: F401 - fixtures
 from tests.plugins.market import Market
-from tests.plugins.sentinel import sentinel_group  # noqa: F401 - a fixture
 from tests.plugins.servers import libpq_url
 from tests.waiting import wait_until
 from workers.app import app as workers_app

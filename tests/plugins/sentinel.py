@@ -10,12 +10,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 
 from workers.embedded.data_dir import free_port
@@ -191,12 +190,3 @@ class SentinelGroup:
 def _await(condition: Callable[[], bool]) -> None:
     if not wait_until(condition, MAX_SECONDS):
         raise TimeoutError
-
-
-@pytest.fixture
-def sentinel_group(tmp_path: Path) -> Iterator[SentinelGroup]:
-    folder = tmp_path / "sentinel"
-    folder.mkdir()
-    group = SentinelGroup(folder)
-    yield group
-    group.stop()

@@ -1,3 +1,19 @@
 """Fixtures of the tests of the broker."""
 
-from tests.plugins.sentinel import sentinel_group  # noqa: F401 - a fixture
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.plugins.sentinel import SentinelGroup
+
+
+@pytest.fixture
+def sentinel_group(tmp_path: Path) -> Iterator[SentinelGroup]:
+    folder = tmp_path / "sentinel"
+    folder.mkdir()
+    group = SentinelGroup(folder)
+    yield group
+    group.stop()
