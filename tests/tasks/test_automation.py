@@ -1,44 +1,23 @@
-"""Automation on a real database: settings, stored deadlines, sweeps and what members are told."""
+"""Automatic cancellation on a real database: settings, stored deadlines, sweeps and what members are told."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
 from models.integrity import invariants
-from models.ocr import OcrRow
 from policies.automation import MAX_EXCLUDED_BUYERS
-from policies.timestamps import format_timestamp, parse_timestamp
-from tasks.automation import AgreementSweep, CancelSweep, DeclineSweep, FilingSweep, WarningSweep
+from policies.timestamps import format_timestamp
+from tasks.automation import CancelSweep, WarningSweep
 from tasks.sweeps import sweep
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.servers import libpq_url
+from tests.tasks.automation import DAY, DUE, SECOND, UNLOCKED, automate, deadlines, emails, see
 from tests.waiting import wait_until
-from workers import show_queries
-
-SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
-UNLOCKED = FILED + WEEK
-
-
-def automate(market: Market, **settings: Any) -> dict[str, Any]:
-    return market.done("sellers.set_automation", member_id="seller", **settings)
-
-
-def see(market: Market, *words: str | int) -> Any:
-    with market.simulation.database.transaction() as conn:
-        return show_queries.run_query(conn, words, now=market.simulation.clock.instant)
-
-
-def deadlines(market: Market) -> dict[int, datetime | None]:
-    return {alert.order_id: alert.cancels_at for alert in market.alerts()}
-
-
-def emails(market: Market, order_id: int = 1003) -> list[tuple[str, str]]:
-    return [(notice.event, notice.recipient) for notice in market.notices(order_id=order_id)]
 
 
 @pytest.fixture
@@ -51,9 +30,6 @@ def filed(market: Market) -> Market:
     for order_id in (1, 2, 3):
         market.done("npb.file", order_id=order_id, member_id="seller")
     return market
-
-
-DUE = UNLOCKED + 3 * DAY
 
 
 def test_settings_are_kept_with_who_set_what_when(market: Market) -> None:
@@ -308,104 +284,6 @@ def test_a_lot_that_leaves_its_stockroom_is_planned(filed: Market) -> None:
     assert (lot.quantity, lot.is_stock_room) == (10, False)
 
 
-def test_a_week_without_hands(market: Market) -> None:
-    """R115, R116, R119, N20, N21: nobody types anything after the purchase."""
-    automate(market, file_npb_after=7, cancel_after_unlock=0)
-    market.order(1003)
-    assert market.stored_order().files_npb_at == FILED
-    announced = see(market, "explain", "order", 1003)["automation"]
-    assert [(a["act"], a["at"]) for a in announced] == [("npb.file", format_timestamp(FILED))]
-    market.simulation.advance(UNLOCKED)
-    shown = see(market, "order", 1003)
-    assert [(e["event"], e["at"], e["actor"]) for e in shown["timeline"]] == [
-        ("orders.submitted", format_timestamp(ORDERED), "marketplace"),
-        ("npb.filed", format_timestamp(FILED), "automation"),
-        ("npb.unlocked", format_timestamp(UNLOCKED), "system"),
-        ("orders.cancelled", format_timestamp(UNLOCKED), "automation"),
-    ]
-    assert sorted(emails(market)[:2]) == [("npb_filed", "buyer"), ("npb_filed_automatically", "seller")]
-
-
-def test_a_filing_waits_for_what_the_seller_sets_and_the_buyer_pays(market: Market) -> None:
-    """R114, R115, R121: in the commit of what moves it."""
-
-    def files_at(order_id: int) -> datetime | None:
-        return market.stored_order(order_id).files_npb_at
-
-    market.order(1)
-    market.order(2)
-    assert files_at(1) is None
-    automate(market, file_npb_after=10)
-    assert files_at(1) == ORDERED + 10 * DAY
-    market.done("orders.record_payment", order_id=1, payment_status="Pending")
-    assert (files_at(1), files_at(2)) == (None, ORDERED + 10 * DAY)
-    automate(market, exclude_buyers=["buyer"])
-    assert files_at(2) is None
-    automate(market, exclude_buyers=[])
-    market.simulation.advance(ORDERED + 20 * DAY)
-    assert [market.status(order_id) for order_id in (1, 2)] == ["PENDING", "NPB"]
-    market.done("npb.remove", order_id=2, member_id="seller")
-    assert files_at(2) is None
-    market.done("orders.add_batch", order_id=2, lines=[{"lot_id": market.lot(777), "quantity": 1}])
-    assert files_at(2) == ORDERED + 30 * DAY
-
-
-@pytest.mark.parametrize("days", [6, 61, 7.0, "7"])
-def test_a_filing_out_of_range_changes_nothing(market: Market, days: Any) -> None:
-    """R114, R115."""
-    answer = market.do("sellers.set_automation", member_id="seller", file_npb_after=days)
-    assert [error["path"] for error in answer["errors"]] == ["file_npb_after"]
-
-
-def test_longer_terms_postpone_a_stored_filing(market: Market) -> None:
-    """R115, R19: what is due by its stored time and not by the terms of now gets their time."""
-    automate(market, file_npb_after=7)
-    market.order(1003)
-    start = {"from": format_timestamp(ORDERED + DAY)}
-    market.done("terms.apply", terms={"NPB_FILE_AFTER": "9d"}, staff="kim", **start)
-    market.simulation.advance(ORDERED + 9 * DAY - SECOND)
-    assert market.status(1003) == "PENDING"
-    market.simulation.advance(ORDERED + 9 * DAY)
-    assert market.status(1003) == "NPB"
-
-
-@pytest.mark.parametrize("announced_days", [0, 2])
-def test_shorter_terms_bring_a_stored_filing_forward(market: Market, announced_days: int) -> None:
-    """R115, R119: to the first time that the rules allow, as announced, also when something else moves deadlines."""
-    market.done("terms.apply", terms={"NPB_FILE_AFTER": "20d"}, staff="kim", **{"from": format_timestamp(ORDERED)})
-    automate(market, file_npb_after=8)
-    market.at(ORDERED + DAY)
-    for order_id in (1, 2, 3):
-        market.order(order_id)
-    market.at(ORDERED + 2 * DAY)
-    start = market.simulation.clock.instant + announced_days * DAY
-    market.done("terms.apply", terms={"NPB_FILE_AFTER": "5d"}, staff="kim", **{"from": format_timestamp(start)})
-    market.done("orders.record_payment", order_id=2, payment_status="Sent")
-    market.done("orders.record_payment", order_id=2, payment_status="None")
-    market.done("orders.hold_automation", order_id=3, staff="kim", comment="wait", until="2026-04-20T10:00:00Z")
-    due = ORDERED + 9 * DAY
-    (coming,) = see(market, "explain", "order", 1)["automation"]
-    assert coming["at"] == format_timestamp(due)
-    market.simulation.advance(due - SECOND)
-    assert market.status(1) == market.status(2) == "PENDING"
-    market.simulation.advance(due)
-    assert [market.status(order_id) for order_id in (1, 2, 3)] == ["NPB", "NPB", "PENDING"]
-    market.simulation.advance(parse_timestamp("2026-04-20T10:00:00Z"))
-    assert market.status(3) == "NPB"
-
-
-@pytest.mark.parametrize("limit", [1, 2, 100])
-def test_filings_come_in_batches(market: Market, limit: int) -> None:
-    """R124."""
-    automate(market, file_npb_after=7)
-    for order_id in (1, 2, 3):
-        market.order(order_id)
-    market.at(FILED + 3 * DAY)
-    assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 3}
-    assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 0}
-    assert {alert.filed_at for alert in market.alerts()} == {FILED + 3 * DAY}
-
-
 @pytest.mark.parametrize("task", ["automation.file_alerts", "automation.cancel"])
 def test_a_sweep_acts_after_the_commands_for_which_it_waited(market: Market, database_url: str, task: str) -> None:
     """R124: in the record, no act comes before a decision that was made without it."""
@@ -441,190 +319,3 @@ def test_more_time_moves_the_automatic_cancellation_and_its_warning(filed: Marke
     assert filed.code("npb.extend", staff="kim", **extend | {"until": format_timestamp(until + DAY)}) == "WRONG_STATUS"
     filed.simulation.advance(until + 3 * DAY)
     assert filed.status(1) == "CANCELLED"
-
-
-ASKED = ORDERED + DAY
-
-
-def ask(market: Market, order_id: int, **arguments: Any) -> None:
-    request = {"reason": "B_MUTUAL", "comment": "ordered twice"} | arguments
-    market.done("ocr.file", order_id=order_id, member_id="buyer", **request)
-
-
-def answers_at(market: Market) -> dict[int, tuple[datetime | None, datetime | None]]:
-    return {request.order_id: (request.agrees_at, request.declines_at) for request in market.stored(OcrRow)}
-
-
-def apply_silence(market: Market, **silence: str) -> None:
-    market.done("terms.apply", terms={"OCR_SILENCE": silence}, staff="kim", **{"from": format_timestamp(ORDERED)})
-
-
-def test_an_early_request_is_agreed_to_at_once(market: Market) -> None:
-    """R117, R119, N1, N11, N21: by the follower of its commit, with all effects of the seller's agreement."""
-    automate(market, agree_to_requests_within=24)
-    market.order(1003)
-    market.at(ASKED)
-    ask(market, 1003)
-    market.simulation.process_outbox()
-    shown = see(market, "order", 1003)
-    assert (shown["status"], shown["basis"], shown["cancelled_by"]) == ("CANCELLED", "OCR_BUYER", "automation")
-    assert (shown["cancelled_at"], shown["ocr"]["state"]) == (format_timestamp(ASKED), "agreed")
-    assert shown["lines"][0]["returned"] == 10
-    event = shown["timeline"][-1]
-    assert (event["event"], event["actor"], event["role"]) == ("orders.cancelled", "automation", "seller")
-    assert f"agree_to_requests_within = 24 hours, set on {format_timestamp(ORDERED)}" in event["note"]
-    assert emails(market)[:3] == [("ocr_filed", "seller"), ("order_cancelled", "seller"), ("order_cancelled", "buyer")]
-    told = {n["event"]: n["text"] for n in shown["notices"] if n["recipient"] == "seller"}
-    assert "By your settings you agree to this request" in told["ocr_filed"]
-    assert "filed within 24 hours of the order date" in " ".join(told["order_cancelled"].split())
-    assert market.strikes() == []
-    assert answers_at(market) == {1003: (None, None)}
-
-
-def test_a_request_is_agreed_to_within_its_hours_only(market: Market) -> None:
-    """R117, R114: later requests, packed and paid orders wait; a new setting holds for open requests."""
-    automate(market, agree_to_requests_within=24)
-    for order_id in (1, 2, 3, 4):
-        market.order(order_id)
-    market.done("orders.set_status", order_id=2, member_id="seller", status="PACKED")
-    market.done("orders.record_payment", order_id=3, payment_status="Received")
-    market.at(ASKED)
-    for order_id in (2, 3):
-        ask(market, order_id)
-    market.at(ASKED + SECOND)
-    for order_id in (1, 4):
-        ask(market, order_id)
-    market.simulation.advance(ASKED + DAY)
-    assert [market.status(order_id) for order_id in (1, 2, 3, 4)] == ["OCR"] * 4
-    assert answers_at(market) == dict.fromkeys((1, 2, 3, 4), (None, None))
-    market.done("orders.record_payment", order_id=3, payment_status="None")
-    assert market.status(3) == "CANCELLED"
-    automate(market, agree_to_requests_within=25, exclude_buyers=["buyer"])
-    assert answers_at(market) == dict.fromkeys((1, 2, 3, 4), (None, None))
-    market.done("orders.hold_automation", order_id=4, staff="kim", comment="asked by phone")
-    automate(market, exclude_buyers=[])
-    assert answers_at(market) == {1: (ASKED + SECOND, None)} | dict.fromkeys((2, 3, 4), (None, None))
-    market.simulation.advance(ASKED + 2 * DAY)
-    assert [market.status(order_id) for order_id in (1, 2, 3, 4)] == ["CANCELLED", "OCR", "CANCELLED", "OCR"]
-
-
-@pytest.mark.parametrize("hours", [-1, 169, 24.0, "24", True])
-def test_hours_out_of_range_change_nothing(market: Market, hours: Any) -> None:
-    """R114, R117."""
-    answer = market.do("sellers.set_automation", member_id="seller", agree_to_requests_within=hours)
-    assert [error["path"] for error in answer["errors"]] == ["agree_to_requests_within"]
-
-
-def test_silence_is_agreement_where_the_terms_say_so(market: Market) -> None:
-    """R123, R119, N11, N16, N21: to the second, announced, and the emails say why."""
-    apply_silence(market, agree_after="5d")
-    market.order(1)
-    market.order(2)
-    market.at(ASKED)
-    ask(market, 1)
-    ask(market, 2)
-    due = ASKED + 5 * DAY
-    assert answers_at(market) == {1: (due, None), 2: (due, None)}
-    (announced,) = see(market, "explain", "order", 1)["automation"]
-    assert (announced["act"], announced["at"]) == ("orders.cancel", format_timestamp(due))
-    assert (announced["setting"], announced["value"]) == ("OCR_SILENCE", "agree_after 5d")
-    forecast = market.rows("SELECT act, at FROM unwind.v_automation_forecast WHERE order_id = 1")
-    assert [tuple(row) for row in forecast] == [("orders.cancel", due)]
-    market.simulation.advance(due - SECOND)
-    market.done("ocr.decline", order_id=2, member_id="seller")
-    assert answers_at(market)[2] == (None, None)
-    assert market.status(1) == "OCR"
-    market.simulation.advance(due)
-    assert [market.status(order_id) for order_id in (1, 2)] == ["CANCELLED", "PENDING"]
-    shown = see(market, "order", 1)
-    assert "under the term OCR_SILENCE = agree_after 5d, in force on" in shown["timeline"][-1]["note"]
-    texts = {(n["event"], n["recipient"]): n["text"] for n in shown["notices"]}
-    assert "because you did not answer" in " ".join(texts["order_cancelled", "seller"].split())
-    assert "did not answer your cancel request within 5 days" in " ".join(texts["order_cancelled", "buyer"].split())
-    assert "Without your answer, the order is cancelled" in " ".join(texts["ocr_reminder", "seller"].split())
-
-
-@pytest.mark.parametrize("silence", ["agree_after", "decline_after"])
-def test_silence_of_a_seller_with_exclusions_alone(market: Market, silence: str) -> None:
-    """R118, R123: an excluded buyer is not touched, although the seller has no other setting."""
-    apply_silence(market, **{silence: "2d"})
-    automate(market, exclude_buyers=["buyer"])
-    for order_id, buyer_id in ((1, "buyer"), (2, "stranger")):
-        market.order(order_id, buyer_id=buyer_id)
-        market.done("ocr.file", order_id=order_id, member_id=buyer_id, reason="B_MUTUAL", comment="please")
-    assert see(market, "explain", "order", 1)["automation"] == []
-    market.simulation.advance(ORDERED + WEEK)
-    assert [market.status(order_id) == "OCR" for order_id in (1, 2)] == [True, False]
-    automate(market, exclude_buyers=[])
-    market.simulation.advance(ORDERED + WEEK)
-    assert market.status(1) == market.status(2)
-
-
-def test_silence_is_a_decline_where_the_terms_say_so(market: Market) -> None:
-    """R123, N3, N21: the order goes on as before; requests filed under other terms are not answered."""
-    market.order(1)
-    ask(market, 1)
-    market.order(2)
-    apply_silence(market, decline_after="5d")
-    market.done("orders.set_status", order_id=2, member_id="seller", status="READY")
-    market.done("orders.record_payment", order_id=2, payment_status="Received")
-    market.at(ASKED)
-    ask(market, 2)
-    due = ASKED + 5 * DAY
-    assert answers_at(market) == {1: (None, None), 2: (None, due)}
-    market.simulation.advance(due - SECOND)
-    assert market.status(2) == "OCR"
-    market.simulation.advance(due)
-    assert [market.status(order_id) for order_id in (1, 2)] == ["OCR", "READY"]
-    event = see(market, "order", 2)["timeline"][-1]
-    assert (event["event"], event["actor"], event["role"]) == ("ocr.declined", "automation", "seller")
-    assert emails(market, 2)[-2:] == [("ocr_declined", "buyer"), ("ocr_declined_automatically", "seller")]
-    ask(market, 2)
-    assert answers_at(market)[2] == (None, due + 5 * DAY)
-
-
-@pytest.mark.parametrize("limit", [1, 2, 100])
-@pytest.mark.parametrize("agree", [True, False])
-def test_requests_are_answered_in_batches(market: Market, limit: int, agree: bool) -> None:
-    """R124, R103: days late and twice over, each once."""
-    apply_silence(market, **{"agree_after" if agree else "decline_after": "5d"})
-    for order_id in (1, 2, 3):
-        market.order(order_id)
-        ask(market, order_id)
-    market.at(ORDERED + 9 * DAY)
-    passes = (AgreementSweep(), DeclineSweep()) if agree else (DeclineSweep(), AgreementSweep())
-    answered = [sweep("automation.resolve_requests", each, result_key="found", limit=limit) for each in passes]
-    assert answered == [{"found": 3}, {"found": 0}]
-    assert market.done("automation.resolve_requests") == {"agreed": 0, "declined": 0}
-    assert {market.status(order_id) for order_id in (1, 2, 3)} == {"CANCELLED" if agree else "PENDING"}
-    market.simulation.process_outbox()
-
-
-def test_a_run_records_all_that_it_answered(market: Market) -> None:
-    """R124: agreed and declined, in one run."""
-    apply_silence(market, decline_after="5d")
-    for order_id, at in ((1, ORDERED), (2, ORDERED + SECOND)):
-        market.order(order_id)
-        market.at(at)
-        ask(market, order_id)
-        market.at(ORDERED)
-    automate(market, agree_to_requests_within=0)
-    market.at(ORDERED + 9 * DAY)
-    assert market.done("automation.resolve_requests") == {"agreed": 1, "declined": 1}
-    assert market.row("SELECT found_ever FROM unwind.sweeps WHERE name = 'automation.resolve_requests'").found_ever == 2
-
-
-def test_a_request_that_cannot_be_answered_stops_no_other(market: Market, database_url: str) -> None:
-    """R124: it is passed over, logged and reported."""
-    apply_silence(market, agree_after="5d")
-    for order_id in (1, 2, 3):
-        market.order(order_id)
-        ask(market, order_id)
-    with psycopg.connect(libpq_url(database_url)) as owner:
-        owner.execute("ALTER TABLE unwind.orders ADD CHECK (order_id <> 2 OR status <> 'CANCELLED')")
-    market.at(ORDERED + 5 * DAY)
-    assert market.done("automation.resolve_requests") == {"agreed": 2, "declined": 0}
-    assert [market.status(order_id) for order_id in (1, 2, 3)] == ["CANCELLED", "OCR", "CANCELLED"]
-    with market.simulation.database.transaction() as conn:
-        violations = invariants.check_invariants(conn, ORDERED + 5 * DAY + timedelta(minutes=2))
-    assert [(v.sentence, v.ids) for v in violations] == [("No automatic act is overdue by more than a minute", ["2"])]

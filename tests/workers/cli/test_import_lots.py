@@ -3,68 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from models import inventory
-from models.db import database as db
-from models.integrity.invariants import check_invariants
-from policies.lots import FIRST_UNWIND_LOT_ID, Lot
+from policies.lots import FIRST_UNWIND_LOT_ID
 from tasks.lot_imports import import_entries
 from tests.plugins.market import Market
-from workers.cli import group
+from tests.workers.cli.lot_imports import Run, inventory_of, part, show, stock
 from workers.cli import import_lots as lots_command
 
-CASES = Path(__file__).parent / "files" / "cases"
-Run = Callable[..., tuple[int, str]]
 
-
-@pytest.fixture
-def run(market: Market, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Imports a case, or this text as a file, for the market's seller; returns the exit code and all output."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-
-    def command(content: str, *options: str) -> tuple[int, str]:
-        file = CASES / content
-        if content.startswith(("<", "[")):
-            file = tmp_path / "store.xml"
-            file.write_text(content)
-        result = CliRunner().invoke(group, ["import-lots", str(file), "--seller", "seller", *options])
-        db.set_database(market.simulation.database)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result.exit_code, result.output
-
-    return command
-
-
-def stock(market: Market) -> list[Lot]:
-    with market.simulation.database.transaction() as conn:
-        assert check_invariants(conn, market.simulation.clock.instant) == []
-        return inventory.load_lots(conn, "seller")
-
-
-def show(*words: str) -> str:
-    result = CliRunner().invoke(group, ["show", "lots", "seller", *words])
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def part(values: str = "", *, item: str = "3001", quantity: int = 10) -> str:
-    return (
-        f"<ITEM><ITEMTYPE>P</ITEMTYPE><ITEMID>{item}</ITEMID><COLOR>5</COLOR><QTY>{quantity}</QTY><PRICE>0.5</PRICE>"
-        f"<CONDITION>N</CONDITION>{values}</ITEM>"
-    )
-
-
-def inventory_of(*items: str) -> str:
-    return f"<INVENTORY>{''.join(items)}</INVENTORY>"
-
-
-def test_lots_become_a_file_and_the_file_changes_nothing(market: Market, run: Run) -> None:
+def test_lots_become_a_file_and_the_file_changes_nothing(market: Market, run_import: Run) -> None:
     """Custom items, superlot parts and everything that `record_lot` takes, through XML and through JSON."""
     market.lot(1, bind_id=77, my_weight="2.5000", description="a\r\nb\x01 ", remarks=" x", sale_rate=5)
     market.lot(2, item={"no": "", "type": "PART"}, description="Handmade sign")
@@ -72,12 +22,12 @@ def test_lots_become_a_file_and_the_file_changes_nothing(market: Market, run: Ru
     market.lot(4, item={"no": "6346-1", "type": "SET"}, completeness="B", my_cost="0.0000", reserved_for="buyer")
     before = stock(market)
     for shape in ("--xml", "--json"):
-        assert run(show(shape)) == (0, "0 lots imported, 0 updated, 4 unchanged: 300 units of seller.\n")
+        assert run_import(show(shape)) == (0, "0 lots imported, 0 updated, 4 unchanged: 300 units of seller.\n")
         assert stock(market) == before
 
 
-def test_an_incomplete_set_of_bricksync_does_not_merge_into_the_complete_lot(market: Market, run: Run) -> None:
-    code, output = run("bricksync_sets.bsx")
+def test_an_incomplete_set_of_bricksync_does_not_merge_into_the_complete_lot(market: Market, run_import: Run) -> None:
+    code, output = run_import("bricksync_sets.bsx")
     assert (code, output) == (0, "2 lots imported, 0 updated: 5 units of seller.\n")
     market.order(1, [(7001, 3)])
     market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
@@ -88,55 +38,55 @@ def test_an_incomplete_set_of_bricksync_does_not_merge_into_the_complete_lot(mar
     ]
 
 
-def test_a_superlot_part_stays_one_and_takes_nothing_back(market: Market, run: Run) -> None:
+def test_a_superlot_part_stays_one_and_takes_nothing_back(market: Market, run_import: Run) -> None:
     market.lot(501, bind_id=77)
     market.order(1, [(market.lot(502), 100)])
-    assert run(show("--xml"))[0] == 0
+    assert run_import(show("--xml"))[0] == 0
     market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
     market.done("orders.cancel", order_id=1, member_id="seller")
     assert [(x.lot_id, x.bind_id, x.quantity) for x in stock(market)] == [(501, 77, 100), (FIRST_UNWIND_LOT_ID, 0, 100)]
 
 
-def test_a_brickstore_file_keeps_the_weight_of_a_known_lot(market: Market, run: Run) -> None:
+def test_a_brickstore_file_keeps_the_weight_of_a_known_lot(market: Market, run_import: Run) -> None:
     market.lot(8001, my_weight="2.5000", bind_id=7, remarks="Box 7")
-    code, output = run("stockroom_and_retain.bsx")
+    code, output = run_import("stockroom_and_retain.bsx")
     assert (code, output) == (0, "1 lot imported, 1 updated: 20 units of seller.\n")
     first, second = stock(market)
     assert (first.my_weight, first.bind_id, first.stock_room_id, first.remarks) == (Decimal("2.5000"), 7, "A", "")
     assert (first.quantity, second.lot_id, second.is_retain) == (10, 8002, False)
 
 
-def test_what_a_bricklink_file_does_not_say_stays_as_it_is(market: Market, run: Run) -> None:
+def test_what_a_bricklink_file_does_not_say_stays_as_it_is(market: Market, run_import: Run) -> None:
     market.lot(5, remarks="Box 7", is_retain=True, tier_quantity1=10, tier_price1="0.4000")
-    assert run(inventory_of(part("<LOTID>5</LOTID><DESCRIPTION>new</DESCRIPTION>")))[0] == 0
+    assert run_import(inventory_of(part("<LOTID>5</LOTID><DESCRIPTION>new</DESCRIPTION>")))[0] == 0
     (lot,) = stock(market)
     assert (lot.remarks, lot.is_retain, lot.description, lot.quantity, len(lot.tiers)) == ("Box 7", True, "new", 10, 1)
-    assert run(inventory_of(part("<LOTID>5</LOTID><REMARKS/><RETAIN>N</RETAIN><TQ1>0</TQ1>")))[0] == 0
+    assert run_import(inventory_of(part("<LOTID>5</LOTID><REMARKS/><RETAIN>N</RETAIN><TQ1>0</TQ1>")))[0] == 0
     (lot,) = stock(market)
     assert (lot.remarks, lot.is_retain, lot.description, lot.tiers) == ("", False, "new", ())
 
 
-def test_a_mass_update_is_refused_by_its_name_and_carried_out_on_request(market: Market, run: Run) -> None:
+def test_a_mass_update_is_refused_by_its_name_and_carried_out_on_request(market: Market, run_import: Run) -> None:
     market.lot(8001, quantity=10)
     market.lot(8002, color_id=6)
-    code, output = run("mass_update.xml")
+    code, output = run_import("mass_update.xml")
     assert (code, "mass_update.xml is a mass-update file: item 1 (line 2, lot 8001)" in output) == (1, True)
     assert "Use --update" in output
     assert [lot.quantity for lot in stock(market)] == [10, 100]
-    code, output = run("mass_update.xml", "--update")
+    code, output = run_import("mass_update.xml", "--update")
     assert (code, output) == (0, "0 lots imported, 1 updated, 1 deleted: 7 units of seller.\n")
     assert [(lot.lot_id, lot.quantity) for lot in stock(market)] == [(8001, 7)]
 
 
-def test_delete_is_refused_by_its_name_and_deletes_on_request(market: Market, run: Run) -> None:
+def test_delete_is_refused_by_its_name_and_deletes_on_request(market: Market, run_import: Run) -> None:
     market.lot(8002)
-    assert "is a mass-update file: item 1 (line 2, lot 8002)" in run("delete_flag.xml")[1]
+    assert "is a mass-update file: item 1 (line 2, lot 8002)" in run_import("delete_flag.xml")[1]
     assert len(stock(market)) == 1
-    assert run("delete_flag.xml", "--update")[0] == 0
+    assert run_import("delete_flag.xml", "--update")[0] == 0
     assert stock(market) == []
 
 
-def test_an_update_is_what_bricklink_makes_of_it(market: Market, run: Run) -> None:
+def test_an_update_is_what_bricklink_makes_of_it(market: Market, run_import: Run) -> None:
     """Values that are not said stay, none may be sold out by it, and what it names must be there."""
     market.lot(5, remarks="Box 7", tier_quantity1=10, tier_price1="0.4000")
     market.lot(6, seller_id="other_seller")
@@ -145,24 +95,26 @@ def test_an_update_is_what_bricklink_makes_of_it(market: Market, run: Run) -> No
         "<ITEM><LOTID>7</LOTID><QTY>+1</QTY></ITEM>",
         "<ITEM><LOTID>6</LOTID><DELETE>Y</DELETE></ITEM>",
     )
-    code, output = run(inventory_of(*items), "--update")
+    code, output = run_import(inventory_of(*items), "--update")
     assert code == 1
     assert "item 2 (line 1, lot 7): the store has no lot 7" in output
     assert "item 3 (line 1, lot 6): Lot 6 belongs to another seller." in output
-    code, output = run(inventory_of(*items), "--update", "--skip-invalid")
+    code, output = run_import(inventory_of(*items), "--update", "--skip-invalid")
     assert (code, output.splitlines()[-1]) == (0, "0 lots imported, 1 updated, 2 skipped: 100 units of seller.")
     (lot,) = stock(market)
     assert (lot.unit_price, lot.tiers, lot.remarks) == (Decimal("0.9000"), ((10, Decimal("0.3000")),), "Box 7")
-    code, output = run(inventory_of("<ITEM><LOTID>5</LOTID><QTY>-100</QTY></ITEM>"), "--update")
+    code, output = run_import(inventory_of("<ITEM><LOTID>5</LOTID><QTY>-100</QTY></ITEM>"), "--update")
     assert (code, "the lot has 100 units, and -100 would leave none" in output) == (1, True)
-    code, output = run(inventory_of("<ITEM><LOTID>5</LOTID><ITEMTYPE>S</ITEMTYPE><QTY>+1</QTY></ITEM>"), "--update")
+    code, output = run_import(
+        inventory_of("<ITEM><LOTID>5</LOTID><ITEMTYPE>S</ITEMTYPE><QTY>+1</QTY></ITEM>"), "--update"
+    )
     assert (code, "lot 5 is PART 3001 in colour 5, and the file says item_type SET" in output) == (1, True)
 
 
-def test_importing_twice_is_refused_with_the_count_and_the_ways(market: Market, run: Run) -> None:
-    assert run("no_lot_numbers.bsx")[0] == 0
+def test_importing_twice_is_refused_with_the_count_and_the_ways(market: Market, run_import: Run) -> None:
+    assert run_import("no_lot_numbers.bsx")[0] == 0
     before = stock(market)
-    code, output = run("no_lot_numbers.bsx")
+    code, output = run_import("no_lot_numbers.bsx")
     assert code == 1
     assert "1 item without a known lot number is in the store already, 1 of them with the same values" in output
     assert f"item 1 (line 3, PART 3001) is lot {FIRST_UNWIND_LOT_ID}" in output
@@ -180,99 +132,101 @@ def test_importing_twice_is_refused_with_the_count_and_the_ways(market: Market, 
     ],
 )
 def test_the_ways_to_import_what_the_store_has(
-    market: Market, run: Run, way: str, lots: int, units: int, price: str
+    market: Market, run_import: Run, way: str, lots: int, units: int, price: str
 ) -> None:
     market.lot(501, quantity=10 if way != "update" else 7)
-    assert run(inventory_of(part()), "--as", way)[0] == 0
+    assert run_import(inventory_of(part()), "--as", way)[0] == 0
     after = stock(market)
     assert (len(after), sum(lot.quantity for lot in after), after[0].unit_price) == (lots, units, Decimal(price))
 
 
-def test_importing_twice_to_replace_changes_nothing_the_second_time(market: Market, run: Run) -> None:
+def test_importing_twice_to_replace_changes_nothing_the_second_time(market: Market, run_import: Run) -> None:
     """Equal items are matched one to one, those with equal values first; custom items by all their values."""
     custom = part("<DESCRIPTION>Sign</DESCRIPTION>", item="")
     file = inventory_of(part("<REMARKS>A</REMARKS>"), part("<REMARKS>B</REMARKS>"), custom, part(item="3002"))
-    assert run(file)[0] == 0
+    assert run_import(file)[0] == 0
     before = stock(market)
     assert len(before) == 4
     shuffled = inventory_of(part("<REMARKS>B</REMARKS>"), custom, part("<REMARKS>A</REMARKS>"), part(item="3002"))
-    code, output = run(shuffled, "--as", "replace")
+    code, output = run_import(shuffled, "--as", "replace")
     assert (code, output) == (0, "0 lots imported, 0 updated, 4 unchanged: 40 units of seller.\n")
     assert stock(market) == before
     other = inventory_of(part("<DESCRIPTION>Another sign</DESCRIPTION>", item=""))
-    assert run(other)[1] == "1 lot imported, 0 updated: 10 units of seller.\n"
+    assert run_import(other)[1] == "1 lot imported, 0 updated: 10 units of seller.\n"
 
 
-def test_nothing_is_added_to_superlots_and_reserved_lots(market: Market, run: Run) -> None:
+def test_nothing_is_added_to_superlots_and_reserved_lots(market: Market, run_import: Run) -> None:
     market.lot(1, bind_id=7)
     market.lot(2, reserved_for="buyer")
     market.lot(3, is_stock_room=True, stock_room_id="B")
     market.lot(4, unit_price="3.0000")
-    assert run(inventory_of(part()), "--as", "consolidate")[0] == 0
+    assert run_import(inventory_of(part()), "--as", "consolidate")[0] == 0
     assert [lot.quantity for lot in stock(market)] == [100, 100, 100, 110]
 
 
-def test_a_number_of_another_installation_means_no_lot_here(market: Market, run: Run) -> None:
+def test_a_number_of_another_installation_means_no_lot_here(market: Market, run_import: Run) -> None:
     """The number belongs to the next return here; the same item with that number is that lot."""
     foreign = inventory_of(part(f"<LOTID>{FIRST_UNWIND_LOT_ID + 1}</LOTID>"), part(item="3002"))
-    assert run(foreign)[0] == 0
+    assert run_import(foreign)[0] == 0
     assert [lot.lot_id for lot in stock(market)] == [FIRST_UNWIND_LOT_ID, FIRST_UNWIND_LOT_ID + 1]
-    code, output = run(foreign)
+    code, output = run_import(foreign)
     assert (code, "2 items without a known lot number are in the store already" in output) == (1, True)
     same = inventory_of(part(f"<LOTID>{FIRST_UNWIND_LOT_ID}</LOTID>", quantity=4))
-    assert run(same)[1] == "0 lots imported, 1 updated: 4 units of seller.\n"
+    assert run_import(same)[1] == "0 lots imported, 1 updated: 4 units of seller.\n"
 
 
-def test_a_dry_run_shows_what_would_happen_and_changes_nothing(market: Market, run: Run) -> None:
+def test_a_dry_run_shows_what_would_happen_and_changes_nothing(market: Market, run_import: Run) -> None:
     market.lot(501, quantity=10)
     market.lot(502, item={"no": "3002", "type": "PART"})
     before = stock(market)
     file = inventory_of(
         part("<LOTID>501</LOTID>", quantity=7), part(item="3002"), part(item="3003"), part(item="3004", quantity=-1)
     )
-    code, output = run(file.replace("<QTY>-1</QTY>", "<QTY>x</QTY>"), "--dry-run")
+    code, output = run_import(file.replace("<QTY>-1</QTY>", "<QTY>x</QTY>"), "--dry-run")
     assert code == 1
     rows = [line.split() for line in output.splitlines()]
     assert "1 501 updated PART 3001 10 → 7 quantity 10 → 7," in " ".join(output.split())
     assert ["2", "502", "exists", "PART", "3002", "10"] in rows
     assert ["3", "new", "PART", "3003", "10"] in rows
     assert "item 4 (line 1, PART 3004): QTY must be a whole number." in output
-    code, output = run(inventory_of(part(item="3003")), "--dry-run")
+    code, output = run_import(inventory_of(part(item="3003")), "--dry-run")
     assert (code, output.splitlines()[-1]) == (0, "1 lot would be imported, 0 updated: 10 units of seller.")
     assert stock(market) == before
 
 
-def test_nothing_is_imported_when_an_item_is_no_lot_and_the_others_are_on_request(market: Market, run: Run) -> None:
+def test_nothing_is_imported_when_an_item_is_no_lot_and_the_others_are_on_request(
+    market: Market, run_import: Run
+) -> None:
     file = inventory_of(part(), part(item="3002", quantity=10).replace("<QTY>10</QTY>", "<QTY>one</QTY>"))
-    code, output = run(file)
+    code, output = run_import(file)
     assert code == 1
     assert "store.xml: item 2 (line 1, PART 3002): QTY must be a whole number." in output
     assert "1 of 2 items is not a valid lot; nothing was imported. --skip-invalid imports the others." in output
     assert stock(market) == []
-    code, output = run(file, "--skip-invalid")
+    code, output = run_import(file, "--skip-invalid")
     assert (code, output.splitlines()[-1]) == (0, "1 lot imported, 0 updated, 1 skipped: 10 units of seller.")
 
 
-def test_lots_that_stand_twice_and_parts_without_a_colour_block_the_import(market: Market, run: Run) -> None:
-    code, output = run("part_without_colour.xml")
+def test_lots_that_stand_twice_and_parts_without_a_colour_block_the_import(market: Market, run_import: Run) -> None:
+    code, output = run_import("part_without_colour.xml")
     assert code == 1
     assert "item 1 (line 2, lot 8401, PART 3001): COLOR is missing" in output
     assert "item 3 (line 4, lot 8402, PART 3002): lot 8402 is also item 2 (line 3)" in output
-    assert run("part_without_colour.xml", "--skip-invalid")[0] == 0
+    assert run_import("part_without_colour.xml", "--skip-invalid")[0] == 0
     assert [(lot.lot_id, lot.item_no, lot.quantity) for lot in stock(market)] == [(8402, "3001", 5)]
 
 
-def test_bricklink_s_sample_of_an_upload_is_imported(market: Market, run: Run) -> None:
-    code, output = run("custom_item.xml")
+def test_bricklink_s_sample_of_an_upload_is_imported(market: Market, run_import: Run) -> None:
+    code, output = run_import("custom_item.xml")
     assert (code, output.splitlines()[0]) == (0, "2 lots imported, 0 updated: 56 units of seller.")
     assert "CATEGORY of 1 item was not read (first: item 2 (line 3, PART)): a lot has no field" in output
     assert [(lot.item_no, lot.description) for lot in stock(market)] == [("3622", ""), ("", "Handmade sign")]
-    code, output = run("custom_item.xml")
+    code, output = run_import("custom_item.xml")
     assert (code, "2 items without a known lot number are in the store already" in output) == (1, True)
 
 
-def test_what_was_repaired_left_out_and_not_read_is_reported(market: Market, run: Run) -> None:
-    code, output = run("bare_ampersand.xml")
+def test_what_was_repaired_left_out_and_not_read_is_reported(market: Market, run_import: Run) -> None:
+    code, output = run_import("bare_ampersand.xml")
     assert (code, output.splitlines()) == (
         0,
         [
@@ -280,143 +234,62 @@ def test_what_was_repaired_left_out_and_not_read_is_reported(market: Market, run
             "bare_ampersand.xml: 1 bare & read as &amp; (first on line 2).",
         ],
     )
-    output = run(inventory_of(part("<GRADE>7</GRADE>")), "--as", "new")[1]
+    output = run_import(inventory_of(part("<GRADE>7</GRADE>")), "--as", "new")[1]
     assert "GRADE of 1 item was not read (first: item 1 (line 1, PART 3001)): no field of a lot is known" in output
 
 
-def test_the_api_s_json_is_imported(market: Market, run: Run) -> None:
+def test_the_api_s_json_is_imported(market: Market, run_import: Run) -> None:
     lot = {"inventory_id": 9, "item": {"no": "3001", "type": "PART"}, "color_id": 5, "quantity": 4, "new_or_used": "N",
            "unit_price": "1.0000", "remarks": "A &amp; B", "date_created": "2013-12-18T05:00:00.000Z"}  # fmt: skip
-    assert run(json.dumps([lot]))[0] == 0
+    assert run_import(json.dumps([lot]))[0] == 0
     assert [(x.lot_id, x.remarks) for x in stock(market)] == [(9, "A & B")]
 
 
-def returned_lot(market: Market) -> str:
-    """A lot that a return made, as BrickLink's mass upload takes it and its download has it later, as lot 777."""
-    market.order(1, [(market.lot(501, remarks="Box 7"), 100)])
-    market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
-    market.done("orders.cancel", order_id=1, member_id="seller")
-    upload = show("--xml", "--returned")
-    assert "<LOTID>" not in upload
-    return upload.replace("<ITEM>", "<ITEM><LOTID>777</LOTID>")
-
-
-def test_a_returned_lot_that_was_uploaded_does_not_count_twice(market: Market, run: Run) -> None:
-    """BrickLink gives it a number of its own: nobody but the seller knows whether it is the same lot."""
-    download = returned_lot(market)
-    before = stock(market)
-    code, output = run(download)
-    assert (code, "1 item without a known lot number is in the store already, 1 of them with the same" in output) == (
-        1,
-        True,
-    )
-    assert f"lot 777, PART 3001) is lot {FIRST_UNWIND_LOT_ID}" in output
-    assert stock(market) == before
-    output = run(download, "--as", "replace", "--dry-run")[1]
-    assert f"lot_id {FIRST_UNWIND_LOT_ID} → 777" in " ".join(output.split())
-    assert stock(market) == before
-    assert run(download, "--as", "replace")[1] == "0 lots imported, 1 updated: 100 units of seller.\n"
-    assert [(lot.lot_id, lot.quantity, lot.remarks) for lot in stock(market)] == [(777, 100, "Box 7")]
-    assert run(download) == (0, "0 lots imported, 0 updated, 1 unchanged: 100 units of seller.\n")
-
-
-@pytest.mark.parametrize(
-    ("way", "lots"),
-    [
-        ("new", [(777, 60), (FIRST_UNWIND_LOT_ID, 100)]),
-        ("replace", [(777, 60)]),
-        ("update", [(777, 100)]),
-        ("consolidate", [(777, 160)]),
-    ],
-)
-def test_the_ways_to_import_a_returned_lot_with_its_new_number(
-    market: Market, run: Run, way: str, lots: list[tuple[int, int]]
-) -> None:
-    download = returned_lot(market).replace("<QTY>100<", "<QTY>60<")
-    assert run(download, "--as", way)[0] == 0
-    assert [(lot.lot_id, lot.quantity) for lot in stock(market)] == lots
-
-
-def test_lots_without_numbers_get_those_of_a_later_download(market: Market, run: Run) -> None:
-    """Each number goes to one lot; a lot for which there is none keeps the number that Unwind gave."""
-    first = [part(item="3001"), part("<REMARKS>B</REMARKS>"), part(item="3002"), part(item="3003")]
-    assert run(inventory_of(*first))[0] == 0
-    later = [
-        part("<LOTID>71</LOTID><REMARKS>B</REMARKS>"),
-        part("<LOTID>72</LOTID>"),
-        part("<LOTID>73</LOTID>", item="3002"),
-    ]
-    assert run(inventory_of(*later), "--as", "replace")[0] == 0
-    assert [(lot.lot_id, lot.item_no, lot.remarks, lot.quantity) for lot in stock(market)] == [
-        (71, "3001", "B", 10),
-        (72, "3001", "", 10),
-        (73, "3002", "", 10),
-        (FIRST_UNWIND_LOT_ID + 3, "3003", "", 10),
-    ]
-
-
-def test_a_number_that_the_marketplace_records_during_the_import_is_refused(
-    market: Market, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    download = returned_lot(market)
-
-    def record_first(*arguments: object, write: bool) -> object:
-        if write:
-            market.lot(777)
-        return import_entries(*arguments, write=write)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patches:
-        patches.setattr(lots_command, "import_entries", record_first)
-        code, output = run(download, "--as", "replace")
-    assert (code, "the store has a lot 777 since the check. Nothing was imported." in output) == (1, True)
-    assert [lot.lot_id for lot in stock(market)] == [777, FIRST_UNWIND_LOT_ID]
-
-
 @pytest.mark.parametrize("way", ["new", "consolidate", "replace", "update"])
-def test_an_item_without_a_number_is_never_a_lot_that_the_file_names(market: Market, run: Run, way: str) -> None:
+def test_an_item_without_a_number_is_never_a_lot_that_the_file_names(market: Market, run_import: Run, way: str) -> None:
     """Else one of the two would overwrite the other, whichever stands first."""
     market.lot(501, quantity=3)
     named, unnamed = part("<LOTID>501</LOTID>", quantity=10), part(quantity=5)
     for items in ((named, unnamed), (unnamed, named)):
-        assert run(inventory_of(*items), "--as", way)[0] == 0
+        assert run_import(inventory_of(*items), "--as", way)[0] == 0
         assert [lot.quantity for lot in stock(market)] == [10, 5]
         market.done("inventory.delete_lot", lot_id=stock(market)[1].lot_id, seller_id="seller")
 
 
-def test_each_pass_says_how_far_it_is(market: Market, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_pass_says_how_far_it_is(market: Market, run_import: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lots_command, "PROGRESS_INTERVAL", 2)
     monkeypatch.setattr(lots_command, "BATCH_SIZE", 3)
-    output = run(inventory_of(*(part(item=f"{n}") for n in range(5))))[1]
+    output = run_import(inventory_of(*(part(item=f"{n}") for n in range(5))))[1]
     assert output.splitlines()[:-1] == [
         f"{count} lots {done}." for done in ("read", "checked", "imported") for count in (2, 4)
     ]
 
 
-def test_each_item_that_is_skipped_is_listed(market: Market, run: Run) -> None:
+def test_each_item_that_is_skipped_is_listed(market: Market, run_import: Run) -> None:
     file = inventory_of(part(), *(part(f"<BULK>x{n}</BULK>") for n in range(30)))
-    output = run(file)[1]
+    output = run_import(file)[1]
     assert (output.count("BULK must be"), "(10 more not shown)" in output) == (20, True)
-    output = run(file, "--skip-invalid")[1]
+    output = run_import(file, "--skip-invalid")[1]
     assert (output.count("BULK must be"), "1 lot imported, 0 updated, 30 skipped" in output) == (30, True)
 
 
 def test_another_sellers_lot_stops_an_import_before_anything_is_written(
-    market: Market, run: Run, monkeypatch: pytest.MonkeyPatch
+    market: Market, run_import: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lot never moves to another seller, and what stands before it in the file is not imported."""
     monkeypatch.setattr(lots_command, "BATCH_SIZE", 1)
     market.lot(77, seller_id="other_seller")
-    code, output = run(inventory_of(part(), part("<LOTID>77</LOTID>")))
+    code, output = run_import(inventory_of(part(), part("<LOTID>77</LOTID>")))
     assert (code, "item 2 (line 1, lot 77, PART 3001): Lot 77 belongs to another seller." in output) == (1, True)
     assert stock(market) == []
 
 
-def test_an_unknown_seller_is_named(market: Market, run: Run) -> None:
-    assert run("custom_item.xml", "--seller", "nobody") == (1, "Error: There is no seller nobody.\n")
+def test_an_unknown_seller_is_named(market: Market, run_import: Run) -> None:
+    assert run_import("custom_item.xml", "--seller", "nobody") == (1, "Error: There is no seller nobody.\n")
 
 
 def test_a_lot_that_is_sold_between_check_and_import_is_not_made_again(
-    market: Market, run: Run, monkeypatch: pytest.MonkeyPatch
+    market: Market, run_import: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     market.lot(501)
 
@@ -426,7 +299,7 @@ def test_a_lot_that_is_sold_between_check_and_import_is_not_made_again(
         return import_entries(*arguments, write=write)  # type: ignore[arg-type]
 
     monkeypatch.setattr(lots_command, "import_entries", sell_first)
-    code, output = run(inventory_of(part()), "--as", "replace")
+    code, output = run_import(inventory_of(part()), "--as", "replace")
     assert (code, "the store has no lot 501" in output) == (1, True)
     assert stock(market) == []
     market.lot(501)
@@ -439,41 +312,6 @@ def test_a_lot_that_is_sold_between_check_and_import_is_not_made_again(
         return import_entries(*arguments, write=write)  # type: ignore[arg-type]
 
     monkeypatch.setattr(lots_command, "import_entries", sell_once)
-    code, output = run(inventory_of(part(), part(item="3002")), "--as", "replace", "--skip-invalid")
+    code, output = run_import(inventory_of(part(), part(item="3002")), "--as", "replace", "--skip-invalid")
     assert (code, output.splitlines()[-1]) == (0, "0 lots imported, 1 updated, 1 skipped: 10 units of seller.")
     assert [(lot.lot_id, lot.quantity) for lot in stock(market)] == [(502, 10)]
-
-
-def test_only_what_came_back_and_is_still_there_is_written_on_request(market: Market, run: Run) -> None:
-    """Lots from which nothing was sold are left out, and so is what was sold again."""
-    first, second = market.lot(501), market.lot(502, color_id=7)
-    market.order(1, [(first, 10), (second, 100)])
-    assert show("--xml", "--returned") == "<INVENTORY>\n</INVENTORY>\n"
-    market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
-    market.done("orders.cancel", order_id=1, member_id="seller")
-    returned = show("--xml", "--returned")
-    assert "<LOTID>501</LOTID>" in returned
-    assert returned.count("<ITEM>") == 2
-    assert str(FIRST_UNWIND_LOT_ID) not in returned
-    market.order(2, [(first, 95)])
-    assert "<QTY>5</QTY>" in show("--xml", "--returned")
-    assert show("--xml", "--returned", "--as-update") == (
-        "<INVENTORY>\n <ITEM><LOTID>501</LOTID><QTY>+5</QTY></ITEM>\n</INVENTORY>\n"
-    )
-    result = CliRunner().invoke(group, ["show", "lots", "seller", "--xml", "--returned", "--as-update"])
-    assert result.stderr == "1 lot is new to BrickLink and not in this file: upload it with --returned --new.\n"
-    new = show("--xml", "--returned", "--new")
-    assert (new.count("<ITEM>"), "<COLOR>7</COLOR>" in new) == (1, True)
-    assert CliRunner().invoke(group, ["show", "lots", "seller", "--xml", "--returned"]).stderr == ""
-    result = CliRunner().invoke(group, ["show", "lots", "nobody", "--xml"])
-    assert (result.exit_code, result.output) == (1, "Error: There is no seller nobody.\n")
-
-
-def test_the_upload_of_a_custom_item_says_that_its_category_is_missing(market: Market, run: Run) -> None:
-    """BrickLink takes no custom item without it."""
-    market.order(1, [(market.lot(501, item={"no": "", "type": "PART"}, description="Handmade sign"), 100)])
-    market.done("ocr.file", order_id=1, member_id="seller", reason="S_MUTUAL", comment="both agree")
-    market.done("orders.cancel", order_id=1, member_id="seller")
-    result = CliRunner().invoke(group, ["show", "lots", "seller", "--xml", "--returned"])
-    assert "<ITEMID/>" in result.stdout
-    assert result.stderr == "1 lot of custom items: add their CATEGORY, which Unwind does not keep.\n"
