@@ -16,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.dead_letters import MAX_BODY_BYTES
-from tests.e2e.test_interfaces import dead_letters
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, installation
 from tests.waiting import wait_until
@@ -112,7 +111,7 @@ def test_five_copies_of_a_message_have_one_effect(shop: Installation) -> None:
 def test_dead_letters_are_shown_without_their_content(shop: Installation) -> None:
     shop.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
     wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = 'shown-1'"))
-    letters = dead_letters(shop)
+    letters = shop.dead_letters()
     stored = [letter for letter in letters if letter["message"] == "shown-1"]
     assert stored[0]["reason"] == "NOT_ALLOWED"
     assert stored[0]["detail"] == "headers.timelimit must not go beyond our own"

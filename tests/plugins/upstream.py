@@ -7,7 +7,10 @@ seconds to start.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -26,7 +29,7 @@ from workers.app import app
 from workers.embedded import ServerUrls
 from workers.local.process_specs import worker_program
 from workers.local.supervisor import Supervisor
-from workers.settings import Settings, load_settings
+from workers.settings import CHECKOUT, Settings, load_settings
 from workers.simulation.engine import Simulation
 
 START_TIMEOUT_SECONDS = 60.0
@@ -81,6 +84,12 @@ class Installation:
             row = wait_until(lambda: conn.execute(query, [request_id]).fetchone())
         answer: dict[str, Any] = row[0]
         return answer
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """The dead letters as the command line lists them."""
+        words = [sys.executable, "-m", "workers", "jobs", "dead-letters", "--json"]
+        done = subprocess.run(words, env=self.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def environment(self) -> dict[str, str]:
         return os.environ | self.settings.environment()
