@@ -8,22 +8,30 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Connection,
     ForeignKey,
     Index,
     SmallInteger,
+    Text,
+    any_,
+    bindparam,
     func,
     select,
     text,
+    update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import outbox, terms
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute, int_array, pipeline, text_array, timestamp_array
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
+from models.db.selects import next_due, select_latest
+from models.orders import OrderRow
 from models.sql import load_sql
 from models.sweeps import NEVER
 from models.terms import TermsHistory
@@ -88,10 +96,7 @@ class AlertRow(Base):
     )
 
 
-_LATEST_ALERTS = """
-    SELECT DISTINCT ON (order_id) * FROM unwind.alerts WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
-    ORDER BY order_id, alert_id DESC
-"""
+_LATEST_ALERTS = select_latest(AlertRow.order_id, AlertRow.alert_id)
 
 
 def load_latest_alerts(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Alert]:
@@ -156,12 +161,20 @@ def _store_alert_reminders(conn: Connection, changed: Sequence[Alert]) -> None:
         execute(conn, _REMIND_FROM, {"ids": ids, "since": timestamp_array(since), "first": timestamp_array(firsts)})
 
 
-_REMIND_FROM = """
-    UPDATE unwind.alerts AS a SET remind_from = v.since, remind_at = v.first, reminders = 0
-    FROM unnest(CAST(%(ids)s AS bigint[]), CAST(%(since)s AS timestamptz[]), CAST(%(first)s AS timestamptz[]))
-        AS v(id, since, first)
-    WHERE a.alert_id = v.id AND a.remind_from IS DISTINCT FROM v.since
-"""
+_STARTS = (
+    func.unnest(
+        bindparam("ids", type_=ARRAY(BigInteger)),
+        bindparam("since", type_=ARRAY(Timestamp)),
+        bindparam("first", type_=ARRAY(Timestamp)),
+    )
+    .table_valued("id", "since", "first")
+    .render_derived("starts")
+)
+_REMIND_FROM = (
+    update(AlertRow)
+    .where(AlertRow.alert_id == _STARTS.c.id, AlertRow.remind_from.is_distinct_from(_STARTS.c.since))
+    .values(remind_from=_STARTS.c.since, remind_at=_STARTS.c.first, reminders=0)
+)
 
 
 _COLUMNS = (
@@ -202,7 +215,7 @@ class UnlockSweep:
         where, self._batch_messages = self._where(work), []
         with pipeline(work.conn):
             fetch_terms = terms.send_terms_query(work.conn)
-            due = execute(work.conn, _HAS_DUE_ALERTS, where)
+            due = execute(work.conn, _FIRST_DUE, where)
         if due.fetchone() is None:
             return 0, 0
         firsts = {
@@ -237,7 +250,7 @@ class UnlockSweep:
         self.messages += self._batch_messages
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        first = execute(work.conn, _NEXT_UNLOCK, self._where(work)).fetchone()
+        first = execute(work.conn, _FIRST_UNLOCKABLE, self._where(work)).fetchone()
         if first is None:
             return None
         self._after = (first.unlocks_at, first.alert_id)
@@ -251,20 +264,15 @@ def next_unlock_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(AlertRow.unlocks_at)).where(text(ALERT_WAITING_CONDITION))).scalar()
 
 
-_UNLOCK_DUE_ALERTS = load_sql("unlock_alerts")
-_HAS_DUE_ALERTS = """
-    SELECT 1 FROM unwind.alerts AS a
-    WHERE a.kind = ANY (CAST(%(kinds)s AS text[]))
-        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= %(now)s
-        AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))
-    ORDER BY a.unlocks_at, a.alert_id LIMIT 1
-"""
-"""Ordered by the index's columns, or the planner might scan the table."""
-_NEXT_UNLOCK = """
-    SELECT a.alert_id, a.unlocks_at FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
-    WHERE a.kind = ANY (CAST(%(kinds)s AS text[]))
-        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= %(now)s
-        AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))
-        AND o.last_event_at <= %(now)s
-    ORDER BY a.unlocks_at, a.alert_id LIMIT 1 FOR NO KEY UPDATE OF o SKIP LOCKED
-"""
+_UNLOCK_DUE_ALERTS = text(load_sql("unlock_alerts"))
+_FIRST_DUE = next_due(
+    select(AlertRow.alert_id, AlertRow.unlocks_at).where(AlertRow.kind == any_(bindparam("kinds", type_=ARRAY(Text)))),
+    AlertRow.unlocks_at,
+    AlertRow.alert_id,
+    ALERT_WAITING_CONDITION,
+).limit(1)
+_FIRST_UNLOCKABLE = (
+    _FIRST_DUE.join(OrderRow, OrderRow.order_id == AlertRow.order_id)
+    .where(OrderRow.last_event_at <= bindparam("now", type_=Timestamp))
+    .with_for_update(of=OrderRow, key_share=True, skip_locked=True)
+)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, func, select, text
+from sqlalchemy import Connection, Row, bindparam, func, select, text
 
 from models import members
 from models.alerts import ALERT_CANCELS_CONDITION, ALERT_WARNS_CONDITION, AlertRow
 from models.cases import lock_orders
 from models.db.bulk import update_rows
+from models.db.selects import AnySelect, next_due
 from models.ocr import OCR_AGREES_CONDITION, OCR_DECLINES_CONDITION, OcrRow
 from models.orders import OrderRow
 from models.unit_of_work import UnitOfWork
@@ -21,51 +22,35 @@ from policies.statuses import ALERT_BLOCKERS
 Position = tuple[datetime, int]
 """A deadline and the id of its row: the order in which a sweep handles what is due."""
 
-DueStatement = TextClause
+DueStatement = AnySelect
 DueRow = Row[Any]
 """The order, the id of the row with the deadline, the deadline, and the seller where a statement needs one."""
 
-DUE_CANCELLATIONS = text(
-    f"""
-    SELECT a.order_id, a.alert_id AS id, a.cancels_at AS at, o.seller_id
-    FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
-    WHERE {ALERT_CANCELS_CONDITION} AND a.cancels_at <= :now
-        AND (a.cancels_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
-    ORDER BY a.cancels_at, a.alert_id LIMIT :limit
-    """  # noqa: S608 - constants of this package
+
+def _due(row: type[AlertRow | OcrRow | OrderRow], id_: Any, at: Any, condition: str | None = None) -> AnySelect:
+    return next_due(select(row.order_id, id_.label("id"), at.label("at")), at, id_, condition)
+
+
+_ORDER_OF_ALERT, _ORDER_OF_OCR = OrderRow.order_id == AlertRow.order_id, OrderRow.order_id == OcrRow.order_id
+DUE_CANCELLATIONS = (
+    _due(AlertRow, AlertRow.alert_id, AlertRow.cancels_at, ALERT_CANCELS_CONDITION)
+    .join(OrderRow, _ORDER_OF_ALERT)
+    .add_columns(OrderRow.seller_id)
 )
-DUE_FILINGS = text(
-    """
-    SELECT o.order_id, o.order_id AS id, o.files_npb_at AS at FROM unwind.orders AS o
-    WHERE o.files_npb_at <= :now
-        AND (o.files_npb_at, o.order_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
-    ORDER BY o.files_npb_at, o.order_id LIMIT :limit
-    """
+DUE_FILINGS = _due(OrderRow, OrderRow.order_id, OrderRow.files_npb_at)
+DUE_AGREEMENTS = (
+    _due(OcrRow, OcrRow.ocr_id, OcrRow.agrees_at, OCR_AGREES_CONDITION)
+    .join(OrderRow, _ORDER_OF_OCR)
+    .add_columns(OrderRow.seller_id)
 )
-DUE_AGREEMENTS = text(
-    f"""
-    SELECT r.order_id, r.ocr_id AS id, r.agrees_at AS at, o.seller_id
-    FROM unwind.ocrs AS r JOIN unwind.orders AS o USING (order_id)
-    WHERE {OCR_AGREES_CONDITION} AND r.agrees_at <= :now
-        AND (r.agrees_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
-    ORDER BY r.agrees_at, r.ocr_id LIMIT :limit
-    """  # noqa: S608 - constants of this package
-)
-DUE_DECLINES = text(
-    f"""
-    SELECT r.order_id, r.ocr_id AS id, r.declines_at AS at FROM unwind.ocrs AS r
-    WHERE {OCR_DECLINES_CONDITION} AND r.declines_at <= :now
-        AND (r.declines_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
-    ORDER BY r.declines_at, r.ocr_id LIMIT :limit
-    """  # noqa: S608 - constants of this package
-)
-_DUE_WARNINGS = text(
-    f"""
-    SELECT a.order_id, a.alert_id, a.cancels_at, a.penalty_stands, o.buyer_id
-    FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id)
-    WHERE {ALERT_WARNS_CONDITION} AND a.cancels_at <= :until
-    ORDER BY a.cancels_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
-    """  # noqa: S608 - constants of this package
+DUE_DECLINES = _due(OcrRow, OcrRow.ocr_id, OcrRow.declines_at, OCR_DECLINES_CONDITION)
+_DUE_WARNINGS = (
+    select(AlertRow.order_id, AlertRow.alert_id, AlertRow.cancels_at, AlertRow.penalty_stands, OrderRow.buyer_id)
+    .join(OrderRow, _ORDER_OF_ALERT)
+    .where(text(ALERT_WARNS_CONDITION), AlertRow.cancels_at <= bindparam("until"))
+    .order_by(AlertRow.cancels_at, AlertRow.alert_id)
+    .limit(bindparam("limit"))
+    .with_for_update(key_share=True, skip_locked=True)
 )
 
 

@@ -12,6 +12,7 @@ from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute, int_array
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.selects import select_latest
 from policies.cases import LatePayment
 from policies.late_payments import SETTLEMENT_OVERDUE_AFTER
 from policies.statuses import PaymentStatus
@@ -38,10 +39,7 @@ class LatePaymentRow(Base):
     )
 
 
-_LATEST_LATE_PAYMENTS = """
-    SELECT DISTINCT ON (order_id) * FROM unwind.late_payments WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
-    ORDER BY order_id, late_payment_id DESC
-"""
+_LATEST_LATE_PAYMENTS = select_latest(LatePaymentRow.order_id, LatePaymentRow.late_payment_id)
 
 
 def load_latest_late_payments(conn: Connection, order_ids: Iterable[int]) -> dict[int, LatePayment]:

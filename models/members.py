@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKey, Index, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Connection, ForeignKey, Index, Text, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, pipeline, text_array
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, check_in, is_any
+from models.db.selects import is_any_of_ids
 from policies.automation import settings_from_json, settings_to_json
 from policies.cases import NO_AUTOMATION, Automation, Member
 from policies.statuses import Role
@@ -51,26 +52,45 @@ class StrikeRow(Base):
     )
 
 
-NO_LOCK, FOR_SHARE, FOR_UPDATE = "", "FOR SHARE OF m", "FOR NO KEY UPDATE OF m"
+NO_LOCK, FOR_SHARE, FOR_UPDATE = "no lock", "for share", "for update"
 
-_SELECT_MEMBER_FACTS = """
-    SELECT m.member_id, m.handle, m.terminated_at IS NOT NULL AS terminated, m.buying_revoked_at IS NULL AS can_buy,
-        m.selling_suspended_at IS NULL AS can_sell,
-        m.automation - 'exclude_buyers' AS automation, ARRAY(
-            SELECT b.id FROM unnest(CAST(%(ids)s AS text[])) AS b (id) WHERE m.automation -> 'exclude_buyers' ? b.id
-        ) AS excluded,
-        ARRAY(SELECT s.order_id FROM unwind.strikes s WHERE s.member_id = m.member_id AND s.role = 'buyer'
-              AND s.withdrawn_at IS NULL AND (m.reinstated_at IS NULL OR s.at > m.reinstated_at)
-              ORDER BY s.at, s.order_id) AS as_buyer,
-        ARRAY(SELECT s.order_id FROM unwind.strikes s WHERE s.member_id = m.member_id AND s.role = 'seller'
-              AND s.withdrawn_at IS NULL AND (m.reinstated_at IS NULL OR s.at > m.reinstated_at)
-              ORDER BY s.at, s.order_id) AS as_seller
-    FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id
-"""
 
-_LOCK_MEMBERS = (
-    "SELECT m.member_id FROM unwind.members m WHERE m.member_id = ANY(CAST(%(ids)s AS text[])) ORDER BY m.member_id"
+def _current_strikes(role: Role) -> ColumnElement[Any]:
+    reinstated_at = MemberRow.reinstated_at
+    strikes = select(StrikeRow.order_id).where(
+        StrikeRow.member_id == MemberRow.member_id,
+        StrikeRow.role == role,
+        StrikeRow.withdrawn_at.is_(None),
+        reinstated_at.is_(None) | (StrikeRow.at > reinstated_at),
+    )
+    return func.array(strikes.order_by(StrikeRow.at, StrikeRow.order_id).correlate(MemberRow).scalar_subquery())
+
+
+_MEMBER_ID = func.unnest(bindparam("ids", type_=ARRAY(Text))).column_valued("member_id")
+_EXCLUDED = select(_MEMBER_ID).where(MemberRow.automation.op("->")("exclude_buyers").op("?")(_MEMBER_ID))
+_SELECT_MEMBER_FACTS = (
+    select(
+        MemberRow.member_id,
+        MemberRow.handle,
+        MemberRow.terminated_at.is_not(None).label("terminated"),
+        MemberRow.buying_revoked_at.is_(None).label("can_buy"),
+        MemberRow.selling_suspended_at.is_(None).label("can_sell"),
+        MemberRow.automation.op("-")("exclude_buyers").label("automation"),
+        func.array(_EXCLUDED.correlate(MemberRow).scalar_subquery()).label("excluded"),
+        _current_strikes(Role.BUYER).label("as_buyer"),
+        _current_strikes(Role.SELLER).label("as_seller"),
+    )
+    .where(is_any_of_ids(MemberRow.member_id))
+    .order_by(MemberRow.member_id)
 )
+_MEMBER_FACTS_BY_LOCK = {
+    NO_LOCK: _SELECT_MEMBER_FACTS,
+    FOR_SHARE: _SELECT_MEMBER_FACTS.with_for_update(read=True),
+    FOR_UPDATE: _SELECT_MEMBER_FACTS.with_for_update(key_share=True),
+}
+_LOCK_MEMBERS = (
+    select(MemberRow.member_id).where(is_any_of_ids(MemberRow.member_id)).order_by(MemberRow.member_id)
+).with_for_update(key_share=True)
 
 
 def load_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:
@@ -84,8 +104,8 @@ def send_members_query(conn: Connection, member_ids: Iterable[str], *, lock: str
     if lock == FOR_UPDATE:
         # Lock first, then read: a statement that waits for a lock still reads strikes as of its start, so concurrent
         # cancellations would not see each other's strikes (R95).
-        execute(conn, f"{_LOCK_MEMBERS} {lock}", ids)
-    rows = execute(conn, f"{_SELECT_MEMBER_FACTS} {lock}", ids)
+        execute(conn, _LOCK_MEMBERS, ids)
+    rows = execute(conn, _MEMBER_FACTS_BY_LOCK[lock], ids)
     return lambda: {
         r.member_id: Member(
             r.member_id,

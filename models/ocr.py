@@ -20,6 +20,7 @@ from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute, int_array
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.selects import select_latest
 from models.terms import TermsHistory
 from policies import reminders
 from policies.cases import Ocr, OcrState
@@ -61,10 +62,7 @@ class OcrRow(Base):
     )
 
 
-_LATEST_OCRS = """
-    SELECT DISTINCT ON (order_id) * FROM unwind.ocrs WHERE order_id = ANY(CAST(%(ids)s AS bigint[]))
-    ORDER BY order_id, ocr_id DESC
-"""
+_LATEST_OCRS = select_latest(OcrRow.order_id, OcrRow.ocr_id)
 
 
 def load_latest_ocrs(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Ocr]:

@@ -14,9 +14,11 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Row,
+    column,
     exists,
     func,
     select,
+    table,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -34,6 +36,7 @@ from models.db.schema import (
     check_finite,
     check_in,
 )
+from models.db.selects import is_any_of_ids
 from policies.cases import Alert, Order
 from policies.statuses import CancelBasis, PaymentStatus, Status
 
@@ -117,11 +120,13 @@ class Parties:
     accused: bool = False
 
 
-_SELECT_PARTIES = """
-    SELECT o.order_id, o.buyer_id, o.seller_id,
-        EXISTS (SELECT FROM unwind.alerts AS a WHERE a.order_id = o.order_id AND a.state = 'open') AS accused
-    FROM unwind.orders AS o WHERE o.order_id = ANY(CAST(%(ids)s AS bigint[]))
-"""
+_ALERTS = table("alerts", column("order_id"), column("state"), schema="unwind")
+_SELECT_PARTIES = select(
+    OrderRow.order_id,
+    OrderRow.buyer_id,
+    OrderRow.seller_id,
+    exists().where(_ALERTS.c.order_id == OrderRow.order_id, _ALERTS.c.state == "open").label("accused"),
+).where(is_any_of_ids(OrderRow.order_id))
 
 
 def count_orders(conn: Connection) -> int:
@@ -138,8 +143,8 @@ def send_parties_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[Part
     return fetch
 
 
-_SELECT_ORDERS = "SELECT * FROM unwind.orders WHERE order_id = ANY(CAST(%(ids)s AS bigint[])) ORDER BY order_id"
-_LOCK_ORDERS = f"{_SELECT_ORDERS} FOR NO KEY UPDATE"
+_SELECT_ORDERS = select(OrderRow).where(is_any_of_ids(OrderRow.order_id)).order_by(OrderRow.order_id)
+_LOCK_ORDERS = _SELECT_ORDERS.with_for_update(key_share=True)
 
 
 def load_orders(conn: Connection, order_ids: Iterable[int], alerts: Mapping[int, Alert]) -> dict[int, Order]:

@@ -10,38 +10,34 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import Connection, Row, case, func, select
 
 from models import terms
 from models.alerts import AlertRow
 from models.db.bulk import update_rows
+from models.db.selects import AnySelect, next_due
 from models.ocr import OcrRow
+from models.orders import OrderRow
 from models.sweeps import NEVER
 from models.unit_of_work import UnitOfWork
 from policies import reminders as policy
 from policies.cases import AlertKind
 from policies.verdicts import OutboxMessage
 
-_DUE_OCR_REMINDERS = text(
-    """
-    SELECT r.ocr_id, r.order_id, o.seller_id, r.reason, r.filed_at, r.reminders, r.terms_id, r.remind_at,
-        r.agrees_at, r.declines_at
-    FROM unwind.ocrs r JOIN unwind.orders o ON o.order_id = r.order_id
-    WHERE r.state = 'open' AND r.filed_by = 'buyer' AND r.remind_at <= :now
-        AND (r.remind_at, r.ocr_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
-    ORDER BY r.remind_at, r.ocr_id LIMIT :limit FOR NO KEY UPDATE OF o, r SKIP LOCKED
-    """
-)
-_DUE_ALERT_REMINDERS = text(
-    """
-    SELECT a.alert_id, a.order_id, a.kind, a.cancels_at, a.remind_from, a.reminders, a.terms_id, a.penalty_stands,
-        a.remind_at, CASE WHEN a.kind = 'NPB' THEN o.seller_id ELSE o.buyer_id END AS filer_id
-    FROM unwind.alerts a JOIN unwind.orders o ON o.order_id = a.order_id
-    WHERE a.state = 'open' AND a.remind_at <= :now
-        AND (a.remind_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
-    ORDER BY a.remind_at, a.alert_id LIMIT :limit FOR NO KEY UPDATE OF o, a SKIP LOCKED
-    """
-)
+_DUE_OCR_REMINDERS = next_due(
+    select(OcrRow, OrderRow.seller_id).join(OrderRow, OrderRow.order_id == OcrRow.order_id),
+    OcrRow.remind_at,
+    OcrRow.ocr_id,
+    "state = 'open' AND filed_by = 'buyer'",
+).with_for_update(key_share=True, skip_locked=True)
+_DUE_ALERT_REMINDERS = next_due(
+    select(
+        AlertRow, case((AlertRow.kind == "NPB", OrderRow.seller_id), else_=OrderRow.buyer_id).label("filer_id")
+    ).join(OrderRow, OrderRow.order_id == AlertRow.order_id),
+    AlertRow.remind_at,
+    AlertRow.alert_id,
+    "state = 'open'",
+).with_for_update(key_share=True, skip_locked=True)
 
 
 class ReminderSweep:
@@ -86,7 +82,7 @@ class ReminderSweep:
 
 
 def _due_for_reminder(
-    work: UnitOfWork[Any], statement: Any, after: tuple[datetime, int], limit: int
+    work: UnitOfWork[Any], statement: AnySelect, after: tuple[datetime, int], limit: int
 ) -> Sequence[Row[Any]]:
     if limit <= 0:
         return []

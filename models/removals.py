@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Index,
+    func,
     select,
     text,
     update,
@@ -21,6 +22,7 @@ from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, int_array
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
+from models.db.selects import is_any_of_ids
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
 
@@ -59,10 +61,11 @@ def send_pending_counts_query(conn: Connection, order_ids: Iterable[int]) -> Fet
     return lambda: {row.order_id: row.pending for row in rows}
 
 
-_PENDING_REMOVAL_COUNTS = """
-    SELECT order_id, count(*) AS pending FROM unwind.removals
-    WHERE state = 'pending' AND order_id = ANY(CAST(%(ids)s AS bigint[])) GROUP BY order_id
-"""
+_PENDING_REMOVAL_COUNTS = (
+    select(RemovalRow.order_id, func.count().label("pending"))
+    .where(RemovalRow.state == "pending", is_any_of_ids(RemovalRow.order_id))
+    .group_by(RemovalRow.order_id)
+)
 
 
 def load_removals(conn: Connection, removal_ids: Iterable[int]) -> dict[int, Removal]:

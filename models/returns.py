@@ -31,9 +31,9 @@ from models.sql import load_sql
 from policies.lots import Lot, LotSnapshot
 from policies.returns import ReturningLine, ReturnPlan, ReturnTotals, StockView
 
-RETURN_ITEMS = load_sql("return_items")
-LOCK_ITEMS = load_sql("lock_returning_items")
-LOCK_LOTS = load_sql("lock_returning_lots")
+_RETURN_ITEMS = text(load_sql("return_items"))
+_LOCK_ITEMS = text(load_sql("lock_returning_items"))
+_LOCK_LOTS = text(load_sql("lock_returning_lots"))
 _LOCK_CANDIDATES = text(f"{CANDIDATES} FOR UPDATE OF l")
 NUMERIC_OUT_OF_RANGE = "22003"
 
@@ -45,8 +45,8 @@ class NeedsPlan(Exception):
 def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
     """Lock everything that these orders' lines could return to: items, then lots by id. Lock the orders first."""
     ids = int_array(order_ids)
-    execute(conn, LOCK_ITEMS, {"ids": ids})
-    execute(conn, LOCK_LOTS, {"ids": ids})
+    execute(conn, _LOCK_ITEMS, {"ids": ids})
+    execute(conn, _LOCK_LOTS, {"ids": ids})
 
 
 def return_items(
@@ -66,7 +66,7 @@ def return_items(
         "now": now,
     }
     try:
-        rows = execute(conn, RETURN_ITEMS, values).fetchall()
+        rows = execute(conn, _RETURN_ITEMS, values).fetchall()
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == NUMERIC_OUT_OF_RANGE:
             raise NeedsPlan from None

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.bulk import send_insert
 from models.db.pipeline import Fetch, execute, text_array
 from models.db.schema import Base, BigInt, check_in
+from models.db.selects import is_any_of_ids
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Invalid, Refused, Verdict
 
@@ -121,9 +122,9 @@ def conflict(command: IdempotentCommand) -> Answer:
     )
 
 
-_EARLIER_ANSWERS = """
-    SELECT request_id, fingerprint, answer FROM unwind.requests WHERE request_id = ANY(CAST(%(ids)s AS text[]))
-"""
+_EARLIER_ANSWERS = select(RequestRow.request_id, RequestRow.fingerprint, RequestRow.answer).where(
+    is_any_of_ids(RequestRow.request_id)
+)
 
 
 def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:

@@ -13,12 +13,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Index, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Index,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    table,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.pipeline import Fetch, execute, int_array, pipeline, text_array
-from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
+from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in, is_any
 from models.sql import load_sql
 from models.stored_answers import Answer, answer_from_row, mark_replayed
 
@@ -131,7 +145,7 @@ def send_claim(conn: Connection, now: datetime, *, limit: int) -> Fetch[tuple[li
     return read
 
 
-_CLAIM_SUBMISSIONS = load_sql("claim_submissions")
+_CLAIM_SUBMISSIONS = text(load_sql("claim_submissions"))
 
 
 def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
@@ -150,15 +164,17 @@ def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]]
     execute(conn, _STORE_ANSWERS, values)
 
 
-_STORE_ANSWERS = """
-    WITH stored AS (
-        UPDATE unwind.submissions AS s
-        SET state = 'answered', answer = CAST(v.answer AS jsonb), answered_at = %(now)s
-        FROM unnest(CAST(%(ids)s AS bigint[]), CAST(%(answers)s AS text[])) AS v(id, answer)
-        WHERE s.submission_id = v.id AND s.state <> 'answered'
-    )
-    SELECT pg_notify(%(channel)s, '')
-"""
+_NEW_ANSWERS = (
+    func.unnest(bindparam("ids", type_=ARRAY(BigInteger)), bindparam("answers", type_=ARRAY(Text)))
+    .table_valued("id", "answer")
+    .render_derived("new_answers")
+)
+_STORED = (
+    update(SubmissionRow)
+    .where(SubmissionRow.submission_id == _NEW_ANSWERS.c.id, SubmissionRow.state != "answered")
+    .values(state="answered", answer=cast(_NEW_ANSWERS.c.answer, JSONB), answered_at=bindparam("now", type_=Timestamp))
+)
+_STORE_ANSWERS = select(func.pg_notify(bindparam("channel", type_=Text), "")).add_cte(_STORED.cte("stored"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +202,13 @@ def _replayed(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 # In order of request id, so that two batches with common ids wait for each other instead of blocking each other.
-_SUBMIT = """
+_SUBMIT = text("""
     SELECT s.receipt FROM (
         SELECT c.n, unwind.submit_command(c.task, c.payload, c.id) AS receipt
-        FROM (SELECT * FROM unnest(CAST(%(tasks)s AS text[]), CAST(%(payloads)s AS text[]), CAST(%(ids)s AS text[]))
+        FROM (SELECT * FROM unnest(CAST(:tasks AS text[]), CAST(:payloads AS text[]), CAST(:ids AS text[]))
               WITH ORDINALITY AS u (task, payload, id, n) ORDER BY u.id, u.n) AS c
     ) AS s ORDER BY s.n
-"""
+""")
 
 
 def load_answers(conn: Connection, request_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -204,10 +220,10 @@ def _send_answers_query(conn: Connection, request_ids: Sequence[str]) -> Fetch[d
     return lambda: {row.request_id: row.answer for row in rows}
 
 
-_LOAD_ANSWERS = """
-    SELECT request_id, answer FROM unwind.command_answers
-    WHERE request_id = ANY(CAST(%(ids)s AS text[])) AND state = 'answered'
-"""
+_ANSWERS = table("command_answers", column("request_id"), column("answer"), column("state"), schema="unwind")
+_LOAD_ANSWERS = select(_ANSWERS.c.request_id, _ANSWERS.c.answer).where(
+    _ANSWERS.c.request_id == any_(bindparam("ids", type_=ARRAY(Text))), _ANSWERS.c.state == "answered"
+)
 
 
 def record_submission_failure(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:

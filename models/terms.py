@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Identity
+from sqlalchemy import Connection, Identity, select
 from sqlalchemy import insert as sa_insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -70,12 +70,15 @@ class TermsHistory:
         return iter(self._dated)
 
 
+_TERMS = select(TermsRow).order_by(TermsRow.terms_id)
+
+
 def load_terms(conn: Connection) -> TermsHistory:
     return send_terms_query(conn)()
 
 
 def send_terms_query(conn: Connection) -> Fetch[TermsHistory]:
-    rows = execute(conn, "SELECT * FROM unwind.terms ORDER BY terms_id", {})
+    rows = execute(conn, _TERMS, {})
     return lambda: TermsHistory(
         [
             DatedTerms(r.terms_id, r.valid_from, _terms_from_row(json.dumps(r.settings, sort_keys=True)), r.applied_by)

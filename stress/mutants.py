@@ -243,8 +243,8 @@ MUTANTS: dict[str, Mutant] = {
             "units of the rules",
             rewrite_source(
                 "models.returns:return_items",
-                "execute(conn, RETURN_ITEMS, values)",
-                "execute(conn, RETURN_ITEMS.replace('t.quantity + a.units', 't.quantity + 2 * a.units'), values)",
+                "execute(conn, _RETURN_ITEMS, values)",
+                "execute(conn, text(_RETURN_ITEMS.text.replace('t.quantity + a', 't.quantity + a.units + a')), values)",
             ),
         ),
         Mutant(

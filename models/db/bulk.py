@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text
+from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text, TextClause, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
 
 from models.db.pipeline import (
@@ -73,29 +73,29 @@ def _table_of_target(target: type[Base] | Table) -> Table:
 
 
 @lru_cache(maxsize=256)
-def _insert_statement(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> str:
+def _insert_statement(table: Table, names: tuple[str, ...], skip_existing: bool, returning: str) -> TextClause:
     conflict = "ON CONFLICT DO NOTHING" if skip_existing else ""
     returning_clause = f"RETURNING {returning}" if returning else ""
     values = ", ".join(_column_value_sql(table, n) for n in names)
-    return (
+    return text(
         f"INSERT INTO {table.fullname} ({_quoted_column_list(names)}) SELECT {values} "  # noqa: S608 - names come from the table itself
         f"FROM {_unnested_rows(table, names, numbered=True)} ORDER BY row_no {conflict} {returning_clause}"
     )
 
 
 @lru_cache(maxsize=256)
-def _update_statement(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
+def _update_statement(table: Table, keys: tuple[str, ...], names: tuple[str, ...]) -> TextClause:
     target = ", ".join(f'"{n}" = {_column_value_sql(table, n)}' for n in names if n not in keys)
     matches = " AND ".join(f't."{k}" = v."{k}"' for k in keys)
-    return f"UPDATE {table.fullname} AS t SET {target} FROM {_unnested_rows(table, names)} WHERE {matches}"  # noqa: S608 - names come from the table itself
+    return text(f"UPDATE {table.fullname} AS t SET {target} FROM {_unnested_rows(table, names)} WHERE {matches}")  # noqa: S608 - names come from the table itself
 
 
 def _unnested_rows(table: Table, names: tuple[str, ...], *, numbered: bool = False) -> str:
     # SQL for the rows as `v`: an array per column; a JSON column is one document, so nothing is quoted by row.
     plain = tuple(n for n in names if not _is_json(table, n))
     documents = tuple(n for n in names if _is_json(table, n))
-    arrays = ", ".join(f"CAST(%({n})s AS {table.c[n].type.compile(dialect=_POSTGRESQL)}[])" for n in plain)
-    parts = [f"unnest({arrays})", *(f"jsonb_array_elements(CAST(%({n})s AS jsonb))" for n in documents)]
+    arrays = ", ".join(f"CAST(:{n} AS {table.c[n].type.compile(dialect=_POSTGRESQL)}[])" for n in plain)
+    parts = [f"unnest({arrays})", *(f"jsonb_array_elements(CAST(:{n} AS jsonb))" for n in documents)]
     ordinality, number = (" WITH ORDINALITY", ", row_no") if numbered else ("", "")
     return f"ROWS FROM ({', '.join(parts)}){ordinality} AS v({_quoted_column_list((*plain, *documents))}{number})"
 

@@ -13,11 +13,11 @@ from time import monotonic
 from typing import Any, Protocol
 
 import psycopg
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select, text
 from sqlalchemy.exc import DisconnectionError
 
 from models.db.driver import DriverConnection
-from models.db.pipeline import execute, use_generic_plans
+from models.db.pipeline import driver_sql, execute, use_generic_plans
 from models.db.postgres_address import PostgresAddress, clear_libpq_environment
 
 STATEMENT_TIMEOUT_MS = 15_000
@@ -41,22 +41,25 @@ _PROBE = b"unwind_probe"
 _BY_KEYS, _IDLE_SINCE = "by keys", "idle since"
 
 APP_ROLE = "unwind_app"
-_SET_CONFIG = """
-    SELECT name, pg_catalog.set_config(name, value, %(is_local)s)
+_SET_CONFIG = text("""
+    SELECT name, pg_catalog.set_config(name, value, :is_local)
     FROM ROWS FROM (
-        pg_catalog.unnest(%(names)s::pg_catalog.text[]), pg_catalog.unnest(%(values)s::pg_catalog.text[])
+        pg_catalog.unnest(CAST(:names AS pg_catalog.text[])), pg_catalog.unnest(CAST(:values AS pg_catalog.text[]))
     ) AS setting (name, value)
-"""
-_FIND_ROLE = """
-    SELECT CASE WHEN %(as_app)s AND EXISTS (
+""")
+_FIND_ROLE = text("""
+    SELECT CASE WHEN :as_app AND EXISTS (
         SELECT FROM pg_catalog.pg_roles
-        WHERE rolname = %(role)s AND pg_catalog.pg_has_role(session_user, oid, 'MEMBER')
-    ) THEN %(role)s ELSE 'none' END, pg_catalog.pg_backend_pid() <> %(pid)s
-"""
+        WHERE rolname = :role AND pg_catalog.pg_has_role(session_user, oid, 'MEMBER')
+    ) THEN :role ELSE 'none' END, pg_catalog.pg_backend_pid() <> :pid
+""")
 """And whether a pooler is between: it answers the login itself, and another process serves."""
-_IN_FORCE = """
-    SELECT name, pg_catalog.current_setting(name) FROM pg_catalog.unnest(%(names)s::pg_catalog.text[]) AS setting (name)
-"""
+_IN_FORCE = text("""
+    SELECT name, pg_catalog.current_setting(name)
+    FROM pg_catalog.unnest(CAST(:names AS pg_catalog.text[])) AS setting (name)
+""")
+_CLOCK = select(func.clock_timestamp().label("instant"))
+_COMMIT_WITHOUT_FLUSH = select(func.set_config("synchronous_commit", "off", True))
 
 SESSION_SETTINGS = {
     "client_encoding": "UTF8",
@@ -97,7 +100,7 @@ class Clock(Protocol):
 class DatabaseClock:
     def send_now(self, conn: Connection) -> Callable[[], datetime]:
         # Read when the server executes this statement, not at the transaction's start.
-        cursor = execute(conn, "SELECT clock_timestamp() AS instant", {})
+        cursor = execute(conn, _CLOCK, {})
 
         def read() -> datetime:
             instant: datetime = cursor.fetchall()[0].instant
@@ -159,7 +162,7 @@ def prepare_session(driver: DriverConnection, *, as_app: bool, timeouts: bool = 
     before, driver.autocommit = driver.autocommit, True
     try:
         values = {"as_app": as_app, "role": role, "pid": driver.info.backend_pid}
-        ((found_role, is_pooled),) = driver.execute(_FIND_ROLE, values, prepare=False).fetchall()
+        ((found_role, is_pooled),) = driver.execute(driver_sql(_FIND_ROLE), values, prepare=False).fetchall()
         settings = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts) | {"role": found_role}
         if is_pooled and before:
             raise DirectConnectionNeeded
@@ -183,7 +186,7 @@ def prepare_session(driver: DriverConnection, *, as_app: bool, timeouts: bool = 
 def _differing_settings(driver: DriverConnection) -> dict[str, str]:
     # The settings in force that differ from those of the connection or from those the program needs.
     names = [*driver.settings, *_REQUIRED]
-    in_force = dict(driver.execute(_IN_FORCE, {"names": names}, prepare=False).fetchall())
+    in_force = dict(driver.execute(driver_sql(_IN_FORCE), {"names": names}, prepare=False).fetchall())
     expected = _set_config(driver, is_local=True) | _REQUIRED  # as the server writes them
     return {name: in_force[name] for name in expected if in_force[name] != expected[name]}
 
@@ -191,7 +194,7 @@ def _differing_settings(driver: DriverConnection) -> dict[str, str]:
 def _set_config(driver: DriverConnection, *, is_local: bool) -> dict[str, str]:
     settings = driver.settings
     values = {"names": list(settings), "values": list(settings.values()), "is_local": is_local}
-    return dict(driver.execute(_SET_CONFIG, values, prepare=False).fetchall())
+    return dict(driver.execute(driver_sql(_SET_CONFIG), values, prepare=False).fetchall())
 
 
 def _keeps_prepared_statements(driver: DriverConnection) -> bool:
@@ -366,7 +369,7 @@ def use_snapshot_isolation(conn: Connection) -> None:
 
 def commit_without_flush(conn: Connection) -> None:
     """Let this commit return before it is on disk: a crash of the server may undo it (docs/decisions/0029)."""
-    execute(conn, "SELECT set_config('synchronous_commit', 'off', true)", {})
+    execute(conn, _COMMIT_WITHOUT_FLUSH, {})
 
 
 _bound: Database | None = None

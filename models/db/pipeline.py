@@ -1,7 +1,7 @@
 """Direct use of psycopg on hot paths: prepared SQL, and pipelines of several statements in one round trip.
 
 SQLAlchemy keeps the connection and its transaction; statements that run thousands of times a minute bypass its compiler
-and result rows (docs/decisions/0011).  Placeholders are psycopg's: `%(name)s`.
+and result rows (docs/decisions/0011).  A statement is a constant of SQLAlchemy, Core or `text`, and compiled once.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import orjson
 import psycopg
 from psycopg.pq import PipelineStatus
 from psycopg.rows import namedtuple_row
-from sqlalchemy import Connection
+from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam, func, select
+from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 
 from models.db.driver import DriverConnection
@@ -27,13 +29,36 @@ Fetch = Callable[[], T]
 """What a function that only sends a query returns: call it once, after the pipeline, to read the rows."""
 
 
-def execute(conn: Connection, statement: str, values: Mapping[str, Any]) -> Cursor:
+def execute(conn: Connection, statement: ClauseElement, values: Mapping[str, Any]) -> Cursor:
     """Run one statement in the transaction of `conn`; rows are named tuples.  Read it after the end of a `pipeline`."""
+    query = driver_sql(statement)
     driver = _driver_of(conn)
     try:
-        return driver.cursor(row_factory=namedtuple_row).execute(statement, values, prepare=True)
+        return driver.cursor(row_factory=namedtuple_row).execute(query, values, prepare=True)
     except psycopg.Error as error:
         raise _wrap_driver_error(error, driver) from error
+
+
+@lru_cache(maxsize=1024)
+def driver_sql(statement: ClauseElement) -> str:
+    return str(statement.compile(dialect=_DIALECT))
+
+
+class _Compiler(PGCompiler_psycopg):
+    """Writes constants into the text, so that generic plans can use partial indexes; named parameters stay."""
+
+    def visit_bindparam(self, bindparam: BindParameter[Any], *args: Any, **options: Any) -> str:
+        if not bindparam.required:
+            options["literal_binds"] = True
+        return str(super().visit_bindparam(bindparam, *args, **options))  # type: ignore[no-untyped-call]
+
+
+class _Dialect(PGDialect_psycopg):
+    statement_compiler = _Compiler
+    supports_statement_cache = True
+
+
+_DIALECT = _Dialect()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -71,10 +96,7 @@ def use_generic_plans(conn: Connection, by_keys: bool) -> None:
 
 _KEY_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 _DEFAULT_PLANS = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
-_SET_PLANNER = """
-    SELECT set_config('plan_cache_mode', %(plan_cache_mode)s, false) AS plans,
-        set_config('enable_seqscan', %(enable_seqscan)s, false) AS scans
-"""
+_SET_PLANNER = select(*(func.set_config(name, bindparam(name), False) for name in _KEY_PLANS))
 
 
 def _driver_of(conn: Connection) -> psycopg.Connection[Any]:

@@ -5,34 +5,34 @@
 WITH small AS MATERIALIZED (
     SELECT s.submission_id
     FROM unwind.submissions AS s
-    WHERE s.state = 'waiting' AND (s.attempts = 0 AND octet_length(s.payload) <= 65536) AND s.due_at <= %(now)s
+    WHERE s.state = 'waiting' AND (s.attempts = 0 AND octet_length(s.payload) <= 65536) AND s.due_at <= :now
         AND NOT EXISTS (
             SELECT FROM unwind.submissions AS earlier
             WHERE earlier.order_id = s.order_id AND earlier.state = 'waiting'
                 AND earlier.submission_id < s.submission_id)
         AND NOT EXISTS (
             SELECT FROM unwind.pauses AS p
-            WHERE p.resumed_at IS NULL AND (p.until IS NULL OR p.until > %(now)s)
+            WHERE p.resumed_at IS NULL AND (p.until IS NULL OR p.until > :now)
                 AND (p.kind, p.name) IN (('task', s.task), ('queue', 'commands'), ('queue', 'submissions')))
-    ORDER BY s.submission_id LIMIT %(limit)s
+    ORDER BY s.submission_id LIMIT :limit
     FOR UPDATE OF s SKIP LOCKED
 ),
 alone AS MATERIALIZED (
     SELECT s.submission_id
     FROM unwind.submissions AS s
-    WHERE s.state = 'waiting' AND NOT (s.attempts = 0 AND octet_length(s.payload) <= 65536) AND s.due_at <= %(now)s
+    WHERE s.state = 'waiting' AND NOT (s.attempts = 0 AND octet_length(s.payload) <= 65536) AND s.due_at <= :now
         AND NOT EXISTS (
             SELECT FROM unwind.submissions AS earlier
             WHERE earlier.order_id = s.order_id AND earlier.state = 'waiting'
                 AND earlier.submission_id < s.submission_id)
         AND NOT EXISTS (
             SELECT FROM unwind.pauses AS p
-            WHERE p.resumed_at IS NULL AND (p.until IS NULL OR p.until > %(now)s)
+            WHERE p.resumed_at IS NULL AND (p.until IS NULL OR p.until > :now)
                 AND (p.kind, p.name) IN (('task', s.task), ('queue', 'commands'), ('queue', 'submissions')))
     ORDER BY s.submission_id LIMIT 1
     FOR UPDATE OF s SKIP LOCKED
 )
-UPDATE unwind.submissions AS s SET attempts = attempts + 1, due_at = %(again)s
+UPDATE unwind.submissions AS s SET attempts = attempts + 1, due_at = :again
 WHERE s.submission_id = ANY (ARRAY(SELECT submission_id FROM small UNION ALL SELECT submission_id FROM alone))
 RETURNING
     s.submission_id IN (SELECT submission_id FROM alone) AS alone,

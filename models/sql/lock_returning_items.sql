@@ -6,6 +6,6 @@ SELECT DISTINCT hashtextextended(concat_ws(chr(31),
     l.snapshot ->> 'seller_id', l.snapshot #>> '{item,type}', l.snapshot #>> '{item,no}',
     CAST(l.snapshot ->> 'color_id' AS integer), l.snapshot ->> 'new_or_used',
     COALESCE(l.snapshot ->> 'completeness', '')), 0)
-FROM unwind.order_lines AS l WHERE l.order_id = ANY(CAST(%(ids)s AS bigint[]))
+FROM unwind.order_lines AS l WHERE l.order_id = ANY(CAST(:ids AS bigint[]))
 ORDER BY 1
 ON CONFLICT (item) DO UPDATE SET item = excluded.item WHERE false

@@ -12,7 +12,7 @@ WITH line AS MATERIALIZED (
         CASE WHEN requested.returns THEN GREATEST(l.quantity - l.removed - l.returned, 0) ELSE 0 END AS units,
         COALESCE(CAST(l.snapshot ->> 'bind_id' AS bigint), 0) <> 0
             OR l.snapshot #>> '{item,no}' !~ '\S' AS needs_own_lot
-    FROM unnest(CAST(%(orders)s AS bigint[]), CAST(%(returns)s AS boolean[]))
+    FROM unnest(CAST(:orders AS bigint[]), CAST(:returns AS boolean[]))
         WITH ORDINALITY AS requested (order_id, returns, position)
     JOIN unwind.order_lines AS l ON l.order_id = requested.order_id
 ),
@@ -20,7 +20,7 @@ with_target AS MATERIALIZED (
     -- The existing lot that takes the line: the one it was sold from (f), else one for sale before a stockroom (t).
     SELECT
         line.*, COALESCE(f.lot_id, t.lot_id) AS target, COALESCE(f.is_stock_room, t.is_stock_room) AS in_stockroom,
-        %(release)s AND COALESCE(
+        :release AND COALESCE(
             f.is_stock_room AND f.auto_stockroom, t.is_stock_room AND t.auto_stockroom) AS released
     FROM line
     LEFT JOIN unwind.lots AS f ON f.lot_id = line.source
@@ -97,7 +97,7 @@ journaled AS (
         seller_id, item_type, item_no, color_id, new_or_used, completeness, lot_id, delta, kind, order_id, line_no, at)
     SELECT
         seller_id, item_type, item_no, color_id, new_or_used, completeness, lot_id, units, 'returned', order_id,
-        line_no, %(now)s
+        line_no, :now
     FROM assigned WHERE lot_id > 0 ORDER BY position, line_no
 ),
 updated AS (

@@ -12,32 +12,32 @@ WITH due AS MATERIALIZED (
         CASE a.kind WHEN 'NPB' THEN 'npb_unlocked' ELSE 'seller_alert_unlocked' END AS notice
     FROM unwind.alerts AS a
     JOIN unwind.orders AS o USING (order_id)
-    WHERE a.kind = ANY (CAST(%(kinds)s AS text[]))
+    WHERE a.kind = ANY (CAST(:kinds AS text[]))
         AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
-        AND a.unlocks_at <= %(now)s
-        AND (a.unlocks_at, a.alert_id) > (CAST(%(after_at)s AS timestamptz), CAST(%(after_id)s AS bigint))
-        AND o.last_event_at <= %(now)s
-    ORDER BY a.unlocks_at, a.alert_id LIMIT %(limit)s
+        AND a.unlocks_at <= :now
+        AND (a.unlocks_at, a.alert_id) > (CAST(:after_at AS timestamptz), CAST(:after_id AS bigint))
+        AND o.last_event_at <= :now
+    ORDER BY a.unlocks_at, a.alert_id LIMIT :limit
     FOR NO KEY UPDATE OF o SKIP LOCKED
 ),
 unlocked AS (
     -- Checks the alert again: a command may have closed or postponed it before the lock.
     UPDATE unwind.alerts AS a
-    SET unlocked_at = %(now)s, unlock_seq = d.seq, remind_from = %(now)s, reminders = 0,
-        remind_at = CAST(%(now)s AS timestamptz) + interval '1 second' * (
+    SET unlocked_at = :now, unlock_seq = d.seq, remind_from = :now, reminders = 0,
+        remind_at = CAST(:now AS timestamptz) + interval '1 second' * (
             SELECT f.seconds
-            FROM unnest(CAST(%(terms)s AS integer[]), CAST(%(firsts)s AS float8[])) AS f (terms_id, seconds)
+            FROM unnest(CAST(:terms AS integer[]), CAST(:firsts AS float8[])) AS f (terms_id, seconds)
             WHERE f.terms_id = a.terms_id)
     FROM due AS d
     WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND a.alert_id = d.alert_id
-        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= %(now)s
+        AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= :now
     RETURNING d.*, a.kind
 ),
 new_events AS (
     INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
     SELECT
-        u.order_id, u.seq, %(now)s, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status,
-        %(note)s, CAST(%(changes)s AS jsonb)
+        u.order_id, u.seq, :now, lower(u.kind) || '.unlocked', 'system', 'system', u.status, u.status,
+        :note, CAST(:changes AS jsonb)
     FROM unlocked AS u
 ),
 new_messages AS (
@@ -54,13 +54,13 @@ new_messages AS (
                     u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z',
                 'cancels_at', rtrim(rtrim(to_char(
                     u.cancels_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z'))),
-        %(now)s,
-        CASE WHEN (SELECT count(*) FROM unlocked) > %(messages)s THEN %(now)s ELSE %(relay_at)s END
+        :now,
+        CASE WHEN (SELECT count(*) FROM unlocked) > :messages THEN :now ELSE :relay_at END
     FROM unlocked AS u
     RETURNING outbox_id
 )
 SELECT
     count(*) AS due, (SELECT count(*) FROM unlocked) AS unlocked, max(unlocks_at) AS last_at,
     max(alert_id) FILTER (WHERE unlocks_at = (SELECT max(unlocks_at) FROM due)) AS last_id,
-    ARRAY(SELECT outbox_id FROM new_messages LIMIT %(messages)s) AS messages
+    ARRAY(SELECT outbox_id FROM new_messages LIMIT :messages) AS messages
 FROM due

@@ -49,6 +49,14 @@ def test_built_statements_need_a_review_and_a_reason(tmp_path: Path) -> None:
     ]
 
 
+def test_parameters_in_the_driver_s_style_and_too_many_texts_for_it_are_reported(tmp_path: Path) -> None:
+    texts = "".join(f"S{n} = text('SELECT {n}')\nexecute(conn, S{n}, {{}})\n" for n in range(13))
+    write_module(tmp_path, "models/a.py", texts + "QUERY = 'SELECT %(id)s'\nconn.execute(S0)\n")
+    too_many, style = sql_text_problems(tmp_path)
+    assert too_many.startswith("13 texts go to the driver, at most 12 may: models/a.py:S0, ")
+    assert style == "models/a.py:27: write parameters as `:name`"
+
+
 def test_unknown_packages_meaningless_names_and_broken_links_are_reported(tmp_path: Path) -> None:
     write_module(tmp_path, "extras/a.py")
     write_module(tmp_path, "models/utils.py")

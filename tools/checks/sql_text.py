@@ -1,4 +1,4 @@
-"""Check that values reach SQL only as bound parameters: statements are built from constants alone."""
+"""Check the text of SQL: values are bound parameters, written `:name`, and few texts go to the driver directly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from workers.settings import CHECKOUT
 
@@ -13,6 +14,8 @@ LAYERS = ("workers", "web", "schedules", "tasks", "models")
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "executemany", "run", "send"}
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE|DROP|GRANT)\b")
+
+DRIVER_PLACEHOLDER = re.compile(r"%\((?!table_name|column_0|constraint_name)\w+\)s")
 
 REVIEWED = {
     "models/feed.py:advance_feed_base": "converted to an integer in that line; ALTER SEQUENCE takes no parameters",
@@ -30,21 +33,33 @@ REVIEWED = {
         "names of a mapped table, and a RETURNING clause that its callers write as a constant"
     ),
     "models/db/bulk.py:_update_statement": "names of a mapped table",
-    "models/members.py:send_members_query": "one of three lock clauses that are constants of that module",
     "workers/local/backup.py:_count_rows": "the name of a mapped table; an identifier can't be a parameter",
 }
 """Functions (`file:function`) whose statements contain more than constants, each with the reason why no value can
 get in."""
 
 
+MAX_DRIVER_TEXTS = 12
+"""Statements written as text that bypass SQLAlchemy; those written with Core don't count."""
+
+
 def sql_text_problems(root: Path = CHECKOUT) -> list[str]:
-    """Statements with inserted values outside REVIEWED, outdated entries of REVIEWED, and S608 without a reason."""
+    """Statements with inserted values outside REVIEWED, outdated entries of REVIEWED, S608 without a reason, parameters
+    in psycopg's style, and too many texts for the driver."""
     insertions: dict[str, list[str]] = {}
+    texts: list[str] = []
     problems: list[str] = []
     for path in _product_files(root):
         name, source = str(path.relative_to(root)), path.read_text(encoding="utf-8")
-        for function, values in inserted_values(ast.parse(source)).items():
+        module = ast.parse(source)
+        texts += [f"{name}:{text}" for text in driver_texts(module)]
+        for function, values in inserted_values(module).items():
             insertions[f"{name}:{function}"] = values
+        problems += [
+            f"{name}:{number}: write parameters as `:name`"
+            for number, line in enumerate(source.splitlines(), start=1)
+            if DRIVER_PLACEHOLDER.search(line)
+        ]
         problems += [
             f"{name}:{number}: `noqa: S608` without a reason"
             for number, line in enumerate(source.splitlines(), start=1)
@@ -57,7 +72,36 @@ def sql_text_problems(root: Path = CHECKOUT) -> list[str]:
     ]
     if root == CHECKOUT:
         problems += [f"{place} is in REVIEWED and builds no statement" for place in REVIEWED.keys() - insertions.keys()]
+    if len(texts) > MAX_DRIVER_TEXTS:
+        problems.append(f"{len(texts)} texts go to the driver, at most {MAX_DRIVER_TEXTS} may: {', '.join(texts)}")
     return sorted(problems)
+
+
+def driver_texts(module: ast.Module) -> list[str]:
+    """The constants, and functions that return statements, whose texts go to the driver by `models.db.pipeline`."""
+    texts = {
+        node.targets[0].id
+        for node in module.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _is_call(node.value, "text")
+    } | {
+        node.name
+        for node in module.body
+        if isinstance(node, ast.FunctionDef)
+        and any(isinstance(part, ast.Return) and _is_call(part.value, "text") for part in node.body)
+    }
+    sent = [
+        name.id
+        for call in ast.walk(module)
+        if _is_call(call, "execute") or _is_call(call, "driver_sql")
+        for argument in call.args
+        for name in ast.walk(argument)
+        if isinstance(name, ast.Name)
+    ]
+    return sorted(texts.intersection(sent))
+
+
+def _is_call(node: ast.AST | None, function: str) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function
 
 
 def _product_files(root: Path) -> Iterator[Path]:

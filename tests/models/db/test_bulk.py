@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from sqlalchemy import Column, Connection, MetaData, Table, Text
+from sqlalchemy import Column, Connection, MetaData, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
@@ -37,7 +37,7 @@ INSTANTS = some.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).map(lambda 
 
 
 def round_trip(conn: Connection, kind: str, values: list[Any], encode: Callable[[Any], str]) -> list[Any]:
-    rows = execute(conn, f"SELECT * FROM unnest(CAST(%(values)s AS {kind}[]))", {"values": encode(values)})  # noqa: S608 - a constant of this file
+    rows = execute(conn, text(f"SELECT * FROM unnest(CAST(:values AS {kind}[]))"), {"values": encode(values)})  # noqa: S608 - a constant of this file
     return [row[0] for row in rows]
 
 
@@ -95,12 +95,12 @@ DOCUMENTS = some.recursive(
 def test_documents_arrive_unchanged_and_none_becomes_null(simulation: Simulation, answers: list[Any]) -> None:
     """R100: a row without a document stores NULL, not the JSON value null."""
     with simulation.database.transaction() as conn:
-        execute(conn, "SET LOCAL ROLE NONE", {})  # the application role must not create tables
-        execute(conn, "CREATE TEMP TABLE documents (request_id text, answer jsonb) ON COMMIT DROP", {})
+        execute(conn, text("SET LOCAL ROLE NONE"), {})  # the application role must not create tables
+        execute(conn, text("CREATE TEMP TABLE documents (request_id text, answer jsonb) ON COMMIT DROP"), {})
         documents = Table("documents", MetaData(), Column("request_id", Text), Column("answer", JSONB))
         insert_rows(conn, documents, [{"request_id": str(n), "answer": answer} for n, answer in enumerate(answers)])
         rows = execute(
-            conn, "SELECT answer, answer IS NULL AS none FROM documents ORDER BY CAST(request_id AS integer)", {}
+            conn, text("SELECT answer, answer IS NULL AS none FROM documents ORDER BY CAST(request_id AS integer)"), {}
         )
         assert [(row.answer, row.none) for row in rows] == [(answer, answer is None) for answer in answers]
 
@@ -115,8 +115,8 @@ def test_amounts_in_documents_are_text_and_other_types_are_refused() -> None:
 def test_pipelined_statements_have_separate_snapshots(simulation: Simulation) -> None:
     with simulation.database.transaction() as conn:
         with pipeline(conn):
-            first = execute(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 1})
-            second = execute(conn, "SELECT CAST(%(n)s AS integer), clock_timestamp()", {"n": 2})
+            first = execute(conn, text("SELECT CAST(:n AS integer), clock_timestamp()"), {"n": 1})
+            second = execute(conn, text("SELECT CAST(:n AS integer), clock_timestamp()"), {"n": 2})
         ((first_n, earlier),), ((second_n, later),) = first.fetchall(), second.fetchall()
         assert (first_n, second_n) == (1, 2)
         assert timedelta(0) < later - earlier < timedelta(minutes=1)
@@ -127,9 +127,9 @@ def test_pipeline_raises_the_error_of_its_first_failing_statement(simulation: Si
 
         def fails() -> None:
             with pipeline(conn):
-                execute(conn, "SELECT 1", {})
-                execute(conn, "SELECT 1 / CAST(%(n)s AS integer)", {"n": 0})
-                execute(conn, "SELECT 2", {})
+                execute(conn, text("SELECT 1"), {})
+                execute(conn, text("SELECT 1 / CAST(:n AS integer)"), {"n": 0})
+                execute(conn, text("SELECT 2"), {})
 
         with pytest.raises(DBAPIError) as failed:
             fails()

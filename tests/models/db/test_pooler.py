@@ -76,7 +76,7 @@ def test_settings_and_role_are_in_force_in_each_transaction(pooled: db.Database)
         with pooled.transaction(by_keys=by_keys) as conn:
             assert_settings_in_force(conn, **plans)
         with pooled.transaction(by_keys=by_keys) as conn, pipeline(conn):
-            role = execute(conn, "SELECT current_user, current_setting('plan_cache_mode') AS plans", {})
+            role = execute(conn, text("SELECT current_user, current_setting('plan_cache_mode') AS plans"), {})
             assert role.fetchall() == [(db.APP_ROLE, plans.get("plan_cache_mode", "auto"))]
     with pooled.transaction() as conn:
         db.use_snapshot_isolation(conn)
@@ -115,10 +115,10 @@ def test_nothing_of_ours_is_left_for_another_program(pooled: db.Database, pooled
         assert before[0] != db.APP_ROLE
         for by_keys in (False, True):
             with pooled.transaction(by_keys=by_keys) as ours:
-                execute(ours, "SELECT 1 AS one", {}).fetchall()
+                execute(ours, text("SELECT 1 AS one"), {}).fetchall()
             assert conn.execute(FOREIGN).fetchone() == before
         with pytest.raises(DBAPIError), pooled.transaction() as ours:
-            execute(ours, "SELECT 1 / 0 AS nothing", {})
+            execute(ours, text("SELECT 1 / 0 AS nothing"), {})
         assert conn.execute(FOREIGN).fetchone() == before
 
 
@@ -188,7 +188,7 @@ def test_many_processes_share_few_server_processes(pooled_url: str) -> None:
         expected = role if as_app else database.engine.url.username or "unwind_owner"
         for number in range(30):
             with database.transaction(by_keys=bool(number % 2)) as conn:
-                row = execute(conn, "SELECT current_user AS role, current_setting('lock_timeout') AS bound", {})
+                row = execute(conn, text("SELECT current_user AS role, current_setting('lock_timeout') AS bound"), {})
                 if (found := row.fetchall()) != [(expected, "3s")]:
                     wrong.append(found)
         database.dispose()

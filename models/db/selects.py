@@ -1,0 +1,33 @@
+"""Selects that several tables share. Their parameters are `ids`, or `now`, `after_at`, `after_id` and `limit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Integer, Select, any_, bindparam, select, text, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
+from sqlalchemy.orm import InstrumentedAttribute
+
+from models.db.schema import Timestamp
+
+Column = InstrumentedAttribute[Any]
+AnySelect = Select[*tuple[Any, ...]]
+
+
+def is_any_of_ids(column: Column) -> ColumnElement[bool]:
+    return column == any_(bindparam("ids", type_=ARRAY(column.type)))
+
+
+def select_latest(order_id: Column, key: Column) -> AnySelect:
+    """Select the row with the highest key of each order in `ids`."""
+    rows = select(order_id.class_).where(is_any_of_ids(order_id)).order_by(order_id, key.desc())
+    return rows.ext(distinct_on(order_id))
+
+
+def next_due(rows: AnySelect, at: Column, key: Column, condition: str | None = None) -> AnySelect:
+    """Limit `rows` to those due by `now` after a position: a deadline and a key, in the order of their index."""
+    position = tuple_(bindparam("after_at", type_=Timestamp), bindparam("after_id", type_=BigInteger))
+    due = rows.where(at <= bindparam("now", type_=Timestamp), tuple_(at, key) > position)
+    if condition is not None:
+        due = due.where(text(condition))
+    return due.order_by(at, key).limit(bindparam("limit", type_=Integer))
