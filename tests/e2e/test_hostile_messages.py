@@ -63,7 +63,7 @@ def test_worker_survives_and_stores_every_hostile_message(shop: Installation) ->
             waits.append(time.monotonic() - began)
     assert statistics.median(waits) < 1
     expected_letters = [letter for letter in EXPECTED if letter.reason is not None]
-    wait_until(lambda: shop.value("SELECT count(*) = %s FROM unwind.dead_letters", len(expected_letters)))
+    wait_until(lambda: shop.count("dead_letters") == len(expected_letters))
     rows = _rows(shop)
     for hostile, (reason, length, begins) in zip(expected_letters, rows, strict=True):
         assert reason == hostile.reason, hostile.name
@@ -110,7 +110,7 @@ def test_five_copies_of_a_message_have_one_effect(shop: Installation) -> None:
 
 def test_dead_letters_are_shown_without_their_content(shop: Installation) -> None:
     shop.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
-    wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = 'shown-1'"))
+    wait_until(lambda: shop.count("dead_letters", message_id="shown-1") == 1)
     letters = shop.dead_letters()
     stored = [letter for letter in letters if letter["message"] == "shown-1"]
     assert stored[0]["reason"] == "NOT_ALLOWED"

@@ -168,7 +168,7 @@ def test_rejected_messages_are_answered_and_listed(shop: Installation) -> None:
         nowhere = client.send_task("orders.cancel", kwargs={"order_id": 2004, "member_id": "seller"})
         urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)
     shop.redis().lpush("commands", json.dumps(_no_task()))
-    wait_until(lambda: shop.value("SELECT count(*) = 2 FROM unwind.dead_letters"))
+    wait_until(lambda: shop.count("dead_letters") == 2)
     letters = shop.dead_letters()
     reasons = {(entry["reason"], entry["task"], entry["message"], entry["queue"]) for entry in letters}
     assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in reasons
@@ -208,7 +208,7 @@ def test_caller_of_a_rejected_message_gets_the_reason(shop: Installation, name: 
         assert sent.state == "FAILURE"
     gc.collect()
     assert shop.redis(results=True).ttl(f"celery-task-meta-{sent.id}") > 0
-    wait_until(lambda: shop.value("SELECT count(*) = 1 FROM unwind.dead_letters WHERE message_id = %s", sent.id))
+    wait_until(lambda: shop.count("dead_letters", message_id=sent.id) == 1)
 
 
 def test_rejected_message_overwrites_no_answer(shop: Installation) -> None:

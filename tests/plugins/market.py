@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from sqlalchemy import ColumnElement, inspect, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from models import feed
-from models.alerts import AlertRow
-from models.db.schema import Base
-from models.dead_jobs import DeadJobRow
-from models.events import EventRow
-from models.ledger import LedgerLineRow
-from models.lots import LotRow
-from models.members import StrikeRow
-from models.notices import NoticeRow
-from models.orders import OrderRow
-from models.outbox import OutboxRow
+from tests.plugins.stored_rows import StoredRows
 from tests.waiting import wait_until
 from workers.simulation.engine import Simulation
 
@@ -27,10 +18,8 @@ ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 FILED = ORDERED + timedelta(days=7)
 WEEK = timedelta(days=7)
 
-Row = TypeVar("Row", bound=Base)
 
-
-class Market:
+class Market(StoredRows):
     """Runs commands on a simulation and queries the result."""
 
     def __init__(self, simulation: Simulation) -> None:
@@ -88,78 +77,20 @@ class Market:
         self.done("orders.submit", **arguments)
         return order_id
 
-    def count(self, table: str, **values: Any) -> int:
-        """The number of rows with these values."""
-        condition = " AND ".join(["true", *(f"{column} = :{column}" for column in values)])
-        return int(self.row(f"SELECT count(*) AS number FROM unwind.{table} WHERE {condition}", **values).number)  # noqa: S608
-
-    def units(self, lot_id: int | None = None) -> int:
-        """The quantity of a lot, by default of the only one."""
-        (row,) = self.rows(
-            "SELECT quantity FROM unwind.lots WHERE lot_id = coalesce(CAST(:lot_id AS bigint), lot_id)", lot_id=lot_id
-        )
-        return int(row.quantity)
-
-    def status(self, order_id: int) -> str:
-        return self.stored_order(order_id).status
-
-    def stored(self, table: type[Row], *conditions: ColumnElement[bool], **values: Any) -> list[Row]:
-        """The rows that meet the conditions and have these values, in the order of the primary key."""
-        query = select(table).where(*conditions).filter_by(**values).order_by(*inspect(table).primary_key)
-        with self.simulation.database.transaction() as conn, Session(conn) as session:
-            return list(session.scalars(query))
-
-    def stored_order(self, order_id: int = 1003) -> OrderRow:
-        (order,) = self.stored(OrderRow, order_id=order_id)
-        return order
-
-    def alerts(self, *conditions: ColumnElement[bool], **values: Any) -> list[AlertRow]:
-        return self.stored(AlertRow, *conditions, **values)
-
-    def dead_jobs(self, *conditions: ColumnElement[bool], **values: Any) -> list[DeadJobRow]:
-        return self.stored(DeadJobRow, *conditions, **values)
-
-    def events(self, *conditions: ColumnElement[bool], **values: Any) -> list[EventRow]:
-        return self.stored(EventRow, *conditions, **values)
-
-    def ledger_lines(self, *conditions: ColumnElement[bool], **values: Any) -> list[LedgerLineRow]:
-        return self.stored(LedgerLineRow, *conditions, **values)
-
-    def lots(self, *conditions: ColumnElement[bool], **values: Any) -> list[LotRow]:
-        return self.stored(LotRow, *conditions, **values)
-
-    def notices(self, *conditions: ColumnElement[bool], **values: Any) -> list[NoticeRow]:
-        return self.stored(NoticeRow, *conditions, **values)
-
-    def outbox(self, *conditions: ColumnElement[bool], **values: Any) -> list[OutboxRow]:
-        return self.stored(OutboxRow, *conditions, **values)
-
-    def strikes(self, *conditions: ColumnElement[bool], **values: Any) -> list[StrikeRow]:
-        return self.stored(StrikeRow, *conditions, **values)
-
-    def content(self, *tables: str) -> dict[str, list[str]]:
-        """All rows of these tables as texts, to compare what was before with what is after."""
-        return {name: sorted(map(repr, self.rows(f"SELECT * FROM unwind.{name}"))) for name in tables}  # noqa: S608
+    def read(self) -> AbstractContextManager[Connection]:
+        return self.simulation.database.transaction()
 
     def feed(self) -> list[dict[str, Any]]:
         """All events of the feed, which has them a moment later while transactions of other databases end."""
         tables = ("events", "stock_moves", "ledger_lines", "bills")
 
         def settled_events() -> list[dict[str, Any]] | None:
-            with self.simulation.database.transaction() as conn:
+            with self.read() as conn:
                 events = [event for _, event in feed.events_after(conn, None, 10_000)]
             return events if len(events) == sum(map(self.count, tables)) else None
 
         events: list[dict[str, Any]] = wait_until(settled_events, what="the feed of all events")
         return events
-
-    def row(self, sql: str, **values: Any) -> Any:
-        rows = self.rows(sql, **values)
-        return rows[0] if rows else None
-
-    def rows(self, sql: str, **values: Any) -> list[Any]:
-        with self.simulation.database.transaction() as conn:
-            return list(conn.execute(text(sql), values))
 
 
 @pytest.fixture

@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 
 import psycopg
 import uvicorn
+from sqlalchemy import Connection
 
 from models import api_keys
 from models.db import database as db
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, libpq_url
+from tests.plugins.stored_rows import StoredRows
 from tests.plugins.upstream import database_now
 from tests.waiting import wait_until
 from web.app import create_app
@@ -52,7 +54,7 @@ class Reply:
 
 
 @dataclass
-class Website:
+class Website(StoredRows):
     url: str
     database: db.Database
     """For tests; the server has connections of its own."""
@@ -111,6 +113,9 @@ class Website:
     def resume(self) -> None:
         self.paused.clear()
         self.wake.set()
+
+    def read(self) -> contextlib.AbstractContextManager[Connection]:
+        return self.database.transaction()
 
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(libpq_url(self.database.address), autocommit=True)

@@ -14,6 +14,8 @@ import jwt
 import psycopg
 import pytest
 
+from models.orders import OrderLineRow
+from models.stored_answers import RequestRow
 from tests.plugins.market import Market
 from tests.plugins.website import Reply, Website, website
 from tests.waiting import wait_until
@@ -132,10 +134,6 @@ def link(name: str, *, secret: str = SECRET, staff: bool = False, **claims: Any)
     return sign_link(secret, name, int(time.time()), staff=staff, **claims)  # noqa: TID251 - the marketplace's clock
 
 
-def stored(site: Website, sql: str) -> Any:
-    return site.value(sql)
-
-
 def test_walk_of_the_seller_on_the_specification_page(site: Website) -> None:
     """Enter the order id; file a request with reason and comment; then cancel, with the items returned."""
     seller = Browser(site).sign_in("seller")
@@ -150,8 +148,8 @@ def test_walk_of_the_seller_on_the_specification_page(site: Website) -> None:
     seller.send("orders.cancel")
     assert "CANCELLED" in seller.text
     assert "Returned" in seller.text
-    assert stored(site, "SELECT status FROM unwind.orders WHERE order_id = 1001") == "CANCELLED"
-    assert stored(site, "SELECT quantity FROM unwind.lots WHERE lot_id = 501001") == 100
+    assert site.status(1001) == "CANCELLED"
+    assert site.units(501001) == 100
     month = re.findall(r"/problem-order/bills/seller/(\d{4}-\d\d)", seller.page.text)[0]
     assert "Total" in seller.open(f"/problem-order/bills/seller/{month}").text
 
@@ -165,10 +163,10 @@ def test_walk_of_the_buyer_on_the_specification_page(site: Website) -> None:
     assert "OCR" in buyer.text
     assert "orders.cancel" not in buyer.actions()
     seller.open("/problem-order/1002").send("ocr.decline")
-    assert stored(site, "SELECT status FROM unwind.orders WHERE order_id = 1002") == "PENDING"
+    assert site.status(1002) == "PENDING"
     buyer.open("/problem-order/1002").send("ocr.file", reason="B_SELLER_SILENT", comment="Again.")
     seller.open("/problem-order/1002").send("orders.cancel")
-    assert stored(site, "SELECT basis FROM unwind.orders WHERE order_id = 1002") == "OCR_BUYER"
+    assert site.stored_order(1002).basis == "OCR_BUYER"
 
 
 def test_alert_is_filed_answered_and_accepted(site: Website) -> None:
@@ -181,7 +179,7 @@ def test_alert_is_filed_answered_and_accepted(site: Website) -> None:
     assert "npb.take_back" in buyer.actions()
     buyer.send("npb.take_back")
     seller.open("/problem-order/1003").send("npb.remove")
-    assert stored(site, "SELECT state FROM unwind.alerts WHERE order_id = 1003") == "removed"
+    assert [alert.state for alert in site.alerts(order_id=1003)] == ["removed"]
 
 
 def test_four_step_edit(site: Website) -> None:
@@ -200,9 +198,8 @@ def test_four_step_edit(site: Website) -> None:
     assert "3.5" in seller.text
     assert seller.parsed.scripts == 0
     seller.send("/cancel", comment="edited")
-    assert stored(site, "SELECT status FROM unwind.orders WHERE order_id = 1007") == "CANCELLED"
-    assert stored(site, "SELECT returned FROM unwind.order_lines WHERE order_id = 1007 AND line_no = 1") == 2
-    assert stored(site, "SELECT returned FROM unwind.order_lines WHERE order_id = 1007 AND line_no = 2") == 0
+    assert site.status(1007) == "CANCELLED"
+    assert [line.returned for line in site.stored(OrderLineRow, order_id=1007)] == [2, 0]
 
 
 def test_refusal_and_missing_fields_are_shown_where_they_were_typed(site: Website) -> None:
@@ -222,7 +219,7 @@ def test_form_that_is_sent_twice_is_one_command(site: Website) -> None:
     for _ in range(2):
         seller.open(form["action"], body)
         assert "Done" in seller.text
-    assert stored(site, "SELECT count(*) FROM unwind.alerts WHERE order_id = 1005") == 1
+    assert site.count("alerts", order_id=1005) == 1
     changed = urlencode(form["fields"] | {"comment": "other"}).encode()
     assert seller.open(form["action"], changed).page.status == 409
 
@@ -317,19 +314,20 @@ def test_buyer_has_no_pages_of_the_seller(site: Website) -> None:
 
 def test_form_needs_the_token_of_its_session(site: Website) -> None:
     victim, attacker = Browser(site).sign_in("seller", order_id=1006), Browser(site).sign_in("seller", order_id=1006)
-    before = stored(site, "SELECT count(*) FROM unwind.submissions")
+    before = site.count("submissions")
     for csrf in ("", "x", attacker.parsed.forms[0]["fields"]["csrf"], "é"):
         assert victim.open("/problem-order/1006").send("npb.remove", csrf=csrf).page.status == 403
     victim.open("/problem-order/1006")
     assert victim.send("npb.remove", "csrf").page.status == 403
     unsigned = Browser(site).open("/problem-order/1006/actions/npb.remove", b"csrf=x")
     assert unsigned.page.status == 401
-    assert stored(site, "SELECT count(*) FROM unwind.submissions") == before
+    assert site.count("submissions") == before
     assert victim.open("/problem-order/sign-out", b"csrf=x").page.status == 403
 
 
 def test_answer_of_another_session_is_not_shown(site: Website) -> None:
-    request_id = stored(site, "SELECT request_id FROM unwind.requests WHERE starts_with(request_id, 'web.') LIMIT 1")
+    requests = site.stored(RequestRow, RequestRow.request_id.startswith("web."))
+    request_id = requests[0].request_id if requests else None
     other = Browser(site).sign_in("stranger" if request_id is None else "buyer")
     assert "Done" not in other.open(f"/problem-order/1004?answer={request_id}").text
 
