@@ -19,7 +19,6 @@ from models.db import database as db
 from models.integrity.invariants import check_invariants
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
-from workers.show_queries import run_query
 
 LOTS = 200_000
 STEP = 20_000
@@ -95,18 +94,6 @@ def test_large_store_is_printed_while_it_is_read(market: Market, command: Any, d
                 assert sum(1 for _ in file_) == lines
             else:
                 assert [lot["lot_id"] for lot in json.load(file_)] == list(range(1, LOTS + 1))
-
-
-def test_lots_in_json_have_the_format_of_every_show_command(market: Market, command: Any) -> None:
-    """For one lot, several, none, and an unknown seller."""
-    for lots in range(3):
-        if lots:
-            market.lot(lots, description="a\nb", color_id=lots)
-        ran = command("show", "lots", "seller", "--json")
-        with db.current_database().transaction() as conn:
-            expected = run_query(conn, ["lots", "seller"], now=market.simulation.clock.instant)
-        assert ran.output.read_text() == json.dumps(expected, indent=2) + "\n"
-    assert command("show", "lots", "nobody", "--json").output.read_text() == "null\n"
 
 
 @pytest.mark.long

@@ -21,7 +21,7 @@ from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
 from workers.cli.render import PRINTERS, escape_control_characters
-from workers.show_queries import nouns
+from workers.show_queries import nouns, run_query
 
 DAY = timedelta(days=1)
 
@@ -40,6 +40,23 @@ def typed(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
         return CliRunner().invoke(group, words)
 
     yield run
+    db.set_database(market.simulation.database)
+
+
+def test_lots_in_json_have_the_format_of_every_show_command(
+    market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For one lot, several, none, and an unknown seller: a large store is printed while it is read."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    for lots in range(3):
+        if lots:
+            market.lot(lots, description="a\nb", color_id=lots)
+        output = CliRunner().invoke(group, ["show", "lots", "seller", "--json"]).stdout
+        db.set_database(market.simulation.database)
+        with market.read() as conn:
+            expected = run_query(conn, ["lots", "seller"], now=market.simulation.clock.instant)
+        assert output == json.dumps(expected, indent=2) + "\n"
+    assert CliRunner().invoke(group, ["show", "lots", "nobody", "--json"]).stdout == "null\n"
     db.set_database(market.simulation.database)
 
 
