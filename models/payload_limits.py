@@ -1,7 +1,7 @@
 """Limits on the size of a command's arguments at every interface, and the parsing of the arguments.
 
 Parsed JSON needs many times its length in memory (64 bytes for `[]`), so the parts of a text are counted before it is
-parsed. PostgreSQL does the same for the SQL interface (`models.submissions`).
+parsed. PostgreSQL does the same for the SQL interface (`models/sql/submit_command.sql`).
 """
 
 from __future__ import annotations

@@ -57,6 +57,15 @@ def test_parameters_in_the_driver_s_style_and_too_many_texts_for_it_are_reported
     assert style == "models/a.py:27: write parameters as `:name`"
 
 
+def test_too_many_long_texts_of_sql_are_reported(tmp_path: Path) -> None:
+    text = '"""\nSELECT a\nFROM b\nWHERE c\nLIMIT 1\n"""\n'
+    write_module(tmp_path, "models/a.py", "A = " + text + ("B = f" + text.replace("a", "{x}")) * 39)
+    assert sql_text_problems(tmp_path) == []
+    write_module(tmp_path, "models/b.py", "C = " + text)
+    (problem,) = sql_text_problems(tmp_path)
+    assert problem.startswith("41 long texts of SQL, at most 40 may be: models/a.py:1, models/a.py:7, ")
+
+
 def test_unknown_packages_meaningless_names_and_broken_links_are_reported(tmp_path: Path) -> None:
     write_module(tmp_path, "extras/a.py")
     write_module(tmp_path, "models/utils.py")

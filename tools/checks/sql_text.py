@@ -1,4 +1,4 @@
-"""Check the text of SQL: values are bound parameters, written `:name`, and few texts go to the driver directly."""
+"""Check the text of SQL: values are bound parameters, written `:name`; few texts are long or go to the driver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.settings import CHECKOUT
 LAYERS = ("workers", "web", "schedules", "tasks", "models")
 TAKES_SQL = {"text", "execute", "exec_driver_sql", "executemany", "run", "send"}
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
-BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE|DROP|GRANT)\b")
+BEGINS_SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH|COPY|ALTER|CREATE|DROP|GRANT|DO)\b")
 
 DRIVER_PLACEHOLDER = re.compile(r"%\((?!table_name|column_0|constraint_name)\w+\)s")
 
@@ -29,6 +29,15 @@ REVIEWED = {
     "models/integrity/invariants/timelines.py:_fold_changes": "called at import, with words of that module",
     "models/integrity/invariants/timelines.py:_with_event_range": ("called at import, with words of that module"),
     "models/monitoring/metrics.py:_age": "called at import, with words of that module",
+    **dict.fromkeys(
+        (
+            "models/ddl/grants.py:_create_role",
+            "models/ddl/grants.py:_interface_grant",
+            "models/ddl/grants.py:_table_grants",
+            "models/ddl/grants.py:_transfer_ownership",
+        ),
+        "names of roles, rights and functions that are constants of the package; DO and GRANT take no parameters",
+    ),
     "models/db/bulk.py:_insert_statement": (
         "names of a mapped table, and a RETURNING clause that its callers write as a constant"
     ),
@@ -41,6 +50,9 @@ get in."""
 
 MAX_DRIVER_TEXTS = 12
 """Statements written as text that bypass SQLAlchemy; those written with Core don't count."""
+MAX_LONG_TEXTS = 40
+LONG_TEXT_LINES = 4
+"""Longer statements are files in models/sql/, except the invariants, which stand beside their sentences."""
 
 
 def sql_text_problems(root: Path = CHECKOUT) -> list[str]:
@@ -48,11 +60,13 @@ def sql_text_problems(root: Path = CHECKOUT) -> list[str]:
     in psycopg's style, and too many texts for the driver."""
     insertions: dict[str, list[str]] = {}
     texts: list[str] = []
+    long_texts: list[str] = []
     problems: list[str] = []
     for path in _product_files(root):
         name, source = str(path.relative_to(root)), path.read_text(encoding="utf-8")
         module = ast.parse(source)
         texts += [f"{name}:{text}" for text in driver_texts(module)]
+        long_texts += [f"{name}:{line}" for line in long_sql_texts(module) if "/invariants/" not in name]
         for function, values in inserted_values(module).items():
             insertions[f"{name}:{function}"] = values
         problems += [
@@ -74,7 +88,30 @@ def sql_text_problems(root: Path = CHECKOUT) -> list[str]:
         problems += [f"{place} is in REVIEWED and builds no statement" for place in REVIEWED.keys() - insertions.keys()]
     if len(texts) > MAX_DRIVER_TEXTS:
         problems.append(f"{len(texts)} texts go to the driver, at most {MAX_DRIVER_TEXTS} may: {', '.join(texts)}")
+    if len(long_texts) > MAX_LONG_TEXTS:
+        problems.append(
+            f"{len(long_texts)} long texts of SQL, at most {MAX_LONG_TEXTS} may be: {', '.join(long_texts)}"
+        )
     return sorted(problems)
+
+
+def long_sql_texts(module: ast.Module) -> list[int]:
+    """The lines of texts that begin like a statement and have at least `LONG_TEXT_LINES` lines."""
+    built = [node for node in ast.walk(module) if isinstance(node, ast.JoinedStr)]
+    parts = {part for node in built for part in node.values}
+    texts = [node for node in ast.walk(module) if isinstance(node, ast.Constant) and node not in parts]
+    return sorted(
+        node.lineno
+        for node in (*built, *texts)
+        if BEGINS_SQL.match(text := _text_of(node)) and len(text.strip().splitlines()) >= LONG_TEXT_LINES
+    )
+
+
+def _text_of(node: ast.expr) -> str:
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(
+        str(part.value) if isinstance(part, ast.Constant) and isinstance(part.value, str) else "…" for part in parts
+    )
 
 
 def driver_texts(module: ast.Module) -> list[str]:
