@@ -42,10 +42,10 @@ SUPPORTED_POOLS = ("workers.transport.process_pool:TaskPool", "celery.concurrenc
 """Celery sends `worker_process_init`, which connects a process, in these pools only."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for which a new process tries to connect; shorter than `worker_proc_alive_timeout`, which ends it."""
-MIN_WAKE_INTERVAL, MAX_WAKE_INTERVAL = 0.01, 0.05
+MIN_WAKE_INTERVAL, MAX_WAKE_INTERVAL = 0.01, 0.2
 """Seconds between two wake-ups of a task by one process; a run that starts later finds all rows inserted by then.
 The pause doubles while commits keep coming: a lone cancellation's consumers start at once, and a busy worker does not
-spend its time on wake-ups (B4)."""
+spend its time on wake-ups (B4), nor relay and ledger theirs on small batches (B17)."""
 BROKER_EPOCH_KEY = "unwind:memory"
 """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
 TASK_MESSAGE_EXPIRES_SECONDS = 3600
