@@ -15,7 +15,7 @@ from sqlalchemy.orm import aliased
 
 from models import credits as postings
 from models import events, ledger, outbox, terms
-from models.bills import BILL_LINES_HASH, BillRow, HeldBillRow, first_unbilled_month, last_closed_month, terms_for_month
+from models.bills import BillRow, HeldBillRow, first_unbilled_month, last_closed_month, terms_for_month
 from models.db.bulk import insert_rows
 from models.db.locks import lock_ledger
 from models.db.schema import is_any
@@ -52,6 +52,7 @@ def month_to_close(conn: Connection, now: datetime) -> date | None:
 
 
 _SELLERS_TO_BILL = text(load_sql("sellers_to_bill"))
+_SUMS_TO_BILL = text(load_sql("sums_to_bill"))
 
 
 def sellers_to_bill(
@@ -142,29 +143,13 @@ def issue_bills_of(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]
             "carried_forward": sums.carried_forward,
             "lines_hash": row.lines_hash,
         }
-        for row in conn.execute(text(_SUMS_TO_BILL), {"month": month, "sellers": list(seller_ids)})
+        for row in conn.execute(_SUMS_TO_BILL, {"month": month, "sellers": list(seller_ids)})
         if row.lines or row.opening != 0
         for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
     ]
     insert_rows(conn, BillRow, rows)
     _notify_billed_sellers(work, rows)
     return len(rows)
-
-
-_SUMS_TO_BILL = f"""
-    SELECT s AS seller_id, sums.lines, sums.lines_sum, sums.lines_hash,
-        COALESCE((SELECT b.carried_forward FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month < :month
-                  ORDER BY b.billing_month DESC LIMIT 1), 0.00)
-        - COALESCE((SELECT sum(p.excess) FROM unwind.ledger_lines p
-                    WHERE p.seller_id = s AND p.excess_credit_month = :month), 0.00) AS opening
-    FROM unnest(CAST(:sellers AS text[])) s
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS lines, COALESCE(sum(l.amount), 0.00) AS lines_sum, {BILL_LINES_HASH} AS lines_hash
-        FROM unwind.ledger_lines l WHERE l.seller_id = s AND l.billing_month = :month AND l.kind <> 'payment'
-    ) sums
-    WHERE NOT EXISTS (SELECT FROM unwind.bills b WHERE b.seller_id = s AND b.billing_month = :month)
-    ORDER BY s
-"""  # noqa: S608 - the hash is a constant
 
 
 _HOLD_BILLS = text(

@@ -34,6 +34,7 @@ from models.db.schema import (
 )
 from models.ledger import BillingMonthRow, LedgerLineRow
 from models.members import MemberRow
+from models.sql import load_sql
 from models.terms import TermsHistory
 from policies import bills as policy
 from policies.bills import (
@@ -92,14 +93,6 @@ class HeldBillRow(Base):
     held_at: Mapped[datetime]
 
     __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),)
-
-
-BILL_LINES_HASH = """
-    encode(sha256(convert_to(coalesce(string_agg(
-        concat_ws('|', l.line_id, l.kind, l.amount, l.order_id, l.charged_month, l.credited_month, l.note),
-        E'\\n' ORDER BY l.line_id), ''), 'UTF8')), 'hex')
-"""
-"""SQL: the hash of a bill's lines (alias `l`, without payments), stored at issue and checked by the audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,34 +199,11 @@ def last_closed_month(conn: Connection) -> date | None:
 def first_unbilled_month(conn: Connection) -> date | None:
     """Return the earliest month with lines, an opening credit or a due credit that is on no issued bill."""
     closed = last_closed_month(conn)
-    month: date | None = conn.execute(
-        text(_FIRST_PENDING_MONTH), {"closed": closed or policy.MIN_BILLING_MONTH}
-    ).scalar()
+    month: date | None = conn.execute(_FIRST_PENDING_MONTH, {"closed": closed or policy.MIN_BILLING_MONTH}).scalar()
     return month if month is None or closed is None else max(month, next_month(closed))
 
 
-# Each part walks an index by month and stops at the first row, however much is to be billed.
-_FIRST_PENDING_MONTH = """
-    SELECT min(month) FROM (
-        (SELECT l.billing_month AS month FROM unwind.ledger_lines l
-         WHERE l.billing_month > :closed AND l.kind <> 'payment' AND NOT EXISTS (
-             SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.billing_month)
-         ORDER BY l.billing_month LIMIT 1)
-        UNION ALL
-        (SELECT (b.billing_month + interval '1 month')::date FROM unwind.bills b
-         WHERE b.billing_month >= :closed AND b.carried_forward <> 0 AND NOT EXISTS (
-             SELECT FROM unwind.bills n WHERE n.seller_id = b.seller_id AND n.billing_month > b.billing_month)
-         ORDER BY b.billing_month LIMIT 1)
-        UNION ALL
-        (SELECT l.excess_credit_month FROM unwind.ledger_lines l
-         WHERE l.excess_credit_month > :closed AND NOT EXISTS (
-             SELECT FROM unwind.bills b WHERE b.seller_id = l.seller_id AND b.billing_month = l.excess_credit_month)
-         ORDER BY l.excess_credit_month LIMIT 1)
-        UNION ALL
-        SELECT min((o.payload ->> 'month') || '-01')::date FROM unwind.outbox o
-        WHERE o.state = 'due' AND o.task = 'credits.post_to_next_invoice' AND o.payload ->> 'month' IS NOT NULL
-    ) pending
-"""
+_FIRST_PENDING_MONTH = text(load_sql("first_pending_month"))
 
 
 def list_held_bills(conn: Connection) -> list[tuple[str, date]]:

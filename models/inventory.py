@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, select, text, update
+from sqlalchemy import BigInteger, Connection, Integer, Select, bindparam, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.schema import is_any
@@ -175,20 +176,20 @@ def change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
     deltas = {lot_id: delta for lot_id, delta in deltas.items() if delta}
     if not deltas:
         return
-    changed = conn.execute(
-        text(
-            "UPDATE unwind.lots AS l SET quantity = l.quantity + v.delta "
-            "FROM unnest(CAST(:ids AS bigint[]), CAST(:deltas AS integer[])) AS v (lot_id, delta) "
-            "WHERE l.lot_id = v.lot_id"
-        ),
-        {"ids": list(deltas), "deltas": list(deltas.values())},
-    )
+    changed = conn.execute(_CHANGE_QUANTITIES, {"ids": list(deltas), "deltas": list(deltas.values())})
     if changed.rowcount != len(deltas):
         raise LotMissing(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots do not exist. Lock them first.")
 
 
 class LotMissing(Exception):
     pass
+
+
+_DELTAS = func.unnest(bindparam("ids", type_=ARRAY(BigInteger)), bindparam("deltas", type_=ARRAY(Integer)))
+_DELTA_ROWS = _DELTAS.table_valued("lot_id", "delta").render_derived("deltas")
+_CHANGE_QUANTITIES = (
+    update(LotRow).where(LotRow.lot_id == _DELTA_ROWS.c.lot_id).values(quantity=LotRow.quantity + _DELTA_ROWS.c.delta)
+)
 
 
 def key_arrays(keys: Sequence[LotKey]) -> dict[str, list[Any]]:

@@ -12,11 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Connection, Index, func, select, text, update
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
+from models.members import MemberRow
+from models.orders import OrderRow
 from policies.emails.email import Email, email_from_json, render_plain
 from policies.timestamps import format_optional_timestamp
 
@@ -92,13 +94,12 @@ class DeliveryOutcome:
 
 
 def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
+    buyer, seller = aliased(MemberRow), aliased(MemberRow)
     rows = conn.execute(
-        text(
-            "SELECT o.order_id, b.handle AS buyer, s.handle AS seller FROM unwind.orders o "
-            "JOIN unwind.members b ON b.member_id = o.buyer_id JOIN unwind.members s ON s.member_id = o.seller_id "
-            "WHERE o.order_id = ANY(:ids)"
-        ),
-        {"ids": sorted(set(order_ids))},
+        select(OrderRow.order_id, buyer.handle.label("buyer"), seller.handle.label("seller"))
+        .join(buyer, buyer.member_id == OrderRow.buyer_id)
+        .join(seller, seller.member_id == OrderRow.seller_id)
+        .where(is_any(OrderRow.order_id, set(order_ids)))
     )
     return {r.order_id: Parties(r.buyer, r.seller) for r in rows}
 

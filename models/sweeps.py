@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.schema import Base, BigInt
+from models.sql import load_sql
 
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 """Before every row: the start of a keyset scan."""
@@ -42,28 +43,7 @@ class SweepHourRow(Base):
     longest_gap: Mapped[timedelta | None]
 
 
-_RECORD_RUN = text(
-    """
-    WITH before AS (
-        SELECT ran_at FROM unwind.sweeps WHERE name = :name
-    ), noted AS (
-        INSERT INTO unwind.sweep_hours AS h (name, hour, runs, found, longest_gap)
-        SELECT :name, date_trunc('hour', CAST(:now AS timestamptz), 'UTC'), 1, :found, g.gap
-        FROM (SELECT CASE WHEN :now - ran_at > :late THEN :now - ran_at END AS gap
-              FROM (SELECT max(ran_at) AS ran_at FROM before) AS b) AS g
-        WHERE :found > 0 OR g.gap IS NOT NULL
-        ON CONFLICT (name, hour) DO UPDATE SET runs = h.runs + 1, found = h.found + excluded.found,
-            longest_gap = GREATEST(h.longest_gap, excluded.longest_gap)
-    )
-    INSERT INTO unwind.sweeps AS s (name, ran_at, found, found_ever, found_at)
-    SELECT :name, :now, :found, :found, CASE WHEN :found > 0 THEN CAST(:now AS timestamptz) END
-    WHERE :found > 0 OR NOT EXISTS (
-        SELECT FROM unwind.sweeps l WHERE l.name = :name AND l.found = 0
-        AND l.ran_at BETWEEN CAST(:now AS timestamptz) - CAST(:often AS interval) AND :now)
-    ON CONFLICT (name) DO UPDATE SET ran_at = :now, found = :found, found_ever = s.found_ever + :found,
-        found_at = CASE WHEN :found > 0 THEN :now ELSE s.found_at END
-    """
-)
+_RECORD_RUN = text(load_sql("record_sweep_run"))
 
 
 def record_sweep_run(conn: Connection, name: str, found: int, now: datetime) -> None:

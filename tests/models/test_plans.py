@@ -255,7 +255,7 @@ def test_billing_reads_the_lines_of_its_sellers(big_market: BigMarket) -> None:
     def body(conn: Any) -> None:
         show_queries.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=big_market.now)
         assert billing_run.sellers_to_bill(conn, month, limit=3)
-        conn.execute(text(billing_run._SUMS_TO_BILL), {"month": month, "sellers": sellers}).all()
+        conn.execute(billing_run._SUMS_TO_BILL, {"month": month, "sellers": sellers}).all()
 
     plans = big_market.plans(big_market.ask(body))
     assert "ix_ledger_lines_bill" in plans.indexes
