@@ -49,7 +49,7 @@ def test_an_early_request_is_agreed_to_at_once(market: Market) -> None:
     assert f"agree_to_requests_within = 24 hours, set on {format_timestamp(ORDERED)}" in event["note"]
     assert emails(market)[:3] == [("ocr_filed", "seller"), ("order_cancelled", "seller"), ("order_cancelled", "buyer")]
     told = {n["event"]: n["text"] for n in shown["notices"] if n["recipient"] == "seller"}
-    assert "By your settings you agree to this request" in told["ocr_filed"]
+    assert "Following your settings, we will agree to this request" in told["ocr_filed"]
     assert "filed within 24 hours of the order date" in " ".join(told["order_cancelled"].split())
     assert market.strikes() == []
     assert answers_at(market) == {1003: (None, None)}
@@ -115,7 +115,7 @@ def test_silence_is_agreement_where_the_terms_say_so(market: Market) -> None:
     texts = {(n["event"], n["recipient"]): n["text"] for n in shown["notices"]}
     assert "because you did not answer" in " ".join(texts["order_cancelled", "seller"].split())
     assert "did not answer your cancel request within 5 days" in " ".join(texts["order_cancelled", "buyer"].split())
-    assert "Without your answer, the order is cancelled" in " ".join(texts["ocr_reminder", "seller"].split())
+    assert "If you don't answer, the order will be cancelled" in " ".join(texts["ocr_reminder", "seller"].split())
 
 
 @pytest.mark.parametrize("silence", ["agree_after", "decline_after"])

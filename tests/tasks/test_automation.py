@@ -115,9 +115,9 @@ def test_an_unpaid_order_is_cancelled_as_its_seller_would(filed: Market) -> None
     assert f"cancel_after_unlock = 3 days, set on {format_timestamp(ORDERED)}" in event["note"]
     assert event["request_id"] is None
     told = {n["recipient"]: n["text"] for n in shown["notices"] if n["event"] == "order_cancelled"}
-    assert "cancelled automatically, by your settings" in told["seller"]
+    assert "Following your settings, order 1 was cancelled automatically" in told["seller"]
     assert "cancel_after_unlock" in told["seller"]
-    assert "cancelled automatically, by the seller's settings" in told["buyer"]
+    assert "Following the seller's settings, order 1 was cancelled automatically" in told["buyer"]
     assert filed.count("requests", task="orders.cancel") == 0
 
 

@@ -88,7 +88,7 @@ def test_the_answer_and_its_email_name_the_bill_on_which_the_credit_lands(market
     assert posted(market) == [(1, kind, Decimal("-20.00"), date.fromisoformat(f"{month}-01"))]
     (notice,) = market.notices(event="order_cancelled", role="seller")
     words = " ".join(notice.email["means"])
-    assert ("will not be on your bill" in words) is not issued
+    assert ("will not be charged" in words) is not issued
     assert ("credited on your bill for April 2026" in words) is issued
 
 
