@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import TableClause, column, table
+
 AS_OWNER = "security_barrier = true"
 """Reads with the rights of the view's owner; functions of its readers cannot see rows that it filters out."""
 AS_READER = "security_invoker = true"
@@ -23,6 +25,9 @@ class View:
     query: str
     private: bool = False
     """Whether it shows a part of tables that its readers may not read."""
+
+    def as_table(self) -> TableClause:
+        return table(self.name, *(column(name) for name, _, _ in self.columns), schema="unwind")
 
     def statements(self) -> tuple[str, str]:
         comment = f"Version {self.version}. {self.description}".replace("'", "''")

@@ -5,27 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select
 
 from models.db.row_mapping import row_as_json
+from models.ddl.views import FEE_CREDIT_VIEW
 from policies.credits import describe_fee_credit
 
-_FEE_CREDIT_COLUMNS = (
-    "SELECT order_id, basis, cancelled_at, kind, state, charged, charged_month, amount, bill_month, bill_issued_at, "
-    "bill_issued_on, bill_due_on, posted_at, note FROM unwind.v_fee_credit "
-)
-_FEE_CREDITS_OF_SELLER = text(
-    _FEE_CREDIT_COLUMNS + "WHERE seller_id = :seller ORDER BY coalesce(cancelled_at, posted_at), order_id"
-)
-_FEE_CREDIT_OF_ORDER = text(
-    _FEE_CREDIT_COLUMNS + "WHERE order_id = :order "
-    "AND (CAST(:until AS timestamptz) IS NULL OR coalesce(cancelled_at, posted_at) <= :until) "
-    "ORDER BY coalesce(cancelled_at, posted_at)"
-)
+_CREDIT = FEE_CREDIT_VIEW.as_table().c
+_WHEN = func.coalesce(_CREDIT.cancelled_at, _CREDIT.posted_at)
+_FEE_CREDITS = select(*(column for column in _CREDIT if column.name != "seller_id"))
 
 
 def fee_credits_of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:
-    return [_credit_json(row) for row in conn.execute(_FEE_CREDITS_OF_SELLER, {"seller": seller_id})]
+    rows = _FEE_CREDITS.where(_CREDIT.seller_id == seller_id).order_by(_WHEN, _CREDIT.order_id)
+    return [_credit_json(row) for row in conn.execute(rows)]
 
 
 def fee_credit_of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
@@ -33,7 +26,10 @@ def fee_credit_of_order(conn: Connection, order_id: int, *, until: datetime | No
 
     With `until`, as they were at that instant: a line written later was still pending, and its bill not issued.
     """
-    return [_credit_json(row, until) for row in conn.execute(_FEE_CREDIT_OF_ORDER, {"order": order_id, "until": until})]
+    rows = _FEE_CREDITS.where(_CREDIT.order_id == order_id).order_by(_WHEN)
+    if until is not None:
+        rows = rows.where(until >= _WHEN)
+    return [_credit_json(row, until) for row in conn.execute(rows)]
 
 
 def _credit_json(row: Any, until: datetime | None = None) -> dict[str, Any]:

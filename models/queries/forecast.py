@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, func, select, text
 
 from models.bills import terms_for_month
+from models.ddl.views import UNLOCK_FORECAST_VIEW
 from models.terms import load_terms
 from policies.bills import due_on, issued_on, next_month, previous_month
 from policies.timestamps import format_timestamp
@@ -19,15 +20,7 @@ MAX_DAYS = 366
 """No terms let an alert wait that long."""
 MAX_OVERDUE = 20
 
-_UNLOCKS_PER_HOUR = text(
-    "SELECT unlocks_hour, kind, count(*) AS n FROM unwind.v_unlock_forecast "
-    "WHERE unlocks_at > :now AND unlocks_at <= :until GROUP BY unlocks_hour, kind ORDER BY unlocks_hour, kind"
-)
-_OVERDUE_UNLOCKS = text(
-    "SELECT order_id, kind, seller_id, buyer_id, unlocks_at, count(*) OVER () AS n FROM unwind.v_unlock_forecast "
-    "WHERE unlocks_at <= :now ORDER BY unlocks_at, alert_id LIMIT :most"
-)
-_LATER_UNLOCKS = text("SELECT count(*) FROM unwind.v_unlock_forecast WHERE unlocks_at > :until")
+_UNLOCK = UNLOCK_FORECAST_VIEW.as_table().c
 _ACTS_TO_COME = text(
     """
     SELECT * FROM (
@@ -53,10 +46,23 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
     which takes seconds while sweeps run.
     """
     until = now + timedelta(days=days)
-    overdue = conn.execute(_OVERDUE_UNLOCKS, {"now": now, "most": MAX_OVERDUE}).all()
+    overdue = conn.execute(
+        select(_UNLOCK.order_id, _UNLOCK.kind, _UNLOCK.seller_id, _UNLOCK.buyer_id, _UNLOCK.unlocks_at)
+        .add_columns(func.count().over().label("n"))
+        .where(_UNLOCK.unlocks_at <= now)
+        .order_by(_UNLOCK.unlocks_at, _UNLOCK.alert_id)
+        .limit(MAX_OVERDUE)
+    ).all()
+    per_hour = (
+        select(_UNLOCK.unlocks_hour, _UNLOCK.kind, func.count().label("n"))
+        .where(_UNLOCK.unlocks_at > now, _UNLOCK.unlocks_at <= until)
+        .group_by(_UNLOCK.unlocks_hour, _UNLOCK.kind)
+        .order_by(_UNLOCK.unlocks_hour, _UNLOCK.kind)
+    )
     hours: dict[datetime, dict[str, int]] = {}
-    for row in conn.execute(_UNLOCKS_PER_HOUR, {"now": now, "until": until}):
+    for row in conn.execute(per_hour):
         hours.setdefault(row.unlocks_hour, dict.fromkeys(("NPB", "NRS", "NSS"), 0))[row.kind] = row.n
+    later = select(func.count()).where(_UNLOCK.unlocks_at > until)
     return {
         "at": format_timestamp(now),
         "until": format_timestamp(until),
@@ -76,7 +82,7 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
             {"hour": format_timestamp(hour), **{k.lower(): n for k, n in kinds.items()}, "total": sum(kinds.values())}
             for hour, kinds in hours.items()
         ],
-        "later": conn.execute(_LATER_UNLOCKS, {"until": until}).scalar_one(),
+        "later": conn.execute(later).scalar_one(),
     }
 
 

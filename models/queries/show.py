@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, exists, select, text
 from models import inventory, members, notices
 from models.alerts import AlertRow
 from models.db.row_mapping import row_as_json
+from models.ddl.views import LATE_PAYMENT_VIEW, SWEEP_HISTORY_VIEW
 from models.events import EventRow
 from models.orders import OrderRow
 from models.queries import fee_credits
@@ -103,12 +104,14 @@ def parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
 
 
 def show_sweeps(conn: Connection) -> list[dict[str, Any]]:
-    return [row_as_json(row) for row in conn.execute(text("SELECT * FROM unwind.v_sweep_history ORDER BY sweep, hour"))]
+    history = SWEEP_HISTORY_VIEW.as_table()
+    return [row_as_json(row) for row in conn.execute(select(history).order_by(history.c.sweep, history.c.hour))]
 
 
 def show_late_payments(conn: Connection) -> list[dict[str, Any]]:
-    late = text("SELECT * FROM unwind.v_late_payment WHERE settled_at IS NULL ORDER BY recorded_at, order_id")
-    rows = conn.execute(late).all()
+    late = LATE_PAYMENT_VIEW.as_table()
+    unsettled = select(late).where(late.c.settled_at.is_(None)).order_by(late.c.recorded_at, late.c.order_id)
+    rows = conn.execute(unsettled).all()
     known = members.load_members(conn, [member for row in rows for member in (row.seller_id, row.buyer_id)])
     return [
         {
