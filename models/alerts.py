@@ -108,7 +108,7 @@ def send_latest_alerts_query(conn: Connection, order_ids: Iterable[int]) -> Call
     return lambda terms_history: {r.order_id: alert_from_row(r, terms_history) for r in rows}
 
 
-def count_open_by_accused(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
+def count_open_alerts_by_accused(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
     """Return (member_id, accused as, number) for members with at least that many open alerts, most first (R98).
 
     Operators look at the result; only completed alerts become strikes (A20).
@@ -212,7 +212,7 @@ class UnlockSweep:
         A cheap query first checks that an alert is due, because an idle run of the statement costs five times as much
         (B8).
         """
-        where, self._batch_messages = self._where(work), []
+        where, self._batch_messages = self._unlock_parameters(work), []
         with pipeline(work.conn):
             fetch_terms = terms.send_terms_query(work.conn)
             due = execute(work.conn, _FIRST_DUE, where)
@@ -250,13 +250,13 @@ class UnlockSweep:
         self.messages += self._batch_messages
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        first = execute(work.conn, _FIRST_UNLOCKABLE, self._where(work)).fetchone()
+        first = execute(work.conn, _FIRST_UNLOCKABLE, self._unlock_parameters(work)).fetchone()
         if first is None:
             return None
         self._after = (first.unlocks_at, first.alert_id)
         return int(first.alert_id)
 
-    def _where(self, work: UnitOfWork[Any]) -> dict[str, Any]:
+    def _unlock_parameters(self, work: UnitOfWork[Any]) -> dict[str, Any]:
         return {"kinds": self._kinds, "now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
 
 

@@ -79,7 +79,7 @@ class BillingRun:
         self._after = self._handled_up_to = ""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        sellers = self._next(work, limit)
+        sellers = self._next_sellers_to_bill(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
         return len(sellers), issue_bills_of(work, self.month, sellers) if sellers else 0
 
@@ -88,13 +88,13 @@ class BillingRun:
         self._after = self._handled_up_to
 
     def skip_next(self, work: UnitOfWork[Any]) -> str | None:
-        for seller_id in self._next(work, 1):
+        for seller_id in self._next_sellers_to_bill(work, 1):
             self._after = seller_id
             self.skipped_sellers.append(seller_id)
             return f"seller {seller_id} in {format_month(self.month)}"
         return None
 
-    def _next(self, work: UnitOfWork[Any], limit: int) -> list[str]:
+    def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         return sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
 
 
@@ -102,7 +102,7 @@ class HeldBillingRun(BillingRun):
     """Issue the held bills of one month, each after the seller's earlier ones."""
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        sellers = self._next(work, limit)
+        sellers = self._next_sellers_to_bill(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
         if not sellers:
             return 0, 0
@@ -111,7 +111,7 @@ class HeldBillingRun(BillingRun):
         work.conn.execute(delete(HeldBillRow).where(*held))
         return len(sellers), issued
 
-    def _next(self, work: UnitOfWork[Any], limit: int) -> list[str]:
+    def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         earlier = aliased(HeldBillRow)
         has_earlier = exists().where(earlier.seller_id == HeldBillRow.seller_id, earlier.billing_month < self.month)
         held = select(HeldBillRow.seller_id).where(

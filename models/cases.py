@@ -176,7 +176,7 @@ class CaseSet:
             alerts.update_alerts(self.conn, _changed_parts(pairs, "alert"), self.terms_history)
             ocr.update_ocrs(self.conn, changed_ocrs, self.terms_history)
             late_payments.update_late_payments(self.conn, _changed_parts(pairs, "late_payment"))
-            standings = members.update_standing(self.conn, self._members_before, self.members.values(), now)
+            standings = members.update_member_standing(self.conn, self._members_before, self.members.values(), now)
             events.append_events(self.conn, [*rows, *(_member_standing_row(*standing, now) for standing in standings)])
             work.enqueue(messages)
 

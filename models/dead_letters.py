@@ -78,9 +78,9 @@ def insert_dead_letter(
             key=key or uuid4(),
             reason=reason,
             detail=detail,
-            task_name=_storable_name(task_name),
-            message_id=_storable_name(message_id),
-            queue=_storable_name(queue),
+            task_name=_storable_task_name(task_name),
+            message_id=_storable_task_name(message_id),
+            queue=_storable_task_name(queue),
             body_bytes=len(body) if body_bytes is None else body_bytes,
             body=base64.b64encode(body[:MAX_BODY_BYTES]).decode(),
             received_at=now,
@@ -106,6 +106,6 @@ def mark_letter_requeued(conn: Connection, dead_letter_id: int, now: datetime) -
     return conn.execute(update(DeadLetterRow).where(*waits).values(requeued_at=now)).rowcount > 0
 
 
-def _storable_name(text: str | None) -> str | None:
+def _storable_task_name(text: str | None) -> str | None:
     # Text that PostgreSQL can store and a terminal can show.
     return None if text is None else printable(text[:MAX_NAME_LENGTH])

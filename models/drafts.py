@@ -96,11 +96,11 @@ def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]
 
 def insert_drafts(conn: Connection, opened: Sequence[Draft]) -> None:
     immutable = ("order_id", "seller_id", "order_version", "opened_at")
-    insert_rows(conn, DraftRow, [_mutable_columns(draft) | to_row(draft, immutable) for draft in opened])
+    insert_rows(conn, DraftRow, [_mutable_draft_columns(draft) | to_row(draft, immutable) for draft in opened])
 
 
 def update_drafts(conn: Connection, changed: Sequence[Draft]) -> None:
-    update_rows(conn, DraftRow, ["draft_id"], [_mutable_columns(draft) for draft in changed])
+    update_rows(conn, DraftRow, ["draft_id"], [_mutable_draft_columns(draft) for draft in changed])
     lines = [
         {
             "draft_id": draft.draft_id,
@@ -130,7 +130,7 @@ def _draft_of(row: Any, edits: dict[int, LineEdit]) -> Draft:
     )
 
 
-def _mutable_columns(draft: Draft) -> dict[str, Any]:
+def _mutable_draft_columns(draft: Draft) -> dict[str, Any]:
     return to_row(draft, ("draft_id", "state", "consolidate", "verified_at", "used_at")) | {
         "choices": dict(draft.values),
         "verified_lines": {str(line_no): fingerprint for line_no, fingerprint in draft.verified_lines.items()},

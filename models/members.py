@@ -131,7 +131,7 @@ class Contact:
     time_zone: str
 
 
-def load_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Contact]:
+def load_member_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Contact]:
     rows = conn.execute(select(MemberRow).where(is_any(MemberRow.member_id, set(member_ids))))
     return {r.member_id: from_row(Contact, r) for r in rows}
 
@@ -147,7 +147,7 @@ def upsert_members(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
         conn.execute(insert(MemberRow).values(row).on_conflict_do_update(index_elements=["member_id"], set_=contact))
 
 
-def update_standing(
+def update_member_standing(
     conn: Connection, before: dict[str, Member], after: Iterable[Member], now: datetime
 ) -> list[tuple[Member, Role, bool]]:
     """Write changes of accounts and privileges; return (member, role, allowed) for each changed privilege."""
@@ -181,7 +181,7 @@ def update_automation(conn: Connection, member_id: str, automation: Automation) 
     update_rows(conn, MemberRow, ["member_id"], [{"member_id": member_id, "automation": settings_to_json(automation)}])
 
 
-def mark_reinstated(conn: Connection, member_id: str, now: datetime) -> None:
+def mark_member_reinstated(conn: Connection, member_id: str, now: datetime) -> None:
     update_rows(conn, MemberRow, ["member_id"], [{"member_id": member_id, "reinstated_at": now}])
 
 

@@ -93,7 +93,7 @@ class DeliveryOutcome:
     counts_as_attempt: bool = True
 
 
-def load_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
+def load_notice_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
     buyer, seller = aliased(MemberRow), aliased(MemberRow)
     rows = conn.execute(
         select(OrderRow.order_id, buyer.handle.label("buyer"), seller.handle.label("seller"))

@@ -154,7 +154,7 @@ def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime)
     conn.execute(update(SubmissionRow).where(*leased, SubmissionRow.due_at < until).values(due_at=until))
 
 
-def store_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
+def store_submission_answers(conn: Connection, answers: Sequence[tuple[Submission, Answer]], now: datetime) -> None:
     values = {
         "ids": int_array([s.submission_id for s, _ in answers]),
         "answers": text_array([json.dumps(a.as_json()) for _, a in answers]),
@@ -191,12 +191,12 @@ def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) 
     with pipeline(conn):
         fetch_answers = _send_answers_query(conn, request_ids)
         submitted = execute(conn, _SUBMIT, values)
-    answers = {request_id: _replayed(answer) for request_id, answer in fetch_answers().items()}
+    answers = {request_id: _replayed_submission_answers(answer) for request_id, answer in fetch_answers().items()}
     receipts = [row.receipt for row in submitted]
     return [SubmitResult(s["request_id"], s["code"], answers.get(s["request_id"])) for s in receipts]
 
 
-def _replayed(answer: dict[str, Any]) -> dict[str, Any]:
+def _replayed_submission_answers(answer: dict[str, Any]) -> dict[str, Any]:
     kept = answer["outcome"] in ("done", "refused")
     return mark_replayed(answer_from_row(answer)).as_json() if kept else answer
 
@@ -211,7 +211,7 @@ _SUBMIT = text("""
 """)
 
 
-def load_answers(conn: Connection, request_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def load_submission_answers(conn: Connection, request_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     return _send_answers_query(conn, request_ids)()
 
 
@@ -273,6 +273,6 @@ def requeue_submission(
     return bool(answer["accepted"])
 
 
-def oldest_waiting(conn: Connection) -> datetime | None:
+def oldest_waiting_submission(conn: Connection) -> datetime | None:
     waiting = select(func.min(SubmissionRow.submitted_at)).where(SubmissionRow.state == "waiting")
     return conn.execute(waiting).scalar()

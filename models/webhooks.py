@@ -125,19 +125,19 @@ def lease_endpoints(conn: Connection, now: datetime) -> list[Endpoint]:
 
 def _endpoint_from_row(conn: Connection, row: Any, until: datetime) -> Endpoint:
     page = feed.events_after(conn, row.cursor, EVENTS_PER_DELIVERY)
-    wanted = [(cursor, event) for cursor, event in page if is_wanted(event["type"], row.event_types.split(","))]
+    wanted = [(cursor, event) for cursor, event in page if webhook_wants(event["type"], row.event_types.split(","))]
     read_to = page[-1][0] if page else row.cursor
     return Endpoint(
         row.webhook_id, row.url, row.secret, until, row.cursor, wanted, read_to, len(page) == EVENTS_PER_DELIVERY
     )
 
 
-def is_wanted(event_type: str, patterns: Sequence[str]) -> bool:
+def webhook_wants(event_type: str, patterns: Sequence[str]) -> bool:
     """Return whether a type is one of `patterns`: a type, the beginning of types (`npb.*`), or `*`."""
     return any(event_type == p or (p.endswith("*") and event_type.startswith(p[:-1])) for p in patterns)
 
 
-def record_delivery(conn: Connection, delivery: Delivery, now: datetime) -> None:
+def record_webhook_delivery(conn: Connection, delivery: Delivery, now: datetime) -> None:
     """Record how far a run came, unless its lease was taken over; disable the endpoint after three days of failures."""
     endpoint = delivery.endpoint
     own = (WebhookRow.webhook_id == endpoint.webhook_id, WebhookRow.leased_until == endpoint.leased_until)
@@ -161,7 +161,7 @@ def record_delivery(conn: Connection, delivery: Delivery, now: datetime) -> None
     conn.execute(update(WebhookRow).where(*own).values(**values))
 
 
-def disabled_urls(conn: Connection) -> list[str]:
+def disabled_webhook_urls(conn: Connection) -> list[str]:
     disabled = (WebhookRow.disabled_at.is_not(None), WebhookRow.removed_at.is_(None))
     return [
         f"{row.webhook_id} ({row.url})"

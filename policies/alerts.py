@@ -27,7 +27,9 @@ def filer_role(kind: AlertKind) -> Role:
     return Role.SELLER if kind is AlertKind.NPB else Role.BUYER
 
 
-def check_may_file(case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime) -> Refused | None:
+def check_may_file_alert(
+    case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime
+) -> Refused | None:
     if refused := check_role(case, actor, filer_role(kind), act=f"file a {ALERT_LABELS[kind]}"):
         return refused
     order = case.order

@@ -84,13 +84,13 @@ def change_automation_settings(
 def files_npb_at(case: Case) -> datetime | None:
     """The time of the automatic filing of an NPB, once for each order date (R115); None if there is none to come."""
     order, setting = case.order, case.seller.automation.file_npb_after
-    if setting is None or order.status in ALERT_BLOCKERS or not _may_touch(case):
+    if setting is None or order.status in ALERT_BLOCKERS or not _may_automation_touch(case):
         return None
     if order.payment_status is not PaymentStatus.NONE:
         return None
     if order.npb_filed_at is not None and order.npb_filed_at >= order.order_date:
         return None
-    wanted = _after_hold(case, order.order_date + _setting_duration("file_npb_after", setting))
+    wanted = _after_automation_hold(case, order.order_date + _setting_duration("file_npb_after", setting))
     if wanted is None:
         return None
     due = max(wanted, order.order_date + case.terms.npb_file_after)
@@ -104,14 +104,14 @@ def files_npb_at(case: Case) -> datetime | None:
 def cancels_at(case: Case) -> datetime | None:
     """The time of the automatic cancellation through NPB or NPX (R116); None if there is none to come."""
     alert, setting = case.open_alert, case.seller.automation.cancel_after_unlock
-    if alert is None or alert.kind is not AlertKind.NPB or setting is None or not _may_touch(case):
+    if alert is None or alert.kind is not AlertKind.NPB or setting is None or not _may_automation_touch(case):
         return None
     if case.order.payment_status is not PaymentStatus.NONE:
         return None
     unlock = alert.unlocks_at
     if alert.penalty_stands and alert.penalty_accepted_at is not None:
         unlock = alert.penalty_accepted_at
-    return _after_hold(case, unlock + _setting_duration("cancel_after_unlock", setting))
+    return _after_automation_hold(case, unlock + _setting_duration("cancel_after_unlock", setting))
 
 
 def answer_to_request(case: Case) -> AutomaticAnswer | None:
@@ -120,17 +120,17 @@ def answer_to_request(case: Case) -> AutomaticAnswer | None:
     Only a person agrees to cancel an order that is paid.  A payment that the buyer claims is not one (R108).
     """
     request, order, setting = case.open_ocr, case.order, case.seller.automation.agree_to_requests_within
-    if request is None or request.filed_by is not Role.BUYER or not _may_touch(case):
+    if request is None or request.filed_by is not Role.BUYER or not _may_automation_touch(case):
         return None
     paid, silence = order.payment_status.is_paid, request.terms.ocr_silence
     if setting is not None and not paid and request.previous_status in AGREED_STATUSES:
         name = "agree_to_requests_within"
         if request.filed_at <= order.order_date + _setting_duration(name, setting):
-            at = _after_hold(case, request.filed_at)
+            at = _after_automation_hold(case, request.filed_at)
             return None if at is None else AutomaticAnswer(agrees=True, at=at, setting=name, under=setting)
     if silence is None or (silence.agrees and paid):
         return None
-    at = _after_hold(case, request.filed_at + silence.after)
+    at = _after_automation_hold(case, request.filed_at + silence.after)
     under = Setting(format_silence(silence), request.filed_at)
     return None if at is None else AutomaticAnswer(agrees=silence.agrees, at=at, setting=OCR_SILENCE, under=under)
 
@@ -309,12 +309,12 @@ def _announced_answer(case: Case, answer: AutomaticAnswer) -> AnnouncedAct:
     )
 
 
-def _may_touch(case: Case) -> bool:
+def _may_automation_touch(case: Case) -> bool:
     # R118
     return not case.seller.terminated and case.order.buyer_id not in case.seller.automation.excluded
 
 
-def _after_hold(case: Case, due: datetime) -> datetime | None:
+def _after_automation_hold(case: Case, due: datetime) -> datetime | None:
     order = case.order
     if order.held_at is None:
         return due

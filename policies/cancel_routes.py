@@ -71,38 +71,38 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
 
 
 def _find_routes(order: Subject, role: Role, now: datetime) -> list[CancelRoute]:
-    if direct := _route_of(order, order.case, role, now):
+    if direct := _cancel_route_of(order, order.case, role, now):
         return [direct]
     routes = []
     for filing in (name for name in ACTIONS if name.endswith(".file")):
-        if (granted := _earliest_grant(order, filing, role, now)) is not None:
+        if (granted := _earliest_grant_of_filing(order, filing, role, now)) is not None:
             file_from, filed = granted
-            if route := _route_of(order, filed, role, file_from):
+            if route := _cancel_route_of(order, filed, role, file_from):
                 routes.append(replace(route, filing=filing, file_from=file_from))
     return routes
 
 
-def _earliest_grant(order: Subject, action: str, role: Role, now: datetime) -> tuple[datetime, Case] | None:
+def _earliest_grant_of_filing(order: Subject, action: str, role: Role, now: datetime) -> tuple[datetime, Case] | None:
     periods = [(now, order.case.terms), *order.case.later_terms]
     ends = [begin for begin, _ in order.case.later_terms]
     for (begin, terms), end in zip(periods, [*ends, None], strict=True):
         case = replace(order.case, terms=terms)
-        at, answer = begin, _try_action(order, case, action, role, begin)
+        at, answer = begin, _try_action_on_route(order, case, action, role, begin)
         if isinstance(answer, Refused) and answer.possible_from and (end is None or answer.possible_from < end):
-            at, answer = answer.possible_from, _try_action(order, case, action, role, answer.possible_from)
+            at, answer = answer.possible_from, _try_action_on_route(order, case, action, role, answer.possible_from)
         if isinstance(answer, Granted):
             return at, answer.case
     return None
 
 
-def _route_of(order: Subject, case: Case, role: Role, at: datetime) -> CancelRoute | None:
+def _cancel_route_of(order: Subject, case: Case, role: Role, at: datetime) -> CancelRoute | None:
     ground = _earliest_basis(case, role, at)
     if ground is None:
         return None
     cancel_from, basis = ground
     if_answered = None
     if case.open_alert is not None:
-        answer = _try_action(order, case, f"{case.open_alert.kind.lower()}.respond", counterparty(role), at)
+        answer = _try_action_on_route(order, case, f"{case.open_alert.kind.lower()}.respond", counterparty(role), at)
         later = _earliest_basis(answer.case, role, at) if isinstance(answer, Granted) else None
         if later is not None and later[0] != cancel_from:
             if_answered = later[0]
@@ -111,22 +111,22 @@ def _route_of(order: Subject, case: Case, role: Role, at: datetime) -> CancelRou
 
 def _earliest_basis(case: Case, role: Role, at: datetime) -> tuple[datetime, CancelBasis] | None:
     actor = Actor(case.member(role).member_id)
-    answer = cancellation.basis_for(case, actor, at)
+    answer = cancellation.cancel_basis_for(case, actor, at)
     if isinstance(answer, Refused):
         if answer.possible_from is None:
             return None
         at = answer.possible_from
-        answer = cancellation.basis_for(case, actor, at)
+        answer = cancellation.cancel_basis_for(case, actor, at)
     return None if isinstance(answer, Refused) else (at, answer)
 
 
-def _try_action(order: Subject, case: Case, action: str, role: Role, at: datetime) -> Any:
+def _try_action_on_route(order: Subject, case: Case, action: str, role: Role, at: datetime) -> Any:
     return ACTIONS[action].ask(replace(order, case=case), Actor(case.member(role).member_id), at)
 
 
 def _describe_party(order: Subject, role: Role, now: datetime) -> str:
     case = order.case
-    answer = cancellation.basis_for(case, Actor(case.member(role).member_id), now)
+    answer = cancellation.cancel_basis_for(case, Actor(case.member(role).member_id), now)
     if not isinstance(answer, Refused):
         warning = cancellation.warn_of_payment(case, answer)
         can = f"The {role} can cancel {case.label} now, on the ground of {cancellation.BASIS_LABELS[answer]}."
@@ -134,7 +134,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
     routes = list_cancel_routes(order, now, role)
     if answer.possible_from is None and routes:
         ways = [_describe_route(route, now) for route in routes]
-        if role is Role.BUYER and isinstance(_try_action(order, case, "ocr.file", role, now), Granted):
+        if role is Role.BUYER and isinstance(_try_action_on_route(order, case, "ocr.file", role, now), Granted):
             ways.insert(0, "ask the seller with a cancel request now")
         return f"The {role} can {'; or '.join(ways)}."
     yet = " yet" if answer.possible_from else ""

@@ -35,7 +35,7 @@ BASES_THROUGH_ALERT = (CancelBasis.NPB, CancelBasis.NPX, CancelBasis.NRS, Cancel
 BASES_OF_BUYER = (CancelBasis.NRS, CancelBasis.NSS, CancelBasis.SELLER_TERMINATED)
 
 
-def basis_for(case: Case, actor: Actor, now: datetime) -> CancelBasis | Refused:
+def cancel_basis_for(case: Case, actor: Actor, now: datetime) -> CancelBasis | Refused:
     """Find the ground to cancel on: OCR, NPX, matured alert, and termination only without any of them."""
     if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
@@ -52,7 +52,7 @@ def basis_for(case: Case, actor: Actor, now: datetime) -> CancelBasis | Refused:
 
 
 def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, now: datetime) -> Granted | Refused:
-    basis = basis_for(case, actor, now)
+    basis = cancel_basis_for(case, actor, now)
     if isinstance(basis, Refused):
         return basis
     role = case.role_of(actor)
@@ -75,7 +75,9 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
         case,
         order=order,
         ocr=replace(ocr, state=OcrState.AGREED if agreed else OcrState.SUPERSEDED, closed_at=now) if ocr else case.ocr,
-        alert=_close_alert(alert, completed=basis in BASES_THROUGH_ALERT, now=now) if alert else case.alert,
+        alert=_close_alert_of_cancelled(alert, completed=basis in BASES_THROUGH_ALERT, now=now)
+        if alert
+        else case.alert,
     )
     because = f", because {describe_reason(reason)}" if reason else ""
     remark = f": {comment}" if comment else "."
@@ -182,7 +184,7 @@ def _alert_too_early(case: Case, alert: Alert) -> Refused:
     )
 
 
-def _close_alert(alert: Alert, *, completed: bool, now: datetime) -> Alert:
+def _close_alert_of_cancelled(alert: Alert, *, completed: bool, now: datetime) -> Alert:
     return replace(alert, state=AlertState.COMPLETED if completed else AlertState.SUPERSEDED, closed_at=now)
 
 
@@ -193,7 +195,7 @@ def apply_strike(case: Case, granted: Granted) -> Granted:
         return granted
     terms = after.alert.terms if after.alert is not None else after.terms
     member = add_strike(after.member(role), role, after.order.order_id, terms)
-    revoked = _notify_revoked(case.member(role), member, role, after)
+    revoked = _notify_of_revoked_privilege(case.member(role), member, role, after)
     moved = replace(after, buyer=member) if role is Role.BUYER else replace(after, seller=member)
     return replace(granted, case=moved, messages=(*granted.messages, *revoked))
 
@@ -238,7 +240,7 @@ def add_cancellation_effects(
     return replace(granted, events=(event,), messages=tuple(messages), effects=effects)
 
 
-def _notify_revoked(before: Member, after: Member, role: Role, case: Case) -> tuple[OutboxMessage, ...]:
+def _notify_of_revoked_privilege(before: Member, after: Member, role: Role, case: Case) -> tuple[OutboxMessage, ...]:
     revoked = (before.can_buy and not after.can_buy) or (before.can_sell and not after.can_sell)
     if not revoked:
         return ()

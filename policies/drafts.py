@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from policies.cancellation import basis_for, returns_items
+from policies.cancellation import cancel_basis_for, returns_items
 from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
 from policies.preconditions import check_not_cancelled, check_role
@@ -71,7 +71,7 @@ def check_may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
         return refused
     if case.order.status in (Status.NRS, Status.NSS) or case.seller.terminated:
         return _return_not_allowed(case)
-    basis = basis_for(case, actor, now)
+    basis = cancel_basis_for(case, actor, now)
     return basis if isinstance(basis, Refused) else None
 
 
@@ -91,13 +91,13 @@ def check_draft_owner(draft_id: str, draft: Draft | None, actor: Actor) -> Refus
 def check_draft_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
-    return _check_current(draft, case, now)
+    return _check_draft_current(draft, case, now)
 
 
 def check_ready_to_cancel(draft: Draft, case: Case, basis: CancelBasis, now: datetime) -> Refused | None:
     if not returns_items(basis, seller_terminated=case.seller.terminated):
         return _return_not_allowed(case)
-    if refused := check_not_cancelled(case) or _check_current(draft, case, now):
+    if refused := check_not_cancelled(case) or _check_draft_current(draft, case, now):
         return refused
     if draft.state is not DraftState.VERIFIED:
         return Refused(
@@ -181,7 +181,7 @@ def draft_json(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
     }
 
 
-def _check_current(draft: Draft, case: Case, now: datetime) -> Refused | None:
+def _check_draft_current(draft: Draft, case: Case, now: datetime) -> Refused | None:
     if draft.order_changed:
         return Refused(
             Code.DRAFT_STALE,

@@ -18,41 +18,44 @@ class _Format(NamedTuple):
     read: Callable[[Any], Any]
 
 
-def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _optional_history_value(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else convert(value)
 
 
-def _code(codes: type[StrEnum]) -> _Format:
-    return _Format(_unchanged, _optional(codes))
+def _code_format(codes: type[StrEnum]) -> _Format:
+    return _Format(_unchanged_value, _optional_history_value(codes))
 
 
-def _unchanged(value: Any) -> Any:
+def _unchanged_value(value: Any) -> Any:
     return value
 
 
-_TEXT = _Format(_unchanged, _unchanged)
-_INSTANT = _Format(format_optional_timestamp, _optional(parse_timestamp))
+_TEXT = _Format(_unchanged_value, _unchanged_value)
+_INSTANT = _Format(format_optional_timestamp, _optional_history_value(parse_timestamp))
 _AMOUNT = _Format(str, Decimal)
-_MONTH = _Format(_optional(lambda day: day.isoformat()[:7]), _optional(lambda month: date.fromisoformat(f"{month}-01")))
+_MONTH = _Format(
+    _optional_history_value(lambda day: day.isoformat()[:7]),
+    _optional_history_value(lambda month: date.fromisoformat(f"{month}-01")),
+)
 _PARTS: dict[str, dict[str, _Format]] = {
     "order": {
-        "status": _code(Status),
-        "previous_status": _code(Status),
-        "payment_status": _code(PaymentStatus),
+        "status": _code_format(Status),
+        "previous_status": _code_format(Status),
+        "payment_status": _code_format(PaymentStatus),
         "order_date": _INSTANT,
         "total": _AMOUNT,
         "fee": _AMOUNT,
         "fee_month": _MONTH,
         "cancelled_at": _INSTANT,
-        "basis": _code(CancelBasis),
+        "basis": _code_format(CancelBasis),
         "cancelled_by": _TEXT,
         "npb_filed_at": _INSTANT,
         "held_at": _INSTANT,
         "held_until": _INSTANT,
     },
     "alert": {
-        "kind": _code(AlertKind),
-        "state": _code(AlertState),
+        "kind": _code_format(AlertKind),
+        "state": _code_format(AlertState),
         "filed_at": _INSTANT,
         "grounds": _TEXT,
         "responded_at": _INSTANT,
@@ -64,14 +67,14 @@ _PARTS: dict[str, dict[str, _Format]] = {
         "closed_at": _INSTANT,
     },
     "ocr": {
-        "filed_by": _code(Role),
+        "filed_by": _code_format(Role),
         "reason": _TEXT,
-        "state": _code(OcrState),
+        "state": _code_format(OcrState),
         "filed_at": _INSTANT,
         "closed_at": _INSTANT,
     },
     "late_payment": {
-        "payment_status": _code(PaymentStatus),
+        "payment_status": _code_format(PaymentStatus),
         "recorded_at": _INSTANT,
         "settled_at": _INSTANT,
         "settled_by": _TEXT,

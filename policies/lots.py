@@ -139,7 +139,7 @@ class LotSnapshot:
 
     @property
     def bind_id(self) -> int:
-        return _int_or(self.values.get("bind_id"), 0)
+        return _lot_int_or(self.values.get("bind_id"), 0)
 
     @property
     def has_catalogue_item(self) -> bool:
@@ -157,20 +157,20 @@ def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:
         item_type=snapshot["item"]["type"],
         item_no=snapshot["item"]["no"],
         color_id=snapshot["color_id"],
-        quantity=_int_or(snapshot.get("quantity"), 0),
+        quantity=_lot_int_or(snapshot.get("quantity"), 0),
         new_or_used=snapshot["new_or_used"],
         completeness=snapshot.get("completeness"),
         unit_price=Decimal(snapshot["unit_price"]),
-        bind_id=_int_or(snapshot.get("bind_id"), 0),
+        bind_id=_lot_int_or(snapshot.get("bind_id"), 0),
         description=snapshot.get("description") or "",
         remarks=snapshot.get("remarks") or "",
-        bulk=_int_or(snapshot.get("bulk"), 1),
+        bulk=_lot_int_or(snapshot.get("bulk"), 1),
         is_retain=snapshot.get("is_retain") or False,
         is_stock_room=snapshot.get("is_stock_room") or False,
         stock_room_id=snapshot.get("stock_room_id"),
-        my_cost=_amount(snapshot.get("my_cost")),
-        my_weight=_amount(snapshot.get("my_weight")),
-        sale_rate=_int_or(snapshot.get("sale_rate"), 0),
+        my_cost=_lot_amount(snapshot.get("my_cost")),
+        my_weight=_lot_amount(snapshot.get("my_weight")),
+        sale_rate=_lot_int_or(snapshot.get("sale_rate"), 0),
         tiers=parse_tiers(snapshot),
         reserved_for=snapshot.get("reserved_for"),
     )
@@ -243,10 +243,15 @@ def check_lot_deletable(lot: Lot | None, lot_id: int, seller_id: str) -> Lot | R
 
 
 def find_lot_problems(lot: Lot) -> list[tuple[str, str]]:
-    return [*_number_problems(lot), *_tier_problems(lot), *_stockroom_problems(lot), *_text_problems(lot)]
+    return [
+        *_lot_number_problems(lot),
+        *_lot_tier_problems(lot),
+        *_lot_stockroom_problems(lot),
+        *_lot_text_problems(lot),
+    ]
 
 
-def _number_problems(lot: Lot) -> list[tuple[str, str]]:
+def _lot_number_problems(lot: Lot) -> list[tuple[str, str]]:
     fits = {
         "quantity": (0 <= lot.quantity <= MAX_UNITS, f"must be between 0 and {MAX_UNITS}"),
         "unit_price": (0 < lot.unit_price < PRICE_LIMIT, "must be above zero"),
@@ -258,7 +263,7 @@ def _number_problems(lot: Lot) -> list[tuple[str, str]]:
     return [(name, sentence) for name, (holds, sentence) in fits.items() if not holds]
 
 
-def _stockroom_problems(lot: Lot) -> list[tuple[str, str]]:
+def _lot_stockroom_problems(lot: Lot) -> list[tuple[str, str]]:
     problems = []
     if lot.stock_room_id not in (None, *STOCKROOMS):
         problems.append(("stock_room_id", "must be A, B or C"))
@@ -269,7 +274,7 @@ def _stockroom_problems(lot: Lot) -> list[tuple[str, str]]:
     return problems
 
 
-def _text_problems(lot: Lot) -> list[tuple[str, str]]:
+def _lot_text_problems(lot: Lot) -> list[tuple[str, str]]:
     problems = [
         (name, f"must not be longer than {MAX_TEXT_LENGTH} characters")
         for name in ("description", "remarks")
@@ -284,7 +289,7 @@ def _text_problems(lot: Lot) -> list[tuple[str, str]]:
     return problems
 
 
-def _tier_problems(lot: Lot) -> list[tuple[str, str]]:
+def _lot_tier_problems(lot: Lot) -> list[tuple[str, str]]:
     problems = []
     quantity, price = 0, lot.unit_price
     for number, (tier_quantity, tier_price) in enumerate(lot.tiers, start=1):
@@ -306,9 +311,9 @@ def _tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str,
     return {"quantity": quantity, "price": format_price(price)}
 
 
-def _int_or(value: Any, default: int) -> int:
+def _lot_int_or(value: Any, default: int) -> int:
     return default if value is None else int(value)
 
 
-def _amount(text: str | None) -> Decimal | None:
+def _lot_amount(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from policies.alerts import add_alert, check_may_file, require_open_alert
+from policies.alerts import add_alert, check_may_file_alert, require_open_alert
 from policies.automation import cancels_at_fact
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
@@ -44,7 +44,7 @@ def unlocks_at(alert: Alert) -> datetime:
 
 
 def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
-    if refused := check_may_file(case, AlertKind.NPB, actor, npb_fileable_at(case), now):
+    if refused := check_may_file_alert(case, AlertKind.NPB, actor, npb_fileable_at(case), now):
         return refused
     order = case.order
     if order.payment_status.is_paid:

@@ -138,7 +138,7 @@ def to_option(action: str, answer: PolicyAnswer | Option, removal: Removal | Non
 
 def cancel_option(action: str, case: Case, actor: Actor, now: datetime) -> Option:
     option = to_option(action, cancellation.cancel(case, actor, None, EXAMPLE_COMMENT, now))
-    basis = cancellation.basis_for(case, actor, now)
+    basis = cancellation.cancel_basis_for(case, actor, now)
     if option.possible and not isinstance(basis, Refused):
         warning = cancellation.warn_of_payment(case, basis)
         return replace(

@@ -47,11 +47,11 @@ def request_removal(
         return refused
     role = case.role_of(actor)
     assert role is not None
-    if refused := _check_no_problem(case):
+    if refused := _check_removal_possible(case):
         return refused
     if return_items is not None and role is Role.BUYER:
         return Invalid("return_items", "only the seller decides whether removed items return to the inventory")
-    if problem := _check_lines(case, lines, remaining):
+    if problem := _check_removal_lines(case, lines, remaining):
         return problem
     if role is Role.SELLER and return_items is None:
         return_items = True
@@ -66,14 +66,14 @@ def approve_removal(
     remaining: Mapping[int, int],
     now: datetime,
 ) -> Removal | Refused | Invalid:
-    if refused := _check_decidable(case, removal, actor, counterparty(removal.requested_by), "approve"):
+    if refused := _check_removal_decidable(case, removal, actor, counterparty(removal.requested_by), "approve"):
         return refused
-    if refused := _check_no_problem(case):
+    if refused := _check_removal_possible(case):
         return refused
     if return_items is not None and removal.requested_by is Role.SELLER:
         return Invalid("return_items", "the seller has already decided this when asking for the removal")
-    if problem := _check_lines(case, removal.lines, remaining):
-        return _outdated(removal, remaining) if isinstance(problem, Invalid) else problem
+    if problem := _check_removal_lines(case, removal.lines, remaining):
+        return _refuse_outdated_removal(removal, remaining) if isinstance(problem, Invalid) else problem
     if removal.requested_by is Role.BUYER:
         return_items = True if return_items is None else return_items
     else:
@@ -82,18 +82,18 @@ def approve_removal(
 
 
 def deny_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
-    if refused := _check_decidable(case, removal, actor, counterparty(removal.requested_by), "deny"):
+    if refused := _check_removal_decidable(case, removal, actor, counterparty(removal.requested_by), "deny"):
         return refused
     return replace(removal, state=RemovalState.DENIED, decided_at=now)
 
 
 def withdraw_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
-    if refused := _check_decidable(case, removal, actor, removal.requested_by, "withdraw"):
+    if refused := _check_removal_decidable(case, removal, actor, removal.requested_by, "withdraw"):
         return refused
     return replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)
 
 
-def _outdated(removal: Removal, remaining: Mapping[int, int]) -> Invalid:
+def _refuse_outdated_removal(removal: Removal, remaining: Mapping[int, int]) -> Invalid:
     details = "; ".join(
         f"{units} of line {line_no} are to be taken out, and {remaining.get(line_no, 0)} remain"
         for line_no, units in removal.lines
@@ -102,7 +102,7 @@ def _outdated(removal: Removal, remaining: Mapping[int, int]) -> Invalid:
     return Invalid("removal_id", f"no longer fits the order: {details}; deny it, or make a new request")
 
 
-def _check_decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -> Refused | None:
+def _check_removal_decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: str) -> Refused | None:
     if refused := check_role(case, actor, by, act=f"{act} this removal request"):
         return refused
     if removal.state is not RemovalState.PENDING:
@@ -112,7 +112,7 @@ def _check_decidable(case: Case, removal: Removal, actor: Actor, by: Role, act: 
     return None
 
 
-def _check_no_problem(case: Case) -> Refused | None:
+def _check_removal_possible(case: Case) -> Refused | None:
     if case.order.status in PROBLEM:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
@@ -124,7 +124,7 @@ def _check_no_problem(case: Case) -> Refused | None:
     return None
 
 
-def _check_lines(
+def _check_removal_lines(
     case: Case, lines: tuple[tuple[int, int], ...], remaining: Mapping[int, int]
 ) -> Refused | Invalid | None:
     for index, (line_no, quantity) in enumerate(lines):

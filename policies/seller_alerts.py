@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import ALERT_LABELS, add_alert, check_may_file, require_open_alert
+from policies.alerts import ALERT_LABELS, add_alert, check_may_file_alert, require_open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
 from policies.preconditions import check_comment
@@ -30,7 +30,7 @@ def seller_alert_fileable_at(case: Case) -> datetime:
 def file_seller_alert(
     case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
 ) -> Granted | Refused:
-    if refused := check_may_file(case, kind, actor, seller_alert_fileable_at(case), now):
+    if refused := check_may_file_alert(case, kind, actor, seller_alert_fileable_at(case), now):
         return refused
     order = case.order
     if kind is AlertKind.NRS and order.payment_status.is_paid:

@@ -265,14 +265,14 @@ MUTANTS: dict[str, Mutant] = {
             "a hold is ignored",
             "automated_orders",
             "automation did cancel",
-            rewrite_source("policies.automation:_after_hold", "order.held_at is None", "True"),
+            rewrite_source("policies.automation:_after_automation_hold", "order.held_at is None", "True"),
         ),
         Mutant(
             "an exclusion is ignored",
             "automated_orders",
             "automation did cancel",
             rewrite_source(
-                "policies.automation:_may_touch",
+                "policies.automation:_may_automation_touch",
                 " and case.order.buyer_id not in case.seller.automation.excluded",
                 "",
             ),

@@ -104,7 +104,7 @@ def _change_accounts(
             if changed != member:
                 known[command.member_id] = changed
                 if not changed.terminated:
-                    members.mark_reinstated(work.conn, command.member_id, work.now)
+                    members.mark_member_reinstated(work.conn, command.member_id, work.now)
                 _write_change(work, command, f"members.{change}", changed, member)
             work.answer(command, done(command, {} if changed == member else {change: True}))
     return work.answers
@@ -113,7 +113,7 @@ def _change_accounts(
 def _write_change(
     work: UnitOfWork[StaffDecision], command: StaffDecision, type_: str, after: Member, before: Member
 ) -> None:
-    members.update_standing(work.conn, {before.member_id: before}, [after], work.now)
+    members.update_member_standing(work.conn, {before.member_id: before}, [after], work.now)
     automation.update_deadlines(work.conn, after.member_id, work.now)  # R118: a terminated seller has none
     event = events.event_row(
         type_,

@@ -52,7 +52,7 @@ def deliver_notices(order_id: int | None = None, notice_id: int | None = None) -
         claimed = notices.claim_notices(
             work.conn, work.now, until=work.now + policy.DELIVERY_LEASE, limit=BATCH_SIZE, order_id=order_id
         )
-        addresses = members.load_contacts(work.conn, {c.recipient for c in claimed})
+        addresses = members.load_member_contacts(work.conn, {c.recipient for c in claimed})
         if not claimed:
             sweeps.record_sweep_run(work.conn, "notices.deliver", 0, work.now)
     totals = {"sent": 0, "parked": 0, "later": 0}
@@ -115,8 +115,8 @@ def _record_claimed(task: str, **which: Any) -> tuple[set[int], int]:
         due = outbox.claim_messages(work.conn, task, **which)
         if not due:
             return set(), 0
-        addresses = members.load_contacts(work.conn, {str(d.payload.get("recipient")) for d in due})
-        parties = notices.load_parties(work.conn, [d.order_id for d in due if d.order_id is not None])
+        addresses = members.load_member_contacts(work.conn, {str(d.payload.get("recipient")) for d in due})
+        parties = notices.load_notice_parties(work.conn, [d.order_id for d in due if d.order_id is not None])
         composed: list[DueMessage] = []
         notice_rows = []
         for message in due:

@@ -39,7 +39,7 @@ class RemovalLine(StrictModel):
     quantity: Quantity
 
 
-def _each_line_once(lines: list[RemovalLine]) -> list[RemovalLine]:
+def _check_removal_lines_unique(lines: list[RemovalLine]) -> list[RemovalLine]:
     if len({line.line_no for line in lines}) < len(lines):
         raise ValueError("must name each line once")
     return lines
@@ -47,7 +47,9 @@ def _each_line_once(lines: list[RemovalLine]) -> list[RemovalLine]:
 
 class RequestRemoval(OrderCommand):
     task: ClassVar[str] = "removals.request"
-    lines: Annotated[list[RemovalLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_each_line_once)]
+    lines: Annotated[
+        list[RemovalLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_check_removal_lines_unique)
+    ]
     return_items: StrictBool | None = None
 
 
@@ -68,7 +70,7 @@ class WithdrawRemoval(RemovalCommand):
     task: ClassVar[str] = "removals.withdraw"
 
 
-def _first_unit(subject: Subject) -> list[dict[str, int]]:
+def _first_removable_unit(subject: Subject) -> list[dict[str, int]]:
     return [{"line_no": n, "quantity": 1} for n in sorted(subject.remaining) if subject.remaining[n] > 0][:1]
 
 
@@ -80,12 +82,12 @@ def _first_unit(subject: Subject) -> list[dict[str, int]]:
         lambda c, subject, now: policy.request_removal(
             subject.case,
             c.actor,
-            tuple((line["line_no"], line["quantity"]) for line in _first_unit(subject)),
+            tuple((line["line_no"], line["quantity"]) for line in _first_removable_unit(subject)),
             None,
             subject.remaining,
             now,
         ),
-        lambda subject, _actor: {"lines": _first_unit(subject), "return_items": None},
+        lambda subject, _actor: {"lines": _first_removable_unit(subject), "return_items": None},
     ),
 )
 def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
@@ -98,12 +100,17 @@ def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
             quantities = tuple((line.line_no, line.quantity) for line in command.lines)
             removal = policy.request_removal(
-                case, command.actor, quantities, command.return_items, _remaining_units(lines[command.order_id]), now
+                case,
+                command.actor,
+                quantities,
+                command.return_items,
+                _units_open_to_removal(lines[command.order_id]),
+                now,
             )
             if not isinstance(removal, Removal):
                 return removal
             requested.append((command, removal))
-            note = f"The {removal.requested_by} asks to take {_describe_units(removal)} out of the order."
+            note = f"The {removal.requested_by} asks to take {_describe_removed_units(removal)} out of the order."
             return Granted(case, events=(Event("removals.requested", note),))
 
         verdicts = {c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.pending}
@@ -139,7 +146,7 @@ def approve_removal(commands: list[ApproveRemoval]) -> list[Answer]:
                 batch.removals[command.removal_id],
                 command.actor,
                 command.return_items,
-                _remaining_units(lines),
+                _units_open_to_removal(lines),
                 now,
             )
             if not isinstance(removal, Removal):
@@ -147,9 +154,11 @@ def approve_removal(commands: list[ApproveRemoval]) -> list[Answer]:
             removed = dict(removal.lines)
             total = sum_goods((x.quantity - x.removed - removed.get(x.line_no, 0), x.unit_price) for x in lines)
             destination = (
-                "back to the inventory" if _returns_to_stock(removal, case) else "and not back to the inventory"
+                "back to the inventory" if _removal_returns_to_stock(removal, case) else "and not back to the inventory"
             )
-            note = f"{_describe_units(removal)} taken out, {destination}; order date, payment and fee start again."
+            note = (
+                f"{_describe_removed_units(removal)} taken out, {destination}; order date, payment and fee start again."
+            )
             granted = order_policy.restart_order(case, total=total, event=Event("removals.approved", note), now=now)
             approved.append((removal, case, granted.case))
             return batch.record_decision(removal, granted)
@@ -285,7 +294,7 @@ def _remove_items(
     returning = {
         removal.order_id: returns.lines_to_return(batch.lines[removal.order_id], dict(removal.lines))
         for removal, case, _ in approved
-        if _returns_to_stock(removal, case)
+        if _removal_returns_to_stock(removal, case)
     }
     stock = returns.load_stock_view(work.conn, [line for lines in returning.values() for line in lines])
     plans = []
@@ -323,15 +332,15 @@ def _remove_items(
     )
 
 
-def _returns_to_stock(removal: Removal, case: Case) -> bool:
+def _removal_returns_to_stock(removal: Removal, case: Case) -> bool:
     # A terminated seller's stock never changes (R65).
     return bool(removal.return_items) and not case.seller.terminated
 
 
-def _remaining_units(lines: Sequence[Any]) -> dict[int, int]:
+def _units_open_to_removal(lines: Sequence[Any]) -> dict[int, int]:
     return {line.line_no: line.quantity - line.removed for line in lines}
 
 
-def _describe_units(removal: Removal) -> str:
+def _describe_removed_units(removal: Removal) -> str:
     units = sum(quantity for _, quantity in removal.lines)
     return f"{pluralize(units, 'unit', 'units')} of {pluralize(len(removal.lines), 'line', 'lines')}"

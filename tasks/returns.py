@@ -139,7 +139,7 @@ class PlannedReturn:
         try:
             plan = self._make_plan(cancellation, draft)
         except QuantityOverflow as overflow:
-            return self._park(command, overflow)
+            return self._park_cancellation(command, overflow)
         if draft and (refused := draft_policy.check_plan_unchanged(draft, plan)):
             return refused
         cancellation.plan = plan
@@ -166,7 +166,7 @@ class PlannedReturn:
             release_auto_stockroom=cancellation.change.before.terms.release_auto_stockroom,
         )
 
-    def _park(self, command: ReturnOptions, overflow: QuantityOverflow) -> Invalid:
+    def _park_cancellation(self, command: ReturnOptions, overflow: QuantityOverflow) -> Invalid:
         # Park the cancellation among the dead jobs for staff, write nothing of it, and continue with the rest.
         if not command.dry_run:
             dead_jobs.park_job_once(

@@ -50,19 +50,19 @@ def deliver_events() -> TaskResult:
         return {"delivered": 0, "failed": 0}
     totals = {"delivered": 0, "failed": 0}
     started_at = monotonic()
-    while _deliver_round(_sender, totals) and monotonic() - started_at < MAX_SENDING_SECONDS:
+    while _deliver_webhook_round(_sender, totals) and monotonic() - started_at < MAX_SENDING_SECONDS:
         pass
     return totals
 
 
-def _deliver_round(sender: WebhookSender, totals: TaskResult) -> bool:
+def _deliver_webhook_round(sender: WebhookSender, totals: TaskResult) -> bool:
     # Send a page to every due endpoint; return whether one has more.
     with unit_of_work() as work:
         endpoints = webhooks.lease_endpoints(work.conn, work.now)
     deliveries = _send_to_endpoints(sender, endpoints)
     with unit_of_work() as work:
         for delivery in deliveries:
-            webhooks.record_delivery(work.conn, delivery, work.now)
+            webhooks.record_webhook_delivery(work.conn, delivery, work.now)
         sweeps.record_sweep_run(work.conn, "webhooks.deliver", sum(d.delivered for d in deliveries), work.now)
     for delivery in deliveries:
         totals["delivered"] += delivery.delivered

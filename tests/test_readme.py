@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from policies.timestamps import format_timestamp
-from workers.cli.send import parse_arguments
+from workers.cli.send import parse_command_arguments
 from workers.settings import CHECKOUT
 from workers.show_queries import run_query
 from workers.simulation.demo.sample_market import SELLERS, build_sample_market
@@ -45,7 +45,11 @@ def test_own_alert_unlocks_within_a_minute(demo: Simulation) -> None:
     arguments = {"terms": tomllib.loads(terms.replace("\\n", "\n")), "from": format_timestamp(begins), "staff": "kim"}
     assert demo.do("terms.apply", **arguments)["outcome"] == "done"
     demo.advance(begins)
-    sent = [(words[2], parse_arguments(tuple(words[3:]), None)) for words in commands if words[:2] == ["./run", "send"]]
+    sent = [
+        (words[2], parse_command_arguments(tuple(words[3:]), None))
+        for words in commands
+        if words[:2] == ["./run", "send"]
+    ]
     assert [task for task, _ in sent] == ["members.record", "orders.submit", "npb.file", "orders.cancel"]
     *done, early = [demo.do(task, **arguments) for task, arguments in sent]
     assert [answer["outcome"] for answer in done] == ["done"] * 3, done

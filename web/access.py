@@ -49,7 +49,7 @@ class AccessLayer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _with_defaults(message.get("headers", ()))
+                message["headers"] = _with_default_headers(message.get("headers", ()))
             await send(message)
 
         try:
@@ -71,7 +71,7 @@ class AccessLayer:
             log.info("request", **facts, milliseconds=round(seconds * 1000, 1))
 
 
-def _with_defaults(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _with_default_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     sent = list(headers)
     names = {name.lower() for name, _ in sent}
     return [*sent, *(header for header in HEADERS if header[0] not in names)]

@@ -53,7 +53,7 @@ async def submit_command(request: Request) -> Response:
     request.state.task = task
     request_id = _idempotency_key(request)
     payload = await read_body(request)
-    arguments = _parse_body(payload, request_id)
+    arguments = _parse_command_body(payload, request_id)
     command = parse_command(COMMANDS[task].model, arguments, request_id)
     if isinstance(command, Answer):
         return respond(command.as_json())
@@ -127,7 +127,7 @@ async def read_body(request: Request, media_type: str = "application/json") -> b
     return b"".join(chunks)
 
 
-def _parse_body(body: bytes, request_id: str) -> dict[str, Any]:
+def _parse_command_body(body: bytes, request_id: str) -> dict[str, Any]:
     try:
         text = body.decode()
         if has_too_many_parts(body):

@@ -35,11 +35,11 @@ class KeyRing:
         if lookup is None or monotonic() - started_at >= CACHE_SECONDS:
             if len(self._lookups) >= MAX_CACHED_KEYS:
                 self._lookups.clear()
-            lookup = asyncio.ensure_future(run_in_threadpool(self._query, key_id))
+            lookup = asyncio.ensure_future(run_in_threadpool(self._query_key, key_id))
             self._lookups[key_id] = (monotonic(), lookup)
         return await asyncio.shield(lookup)
 
-    def _query(self, key_id: str) -> ApiKey | None:
+    def _query_key(self, key_id: str) -> ApiKey | None:
         with self._database.transaction() as conn:
             if (key := api_keys.load_key(conn, key_id)) is not None:
                 api_keys.record_use(conn, key.name, self._database.clock.now(conn))

@@ -64,7 +64,7 @@ class ActionForm:
 def action_form(option: Mapping[str, Any], role: Role) -> ActionForm:
     action = option["action"]
     fields = [
-        Field(name, *_kind(action, name, info, option, role))
+        Field(name, *_field_kind(action, name, info, option, role))
         for name, info in COMMANDS[action].model.model_fields.items()
         if name not in COMMON and not (action == "orders.cancel" and name == "reason")
     ]
@@ -72,7 +72,7 @@ def action_form(option: Mapping[str, Any], role: Role) -> ActionForm:
     return ActionForm(action, label[:1].upper() + label[1:], option["why"], fields, option.get("removal_id"))
 
 
-def _kind(
+def _field_kind(
     action: str, name: str, info: Any, option: Mapping[str, Any], role: Role
 ) -> tuple[str, bool, Mapping[str, str]]:
     required = info.is_required()

@@ -35,9 +35,9 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     schemas: dict[str, Any] = {"Problem": _PROBLEM, "Answer": answer_schema(), "Submitted": _SUBMITTED}
     for operations in spec["paths"].values():
         for operation in operations.values():
-            operation["responses"] = {"200": _response_content("application/json", {"type": "object"})} | _problems(
-                401, 403, 404, 422, 503
-            )
+            operation["responses"] = {
+                "200": _response_content("application/json", {"type": "object"})
+            } | _problem_responses(401, 403, 404, 422, 503)
     for task, declaration in sorted(COMMANDS.items()):
         schema = argument_schema(task, ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
@@ -55,7 +55,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
                     "202": _response_content(
                         "application/json", _schema_ref("Submitted"), "Accepted; the answer is at `Location`."
                     ),
-                    **_problems(400, 401, 403, 408, 409, 413, 415, 422, 503),
+                    **_problem_responses(400, 401, 403, 408, 409, 413, 415, 422, 503),
                 },
             }
         }
@@ -72,7 +72,7 @@ def _response_content(media_type: str, schema: dict[str, Any], description: str 
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
-def _problems(*statuses: int) -> dict[str, Any]:
+def _problem_responses(*statuses: int) -> dict[str, Any]:
     return {
         str(status): _response_content(problems.MEDIA_TYPE, _schema_ref("Problem"), "A problem") for status in statuses
     }

@@ -41,7 +41,7 @@ class Submitter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = threading.Event()
         self.listening = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread = threading.Thread(target=self._run_listener, name="answers", daemon=True)
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -71,10 +71,10 @@ class Submitter:
         future: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
         self._pending.append(((task, payload, request_id), future))
         if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
+            self._flushing = asyncio.create_task(self._flush_submissions())
         return await future
 
-    async def _flush(self) -> None:
+    async def _flush_submissions(self) -> None:
         try:
             while self._pending:
                 gathered = 0
@@ -109,25 +109,25 @@ class Submitter:
         with self._database.transaction() as conn:
             return submissions.submit_commands(conn, commands)
 
-    def _run(self) -> None:
+    def _run_listener(self) -> None:
         while not self._closed.is_set():
             try:
-                self._listen()
+                self._listen_for_answers()
             except (psycopg.Error, OSError) as error:
                 log.warning("answers_disconnected", error=type(error).__name__)
             self.listening.clear()
             self._closed.wait(RECONNECT_INTERVAL)
 
-    def _listen(self) -> None:
+    def _listen_for_answers(self) -> None:
         options = {"application_name": "unwind web", "role": WEB_ROLE}
         with contextlib.closing(open_connection(self._listener_url, autocommit=True, **options)) as conn:
             conn.execute(f"LISTEN {submissions.ANSWER_CHANNEL}")
             self.listening.set()
             while not self._closed.is_set():
-                self._resolve(conn)
+                self._resolve_answers(conn)
                 list(conn.notifies(timeout=POLL_INTERVAL, stop_after=1))
 
-    def _resolve(self, conn: psycopg.Connection[Any]) -> None:
+    def _resolve_answers(self, conn: psycopg.Connection[Any]) -> None:
         assert self._loop is not None
         if (waiting := list(self._waiting)) and (rows := conn.execute(_LOAD, [waiting]).fetchall()):
             self._loop.call_soon_threadsafe(self._set_answers, dict(rows))

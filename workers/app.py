@@ -41,12 +41,12 @@ class Unwind(Celery):
     servers_found = False
 
     def _connection(self, url: str | None, **options: Any) -> Any:
-        _find_servers(self)
+        _find_running_servers(self)
         usable_url = None if url is None or url.startswith("valkey") else url
         return super()._connection(usable_url or self.conf.broker_url, **options)
 
     def _get_backend(self) -> Any:
-        _find_servers(self)
+        _find_running_servers(self)
         url = self.conf.result_backend
         if not isinstance(url, str) or url.partition("://")[0] not in SCHEMES:
             return super()._get_backend()
@@ -57,7 +57,7 @@ OBSERVING_COMMANDS = frozenset({"control", "events", "inspect", "report", "statu
 """Celery's commands that describe what runs; they start no servers."""
 
 
-def _find_servers(celery: Unwind) -> None:
+def _find_running_servers(celery: Unwind) -> None:
     if celery.servers_found:
         return
     context = click.get_current_context(silent=True)
@@ -84,7 +84,7 @@ def _find_servers(celery: Unwind) -> None:
             celery.conf.result_backend = settings.result_backend.get_secret_value()
 
 
-def _route(name: str, *_: Any, **__: Any) -> dict[str, str]:
+def _route_task(name: str, *_: Any, **__: Any) -> dict[str, str]:
     return {"queue": queue_of(name)}
 
 
@@ -161,7 +161,7 @@ app.conf.update(
     task_queues=tuple(Queue(name, routing_key=name) for name in QUEUES),  # type: ignore[no-untyped-call]
     task_default_queue="commands",
     task_create_missing_queues=False,  # a typo is an error at the producer, not a queue without consumers
-    task_routes=(_route,),
+    task_routes=(_route_task,),
     # --- time ---
     enable_utc=True,
     timezone="UTC",  # nothing depends on the machine's time zone

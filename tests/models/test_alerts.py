@@ -11,7 +11,7 @@ from tests.plugins.market import FILED, Market
 
 def _pending(market: Market, at_least: int = 3) -> list[tuple[str, Role, int]]:
     with market.simulation.database.transaction() as conn:
-        return alerts.count_open_by_accused(conn, at_least)
+        return alerts.count_open_alerts_by_accused(conn, at_least)
 
 
 def test_three_open_alerts_against_one_member_are_counted(market: Market) -> None:

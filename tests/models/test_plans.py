@@ -232,7 +232,7 @@ QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = 
         {"ix_alerts_waiting"},
     ),
     "oldest outbox message": (model(lambda conn, _now: outbox.oldest_due_message(conn)), {"ix_outbox_due"}),
-    "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting(conn)), set()),
+    "oldest submission": (model(lambda conn, _now: submissions.oldest_waiting_submission(conn)), set()),
     "parked emails": (model(lambda conn, _now: notices.count_parked_notices(conn)), {"ix_notices_parked"}),
     "next email": (model(lambda conn, _now: notices.next_delivery_at(conn)), {"ix_notices_due"}),
 }

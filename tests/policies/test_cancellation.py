@@ -46,12 +46,12 @@ def test_revoked_privileges_do_not_allow_cancelling() -> None:
 def test_cancellation_grounds_have_a_fixed_precedence() -> None:
     without_buyer = with_member(a_case(), buyer_terminated=True)
     requested = granted(ocr.file_ocr(without_buyer, SELLER, "S_BUYER_UNREGISTERED", "gone", ORDERED))
-    assert cancellation.basis_for(requested, SELLER, ORDERED) == "OCR_SELLER"
+    assert cancellation.cancel_basis_for(requested, SELLER, ORDERED) == "OCR_SELLER"
     waiting = granted(npb.file_npb(without_buyer, SELLER, None, FILED))
-    assert cancellation.basis_for(waiting, SELLER, FILED) == "BUYER_TERMINATED"
-    assert cancellation.basis_for(waiting, SELLER, FILED + 7 * DAY) == "NPB"
+    assert cancellation.cancel_basis_for(waiting, SELLER, FILED) == "BUYER_TERMINATED"
+    assert cancellation.cancel_basis_for(waiting, SELLER, FILED + 7 * DAY) == "NPB"
     accepted = granted(npb.accept_penalty(waiting, BUYER, FILED))
-    assert cancellation.basis_for(accepted, SELLER, FILED + 7 * DAY) == "NPX"
+    assert cancellation.cancel_basis_for(accepted, SELLER, FILED + 7 * DAY) == "NPX"
 
 
 def test_open_alert_is_superseded_when_cancelled_on_another_ground() -> None:

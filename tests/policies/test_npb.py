@@ -40,7 +40,7 @@ def filed(case: Case | None = None, at: datetime = FILED) -> Case:
 
 
 def cancel_code(case: Case, now: datetime) -> str | None:
-    basis = cancellation.basis_for(case, SELLER, now)
+    basis = cancellation.cancel_basis_for(case, SELLER, now)
     return code(basis) if not isinstance(basis, str) else None
 
 
@@ -156,7 +156,7 @@ def test_accepting_the_penalty_lets_the_seller_cancel_at_once() -> None:
     """R32."""
     accepted = granted(npb.accept_penalty(filed(), BUYER, FILED + DAY))
     assert accepted.order.status is Status.NPX
-    assert cancellation.basis_for(accepted, SELLER, FILED + DAY) == "NPX"
+    assert cancellation.cancel_basis_for(accepted, SELLER, FILED + DAY) == "NPX"
 
 
 def test_the_penalty_can_be_accepted_in_npb_only() -> None:

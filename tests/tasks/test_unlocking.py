@@ -205,7 +205,7 @@ def test_a_notice_that_cannot_be_recorded_fails_no_sweep(
     market: Market, due_alert: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(members, "load_contacts", None)
+        broken.setattr(members, "load_member_contacts", None)
         assert app.tasks[due_alert].run() == {"unlocked": 1}
         assert unlock_notices(market) == [("due", None)]
     market.at(DUE_LATER + alerts.RELAY_AFTER)

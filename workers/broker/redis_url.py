@@ -164,12 +164,16 @@ class RedisUrl:
     def __str__(self) -> str:
         """Return the complete URL in Celery's form, password included."""
         sentinel_login = {f"sentinel_{name}": value for name, value in self.sentinel_login.items()}
-        return self._text({**self.client_options, **self.tls_options, **sentinel_login})
+        return self._url_text({**self.client_options, **self.tls_options, **sentinel_login})
 
     @property
     def kombu_url(self) -> str:
         """The URL for kombu, which gets the options in other ways, the sentinels too."""
-        return replace(self, sentinels=(), host=self.sentinels[0][0])._text({}) if self.sentinels else self._text({})
+        return (
+            replace(self, sentinels=(), host=self.sentinels[0][0])._url_text({})
+            if self.sentinels
+            else self._url_text({})
+        )
 
     @property
     def primary_options(self) -> dict[str, Any]:
@@ -179,8 +183,8 @@ class RedisUrl:
         return options | {"sentinel_login": dict(self.sentinel_login)}
 
     def masked(self, mask: str = "**") -> str:
-        login = f"{quote(self.username or '', safe='')}:{mask}@" if self.password else self._login()
-        return self._text({}, login).partition("?")[0]
+        login = f"{quote(self.username or '', safe='')}:{mask}@" if self.password else self._url_login()
+        return self._url_text({}, login).partition("?")[0]
 
     def connection_options(self) -> dict[str, Any]:
         import redis  # noqa: PLC0415 - the CLI reads settings without it
@@ -199,8 +203,8 @@ class RedisUrl:
             options |= {"connection_class": redis.SSLConnection, **self.tls_options}
         return options
 
-    def _text(self, options: Mapping[str, Any], login: str | None = None) -> str:
-        login = self._login() if login is None else login
+    def _url_text(self, options: Mapping[str, Any], login: str | None = None) -> str:
+        login = self._url_login() if login is None else login
         query = {name: _format_client_option(value) for name, value in sorted(options.items())}
         if self.path is not None:
             return f"redis+socket://{login}{quote(self.path)}?{urlencode({'virtual_host': self.database} | query)}"
@@ -211,7 +215,7 @@ class RedisUrl:
         host = _format_host(self.host, self.port)
         return f"{scheme}://{login}{host}/{self.database}{'?' if query else ''}{urlencode(query)}"
 
-    def _login(self) -> str:
+    def _url_login(self) -> str:
         if self.username is None and self.password is None:
             return ""
         user = quote(self.username or "", safe="")

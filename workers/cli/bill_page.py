@@ -38,7 +38,7 @@ def _bill_facts(bill: Mapping[str, Any]) -> dict[str, Any]:
         "seller_id": sanitize_line(bill["seller_id"]),
         "month": month_name(parse_month(bill["billing_month"])),
         "state": bill["state"],
-        "status": _status_sentence(bill),
+        "status": _bill_status_sentence(bill),
         "lines": [_bill_line(line) for line in bill["lines"]],
         "sums": _bill_sums(bill),
     }
@@ -55,7 +55,7 @@ def _bill_line(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _status_sentence(bill: Mapping[str, Any]) -> str:
+def _bill_status_sentence(bill: Mapping[str, Any]) -> str:
     if bill["state"] == "open":
         return "This bill is still open and shows the lines known so far."
     issued = f"Issued on {_bill_day(bill['issued_on'])}."

@@ -29,15 +29,15 @@ def calendar_parts(acts: Iterable[Any], bill_days: Iterable[tuple[date, str, dat
     yield head
     for day, event, month in bill_days:
         uid = f"bills-{event}-{format_month(month)}@unwind"
-        yield _event(uid, day, f"The bills of {month_name(month)} are {event}", now)
+        yield _calendar_event(uid, day, f"The bills of {month_name(month)} are {event}", now)
     for act in acts:
         uid = f"{act.act}-{act.order_id}-{act.since:%Y%m%dT%H%M%S%f}@unwind"
         parties = f"Seller {act.seller_id}, buyer {act.buyer_id}."
-        yield _event(uid, act.at, SUMMARIES[act.act].format(act.order_id), now, parties)
+        yield _calendar_event(uid, act.at, SUMMARIES[act.act].format(act.order_id), now, parties)
     yield f"END:VCALENDAR{end}"
 
 
-def _event(uid: str, start: date, summary: str, now: datetime, description: str | None = None) -> str:
+def _calendar_event(uid: str, start: date, summary: str, now: datetime, description: str | None = None) -> str:
     event = Event.new(uid=uid, stamp=now, start=start, summary=summary, description=description)
     encoded: bytes = event.to_ical()
     return encoded.decode()

@@ -66,7 +66,7 @@ def demo(once: bool) -> None:
 
 def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
     console.rule("[bold]Unwind: a marketplace unwinds its problem orders")
-    sample = _write_history(console, settings)
+    sample = _write_demo_history(console, settings)
     with _connect_to_demo(settings) as (database, client):
         # Before the workers start: on a slow machine alerts unlock in the meantime.
         run = DemoRun.from_now(sample, database, client)
@@ -84,7 +84,7 @@ def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
             )
             console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
             console.print(f"  [bold]emails[/]   {describe_mail_target(settings)}\n")
-            _show_run(console, settings, run, address)
+            _show_demo_run(console, settings, run, address)
             supervisor.wait_ready(READY_TIMEOUT, ["flower"])
             if once:
                 return
@@ -136,7 +136,7 @@ def _connect_to_demo(settings: Settings) -> Iterator[tuple[db.Database, Celery]]
         client.close()
 
 
-def _write_history(console: Console, settings: Settings) -> SampleMarket:
+def _write_demo_history(console: Console, settings: Settings) -> SampleMarket:
     assert settings.database_url is not None
     sample = build_sample_market(datetime.now(UTC))  # noqa: TID251 - the history ends at the present
     lines = parse_lines(json.dumps(line) for line in sample.lines)
@@ -154,16 +154,16 @@ def _write_history(console: Console, settings: Settings) -> SampleMarket:
     return sample
 
 
-def _show_run(console: Console, settings: Settings, run: DemoRun, flower_address: str) -> None:
+def _show_demo_run(console: Console, settings: Settings, run: DemoRun, flower_address: str) -> None:
     run.open()
-    _show_events(console, run, Dashboard(run.sample, run.unlocks, run.now, {"Flower": flower_address}))
-    _show_email(console, settings)
+    _show_demo_events(console, run, Dashboard(run.sample, run.unlocks, run.now, {"Flower": flower_address}))
+    _show_demo_email(console, settings)
     console.print(summary_table(run.summary()))
     sellers = [run.sample.parties[order_id][0] for order_id in sorted(run.sample.ending_cancelled)]
     console.print(bills_table(run.database, max(sellers, key=sellers.count), run.started_at))
 
 
-def _show_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:
+def _show_demo_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:
     if not console.is_terminal:
         for event in run.follow():
             console.print(format_event(event), no_wrap=True, overflow="ellipsis")
@@ -173,7 +173,7 @@ def _show_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:
             dashboard.apply(event)
 
 
-def _show_email(console: Console, settings: Settings) -> None:
+def _show_demo_email(console: Console, settings: Settings) -> None:
     addresses = {f"{seller_id}@sellers.example" for seller_id in SELLERS}
     paths = sorted(settings.mail_dir.glob("**/*.eml"))
     for path in paths:

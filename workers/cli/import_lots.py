@@ -84,11 +84,11 @@ class _ImportJob:
 
     def run(self) -> None:
         for problem in self._lots.inspect():
-            self._note_invalid(problem)
+            self._note_invalid_entry(problem)
         self._refuse_update_file()
         if not self._dry_run:
             self._stop_if_invalid()
-        self._check()
+        self._check_lot_entries()
         if self._dry_run:
             self._print_summary("would be imported")
             self._stop_if_invalid()
@@ -107,7 +107,7 @@ class _ImportJob:
                 "Nothing was imported. Use --update to carry it out."
             )
 
-    def _check(self) -> None:
+    def _check_lot_entries(self) -> None:
         with db.current_database().transaction() as conn:
             if not load_members(conn, [self._lots.seller_id]):
                 raise click.ClickException(f"There is no seller {self._lots.seller_id}.")
@@ -116,17 +116,21 @@ class _ImportJob:
         example: tuple[LotEntry, int] | None = None
         if self._dry_run:
             echo(_format_import_row("Item", "Lot", "What", "Of", "Quantity", "Changes"))
-        for entries in self._batches("checked"):
-            matches = {} if self._lots.is_update or self._how is ExistingItems.NEW else self._match(entries, matcher)
+        for entries in self._lot_entry_batches("checked"):
+            matches = (
+                {}
+                if self._lots.is_update or self._how is ExistingItems.NEW
+                else self._match_lot_entries(entries, matcher)
+            )
             if self._how is None:
                 existing += len(matches)
                 same += sum(match.is_same for match in matches.values())
                 example = example or next(((e, matches[e.number].lot_id) for e in entries if e.number in matches), None)
             else:
                 self._matches.update({number: match.lot_id for number, match in matches.items()})
-            for result in self._carry_out(entries, write=False):
+            for result in self._import_lot_entries(entries, write=False):
                 if result.action is LotImportAction.REFUSED:
-                    self._note_invalid(BadEntry(result.entry, result.reason))
+                    self._note_invalid_entry(BadEntry(result.entry, result.reason))
                 if self._dry_run:
                     match = matches.get(result.entry.number) if self._how is None else None
                     _print_import_row(result, match.lot_id if match else None)
@@ -135,12 +139,14 @@ class _ImportJob:
 
     def _import(self) -> None:
         done = 0
-        for entries in self._batches("imported"):
+        for entries in self._lot_entry_batches("imported"):
             done += self._import_batch(entries, done)
 
     def _import_batch(self, entries: list[LotEntry], done: int) -> int:
         refused = [
-            result for result in self._carry_out(entries, write=True) if result.action is LotImportAction.REFUSED
+            result
+            for result in self._import_lot_entries(entries, write=True)
+            if result.action is LotImportAction.REFUSED
         ]
         if not refused:
             return len(entries)
@@ -150,10 +156,10 @@ class _ImportJob:
             )
             raise click.ClickException(f"{self._name}: {refused[0].entry}: {refused[0].reason}. {before}")
         for result in refused:
-            self._note_invalid(BadEntry(result.entry, result.reason))
+            self._note_invalid_entry(BadEntry(result.entry, result.reason))
         return self._import_batch([entry for entry in entries if entry.number not in self._invalid], done)
 
-    def _batches(self, done: str) -> Iterator[list[LotEntry]]:
+    def _lot_entry_batches(self, done: str) -> Iterator[list[LotEntry]]:
         entries = (entry for entry in self._lots.entries() if entry.number not in self._invalid)
         count = 0
         for batch in split_into_batches(entries, BATCH_SIZE):
@@ -162,10 +168,10 @@ class _ImportJob:
                 count += 1
                 _show_progress(done, count)
 
-    def _match(self, entries: list[LotEntry], matcher: LotEntryMatcher) -> dict[int, LotEntryMatch]:
+    def _match_lot_entries(self, entries: list[LotEntry], matcher: LotEntryMatcher) -> dict[int, LotEntryMatch]:
         return retry_on_conflict(partial(match_entries, self._lots.seller_id, entries, matcher))
 
-    def _carry_out(self, entries: list[LotEntry], *, write: bool) -> list[ImportedLotEntry]:
+    def _import_lot_entries(self, entries: list[LotEntry], *, write: bool) -> list[ImportedLotEntry]:
         matches = {entry.number: self._matches[entry.number] for entry in entries if entry.number in self._matches}
         seller_id = self._lots.seller_id
         results = retry_on_conflict(partial(import_entries, seller_id, entries, matches, self._how, write=write))
@@ -174,7 +180,7 @@ class _ImportJob:
             self._units += sum(result.after.quantity for result in results if result.after)
         return results
 
-    def _note_invalid(self, problem: BadEntry) -> None:
+    def _note_invalid_entry(self, problem: BadEntry) -> None:
         self._invalid.add(problem.entry.number)
         if self._skip_invalid or len(self._invalid) <= MAX_SHOWN:
             echo_literally(f"{self._name}: {problem}.", err=True)

@@ -19,7 +19,9 @@ from workers.cli.terminal_text import echo, echo_literally
 MAX_SHOWN = 20
 
 
-def _parse_rates(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, Decimal]:
+def _parse_exchange_rates(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Decimal]:
     rates = {}
     for value in values:
         currency, _, text = value.partition("=")
@@ -39,7 +41,7 @@ def _parse_rates(_context: click.Context, _option: click.Parameter, values: tupl
     "usd_rates",
     multiple=True,
     metavar="EUR=1.0842",
-    callback=_parse_rates,
+    callback=_parse_exchange_rates,
     help="The price of one unit of a currency in US dollars; needed for each currency but USD.",
 )
 @click.option(

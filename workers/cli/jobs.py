@@ -86,7 +86,7 @@ def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
                 ids = tuple(
                     job.dead_job_id for job in dead_jobs.list_waiting_jobs(conn) if task is None or job.task == task
                 )
-        problems = _for_each(ids, lambda number: f"{requeuing.requeue_dead_job(database, number)} is requeued.")
+        problems = _for_each_job(ids, lambda number: f"{requeuing.requeue_dead_job(database, number)} is requeued.")
     if not ids:
         echo("There are no such dead jobs.")
     elif len(problems) < len(ids):
@@ -105,7 +105,7 @@ def discard(ids: tuple[int, ...], reason: str) -> None:
             f"must be one line of 1 to {dead_jobs.MAX_REASON_LENGTH} characters", param_hint="--reason"
         )
     with open_database() as database:
-        problems = _for_each(ids, lambda n: f"{requeuing.discard_dead_job(database, n, reason)} is discarded.")
+        problems = _for_each_job(ids, lambda n: f"{requeuing.discard_dead_job(database, n, reason)} is discarded.")
     if problems:
         raise click.ClickException(" ".join(problems))
 
@@ -132,7 +132,7 @@ def requeue(ids: tuple[int, ...]) -> None:
     if not ids:
         with app.connection_for_write() as connection:
             moved, left = unread_lists.requeue_unread_commands(
-                connection.default_channel.client, requeuing.is_public_command, _print_progress
+                connection.default_channel.client, requeuing.is_public_command, _print_job_progress
             )
         echo(
             f"{moved} {'message was' if moved == 1 else 'messages were'} moved to the queue commands; "
@@ -140,12 +140,12 @@ def requeue(ids: tuple[int, ...]) -> None:
         )
         return
     with open_database() as database:
-        problems = _for_each(ids, lambda number: f"{requeuing.requeue_dead_letter(database, number)} is submitted.")
+        problems = _for_each_job(ids, lambda number: f"{requeuing.requeue_dead_letter(database, number)} is submitted.")
     if problems:
         raise click.ClickException(" ".join(problems))
 
 
-def _for_each(ids: Iterable[int], act: Callable[[int], str]) -> list[str]:
+def _for_each_job(ids: Iterable[int], act: Callable[[int], str]) -> list[str]:
     # Each in a transaction of its own: a failure does not stop the others.
     problems = []
     for number in ids:
@@ -156,7 +156,7 @@ def _for_each(ids: Iterable[int], act: Callable[[int], str]) -> list[str]:
     return problems
 
 
-def _print_progress(done: int, total: int) -> None:
+def _print_job_progress(done: int, total: int) -> None:
     if done % PROGRESS_INTERVAL == 0 or done == total:
         click.echo(f"{done} of {total}", err=True)
 

@@ -39,7 +39,7 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
     if name is None:
         _list_pauses(as_json)
         return
-    kind, ends_at = _pausable_kind_of(name), _parse_until(until)
+    kind, ends_at = _pausable_kind_of(name), _parse_pause_end(until)
     if not all(c.isprintable() for c in reason) or len(reason) > pauses.MAX_REASON_LENGTH:
         raise click.BadParameter(
             f"must be one line of at most {pauses.MAX_REASON_LENGTH} characters", param_hint="--reason"
@@ -91,7 +91,7 @@ def _pausable_kind_of(name: str) -> str:
     )
 
 
-def _parse_until(text: str | None) -> datetime | None:
+def _parse_pause_end(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:

@@ -123,7 +123,7 @@ _STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "
 def _print_order(console: PeopleConsole, result: dict[str, Any]) -> None:
     console.write(Text(f"Order {result['order_id']} is {result['status']}.", style="bold"))
     console.write(result["verdict"])
-    names = {result[role]["member_id"]: _name(result[role]) for role in ("buyer", "seller")}
+    names = {result[role]["member_id"]: _member_name_text(result[role]) for role in ("buyer", "seller")}
     buyer, seller = names[result["buyer_id"]], names[result["seller_id"]]
     payment = "unpaid" if result["payment_status"] == "None" else f"payment {result['payment_status']}"
     console.write(
@@ -137,7 +137,7 @@ def _print_order(console: PeopleConsole, result: dict[str, Any]) -> None:
         by = names.get(result["cancelled_by"], result["cancelled_by"])
         console.write(f"Cancelled on {result['cancelled_at']} by {by}, on the ground {result['basis']}.")
     for line in result["lines"]:
-        console.write(f"  {_order_line(line)}")
+        console.write(f"  {_order_line_text(line)}")
     if ocr := result["ocr"]:
         console.write(f"Cancel request of the {ocr['filed_by']}: {ocr['state']}, filed {ocr['filed_at']}.")
     if alert := result["alert"]:
@@ -167,8 +167,9 @@ def _print_stock_moves(console: PeopleConsole, moves: list[dict[str, Any]]) -> N
         console.write(Text.assemble("  ", (at, "dim"), f"  {kind}: {units}"))
 
 
-def _order_line(line: dict[str, Any]) -> str:
-    text = f"Line {line['line_no']}: {line['quantity']} × {_item(line)} of lot {line['lot_id']} at {line['unit_price']}"
+def _order_line_text(line: dict[str, Any]) -> str:
+    item = f"{line['quantity']} × {_item_text(line)}"
+    text = f"Line {line['line_no']}: {item} of lot {line['lot_id']} at {line['unit_price']}"
     if line["removed"]:
         text += f", {line['removed']} removed"
     if line["returned"]:
@@ -176,7 +177,7 @@ def _order_line(line: dict[str, Any]) -> str:
     return text + (f" ({line['note']})" if line["note"] else "")
 
 
-def _item(lot: dict[str, Any]) -> str:
+def _item_text(lot: dict[str, Any]) -> str:
     colour = f" in colour {lot['color_id']}" if lot["color_id"] else ""
     return f"{lot['item']['type'].lower()} {lot['item']['no']}{colour}"
 
@@ -195,7 +196,7 @@ def _describe_fee(fee: dict[str, Any]) -> str:
     return f"{text}; {fee['net']} USD remains."
 
 
-def _name(member: dict[str, Any]) -> str:
+def _member_name_text(member: dict[str, Any]) -> str:
     return f"{member['handle']} ({member['member_id']})" if member["handle"] else str(member["member_id"])
 
 
@@ -257,7 +258,7 @@ def _print_lots(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
 
 def _print_member(console: PeopleConsole, result: dict[str, Any]) -> None:
     privileges = [word for word, allowed in (("buy", result["can_buy"]), ("sell", result["can_sell"])) if allowed]
-    console.write(Text(f"{_name(result)} is {result['state']}.", style="bold"))
+    console.write(Text(f"{_member_name_text(result)} is {result['state']}.", style="bold"))
     console.write(f"Privileges: {' and '.join(privileges) or 'none'}.")
     console.write(f"Strikes that count: {', '.join(str(strike) for strike in result['strikes']) or 'none'}.")
     excluded = result["automation"].pop("exclude_buyers")
@@ -344,7 +345,7 @@ def _print_late_payments(console: PeopleConsole, result: list[dict[str, Any]]) -
     for late in result:
         console.write(
             f"  {late['recorded_at']}  order {late['order_id']}: {late['payment_status']}, "
-            f"{_name(late['buyer'])} paid {_name(late['seller'])}"
+            f"{_member_name_text(late['buyer'])} paid {_member_name_text(late['seller'])}"
         )
     if not result:
         console.write("No payment for a cancelled order is open.")

@@ -62,7 +62,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
     A value is a whole number, true, false, null, a JSON list or object, else a string. Exit code 0 when done, 1
     otherwise.
     """
-    arguments = parse_arguments(words, json_text)
+    arguments = parse_command_arguments(words, json_text)
     if task not in app.tasks or task.startswith("celery."):
         raise click.ClickException(f"There is no task {task}. {suggest_task(task, app.tasks)}")
     message_id = str(uuid.uuid4())
@@ -97,7 +97,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
         raise click.ClickException(f"The job failed: {error}") from None
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("replayed"):
-        on = _answered_at(request_id)
+        on = _command_answered_at(request_id)
         echo(
             f"Request {request_id} was answered before{f', on {on}' if on else ''}: this is that answer. "
             "To ask again, use a new request id.",
@@ -107,7 +107,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
         sys.exit(1)
 
 
-def _answered_at(request_id: str) -> str | None:
+def _command_answered_at(request_id: str) -> str | None:
     try:
         with open_database() as database, database.transaction() as conn:
             answered_at = stored_answers.answered_at(conn, request_id)
@@ -178,7 +178,7 @@ def _progress_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
         yield on_message
 
 
-def parse_arguments(words: tuple[str, ...], json_text: str | None) -> dict[str, Any]:
+def parse_command_arguments(words: tuple[str, ...], json_text: str | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     if json_text is not None:
         try:
@@ -191,11 +191,11 @@ def parse_arguments(words: tuple[str, ...], json_text: str | None) -> dict[str, 
         name, separator, value = word.partition("=")
         if not separator or not name.isidentifier():
             raise click.BadParameter(f"{word!r} is not KEY=VALUE", param_hint="KEY=VALUE")
-        arguments[name] = parse_value(value)
+        arguments[name] = parse_argument_value(value)
     return arguments
 
 
-def parse_value(text: str) -> Any:
+def parse_argument_value(text: str) -> Any:
     if re.fullmatch(r"-?[0-9]{1,4000}", text):  # Python parses at most 4,300 digits
         return int(text)
     if text in ("true", "false", "null") or text[:1] in ("[", "{", '"'):

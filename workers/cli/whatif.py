@@ -112,7 +112,9 @@ def whatif(file: Path, since: str | None, as_json: bool) -> None:
         event_count, until = load_extent(conn)
         totals = WhatIfTotals()
         cases = replay_cases(conn, recorded, tried, until or BEGINNING)
-        (_print_json if as_json else _print_text)(_find_differences(cases, totals, event_count), totals, until)
+        (_print_whatif_json if as_json else _print_whatif_text)(
+            _find_differences(cases, totals, event_count), totals, until
+        )
 
 
 def _lift_time_limits(conn: Connection) -> None:
@@ -170,7 +172,7 @@ def _find_differences(cases: Replayed, totals: WhatIfTotals, event_count: int) -
             yield case, was, would_be
 
 
-def _print_json(differences: Iterable[Difference], totals: WhatIfTotals, until: datetime | None) -> None:
+def _print_whatif_json(differences: Iterable[Difference], totals: WhatIfTotals, until: datetime | None) -> None:
     # Few cases at a time: a market may have a million that differ.
     click.echo('{"cases": [', nl=False)
     lines: list[str] = []
@@ -196,7 +198,7 @@ def _print_json(differences: Iterable[Difference], totals: WhatIfTotals, until: 
     )
 
 
-def _print_text(differences: Iterable[Difference], totals: WhatIfTotals, until: datetime | None) -> None:
+def _print_whatif_text(differences: Iterable[Difference], totals: WhatIfTotals, until: datetime | None) -> None:
     for case, was, would_be in differences:
         if totals.different <= MAX_SHOWN:
             echo(f"Order {case.order_id} (seller {case.seller_id}, buyer {case.buyer_id})")
@@ -205,13 +207,13 @@ def _print_text(differences: Iterable[Difference], totals: WhatIfTotals, until: 
                 echo(f"  {LABELS[aspect]}: {after[aspect]} instead of {before[aspect]}")
     if totals.different > MAX_SHOWN:
         echo(f"and {totals.different - MAX_SHOWN:,} more: --json prints all")
-    extent = f"{_count(totals.events, 'event')} of {_count(totals.orders, 'order')}"
+    extent = f"{_count_noun(totals.events, 'event')} of {_count_noun(totals.orders, 'order')}"
     if until is not None:
         extent += f", up to {format_timestamp(until)}"
     if not totals.different:
         echo(f"Nothing would have been different: {extent}.")
         return
-    echo(f"{_count(totals.different, 'order')} would have been different: {extent}.")
+    echo(f"{_count_noun(totals.different, 'order')} would have been different: {extent}.")
     for name, counts in totals.counts.items():
         echo(f"  {name:<10} {counts['would_be']:>12,} instead of {counts['was']:,}")
     echo(f"  {'fees':<10} {totals.fee['would_be']:>12,} USD instead of {totals.fee['was']:,} ({totals.fee_difference})")
@@ -253,5 +255,5 @@ def _outcome_words(outcome: CaseOutcome) -> dict[str, str]:
     }
 
 
-def _count(number: int, noun: str) -> str:
+def _count_noun(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

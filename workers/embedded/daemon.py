@@ -49,14 +49,14 @@ class Daemon:
         self.stop_requested = threading.Event()
 
     def start(self) -> None:
-        self._end_orphan()
-        self._launch(self.valkey, "valkey")
+        self._end_orphaned_valkey()
+        self._launch_server(self.valkey, "valkey")
         self.postgres.prepare()
-        self._launch(self.postgres, "postgres")
-        self._await(self.valkey, "valkey")
-        self._await(self.postgres, "postgres")
+        self._launch_server(self.postgres, "postgres")
+        self._await_server(self.valkey, "valkey")
+        self._await_server(self.postgres, "postgres")
         write_json(self.folder / "ports.json", self.ports)
-        self._write_record()
+        self._write_daemon_record()
 
     def keep(self) -> None:
         deaths = {"postgres": 0, "valkey": 0}
@@ -71,25 +71,25 @@ class Daemon:
                     raise ServerStartError(f"{name} ended {MAX_EARLY_SERVER_DEATHS} times in a row")
                 if self.stop_requested.wait(min(0.05 * 2 ** deaths[name], 5.0)):
                     return
-                self._log(f"{name} ended with {server.process.returncode}: restarting it")
+                self._log_to_stderr(f"{name} ended with {server.process.returncode}: restarting it")
                 if isinstance(server, Postgres):
                     server.prepare()
-                self._launch(server, name)
-                self._await(server, name)
+                self._launch_server(server, name)
+                self._await_server(server, name)
                 since[name] = time.monotonic()
-                self._write_record()
+                self._write_daemon_record()
 
     def stop(self) -> None:
         self.record.unlink(missing_ok=True)
         self.valkey.stop()
         self.postgres.stop()
 
-    def _launch(self, server: Postgres | Valkey, name: str) -> None:
+    def _launch_server(self, server: Postgres | Valkey, name: str) -> None:
         other = self.ports.get("valkey" if name == "postgres" else "postgres", 0)
         self.ports[name] = free_port(self.ports.get(name, 0), exclude=other)
         server.start(self.ports[name])
 
-    def _await(self, server: Postgres | Valkey, name: str) -> None:
+    def _await_server(self, server: Postgres | Valkey, name: str) -> None:
         for attempt in range(10):
             try:
                 if wait_until(server.ready, START_SECONDS):
@@ -99,16 +99,16 @@ class Daemon:
                 # Another program took the port, or the shared memory of a killed predecessor is not free yet.
                 if attempt == 9 or self.stop_requested.wait(0.02 * 2**attempt):
                     raise
-                self._launch(server, name)
+                self._launch_server(server, name)
 
-    def _write_record(self) -> None:
+    def _write_daemon_record(self) -> None:
         running: dict[str, Any] = {"daemon": _identity_as_json(identify_process(os.getpid()))}
         for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
             if server.process is not None:
                 running[name] = {"port": self.ports[name], **_identity_as_json(identify_process(server.process.pid))}
         write_json(self.record, running)
 
-    def _end_orphan(self) -> None:
+    def _end_orphaned_valkey(self) -> None:
         # Wait up to 10 s for a Valkey whose daemon was killed to end, then kill it. Two servers would corrupt the
         # append-only file.
         old = read_json(self.record).get("valkey")
@@ -118,7 +118,7 @@ class Daemon:
                 terminate(identity, (signal.SIGKILL, 5.0))
 
     @staticmethod
-    def _log(sentence: str) -> None:
+    def _log_to_stderr(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
 
@@ -155,7 +155,7 @@ def main(folder: Path) -> int:
         if status == 0:
             daemon.keep()
     except ServerStartError as error:
-        daemon._log(str(error))
+        daemon._log_to_stderr(str(error))
         write_json(folder / FAILURE, {"error": str(error)})
         status = 1
     finally:

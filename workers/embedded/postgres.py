@@ -94,12 +94,14 @@ class Postgres:
     def start(self, port: int) -> None:
         options = [argument for name, value in self.settings.items() for argument in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
-            self.process = self._run([self.programs / "postgres", "-D", self.data, "-p", str(port), *options], log, log)
+            self.process = self._run_postgres_program(
+                [self.programs / "postgres", "-D", self.data, "-p", str(port), *options], log, log
+            )
 
     def ready(self) -> bool:
         if self.process is None or self.process.poll() is not None:
             raise ServerStartError(f"PostgreSQL ended while starting:\n{log_tail(self.log)}")
-        lines = _log_lines(self.data / "postmaster.pid")
+        lines = _postgres_log_lines(self.data / "postmaster.pid")
         return len(lines) >= 8 and lines[0].strip() == str(self.process.pid) and lines[7].strip() == "ready"
 
     def stop(self) -> None:
@@ -128,12 +130,12 @@ class Postgres:
         ]
         try:
             with self.log.open("ab") as log:
-                status = self._run([*initdb, "--locale=C.UTF-8"], log, log).wait()
+                status = self._run_postgres_program([*initdb, "--locale=C.UTF-8"], log, log).wait()
                 if status != 0:  # no such locale here; C sorts alike, but upper() handles only ASCII
                     shutil.rmtree(new_data, ignore_errors=True)
-                    status = self._run([*initdb, "--locale=C"], log, log).wait()
+                    status = self._run_postgres_program([*initdb, "--locale=C"], log, log).wait()
                 if status == 0:
-                    status = self._run_alone(
+                    status = self._run_single_user_postgres(
                         new_data, "template1", [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
                     )
             if status != 0:
@@ -145,7 +147,7 @@ class Postgres:
 
     def _renew_logins(self) -> None:
         # Create what a cluster of an earlier release lacks.
-        if self._run_alone(self.data, "template1", self._login_statements()) != 0:
+        if self._run_single_user_postgres(self.data, "template1", self._login_statements()) != 0:
             raise ServerStartError(f"PostgreSQL's logins could not be created:\n{log_tail(self.log)}")
         write_json(self.logins, _LOGINS)
 
@@ -157,20 +159,22 @@ class Postgres:
             *(f"GRANT {role} TO {OWNER}" for role in (*ROLES, "pg_read_all_stats")),
         ]
 
-    def _run_alone(self, data: Path, database: str, statements: Sequence[str]) -> int:
+    def _run_single_user_postgres(self, data: Path, database: str, statements: Sequence[str]) -> int:
         # Run statements as superuser in single-user mode, while no server runs; return the exit status.
         options = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "-c", "log_min_error_statement=panic"]
         standard_input = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
         with self.log.open("ab") as log:
             command: list[str | Path] = [self.programs / "postgres", "--single", "-D", data, *options]
-            return self._run([*command, *([] if self.durable else ["-F"]), database], log, log, standard_input).wait()
+            return self._run_postgres_program(
+                [*command, *([] if self.durable else ["-F"]), database], log, log, standard_input
+            ).wait()
 
     def _clear_stale_pid_file(self) -> None:
         # Remove the pid file of a postmaster that has ended; stop one that outlived its daemon. PostgreSQL refuses to
         # start while any process has the id in the file, even an unrelated one that got the id after a container's
         # restart.
         pid_file = self.data / "postmaster.pid"
-        lines = _log_lines(pid_file)
+        lines = _postgres_log_lines(pid_file)
         if not lines:
             pid_file.unlink(missing_ok=True)
             return
@@ -181,7 +185,7 @@ class Postgres:
             terminate(postmaster, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         pid_file.unlink(missing_ok=True)
 
-    def _run(
+    def _run_postgres_program(
         self, command: Sequence[str | Path], stdout: IO[bytes], stderr: IO[bytes], standard_input: bytes | None = None
     ) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -211,10 +215,10 @@ _CREATE_ROLE = """
 
 
 def log_tail(log: Path) -> str:
-    return "\n".join(f"    {line}" for line in _log_lines(log)[-8:]) or "    (its log is empty)"
+    return "\n".join(f"    {line}" for line in _postgres_log_lines(log)[-8:]) or "    (its log is empty)"
 
 
-def _log_lines(path: Path) -> list[str]:
+def _postgres_log_lines(path: Path) -> list[str]:
     try:
         return path.read_text(errors="replace").splitlines()
     except OSError:

@@ -65,14 +65,16 @@ def choose_run_as(data: Path) -> RunAs:
     if data.exists() and data.stat().st_uid != 0:
         return RunAs(data.stat().st_uid, data.stat().st_gid)
     in_namespace = RunAs(NOBODY, NOBODY, namespace=True)
-    if _namespaces_allowed() and _test_as(in_namespace, lambda: os.access(data.parent, os.R_OK | os.W_OK | os.X_OK)):
+    if _namespaces_allowed() and _test_access_as(
+        in_namespace, lambda: os.access(data.parent, os.R_OK | os.W_OK | os.X_OK)
+    ):
         return in_namespace
     return RunAs(NOBODY, NOBODY)
 
 
 def can_read(identity: RunAs, files: Iterable[Path]) -> bool:
     paths_and_modes = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
-    return _test_as(identity, lambda: all(os.access(path, mode) for path, mode in paths_and_modes))
+    return _test_access_as(identity, lambda: all(os.access(path, mode) for path, mode in paths_and_modes))
 
 
 def chown_tree(tree: Path, identity: RunAs) -> None:
@@ -85,10 +87,10 @@ def chown_tree(tree: Path, identity: RunAs) -> None:
 
 def _namespaces_allowed() -> bool:
     # Try to enter a namespace, as the rules of kernels and containers differ too much to be read from settings.
-    return LINUX and _test_as(RunAs(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
+    return LINUX and _test_access_as(RunAs(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
 
 
-def _test_as(identity: RunAs, test: Callable[[], bool]) -> bool:
+def _test_access_as(identity: RunAs, test: Callable[[], bool]) -> bool:
     # The answer of a child process that became `identity`; False if it cannot.
     libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
     child = os.fork()

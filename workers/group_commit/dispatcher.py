@@ -90,7 +90,7 @@ class CommandDispatcher:
 
     def dispatch(self) -> None:
         while not (self._is_closed or self._is_held) and self._consumer.blueprint.state == RUN:
-            commands = self._take_next()
+            commands = self._take_next_command_set()
             if not commands:
                 return
             for command in commands:
@@ -136,7 +136,7 @@ class CommandDispatcher:
             if not self._running_subjects[subject]:
                 del self._running_subjects[subject]
 
-    def _take_next(self) -> list[WaitingCommand]:
+    def _take_next_command_set(self) -> list[WaitingCommand]:
         # The next batch: the first command that may run, and those that may join it.
         chosen: list[WaitingCommand] = []
         blocked = set(self._running_subjects)

@@ -165,9 +165,9 @@ class Supervisor:
             for child in children:
                 self._children.pop(child.program.name, None)
                 self.ready_file(child.program.name).unlink(missing_ok=True)
-            self._write_record()
+            self._write_supervisor_record()
 
-    def _spawn(self, program: Program) -> _Child:
+    def _spawn_program(self, program: Program) -> _Child:
         path = self.log(program.name)
         if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
             path.replace(path.with_suffix(".old.log"))
@@ -206,8 +206,8 @@ class Supervisor:
     def _start(self, program: Program, started: Future[None]) -> None:
         try:
             with self._lock:
-                self._children[program.name] = self._spawn(program)
-                self._write_record()
+                self._children[program.name] = self._spawn_program(program)
+                self._write_supervisor_record()
         except OSError as error:
             started.set_exception(ProgramFailed(f"{program.name} cannot be started: {error}"))
         else:
@@ -228,16 +228,16 @@ class Supervisor:
             self._report(f"{name} ended with {child.process.returncode}: restarting it{when}")
         if now >= child.restart_at:
             try:
-                restarted = self._spawn(child.program)
+                restarted = self._spawn_program(child.program)
                 restarted.deaths = child.deaths
                 self._children[name] = restarted
                 self.restarts += 1
-                self._write_record()
+                self._write_supervisor_record()
             except OSError as error:  # a full disk, for example; this thread must go on, as its end ends all programs
                 child.restart_at = now + INITIAL_DELAY
                 self._report(f"{name} cannot be restarted: {error}")
 
-    def _write_record(self) -> None:
+    def _write_supervisor_record(self) -> None:
         programs = {
             name: {"pid": child.identity.pid, "started": child.identity.started}
             for name, child in self._children.items()

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.mailer import Mailer, OutgoingEmail, OutOfTime, ServerUnavailable
 from workers.mail.mime_message import Branding, build_mail, encode_address
-from workers.mail.smtp_connection import Batch, Connection, Message, Messages, Results, describe_error
+from workers.mail.smtp_connection import Batch, Connection, Message, Messages, Results, describe_smtp_error
 from workers.settings import Settings
 
 RESPONSE_TIMEOUT_SECONDS = 10.0
@@ -55,7 +55,7 @@ class SmtpMailer:
         left: Exception = OutOfTime("the mail server is slow")
         messages = Messages(self._build_messages(emails, results))
         try:
-            Batch(messages, results, self._connect, self._timeout).send()
+            Batch(messages, results, self._connect_smtp, self._timeout).send()
         except ServerUnavailable as error:
             self._paused_until = time.monotonic() + self._pause
             left = ServerUnavailable(str(error), tried=False)
@@ -72,7 +72,7 @@ class SmtpMailer:
             except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
                 results[index] = error
 
-    def _connect(self) -> Connection:
+    def _connect_smtp(self) -> Connection:
         url, host, port = self._url, self._url.hostname or "", self._url.port or 0
         if url.scheme == "smtps":
             server: smtplib.SMTP = smtplib.SMTP_SSL(
@@ -102,17 +102,17 @@ class FolderMailer:
         results: list[Exception | None] = []
         for email in emails:
             try:
-                self._write(email)
+                self._write_eml_file(email)
                 results.append(None)
             except OSError as error:
-                reason = f"the mail directory cannot be written: {describe_error(error)}"
+                reason = f"the mail directory cannot be written: {describe_smtp_error(error)}"
                 left = ServerUnavailable(reason, tried=False)
                 return [*results, ServerUnavailable(reason), *[left] * (len(emails) - len(results) - 1)]
             except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
                 results.append(error)
         return results
 
-    def _write(self, email: OutgoingEmail) -> None:
+    def _write_eml_file(self, email: OutgoingEmail) -> None:
         message = build_mail(email, self._branding)
         event = re.sub(r"[^a-z_]", "", email.event)
         name = f"{email.written_at:%Y%m%dT%H%M%SZ}-{event}-{email.message_id[:12]}.eml"

@@ -150,7 +150,7 @@ class Batch:
                     self._close(connection)
                 if not busy:
                     return
-                self._exchange(busy)
+                self._exchange_smtp(busy)
         finally:
             for connection in list(self._connections):
                 self._close(connection)
@@ -162,10 +162,10 @@ class Batch:
             if not self._connections:
                 message = self._messages.take()
                 assert message is not None
-                self._fail(message, f"the mail server cannot be reached: {describe_error(error)}")
+                self._fail_message(message, f"the mail server cannot be reached: {describe_smtp_error(error)}")
             self._max_connections = len(self._connections)  # servers limit the connections of a client
 
-    def _exchange(self, connections: Sequence[Connection]) -> None:
+    def _exchange_smtp(self, connections: Sequence[Connection]) -> None:
         until = monotonic() + self._timeout
         lost: list[tuple[Connection, Exception]] = []
         written: list[Connection] = []
@@ -191,9 +191,9 @@ class Batch:
                 continue
             closing = isinstance(cause, smtplib.SMTPResponseException) and cause.smtp_code == SERVICE_CLOSING
             event = "is closing" if closing else "closed the connection"
-            self._fail(connection.unanswered[0], f"the mail server {event}: {describe_error(cause)}")
+            self._fail_message(connection.unanswered[0], f"the mail server {event}: {describe_smtp_error(cause)}")
 
-    def _fail(self, message: Message, reason: str) -> NoReturn:
+    def _fail_message(self, message: Message, reason: str) -> NoReturn:
         error = ServerUnavailable(reason)
         self._results[message.number] = error
         raise error
@@ -203,7 +203,7 @@ class Batch:
         connection.close()
 
 
-def describe_error(error: Exception) -> str:
+def describe_smtp_error(error: Exception) -> str:
     """Describe an error without the server's text, which may echo a password."""
     if isinstance(error, smtplib.SMTPResponseException):
         return f"{type(error).__name__} {error.smtp_code}"

@@ -149,28 +149,28 @@ class MetricsCollector:
         return [
             waiting,
             parked,
-            _gauge(
+            _gauge_family(
                 "unwind_delayed_messages",
                 "Messages with a countdown or eta in the future.",
                 sum(client.zcard(DELAYED_PREFIX + queue) for queue in QUEUES),
             ),
-            _gauge(
+            _gauge_family(
                 "unwind_unacknowledged_messages",
                 "Messages taken and not acknowledged yet.",
                 client.zcard(f"{UNACKED_KEY}.index"),
             ),
-            _gauge(
+            _gauge_family(
                 "unwind_stray_messages",
                 "Messages that no worker reads.",
                 sum(unread.count for unread in find_unread_lists(client)),
             ),
-            _gauge("unwind_broker_memory_bytes", "Memory used by the broker.", info.get("used_memory", 0)),
-            _gauge(
+            _gauge_family("unwind_broker_memory_bytes", "Memory used by the broker.", info.get("used_memory", 0)),
+            _gauge_family(
                 "unwind_broker_memory_limit_bytes",
                 "The broker's memory limit; 0 when it has none.",
                 info.get("maxmemory", 0),
             ),
-            _gauge(
+            _gauge_family(
                 "unwind_broker_saves",
                 "Whether the broker's last write to disk succeeded.",
                 "err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),
@@ -178,7 +178,7 @@ class MetricsCollector:
         ]
 
 
-def _gauge(name: str, about: str, value: float) -> Family:
+def _gauge_family(name: str, about: str, value: float) -> Family:
     return Family(name, about, value=float(value))
 
 

@@ -62,7 +62,7 @@ class Watchdog:
         self.silent_polls = 0
         """Consecutive polls without progress while work waited."""
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._poll_until_closed, name="watchdog", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -73,7 +73,7 @@ class Watchdog:
     def poll(self) -> None:
         progressed = (progress := self._progress()) != self._last
         self._last = progress
-        waiting = self._query()
+        waiting = self._query_waiting_work()
         if progressed or waiting == 0:
             self.silent_polls = 0
         elif waiting is None:
@@ -89,7 +89,7 @@ class Watchdog:
         ):
             self._on_stall(waiting)
 
-    def _query(self) -> int | None:
+    def _query_waiting_work(self) -> int | None:
         # How much work waits; None when the broker does not answer. A failing broker ends no program: each poll without
         # an answer takes back one silent poll, the time that a consumer needs to reconnect. Any other error is a bug of
         # the watchdog, which then no longer reports the program as alive unless it sees progress.
@@ -104,7 +104,7 @@ class Watchdog:
                 log.error("watchdog_query_failed", error=type(error).__name__)
             return None
 
-    def _run(self) -> None:
+    def _poll_until_closed(self) -> None:
         while not self._closed.wait(POLL_INTERVAL):
             self.poll()
 

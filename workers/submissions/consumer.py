@@ -46,9 +46,9 @@ def drain() -> dict[str, Any]:
     total = 0
     answers: Answers = []
     deadline = monotonic() + MAX_RUN_SECONDS
-    with _renewed_leases() as leased_ids:
+    with _renewed_submission_leases() as leased_ids:
         while monotonic() < deadline:
-            batch, single = _claim_next(answers)
+            batch, single = _claim_next_submissions(answers)
             answers = []
             if not batch and single is None:
                 break
@@ -57,17 +57,17 @@ def drain() -> dict[str, Any]:
                 answers += _execute_batch(task, [submission for submission in batch if submission.task == task])
             total += len(batch)
             if single is not None:
-                _store_answers(answers)  # before a command that may kill its worker
+                _store_submission_answers(answers)  # before a command that may kill its worker
                 answers = _execute_batch(single.task, [single])
                 total += 1
             leased_ids.clear()
         else:
             db.current_database().wake(drain.name)
-        _store_answers(answers)
+        _store_submission_answers(answers)
     return {"taken": total}
 
 
-def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
+def _claim_next_submissions(answers: Answers) -> tuple[list[Submission], Submission | None]:
     # Store the answers of the previous batch and lease the next one in one commit; return the batch and a command to
     # run alone. Dying before this commit loses no answer: the commands become due again and find their request rows.
     database = db.current_database()
@@ -79,19 +79,19 @@ def _claim_next(answers: Answers) -> tuple[list[Submission], Submission | None]:
         now = fetch_now()
         with pipeline(conn):
             if answers:
-                submissions.store_answers(conn, answers, now)
+                submissions.store_submission_answers(conn, answers, now)
             fetch_claimed = submissions.send_claim(conn, now, limit=BATCH_SIZE)
         batch, single = fetch_claimed()
         exhausted = single if single is not None and single.attempts > MAX_ATTEMPTS else None
         if exhausted is not None:
-            _park_exhausted(conn, exhausted, now)
+            _park_exhausted_submissions(conn, exhausted, now)
     if exhausted is None:
         return batch, single
     log.error("submission_parked", request=exhausted.request_id, reason="WORKER_DIED")
     return batch, None
 
 
-def _park_exhausted(conn: Any, submission: Submission, now: datetime) -> None:
+def _park_exhausted_submissions(conn: Any, submission: Submission, now: datetime) -> None:
     # Park a command whose worker died at every attempt. Its payload may be what kills the worker: it stays unread in
     # its row, from which a requeue takes it.
     error = dead_jobs.DEAD_JOB_REASONS["WORKER_DIED"]
@@ -110,13 +110,13 @@ def _park_exhausted(conn: Any, submission: Submission, now: datetime) -> None:
 
 
 @contextlib.contextmanager
-def _renewed_leases() -> Iterator[set[int]]:
+def _renewed_submission_leases() -> Iterator[set[int]]:
     # Extend the leases of the submission ids in the returned set for as long as this process lives. A thread does it on
     # its own connection, since the task's is in use. Most batches are done before it opens one.
     leased_ids: set[int] = set()
     ended = threading.Event()
     thread = threading.Thread(
-        target=_renew_leases, args=(db.current_database(), leased_ids, ended), name="leases", daemon=True
+        target=_renew_submission_leases, args=(db.current_database(), leased_ids, ended), name="leases", daemon=True
     )
     thread.start()
     try:
@@ -126,7 +126,7 @@ def _renewed_leases() -> Iterator[set[int]]:
         thread.join(1.0)
 
 
-def _renew_leases(task_database: db.Database, leased_ids: set[int], ended: threading.Event) -> None:
+def _renew_submission_leases(task_database: db.Database, leased_ids: set[int], ended: threading.Event) -> None:
     database: db.Database | None = None
     while not ended.wait(LEASE_RENEWAL_INTERVAL):
         if not (ids := sorted(leased_ids.copy())):
@@ -150,7 +150,7 @@ def _execute_batch(task: str, batch: Sequence[Submission]) -> Answers:
             raise  # the lease expires, and the batch is repeated
         if len(batch) > 1:
             return [answer for submission in batch for answer in _execute_batch(task, [submission])]
-        _record_failure(batch[0], error)
+        _record_submission_failure(batch[0], error)
         return []
 
 
@@ -184,15 +184,15 @@ def _parse_commands(model: type[Command], batch: Iterable[Submission]) -> Iterat
             yield submission, parse_command(model, arguments | {"request_id": request_id}, request_id)
 
 
-def _store_answers(answers: Answers) -> None:
+def _store_submission_answers(answers: Answers) -> None:
     if not answers:
         return
     database = db.current_database()
     with database.transaction() as conn:
-        submissions.store_answers(conn, answers, database.clock.now(conn))
+        submissions.store_submission_answers(conn, answers, database.clock.now(conn))
 
 
-def _record_failure(submission: Submission, error: Exception) -> None:
+def _record_submission_failure(submission: Submission, error: Exception) -> None:
     log.error(
         "submission_failed", request=submission.request_id, error=summarize_error(error), attempt=submission.attempts
     )

@@ -42,7 +42,7 @@ class Listener:
         self._database_url = database_url
         self._wake = wake
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="listen", daemon=True)
+        self._thread = threading.Thread(target=self._listen_until_closed, name="listen", daemon=True)
         self.listening = threading.Event()
         self._listening_since = float("inf")
 
@@ -53,12 +53,12 @@ class Listener:
         self._closed.set()
         self._thread.join(5)
 
-    def _run(self) -> None:
+    def _listen_until_closed(self) -> None:
         wait = INITIAL_WAIT
         while not self._closed.is_set():
             self._listening_since = float("inf")
             try:
-                self._listen()
+                self._listen_for_submissions()
             except (psycopg.Error, OSError) as error:
                 if monotonic() - self._listening_since >= HEALTHY_AFTER:
                     wait = INITIAL_WAIT
@@ -67,7 +67,7 @@ class Listener:
             self._closed.wait(wait)
             wait = min(wait * 2, MAX_WAIT)
 
-    def _listen(self) -> None:
+    def _listen_for_submissions(self) -> None:
         connection = open_connection(self._database_url, application_name="unwind listen", autocommit=True)
         with contextlib.closing(connection) as conn:
             conn.execute(f"LISTEN {CHANNEL}")

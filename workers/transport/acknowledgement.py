@@ -97,15 +97,17 @@ class SettledRequest(Request):
             self._lost_reason = "WORKER_DIED"
         elif isinstance(error, TimeLimitExceeded):
             self._lost_reason = "TOO_LONG"
-        return self._report(lambda: super(SettledRequest, self).on_failure(exc_info, send_failed_event, return_ok))
+        return self._report_outcome(
+            lambda: super(SettledRequest, self).on_failure(exc_info, send_failed_event, return_ok)
+        )
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """celery.worker.request.Request.on_timeout: park the command before its message is acknowledged."""
         if not soft:
             self._lost_reason = "TOO_LONG"
-        self._report(lambda: super(SettledRequest, self).on_timeout(soft, timeout), is_final=not soft)
+        self._report_outcome(lambda: super(SettledRequest, self).on_timeout(soft, timeout), is_final=not soft)
 
-    def _report(self, report: Any, *, is_final: bool = True) -> Any:
+    def _report_outcome(self, report: Any, *, is_final: bool = True) -> Any:
         # Call Celery's handler, and acknowledge even if the result backend is away: the message must not occupy a slot.
         try:
             return report()

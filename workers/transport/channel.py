@@ -136,7 +136,7 @@ class Channel(stock.Channel):
         for reader in list(self.readers.values()):
             is_free = reader.waiting_since is None and reader.held is None and self.qos.can_consume()
             if is_free and not is_queue_paused(reader.queue):
-                self._request_next(reader, poller)
+                self._request_next_message(reader, poller)
 
     def on_slot_freed(self) -> None:
         """Deliver held messages at once in a worker's event loop.
@@ -154,12 +154,12 @@ class Channel(stock.Channel):
             if reader.held is not None and self.qos.can_consume() and not is_queue_paused(reader.queue):
                 item, reader.held = reader.held, None
                 try:
-                    self._process(reader, item)
+                    self._process_raw_message(reader, item)
                 except BaseException:
                     reader.held = item
                     raise
 
-    def _request_next(self, reader: QueueReader, poller: Poller) -> None:
+    def _request_next_message(self, reader: QueueReader, poller: Poller) -> None:
         if not poller._client_registered(self, reader.client, reader):
             # A new list per connection: a BLMOVE that the broker still executes for an old one ends in the old list.
             poller._register(self, reader.client, reader)
@@ -192,7 +192,7 @@ class Channel(stock.Channel):
         if not self.qos.can_consume():
             reader.held, reader.held_since = item, monotonic()
             raise Empty
-        self._process(reader, item)
+        self._process_raw_message(reader, item)
         return True
 
     def receive_available(self) -> bool:
@@ -211,13 +211,13 @@ class Channel(stock.Channel):
         else:
             self._after_delivery[callback] = None
 
-    def _process(self, reader: QueueReader, item: bytes) -> None:
+    def _process_raw_message(self, reader: QueueReader, item: bytes) -> None:
         # Deliver a message, and with a command those that wait behind it.
         self.readers[reader.queue] = self.readers.pop(reader.queue)
         tag = ConsumerId.current().new_tag()
         self.receiving = receipt = Receipt(reader, item, tag, slot=tag)
         try:
-            message = self._validated(receipt)
+            message = self._validated_message(receipt)
             if message is not None:
                 self.qos.queue_length = 0
                 self._deliver(receipt, message)
@@ -242,7 +242,7 @@ class Channel(stock.Channel):
         for item in items:
             tag = ConsumerId.current().new_tag()
             receipt = Receipt(reader, item, tag, slot=tag)
-            message = self._validated(receipt)
+            message = self._validated_message(receipt)
             if message is None:
                 continue
             if message["headers"]["eta"] is None:
@@ -253,7 +253,7 @@ class Channel(stock.Channel):
                 self.receiving = receipt
                 self._deliver(receipt, messages[receipt])
 
-    def _validated(self, receipt: Receipt) -> dict[str, Any] | None:
+    def _validated_message(self, receipt: Receipt) -> dict[str, Any] | None:
         # The message in kombu's form; None for one that goes elsewhere.
         reader, item = receipt.reader, receipt.item
         try:
@@ -297,7 +297,7 @@ class Channel(stock.Channel):
     def _move_to_dead_letters(self, reader: QueueReader, item: bytes, rejection: Rejected) -> None:
         with self.conn_or_acquire() as client:
             pipe = client.pipeline().lrem(reader.processing_list, 1, item)
-            dead_letters.push(
+            dead_letters.push_dead_letter(
                 pipe,
                 dead_letters.DeadLetter.from_bytes(
                     rejection.reason,

@@ -75,7 +75,7 @@ class DeadLetter:
         )
 
 
-def push(pipe: Any, letter: DeadLetter) -> None:
+def push_dead_letter(pipe: Any, letter: DeadLetter) -> None:
     log.error("dead_letter", reason=letter.reason, detail=letter.detail, named=letter.named, message=letter.message_id)
     pipe.lpush(PENDING_KEY, json.dumps(asdict(letter))).ltrim(PENDING_KEY, 0, MAX_PENDING - 1)
 
@@ -91,7 +91,7 @@ class DeadLetterWriter:
         with self._lock:
             self._requested = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dead letters", daemon=True)
+                self._thread = threading.Thread(target=self._write_until_empty, name="dead letters", daemon=True)
                 self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
@@ -100,7 +100,7 @@ class DeadLetterWriter:
         if (thread := self._thread) is not None:
             thread.join(seconds)
 
-    def _run(self) -> None:
+    def _write_until_empty(self) -> None:
         while True:
             with self._lock:
                 if not self._requested:
@@ -168,12 +168,12 @@ write_soon = _writer.write_soon
 
 
 @signals.worker_ready.connect
-def _write_pending(**_: Any) -> None:
+def _write_pending_dead_letters(**_: Any) -> None:
     _writer.write_soon()
 
 
 @signals.worker_shutdown.connect
-def _stop_writer(**_: Any) -> None:
+def _stop_dead_letter_writer(**_: Any) -> None:
     _writer.close()
 
 

@@ -57,7 +57,7 @@ class PauseReader:
     def __init__(self) -> None:
         self._database: Any = None
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pauses", daemon=True)
+        self._thread = threading.Thread(target=self._read_pauses_until_closed, name="pauses", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -84,7 +84,7 @@ class PauseReader:
             self._database.dispose()
             self._database = None
 
-    def _run(self) -> None:
+    def _read_pauses_until_closed(self) -> None:
         while not self._closed.wait(POLL_INTERVAL):
             try:
                 self.read()

@@ -100,13 +100,13 @@ def validate(raw: bytes, queue: str, registered: Container[str], tag: str, now: 
     try:
         properties = _message_part(envelope, "properties")
         _check_content_type(envelope, headers)
-        _check_properties(properties)
+        _check_message_properties(properties)
         _check_task(named, message_id, queue, registered)
-        _check_body(envelope.get("body"), properties.get("body_encoding"))
+        _check_message_body(envelope.get("body"), properties.get("body_encoding"))
         checked_headers = _validated_headers(headers, now)
         delay = _requested_delay(headers, now)
     except Rejected as rejection:
-        is_awaited = _matches(_MESSAGE_ID, message_id) and not headers.get("ignore_result")
+        is_awaited = _matches_pattern(_MESSAGE_ID, message_id) and not headers.get("ignore_result")
         raise Rejected(
             rejection.reason, rejection.detail, _text_header(named), _text_header(message_id), is_awaited
         ) from None
@@ -166,8 +166,8 @@ def _check_content_type(envelope: dict[str, Any], headers: dict[str, Any]) -> No
         _reject_forbidden("a compressed body is not taken")
 
 
-def _check_properties(properties: dict[str, Any]) -> None:
-    if not _matches(_MESSAGE_ID, properties.get("delivery_tag")):
+def _check_message_properties(properties: dict[str, Any]) -> None:
+    if not _matches_pattern(_MESSAGE_ID, properties.get("delivery_tag")):
         _reject_shape("properties.delivery_tag must be a text")
     if not isinstance(properties.get("delivery_info"), dict):
         _reject_shape("properties.delivery_info must be a mapping")
@@ -177,9 +177,9 @@ def _check_properties(properties: dict[str, Any]) -> None:
 
 
 def _check_task(named: Any, message_id: Any, queue: str, registered: Container[str]) -> None:
-    if not _matches(_TASK_NAME, named):
+    if not _matches_pattern(_TASK_NAME, named):
         _reject_shape("headers.task must be the name of a task")
-    if not _matches(_MESSAGE_ID, message_id):
+    if not _matches_pattern(_MESSAGE_ID, message_id):
         _reject_shape("headers.id must be a text of at most 255 characters without blanks")
     # An unknown task passes: Celery reports it to the caller (task_unknown) and it becomes a dead letter.  Celery's own
     # tasks could run any other task.
@@ -187,7 +187,7 @@ def _check_task(named: Any, message_id: Any, queue: str, registered: Container[s
         raise Rejected("WRONG_QUEUE", "its task does not go through this queue")
 
 
-def _check_body(body: Any, encoding: Any) -> None:
+def _check_message_body(body: Any, encoding: Any) -> None:
     if not isinstance(body, str):
         _reject_shape("body must be a text")
     if encoding is None or encoding == "utf-8":
@@ -226,16 +226,18 @@ def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]
         _reject_forbidden("headers.timelimit must not go beyond our own")
     if any(headers.get(name) for name in _FORBIDDEN_HEADERS):
         _reject_forbidden("stamps and replaced tasks are not taken")
-    _check_group(headers)
+    _check_group_header(headers)
     if not isinstance(headers.get("ignore_result"), bool | None):
         _reject_shape("headers.ignore_result must be true or false")
     if not isinstance(headers.get("headers"), dict | None):
         _reject_shape("headers.headers must be a mapping")
     for name in ("lang", "root_id", "parent_id"):
-        if headers.get(name) is not None and not _matches(_SHORT_TEXT, headers[name]):
+        if headers.get(name) is not None and not _matches_pattern(_SHORT_TEXT, headers[name]):
             _reject_shape(f"headers.{name} must be a short text")
     # kombu reads recorded messages with its revivers, which fail on unexpected values.
-    others = {name: value for name, value in headers.items() if name not in _KNOWN_HEADERS and not _holds_typed(value)}
+    others = {
+        name: value for name, value in headers.items() if name not in _KNOWN_HEADERS and not _holds_typed_object(value)
+    }
     if any(name in _CONTEXT_HEADERS and value is not None for name, value in others.items()):
         _reject_forbidden("a header that only Celery may set")
     origin = headers.get("origin")
@@ -254,16 +256,16 @@ def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]
         "parent_id": headers.get("parent_id"),
         "argsrepr": "",  # workers.redaction writes them
         "kwargsrepr": "",
-        "origin": origin if _matches(_SHORT_TEXT, origin) else None,
+        "origin": origin if _matches_pattern(_SHORT_TEXT, origin) else None,
         "ignore_result": bool(headers.get("ignore_result")),
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": {},
-        "headers": None if _holds_typed(headers.get("headers")) else headers.get("headers"),
+        "headers": None if _holds_typed_object(headers.get("headers")) else headers.get("headers"),
     }
 
 
-def _check_group(headers: dict[str, Any]) -> None:
+def _check_group_header(headers: dict[str, Any]) -> None:
     # Check the group, which without a chord is only its producer's list of ids.
     if not isinstance(headers.get("group"), str | None):
         _reject_shape("headers.group must be a text")
@@ -275,7 +277,7 @@ def _retry_eta(text: Any, retries: int, now: datetime) -> str | None:
     # The time of a retry, at most MAX_RETRY_DELAY from now. Only our own retries wait in a worker.
     if text is None or not retries:
         return None
-    at = _parse_time(text, "eta")
+    at = _parse_header_time(text, "eta")
     if at - now > MAX_CLOCK_SKEW:
         _reject_forbidden("headers.eta of a retry is too far away")
     return min(at, now + MAX_RETRY_DELAY).isoformat()
@@ -285,7 +287,7 @@ def _requested_delay(headers: dict[str, Any], now: datetime) -> timedelta:
     # How long the producer wants the message delayed; it waits in the broker and occupies no worker's slot.
     if headers.get("eta") is None or headers.get("retries"):
         return timedelta(0)
-    delay = _parse_time(headers["eta"], "eta") - now
+    delay = _parse_header_time(headers["eta"], "eta") - now
     if delay > MAX_DELAY + DELAY_TOLERANCE:
         _reject_forbidden("headers.eta is more than a minute away: send it when it is wanted")
     return min(delay, MAX_DELAY)
@@ -304,13 +306,13 @@ def _expiry_time(text: Any, now: datetime, *, is_internal: bool) -> str | None:
     # The expiry of an internal task, which Celery drops when late; reject a late command, so that it is recorded.
     if text is None:
         return None
-    expires_at = _parse_time(text, "expires")
+    expires_at = _parse_header_time(text, "expires")
     if expires_at <= now and not is_internal:
         raise Rejected("EXPIRED", "its producer wanted it done by an instant that has passed")
     return expires_at.isoformat()
 
 
-def _parse_time(text: Any, name: str) -> datetime:
+def _parse_header_time(text: Any, name: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
@@ -318,7 +320,7 @@ def _parse_time(text: Any, name: str) -> datetime:
         _reject_forbidden(f"headers.{name} must be an instant as Celery writes it")
 
 
-def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+def _matches_pattern(pattern: re.Pattern[str], value: Any) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
@@ -338,11 +340,11 @@ def _is_harmless_limit(value: Any) -> bool:
     )
 
 
-def _holds_typed(value: Any) -> bool:
+def _holds_typed_object(value: Any) -> bool:
     # Whether kombu would revive something in a value of at most MAX_DEPTH levels.
     if isinstance(value, dict):
-        return "__type__" in value or any(map(_holds_typed, value.values()))
-    return isinstance(value, list) and any(map(_holds_typed, value))
+        return "__type__" in value or any(map(_holds_typed_object, value.values()))
+    return isinstance(value, list) and any(map(_holds_typed_object, value))
 
 
 def _text_header(value: Any) -> str | None:

@@ -50,8 +50,8 @@ class WebhookSender:
             "webhook-signature": Webhook(secret).sign(event["id"], now, body),
         }
         try:
-            address = self._resolve(parts)
-            status = self._post(parts, address, body.encode(), headers, deadline)
+            address = self._resolve_receiver(parts)
+            status = self._post_event(parts, address, body.encode(), headers, deadline)
         except (OSError, http.client.HTTPException) as error:
             late = monotonic() >= deadline
             raise WebhookRejected(
@@ -61,7 +61,7 @@ class WebhookSender:
             redirects = " (redirects are not followed)" if 300 <= status < 400 else ""
             raise WebhookRejected(f"it answered with status {status}{redirects}", is_gone=status == 410)
 
-    def _resolve(self, parts: SplitResult) -> tuple[str, int]:
+    def _resolve_receiver(self, parts: SplitResult) -> tuple[str, int]:
         port = parts.port or (443 if parts.scheme == "https" else 80)
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
@@ -77,7 +77,7 @@ class WebhookSender:
             return True
         return encrypted and ip.is_global and not ip.is_multicast and not any(ip in network for network in _TRANSLATED)
 
-    def _post(
+    def _post_event(
         self, parts: SplitResult, address: tuple[str, int], body: bytes, headers: dict[str, str], deadline: float
     ) -> int:
         with (
@@ -129,7 +129,7 @@ def parse_networks(text: str) -> list[Network]:
     return [ipaddress.ip_network(word.strip()) for word in text.split(",") if word.strip()]
 
 
-def check_url(url: str) -> str:
+def check_webhook_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment:
         raise ValueError("must look like https://host/path, without a login")

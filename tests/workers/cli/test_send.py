@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from models import dead_jobs
 from tests.plugins.servers import in_valkey_database
 from workers.cli.jobs import jobs
-from workers.cli.send import parse_arguments, parse_value, send
+from workers.cli.send import parse_argument_value, parse_command_arguments, send
 from workers.simulation.engine import Simulation
 
 sender: Any = importlib.import_module("workers.cli.send")  # `workers.cli.send` is also the name of the command
@@ -44,17 +44,20 @@ sender: Any = importlib.import_module("workers.cli.send")  # `workers.cli.send` 
     ],
 )
 def test_values_are_parsed_as_numbers_booleans_json_or_text(text: str, value: Any) -> None:
-    assert parse_value(text) == value
+    assert parse_argument_value(text) == value
 
 
 def test_arguments_override_json() -> None:
-    assert parse_arguments(("order_id=2",), '{"order_id": 1, "member_id": "s"}') == {"order_id": 2, "member_id": "s"}
+    assert parse_command_arguments(("order_id=2",), '{"order_id": 1, "member_id": "s"}') == {
+        "order_id": 2,
+        "member_id": "s",
+    }
 
 
 @pytest.mark.parametrize(("words", "json_text"), [(("order_id",), None), (("=1",), None), ((), "[1]"), ((), "{")])
 def test_invalid_argument_is_reported(words: tuple[str, ...], json_text: str | None) -> None:
     with pytest.raises(click.BadParameter):
-        parse_arguments(words, json_text)
+        parse_command_arguments(words, json_text)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_answer_that_the_broker_lost_is_read_from_the_database(
     """P1: no worker takes the message, as if its answer had been lost."""
     monkeypatch.setattr(sender, "POLL_INTERVAL", 0.2)
     words = ["members.record", "member_id=s-1", "handle=Sam", "email=sam@example.org"]
-    arguments = parse_arguments(tuple(words[1:]), None)
+    arguments = parse_command_arguments(tuple(words[1:]), None)
     assert environment.execute("members.record", arguments, "r-1")["outcome"] == "done"
     done = CliRunner().invoke(send, [*words, "request_id=r-1", "--wait", "20"])
     answer = json.loads(done.stdout)

@@ -31,7 +31,7 @@ from workers.settings import CHECKOUT
 from workers.transport import reclaim
 from workers.transport.channel import MAX_BLOCK_BYTES, Channel
 from workers.transport.connection import Connection, Transport
-from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, DeadLetter, push
+from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, DeadLetter, push_dead_letter
 from workers.transport.poller import Poller, QueueReader
 from workers.transport.qos import QoS, Receipt
 
@@ -281,7 +281,7 @@ def test_reclaimed_message_of_a_block_is_not_processed(broker: Any, broker_url: 
         items = [_heartbeat_message("commands", number).encode() for number in range(2)]
         broker.lpush(reader.processing_list, items[0])
         receipts = [Receipt(reader, item, reclaim.ConsumerId.current().new_tag(), slot="block") for item in items]
-        raw = [channel._validated(receipt) for receipt in receipts]
+        raw = [channel._validated_message(receipt) for receipt in receipts]
         assert channel.qos.record(list(zip(receipts, raw, strict=True))) == receipts[:1]
         _drain(connection)
         assert [message_.headers["id"] for message_ in received] == ["commands-1"], "it is back in the queue"
@@ -340,7 +340,7 @@ def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: s
         broker.lpush("commands", _heartbeat_message("commands"))
         item = channel.readers["commands"].client.parse_response(reader.client.connection, "BLMOVE")
         assert broker.lmove(reader.processing_list, "commands", "LEFT", "RIGHT") == item
-        channel._process(reader, item)
+        channel._process_raw_message(reader, item)
         assert (received, reclaim.count_in_flight(broker), broker.llen("commands")) == ([], 0, 2)
 
 
@@ -372,7 +372,7 @@ def test_dead_letters_in_the_broker_are_bounded(broker: Any) -> None:
     for _ in range(3):
         pipe = broker.pipeline()
         for _ in range(MAX_PENDING // 2):
-            push(pipe, DeadLetter.from_bytes("NOT_JSON", None, None, "commands", b"x" * 100_000))
+            push_dead_letter(pipe, DeadLetter.from_bytes("NOT_JSON", None, None, "commands", b"x" * 100_000))
         pipe.execute()
     assert broker.llen(PENDING_KEY) == MAX_PENDING
     assert len(broker.lindex(PENDING_KEY, 0)) < 6_000

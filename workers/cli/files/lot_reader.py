@@ -66,17 +66,17 @@ class LotFile:
     def inspect(self) -> Iterator[BadEntry]:
         """Read the file once; yield its invalid items, also those with a number that stands twice in the file."""
         try:
-            yield from self._inspect()
+            yield from self._inspect_lots()
         except NotWellFormed as problem:
             find_bare_ampersands(self.file, problem)
             self._repairs_needed = True
-            yield from self._inspect()
+            yield from self._inspect_lots()
 
     def entries(self) -> Iterator[LotEntry]:
-        for record in self._records():
-            if not _is_excluded(record):
+        for record in self._lot_records():
+            if not _is_excluded_lot(record):
                 try:
-                    yield self._entry(record)
+                    yield self._lot_entry(record)
                 except InvalidItem:
                     continue
 
@@ -85,25 +85,25 @@ class LotFile:
             return False
         return is_marketplace_number(lot.lot_id) or self._own_items.get(lot.lot_id) == hash(plain_lot_key(lot.key))
 
-    def _inspect(self) -> Iterator[BadEntry]:
+    def _inspect_lots(self) -> Iterator[BadEntry]:
         self.items = self.excluded = 0
         self.unread.clear()
         self.more_unread = 0
         self._numbers, self._own_items = {}, {}
         lines = array("Q", [0])
         elements: set[str] = set()
-        for record in self._records():
+        for record in self._lot_records():
             self.items += 1
             self.on_item(self.items)
             lines.append(record.line or 0)
             if self.items > MAX_ITEMS:
                 raise UnreadableFile(f"The file has more than {MAX_ITEMS:,} items; import it in parts.")
-            if _is_excluded(record):
+            if _is_excluded_lot(record):
                 self.excluded += 1
                 continue
             self._note_elements(record, elements)
             try:
-                entry = self._entry(record)
+                entry = self._lot_entry(record)
             except InvalidItem as problem:
                 named = _name_unread_item(record)
                 if named.lot_id:
@@ -123,7 +123,7 @@ class LotFile:
             is_certain = by_brickstore and not elements & ONLY_BRICKSYNC
             self._omitted = OMITTED_BY_BRICKSTORE if is_certain else OMITTED_BY_BRICKSYNC
 
-    def _records(self) -> Iterator[Record]:
+    def _lot_records(self) -> Iterator[Record]:
         if is_json(self.file):
             self.format = "json"
             return self._json_records()
@@ -165,7 +165,7 @@ class LotFile:
             else:
                 self.more_unread += 1
 
-    def _entry(self, record: Record) -> LotEntry:
+    def _lot_entry(self, record: Record) -> LotEntry:
         if record.problem or record.items:
             raise InvalidItem(record.problem or "it has another ITEM in it")
         given = ItemFields(record, record.root in BSX_ROOTS)
@@ -205,7 +205,7 @@ def _refuse_other_documents(name: str, record: Record) -> None:
         raise UnreadableFile("This is a Brick Owl file: its item numbers are not BrickLink's.")
 
 
-def _is_excluded(record: Record) -> bool:
+def _is_excluded_lot(record: Record) -> bool:
     return record.root in BSX_ROOTS and record.values.get("STATUS", "").strip() == "X"
 
 

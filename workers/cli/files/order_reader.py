@@ -73,7 +73,7 @@ class OrderFile:
     def _read(self) -> None:
         self.orders, self.problems, self.left_out = [], [], 0
         seen: dict[int, str] = {}
-        for record in self._records():
+        for record in self._order_records():
             if len(seen) >= MAX_ORDERS:
                 raise UnreadableFile(f"The file has more than {MAX_ORDERS:,} orders; import it in parts.")
             place = _describe_order_place(record)
@@ -95,7 +95,7 @@ class OrderFile:
             else:
                 self.orders.append(order)
 
-    def _records(self) -> Iterator[Record]:
+    def _order_records(self) -> Iterator[Record]:
         if is_json(self.file):
             for number, order in enumerate(read_json(self.file), start=1):
                 if "inventory_id" in order:
@@ -119,11 +119,13 @@ class OrderFile:
         status = values.get("ORDERSTATUS", "").upper()
         if status not in (*Status, "PURGED"):
             raise InvalidItem(f"ORDERSTATUS {status[:20] or 'is missing and'} is none of BrickLink's")
-        at = self._instant(values, "ORDERDATE")
-        changed_at = max(at, self._instant(values, "ORDERSTATUSCHANGED")) if values.get("ORDERSTATUSCHANGED") else at
-        items = tuple(self._item(item) for item in record.items)
+        at = self._order_instant(values, "ORDERDATE")
+        changed_at = (
+            max(at, self._order_instant(values, "ORDERSTATUSCHANGED")) if values.get("ORDERSTATUSCHANGED") else at
+        )
+        items = tuple(self._order_item(item) for item in record.items)
         if status not in LEFT_OUT_STATUSES:
-            _check_totals(values, items)
+            _check_order_totals(values, items)
         return FileOrder(
             order_id=int(number),
             buyer=values["BUYER"],
@@ -138,7 +140,7 @@ class OrderFile:
             items=items,
         )
 
-    def _item(self, record: Record) -> OrderItem:
+    def _order_item(self, record: Record) -> OrderItem:
         try:
             lot_id, fields = item_fields(record)
             if not fields["quantity"] > 0 or not fields.get("unit_price"):
@@ -147,7 +149,7 @@ class OrderFile:
             raise InvalidItem(f"item {record.number}: {problem}") from None
         return OrderItem(lot_id, fields)
 
-    def _instant(self, values: Mapping[str, str], name: str) -> datetime:
+    def _order_instant(self, values: Mapping[str, str], name: str) -> datetime:
         text = values.get(name, "")
         try:
             if "T" in text:
@@ -181,24 +183,28 @@ class _OrderHistory:
 
     def add_members(self, at: datetime, emails: Mapping[str, str]) -> None:
         for member_id, email in emails.items():
-            self._add(
-                at, "members.record", member_id=member_id, handle=member_id, email=email or _no_address(member_id)
+            self._add_history_line(
+                at,
+                "members.record",
+                member_id=member_id,
+                handle=member_id,
+                email=email or _placeholder_address(member_id),
             )
 
     def add_order(self, order: FileOrder) -> None:
-        for number, batch in enumerate(self._batches(order)):
+        for number, batch in enumerate(self._order_batches(order)):
             for lot_id, item in batch.items():
-                self._add(order.at, "inventory.record_lot", lot=_lot_facts(lot_id, self._seller_id, item))
+                self._add_history_line(order.at, "inventory.record_lot", lot=_lot_facts(lot_id, self._seller_id, item))
             bought = [{"lot_id": lot_id, "quantity": item.fields["quantity"]} for lot_id, item in batch.items()]
             if number:
-                self._add(order.at, "orders.add_batch", order_id=order.order_id, lines=bought)
+                self._add_history_line(order.at, "orders.add_batch", order_id=order.order_id, lines=bought)
             else:
                 purchase = _submit_order_arguments(order, self._seller_id, self._usd_rates)
-                self._add(order.at, "orders.submit", **purchase, lines=bought)
+                self._add_history_line(order.at, "orders.submit", **purchase, lines=bought)
         for task, arguments in _commands_after_purchase(order, self._seller_id):
-            self._add(order.changed_at, task, order_id=order.order_id, **arguments)
+            self._add_history_line(order.changed_at, task, order_id=order.order_id, **arguments)
 
-    def _batches(self, order: FileOrder) -> list[dict[int, OrderItem]]:
+    def _order_batches(self, order: FileOrder) -> list[dict[int, OrderItem]]:
         batches: list[dict[int, OrderItem]] = []
         for item in order.items:
             lot_id = item.lot_id
@@ -211,7 +217,7 @@ class _OrderHistory:
             batch[lot_id] = item
         return batches
 
-    def _add(self, at: datetime, task: str, **arguments: Any) -> None:
+    def _add_history_line(self, at: datetime, task: str, **arguments: Any) -> None:
         self.lines.append((at, {"at": format_timestamp(at), "task": task, "kwargs": arguments}))
 
 
@@ -252,12 +258,12 @@ def _lot_facts(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
     return facts | {name: given[name] for name in ("completeness", "description", "remarks") if given.get(name)}
 
 
-def _no_address(member_id: str) -> str:
+def _placeholder_address(member_id: str) -> str:
     name = "".join(c if c.isascii() and c.isalnum() else "-" for c in member_id).strip("-") or "member"
     return f"{name[:48]}@unknown.invalid"
 
 
-def _check_totals(values: Mapping[str, str], items: tuple[OrderItem, ...]) -> None:
+def _check_order_totals(values: Mapping[str, str], items: tuple[OrderItem, ...]) -> None:
     if not items:
         raise InvalidItem("the order has no items: download it with its details, or add the API's items as `items`")
     goods = sum((item.fields["quantity"] * item.fields["unit_price"] for item in items), Decimal(0))

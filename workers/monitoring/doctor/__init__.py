@@ -202,10 +202,12 @@ def _run_in_transaction(check: Check, context: Context) -> list[Finding]:
 
 def _check_failed(check: Check, problem: Exception) -> Finding:
     name = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
-    return error("CHECK_FAILED", f"The check {name!r} failed: {summarize_error(problem)}.", _fix_for(problem))
+    return error(
+        "CHECK_FAILED", f"The check {name!r} failed: {summarize_error(problem)}.", _fix_of_failed_check(problem)
+    )
 
 
-def _fix_for(problem: Exception) -> str:
+def _fix_of_failed_check(problem: Exception) -> str:
     if getattr(getattr(problem, "orig", None), "sqlstate", None) == "42501":
         return "run ./run migrate as the owner of the tables, which restores the missing grants."
     if isinstance(problem, SQLAlchemyError):

@@ -25,7 +25,7 @@ WORKER_RESPONSE_TIMEOUT = 1.0
 
 def fetch_consumed_queues(url: str) -> dict[str, list[str]]:
     queues_by_worker: dict[str, list[str]] = {}
-    for name, queues in _broadcast(url, "active_queues"):
+    for name, queues in _inspect_workers(url, "active_queues"):
         if isinstance(queues, list):
             queues_by_worker[name] = [queue["name"] for queue in queues if isinstance(queue, dict) and "name" in queue]
     return queues_by_worker
@@ -33,7 +33,7 @@ def fetch_consumed_queues(url: str) -> dict[str, list[str]]:
 
 def fetch_pools(url: str) -> dict[str, Pool]:
     pools: dict[str, Pool] = {}
-    for name, stats in _broadcast(url, "stats"):
+    for name, stats in _inspect_workers(url, "stats"):
         pool = _stats_section(stats, "pool")
         if "implementation" in pool:
             ready = _stats_section(_stats_section(pool, "writes"), "inqueues").get("total")
@@ -41,11 +41,11 @@ def fetch_pools(url: str) -> dict[str, Pool]:
     return pools
 
 
-def _broadcast(url: str, command: str) -> Iterator[tuple[str, Any]]:
+def _inspect_workers(url: str, command: str) -> Iterator[tuple[str, Any]]:
     options = {"socket_timeout": 10, "socket_connect_timeout": RESPONSE_TIMEOUT_SECONDS}
     with Connection(url, transport_options=options) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
-        replies = mailbox._broadcast(command, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
+        replies = mailbox._inspect_workers(command, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
     for reply in replies:
         yield from reply.items()
 

@@ -12,7 +12,8 @@ MANY_ALERTS = 3
 
 def check_many_alerts(context: Context) -> list[Finding]:
     accused = [
-        f"{who} as {role.value} ({n})" for who, role, n in alerts.count_open_by_accused(context.conn, MANY_ALERTS)
+        f"{who} as {role.value} ({n})"
+        for who, role, n in alerts.count_open_alerts_by_accused(context.conn, MANY_ALERTS)
     ]
     if not accused:
         return []
@@ -59,7 +60,7 @@ def check_late_payments(context: Context) -> list[Finding]:
 
 
 def check_webhooks_disabled(context: Context) -> list[Finding]:
-    disabled = webhooks.disabled_urls(context.conn)
+    disabled = webhooks.disabled_webhook_urls(context.conn)
     if not disabled:
         return []
     return [

@@ -124,7 +124,7 @@ def check_late_submissions(context: Context) -> list[Finding]:
     message = "A command submitted by SQL has waited for {ago}."
     return _late_work(
         context,
-        submission_queries.oldest_waiting(context.conn),
+        submission_queries.oldest_waiting_submission(context.conn),
         "SUBMISSIONS_LATE",
         message,
         "check that a worker runs for the queues commands and submissions.",

@@ -102,11 +102,11 @@ class DemoRun:
         while not self._is_complete():
             events = self._fetch_events()
             for event in events:
-                self._react(event)
+                self._react_to_event(event)
                 yield event
             self._check_answers()
             if time.monotonic() > end:
-                raise DemoFailed(self._missing())
+                raise DemoFailed(self._describe_missing_outcomes())
             if not events:
                 time.sleep(POLL_INTERVAL)
 
@@ -121,7 +121,7 @@ class DemoRun:
         self.followed |= {row.event_id for row in rows}
         return [TimelineEvent(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
 
-    def _react(self, event: TimelineEvent) -> None:
+    def _react_to_event(self, event: TimelineEvent) -> None:
         order_id = event.order_id
         if order_id is None:
             return
@@ -162,12 +162,12 @@ class DemoRun:
         self.commands = unanswered
 
     def _is_complete(self) -> bool:
-        if self.commands or any(getattr(self, name) < expected for name, expected in self._expected()):
+        if self.commands or any(getattr(self, name) < expected for name, expected in self._expected_outcomes()):
             return False
         with self.database.transaction() as conn:
             return bool(conn.execute(text(_UNFINISHED)).scalar_one() == 0)
 
-    def _expected(self) -> list[tuple[str, set[int]]]:
+    def _expected_outcomes(self) -> list[tuple[str, set[int]]]:
         return [
             # An alert that leads to a cancellation at once may be used before a sweep marks it as unlocked.
             ("unlocked", self.sample.unlocking - self.sample.automatic),
@@ -176,10 +176,10 @@ class DemoRun:
             ("removed", self.sample.sellers_remove),
         ]
 
-    def _missing(self) -> str:
+    def _describe_missing_outcomes(self) -> str:
         parts = [
             f"not {name}: {', '.join(map(str, sorted(expected - getattr(self, name))))}"
-            for name, expected in self._expected()
+            for name, expected in self._expected_outcomes()
             if expected - getattr(self, name)
         ]
         parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self.commands]

@@ -91,15 +91,19 @@ class _MarketBuilder:
         self.sample.lines = [line for _, _, line in self._events]
         return self.sample
 
-    def _add(self, at: datetime, task: str, **kwargs: Any) -> None:
+    def _add_history_line(self, at: datetime, task: str, **kwargs: Any) -> None:
         self._events.append((at, next(self._numbers), {"at": format_timestamp(at), "task": task, "kwargs": kwargs}))
 
     def _members_and_lots(self, at: datetime) -> None:
         for seller_id, (handle, zone) in SELLERS.items():
             email = f"{seller_id}@sellers.example"
-            self._add(at, "members.record", member_id=seller_id, handle=handle, email=email, time_zone=zone)
+            self._add_history_line(
+                at, "members.record", member_id=seller_id, handle=handle, email=email, time_zone=zone
+            )
         for handle in BUYERS:
-            self._add(at, "members.record", member_id=f"b-{handle}", handle=handle, email=f"{handle}@buyers.example")
+            self._add_history_line(
+                at, "members.record", member_id=f"b-{handle}", handle=handle, email=f"{handle}@buyers.example"
+            )
         lot_ids = count(50_001)
         for seller_id in SELLERS:
             for item_no, kind, color, condition, price, retained in CATALOGUE:
@@ -117,9 +121,9 @@ class _MarketBuilder:
                     "is_retain": retained,
                     "remarks": f"shelf {lot_id % 40 + 1}",
                 }
-                self._add(at, "inventory.record_lot", lot=lot)
+                self._add_history_line(at, "inventory.record_lot", lot=lot)
 
-    def _order(self, at: datetime, seller_id: str | None = None) -> int:
+    def _place_order(self, at: datetime, seller_id: str | None = None) -> int:
         # Three lots of parts and one minifigure or set.
         order_id = next(self._orders)
         seller_id = seller_id or list(SELLERS)[order_id % 3]
@@ -130,20 +134,24 @@ class _MarketBuilder:
         ]
         lines.append({"lot_id": larger[order_id % 4], "quantity": 1})
         self.sample.parties[order_id] = (seller_id, buyer_id)
-        self._add(at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines)
+        self._add_history_line(
+            at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines
+        )
         return order_id
 
     def _by_seller(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
-        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][0], **kwargs)
+        self._add_history_line(at, task, order_id=order_id, member_id=self.sample.parties[order_id][0], **kwargs)
 
     def _by_buyer(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
-        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
+        self._add_history_line(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
 
     def _completed_orders(self) -> None:
         for number in range(COMPLETED_ORDERS):
             at = self.now - (70 - 2.7 * number) * DAY
-            order_id = self._order(at)
-            self._add(at + 5 * HOUR, "orders.record_payment", order_id=order_id, payment_status="Completed")
+            order_id = self._place_order(at)
+            self._add_history_line(
+                at + 5 * HOUR, "orders.record_payment", order_id=order_id, payment_status="Completed"
+            )
             self._by_seller(at + 6 * HOUR, "orders.set_status", order_id, status="PAID")
             self._by_seller(at + DAY, "orders.set_status", order_id, status="SHIPPED")
             self._by_buyer(at + 6 * DAY, "orders.set_status", order_id, status="COMPLETED")
@@ -151,10 +159,10 @@ class _MarketBuilder:
     def _closed_cases(self) -> None:
         # Add cancelled orders of past months, so that the bills show credits.
         for days_ago in (66, 58):
-            order_id = self._order(self.now - days_ago * DAY)
+            order_id = self._place_order(self.now - days_ago * DAY)
             self._by_seller(self.now - (days_ago - 8) * DAY, "npb.file", order_id)
             self._by_seller(self.now - (days_ago - 15) * DAY, "orders.cancel", order_id)
-        order_id = self._order(self.now - 45 * DAY)
+        order_id = self._place_order(self.now - 45 * DAY)
         self._by_buyer(
             self.now - 44 * DAY, "ocr.file", order_id, reason="B_SELLER_NO_STOCK", comment="They wrote that it is gone."
         )
@@ -166,7 +174,7 @@ class _MarketBuilder:
         for number in range(UNPAID_ORDERS):
             answered = number % 4 == 3
             filed = next(dues) - (14 if answered else 7) * DAY
-            order_id = self._order(filed - (26 + number) * DAY)
+            order_id = self._place_order(filed - (26 + number) * DAY)
             if number % 3 == 0:
                 lines = [{"line_no": 1, "quantity": 2}]
                 self._by_buyer(filed - 2 * DAY, "removals.request", order_id, lines=lines)
@@ -177,25 +185,25 @@ class _MarketBuilder:
                 order_id
             )
         filed = next(dues) - 14 * DAY
-        order_id = self._order(filed - 12 * DAY)
-        self._add(filed - 11 * DAY, "orders.record_payment", order_id=order_id, payment_status="Completed")
+        order_id = self._place_order(filed - 12 * DAY)
+        self._add_history_line(filed - 11 * DAY, "orders.record_payment", order_id=order_id, payment_status="Completed")
         self._by_buyer(filed, "nss.file", order_id, grounds="NOT_SHIPPED", comment="Paid, and nothing was sent.")
         self.sample.buyers_cancel.add(order_id)
 
     def _cases_of_today(self) -> None:
-        order_id = self._order(self.now - 12 * DAY)
+        order_id = self._place_order(self.now - 12 * DAY)
         self._by_seller(self.now - 3 * DAY, "npb.file", order_id)
         self.sample.penalty_accepted.add(order_id)
         for number, order_ids in enumerate((self.sample.agreed_requests, self.sample.declined_requests)):
-            order_id = self._order(self.now - (3 + number) * DAY)
+            order_id = self._place_order(self.now - (3 + number) * DAY)
             self._by_buyer(self.now - DAY, "removals.request", order_id, lines=[{"line_no": 2, "quantity": 1}])
             order_ids.add(order_id)
         for hours in range(6):
-            self._order(self.now - (7 - hours) * HOUR)
+            self._place_order(self.now - (7 - hours) * HOUR)
 
     def _automatic_cases(self) -> None:
         # Add an unpaid order that nobody looks after: its alert is filed in the past, and it is cancelled in the demo.
         settings = {"file_npb_after": 7, "cancel_after_unlock": 0}
-        self._add(self.now - 74 * DAY, "sellers.set_automation", member_id=AUTOMATED_SELLER, **settings)
+        self._add_history_line(self.now - 74 * DAY, "sellers.set_automation", member_id=AUTOMATED_SELLER, **settings)
         cancelled_at = self.now + FIRST_DUE + (UNPAID_ORDERS + 1) * BETWEEN_DUES
-        self.sample.automatic.add(self._order(cancelled_at - 14 * DAY, AUTOMATED_SELLER))
+        self.sample.automatic.add(self._place_order(cancelled_at - 14 * DAY, AUTOMATED_SELLER))
