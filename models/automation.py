@@ -19,11 +19,11 @@ from models.unit_of_work import UnitOfWork
 from policies import automation as policy
 from policies.statuses import ALERT_BLOCKERS
 
-Position = tuple[datetime, int]
+DuePosition = tuple[datetime, int]
 """A deadline and the id of its row: the order in which a sweep handles what is due."""
 
-DueStatement = AnySelect
-DueRow = Row[Any]
+DueActStatement = AnySelect
+DueActRow = Row[Any]
 """The order, the id of the row with the deadline, the deadline, and the seller where a statement needs one."""
 
 
@@ -69,7 +69,9 @@ _EARLIER_FILINGS = text(
 )
 
 
-def find_due(conn: Connection, statement: DueStatement, now: datetime, after: Position, limit: int) -> Sequence[DueRow]:
+def find_due(
+    conn: Connection, statement: DueActStatement, now: datetime, after: DuePosition, limit: int
+) -> Sequence[DueActRow]:
     """Return the cases due by their stored deadlines, without locks: the facts decide again under the locks."""
     return conn.execute(statement, {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}).all()
 

@@ -31,7 +31,7 @@ def lock_orders(
     *,
     member_ids: Iterable[str] = (),
     lock_members: str = members.FOR_SHARE,
-    parties: orders.Parties | None = None,
+    parties: orders.OrderParties | None = None,
 ) -> CaseSet:
     """Lock and load the orders. `member_ids`: further members to load; `parties`: those of the orders, if known."""
     if parties is None:
@@ -42,7 +42,7 @@ def lock_orders(
 def send_order_locks(
     conn: Connection,
     order_ids: Iterable[int],
-    parties: orders.Parties,
+    parties: orders.OrderParties,
     *,
     member_ids: Iterable[str] = (),
     lock_members: str = members.FOR_SHARE,
@@ -76,7 +76,7 @@ def send_order_locks(
 
 
 @dataclass(slots=True)
-class Change:
+class CaseChange:
     """A granted verdict about one order, which stood as `before`; `granted` may be completed until it is written."""
 
     before: Case
@@ -105,7 +105,7 @@ class CaseSet:
         self._ocrs = ocrs_by_order
         self._late_payments = late_payments_by_order
         self._members_before = dict(members_by_id)
-        self._changes: list[Change] = []
+        self._changes: list[CaseChange] = []
 
     def get(self, order_id: int, now: datetime) -> Case | None:
         order = self._orders.get(order_id)
@@ -126,7 +126,7 @@ class CaseSet:
     def orders(self) -> list[int]:
         return sorted(self._orders)
 
-    def add(self, change: Change) -> None:
+    def add(self, change: CaseChange) -> None:
         """Apply a granted verdict: later verdicts of the batch see it, and `write` stores it."""
         after = drop_later_unlock_mark(change.granted.case, change.at)
         change.granted = replace(change.granted, case=with_deadlines(after))
@@ -198,7 +198,7 @@ def _member_standing_row(member: Member, role: Role, allowed: bool, at: datetime
     )
 
 
-def _case_event_rows(change: Change) -> list[dict[str, Any]]:
+def _case_event_rows(change: CaseChange) -> list[dict[str, Any]]:
     before, granted, after, actor = change.before, change.granted, change.granted.case, change.actor
     changed = history.diff_cases(before if before.order.version else None, after)
     role = before.role_of(actor) if actor is not None else None

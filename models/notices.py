@@ -56,7 +56,7 @@ class NoticeRow(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Parties:
+class NoticeParties:
     buyer: str
     seller: str
 
@@ -93,7 +93,7 @@ class DeliveryOutcome:
     counts_as_attempt: bool = True
 
 
-def load_notice_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Parties]:
+def load_notice_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, NoticeParties]:
     buyer, seller = aliased(MemberRow), aliased(MemberRow)
     rows = conn.execute(
         select(OrderRow.order_id, buyer.handle.label("buyer"), seller.handle.label("seller"))
@@ -101,7 +101,7 @@ def load_notice_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int,
         .join(seller, seller.member_id == OrderRow.seller_id)
         .where(is_any(OrderRow.order_id, set(order_ids)))
     )
-    return {r.order_id: Parties(r.buyer, r.seller) for r in rows}
+    return {r.order_id: NoticeParties(r.buyer, r.seller) for r in rows}
 
 
 def insert_pending_notices(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:

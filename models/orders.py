@@ -113,7 +113,7 @@ class OrderLineRow(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Parties:
+class OrderParties:
     """(buyer, seller) by order, which never change, and whether an alert was open on any of the orders."""
 
     by_order: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -133,12 +133,12 @@ def count_orders(conn: Connection) -> int:
     return conn.execute(select(func.count()).select_from(OrderRow)).scalar_one()
 
 
-def send_parties_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[Parties]:
+def send_parties_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[OrderParties]:
     cursor = execute(conn, _SELECT_PARTIES, {"ids": int_array(sorted(set(order_ids)))})
 
-    def fetch() -> Parties:
+    def fetch() -> OrderParties:
         rows = cursor.fetchall()
-        return Parties({r.order_id: (r.buyer_id, r.seller_id) for r in rows}, any(r.accused for r in rows))
+        return OrderParties({r.order_id: (r.buyer_id, r.seller_id) for r in rows}, any(r.accused for r in rows))
 
     return fetch
 

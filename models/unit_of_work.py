@@ -33,7 +33,7 @@ class UnitOfWork(Generic[C]):
         clock: db.Clock,
         commands: Sequence[C],
         earlier_answers: dict[str, Answer],
-        parties: orders.Parties,
+        parties: orders.OrderParties,
     ) -> None:
         self.conn = conn
         self.commands = commands
@@ -118,7 +118,7 @@ def unit_of_work(commands: Sequence[Any] = (), *, parent: IdempotentCommand | No
     """
     database = db.current_database()
     with database.transaction(by_keys=bool(commands)) as conn:
-        work = _start_unit(conn, database.clock, commands, parent)
+        work = _start_unit_of_work(conn, database.clock, commands, parent)
         yield work
         work.send_answers()
         work.raise_if_raced()
@@ -126,16 +126,16 @@ def unit_of_work(commands: Sequence[Any] = (), *, parent: IdempotentCommand | No
         database.wake(task)
 
 
-def _start_unit(
+def _start_unit_of_work(
     conn: Connection, clock: db.Clock, commands: Sequence[C], parent: IdempotentCommand | None
 ) -> UnitOfWork[C]:
     all_commands: list[IdempotentCommand] = [*commands, *([parent] if parent is not None else [])]
     if not all_commands:
-        return UnitOfWork(conn, clock, commands, {}, orders.Parties())
+        return UnitOfWork(conn, clock, commands, {}, orders.OrderParties())
     order_ids = [c.subject for c in commands if c.subject is not None]
     with pipeline(conn):
         fetch_answers = stored_answers.send_earlier_answers_query(conn, all_commands)
-        fetch_parties = orders.send_parties_query(conn, order_ids) if order_ids else orders.Parties
+        fetch_parties = orders.send_parties_query(conn, order_ids) if order_ids else orders.OrderParties
     answers = fetch_answers()
     if parent is not None and parent.request_id in answers:
         raise ParentAnswered(answers[parent.request_id])

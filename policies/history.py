@@ -13,7 +13,7 @@ from policies.statuses import CancelBasis, PaymentStatus, Role, Status
 from policies.timestamps import format_optional_timestamp, parse_timestamp
 
 
-class _Format(NamedTuple):
+class _FieldFormat(NamedTuple):
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
 
@@ -22,22 +22,22 @@ def _optional_history_value(convert: Callable[[Any], Any]) -> Callable[[Any], An
     return lambda value: None if value is None else convert(value)
 
 
-def _code_format(codes: type[StrEnum]) -> _Format:
-    return _Format(_unchanged_value, _optional_history_value(codes))
+def _code_format(codes: type[StrEnum]) -> _FieldFormat:
+    return _FieldFormat(_unchanged_value, _optional_history_value(codes))
 
 
 def _unchanged_value(value: Any) -> Any:
     return value
 
 
-_TEXT = _Format(_unchanged_value, _unchanged_value)
-_INSTANT = _Format(format_optional_timestamp, _optional_history_value(parse_timestamp))
-_AMOUNT = _Format(str, Decimal)
-_MONTH = _Format(
+_TEXT = _FieldFormat(_unchanged_value, _unchanged_value)
+_INSTANT = _FieldFormat(format_optional_timestamp, _optional_history_value(parse_timestamp))
+_AMOUNT = _FieldFormat(str, Decimal)
+_MONTH = _FieldFormat(
     _optional_history_value(lambda day: day.isoformat()[:7]),
     _optional_history_value(lambda month: date.fromisoformat(f"{month}-01")),
 )
-_PARTS: dict[str, dict[str, _Format]] = {
+_HISTORY_PARTS: dict[str, dict[str, _FieldFormat]] = {
     "order": {
         "status": _code_format(Status),
         "previous_status": _code_format(Status),
@@ -91,16 +91,16 @@ _IDENTITY = {
 
 
 def write_part(part: str, value: Any) -> dict[str, Any]:
-    return {name: field.write(getattr(value, name)) for name, field in _PARTS[part].items()}
+    return {name: field.write(getattr(value, name)) for name, field in _HISTORY_PARTS[part].items()}
 
 
 def read_part(part: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: field.read(state[name]) for name, field in _PARTS[part].items()}
+    return {name: field.read(state[name]) for name, field in _HISTORY_PARTS[part].items()}
 
 
 def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
     changes: dict[str, Any] = {}
-    for part in _PARTS:
+    for part in _HISTORY_PARTS:
         old, new = getattr(before, part, None), getattr(after, part)
         if new is None:
             continue
@@ -113,7 +113,7 @@ def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
 def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     state: dict[str, dict[str, Any]] = {}
     for change in changes_in_order:
-        for part in _PARTS:
+        for part in _HISTORY_PARTS:
             if part in change:
                 state.setdefault(part, {}).update(change[part])
     return state
@@ -121,7 +121,7 @@ def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dic
 
 def _changed_fields(part: str, before: Any, after: Any) -> dict[str, Any]:
     changes = {}
-    for name, field in _PARTS[part].items():
+    for name, field in _HISTORY_PARTS[part].items():
         old, new = getattr(before, name), getattr(after, name)
         if old is not new and field.write(old) != (value := field.write(new)):  # avoids writing untouched fields
             changes[name] = value

@@ -140,7 +140,7 @@ def plan_return(
 
     `release_auto_stockroom` (the term of that name): a lot that selling out moved to a stockroom goes back on sale.
     """
-    planner = _Planner(stock, choices, release_auto_stockroom)
+    planner = _ReturnPlanner(stock, choices, release_auto_stockroom)
     returned_lines = tuple(planner.plan_line(line) for line in sorted(lines, key=lambda line: line.line_no))
     return ReturnPlan(
         order_id,
@@ -157,7 +157,7 @@ def plan_nothing(order_id: int, line_numbers: Iterable[int]) -> ReturnPlan:
     return ReturnPlan(order_id, tuple(ReturnedLine(number, 0) for number in sorted(line_numbers)))
 
 
-class _Planner:
+class _ReturnPlanner:
     def __init__(self, stock: StockView, choices: Choices, release: bool) -> None:
         self._stock = stock
         self._choices = choices

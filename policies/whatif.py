@@ -97,10 +97,10 @@ def replay_case(
     until: datetime,
 ) -> CaseOutcome:
     """Replay a case under `conditions`, up to a time; `recorded` are those under which it happened."""
-    return _Replay(case, members, conditions, recorded).run(until)
+    return _CaseReplay(case, members, conditions, recorded).run(until)
 
 
-class _Replay:
+class _CaseReplay:
     def __init__(
         self,
         recorded_case: RecordedCase,

@@ -11,7 +11,7 @@ from celery import shared_task
 from pydantic import Field
 
 from models import automation, events, members
-from models.cases import CaseSet, Change, lock_orders
+from models.cases import CaseChange, CaseSet, lock_orders
 from models.stored_answers import Answer, done
 from models.sweeps import NEVER
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -178,11 +178,11 @@ class WarningSweep:
 class DueSweep:
     """Handle what is due in batches, oldest first. One instance makes one pass."""
 
-    statement: ClassVar[automation.DueStatement]
+    statement: ClassVar[automation.DueActStatement]
     decide: ClassVar[Callable[[Case, datetime], Granted | Refused]]
 
     def __init__(self) -> None:
-        self._after: automation.Position = (NEVER, 0)
+        self._after: automation.DuePosition = (NEVER, 0)
         self._handled_up_to = self._after
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
@@ -202,7 +202,7 @@ class DueSweep:
             return int(row.order_id)
         return None
 
-    def _handle(self, work: UnitOfWork[Any], due: Sequence[automation.DueRow]) -> int:
+    def _handle(self, work: UnitOfWork[Any], due: Sequence[automation.DueActRow]) -> int:
         cases = lock_orders(work.conn, [row.order_id for row in due])
         handled = [self._decide_case(cases, row.order_id, work.now) for row in due]
         cases.write(work)
@@ -215,7 +215,7 @@ class DueSweep:
         at = max(now, case.order.last_event_at or now)
         verdict = type(self).decide(case, at)
         if isinstance(verdict, Granted):
-            cases.add(Change(case, verdict, at, automatic_acts.actor_for(case)))
+            cases.add(CaseChange(case, verdict, at, automatic_acts.actor_for(case)))
         return isinstance(verdict, Granted)
 
 
@@ -230,7 +230,7 @@ class DeclineSweep(DueSweep):
 class CancelSweep(DueSweep):
     statement, decide = automation.DUE_CANCELLATIONS, automatic_acts.cancel_automatically
 
-    def _handle(self, work: UnitOfWork[Any], due: Sequence[automation.DueRow]) -> int:
+    def _handle(self, work: UnitOfWork[Any], due: Sequence[automation.DueActRow]) -> int:
         work.take([_automatic_cancel_command(row.order_id, row.seller_id) for row in due])
         cancel_due(work, lambda _command, case, now: type(self).decide(case, now))
         return sum(answer.outcome == "done" for answer in work.answers)

@@ -30,7 +30,7 @@ def _parse_bill_month(value: str) -> str:
     return value
 
 
-class RecordPayment(Command):
+class RecordBillPayment(Command):
     task: ClassVar[str] = "bills.record_payment"
     seller_id: MemberId
     billing_month: Annotated[Text, StringConstraints(max_length=7), AfterValidator(_parse_bill_month)]
@@ -82,7 +82,7 @@ def _issue_month(month: date) -> int:
 
 
 @command_task(
-    RecordPayment,
+    RecordBillPayment,
     example={
         "seller_id": "s-881",
         "billing_month": "2026-03",
@@ -90,7 +90,7 @@ def _issue_month(month: date) -> int:
         "payment_id": "pay-20260407-1",
     },
 )
-def record_payment(commands: list[RecordPayment]) -> list[Answer]:
+def record_payment(commands: list[RecordBillPayment]) -> list[Answer]:
     """Record a payment. Part payments add up; an excess becomes the opening balance of the next open bill."""
     with unit_of_work(commands) as work:
         sellers = members.load_members(work.conn, [c.seller_id for c in work.pending])
@@ -100,13 +100,13 @@ def record_payment(commands: list[RecordPayment]) -> list[Answer]:
     return work.answers
 
 
-def _validate_payment(command: RecordPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
+def _validate_payment(command: RecordBillPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
     if command.amount <= 0:
         return Invalid("amount", "must be more than 0.00")
     return None if command.seller_id in sellers else member_unknown(command.seller_id)
 
 
-def _record_bill_payment(work: UnitOfWork[RecordPayment], command: RecordPayment) -> Refused | Answer:
+def _record_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBillPayment) -> Refused | Answer:
     conn, month = work.conn, command.month
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
@@ -143,7 +143,7 @@ def _record_bill_payment(work: UnitOfWork[RecordPayment], command: RecordPayment
     return done(command, effects)
 
 
-def _month_of_overpayment(work: UnitOfWork[RecordPayment], seller_id: str) -> date:
+def _month_of_overpayment(work: UnitOfWork[RecordBillPayment], seller_id: str) -> date:
     current_terms = terms.load_terms(work.conn).at(work.now)
     return max(
         policy.open_billing_month(work.now, current_terms), ledger.first_open_months(work.conn, [seller_id])[seller_id]
@@ -151,8 +151,8 @@ def _month_of_overpayment(work: UnitOfWork[RecordPayment], seller_id: str) -> da
 
 
 def _append_payment_event(
-    work: UnitOfWork[RecordPayment],
-    command: RecordPayment,
+    work: UnitOfWork[RecordBillPayment],
+    command: RecordBillPayment,
     note: str,
     excess: Decimal,
     excess_credit_month: date | None,

@@ -13,7 +13,7 @@ from datetime import date, datetime
 from typing import Any, ClassVar
 
 from models import drafts, ledger, members
-from models.cases import Change
+from models.cases import CaseChange
 from models.db.pipeline import pipeline
 from models.returns import NeedsPlan
 from models.stored_answers import Answer, IdempotentCommand, done
@@ -135,7 +135,7 @@ def _decide_cancellation(
         raise StaleRead("an alert was filed between the read and the locks")
     verdict = policy.apply_strike(case, verdict)
     request_id = None if command.actor.automation else command.request_id
-    cancellation = Cancellation(command, Change(case, verdict, effective_at, command.actor, request_id))
+    cancellation = Cancellation(command, CaseChange(case, verdict, effective_at, command.actor, request_id))
     return batch.plan(cancellation) or cancellation
 
 

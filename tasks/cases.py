@@ -9,7 +9,7 @@ from functools import update_wrapper
 from typing import Any, TypeVar
 
 from models import members
-from models.cases import CaseSet, Change, send_order_locks
+from models.cases import CaseChange, CaseSet, send_order_locks
 from models.db.pipeline import Fetch
 from models.stored_answers import Answer
 from models.terms import TermsHistory
@@ -95,7 +95,7 @@ def decide_case(
     case = at_its_time(case, effective_at, cases.terms_history)
     verdict = decide(command, case, effective_at)
     if isinstance(verdict, Granted):
-        cases.add(Change(case, verdict, effective_at, command.actor, command.request_id))
+        cases.add(CaseChange(case, verdict, effective_at, command.actor, command.request_id))
     return verdict
 
 

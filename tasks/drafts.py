@@ -41,7 +41,7 @@ OldOrNew = Literal["old", "new"]
 TextChoice = Literal["old", "new", "concatenate"]
 CostChoice = Literal["old", "new", "average"]
 Int32 = Annotated[int, Field(strict=True, ge=-MAX_INT32, le=MAX_INT32)]
-LotText = Annotated[Text, StringConstraints(max_length=4000)]
+DraftLotText = Annotated[Text, StringConstraints(max_length=4000)]
 MAX_LINES = 1000
 
 
@@ -75,8 +75,8 @@ class EditedFields(StrictModel):
     tier_price3: UnitPrice | None = None
     sale_rate: Int32 = 0
     bulk: Int32 = 1
-    description: LotText = ""
-    remarks: LotText = ""
+    description: DraftLotText = ""
+    remarks: DraftLotText = ""
     my_cost: UnitPrice | None = None
     my_weight: UnitPrice | None = None
     is_retain: StrictBool = False

@@ -36,7 +36,7 @@ from tasks.command import (
 )
 from tasks.declarations import command_task
 
-Count = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
+LotCount = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
 LotText = Annotated[Text, StringConstraints(max_length=MAX_TEXT_LENGTH)]
 ItemNo = Annotated[Text, StringConstraints(max_length=64)]
 
@@ -50,8 +50,8 @@ class LotFacts(StrictModel):
     lot_id: LotId
     seller_id: MemberId
     item: Item
-    color_id: Count
-    quantity: Count
+    color_id: LotCount
+    quantity: LotCount
     new_or_used: Literal["N", "U"]
     unit_price: UnitPrice
     completeness: Literal["C", "B", "S"] | None = None
@@ -65,9 +65,9 @@ class LotFacts(StrictModel):
     my_cost: UnitPrice | None = None
     my_weight: UnitPrice | None = None
     sale_rate: StrictInt = 0
-    tier_quantity1: Count | None = None
-    tier_quantity2: Count | None = None
-    tier_quantity3: Count | None = None
+    tier_quantity1: LotCount | None = None
+    tier_quantity2: LotCount | None = None
+    tier_quantity3: LotCount | None = None
     tier_price1: UnitPrice | None = None
     tier_price2: UnitPrice | None = None
     tier_price3: UnitPrice | None = None
@@ -104,7 +104,7 @@ class RecordLot(Command):
 def record_lot(commands: list[RecordLot]) -> list[Answer]:
     """Insert a lot, or replace a known one; a difference in its quantity is posted as an adjustment."""
     with unit_of_work(commands) as work:
-        recorder = _Recorder.lock(work, [c.lot.to_lot() for c in work.pending])
+        recorder = _LotRecorder.lock(work, [c.lot.to_lot() for c in work.pending])
         for command in work.pending:
             if errors := command.lot.contradictions():
                 work.answer(
@@ -142,14 +142,14 @@ def delete_lot(commands: list[DeleteLot]) -> list[Answer]:
 
 
 @dataclass
-class _Recorder:
+class _LotRecorder:
     _work: UnitOfWork[Any]
     _sellers: dict[str, Member]
     _known: dict[int, Lot]
     _recorded: list[tuple[Lot | None, Lot]] = field(default_factory=list)
 
     @classmethod
-    def lock(cls, work: UnitOfWork[Any], lots: Sequence[Lot]) -> _Recorder:
+    def lock(cls, work: UnitOfWork[Any], lots: Sequence[Lot]) -> _LotRecorder:
         sellers = members.load_members(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
         return cls(
             work,

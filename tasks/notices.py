@@ -135,7 +135,7 @@ def _record_claimed(task: str, **which: Any) -> tuple[set[int], int]:
     return {message.outbox_id for message in due}, recorded
 
 
-def _compose_notice_row(message: DueMessage, parties: dict[int, notices.Parties], zone: str) -> Email:
+def _compose_notice_row(message: DueMessage, parties: dict[int, notices.NoticeParties], zone: str) -> Email:
     order_parties = parties.get(message.order_id or 0)
     return compose_email(
         EmailContext(

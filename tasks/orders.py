@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from models import inventory, ledger, members, orders
-from models.cases import CaseSet, Change, lock_orders
+from models.cases import CaseChange, CaseSet, lock_orders
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import late_payments
@@ -62,7 +62,7 @@ class PurchaseLine(StrictModel):
     quantity: Quantity
 
 
-Lines = Annotated[list[PurchaseLine], Field(min_length=1, max_length=MAX_LINES)]
+PurchaseLines = Annotated[list[PurchaseLine], Field(min_length=1, max_length=MAX_LINES)]
 
 
 class SubmitOrder(OrderFact):
@@ -76,7 +76,7 @@ class SubmitOrder(OrderFact):
     seller_id: MemberId
     currency: Annotated[Text, StringConstraints(pattern=r"^[A-Z]{3}$")] = "USD"
     usd_rate: Annotated[UsdRate, AfterValidator(_above_zero)] = Decimal(1)
-    lines: Lines
+    lines: PurchaseLines
     credit: Annotated[UnitPrice, AfterValidator(_not_negative)] = Decimal(0)
     coupon: Annotated[UnitPrice, AfterValidator(_not_negative)] = Decimal(0)
 
@@ -87,17 +87,17 @@ class SubmitOrder(OrderFact):
         return self
 
 
-class AddBatch(OrderFact):
+class AddOrderBatch(OrderFact):
     task: ClassVar[str] = "orders.add_batch"
-    lines: Lines
+    lines: PurchaseLines
 
 
-class SetStatus(OrderCommand):
+class SetOrderStatus(OrderCommand):
     task: ClassVar[str] = "orders.set_status"
     status: Literal[tuple(str(s) for s in Status)]  # type: ignore[valid-type]
 
 
-class RecordPayment(OrderFact):
+class RecordOrderPayment(OrderFact):
     task: ClassVar[str] = "orders.record_payment"
     payment_status: Literal[tuple(str(s) for s in PaymentStatus)]  # type: ignore[valid-type]
 
@@ -137,8 +137,8 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
     return work.answers
 
 
-@command_task(AddBatch, example={"order_id": 1003, "lines": [{"lot_id": 501, "quantity": 4}]})
-def add_batch(commands: list[AddBatch]) -> list[Answer]:
+@command_task(AddOrderBatch, example={"order_id": 1003, "lines": [{"lot_id": 501, "quantity": 4}]})
+def add_batch(commands: list[AddOrderBatch]) -> list[Answer]:
     """Add the buyer's next purchase to the order; order date, payment and fee start again (T21)."""
     with unit_of_work(commands) as work:
         cases = lock_cases(work, lock_members=members.FOR_UPDATE)
@@ -152,17 +152,17 @@ def add_batch(commands: list[AddBatch]) -> list[Answer]:
 
 
 @command_task(
-    SetStatus,
+    SetOrderStatus,
     example=SELLER | {"status": "SHIPPED"},
     option=OptionEntry("set the status by hand", lambda c, subject, _now: status_option(c.task, subject.case, c.actor)),
 )
-def set_status(commands: list[SetStatus]) -> list[Answer]:
+def set_status(commands: list[SetOrderStatus]) -> list[Answer]:
     """Set the status of an order as one of its parties."""
     return decide_cases(commands, lambda c, case, _now: policy.set_order_status(case, c.actor, Status(c.status)))
 
 
-@case_command(RecordPayment, example={"order_id": 1003, "payment_status": "Received"})
-def record_payment(command: RecordPayment, case: Case, now: datetime) -> Verdict:
+@case_command(RecordOrderPayment, example={"order_id": 1003, "payment_status": "Received"})
+def record_payment(command: RecordOrderPayment, case: Case, now: datetime) -> Verdict:
     """Set the payment status that the payment service reports; for a cancelled order record a late payment."""
     return policy.record_order_payment(case, PaymentStatus(command.payment_status), now)
 
@@ -261,13 +261,13 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, comm
         events=(Event("orders.submitted", note),),
         effects={"status": order.status, "total": format_total(total), "fee": str(order.fee)},
     )
-    cases.add(Change(case, granted, work.now, request_id=command.request_id))
+    cases.add(CaseChange(case, granted, work.now, request_id=command.request_id))
     stock.sell(command.order_id, purchased, first_line=1, batch=1)
     stock.charge(order, work.now)
     return granted
 
 
-def _add_batch_to_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: AddBatch) -> Verdict:
+def _add_batch_to_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: AddOrderBatch) -> Verdict:
     case = cases.get(command.order_id, work.now)
     if case is None:
         return order_unknown(command.order_id)
@@ -295,7 +295,7 @@ def _add_batch_to_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale
     note = f"Batch {batch}: {_describe_purchase(purchased)} added; order date, payment and fee start again."
     granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
     granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
-    cases.add(Change(case, granted, now, request_id=command.request_id))
+    cases.add(CaseChange(case, granted, now, request_id=command.request_id))
     stock.sell(command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch)
     stock.recharge(order, granted.case.order, now)
     return granted

@@ -11,7 +11,7 @@ from celery import shared_task
 from pydantic import AfterValidator, Field
 
 from models import ledger, orders, outbox, removals, returns
-from models.cases import CaseSet, Change, lock_orders
+from models.cases import CaseChange, CaseSet, lock_orders
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import orders as order_policy
@@ -217,7 +217,7 @@ def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None 
             )
             effective_at = max(work.now, case.order.last_event_at or work.now)
             event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in requests}})
-            cases.add(Change(case, Granted(case, events=(event,), messages=messages), effective_at))
+            cases.add(CaseChange(case, Granted(case, events=(event,), messages=messages), effective_at))
         cases.write(work)
         outbox.mark_messages_done(work.conn, due, work.now)
     return {"cancelled": sum(len(requests) for requests in cancelled.values())}

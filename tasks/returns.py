@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models import dead_jobs, drafts, members, orders, removals, returns
-from models.cases import CaseSet, Change
+from models.cases import CaseChange, CaseSet
 from models.db.pipeline import Fetch, pipeline
 from models.unit_of_work import UnitOfWork
 from policies import drafts as draft_policy
@@ -38,7 +38,7 @@ class ReturnOptions(OrderCommand):
 @dataclass
 class Cancellation:
     command: ReturnOptions
-    change: Change
+    change: CaseChange
     plan: ReturnPlan | None = None
     """Where the items go, if `PlannedReturn` decides it."""
 

@@ -17,14 +17,14 @@ from policies.timestamps import format_timestamp
 from tasks.command import CodeText, Command, StaffName, TimestampText
 from tasks.declarations import command_task
 
-Plain = Annotated[JsonValue, WithJsonSchema({})]
+PlainTermValue = Annotated[JsonValue, WithJsonSchema({})]
 MAX_SETTINGS = 100
 MAX_AHEAD = timedelta(days=36525)
 MAX_SETTINGS_LENGTH = 100_000
 """Characters of all settings together, as JSON."""
 
 
-def _storable_terms(settings: dict[str, Any]) -> dict[str, Any]:
+def _storable_term_settings(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(settings, ensure_ascii=False, allow_nan=False)
     except ValueError:
@@ -41,7 +41,9 @@ class ApplyTerms(Command):
 
     task: ClassVar[str] = "terms.apply"
     terms: Annotated[
-        dict[CodeText, Plain], Field(min_length=1, max_length=MAX_SETTINGS), AfterValidator(_storable_terms)
+        dict[CodeText, PlainTermValue],
+        Field(min_length=1, max_length=MAX_SETTINGS),
+        AfterValidator(_storable_term_settings),
     ]
     from_: Annotated[TimestampText, Field(alias="from")]
     staff: StaffName

@@ -19,7 +19,7 @@ from web.problems import Problem
 CACHE_SECONDS = 1.0
 """How long the result of a lookup counts: a revoked key works that much longer."""
 MAX_CACHED_KEYS = 1000
-_FORM = re.compile(r"Bearer ([a-z0-9]{1,32})\.([A-Za-z0-9_-]{1,128})")
+_AUTHORIZATION_FORM = re.compile(r"Bearer ([a-z0-9]{1,32})\.([A-Za-z0-9_-]{1,128})")
 _ALLOWED = {"submit": ("submit",), "read": ("read",), "staff": ("submit", "read", "staff")}
 
 
@@ -50,7 +50,7 @@ def require(scope: str) -> Callable[[Request], Awaitable[ApiKey]]:
     """Return the dependency that admits a request whose key has `scope`: 401 without a valid key, 403 without it."""
 
     async def authenticate(request: Request) -> ApiKey:
-        words = _FORM.fullmatch(request.headers.get("authorization", ""))
+        words = _AUTHORIZATION_FORM.fullmatch(request.headers.get("authorization", ""))
         keys: KeyRing = request.app.state.keys
         key = await keys.load(words[1]) if words is not None else None
         hashed = api_keys.hash_secret(words[2] if words is not None else "")

@@ -28,14 +28,14 @@ POLL_INTERVAL = 1.0
 RECONNECT_INTERVAL = 0.5
 
 _LOAD = "SELECT request_id, answer FROM unwind.command_answers WHERE request_id = ANY(%s) AND state = 'answered'"
-Entry = tuple[tuple[str, str, str], "asyncio.Future[SubmitResult]"]
+SubmitterEntry = tuple[tuple[str, str, str], "asyncio.Future[SubmitResult]"]
 
 
 class Submitter:
     def __init__(self, database: Database, listener_url: str) -> None:
         self._database = database
         self._listener_url = listener_url
-        self._pending: list[Entry] = []
+        self._pending: list[SubmitterEntry] = []
         self._flushing: asyncio.Task[None] | None = None
         self._waiting: dict[str, list[asyncio.Future[dict[str, Any]]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -95,7 +95,7 @@ class Submitter:
         finally:
             self._flushing = None
 
-    def _next_batch(self) -> list[Entry]:
+    def _next_batch(self) -> list[SubmitterEntry]:
         size = count = 0
         for (_, payload, _), _ in self._pending[:MAX_BATCH_SIZE]:
             size += len(payload)

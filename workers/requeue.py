@@ -106,7 +106,7 @@ def _extract_command(letter: Any) -> tuple[str, str, dict[str, Any]]:
     return task, message_id, arguments
 
 
-def is_public_command(raw: bytes) -> bool:
+def is_requeueable_command(raw: bytes) -> bool:
     try:
         now = datetime.now(UTC)  # noqa: TID251 - as the transport compares
         headers = validate(raw, queue_of("orders.cancel"), app.tasks, "requeued", now)["headers"]

@@ -30,7 +30,7 @@ CHARGING = ("orders.submitted", "orders.batch_added", "removals.approved")
 """Events that change an order's items and so recompute its fee (A21)."""
 
 
-class ExpectedLine(NamedTuple):
+class ExpectedBillLine(NamedTuple):
     seller_id: str
     month: date
     kind: str
@@ -39,7 +39,7 @@ class ExpectedLine(NamedTuple):
 
 
 @dataclass
-class Certificate:
+class MonthCertificate:
     month: str
     closed: bool
     sellers: int = 0
@@ -61,20 +61,20 @@ class Certificate:
         return {"month": self.month, "closed": self.closed, "holds": self.holds} | asdict(self)
 
 
-def audit_month(conn: Connection, month: date) -> Certificate:
+def audit_month(conn: Connection, month: date) -> MonthCertificate:
     """Recompute the month and compare.  `month` is its first day; an open month is compared as it is now."""
     terms_history = terms.load_terms(conn)
-    actual = conn.execute(text(_LEDGER_LINES), {"month": month}).all()
+    actual = conn.execute(text(_AUDITED_LEDGER_LINES), {"month": month}).all()
     bills = {row.seller_id: row for row in conn.execute(text(_BILLS_OF_MONTH), {"month": month})}
     closed = bool(conn.execute(text(_IS_MONTH_CLOSED), {"month": month}).scalar())
-    certificate = Certificate(month.isoformat()[:7], closed)
+    certificate = MonthCertificate(month.isoformat()[:7], closed)
 
     all_lines = _expected_lines(
         conn, terms_history, month, [row.order_id for row in actual if row.order_id is not None]
     )
     all_lines += _manual_credits(conn)
     expected = Counter(line for line in all_lines if line.month == month)
-    actual_lines = Counter(ExpectedLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
+    actual_lines = Counter(ExpectedBillLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
     expected = _move_late_lines(conn, certificate, all_lines, expected, actual_lines)
     for line in sorted((expected - actual_lines).elements(), key=str):
         certificate.differences.append(f"{_describe_expected_line(line)} is missing")
@@ -98,12 +98,12 @@ def months_with_differences(conn: Connection, months: Iterable[date]) -> list[st
 
 def _expected_lines(
     conn: Connection, terms_history: TermsHistory, month: date, order_ids: Iterable[int]
-) -> list[ExpectedLine]:
+) -> list[ExpectedBillLine]:
     # Every line that the histories of the month's orders require, in whichever month it is.
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - UTC_MARGIN
     end = (begin + UTC_MARGIN + timedelta(days=31)).replace(day=1) + UTC_MARGIN
-    rows = conn.execute(text(_ORDER_EVENTS), {"begin": begin, "end": end, "also": sorted(set(order_ids))})
-    lines: list[ExpectedLine] = []
+    rows = conn.execute(text(_AUDITED_ORDER_EVENTS), {"begin": begin, "end": end, "also": sorted(set(order_ids))})
+    lines: list[ExpectedBillLine] = []
     histories: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
         histories[row.order_id].append(row)
@@ -112,9 +112,9 @@ def _expected_lines(
     return lines
 
 
-def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> list[ExpectedLine]:
+def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> list[ExpectedBillLine]:
     # Charged when submitted, reversed and charged again when its items change, reset or credited when cancelled.
-    lines: list[ExpectedLine] = []
+    lines: list[ExpectedBillLine] = []
     total, fee, charged = Decimal(0), ZERO, None
     order_id, seller = events[0].order_id, events[0].seller_id
     for event in events:
@@ -124,34 +124,36 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
         month = _month_of_instant(event.at, terms_then)
         if event.type in CHARGING:
             if fee:
-                lines.append(ExpectedLine(seller, month, "reversal", order_id, -fee))
+                lines.append(ExpectedBillLine(seller, month, "reversal", order_id, -fee))
             fee, charged = _expected_fee(total * event.usd_rate, terms_then, seller), month
             if fee:
-                lines.append(ExpectedLine(seller, month, "charge", order_id, fee))
+                lines.append(ExpectedBillLine(seller, month, "charge", order_id, fee))
         if changes.get("status") == "CANCELLED" and changes.get("basis") not in ("NRS", "NSS") and fee:
             billing_month = max(month, charged or month)  # a cancellation is never before its charge
             lines.append(
-                ExpectedLine(seller, billing_month, "reset" if billing_month == charged else "credit", order_id, -fee)
+                ExpectedBillLine(
+                    seller, billing_month, "reset" if billing_month == charged else "credit", order_id, -fee
+                )
             )
     return lines
 
 
-def _manual_credits(conn: Connection) -> list[ExpectedLine]:
+def _manual_credits(conn: Connection) -> list[ExpectedBillLine]:
     return [
-        ExpectedLine(
+        ExpectedBillLine(
             row.seller_id, date.fromisoformat(f"{row.month}-01"), "manual_credit", row.order_id, Decimal(row.amount)
         )
-        for row in conn.execute(text(_MANUAL_CREDITS))
+        for row in conn.execute(text(_AUDITED_MANUAL_CREDITS))
     ]
 
 
 def _move_late_lines(
     conn: Connection,
-    certificate: Certificate,
-    all_lines: list[ExpectedLine],
-    expected: Counter[ExpectedLine],
-    actual: Counter[ExpectedLine],
-) -> Counter[ExpectedLine]:
+    certificate: MonthCertificate,
+    all_lines: list[ExpectedBillLine],
+    expected: Counter[ExpectedBillLine],
+    actual: Counter[ExpectedBillLine],
+) -> Counter[ExpectedBillLine]:
     # Only lines written after their bill was issued may be on a later bill.
     order_ids = {
         line.order_id for line in ((expected - actual) + (actual - expected)) if line.kind in ("reset", "credit")
@@ -178,8 +180,8 @@ def _move_late_lines(
 
 def _compare_bills(
     conn: Connection,
-    certificate: Certificate,
-    expected: Counter[ExpectedLine],
+    certificate: MonthCertificate,
+    expected: Counter[ExpectedBillLine],
     bills: dict[str, Any],
     terms_history: TermsHistory,
     month: date,
@@ -187,7 +189,7 @@ def _compare_bills(
     sums: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for line in expected.elements():
         sums[line.seller_id] += line.amount
-    opening = {row.seller_id: row.opening for row in conn.execute(text(_OPENING_CREDITS), {"month": month})}
+    opening = {row.seller_id: row.opening for row in conn.execute(text(_AUDITED_OPENING_CREDITS), {"month": month})}
     terms_then = terms_history.at(
         (datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) + timedelta(days=31)).replace(day=1)
     )
@@ -219,12 +221,14 @@ def _compare_bills(
     certificate.hash = hashlib.sha256("\n".join([certificate.month, *summaries]).encode()).hexdigest()
 
 
-def _compare_payments(conn: Connection, certificate: Certificate, month: date) -> None:
+def _compare_payments(conn: Connection, certificate: MonthCertificate, month: date) -> None:
     expected = Counter(
         (row.seller_id, Decimal(row.amount))
         for row in conn.execute(text(_PAYMENT_EVENTS), {"month": certificate.month})
     )
-    actual = Counter((row.seller_id, -row.amount) for row in conn.execute(text(_PAYMENT_LINES), {"month": month}))
+    actual = Counter(
+        (row.seller_id, -row.amount) for row in conn.execute(text(_AUDITED_PAYMENT_LINES), {"month": month})
+    )
     for seller, amount in sorted(((expected - actual) + (actual - expected)).elements()):
         certificate.differences.append(f"a payment of {amount} by {seller} is not both in the events and in the ledger")
     certificate.paid = str(sum((amount for _, amount in expected.elements()), ZERO))
@@ -232,13 +236,13 @@ def _compare_payments(conn: Connection, certificate: Certificate, month: date) -
 
 def _line_hashes(conn: Connection, month: date) -> dict[str, str]:
     written: dict[str, list[str]] = defaultdict(list)
-    for row in conn.execute(text(_LEDGER_LINES), {"month": month}):
+    for row in conn.execute(text(_AUDITED_LEDGER_LINES), {"month": month}):
         parts = (row.line_id, row.kind, row.amount, row.order_id, row.charged_month, row.credited_month, row.note)
         written[row.seller_id].append("|".join(str(part) for part in parts if part is not None))
     return {seller: hashlib.sha256("\n".join(lines).encode()).hexdigest() for seller, lines in written.items()}
 
 
-def _count_expected_lines(certificate: Certificate, expected: Counter[ExpectedLine]) -> None:
+def _count_expected_lines(certificate: MonthCertificate, expected: Counter[ExpectedBillLine]) -> None:
     by_kind: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for line in expected.elements():
         by_kind[line.kind] += line.amount
@@ -264,16 +268,20 @@ def _month_of_instant(instant: datetime, terms_then: Terms) -> date:
     return date(local.year, local.month, 1)
 
 
-def _describe_expected_line(line: ExpectedLine) -> str:
+def _describe_expected_line(line: ExpectedBillLine) -> str:
     about = f" for order {line.order_id}" if line.order_id is not None else ""
     return f"the {line.kind} of {line.amount}{about} on the bill of {line.seller_id}"
 
 
-_LEDGER_LINES = "SELECT * FROM unwind.ledger_lines WHERE billing_month = :month AND kind <> 'payment' ORDER BY line_id"
-_PAYMENT_LINES = "SELECT seller_id, amount FROM unwind.ledger_lines WHERE billing_month = :month AND kind = 'payment'"
+_AUDITED_LEDGER_LINES = (
+    "SELECT * FROM unwind.ledger_lines WHERE billing_month = :month AND kind <> 'payment' ORDER BY line_id"
+)
+_AUDITED_PAYMENT_LINES = (
+    "SELECT seller_id, amount FROM unwind.ledger_lines WHERE billing_month = :month AND kind = 'payment'"
+)
 _BILLS_OF_MONTH = "SELECT * FROM unwind.bills WHERE billing_month = :month"
 _IS_MONTH_CLOSED = "SELECT EXISTS (SELECT FROM unwind.billing_months WHERE billing_month >= :month)"
-_ORDER_EVENTS = """
+_AUDITED_ORDER_EVENTS = """
     SELECT e.order_id, e.at, e.type, COALESCE(e.changes -> 'order', '{}') AS changes, o.seller_id, o.usd_rate
     FROM unwind.events e JOIN unwind.orders o USING (order_id)
     WHERE e.order_id IN (
@@ -281,7 +289,7 @@ _ORDER_EVENTS = """
         UNION SELECT unnest(CAST(:also AS bigint[])))
     ORDER BY e.order_id, e.seq
 """
-_MANUAL_CREDITS = """
+_AUDITED_MANUAL_CREDITS = """
     SELECT e.member_id AS seller_id, e.changes -> 'credit' ->> 'month' AS month,
         e.changes -> 'credit' ->> 'amount' AS amount, CAST(e.changes -> 'credit' ->> 'order_id' AS bigint) AS order_id
     FROM unwind.events e WHERE e.type = 'credits.posted_by_hand'
@@ -290,7 +298,7 @@ _PAYMENT_EVENTS = """
     SELECT e.member_id AS seller_id, e.changes -> 'payment' ->> 'amount' AS amount FROM unwind.events e
     WHERE e.type = 'bills.payment_recorded' AND e.changes -> 'payment' ->> 'month' = :month
 """
-_OPENING_CREDITS = """
+_AUDITED_OPENING_CREDITS = """
     SELECT seller_id, sum(amount) AS opening FROM (
         (SELECT DISTINCT ON (seller_id) seller_id, carried_forward AS amount FROM unwind.bills
          WHERE billing_month < :month ORDER BY seller_id, billing_month DESC)

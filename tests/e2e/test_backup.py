@@ -238,7 +238,7 @@ def test_every_tool_uses_the_tls_options_of_the_url(
 ) -> None:
     result = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
     assert (result.exit_code, "SSL" in result.output) == (1, True)
-    clients = backup.Clients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
+    clients = backup.PostgresClients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
     with pytest.raises(backup.BackupError, match="does not support SSL"):
         clients.run("psql", "--command=SELECT 1")
 

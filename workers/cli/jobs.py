@@ -132,7 +132,7 @@ def requeue(ids: tuple[int, ...]) -> None:
     if not ids:
         with app.connection_for_write() as connection:
             moved, left = unread_lists.requeue_unread_commands(
-                connection.default_channel.client, requeuing.is_public_command, _print_job_progress
+                connection.default_channel.client, requeuing.is_requeueable_command, _print_job_progress
             )
         echo(
             f"{moved} {'message was' if moved == 1 else 'messages were'} moved to the queue commands; "

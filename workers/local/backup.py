@@ -87,7 +87,7 @@ def _count_rows(conn: Connection, table: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Clients:
+class PostgresClients:
     folder: Path
     address: PostgresAddress
 
@@ -118,7 +118,7 @@ _SERVER_START = """
 """For logins that may not read the first: two servers do not start in the same microsecond."""
 
 
-def _checked_clients(database_url: str) -> Clients:
+def _checked_clients(database_url: str) -> PostgresClients:
     address = PostgresAddress.parse(database_url)
     engine = make_engine(database_url, application_name="unwind backup")
     try:
@@ -134,7 +134,7 @@ def _checked_clients(database_url: str) -> Clients:
         raise BackupError(f"The database cannot be used: {_describe_client_failure(problem.orig, address)}") from None
     finally:
         engine.dispose()
-    clients = Clients(_find_clients(server, address), address)
+    clients = PostgresClients(_find_clients(server, address), address)
     if clients.run("psql", "--no-psqlrc", "--no-align", "--tuples-only", f"--command={query}") != identity:
         raise BackupError(
             f"The programs in {clients.folder} reach another database than DATABASE_URL names, so nothing was written. "

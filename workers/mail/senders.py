@@ -18,7 +18,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.mailer import Mailer, OutgoingEmail, OutOfTime, ServerUnavailable
 from workers.mail.mime_message import Branding, build_mail, encode_address
-from workers.mail.smtp_connection import Batch, Connection, Message, Messages, Results, describe_smtp_error
+from workers.mail.smtp_connection import (
+    Message,
+    SmtpBatch,
+    SmtpConnection,
+    SmtpMessages,
+    SmtpResults,
+    describe_smtp_error,
+)
 from workers.settings import Settings
 
 RESPONSE_TIMEOUT_SECONDS = 10.0
@@ -51,17 +58,17 @@ class SmtpMailer:
     def send(self, emails: Sequence[OutgoingEmail]) -> list[Exception | None]:
         if time.monotonic() < self._paused_until:
             return [ServerUnavailable("the mail server was unavailable a moment ago", tried=False)] * len(emails)
-        results: Results = {}
+        results: SmtpResults = {}
         left: Exception = OutOfTime("the mail server is slow")
-        messages = Messages(self._build_messages(emails, results))
+        messages = SmtpMessages(self._build_messages(emails, results))
         try:
-            Batch(messages, results, self._connect_smtp, self._timeout).send()
+            SmtpBatch(messages, results, self._connect_smtp, self._timeout).send()
         except ServerUnavailable as error:
             self._paused_until = time.monotonic() + self._pause
             left = ServerUnavailable(str(error), tried=False)
         return [results.get(index, left) for index in range(len(emails))]
 
-    def _build_messages(self, emails: Sequence[OutgoingEmail], results: Results) -> Iterator[Message]:
+    def _build_messages(self, emails: Sequence[OutgoingEmail], results: SmtpResults) -> Iterator[Message]:
         # Each is built when a connection needs it, while the server handles others.
         end = time.monotonic() + MAX_BATCH_SECONDS
         for index, email in enumerate(emails):
@@ -72,7 +79,7 @@ class SmtpMailer:
             except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
                 results[index] = error
 
-    def _connect_smtp(self) -> Connection:
+    def _connect_smtp(self) -> SmtpConnection:
         url, host, port = self._url, self._url.hostname or "", self._url.port or 0
         if url.scheme == "smtps":
             server: smtplib.SMTP = smtplib.SMTP_SSL(
@@ -90,7 +97,7 @@ class SmtpMailer:
         except BaseException:
             server.close()
             raise
-        return Connection(server, self._branding.sender_address)
+        return SmtpConnection(server, self._branding.sender_address)
 
 
 class FolderMailer:

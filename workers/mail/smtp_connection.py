@@ -32,7 +32,7 @@ class Message(NamedTuple):
     content: bytes
 
 
-class Messages:
+class SmtpMessages:
     """Messages to send; those a connection has not begun to send can be put back."""
 
     def __init__(self, source: Iterator[Message]) -> None:
@@ -51,11 +51,11 @@ class Messages:
         return message is not None
 
 
-Results = dict[int, Exception | None]
+SmtpResults = dict[int, Exception | None]
 """By the number of the message: None if the server took it."""
 
 
-class Connection:
+class SmtpConnection:
     """`begin`, `write` and `read` are one exchange; many connections write before the first of them reads.
 
     `unanswered` are messages without a result. The content of the first has been sent if `is_in_doubt`.
@@ -73,7 +73,7 @@ class Connection:
         self.is_in_doubt = False
         self.has_delivered = False
 
-    def begin(self, messages: Messages) -> bool:
+    def begin(self, messages: SmtpMessages) -> bool:
         if self._commands:
             return True
         if self._accepted is not None:
@@ -96,7 +96,7 @@ class Connection:
         self.is_in_doubt = "content" in self._written
         self._server.send(b"".join(command for _, command in commands))
 
-    def read(self, until: float, results: Results) -> None:
+    def read(self, until: float, results: SmtpResults) -> None:
         for kind in self._written:
             if self._server.sock is not None:
                 self._server.sock.settimeout(max(MIN_TIMEOUT_SECONDS, until - monotonic()))
@@ -105,7 +105,7 @@ class Connection:
                 raise smtplib.SMTPResponseException(code, text)
             self._take_reply(kind, code, text, results)
 
-    def _take_reply(self, kind: str, code: int, text: bytes, results: Results) -> None:
+    def _take_reply(self, kind: str, code: int, text: bytes, results: SmtpResults) -> None:
         if kind == "content":
             self.is_in_doubt, self.has_delivered = False, True
             results[self.unanswered.pop(0).number] = None if 200 <= code < 300 else _error(code, text)
@@ -127,16 +127,18 @@ class Connection:
         self._server.close()
 
 
-class Batch:
+class SmtpBatch:
     """Messages on their way.
 
     In a round every connection writes before the first one reads. Another connection is opened after each round, so a
     server that hangs from the start has one email.
     """
 
-    def __init__(self, messages: Messages, results: Results, connect: Callable[[], Connection], timeout: float) -> None:
+    def __init__(
+        self, messages: SmtpMessages, results: SmtpResults, connect: Callable[[], SmtpConnection], timeout: float
+    ) -> None:
         self._messages, self._results, self._connect, self._timeout = messages, results, connect, timeout
-        self._connections: list[Connection] = []
+        self._connections: list[SmtpConnection] = []
         self._max_connections = MAX_CONNECTIONS
 
     def send(self) -> None:
@@ -165,10 +167,10 @@ class Batch:
                 self._fail_message(message, f"the mail server cannot be reached: {describe_smtp_error(error)}")
             self._max_connections = len(self._connections)  # servers limit the connections of a client
 
-    def _exchange_smtp(self, connections: Sequence[Connection]) -> None:
+    def _exchange_smtp(self, connections: Sequence[SmtpConnection]) -> None:
         until = monotonic() + self._timeout
-        lost: list[tuple[Connection, Exception]] = []
-        written: list[Connection] = []
+        lost: list[tuple[SmtpConnection, Exception]] = []
+        written: list[SmtpConnection] = []
         for connection in connections:
             try:
                 connection.write()
@@ -198,7 +200,7 @@ class Batch:
         self._results[message.number] = error
         raise error
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: SmtpConnection) -> None:
         self._connections.remove(connection)
         connection.close()
 

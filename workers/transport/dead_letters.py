@@ -163,18 +163,18 @@ def store_rejection(backend: Any, message_id: str, reason: str, detail: str) -> 
         backend.client.publish(key, written)
 
 
-_writer = DeadLetterWriter()
-write_soon = _writer.write_soon
+_dead_letter_writer = DeadLetterWriter()
+write_soon = _dead_letter_writer.write_soon
 
 
 @signals.worker_ready.connect
 def _write_pending_dead_letters(**_: Any) -> None:
-    _writer.write_soon()
+    _dead_letter_writer.write_soon()
 
 
 @signals.worker_shutdown.connect
 def _stop_dead_letter_writer(**_: Any) -> None:
-    _writer.close()
+    _dead_letter_writer.close()
 
 
 def describe_untaken(message: Any, registered: Container[str]) -> DeadLetter:

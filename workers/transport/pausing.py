@@ -92,30 +92,30 @@ class PauseReader:
                 log.debug("pauses_read_failed", error=type(error).__name__)
 
 
-_reader: PauseReader | None = None
+_pause_reader: PauseReader | None = None
 
 
 @signals.worker_init.connect
 def _read_before_first_message(**_: Any) -> None:
-    global _paused, _reader  # noqa: PLW0603 - one per process
-    _reader = PauseReader()
+    global _paused, _pause_reader  # noqa: PLW0603 - one per process
+    _pause_reader = PauseReader()
     try:
-        _reader.read()
+        _pause_reader.read()
     except OperationalError as error:
         log.warning("pauses_unknown", error=type(error).__name__)
         _paused = None
     except Exception as error:  # noqa: BLE001 - no database, or one without our tables: nothing can be paused
         log.debug("pauses_read_failed", error=type(error).__name__)
-    _reader._dispose()  # children that are forked now must not share the connection
+    _pause_reader._dispose()  # children that are forked now must not share the connection
 
 
 @signals.worker_ready.connect
 def _start_reading(**_: Any) -> None:
-    if _reader is not None:
-        _reader.start()
+    if _pause_reader is not None:
+        _pause_reader.start()
 
 
 @signals.worker_shutting_down.connect
 def _stop_reading(**_: Any) -> None:
-    if _reader is not None:
-        _reader.close()
+    if _pause_reader is not None:
+        _pause_reader.close()

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from models.integrity import month_audit
-from models.integrity.month_audit import Certificate
+from models.integrity.month_audit import MonthCertificate
 from tests.plugins.market import Market
 
 MARCH, APRIL, MAY = date(2026, 3, 1), date(2026, 4, 1), date(2026, 5, 1)
 
 
-def audit(market: Market, month: date) -> Certificate:
+def audit(market: Market, month: date) -> MonthCertificate:
     with market.simulation.database.transaction() as conn:
         return month_audit.audit_month(conn, month)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from workers.cli.files.xml_records import NotWellFormed, Repairs, UnreadableFile, read_xml
+from workers.cli.files.xml_records import NotWellFormed, UnreadableFile, XmlRepairs, read_xml
 
 
-def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> Repairs:
+def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> XmlRepairs:
     """Return what makes the file well-formed, which BrickLink's downloads need. Raises `UnreadableFile` for others."""
     file.seek(0)
     if file.read(2) not in (b"\xff\xfe", b"\xfe\xff"):
         file.seek(0)
-        repairs = Repairs()
+        repairs = XmlRepairs()
         try:
             for _ in read_xml(file, repairs):
                 pass
@@ -23,7 +23,7 @@ def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> Repairs:
     raise _explained(file, problem) from None
 
 
-def describe_repairs(repairs: Repairs) -> str:
+def describe_repairs(repairs: XmlRepairs) -> str:
     return f"{repairs.count} bare & read as &amp; (first on line {repairs.first_line})"
 
 

@@ -27,7 +27,7 @@ from workers.cli.files.lot_elements import (
     SET_INVENTORY,
     WANTED_LIST,
 )
-from workers.cli.files.xml_records import BSX_ROOTS, NotWellFormed, Record, Repairs, UnreadableFile, read_xml
+from workers.cli.files.xml_records import BSX_ROOTS, NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
 
 MAX_ITEMS = 200_000
 """More than the largest stores have. Without this limit 56 MB of empty items took two minutes and 1.3 GB to refuse."""
@@ -53,7 +53,7 @@ class LotFile:
     """Called for each item that `inspect` reads."""
     unread: dict[str, tuple[int, str]] = field(default_factory=dict)
     more_unread: int = 0
-    repairs: Repairs = field(default_factory=Repairs)
+    repairs: XmlRepairs = field(default_factory=XmlRepairs)
     first_update: LotEntry | None = None
     _repairs_needed: bool = False
     _names_currency: bool = False
@@ -129,7 +129,7 @@ class LotFile:
             return self._json_records()
         repairs = None
         if self._repairs_needed:
-            repairs = self.repairs = Repairs()
+            repairs = self.repairs = XmlRepairs()
         return self._xml_records(read_xml(self.file, repairs))
 
     def _xml_records(self, records: Iterator[Record]) -> Iterator[Record]:

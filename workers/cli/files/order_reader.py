@@ -16,7 +16,7 @@ from workers.cli.files.file_problems import find_bare_ampersands
 from workers.cli.files.item_fields import InvalidItem, item_fields, parse_amount
 from workers.cli.files.json_records import is_json, read_json
 from workers.cli.files.lot_reader import record_of_json
-from workers.cli.files.xml_records import NotWellFormed, Record, Repairs, UnreadableFile, read_xml
+from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
 
 MAX_ORDERS = 20_000
 FIRST_UNNUMBERED_LOT = 8_000_000_000_000
@@ -61,7 +61,7 @@ class OrderFile:
     orders: list[FileOrder] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     left_out: int = 0
-    repairs: Repairs | None = None
+    repairs: XmlRepairs | None = None
 
     def read(self) -> None:
         try:
@@ -102,7 +102,7 @@ class OrderFile:
                     raise UnreadableFile("These are lots, not orders: `import-lots` reads them.")
                 yield _order_record(number, order)
             return
-        for record in read_xml(self.file, Repairs() if self.repairs else None):
+        for record in read_xml(self.file, XmlRepairs() if self.repairs else None):
             if record.root not in ("ORDERS", "ORDER"):
                 raise UnreadableFile("This is an inventory, not an order download: `import-lots` reads it.")
             yield record

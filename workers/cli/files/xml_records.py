@@ -17,7 +17,7 @@ from defusedxml.ElementTree import DefusedXMLParser, ParseError
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Twice what `show lots --xml` writes for the largest store that can be imported."""
 MAX_TEXT_LENGTH = 10_000
-MAX_DEPTH = 16
+MAX_XML_DEPTH = 16
 """Levels of nested elements. All formats need four; BSX files have their editor's settings below that."""
 MAX_ELEMENTS = 100
 """Different elements in one record. The programs write at most 40."""
@@ -67,12 +67,12 @@ class Record:
 
 
 @dataclass(slots=True)
-class Repairs:
+class XmlRepairs:
     count: int = 0
     first_line: int = 0
 
 
-def read_xml(file: BinaryIO, repairs: Repairs | None = None) -> Iterator[Record]:
+def read_xml(file: BinaryIO, repairs: XmlRepairs | None = None) -> Iterator[Record]:
     collector = _RecordCollector()
     parser = _RecordParser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     collector.line = lambda: int(parser.parser.CurrentLineNumber)
@@ -102,7 +102,7 @@ class _RecordCollector:
         self.done: list[Record] = []
         self.line: Callable[[], int] = lambda: 0
         self._path: list[str] = []
-        self._record_path: tuple[str, ...] = ()
+        self._xml_record_path: tuple[str, ...] = ()
         self._count = 0
         self._record: Record | None = None
         self._item: Record | None = None
@@ -113,26 +113,26 @@ class _RecordCollector:
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         path = self._path
         if not path:
-            self._record_path = _record_path(tag)
+            self._xml_record_path = _xml_record_path(tag)
         path.append(tag)
-        if len(path) > MAX_DEPTH:
-            raise UnreadableFile(f"Elements are nested more than {MAX_DEPTH} deep (line {self.line()}).")
-        level = len(path) - len(self._record_path)
+        if len(path) > MAX_XML_DEPTH:
+            raise UnreadableFile(f"Elements are nested more than {MAX_XML_DEPTH} deep (line {self.line()}).")
+        level = len(path) - len(self._xml_record_path)
         if self._record is None:
             self._start_outside(tag, attributes, level)
         elif tag == "ITEM" and self._item is None and level == 1:
             self._item = Record(len(self._record.items) + 1, self.line(), path[0])
         elif level > 1 + (self._item is not None):
             target = self._item or self._record
-            target.nested.add(path[len(self._record_path) + (self._item is not None)].upper())
+            target.nested.add(path[len(self._xml_record_path) + (self._item is not None)].upper())
             return
         self._text, self._length = [], 0
 
     def _start_outside(self, tag: str, attributes: Mapping[str, str], level: int) -> None:
         path = self._path
-        if level == 0 and tuple(path[:-1]) == self._record_path[:-1]:
-            if tag != self._record_path[-1]:
-                raise UnreadableFile(f"<{tag[:40]}> is no <{self._record_path[-1]}> (line {self.line()}).")
+        if level == 0 and tuple(path[:-1]) == self._xml_record_path[:-1]:
+            if tag != self._xml_record_path[-1]:
+                raise UnreadableFile(f"<{tag[:40]}> is no <{self._xml_record_path[-1]}> (line {self.line()}).")
             self._count += 1
             self._record = Record(self._count, self.line(), path[0], container=self._container)
         elif path[0] in BSX_ROOTS and len(path) == 2:
@@ -149,7 +149,7 @@ class _RecordCollector:
         self._text.append(text)
 
     def end(self, tag: str) -> None:
-        below = len(self._path) - len(self._record_path)
+        below = len(self._path) - len(self._xml_record_path)
         self._path.pop()
         if self._record is None:
             return
@@ -168,7 +168,7 @@ class _RecordCollector:
         pass
 
 
-def _record_path(root: str) -> tuple[str, ...]:
+def _xml_record_path(root: str) -> tuple[str, ...]:
     if root not in RECORD_PATHS:
         description = (
             "a web page; log in and download the file again" if root.lower() == "html" else f"a <{root[:40]}> file"
@@ -187,7 +187,7 @@ class _RecordParser(DefusedXMLParser):
         self, name: str, sysid: str | None, pubid: str | None, has_internal_subset: int
     ) -> None:
         if name.lower() == "html":
-            _record_path(name)
+            _xml_record_path(name)
         if name not in BSX_ROOTS or sysid or pubid or has_internal_subset:
             raise DTDForbidden(name, sysid, pubid)
 
@@ -201,7 +201,7 @@ def _read_xml_chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _repair_xml_chunks(chunks: Iterator[bytes], repairs: Repairs) -> Iterator[bytes]:
+def _repair_xml_chunks(chunks: Iterator[bytes], repairs: XmlRepairs) -> Iterator[bytes]:
     in_cdata, line, rest = False, 1, b""
 
     def replace(match: re.Match[bytes]) -> bytes:

@@ -45,7 +45,7 @@ def _inspect_workers(url: str, command: str) -> Iterator[tuple[str, Any]]:
     options = {"socket_timeout": 10, "socket_connect_timeout": RESPONSE_TIMEOUT_SECONDS}
     with Connection(url, transport_options=options) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
-        replies = mailbox._inspect_workers(command, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
+        replies = mailbox._broadcast(command, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
     for reply in replies:
         yield from reply.items()
 
