@@ -1,4 +1,4 @@
-"""Finds what is due by the stored deadlines, and moves the deadlines of a seller's open cases."""
+"""The deadlines of automation: finds the automatic acts that are due, and moves those of a seller's open cases."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _EARLIER_FILINGS = text(
 )
 
 
-def find_due(
+def find_due_acts(
     conn: Connection, statement: DueActStatement, now: datetime, after: DuePosition, limit: int
 ) -> Sequence[DueActRow]:
     """Return the cases due by their stored deadlines, without locks: the facts decide again under the locks."""
@@ -113,7 +113,7 @@ def update_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:
         lock_orders(conn, order_ids, lock_members=members.NO_LOCK).update_deadlines(now)
 
 
-def bring_filings_forward(conn: Connection, file_after: timedelta, since: datetime) -> None:
+def bring_automatic_filings_forward(conn: Connection, file_after: timedelta, since: datetime) -> None:
     """Let automatic filings come earlier where terms allow it that are in force from then on.
 
     What comes later under them is left to its sweep.
@@ -121,21 +121,21 @@ def bring_filings_forward(conn: Connection, file_after: timedelta, since: dateti
     conn.execute(_EARLIER_FILINGS, {"file_after": file_after, "since": since})
 
 
-def next_filing_at(conn: Connection) -> datetime | None:
+def next_automatic_filing_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(OrderRow.files_npb_at))).scalar()
 
 
-def next_cancellation_at(conn: Connection) -> datetime | None:
+def next_automatic_cancellation_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(AlertRow.cancels_at)).where(text(ALERT_CANCELS_CONDITION))).scalar()
 
 
-def next_answer_at(conn: Connection) -> datetime | None:
+def next_automatic_answer_at(conn: Connection) -> datetime | None:
     agrees = select(func.min(OcrRow.agrees_at)).where(text(OCR_AGREES_CONDITION))
     declines = select(func.min(OcrRow.declines_at)).where(text(OCR_DECLINES_CONDITION))
     return conn.execute(select(func.least(agrees.scalar_subquery(), declines.scalar_subquery()))).scalar()
 
 
-def next_warning_at(conn: Connection) -> datetime | None:
+def next_cancellation_warning_at(conn: Connection) -> datetime | None:
     first: datetime | None = conn.execute(
         select(func.min(AlertRow.cancels_at)).where(text(ALERT_WARNS_CONDITION))
     ).scalar()

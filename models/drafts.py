@@ -1,4 +1,4 @@
-"""Drafts: a seller's preparations for cancelling an order, guarded by the order's row lock."""
+"""The tables of drafts of returns and of their edited lines, guarded by the order's row lock."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class DraftLineRow(Base):
     __table_args__ = (CheckConstraint("quantity >= 0", name="quantity_not_negative"),)
 
 
-def load_order_ids(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
+def load_order_ids_of_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
     rows = conn.execute(select(DraftRow.draft_id, DraftRow.order_id).where(is_any(DraftRow.draft_id, draft_ids)))
     return {row.draft_id: row.order_id for row in rows}
 
@@ -87,7 +87,7 @@ def load_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
     return {row.draft_id: _draft_of(row, edits.get(row.draft_id, {})) for row in rows}
 
 
-def count_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
+def count_drafts_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
     rows = conn.execute(
         select(DraftRow.order_id, func.count()).where(is_any(DraftRow.order_id, order_ids)).group_by(DraftRow.order_id)
     )

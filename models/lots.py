@@ -1,4 +1,4 @@
-"""Lots, and the append-only journal of their units.
+"""The table of lots, and the append-only journal of every change of their units.
 
 Per seller and item key, recorded + returned - sold + adjusted = on hand.
 """

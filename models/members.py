@@ -1,4 +1,4 @@
-"""Members and the strikes of cancelled orders."""
+"""The tables of members (privileges, address, time zone, automation settings) and of their strikes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notices: one row per event and recipient, with its email.
+"""The table of notices: one row per event and recipient, with its email and the state of its delivery.
 
 A notice is recorded by the commit that completes its outbox message. The email is sent later, is claimed with a lease,
 and is retried at `next_try_at`; nothing waits for it (R102).

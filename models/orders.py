@@ -1,4 +1,4 @@
-"""The tables of orders and their lines, each line with the snapshot of its lot."""
+"""The tables of orders and of their lines, each line with a snapshot of its lot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pauses of queues and tasks: workers take nothing from them until they are resumed.
+"""The table of pauses of queues and tasks: workers take nothing from them until they are resumed.
 
 They are rows because workers ignore remote control; each worker reads those in effect every second
 (`workers/transport/pausing.py`).  A pause that is over stays as a record.

@@ -1,4 +1,4 @@
-"""Removal requests: one party asks to take items out of an order."""
+"""The table of item removal requests."""
 
 from __future__ import annotations
 

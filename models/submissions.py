@@ -125,10 +125,12 @@ def claim_submissions(conn: Connection, now: datetime, *, limit: int) -> tuple[l
     its worker affects no other.  Only the first waiting command of each order is claimed.  The lease counts the
     attempt.  Paused commands stay, and later commands about the same order wait behind them.
     """
-    return send_claim(conn, now, limit=limit)()
+    return send_submissions_claim(conn, now, limit=limit)()
 
 
-def send_claim(conn: Connection, now: datetime, *, limit: int) -> Fetch[tuple[list[Submission], Submission | None]]:
+def send_submissions_claim(
+    conn: Connection, now: datetime, *, limit: int
+) -> Fetch[tuple[list[Submission], Submission | None]]:
     rows = execute(conn, _CLAIM_SUBMISSIONS, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
 
     def read() -> tuple[list[Submission], Submission | None]:
@@ -148,7 +150,7 @@ def send_claim(conn: Connection, now: datetime, *, limit: int) -> Fetch[tuple[li
 _CLAIM_SUBMISSIONS = text(load_sql("claim_submissions"))
 
 
-def extend_lease(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
+def extend_submission_leases(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
     until = now + LEASE_DURATION
     leased = (is_any(SubmissionRow.submission_id, submission_ids), SubmissionRow.state == "waiting")
     conn.execute(update(SubmissionRow).where(*leased, SubmissionRow.due_at < until).values(due_at=until))

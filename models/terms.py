@@ -1,4 +1,4 @@
-"""Terms as dated rows. Before the first row, BrickLink's own terms apply."""
+"""The table of terms, in rows by the date from which they apply. Before the first row, BrickLink's own terms apply."""
 
 from __future__ import annotations
 

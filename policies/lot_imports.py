@@ -1,4 +1,4 @@
-"""The entries of a lot file: an omitted field is distinct from an explicitly empty one.
+"""The entries of a lot file, the lot that each means, and what it changes. An omitted field is no empty one.
 
 An entry describes a new lot, changes a known one, or is an update (a signed difference in quantity, a deletion).
 """

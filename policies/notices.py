@@ -1,4 +1,4 @@
-"""The outbox messages that notify members, and the times at which their delivery is retried (N1 to N22)."""
+"""The outbox messages that notify members, and when an undelivered email is retried (N1 to N22)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policies behind recorded events, by the type of the event, for `whatif` to ask them again."""
+"""The acts behind recorded events, by the type of the event: `whatif` puts them to their policies again."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ NO_COMMENT = "-"
 """In place of comments, which decide nothing but must not be blank."""
 
 
-def _add_batch(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
-    return orders.check_may_add_batch(case) or _restart(case, event, now)
+def _repeat_added_batch(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return orders.check_may_add_batch(case) or _repeat_restart(case, event, now)
 
 
-def _approve_removal(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+def _repeat_approved_removal(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     if case.order.status not in OPEN_FLOW:
         return Refused(Code.WRONG_STATUS, f"{case.label.capitalize()} is {case.order.status}.")
-    return _restart(case, event, now)
+    return _repeat_restart(case, event, now)
 
 
-def _restart(case: Case, event: RecordedEvent, now: datetime) -> Granted:
+def _repeat_restart(case: Case, event: RecordedEvent, now: datetime) -> Granted:
     total = Decimal(event.changes["order"].get("total", case.order.total))
     return orders.restart_order(case, total=total, event=Event(event.type), now=now)
 
 
-def _set_status(case: Case, actor: Actor, event: RecordedEvent, _now: datetime) -> Verdict:
+def _repeat_set_status(case: Case, actor: Actor, event: RecordedEvent, _now: datetime) -> Verdict:
     assert event.to_status is not None
     return orders.set_order_status(case, actor, Status(event.to_status))
 
 
-def _record_payment(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+def _repeat_recorded_payment(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     part = event.changes.get("order") or event.changes["late_payment"]
     return orders.record_order_payment(case, PaymentStatus(part["payment_status"]), now)
 
 
-def _hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+def _repeat_automation_hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     written = event.changes.get("order", {})  # a hold that was repeated changes nothing
     until = read_optional_time(written["held_until"]) if "held_until" in written else case.order.held_until
     return automation.hold_automation(case, actor, until, NO_COMMENT, now)
 
 
-def _file_seller_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+def _repeat_filed_seller_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     alert = event.changes["alert"]
     return seller_alerts.file_seller_alert(case, AlertKind(alert["kind"]), actor, alert["grounds"], NO_COMMENT, now)
 
 
-def _remove_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+def _repeat_removed_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     return alerts.remove_alert(case, AlertKind(event.type[:3].upper()), actor, None, now)
 
 
-def _respond_to_seller_alert(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+def _repeat_seller_alert_response(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
     return seller_alerts.respond_to_seller_alert(case, AlertKind(event.type[:3].upper()), actor, NO_COMMENT, now)
 
 
 ALERT_KINDS = ("npb", "nrs", "nss")
 RECORDED_ACTS: dict[str, Callable[[Case, Actor, RecordedEvent, datetime], Verdict]] = {
-    "orders.batch_added": _add_batch,
-    "removals.approved": _approve_removal,
-    "orders.status_set": _set_status,
-    "orders.payment_recorded": _record_payment,
-    "orders.paid_after_cancellation": _record_payment,
-    "orders.automation_held": _hold,
+    "orders.batch_added": _repeat_added_batch,
+    "removals.approved": _repeat_approved_removal,
+    "orders.status_set": _repeat_set_status,
+    "orders.payment_recorded": _repeat_recorded_payment,
+    "orders.paid_after_cancellation": _repeat_recorded_payment,
+    "orders.automation_held": _repeat_automation_hold,
     "orders.automation_released": lambda case, actor, _e, now: automation.release_automation_hold(
         case, actor, NO_COMMENT, now
     ),
@@ -82,9 +82,9 @@ RECORDED_ACTS: dict[str, Callable[[Case, Actor, RecordedEvent, datetime], Verdic
     ),
     "npb.penalty_accepted": lambda case, actor, _e, now: npb.accept_penalty(case, actor, now),
     "npb.taken_back": lambda case, actor, _e, now: npb.take_back(case, actor, now),
-    **{f"{kind}.filed": _file_seller_alert for kind in ("nrs", "nss")},
-    **{f"{kind}.responded": _respond_to_seller_alert for kind in ("nrs", "nss")},
-    **{f"{kind}.removed": _remove_alert for kind in ALERT_KINDS},
+    **{f"{kind}.filed": _repeat_filed_seller_alert for kind in ("nrs", "nss")},
+    **{f"{kind}.responded": _repeat_seller_alert_response for kind in ("nrs", "nss")},
+    **{f"{kind}.removed": _repeat_removed_alert for kind in ALERT_KINDS},
     "orders.cancelled": lambda case, actor, _e, now: cancellation.cancel(case, actor, None, None, now),
 }
 """What a party or the marketplace did, by the event that records it.  Other events change no outcome."""

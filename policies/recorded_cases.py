@@ -1,4 +1,4 @@
-"""Recorded cases, and their results, derived from events alone."""
+"""Recorded cases (the events of one order), and how each ended, for `whatif`."""
 
 from __future__ import annotations
 

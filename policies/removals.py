@@ -1,4 +1,4 @@
-"""Item removal requests: asking, approving, denying and withdrawing (R20, R59, R60, R80)."""
+"""Who can request, approve, deny and withdraw the removal of items from an order (R20, R59, R60, R80)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removal and unlocking of alerts of any kind (NPB, NRS and NSS)."""
+"""The steps that alerts of all kinds (NPB, NRS and NSS) share: their removal, and the sweep that unlocks them."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class DueSweep:
         self._handled_up_to = self._after
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        due = automation.find_due(work.conn, self.statement, work.now, self._after, limit)
+        due = automation.find_due_acts(work.conn, self.statement, work.now, self._after, limit)
         if not due:
             return 0, 0
         self._handled_up_to = (due[-1].at, due[-1].id)
@@ -197,7 +197,7 @@ class DueSweep:
         self._after = self._handled_up_to
 
     def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        for row in automation.find_due(work.conn, self.statement, work.now, self._after, 1):
+        for row in automation.find_due_acts(work.conn, self.statement, work.now, self._after, 1):
             self._after = (row.at, row.id)
             return int(row.order_id)
         return None

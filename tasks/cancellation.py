@@ -1,4 +1,4 @@
-"""Cancellation of orders.
+"""The command `orders.cancel`: a batch of orders is cancelled with all that follows.
 
 Status, stock, alert, strike and answer change in one transaction; follow-up work goes through the outbox. The number of
 statements does not depend on the number of orders.

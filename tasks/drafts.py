@@ -1,4 +1,4 @@
-"""Commands about drafts of cancellations: steps 1 to 3. Step 4 is `orders.cancel` with the draft."""
+"""Commands about drafts of returns, steps 1 to 3: open, edit, verify. Step 4 is `orders.cancel` with the draft."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Open a draft (step 1): choose how returning items are merged into existing lots."""
     with unit_of_work(commands) as work:
         cases = lock_cases(work)
-        counts = drafts.count_by_order(work.conn, [c.order_id for c in work.pending])
+        counts = drafts.count_drafts_by_order(work.conn, [c.order_id for c in work.pending])
         opened: list[Draft] = []
         for command in work.pending:
             draft = _open_draft(work, cases, command, counts.get(command.order_id, 0) + 1)
@@ -242,7 +242,7 @@ class _DraftBatch:
 
     @classmethod
     def lock(cls, work: UnitOfWork[Any]) -> _DraftBatch:
-        order_ids = drafts.load_order_ids(work.conn, [c.draft_id for c in work.pending])
+        order_ids = drafts.load_order_ids_of_drafts(work.conn, [c.draft_id for c in work.pending])
         actors = [c.member_id for c in work.pending if c.member_id is not None]
         return cls(
             work,

@@ -33,7 +33,7 @@ def options(commands: list[GetOptions]) -> list[Answer]:
 
 
 def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
-    snapshot = order.load_snapshot(work.conn, command.order_id, at=None, now=work.now)
+    snapshot = order.load_order_snapshot(work.conn, command.order_id, at=None, now=work.now)
     if snapshot is None:
         work.answer(command, order_unknown(command.order_id))
         return
@@ -48,5 +48,5 @@ def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
         work.answer(command, effective_at)
         return
     answer = done(command, order.options_json(snapshot, command.actor, effective_at))
-    verdict = describe_cancellability(order.subject_of(snapshot, effective_at), effective_at)
+    verdict = describe_cancellability(order.order_subject_of(snapshot, effective_at), effective_at)
     work.answer(command, replace(answer, message=verdict))

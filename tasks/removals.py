@@ -1,4 +1,4 @@
-"""Removal requests: one party asks to take items out of an order, the other decides; cancelled with the order."""
+"""Commands about item removal requests, and the task that cancels an order's pending ones with the order."""
 
 from __future__ import annotations
 

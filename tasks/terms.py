@@ -79,7 +79,7 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
     changed = {name: value for name, value in after.items() if value != before[name]}
     terms_id = terms.insert_terms(work.conn, after, command.from_, command.staff, work.now)
     if new_terms.npb_file_after < base.npb_file_after:
-        automation.bring_filings_forward(work.conn, new_terms.npb_file_after, command.from_)
+        automation.bring_automatic_filings_forward(work.conn, new_terms.npb_file_after, command.from_)
     note = "; ".join(f"{name}: {before[name]} becomes {value}" for name, value in changed.items()) or "Nothing changes."
     event = events.event_row(
         "terms.applied",

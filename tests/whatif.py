@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from models.queries.whatif import load_extent, load_recorded_conditions, replay_cases
+from models.queries.whatif import load_recorded_conditions, load_recorded_extent, replay_cases
 
 
 def list_differences_without_a_reason(conn: Connection) -> list[str]:
     """Replay every recorded case under the terms and settings in force, and return what differs from the record."""
     conditions = load_recorded_conditions(conn)
-    _, until = load_extent(conn)
+    _, until = load_recorded_extent(conn)
     if until is None:
         return []
     return [

@@ -186,7 +186,7 @@ def get_options(
     """Return the actions a party can take now, and why the rest are refused, as `orders.options` answers."""
     return read(
         request,
-        lambda conn, now: order.options_of(conn, order_id, Actor(member_id), now=now),
+        lambda conn, now: order.order_options_of(conn, order_id, Actor(member_id), now=now),
         "There is no such order of this member.",
     )
 

@@ -1,4 +1,4 @@
-"""Migration of a database and of the command names that this version accepts; also waits for the server."""
+"""Migration of a database's schema, and of the command names in it that this version accepts; waits for the server."""
 
 from __future__ import annotations
 

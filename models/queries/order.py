@@ -49,7 +49,7 @@ class OrderSnapshot:
 
 
 def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
-    snapshot = load_snapshot(conn, order_id, at=at, now=now)
+    snapshot = load_order_snapshot(conn, order_id, at=at, now=now)
     if snapshot is None:
         return None
     case = snapshot.case
@@ -73,7 +73,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "late_payment": write_part("late_payment", case.late_payment) if case.late_payment else None,
         "removals": [_removal_json(removal) for removal in snapshot.removals],
         "fee": _order_fee(conn, case.order, at),
-        "verdict": describe_cancellability(subject_of(snapshot, at or now), at or now),
+        "verdict": describe_cancellability(order_subject_of(snapshot, at or now), at or now),
         "credits": fee_credits.fee_credit_of_order(conn, order_id, until=at),
         "stock": _stock_moves_of_order(conn, order_id, at),
         "notices": notices.list_notices_of_order(conn, order_id, until=at),
@@ -87,10 +87,10 @@ def _part_json(part: str, value: Ocr | Alert | None, terms_history: terms.TermsH
 
 def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
     instant = at or now
-    snapshot = load_snapshot(conn, order_id, at=at if instant < now else None, now=now)
+    snapshot = load_order_snapshot(conn, order_id, at=at if instant < now else None, now=now)
     if snapshot is None:
         return None
-    subject = subject_of(snapshot, instant)
+    subject = order_subject_of(snapshot, instant)
     case = subject.case
     options_by_role = {
         role: [o.as_json() for o in policy.list_options(subject, Actor(case.member(role).member_id), instant)]
@@ -108,17 +108,17 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
     }
 
 
-def options_of(conn: Connection, order_id: int, actor: Actor, *, now: datetime) -> dict[str, Any] | None:
+def order_options_of(conn: Connection, order_id: int, actor: Actor, *, now: datetime) -> dict[str, Any] | None:
     """Return what a party or staff can do now; None if the order is not theirs."""
-    snapshot = load_snapshot(conn, order_id, at=None, now=now)
+    snapshot = load_order_snapshot(conn, order_id, at=None, now=now)
     if snapshot is None or check_party(snapshot.case, actor) is not None:
         return None
-    verdict = describe_cancellability(subject_of(snapshot, now), now)
+    verdict = describe_cancellability(order_subject_of(snapshot, now), now)
     return {"order_id": order_id, "verdict": verdict} | options_json(snapshot, actor, now)
 
 
 def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[str, Any]:
-    subject = subject_of(snapshot, at)
+    subject = order_subject_of(snapshot, at)
     return {
         "status": snapshot.case.order.status,
         "at": format_timestamp(at),
@@ -132,14 +132,14 @@ def member_json(member: Member) -> dict[str, str]:
     return {"member_id": member.member_id, "handle": member.handle}
 
 
-def subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
+def order_subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
     pending = [removal for removal in snapshot.removals if removal.state is RemovalState.PENDING]
     history = snapshot.terms_history
     case = replace(snapshot.case, terms=history.at(at), later_terms=history.after(at))
     return policy.Subject(case, snapshot.remaining, pending)
 
 
-def load_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
+def load_order_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
     history = terms.load_terms(conn)
     alerts_by_order = alerts.load_latest_alerts(conn, [order_id], history)
     row = orders.load_orders(conn, [order_id], alerts_by_order).get(order_id)

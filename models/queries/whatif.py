@@ -35,7 +35,7 @@ _CASES = text(
 FETCH_SIZE = 1000
 
 
-def load_extent(conn: Connection) -> tuple[int, datetime | None]:
+def load_recorded_extent(conn: Connection) -> tuple[int, datetime | None]:
     """Return the number of events of orders, and the time of the last event: that far the record goes."""
     row = conn.execute(_EXTENT).one()
     return row.events, row.until

@@ -260,7 +260,7 @@ def test_events_replay_to_the_row_and_options_predict_answers(market: Market, se
         with market.simulation.database.transaction() as conn:
             row = orders.load_orders(conn, [1003], {})[1003]
             now = market.simulation.clock.instant
-            then = order.load_snapshot(conn, 1003, at=now, now=now)
+            then = order.load_order_snapshot(conn, 1003, at=now, now=now)
             assert then is not None
             assert write_part("order", then.case.order) == write_part("order", row)
             assert order.show_order(conn, 1003, at=now, now=now) == order.show_order(conn, 1003, at=None, now=now)

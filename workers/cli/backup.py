@@ -1,4 +1,4 @@
-"""The `backup` and `restore` commands.
+"""The `backup` and `restore` commands; a restore ends with a check of every invariant.
 
 ./run backup unwind.dump
 ./run restore unwind.dump

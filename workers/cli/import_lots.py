@@ -1,4 +1,4 @@
-"""The `import-lots` command.
+"""The `import-lots` command: checks a seller's file, imports it and prints what each entry changed.
 
 Stores have hundreds of thousands of lots, so everything here streams in batches.
 """

@@ -1,4 +1,4 @@
-"""The `import-orders` command."""
+"""The `import-orders` command: writes the orders of a file as a history for `replay`."""
 
 from __future__ import annotations
 

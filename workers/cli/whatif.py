@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from models.db.database import use_snapshot_isolation
 from models.ddl.grants import READER_ROLE
-from models.queries.whatif import load_extent, load_recorded_conditions, replay_cases
+from models.queries.whatif import load_recorded_conditions, load_recorded_extent, replay_cases
 from models.stored_answers import Answer
 from policies.automation import AUTOMATION_SETTINGS
 from policies.bills import MIN_BILLING_MONTH
@@ -109,7 +109,7 @@ def whatif(file: Path, since: str | None, as_json: bool) -> None:
         _lift_time_limits(conn)
         recorded = load_recorded_conditions(conn)
         tried = _try_terms(recorded, settings, since)
-        event_count, until = load_extent(conn)
+        event_count, until = load_recorded_extent(conn)
         totals = WhatIfTotals()
         cases = replay_cases(conn, recorded, tried, until or BEGINNING)
         (_print_whatif_json if as_json else _print_whatif_text)(

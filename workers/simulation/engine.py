@@ -26,10 +26,10 @@ Deadline = Callable[[Connection], datetime | None]
 
 DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
     (alerts.next_unlock_at, ("npb.scan_open_alerts", "alerts.scan_seller_alerts")),
-    (automation.next_filing_at, ("automation.file_alerts",)),
-    (automation.next_warning_at, ("automation.cancel",)),
-    (automation.next_cancellation_at, ("automation.cancel",)),
-    (automation.next_answer_at, ("automation.resolve_requests",)),
+    (automation.next_automatic_filing_at, ("automation.file_alerts",)),
+    (automation.next_cancellation_warning_at, ("automation.cancel",)),
+    (automation.next_automatic_cancellation_at, ("automation.cancel",)),
+    (automation.next_automatic_answer_at, ("automation.resolve_requests",)),
     (notices.next_delivery_at, ("notices.deliver",)),
     (reminders.next_reminder_at, ("reminders.scan",)),
     (bills.next_issue_at, ("bills.issue",)),

@@ -80,7 +80,7 @@ def _claim_next_submissions(answers: Answers) -> tuple[list[Submission], Submiss
         with pipeline(conn):
             if answers:
                 submissions.store_submission_answers(conn, answers, now)
-            fetch_claimed = submissions.send_claim(conn, now, limit=BATCH_SIZE)
+            fetch_claimed = submissions.send_submissions_claim(conn, now, limit=BATCH_SIZE)
         batch, single = fetch_claimed()
         exhausted = single if single is not None and single.attempts > MAX_ATTEMPTS else None
         if exhausted is not None:
@@ -134,7 +134,7 @@ def _renew_submission_leases(task_database: db.Database, leased_ids: set[int], e
         try:
             database = database or db.connect(task_database.address, clock=task_database.clock)
             with database.transaction() as conn:
-                submissions.extend_lease(conn, ids, database.clock.now(conn))
+                submissions.extend_submission_leases(conn, ids, database.clock.now(conn))
         except Exception as error:  # noqa: BLE001 - another run may then repeat the batch, and finds its answers
             log.warning("lease_renewal_failed", error=summarize_error(error))
     if database is not None:

@@ -263,12 +263,12 @@ class Channel(stock.Channel):
             self._move_to_dead_letters(reader, item, rejection)
         except Delayed as delayed:
             with self.conn_or_acquire() as client:
-                postponed.delay(client, reader, item, delayed)
+                postponed.delay_message(client, reader, item, delayed)
         else:
             if not is_task_paused(message["headers"]["task"]):
                 return message
             with self.conn_or_acquire() as client:
-                postponed.park(client, reader, item, message)
+                postponed.park_paused_message(client, reader, item, message)
         return None
 
     def _deliver(self, receipt: Receipt, message: dict[str, Any]) -> None:

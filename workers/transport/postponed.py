@@ -1,4 +1,4 @@
-"""Messages that wait outside their queue in the broker: delayed ones, and those of paused tasks."""
+"""Messages that wait in the broker outside their queue: delayed ones, and those of paused tasks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ return #due
 queue."""
 
 
-def delay(client: Any, reader: QueueReader, item: bytes, delayed: Delayed) -> None:
+def delay_message(client: Any, reader: QueueReader, item: bytes, delayed: Delayed) -> None:
     """Move a message from the processing list to the queue's sorted set in one MULTI: a crash loses nothing."""
     seconds, microseconds = client.time()
     due = seconds + microseconds / 1e6 + delayed.seconds
@@ -49,7 +49,7 @@ def delay(client: Any, reader: QueueReader, item: bytes, delayed: Delayed) -> No
     ).execute()
 
 
-def park(client: Any, reader: QueueReader, item: bytes, message: dict[str, Any]) -> None:
+def park_paused_message(client: Any, reader: QueueReader, item: bytes, message: dict[str, Any]) -> None:
     """Move a paused task's message to its list in one MULTI; drop a tick, since the next one does its work."""
     task = message["headers"]["task"]
     pipe = client.pipeline().lrem(reader.processing_list, 1, item)

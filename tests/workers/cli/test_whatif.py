@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from benchmarks.market import Market as BulkMarket
 from benchmarks.market import build
 from models.db import database as db
-from models.queries.whatif import FETCH_SIZE, load_extent, load_recorded_conditions, replay_cases
+from models.queries.whatif import FETCH_SIZE, load_recorded_conditions, load_recorded_extent, replay_cases
 from policies.cases import Setting
 from policies.terms import OcrSilence
 from policies.timestamps import format_timestamp
@@ -84,7 +84,7 @@ def test_the_demo_is_replayed_as_it_was(simulation: Simulation) -> None:
     simulation.clock.instant = lines[0].at
     assert all(played.result["outcome"] == "done" for played in play(lines, simulation))
     with simulation.database.transaction() as conn:
-        assert load_extent(conn)[0] > 50
+        assert load_recorded_extent(conn)[0] > 50
         assert list_differences_without_a_reason(conn) == []
         recorded = load_recorded_conditions(conn)
         periods = [(begin, replace(terms, npb_unlock_no_response=DAY)) for begin, terms in recorded.periods]

@@ -1,4 +1,4 @@
-"""Checks for cases that need human attention. None of them triggers an action."""
+"""Checks for cases that need a human: unanswered requests, late payments, bills. None of them triggers an action."""
 
 from __future__ import annotations
 
