@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    case,
     func,
     select,
     text,
@@ -113,15 +114,22 @@ def count_open_alerts_by_accused(conn: Connection, at_least: int) -> list[tuple[
 
     Operators look at the result; only completed alerts become strikes (A20).
     """
+    is_npb, pending = AlertRow.kind == AlertKind.NPB, func.count()
+    accused = (
+        select(
+            case((is_npb, OrderRow.buyer_id), else_=OrderRow.seller_id).label("accused"),
+            case((is_npb, Role.BUYER), else_=Role.SELLER).label("role"),
+        )
+        .select_from(AlertRow)
+        .join(OrderRow, OrderRow.order_id == AlertRow.order_id)
+        .where(AlertRow.state == AlertState.OPEN)
+        .subquery()
+    )
     rows = conn.execute(
-        text(
-            "SELECT accused, role, count(*) AS pending FROM (SELECT "
-            "  CASE a.kind WHEN 'NPB' THEN o.buyer_id ELSE o.seller_id END AS accused,"
-            "  CASE a.kind WHEN 'NPB' THEN 'buyer' ELSE 'seller' END AS role "
-            "  FROM unwind.alerts a JOIN unwind.orders o USING (order_id) WHERE a.state = 'open') open "
-            "GROUP BY accused, role HAVING count(*) >= :at_least ORDER BY pending DESC, accused, role"
-        ),
-        {"at_least": at_least},
+        select(accused.c.accused, accused.c.role, pending.label("pending"))
+        .group_by(accused.c.accused, accused.c.role)
+        .having(pending >= at_least)
+        .order_by(pending.desc(), accused.c.accused, accused.c.role)
     )
     return [(row.accused, Role(row.role), row.pending) for row in rows]
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     UniqueConstraint,
+    and_,
     exists,
     func,
     select,
@@ -218,14 +219,17 @@ def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Deci
 
     A past-due bill changes no privilege of the member.
     """
+    bill, line = BillRow, LedgerLineRow
+    is_payment = (line.seller_id == bill.seller_id, line.billing_month == bill.billing_month, line.kind == "payment")
+    owed = bill.total + func.coalesce(func.sum(line.amount), 0)
     rows = conn.execute(
-        text(
-            "SELECT b.seller_id, b.billing_month, b.total + COALESCE(sum(l.amount), 0) AS owed FROM unwind.bills b "
-            "LEFT JOIN unwind.ledger_lines l ON l.seller_id = b.seller_id AND l.billing_month = b.billing_month "
-            "AND l.kind = 'payment' WHERE b.total > 0 AND b.past_due_at <= :now "
-            "GROUP BY b.bill_id HAVING b.total + COALESCE(sum(l.amount), 0) > 0 ORDER BY b.billing_month, b.seller_id"
-        ),
-        {"now": now},
+        select(bill.seller_id, bill.billing_month, owed.label("owed"))
+        .select_from(bill)
+        .outerjoin(line, and_(*is_payment))
+        .where(bill.total > 0, bill.past_due_at <= now)
+        .group_by(bill.bill_id)
+        .having(owed > 0)
+        .order_by(bill.billing_month, bill.seller_id)
     )
     return [(row.seller_id, row.billing_month, row.owed) for row in rows]
 

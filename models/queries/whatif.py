@@ -6,21 +6,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 
+from models.events import EventRow
 from models.terms import load_terms
 from policies.automation import settings_from_json
 from policies.recorded_cases import CaseOutcome, RecordedCase, RecordedEvent, read_time, recorded_outcome
 from policies.terms import DEFAULT_TERMS
 from policies.whatif import MemberChange, WhatIfConditions, replay_case
 
-_EXTENT = text("SELECT count(order_id) AS events, max(at) AS until FROM unwind.events")
-_MEMBER_CHANGES = text(
-    """
-    SELECT member_id, at, type, changes -> 'automation' AS automation FROM unwind.events
-    WHERE member_id IS NOT NULL AND type IN ('members.terminated', 'members.reinstated', 'sellers.automation_set')
-    ORDER BY event_id
-    """
+_EXTENT = select(func.count(EventRow.order_id).label("events"), func.max(EventRow.at).label("until"))
+_MEMBER_CHANGE_TYPES = ("members.terminated", "members.reinstated", "sellers.automation_set")
+_MEMBER_CHANGES = (
+    select(EventRow.member_id, EventRow.at, EventRow.type, EventRow.changes["automation"].label("automation"))
+    .where(EventRow.member_id.is_not(None), EventRow.type.in_(_MEMBER_CHANGE_TYPES))
+    .order_by(EventRow.event_id)
 )
 _CASES = text(
     """
