@@ -106,9 +106,10 @@ What bounds two of them:
 
 - B17: it was 0.46 while the emails of a burst were sent during it, for 1.2 ms of processor time per order beside
   0.62 ms for the cancellation. Emails now wait for the commands
-  ([decision 31](decisions/0031-emails-yield-to-commands.md)). What is left is the work of relay and ledger, 0.12 ms per
-  order, which alone limits it to 0.84, and the way of the last orders' rows through relay, broker and a process of the
-  group `commands`. Without the group `emails` it was 0.74.
+  ([decision 31](decisions/0031-emails-yield-to-commands.md)): 0.57 in one pair on a busy machine. What is left is
+  0.25 ms per order of the processes that run relay and ledger and of PostgreSQL for them, on the same two cores. That
+  limits it to about 0.7: three outbox rows per order are written once more by the relay's claim, with entries in four
+  indexes. The last orders' rows then still go through relay, broker and a process of the group `commands`.
 - B19: in some runs alerts were 5 to 25 s late, because the relay held an unlock's outbox row just when the sweep wanted
   to record its notice, which then waited behind the emails ([decision 30](decisions/0030-sweeps-first.md)). The relay
   now leaves these rows alone for 5 s.
