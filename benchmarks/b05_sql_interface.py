@@ -14,7 +14,7 @@ from benchmarks.workloads import Workloads, cancellation_workloads, compare
 
 SUBMIT = (
     "SELECT unwind.submit_command('orders.cancel', jsonb_build_object('order_id', CAST(:first AS bigint), 'member_id', "
-    f"'s-' || ((CAST(:first AS bigint) - 1) / {BLOCK} % {{sellers}})), 'door:' || CAST(:first AS bigint))"
+    f"'s-' || ((CAST(:first AS bigint) - 1) / {BLOCK} % {{sellers}})), 'sql:' || CAST(:first AS bigint))"
 )
 
 

@@ -91,7 +91,7 @@ def _credit_line(due: DueMessage, settlement: FeeSettlement, first_open: date, n
 def _record_posting_failure(
     work: UnitOfWork[Any], due: DueMessage, error: str, reason: str, *, is_final: bool = False
 ) -> None:
-    dead = outbox.record_message_failure(work.conn, [due.outbox_id], error, is_final=is_final)
+    dead = outbox.record_outbox_failure(work.conn, [due.outbox_id], error, is_final=is_final)
     if dead:
         dead_jobs.park_job(
             work.conn,

@@ -212,7 +212,7 @@ def first_relay_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(BrokerEpochRow.first_seen_at))).scalar()
 
 
-def record_message_failure(
+def record_outbox_failure(
     conn: Connection, rows: Sequence[int], error: str, *, is_final: bool = False
 ) -> dict[int, str]:
     """Count a failed attempt; return the rows that are now dead, each with its first error.

@@ -1,4 +1,4 @@
-"""Cancellation of up to a thousand orders with one command, in transactions of up to a hundred."""
+"""Cancellation of up to a thousand orders with one command, split into transactions of up to a hundred."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _cancel_many(command: CancelMany) -> Answer:
             if command.accepted_at is not None:
                 item.accept(command.accepted_at)
             items[index] = item
-    for batch in _split_items_into_batches(items):
+    for batch in _split_cancellations_into_batches(items):
         before_commit = partial(_collect_answers, command, answers, list(batch))
         try:
             retry_on_conflict(partial(cancel_batch, list(batch.values()), parent=command, before_commit=before_commit))
@@ -110,7 +110,7 @@ def _combine_answers(command: CancelMany, answers: dict[int, Answer]) -> Answer:
     return done(command, {"answers": in_order, "counts": counts})
 
 
-def _split_items_into_batches(items: Batch) -> Iterator[Batch]:
+def _split_cancellations_into_batches(items: Batch) -> Iterator[Batch]:
     # No order and no request id occurs twice in a batch. There is at least one batch, even an empty one: its commit
     # stores the answer of a command without valid items.
     batch: Batch = {}

@@ -165,7 +165,7 @@ def _notice_row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dic
 def _record_notice_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}"
     log.warning("notice_not_composed", outbox_id=message.outbox_id, error=type(error).__name__)
-    if first_errors := outbox.record_message_failure(work.conn, [message.outbox_id], reason):
+    if first_errors := outbox.record_outbox_failure(work.conn, [message.outbox_id], reason):
         dead_jobs.park_job(
             work.conn,
             task=message.task,

@@ -205,7 +205,7 @@ def bisect_failures(task: Any, rows: Sequence[int], error: Exception) -> None:
     log.error("outbox_row_failed", outbox_id=rows[0], error=summarize_error(error), path=traceback_path(error))
     database = db.current_database()
     with database.transaction() as conn:
-        for outbox_id, first_error in outbox.record_message_failure(conn, list(rows), summarize_error(error)).items():
+        for outbox_id, first_error in outbox.record_outbox_failure(conn, list(rows), summarize_error(error)).items():
             dead_jobs.park_job(
                 conn,
                 task=task.name,

@@ -172,7 +172,7 @@ def prepare_session(driver: DriverConnection, *, as_app: bool, timeouts: bool = 
         else:
             driver.settings = settings
             _set_config(driver, is_local=False)
-        if differing := _differing_settings(driver):
+        if differing := _settings_not_in_force(driver):
             raise _session_refusal(differing)
         if is_pooled and not _keeps_prepared_statements(driver):
             driver.prepare_threshold = None
@@ -183,7 +183,7 @@ def prepare_session(driver: DriverConnection, *, as_app: bool, timeouts: bool = 
         raise
 
 
-def _differing_settings(driver: DriverConnection) -> dict[str, str]:
+def _settings_not_in_force(driver: DriverConnection) -> dict[str, str]:
     # The settings in force that differ from those of the connection or from those the program needs.
     names = [*driver.settings, *_REQUIRED]
     in_force = dict(driver.execute(driver_sql(_IN_FORCE), {"names": names}, prepare=False).fetchall())
@@ -353,7 +353,7 @@ def keeps_prepared_statements(conn: Connection) -> bool:
 
 
 def settings_not_in_force(conn: Connection) -> list[str]:
-    return sorted(_differing_settings(_driver_of(conn)))
+    return sorted(_settings_not_in_force(_driver_of(conn)))
 
 
 def _driver_of(conn: Connection) -> DriverConnection:

@@ -1,4 +1,4 @@
-"""Direct use of psycopg on hot paths: prepared SQL, and pipelines of several statements in one round trip.
+"""Direct use of psycopg on hot paths: prepared SQL, generic plans, several statements in one round trip (pipelines).
 
 SQLAlchemy keeps the connection and its transaction; statements that run thousands of times a minute bypass its compiler
 and result rows (docs/decisions/0011).  A statement is a constant of SQLAlchemy, Core or `text`, and compiled once.

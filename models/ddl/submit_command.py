@@ -1,4 +1,4 @@
-"""The functions `unwind.submit_command`, which check and insert a submitted command, and the view of the answers."""
+"""The SQL interface: functions `unwind.submit_command`, which check and insert commands, and `command_answers`."""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ def ocr_filed_by_buyer(context: EmailContext) -> Email:
         ),
         context.quote("the buyer"),
         (
-            _decision(context, "While the request is open, the order waits. It is never cancelled automatically."),
+            _cancel_request_decision(
+                context, "While the request is open, the order waits. It is never cancelled automatically."
+            ),
             NO_PENALTY,
         ),
         ("You don't need to do anything.",)
@@ -111,7 +113,7 @@ def ocr_reminder(context: EmailContext) -> Email:
         ),
         None,
         (
-            _decision(context, "The order waits for your answer. It is never cancelled automatically."),
+            _cancel_request_decision(context, "The order waits for your answer. It is never cancelled automatically."),
             NO_PENALTY,
         ),
         paragraphs(
@@ -123,7 +125,7 @@ def ocr_reminder(context: EmailContext) -> Email:
     )
 
 
-def _decision(context: EmailContext, without_automation: str) -> str:
+def _cancel_request_decision(context: EmailContext, without_automation: str) -> str:
     agrees, declines = context.timestamp("agrees_at"), context.timestamp("declines_at")
     if agrees and context.flag("agreed_by_setting"):
         return f"Following your settings, we will agree to this request for you and cancel the order on {agrees}."

@@ -135,7 +135,7 @@ def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
         outbox.enqueue_messages(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
     (row,) = shop.outbox(key="k")
     with shop.simulation.database.transaction() as conn:
-        outbox.record_message_failure(conn, [row.outbox_id], "KeyError", is_final=True)
+        outbox.record_outbox_failure(conn, [row.outbox_id], "KeyError", is_final=True)
     dead_job = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
     notice_id = shop.notices()[0].notice_id
     shop.rows(

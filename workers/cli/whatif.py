@@ -1,4 +1,4 @@
-"""The `whatif` command: replays recorded cases under other terms and settings, and lists the differences."""
+"""The `whatif` command: replays recorded cases under other terms, lists the differences and adds them up."""
 
 from __future__ import annotations
 

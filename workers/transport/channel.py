@@ -48,7 +48,7 @@ MAX_BLOCK_MESSAGES = 100
 """Commands received at once: those that wait while all pool processes are busy (docs/decisions/0027)."""
 MAX_BLOCK_BYTES = 256 * 1024
 """Total length after which a block ends, so that long messages do not fill the memory of the worker."""
-_TAKE_BLOCK = """
+_TAKE_MESSAGES_SCRIPT = """
 local items, total = {}, 0
 for i = 1, tonumber(ARGV[1]) do
     local item = redis.call('LMOVE', KEYS[1], KEYS[2], 'RIGHT', 'LEFT')
@@ -237,7 +237,7 @@ class Channel(stock.Channel):
         if not count:
             return
         with self.conn_or_acquire() as client:
-            items = client.eval(_TAKE_BLOCK, 2, reader.queue, reader.processing_list, count, MAX_BLOCK_BYTES)
+            items = client.eval(_TAKE_MESSAGES_SCRIPT, 2, reader.queue, reader.processing_list, count, MAX_BLOCK_BYTES)
         messages: dict[Receipt, dict[str, Any]] = {}
         for item in items:
             tag = ConsumerId.current().new_tag()
