@@ -221,10 +221,11 @@ class ComparedMarket(RuleBasedStateMachine):
             assert due is not None
             assert row.at == max(due, started), self.story("was due", due)
             assert verdict.outcome == "done", self.story(verdict)
+            order = self.book.orders[row.order_id]
+            by_alert = act == "cancel" and order.open_alert
             verdict.do()
-            alert = self.book.orders[row.order_id].alert
-            if act == "cancel" and alert is not None and due < started and row.unlocked_at is None:
-                alert.unlocked = None  # a late sweep cancels what no other has unlocked yet
+            if by_alert and order.alert is not None and due < started and row.unlocked_at is None:
+                order.alert.unlocked = None  # a late sweep cancels what no other has unlocked yet
 
     @invariant()
     def states_match(self) -> None:
