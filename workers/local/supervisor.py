@@ -156,9 +156,9 @@ class Supervisor:
     def stop(self, names: Sequence[str] | None = None) -> None:
         if names is None:
             self._stopping.set()
-            if self._thread is not None:
+            if self._thread is not None and self._thread.is_alive():  # not if a signal interrupted its start
                 self._thread.join()
-                self._thread = None
+            self._thread = None
         with self._lock:
             children = [self._children[name] for name in reversed(list(names or self._children))]
             _stop_children(children)

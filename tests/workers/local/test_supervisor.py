@@ -63,6 +63,15 @@ def test_program_runs_until_it_is_stopped_with_term(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "programs.json").exists()
 
 
+def test_signal_during_the_start_of_the_thread_ends_it_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Supervisor(tmp_path) as supervisor:
+        supervisor.start(group(supervisor))
+
+
 def test_dead_program_is_restarted_and_its_children_are_ended(tmp_path: Path) -> None:
     """Orphaned children would keep taking messages."""
     messages: list[str] = []
