@@ -27,6 +27,7 @@ from workers.migrate import migrate
 from workers.settings import CHECKOUT, Settings, load_settings
 
 START_TIMEOUT_SECONDS = 180.0
+DROP_ATTEMPTS = 10
 EMPTY = "empty"
 SUPERUSER_SETTINGS = {"log_min_messages": "fatal"}
 
@@ -81,10 +82,14 @@ class Environment:
 
     def drop(self, database: str) -> None:
         with self.connect() as conn:
-            try:
-                conn.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
-            except psycopg.errors.InsufficientPrivilege:  # of an autovacuum worker, which the server ends
-                conn.execute(f"DROP DATABASE IF EXISTS {database}")
+            for _ in range(DROP_ATTEMPTS):
+                try:
+                    conn.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+                    return
+                except psycopg.errors.InsufficientPrivilege:  # to end an autovacuum worker: a plain DROP ends those
+                    with contextlib.suppress(psycopg.errors.ObjectInUse):
+                        conn.execute(f"DROP DATABASE IF EXISTS {database}")
+            raise RuntimeError(f"{database} is still in use after {DROP_ATTEMPTS} attempts to drop it")
 
     def settings(self, database: str, *, broker: int = 0, **overrides: Any) -> Settings:
         settings_ = load_settings(
