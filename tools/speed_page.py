@@ -111,11 +111,10 @@ What bounds some of them:
   per order are written once more by the relay's claim, with entries in four indexes. The last orders' rows then still
   go through relay, broker and a process of the group `commands`.
 - B19: until the relay left the rows of an unlock alone for 5 s ([decision 30](decisions/0030-sweeps-first.md)), alerts
-  were 5 to 25 s late in some runs: it held such a row just when the sweep wanted to record the notice, which then waited
-  behind the emails.
+  were 5 to 25 s late in some runs: it held such a row just when the sweep wanted to record the notice, which then
+  waited behind the emails.
 - B3: both sides vary by a tenth from run to run (27.8 to 30.7 in this one).
-- B21: in bytes of log an unlock takes 1.8 of the lean statement, in seconds 2.3: eight indexes against three, and the
-  statement of one worker does not use the second core.
+- B21: an unlock writes 1.8 times the log of the lean statement. Nearly all of the rest are eight indexes.
 
 {pictures}
 """
