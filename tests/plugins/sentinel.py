@@ -149,9 +149,8 @@ class SentinelGroup:
         return {}
 
     def _offset(self) -> int:
-        while not (state := self._replication(self.primary)):
-            time.sleep(0.05)
-        return int(state["master_repl_offset"])
+        _await(lambda: "master_repl_offset" in self._replication(self.primary))
+        return int(self._replication(self.primary)["master_repl_offset"])
 
     def _is_replicated(self) -> bool:
         if self.watched().get("port") == str(self.replica.port):
