@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
-import socket
 import threading
 from typing import cast
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from workers.embedded import free_port
 
 KIND, BUSY, REFUSING, HANGING, CLOSING = "kind", "4xx", "5xx", "hangs", "closes"
 
@@ -22,11 +23,7 @@ class SmtpStub:
         self.mood = KIND
         self.taken: list[str] = []
         self._lock = threading.Lock()
-        with (
-            socket.socket() as free
-        ):  # aiosmtpd connects to the given port to see whether it has started: 0 does not work
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()  # aiosmtpd connects to the given port to see whether it has started: 0 does not work
         self._controller = Controller(self, hostname="127.0.0.1", port=port)
         self.url = f"smtp://127.0.0.1:{port}"
 

@@ -12,18 +12,19 @@ from workers.settings import CHECKOUT
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--all", "run_all", is_flag=True, help="Include the long tests.")
+@click.option("--long", "run_long", is_flag=True, help="Only the long tests.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def test(run_all: bool, words: tuple[str, ...]) -> None:
+def test(run_all: bool, run_long: bool, words: tuple[str, ...]) -> None:
     """Run the test suite on its own servers. Extra WORDS are passed to pytest."""
     run_all = run_all or "--all" in words  # click does not parse options after the first word
     words = tuple(word for word in words if word != "--all")
     os.chdir(CHECKOUT)
-    selection = [] if run_all else ["-m", "not long"]
+    selection = ["-m", "long"] if run_long else [] if run_all else ["-m", "not long"]
     # The long tests use a process per core: with more, those that measure disturb each other. The others often wait,
     # so one process more keeps the cores busy. Files are not divided, because fixtures may be expensive;
     # tests/conftest.py sorts the longest first. Selected tests start sooner in one process, where a debugger works too.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = str(min(cores if run_all else cores + 1, 8))
+    processes = str(min(cores if run_all or run_long else cores + 1, 8))
     spread = ["-n", processes, "--dist", "loadfile", "--no-loadscope-reorder"] if not words else []
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *selection, *spread, *words])  # noqa: S606 - no shell
 

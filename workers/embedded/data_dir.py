@@ -12,6 +12,8 @@ Locks (flock: the kernel releases them however a process ends):
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +27,9 @@ from workers.embedded.processes import wait_until
 
 LOGINS = ("postgres", "postgres_admin", "valkey")
 """The logins in `credentials.json`: PostgreSQL's working login and its administrator, and Valkey's only login."""
+
+FIRST_PORT = 10_240
+_EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class DataDirNotAccessible(PermissionError):
@@ -103,17 +108,19 @@ def passwords(folder: Path) -> dict[str, str]:
 
 
 def free_port(preferred: int = 0, *, exclude: int = 0) -> int:
-    for candidate in (preferred, 0) if preferred else (0,):
+    """Return `preferred`, or a port below those that the kernel may give to an outgoing connection meanwhile."""
+    end = int(_EPHEMERAL_PORTS.read_text().split()[0]) if _EPHEMERAL_PORTS.exists() else 32_768
+    if end - FIRST_PORT < 1_000:
+        end = 1 << 16
+    candidates = (FIRST_PORT + secrets.randbelow(end - FIRST_PORT) for _ in range(1_000))
+    for candidate in (preferred, *candidates) if preferred else candidates:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+            with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            port = int(probe.getsockname()[1])
-            if port != exclude:
-                return port
-    return free_port(exclude=exclude)
+                if candidate != exclude:
+                    return candidate
+    raise OSError(errno.EADDRINUSE, f"no free port from {FIRST_PORT} to {end - 1} on 127.0.0.1")
 
 
 def _give_to_owner_of(folder: Path, descriptor: int) -> None:

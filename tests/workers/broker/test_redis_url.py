@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from tests.plugins.servers import in_valkey_database
 from workers.app import app
 from workers.broker.redis_url import RedisUrl, connect
 from workers.broker.result_backend import ResultBackend
-from workers.embedded import ServerUrls
+from workers.embedded import ServerUrls, free_port
 from workers.embedded.processes import wait_until
 from workers.embedded.valkey import Valkey
 from workers.lifecycle import BrokerPublisher
@@ -154,11 +153,8 @@ def _pair(url: str, scheme: str, host: str, port: int, query: str = "") -> tuple
 def socket_server(tmp_path: Path) -> Iterator[Path]:
     """A Valkey with a Unix socket and a user `me`, whose password has special characters."""
     path = Path("/tmp") / f"unwind-{tmp_path.name[-40:]}.sock"  # a socket's path is 107 bytes long at most
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     server = Valkey(tmp_path, "secret", durable=False, settings={"unixsocket": str(path), "unixsocketperm": "700"})
-    server.start(port)
+    server.start(free_port())
     try:
         assert wait_until(server.ready, 20)
         with contextlib.closing(redis.Redis(unix_socket_path=str(path), password="secret")) as client:

@@ -300,6 +300,11 @@ def test_port_that_is_in_use_is_replaced(tmp_path: Path) -> None:
             assert port not in (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
 
 
+def test_no_outgoing_connection_can_take_a_chosen_port() -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(free_port() for _ in range(200)) < lowest
+
+
 def test_unusable_folder_is_refused_with_a_fix(tmp_path: Path) -> None:
     """A file in its place stands for any unusable folder, for root too."""
     (tmp_path / "servers").write_text("not a folder")
@@ -429,10 +434,7 @@ def test_root_without_user_namespaces_runs_postgres_as_nobody(tmp_path: Path, mo
             folder, dict.fromkeys(("postgres", "postgres_admin"), "a-password"), durable=False, settings={}
         )
         server.prepare()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server.start(port)
+        server.start(free_port())
         try:
             assert wait_until(server.ready, 30)
             assert server.process is not None

@@ -28,6 +28,7 @@ from policies.emails.email import Email, Quote
 from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, UndeliverableEmail
+from workers.embedded import free_port
 from workers.mail.mime_message import (
     Branding,
     build_mail,
@@ -42,14 +43,6 @@ from workers.simulation.engine import Simulation
 BRANDING = Branding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
 CREATED_AT = datetime(2026, 4, 4, 10, tzinfo=UTC)
 EMAIL = Email("Order 1003: the buyer asks to cancel", ("The buyer asks to cancel.",), Quote("The buyer", "Sorry."))
-
-
-def free_port() -> int:
-    """A free port: aiosmtpd connects to the given port at start, so 0 does not work."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 class Mailbox:
