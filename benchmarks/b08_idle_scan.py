@@ -14,11 +14,11 @@ from contextlib import ExitStack
 from benchmarks.environment import Environment
 from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check_equal, result, with_progress
 from benchmarks.market import Market
-from models import alerts
 from models.db import database as db
 from models.unit_of_work import unit_of_work
 from policies.cases import AlertKind
 from tasks import automation
+from tasks.alerts import UnlockSweep
 from tasks.npb import scan_open_alerts
 from tasks.sweeps import BATCH_SIZE, BatchProcessor
 
@@ -109,7 +109,7 @@ def _open_market(environment: Environment, stack: ExitStack, name: str, market: 
 
 def sweep_milliseconds(database: db.Database, repetitions: int) -> float:
     """Return the median milliseconds of a scan that finds nothing."""
-    return _idle_milliseconds(database, repetitions, lambda: alerts.UnlockSweep([AlertKind.NPB]))
+    return _idle_milliseconds(database, repetitions, lambda: UnlockSweep([AlertKind.NPB]))
 
 
 def automation_milliseconds(database: db.Database, repetitions: int) -> float:

@@ -1,10 +1,11 @@
-"""NPB, NRS and NSS alerts, in one table because they have the same lifecycle, and the sweep that unlocks them."""
+"""The table of alerts (NPB, NRS and NSS, which have the same lifecycle), and the statement that unlocks due ones."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -26,17 +27,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models import outbox, terms
+from models import terms
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute, int_array, pipeline, text_array, timestamp_array
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
-from models.db.selects import next_due, select_latest
+from models.db.selects import DuePosition, due_parameters, next_due, select_latest
 from models.orders import OrderRow
 from models.sql import load_sql
-from models.sweeps import NEVER
 from models.terms import TermsHistory
-from models.unit_of_work import UnitOfWork
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Alert, AlertKind, AlertState
@@ -143,7 +142,7 @@ def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_
         conn,
         AlertRow,
         [
-            to_row(alert, _COLUMNS) | {"order_id": order_id, "terms_id": terms_history.id_of(alert.terms)}
+            to_row(alert, _ALERT_COLUMNS) | {"order_id": order_id, "terms_id": terms_history.id_of(alert.terms)}
             for order_id, alert in changed
             if alert.alert_id is None
         ],
@@ -152,12 +151,14 @@ def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_
         conn,
         AlertRow,
         ["alert_id"],
-        [to_row(alert, (*_COLUMNS, "alert_id")) for _, alert in changed if alert.alert_id is not None],
+        [to_row(alert, (*_ALERT_COLUMNS, "alert_id")) for _, alert in changed if alert.alert_id is not None],
     )
-    _store_alert_reminders(conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN])
+    _update_alert_remind_from(
+        conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN]
+    )
 
 
-def _store_alert_reminders(conn: Connection, changed: Sequence[Alert]) -> None:
+def _update_alert_remind_from(conn: Connection, changed: Sequence[Alert]) -> None:
     # Restart the reminders of alerts whose actionable instant changed (N17).
     since = [reminders.actionable_since(alert) for alert in changed]
     if changed:
@@ -166,10 +167,14 @@ def _store_alert_reminders(conn: Connection, changed: Sequence[Alert]) -> None:
             for at, alert in zip(since, changed, strict=True)
         ]
         ids = int_array([alert.alert_id for alert in changed])
-        execute(conn, _REMIND_FROM, {"ids": ids, "since": timestamp_array(since), "first": timestamp_array(firsts)})
+        execute(
+            conn,
+            _UPDATE_ALERT_REMIND_FROM,
+            {"ids": ids, "since": timestamp_array(since), "first": timestamp_array(firsts)},
+        )
 
 
-_STARTS = (
+_ALERT_STARTS = (
     func.unnest(
         bindparam("ids", type_=ARRAY(BigInteger)),
         bindparam("since", type_=ARRAY(Timestamp)),
@@ -178,109 +183,98 @@ _STARTS = (
     .table_valued("id", "since", "first")
     .render_derived("starts")
 )
-_REMIND_FROM = (
+_UPDATE_ALERT_REMIND_FROM = (
     update(AlertRow)
-    .where(AlertRow.alert_id == _STARTS.c.id, AlertRow.remind_from.is_distinct_from(_STARTS.c.since))
-    .values(remind_from=_STARTS.c.since, remind_at=_STARTS.c.first, reminders=0)
+    .where(
+        AlertRow.alert_id == _ALERT_STARTS.c.id,
+        AlertRow.remind_from.is_distinct_from(_ALERT_STARTS.c.since),
+    )
+    .values(remind_from=_ALERT_STARTS.c.since, remind_at=_ALERT_STARTS.c.first, reminders=0)
 )
 
 
-_COLUMNS = (
+_ALERT_COLUMNS = (
     "kind", "state", "penalty_stands", "filed_at", "unlocks_at", "unlocked_at", "cancels_at", "extended_until",
     "responded_at", "penalty_accepted_at", "penalty_withdrawn_at", "closed_at", "grounds", "previous_status", "comment",
     "response",
 )  # fmt: skip
 
 
-MAX_MESSAGES = 500
-"""Outbox rows that a sweep returns to its caller, which handles them itself. The relay publishes those of a larger
-batch, so that several processes share them."""
-RELAY_AFTER = timedelta(seconds=5)
-"""The relay leaves the rows of a small batch to the sweep for so long, which takes a few milliseconds. A relay that
-locked or published them earlier would send their notices through a queue, behind thousands of emails."""
+@dataclass(frozen=True, slots=True)
+class UnlockedAlerts:
+    """How many alerts were due and unlocked, the last of them, and the outbox messages of a small batch."""
+
+    due: int = 0
+    unlocked: int = 0
+    last: DuePosition | None = None
+    messages: Sequence[int] = ()
 
 
-class UnlockSweep:
-    """Unlock every due alert in batches, oldest first (R41 to R44). One instance makes one pass.
+def unlock_alerts(
+    conn: Connection,
+    kinds: Sequence[AlertKind],
+    now: datetime,
+    after: DuePosition,
+    limit: int,
+    *,
+    max_messages: int,
+    relay_at: datetime,
+) -> UnlockedAlerts:
+    """Unlock the next due alerts with their events and outbox messages, except those of orders that are locked.
 
-    Orders locked by a command are skipped until the next sweep.
+    If at most `max_messages` are unlocked, the relay gets their messages at `relay_at`, else at once.
+
+    A cheap query first checks that an alert is due, because an idle run of the statement costs five times as much (B8).
     """
+    where = {"kinds": text_array(kinds)} | due_parameters(now, after, limit)
+    with pipeline(conn):
+        fetch_terms = terms.send_terms_query(conn)
+        due = execute(conn, _FIRST_DUE_ALERT, where)
+    if due.fetchone() is None:
+        return UnlockedAlerts()
+    firsts = {
+        terms_id: terms_.unlock_remind_after[0].total_seconds()
+        for terms_id, terms_ in fetch_terms().by_ids().items()
+        if terms_.unlock_remind_after
+    }
+    counts = execute(
+        conn,
+        _UNLOCK_ALERTS,
+        {
+            **where,
+            "terms": list(firsts),
+            "firsts": list(firsts.values()),
+            "changes": json.dumps({"alert": {"unlocked_at": format_timestamp(now)}}),
+            "note": UNLOCKED_NOTE,
+            "messages": max_messages,
+            "relay_at": relay_at,
+        },
+    ).fetchall()[0]
+    last = None if counts.last_at is None else (counts.last_at, counts.last_id)
+    return UnlockedAlerts(counts.due, counts.unlocked, last, counts.messages)
 
-    def __init__(self, kinds: Sequence[AlertKind]) -> None:
-        self._kinds = text_array(kinds)
-        self._after: tuple[datetime, int] = (NEVER, 0)
-        self._handled_up_to = self._after
-        self._batch_messages: list[int] = []
-        self.messages: list[int] = []
-        """Outbox rows of the committed batches that unlocked at most `MAX_MESSAGES` alerts."""
 
-    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        """Unlock at most `limit` alerts with their events and outbox messages; return (due, unlocked).
-
-        A cheap query first checks that an alert is due, because an idle run of the statement costs five times as much
-        (B8).
-        """
-        where, self._batch_messages = self._unlock_parameters(work), []
-        with pipeline(work.conn):
-            fetch_terms = terms.send_terms_query(work.conn)
-            due = execute(work.conn, _FIRST_DUE, where)
-        if due.fetchone() is None:
-            return 0, 0
-        firsts = {
-            terms_id: terms_.unlock_remind_after[0].total_seconds()
-            for terms_id, terms_ in fetch_terms().by_ids().items()
-            if terms_.unlock_remind_after
-        }
-        counts = execute(
-            work.conn,
-            _UNLOCK_DUE_ALERTS,
-            {
-                **where,
-                "limit": limit,
-                "terms": list(firsts),
-                "firsts": list(firsts.values()),
-                "changes": json.dumps({"alert": {"unlocked_at": format_timestamp(work.now)}}),
-                "note": UNLOCKED_NOTE,
-                "messages": MAX_MESSAGES,
-                "relay_at": work.now + RELAY_AFTER,
-            },
-        ).fetchall()[0]
-        if counts.last_at is not None:
-            self._handled_up_to = (counts.last_at, counts.last_id)
-        if counts.unlocked > MAX_MESSAGES:
-            work.tasks_to_wake.add(outbox.RELAY)
-        else:
-            self._batch_messages = counts.messages
-        return int(counts.due), int(counts.unlocked)
-
-    def committed(self) -> None:
-        self._after = max(self._after, self._handled_up_to)
-        self.messages += self._batch_messages
-
-    def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        first = execute(work.conn, _FIRST_UNLOCKABLE, self._unlock_parameters(work)).fetchone()
-        if first is None:
-            return None
-        self._after = (first.unlocks_at, first.alert_id)
-        return int(first.alert_id)
-
-    def _unlock_parameters(self, work: UnitOfWork[Any]) -> dict[str, Any]:
-        return {"kinds": self._kinds, "now": work.now, "after_at": self._after[0], "after_id": self._after[1]}
+def first_unlockable_alert(
+    conn: Connection, kinds: Sequence[AlertKind], now: datetime, after: DuePosition
+) -> DuePosition | None:
+    where = {"kinds": text_array(kinds)} | due_parameters(now, after, limit=1)
+    first = execute(conn, _FIRST_UNLOCKABLE_ALERT, where).fetchone()
+    return None if first is None else (first.unlocks_at, first.alert_id)
 
 
 def next_unlock_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.min(AlertRow.unlocks_at)).where(text(ALERT_WAITING_CONDITION))).scalar()
 
 
-_UNLOCK_DUE_ALERTS = text(load_sql("unlock_alerts"))
-_FIRST_DUE = next_due(
+_UNLOCK_ALERTS = text(load_sql("unlock_alerts"))
+_FIRST_DUE_ALERT = next_due(
     select(AlertRow.alert_id, AlertRow.unlocks_at).where(AlertRow.kind == any_(bindparam("kinds", type_=ARRAY(Text)))),
     AlertRow.unlocks_at,
     AlertRow.alert_id,
     ALERT_WAITING_CONDITION,
 ).limit(1)
-_FIRST_UNLOCKABLE = (
-    _FIRST_DUE.join(OrderRow, OrderRow.order_id == AlertRow.order_id)
+_FIRST_UNLOCKABLE_ALERT = (
+    _FIRST_DUE_ALERT.join(OrderRow, OrderRow.order_id == AlertRow.order_id)
     .where(OrderRow.last_event_at <= bindparam("now", type_=Timestamp))
     .with_for_update(of=OrderRow, key_share=True, skip_locked=True)
 )

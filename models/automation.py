@@ -6,47 +6,40 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, text
+from sqlalchemy import Connection, bindparam, func, select, text
 
 from models import members
 from models.alerts import ALERT_CANCELS_CONDITION, ALERT_WARNS_CONDITION, AlertRow
 from models.cases import lock_orders
 from models.db.bulk import update_rows
-from models.db.selects import AnySelect, next_due
+from models.db.selects import AnySelect, DuePosition, DueRow, due_parameters, next_due
 from models.ocr import OCR_AGREES_CONDITION, OCR_DECLINES_CONDITION, OcrRow
 from models.orders import OrderRow
-from models.unit_of_work import UnitOfWork
 from policies import automation as policy
 from policies.statuses import ALERT_BLOCKERS
 
-DuePosition = tuple[datetime, int]
-"""A deadline and the id of its row: the order in which a sweep handles what is due."""
 
-DueActStatement = AnySelect
-DueActRow = Row[Any]
-"""The order, the id of the row with the deadline, the deadline, and the seller where a statement needs one."""
-
-
-def _due(row: type[AlertRow | OcrRow | OrderRow], id_: Any, at: Any, condition: str | None = None) -> AnySelect:
+def _due_act(row: type[AlertRow | OcrRow | OrderRow], id_: Any, at: Any, condition: str | None = None) -> AnySelect:
     return next_due(select(row.order_id, id_.label("id"), at.label("at")), at, id_, condition)
 
 
-_ORDER_OF_ALERT, _ORDER_OF_OCR = OrderRow.order_id == AlertRow.order_id, OrderRow.order_id == OcrRow.order_id
+_ORDER_OF_DUE_ALERT = OrderRow.order_id == AlertRow.order_id
+_ORDER_OF_DUE_OCR = OrderRow.order_id == OcrRow.order_id
 DUE_CANCELLATIONS = (
-    _due(AlertRow, AlertRow.alert_id, AlertRow.cancels_at, ALERT_CANCELS_CONDITION)
-    .join(OrderRow, _ORDER_OF_ALERT)
+    _due_act(AlertRow, AlertRow.alert_id, AlertRow.cancels_at, ALERT_CANCELS_CONDITION)
+    .join(OrderRow, _ORDER_OF_DUE_ALERT)
     .add_columns(OrderRow.seller_id)
 )
-DUE_FILINGS = _due(OrderRow, OrderRow.order_id, OrderRow.files_npb_at)
+DUE_FILINGS = _due_act(OrderRow, OrderRow.order_id, OrderRow.files_npb_at)
 DUE_AGREEMENTS = (
-    _due(OcrRow, OcrRow.ocr_id, OcrRow.agrees_at, OCR_AGREES_CONDITION)
-    .join(OrderRow, _ORDER_OF_OCR)
+    _due_act(OcrRow, OcrRow.ocr_id, OcrRow.agrees_at, OCR_AGREES_CONDITION)
+    .join(OrderRow, _ORDER_OF_DUE_OCR)
     .add_columns(OrderRow.seller_id)
 )
-DUE_DECLINES = _due(OcrRow, OcrRow.ocr_id, OcrRow.declines_at, OCR_DECLINES_CONDITION)
+DUE_DECLINES = _due_act(OcrRow, OcrRow.ocr_id, OcrRow.declines_at, OCR_DECLINES_CONDITION)
 _DUE_WARNINGS = (
     select(AlertRow.order_id, AlertRow.alert_id, AlertRow.cancels_at, AlertRow.penalty_stands, OrderRow.buyer_id)
-    .join(OrderRow, _ORDER_OF_ALERT)
+    .join(OrderRow, _ORDER_OF_DUE_ALERT)
     .where(text(ALERT_WARNS_CONDITION), AlertRow.cancels_at <= bindparam("until"))
     .order_by(AlertRow.cancels_at, AlertRow.alert_id)
     .limit(bindparam("limit"))
@@ -70,37 +63,22 @@ _EARLIER_FILINGS = text(
 
 
 def find_due_acts(
-    conn: Connection, statement: DueActStatement, now: datetime, after: DuePosition, limit: int
-) -> Sequence[DueActRow]:
+    conn: Connection, statement: AnySelect, now: datetime, after: DuePosition, limit: int
+) -> Sequence[DueRow]:
     """Return the cases due by their stored deadlines, without locks: the facts decide again under the locks."""
-    return conn.execute(statement, {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}).all()
+    return conn.execute(statement, due_parameters(now, after, limit)).all()
 
 
-def warn_buyers(work: UnitOfWork[Any], limit: int) -> int:
-    """Warn the buyers of automatic cancellations that are a day away or less; return how many rows were handled."""
-    rows = work.conn.execute(_DUE_WARNINGS, {"until": work.now + policy.WARN_BEFORE_CANCELLATION, "limit": limit}).all()
-    messages = [
-        policy.cancellation_warning(
-            order_id=row.order_id,
-            alert_id=row.alert_id,
-            buyer_id=row.buyer_id,
-            cancels_at=row.cancels_at,
-            accepted=row.penalty_stands,
-            now=work.now,
-        )
-        for row in rows
-    ]
-    update_rows(
-        work.conn,
-        AlertRow,
-        ["alert_id"],
-        [{"alert_id": row.alert_id, "warned_of": row.cancels_at} for row in rows],
-    )
-    work.enqueue([message for message in messages if message is not None])
-    return len(rows)
+def lock_due_warnings(conn: Connection, until: datetime, limit: int) -> Sequence[DueRow]:
+    return conn.execute(_DUE_WARNINGS, {"until": until, "limit": limit}).all()
 
 
-def update_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:
+def mark_buyers_warned(conn: Connection, warnings: Sequence[DueRow]) -> None:
+    rows = [{"alert_id": row.alert_id, "warned_of": row.cancels_at} for row in warnings]
+    update_rows(conn, AlertRow, ["alert_id"], rows)
+
+
+def update_automation_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:
     """Move the deadlines of a seller's open cases to the facts of now.  Hold the lock of the seller's row."""
     unpaid = (OrderRow.payment_status == "None") & OrderRow.status.not_in(ALERT_BLOCKERS)
     open_cases = select(OrderRow.order_id).where(

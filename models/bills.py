@@ -1,4 +1,4 @@
-"""Bills: issued once per seller and month and never changed; open bills are computed (R86).
+"""Bills, held bills and closed months: a bill is issued once and never changed; open bills are computed (R86).
 
 A month in which a seller has neither lines nor an opening credit has no row: its bill is 0.00 and carries nothing
 forward.
@@ -6,6 +6,7 @@ forward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -16,24 +17,29 @@ from sqlalchemy import (
     Connection,
     ForeignKey,
     Index,
+    Row,
     UniqueConstraint,
     and_,
+    delete,
     exists,
     func,
     select,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from models import terms
+from models.db.bulk import insert_rows
+from models.db.locks import lock_ledger
 from models.db.schema import (
     Base,
     BigIntKey,
     Cents,
     WrittenIn,
     check_finite,
+    is_any,
 )
-from models.ledger import BillingMonthRow, LedgerLineRow
+from models.ledger import LedgerLineRow
 from models.members import MemberRow
 from models.sql import load_sql
 from models.terms import TermsHistory
@@ -48,6 +54,7 @@ from policies.bills import (
     grace_until,
     issued_on,
     next_month,
+    previous_month,
 )
 from policies.fees import ZERO
 from policies.terms import Terms
@@ -94,6 +101,17 @@ class HeldBillRow(Base):
     held_at: Mapped[datetime]
 
     __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),)
+
+
+class BillingMonthRow(Base):
+    """A closed month, also recorded because a seller with nothing to bill has no row in `bills`."""
+
+    __tablename__ = "billing_months"
+
+    billing_month: Mapped[date] = mapped_column(primary_key=True)
+    closed_at: Mapped[datetime]
+
+    __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="is_a_month"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +180,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
         state = policy.bill_state(row.total, paid, row.past_due_at, now)
         return Bill(seller_id, month, state, totals, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
     opening = _opening_credit_of(conn, terms_history, seller_id, month)
-    month_terms = terms_for_month(terms_history, month)
+    month_terms = terms_of_billing_month(terms_history, month)
     computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, month_terms)
     if lines or not computed.is_empty or now < bill_issues_at(month, month_terms):
         return Bill(seller_id, month, policy.OPEN, computed, lines, paid, overpaid)
@@ -171,7 +189,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
     return Bill(seller_id, month, policy.PAID, computed, lines, paid, overpaid, *days)
 
 
-def month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
+def billing_month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
     return month <= billing_month_of(now, terms.load_terms(conn).at(now))
 
 
@@ -183,28 +201,109 @@ def sum_bill_payments(conn: Connection, seller_id: str, month: date) -> tuple[De
     return -(paid or ZERO), excess or ZERO
 
 
-def terms_for_month(terms_history: TermsHistory, month: date) -> Terms:
+def terms_of_billing_month(terms_history: TermsHistory, month: date) -> Terms:
     """Return the terms in force at the end of the month in UTC; the billing zone is itself a term."""
     return terms_history.at(datetime.combine(next_month(month), time(), tzinfo=UTC))
 
 
-def next_issue_at(conn: Connection) -> datetime | None:
+def next_bill_issue_at(conn: Connection) -> datetime | None:
     month = first_unbilled_month(conn)
-    return None if month is None else bill_issues_at(month, terms_for_month(terms.load_terms(conn), month))
+    return None if month is None else bill_issues_at(month, terms_of_billing_month(terms.load_terms(conn), month))
 
 
-def last_closed_month(conn: Connection) -> date | None:
+def last_closed_billing_month(conn: Connection) -> date | None:
     return conn.execute(select(func.max(BillingMonthRow.billing_month))).scalar()
 
 
 def first_unbilled_month(conn: Connection) -> date | None:
     """Return the earliest month with lines, an opening credit or a due credit that is on no issued bill."""
-    closed = last_closed_month(conn)
-    month: date | None = conn.execute(_FIRST_PENDING_MONTH, {"closed": closed or policy.MIN_BILLING_MONTH}).scalar()
+    closed = last_closed_billing_month(conn)
+    month: date | None = conn.execute(_FIRST_UNBILLED_MONTH, {"closed": closed or policy.MIN_BILLING_MONTH}).scalar()
     return month if month is None or closed is None else max(month, next_month(closed))
 
 
-_FIRST_PENDING_MONTH = text(load_sql("first_pending_month"))
+_FIRST_UNBILLED_MONTH = text(load_sql("first_pending_month"))
+
+
+def _last_billing_month(now: datetime, terms_history: TermsHistory) -> date:
+    month = previous_month(billing_month_of(now, terms_history.at(now)))
+    issues_at = bill_issues_at(month, terms_of_billing_month(terms_history, month))
+    return month if now >= issues_at else previous_month(month)
+
+
+def billing_month_to_close(conn: Connection, now: datetime) -> date | None:
+    terms_history = terms.load_terms(conn)
+    closed = last_closed_billing_month(conn)
+    if closed is not None:
+        month = next_month(closed)
+    else:
+        month = first_unbilled_month(conn) or _last_billing_month(now, terms_history)
+    return month if now >= bill_issues_at(month, terms_of_billing_month(terms_history, month)) else None
+
+
+_SELLERS_TO_BILL = text(load_sql("sellers_to_bill"))
+_SUMS_TO_BILL = text(load_sql("sums_to_bill"))
+
+
+def sellers_to_bill(
+    conn: Connection, month: date, *, after: str = "", limit: int = 500, with_postings: bool = True
+) -> list[str]:
+    values = {
+        "month": month,
+        "before": previous_month(month),
+        "written_month": format_month(month),
+        "with_postings": with_postings,
+        "after": after,
+        "limit": limit,
+    }
+    return list(conn.execute(_SELLERS_TO_BILL, values).scalars())
+
+
+def held_sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: int = 500) -> list[str]:
+    """Return the sellers whose bill of the month is held, and none of their earlier ones."""
+    earlier = aliased(HeldBillRow)
+    has_earlier = exists().where(earlier.seller_id == HeldBillRow.seller_id, earlier.billing_month < month)
+    held = select(HeldBillRow.seller_id).where(
+        HeldBillRow.billing_month == month, HeldBillRow.seller_id > after, ~has_earlier
+    )
+    return list(conn.execute(held.order_by(HeldBillRow.seller_id).limit(limit)).scalars())
+
+
+def delete_held_bills(conn: Connection, month: date, seller_ids: Sequence[str]) -> None:
+    held = (HeldBillRow.billing_month == month, is_any(HeldBillRow.seller_id, seller_ids))
+    conn.execute(delete(HeldBillRow).where(*held))
+
+
+def sums_to_bill(conn: Connection, month: date, seller_ids: Sequence[str]) -> Sequence[Row[Any]]:
+    return conn.execute(_SUMS_TO_BILL, {"month": month, "sellers": list(seller_ids)}).all()
+
+
+def insert_bills(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    insert_rows(conn, BillRow, rows)
+
+
+_HOLD_BILLS = text(
+    """
+    INSERT INTO unwind.held_bills (seller_id, billing_month, held_at)
+    SELECT s, :month, :now
+    FROM (SELECT unnest(CAST(:skipped AS text[])) AS s UNION SELECT seller_id FROM unwind.held_bills) AS held
+    WHERE NOT EXISTS (SELECT FROM unwind.bills AS b WHERE b.seller_id = s AND b.billing_month = :month)
+    ON CONFLICT DO NOTHING
+    """
+)
+
+
+def close_billing_month(conn: Connection, month: date, now: datetime, skipped: Sequence[str] = ()) -> bool:
+    """Close the month unless a seller has something unbilled in it; return whether it was closed.
+
+    The bills of `skipped` sellers are held, and so are their later bills until the held one is issued.
+    """
+    lock_ledger(conn)
+    if set(sellers_to_bill(conn, month, limit=len(skipped) + 1, with_postings=False)) - set(skipped):
+        return False
+    conn.execute(_HOLD_BILLS, {"month": month, "now": now, "skipped": list(skipped)})
+    insert_rows(conn, BillingMonthRow, [{"billing_month": month, "closed_at": now}], skip_existing=True)
+    return True
 
 
 def list_held_bills(conn: Connection) -> list[tuple[str, date]]:
@@ -259,7 +358,7 @@ def _opening_credit_of(conn: Connection, terms_history: TermsHistory, seller_id:
     while at < month:
         opening = carried - sum((row.excess for row in rows if row.month == at), ZERO)
         lines_sum = sum((row.lines for row in rows if row.month == at), ZERO)
-        carried = policy.calculate_totals(lines_sum, opening, terms_for_month(terms_history, at)).carried_forward
+        carried = policy.calculate_totals(lines_sum, opening, terms_of_billing_month(terms_history, at)).carried_forward
         at = next_month(at)
     opening = carried - sum((row.excess for row in rows if row.month == month), ZERO)
     return ZERO if opening.is_zero() else opening

@@ -91,17 +91,6 @@ class LedgerLineRow(Base):
     )
 
 
-class BillingMonthRow(Base):
-    __tablename__ = "billing_months"
-
-    billing_month: Mapped[date] = mapped_column(primary_key=True)
-    closed_at: Mapped[datetime]
-
-    __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="is_a_month"),)
-
-
-"""A seller with nothing to bill has no row in `bills`, so closed months are recorded here."""
-
 DDL: tuple[str, ...] = (
     """
     CREATE OR REPLACE FUNCTION unwind.ledger_is_append_only() RETURNS trigger
@@ -167,72 +156,76 @@ class LedgerLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Recharge:
+class LedgerRecharge:
     before: Order
     after: Order
     at: datetime
     reason: str
 
 
-def post_charges(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
+def post_ledger_charges(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
     """Post the fee of each new order at its instant, in the order's `fee_month`; a fee of 0.00 has no line.
 
     Call it after the orders are written: the ledger is last in the lock order.
     """
-    _post_to_open_bills(conn, [_charge_line(order, at, seq=1) for order, at in submitted if order.fee > 0])
+    _post_to_open_ledger_months(
+        conn, [_charge_ledger_line(order, at, seq=1) for order, at in submitted if order.fee > 0]
+    )
 
 
-def post_recharges(conn: Connection, changed: Sequence[Recharge]) -> None:
+def post_ledger_recharges(conn: Connection, changed: Sequence[LedgerRecharge]) -> None:
     """Reverse the old charge and charge the whole order again, both in the month of the change (A21, E6)."""
     lines = []
     for change in changed:
-        month = _fee_month(change.after)
+        month = _ledger_month_of_fee(change.after)
         seq = change.before.version + 1  # the number of the event that changed the order
         if change.before.fee > 0:
-            lines.append(_reversal_line(change, month, seq))
+            lines.append(_reversal_ledger_line(change, month, seq))
         if change.after.fee > 0:
             note = recharge_note(change.after.order_id, month, change.reason)
-            lines.append(replace(_charge_line(change.after, change.at, seq), note=note))
-    _post_to_open_bills(conn, lines)
+            lines.append(replace(_charge_ledger_line(change.after, change.at, seq), note=note))
+    _post_to_open_ledger_months(conn, lines)
 
 
-def post_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
-    """Post lines to open bills; hold `lock_open_months`. Return the lines that were not posted before (R90)."""
+def post_ledger_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
+    """Post lines to open bills; hold `lock_open_ledger_months`. Return the lines that were not posted before (R90)."""
     written = set(
         insert_rows(conn, LedgerLineRow, [_ledger_row(line) for line in lines], skip_existing=True, returning="key")
     )
     return [line for line in lines if line.key in written]
 
 
-def _post_to_open_bills(conn: Connection, lines: Sequence[LedgerLine]) -> None:
+def _post_to_open_ledger_months(conn: Connection, lines: Sequence[LedgerLine]) -> None:
     if lines:
-        first_open = lock_open_months(conn, {line.seller_id for line in lines})
-        post_lines(conn, [replace(x, billing_month=max(x.billing_month, first_open[x.seller_id])) for x in lines])
+        first_open = lock_open_ledger_months(conn, {line.seller_id for line in lines})
+        post_ledger_lines(
+            conn, [replace(x, billing_month=max(x.billing_month, first_open[x.seller_id])) for x in lines]
+        )
 
 
-def post_payment(conn: Connection, line: LedgerLine) -> None:
+def post_ledger_payment(conn: Connection, line: LedgerLine) -> None:
     insert_rows(conn, LedgerLineRow, [_ledger_row(line)])
 
 
-def has_payment(conn: Connection, payment_id: str) -> bool:
+def ledger_has_payment(conn: Connection, payment_id: str) -> bool:
     return bool(conn.execute(select(exists().where(LedgerLineRow.payment_id == payment_id))).scalar())
 
 
-def lock_open_months(conn: Connection, seller_ids: Collection[str]) -> dict[str, date]:
+def lock_open_ledger_months(conn: Connection, seller_ids: Collection[str]) -> dict[str, date]:
     """Prevent these sellers' bills from being issued until the transaction ends; return each one's first open month.
 
     The lock is shared.
     """
     lock_sellers(conn, seller_ids, shared=True)
-    return first_open_months(conn, seller_ids)
+    return first_open_ledger_months(conn, seller_ids)
 
 
-def lock_for_issue(conn: Connection, seller_ids: Iterable[str]) -> None:
+def lock_ledgers_of_sellers(conn: Connection, seller_ids: Iterable[str]) -> None:
     """Prevent all postings to these sellers' bills, to issue one or to compare a payment with it."""
     lock_sellers(conn, seller_ids, shared=False)
 
 
-def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, date]:
+def first_open_ledger_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, date]:
     """Return the month after each seller's last issued bill, the earliest to post to. Lock the sellers first."""
     rows = conn.execute(
         text(
@@ -245,8 +238,8 @@ def first_open_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, 
     return {r.seller_id: next_month(r.issued) if r.issued else date.min for r in rows}
 
 
-def _charge_line(order: Order, at: datetime, seq: int) -> LedgerLine:
-    month = _fee_month(order)
+def _charge_ledger_line(order: Order, at: datetime, seq: int) -> LedgerLine:
+    month = _ledger_month_of_fee(order)
     return LedgerLine(
         key=f"charge:{order.order_id}:{seq}",
         seller_id=order.seller_id,
@@ -260,7 +253,7 @@ def _charge_line(order: Order, at: datetime, seq: int) -> LedgerLine:
     )
 
 
-def _reversal_line(change: Recharge, month: date, seq: int) -> LedgerLine:
+def _reversal_ledger_line(change: LedgerRecharge, month: date, seq: int) -> LedgerLine:
     before = change.before
     return LedgerLine(
         key=f"reversal:{before.order_id}:{seq}",
@@ -276,7 +269,7 @@ def _reversal_line(change: Recharge, month: date, seq: int) -> LedgerLine:
     )
 
 
-def _fee_month(order: Order) -> date:
+def _ledger_month_of_fee(order: Order) -> date:
     if order.fee_month is None:
         raise ValueError(f"order {order.order_id} has a fee but no fee_month")
     return order.fee_month

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -10,8 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.schema import Base, BigInt
 from models.sql import load_sql
 
-NEVER = datetime(1, 1, 1, tzinfo=UTC)
-"""Before every row: the start of a keyset scan."""
 SWEEP_LATE_AFTER = timedelta(minutes=3)
 """A gap longer than this is recorded even if the sweep found nothing.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeGuard, TypeVar, overload
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -171,6 +171,11 @@ def is_conflict(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return getattr(error.orig, "sqlstate", None) in CONFLICT_SQLSTATES
     return isinstance(error, stored_answers.RequestRaced | StaleRead)
+
+
+def is_statement_error(error: Exception) -> TypeGuard[DBAPIError]:
+    """Return whether PostgreSQL refused a statement, and would again: no conflict, and no lost connection."""
+    return isinstance(error, DBAPIError) and not is_conflict(error) and not error.connection_invalidated
 
 
 _RETRYING_ON_CONFLICT = Retrying(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from models import alerts, members
+from models import alerts, members, outbox
+from models.db.selects import BEFORE_ALL_DUE
 from models.stored_answers import Answer
-from models.unit_of_work import unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import alerts as policy
 from policies import members as member_policy
 from policies.cases import AlertKind, counterparty
@@ -17,6 +19,13 @@ from tasks.command import Comment, OrderCommand
 from tasks.declarations import OptionEntry
 from tasks.notices import record_notices_at_once
 from tasks.sweeps import TaskResult, sweep
+
+MAX_UNLOCK_MESSAGES = 500
+"""Outbox messages of a batch that the unlock sweep handles itself. The relay publishes those of a larger batch, so that
+several processes share them."""
+RELAY_UNLOCKS_AFTER = timedelta(seconds=5)
+"""The relay leaves the messages of a small batch to the sweep for so long, which takes a few milliseconds. A relay that
+locked or published them earlier would send their notices through a queue, behind thousands of emails."""
 
 
 class RemoveAlert(OrderCommand):
@@ -54,7 +63,49 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
 
 def unlock_due_alerts(name: str, kinds: Sequence[AlertKind], notice_task: str) -> TaskResult:
     """Unlock every due alert of these kinds and record the notices at once, so that they wait in no queue (R41)."""
-    unlocking = alerts.UnlockSweep(kinds)
+    unlocking = UnlockSweep(kinds)
     result = sweep(name, unlocking, result_key="unlocked")
     record_notices_at_once(notice_task, unlocking.messages)
     return result
+
+
+class UnlockSweep:
+    """Unlock every due alert in batches, oldest first (R41 to R44). One instance makes one pass.
+
+    Orders locked by a command are skipped until the next sweep.
+    """
+
+    def __init__(self, kinds: Sequence[AlertKind]) -> None:
+        self._kinds = kinds
+        self._after = self._handled_up_to = BEFORE_ALL_DUE
+        self._batch_messages: Sequence[int] = ()
+        self.messages: list[int] = []
+        """The outbox messages of the committed batches that unlocked at most `MAX_UNLOCK_MESSAGES` alerts."""
+
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
+        batch = alerts.unlock_alerts(
+            work.conn,
+            self._kinds,
+            work.now,
+            self._after,
+            limit,
+            max_messages=MAX_UNLOCK_MESSAGES,
+            relay_at=work.now + RELAY_UNLOCKS_AFTER,
+        )
+        self._handled_up_to = batch.last or self._handled_up_to
+        is_small = batch.unlocked <= MAX_UNLOCK_MESSAGES
+        self._batch_messages = batch.messages if is_small else ()
+        if not is_small:
+            work.tasks_to_wake.add(outbox.RELAY)
+        return batch.due, batch.unlocked
+
+    def committed(self) -> None:
+        self._after = max(self._after, self._handled_up_to)
+        self.messages += self._batch_messages
+
+    def skip_next(self, work: UnitOfWork[Any]) -> int | None:
+        first = alerts.first_unlockable_alert(work.conn, self._kinds, work.now, self._after)
+        if first is None:
+            return None
+        self._after = first
+        return first[1]

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from models import automation, events, members
 from models.cases import CaseChange, CaseSet, lock_orders
+from models.db.selects import BEFORE_ALL_DUE, AnySelect, DuePosition, DueRow
 from models.stored_answers import Answer, done
-from models.sweeps import NEVER
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import automatic_acts
 from policies import automation as policy
@@ -123,7 +123,7 @@ def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> 
     if after != before:
         members.update_automation(work.conn, command.member_id, after)
         events.append_events(work.conn, [_automation_setting_event(work, command, before, after)])
-        automation.update_deadlines(work.conn, command.member_id, work.now)
+        automation.update_automation_deadlines(work.conn, command.member_id, work.now)
     return policy.settings_to_json(after)
 
 
@@ -166,9 +166,24 @@ def resolve_requests() -> TaskResult:
 
 
 class WarningSweep:
+    """Warn the buyers of automatic cancellations that are a day away or less."""
+
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        warned = automation.warn_buyers(work, limit)
-        return warned, warned
+        due = automation.lock_due_warnings(work.conn, work.now + policy.WARN_BEFORE_CANCELLATION, limit)
+        messages = [
+            policy.cancellation_warning(
+                order_id=row.order_id,
+                alert_id=row.alert_id,
+                buyer_id=row.buyer_id,
+                cancels_at=row.cancels_at,
+                accepted=row.penalty_stands,
+                now=work.now,
+            )
+            for row in due
+        ]
+        automation.mark_buyers_warned(work.conn, due)
+        work.enqueue([message for message in messages if message is not None])
+        return len(due), len(due)
 
     def committed(self) -> None: ...
 
@@ -178,11 +193,11 @@ class WarningSweep:
 class DueSweep:
     """Handle what is due in batches, oldest first. One instance makes one pass."""
 
-    statement: ClassVar[automation.DueActStatement]
+    statement: ClassVar[AnySelect]
     decide: ClassVar[Callable[[Case, datetime], Granted | Refused]]
 
     def __init__(self) -> None:
-        self._after: automation.DuePosition = (NEVER, 0)
+        self._after: DuePosition = BEFORE_ALL_DUE
         self._handled_up_to = self._after
 
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
@@ -202,7 +217,7 @@ class DueSweep:
             return int(row.order_id)
         return None
 
-    def _handle(self, work: UnitOfWork[Any], due: Sequence[automation.DueActRow]) -> int:
+    def _handle(self, work: UnitOfWork[Any], due: Sequence[DueRow]) -> int:
         cases = lock_orders(work.conn, [row.order_id for row in due])
         handled = [self._decide_case(cases, row.order_id, work.now) for row in due]
         cases.write(work)
@@ -230,7 +245,7 @@ class DeclineSweep(DueSweep):
 class CancelSweep(DueSweep):
     statement, decide = automation.DUE_CANCELLATIONS, automatic_acts.cancel_automatically
 
-    def _handle(self, work: UnitOfWork[Any], due: Sequence[automation.DueActRow]) -> int:
+    def _handle(self, work: UnitOfWork[Any], due: Sequence[DueRow]) -> int:
         work.take([_automatic_cancel_command(row.order_id, row.seller_id) for row in due])
         cancel_due(work, lambda _command, case, now: type(self).decide(case, now))
         return sum(answer.outcome == "done" for answer in work.answers)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from celery import shared_task
 from pydantic import AfterValidator, StringConstraints
 
-from models import billing_run, bills, events, ledger, members, sweeps, terms
+from models import bills, events, ledger, members, outbox, sweeps, terms
 from models.stored_answers import Answer, done
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
-from policies.bills import format_month, parse_month
+from policies.bills import due_on, format_month, grace_until, issued_on, month_name, parse_month, past_due_from
 from policies.cases import Member
+from policies.credits import CREDIT_TASK
+from policies.fees import ZERO
+from policies.notices import notify_member
+from policies.statuses import Role
 from policies.verdicts import Invalid, Refused
 from tasks.cases import member_unknown
 from tasks.command import Amount, Command, MemberId, Text
+from tasks.credits import post_due_credits
 from tasks.declarations import command_task
 from tasks.sweeps import TaskResult, sweep
 
@@ -48,15 +54,15 @@ def issue_bills() -> TaskResult:
 
     A bill that fails does not stop the others: the month is closed without its seller, and each sweep tries it again.
     """
-    issued = sum(_sweep_bills(billing_run.HeldBillingRun(month)) for month in _held_months())
-    while (month := _month_to_close()) is not None:
-        issued += _issue_month(month)
+    issued = sum(_sweep_bills(HeldBillingSweep(month)) for month in _held_months())
+    while (month := _billing_month_to_close()) is not None:
+        issued += _issue_month_of_bills(month)
     with unit_of_work() as work:
         sweeps.record_sweep_run(work.conn, "bills.issue", issued, work.now)
     return {"issued": issued}
 
 
-def _sweep_bills(billing: billing_run.BillingRun) -> int:
+def _sweep_bills(billing: BillingSweep) -> int:
     return int(sweep("bills.issue", billing, result_key="issued", limit=BATCH_SIZE, record=False)["issued"])
 
 
@@ -65,20 +71,134 @@ def _held_months() -> list[date]:
         return sorted({month for _, month in bills.list_held_bills(work.conn)})
 
 
-def _month_to_close() -> date | None:
+def _billing_month_to_close() -> date | None:
     with unit_of_work() as work:
-        return billing_run.month_to_close(work.conn, work.now)
+        return bills.billing_month_to_close(work.conn, work.now)
 
 
-def _issue_month(month: date) -> int:
+def _issue_month_of_bills(month: date) -> int:
     issued = 0
     while True:
-        billing = billing_run.BillingRun(month)
+        billing = BillingSweep(month)
         issued += _sweep_bills(billing)
         with unit_of_work() as work:
-            if billing_run.close_billing_month(work, month, billing.skipped_sellers):
+            if bills.close_billing_month(work.conn, month, work.now, billing.skipped_sellers):
                 return issued
         # Another transaction posted lines meanwhile: go through the sellers again.
+
+
+class BillingSweep:
+    """Issue the bills of one month in batches, sellers in order of id. One instance makes one pass."""
+
+    def __init__(self, month: date) -> None:
+        self.month = month
+        self.skipped_sellers: list[str] = []
+        """Sellers whose bill cannot be issued now."""
+        self._after = self._handled_up_to = ""
+
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
+        sellers = self._next_sellers_to_bill(work, limit)
+        self._handled_up_to = sellers[-1] if sellers else self._after
+        return len(sellers), _issue_bills_of(work, self.month, sellers) if sellers else 0
+
+    def committed(self) -> None:
+        # Continues after these sellers: those without a bill would be selected again.
+        self._after = self._handled_up_to
+
+    def skip_next(self, work: UnitOfWork[Any]) -> str | None:
+        for seller_id in self._next_sellers_to_bill(work, 1):
+            self._after = seller_id
+            self.skipped_sellers.append(seller_id)
+            return f"seller {seller_id} in {format_month(self.month)}"
+        return None
+
+    def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
+        return bills.sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
+
+
+class HeldBillingSweep(BillingSweep):
+    """Issue the held bills of one month, each after the seller's earlier ones."""
+
+    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
+        sellers = self._next_sellers_to_bill(work, limit)
+        self._handled_up_to = sellers[-1] if sellers else self._after
+        if not sellers:
+            return 0, 0
+        issued = _issue_bills_of(work, self.month, sellers)
+        bills.delete_held_bills(work.conn, self.month, sellers)
+        return len(sellers), issued
+
+    def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
+        return bills.held_sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
+
+
+def _issue_bills_of(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
+    conn = work.conn
+    # Lock order: outbox before ledger. The lock waits for a running credit task.
+    messages = outbox.lock_by_payload(conn, CREDIT_TASK, "seller_id", seller_ids)
+    ledger.lock_ledgers_of_sellers(conn, seller_ids)
+    post_due_credits(work, [due for due in messages if str(due.payload.get("month")) <= format_month(month)])
+    month_terms = bills.terms_of_billing_month(terms.load_terms(conn), month)
+    due = due_on(month, month_terms)
+    rows = [
+        {
+            "seller_id": row.seller_id,
+            "billing_month": month,
+            "issued_at": work.now,
+            "issued_on": issued_on(month, month_terms),
+            "due_on": due,
+            "grace_until": grace_until(due, month_terms),
+            "past_due_at": past_due_from(due, month_terms),
+            "opening_credit": sums.opening_credit,
+            "lines_sum": sums.lines_sum,
+            "total": sums.total,
+            "carried_forward": sums.carried_forward,
+            "lines_hash": row.lines_hash,
+        }
+        for row in bills.sums_to_bill(conn, month, seller_ids)
+        if row.lines or row.opening != 0
+        for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
+    ]
+    bills.insert_bills(conn, rows)
+    _notify_billed_sellers(work, rows)
+    return len(rows)
+
+
+def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
+    events.append_events(
+        work.conn,
+        [
+            events.event_row(
+                "bills.issued",
+                work.now,
+                actor="system",
+                role="system",
+                member_id=row["seller_id"],
+                note=(
+                    f"The bill of {month_name(row['billing_month'])} is made: "
+                    f"{row['total']} USD, due on {row['due_on']}."
+                ),
+                changes={"bill": {"month": format_month(row["billing_month"]), "total": str(row["total"])}},
+            )
+            for row in rows
+        ],
+    )
+    work.enqueue(
+        [
+            notify_member(
+                Role.SELLER,
+                "bill_issued",
+                member_id=row["seller_id"],
+                order_id=None,
+                occasion=format_month(row["billing_month"]),
+                month=format_month(row["billing_month"]),
+                total=str(row["total"]),
+                due_on=row["due_on"].isoformat(),
+            )
+            for row in rows
+            if row["total"] > ZERO
+        ]
+    )
 
 
 @command_task(
@@ -94,7 +214,7 @@ def record_payment(commands: list[RecordBillPayment]) -> list[Answer]:
     """Record a payment. Part payments add up; an excess becomes the opening balance of the next open bill."""
     with unit_of_work(commands) as work:
         sellers = members.load_members(work.conn, [c.seller_id for c in work.pending])
-        ledger.lock_for_issue(work.conn, sellers)
+        ledger.lock_ledgers_of_sellers(work.conn, sellers)
         for command in work.pending:
             work.answer(command, _validate_payment(command, sellers) or _record_bill_payment(work, command))
     return work.answers
@@ -111,12 +231,12 @@ def _record_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBil
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
         return policy.bill_not_issued(month)
-    if ledger.has_payment(conn, command.payment_id):
+    if ledger.ledger_has_payment(conn, command.payment_id):
         return policy.payment_already_recorded(command.payment_id)
     excess = policy.overpaid_amount(bill.sums.total, bill.paid, command.amount)
     excess_credit_month = _month_of_overpayment(work, command.seller_id) if excess > 0 else None
     note = policy.payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)
-    ledger.post_payment(
+    ledger.post_ledger_payment(
         conn,
         ledger.LedgerLine(
             key=f"payment:{command.payment_id}",
@@ -146,7 +266,8 @@ def _record_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBil
 def _month_of_overpayment(work: UnitOfWork[RecordBillPayment], seller_id: str) -> date:
     current_terms = terms.load_terms(work.conn).at(work.now)
     return max(
-        policy.open_billing_month(work.now, current_terms), ledger.first_open_months(work.conn, [seller_id])[seller_id]
+        policy.open_billing_month(work.now, current_terms),
+        ledger.first_open_ledger_months(work.conn, [seller_id])[seller_id],
     )
 
 

@@ -168,8 +168,8 @@ def _lock_open_months(work: UnitOfWork[Any], cancellations: Sequence[Cancellatio
     }
     if not sellers:
         return {}
-    ledger.lock_open_months(work.conn, sellers)
-    return ledger.first_open_months(work.conn, sellers)
+    ledger.lock_open_ledger_months(work.conn, sellers)
+    return ledger.first_open_ledger_months(work.conn, sellers)
 
 
 def _cancellation_answer(cancellation: Cancellation) -> Answer:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import date
+from collections.abc import Sequence
+from datetime import date, datetime
 from typing import Any, ClassVar
 
 from celery import shared_task
 
-from models import credits as postings
-from models import events, ledger, members, outbox, terms
+from models import dead_jobs, events, ledger, members, outbox, terms
+from models.outbox import DueMessage
 from models.stored_answers import Answer, done
-from models.unit_of_work import UnitOfWork, unit_of_work
-from policies import bills as policy
+from models.unit_of_work import UnitOfWork, is_statement_error, unit_of_work
+from policies import bills as bill_policy
+from policies import credits as policy
 from policies.bills import billing_month_of, format_month
 from policies.cases import Member
-from policies.credits import CREDIT_TASK
+from policies.credits import CREDIT_TASK, FeeSettlement
+from policies.notices import notify_member
 from policies.preconditions import check_comment
+from policies.statuses import Role
 from policies.verdicts import Code, Invalid, Refused
 from tasks.cases import member_unknown, order_unknown
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, StaffName
@@ -36,8 +40,93 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
     """Reset or credit the fees of cancelled orders, each exactly once (R90). Return how many were posted."""
     with unit_of_work() as work:
         due = outbox.claim_messages(work.conn, CREDIT_TASK, rows=rows, order_id=order_id)
-        posted = postings.post_due_credits(work, due)
+        posted = post_due_credits(work, due)
     return {"posted": posted}
+
+
+def post_due_credits(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
+    """Post the requested credits, notify sellers of credits and mark the messages done; return the number done.
+
+    A message that cannot be posted does not block the others: it is parked in `dead_jobs` with its reason.
+    """
+    valid: list[tuple[DueMessage, FeeSettlement]] = []
+    for due in messages:
+        settlement = policy.read_fee_message(due.order_id, due.payload)
+        if isinstance(settlement, FeeSettlement):
+            valid.append((due, settlement))
+        else:
+            _record_posting_failure(work, due, settlement, "IMPOSSIBLE", is_final=True)
+    try:
+        with work.conn.begin_nested():
+            _post_fee_settlements(work, valid)
+    except Exception as error:
+        if not is_statement_error(error):
+            raise
+        if len(valid) > 1:
+            return sum(post_due_credits(work, [due]) for due, _ in valid)
+        _record_posting_failure(work, valid[0][0], f"{type(error).__name__}: {error.orig}", "FAILED")
+        return 0
+    return len(valid)
+
+
+def _post_fee_settlements(work: UnitOfWork[Any], settlements: Sequence[tuple[DueMessage, FeeSettlement]]) -> None:
+    if not settlements:
+        return
+    first_open = ledger.lock_open_ledger_months(work.conn, {settlement.seller_id for _, settlement in settlements})
+    posted = ledger.post_ledger_lines(
+        work.conn, [_credit_line(due, s, first_open[s.seller_id], work.now) for due, s in settlements if s.amount < 0]
+    )
+    work.enqueue(
+        [
+            notify_member(
+                Role.SELLER,
+                "credit_posted",
+                member_id=line.seller_id,
+                order_id=line.order_id,
+                occasion=str(line.order_id),
+                amount=str(-line.amount),
+                bill=format_month(line.billing_month),
+                charged_month=format_month(line.charged_month) if line.charged_month else None,
+            )
+            for line in posted
+            if line.kind == policy.CREDIT
+        ]
+    )
+    outbox.mark_messages_done(work.conn, [due for due, _ in settlements], work.now)
+
+
+def _credit_line(due: DueMessage, settlement: FeeSettlement, first_open: date, now: datetime) -> ledger.LedgerLine:
+    kind, month = policy.choose_credit_bill(settlement, first_open)
+    return ledger.LedgerLine(
+        key=due.key,
+        seller_id=settlement.seller_id,
+        billing_month=month,
+        kind=kind,
+        amount=settlement.amount,
+        at=now,
+        note=policy.settlement_note(settlement, kind, month),
+        order_id=settlement.order_id,
+        charged_month=settlement.charged_month,
+        credited_month=month,
+    )
+
+
+def _record_posting_failure(
+    work: UnitOfWork[Any], due: DueMessage, error: str, reason: str, *, is_final: bool = False
+) -> None:
+    dead = outbox.record_outbox_failure(work.conn, [due.outbox_id], error, is_final=is_final)
+    if dead:
+        dead_jobs.park_job(
+            work.conn,
+            task=due.task,
+            arguments={"order_id": due.order_id, "rows": [due.outbox_id]},
+            error=error,
+            first_error=dead[due.outbox_id],
+            reason=reason,
+            attempts=due.attempts + 1,
+            now=work.now,
+            outbox_id=due.outbox_id,
+        )
 
 
 @command_task(
@@ -54,7 +143,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
     """Post a manual credit by staff to the seller's open bill."""
     with unit_of_work(commands) as work:
         sellers = members.load_members(work.conn, [c.seller_id for c in work.pending])
-        first_open = ledger.lock_open_months(work.conn, sellers)
+        first_open = ledger.lock_open_ledger_months(work.conn, sellers)
         this_month = billing_month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
         for command in work.pending:
@@ -69,14 +158,14 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
                 "bill": format_month(line.billing_month),
             }
             work.answer(command, done(command, effects))
-        ledger.post_lines(work.conn, lines)
+        ledger.post_ledger_lines(work.conn, lines)
     return work.answers
 
 
 def _validate_manual_credit(
     command: PostManual, sellers: dict[str, Member], parties: dict[int, tuple[str, str]]
 ) -> Refused | Invalid | None:
-    if invalid_amount := policy.check_manual_credit(command.amount):
+    if invalid_amount := bill_policy.check_manual_credit(command.amount):
         return invalid_amount
     if command.seller_id not in sellers:
         return member_unknown(command.seller_id)
@@ -88,7 +177,7 @@ def _validate_manual_credit(
 
 
 def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:
-    note = policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
+    note = bill_policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
     event = events.event_row(
         "credits.posted_by_hand",
         work.now,

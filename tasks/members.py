@@ -114,7 +114,7 @@ def _write_change(
     work: UnitOfWork[StaffDecision], command: StaffDecision, type_: str, after: Member, before: Member
 ) -> None:
     members.update_member_standing(work.conn, {before.member_id: before}, [after], work.now)
-    automation.update_deadlines(work.conn, after.member_id, work.now)  # R118: a terminated seller has none
+    automation.update_automation_deadlines(work.conn, after.member_id, work.now)  # R118: a terminated seller has none
     event = events.event_row(
         type_,
         work.now,

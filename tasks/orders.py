@@ -184,7 +184,7 @@ class _StockSale:
         self._lines: list[dict[str, Any]] = []
         self._taken: list[inventory.SoldUnits] = []
         self._charges: list[tuple[Order, datetime]] = []
-        self._recharges: list[ledger.Recharge] = []
+        self._recharges: list[ledger.LedgerRecharge] = []
 
     def sell(self, order_id: int, lines: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
         for line_no, line in enumerate(lines, start=first_line):
@@ -207,13 +207,13 @@ class _StockSale:
         self._charges.append((order, now))
 
     def recharge(self, before: Order, after: Order, now: datetime) -> None:
-        self._recharges.append(ledger.Recharge(before, after, now, "items were added to the order"))
+        self._recharges.append(ledger.LedgerRecharge(before, after, now, "items were added to the order"))
 
     def write(self, now: datetime) -> None:
         orders.insert_lines(self.conn, self._lines)
         inventory.remove_sold_units(self.conn, self._taken, now)
-        ledger.post_charges(self.conn, self._charges)
-        ledger.post_recharges(self.conn, self._recharges)
+        ledger.post_ledger_charges(self.conn, self._charges)
+        ledger.post_ledger_recharges(self.conn, self._recharges)
 
 
 def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: SubmitOrder) -> Verdict:

@@ -323,10 +323,12 @@ def _remove_items(
             if line.line_no in dict(removal.lines)
         ],
     )
-    ledger.post_recharges(
+    ledger.post_ledger_recharges(
         work.conn,
         [
-            ledger.Recharge(before.order, after.order, after.order.order_date, "items were removed from the order")
+            ledger.LedgerRecharge(
+                before.order, after.order, after.order.order_date, "items were removed from the order"
+            )
             for _, before, after in approved
         ],
     )

@@ -43,7 +43,7 @@ def a_case(
 
 
 def unlock_due(case: Case, now: datetime) -> Granted | None:
-    """The case as the sweep of `models/alerts.py` leaves it; None if it does not unlock its alert."""
+    """The case as the sweep of `tasks/alerts.py` leaves it; None if it does not unlock its alert."""
     alert = case.open_alert
     if alert is None or alert.unlocked_at is not None or alert.penalty_stands or now < alert.unlocks_at:
         return None

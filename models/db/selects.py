@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, Select, any_, bindparam, select, text, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Integer, Row, Select, any_, bindparam, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -12,6 +13,10 @@ from models.db.schema import Timestamp
 
 Column = InstrumentedAttribute[Any]
 AnySelect = Select[*tuple[Any, ...]]
+DueRow = Row[Any]
+DuePosition = tuple[datetime, int]
+"""A deadline and the id of its row: the order in which a sweep handles what is due."""
+BEFORE_ALL_DUE: DuePosition = (datetime(1, 1, 1, tzinfo=UTC), 0)
 
 
 def is_any_of_ids(column: Column) -> ColumnElement[bool]:
@@ -31,3 +36,7 @@ def next_due(rows: AnySelect, at: Column, key: Column, condition: str | None = N
     if condition is not None:
         due = due.where(text(condition))
     return due.order_by(at, key).limit(bindparam("limit", type_=Integer))
+
+
+def due_parameters(now: datetime, after: DuePosition, limit: int) -> dict[str, Any]:
+    return {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}

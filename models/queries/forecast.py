@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, text
 
-from models.bills import terms_for_month
+from models.bills import terms_of_billing_month
 from models.ddl.views import UNLOCK_FORECAST_VIEW
 from models.terms import load_terms
 from policies.bills import due_on, issued_on, next_month, previous_month
@@ -103,7 +103,7 @@ def list_bill_days(conn: Connection, *, days: int, now: datetime) -> list[tuple[
     month = previous_month(previous_month(today.replace(day=1)))
     bill_days = []
     while month <= last_day:
-        terms = terms_for_month(terms_history, month)
+        terms = terms_of_billing_month(terms_history, month)
         bill_days += [(issued_on(month, terms), "issued", month), (due_on(month, terms), "due", month)]
         month = next_month(month)
     return sorted(entry for entry in bill_days if today <= entry[0] <= last_day)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from benchmarks.market import Market, build
-from models import alerts, billing_run, feed, notices, outbox, retention, submissions
+from models import alerts, bills, feed, notices, outbox, retention, submissions
 from models.db import database as db
 from policies.bills import billing_month_of
 from policies.terms import DEFAULT_TERMS
@@ -254,8 +254,8 @@ def test_billing_reads_the_lines_of_its_sellers(big_market: BigMarket) -> None:
 
     def body(conn: Any) -> None:
         show_queries.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=big_market.now)
-        assert billing_run.sellers_to_bill(conn, month, limit=3)
-        conn.execute(billing_run._SUMS_TO_BILL, {"month": month, "sellers": sellers}).all()
+        assert bills.sellers_to_bill(conn, month, limit=3)
+        conn.execute(bills._SUMS_TO_BILL, {"month": month, "sellers": sellers}).all()
 
     plans = big_market.plans(big_market.ask(body))
     assert "ix_ledger_lines_bill" in plans.indexes

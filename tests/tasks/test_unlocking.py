@@ -10,13 +10,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from models import alerts, members, outbox, pauses
+from models import members, outbox, pauses
 from models.db import database
 from models.outbox import OutboxRow
 from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
 from policies.timestamps import format_timestamp, parse_timestamp
-from tasks import npb
+from tasks import alerts, npb
 from tasks.notices import record_notices_at_once
 from tasks.sweeps import sweep
 from tests.plugins.market import FILED, WEEK, Market
@@ -208,14 +208,14 @@ def test_a_notice_that_cannot_be_recorded_fails_no_sweep(
         broken.setattr(members, "load_member_contacts", None)
         assert app.tasks[due_alert].run() == {"unlocked": 1}
         assert unlock_notices(market) == [("due", None)]
-    market.at(DUE_LATER + alerts.RELAY_AFTER)
+    market.at(DUE_LATER + alerts.RELAY_UNLOCKS_AFTER)
     market.simulation.process_outbox()
     assert unlock_notices(market)[0][0] == "done"
 
 
 def test_many_unlocks_are_left_to_the_outbox(due_alerts: Market, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several processes share the notices of a large batch, and the sweep goes on."""
-    monkeypatch.setattr(alerts, "MAX_MESSAGES", len(ORDERS) - 1)
+    monkeypatch.setattr(alerts, "MAX_UNLOCK_MESSAGES", len(ORDERS) - 1)
     woken: set[str] = set()
     monkeypatch.setattr(due_alerts.simulation.database, "wake", woken.add)
     assert npb.scan_open_alerts.run() == {"unlocked": len(ORDERS)}

@@ -65,7 +65,7 @@ def audit(context: click.Context, as_json: bool) -> None:
 def audit_month(month: date, as_json: bool) -> None:
     """Prove the bills of MONTH (such as 2026-03) from orders and events, or list every row that differs."""
     with open_database() as database, database.transaction() as conn:
-        if not bills.month_has_begun(conn, month, database.clock.now(conn)):
+        if not bills.billing_month_has_begun(conn, month, database.clock.now(conn)):
             raise click.ClickException(f"{month:%Y-%m} has not begun, so there is nothing to prove.")
         certificate = month_audit.audit_month(conn, month)
     fields = certificate.as_json()

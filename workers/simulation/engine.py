@@ -32,7 +32,7 @@ DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
     (automation.next_automatic_answer_at, ("automation.resolve_requests",)),
     (notices.next_delivery_at, ("notices.deliver",)),
     (reminders.next_reminder_at, ("reminders.scan",)),
-    (bills.next_issue_at, ("bills.issue",)),
+    (bills.next_bill_issue_at, ("bills.issue",)),
 )
 """Functions that return the next deadline, each with the sweeps that cover it, in the order used at equal instants."""
 

@@ -64,16 +64,16 @@ def test_other_roles_cannot_lock_the_lock_tables(database_url: str, role: str, t
 
 def test_postings_share_a_sellers_lock_and_billing_waits_for_them(database: Database) -> None:
     with database.transaction() as first:
-        ledger.lock_open_months(first, ["s"])
+        ledger.lock_open_ledger_months(first, ["s"])
     with database.transaction() as first, database.transaction() as second:
-        ledger.lock_open_months(first, ["s"])
-        ledger.lock_open_months(second, ["s"])
+        ledger.lock_open_ledger_months(first, ["s"])
+        ledger.lock_open_ledger_months(second, ["s"])
         assert _waits(second, "SELECT FROM unwind.ledger_locks WHERE seller_id = 's' FOR UPDATE NOWAIT")
 
 
 def test_closing_a_month_waits_for_postings_of_all_sellers(database: Database) -> None:
     with database.transaction() as first, database.transaction() as second:
-        ledger.lock_open_months(first, ["s"])
+        ledger.lock_open_ledger_months(first, ["s"])
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE NOWAIT")
     with database.transaction() as first, database.transaction() as second:
         locks.lock_ledger(first)
