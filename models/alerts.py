@@ -28,8 +28,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import terms
+from models.db.arrays import int_array, text_array, timestamp_array
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import execute, int_array, pipeline, text_array, timestamp_array
+from models.db.pipeline import execute, pipeline
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
 from models.db.selects import DuePosition, due_parameters, next_due, select_latest

@@ -37,7 +37,7 @@ DUE_AGREEMENTS = (
     .add_columns(OrderRow.seller_id)
 )
 DUE_DECLINES = _due_act(OcrRow, OcrRow.ocr_id, OcrRow.declines_at, OCR_DECLINES_CONDITION)
-_DUE_WARNINGS = (
+_DUE_WARNINGS: AnySelect = (
     select(AlertRow.order_id, AlertRow.alert_id, AlertRow.cancels_at, AlertRow.penalty_stands, OrderRow.buyer_id)
     .join(OrderRow, _ORDER_OF_DUE_ALERT)
     .where(text(ALERT_WARNS_CONDITION), AlertRow.cancels_at <= bindparam("until"))

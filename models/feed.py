@@ -18,12 +18,6 @@ from models.sql import read_sql
 
 FEED_TABLES = ("events", "stock_moves", "ledger_lines", "bills")
 EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"
-FEED_DEFINER = "unwind_feed_definer"
-"""Owns `events_after` and may only read the tables of the feed."""
-FEED_DEFINER_GRANTS = (
-    *(f"SELECT ON unwind.{table}" for table in FEED_TABLES),
-    "EXECUTE ON FUNCTION unwind.feed_base()",
-)
 
 DDL: tuple[str, ...] = (
     read_sql("events_after"),
@@ -31,7 +25,7 @@ DDL: tuple[str, ...] = (
 )
 
 
-_AHEAD = text(
+_FEED_TRANSACTION_ID_GAP = text(
     """
     SELECT GREATEST(
         (SELECT max(written_in) FROM unwind.events), (SELECT max(written_in) FROM unwind.stock_moves),
@@ -41,8 +35,8 @@ _AHEAD = text(
 )
 
 
-def transaction_id_gap(conn: Connection) -> int:
-    return max(0, conn.execute(_AHEAD).scalar() or 0)
+def feed_transaction_id_gap(conn: Connection) -> int:
+    return max(0, conn.execute(_FEED_TRANSACTION_ID_GAP).scalar() or 0)
 
 
 def advance_feed_base(conn: Connection) -> int:
@@ -50,7 +44,7 @@ def advance_feed_base(conn: Connection) -> int:
 
     Only the owner may.  Without it new events would sort before old ones, and no reader would see them.
     """
-    missing = transaction_id_gap(conn)
+    missing = feed_transaction_id_gap(conn)
     if missing:
         base = conn.execute(text("SELECT unwind.feed_base()")).scalar_one() + missing
         conn.execute(text(FEED_BASE.format(base=int(base))))

@@ -11,8 +11,9 @@ from sqlalchemy import ColumnElement, Connection, ForeignKey, Index, Text, bindp
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.arrays import text_array
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import Fetch, execute, pipeline, text_array
+from models.db.pipeline import Fetch, execute, pipeline
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, check_in, is_any
 from models.db.selects import is_any_of_ids

@@ -16,8 +16,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.arrays import int_array
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import execute, int_array
+from models.db.pipeline import execute
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.db.selects import select_latest

@@ -23,8 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.arrays import int_array
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import Fetch, execute, int_array
+from models.db.pipeline import Fetch, execute
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import (
     Base,

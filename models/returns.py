@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from models import orders
+from models.db.arrays import bool_array, int_array
 from models.db.bulk import insert_rows, update_rows
-from models.db.pipeline import bool_array, execute, int_array
+from models.db.pipeline import execute
 from models.inventory import (
     CANDIDATES,
     SELECT_CANDIDATES,

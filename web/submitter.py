@@ -16,7 +16,7 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 
 from models import submissions
-from models.db.database import Database, open_connection
+from models.db.database import Database, open_database_connection
 from models.ddl.grants import WEB_ROLE
 from models.submissions import SubmitResult
 
@@ -120,7 +120,7 @@ class Submitter:
 
     def _listen_for_answers(self) -> None:
         options = {"application_name": "unwind web", "role": WEB_ROLE}
-        with contextlib.closing(open_connection(self._listener_url, autocommit=True, **options)) as conn:
+        with contextlib.closing(open_database_connection(self._listener_url, autocommit=True, **options)) as conn:
             conn.execute(f"LISTEN {submissions.ANSWER_CHANNEL}")
             self.listening.set()
             while not self._closed.is_set():

@@ -12,16 +12,8 @@ from typing import Any
 from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text, TextClause, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
 
-from models.db.pipeline import (
-    Cursor,
-    bool_array,
-    bytea_array,
-    execute,
-    int_array,
-    json_array,
-    text_array,
-    timestamp_array,
-)
+from models.db.arrays import bool_array, bytea_array, int_array, json_array, text_array, timestamp_array
+from models.db.pipeline import Cursor, execute
 from models.db.schema import Base, table_of
 
 _POSTGRESQL = dialect()  # type: ignore[no-untyped-call]

@@ -6,22 +6,18 @@ and result rows (docs/decisions/0011).  A statement is a constant of SQLAlchemy,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, datetime
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeVar
 
-import orjson
 import psycopg
 from psycopg.pq import PipelineStatus
 from psycopg.rows import namedtuple_row
 from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam, func, select
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
-from sqlalchemy.exc import DBAPIError
 
-from models.db.driver import DriverConnection
+from models.db.driver import DriverConnection, driver_of, wrap_driver_error
 
 T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
@@ -32,11 +28,11 @@ Fetch = Callable[[], T]
 def execute(conn: Connection, statement: ClauseElement, values: Mapping[str, Any]) -> Cursor:
     """Run one statement in the transaction of `conn`; rows are named tuples.  Read it after the end of a `pipeline`."""
     query = driver_sql(statement)
-    driver = _driver_of(conn)
+    driver = driver_of(conn)
     try:
         return driver.cursor(row_factory=namedtuple_row).execute(query, values, prepare=True)
     except psycopg.Error as error:
-        raise _wrap_driver_error(error, driver) from error
+        raise wrap_driver_error(error, driver) from error
 
 
 @lru_cache(maxsize=1024)
@@ -68,7 +64,7 @@ def pipeline(conn: Connection) -> Iterator[None]:
     Each statement keeps its own snapshot.  Reading a cursor inside the block waits for everything sent so far.  A
     nested block joins the outer one.
     """
-    driver = _driver_of(conn)
+    driver = driver_of(conn)
     if driver.pgconn.pipeline_status != PipelineStatus.OFF:
         yield
         return
@@ -76,7 +72,7 @@ def pipeline(conn: Connection) -> Iterator[None]:
         with driver.pipeline():
             yield
     except psycopg.Error as error:
-        raise _wrap_driver_error(error, driver) from error
+        raise wrap_driver_error(error, driver) from error
 
 
 def use_generic_plans(conn: Connection, by_keys: bool) -> None:
@@ -87,7 +83,7 @@ def use_generic_plans(conn: Connection, by_keys: bool) -> None:
     find rows by keys; the plans of sweeps should depend on their limits and instants.
     """
     settings = _KEY_PLANS if by_keys else _DEFAULT_PLANS
-    driver = _driver_of(conn)
+    driver = driver_of(conn)
     if isinstance(driver, DriverConnection) and driver.is_pooled:  # before the first statement of the transaction
         driver.set_in_transactions(settings)
     else:
@@ -97,53 +93,3 @@ def use_generic_plans(conn: Connection, by_keys: bool) -> None:
 _KEY_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 _DEFAULT_PLANS = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
 _SET_PLANNER = select(*(func.set_config(name, bindparam(name), False) for name in _KEY_PLANS))
-
-
-def _driver_of(conn: Connection) -> psycopg.Connection[Any]:
-    driver: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]  # it is psycopg's
-    return driver
-
-
-def _wrap_driver_error(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
-    return DBAPIError.instance(
-        None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
-    )
-
-
-def int_array(values: Sequence[Any]) -> str:
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
-
-
-def bool_array(values: Sequence[bool | None]) -> str:
-    return "{" + ",".join(["NULL" if value is None else "t" if value else "f" for value in values]) + "}"
-
-
-def timestamp_array(values: Sequence[datetime | date | None]) -> str:
-    written = {value: "NULL" if value is None else value.isoformat() for value in set(values)}
-    return "{" + ",".join([written[value] for value in values]) + "}"
-
-
-def text_array(values: Sequence[str | None]) -> str:
-    """Return an array literal of texts, which are escaped together and separated by NUL, as no text contains it."""
-    if None in values:
-        return "{" + ",".join(["NULL" if value is None else text_array([value])[1:-1] for value in values]) + "}"
-    if not values:
-        return "{}"
-    joined = "\x00".join(values)  # type: ignore[arg-type]  # None was handled above
-    if joined.count("\x00") != len(values) - 1:
-        raise ValueError("a text that contains NUL cannot be stored")
-    return '{"' + joined.replace("\\", "\\\\").replace('"', '\\"').replace("\x00", '","') + '"}'
-
-
-def bytea_array(values: Sequence[bytes | None]) -> str:
-    return "{" + ",".join(["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values]) + "}"
-
-
-def json_array(values: Sequence[Any]) -> str:
-    return orjson.dumps(values, default=_amount_json, option=orjson.OPT_PASSTHROUGH_DATETIME).decode()
-
-
-def _amount_json(value: Any) -> str:
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} cannot be written as JSON: convert it first")

@@ -1,4 +1,4 @@
-"""Alembic's `metadata` with every table: importing this module imports them all."""
+"""The complete schema: Alembic's `metadata` with every table, and the DDL of all modules, which this one imports."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ import pkgutil
 
 import models
 from models.db.schema import metadata
+from models.ddl.triggers import TRIGGERS
 
-for _module in pkgutil.walk_packages(models.__path__, "models."):
-    if _module.name != __name__ and not _module.name.startswith("models.migrations"):
-        importlib.import_module(_module.name)
+_MODULES_WITH_TABLES = [
+    importlib.import_module(name)
+    for name in sorted(module.name for module in pkgutil.walk_packages(models.__path__, "models."))
+    if name != __name__ and not name.startswith("models.migrations")
+]
 
-__all__ = ["metadata"]
+
+def ddl_statements() -> tuple[str, ...]:
+    return (*(statement for module in _MODULES_WITH_TABLES for statement in getattr(module, "DDL", ())), *TRIGGERS)
+
+
+__all__ = ["ddl_statements", "metadata"]

@@ -24,8 +24,19 @@ READ_ONLY = ("alembic_version", "commands")
 DELETABLE = ("lots", "dead_letters", "held_bills")
 """Tables from which the application may delete."""
 DEFINERS = {
-    submit_command.SUBMIT_DEFINER: (submit_command.SUBMIT_COMMAND_SIGNATURE, submit_command.SUBMIT_DEFINER_GRANTS),
-    feed.FEED_DEFINER: (feed.EVENTS_AFTER_SIGNATURE, feed.FEED_DEFINER_GRANTS),
+    "unwind_submit_definer": (
+        submit_command.SUBMIT_COMMAND_SIGNATURE,
+        (
+            "SELECT ON unwind.commands",
+            "SELECT, INSERT ON unwind.submissions",
+            "SELECT (removal_id, order_id) ON unwind.removals",
+            "SELECT (draft_id, order_id) ON unwind.drafts",
+        ),
+    ),
+    "unwind_feed_definer": (
+        feed.EVENTS_AFTER_SIGNATURE,
+        (*(f"SELECT ON unwind.{table}" for table in feed.FEED_TABLES), "EXECUTE ON FUNCTION unwind.feed_base()"),
+    ),
 }
 """The owner of each SECURITY DEFINER function: a role without login that has only the rights the function needs."""
 ROLES = (APP_ROLE, SUBMIT_ROLE, READER_ROLE, WEB_ROLE, *DEFINERS)

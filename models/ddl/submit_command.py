@@ -6,17 +6,6 @@ from models.sql import read_sql
 
 SUBMIT_COMMAND_SIGNATURE = "unwind.submit_command(text, text, text)"
 SUBMIT_JSONB_SIGNATURE = "unwind.submit_command(text, jsonb, text)"
-SUBMIT_DEFINER = "unwind_submit_definer"
-"""Owns `submit_command` and has only the rights that the function needs."""
-
-
-SUBMIT_DEFINER_GRANTS = (
-    "SELECT ON unwind.commands",
-    "SELECT, INSERT ON unwind.submissions",
-    "SELECT (removal_id, order_id) ON unwind.removals",
-    "SELECT (draft_id, order_id) ON unwind.drafts",
-)
-
 
 DDL: tuple[str, ...] = (
     read_sql("submit_command"),

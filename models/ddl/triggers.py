@@ -5,12 +5,8 @@ No trigger calls `now()`, so simulated and real time run against the same databa
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 from sqlalchemy import Table
 
-import models
 from models.alerts import AlertRow
 from models.db.schema import table_of
 from models.members import StrikeRow
@@ -132,11 +128,3 @@ TRIGGERS: tuple[str, ...] = (
         )
     ),
 )
-
-
-def ddl_statements() -> tuple[str, ...]:
-    statements: list[str] = []
-    for module in sorted(m.name for m in pkgutil.walk_packages(models.__path__, "models.")):
-        if module != __name__ and not module.startswith("models.migrations"):
-            statements.extend(getattr(importlib.import_module(module), "DDL", ()))
-    return (*statements, *TRIGGERS)

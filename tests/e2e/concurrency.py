@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from models.db import database as db
 from workers.app import app
+from workers.simulation.engine import SimulatedClock
 from workers.task import execute
 
 Command = tuple[str, dict[str, Any]]
@@ -38,7 +39,7 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
             continue
         task, arguments, message_id, delay, processes, at = instruction
         assert database is not None
-        database.clock = db.DatabaseClock() if at is None else db.SimulatedClock(at)
+        database.clock = db.DatabaseClock() if at is None else SimulatedClock(at)
         starts[processes].wait(TIMEOUT)
         time.sleep(delay)  # the start is staggered by this delay
         try:

@@ -14,6 +14,7 @@ from celery.backends.redis import RedisBackend
 
 from models import dead_jobs
 from models.db import database as db
+from models.db import session_settings
 from workers import lifecycle, task
 from workers.app import app
 from workers.transport import lost_jobs, qos
@@ -73,7 +74,7 @@ def _die(call: Callable[..., Any]) -> Callable[..., Any]:
 if FAILING in os.environ:  # a test that reads the names of the steps must not fail at one
     qos.MAX_RETURN_DELAY = 1.0
     task.MAX_WAIT = 1.0
-    db.LOCK_TIMEOUT_MS = 500
+    session_settings.LOCK_TIMEOUT_MS = 500
     for _name, (_where, _attribute) in STEPS.items():
         _break(_name, _where, _attribute)
     _break(LOST, lost_jobs, "open_database")

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from models.db import database as db
+from models.db import session_settings
 from workers.app import app
 from workers.beat import MonotonicScheduler
 from workers.monitoring import watchdog
@@ -21,8 +21,8 @@ from workers.transport.qos import QoS
 watchdog.POLL_INTERVAL = 0.1
 watchdog.MAX_SILENT_POLLS = 20
 watchdog.MAX_BUSY_POLLS = 60
-db.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
-db.TRANSACTION_TIMEOUT_MS = 6_000
+session_settings.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
+session_settings.TRANSACTION_TIMEOUT_MS = 6_000
 reclaim.HEARTBEAT_TTL_SECONDS = 2
 channel.POLL_INTERVAL = 0.5
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models.db import database as db
+from models.db import session_settings
 from models.unit_of_work import CONFLICT_SQLSTATES, MAX_CONFLICT_RETRIES, retry_on_conflict
 from tests.plugins.market import FILED, Market
 from tests.plugins.proxy import Cut, Proxy
@@ -130,7 +131,7 @@ def test_command_fails_behind_a_held_lock_and_succeeds_after_its_release(
     """P8: the command fails after the lock timeout and is retried."""
     market.order()
     market.at(FILED)
-    monkeypatch.setattr(db, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(session_settings, "LOCK_TIMEOUT_MS", 50)
     short_timeouts = db.connect(database_url, clock=market.simulation.clock)
     arguments: dict[str, Any] = {"order_id": 1003, "member_id": "seller", "request_id": "r-1"}
     db.set_database(short_timeouts)

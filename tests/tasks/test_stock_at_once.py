@@ -16,6 +16,7 @@ from sqlalchemy import text
 from models.db import database as db
 from tests.plugins.market import ORDERED
 from workers.app import app
+from workers.simulation.engine import SimulatedClock
 from workers.task import execute
 
 UNACCOUNTED = text(
@@ -57,7 +58,7 @@ class Shop:
 
 @pytest.fixture
 def shop(database_url: str) -> Iterator[Shop]:
-    database = db.connect(database_url, clock=db.SimulatedClock(ORDERED), pool_size=4)
+    database = db.connect(database_url, clock=SimulatedClock(ORDERED), pool_size=4)
     db.set_database(database)
     opened = Shop(database)
     for member in ("seller", "buyer"):
@@ -107,7 +108,7 @@ def test_a_lot_is_sold_out_exactly_and_comes_back_as_one(shop: Shop) -> None:
 def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> None:
     chance = random.Random(seed)
     clock = shop.database.clock
-    assert isinstance(clock, db.SimulatedClock)
+    assert isinstance(clock, SimulatedClock)
     number = 0
     for _ in range(4):
         batch = []

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from models.db import database as db
+from models.db.session_settings import SessionSettingsRefused
 from workers.migrate import migrate
 from workers.settings import load_settings, settings_with_servers
 
@@ -30,7 +31,7 @@ def open_database(*, as_app: bool = True, role: str = db.APP_ROLE) -> Iterator[d
             with database.transaction() as conn:
                 migrated = conn.execute(text("SELECT to_regclass('unwind.orders') IS NOT NULL")).scalar()
         except OperationalError as error:
-            if isinstance(error.orig, db.SessionRefused):
+            if isinstance(error.orig, SessionSettingsRefused):
                 raise click.ClickException(f"{error.orig}. Fix: {error.orig.fix}") from None
             raise click.ClickException(f"The database does not answer: {str(error.orig).splitlines()[0]}") from None
         if not migrated:

@@ -16,7 +16,7 @@ import click
 import psycopg
 from sqlalchemy.exc import OperationalError
 
-from models.db.database import SessionRefused
+from models.db.session_settings import SessionSettingsRefused
 from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
@@ -132,7 +132,7 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
     try:
         migration.migrate(url)
     except OperationalError as problem:
-        if isinstance(problem.orig, SessionRefused):
+        if isinstance(problem.orig, SessionSettingsRefused):
             raise click.ClickException(f"{problem.orig}. Fix: {problem.orig.fix}") from None
         if isinstance(problem.orig, psycopg.Error) and migration.is_login_refused(url, problem.orig):
             reason = str(problem.orig).strip().splitlines()[0]

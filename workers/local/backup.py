@@ -18,8 +18,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from models import feed
-from models.db.database import DirectConnectionNeeded, SessionRefused, is_pooled, make_engine
+from models.db.database import make_engine
+from models.db.driver import is_pooled
 from models.db.postgres_address import PostgresAddress
+from models.db.session_settings import DirectSessionNeeded, SessionSettingsRefused
 from models.ddl import grants
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
 from workers.migrate import migrate
@@ -124,11 +126,11 @@ def _checked_clients(database_url: str) -> PostgresClients:
     try:
         with engine.connect() as conn:
             if is_pooled(conn):
-                raise DirectConnectionNeeded
+                raise DirectSessionNeeded
             server = int(conn.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
             query = _DATABASE_IDENTITY if conn.execute(text(_MAY_READ_IDENTITY)).scalar() else _SERVER_START
             identity = "|".join(str(value) for value in conn.execute(text(query)).one())
-    except DirectConnectionNeeded as problem:
+    except DirectSessionNeeded as problem:
         raise BackupError(f"{problem}: {problem.fix}") from None
     except OperationalError as problem:
         raise BackupError(f"The database cannot be used: {_describe_client_failure(problem.orig, address)}") from None
@@ -144,7 +146,7 @@ def _checked_clients(database_url: str) -> PostgresClients:
 
 
 def _describe_client_failure(problem: BaseException | None, address: PostgresAddress) -> str:
-    if isinstance(problem, SessionRefused):
+    if isinstance(problem, SessionSettingsRefused):
         return f"{problem}. {problem.fix}"
     return address.without_password(str(problem).strip())
 

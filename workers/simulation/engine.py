@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +41,17 @@ DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
 def _ignore_sweep(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> None: ...
 
 
+@dataclass
+class SimulatedClock:
+    instant: datetime
+
+    def send_now(self, conn: Connection) -> Callable[[], datetime]:  # noqa: ARG002 - the protocol of db.Clock
+        return lambda: self.instant
+
+    def now(self, conn: Connection) -> datetime:
+        return self.send_now(conn)()
+
+
 class SweepStuck(Exception):
     pass
 
@@ -48,7 +60,7 @@ class Simulation:
     def __init__(
         self, database_url: str, *, at: datetime = datetime(2026, 3, 1, tzinfo=UTC), allow_short: bool = False
     ) -> None:
-        self.clock = db.SimulatedClock(at)
+        self.clock = SimulatedClock(at)
         self.database = db.connect(database_url, clock=self.clock)
         self.database.allow_short_terms = allow_short
         self._numbers = itertools.count(1)

@@ -15,7 +15,7 @@ from time import monotonic
 import psycopg
 import structlog
 
-from models.db.database import open_connection
+from models.db.database import open_database_connection
 from models.submissions import CHANNEL
 
 log = structlog.get_logger(__name__)
@@ -68,7 +68,7 @@ class Listener:
             wait = min(wait * 2, MAX_WAIT)
 
     def _listen_for_submissions(self) -> None:
-        connection = open_connection(self._database_url, application_name="unwind listen", autocommit=True)
+        connection = open_database_connection(self._database_url, application_name="unwind listen", autocommit=True)
         with contextlib.closing(connection) as conn:
             conn.execute(f"LISTEN {CHANNEL}")
             self._listening_since = monotonic()

@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 from models.db.schema import FEED_BASE
-from models.ddl import triggers
+from models.ddl.complete_metadata import ddl_statements
 
 revision = "0001"
 down_revision = None
@@ -1078,7 +1078,7 @@ def upgrade() -> None:
         schema="unwind",
     )
 
-    for statement in triggers.ddl_statements():
+    for statement in ddl_statements():
         op.execute(sa.text(statement.replace(":", r"\:")))
 
 

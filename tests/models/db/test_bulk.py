@@ -14,17 +14,9 @@ from sqlalchemy import Column, Connection, MetaData, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
+from models.db.arrays import bool_array, bytea_array, int_array, json_array, text_array, timestamp_array
 from models.db.bulk import insert_rows
-from models.db.pipeline import (
-    bool_array,
-    bytea_array,
-    execute,
-    int_array,
-    json_array,
-    pipeline,
-    text_array,
-    timestamp_array,
-)
+from models.db.pipeline import execute, pipeline
 from policies.statuses import Role
 from workers.simulation.engine import Simulation
 

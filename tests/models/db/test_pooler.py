@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models.db import database as db
+from models.db import session_settings
 from models.db.pipeline import execute, pipeline
 from models.migrations import upgrade
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
@@ -60,7 +61,7 @@ def foreign(url: str) -> Iterator[psycopg.Connection]:
 
 
 def assert_settings_in_force(conn: Connection, **changed: str) -> None:
-    expected = db.session_settings(150_000, as_app=True) | changed
+    expected = session_settings.session_settings(150_000, as_app=True) | changed
     for name, value in expected.items():
         current = conn.execute(text(f"SELECT current_setting('{name}')")).scalar()
         assert (name, current) == (name, conn.execute(text(f"SELECT set_config('{name}', '{value}', true)")).scalar())
@@ -123,8 +124,8 @@ def test_nothing_of_ours_is_left_for_another_program(pooled: db.Database, pooled
 
 
 def test_timeouts_end_statements_and_waits(pooled_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(db, "STATEMENT_TIMEOUT_MS", 300)
-    monkeypatch.setattr(db, "LOCK_TIMEOUT_MS", 100)
+    monkeypatch.setattr(session_settings, "STATEMENT_TIMEOUT_MS", 300)
+    monkeypatch.setattr(session_settings, "LOCK_TIMEOUT_MS", 100)
     database = db.connect(pooled_url)
     with pytest.raises(DBAPIError, match="statement timeout"), database.transaction() as conn:
         conn.execute(text("SELECT pg_sleep(60)"))
@@ -203,8 +204,8 @@ def test_many_processes_share_few_server_processes(pooled_url: str) -> None:
 
 
 def test_what_needs_a_session_of_its_own_is_refused_with_the_fix(pooled_url: str, tmp_path: Path) -> None:
-    with pytest.raises(db.DirectConnectionNeeded) as caught:
-        db.open_connection(pooled_url, application_name="unwind listen", autocommit=True)
+    with pytest.raises(session_settings.DirectSessionNeeded) as caught:
+        db.open_database_connection(pooled_url, application_name="unwind listen", autocommit=True)
     assert "UNWIND_DIRECT_DATABASE_URL" in caught.value.fix
     with pytest.raises(BackupError, match="UNWIND_DIRECT_DATABASE_URL"):
         back_up(pooled_url, tmp_path / "dump")

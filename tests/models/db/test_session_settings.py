@@ -14,6 +14,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import OperationalError
 
 from models.db import database as db
+from models.db import session_settings as settings
 from models.db.postgres_address import PostgresAddress
 from models.migrations import upgrade
 from tests.plugins.postgres import USER, PostgresServer, new_server
@@ -87,7 +88,7 @@ def test_role_and_database_settings_change_nothing(
     try:
         with database.transaction() as conn:
             version = conn.connection.driver_connection.info.server_version  # type: ignore[union-attr]
-            expected_settings = db.session_settings(version, as_app=as_app)
+            expected_settings = settings.session_settings(version, as_app=as_app)
             for name, value in expected_settings.items():
                 current_value = conn.execute(text(f"SELECT current_setting('{name}')")).scalar()
                 expected = conn.execute(text(f"SELECT pg_catalog.set_config('{name}', '{value}', true)")).scalar()
@@ -111,7 +112,7 @@ def test_role_and_database_settings_change_nothing(
 
 
 def test_every_session_setting_is_contradicted_above() -> None:
-    session_settings = db.session_settings(150_000, as_app=True)
+    session_settings = settings.session_settings(150_000, as_app=True)
     assert set(session_settings) == set(CONTRADICTING) - {"role"}
 
 
@@ -154,7 +155,7 @@ def test_a_database_in_another_encoding_is_refused_with_the_fix(other_server: Po
     for attempt in (upgrade, _connect):
         with pytest.raises(OperationalError) as caught:
             attempt(other_server.url(name))
-        assert isinstance(caught.value.orig, db.SessionRefused)
+        assert isinstance(caught.value.orig, settings.SessionSettingsRefused)
         assert caught.value.orig.code == "DATABASE_ENCODING"
         assert encoding in str(caught.value.orig)
         assert "ENCODING 'UTF8'" in caught.value.orig.fix
@@ -173,7 +174,7 @@ def test_login_with_disabled_triggers_is_refused(other_server: PostgresServer) -
     finally:
         with other_server.connect() as conn:
             conn.execute(f"ALTER ROLE {USER} RESET session_replication_role")
-    assert isinstance(caught.value.orig, db.SessionRefused)
+    assert isinstance(caught.value.orig, settings.SessionSettingsRefused)
     assert caught.value.orig.code == "TRIGGERS_OFF"
 
 

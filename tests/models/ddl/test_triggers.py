@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models.db import database as db
 from models.ddl import grants
-from models.ddl import triggers as guards
+from models.ddl.complete_metadata import ddl_statements
 from models.migrations import upgrade
 from tests.plugins.servers import in_database
 from workers.embedded import ServerUrls
@@ -121,7 +121,7 @@ def test_no_trigger_check_or_default_reads_the_clock(database_url: str) -> None:
         checks = conn.execute(
             text("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'unwind'::regnamespace")
         )
-        triggers = [g for g in guards.ddl_statements() if re.search("RETURNS trigger|CREATE TRIGGER", g)]
+        triggers = [g for g in ddl_statements() if re.search("RETURNS trigger|CREATE TRIGGER", g)]
         texts = [*defaults, *checks.scalars(), *triggers]
     engine.dispose()
     clock = re.compile(

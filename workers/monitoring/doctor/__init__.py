@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.db import database as db
 from models.db.postgres_address import PostgresAddress
+from models.db.session_settings import SessionSettingsRefused
 from models.monitoring import server_info
 from workers.broker.redis_url import connect
 from workers.embedded import ServerBinaryNotFound, ServerStartError, embedded_servers, running_servers
@@ -143,7 +144,7 @@ def _open_database(context: Context, server_connections: contextlib.ExitStack) -
             context.has_schema = server_info.schema_revision(conn) is not None
     except SQLAlchemyError as problem:
         refused = getattr(problem, "orig", None)
-        if isinstance(refused, db.SessionRefused):
+        if isinstance(refused, SessionSettingsRefused):
             return [error(refused.code, f"{refused}.", refused.fix)]
         reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
         reason = PostgresAddress.parse(url.get_secret_value()).without_password(reason).rstrip(".")

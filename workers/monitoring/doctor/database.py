@@ -9,7 +9,9 @@ from sqlalchemy.exc import OperationalError
 from models import clock_steps, migrations, submissions
 from models.db import database as db
 from models.db.database import APP_ROLE
+from models.db.driver import is_pooled, keeps_prepared_statements
 from models.db.postgres_address import PostgresAddress
+from models.db.session_settings import DirectSessionNeeded, session_settings_not_in_force
 from models.ddl.grants import DEFINERS
 from models.monitoring import server_info
 from tasks.declarations import all_commands
@@ -103,8 +105,8 @@ def check_locks(context: Context) -> list[Finding]:
 
 
 def check_session_settings(context: Context) -> list[Finding]:
-    if db.is_pooled(context.conn):
-        names = db.settings_not_in_force(context.conn)
+    if is_pooled(context.conn):
+        names = session_settings_not_in_force(context.conn)
     else:
         url = context.settings.app_database_url or context.settings.database_url
         assert url is not None
@@ -114,7 +116,7 @@ def check_session_settings(context: Context) -> list[Finding]:
                 with database.transaction():  # a pooler that was not recognized serves both by one process
                     pass
             with idle.transaction() as first, other.transaction() as second:
-                names = sorted({*db.settings_not_in_force(first), *db.settings_not_in_force(second)})
+                names = sorted({*session_settings_not_in_force(first), *session_settings_not_in_force(second)})
         finally:
             idle.dispose()
             other.dispose()
@@ -126,12 +128,12 @@ def check_session_settings(context: Context) -> list[Finding]:
 
 def check_pooler(context: Context) -> list[Finding]:
     url = context.settings.direct_database_url
-    is_pooled = db.is_pooled(context.conn)
+    pooled = is_pooled(context.conn)
     if url is not None:
         direct = db.connect(url.get_secret_value(), as_app=False)
         try:
             with direct.transaction() as conn:
-                if db.is_pooled(conn):
+                if is_pooled(conn):
                     message = "UNWIND_DIRECT_DATABASE_URL leads to a pooler."
                     return [error("DIRECT_URL_POOLED", message, "let it name PostgreSQL itself.")]
                 if server_info.server_identity(conn) != server_info.server_identity(context.conn):
@@ -142,12 +144,12 @@ def check_pooler(context: Context) -> list[Finding]:
             return [error("DIRECT_URL_UNREACHABLE", message, "correct it, or let PostgreSQL admit this host.")]
         finally:
             direct.dispose()
-    elif is_pooled:
+    elif pooled:
         message = "There is a pooler before PostgreSQL, and notifications, migrations and backups go past none."
-        return [error("POOLER_WITHOUT_DIRECT_URL", message, db.DirectConnectionNeeded().fix)]
-    if not is_pooled:
+        return [error("POOLER_WITHOUT_DIRECT_URL", message, DirectSessionNeeded().fix)]
+    if not pooled:
         return []
-    if db.keeps_prepared_statements(context.conn):
+    if keeps_prepared_statements(context.conn):
         return [
             note("POOLER", "A pooler, which keeps prepared statements, is before PostgreSQL.", "nothing is to be done.")
         ]

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from models.db import database as db
+from models.db import session_settings
 from models.migrations import upgrade
 from tests.plugins.pooler import PGBOUNCER, pooler
 from tests.plugins.postgres import USER, PostgresServer, new_server
@@ -120,8 +120,12 @@ if PGBOUNCER:
     def test_settings_that_a_pooler_loses_are_reported(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of a pooler that cannot be told from PostgreSQL."""
         upgrade(server.url("patient"))
-        assert " <> :pid" in db._FIND_ROLE.text
-        monkeypatch.setattr(db, "_FIND_ROLE", text(db._FIND_ROLE.text.replace(" <> :pid", " = 0")))
+        assert " <> :pid" in session_settings._FIND_SESSION_ROLE.text
+        monkeypatch.setattr(
+            session_settings,
+            "_FIND_SESSION_ROLE",
+            text(session_settings._FIND_SESSION_ROLE.text.replace(" <> :pid", " = 0")),
+        )
         assert "SETTINGS_NOT_IN_FORCE" not in codes(findings_at(server.url("patient"), monkeypatch))
         with pooler(server.url("patient"), default_pool_size="9") as url:
             findings = findings_at(url, monkeypatch)

@@ -9,7 +9,6 @@ import psycopg
 import pytest
 
 from models import dead_jobs, dead_letters, outbox, pauses, sweeps, webhooks
-from models.db import database as db
 from policies.verdicts import OutboxMessage
 from schedules.routes import HEARTBEAT_RUNS, QUEUES
 from schedules.timetable import TIMETABLE
@@ -17,6 +16,7 @@ from tests.plugins.market import FILED, Market
 from tests.workers.monitoring.doctor.findings import LONG_AGO, codes, real_now, severity
 from workers.migrate import migrate
 from workers.monitoring.doctor import Context, exit_status, run_checks
+from workers.simulation.engine import SimulatedClock
 
 
 def test_schema_of_another_version_is_an_error(context: Context, owner: psycopg.Connection) -> None:
@@ -253,7 +253,7 @@ def test_fresh_installation_has_no_findings_for_ten_minutes(
     assert context.database is not None
     began = real_now()
     owner.execute("INSERT INTO unwind.broker_epochs VALUES ('the first broker', %s)", [began])
-    clock = db.SimulatedClock(began)
+    clock = SimulatedClock(began)
     fresh_context = replace(
         context,
         database=replace(context.database, clock=clock),
