@@ -11,17 +11,19 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from celery import Celery
+from celery import Celery, signals
+from celery.concurrency import ALIASES
 from kombu.entity import Queue
 
 import tasks
 import workers.monitoring.watchdog
 import workers.remote_control
+import workers.submissions.listener
 import workers.transport.dead_letters
-import workers.transport.pausing  # noqa: F401 - the same
+import workers.transport.pausing  # noqa: F401 - these connect to Celery's signals
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE, Entry
-from workers import lifecycle
+from workers import lifecycle, logs
 from workers.broker.redis_url import SCHEMES
 from workers.broker.result_backend import ResultBackend
 from workers.embedded import running_server_urls
@@ -37,51 +39,74 @@ VISIBILITY_TIMEOUT = 180
 """Seconds after which a message without an acknowledgement is delivered again."""
 
 
+OBSERVING_COMMANDS = frozenset({"control", "events", "inspect", "report", "status"})
+"""Celery's commands that describe what runs; they start no servers."""
+
+
 class Unwind(Celery):
     servers_found = False
 
     def _connection(self, url: str | None, **options: Any) -> Any:
-        _find_running_servers(self)
+        self._find_servers()
         usable_url = None if url is None or url.startswith("valkey") else url
         return super()._connection(usable_url or self.conf.broker_url, **options)
 
     def _get_backend(self) -> Any:
-        _find_running_servers(self)
+        self._find_servers()
         url = self.conf.result_backend
         if not isinstance(url, str) or url.partition("://")[0] not in SCHEMES:
             return super()._get_backend()
         return ResultBackend(app=self, url=url)
 
-
-OBSERVING_COMMANDS = frozenset({"control", "events", "inspect", "report", "status"})
-"""Celery's commands that describe what runs; they start no servers."""
-
-
-def _find_running_servers(celery: Unwind) -> None:
-    if celery.servers_found:
-        return
-    context = click.get_current_context(silent=True)
-    command = context.info_name if context is not None else None
-    settings = load_settings()
-    if settings.broker_url is None and command in OBSERVING_COMMANDS:
-        urls = running_server_urls(settings.data_dir)
-        if urls is None and command == "report":  # it describes the connection and opens none
-            celery.conf.broker_url = "redis://"
+    def _find_servers(self) -> None:
+        if self.servers_found:
             return
-        if urls is None:
-            raise click.ClickException(
-                f"No servers run in {settings.data_dir}, so no workers do. Start them with ./run up, or set "
-                "CELERY_BROKER_URL."
-            )
-        settings = settings.with_servers(urls)
-    else:
-        settings = lifecycle.process_settings()
-    celery.servers_found = True
-    if celery.conf.broker_url is None or celery.conf.result_backend is None:
-        if settings.broker_url is not None:
-            celery.conf.broker_url = settings.broker_url.get_secret_value()
-        if settings.result_backend is not None:
-            celery.conf.result_backend = settings.result_backend.get_secret_value()
+        context = click.get_current_context(silent=True)
+        command = context.info_name if context is not None else None
+        settings = load_settings()
+        if settings.broker_url is None and command in OBSERVING_COMMANDS:
+            urls = running_server_urls(settings.data_dir)
+            if urls is None and command == "report":  # it describes the connection and opens none
+                self.conf.broker_url = "redis://"
+                return
+            if urls is None:
+                raise click.ClickException(
+                    f"No servers run in {settings.data_dir}, so no workers do. Start them with ./run up, or set "
+                    "CELERY_BROKER_URL."
+                )
+            settings = settings.with_servers(urls)
+        else:
+            settings = lifecycle.process_settings()
+        self.servers_found = True
+        if self.conf.broker_url is None or self.conf.result_backend is None:
+            if settings.broker_url is not None:
+                self.conf.broker_url = settings.broker_url.get_secret_value()
+            if settings.result_backend is not None:
+                self.conf.result_backend = settings.result_backend.get_secret_value()
+
+
+@signals.celeryd_init.connect
+def _refuse_unsupported_pool(conf: Any, options: dict[str, Any], **_: Any) -> None:
+    # Sent before the worker looks for servers.
+    pool = pool_name(options.get("pool") or options.get("pool_cls") or conf.worker_pool)
+    if pool not in lifecycle.SUPPORTED_POOLS:
+        raise SystemExit(
+            f"Unwind's workers do not run in the pool {pool}: only processes are connected to the database. "
+            "Start this worker with --pool=prefork, or with --pool=solo for a single process."
+        )
+
+
+def pool_name(pool: Any) -> str:
+    if isinstance(pool, str):
+        return str(ALIASES.get(pool) or pool)
+    return f"{pool.__module__}:{pool.__qualname__}"
+
+
+@signals.setup_logging.connect
+def _set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
+    # A receiver of this signal keeps Celery from configuring logging.
+    settings = load_settings()
+    logs.configure(settings.log_format, loglevel if loglevel is not None else settings.log_level)
 
 
 def _route_task(name: str, *_: Any, **__: Any) -> dict[str, str]:
@@ -182,7 +207,7 @@ BEAT_ENTRIES = (
     *TIMETABLE,
     # A commit with a submission notifies the listener at once; this catches a lost notification, and the batch of a
     # worker that died: nothing notifies when its lease expires.
-    Entry("execute commands submitted by SQL", consumer.drain, timedelta(seconds=2)),
+    Entry("execute commands submitted by SQL", consumer.drain_submissions, timedelta(seconds=2)),
 )
 app.conf.beat_schedule = {
     entry.title: {

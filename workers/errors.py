@@ -10,16 +10,13 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
 
 _PROJECT_ROOT = str(Path(__file__).resolve().parents[1])
-_UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006")
-"""SQL states of connections, resources, shutdown, the system itself, and of a server that is read-only for now."""
 
 
 class SanitizedError(Exception):
-    pass
+    """Its text is a description without private values."""
 
 
 def suggest_task(name: str, registered: Iterable[str]) -> str:
@@ -27,29 +24,9 @@ def suggest_task(name: str, registered: Iterable[str]) -> str:
     return f"Did you mean {' or '.join(names)}?" if names else "The files in contract/ have the names of all tasks."
 
 
-class CommandUnknown(Exception):
-    def __init__(self, task: str) -> None:
-        super().__init__(
-            f"this worker is older than the command {task}; replace it with one of the release that ran ./run migrate"
-        )
-
-
-def is_database_unavailable(error: BaseException) -> bool:
-    """Whether the database or the connection failed rather than the task, so nothing was committed and a retry is safe.
-
-    A statement that was cancelled by its timeout does not count: a retry would be cancelled too.
-    """
-    if isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None)
-        if error.connection_invalidated or (state is not None and state.startswith(_UNAVAILABLE_STATES)):
-            return True
-        return state is None and isinstance(error, OperationalError | InterfaceError)
-    return isinstance(error, PoolTimeout)
-
-
 def summarize_error(error: BaseException) -> str:
     """Describe an error in one line: `IntegrityError 23505 uq_alerts_one_open_per_order at tasks/npb.py:55 in file`."""
-    if isinstance(error, CommandUnknown):
+    if isinstance(error, SanitizedError):
         return str(error)
     words = [type(error).__name__]
     if isinstance(error, DBAPIError):

@@ -13,21 +13,21 @@ from typing import Any
 
 import structlog
 
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+_LOG_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     code: f"\\u{code:04x}" for code in (0x2028, 0x2029, 0x202A, 0x202B, 0x202D, 0x202E, 0x2066, 0x2067, 0x2068)
 }
-_ESCAPES[ord("\n")] = "\\n"
-_ESCAPES[ord("\t")] = "\\t"
+_LOG_ESCAPES[ord("\n")] = "\\n"
+_LOG_ESCAPES[ord("\t")] = "\\t"
 
 
-def escape_line(text: str) -> str:
-    return text.translate(_ESCAPES)
+def escape_log_text(text: str) -> str:
+    return text.translate(_LOG_ESCAPES)
 
 
-def escape_control(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def escape_log_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if isinstance(value, str) and key != "exception":
-            event[key] = escape_line(value)
+            event[key] = escape_log_text(value)
     return event
 
 
@@ -60,7 +60,7 @@ def configure(log_format: str = "console", level: int | str = "INFO") -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, escape_control, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, escape_log_event, renderer],
         )
     )
     root = logging.getLogger()

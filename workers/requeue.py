@@ -1,7 +1,7 @@
 """Requeueing of dead jobs and dead letters, each in one commit: a job is either still dead or definitely queued.
 
-An outbox message becomes due again, an email is retried, and a command is submitted through the SQL interface with its
-own request id.  None of them depends on a message that a broker could lose.
+A requeued outbox message becomes due again, a requeued email is retried, and a requeued command is submitted through
+the SQL interface with its own request id.  No requeued job depends on a message that a broker could lose.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def requeue_dead_letter(database: Database, number: int) -> str:
         if letter is None:
             raise CannotRequeue(f"There is no dead letter {number}.")
         now = database.clock.now(conn)
-        task, message_id, arguments = _extract_command(letter)
+        task, message_id, arguments = _read_command_to_requeue(letter)
         if not dead_letters.mark_letter_requeued(conn, number, now):
             raise CannotRequeue(f"Dead letter {number} was requeued already.")
         request_id = str(arguments.get("request_id") or message_id)
@@ -86,7 +86,7 @@ def requeue_dead_letter(database: Database, number: int) -> str:
     return task
 
 
-def _extract_command(letter: Any) -> tuple[str, str, dict[str, Any]]:
+def _read_command_to_requeue(letter: Any) -> tuple[str, str, dict[str, Any]]:
     # Task, message id and arguments, from a complete message or from a body alone (all that Celery reveals).
     number = letter.dead_letter_id
     if letter.body_bytes > dead_letters.MAX_BODY_BYTES:
@@ -109,14 +109,14 @@ def _extract_command(letter: Any) -> tuple[str, str, dict[str, Any]]:
 def is_requeueable_command(raw: bytes) -> bool:
     try:
         now = datetime.now(UTC)  # noqa: TID251 - as the transport compares
-        headers = validate(raw, queue_of("orders.cancel"), app.tasks, "requeued", now)["headers"]
-    except Delayed as delayed:
-        headers = json.loads(delayed.raw)["headers"]
+        validate(raw, queue_of("orders.cancel"), app.tasks, "requeued", now)
     except Rejected:
         return False
-    return headers["task"] in COMMANDS
+    except Delayed:
+        pass
+    return json.loads(raw)["headers"]["task"] in COMMANDS
 
 
-def wake_relay() -> None:
+def wake_relay_after_requeue() -> None:
     with contextlib.suppress(OperationalError):
         app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
@@ -16,12 +16,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from models.db.postgres_address import PostgresAddress
 from workers.broker.redis_url import RedisUrl
 
-TLS_FILES = ("tls_ca_file", "tls_cert_file", "tls_key_file")
+TLS_FILE_SETTINGS = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 
 
-def normalize_postgres_url(url: str, tls_files: Mapping[str, Path] = {}) -> str:
+def normalize_postgres_url_setting(url: str, tls_files: Mapping[str, Path] = {}) -> str:
     address = PostgresAddress.parse(url)
-    names = dict(zip(TLS_FILES, ("sslrootcert", "sslcert", "sslkey"), strict=True))
+    names = dict(zip(TLS_FILE_SETTINGS, ("sslrootcert", "sslcert", "sslkey"), strict=True))
     added = {names[name]: str(path) for name, path in tls_files.items() if names[name] not in address.parameters}
     rest = url.strip().partition("://")[2]
     query = urlencode(added, quote_via=quote)
@@ -31,7 +31,7 @@ def normalize_postgres_url(url: str, tls_files: Mapping[str, Path] = {}) -> str:
 def _normalize_redis_url(url: str, tls_files: Mapping[str, Path]) -> str:
     address = RedisUrl.parse(url)
     if address.tls_options:
-        names = dict(zip(TLS_FILES, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), strict=True))
+        names = dict(zip(TLS_FILE_SETTINGS, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), strict=True))
         added = {names[name]: str(path) for name, path in tls_files.items()}
         address = replace(address, tls_options=added | dict(address.tls_options))
     return str(RedisUrl.parse(str(address)))
@@ -102,21 +102,13 @@ def _secret_url_setting(normalize: Callable[[str, Mapping[str, Path]], str]) -> 
     def validate(value: str | SecretStr | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        files = {name: info.data[name] for name in TLS_FILES if info.data.get(name) is not None}
+        files = {name: info.data[name] for name in TLS_FILE_SETTINGS if info.data.get(name) is not None}
         return normalize(value.get_secret_value() if isinstance(value, SecretStr) else value, files)
 
     return BeforeValidator(validate)
 
 
-def next_redis_database(validated: dict[str, Any]) -> SecretStr | None:
-    broker = validated.get("broker_url")
-    if not broker:
-        return None
-    address = RedisUrl.parse(broker.get_secret_value())
-    return SecretStr(str(address.with_database(address.database + 1)))
-
-
-PostgresUrl = Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url)]
+PostgresUrl = Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url_setting)]
 ServerRedisUrl = Annotated[SecretStr | None, _secret_url_setting(_normalize_redis_url)]
 SmtpUrl = Annotated[SecretStr | None, _secret_setting(_validate_smtp_url)]
 WebUrl = Annotated[str, AfterValidator(_normalize_web_url)]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from workers.broker.redis_url import RedisUrl
 from workers.embedded import ServerUrls, embedded_servers, embedded_servers_until_exit
 from workers.setting_types import (
     EmailSender,
@@ -27,7 +28,6 @@ from workers.setting_types import (
     SmtpUrl,
     TlsFile,
     WebUrl,
-    next_redis_database,
 )
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -40,6 +40,14 @@ class SettingsError(ValueError):
 
 def _variable_of(name: str) -> str:
     return f"UNWIND_{name.upper()}"
+
+
+def _next_redis_database(validated: dict[str, Any]) -> SecretStr | None:
+    broker = validated.get("broker_url")
+    if not broker:
+        return None
+    address = RedisUrl.parse(broker.get_secret_value())
+    return SecretStr(str(address.with_database(address.database + 1)))
 
 
 class Settings(BaseModel):
@@ -74,7 +82,7 @@ class Settings(BaseModel):
         description="URL of Redis 6.2 or newer, or Valkey. Unset: an embedded Valkey with its data in UNWIND_DATA.",
     )
     result_backend: ServerRedisUrl = Field(
-        default_factory=next_redis_database,
+        default_factory=_next_redis_database,
         validation_alias="CELERY_RESULT_BACKEND",
         description="Redis URL where results are stored for their callers. Unset: the broker's next database.",
     )
@@ -177,6 +185,17 @@ class Settings(BaseModel):
             del update["result_backend"]
         return self.model_copy(update=update)
 
+    @contextlib.contextmanager
+    def with_servers_running(self) -> Iterator[Settings]:
+        if self.has_servers:
+            yield self
+        else:
+            with embedded_servers(self.data_dir) as urls:
+                yield self.with_servers(urls)
+
+    def with_servers_until_exit(self) -> Settings:
+        return self if self.has_servers else self.with_servers(embedded_servers_until_exit(self.data_dir))
+
     def environment(self) -> dict[str, str]:
         variables = {}
         for name, field in type(self).model_fields.items():
@@ -211,21 +230,6 @@ def load_settings(**overrides: Any) -> Settings:
             "order. Set UNWIND_FLOWER_LOGIN=user:password, or use 127.0.0.1."
         )
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
-
-
-@contextlib.contextmanager
-def settings_with_servers(settings: Settings | None = None) -> Iterator[Settings]:
-    settings = settings or load_settings()
-    if settings.has_servers:
-        yield settings
-    else:
-        with embedded_servers(settings.data_dir) as urls:
-            yield settings.with_servers(urls)
-
-
-def settings_with_permanent_servers(settings: Settings | None = None) -> Settings:
-    settings = settings or load_settings()
-    return settings if settings.has_servers else settings.with_servers(embedded_servers_until_exit(settings.data_dir))
 
 
 MAY_BE_EMPTY = {"UNWIND_DIRECT_DATABASE_URL", "UNWIND_SMTP_URL"}

@@ -23,10 +23,11 @@ from celery import Task
 
 from models import dead_jobs, outbox
 from models.db import database as db
+from models.db.database import is_database_unavailable
 from models.stored_answers import Answer, invalid
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
-from workers.errors import SanitizedError, is_database_unavailable, sanitize_error, summarize_error, traceback_path
+from workers.errors import SanitizedError, sanitize_error, summarize_error, traceback_path
 
 log = structlog.get_logger(__name__)
 
@@ -44,28 +45,28 @@ UNLIMITED_RETRIES = 1_000_000
 broker."""
 
 
-Outcome = dict[str, Any] | Exception
+TaskOutcome = dict[str, Any] | Exception
 """What became of a command: its answer, or why it has none."""
-_outcome: Outcome | None = None
+_known_task_outcome: TaskOutcome | None = None
 
 
 @contextlib.contextmanager
-def known_outcome(outcome: Outcome) -> Iterator[None]:
+def known_task_outcome(outcome: TaskOutcome) -> Iterator[None]:
     """Let the next task that is called report this outcome instead of running: it ran in a set of commands."""
-    global _outcome  # noqa: PLW0603 - a process runs one task at a time
-    _outcome = outcome
+    global _known_task_outcome  # noqa: PLW0603 - a process runs one task at a time
+    _known_task_outcome = outcome
     raised_at = outcome.__traceback__ if isinstance(outcome, Exception) else None
     try:
         yield
     finally:
-        _outcome = None
+        _known_task_outcome = None
         if isinstance(outcome, Exception):
             outcome.__traceback__ = raised_at  # several commands may have it
 
 
-def _take_outcome() -> dict[str, Any] | None:
-    global _outcome
-    outcome, _outcome = _outcome, None
+def _take_known_task_outcome() -> dict[str, Any] | None:
+    global _known_task_outcome
+    outcome, _known_task_outcome = _known_task_outcome, None
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -87,15 +88,15 @@ class BaseTask(Task):
         context = {
             "task": self.name,
             "message": message_id,
-            "order": _loggable(kwargs.get("order_id")),
-            "request": _loggable(kwargs.get("request_id")),
-            "cause": _loggable(self.request.parent_id),
+            "order": _loggable_task_argument(kwargs.get("order_id")),
+            "request": _loggable_task_argument(kwargs.get("request_id")),
+            "cause": _loggable_task_argument(self.request.parent_id),
         }
         with structlog.contextvars.bound_contextvars(
             **{name: value for name, value in context.items() if value is not None}
         ):
             try:
-                answer = _take_outcome() or execute(self, kwargs, message_id, positional=len(args))
+                answer = _take_known_task_outcome() or execute(self, kwargs, message_id, positional=len(args))
             except Exception as caught:  # noqa: BLE001 - whatever it is, the job must not be lost
                 error = caught
             else:
@@ -129,7 +130,7 @@ class BaseTask(Task):
             log.warning("outbox_rows_postponed", error=summarize_error(error))
         else:
             try:
-                bisect_failures(self, rows, error)
+                bisect_task_failure(self, rows, error)
             except Exception as later_error:  # noqa: BLE001 - its rows stay due
                 log.warning(
                     "outbox_rows_postponed", error=summarize_error(later_error), path=traceback_path(later_error)
@@ -191,7 +192,7 @@ def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positio
     return answers[0].as_json()
 
 
-def bisect_failures(task: Any, rows: Sequence[int], error: Exception) -> None:
+def bisect_task_failure(task: Any, rows: Sequence[int], error: Exception) -> None:
     if len(rows) > 1:
         middle = len(rows) // 2
         for half in (rows[:middle], rows[middle:]):
@@ -200,7 +201,7 @@ def bisect_failures(task: Any, rows: Sequence[int], error: Exception) -> None:
             except Exception as half_error:  # noqa: BLE001 - whatever it is belongs to the half that raised it
                 if is_database_unavailable(half_error):
                     raise SanitizedError(summarize_error(half_error)) from None
-                bisect_failures(task, half, half_error)
+                bisect_task_failure(task, half, half_error)
         return
     log.error("outbox_row_failed", outbox_id=rows[0], error=summarize_error(error), path=traceback_path(error))
     database = db.current_database()
@@ -247,12 +248,12 @@ def _find_invalid_arguments(task: Any, arguments: Mapping[str, Any], positional:
     for name, value in arguments.items():
         if name not in parameters:
             problems.append((name[:100], "there is no such argument"))
-        elif value is not None and not _is_argument(name, value):
+        elif value is not None and not _is_internal_task_argument(name, value):
             problems.append((name, "must be a list of ids" if name == "rows" else "must be an id"))
     return problems
 
 
-def _is_argument(name: str, value: Any) -> bool:
+def _is_internal_task_argument(name: str, value: Any) -> bool:
     if name == "rows":
         return isinstance(value, list) and len(value) <= 10_000 and all(map(_is_id, value))
     return _is_id(value)
@@ -262,7 +263,7 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 
-def _loggable(value: Any) -> Any:
+def _loggable_task_argument(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return value if isinstance(value, str) and len(value) <= 128 and value.isprintable() else None

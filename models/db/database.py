@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, select
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from models.db.driver import DriverConnection
 from models.db.pipeline import execute, use_generic_plans
@@ -190,3 +191,20 @@ def current_database() -> Database:
             "no database is bound: call models.db.database.set_database(connect(url)) when the process starts"
         )
     return _bound
+
+
+_UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006")
+"""SQL states of connections, resources, shutdown, the database system itself, and of a read-only server."""
+
+
+def is_database_unavailable(error: BaseException) -> bool:
+    """Whether the database or the connection failed rather than the task, so nothing was committed and a retry is safe.
+
+    A statement that was cancelled by its timeout does not count: a retry would be cancelled too.
+    """
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None)
+        if error.connection_invalidated or (state is not None and state.startswith(_UNAVAILABLE_STATES)):
+            return True
+        return state is None and isinstance(error, OperationalError | InterfaceError)
+    return isinstance(error, PoolTimeout)

@@ -25,8 +25,8 @@ from tests.e2e.nodes import CHECKOUT, ProcessNode
 from tests.plugins.servers import libpq_url
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
-from workers.app import app
-from workers.lifecycle import SUPPORTED_POOLS, pool_name
+from workers.app import app, pool_name
+from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.broker import fetch_pools
 from workers.task import MAX_RETRIES
 from workers.transport.reclaim import count_in_flight

@@ -178,7 +178,7 @@ def _consuming(site: Website) -> Iterator[None]:
             site.wake.wait(1)
             site.wake.clear()
             if not site.paused.is_set():
-                consumer.drain.run()
+                consumer.drain_submissions.run()
 
     listener = Listener(site.database.address, site.wake.set)
     thread = threading.Thread(target=consume, name="consumer")

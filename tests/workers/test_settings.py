@@ -14,7 +14,6 @@ from workers.settings import (
     Settings,
     SettingsError,
     load_settings,
-    settings_with_servers,
     unknown_variables,
 )
 
@@ -170,7 +169,7 @@ def test_configured_servers_override_embedded_ones(monkeypatch: pytest.MonkeyPat
     assert mixed["DATABASE_URL"] == "postgresql+psycopg://u@db/unwind"
     assert mixed["CELERY_BROKER_URL"] == "redis://embedded/0"
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://given/7")
-    with settings_with_servers() as settings:  # starts no servers: both are configured
+    with load_settings().with_servers_running() as settings:  # starts no servers: both are configured
         assert settings.environment()["CELERY_RESULT_BACKEND"] == "redis://given/8"
 
 

@@ -11,12 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models import dead_jobs, outbox
+from models.db.database import is_database_unavailable
 from policies.verdicts import OutboxMessage
 from workers import task
 from workers.app import app
-from workers.errors import SanitizedError, is_database_unavailable, summarize_error
+from workers.errors import SanitizedError, summarize_error
 from workers.simulation.engine import Simulation
-from workers.task import bisect_failures, execute
+from workers.task import bisect_task_failure, execute
 
 TASK = "removals.cancel_pending"
 
@@ -56,7 +57,7 @@ def states(simulation: Simulation) -> dict[int, str]:
 def test_failing_outbox_row_stops_no_other(simulation: Simulation) -> None:
     """P8: the batch is halved until the failing row is alone."""
     rows = insert_outbox_rows(simulation, 9)
-    bisect_failures(FailingConsumer(simulation, {rows[4]}), rows, KeyError("private words"))
+    bisect_task_failure(FailingConsumer(simulation, {rows[4]}), rows, KeyError("private words"))
     assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
 
 
@@ -64,7 +65,7 @@ def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation:
     """Its texts appear nowhere."""
     (row,) = insert_outbox_rows(simulation, 1)
     for _ in range(outbox.MAX_ATTEMPTS):
-        bisect_failures(FailingConsumer(simulation, {row}), [row], KeyError("private words"))
+        bisect_task_failure(FailingConsumer(simulation, {row}), [row], KeyError("private words"))
     assert states(simulation) == {row: "dead"}
     with simulation.database.transaction() as conn:
         (job,) = dead_jobs.list_waiting_jobs(conn)

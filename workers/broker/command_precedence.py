@@ -21,8 +21,10 @@ MAX_WAIT_SECONDS = 5.0
 POLL_INTERVAL = 0.02
 
 
-def wait_for_commands(client: Any) -> None:
+def wait_for_commands(client: Any, task: str) -> None:
     """Return at once if these queues are empty, or when they have been so for `QUIET_SECONDS`."""
+    if task not in YIELDING_TASKS:
+        return
     with contextlib.suppress(redis.RedisError, OSError):
         if not client.exists(*PRECEDING_QUEUES):
             return

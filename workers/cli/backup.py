@@ -16,7 +16,7 @@ from workers.cli import data_option
 from workers.cli.terminal_text import echo
 from workers.local import COMMAND
 from workers.local import backup as dumps
-from workers.settings import load_settings, settings_with_servers
+from workers.settings import load_settings
 
 
 @click.command()
@@ -32,7 +32,7 @@ def backup(file: Path, replace: bool) -> None:
     if file.exists() and not replace:
         raise click.ClickException(f"{file} exists. Use --replace to replace it.")
     try:
-        with settings_with_servers(load_settings()) as settings:
+        with load_settings().with_servers_running() as settings:
             assert settings.migration_url is not None
             size = dumps.back_up(settings.migration_url.get_secret_value(), file)
     except dumps.BackupError as problem:
@@ -50,7 +50,7 @@ def restore(file: Path) -> None:
     the relay republishes whatever is unfinished.
     """
     try:
-        with settings_with_servers(load_settings()) as settings:
+        with load_settings().with_servers_running() as settings:
             assert settings.migration_url is not None
             url = settings.migration_url.get_secret_value()
             restored = dumps.restore(url, file)

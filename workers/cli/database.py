@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from models.db import database as db
 from models.db.session_settings import SessionSettingsRefused
 from workers.migrate import migrate
-from workers.settings import load_settings, settings_with_servers
+from workers.settings import load_settings
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def open_database(*, as_app: bool = True, role: str = db.APP_ROLE) -> Iterator[d
     settings = load_settings()
     with contextlib.ExitStack() as stack:
         configured = settings.database_url
-        url = (configured or stack.enter_context(settings_with_servers(settings)).database_url).get_secret_value()  # type: ignore[union-attr]
+        url = (configured or stack.enter_context(settings.with_servers_running()).database_url).get_secret_value()  # type: ignore[union-attr]
         database = db.connect(url, as_app=as_app, role=role)
         stack.callback(database.dispose)
         try:

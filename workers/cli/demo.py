@@ -32,7 +32,7 @@ from workers.local.process_specs import (
     worker_program,
 )
 from workers.local.supervisor import ProgramFailed, Supervisor
-from workers.settings import Settings, load_settings, settings_with_servers
+from workers.settings import Settings, load_settings
 from workers.simulation.databases import DatabaseNotEmpty, simulation_in_empty_database
 from workers.simulation.demo.dashboard import Dashboard, bills_table, format_event, summary_table
 from workers.simulation.demo.runner import DemoFailed, DemoRun
@@ -56,7 +56,7 @@ def demo(once: bool) -> None:
     console = Console(highlight=False)
     base = load_settings()
     try:
-        with _demo_dir(base) as path, settings_with_servers(base.model_copy(update={"data_dir": path})) as settings:
+        with _demo_dir(base) as path, base.model_copy(update={"data_dir": path}).with_servers_running() as settings:
             _play_demo(console, settings, once=once)
     except KeyboardInterrupt:
         console.print("\nThe demo has ended; its servers are stopped and its data is removed.")

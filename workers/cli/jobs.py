@@ -90,7 +90,7 @@ def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
     if not ids:
         echo("There are no such dead jobs.")
     elif len(problems) < len(ids):
-        requeuing.wake_relay()
+        requeuing.wake_relay_after_requeue()
     if problems:
         raise click.ClickException(" ".join(problems))
 

@@ -14,7 +14,7 @@ from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.monitoring import probes
 from workers.monitoring.metrics_server import MetricsCollector, make_metrics_server
-from workers.settings import Settings, load_settings, settings_with_servers
+from workers.settings import Settings, load_settings
 
 
 @click.command()
@@ -49,7 +49,7 @@ def _settings_of_running_servers() -> Iterator[Settings]:
         raise click.ClickException(
             "No servers are running here. Start them with `./run up`, or set DATABASE_URL and CELERY_BROKER_URL."
         )
-    with settings_with_servers(settings) as complete:
+    with settings.with_servers_running() as complete:
         yield complete
 
 

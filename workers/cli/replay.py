@@ -17,7 +17,7 @@ from models.db import database as db
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.render import print_played, print_sweep, print_undone
 from workers.cli.terminal_text import echo, zone_option
-from workers.setting_types import normalize_postgres_url
+from workers.setting_types import normalize_postgres_url_setting
 from workers.simulation import databases
 from workers.simulation import replay as player
 from workers.simulation.engine import Simulation
@@ -121,7 +121,9 @@ def _play_history(
 
 def _open_simulation(database_url: str, at: datetime, allow_short: bool) -> Simulation:
     try:
-        return databases.simulation_in_empty_database(normalize_postgres_url(database_url), at, allow_short=allow_short)
+        return databases.simulation_in_empty_database(
+            normalize_postgres_url_setting(database_url), at, allow_short=allow_short
+        )
     except databases.DatabaseNotEmpty as problem:
         raise click.ClickException(str(problem)) from None
     except ValueError as problem:

@@ -34,7 +34,7 @@ from workers.local.process_specs import (
     worker_program,
 )
 from workers.local.supervisor import ProgramFailed, Supervisor
-from workers.settings import CHECKOUT, Settings, load_settings, settings_with_servers
+from workers.settings import CHECKOUT, Settings, load_settings
 
 READY_TIMEOUT = 90.0
 DOWN_TIMEOUT = 75.0
@@ -101,7 +101,7 @@ def down() -> None:
 @data_option
 def migrate(wait_seconds: int) -> None:
     """Upgrade the database schema to the newest version. Safe to repeat, and to run twice at once."""
-    with settings_with_servers() as settings:
+    with load_settings().with_servers_running() as settings:
         migrate_database(settings, wait_seconds)
     click.echo("The schema is up to date.")
 
@@ -114,7 +114,7 @@ def env() -> None:
     if not settings.has_servers:
         if running_servers(settings.data_dir) is None:
             raise click.ClickException("No embedded servers are running here. Start them with `./run up`.")
-        with settings_with_servers(settings) as complete:
+        with settings.with_servers_running() as complete:
             settings = complete
     for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
         value = settings.environment()[name].replace("postgresql+psycopg:", "postgresql:")  # for psql and psycopg, too
@@ -149,7 +149,7 @@ def _serve_installation(settings: Settings, report: Path) -> None:
     write_json(report, state)
     with (
         contextlib.closing(Preforker(_make_log_dir(settings) / "preforker.log")) as preforker,
-        settings_with_servers(settings) as complete,
+        settings.with_servers_running() as complete,
         Supervisor(settings.data_dir, on_event=_print_event, preforker=preforker) as supervisor,
     ):
         _print_line("servers", _servers_print_line(settings))

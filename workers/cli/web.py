@@ -11,7 +11,7 @@ from workers import logs
 from workers.cli import data_option
 from workers.embedded import running_servers
 from workers.monitoring import probes
-from workers.settings import Settings, load_settings, settings_with_servers
+from workers.settings import Settings, load_settings
 
 
 @click.command()
@@ -28,7 +28,7 @@ def web() -> None:
         os.environ.update(settings.environment())
         _serve(settings.log_format, settings.log_level)
         return
-    with settings_with_servers(settings) as complete:
+    with settings.with_servers_running() as complete:
         os.environ.update(complete.environment())
         _serve(settings.log_format, settings.log_level)
 

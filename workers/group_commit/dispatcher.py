@@ -35,7 +35,7 @@ DIVISOR = 10
 process would end seven; one by one at once, a hundred messages would pay for a process that died by chance."""
 MAX_BATCH_BYTES = 64 * 1024
 """Length of a batch's messages.  A longer command runs alone, as in the SQL interface."""
-Subject = tuple[str, str]
+CommandSubject = tuple[str, str]
 
 
 def strategy(task: Any, app: Any, consumer: Any) -> Any:
@@ -58,7 +58,7 @@ class _CommandConsumer:
 class WaitingCommand:
     def __init__(self, request: Any) -> None:
         self.request = request
-        self.subjects = list_subjects(request)
+        self.subjects = list_command_subjects(request)
         self.size = len(request.body)
         runs_alone = (
             request.task.command_model.runs_alone or request.request_dict.get("retries") or self.size > MAX_BATCH_BYTES
@@ -73,7 +73,7 @@ class CommandDispatcher:
         self._consumer = consumer
         self._waiting: deque[WaitingCommand] = deque()
         self._running: dict[Any, WaitingCommand] = {}
-        self._running_subjects: Counter[Subject] = Counter()
+        self._running_subjects: Counter[CommandSubject] = Counter()
         self._is_closed = False
         self._is_held = False
 
@@ -90,14 +90,14 @@ class CommandDispatcher:
 
     def dispatch(self) -> None:
         while not (self._is_closed or self._is_held) and self._consumer.blueprint.state == RUN:
-            commands = self._take_next_command_set()
+            commands = self._take_next_batch()
             if not commands:
                 return
             for command in commands:
                 self._running[command.request] = command
                 self._running_subjects.update(command.subjects)
             requests = [command.request for command in commands]
-            self._consumer.on_task_request(requests[0] if len(requests) == 1 else CommandSet(requests, self))
+            self._consumer.on_task_request(requests[0] if len(requests) == 1 else DispatchedBatch(requests, self))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -136,7 +136,7 @@ class CommandDispatcher:
             if not self._running_subjects[subject]:
                 del self._running_subjects[subject]
 
-    def _take_next_command_set(self) -> list[WaitingCommand]:
+    def _take_next_batch(self) -> list[WaitingCommand]:
         # The next batch: the first command that may run, and those that may join it.
         chosen: list[WaitingCommand] = []
         blocked = set(self._running_subjects)
@@ -158,7 +158,7 @@ class CommandDispatcher:
         return chosen
 
 
-def list_subjects(request: Any) -> list[Subject]:
+def list_command_subjects(request: Any) -> list[CommandSubject]:
     """Return the orders and the request id of a command."""
     arguments: Any = request.kwargs
     request_id = arguments.get("request_id")
@@ -166,15 +166,15 @@ def list_subjects(request: Any) -> list[Subject]:
         request_id = request.id
     items: Any = arguments.get("orders")
     commands: Iterable[Any] = (arguments, *(items if isinstance(items, list) else ()))
-    orders = {str(command["order_id"]) for command in commands if _has_order(command)}
+    orders = {str(command["order_id"]) for command in commands if _is_command_about_order(command)}
     return [("request", request_id[:MAX_REQUEST_ID_LENGTH]), *(("order", order) for order in sorted(orders))]
 
 
-def _has_order(command: Any) -> bool:
+def _is_command_about_order(command: Any) -> bool:
     return isinstance(command, dict) and isinstance(command.get("order_id"), int | str)
 
 
-class CommandSet:
+class DispatchedBatch:
     """Commands that go to one pool process together, in the place of a celery.worker.request.Request."""
 
     def __init__(self, requests: Sequence[Any], dispatcher: CommandDispatcher) -> None:

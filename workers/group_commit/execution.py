@@ -16,26 +16,27 @@ from billiard.einfo import ExceptionInfo
 from celery import current_app
 from celery.app.trace import fast_trace_task, trace_task_ret
 
+from models.db.database import is_database_unavailable
 from models.stored_answers import Answer
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
-from workers.errors import is_database_unavailable, summarize_error, traceback_path
-from workers.task import Outcome, known_outcome
+from workers.errors import summarize_error, traceback_path
+from workers.task import TaskOutcome, known_task_outcome
 
 log = structlog.get_logger(__name__)
 
 MAX_SECONDS = 2.0
 """After which a failed batch is not divided further: what is left runs message by message, in several processes."""
-EXCLUSIVE_ARGUMENTS = ("order_id", "request_id")
-"""No two commands of one transaction share such an argument."""
-_KINDS: dict[str, str] = {"seller_id": "member_id", "buyer_id": "member_id"}
-"""Arguments that name the same kind of thing as another."""
+EXCLUSIVE_IN_GROUP = ("order_id", "request_id")
+"""No two commands of a group commit's transaction share such an argument."""
+_GROUPED_ID_KINDS: dict[str, str] = {"seller_id": "member_id", "buyer_id": "member_id"}
+"""Arguments by which commands are grouped as if they were another argument."""
 
 Message = tuple[str, str, dict[str, Any], Any, str, str]
 """The arguments of Celery's tracer: task, id, request, body, content type and encoding."""
 Trace = tuple[int, Any, float]
 """What the tracer returns: whether the task failed, its result or error, its seconds."""
-IndexedCommand = tuple[int, Command]
+GroupedCommand = tuple[int, Command]
 
 
 class TimeSpent(Exception):
@@ -47,7 +48,7 @@ class Transaction:
     """Commands of one kind that run together."""
 
     task: str
-    batch: list[IndexedCommand] = field(default_factory=list)
+    batch: list[GroupedCommand] = field(default_factory=list)
 
 
 def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
@@ -61,7 +62,7 @@ def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
         with current_app.backend.stored_together([message[1] for message in messages]):
             for index, message in enumerate(messages):
                 if index in outcomes:
-                    with known_outcome(outcomes[index]):
+                    with known_task_outcome(outcomes[index]):
                         failed, result, own_seconds = trace(*message)
                     traces[index] = failed, result, (own_seconds or 0.0) + seconds
     except Exception:  # noqa: BLE001 - a result that is not stored: as in the tracer, its message is delivered again
@@ -70,9 +71,9 @@ def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
     return traces
 
 
-def _execute_commands(messages: Sequence[Message]) -> dict[int, Outcome]:
-    outcomes: dict[int, Outcome] = {}
-    commands: list[IndexedCommand] = []
+def _execute_commands(messages: Sequence[Message]) -> dict[int, TaskOutcome]:
+    outcomes: dict[int, TaskOutcome] = {}
+    commands: list[GroupedCommand] = []
     arguments: dict[int, Mapping[str, Any]] = {}
     for index, (name, message_id, request, *_) in enumerate(messages):
         kwargs = arguments[index] = request["kwargs"]
@@ -84,7 +85,7 @@ def _execute_commands(messages: Sequence[Message]) -> dict[int, Outcome]:
             commands.append((index, command))
     deadline = monotonic() + MAX_SECONDS
     try:
-        for transaction in divide_into_transactions(commands, arguments):
+        for transaction in group_commands_into_transactions(commands, arguments):
             _execute_batch(transaction.task, transaction.batch, outcomes, deadline)
     except TimeSpent:
         pass
@@ -97,7 +98,9 @@ def _execute_commands(messages: Sequence[Message]) -> dict[int, Outcome]:
     return outcomes
 
 
-def _execute_batch(task: str, batch: Sequence[IndexedCommand], outcomes: dict[int, Outcome], deadline: float) -> None:
+def _execute_batch(
+    task: str, batch: Sequence[GroupedCommand], outcomes: dict[int, TaskOutcome], deadline: float
+) -> None:
     if monotonic() > deadline:
         raise TimeSpent
     try:
@@ -121,19 +124,19 @@ def _execute_batch(task: str, batch: Sequence[IndexedCommand], outcomes: dict[in
         _execute_batch(task, half, outcomes, deadline)
 
 
-def divide_into_transactions(
-    commands: Sequence[IndexedCommand], arguments: Mapping[int, Mapping[str, Any]]
+def group_commands_into_transactions(
+    commands: Sequence[GroupedCommand], arguments: Mapping[int, Mapping[str, Any]]
 ) -> list[Transaction]:
-    """Divide commands by kind, such that two that share an id run in their order of arrival.
+    """Group commands by kind, such that two that share an id run in their order of arrival.
 
     A command joins the first transaction of its kind that no earlier command about the same thing follows.
     """
     transactions: list[Transaction] = []
     last_use: dict[tuple[str, str], int] = {}
     for index, command in commands:
-        things = list_ids(arguments[index]) | {("request_id", command.request_id)}
+        things = list_ids_for_grouping(arguments[index]) | {("request_id", command.request_id)}
         first = max((last_use.get(thing, 0) for thing in things), default=0)
-        shared = max((last_use.get(thing, -1) for thing in things if thing[0] in EXCLUSIVE_ARGUMENTS), default=-1)
+        shared = max((last_use.get(thing, -1) for thing in things if thing[0] in EXCLUSIVE_IN_GROUP), default=-1)
         number = next(
             (
                 number
@@ -150,7 +153,7 @@ def divide_into_transactions(
     return transactions
 
 
-def list_ids(arguments: Mapping[str, Any]) -> set[tuple[str, str]]:
+def list_ids_for_grouping(arguments: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return what the arguments name, such as ("order_id", "1003")."""
     ids: set[tuple[str, str]] = set()
     level: list[Any] = [arguments]
@@ -160,7 +163,7 @@ def list_ids(arguments: Mapping[str, Any]) -> set[tuple[str, str]]:
             for name, value in container.items():
                 kind = str(name)
                 if kind.endswith("_id") and isinstance(value, int | str):
-                    ids.add((_KINDS.get(kind, kind), str(value)))
+                    ids.add((_GROUPED_ID_KINDS.get(kind, kind), str(value)))
         level += [
             child
             for child in (container.values() if isinstance(container, Mapping) else container)

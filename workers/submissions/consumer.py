@@ -21,6 +21,7 @@ from celery import current_app, shared_task
 
 from models import dead_jobs, submissions
 from models.db import database as db
+from models.db.database import is_database_unavailable
 from models.db.pipeline import pipeline
 from models.payload_limits import InvalidPayload, parse_payload
 from models.stored_answers import Answer, invalid
@@ -28,7 +29,7 @@ from models.submissions import MAX_ATTEMPTS, Submission
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
 from tasks.declarations import COMMANDS
-from workers.errors import CommandUnknown, is_database_unavailable, summarize_error
+from workers.errors import SanitizedError, summarize_error
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +41,15 @@ LEASE_RENEWAL_INTERVAL = submissions.LEASE_DURATION.total_seconds() / 3
 Answers = list[tuple[Submission, Answer]]
 
 
+class CommandUnknown(SanitizedError):
+    def __init__(self, task: str) -> None:
+        super().__init__(
+            f"this worker is older than the command {task}; replace it with one of the release that ran ./run migrate"
+        )
+
+
 @shared_task(name="submissions.drain")
-def drain() -> dict[str, Any]:
+def drain_submissions() -> dict[str, Any]:
     """Execute submitted commands until none is due; return how many were taken."""
     total = 0
     answers: Answers = []
@@ -62,7 +70,7 @@ def drain() -> dict[str, Any]:
                 total += 1
             leased_ids.clear()
         else:
-            db.current_database().wake(drain.name)
+            db.current_database().wake(drain_submissions.name)
         _store_submission_answers(answers)
     return {"taken": total}
 

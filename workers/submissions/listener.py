@@ -11,20 +11,24 @@ import select
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 import psycopg
 import structlog
+from celery import current_app, signals
 
 from models.db.database import open_database_connection
 from models.submissions import CHANNEL
+from schedules.routes import queue_of
+from workers import lifecycle
+from workers.broker.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 1.0
 MIN_WAKE_INTERVAL = 0.05
-"""Seconds.  One run of the consumer takes everything that is due, so the notifications of this interval need only one
-more run: with a message per commit, runs that found nothing stood before commands of the message interface (72 of 110
-messages in a measured backlog)."""
+"""Seconds between two runs of the consumer: one run takes every submission that is due, and with a message per commit,
+runs that found nothing stood before commands of the message interface."""
 INITIAL_WAIT, MAX_WAIT = 0.5, 30.0
 """Seconds between attempts to connect to a database that is away."""
 HEALTHY_AFTER = 60.0
@@ -87,7 +91,7 @@ class Listener:
 def _was_notified(conn: psycopg.Connection) -> bool:
     # Wait a moment for a notification, and ask the server whether it accepts writes. Raises ListenerDisconnected.
     pgconn = conn.pgconn
-    if _wait_readable(conn, POLL_INTERVAL):
+    if _wait_for_listener_input(conn, POLL_INTERVAL):
         pgconn.consume_input()
     pgconn.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
     pgconn.flush()
@@ -95,7 +99,7 @@ def _was_notified(conn: psycopg.Connection) -> bool:
     values = []
     while True:
         while pgconn.is_busy():
-            if not _wait_readable(conn, deadline - monotonic()):
+            if not _wait_for_listener_input(conn, deadline - monotonic()):
                 raise ListenerDisconnected("the server does not respond")
             pgconn.consume_input()
         if (result := pgconn.get_result()) is None:
@@ -109,7 +113,32 @@ def _was_notified(conn: psycopg.Connection) -> bool:
     return notified
 
 
-def _wait_readable(conn: psycopg.Connection, seconds: float) -> bool:
+def _wait_for_listener_input(conn: psycopg.Connection, seconds: float) -> bool:
     poller = select.poll()
     poller.register(conn.fileno(), select.POLLIN)
     return bool(poller.poll(max(0.0, seconds) * 1000))
+
+
+_listener: Listener | None = None
+
+
+@signals.worker_ready.connect
+def _start_submissions_listener(**_: Any) -> None:
+    # Listen for submissions by SQL in the worker group that reads their queue (one thread per group).
+    global _listener  # noqa: PLW0603 - one per process
+    settings = lifecycle.process_settings()
+    url = settings.listener_url
+    broker_url = settings.broker_url
+    reads_submissions = queue_of("submissions.drain") in current_app.amqp.queues.consume_from
+    if url is None or broker_url is None or not reads_submissions:
+        return
+    wakeups = Wakeups(current_app, broker_url.get_secret_value())
+    wakeups.begin("submissions.drain")  # a worker that was killed may have left the key without a message
+    _listener = Listener(url.get_secret_value(), lambda: wakeups.send("submissions.drain"))
+    _listener.start()
+
+
+@signals.worker_shutting_down.connect
+def _stop_submissions_listener(**_: Any) -> None:
+    if _listener is not None:
+        _listener.close()

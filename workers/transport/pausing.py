@@ -70,7 +70,7 @@ class PauseReader:
 
     def read(self) -> None:
         if self._database is None:
-            self._database = lifecycle.open_database(lifecycle.process_settings())
+            self._database = lifecycle.open_process_database(lifecycle.process_settings())
         try:
             with self._database.transaction() as conn:
                 paused = pauses.paused_names(conn, self._database.clock.now(conn))

@@ -37,7 +37,7 @@ def command(
     environment: Simulation, broker_url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[QueuedCommand]:
     wakeups = Wakeups(app, broker_url)
-    monkeypatch.setattr(lifecycle, "_wakeups", wakeups)
+    monkeypatch.setattr(lifecycle, "_process_wakeups", wakeups)
     with redis.Redis.from_url(broker_url) as client:
         queued = QueuedCommand(client, str(request.param))
         monkeypatch.setattr(command_precedence, "sleep", queued.pause)

@@ -76,7 +76,7 @@ def test_the_key_is_deleted_before_the_relay_reads(
         def broker_epoch(self) -> None:
             seen.append(broker.exists(KEY))
 
-    monkeypatch.setattr(lifecycle, "_wakeups", wakeups)
+    monkeypatch.setattr(lifecycle, "_process_wakeups", wakeups)
     wakeups.send(RELAY)
     publisher.set_publisher(Recorder())
     try:

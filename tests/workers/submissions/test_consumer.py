@@ -158,12 +158,12 @@ def test_a_run_that_ends_before_its_work_wakes_the_next(
     with monkeypatch.context() as patches:
         patches.setattr(consumer, "monotonic", lambda: next(times))
         patches.setattr(market.simulation.database, "wake", woken.append)
-        assert consumer.drain.run() == {"taken": 1}
+        assert consumer.drain_submissions.run() == {"taken": 1}
         assert "submissions.drain" in woken
     woken.clear()
     with monkeypatch.context() as patches:
         patches.setattr(market.simulation.database, "wake", woken.append)
-        assert consumer.drain.run() == {"taken": 1}
+        assert consumer.drain_submissions.run() == {"taken": 1}
     assert "submissions.drain" not in woken
 
 

@@ -6,7 +6,7 @@ import threading
 from itertools import pairwise
 from time import monotonic
 
-from workers.lifecycle import MAX_WAKE_INTERVAL, MIN_WAKE_INTERVAL, TaskWaker
+from workers.broker.wakeups import MAX_WAKEUP_INTERVAL, MIN_WAKEUP_INTERVAL, TaskWaker
 
 
 def test_first_wakeup_is_immediate_and_later_ones_are_spaced() -> None:
@@ -25,9 +25,9 @@ def test_first_wakeup_is_immediate_and_later_ones_are_spaced() -> None:
     assert done.wait(20)
     nudge.close()
     pauses = [later - earlier for earlier, later in pairwise(wakeups)]
-    shortest_pauses = [min(MIN_WAKE_INTERVAL * 2**n, MAX_WAKE_INTERVAL) for n in range(6)]
+    shortest_pauses = [min(MIN_WAKEUP_INTERVAL * 2**n, MAX_WAKEUP_INTERVAL) for n in range(6)]
     assert all(pause >= 0.9 * low for pause, low in zip(pauses, shortest_pauses, strict=True)), pauses
-    assert shortest_pauses[-1] == MAX_WAKE_INTERVAL
+    assert shortest_pauses[-1] == MAX_WAKEUP_INTERVAL
 
 
 def test_wakeups_continue_after_a_broker_failure() -> None:
