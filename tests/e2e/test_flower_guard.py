@@ -18,7 +18,7 @@ from workers.embedded import free_port
 from workers.embedded.processes import wait_until
 from workers.monitoring.doctor import environment as surroundings
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.flower_guard import find_running_flower, is_loopback
+from workers.monitoring.flower_guard import find_running_flower, is_flower_loopback_only
 from workers.settings import CHECKOUT, Settings, load_settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(120)]
@@ -136,4 +136,4 @@ def test_doctor_names_the_address_of_flower(settings: Settings, other_folder: Pa
     ],
 )
 def test_loopback_addresses_are_recognized(address: str, loopback: bool) -> None:
-    assert is_loopback(address) is loopback
+    assert is_flower_loopback_only(address) is loopback

@@ -23,7 +23,8 @@ from workers.broker.wakeups import KEY_PREFIX
 from workers.embedded import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import CHECKOUT
-from workers.transport.postponed import MAX_PAUSED_TICKS, PARKED_PREFIX, PAUSES_KEY
+from workers.transport.pausing import PAUSES_KEY
+from workers.transport.postponed import MAX_PAUSED_TICKS, PARKED_PREFIX
 from workers.transport.reclaim import count_in_flight
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(240)]

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from celery import states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import NotRegistered
 
@@ -49,6 +50,16 @@ class ResultBackend(RedisBackend):
             return super().set(key, value, *args, **options)
         self._earlier[key] = self._collected[key] = value
         return None
+
+    def store_rejection(self, message_id: str, error: Exception) -> None:
+        """Store the error as the message's result, unless a result is stored under its id already.
+
+        Raises when the server cannot be reached.
+        """
+        meta = self._get_result_meta(self.prepare_exception(error), states.FAILURE, None, None)
+        key, written = self.get_key_for_task(message_id), self.encode(meta | {"task_id": message_id})
+        if self.client.set(key, written, nx=True, ex=self.expires):
+            self.client.publish(key, written)
 
     def mark_as_failure(self, task_id: str, exc: BaseException, *args: Any, **options: Any) -> Any:
         """celery.backends.base.Backend.mark_as_failure: a caller of an unknown task gets a sentence."""

@@ -25,7 +25,8 @@ from workers.embedded.data_dir import read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive
 from workers.local import FLOWER_CONFIG
 from workers.settings import Settings, load_settings
-from workers.transport.postponed import PARKED_PREFIX, PAUSES_KEY
+from workers.transport.pausing import PAUSES_KEY
+from workers.transport.postponed import PARKED_PREFIX
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +67,7 @@ def restrict_options(flower: Any, settings: Settings) -> None:
     options = flower.options
     if not options.address and not options.unix_socket:
         options.address = settings.flower_address  # Flower takes an empty address as every interface
-    if not (options.unix_socket or is_loopback(options.address) or _has_flower_login(options)):
+    if not (options.unix_socket or is_flower_loopback_only(options.address) or _has_flower_login(options)):
         raise click.ClickException(
             f"Flower shows every order's traffic, and at {options.address} others can reach it. "
             "Set UNWIND_FLOWER_LOGIN=user:password, or let it listen on 127.0.0.1."
@@ -79,7 +80,7 @@ def restrict_options(flower: Any, settings: Settings) -> None:
         flower.add_handlers(".*", [(f"{prefix}/api/.*", _closed_handler())])
 
 
-def is_loopback(address: str) -> bool:
+def is_flower_loopback_only(address: str) -> bool:
     try:
         addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)}
     except OSError:
@@ -130,12 +131,12 @@ def _closed_handler() -> type:
     return Closed
 
 
-def _queue_lengths(handler: Any) -> QueueLengths:
+def _queue_lengths(handler: Any) -> FlowerQueueLengths:
     # Replace `flower.views.BaseHandler.get_broker`, which supports fewer kinds of URLs than our client.
-    return QueueLengths(str(handler.capp.conf.broker_url))
+    return FlowerQueueLengths(str(handler.capp.conf.broker_url))
 
 
-class QueueLengths:
+class FlowerQueueLengths:
     def __init__(self, url: str) -> None:
         self._url = url
 

@@ -109,7 +109,7 @@ class Watchdog:
             self.poll()
 
 
-class BrokerProbe:
+class WatchedBroker:
     def __init__(self, url: str) -> None:
         self._client = connect(url)
 
@@ -141,10 +141,10 @@ def _start_watchdog(watchdog: Watchdog) -> None:
 
 @signals.worker_ready.connect
 def _watch_worker(sender: Any = None, **_: Any) -> None:
-    url = _broker_url()
+    url = _watched_broker_url()
     if url is None:
         return
-    broker, app = BrokerProbe(url), current_app._get_current_object()
+    broker, app = WatchedBroker(url), current_app._get_current_object()
 
     def end(waiting: int) -> None:
         log.critical("worker_stalled", waiting=waiting, queues=sorted(app.amqp.queues.consume_from))
@@ -164,10 +164,10 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
 
 @signals.beat_init.connect
 def _watch_beat(sender: Any = None, **_: Any) -> None:
-    url = _broker_url()
+    url = _watched_broker_url()
     if url is None:
         return
-    broker, scheduler = BrokerProbe(url), sender.scheduler
+    broker, scheduler = WatchedBroker(url), sender.scheduler
 
     def end(_waiting: int) -> None:
         log.critical("beat_stalled")
@@ -189,7 +189,7 @@ def _stop_watching(**_: Any) -> None:
         _watchdog.close()
 
 
-def _broker_url() -> str | None:
+def _watched_broker_url() -> str | None:
     url = lifecycle.process_settings().broker_url
     return None if url is None else url.get_secret_value()
 

@@ -20,6 +20,7 @@ from celery.exceptions import Retry
 from celery.worker import state
 from celery.worker.request import Request
 
+from schedules.routes import is_internal_task
 from workers.errors import SanitizedError, summarize_error
 from workers.transport.lost_jobs import park_lost_job
 
@@ -35,20 +36,26 @@ def is_settled(message: Any) -> bool:
     return getattr(message, "settled", False)
 
 
-_collected: list[Any] | None = None
+def is_unsettled_command(message: Any) -> bool:
+    # Whether it is a command without a durable outcome. Internal tasks do not count: they are sent again.
+    task = message.headers.get("task") if isinstance(message.headers, dict) else None
+    return isinstance(task, str) and not is_internal_task(task) and not is_settled(message)
+
+
+_settled_messages: list[Any] | None = None
 """The settled messages that are acknowledged together at the end of the block `acknowledged_together`."""
 
 
 @contextlib.contextmanager
 def acknowledged_together() -> Iterator[None]:
     """Acknowledge the messages that are settled inside the block in one trip to the broker."""
-    global _collected  # noqa: PLW0603 - the worker's loop has one thread
+    global _settled_messages  # noqa: PLW0603 - the worker's loop has one thread
     messages: list[Any] = []
-    _collected = messages
+    _settled_messages = messages
     try:
         yield
     finally:
-        _collected = None
+        _settled_messages = None
         if messages:
             _acknowledge(messages)
 
@@ -140,8 +147,8 @@ class SettledRequest(Request):
         """celery.worker.request.Request.acknowledge: a message that is not settled goes back."""
         if not self.acknowledged and not is_settled(self.message) and (self._is_resent or self._park_if_lost()):
             settle(self.message)
-        if _collected is not None and is_settled(self.message) and not self.acknowledged:
-            _collected.append(self.message)
+        if _settled_messages is not None and is_settled(self.message) and not self.acknowledged:
+            _settled_messages.append(self.message)
             self.acknowledged = True
         else:
             super().acknowledge()

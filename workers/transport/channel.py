@@ -1,4 +1,4 @@
-"""The Redis transport for Celery: moves messages from queue to consumer so that a crash can never lose them.
+"""The channel of our Redis transport: moves messages from queue to consumer so that a crash can never lose them.
 
 kombu's own Redis transport pops a message and records it as unacknowledged afterwards, so a process that is killed in
 between takes the message with it.  Here the broker moves the message into a processing list of the consumer (BLMOVE),
@@ -33,8 +33,8 @@ from workers.broker.sentinel import PrimaryConnection
 from workers.transport import dead_letters, postponed
 from workers.transport.pausing import is_queue_paused, is_task_paused
 from workers.transport.poller import Poller, QueueReader
-from workers.transport.qos import QoS, Receipt, Reclaimed
-from workers.transport.reclaim import ConsumerId
+from workers.transport.qos import QoS, Receipt
+from workers.transport.reclaim import ConsumerId, Reclaimed
 from workers.transport.validation import Delayed, Rejected, validate
 
 log = structlog.get_logger(__name__)
@@ -42,11 +42,11 @@ log = structlog.get_logger(__name__)
 POLL_INTERVAL = 5.0
 MAX_HOLD_SECONDS = 1.0
 """Seconds for which a received message waits for a slot here before another worker may take it."""
-BLOCK_QUEUE = queue_of("orders.cancel")
+MESSAGE_BLOCK_QUEUE = queue_of("orders.cancel")
 """The queue of the commands, from which all that wait are received at once."""
-MAX_BLOCK_MESSAGES = 100
+MAX_MESSAGES_PER_BLOCK = 100
 """Commands received at once: those that wait while all pool processes are busy (docs/decisions/0027)."""
-MAX_BLOCK_BYTES = 256 * 1024
+MAX_MESSAGE_BLOCK_BYTES = 256 * 1024
 """Total length after which a block ends, so that long messages do not fill the memory of the worker."""
 _TAKE_MESSAGES_SCRIPT = """
 local items, total = {}, 0
@@ -221,7 +221,7 @@ class Channel(stock.Channel):
             if message is not None:
                 self.qos.queue_length = 0
                 self._deliver(receipt, message)
-                if reader.queue == BLOCK_QUEUE and self.qos.queue_length and not is_queue_paused(reader.queue):
+                if reader.queue == MESSAGE_BLOCK_QUEUE and self.qos.queue_length and not is_queue_paused(reader.queue):
                     self._deliver_waiting(reader, tag if message["headers"]["eta"] is None else "")
         finally:
             self.receiving = None
@@ -233,11 +233,13 @@ class Channel(stock.Channel):
         # Receive this worker's share of the waiting commands: all of them if its other slots are occupied. A message
         # that Celery lets wait has a slot of its own, since Celery adds one for it.
         share = -(-(self.qos.queue_length + 1) // (self.qos.free_slots() + 1))
-        count = min(share, MAX_BLOCK_MESSAGES) - 1
+        count = min(share, MAX_MESSAGES_PER_BLOCK) - 1
         if not count:
             return
         with self.conn_or_acquire() as client:
-            items = client.eval(_TAKE_MESSAGES_SCRIPT, 2, reader.queue, reader.processing_list, count, MAX_BLOCK_BYTES)
+            items = client.eval(
+                _TAKE_MESSAGES_SCRIPT, 2, reader.queue, reader.processing_list, count, MAX_MESSAGE_BLOCK_BYTES
+            )
         messages: dict[Receipt, dict[str, Any]] = {}
         for item in items:
             tag = ConsumerId.current().new_tag()
@@ -263,7 +265,7 @@ class Channel(stock.Channel):
             self._move_to_dead_letters(reader, item, rejection)
         except Delayed as delayed:
             with self.conn_or_acquire() as client:
-                postponed.delay_message(client, reader, item, delayed)
+                postponed.delay_message(client, reader, item, delayed.seconds, receipt.tag)
         else:
             if not is_task_paused(message["headers"]["task"]):
                 return message
@@ -299,7 +301,7 @@ class Channel(stock.Channel):
             pipe = client.pipeline().lrem(reader.processing_list, 1, item)
             dead_letters.push_dead_letter(
                 pipe,
-                dead_letters.DeadLetter.from_bytes(
+                dead_letters.PendingDeadLetter.from_message_bytes(
                     rejection.reason,
                     rejection.named,
                     rejection.message_id,

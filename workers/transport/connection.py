@@ -1,4 +1,4 @@
-"""Connections of Celery to the broker, by this transport."""
+"""Kombu's `Connection` and `Transport`, adapted: Celery reaches the broker by our channel and poller."""
 
 # mypy: disable-error-code="no-untyped-call"
 # kombu has no type annotations, and this module uses its internals.

@@ -19,12 +19,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from celery import current_app, signals, states
+from celery import current_app, signals
 
 from models import dead_letters
 from models.dead_letters import MAX_BODY_BYTES
 from policies.texts import printable
 from workers import lifecycle
+from workers.broker.result_backend import ResultBackend
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +38,7 @@ RETRY_DELAY = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
+class PendingDeadLetter:
     key: str
     reason: str
     detail: str
@@ -50,7 +51,7 @@ class DeadLetter:
     """Whether its producer may wait for an answer under `message_id`."""
 
     @classmethod
-    def from_bytes(
+    def from_message_bytes(
         cls,
         reason: str,
         named: str | None,
@@ -59,7 +60,7 @@ class DeadLetter:
         raw: bytes,
         detail: str = "",
         is_awaited: bool = False,
-    ) -> DeadLetter:
+    ) -> PendingDeadLetter:
         """Build one from the message's bytes.  An awaited message's id is stored unchanged: its caller waits for it."""
         body_start = base64.b64encode(raw[:MAX_BODY_BYTES]).decode()
         return cls(
@@ -75,7 +76,7 @@ class DeadLetter:
         )
 
 
-def push_dead_letter(pipe: Any, letter: DeadLetter) -> None:
+def push_dead_letter(pipe: Any, letter: PendingDeadLetter) -> None:
     log.error("dead_letter", reason=letter.reason, detail=letter.detail, named=letter.named, message=letter.message_id)
     pipe.lpush(PENDING_KEY, json.dumps(asdict(letter))).ltrim(PENDING_KEY, 0, MAX_PENDING - 1)
 
@@ -123,8 +124,9 @@ class DeadLetterWriter:
             broker = connection.default_channel.client
             while (raw := broker.lindex(PENDING_KEY, -1)) is not None:
                 letter = json.loads(raw)
-                if letter.get("is_awaited"):
-                    store_rejection(current_app.backend, letter["message_id"], letter["reason"], letter["detail"])
+                if letter.get("is_awaited") and isinstance(current_app.backend, ResultBackend):
+                    reason = ": ".join(filter(None, (letter["reason"], letter["detail"])))
+                    current_app.backend.store_rejection(letter["message_id"], MessageRefused(reason))
                 self._store_dead_letter(database, letter)
                 broker.lrem(PENDING_KEY, -1, raw)
 
@@ -149,20 +151,6 @@ class MessageRefused(Exception):
     """The result that a caller gets for a rejected message: a reason code and a sentence."""
 
 
-def store_rejection(backend: Any, message_id: str, reason: str, detail: str) -> None:
-    """Store a FAILURE as the message's result, unless one is stored under its id already.
-
-    Raises when the result backend cannot be reached.
-    """
-    if not hasattr(backend, "client"):
-        return  # no Redis result backend
-    error = MessageRefused(f"{reason}: {detail}" if detail else reason)
-    meta = backend._get_result_meta(backend.prepare_exception(error), states.FAILURE, None, None)
-    key, written = backend.get_key_for_task(message_id), backend.encode(meta | {"task_id": message_id})
-    if backend.client.set(key, written, nx=True, ex=backend.expires):
-        backend.client.publish(key, written)
-
-
 _dead_letter_writer = DeadLetterWriter()
 write_soon = _dead_letter_writer.write_soon
 
@@ -177,14 +165,14 @@ def _stop_dead_letter_writer(**_: Any) -> None:
     _dead_letter_writer.close()
 
 
-def describe_untaken(message: Any, registered: Container[str]) -> DeadLetter:
+def describe_untaken(message: Any, registered: Container[str]) -> PendingDeadLetter:
     headers = message.headers if isinstance(message.headers, dict) else {}
     delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
     name, raw = _text_or_none(headers.get("task")), message.body
     reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
     if not isinstance(raw, bytes):
         raw = str(raw).encode("utf-8", "surrogatepass")
-    return DeadLetter.from_bytes(
+    return PendingDeadLetter.from_message_bytes(
         reason, name, _text_or_none(headers.get("id")), _text_or_none(delivered.get("routing_key")), raw
     )
 
@@ -193,7 +181,7 @@ def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-class _WithoutBodies(logging.Filter):
+class _DeadLetterLogFilter(logging.Filter):
     # Drops Celery's log lines about such messages: they contain the body, which may be private.
     _PREFIXES = ("Received unregistered task", "Received and deleted unknown message", "Received invalid task message")
 
@@ -201,4 +189,4 @@ class _WithoutBodies(logging.Filter):
         return not str(record.msg).startswith(self._PREFIXES)
 
 
-logging.getLogger("celery.worker.consumer.consumer").addFilter(_WithoutBodies())
+logging.getLogger("celery.worker.consumer.consumer").addFilter(_DeadLetterLogFilter())

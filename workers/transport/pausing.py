@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 POLL_INTERVAL = 1.0
 """Seconds within which workers stop taking messages of what is paused; messages that they have taken are finished."""
 
+PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5
+"""Key with what is paused, for Flower, which has no database; it expires after so many seconds."""
 _NOTHING_PAUSED: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 _paused: tuple[frozenset[str], frozenset[str]] | None = _NOTHING_PAUSED
 """Paused queues and paused tasks; None while unknown.  Nothing is paused in a process that is no worker."""
@@ -96,7 +98,7 @@ _pause_reader: PauseReader | None = None
 
 
 @signals.worker_init.connect
-def _read_before_first_message(**_: Any) -> None:
+def _read_pauses_before_first_message(**_: Any) -> None:
     global _paused, _pause_reader  # noqa: PLW0603 - one per process
     _pause_reader = PauseReader()
     try:
@@ -110,12 +112,12 @@ def _read_before_first_message(**_: Any) -> None:
 
 
 @signals.worker_ready.connect
-def _start_reading(**_: Any) -> None:
+def _start_pause_reader(**_: Any) -> None:
     if _pause_reader is not None:
         _pause_reader.start()
 
 
 @signals.worker_shutting_down.connect
-def _stop_reading(**_: Any) -> None:
+def _stop_pause_reader(**_: Any) -> None:
     if _pause_reader is not None:
         _pause_reader.close()

@@ -18,3 +18,10 @@ loads: Any = partial(json.loads, object_hook=None)
 
 def use_plain_json() -> None:
     register("json", json.dumps, loads, "application/json", "utf-8")  # type: ignore[no-untyped-call]
+
+
+def holds_typed_object(value: Any) -> bool:
+    """Whether kombu would revive something in a value of at most `MAX_PAYLOAD_DEPTH` levels."""
+    if isinstance(value, dict):
+        return "__type__" in value or any(map(holds_typed_object, value.values()))
+    return isinstance(value, list) and any(map(holds_typed_object, value))

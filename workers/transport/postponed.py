@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from schedules.routes import is_internal_task, queue_of
 from workers.transport import pausing
-from workers.transport.pausing import is_queue_paused, is_task_paused
+from workers.transport.pausing import PAUSES_KEY, PAUSES_TTL_SECONDS, is_queue_paused, is_task_paused
 from workers.transport.poller import QueueReader
-from workers.transport.validation import Delayed, has_no_arguments
+from workers.transport.validation import has_no_arguments
 
 PARKED_PREFIX = "unwind.parked."
 """Prefix of the list of a paused task's messages."""
@@ -20,33 +21,39 @@ for moved = 1, tonumber(ARGV[2]) do
     if not redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') then redis.call('SREM', KEYS[3], ARGV[1]); return end
 end
 """
-"""The newest first, so that the oldest is the next one out of the queue."""
-PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5
-"""Key with what is paused, for Flower, which has no database; it expires after so many seconds."""
-TICK_QUEUES = ("sweeps", "outbox")
+"""The newest parked message first, so that the oldest is the next one out of the queue."""
+PAUSED_TICK_QUEUES = ("sweeps", "outbox")
 MAX_PAUSED_TICKS = 5000
 """Ticks kept in such a queue while it is paused: each does the work of all before it, and beat sends five a second."""
 DELAYED_PREFIX = "unwind.delayed."
 """Prefix of a queue's sorted set of delayed messages, scored by the broker's clock, so that worker clocks do not
 matter."""
-REQUEUE_BATCH_SIZE = 1000
-"""Messages requeued in one script call, so that it does not block the worker's loop for long."""
+POSTPONED_BATCH_SIZE = 1000
+"""Delayed or parked messages moved in one script call, which then does not block the worker's loop for long."""
 _MOVE_DELAYED = """
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 for i = #due, 1, -1 do redis.call('RPUSH', KEYS[2], due[i]); redis.call('ZREM', KEYS[1], due[i]) end
 return #due
 """
-"""One script, since several workers run it at once.  The message that is due longest is the next one out of the
-queue."""
+"""One script, since several workers run it at once.  The delayed message that is due longest is the next one out."""
 
 
-def delay_message(client: Any, reader: QueueReader, item: bytes, delayed: Delayed) -> None:
+def delay_message(client: Any, reader: QueueReader, item: bytes, seconds: float, tag: str) -> None:
     """Move a message from the processing list to the queue's sorted set in one MULTI: a crash loses nothing."""
-    seconds, microseconds = client.time()
-    due = seconds + microseconds / 1e6 + delayed.seconds
+    now, microseconds = client.time()
+    due = now + microseconds / 1e6 + seconds
     client.pipeline().lrem(reader.processing_list, 1, item).zadd(
-        DELAYED_PREFIX + reader.queue, {delayed.raw: due}
+        DELAYED_PREFIX + reader.queue, {delayed_without_eta(item, tag): due}
     ).execute()
+
+
+def delayed_without_eta(raw: bytes, tag: str) -> bytes:
+    # The message without its `eta`, so that it is processed after one wait, whatever a worker's clock says. `tag` makes
+    # it differ from another message with the same bytes.
+    envelope = json.loads(raw)
+    envelope["headers"]["eta"] = None
+    envelope["properties"]["delivery_tag"] = tag
+    return json.dumps(envelope).encode()
 
 
 def park_paused_message(client: Any, reader: QueueReader, item: bytes, message: dict[str, Any]) -> None:
@@ -64,11 +71,11 @@ def requeue_due_and_resumed(client: Any, queues: Sequence[str]) -> None:
         pipe.zcard(DELAYED_PREFIX + queue)
     if paused := pausing.pauses_as_json():
         pipe.set(PAUSES_KEY, paused, ex=PAUSES_TTL_SECONDS)
-        for queue in TICK_QUEUES:
+        for queue in PAUSED_TICK_QUEUES:
             if queue in queues and is_queue_paused(queue):
                 pipe.ltrim(queue, 0, MAX_PAUSED_TICKS - 1)
     (seconds, microseconds), parked, *counts = pipe.execute()
     for task in [task for task in map(bytes.decode, parked) if not is_task_paused(task)]:
-        client.eval(_UNPARK_TASK, 3, PARKED_PREFIX + task, queue_of(task), PARKED_TASKS_KEY, task, REQUEUE_BATCH_SIZE)
+        client.eval(_UNPARK_TASK, 3, PARKED_PREFIX + task, queue_of(task), PARKED_TASKS_KEY, task, POSTPONED_BATCH_SIZE)
     for queue in [queue for queue, count in zip(queues, counts, strict=False) if count]:
-        client.eval(_MOVE_DELAYED, 2, DELAYED_PREFIX + queue, queue, seconds + microseconds / 1e6, REQUEUE_BATCH_SIZE)
+        client.eval(_MOVE_DELAYED, 2, DELAYED_PREFIX + queue, queue, seconds + microseconds / 1e6, POSTPONED_BATCH_SIZE)

@@ -18,21 +18,17 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from schedules.routes import is_internal_task
 from workers.transport import dead_letters
-from workers.transport.acknowledgement import is_settled
+from workers.transport.acknowledgement import is_settled, is_unsettled_command
 from workers.transport.poller import QueueReader
+from workers.transport.reclaim import Reclaimed
 
 log = structlog.get_logger(__name__)
 
 INITIAL_RETURN_DELAY, MAX_RETURN_DELAY = 0.5, 30.0
 """Seconds after which an unsettled message goes back to its queue, doubled each time it returns to this worker."""
-MAX_REMEMBERED_RETURNS = 1000
+MAX_REMEMBERED_MESSAGE_RETURNS = 1000
 """Messages whose return counts are remembered."""
-
-
-class Reclaimed(Exception):
-    """Another consumer took this one for dead and requeued the message."""
 
 
 @dataclass(eq=False)
@@ -107,7 +103,7 @@ class QoS(stock.QoS):
         Messages are acknowledged nowhere else: a command that is not settled goes back to its queue instead.
         """
         message = self._delivered.get(delivery_tag)
-        if message is not None and _is_unsettled_command(message):
+        if message is not None and is_unsettled_command(message):
             self._return_later(delivery_tag, message)
             return
         self.ack_settled([delivery_tag])
@@ -151,10 +147,10 @@ class QoS(stock.QoS):
         # stays occupied: a worker that can commit nothing takes no more messages. If the worker ends meanwhile, kombu
         # or another worker restores the recorded message.
         message_id = message.headers.get("id")
-        wait = min(MAX_RETURN_DELAY, INITIAL_RETURN_DELAY * 2 ** _return_counts.get(message_id, 0))
-        while len(_return_counts) >= MAX_REMEMBERED_RETURNS:
-            del _return_counts[next(iter(_return_counts))]
-        _return_counts[message_id] = min(_return_counts.pop(message_id, 0) + 1, 10)
+        wait = min(MAX_RETURN_DELAY, INITIAL_RETURN_DELAY * 2 ** _message_return_counts.get(message_id, 0))
+        while len(_message_return_counts) >= MAX_REMEMBERED_MESSAGE_RETURNS:
+            del _message_return_counts[next(iter(_message_return_counts))]
+        _message_return_counts[message_id] = min(_message_return_counts.pop(message_id, 0) + 1, 10)
         log.warning("unsettled_message_returned", message=message_id, wait=wait)
         loop = get_event_loop()
         if loop is None:
@@ -182,11 +178,5 @@ class QoS(stock.QoS):
                 del self._slot_sizes[slot]
 
 
-_return_counts: dict[str, int] = {}
+_message_return_counts: dict[str, int] = {}
 """How often this worker returned a message, by message id."""
-
-
-def _is_unsettled_command(message: Any) -> bool:
-    # Whether it is a command without a durable outcome. Internal tasks do not count: they are sent again.
-    task = message.headers.get("task") if isinstance(message.headers, dict) else None
-    return isinstance(task, str) and not is_internal_task(task) and not is_settled(message)

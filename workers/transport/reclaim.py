@@ -3,7 +3,7 @@
 A worker's messages are in two places: in the processing lists into which the broker moves them, and among those
 recorded as unacknowledged, whose delivery tags begin with the consumer's name.  Every consumer writes a heartbeat every
 few seconds, and requeues what belongs to a consumer without one.  A consumer that is taken for dead by mistake does no
-harm: it cannot process a message that was reclaimed from it (`workers.transport.qos.Reclaimed`), and a message
+harm: it cannot process a message that was reclaimed from it (`Reclaimed`), and a message
 processed twice has one effect.
 """
 
@@ -35,7 +35,11 @@ ORPHANED_LIST_SECONDS = 60.0
 """Seconds for which a list without a living consumer is still checked, for a move that the broker executes late."""
 
 
-def this_process_space() -> str:
+class Reclaimed(Exception):
+    """Another consumer took this one for dead and reclaimed the message."""
+
+
+def consumer_process_space() -> str:
     """Return a name of the space in which this process' id means one process: host, boot and PID namespace.
 
     Containers with the host's network have one host name and a namespace each.
@@ -55,7 +59,7 @@ class ConsumerId:
     _current: ConsumerId | None = None
 
     def __init__(self, space: str | None = None) -> None:
-        self.pid, self.space = os.getpid(), space or this_process_space()
+        self.pid, self.space = os.getpid(), space or consumer_process_space()
         self.name = f"{self.space}/{self.pid}/{secrets.token_hex(4)}"
         self._list_numbers = count(1)
         self._orphaned_since: dict[str, float] = {}
@@ -119,7 +123,7 @@ class ConsumerId:
         # Whether the consumer's process could be seen here and has ended: no need to wait for its heartbeat's expiry.
         space, _, rest = owner.partition("/")
         pid = rest.partition("/")[0]
-        return space == self.space and pid.isdigit() and int(pid) != self.pid and not _is_running(int(pid))
+        return space == self.space and pid.isdigit() and int(pid) != self.pid and not _is_consumer_running(int(pid))
 
     def _requeue_lists(self, client: Any, orphaned: dict[str, str]) -> None:
         names = list(orphaned)
@@ -137,7 +141,7 @@ class ConsumerId:
             client.hdel(PROCESSING_LISTS_KEY, *expired)
 
 
-def _is_running(pid: int) -> bool:
+def _is_consumer_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -39,19 +39,19 @@ def find_unread_lists(client: Any) -> list[UnreadList]:
     for name in _unread_list_names():
         if client.type(name) not in (b"list", "list"):
             continue
-        newest_last = [_task_and_id(raw) for raw in client.lrange(name, -SAMPLE_SIZE, -1)]
+        newest_last = [_unread_task_and_id(raw) for raw in client.lrange(name, -SAMPLE_SIZE, -1)]
         unread.append(
             UnreadList(name.replace(PRIORITY_SEPARATOR, " with priority "), client.llen(name), newest_last[::-1])
         )
     return unread
 
 
-_MOVE_COMMAND = """
+_MOVE_UNREAD_COMMAND = """
 if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 1 then return redis.call('LPUSH', KEYS[2], ARGV[1]) end
 return 0
 """
 """Atomic: a killed process has moved the message or not, and of two that move the same message, one succeeds."""
-_BATCH_SIZE = 200
+_UNREAD_BATCH_SIZE = 200
 
 
 def requeue_unread_commands(
@@ -68,11 +68,11 @@ def requeue_unread_commands(
     for name in lists:
         # From the right, where the oldest are; skip those that stay.
         skipped = 0
-        while batch := client.lrange(name, -skipped - _BATCH_SIZE, -skipped - 1):
+        while batch := client.lrange(name, -skipped - _UNREAD_BATCH_SIZE, -skipped - 1):
             commands = [raw for raw in reversed(batch) if is_command(raw)]
             pipe = client.pipeline(transaction=False)
             for raw in commands:
-                pipe.eval(_MOVE_COMMAND, 2, name, COMMANDS_QUEUE, raw)
+                pipe.eval(_MOVE_UNREAD_COMMAND, 2, name, COMMANDS_QUEUE, raw)
             moved += sum(1 for length in pipe.execute() if length)
             skipped += len(batch) - len(commands)
             checked += len(batch)
@@ -81,13 +81,13 @@ def requeue_unread_commands(
     return moved, left
 
 
-def _task_and_id(raw: Any) -> tuple[str, str]:
+def _unread_task_and_id(raw: Any) -> tuple[str, str]:
     try:
         headers = json.loads(raw)["headers"]
-        return _shorten_header(headers["task"]), _shorten_header(headers["id"])
+        return _shorten_unread_header(headers["task"]), _shorten_unread_header(headers["id"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return "?", "?"
 
 
-def _shorten_header(value: Any) -> str:
+def _shorten_unread_header(value: Any) -> str:
     return printable(value[:100]) if isinstance(value, str) else "?"

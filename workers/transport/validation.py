@@ -28,6 +28,7 @@ from models.payload_limits import (
     refuse_duplicate_names,
 )
 from schedules.routes import HEARTBEAT, is_internal_task, queue_of
+from workers.transport.plain_json import holds_typed_object
 
 MAX_MESSAGE_BYTES = {"commands": MAX_PAYLOAD_BYTES}
 MAX_BYTES_OTHER_QUEUES = 64 * 2**10
@@ -35,19 +36,19 @@ MAX_RETRIES = 1_000_000
 """The limit that `workers.task` sets while the database is away."""
 HARD_TIME_LIMIT_SECONDS = 60
 """After which a task's process is killed."""
-MAX_RETRY_DELAY = timedelta(seconds=30)
+MAX_RETRIED_MESSAGE_DELAY = timedelta(seconds=30)
 """The longest wait of our own retries; far below half the visibility timeout."""
-MAX_DELAY = timedelta(minutes=1)
+MAX_MESSAGE_DELAY = timedelta(minutes=1)
 """The longest `countdown` or `eta` of a producer; longer waits belong in rows, not in a broker."""
-DELAY_TOLERANCE = timedelta(seconds=5)
+MESSAGE_DELAY_TOLERANCE = timedelta(seconds=5)
 """How far a producer's clock may be ahead of a worker's."""
-MAX_CLOCK_SKEW = timedelta(hours=2)
+MAX_HEADER_CLOCK_SKEW = timedelta(hours=2)
 """How far the clock of the worker that wrote a retry may be ahead of this worker's."""
 
 _MESSAGE_ID = re.compile(r"[!-~]{1,255}")
 _TASK_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
 _SHORT_TEXT = re.compile(r"[ -~]{0,255}")
-_UTF8 = {"utf-8", "utf8"}
+_UTF8_HEADERS = {"utf-8", "utf8"}
 _KNOWN_HEADERS = {
     *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id"),
     *("parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers"),
@@ -60,7 +61,7 @@ _CONTEXT_HEADERS = frozenset(name for name in vars(Context) if not name.startswi
 }
 """Headers that would overwrite attributes of Celery's task context: only Celery may set them."""
 _FORBIDDEN_HEADERS = ("stamped_headers", "stamps", "replaced_task_nesting")
-MAX_GROUP_INDEX = 1_000_000
+MAX_GROUP_INDEX_HEADER = 1_000_000
 
 
 @dataclass(eq=False)
@@ -80,10 +81,9 @@ class Rejected(Exception):
 
 @dataclass(eq=False)
 class Delayed(Exception):
-    """The message is valid and due in `seconds`; `raw` is the message without its `eta`, so that it waits only once."""
+    """The message is valid and due in `seconds`."""
 
     seconds: float
-    raw: bytes
 
 
 def validate(raw: bytes, queue: str, registered: Container[str], tag: str, now: datetime) -> dict[str, Any]:
@@ -99,19 +99,19 @@ def validate(raw: bytes, queue: str, registered: Container[str], tag: str, now: 
     named, message_id = headers.get("task"), headers.get("id")
     try:
         properties = _message_part(envelope, "properties")
-        _check_content_type(envelope, headers)
+        _check_message_content_type(envelope, headers)
         _check_message_properties(properties)
         _check_task(named, message_id, queue, registered)
         _check_message_body(envelope.get("body"), properties.get("body_encoding"))
         checked_headers = _validated_headers(headers, now)
-        delay = _requested_delay(headers, now)
+        delay = _validated_delay(headers, now)
     except Rejected as rejection:
         is_awaited = _matches_pattern(_MESSAGE_ID, message_id) and not headers.get("ignore_result")
         raise Rejected(
             rejection.reason, rejection.detail, _text_header(named), _text_header(message_id), is_awaited
         ) from None
     if delay > timedelta(0):
-        raise Delayed(delay.total_seconds(), _without_eta(raw, tag))
+        raise Delayed(delay.total_seconds())
     return {
         "body": envelope["body"],
         "content-type": "application/json",
@@ -156,11 +156,11 @@ def _message_part(outer: Any, name: str) -> dict[str, Any]:
     return mapping
 
 
-def _check_content_type(envelope: dict[str, Any], headers: dict[str, Any]) -> None:
+def _check_message_content_type(envelope: dict[str, Any], headers: dict[str, Any]) -> None:
     if envelope.get("content-type") != "application/json":
         _reject_shape("content-type must be application/json")
     encoding = envelope.get("content-encoding")
-    if not isinstance(encoding, str) or encoding.lower() not in _UTF8:
+    if not isinstance(encoding, str) or encoding.lower() not in _UTF8_HEADERS:
         _reject_shape("content-encoding must be utf-8")
     if headers.get("compression") is not None:
         _reject_forbidden("a compressed body is not taken")
@@ -236,7 +236,7 @@ def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]
             _reject_shape(f"headers.{name} must be a short text")
     # kombu reads recorded messages with its revivers, which fail on unexpected values.
     others = {
-        name: value for name, value in headers.items() if name not in _KNOWN_HEADERS and not _holds_typed_object(value)
+        name: value for name, value in headers.items() if name not in _KNOWN_HEADERS and not holds_typed_object(value)
     }
     if any(name in _CONTEXT_HEADERS and value is not None for name, value in others.items()):
         _reject_forbidden("a header that only Celery may set")
@@ -261,7 +261,7 @@ def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": {},
-        "headers": None if _holds_typed_object(headers.get("headers")) else headers.get("headers"),
+        "headers": None if holds_typed_object(headers.get("headers")) else headers.get("headers"),
     }
 
 
@@ -269,37 +269,28 @@ def _check_group_header(headers: dict[str, Any]) -> None:
     # Check the group, which without a chord is only its producer's list of ids.
     if not isinstance(headers.get("group"), str | None):
         _reject_shape("headers.group must be a text")
-    if headers.get("group_index") is not None and not _is_small_count(headers["group_index"], MAX_GROUP_INDEX):
+    if headers.get("group_index") is not None and not _is_small_count(headers["group_index"], MAX_GROUP_INDEX_HEADER):
         _reject_shape("headers.group_index must be a number")
 
 
 def _retry_eta(text: Any, retries: int, now: datetime) -> str | None:
-    # The time of a retry, at most MAX_RETRY_DELAY from now. Only our own retries wait in a worker.
+    # The time of a retry, at most MAX_RETRIED_MESSAGE_DELAY from now. Only our own retries wait in a worker.
     if text is None or not retries:
         return None
     at = _parse_header_time(text, "eta")
-    if at - now > MAX_CLOCK_SKEW:
+    if at - now > MAX_HEADER_CLOCK_SKEW:
         _reject_forbidden("headers.eta of a retry is too far away")
-    return min(at, now + MAX_RETRY_DELAY).isoformat()
+    return min(at, now + MAX_RETRIED_MESSAGE_DELAY).isoformat()
 
 
-def _requested_delay(headers: dict[str, Any], now: datetime) -> timedelta:
+def _validated_delay(headers: dict[str, Any], now: datetime) -> timedelta:
     # How long the producer wants the message delayed; it waits in the broker and occupies no worker's slot.
     if headers.get("eta") is None or headers.get("retries"):
         return timedelta(0)
     delay = _parse_header_time(headers["eta"], "eta") - now
-    if delay > MAX_DELAY + DELAY_TOLERANCE:
+    if delay > MAX_MESSAGE_DELAY + MESSAGE_DELAY_TOLERANCE:
         _reject_forbidden("headers.eta is more than a minute away: send it when it is wanted")
-    return min(delay, MAX_DELAY)
-
-
-def _without_eta(raw: bytes, tag: str) -> bytes:
-    # The message without its `eta`, so that it is processed after one wait, whatever a worker's clock says. `tag` makes
-    # it differ from another message with the same bytes.
-    envelope = json.loads(raw)
-    envelope["headers"]["eta"] = None
-    envelope["properties"]["delivery_tag"] = tag
-    return json.dumps(envelope).encode()
+    return min(delay, MAX_MESSAGE_DELAY)
 
 
 def _expiry_time(text: Any, now: datetime, *, is_internal: bool) -> str | None:
@@ -338,13 +329,6 @@ def _is_harmless_limit(value: Any) -> bool:
         n is None or (isinstance(n, int | float) and not isinstance(n, bool) and 0 < n <= HARD_TIME_LIMIT_SECONDS)
         for n in value
     )
-
-
-def _holds_typed_object(value: Any) -> bool:
-    # Whether kombu would revive something in a value of at most MAX_DEPTH levels.
-    if isinstance(value, dict):
-        return "__type__" in value or any(map(_holds_typed_object, value.values()))
-    return isinstance(value, list) and any(map(_holds_typed_object, value))
 
 
 def _text_header(value: Any) -> str | None:

@@ -10,7 +10,7 @@ import redis
 
 from tests.plugins.servers import in_valkey_database
 from workers.embedded import ServerUrls
-from workers.monitoring.watchdog import MAX_BUSY_POLLS, MAX_SILENT_POLLS, POLL_INTERVAL, BrokerProbe, Watchdog
+from workers.monitoring.watchdog import MAX_BUSY_POLLS, MAX_SILENT_POLLS, POLL_INTERVAL, Watchdog, WatchedBroker
 
 
 @dataclass
@@ -147,11 +147,11 @@ def test_queue_length_is_read_with_limited_rights(broker_url: str, servers: Serv
     with redis.Redis.from_url(broker_url) as client:
         client.lpush("commands", "a", "b")
         client.lpush("notices", "c")
-    assert BrokerProbe(broker_url).count_waiting(["commands", "sweeps"]) == 2
+    assert WatchedBroker(broker_url).count_waiting(["commands", "sweeps"]) == 2
     with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
         server.execute_command("ACL", "SETUSER", "reader", "on", ">only-reads", "~*", "+@read", "+select")
         try:
             as_reader = f"redis://reader:only-reads@{broker_url.rpartition('@')[2]}"
-            assert BrokerProbe(as_reader).count_waiting(["commands"]) == 2
+            assert WatchedBroker(as_reader).count_waiting(["commands"]) == 2
         finally:
             server.execute_command("ACL", "DELUSER", "reader")

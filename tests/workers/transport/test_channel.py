@@ -29,9 +29,9 @@ from tests.workers.transport.hostile_messages import message
 from workers.app import app
 from workers.settings import CHECKOUT
 from workers.transport import reclaim
-from workers.transport.channel import MAX_BLOCK_BYTES, Channel
+from workers.transport.channel import MAX_MESSAGE_BLOCK_BYTES, Channel
 from workers.transport.connection import Connection, Transport
-from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, DeadLetter, push_dead_letter
+from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, PendingDeadLetter, push_dead_letter
 from workers.transport.poller import Poller, QueueReader
 from workers.transport.qos import QoS, Receipt
 
@@ -250,7 +250,7 @@ def test_waiting_commands_occupy_one_slot_together(broker: Any, broker_url: str)
 
 
 def test_long_messages_end_a_block(broker: Any, broker_url: str) -> None:
-    text = "x" * (MAX_BLOCK_BYTES // 2)
+    text = "x" * (MAX_MESSAGE_BLOCK_BYTES // 2)
     for number in range(6):
         long = message([[], {"text": text}, {}], headers={"task": "queues.heartbeat", "id": f"commands-{number}"})
         broker.lpush("commands", json.dumps(long))
@@ -372,7 +372,9 @@ def test_dead_letters_in_the_broker_are_bounded(broker: Any) -> None:
     for _ in range(3):
         pipe = broker.pipeline()
         for _ in range(MAX_PENDING // 2):
-            push_dead_letter(pipe, DeadLetter.from_bytes("NOT_JSON", None, None, "commands", b"x" * 100_000))
+            push_dead_letter(
+                pipe, PendingDeadLetter.from_message_bytes("NOT_JSON", None, None, "commands", b"x" * 100_000)
+            )
         pipe.execute()
     assert broker.llen(PENDING_KEY) == MAX_PENDING
     assert len(broker.lindex(PENDING_KEY, 0)) < 6_000

@@ -11,7 +11,7 @@ from models.db.postgres_address import libpq_variables
 from workers.embedded.data_dir import read_json
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
-from workers.monitoring.flower_guard import find_running_flower, is_loopback
+from workers.monitoring.flower_guard import find_running_flower, is_flower_loopback_only
 from workers.settings import SettingsError, unknown_variables
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -81,7 +81,7 @@ def check_flower(context: Context) -> list[Finding]:
     if not effective.get("read_only", context.settings.flower_read_only):
         message = "Flower is not read-only: everyone who can open it can run any task as any member."
         findings.append(error("FLOWER_COMMANDS", message, "unset UNWIND_FLOWER_READ_ONLY and restart Flower."))
-    if not address or is_loopback(address):
+    if not address or is_flower_loopback_only(address):
         return findings
     return [
         *findings,
