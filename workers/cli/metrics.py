@@ -37,7 +37,7 @@ def metrics(once: bool) -> None:
                 signal.signal(number, _interrupt)
             host = settings.metrics_address
             click.echo(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
-            probes.report_ready()
+            probes.report_ready_to_probes()
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
 

@@ -39,6 +39,6 @@ def _has_database(settings: Settings) -> bool:
 
 def _serve(log_format: str, log_level: str) -> None:
     logs.configure(log_format, log_level)
-    probes.report_ready()
+    probes.report_ready_to_probes()
     # By name: the package `web` is beside this one, and neither imports the other.
     runpy.run_module("web", run_name="__main__")

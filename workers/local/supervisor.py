@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -312,3 +313,11 @@ def _process_group_members(group: int, token: str) -> list[ProcessIdentity]:
             with contextlib.suppress(OSError):
                 has_token = has_token or f"{TOKEN_ENV}={token}".encode() in (entry / "environ").read_bytes()
     return members if has_token else []
+
+
+def supervised_since(data_dir: Path) -> datetime | None:
+    report = data_dir / "run" / "up.json"
+    fields = read_json(report)
+    if not is_alive(ProcessIdentity(int(fields.get("pid", 0)), int(fields.get("started", 0)))):
+        return None
+    return datetime.fromtimestamp(report.stat().st_mtime, UTC)

@@ -37,7 +37,7 @@ TIMEOUT = 4.0
 REQUEST_TIMEOUT_SECONDS = 10
 """Bounds how long an idle or slow client occupies a thread."""
 COMPONENTS = ("database", "broker")
-ZERO_LABELS: dict[str, tuple[tuple[str, ...], ...]] = {
+EXPORTED_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in outbox_consumers()),
     "unwind_requests_last_minute": (("done", ""),),
     "unwind_emails": (("pending",), ("parked",)),
@@ -45,7 +45,7 @@ ZERO_LABELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_dead_letters_last_day": (("TASK_UNKNOWN",), ("NOT_A_COMMAND",)),
     "unwind_dead_jobs": tuple((task,) for task in (*outbox_consumers(), "notices.deliver")),
 }
-"""Label values that are exported as 0 when nothing has them, so that alerts can rely on the series."""
+"""Labels of series that the metrics server exports as 0 when nothing has them, so that alerts can rely on them."""
 
 Family = GaugeMetricFamily
 
@@ -98,7 +98,7 @@ class MetricsCollector:
             yield from results[name] or ()
         yield up
         yield Family("unwind_scrape_seconds", "How long this scrape took.", value=elapsed)
-        build = {"version": release_version(), "python": platform.python_version()}
+        build = {"version": _exported_release(), "python": platform.python_version()}
         yield InfoMetricFamily("unwind_build", "The running release.", value=build)
 
     def ready(self) -> dict[str, bool]:
@@ -125,7 +125,9 @@ class MetricsCollector:
                     failed.append(metric.name)
                     continue
                 family = Family(metric.name, metric.description, labels=metric.labels)
-                for labels, value in (dict.fromkeys(ZERO_LABELS.get(metric.name, ()), 0.0) | dict(values)).items():
+                for labels, value in (
+                    dict.fromkeys(EXPORTED_ZERO_SERIES.get(metric.name, ()), 0.0) | dict(values)
+                ).items():
                     family.add_metric(labels, value)
                 families.append(family)
         about = "Database queries that failed or did not finish in time."
@@ -149,28 +151,28 @@ class MetricsCollector:
         return [
             waiting,
             parked,
-            _gauge_family(
+            _exported_gauge(
                 "unwind_delayed_messages",
                 "Messages with a countdown or eta in the future.",
                 sum(client.zcard(DELAYED_PREFIX + queue) for queue in QUEUES),
             ),
-            _gauge_family(
+            _exported_gauge(
                 "unwind_unacknowledged_messages",
                 "Messages taken and not acknowledged yet.",
                 client.zcard(f"{UNACKED_KEY}.index"),
             ),
-            _gauge_family(
+            _exported_gauge(
                 "unwind_stray_messages",
                 "Messages that no worker reads.",
                 sum(unread.count for unread in find_unread_lists(client)),
             ),
-            _gauge_family("unwind_broker_memory_bytes", "Memory used by the broker.", info.get("used_memory", 0)),
-            _gauge_family(
+            _exported_gauge("unwind_broker_memory_bytes", "Memory used by the broker.", info.get("used_memory", 0)),
+            _exported_gauge(
                 "unwind_broker_memory_limit_bytes",
                 "The broker's memory limit; 0 when it has none.",
                 info.get("maxmemory", 0),
             ),
-            _gauge_family(
+            _exported_gauge(
                 "unwind_broker_saves",
                 "Whether the broker's last write to disk succeeded.",
                 "err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),
@@ -178,11 +180,11 @@ class MetricsCollector:
         ]
 
 
-def _gauge_family(name: str, about: str, value: float) -> Family:
+def _exported_gauge(name: str, about: str, value: float) -> Family:
     return Family(name, about, value=float(value))
 
 
-def release_version() -> str:
+def _exported_release() -> str:
     try:
         return version("unwind")
     except PackageNotFoundError:

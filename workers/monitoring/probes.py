@@ -1,11 +1,11 @@
-"""Liveness and readiness probes of workers and beat, by the age of the files touched by their watchdog.
+"""Liveness and readiness probes: programs touch files and notify systemd, and `python -m` checks the files' age.
 
     python -m workers.monitoring.probes ready      # a worker takes messages; beat has its timetable
     python -m workers.monitoring.probes alive      # it made progress lately, or had nothing to do
 
-The watchdog (`workers/monitoring/watchdog.py`) touches a file at each poll at which the program made progress or had
-nothing to do, so the file of a program that hangs, was stopped or takes nothing is old.  It notifies systemd at the
-same time (`Type=notify`, `WatchdogSec`).  Standard library only: a probe runs every few seconds, and loading Celery
+The watchdog of a worker or beat (`workers/monitoring/watchdog.py`) reports at each poll at which the program made
+progress or had nothing to do, so the file of a program that hangs, was stopped or takes nothing is old, and systemd
+knows too (`Type=notify`, `WatchdogSec`).  Standard library only: a probe runs every few seconds, and loading Celery
 takes two."""
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ MAX_AGE_SECONDS = 60.0
 """Twelve polls of the watchdog, and longer than a stalled program takes to end itself."""
 
 
-def report_ready() -> None:
+def report_ready_to_probes() -> None:
     _touch_probe_file(READY_FILE_ENV)
-    report_alive()
+    report_alive_to_probes()
     _notify_systemd("READY=1")
 
 
-def report_alive() -> None:
+def report_alive_to_probes() -> None:
     _touch_probe_file(ALIVE_FILE_ENV)
     _notify_systemd("WATCHDOG=1")
 
 
-def report_stopping() -> None:
+def report_stopping_to_probes() -> None:
     if path := os.environ.get(READY_FILE_ENV):
         Path(path).unlink(missing_ok=True)
     _notify_systemd("STOPPING=1")
@@ -70,7 +70,7 @@ def _notify_systemd(state: str) -> None:
             notify_socket.sendto(state.encode(), address)
 
 
-def main(args: Sequence[str]) -> int:
+def run_probe(args: Sequence[str]) -> int:
     if list(args) not in (["alive"], ["ready"]):
         sys.stderr.write("Usage: python -m workers.monitoring.probes alive|ready\n")
         return 2
@@ -80,4 +80,4 @@ def main(args: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_probe(sys.argv[1:]))

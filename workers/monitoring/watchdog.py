@@ -81,7 +81,7 @@ class Watchdog:
         else:
             self.silent_polls += 1
         if progressed or self._is_busy() or (not self.silent_polls and not self._failed):
-            probes.report_alive()
+            probes.report_alive_to_probes()
         if (
             waiting
             and self.silent_polls >= (MAX_BUSY_POLLS if self._is_busy() else MAX_SILENT_POLLS)
@@ -136,7 +136,7 @@ def _start_watchdog(watchdog: Watchdog) -> None:
     global _watchdog  # noqa: PLW0603 - one per process is the point
     _watchdog = watchdog
     watchdog.start()
-    probes.report_ready()
+    probes.report_ready_to_probes()
 
 
 @signals.worker_ready.connect
@@ -184,7 +184,7 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop_watching(**_: Any) -> None:
-    probes.report_stopping()
+    probes.report_stopping_to_probes()
     if _watchdog is not None:
         _watchdog.close()
 

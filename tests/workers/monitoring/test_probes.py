@@ -40,15 +40,15 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 def test_program_is_ready_from_its_announcement_to_its_end(files: Path) -> None:
     assert probes.find_problem("ready") == f"not ready: {files}/ready does not exist."
     assert probes.find_problem("alive") == f"not alive: {files}/alive does not exist."
-    probes.report_ready()
+    probes.report_ready_to_probes()
     assert (probes.find_problem("ready"), probes.find_problem("alive")) == (None, None)
-    probes.report_stopping()
+    probes.report_stopping_to_probes()
     assert probes.find_problem("ready") is not None
     assert probes.find_problem("alive") is None
 
 
 def test_program_without_progress_for_a_minute_is_not_alive(files: Path) -> None:
-    probes.report_ready()
+    probes.report_ready_to_probes()
     old = (files / "alive").stat().st_mtime - probes.MAX_AGE_SECONDS - 1
     os.utime(files / "alive", (old, old))
     assert probes.find_problem("alive") == "not alive: no progress for 61 s."
@@ -77,16 +77,16 @@ def test_program_is_alive_if_it_progresses_or_has_nothing_to_do(
 
 
 def test_systemd_is_notified(files: Path, systemd: socket.socket) -> None:
-    probes.report_ready()
-    probes.report_alive()
-    probes.report_stopping()
+    probes.report_ready_to_probes()
+    probes.report_alive_to_probes()
+    probes.report_stopping_to_probes()
     assert [systemd.recv(100) for _ in range(4)] == [b"WATCHDOG=1", b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
 
 def test_missing_socket_and_folder_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     monkeypatch.setenv(local.ALIVE_FILE_ENV, str(tmp_path / "no" / "folder"))
-    probes.report_alive()
+    probes.report_alive_to_probes()
 
 
 def run_check(*words: str, **environment: str) -> tuple[int, str]:
@@ -107,7 +107,7 @@ def test_check_imports_no_application_code(files: Path) -> None:
     """It runs every few seconds beside each worker."""
     environment = {local.READY_FILE_ENV: str(files / "ready"), local.ALIVE_FILE_ENV: str(files / "alive")}
     assert run_check("alive", **environment) == (1, f"not alive: {files}/alive does not exist.\n[]\n")
-    probes.report_ready()
+    probes.report_ready_to_probes()
     assert run_check("ready", **environment) == (0, "ready\n[]\n")
     assert run_check("else")[0] == 2
     assert run_check("alive")[0] == 1

@@ -1,10 +1,11 @@
-"""Checks of the broker: version, memory, persistence, result backend, workers, queues and unread lists."""
+"""Checks of the broker: answers, version, memory, persistence, result backend, workers, queues and unread lists."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import redis
 from kombu.pidbox import Mailbox
@@ -21,6 +22,36 @@ from workers.transport.unread_lists import find_unread_lists
 MIN_BROKER_VERSION = (6, 2)  # the first with BLMOVE
 WORKER_RESPONSE_TIMEOUT = 1.0
 """Seconds, always waited for in full, since the number of workers is unknown."""
+
+
+def check_broker_answers(context: Context) -> list[Finding]:
+    if context.settings.broker_url is None:
+        return []
+    url = context.settings.broker_url.get_secret_value()
+    try:
+        client = connect(url)
+        context.connections.callback(client.close)
+        context.broker_info = dict(client.info())
+    except (redis.RedisError, OSError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        message = f"The broker does not answer: {_redact_broker_password(reason, url)}"
+        return [error("BROKER_UNREACHABLE", f"{message}.", "start Redis or Valkey, or correct CELERY_BROKER_URL.")]
+    if int(context.broker_info.get("cluster_enabled", 0)):
+        message = (
+            "The broker runs in cluster mode (cluster_enabled), in which a message's keys may be on different servers."
+        )
+        return [error("BROKER_IS_CLUSTER", message, "use a Redis or Valkey with cluster-enabled no, for Unwind alone.")]
+    context.broker = client
+    return []
+
+
+def query_workers(context: Context) -> list[Finding]:
+    # Before other checks, since several depend on whether workers run. A broker that accepts no messages fails here.
+    assert context.settings.broker_url is not None
+    url = context.settings.broker_url.get_secret_value()
+    context.consumers = fetch_consumed_queues(url)
+    context.pools = fetch_pools(url) if context.consumers else {}
+    return []
 
 
 def fetch_consumed_queues(url: str) -> dict[str, list[str]]:
@@ -185,14 +216,6 @@ def _start_command(context: Context, names: dict[str, int]) -> str:
     return f"run {restart}, or celery -A workers.app worker -Q {','.join(names)}."
 
 
-def check_mail_files(context: Context) -> list[Finding]:
-    hosts = sorted({name.rpartition("@")[2] for name, queues in context.consumers.items() if "notices" in queues})
-    if context.settings.smtp_url is not None or len(hosts) < 2:
-        return []
-    message = f"No mail server is set, so workers on {abbreviate(hosts)} each write emails to files of their own."
-    return [warning("MAIL_FILES_SCATTERED", message, "set UNWIND_SMTP_URL, or run workers for notices on one host.")]
-
-
 def check_strays(context: Context) -> list[Finding]:
     return [
         warning(
@@ -208,3 +231,10 @@ def check_strays(context: Context) -> list[Finding]:
 
 def _broker_error_reason(problem: Exception) -> str:
     return type(problem).__name__ if "AUTH" in str(problem).upper() else " ".join(str(problem).split())[:200]
+
+
+def _redact_broker_password(reason: str, url: str) -> str:
+    password = urlsplit(url).password
+    for secret in {password, unquote(password)} if password else ():
+        reason = reason.replace(secret, "***")
+    return reason.rstrip(".")

@@ -7,12 +7,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workers.embedded.data_dir import read_json
-from workers.embedded.processes import ProcessIdentity, is_alive
+from workers.local.supervisor import supervised_since
 from workers.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ class Context:
     supervised_since: datetime | None = None
     """When `./run up` became ready; None when it is not running."""
     check_count: int = 0
+    connections: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Closes what the doctor connects to."""
     database: Database | None = None
     has_schema: bool = False
     broker: Any = None
@@ -86,9 +87,13 @@ class Context:
         return self.database.clock.now(self.conn)
 
 
-def supervised_since(data_dir: Path) -> datetime | None:
-    report = data_dir / "run" / "up.json"
-    fields = read_json(report)
-    if not is_alive(ProcessIdentity(int(fields.get("pid", 0)), int(fields.get("started", 0)))):
-        return None
-    return datetime.fromtimestamp(report.stat().st_mtime, UTC)
+@contextlib.contextmanager
+def open_context(settings: Settings) -> Iterator[Context]:
+    with contextlib.ExitStack() as connections:
+        yield Context(
+            settings,
+            external_servers=settings.has_servers,
+            embedded_broker=settings.broker_url is None,
+            supervised_since=supervised_since(settings.data_dir),
+            connections=connections,
+        )

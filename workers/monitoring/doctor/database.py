@@ -1,17 +1,17 @@
-"""Checks of the database: schema, rights, pooler, durability, clock and connections."""
+"""Checks of the database: answers, schema, rights, pooler, durability, clock and connections."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from models import clock_steps, migrations, submissions
 from models.db import database as db
 from models.db.database import APP_ROLE
 from models.db.driver import is_pooled, keeps_prepared_statements
 from models.db.postgres_address import PostgresAddress
-from models.db.session_settings import DirectSessionNeeded, session_settings_not_in_force
+from models.db.session_settings import DirectSessionNeeded, SessionSettingsRefused, session_settings_not_in_force
 from models.ddl.grants import DEFINERS
 from models.monitoring import server_info
 from tasks.declarations import all_commands
@@ -28,6 +28,27 @@ EXTRA_WORKER_CONNECTIONS = 1
 """Connections of a worker group besides one per process: the one that records dead letters."""
 OTHER_CONNECTIONS = 4
 """The submissions listener, a migration, and two read-only commands such as this one."""
+
+
+def check_database_answers(context: Context) -> list[Finding]:
+    url = context.settings.app_database_url or context.settings.database_url
+    if url is None:
+        return []
+    connected = db.connect(url.get_secret_value())
+    context.connections.callback(connected.dispose)
+    try:
+        with connected.transaction() as conn:
+            context.has_schema = server_info.schema_revision(conn) is not None
+    except SQLAlchemyError as problem:
+        refused = getattr(problem, "orig", None)
+        if isinstance(refused, SessionSettingsRefused):
+            return [error(refused.code, f"{refused}.", refused.fix)]
+        reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
+        reason = PostgresAddress.parse(url.get_secret_value()).without_password(reason).rstrip(".")
+        message = f"The database does not answer: {reason}"
+        return [error("DATABASE_UNREACHABLE", f"{message}.", "start PostgreSQL or correct DATABASE_URL.")]
+    context.database = connected
+    return []
 
 
 def check_database_schema(context: Context) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Checks of settings, free disk space, the mail server and Flower."""
+"""Checks of settings, embedded servers, free disk space, mail and Flower."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from models.db.postgres_address import libpq_variables
+from workers.embedded import ServerBinaryNotFound, ServerStartError, embedded_servers, running_servers
 from workers.embedded.data_dir import read_json
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
 from workers.monitoring.flower_guard import find_running_flower, is_flower_loopback_only
 from workers.settings import SettingsError, unknown_variables
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_LOOPBACK_MAIL_SERVERS = ("127.0.0.1", "::1", "localhost")
 GREETING_TIMEOUT = 3.0
 """Seconds."""
 LOW_DISK_BYTES, FULL_DISK_BYTES = 2 * 10**9, 200 * 10**6
 """The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
 
 
-def report_invalid_settings(problem: SettingsError) -> list[Finding]:
+def check_invalid_settings(problem: SettingsError) -> list[Finding]:
     findings = []
     for line in str(problem).splitlines():
         variable = line.partition(":")[0]
@@ -52,6 +53,23 @@ def check_libpq_variables() -> list[Finding]:
             "put their values into DATABASE_URL (?sslmode=..., ?host=...), or unset them.",
         )
     ]
+
+
+def check_embedded_servers(context: Context) -> list[Finding]:
+    """Connect to the embedded servers where no others are set."""
+    settings = context.settings
+    if settings.has_servers:
+        return []
+    if running_servers(settings.data_dir) is None:
+        message = "The embedded servers are not running, so their contents were not checked."
+        return [*check_failed_start(settings.data_dir), note("SERVERS_NOT_RUNNING", message, "run ./run up.")]
+    try:
+        urls = context.connections.enter_context(embedded_servers(settings.data_dir))
+    except (OSError, ServerBinaryNotFound, ServerStartError) as problem:
+        message = f"The embedded servers cannot be reached: {problem}"
+        return [error("SERVERS_UNREACHABLE", message, "run ./run down, then ./run up.")]
+    context.settings = settings.with_servers(urls)
+    return []
 
 
 def check_failed_start(data_dir: Path) -> list[Finding]:
@@ -136,7 +154,15 @@ def check_mail_server(context: Context) -> list[Finding]:
                 "enable STARTTLS on the server, or remove starttls=1 from UNWIND_SMTP_URL.",
             )
         ]
-    if url.username and not has_starttls and url.scheme == "smtp" and url.hostname not in LOOPBACK:
+    if url.username and not has_starttls and url.scheme == "smtp" and url.hostname not in _LOOPBACK_MAIL_SERVERS:
         message = f"{server_name} receives the password in clear text."
         return [warning("MAIL_PASSWORD_IN_CLEAR", message, "use smtps://, or add ?starttls=1 to UNWIND_SMTP_URL.")]
     return []
+
+
+def check_mail_files(context: Context) -> list[Finding]:
+    hosts = sorted({name.rpartition("@")[2] for name, queues in context.consumers.items() if "notices" in queues})
+    if context.settings.smtp_url is not None or len(hosts) < 2:
+        return []
+    message = f"No mail server is set, so workers on {abbreviate(hosts)} each write emails to files of their own."
+    return [warning("MAIL_FILES_SCATTERED", message, "set UNWIND_SMTP_URL, or run workers for notices on one host.")]

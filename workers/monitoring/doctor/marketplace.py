@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from models import alerts, bills, late_payments, reminders, webhooks
+from models import alerts, bills, late_payments, reminders
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, note, warning
 
 MANY_ALERTS = 3
-"""Alerts open at the same time against one member (R98)."""
+"""Open alerts against one member that the doctor reports (R98)."""
 
 
 def check_many_alerts(context: Context) -> list[Finding]:
@@ -55,19 +55,6 @@ def check_late_payments(context: Context) -> list[Finding]:
             message,
             "look at ./run show late-payments and ask the seller to send the money back; "
             "orders.settle_late_payment settles it.",
-        )
-    ]
-
-
-def check_webhooks_disabled(context: Context) -> list[Finding]:
-    disabled = webhooks.disabled_webhook_urls(context.conn)
-    if not disabled:
-        return []
-    return [
-        warning(
-            "WEBHOOKS_DISABLED",
-            f"These webhooks failed for three days or are gone, and get nothing: {abbreviate(disabled)}.",
-            "./run webhooks list shows their last errors; ./run webhooks replay ID continues where one stopped.",
         )
     ]
 

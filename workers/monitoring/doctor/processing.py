@@ -1,10 +1,10 @@
-"""Checks for late work: sweeps, outbox, submissions, emails, dead jobs, dead letters and invariants."""
+"""Checks for late work: sweeps, outbox, submissions, emails, webhooks, dead jobs, dead letters and invariants."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from models import alerts, dead_jobs, dead_letters, notices, outbox
+from models import alerts, dead_jobs, dead_letters, notices, outbox, webhooks
 from models import pauses as pause_queries
 from models import submissions as submission_queries
 from models.integrity import invariants as invariant_queries
@@ -37,14 +37,14 @@ def check_pauses(context: Context) -> list[Finding]:
     ]
 
 
-def _paused_tasks(context: Context) -> set[str]:
+def _tasks_exempt_from_checks(context: Context) -> set[str]:
     paused = pause_queries.paused_names(context.conn, context.now())
     internal_tasks = {entry.name for entry in TIMETABLE} | {*outbox_consumers(), "submissions.drain"}
     tasks = {task for task in internal_tasks if queue_of(task) in paused.queues}
     return set(paused.tasks) | tasks | {run for run, queue in HEARTBEAT_RUNS.items() if queue in paused.queues}
 
 
-def _are_commands_paused(context: Context) -> bool:
+def _are_commands_exempt_from_checks(context: Context) -> bool:
     paused = pause_queries.paused_names(context.conn, context.now())
     return not {"commands", "submissions"}.isdisjoint(paused.queues) or not all(map(is_internal_task, paused.tasks))
 
@@ -53,7 +53,7 @@ def check_sweeps(context: Context) -> list[Finding]:
     """Compare when each sweep last ran with its interval; a hung beat would still answer pings."""
     if not context.workers_expected:
         return []
-    now, runs, paused = context.now(), last_sweep_runs(context.conn), _paused_tasks(context)
+    now, runs, paused = context.now(), last_sweep_runs(context.conn), _tasks_exempt_from_checks(context)
     started_at = outbox.first_relay_at(context.conn)
     late: dict[str, str] = {}
     never: dict[str, str] = {}
@@ -95,7 +95,7 @@ def _sweep_late_after(entry: Entry) -> timedelta:
 def check_queue_heartbeats(context: Context) -> list[Finding]:
     if not context.workers_expected:
         return []
-    now, runs, paused = context.now(), last_sweep_runs(context.conn), _paused_tasks(context)
+    now, runs, paused = context.now(), last_sweep_runs(context.conn), _tasks_exempt_from_checks(context)
     late = []
     for task, queue in HEARTBEAT_RUNS.items():
         if task in paused:
@@ -111,7 +111,7 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
 
 
 def check_late_outbox(context: Context) -> list[Finding]:
-    if _paused_tasks(context) & {*outbox_consumers(), "outbox.relay"}:
+    if _tasks_exempt_from_checks(context) & {*outbox_consumers(), "outbox.relay"}:
         return []
     message = "An outbox message has waited for {ago}."
     fix = "check that workers run for the queues consequences, notices and outbox; ./run jobs dead lists failures."
@@ -119,7 +119,7 @@ def check_late_outbox(context: Context) -> list[Finding]:
 
 
 def check_late_submissions(context: Context) -> list[Finding]:
-    if _are_commands_paused(context) or "submissions.drain" in _paused_tasks(context):
+    if _are_commands_exempt_from_checks(context) or "submissions.drain" in _tasks_exempt_from_checks(context):
         return []
     message = "A command submitted by SQL has waited for {ago}."
     return _late_work(
@@ -132,7 +132,7 @@ def check_late_submissions(context: Context) -> list[Finding]:
 
 
 def check_late_unlocks(context: Context) -> list[Finding]:
-    if _paused_tasks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
+    if _tasks_exempt_from_checks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
         return []
     message = "An alert was due {ago} ago and is not unlocked yet; its filer has not been notified."
     return _late_work(
@@ -172,6 +172,19 @@ def check_dead_letters(context: Context) -> list[Finding]:
     ago = describe_age(context.now(), latest[0].received_at)
     message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
     return [note("DEAD_LETTERS", message, "./run jobs dead-letters shows them; correct their sender.")]
+
+
+def check_webhooks_disabled(context: Context) -> list[Finding]:
+    disabled = webhooks.disabled_webhook_urls(context.conn)
+    if not disabled:
+        return []
+    return [
+        warning(
+            "WEBHOOKS_DISABLED",
+            f"These webhooks failed for three days or are gone, and get nothing: {abbreviate(disabled)}.",
+            "./run webhooks list shows their last errors; ./run webhooks replay ID continues where one stopped.",
+        )
+    ]
 
 
 def check_invariants(context: Context) -> list[Finding]:

@@ -15,7 +15,7 @@ from tests.plugins.pooler import PGBOUNCER, pooler
 from tests.plugins.postgres import USER, PostgresServer, new_server
 from tests.workers.monitoring.doctor.findings import codes
 from workers.cli import group
-from workers.monitoring.doctor import Finding, database, examine, open_installation
+from workers.monitoring.doctor import Finding, connect_to_servers, database, examine, open_context
 from workers.settings import load_settings
 
 pytestmark = pytest.mark.long
@@ -106,8 +106,10 @@ if PGBOUNCER:
         def found(url: str, direct: str) -> list[str]:
             monkeypatch.setenv("DATABASE_URL", url)
             monkeypatch.setenv("UNWIND_DIRECT_DATABASE_URL", direct)
-            with open_installation(load_settings()) as (context, _), context.transaction():
-                return codes([*database.check_session_settings(context), *database.check_pooler(context)])
+            with open_context(load_settings()) as context:
+                connect_to_servers(context)
+                with context.transaction():
+                    return codes([*database.check_session_settings(context), *database.check_pooler(context)])
 
         with pooler(server.url("patient"), pool_mode=mode, default_pool_size="9") as url:
             assert found(url, "") == ["POOLER_WITHOUT_DIRECT_URL"]

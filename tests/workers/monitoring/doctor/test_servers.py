@@ -27,7 +27,17 @@ from workers.embedded.data_dir import write_json
 from workers.embedded.processes import identify_process, wait_until
 from workers.embedded.valkey import Valkey
 from workers.lifecycle import SUPPORTED_POOLS
-from workers.monitoring.doctor import Context, Finding, broker, database, examine, open_installation, run_checks
+from workers.monitoring.doctor import (
+    Context,
+    Finding,
+    broker,
+    connect_to_servers,
+    database,
+    environment,
+    examine,
+    open_context,
+    run_checks,
+)
 from workers.monitoring.doctor.context import Pool, wall_clock
 from workers.settings import load_settings
 
@@ -51,8 +61,8 @@ def test_embedded_servers_that_cannot_be_reached_are_an_error(tmp_path: Path) ->
     us = identify_process(os.getpid())
     mark = {"pid": us.pid, "started": us.started, "port": 1}
     write_json(tmp_path / "servers" / "running.json", dict.fromkeys(("daemon", "postgres", "valkey"), mark))
-    with open_installation(load_settings(data_dir=tmp_path)) as (_, trouble):
-        assert codes(trouble) == ["SERVERS_UNREACHABLE"]
+    with open_context(load_settings(data_dir=tmp_path)) as context:
+        assert codes(connect_to_servers(context)) == ["SERVERS_UNREACHABLE"]
 
 
 @pytest.mark.usefixtures("at_bad_servers")
@@ -153,9 +163,9 @@ def test_cluster_mode_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert wait_until(server.ready, 20)
         monkeypatch.setenv("UNWIND_DATA", str(tmp_path / "data"))
         settings = load_settings(broker_url=f"redis://:secret@127.0.0.1:{port}/0")
-        with open_installation(settings) as (context, findings):
+        with open_context(settings) as context:
+            assert codes(connect_to_servers(context)) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
             assert context.broker is None
-            assert codes(findings) == ["BROKER_IS_CLUSTER", "SERVERS_NOT_RUNNING"]
             assert run_checks(context) == []
     finally:
         server.stop()
@@ -166,7 +176,8 @@ def test_missing_broker_right_is_reported_with_its_fix(servers: ServerUrls, brok
         server.execute_command("ACL", "SETUSER", "bare", "on", ">bare", "~*", "+info", "+select", "+ping")
         try:
             settings = load_settings(broker_url=f"redis://bare:bare@{broker_url.rpartition('@')[2]}")
-            with open_installation(settings) as (context, trouble):
+            with open_context(settings) as context:
+                trouble = connect_to_servers(context)
                 findings = [finding for finding in trouble + run_checks(context) if finding.code == "CHECK_FAILED"]
         finally:
             server.execute_command("ACL", "DELUSER", "bare")
@@ -254,7 +265,7 @@ def test_messages_in_unread_queues_are_reported(with_broker: Context) -> None:
 def test_mail_files_on_several_hosts_are_reported(with_broker: Context) -> None:
     one_host = {"emails@here": ["notices", "audits"], "commands@there": ["commands"]}
     several = one_host | {"emails@there": ["notices", "audits"]}
-    assert codes(broker.check_mail_files(replace(with_broker, consumers=one_host))) == []
-    assert codes(broker.check_mail_files(replace(with_broker, consumers=several))) == ["MAIL_FILES_SCATTERED"]
+    assert codes(environment.check_mail_files(replace(with_broker, consumers=one_host))) == []
+    assert codes(environment.check_mail_files(replace(with_broker, consumers=several))) == ["MAIL_FILES_SCATTERED"]
     sending = with_broker.settings.model_copy(update={"smtp_url": SecretStr("smtp://localhost")})
-    assert codes(broker.check_mail_files(replace(with_broker, consumers=several, settings=sending))) == []
+    assert codes(environment.check_mail_files(replace(with_broker, consumers=several, settings=sending))) == []
