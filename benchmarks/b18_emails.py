@@ -26,7 +26,7 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check
 from policies.emails.email import email_from_json
 from schedules.routes import queue_of
 from tasks.mailer import OutgoingEmail
-from workers.mail.mime_message import Branding, build_mail
+from workers.mail.mime_message import MailBranding, build_mail
 from workers.settings import CHECKOUT, Settings
 
 DATABASE = "emails"
@@ -117,7 +117,7 @@ class Emails:
         )
 
     def _finished_messages(self) -> list[tuple[str, str]]:
-        branding = Branding(self.settings.mail_from, self.settings.site_name, self.settings.marketplace_url)
+        branding = MailBranding(self.settings.mail_from, self.settings.site_name, self.settings.marketplace_url)
         with self.conn.cursor(row_factory=dict_row) as cursor:
             rows = cursor.execute(FINISHED).fetchall()
         emails = [OutgoingEmail(**row | {"content": email_from_json(row["content"])}) for row in rows]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import CheckConstraint, Connection, Index, Row, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -74,6 +75,16 @@ class Delivery:
     delivered: int
     error: str | None = None
     is_gone: bool = False
+
+
+def check_webhook_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment:
+        raise ValueError("must look like https://host/path, without a login")
+    if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url) or len(url) > 2000:
+        raise ValueError("must be at most 2000 printable ASCII characters")
+    _ = parts.port  # raises for a port that is no number
+    return url
 
 
 def add_webhook(conn: Connection, url: str, secret: str, event_types: Sequence[str], now: datetime) -> int:

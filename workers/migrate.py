@@ -36,7 +36,7 @@ def wait_for_server(database_url: str, timeout: float, report: Callable[[str], N
         time.sleep(POLL_INTERVAL_SECONDS)
 
 
-def login_fix(database_url: str, reason: str) -> str:
+def migration_login_fix(database_url: str, reason: str) -> str:
     address = PostgresAddress.parse(database_url)
     user = address.user or "unwind_owner"
     if f'database "{address.database}" does not exist' in reason:

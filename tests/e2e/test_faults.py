@@ -22,7 +22,7 @@ from tests.plugins.servers import libpq_url
 from tests.waiting import wait_until
 from workers import local
 from workers.local.process_specs import WORKER_GROUPS
-from workers.mail.senders import RESPONSE_TIMEOUT_SECONDS
+from workers.mail.senders import SmtpMailer
 
 pytestmark = pytest.mark.e2e
 
@@ -159,7 +159,7 @@ def test_hanging_mail_server_delays_no_cancellation(
         caller, _ = silent.accept()  # a delivery waits for the greeting
         waiting = monotonic()
         assert cancel(upstream, 1002).get(timeout=30)["outcome"] == "done"
-        assert monotonic() - waiting < RESPONSE_TIMEOUT_SECONDS / 2
+        assert monotonic() - waiting < SmtpMailer.RESPONSE_TIMEOUT_SECONDS / 2
         caller.close()
     assert fetch_one(books, CANCELLED) == 2
     assert count_rows(books, "notices", state="parked") == 0

@@ -25,7 +25,7 @@ from tests.plugins.market import Market
 from tests.plugins.postgres import CERTIFICATES
 from workers.cli import group
 from workers.simulation.engine import Simulation
-from workers.webhooks.sender import WebhookSender, check_webhook_url
+from workers.webhooks.sender import WebhookSender
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 LOOPBACK = [ip_network("127.0.0.0/8")]
@@ -335,4 +335,4 @@ def test_receiver_with_a_certificate_of_an_unknown_authority_gets_nothing(
 @pytest.mark.parametrize("url", ["http://x/\r\nHost: y", "https://x/ y", "https://é/", "https://", "x", "https://x/#a"])
 def test_url_of_another_form_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="must"):
-        check_webhook_url(url)
+        model.check_webhook_url(url)

@@ -1,7 +1,7 @@
 """URLs of Redis and Valkey: which URLs are accepted, and the single way every program connects.
 
-A URL is parsed once, here, and written in one form that Celery, kombu and our own clients understand.  A URL that one
-of them could not use is rejected, with a message that contains no part of it: it may hold a password.
+A broker's URL is parsed once, here, and written in one form that Celery, kombu and redis-py understand.  A Redis URL
+that one of these cannot use is rejected, with a message that contains no part of it: it may hold Redis' password.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SCHEMES = {
     "sentinel": "sentinel",
     "redis+sentinel": "sentinel",
 }
-MAX_TIMEOUT_SECONDS = 60.0
+MAX_REDIS_TIMEOUT_SECONDS = 60.0
 MIN_SOCKET_TIMEOUT_SECONDS = 2.0
 """Workers wait one second at a time for their next message; a shorter timeout would cut healthy connections."""
-RESPONSE_TIMEOUT_SECONDS = 2.0
+REDIS_RESPONSE_TIMEOUT_SECONDS = 2.0
 """For a command of our own clients; a broker that takes longer counts as not answering."""
 CERTIFICATE_CHECKS = {
     "required": "required",
@@ -43,55 +43,55 @@ CERTIFICATE_CHECKS = {
 }
 
 
-def _seconds_option(minimum: float) -> Callable[[str], float]:
+def _redis_seconds_option(minimum: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        if not minimum <= (seconds := float(text)) <= MAX_TIMEOUT_SECONDS:
+        if not minimum <= (seconds := float(text)) <= MAX_REDIS_TIMEOUT_SECONDS:
             raise ValueError
         return seconds
 
     return parse
 
 
-def _int_seconds_option(text: str) -> int:
-    if not 1 <= (seconds := int(text)) <= MAX_TIMEOUT_SECONDS:
+def _redis_int_seconds_option(text: str) -> int:
+    if not 1 <= (seconds := int(text)) <= MAX_REDIS_TIMEOUT_SECONDS:
         raise ValueError
     return seconds
 
 
-def _bool_option(text: str) -> bool:
+def _redis_bool_option(text: str) -> bool:
     return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
 
 
-def _file_option(text: str) -> str:
+def _redis_file_option(text: str) -> str:
     with Path(text).open("rb"):
         return str(Path(text).absolute())
 
 
-def _folder_option(text: str) -> str:
+def _redis_folder_option(text: str) -> str:
     next(Path(text).iterdir(), None)
     return str(Path(text).absolute())
 
 
-def _client_name_option(text: str) -> str:
+def _redis_client_name_option(text: str) -> str:
     if not re.fullmatch(r"[!-~]{1,64}", text):
         raise ValueError
     return text
 
 
 _CLIENT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "socket_timeout": (_seconds_option(MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
-    "socket_connect_timeout": (_seconds_option(0.1), "must be 0.1 to 60 seconds"),
-    "socket_keepalive": (_bool_option, "must be true or false"),
-    "health_check_interval": (_int_seconds_option, "must be 1 to 60 whole seconds"),
-    "client_name": (_client_name_option, "must be letters, digits and signs without spaces"),
+    "socket_timeout": (_redis_seconds_option(MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
+    "socket_connect_timeout": (_redis_seconds_option(0.1), "must be 0.1 to 60 seconds"),
+    "socket_keepalive": (_redis_bool_option, "must be true or false"),
+    "health_check_interval": (_redis_int_seconds_option, "must be 1 to 60 whole seconds"),
+    "client_name": (_redis_client_name_option, "must be letters, digits and signs without spaces"),
 }
 _TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "ssl_cert_reqs": (CERTIFICATE_CHECKS.__getitem__, "must be required, optional or none"),
-    "ssl_check_hostname": (_bool_option, "must be true or false"),
-    "ssl_ca_certs": (_file_option, "must name a file that this account can read"),
-    "ssl_ca_path": (_folder_option, "must name a folder that this account can read"),
-    "ssl_certfile": (_file_option, "must name a file that this account can read"),
-    "ssl_keyfile": (_file_option, "must name a file that this account can read"),
+    "ssl_check_hostname": (_redis_bool_option, "must be true or false"),
+    "ssl_ca_certs": (_redis_file_option, "must name a file that this account can read"),
+    "ssl_ca_path": (_redis_folder_option, "must name a folder that this account can read"),
+    "ssl_certfile": (_redis_file_option, "must name a file that this account can read"),
+    "ssl_keyfile": (_redis_file_option, "must name a file that this account can read"),
 }
 ONE_SERVER = (
     "must name one server, not a list of brokers: give one address that follows a failover, a proxy's or a DNS name, "
@@ -141,7 +141,7 @@ class RedisUrl:
         options = _parse_redis_query(query, has_sentinels=has_sentinels)
         if has_sentinels and not options.get("master"):
             raise ValueError("must name what the sentinels watch, as in sentinel://h1:26379,h2:26379/0?master=unwind")
-        path = _parse_socket_path(parts) if scheme == "redis+socket" else None
+        path = _parse_redis_socket_path(parts) if scheme == "redis+socket" else None
         return cls(
             host,
             port,
@@ -209,10 +209,10 @@ class RedisUrl:
         if self.path is not None:
             return f"redis+socket://{login}{quote(self.path)}?{urlencode({'virtual_host': self.database} | query)}"
         if self.sentinels:
-            hosts = ",".join(_format_host(host, port) for host, port in self.sentinels)
+            hosts = ",".join(_format_redis_host(host, port) for host, port in self.sentinels)
             return f"sentinel://{login}{hosts}/{self.database}?{urlencode({'master': self.primary_name} | query)}"
         scheme = "rediss" if self.tls_options else "redis"
-        host = _format_host(self.host, self.port)
+        host = _format_redis_host(self.host, self.port)
         return f"{scheme}://{login}{host}/{self.database}{'?' if query else ''}{urlencode(query)}"
 
     def _url_login(self) -> str:
@@ -222,7 +222,7 @@ class RedisUrl:
         return f"{user}:{quote(self.password, safe='')}@" if self.password is not None else f"{user}@"
 
 
-def connect(url: str, *, timeout: float = RESPONSE_TIMEOUT_SECONDS, **options: Any) -> Redis:
+def connect(url: str, *, timeout: float = REDIS_RESPONSE_TIMEOUT_SECONDS, **options: Any) -> Redis:
     """Return a redis-py client that connects when first used and waits at most `timeout` seconds per command.
 
     Options of the URL apply, except for longer timeouts.  `options` are redis-py's.
@@ -235,7 +235,7 @@ def connect(url: str, *, timeout: float = RESPONSE_TIMEOUT_SECONDS, **options: A
     return redis.Redis.from_pool(redis.ConnectionPool(**parameters, **options))
 
 
-def _format_host(name: str, port: int | None) -> str:
+def _format_redis_host(name: str, port: int | None) -> str:
     host = f"[{name}]" if ":" in name else quote(name, safe="")
     return f"{host}:{port}" if port else host
 
@@ -313,7 +313,7 @@ def _parse_database_number(in_path: str, options: Mapping[str, str]) -> int:
     return int(numbers.pop()) if numbers else 0
 
 
-def _parse_socket_path(parts: SplitResult) -> str:
+def _parse_redis_socket_path(parts: SplitResult) -> str:
     path = unquote(parts.path)
     if parts.netloc.rpartition("@")[2] or not path.strip("/"):
         raise ValueError("must name the socket by its whole path, as in redis+socket:///run/redis/redis.sock")

@@ -11,7 +11,7 @@ from typing import Any
 
 from policies.bills import month_name, parse_month
 from policies.emails.email import sanitize_line
-from workers.mail.mime_message import template_environment
+from workers.mail.mime_message import mail_template_environment
 
 MAX_NOTE_LENGTH = 2200
 """A staff comment of up to 2,000 characters, and around it the order and who gave the credit."""
@@ -19,7 +19,7 @@ MAX_NOTE_LENGTH = 2200
 NOTE_INDENT = 26
 """The width of the columns before the notes of the plain text."""
 
-_page_environment = template_environment(Path(__file__).parent / "pages")
+_page_environment = mail_template_environment(Path(__file__).parent / "pages")
 _page_environment.filters["wrapped"] = lambda note: textwrap.fill(
     note, 80, initial_indent=" " * NOTE_INDENT, subsequent_indent=" " * NOTE_INDENT
 ).lstrip()

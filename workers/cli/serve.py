@@ -137,7 +137,7 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
         if isinstance(problem.orig, psycopg.Error) and migration.is_login_refused(url, problem.orig):
             reason = str(problem.orig).strip().splitlines()[0]
             raise click.ClickException(
-                f"PostgreSQL refuses the login: {reason}. Fix: {migration.login_fix(url, reason)}"
+                f"PostgreSQL refuses the login: {reason}. Fix: {migration.migration_login_fix(url, reason)}"
             ) from None
         raise
 

@@ -46,7 +46,7 @@ def explain(as_json: bool) -> None:
 @data_option
 def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
     """Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."""
-    print_query_result(show_queries.credits_query(seller), as_json)
+    print_query_result(show_queries.show_credits_query(seller), as_json)
 
 
 def _print_lots(

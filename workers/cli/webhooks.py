@@ -21,7 +21,6 @@ from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.events import CURSOR
 from workers.cli.terminal_text import echo_literally
-from workers.webhooks.sender import check_webhook_url
 
 PATTERN = re.compile(r"[a-z_.]{1,64}\*?|\*")
 
@@ -41,7 +40,7 @@ def add(url: str, events: str) -> None:
     if not all(PATTERN.fullmatch(word) for word in types):
         raise click.BadParameter("must be types such as orders.cancelled, npb.* or *", param_hint="--events")
     try:
-        check_webhook_url(url)
+        model.check_webhook_url(url)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="URL") from None
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"

@@ -20,11 +20,11 @@ from tasks.mailer import OutgoingEmail, UndeliverableEmail
 MAX_ADDRESS_LENGTH = 254
 MAX_LINE_LENGTH = 78
 """Longer header lines are folded (RFC 5322)."""
-_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_ADDRESS_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_ADDRESS_DOMAIN_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
-def template_environment(folder: Path) -> Environment:
+def mail_template_environment(folder: Path) -> Environment:
     return Environment(
         loader=FileSystemLoader(folder),
         undefined=StrictUndefined,
@@ -37,12 +37,12 @@ def template_environment(folder: Path) -> Environment:
     )
 
 
-_environment = template_environment(Path(__file__).parent / "templates")
-_environment.globals["sanitize_lines"] = sanitize_lines
+_mail_templates = mail_template_environment(Path(__file__).parent / "templates")
+_mail_templates.globals["sanitize_lines"] = sanitize_lines
 
 
 @dataclass(frozen=True)
-class Branding:
+class MailBranding:
     sender: str
     site_name: str
     marketplace_url: str
@@ -52,25 +52,25 @@ class Branding:
         return parseaddr(self.sender)[1]
 
 
-def render_text(envelope: OutgoingEmail, branding: Branding) -> str:
-    template = _environment.get_template("email.txt.j2")
+def render_text_part(envelope: OutgoingEmail, branding: MailBranding) -> str:
+    template = _mail_templates.get_template("email.txt.j2")
     text = template.render(**_template_facts(envelope, branding), body=render_plain(envelope.content))
     return text.rstrip() + "\n"
 
 
-def render_html(envelope: OutgoingEmail, branding: Branding) -> str:
-    return _environment.get_template("email.html.j2").render(**_template_facts(envelope, branding))
+def render_html_part(envelope: OutgoingEmail, branding: MailBranding) -> str:
+    return _mail_templates.get_template("email.html.j2").render(**_template_facts(envelope, branding))
 
 
-def build_mail(envelope: OutgoingEmail, branding: Branding) -> bytes:
+def build_mail(envelope: OutgoingEmail, branding: MailBranding) -> bytes:
     # Written line by line: `email.message` takes ten times as long, more than the sending.
     local, _, domain = encode_address(envelope.email).rpartition("@")
     # Quoted-printable text contains no "=_", so no boundary.
     boundary = f"=_{envelope.message_id}"
     headers = (
         ("From", branding.sender),
-        ("To", str(Address(sanitize_header(envelope.handle), local, domain))),
-        ("Subject", sanitize_header(envelope.content.subject, MAX_SUBJECT_LENGTH)),
+        ("To", str(Address(sanitize_mime_header(envelope.handle), local, domain))),
+        ("Subject", sanitize_mime_header(envelope.content.subject, MAX_SUBJECT_LENGTH)),
         ("Date", format_datetime(envelope.written_at)),
         ("Message-ID", f"<{envelope.message_id}@{branding.sender_address.rpartition('@')[2]}>"),
         # Keeps holiday replies and mailing-list robots quiet (RFC 3834).
@@ -79,23 +79,23 @@ def build_mail(envelope: OutgoingEmail, branding: Branding) -> bytes:
     )
     return b"".join(
         (
-            *(_header(name, value) for name, value in headers),
+            *(_mime_header(name, value) for name, value in headers),
             f'Content-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'.encode(),
-            _part("plain", render_text(envelope, branding), boundary),
-            _part("html", render_html(envelope, branding), boundary),
+            _mime_part("plain", render_text_part(envelope, branding), boundary),
+            _mime_part("html", render_html_part(envelope, branding), boundary),
             f"--{boundary}--\r\n".encode(),
         )
     )
 
 
-def _header(name: str, value: str) -> bytes:
+def _mime_header(name: str, value: str) -> bytes:
     line = f"{name}: {value}"
     if len(line) <= MAX_LINE_LENGTH and line.isascii() and line.isprintable() and "=?" not in line:
         return f"{line}\r\n".encode()
     return SMTP.fold_binary(*SMTP.header_store_parse(name, value))
 
 
-def _part(subtype: str, text: str, boundary: str) -> bytes:
+def _mime_part(subtype: str, text: str, boundary: str) -> bytes:
     # Quoted-printable passes through servers that know neither 8-bit text nor long lines.
     head = f'Content-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n'
     lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
@@ -114,19 +114,19 @@ def encode_address(email: str) -> str:
         not at
         or len(email) > MAX_ADDRESS_LENGTH
         or len(local) > 64
-        or not _LOCAL_PART.fullmatch(local)
-        or not all(_LABEL.fullmatch(label) for label in labels)
+        or not _ADDRESS_LOCAL_PART.fullmatch(local)
+        or not all(_ADDRESS_DOMAIN_LABEL.fullmatch(label) for label in labels)
     ):
         raise UndeliverableEmail("the member's email address is not valid")
     return f"{local}@{domain}"
 
 
-def sanitize_header(text: str, max_length: int = 80) -> str:
+def sanitize_mime_header(text: str, max_length: int = 80) -> str:
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
     return sanitize_line(visible, max_length).strip("\u2068\u2069")
 
 
-def _template_facts(envelope: OutgoingEmail, branding: Branding) -> dict[str, object]:
+def _template_facts(envelope: OutgoingEmail, branding: MailBranding) -> dict[str, object]:
     return {
         "email": envelope.content,
         "handle": sanitize_line(envelope.handle),

@@ -17,32 +17,32 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.mailer import Mailer, OutgoingEmail, OutOfTime, ServerUnavailable
-from workers.mail.mime_message import Branding, build_mail, encode_address
+from workers.mail.mime_message import MailBranding, build_mail, encode_address
 from workers.mail.smtp_connection import (
-    Message,
     SmtpBatch,
     SmtpConnection,
+    SmtpMessage,
     SmtpMessages,
     SmtpResults,
     describe_smtp_error,
 )
 from workers.settings import Settings
 
-RESPONSE_TIMEOUT_SECONDS = 10.0
-"""Per server answer: a batch stays within its lease (`policies.notices.DELIVERY_LEASE`) even if the server hangs."""
-RETRY_PAUSE_SECONDS = 40.0
-"""Time before an unavailable server is tried again: a hanging one costs a process a fifth of its time."""
-MAX_BATCH_SECONDS = 10.0
-"""After this time no further email of a batch is begun: a run ends before its process is killed for taking too long."""
-
 
 class SmtpMailer:
     """Sends email over SMTP, on a few connections per batch.  `url`: `smtp://user:password@host:587?starttls=1`."""
 
+    RESPONSE_TIMEOUT_SECONDS = 10.0
+    """Per answer of the server: a batch stays within `policies.notices.DELIVERY_LEASE` even if the server hangs."""
+    RETRY_PAUSE_SECONDS = 40.0
+    """Time before an unavailable server is tried again: a hanging one costs a process a fifth of its time."""
+    MAX_BATCH_SECONDS = 10.0
+    """Afterwards no further email of a batch is begun: a run ends before its process is killed for taking too long."""
+
     def __init__(
         self,
         url: str,
-        branding: Branding,
+        branding: MailBranding,
         *,
         timeout: float = RESPONSE_TIMEOUT_SECONDS,
         pause: float = RETRY_PAUSE_SECONDS,
@@ -68,14 +68,14 @@ class SmtpMailer:
             left = ServerUnavailable(str(error), tried=False)
         return [results.get(index, left) for index in range(len(emails))]
 
-    def _build_messages(self, emails: Sequence[OutgoingEmail], results: SmtpResults) -> Iterator[Message]:
+    def _build_messages(self, emails: Sequence[OutgoingEmail], results: SmtpResults) -> Iterator[SmtpMessage]:
         # Each is built when a connection needs it, while the server handles others.
-        end = time.monotonic() + MAX_BATCH_SECONDS
+        end = time.monotonic() + self.MAX_BATCH_SECONDS
         for index, email in enumerate(emails):
             if time.monotonic() > end:
                 return
             try:
-                yield Message(index, encode_address(email.email), build_mail(email, self._branding))
+                yield SmtpMessage(index, encode_address(email.email), build_mail(email, self._branding))
             except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
                 results[index] = error
 
@@ -101,7 +101,7 @@ class SmtpMailer:
 
 
 class FolderMailer:
-    def __init__(self, directory: Path, branding: Branding) -> None:
+    def __init__(self, directory: Path, branding: MailBranding) -> None:
         self._directory = directory
         self._branding = branding
 
@@ -136,7 +136,7 @@ class FolderMailer:
 
 
 def mailer_from_settings(settings: Settings) -> Mailer:
-    branding = Branding(settings.mail_from, settings.site_name, settings.marketplace_url)
+    branding = MailBranding(settings.mail_from, settings.site_name, settings.marketplace_url)
     if settings.smtp_url is None:
         return FolderMailer(settings.mail_dir, branding)
     return SmtpMailer(settings.smtp_url.get_secret_value(), branding)

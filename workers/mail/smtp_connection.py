@@ -20,13 +20,13 @@ MAX_CONNECTIONS = 4
 """Of one process: while the server stores one email, others are under way."""
 MAX_EMAILS = 100
 """Emails of one connection; servers limit them."""
-MIN_TIMEOUT_SECONDS = 0.1
+MIN_SMTP_TIMEOUT_SECONDS = 0.1
 """For replies that have arrived when the time is up."""
 SERVICE_CLOSING = 421
 """The one 4xx code that is about the server, not about the email."""
 
 
-class Message(NamedTuple):
+class SmtpMessage(NamedTuple):
     number: int
     recipient: str
     content: bytes
@@ -35,14 +35,14 @@ class Message(NamedTuple):
 class SmtpMessages:
     """Messages to send; those a connection has not begun to send can be put back."""
 
-    def __init__(self, source: Iterator[Message]) -> None:
+    def __init__(self, source: Iterator[SmtpMessage]) -> None:
         self._source = source
-        self._returned: list[Message] = []
+        self._returned: list[SmtpMessage] = []
 
-    def take(self) -> Message | None:
+    def take(self) -> SmtpMessage | None:
         return self._returned.pop() if self._returned else next(self._source, None)
 
-    def put_back(self, message: Message) -> None:
+    def put_back(self, message: SmtpMessage) -> None:
         self._returned.append(message)
 
     def __bool__(self) -> bool:
@@ -66,10 +66,10 @@ class SmtpConnection:
         self._pipelining, self._states_size = server.has_extn("pipelining"), server.has_extn("size")
         self._commands: deque[tuple[str, bytes]] = deque()
         self._written: list[str] = []
-        self._accepted: Message | None = None
+        self._accepted: SmtpMessage | None = None
         self._refusal: Exception | None = None
         self._begun = 0
-        self.unanswered: list[Message] = []
+        self.unanswered: list[SmtpMessage] = []
         self.is_in_doubt = False
         self.has_delivered = False
 
@@ -99,7 +99,7 @@ class SmtpConnection:
     def read(self, until: float, results: SmtpResults) -> None:
         for kind in self._written:
             if self._server.sock is not None:
-                self._server.sock.settimeout(max(MIN_TIMEOUT_SECONDS, until - monotonic()))
+                self._server.sock.settimeout(max(MIN_SMTP_TIMEOUT_SECONDS, until - monotonic()))
             code, text = self._server.getreply()
             if code == SERVICE_CLOSING:
                 raise smtplib.SMTPResponseException(code, text)
@@ -195,7 +195,7 @@ class SmtpBatch:
             event = "is closing" if closing else "closed the connection"
             self._fail_message(connection.unanswered[0], f"the mail server {event}: {describe_smtp_error(cause)}")
 
-    def _fail_message(self, message: Message, reason: str) -> NoReturn:
+    def _fail_message(self, message: SmtpMessage, reason: str) -> NoReturn:
         error = ServerUnavailable(reason)
         self._results[message.number] = error
         raise error

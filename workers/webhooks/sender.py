@@ -1,7 +1,7 @@
 """Sends one event to a webhook: signed, to a public address, once, without redirects, within ten seconds.
 
-The name is resolved here and the connection goes to the address that was checked, so a name that resolves to something
-else a moment later gains nothing.
+The sender resolves the webhook's name itself and connects to the address that it checked: a receiver gains nothing
+when its name resolves to a private address a moment later.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class WebhookSender:
         except (OSError, http.client.HTTPException) as error:
             late = monotonic() >= deadline
             raise WebhookRejected(
-                "it did not answer in time" if late else f"it cannot be reached: {_describe_send_failure(error)}"
+                "it did not answer in time" if late else f"it cannot be reached: {_describe_webhook_failure(error)}"
             ) from None
         if not 200 <= status < 300:
             redirects = " (redirects are not followed)" if 300 <= status < 400 else ""
@@ -81,7 +81,7 @@ class WebhookSender:
         self, parts: SplitResult, address: tuple[str, int], body: bytes, headers: dict[str, str], deadline: float
     ) -> int:
         with (
-            contextlib.closing(socket.create_connection(address, timeout=_seconds_left(deadline))) as plain,
+            contextlib.closing(socket.create_connection(address, timeout=_seconds_left_to_send(deadline))) as plain,
             _closed_at(deadline, plain),
         ):
             line: socket.socket = plain
@@ -107,7 +107,7 @@ def _closed_at(deadline: float, line: socket.socket) -> Iterator[None]:
         with contextlib.suppress(OSError):
             descriptor.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(_seconds_left(deadline), close)
+    timer = threading.Timer(_seconds_left_to_send(deadline), close)
     timer.daemon = True
     timer.start()
     try:
@@ -117,23 +117,13 @@ def _closed_at(deadline: float, line: socket.socket) -> Iterator[None]:
         descriptor.close()
 
 
-def _seconds_left(deadline: float) -> float:
+def _seconds_left_to_send(deadline: float) -> float:
     return max(0.01, deadline - monotonic())
 
 
-def _describe_send_failure(error: Exception) -> str:
+def _describe_webhook_failure(error: Exception) -> str:
     return str(error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__)
 
 
 def parse_networks(text: str) -> list[Network]:
     return [ipaddress.ip_network(word.strip()) for word in text.split(",") if word.strip()]
-
-
-def check_webhook_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment:
-        raise ValueError("must look like https://host/path, without a login")
-    if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url) or len(url) > 2000:
-        raise ValueError("must be at most 2000 printable ASCII characters")
-    _ = parts.port  # raises for a port that is no number
-    return url

@@ -19,10 +19,10 @@ from policies.emails.context import EmailContext, format_instant
 from policies.emails.email import email_from_json, render_plain, sanitize_line, sanitize_lines
 from policies.statuses import Role
 from tasks.mailer import OutgoingEmail
-from workers.mail.mime_message import Branding, render_html, render_text
+from workers.mail.mime_message import MailBranding, render_html_part, render_text_part
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-BRANDING = Branding("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
+BRANDING = MailBranding("Brick Market <no-reply@market.example>", "Brick Market", "https://market.example")
 CREATED_AT = datetime(2026, 4, 4, 10, tzinfo=UTC)
 UNLOCKS, LATER = "2026-04-11T10:00:00Z", "2026-04-18T10:00:00Z"
 COMMENT = "I lost my job and cannot pay this month.\nI am very sorry."
@@ -257,8 +257,8 @@ def outgoing(context: EmailContext) -> OutgoingEmail:
 
 def render_sides(name: str) -> Iterator[tuple[str, str]]:
     sent = outgoing(email_context(*FACTS[name]))
-    yield f"{name}.txt", f"Subject: {sent.content.subject}\n\n{render_text(sent, BRANDING)}"
-    yield f"{name}.html", render_html(sent, BRANDING) + "\n"
+    yield f"{name}.txt", f"Subject: {sent.content.subject}\n\n{render_text_part(sent, BRANDING)}"
+    yield f"{name}.html", render_html_part(sent, BRANDING) + "\n"
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -348,7 +348,7 @@ HOSTILE = (
 
 def test_hostile_comment_is_shown_as_text() -> None:
     sent = outgoing(email_context("npb_responded", "seller", {"unlocks_at": LATER, "comment": HOSTILE}))
-    text, page = render_text(sent, BRANDING), render_html(sent, BRANDING)
+    text, page = render_text_part(sent, BRANDING), render_html_part(sent, BRANDING)
     assert "<script>" in text
     assert "<script>" not in page
     assert "<img" not in page

@@ -30,17 +30,17 @@ from tasks import mailer
 from tasks.mailer import OutgoingEmail, UndeliverableEmail
 from workers.embedded import free_port
 from workers.mail.mime_message import (
-    Branding,
+    MailBranding,
     build_mail,
     encode_address,
-    render_html,
-    render_text,
-    sanitize_header,
+    render_html_part,
+    render_text_part,
+    sanitize_mime_header,
 )
 from workers.mail.senders import FolderMailer, SmtpMailer
 from workers.simulation.engine import Simulation
 
-BRANDING = Branding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
+BRANDING = MailBranding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
 CREATED_AT = datetime(2026, 4, 4, 10, tzinfo=UTC)
 EMAIL = Email("Order 1003: the buyer asks to cancel", ("The buyer asks to cancel.",), Quote("The buyer", "Sorry."))
 
@@ -333,7 +333,7 @@ def test_a_name_cannot_add_a_header(hostile: str) -> None:
     assert "X" not in again
     assert [a.addr_spec for a in again["To"].addresses] == ["sam@example.org"]
     assert all(c.isprintable() for c in again["Subject"] + str(again["To"]))
-    assert "\u202e" not in sanitize_header(hostile)
+    assert "\u202e" not in sanitize_mime_header(hostile)
 
 
 @pytest.mark.parametrize(
@@ -363,10 +363,10 @@ def test_a_mail_reads_as_it_was_written(handle: str) -> None:
     message = email.message_from_bytes(raw, policy=default)
     assert not message.defects
     (to,) = message["To"].addresses
-    assert (to.display_name, to.addr_spec) == (sanitize_header(handle), "s.o'neil+a@xn--bcher-kva.example")
+    assert (to.display_name, to.addr_spec) == (sanitize_mime_header(handle), "s.o'neil+a@xn--bcher-kva.example")
     assert message["Subject"] == sent.content.subject
     assert message["Date"].datetime == CREATED_AT
-    for subtype, body in (("plain", render_text(sent, BRANDING)), ("html", render_html(sent, BRANDING))):
+    for subtype, body in (("plain", render_text_part(sent, BRANDING)), ("html", render_html_part(sent, BRANDING))):
         part = message.get_body((subtype,))
         assert part is not None
         assert part.get_content().replace("\r\n", "\n").rstrip("\n") == body.rstrip("\n")
@@ -508,6 +508,6 @@ def test_a_server_that_closes_midway_costs_one_email_an_attempt(script: Callable
 def test_a_slow_server_leaves_emails_without_an_attempt(
     script: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.mail.senders.MAX_BATCH_SECONDS", 0)
+    monkeypatch.setattr("workers.mail.senders.SmtpMailer.MAX_BATCH_SECONDS", 0)
     results = send(script(), 5)
     assert all(isinstance(result, mailer.OutOfTime) for result in results)

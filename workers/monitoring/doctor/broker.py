@@ -11,7 +11,7 @@ import redis
 from kombu.pidbox import Mailbox
 
 from schedules.routes import QUEUES
-from workers.broker.redis_url import RESPONSE_TIMEOUT_SECONDS, connect
+from workers.broker.redis_url import REDIS_RESPONSE_TIMEOUT_SECONDS, connect
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
@@ -73,7 +73,7 @@ def fetch_pools(url: str) -> dict[str, Pool]:
 
 
 def _inspect_workers(url: str, command: str) -> Iterator[tuple[str, Any]]:
-    options = {"socket_timeout": 10, "socket_connect_timeout": RESPONSE_TIMEOUT_SECONDS}
+    options = {"socket_timeout": 10, "socket_connect_timeout": REDIS_RESPONSE_TIMEOUT_SECONDS}
     with Connection(url, transport_options=options) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
         replies = mailbox._broadcast(command, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
