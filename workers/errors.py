@@ -19,7 +19,7 @@ class SanitizedError(Exception):
     """Its text is a description without private values."""
 
 
-def suggest_task(name: str, registered: Iterable[str]) -> str:
+def unknown_task_error_hint(name: str, registered: Iterable[str]) -> str:
     names = difflib.get_close_matches(name, [task for task in registered if not task.startswith("celery.")], cutoff=0.7)
     return f"Did you mean {' or '.join(names)}?" if names else "The files in contract/ have the names of all tasks."
 

@@ -12,7 +12,7 @@ import pytest
 
 from schedules.routes import HEARTBEAT, QUEUES, outbox_consumers, queue_of
 from tasks.declarations import COMMANDS
-from workers.app import BEAT_ENTRIES, app
+from workers.app import CELERY_BEAT_ENTRIES, app
 
 INTERNAL = [
     "npb.scan_open_alerts",
@@ -76,4 +76,4 @@ def test_every_outbox_message_has_a_registered_consumer() -> None:
 
 
 def test_every_task_of_the_timetable_is_registered() -> None:
-    assert {entry.name for entry in BEAT_ENTRIES} <= registered()
+    assert {entry.name for entry in CELERY_BEAT_ENTRIES} <= registered()

@@ -11,7 +11,7 @@ from celery.backends.redis import RedisBackend
 from celery.exceptions import NotRegistered
 
 from workers.broker.redis_url import RedisUrl
-from workers.errors import suggest_task
+from workers.errors import unknown_task_error_hint
 
 
 class ResultBackend(RedisBackend):
@@ -66,7 +66,7 @@ class ResultBackend(RedisBackend):
         if isinstance(exc, NotRegistered):
             name = str(exc.args[0])
             exc = NotRegistered(
-                f"{name} is no task of this worker. {suggest_task(name, self.app.tasks)} "
+                f"{name} is no task of this worker. {unknown_task_error_hint(name, self.app.tasks)} "
                 "If it is a new one, the worker is older than it."
             )
         return super().mark_as_failure(task_id, exc, *args, **options)

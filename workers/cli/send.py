@@ -35,7 +35,7 @@ from workers.broker.redis_url import connect
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo
-from workers.errors import suggest_task
+from workers.errors import unknown_task_error_hint
 
 ANSWER_TIMEOUT = 30.0
 POLL_INTERVAL = 3.0
@@ -64,7 +64,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
     """
     arguments = parse_command_arguments(words, json_text)
     if task not in app.tasks or task.startswith("celery."):
-        raise click.ClickException(f"There is no task {task}. {suggest_task(task, app.tasks)}")
+        raise click.ClickException(f"There is no task {task}. {unknown_task_error_hint(task, app.tasks)}")
     message_id = str(uuid.uuid4())
     # Internal tasks take no request id. For commands the caller must know it, to ask for the answer again.
     if task in COMMANDS:

@@ -27,18 +27,18 @@ MAX_AGE_SECONDS = 60.0
 def report_ready_to_probes() -> None:
     _touch_probe_file(READY_FILE_ENV)
     report_alive_to_probes()
-    _notify_systemd("READY=1")
+    _notify_systemd_of_probe("READY=1")
 
 
 def report_alive_to_probes() -> None:
     _touch_probe_file(ALIVE_FILE_ENV)
-    _notify_systemd("WATCHDOG=1")
+    _notify_systemd_of_probe("WATCHDOG=1")
 
 
 def report_stopping_to_probes() -> None:
     if path := os.environ.get(READY_FILE_ENV):
         Path(path).unlink(missing_ok=True)
-    _notify_systemd("STOPPING=1")
+    _notify_systemd_of_probe("STOPPING=1")
 
 
 def find_problem(probe: str) -> str | None:
@@ -63,7 +63,7 @@ def _touch_probe_file(name: str) -> None:
             Path(path).touch()
 
 
-def _notify_systemd(state: str) -> None:
+def _notify_systemd_of_probe(state: str) -> None:
     if path := os.environ.get("NOTIFY_SOCKET"):
         address = "\0" + path[1:] if path.startswith("@") else path
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify_socket:

@@ -168,16 +168,16 @@ def _stop_dead_letter_writer(**_: Any) -> None:
 def describe_untaken(message: Any, registered: Container[str]) -> PendingDeadLetter:
     headers = message.headers if isinstance(message.headers, dict) else {}
     delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
-    name, raw = _text_or_none(headers.get("task")), message.body
+    name, raw = _dead_letter_text(headers.get("task")), message.body
     reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
     if not isinstance(raw, bytes):
         raw = str(raw).encode("utf-8", "surrogatepass")
     return PendingDeadLetter.from_message_bytes(
-        reason, name, _text_or_none(headers.get("id")), _text_or_none(delivered.get("routing_key")), raw
+        reason, name, _dead_letter_text(headers.get("id")), _dead_letter_text(delivered.get("routing_key")), raw
     )
 
 
-def _text_or_none(value: Any) -> str | None:
+def _dead_letter_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 

@@ -31,7 +31,7 @@ __all__ = [
 
 Check = Callable[[Context], list[Finding]]
 
-ENVIRONMENT_CHECKS: tuple[Check, ...] = (
+CHECKS_WITHOUT_SERVERS: tuple[Check, ...] = (
     environment.check_disk,
     environment.check_mail_server,
     environment.check_flower,
@@ -101,7 +101,7 @@ def connect_to_servers(context: Context) -> list[Finding]:
 
 
 def run_checks(context: Context) -> list[Finding]:
-    findings = [finding for check in ENVIRONMENT_CHECKS for finding in _run_check(check, context)]
+    findings = [finding for check in CHECKS_WITHOUT_SERVERS for finding in _run_check(check, context)]
     if context.database is not None:
         schema = _run_check_in_transaction(database.check_database_schema, context)
         findings += schema

@@ -165,7 +165,7 @@ def check_result_backend(context: Context) -> list[Finding]:
             client.ping()
     except (redis.RedisError, OSError) as problem:
         message = (
-            f"The result backend cannot be used ({_broker_error_reason(problem)}): "
+            f"The result backend cannot be used ({_broker_error_in_words(problem)}): "
             "senders get no answers, but commands are executed."
         )
         return [
@@ -229,7 +229,7 @@ def check_strays(context: Context) -> list[Finding]:
     ]
 
 
-def _broker_error_reason(problem: Exception) -> str:
+def _broker_error_in_words(problem: Exception) -> str:
     return type(problem).__name__ if "AUTH" in str(problem).upper() else " ".join(str(problem).split())[:200]
 
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from models.db.database import Database
 
 
-def wall_clock() -> float:
+def context_wall_clock() -> float:
     # This clock is only compared with those of the servers.
     return time.time()  # noqa: TID251 - the clock itself is what is examined here; nothing is decided by it
 
 
-def free_disk_bytes(folder: Path) -> int:
+def context_free_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
@@ -58,8 +58,8 @@ class Context:
     """The queues of each worker that answered, by the worker's name."""
     pools: dict[str, Pool] = field(default_factory=dict)
     """The pool of each worker that answered, by the worker's name."""
-    clock: Callable[[], float] = wall_clock
-    free_bytes: Callable[[Path], int] = free_disk_bytes
+    clock: Callable[[], float] = context_wall_clock
+    free_bytes: Callable[[Path], int] = context_free_bytes
     _conn: Connection | None = None
 
     @property

@@ -8,14 +8,14 @@ from click.testing import CliRunner, Result
 
 from workers.cli.doctor import doctor
 from workers.monitoring.doctor import Finding
-from workers.monitoring.doctor.context import wall_clock
+from workers.monitoring.doctor.context import context_wall_clock
 
 LONG_AGO = timedelta(minutes=10)
 
 
 def real_now() -> datetime:
     """The machine's clock."""
-    return datetime.fromtimestamp(wall_clock(), UTC)
+    return datetime.fromtimestamp(context_wall_clock(), UTC)
 
 
 def codes(findings: list[Finding]) -> list[str]:

@@ -38,7 +38,7 @@ from workers.monitoring.doctor import (
     open_context,
     run_checks,
 )
-from workers.monitoring.doctor.context import Pool, wall_clock
+from workers.monitoring.doctor.context import Pool, context_wall_clock
 from workers.settings import load_settings
 
 
@@ -222,10 +222,10 @@ def test_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected
 
 @pytest.mark.parametrize("off", [5.0, -5.0])
 def test_clock_difference_is_reported(context: Context, off: float) -> None:
-    findings = run_checks(replace(context, clock=lambda: wall_clock() + off))
+    findings = run_checks(replace(context, clock=lambda: context_wall_clock() + off))
     assert codes(findings) == ["CLOCKS_DIFFER"]
     assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in findings[0].message
-    assert run_checks(replace(context, clock=lambda: wall_clock() + off / 5)) == []
+    assert run_checks(replace(context, clock=lambda: context_wall_clock() + off / 5)) == []
     assert codes(database.compare_clocks("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
 
 
