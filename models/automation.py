@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, func, select, text
 
 from models import members
 from models.alerts import ALERT_CANCELS_CONDITION, ALERT_WARNS_CONDITION, AlertRow
-from models.cases import lock_orders
+from models.cases import lock_case_set
 from models.db.bulk import update_rows
 from models.db.selects import AnySelect, DuePosition, DueRow, due_parameters, next_due
 from models.ocr import OCR_AGREES_CONDITION, OCR_DECLINES_CONDITION, OcrRow
@@ -88,7 +88,7 @@ def update_automation_deadlines(conn: Connection, seller_id: str, now: datetime)
     if order_ids:
         # The parties' rows come before orders in the order of locks, and the seller's is held; the buyers decide
         # nothing here but by their ids.
-        lock_orders(conn, order_ids, lock_members=members.NO_LOCK).update_deadlines(now)
+        lock_case_set(conn, order_ids, lock_members=members.NO_LOCK).update_deadlines(now)
 
 
 def bring_automatic_filings_forward(conn: Connection, file_after: timedelta, since: datetime) -> None:

@@ -28,17 +28,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
-from models import terms
+from models import ledger, terms
 from models.db.bulk import insert_rows
 from models.db.locks import lock_ledger
-from models.db.schema import (
-    Base,
-    BigIntKey,
-    Cents,
-    WrittenIn,
-    check_finite,
-    is_any,
-)
+from models.db.schema import Base, BigIntKey, Cents, WrittenIn, check_finite
+from models.db.selects import is_any
 from models.ledger import LedgerLineRow
 from models.members import MemberRow
 from models.sql import load_sql
@@ -171,7 +165,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
     if not known or not policy.is_known_month(month, now, terms_history.at(now)):
         return None
     lines = _bill_lines_of(conn, seller_id, month)
-    paid, overpaid = sum_bill_payments(conn, seller_id, month)
+    paid, overpaid = ledger.sum_ledger_payments(conn, seller_id, month)
     row = conn.execute(
         select(BillRow).where(BillRow.seller_id == seller_id, BillRow.billing_month == month)
     ).one_or_none()
@@ -191,14 +185,6 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
 
 def billing_month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
     return month <= billing_month_of(now, terms.load_terms(conn).at(now))
-
-
-def sum_bill_payments(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
-    """Return (total paid for the bill, the part of it in excess of the bill)."""
-    line = LedgerLineRow
-    of_bill = (line.seller_id == seller_id, line.billing_month == month, line.kind == "payment")
-    paid, excess = conn.execute(select(func.sum(line.amount), func.sum(line.excess)).where(*of_bill)).one()
-    return -(paid or ZERO), excess or ZERO
 
 
 def terms_of_billing_month(terms_history: TermsHistory, month: date) -> Terms:

@@ -1,4 +1,4 @@
-"""Load and lock the orders of a batch with their parties, alerts and requests; write them back with their events.
+"""The cases of a batch: orders with their parties, alerts and requests, loaded under locks and written with events.
 
 One statement per table, however many orders. Locks are taken in one order everywhere: members, orders (which guard
 their alerts, requests, lines and removals), items by key, lots by id, and the sellers' ledgers.
@@ -25,7 +25,7 @@ from policies.statuses import Role, Status
 from policies.verdicts import Granted, OutboxMessage
 
 
-def lock_orders(
+def lock_case_set(
     conn: Connection,
     order_ids: Iterable[int],
     *,
@@ -35,11 +35,11 @@ def lock_orders(
 ) -> CaseSet:
     """Lock and load the orders. `member_ids`: further members to load; `parties`: those of the orders, if known."""
     if parties is None:
-        parties = orders.send_parties_query(conn, order_ids)()
-    return send_order_locks(conn, order_ids, parties, member_ids=member_ids, lock_members=lock_members)()
+        parties = orders.send_order_parties_query(conn, order_ids)()
+    return send_case_set_locks(conn, order_ids, parties, member_ids=member_ids, lock_members=lock_members)()
 
 
-def send_order_locks(
+def send_case_set_locks(
     conn: Connection,
     order_ids: Iterable[int],
     parties: orders.OrderParties,
@@ -51,7 +51,7 @@ def send_order_locks(
     all_member_ids = {m for order_id in ids & parties.by_order.keys() for m in parties.by_order[order_id]}
     with pipeline(conn):
         fetch_members = members.send_members_query(conn, all_member_ids | set(member_ids), lock=lock_members)
-        fetch_orders = orders.send_orders_query(conn, ids, lock=True)
+        fetch_orders = orders.send_order_rows_query(conn, ids, lock=True)
         fetch_terms = terms.send_terms_query(conn)
         fetch_alerts, fetch_ocrs = alerts.send_latest_alerts_query(conn, ids), ocr.send_latest_ocrs(conn, ids)
 
@@ -146,7 +146,9 @@ class CaseSet:
         """Store the deadlines that follow from facts which changed outside the orders, such as a seller's settings."""
         cases = [case for order_id in self.orders if (case := self.get(order_id, now)) is not None]
         pairs = [(case, with_deadlines(case)) for case in cases]
-        orders.update_deadlines(self.conn, [after.order for before, after in pairs if after.order != before.order])
+        orders.update_order_deadlines(
+            self.conn, [after.order for before, after in pairs if after.order != before.order]
+        )
         alerts.update_alerts(self.conn, _changed_parts(pairs, "alert"), self.terms_history)
         ocr.update_ocrs(self.conn, _changed_parts(pairs, "ocr"), self.terms_history)
 
@@ -177,7 +179,9 @@ class CaseSet:
             ocr.update_ocrs(self.conn, changed_ocrs, self.terms_history)
             late_payments.update_late_payments(self.conn, _changed_parts(pairs, "late_payment"))
             standings = members.update_member_standing(self.conn, self._members_before, self.members.values(), now)
-            events.append_events(self.conn, [*rows, *(_member_standing_row(*standing, now) for standing in standings)])
+            events.append_events(
+                self.conn, [*rows, *(_member_standing_event(*standing, now) for standing in standings)]
+            )
             work.enqueue(messages)
 
 
@@ -186,7 +190,7 @@ def _changed_parts(pairs: Iterable[tuple[Case, Case]], part: str) -> list[tuple[
     return [(order_id, new) for order_id, old, new in changed if new is not None and new != old]
 
 
-def _member_standing_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
+def _member_standing_event(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
     privilege = "buying" if role is Role.BUYER else "selling"
     return events.event_row(
         f"members.{privilege}_{'restored' if allowed else 'revoked'}",

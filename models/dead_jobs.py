@@ -35,11 +35,11 @@ DEAD_JOB_REASONS = {
 }
 """Why a job was parked, with the words for it."""
 MAX_ERROR_LENGTH = 4000
-MAX_STORED_ARGUMENT_DEPTH = 50
+MAX_DEAD_JOB_DEPTH = 50
 """Levels of the arguments that are stored; messages are limited to less than half of that."""
-MAX_ARGUMENT_INTEGER_BITS = 10_000
+MAX_DEAD_JOB_INTEGER_BITS = 10_000
 """Python neither writes nor reads an integer of more than 4,300 decimal digits."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_DEAD_JOB_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
 
 class DeadJobRow(Base):
@@ -94,26 +94,26 @@ def park_job(
 ) -> int:
     """Insert a dead job and return its id.  `first_error` is needed only if it differs from the last one, `error`.
 
-    Any arguments can be stored (`to_json`).  A message that is a waiting dead job already is not inserted again.
+    Any arguments can be stored (`dead_job_arguments`).  A message that is a waiting dead job is not inserted again.
     """
-    storable_arguments = arguments_to_json(dict(arguments))
+    storable_arguments = dead_job_arguments(dict(arguments))
     if (
         message_id is not None
-        and (waiting_id := _waiting_id(conn, task, message_id, payload_hash(storable_arguments))) is not None
+        and (waiting_id := _waiting_id(conn, task, message_id, dead_job_payload_hash(storable_arguments))) is not None
     ):
         return waiting_id
-    error = _escape_to_ascii(error)[:MAX_ERROR_LENGTH] or "no message"
+    error = _escape_dead_job_text(error)[:MAX_ERROR_LENGTH] or "no message"
     order_id = storable_arguments.get("order_id")
     row = insert(DeadJobRow).values(
-        task=_escape_to_ascii(task),
-        message_id=message_id and _escape_to_ascii(message_id),
+        task=_escape_dead_job_text(task),
+        message_id=message_id and _escape_dead_job_text(message_id),
         outbox_id=outbox_id,
-        request_id=request_id_of(storable_arguments),
+        request_id=dead_job_request_id(storable_arguments),
         order_id=order_id if type(order_id) is int and 0 < order_id < 2**63 else None,
         arguments=storable_arguments,
-        payload_hash=payload_hash(storable_arguments),
+        payload_hash=dead_job_payload_hash(storable_arguments),
         reason=reason,
-        first_error=_escape_to_ascii(first_error or "")[:MAX_ERROR_LENGTH] or error,
+        first_error=_escape_dead_job_text(first_error or "")[:MAX_ERROR_LENGTH] or error,
         error=error,
         attempts=max(1, min(attempts, 2**31 - 1)),
         parked_at=now,
@@ -122,15 +122,15 @@ def park_job(
     return dead_job_id
 
 
-def request_id_of(arguments: Mapping[str, Any]) -> str | None:
+def dead_job_request_id(arguments: Mapping[str, Any]) -> str | None:
     request_id = arguments.get("request_id")
-    return request_id if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id) else None
+    return request_id if isinstance(request_id, str) and _DEAD_JOB_REQUEST_ID.fullmatch(request_id) else None
 
 
 def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) -> int | None:
     same_job = (
-        DeadJobRow.task == _escape_to_ascii(task),
-        DeadJobRow.message_id == _escape_to_ascii(message_id),
+        DeadJobRow.task == _escape_dead_job_text(task),
+        DeadJobRow.message_id == _escape_dead_job_text(message_id),
         DeadJobRow.payload_hash == payload,
         DeadJobRow.replayed_at.is_(None),
     )
@@ -156,38 +156,38 @@ def park_job_once(
         )
 
 
-def payload_hash(arguments: Mapping[str, Any]) -> bytes:
-    written = json.dumps(arguments_to_json(dict(arguments)), sort_keys=True, separators=(",", ":"))
+def dead_job_payload_hash(arguments: Mapping[str, Any]) -> bytes:
+    written = json.dumps(dead_job_arguments(dict(arguments)), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(written.encode()).digest()
 
 
-def arguments_to_json(value: Any, levels: int = MAX_STORED_ARGUMENT_DEPTH) -> Any:
+def dead_job_arguments(value: Any, levels: int = MAX_DEAD_JOB_DEPTH) -> Any:
     """Return a value as plain JSON.  Never raises: what JSON cannot represent becomes text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return value
     if isinstance(value, int):
-        return int(value) if value.bit_length() <= MAX_ARGUMENT_INTEGER_BITS else hex(value)
+        return int(value) if value.bit_length() <= MAX_DEAD_JOB_INTEGER_BITS else hex(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if levels == 0:
         return "nested too deeply to be stored"
     if isinstance(value, Mapping):
-        return {_json_text_of_argument(name): arguments_to_json(inner, levels - 1) for name, inner in value.items()}
+        return {_dead_job_argument_text(name): dead_job_arguments(inner, levels - 1) for name, inner in value.items()}
     if isinstance(value, list | tuple | AbstractSet):
-        return [arguments_to_json(inner, levels - 1) for inner in value]
-    return _json_text_of_argument(value)
+        return [dead_job_arguments(inner, levels - 1) for inner in value]
+    return _dead_job_argument_text(value)
 
 
-def _json_text_of_argument(value: Any) -> str:
+def _dead_job_argument_text(value: Any) -> str:
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - its `__str__` may raise anything
         return type(value).__name__
 
 
-def _escape_to_ascii(value: str) -> str:
+def _escape_dead_job_text(value: str) -> str:
     # Text that a database of any encoding can store.
     return value.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
 

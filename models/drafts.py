@@ -20,7 +20,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, check_in, is_any
+from models.db.schema import Base, BigInt, check_in
+from models.db.selects import is_any
 from models.events import EventRow
 from policies.alerts import UNLOCK_EVENTS
 from policies.consolidation import Choice, LineEdit
@@ -84,7 +85,7 @@ def load_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
         EventRow.type.not_in(UNLOCK_EVENTS),
     )
     rows = conn.execute(select(DraftRow, order_changed.label("order_changed")).where(is_any(DraftRow.draft_id, ids)))
-    return {row.draft_id: _draft_of(row, edits.get(row.draft_id, {})) for row in rows}
+    return {row.draft_id: _draft_from_row(row, edits.get(row.draft_id, {})) for row in rows}
 
 
 def count_drafts_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
@@ -120,7 +121,7 @@ def mark_drafts_used(conn: Connection, draft_ids: Sequence[str], now: datetime) 
     update_rows(conn, DraftRow, ["draft_id"], [{"draft_id": i, "state": "used", "used_at": now} for i in draft_ids])
 
 
-def _draft_of(row: Any, edits: dict[int, LineEdit]) -> Draft:
+def _draft_from_row(row: Any, edits: dict[int, LineEdit]) -> Draft:
     return from_row(
         Draft,
         row,

@@ -15,14 +15,13 @@ from sqlalchemy import BigInteger, Connection, Integer, Select, bindparam, delet
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from models.db.bulk import insert_rows, update_rows
-from models.db.schema import is_any
+from models.db.selects import is_any
 from models.lots import (
     KEY_COLUMNS,
     LotRow,
     StockMoveRow,
     lot_from_row,
     lot_to_row,
-    own_lot_ids,
     stock_move_row,
 )
 from models.sql import load_sql
@@ -122,20 +121,13 @@ def delete_lots(conn: Connection, lots: Sequence[Lot], now: datetime) -> None:
     insert_rows(conn, StockMoveRow, moves)
 
 
-def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
-    if not count:
-        return []
-    new_ids = conn.execute(select(own_lot_ids.next_value()).select_from(func.generate_series(1, count)))
-    return sorted(new_ids.scalars())
-
-
-CANDIDATES = load_sql("candidate_lots")
-SELECT_CANDIDATES = text(CANDIDATES)
-_LOCK_ITEMS = text(load_sql("lock_items"))
+CANDIDATE_LOTS_SQL = load_sql("candidate_lots")
+SELECT_CANDIDATE_LOTS = text(CANDIDATE_LOTS_SQL)
+_LOCK_ITEM_KEYS = text(load_sql("lock_items"))
 
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
-    conn.execute(_LOCK_ITEMS, key_arrays(list(keys)))
+    conn.execute(_LOCK_ITEM_KEYS, key_arrays(list(keys)))
 
 
 def find_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
@@ -145,7 +137,7 @@ def find_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
 
 def find_lots_of_items(conn: Connection, keys: Collection[LotKey]) -> dict[LotKey, list[Lot]]:
     lots: dict[LotKey, list[Lot]] = {}
-    for row in conn.execute(SELECT_CANDIDATES, key_arrays(list(keys))) if keys else ():
+    for row in conn.execute(SELECT_CANDIDATE_LOTS, key_arrays(list(keys))) if keys else ():
         lot = lot_from_row(row)
         lots.setdefault(lot.key, []).append(lot)
     return lots
@@ -163,12 +155,6 @@ def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:
 
 def _lots_of(seller_id: str) -> Select[Any]:
     return select(LotRow).where(LotRow.seller_id == seller_id).order_by(LotRow.lot_id)
-
-
-def count_returned_units(conn: Connection, seller_id: str) -> dict[int, int]:
-    returned = (StockMoveRow.seller_id == seller_id, StockMoveRow.kind == "returned")
-    units = select(StockMoveRow.lot_id, func.sum(StockMoveRow.delta)).where(*returned).group_by(StockMoveRow.lot_id)
-    return dict(conn.execute(units.order_by(StockMoveRow.lot_id)).all())
 
 
 def change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:

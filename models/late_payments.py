@@ -57,7 +57,7 @@ def update_late_payments(conn: Connection, changed: Sequence[tuple[int, LatePaym
     update_rows(conn, LatePaymentRow, ["late_payment_id"], known)
 
 
-def list_overdue_orders(conn: Connection, now: datetime) -> list[int]:
+def list_overdue_late_payments(conn: Connection, now: datetime) -> list[int]:
     late = LatePaymentRow
     overdue = select(late.order_id).where(late.settled_at.is_(None), late.recorded_at <= now - SETTLEMENT_OVERDUE_AFTER)
     return list(conn.execute(overdue.order_by(late.recorded_at, late.order_id)).scalars())

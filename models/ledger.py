@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     exists,
+    func,
     select,
     text,
 )
@@ -37,6 +38,7 @@ from models.db.schema import (
 from policies.bills import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note
+from policies.fees import ZERO
 
 LEDGER_KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_credit")
 
@@ -209,6 +211,14 @@ def post_ledger_payment(conn: Connection, line: LedgerLine) -> None:
 
 def ledger_has_payment(conn: Connection, payment_id: str) -> bool:
     return bool(conn.execute(select(exists().where(LedgerLineRow.payment_id == payment_id))).scalar())
+
+
+def sum_ledger_payments(conn: Connection, seller_id: str, month: date) -> tuple[Decimal, Decimal]:
+    """Return (total paid for the bill, the part of it in excess of the bill)."""
+    line = LedgerLineRow
+    of_bill = (line.seller_id == seller_id, line.billing_month == month, line.kind == "payment")
+    paid, excess = conn.execute(select(func.sum(line.amount), func.sum(line.excess)).where(*of_bill)).one()
+    return -(paid or ZERO), excess or ZERO
 
 
 def lock_open_ledger_months(conn: Connection, seller_ids: Collection[str]) -> dict[str, date]:

@@ -11,9 +11,12 @@ from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
+    Connection,
     ForeignKey,
     Index,
     Sequence,
+    func,
+    select,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -164,7 +167,7 @@ def lot_to_row(lot: Lot) -> dict[str, Any]:
     return editable_columns(lot) | to_row(lot, (*KEY_COLUMNS, "quantity", "bind_id"))
 
 
-_EDITABLE = (
+_EDITABLE_LOT_COLUMNS = (
     "lot_id", "unit_price", "description", "remarks", "bulk", "is_retain", "is_stock_room", "stock_room_id",
     "auto_stockroom", "my_cost", "my_weight", "sale_rate", "reserved_for",
 )  # fmt: skip
@@ -173,7 +176,7 @@ _EDITABLE = (
 def editable_columns(lot: Lot) -> dict[str, Any]:
     tiers = [*lot.tiers, (None, None), (None, None), (None, None)][:3]
     return {
-        **to_row(lot, _EDITABLE),
+        **to_row(lot, _EDITABLE_LOT_COLUMNS),
         **{f"tier_quantity{n}": quantity for n, (quantity, _) in enumerate(tiers, start=1)},
         **{f"tier_price{n}": price for n, (_, price) in enumerate(tiers, start=1)},
     }
@@ -199,3 +202,16 @@ def stock_move_row(
         "removal_id": removal_id,
         "at": at,
     }
+
+
+def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
+    if not count:
+        return []
+    new_ids = conn.execute(select(own_lot_ids.next_value()).select_from(func.generate_series(1, count)))
+    return sorted(new_ids.scalars())
+
+
+def count_returned_units(conn: Connection, seller_id: str) -> dict[int, int]:
+    returned = (StockMoveRow.seller_id == seller_id, StockMoveRow.kind == "returned")
+    units = select(StockMoveRow.lot_id, func.sum(StockMoveRow.delta)).where(*returned).group_by(StockMoveRow.lot_id)
+    return dict(conn.execute(units.order_by(StockMoveRow.lot_id)).all())

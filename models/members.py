@@ -15,8 +15,8 @@ from models.db.arrays import text_array
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, pipeline
 from models.db.row_mapping import from_row
-from models.db.schema import Base, BigInt, check_in, is_any
-from models.db.selects import is_any_of_ids
+from models.db.schema import Base, BigInt, check_in
+from models.db.selects import is_any, is_any_of_ids
 from policies.automation import settings_from_json, settings_to_json
 from policies.cases import NO_AUTOMATION, Automation, Member
 from policies.statuses import Role
@@ -68,8 +68,8 @@ def _current_strikes(role: Role) -> ColumnElement[Any]:
 
 
 _MEMBER_ID = func.unnest(bindparam("ids", type_=ARRAY(Text))).column_valued("member_id")
-_EXCLUDED = select(_MEMBER_ID).where(MemberRow.automation.op("->")("exclude_buyers").op("?")(_MEMBER_ID))
-_SELECT_MEMBER_FACTS = (
+_SELECT_EXCLUDED_MEMBERS = select(_MEMBER_ID).where(MemberRow.automation.op("->")("exclude_buyers").op("?")(_MEMBER_ID))
+_SELECT_MEMBERS = (
     select(
         MemberRow.member_id,
         MemberRow.handle,
@@ -77,17 +77,17 @@ _SELECT_MEMBER_FACTS = (
         MemberRow.buying_revoked_at.is_(None).label("can_buy"),
         MemberRow.selling_suspended_at.is_(None).label("can_sell"),
         MemberRow.automation.op("-")("exclude_buyers").label("automation"),
-        func.array(_EXCLUDED.correlate(MemberRow).scalar_subquery()).label("excluded"),
+        func.array(_SELECT_EXCLUDED_MEMBERS.correlate(MemberRow).scalar_subquery()).label("excluded"),
         _current_strikes(Role.BUYER).label("as_buyer"),
         _current_strikes(Role.SELLER).label("as_seller"),
     )
     .where(is_any_of_ids(MemberRow.member_id))
     .order_by(MemberRow.member_id)
 )
-_MEMBER_FACTS_BY_LOCK = {
-    NO_LOCK: _SELECT_MEMBER_FACTS,
-    FOR_SHARE: _SELECT_MEMBER_FACTS.with_for_update(read=True),
-    FOR_UPDATE: _SELECT_MEMBER_FACTS.with_for_update(key_share=True),
+_SELECT_MEMBERS_BY_LOCK = {
+    NO_LOCK: _SELECT_MEMBERS,
+    FOR_SHARE: _SELECT_MEMBERS.with_for_update(read=True),
+    FOR_UPDATE: _SELECT_MEMBERS.with_for_update(key_share=True),
 }
 _LOCK_MEMBERS = (
     select(MemberRow.member_id).where(is_any_of_ids(MemberRow.member_id)).order_by(MemberRow.member_id)
@@ -106,7 +106,7 @@ def send_members_query(conn: Connection, member_ids: Iterable[str], *, lock: str
         # Lock first, then read: a statement that waits for a lock still reads strikes as of its start, so concurrent
         # cancellations would not see each other's strikes (R95).
         execute(conn, _LOCK_MEMBERS, ids)
-    rows = execute(conn, _MEMBER_FACTS_BY_LOCK[lock], ids)
+    rows = execute(conn, _SELECT_MEMBERS_BY_LOCK[lock], ids)
     return lambda: {
         r.member_id: Member(
             r.member_id,

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row
-from models.db.schema import Base, BigInt, BigIntKey, check_in, is_any
+from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.selects import is_any
 from models.members import MemberRow
 from models.orders import OrderRow
 from policies.emails.email import Email, email_from_json, render_plain
@@ -182,10 +183,10 @@ def list_notices_of_order(conn: Connection, order_id: int, *, until: datetime | 
     if until is not None:
         of_order = of_order.where(NoticeRow.created_at <= until)
     rows = conn.execute(of_order.order_by(NoticeRow.created_at, NoticeRow.notice_id))
-    return [_notice_json(r, until) for r in rows]
+    return [_notice_row_json(r, until) for r in rows]
 
 
-def _notice_json(row: Any, until: datetime | None) -> dict[str, Any]:
+def _notice_row_json(row: Any, until: datetime | None) -> dict[str, Any]:
     email = email_from_json(row.email)
     not_yet = until is not None and row.sent_at is not None and row.sent_at > until
     return {

@@ -79,7 +79,7 @@ def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
     return from_row(Ocr, row, terms=terms_history.by_id(row.terms_id))
 
 
-_MUTABLE = ("state", "agrees_at", "declines_at", "closed_at")
+_MUTABLE_OCR_COLUMNS = ("state", "agrees_at", "declines_at", "closed_at")
 
 
 def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_history: TermsHistory) -> None:
@@ -87,7 +87,7 @@ def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_hist
         conn,
         OcrRow,
         [
-            to_row(ocr, (*_MUTABLE, "filed_by", "filed_at", "previous_status", "reason", "comment"))
+            to_row(ocr, (*_MUTABLE_OCR_COLUMNS, "filed_by", "filed_at", "previous_status", "reason", "comment"))
             | {
                 "order_id": order_id,
                 "terms_id": terms_history.id_of(ocr.terms),
@@ -99,4 +99,6 @@ def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_hist
             if ocr.ocr_id is None
         ],
     )
-    update_rows(conn, OcrRow, ["ocr_id"], [to_row(ocr, (*_MUTABLE, "ocr_id")) for _, ocr in changed if ocr.ocr_id])
+    update_rows(
+        conn, OcrRow, ["ocr_id"], [to_row(ocr, (*_MUTABLE_OCR_COLUMNS, "ocr_id")) for _, ocr in changed if ocr.ocr_id]
+    )

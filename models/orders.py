@@ -1,4 +1,4 @@
-"""The tables of orders and of their lines, each line with a snapshot of its lot."""
+"""The tables of orders and of their lines: the statements that select, lock, insert and update their rows."""
 
 from __future__ import annotations
 
@@ -121,12 +121,14 @@ class OrderParties:
     accused: bool = False
 
 
-_ALERTS = table("alerts", column("order_id"), column("state"), schema="unwind")
-_SELECT_PARTIES = select(
+_ALERTS_OF_ORDERS = table("alerts", column("order_id"), column("state"), schema="unwind")
+_SELECT_ORDER_PARTIES = select(
     OrderRow.order_id,
     OrderRow.buyer_id,
     OrderRow.seller_id,
-    exists().where(_ALERTS.c.order_id == OrderRow.order_id, _ALERTS.c.state == "open").label("accused"),
+    exists()
+    .where(_ALERTS_OF_ORDERS.c.order_id == OrderRow.order_id, _ALERTS_OF_ORDERS.c.state == "open")
+    .label("accused"),
 ).where(is_any_of_ids(OrderRow.order_id))
 
 
@@ -134,8 +136,8 @@ def count_orders(conn: Connection) -> int:
     return conn.execute(select(func.count()).select_from(OrderRow)).scalar_one()
 
 
-def send_parties_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[OrderParties]:
-    cursor = execute(conn, _SELECT_PARTIES, {"ids": int_array(sorted(set(order_ids)))})
+def send_order_parties_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[OrderParties]:
+    cursor = execute(conn, _SELECT_ORDER_PARTIES, {"ids": int_array(sorted(set(order_ids)))})
 
     def fetch() -> OrderParties:
         rows = cursor.fetchall()
@@ -144,27 +146,27 @@ def send_parties_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[Orde
     return fetch
 
 
-_SELECT_ORDERS = select(OrderRow).where(is_any_of_ids(OrderRow.order_id)).order_by(OrderRow.order_id)
-_LOCK_ORDERS = _SELECT_ORDERS.with_for_update(key_share=True)
+_SELECT_ORDER_ROWS = select(OrderRow).where(is_any_of_ids(OrderRow.order_id)).order_by(OrderRow.order_id)
+_LOCK_ORDER_ROWS = _SELECT_ORDER_ROWS.with_for_update(key_share=True)
 
 
 def load_orders(conn: Connection, order_ids: Iterable[int], alerts: Mapping[int, Alert]) -> dict[int, Order]:
-    return send_orders_query(conn, order_ids, lock=False)(alerts)
+    return send_order_rows_query(conn, order_ids, lock=False)(alerts)
 
 
-def send_orders_query(
+def send_order_rows_query(
     conn: Connection, order_ids: Iterable[int], *, lock: bool
 ) -> Callable[[Mapping[int, Alert]], dict[int, Order]]:
     """Select the orders; the returned function takes their latest alerts, whose unlocks count as events of the orders.
 
     Read the alerts after the locks: an unlock locks its order and does not change it.
     """
-    rows = execute(conn, _LOCK_ORDERS if lock else _SELECT_ORDERS, {"ids": int_array(sorted(order_ids))})
+    rows = execute(conn, _LOCK_ORDER_ROWS if lock else _SELECT_ORDER_ROWS, {"ids": int_array(sorted(order_ids))})
     return lambda alerts: {r.order_id: _order_from_row(r, alerts.get(r.order_id)) for r in rows}
 
 
-def lock_orders(conn: Connection, order_ids: Iterable[int]) -> None:
-    execute(conn, _LOCK_ORDERS, {"ids": int_array(sorted(order_ids))})
+def lock_order_rows(conn: Connection, order_ids: Iterable[int]) -> None:
+    execute(conn, _LOCK_ORDER_ROWS, {"ids": int_array(sorted(order_ids))})
 
 
 def _order_from_row(row: Any, alert: Alert | None) -> Order:
@@ -173,7 +175,7 @@ def _order_from_row(row: Any, alert: Alert | None) -> Order:
 
 
 def insert_orders(conn: Connection, submitted: Sequence[Order]) -> None:
-    columns = (*_MUTABLE, "buyer_id", "seller_id", "currency", "usd_rate", "credit", "coupon")
+    columns = (*_MUTABLE_ORDER_COLUMNS, "buyer_id", "seller_id", "currency", "usd_rate", "credit", "coupon")
     insert_rows(conn, OrderRow, [to_row(order, columns) | {"submitted_at": order.order_date} for order in submitted])
 
 
@@ -182,22 +184,25 @@ def update_orders(conn: Connection, changed: Sequence[tuple[Order, int, datetime
         conn,
         OrderRow,
         ["order_id"],
-        [to_row(order, _MUTABLE) | {"version": version, "last_event_at": at} for order, version, at in changed],
+        [
+            to_row(order, _MUTABLE_ORDER_COLUMNS) | {"version": version, "last_event_at": at}
+            for order, version, at in changed
+        ],
     )
 
 
-def update_deadlines(conn: Connection, changed: Sequence[Order]) -> None:
+def update_order_deadlines(conn: Connection, changed: Sequence[Order]) -> None:
     update_rows(conn, OrderRow, ["order_id"], [to_row(order, ("order_id", "files_npb_at")) for order in changed])
 
 
-_MUTABLE = (
+_MUTABLE_ORDER_COLUMNS = (
     "order_id", "status", "previous_status", "payment_status", "order_date", "total", "fee", "fee_month",
     "cancelled_at", "basis", "cancelled_by", "npb_filed_at", "files_npb_at", "held_at", "held_until", "version",
     "last_event_at",
 )  # fmt: skip
 
 
-def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:
+def load_order_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:
     lines: dict[int, list[Row[Any]]] = {order_id: [] for order_id in order_ids}
     rows = conn.execute(
         select(OrderLineRow)
@@ -209,14 +214,14 @@ def load_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row
     return lines
 
 
-def insert_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def insert_order_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     insert_rows(conn, OrderLineRow, rows)
 
 
-def update_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
+def update_order_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
     update_rows(conn, OrderLineRow, ["order_id", "line_no"], rows)
 
 
-def buyer_has_npb(conn: Connection, buyer_id: str, seller_id: str) -> bool:
+def buyer_has_npb_order(conn: Connection, buyer_id: str, seller_id: str) -> bool:
     npb = exists().where(OrderRow.buyer_id == buyer_id, OrderRow.seller_id == seller_id, OrderRow.status == "NPB")
     return bool(conn.execute(select(npb)).scalar())

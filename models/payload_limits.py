@@ -27,26 +27,26 @@ def has_too_many_parts(raw: bytes) -> bool:
     Counting decides most texts.  Otherwise strings are removed first: without escaped backslashes and quotes, every
     second piece between two quotes is outside a string.
     """
-    if _punctuation(raw) <= MAX_PAYLOAD_PARTS:
+    if _count_payload_punctuation(raw) <= MAX_PAYLOAD_PARTS:
         return False
     bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     if bare.count(b'"') > 4 * (MAX_PAYLOAD_PARTS + 1):  # a part has a key and a text at most
         return True
-    return _punctuation(b"".join(bare.split(b'"')[::2])) > MAX_PAYLOAD_PARTS
+    return _count_payload_punctuation(b"".join(bare.split(b'"')[::2])) > MAX_PAYLOAD_PARTS
 
 
-def _punctuation(raw: bytes) -> int:
+def _count_payload_punctuation(raw: bytes) -> int:
     return sum(map(raw.count, (b",", b"[", b"]", b"{", b"}")))
 
 
-class DuplicateName(ValueError):
+class DuplicatePayloadName(ValueError):
     pass
 
 
 def refuse_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise DuplicateName("has a name twice in one object")
+        raise DuplicatePayloadName("has a name twice in one object")
     return fields
 
 

@@ -20,40 +20,47 @@ from models.db.arrays import bool_array, int_array
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute
 from models.inventory import (
-    CANDIDATES,
-    SELECT_CANDIDATES,
-    allocate_lot_ids,
+    CANDIDATE_LOTS_SQL,
+    SELECT_CANDIDATE_LOTS,
     change_quantities,
     key_arrays,
     lock_item_keys,
 )
-from models.lots import LotRow, StockMoveRow, editable_columns, lot_from_row, lot_to_row, stock_move_row
+from models.lots import (
+    LotRow,
+    StockMoveRow,
+    allocate_lot_ids,
+    editable_columns,
+    lot_from_row,
+    lot_to_row,
+    stock_move_row,
+)
 from models.sql import load_sql
 from policies.lots import Lot, LotSnapshot
 from policies.returns import ReturningLine, ReturnPlan, ReturnTotals, StockView
 
 _RETURN_ITEMS = text(load_sql("return_items"))
-_LOCK_ITEMS = text(load_sql("lock_returning_items"))
-_LOCK_LOTS = text(load_sql("lock_returning_lots"))
-_LOCK_CANDIDATES = text(f"{CANDIDATES} FOR UPDATE OF l")
-NUMERIC_OUT_OF_RANGE = "22003"
+_LOCK_RETURNING_ITEMS = text(load_sql("lock_returning_items"))
+_LOCK_RETURNING_LOTS = text(load_sql("lock_returning_lots"))
+_LOCK_CANDIDATE_LOTS = text(f"{CANDIDATE_LOTS_SQL} FOR UPDATE OF l")
+_RETURN_OVERFLOW_SQLSTATE = "22003"
 
 
 class NeedsPlan(Exception):
     """A lot would exceed its maximum quantity or leave its stockroom: only the plan can decide the order of returns."""
 
 
-def lock_stock(conn: Connection, order_ids: Sequence[int]) -> None:
+def lock_stock_of_returns(conn: Connection, order_ids: Sequence[int]) -> None:
     """Lock everything that these orders' lines could return to: items, then lots by id. Lock the orders first."""
     ids = int_array(order_ids)
-    execute(conn, _LOCK_ITEMS, {"ids": ids})
-    execute(conn, _LOCK_LOTS, {"ids": ids})
+    execute(conn, _LOCK_RETURNING_ITEMS, {"ids": ids})
+    execute(conn, _LOCK_RETURNING_LOTS, {"ids": ids})
 
 
 def return_items(
     conn: Connection, returns: Sequence[tuple[int, bool]], now: datetime, *, release: bool
 ) -> dict[int, ReturnTotals]:
-    """Return what remains of each (order_id, whether items return), in this order; hold `lock_stock`.
+    """Return what remains of each (order_id, whether items return), in this order; hold `lock_stock_of_returns`.
 
     Writes lots, journal and lines. `release` is the term RELEASE_AUTO_STOCKROOM. On `NeedsPlan` the caller must roll
     back.
@@ -69,7 +76,7 @@ def return_items(
     try:
         rows = execute(conn, _RETURN_ITEMS, values).fetchall()
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == NUMERIC_OUT_OF_RANGE:
+        if getattr(error.orig, "sqlstate", None) == _RETURN_OVERFLOW_SQLSTATE:
             raise NeedsPlan from None
         raise
     if any(row.released for row in rows):
@@ -78,7 +85,7 @@ def return_items(
     return {order_id: returned.get(order_id, ReturnTotals()) for order_id, _ in returns}
 
 
-def lines_to_return(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
+def returning_lines_from_rows(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
     return [
         ReturningLine(
             line.line_no,
@@ -101,18 +108,18 @@ def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: b
         return StockView()
     if lock:
         lock_item_keys(conn, keys)
-    candidates = _LOCK_CANDIDATES if lock else SELECT_CANDIDATES
+    candidates = _LOCK_CANDIDATE_LOTS if lock else SELECT_CANDIDATE_LOTS
     return StockView(lot_from_row(row) for row in conn.execute(candidates, key_arrays(keys)))
 
 
-def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
+def store_planned_returns(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
     """Execute return plans in the order in which they were planned; return them with new lots numbered.
 
     Writes lots, the journal and, for cancellations (not removals), what each order line returned.
     """
     provisional_ids = _provisional_ids(plans)
     numbers = dict(zip(provisional_ids, allocate_lot_ids(conn, len(provisional_ids)), strict=True))
-    numbered_plans = [_numbered(plan, numbers) for plan in plans]
+    numbered_plans = [_return_plan_with_lot_ids(plan, numbers) for plan in plans]
     before: dict[int, Lot] = {}
     after: dict[int, Lot] = {}
     for plan in numbered_plans:
@@ -144,7 +151,7 @@ def apply_return(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -
             if line.returned and line.lot_id is not None
         ],
     )
-    orders.update_lines(
+    orders.update_order_lines(
         conn,
         [
             {
@@ -170,14 +177,14 @@ def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[Retur
     row = conn.execute(text("SELECT last_value, is_called FROM unwind.own_lot_ids")).one()
     first = row.last_value + (1 if row.is_called else 0)
     numbers = {lot_id: first + index for index, lot_id in enumerate(provisional_ids)}
-    return [_numbered(plan, numbers) for plan in plans]
+    return [_return_plan_with_lot_ids(plan, numbers) for plan in plans]
 
 
 def _provisional_ids(plans: Iterable[ReturnPlan]) -> list[int]:
     return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
 
 
-def _numbered(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
+def _return_plan_with_lot_ids(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
     if not numbers:
         return plan
 

@@ -95,15 +95,15 @@ def answer_from_verdict(command: IdempotentCommand, verdict: Verdict, order_id: 
             format_timestamp(verdict.possible_from) if verdict.possible_from else None,
         )
     if isinstance(verdict, Invalid):
-        return invalid(command.request_id, [(verdict.path, verdict.message)], order_id=order_id)
+        return invalid_answer(command.request_id, [(verdict.path, verdict.message)], order_id=order_id)
     return Answer("done", command.request_id, "Done.", order_id=order_id, effects=verdict.effects)
 
 
-def done(command: IdempotentCommand, effects: dict[str, Any]) -> Answer:
+def done_answer(command: IdempotentCommand, effects: dict[str, Any]) -> Answer:
     return Answer("done", command.request_id, "Done.", order_id=command.subject, effects=effects)
 
 
-def invalid(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: int | None = None) -> Answer:
+def invalid_answer(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: int | None = None) -> Answer:
     return Answer(
         "invalid",
         request_id,
@@ -113,7 +113,7 @@ def invalid(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: i
     )
 
 
-def conflict(command: IdempotentCommand) -> Answer:
+def conflict_answer(command: IdempotentCommand) -> Answer:
     return Answer(
         "conflict",
         command.request_id,
@@ -138,7 +138,7 @@ def send_earlier_answers_query(conn: Connection, commands: Sequence[IdempotentCo
     return lambda: {
         row.request_id: mark_replayed(answer_from_row(row.answer))
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint
-        else conflict(by_id[row.request_id])
+        else conflict_answer(by_id[row.request_id])
         for row in rows
     }
 

@@ -33,7 +33,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array, text_array
 from models.db.pipeline import Fetch, execute, pipeline
-from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in, is_any
+from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
+from models.db.selects import is_any
 from models.sql import load_sql
 from models.stored_answers import Answer, answer_from_row, mark_replayed
 
@@ -41,14 +42,14 @@ CHANNEL = "unwind_submissions"
 """The NOTIFY channel that wakes the consumer after a commit with a submission."""
 ANSWER_CHANNEL = "unwind_answers"
 """The NOTIFY channel that wakes those who wait for an answer: one notification for each batch of answers."""
-LEASE_DURATION = timedelta(seconds=5)
+SUBMISSION_LEASE_DURATION = timedelta(seconds=5)
 """How long a consumer that died holds its batch: work must resume within 30 s after a fault, even after two in a row.
 A live consumer extends its lease (`workers.submissions.consumer`)."""
-MAX_RETRY_DELAY = timedelta(minutes=15)
-MAX_ATTEMPTS = 10
-MAX_BATCHED_BYTES = 64 * 2**10
+MAX_SUBMISSION_RETRY_DELAY = timedelta(minutes=15)
+MAX_SUBMISSION_ATTEMPTS = 10
+MAX_BATCHED_SUBMISSION_BYTES = 64 * 2**10
 """Payloads up to this size are claimed in batches; a longer one is claimed alone, which bounds the bytes of a claim."""
-_IN_BATCHES = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_BYTES})"
+_IN_BATCHES = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_SUBMISSION_BYTES})"
 
 
 class CommandRow(Base):
@@ -132,7 +133,7 @@ def claim_submissions(conn: Connection, now: datetime, *, limit: int) -> tuple[l
 def send_submissions_claim(
     conn: Connection, now: datetime, *, limit: int
 ) -> Fetch[tuple[list[Submission], Submission | None]]:
-    rows = execute(conn, _CLAIM_SUBMISSIONS, {"now": now, "again": now + LEASE_DURATION, "limit": limit})
+    rows = execute(conn, _CLAIM_SUBMISSIONS, {"now": now, "again": now + SUBMISSION_LEASE_DURATION, "limit": limit})
 
     def read() -> tuple[list[Submission], Submission | None]:
         batch: list[Submission] = []
@@ -152,7 +153,7 @@ _CLAIM_SUBMISSIONS = text(load_sql("claim_submissions"))
 
 
 def extend_submission_leases(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
-    until = now + LEASE_DURATION
+    until = now + SUBMISSION_LEASE_DURATION
     leased = (is_any(SubmissionRow.submission_id, submission_ids), SubmissionRow.state == "waiting")
     conn.execute(update(SubmissionRow).where(*leased, SubmissionRow.due_at < until).values(due_at=until))
 
@@ -164,20 +165,26 @@ def store_submission_answers(conn: Connection, answers: Sequence[tuple[Submissio
         "now": now,
         "channel": ANSWER_CHANNEL,
     }
-    execute(conn, _STORE_ANSWERS, values)
+    execute(conn, _STORE_SUBMISSION_ANSWERS, values)
 
 
-_NEW_ANSWERS = (
+_NEW_SUBMISSION_ANSWERS = (
     func.unnest(bindparam("ids", type_=ARRAY(BigInteger)), bindparam("answers", type_=ARRAY(Text)))
     .table_valued("id", "answer")
     .render_derived("new_answers")
 )
-_STORED = (
+_STORED_SUBMISSION_ANSWERS = (
     update(SubmissionRow)
-    .where(SubmissionRow.submission_id == _NEW_ANSWERS.c.id, SubmissionRow.state != "answered")
-    .values(state="answered", answer=cast(_NEW_ANSWERS.c.answer, JSONB), answered_at=bindparam("now", type_=Timestamp))
+    .where(SubmissionRow.submission_id == _NEW_SUBMISSION_ANSWERS.c.id, SubmissionRow.state != "answered")
+    .values(
+        state="answered",
+        answer=cast(_NEW_SUBMISSION_ANSWERS.c.answer, JSONB),
+        answered_at=bindparam("now", type_=Timestamp),
+    )
 )
-_STORE_ANSWERS = select(func.pg_notify(bindparam("channel", type_=Text), "")).add_cte(_STORED.cte("stored"))
+_STORE_SUBMISSION_ANSWERS = select(func.pg_notify(bindparam("channel", type_=Text), "")).add_cte(
+    _STORED_SUBMISSION_ANSWERS.cte("stored")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,20 +199,20 @@ def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) 
     tasks, payloads, request_ids = zip(*commands, strict=True)
     values = {"tasks": text_array(tasks), "payloads": text_array(payloads), "ids": text_array(request_ids)}
     with pipeline(conn):
-        fetch_answers = _send_answers_query(conn, request_ids)
-        submitted = execute(conn, _SUBMIT, values)
-    answers = {request_id: _replayed_submission_answers(answer) for request_id, answer in fetch_answers().items()}
+        fetch_answers = _send_submission_answers_query(conn, request_ids)
+        submitted = execute(conn, _SUBMIT_COMMANDS, values)
+    answers = {request_id: _replayed_submission_answer(answer) for request_id, answer in fetch_answers().items()}
     receipts = [row.receipt for row in submitted]
     return [SubmitResult(s["request_id"], s["code"], answers.get(s["request_id"])) for s in receipts]
 
 
-def _replayed_submission_answers(answer: dict[str, Any]) -> dict[str, Any]:
+def _replayed_submission_answer(answer: dict[str, Any]) -> dict[str, Any]:
     kept = answer["outcome"] in ("done", "refused")
     return mark_replayed(answer_from_row(answer)).as_json() if kept else answer
 
 
 # In order of request id, so that two batches with common ids wait for each other instead of blocking each other.
-_SUBMIT = text("""
+_SUBMIT_COMMANDS = text("""
     SELECT s.receipt FROM (
         SELECT c.n, unwind.submit_command(c.task, c.payload, c.id) AS receipt
         FROM (SELECT * FROM unnest(CAST(:tasks AS text[]), CAST(:payloads AS text[]), CAST(:ids AS text[]))
@@ -215,24 +222,27 @@ _SUBMIT = text("""
 
 
 def load_submission_answers(conn: Connection, request_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    return _send_answers_query(conn, request_ids)()
+    return _send_submission_answers_query(conn, request_ids)()
 
 
-def _send_answers_query(conn: Connection, request_ids: Sequence[str]) -> Fetch[dict[str, dict[str, Any]]]:
-    rows = execute(conn, _LOAD_ANSWERS, {"ids": text_array(request_ids)})
+def _send_submission_answers_query(conn: Connection, request_ids: Sequence[str]) -> Fetch[dict[str, dict[str, Any]]]:
+    rows = execute(conn, _LOAD_SUBMISSION_ANSWERS, {"ids": text_array(request_ids)})
     return lambda: {row.request_id: row.answer for row in rows}
 
 
-_ANSWERS = table("command_answers", column("request_id"), column("answer"), column("state"), schema="unwind")
-_LOAD_ANSWERS = select(_ANSWERS.c.request_id, _ANSWERS.c.answer).where(
-    _ANSWERS.c.request_id == any_(bindparam("ids", type_=ARRAY(Text))), _ANSWERS.c.state == "answered"
+_SUBMISSION_ANSWERS_VIEW = table(
+    "command_answers", column("request_id"), column("answer"), column("state"), schema="unwind"
+)
+_LOAD_SUBMISSION_ANSWERS = select(_SUBMISSION_ANSWERS_VIEW.c.request_id, _SUBMISSION_ANSWERS_VIEW.c.answer).where(
+    _SUBMISSION_ANSWERS_VIEW.c.request_id == any_(bindparam("ids", type_=ARRAY(Text))),
+    _SUBMISSION_ANSWERS_VIEW.c.state == "answered",
 )
 
 
 def record_submission_failure(conn: Connection, submission: Submission, error: str, now: datetime) -> str | None:
     """Postpone a failed command with backoff; return its first error if it has used up its attempts and is now dead."""
-    dead = submission.attempts >= MAX_ATTEMPTS
-    wait = min(MAX_RETRY_DELAY.total_seconds(), 2.0**submission.attempts)
+    dead = submission.attempts >= MAX_SUBMISSION_ATTEMPTS
+    wait = min(MAX_SUBMISSION_RETRY_DELAY.total_seconds(), 2.0**submission.attempts)
     first: str | None = conn.execute(
         update(SubmissionRow)
         .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state != "answered")
@@ -255,7 +265,7 @@ def mark_submission_dead(conn: Connection, submission: Submission, error: str) -
     )
 
 
-def requeue_submission(
+def resubmit_dead_submission(
     conn: Connection, task: str, arguments: Mapping[str, Any], request_id: str, now: datetime
 ) -> bool:
     """Make a dead command due again, or submit it; return false if the SQL interface cannot take it.

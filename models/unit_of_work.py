@@ -69,7 +69,9 @@ class UnitOfWork(Generic[C]):
     def take(self, commands: Sequence[C]) -> None:
         """Make `commands`, which a sweep found to be due, those of this unit of work.  Their answers are not stored."""
         self.commands, self.pending, self._stores_answers = commands, list(commands), False
-        self.parties = orders.send_parties_query(self.conn, [c.subject for c in commands if c.subject is not None])()
+        self.parties = orders.send_order_parties_query(
+            self.conn, [c.subject for c in commands if c.subject is not None]
+        )()
 
     def answer(self, command: C, verdict: Verdict | Answer, *, store: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are stored under the request id unless `store` is false."""
@@ -135,7 +137,7 @@ def _start_unit_of_work(
     order_ids = [c.subject for c in commands if c.subject is not None]
     with pipeline(conn):
         fetch_answers = stored_answers.send_earlier_answers_query(conn, all_commands)
-        fetch_parties = orders.send_parties_query(conn, order_ids) if order_ids else orders.OrderParties
+        fetch_parties = orders.send_order_parties_query(conn, order_ids) if order_ids else orders.OrderParties
     answers = fetch_answers()
     if parent is not None and parent.request_id in answers:
         raise ParentAnswered(answers[parent.request_id])

@@ -11,9 +11,9 @@ from celery import shared_task
 from pydantic import Field
 
 from models import automation, events, members
-from models.cases import CaseChange, CaseSet, lock_orders
+from models.cases import CaseChange, CaseSet, lock_case_set
 from models.db.selects import BEFORE_ALL_DUE, AnySelect, DuePosition, DueRow
-from models.stored_answers import Answer, done
+from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import automatic_acts
 from policies import automation as policy
@@ -97,7 +97,7 @@ def set_automation(commands: list[SetAutomation]) -> list[Answer]:
             elif command.member_id in (command.exclude_buyers or ()):
                 work.answer(command, Invalid("exclude_buyers", "must not contain the seller"))
             else:
-                work.answer(command, done(command, _set_automation(work, command)))
+                work.answer(command, done_answer(command, _set_automation(work, command)))
     return work.answers
 
 
@@ -218,7 +218,7 @@ class DueSweep:
         return None
 
     def _handle(self, work: UnitOfWork[Any], due: Sequence[DueRow]) -> int:
-        cases = lock_orders(work.conn, [row.order_id for row in due])
+        cases = lock_case_set(work.conn, [row.order_id for row in due])
         handled = [self._decide_case(cases, row.order_id, work.now) for row in due]
         cases.write(work)
         cases.update_deadlines(work.now)  # other terms may be in force than when they were stored

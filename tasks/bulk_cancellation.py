@@ -12,7 +12,7 @@ from celery import current_task
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from models import dead_jobs
-from models.stored_answers import Answer, conflict, done, invalid
+from models.stored_answers import Answer, conflict_answer, done_answer, invalid_answer
 from models.unit_of_work import ParentAnswered, UnitOfWork, retry_on_conflict
 from tasks.cancellation import CancelOrder, cancel_batch
 from tasks.command import MAX_REQUEST_ID_LENGTH, Command, StrictModel, parse_command
@@ -53,9 +53,9 @@ def _parse_item(item: Any, index: int, request_id: str) -> CancelOrder | Invalid
     if isinstance(item, dict):
         command = parse_command(CancelOrder, item, item_id)
     else:
-        command = invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
+        command = invalid_answer(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
     if isinstance(command, Answer):
-        return InvalidItem(answer=command, hash=dead_jobs.payload_hash({"item": item}).hex())
+        return InvalidItem(answer=command, hash=dead_jobs.dead_job_payload_hash({"item": item}).hex())
     return command
 
 
@@ -78,7 +78,7 @@ def _cancel_many(command: CancelMany) -> Answer:
         if isinstance(item, InvalidItem):
             answers[index] = item.answer
         elif item.request_id == command.request_id:
-            answers[index] = conflict(item)
+            answers[index] = conflict_answer(item)
         else:
             if command.accepted_at is not None:
                 item.accept(command.accepted_at)
@@ -107,7 +107,7 @@ def _combine_answers(command: CancelMany, answers: dict[int, Answer]) -> Answer:
     in_order = [answers[index].as_json() for index in range(len(command.orders))]
     outcomes = [answer["outcome"] for answer in in_order]
     counts = {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
-    return done(command, {"answers": in_order, "counts": counts})
+    return done_answer(command, {"answers": in_order, "counts": counts})
 
 
 def _split_cancellations_into_batches(items: Batch) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from models import drafts, ledger, members
 from models.cases import CaseChange
 from models.db.pipeline import pipeline
 from models.returns import NeedsPlan
-from models.stored_answers import Answer, IdempotentCommand, done
+from models.stored_answers import Answer, IdempotentCommand, done_answer
 from models.unit_of_work import StaleRead, UnitOfWork, unit_of_work
 from policies import cancellation as policy
 from policies import credits as credit_policy
@@ -173,7 +173,7 @@ def _lock_open_months(work: UnitOfWork[Any], cancellations: Sequence[Cancellatio
 
 
 def _cancellation_answer(cancellation: Cancellation) -> Answer:
-    answer = done(cancellation.command, cancellation.change.granted.effects)
+    answer = done_answer(cancellation.command, cancellation.change.granted.effects)
     if not cancellation.command.dry_run:
         return answer
     warning = policy.warn_of_payment(cancellation.change.before, cancellation.basis)

@@ -9,7 +9,7 @@ from functools import update_wrapper
 from typing import Any, TypeVar
 
 from models import members
-from models.cases import CaseChange, CaseSet, send_order_locks
+from models.cases import CaseChange, CaseSet, send_case_set_locks
 from models.db.pipeline import Fetch
 from models.stored_answers import Answer
 from models.terms import TermsHistory
@@ -74,7 +74,7 @@ def lock_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.F
 
 
 def send_case_locks(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> Fetch[CaseSet]:
-    return send_order_locks(
+    return send_case_set_locks(
         work.conn,
         [c.order_id for c in work.pending],
         work.parties,

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from models.payload_limits import is_deeper_than
-from models.stored_answers import Answer, invalid
+from models.stored_answers import Answer, invalid_answer
 from policies.cases import Actor
 from policies.reasons import REASONS
 from policies.texts import is_identifier, is_one_line, printable
@@ -233,16 +233,16 @@ def parse_command(
         values["request_id"] if _is_request_id(values["request_id"]) else message_id[:128]
     )  # answers never echo bad values
     if positional:
-        return invalid(request_id, [("args", "only keyword arguments are accepted")])
+        return invalid_answer(request_id, [("args", "only keyword arguments are accepted")])
     if deep_names := [name for name, value in values.items() if is_deeper_than(value, MAX_DEPTH)]:
-        return invalid(request_id, [(_argument_path((name,)), "is nested too deeply") for name in deep_names])
+        return invalid_answer(request_id, [(_argument_path((name,)), "is nested too deeply") for name in deep_names])
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = {_path_and_message(e) for e in error.errors(include_url=False)}
         if issubclass(model, ActorCommand) and (values.get("member_id") is None) == (values.get("staff") is None):
             problems.add(("member_id", ONE_ACTOR))  # pydantic checks the model as a whole only if each field is valid
-        return invalid(request_id, sorted(problems)[:MAX_ERRORS])
+        return invalid_answer(request_id, sorted(problems)[:MAX_ERRORS])
 
 
 def _is_request_id(value: Any) -> bool:

@@ -10,7 +10,7 @@ from celery import shared_task
 
 from models import dead_jobs, events, ledger, members, outbox, terms
 from models.outbox import DueMessage
-from models.stored_answers import Answer, done
+from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, is_statement_error, unit_of_work
 from policies import bills as bill_policy
 from policies import credits as policy
@@ -157,7 +157,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
                 "amount": str(line.amount),
                 "bill": format_month(line.billing_month),
             }
-            work.answer(command, done(command, effects))
+            work.answer(command, done_answer(command, effects))
         ledger.post_ledger_lines(work.conn, lines)
     return work.answers
 

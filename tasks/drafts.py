@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StringConstraints, model_serializer
 
 from models import drafts, orders, returns
-from models.cases import CaseSet, lock_orders
-from models.stored_answers import Answer, done
+from models.cases import CaseSet, lock_case_set
+from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
@@ -137,7 +137,7 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
             if isinstance(draft, Draft):
                 counts[command.order_id] = counts.get(command.order_id, 0) + 1
                 opened.append(draft)
-                work.answer(command, done(command, _draft_effects(draft)))
+                work.answer(command, done_answer(command, _draft_effects(draft)))
             else:
                 work.answer(command, draft)
         drafts.insert_drafts(work.conn, opened)
@@ -221,7 +221,7 @@ class _DraftContext:
 
     def plan(self, conn: Any) -> Any:
         # Without locks or writes.
-        lines = returns.lines_to_return(self.lines)
+        lines = returns.returning_lines_from_rows(self.lines)
         plan = plan_return(
             self.case.order.order_id,
             lines,
@@ -246,9 +246,9 @@ class _DraftBatch:
         actors = [c.member_id for c in work.pending if c.member_id is not None]
         return cls(
             work,
-            lock_orders(work.conn, order_ids.values(), member_ids=actors),
+            lock_case_set(work.conn, order_ids.values(), member_ids=actors),
             drafts.load_drafts(work.conn, order_ids),
-            orders.load_lines(work.conn, order_ids.values()),
+            orders.load_order_lines(work.conn, order_ids.values()),
         )
 
     def load(self, command: DraftCommand) -> _DraftContext | Refused | Invalid:
@@ -274,7 +274,7 @@ class _DraftBatch:
             return
         changed, effects = result
         self._drafts[changed.draft_id] = self._changed[changed.draft_id] = changed
-        self._work.answer(command, replace(done(command, effects), order_id=order_id))
+        self._work.answer(command, replace(done_answer(command, effects), order_id=order_id))
 
     def write(self) -> None:
         drafts.update_drafts(self._work.conn, list(self._changed.values()))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StringConstraints
 
 from models import inventory, members
-from models.stored_answers import Answer, done, invalid
+from models.stored_answers import Answer, done_answer, invalid_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Member
 from policies.lots import (
@@ -108,11 +108,11 @@ def record_lot(commands: list[RecordLot]) -> list[Answer]:
         for command in work.pending:
             if errors := command.lot.contradictions():
                 work.answer(
-                    command, invalid(command.request_id, [(f"lot.{path}", message) for path, message in errors])
+                    command, invalid_answer(command.request_id, [(f"lot.{path}", message) for path, message in errors])
                 )
                 continue
             result = recorder.add(command.lot.to_lot())
-            work.answer(command, result if isinstance(result, Refused | Invalid) else done(command, result))
+            work.answer(command, result if isinstance(result, Refused | Invalid) else done_answer(command, result))
         recorder.write()
     return work.answers
 
@@ -136,7 +136,7 @@ def delete_lot(commands: list[DeleteLot]) -> list[Answer]:
                 continue
             del known[command.lot_id]
             deleted.append(lot)
-            work.answer(command, done(command, {"lot_id": command.lot_id, "adjusted": -lot.quantity}))
+            work.answer(command, done_answer(command, {"lot_id": command.lot_id, "adjusted": -lot.quantity}))
         inventory.delete_lots(work.conn, deleted, work.now)
     return work.answers
 

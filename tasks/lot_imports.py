@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from models import inventory, members
+from models.lots import allocate_lot_ids
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.lot_imports import (
     ExistingItems,
@@ -153,7 +154,7 @@ class _ImportBatch:
 
     def write(self, results: Sequence[ImportedLotEntry]) -> list[ImportedLotEntry]:
         conn, now = self._work.conn, self._work.now
-        new_ids = iter(inventory.allocate_lot_ids(conn, sum(r.after is not None and not r.lot_id for r in results)))
+        new_ids = iter(allocate_lot_ids(conn, sum(r.after is not None and not r.lot_id for r in results)))
         results = [
             replace(r, after=replace(r.after, lot_id=next(new_ids))) if r.after and not r.lot_id else r for r in results
         ]

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from models import members, orders
 from models.queries import order
-from models.stored_answers import Answer, done
+from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cancel_routes import describe_cancellability
 from policies.preconditions import check_party
@@ -26,7 +26,7 @@ def options(commands: list[GetOptions]) -> list[Answer]:
     """Return every command with whether it is possible, otherwise why not, from when, and what would unblock it."""
     with unit_of_work(commands) as work:
         # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
-        orders.lock_orders(work.conn, [c.order_id for c in work.pending])
+        orders.lock_order_rows(work.conn, [c.order_id for c in work.pending])
         for command in work.pending:
             _answer_options(work, command)
     return work.answers
@@ -47,6 +47,6 @@ def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     if isinstance(effective_at, Invalid):
         work.answer(command, effective_at)
         return
-    answer = done(command, order.options_json(snapshot, command.actor, effective_at))
-    verdict = describe_cancellability(order.order_subject_of(snapshot, effective_at), effective_at)
+    answer = done_answer(command, order.order_snapshot_options(snapshot, command.actor, effective_at))
+    verdict = describe_cancellability(order.order_snapshot_subject(snapshot, effective_at), effective_at)
     work.answer(command, replace(answer, message=verdict))

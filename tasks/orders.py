@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from models import inventory, ledger, members, orders
-from models.cases import CaseChange, CaseSet, lock_orders
+from models.cases import CaseChange, CaseSet, lock_case_set
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import late_payments
@@ -121,7 +121,7 @@ class SettleLatePayment(OrderCommand):
 def submit(commands: list[SubmitOrder]) -> list[Answer]:
     """Create an order: take its stock, store a snapshot of each lot in its line, charge the fee."""
     with unit_of_work(commands) as work:
-        cases = lock_orders(
+        cases = lock_case_set(
             work.conn,
             [c.order_id for c in work.pending],
             member_ids=[m for c in work.pending for m in (c.buyer_id, c.seller_id)],
@@ -210,7 +210,7 @@ class _StockSale:
         self._recharges.append(ledger.LedgerRecharge(before, after, now, "items were added to the order"))
 
     def write(self, now: datetime) -> None:
-        orders.insert_lines(self.conn, self._lines)
+        orders.insert_order_lines(self.conn, self._lines)
         inventory.remove_sold_units(self.conn, self._taken, now)
         ledger.post_ledger_charges(self.conn, self._charges)
         ledger.post_ledger_recharges(self.conn, self._recharges)
@@ -224,7 +224,7 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, comm
         return Invalid("seller_id", "must be another member than the buyer")
     if cases.get(command.order_id, work.now) is not None:
         return Refused(Code.ALREADY_EXISTS, f"Order {command.order_id} was submitted before.")
-    has_npb = orders.buyer_has_npb(work.conn, command.buyer_id, command.seller_id)
+    has_npb = orders.buyer_has_npb_order(work.conn, command.buyer_id, command.seller_id)
     purchased = price_purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, buyer, command.seller_id)
     if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
         return purchased
@@ -276,14 +276,14 @@ def _add_batch_to_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale
     purchased = price_purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, case.buyer, order.seller_id)
     if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
         return purchased
-    has_npb = orders.buyer_has_npb(work.conn, order.buyer_id, order.seller_id)
+    has_npb = orders.buyer_has_npb_order(work.conn, order.buyer_id, order.seller_id)
     if refused := policy.check_may_add_batch(case) or member_policy.check_may_trade(
         case.buyer, case.seller, buyer_has_npb_in_store=has_npb
     ):
         return refused
     if not isinstance(purchased, tuple):
         return purchased
-    existing = orders.load_lines(work.conn, [command.order_id])[command.order_id]
+    existing = orders.load_order_lines(work.conn, [command.order_id])[command.order_id]
     total = sum_goods((line.quantity, line.unit_price) for line in purchased) + sum_goods(
         (line.quantity - line.removed, line.unit_price) for line in existing
     )

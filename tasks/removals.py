@@ -11,7 +11,7 @@ from celery import shared_task
 from pydantic import AfterValidator, Field
 
 from models import ledger, orders, outbox, removals, returns
-from models.cases import CaseChange, CaseSet, lock_orders
+from models.cases import CaseChange, CaseSet, lock_case_set
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import orders as order_policy
@@ -94,7 +94,7 @@ def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
     """Request, as either party, that units are removed from lines."""
     with unit_of_work(commands) as work:
         cases = lock_cases(work)
-        lines = orders.load_lines(work.conn, [c.order_id for c in work.pending])
+        lines = orders.load_order_lines(work.conn, [c.order_id for c in work.pending])
         requested: list[tuple[RequestRemoval, Removal]] = []
 
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
@@ -200,7 +200,7 @@ def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None 
     """Cancel the pending requests of cancelled orders and notify both parties (R59). Return how many were cancelled."""
     with unit_of_work() as work:
         due = outbox.claim_messages(work.conn, CANCEL_PENDING, rows=rows, order_id=order_id)
-        cases = lock_orders(work.conn, [d.order_id for d in due if d.order_id is not None])
+        cases = lock_case_set(work.conn, [d.order_id for d in due if d.order_id is not None])
         cancelled = removals.cancel_pending_removals(
             work.conn, [d.order_id for d in due if d.order_id is not None], work.now
         )
@@ -241,9 +241,9 @@ class _RemovalBatch(Generic[RemovalCommandT]):
         actors = [c.member_id for c in work.pending if c.member_id is not None]
         return cls(
             work,
-            lock_orders(work.conn, order_ids, member_ids=actors),
+            lock_case_set(work.conn, order_ids, member_ids=actors),
             removals.load_removals(work.conn, known),  # read again, now that the orders are locked
-            orders.load_lines(work.conn, order_ids),
+            orders.load_order_lines(work.conn, order_ids),
         )
 
     def decide_all(self, decide: Callable[[RemovalCommandT, Case, datetime], Verdict]) -> None:
@@ -292,7 +292,7 @@ def _remove_items(
     work: UnitOfWork[Any], batch: _RemovalBatch[Any], approved: Sequence[tuple[Removal, Case, Case]]
 ) -> None:
     returning = {
-        removal.order_id: returns.lines_to_return(batch.lines[removal.order_id], dict(removal.lines))
+        removal.order_id: returns.returning_lines_from_rows(batch.lines[removal.order_id], dict(removal.lines))
         for removal, case, _ in approved
         if _removal_returns_to_stock(removal, case)
     }
@@ -309,8 +309,8 @@ def _remove_items(
             )
             stock.apply(plan)
             plans.append(plan)
-    returns.apply_return(work.conn, plans, work.now)
-    orders.update_lines(
+    returns.store_planned_returns(work.conn, plans, work.now)
+    orders.update_order_lines(
         work.conn,
         [
             {

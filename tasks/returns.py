@@ -71,7 +71,7 @@ class SetBasedReturn:
             fetch_cases = _send_case_locks(work)
             order_ids = [c.order_id for c in work.pending]
             fetch_removals = removals.send_pending_counts_query(work.conn, order_ids)
-            returns.lock_stock(work.conn, order_ids)
+            returns.lock_stock_of_returns(work.conn, order_ids)
             work.send_clock_query()
         return cls(work, fetch_cases(), fetch_removals())
 
@@ -107,7 +107,10 @@ class PlannedReturn:
     @classmethod
     def lock(cls, work: UnitOfWork[Any]) -> PlannedReturn:
         cases = _send_case_locks(work)()
-        lines = {i: returns.lines_to_return(rows) for i, rows in orders.load_lines(work.conn, cases.orders).items()}
+        lines = {
+            i: returns.returning_lines_from_rows(rows)
+            for i, rows in orders.load_order_lines(work.conn, cases.orders).items()
+        }
         return cls(
             work,
             cases,
@@ -151,7 +154,7 @@ class PlannedReturn:
         preview = [c.plan for c in cancellations if c.plan is not None and c.command.dry_run]
         execute = [c.plan for c in cancellations if c.plan is not None and not c.command.dry_run]
         previewed = iter(returns.preview_returns(self.work.conn, preview))
-        executed = iter(returns.apply_return(self.work.conn, execute, self.work.now))
+        executed = iter(returns.store_planned_returns(self.work.conn, execute, self.work.now))
         return [next(previewed if c.command.dry_run else executed).returned for c in cancellations]
 
     def _make_plan(self, cancellation: Cancellation, draft: Draft | None) -> ReturnPlan:

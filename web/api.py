@@ -20,7 +20,7 @@ from models.api_keys import ApiKey
 from models.db.database import Database, use_snapshot_isolation
 from models.payload_limits import InvalidPayload, has_too_many_parts, parse_payload
 from models.queries import forecast, order, show
-from models.stored_answers import Answer, conflict, invalid
+from models.stored_answers import Answer, conflict_answer, invalid_answer
 from policies.bills import parse_month
 from policies.cases import Actor
 from policies.timestamps import parse_timestamp
@@ -65,9 +65,9 @@ async def submit_command(request: Request) -> Response:
     result = await request.app.state.submitter.submit(task, payload.decode(), request_id, wait)
     headers = {"Preference-Applied": f"wait={wait}", "Location": f"/v1/requests/{request_id}"}
     if result.code == Code.REQUEST_ID_REUSED:
-        return respond(conflict(command).as_json(), headers)
+        return respond(conflict_answer(command).as_json(), headers)
     if result.code is not None:
-        return respond(invalid(request_id, [("payload", f"was not accepted: {result.code}")]).as_json())
+        return respond(invalid_answer(request_id, [("payload", f"was not accepted: {result.code}")]).as_json())
     if result.answer is None:
         return JSONResponse({"request_id": request_id, "state": "waiting"}, 202, headers)
     return respond(result.answer, headers)
@@ -137,7 +137,7 @@ def _parse_command_body(body: bytes, request_id: str) -> dict[str, Any]:
         message = "must be UTF-8"
     except InvalidPayload as problem:
         message = str(problem)
-    answer = invalid(request_id, [("payload", message)]).as_json()
+    answer = invalid_answer(request_id, [("payload", message)]).as_json()
     raise Problem(422, answer["message"], **answer)
 
 
@@ -186,7 +186,7 @@ def get_options(
     """Return the actions a party can take now, and why the rest are refused, as `orders.options` answers."""
     return read(
         request,
-        lambda conn, now: order.order_options_of(conn, order_id, Actor(member_id), now=now),
+        lambda conn, now: order.show_order_options(conn, order_id, Actor(member_id), now=now),
         "There is no such order of this member.",
     )
 

@@ -91,7 +91,7 @@ def load_view(request: Request, order_id: str) -> View:
         if session.is_staff:
             options = order.explain_order(conn, int(order_id), at=None, now=now)
         else:
-            options = order.order_options_of(conn, int(order_id), Actor(session.name), now=now)
+            options = order.show_order_options(conn, int(order_id), Actor(session.name), now=now)
         if options is None:
             return None
         zone = "UTC" if session.is_staff else members.time_zone_of(conn, session.name)

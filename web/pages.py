@@ -105,7 +105,7 @@ def demo(request: Request) -> Response:
         at = int(now.timestamp())
         return [
             {"name": row.handle, "orders": row.orders, "token": sign_link(settings.link_secret, row.member_id, at)}
-            for row in show.parties_of_problem_orders(conn)
+            for row in show.show_parties_of_problem_orders(conn)
         ] + [{"name": "Staff", "orders": (), "token": sign_link(settings.link_secret, "Kim", at, staff=True)}]
 
     return page("demo.html.j2", links=query_snapshot(request, query))

@@ -39,7 +39,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
         if not dead_jobs.mark_job_replayed(conn, number, now):
             raise CannotRequeue(f"Dead job {number} was requeued already.")
         arguments: dict[str, Any] = dict(job.arguments)
-        if dead_jobs.payload_hash(arguments) != bytes(job.payload_hash):
+        if dead_jobs.dead_job_payload_hash(arguments) != bytes(job.payload_hash):
             raise CannotRequeue(
                 f"Dead job {number} cannot be requeued: its arguments were changed after it was parked."
             )
@@ -51,7 +51,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
             raise CannotRequeue(f"Dead job {number} needs the task {job.task}, which this version does not know.")
         else:
             request_id = str(arguments.get("request_id") or job.message_id or f"dead-{number}")
-            if not submissions.requeue_submission(conn, job.task, arguments, request_id, now):
+            if not submissions.resubmit_dead_submission(conn, job.task, arguments, request_id, now):
                 raise CannotRequeue(f"Dead job {number} cannot be requeued: the SQL interface refuses its arguments.")
     return str(job.task)
 
@@ -81,7 +81,7 @@ def requeue_dead_letter(database: Database, number: int) -> str:
         if not dead_letters.mark_letter_requeued(conn, number, now):
             raise CannotRequeue(f"Dead letter {number} was requeued already.")
         request_id = str(arguments.get("request_id") or message_id)
-        if not submissions.requeue_submission(conn, task, arguments, request_id, now):
+        if not submissions.resubmit_dead_submission(conn, task, arguments, request_id, now):
             raise CannotRequeue(f"Dead letter {number} cannot be requeued: the SQL interface refuses its arguments.")
     return task
 

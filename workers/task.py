@@ -24,7 +24,7 @@ from celery import Task
 from models import dead_jobs, outbox
 from models.db import database as db
 from models.db.database import is_database_unavailable
-from models.stored_answers import Answer, invalid
+from models.stored_answers import Answer, invalid_answer
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
 from workers.errors import SanitizedError, sanitize_error, summarize_error, traceback_path
@@ -182,7 +182,7 @@ def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positio
     if model is None:
         problems = _find_invalid_arguments(task, arguments, positional)
         if problems:
-            return invalid(message_id, problems).as_json()
+            return invalid_answer(message_id, problems).as_json()
         effects = retry_on_conflict(lambda: task.run(**arguments))
         return Answer("done", message_id, "Done.", effects=effects).as_json()
     command = parse_command(model, arguments, message_id, positional=positional)

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, false, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Base, BigInt, is_any
+from models.db.schema import Base, BigInt
+from models.db.selects import is_any
 
 
 class ItemLockRow(Base):

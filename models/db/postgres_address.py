@@ -83,14 +83,14 @@ class PostgresAddress:
         user, colon, password = user_part.partition(":")
         parameters = _parse_conninfo_parameters(query)
         query_hosts = parameters.pop("host", None)
-        names = [_percent_decode(name) for name in host_part.split(",")]
+        names = [_decode_postgres_url_part(name) for name in host_part.split(",")]
         if query_hosts is not None:  # overrides the authority, as in SQLAlchemy and libpq
             names = [name for text in query_hosts for name in text.split(",")]
         hosts = _parse_postgres_hosts(names, parameters.pop("port", None))
         single = {name: values[-1] for name, values in parameters.items()}
-        user_name = single.pop("user", _percent_decode(user) if at else "")
-        secret = single.pop("password", _percent_decode(password) if colon else "")
-        database = single.pop("dbname", _percent_decode(path))
+        user_name = single.pop("user", _decode_postgres_url_part(user) if at else "")
+        secret = single.pop("password", _decode_postgres_url_part(password) if colon else "")
+        database = single.pop("dbname", _decode_postgres_url_part(path))
         if not database:
             raise ValueError(f"must name a database, as in {EXAMPLE}")
         if single.pop("ssl", "") == "true":  # as JDBC spells it, and as libpq takes it
@@ -163,7 +163,7 @@ def _split_postgres_url(rest: str) -> tuple[str, str, str]:
     return authority, path, query
 
 
-def _percent_decode(text: str) -> str:
+def _decode_postgres_url_part(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         raise ValueError("must write a % as %25, and other special characters as their % codes")
     try:
@@ -183,7 +183,7 @@ def _parse_conninfo_parameters(query: str) -> dict[str, list[str]]:
             raise ValueError("must give parameters as ?name=value&name=value")
         if name == "options":
             value = value.replace("+", " ")  # as SQLAlchemy writes a space; no option has a plus of its own
-        parameters.setdefault(_percent_decode(name), []).append(_percent_decode(value))
+        parameters.setdefault(_decode_postgres_url_part(name), []).append(_decode_postgres_url_part(value))
     if any(len(values) > 1 for name, values in parameters.items() if name != "host"):
         raise ValueError("must give each parameter once")
     return parameters
@@ -197,7 +197,9 @@ def _parse_postgres_hosts(names: list[str], ports: list[str] | None) -> tuple[tu
     if len(listed) == 1:
         listed *= len(endpoints)
     numbers = listed or [port for _, port in endpoints]
-    return tuple((host, _parse_postgres_port(number)) for (host, _), number in zip(endpoints, numbers, strict=True))
+    return tuple(
+        (host, _parse_postgres_address_port(number)) for (host, _), number in zip(endpoints, numbers, strict=True)
+    )
 
 
 def _parse_postgres_host(text: str) -> tuple[str, str]:
@@ -217,7 +219,7 @@ def _parse_postgres_host(text: str) -> tuple[str, str]:
     return match[1], match[2] or ""
 
 
-def _parse_postgres_port(text: str) -> int:
+def _parse_postgres_address_port(text: str) -> int:
     if not text:
         return DEFAULT_PORT
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:

@@ -31,7 +31,7 @@ def to_row(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, _getter(names)(value), strict=True))
 
 
-def row_as_json(row: Any) -> dict[str, Any]:
+def map_row_to_json(row: Any) -> dict[str, Any]:
     return {
         name: format_timestamp(value)
         if isinstance(value, datetime)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, cast
 
@@ -10,18 +9,15 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
-    ColumnElement,
     Identity,
     MetaData,
     Numeric,
     Table,
     Text,
-    any_,
-    literal,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, mapped_column
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 metadata = MetaData(
     schema="unwind",
@@ -59,10 +55,6 @@ class Base(DeclarativeBase):
 BigInt = Annotated[int, mapped_column(BigInteger)]
 BigIntKey = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=True)]
 """A primary key that the database numbers."""
-
-
-def is_any(column: InstrumentedAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
-    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 def table_of(row_class: type[Base]) -> Table:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, Row, Select, any_, bindparam, select, text, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Integer, Row, Select, any_, bindparam, literal, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -17,6 +18,10 @@ DueRow = Row[Any]
 DuePosition = tuple[datetime, int]
 """A deadline and the id of its row: the order in which a sweep handles what is due."""
 BEFORE_ALL_DUE: DuePosition = (datetime(1, 1, 1, tzinfo=UTC), 0)
+
+
+def is_any(column: Column, values: Iterable[Any]) -> ColumnElement[bool]:
+    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 def is_any_of_ids(column: Column) -> ColumnElement[bool]:

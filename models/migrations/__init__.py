@@ -60,7 +60,7 @@ def _upgrade(engine: Engine, commands: Iterable[str]) -> None:
         advance_feed_base(conn)
 
 
-def schema_differences(conn: Connection) -> list[object]:
+def migrated_schema_differences(conn: Connection) -> list[object]:
     context = MigrationContext.configure(
         conn,
         opts={

@@ -16,7 +16,7 @@ class Connections:
     used: int
 
 
-def wall_clock(conn: Connection) -> datetime:
+def server_wall_clock(conn: Connection) -> datetime:
     instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
     return instant
 
@@ -27,7 +27,7 @@ def schema_revision(conn: Connection) -> str | None:
     return conn.execute(text("SELECT max(version_num) FROM unwind.alembic_version")).scalar()
 
 
-def role_exists(conn: Connection) -> bool:
+def server_has_app_role(conn: Connection) -> bool:
     rows = conn.execute(text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"), {"role": APP_ROLE})
     return bool(rows.scalar())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from models.db.row_mapping import row_as_json
+from models.db.row_mapping import map_row_to_json
 from models.ddl.views import FEE_CREDIT_VIEW
 from policies.credits import describe_fee_credit
 
@@ -33,7 +33,7 @@ def fee_credit_of_order(conn: Connection, order_id: int, *, until: datetime | No
 
 
 def _credit_json(row: Any, until: datetime | None = None) -> dict[str, Any]:
-    credit = row_as_json(row)
+    credit = map_row_to_json(row)
     if until is not None:
         if row.posted_at is not None and row.posted_at > until:
             credit |= {"state": "promised", "posted_at": None, "note": None}

@@ -86,7 +86,7 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
     }
 
 
-def list_acts_to_come(conn: Connection, *, days: int, now: datetime) -> Iterator[Row[Any]]:
+def list_forecast_acts(conn: Connection, *, days: int, now: datetime) -> Iterator[Row[Any]]:
     """Return the unlocks and all automatic acts to come, earliest first.
 
     `act` is `npb.unlock`, `nrs.unlock`, `nss.unlock`, `npb.file`, `ocr.decline` or `orders.cancel`.  `since` never

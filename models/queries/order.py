@@ -1,4 +1,4 @@
-"""One order, now or at an earlier instant: its state, lines, requests, money and timeline.
+"""One order, now or at an earlier instant: its state, lines, requests, money and timeline, and what its parties can do.
 
 The present is read from the rows.  An earlier instant is folded from the events up to it (`policies.history`), with the
 lines, removal requests and ledger lines that existed then; a test checks that both agree about the present.
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select, text
 
 from models import alerts, events, late_payments, members, notices, ocr, orders, removals, terms
 from models.alerts import AlertRow
-from models.db.row_mapping import row_as_json
+from models.db.row_mapping import map_row_to_json
 from models.events import EventRow
 from models.ledger import LedgerLineRow
 from models.ocr import OcrRow
@@ -68,12 +68,12 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "coupon": format_total(case.order.coupon),
         **{name: state[name] for name in ("cancelled_at", "basis", "cancelled_by", "held_at", "held_until")},
         "lines": snapshot.lines,
-        "ocr": _part_json("ocr", case.ocr, terms_history),
-        "alert": _part_json("alert", case.alert, terms_history),
+        "ocr": _order_part_json("ocr", case.ocr, terms_history),
+        "alert": _order_part_json("alert", case.alert, terms_history),
         "late_payment": write_part("late_payment", case.late_payment) if case.late_payment else None,
         "removals": [_removal_json(removal) for removal in snapshot.removals],
         "fee": _order_fee(conn, case.order, at),
-        "verdict": describe_cancellability(order_subject_of(snapshot, at or now), at or now),
+        "verdict": describe_cancellability(order_snapshot_subject(snapshot, at or now), at or now),
         "credits": fee_credits.fee_credit_of_order(conn, order_id, until=at),
         "stock": _stock_moves_of_order(conn, order_id, at),
         "notices": notices.list_notices_of_order(conn, order_id, until=at),
@@ -81,7 +81,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
     }
 
 
-def _part_json(part: str, value: Ocr | Alert | None, terms_history: terms.TermsHistory) -> dict[str, Any] | None:
+def _order_part_json(part: str, value: Ocr | Alert | None, terms_history: terms.TermsHistory) -> dict[str, Any] | None:
     return None if value is None else write_part(part, value) | {"terms_id": terms_history.id_of(value.terms)}
 
 
@@ -90,7 +90,7 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
     snapshot = load_order_snapshot(conn, order_id, at=at if instant < now else None, now=now)
     if snapshot is None:
         return None
-    subject = order_subject_of(snapshot, instant)
+    subject = order_snapshot_subject(snapshot, instant)
     case = subject.case
     options_by_role = {
         role: [o.as_json() for o in policy.list_options(subject, Actor(case.member(role).member_id), instant)]
@@ -108,17 +108,17 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
     }
 
 
-def order_options_of(conn: Connection, order_id: int, actor: Actor, *, now: datetime) -> dict[str, Any] | None:
+def show_order_options(conn: Connection, order_id: int, actor: Actor, *, now: datetime) -> dict[str, Any] | None:
     """Return what a party or staff can do now; None if the order is not theirs."""
     snapshot = load_order_snapshot(conn, order_id, at=None, now=now)
     if snapshot is None or check_party(snapshot.case, actor) is not None:
         return None
-    verdict = describe_cancellability(order_subject_of(snapshot, now), now)
-    return {"order_id": order_id, "verdict": verdict} | options_json(snapshot, actor, now)
+    verdict = describe_cancellability(order_snapshot_subject(snapshot, now), now)
+    return {"order_id": order_id, "verdict": verdict} | order_snapshot_options(snapshot, actor, now)
 
 
-def options_json(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[str, Any]:
-    subject = order_subject_of(snapshot, at)
+def order_snapshot_options(snapshot: OrderSnapshot, actor: Actor, at: datetime) -> dict[str, Any]:
+    subject = order_snapshot_subject(snapshot, at)
     return {
         "status": snapshot.case.order.status,
         "at": format_timestamp(at),
@@ -132,7 +132,7 @@ def member_json(member: Member) -> dict[str, str]:
     return {"member_id": member.member_id, "handle": member.handle}
 
 
-def order_subject_of(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
+def order_snapshot_subject(snapshot: OrderSnapshot, at: datetime) -> policy.Subject:
     pending = [removal for removal in snapshot.removals if removal.state is RemovalState.PENDING]
     history = snapshot.terms_history
     case = replace(snapshot.case, terms=history.at(at), later_terms=history.after(at))
@@ -188,8 +188,8 @@ def _case_at(
             version=past_events[-1].seq,
             last_event_at=max(event.at for event in past_events if event.type not in UNLOCK_EVENTS),
         ),
-        buyer=_member_at(conn, row.buyer_id, at),
-        seller=_member_at(conn, row.seller_id, at),
+        buyer=_order_party_at(conn, row.buyer_id, at),
+        seller=_order_party_at(conn, row.seller_id, at),
         terms=terms_history.at(at),
         later_terms=terms_history.after(at),
         ocr=_ocr_at(conn, row.order_id, state.get("ocr"), terms_history),
@@ -220,7 +220,7 @@ def _ocr_at(
     return replace(ocr.ocr_from_row(row, terms_history), **then)
 
 
-def _member_at(conn: Connection, member_id: str, at: datetime) -> Member:
+def _order_party_at(conn: Connection, member_id: str, at: datetime) -> Member:
     # Of a member, only an open account and the settings decide about existing orders (R53, R55, R114).
     standing = select(EventRow.type).where(
         EventRow.member_id == member_id,
@@ -258,7 +258,7 @@ def _order_lines(
             "batch_no": row.batch_no,
             "unit_price": format_total(row.unit_price),
         }
-        for row in orders.load_lines(conn, [order_id])[order_id]
+        for row in orders.load_order_lines(conn, [order_id])[order_id]
         if at is None or row.batch_no <= batches
     ]
 
@@ -332,7 +332,7 @@ _STOCK_MOVES_OF_ORDER = text(
 
 
 def _stock_moves_of_order(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
-    return [row_as_json(row) for row in conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})]
+    return [map_row_to_json(row) for row in conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})]
 
 
 def _timeline_entry(row: Any, terms_history: terms.TermsHistory) -> dict[str, Any]:

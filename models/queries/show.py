@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, exists, select, text
 
 from models import inventory, members, notices
 from models.alerts import AlertRow
-from models.db.row_mapping import row_as_json
+from models.db.row_mapping import map_row_to_json
 from models.ddl.views import LATE_PAYMENT_VIEW, SWEEP_HISTORY_VIEW
 from models.events import EventRow
 from models.orders import OrderRow
@@ -44,11 +44,11 @@ def show_member(conn: Connection, member_id: str) -> dict[str, Any] | None:
         "strikes_as_buyer": list(as_buyer),
         "strikes_as_seller": list(as_seller),
         "automation": settings_to_json(members.load_automation(conn, member_id)),
-        "automation_history": _automation_history(conn, member_id),
+        "automation_history": _show_automation_history(conn, member_id),
     }
 
 
-def _automation_history(conn: Connection, member_id: str) -> list[dict[str, Any]]:
+def _show_automation_history(conn: Connection, member_id: str) -> list[dict[str, Any]]:
     changes = select(EventRow).where(EventRow.member_id == member_id, EventRow.type == "sellers.automation_set")
     rows = conn.execute(changes.order_by(EventRow.event_id))
     return [{"at": format_timestamp(row.at), "by": row.actor, "note": row.note} for row in rows]
@@ -68,7 +68,7 @@ def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:
         .where(alert.state == "open", alert.unlocks_at < before)
         .order_by(alert.unlocks_at, alert.alert_id)
     )
-    return [row_as_json(row) for row in rows]
+    return [map_row_to_json(row) for row in rows]
 
 
 def show_request(conn: Connection, request_id: str) -> dict[str, Any] | None:
@@ -79,7 +79,7 @@ def show_request(conn: Connection, request_id: str) -> dict[str, Any] | None:
         ),
         {"id": request_id},
     ).one_or_none()
-    return None if row is None else row_as_json(row)
+    return None if row is None else map_row_to_json(row)
 
 
 def show_credits(conn: Connection, seller_id: str) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ def show_credits(conn: Connection, seller_id: str) -> dict[str, Any] | None:
     return {"seller_id": seller_id, "credits": fee_credits.fee_credits_of_seller(conn, seller_id)}
 
 
-def parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
+def show_parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
     return list(
         conn.execute(
             text(
@@ -105,7 +105,7 @@ def parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
 
 def show_sweeps(conn: Connection) -> list[dict[str, Any]]:
     history = SWEEP_HISTORY_VIEW.as_table()
-    return [row_as_json(row) for row in conn.execute(select(history).order_by(history.c.sweep, history.c.hour))]
+    return [map_row_to_json(row) for row in conn.execute(select(history).order_by(history.c.sweep, history.c.hour))]
 
 
 def show_late_payments(conn: Connection) -> list[dict[str, Any]]:

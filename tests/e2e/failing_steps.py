@@ -30,7 +30,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "making the retry": (task.BaseTask, "signature_from_request"),
     "publishing the retry": (task.BaseTask, "apply_async"),
     "parking": (task, "park"),
-    "hashing what is parked": (dead_jobs, "payload_hash"),
+    "hashing what is parked": (dead_jobs, "dead_job_payload_hash"),
     "reading the clock": (db.DatabaseClock, "now"),
     "finding the database": (db, "current_database"),
     "saying it in the log": (task.log, "error"),

@@ -48,7 +48,7 @@ def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> No
     orders.insert_orders(
         conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)]
     )
-    orders.insert_lines(
+    orders.insert_order_lines(
         conn,
         [
             {
@@ -68,14 +68,17 @@ def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> No
 
 
 def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
-    lines = {order_id: returns.lines_to_return(rows) for order_id, rows in orders.load_lines(conn, order_ids).items()}
+    lines = {
+        order_id: returns.returning_lines_from_rows(rows)
+        for order_id, rows in orders.load_order_lines(conn, order_ids).items()
+    }
     stock_view = returns.load_stock_view(conn, [line for rows in lines.values() for line in rows])
     plans = []
     for order_id in order_ids:
         plan = plan_return(order_id, lines[order_id], stock_view)
         stock_view.apply(plan)
         plans.append(plan)
-    return returns.apply_return(conn, plans, NOW)
+    return returns.store_planned_returns(conn, plans, NOW)
 
 
 def quantities(conn: Connection, seller: str = "s") -> dict[int, int]:

@@ -77,7 +77,7 @@ def park(database: Database, arguments: dict[str, Any], **fields: Any) -> Any:
     with database.transaction() as conn:
         row = dead_jobs.get_dead_job(conn, dead_jobs.park_job(conn, **(known | fields)))
     assert row is not None
-    assert bytes(row.payload_hash) == dead_jobs.payload_hash(row.arguments), "it can be requeued"
+    assert bytes(row.payload_hash) == dead_jobs.dead_job_payload_hash(row.arguments), "it can be requeued"
     return row
 
 

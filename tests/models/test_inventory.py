@@ -78,7 +78,7 @@ def test_dry_run_predicts_the_real_run(database: Database) -> None:
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2, color_id=6))
         insert_order(conn, 100, (1, 10), (2, 10))
-        lines = returns.lines_to_return(orders.load_lines(conn, [100])[100])
+        lines = returns.returning_lines_from_rows(orders.load_order_lines(conn, [100])[100])
         for _ in range(2):
             shelf = returns.load_stock_view(conn, lines, lock=False)
             (seen,) = returns.preview_returns(conn, [plan_return(100, lines, shelf)])
@@ -95,7 +95,7 @@ def test_line_never_returns_twice(database: Database) -> None:
         (again,) = return_orders(conn, 100)
         assert again.lines[0].returned == 0
     with pytest.raises(IntegrityError, match="uq_stock_moves_returned"), database.transaction() as conn:
-        returns.apply_return(conn, [first], NOW)
+        returns.store_planned_returns(conn, [first], NOW)
     with database.transaction() as conn:
         assert quantities(conn) == {1: 10}
 

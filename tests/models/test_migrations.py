@@ -16,7 +16,7 @@ def test_migrated_schema_matches_the_code(database_url: str) -> None:
     """If this fails: python -m tools.first_revision."""
     engine = create_engine(database_url)
     with engine.connect() as conn:
-        assert migrations.schema_differences(conn) == []
+        assert migrations.migrated_schema_differences(conn) == []
     engine.dispose()
 
 
@@ -24,7 +24,7 @@ def test_missing_column_is_reported(database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.begin() as conn:
         conn.execute(text("ALTER TABLE unwind.sweeps DROP COLUMN found_at"))
-        assert "found_at" in str(migrations.schema_differences(conn))
+        assert "found_at" in str(migrations.migrated_schema_differences(conn))
     engine.dispose()
 
 

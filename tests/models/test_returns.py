@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from models import inventory, orders, returns
 from models.db.pipeline import pipeline
-from models.lots import KEY_COLUMNS
+from models.lots import KEY_COLUMNS, allocate_lot_ids
 from policies.cases import Order
 from policies.lots import MAX_UNITS, Lot
 from policies.returns import QuantityOverflow, ReturnedLine, ReturnPlan, plan_nothing, plan_return
@@ -117,7 +117,7 @@ def test_statement_returns_what_the_pure_plan_returns(
 
 def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[int, int, int]]) -> None:
     orders.insert_orders(conn, [Order(number, "b", "s", Status.OCR, PaymentStatus.NONE, NOW, last_event_at=NOW)])
-    orders.insert_lines(
+    orders.insert_order_lines(
         conn,
         [
             {
@@ -138,8 +138,8 @@ def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[i
 def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
     """Return by the pure plan, order by order; None if a lot would overflow."""
     with conn.begin_nested() as tried:
-        held = orders.load_lines(conn, [number for number, _ in asked])
-        coming = {number: returns.lines_to_return(lines) for number, lines in held.items()}
+        held = orders.load_order_lines(conn, [number for number, _ in asked])
+        coming = {number: returns.returning_lines_from_rows(lines) for number, lines in held.items()}
         shelf = returns.load_stock_view(conn, [line for lines in coming.values() for line in lines])
         plans: list[ReturnPlan] = []
         for number, returns_items in asked:
@@ -154,7 +154,7 @@ def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: boo
                 return None
             shelf.apply(plan)
             plans.append(plan)
-        told = {plan.order_id: plan.lines for plan in returns.apply_return(conn, plans, NOW)}
+        told = {plan.order_id: plan.lines for plan in returns.store_planned_returns(conn, plans, NOW)}
         found = resulting_rows(conn, told)
         tried.rollback()
     return found
@@ -164,7 +164,7 @@ def return_by_statement(conn: Connection, asked: list[tuple[int, bool]], release
     """Return by the statement; None if it declines."""
     with conn.begin_nested() as tried:
         with pipeline(conn):
-            returns.lock_stock(conn, [number for number, _ in asked])
+            returns.lock_stock_of_returns(conn, [number for number, _ in asked])
         try:
             back = returns.return_items(conn, asked, NOW, release=release)
         except returns.NeedsPlan:
@@ -226,11 +226,11 @@ def test_statement_that_declines_consumes_no_lot_id(simulation: Simulation) -> N
     with simulation.database.engine.connect() as conn, conn.begin() as whole:
         given_stock(conn, put_away)
         an_order(conn, 1, [put_away, gone], [(0, 1, 0), (1, 1, 0)])
-        (first,) = inventory.allocate_lot_ids(conn, 1)
+        (first,) = allocate_lot_ids(conn, 1)
         assert return_by_statement(conn, [(1, True)], release=True) is None
-        assert inventory.allocate_lot_ids(conn, 1) == [first + 1]
+        assert allocate_lot_ids(conn, 1) == [first + 1]
         assert return_by_statement(conn, [(1, True)], release=False) is not None
-        assert inventory.allocate_lot_ids(conn, 1) == [first + 3]
+        assert allocate_lot_ids(conn, 1) == [first + 3]
         whole.rollback()
 
 
@@ -240,6 +240,6 @@ def test_returns_and_plans_lock_the_same_items(simulation: Simulation) -> None:
         given_stock(conn, *sold)
         an_order(conn, 1, sold, [(0, 1, 0), (1, 1, 0)])
         inventory.lock_item_keys(conn, [lot.key for lot in sold])
-        returns.lock_stock(conn, [1])
+        returns.lock_stock_of_returns(conn, [1])
         assert conn.execute(text("SELECT count(*) FROM unwind.item_locks")).scalar() == len(sold)
         transaction.rollback()

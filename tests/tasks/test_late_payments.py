@@ -103,10 +103,10 @@ def test_a_late_payment_is_overdue_after_three_days(cancelled: Market, after: ti
     """R107: what the doctor warns of."""
     pay(cancelled)
     with cancelled.simulation.database.transaction() as conn:
-        assert late_payments.list_overdue_orders(conn, PAID + after) == overdue
+        assert late_payments.list_overdue_late_payments(conn, PAID + after) == overdue
     settle(cancelled, staff="kim")
     with cancelled.simulation.database.transaction() as conn:
-        assert late_payments.list_overdue_orders(conn, PAID + after) == []
+        assert late_payments.list_overdue_late_payments(conn, PAID + after) == []
 
 
 def test_what_can_be_settled_is_an_option(cancelled: Market) -> None:

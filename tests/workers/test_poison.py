@@ -18,7 +18,7 @@ from models.db import database as db
 from models.db.database import DatabaseClock
 from models.integrity import month_audit
 from models.integrity.invariants import check_invariants
-from models.submissions import MAX_ATTEMPTS, SubmissionRow
+from models.submissions import MAX_SUBMISSION_ATTEMPTS, SubmissionRow
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 from workers.cli.jobs import jobs
@@ -76,14 +76,14 @@ def test_failing_command_stops_no_other_of_its_batch_and_can_be_requeued_in_bulk
         shop.at(real_now(shop.simulation)).do("submissions.drain")
         assert {alert.order_id for alert in shop.alerts()} == {n for n in ORDERS if n != BAD}
         waits = []
-        for _ in range(MAX_ATTEMPTS - 1):
+        for _ in range(MAX_SUBMISSION_ATTEMPTS - 1):
             (row,) = shop.stored(SubmissionRow, state="waiting")
             waits.append(row.due_at - shop.simulation.clock.instant)
             shop.at(row.due_at).do("submissions.drain")
         assert waits == sorted(waits), "ever later"
         assert waits[-1] > 100 * waits[0]
     (dead,) = shop.dead_jobs()
-    assert (dead.task, dead.reason, dead.attempts) == ("npb.file", "FAILED", MAX_ATTEMPTS)
+    assert (dead.task, dead.reason, dead.attempts) == ("npb.file", "FAILED", MAX_SUBMISSION_ATTEMPTS)
     assert CliRunner().invoke(jobs, ["replay", "--task", "npb.file"]).exit_code == 0
     shop.do("submissions.drain")
     assert sorted(alert.order_id for alert in shop.alerts()) == list(ORDERS)

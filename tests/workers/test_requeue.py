@@ -113,7 +113,7 @@ def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
         (submission,), _ = submissions.claim_submissions(
             conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9
         )
-        for attempt in range(submissions.MAX_ATTEMPTS):
+        for attempt in range(submissions.MAX_SUBMISSION_ATTEMPTS):
             retried = submissions.Submission(
                 **{f: getattr(submission, f) for f in submission.__slots__} | {"attempts": attempt + 1}
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from models.db.database import use_snapshot_isolation
-from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS, list_acts_to_come, list_bill_days
+from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS, list_bill_days, list_forecast_acts
 from workers import show_queries
 from workers.cli import data_option
 from workers.cli.calendar_file import calendar_parts
@@ -31,5 +31,5 @@ def forecast(days: int, as_calendar: bool, as_json: bool) -> None:
         use_snapshot_isolation(conn)
         now = database.clock.now(conn)
         bill_days = list_bill_days(conn, days=days, now=now)
-        for part in calendar_parts(list_acts_to_come(conn, days=days, now=now), bill_days, now):
+        for part in calendar_parts(list_forecast_acts(conn, days=days, now=now), bill_days, now):
             click.echo(part, nl=False)

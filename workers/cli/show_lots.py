@@ -12,7 +12,8 @@ import click
 from sqlalchemy import Connection, text
 
 from models.db import database as db
-from models.inventory import count_returned_units, stream_lots
+from models.inventory import stream_lots
+from models.lots import count_returned_units
 from models.members import load_members
 from policies.emails.context import pluralize
 from policies.lots import Lot

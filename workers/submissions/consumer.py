@@ -4,7 +4,7 @@ A batch is one lease, one transaction per kind of command, and one insert of ans
 effects also inserts its request row, so a run that dies in between is repeated and finds the same answers.  A batch
 that fails is repeated command by command, so that one bad command stops no other.  Payloads are text, parsed one by one
 after their lease is committed: one that cannot be parsed is answered `invalid`, and one that kills its worker was
-counted before, runs alone from then on, and is parked after `MAX_ATTEMPTS`.
+counted before, runs alone from then on, and is parked after `MAX_SUBMISSION_ATTEMPTS`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from models.db import database as db
 from models.db.database import is_database_unavailable
 from models.db.pipeline import pipeline
 from models.payload_limits import InvalidPayload, parse_payload
-from models.stored_answers import Answer, invalid
-from models.submissions import MAX_ATTEMPTS, Submission
+from models.stored_answers import Answer, invalid_answer
+from models.submissions import MAX_SUBMISSION_ATTEMPTS, Submission
 from models.unit_of_work import retry_on_conflict
 from tasks.command import Command, parse_command
 from tasks.declarations import COMMANDS
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 BATCH_SIZE = 100
 MAX_RUN_SECONDS = 5.0
 """After which a run ends, so that other queues get their turn, and wakes the next one."""
-LEASE_RENEWAL_INTERVAL = submissions.LEASE_DURATION.total_seconds() / 3
+LEASE_RENEWAL_INTERVAL = submissions.SUBMISSION_LEASE_DURATION.total_seconds() / 3
 
 Answers = list[tuple[Submission, Answer]]
 
@@ -90,7 +90,7 @@ def _claim_next_submissions(answers: Answers) -> tuple[list[Submission], Submiss
                 submissions.store_submission_answers(conn, answers, now)
             fetch_claimed = submissions.send_submissions_claim(conn, now, limit=BATCH_SIZE)
         batch, single = fetch_claimed()
-        exhausted = single if single is not None and single.attempts > MAX_ATTEMPTS else None
+        exhausted = single if single is not None and single.attempts > MAX_SUBMISSION_ATTEMPTS else None
         if exhausted is not None:
             _park_exhausted_submissions(conn, exhausted, now)
     if exhausted is None:
@@ -111,7 +111,7 @@ def _park_exhausted_submissions(conn: Any, submission: Submission, now: datetime
         error=error,
         first_error=submission.first_error,
         reason="WORKER_DIED",
-        attempts=MAX_ATTEMPTS,
+        attempts=MAX_SUBMISSION_ATTEMPTS,
         now=now,
         message_id=submission.request_id,
     )
@@ -186,7 +186,7 @@ def _parse_commands(model: type[Command], batch: Iterable[Submission]) -> Iterat
         try:
             arguments = parse_payload(submission.payload)
         except InvalidPayload as problem:
-            yield submission, invalid(submission.request_id, [("payload", str(problem))])
+            yield submission, invalid_answer(submission.request_id, [("payload", str(problem))])
         else:
             request_id = submission.request_id
             yield submission, parse_command(model, arguments | {"request_id": request_id}, request_id)

@@ -27,7 +27,9 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
         database = open_process_database(process_settings())
         try:
             with database.transaction() as conn:
-                answered = stored_answers.is_answered(conn, dead_jobs.request_id_of(known_arguments) or message_id)
+                answered = stored_answers.is_answered(
+                    conn, dead_jobs.dead_job_request_id(known_arguments) or message_id
+                )
                 if not answered:
                     dead_jobs.park_job(
                         conn,

@@ -22,7 +22,7 @@ from models.payload_limits import (
     MAX_PAYLOAD_BYTES,
     MAX_PAYLOAD_DEPTH,
     MAX_PAYLOAD_PARTS,
-    DuplicateName,
+    DuplicatePayloadName,
     has_too_many_parts,
     is_deeper_than,
     refuse_duplicate_names,
@@ -136,7 +136,7 @@ def _parse_json_part(raw: bytes, part: str) -> Any:
         raise Rejected("TOO_LARGE", f"{part} has more than {MAX_PAYLOAD_PARTS} parts")
     try:
         parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=refuse_duplicate_names)
-    except DuplicateName:
+    except DuplicatePayloadName:
         raise Rejected("NOT_JSON", f"{part} has a key twice") from None
     except UnicodeDecodeError:
         raise Rejected("NOT_JSON", f"{part} is not UTF-8") from None

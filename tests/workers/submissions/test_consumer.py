@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from models import submissions
 from models.db import database as db
 from models.payload_limits import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_PAYLOAD_PARTS, has_too_many_parts
-from models.submissions import LEASE_DURATION, MAX_ATTEMPTS, MAX_BATCHED_BYTES, Submission, SubmissionRow
+from models.submissions import (
+    MAX_BATCHED_SUBMISSION_BYTES,
+    MAX_SUBMISSION_ATTEMPTS,
+    SUBMISSION_LEASE_DURATION,
+    Submission,
+    SubmissionRow,
+)
 from tasks.declarations import COMMANDS
 from tests.plugins.market import FILED, WEEK, Market
 from tests.waiting import wait_until
@@ -187,11 +193,11 @@ def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller:
     with db.current_database().transaction() as conn:  # the run has died
         assert claimed_ids(submissions.claim_submissions(conn, FILED, limit=100)) == (["held"], None)
     second = timedelta(seconds=1)
-    assert market.at(FILED + submissions.LEASE_DURATION - second).done("submissions.drain") == {"taken": 0}
-    assert market.at(FILED + submissions.LEASE_DURATION).done("submissions.drain") == {"taken": 1}
+    assert market.at(FILED + submissions.SUBMISSION_LEASE_DURATION - second).done("submissions.drain") == {"taken": 0}
+    assert market.at(FILED + submissions.SUBMISSION_LEASE_DURATION).done("submissions.drain") == {"taken": 1}
     assert answer_of(caller, "held") == ("answered", "done", None)
     (every,) = [entry.every for entry in CELERY_BEAT_ENTRIES if entry.name == "submissions.drain"]
-    assert 2 * (submissions.LEASE_DURATION + every) <= timedelta(seconds=30)
+    assert 2 * (submissions.SUBMISSION_LEASE_DURATION + every) <= timedelta(seconds=30)
 
 
 @pytest.mark.parametrize(
@@ -439,7 +445,7 @@ def test_only_what_is_stored_elsewhere_is_committed_without_a_flush(market: Mark
 def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
     """A claim has small payloads and at most one long one; the small ones don't wait for the long ones."""
     for n in range(8):
-        submit(caller, "npb.file", {"order_id": n, "comment": "x" * MAX_BATCHED_BYTES}, f"long{n}")
+        submit(caller, "npb.file", {"order_id": n, "comment": "x" * MAX_BATCHED_SUBMISSION_BYTES}, f"long{n}")
     for n in range(5):
         submit(caller, "npb.file", {"order_id": 10 + n}, f"small{n}")
     due(caller)
@@ -449,7 +455,7 @@ def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
             "long0",
         )
         assert claimed_ids(submissions.claim_submissions(conn, FILED, limit=4)) == (["small4"], "long1")
-    assert market.at(FILED + LEASE_DURATION).done("submissions.drain") == {"taken": 13}
+    assert market.at(FILED + SUBMISSION_LEASE_DURATION).done("submissions.drain") == {"taken": 13}
 
 
 def test_command_of_a_newer_release_waits_for_its_worker_and_is_parked_with_the_reason(
@@ -469,11 +475,12 @@ def test_command_of_a_newer_release_waits_for_its_worker_and_is_parked_with_the_
     )
     assert caller.execute(row).fetchone() == ("waiting", 1, reason)
     caller.execute(
-        "UPDATE unwind.submissions SET attempts = %s, due_at = %s WHERE state = 'waiting'", [MAX_ATTEMPTS - 1, FILED]
+        "UPDATE unwind.submissions SET attempts = %s, due_at = %s WHERE state = 'waiting'",
+        [MAX_SUBMISSION_ATTEMPTS - 1, FILED],
     )
     caller.commit()
     market.done("submissions.drain")
-    assert caller.execute(row).fetchone() == ("dead", MAX_ATTEMPTS, reason)
+    assert caller.execute(row).fetchone() == ("dead", MAX_SUBMISSION_ATTEMPTS, reason)
     (dead,) = market.dead_jobs()
     assert dead.error == reason
     with pytest.raises(CannotRequeue, match=r"needs the task npb\.escalate, which this version does not know"):
@@ -494,19 +501,23 @@ def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(market: 
 
     at = FILED
     assert die(at) == (["r0", "r1", "r2"], None)
-    for _ in range(MAX_ATTEMPTS - 1):
-        at += LEASE_DURATION
+    for _ in range(MAX_SUBMISSION_ATTEMPTS - 1):
+        at += SUBMISSION_LEASE_DURATION
         assert die(at) == ([], "r0"), "alone, and as the first it kills again"
-        if at == FILED + LEASE_DURATION:
+        if at == FILED + SUBMISSION_LEASE_DURATION:
             assert market.at(at).done("submissions.drain") == {"taken": 2}, "while the other is on lease"
-    assert market.at(at + LEASE_DURATION).done("submissions.drain") == {"taken": 0}
+    assert market.at(at + SUBMISSION_LEASE_DURATION).done("submissions.drain") == {"taken": 0}
     assert answer_of(caller, "r0") == ("dead", None, None)
     assert answer_of(caller, "r1") == ("answered", "done", None)
     assert answer_of(caller, "r2") == ("answered", "refused", "ORDER_UNKNOWN")
     (dead,) = market.dead_jobs()
-    assert (dead.reason, dead.attempts, dead.arguments) == ("WORKER_DIED", MAX_ATTEMPTS, {"request_id": "r0"})
+    assert (dead.reason, dead.attempts, dead.arguments) == (
+        "WORKER_DIED",
+        MAX_SUBMISSION_ATTEMPTS,
+        {"request_id": "r0"},
+    )
     with db.current_database().transaction() as conn:  # requeued with its payload
-        assert submissions.requeue_submission(conn, "npb.file", dead.arguments, "r0", at)
+        assert submissions.resubmit_dead_submission(conn, "npb.file", dead.arguments, "r0", at)
     assert market.done("submissions.drain") == {"taken": 1}
     assert answer_of(caller, "r0") == ("answered", "refused", "ORDER_UNKNOWN")
 
@@ -532,13 +543,16 @@ def test_lease_is_extended_while_the_batch_runs(
     worker.start()
     try:
         assert begun.wait(20)
-        market.at(FILED + LEASE_DURATION)
-        wait_until(lambda: market.stored(SubmissionRow)[0].due_at == FILED + 2 * LEASE_DURATION)
+        market.at(FILED + SUBMISSION_LEASE_DURATION)
+        wait_until(lambda: market.stored(SubmissionRow)[0].due_at == FILED + 2 * SUBMISSION_LEASE_DURATION)
         beside = db.connect(database_url)
         with contextlib.ExitStack() as closing:
             closing.callback(beside.dispose)
             conn = closing.enter_context(beside.transaction())
-            assert claimed_ids(submissions.claim_submissions(conn, FILED + LEASE_DURATION, limit=100)) == ([], None)
+            assert claimed_ids(submissions.claim_submissions(conn, FILED + SUBMISSION_LEASE_DURATION, limit=100)) == (
+                [],
+                None,
+            )
     finally:
         go_on.set()
         worker.join(20)

@@ -58,7 +58,7 @@ def check_database_schema(context: Context) -> list[Finding]:
     if revision != head:
         message = f"The schema is at revision {revision}; this program needs {head}."
         return [error("SCHEMA_NOT_AT_HEAD", message, "run ./run migrate, or use the release that fits the schema.")]
-    if differences := migrations.schema_differences(context.conn):
+    if differences := migrations.migrated_schema_differences(context.conn):
         places = "place" if len(differences) == 1 else "places"
         message = f"The tables differ from revision {head} in {len(differences)} {places}: they were changed by hand."
         return [
@@ -80,7 +80,7 @@ def check_database_rights(context: Context) -> list[Finding]:
     if context.settings.app_database_url is not None:
         message = "The login of UNWIND_APP_DATABASE_URL may change final rows; only triggers prevent that."
         return [warning("HISTORY_UNGUARDED", message, f"grant that login the role {APP_ROLE} and nothing else.")]
-    if not server_info.role_exists(context.conn):
+    if not server_info.server_has_app_role(context.conn):
         message = (
             f"There is no role {APP_ROLE}, so the program runs as the owner; only triggers prevent changes "
             "to final rows."
@@ -203,7 +203,7 @@ def check_durability(context: Context) -> list[Finding]:
 
 def check_database_clock(context: Context) -> list[Finding]:
     before = context.clock()
-    database_time = server_info.wall_clock(context.conn).timestamp()
+    database_time = server_info.server_wall_clock(context.conn).timestamp()
     return compare_clocks("This machine's clock", context.clock(), database_time, context.clock() - before)
 
 

@@ -45,7 +45,7 @@ def check_unanswered_requests(context: Context) -> list[Finding]:
 
 
 def check_late_payments(context: Context) -> list[Finding]:
-    orders = [str(order_id) for order_id in late_payments.list_overdue_orders(context.conn, context.now())]
+    orders = [str(order_id) for order_id in late_payments.list_overdue_late_payments(context.conn, context.now())]
     if not orders:
         return []
     message = f"Payments for these cancelled orders were not settled for three days or longer: {abbreviate(orders)}."
