@@ -16,7 +16,7 @@ SHADES = " ░▒▓█"
 MAX_BAR_WIDTH = 20
 
 
-def print_forecast(console: PeopleConsole, forecast: dict[str, Any]) -> None:
+def print_forecast_chart(console: PeopleConsole, forecast: dict[str, Any]) -> None:
     overdue, total, later = forecast["overdue"], forecast["total"], forecast["later"]
     if overdue:
         subject = "1 alert is" if overdue == 1 else f"{overdue} alerts are"
@@ -33,14 +33,14 @@ def print_forecast(console: PeopleConsole, forecast: dict[str, Any]) -> None:
         verb = "unlocks" if total == 1 else "unlock"
         hours = f"hours in {reader_zone()}, the darkest has {_max_per_hour(forecast)}"
         console.write(f"{total} {verb} by {forecast['until']} ({hours}):")
-        _print_days(console, forecast)
+        _print_chart_days(console, forecast)
     else:
         console.write(f"Nothing unlocks by {forecast['until']}.")
     if later:
         console.write(f"{later} {'unlocks' if later == 1 else 'unlock'} after that.")
 
 
-def _print_days(console: PeopleConsole, forecast: dict[str, Any]) -> None:
+def _print_chart_days(console: PeopleConsole, forecast: dict[str, Any]) -> None:
     counts: dict[Any, dict[int, int]] = defaultdict(dict)
     for row in forecast["hours"]:
         hour = parse_timestamp(row["hour"]).astimezone(reader_zone())

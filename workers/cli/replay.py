@@ -9,34 +9,33 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import structlog
+from rich.text import Text
 
 from models.db import database as db
-from policies.timestamps import format_timestamp, parse_timestamp
-from workers.cli.render import print_played, print_sweep, print_undone
-from workers.cli.terminal_text import echo, zone_option
+from policies.timestamps import format_timestamp
+from workers import show_queries
+from workers.cli.answer_text import describe_answer, describe_answer_errors, shorten_answer_value
+from workers.cli.show import print_result
+from workers.cli.terminal_text import PeopleConsole, echo, escape_control_characters, zone_option
 from workers.setting_types import normalize_postgres_url_setting
 from workers.simulation import databases
 from workers.simulation import replay as player
 from workers.simulation.engine import Simulation
+
+_OUTCOME_STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
 
 
 class InvalidHistory(click.ClickException):
     exit_code = 2
 
 
-def _parse_instant(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    try:
-        return None if value is None else parse_timestamp(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--until", metavar="T", callback=_parse_instant, help="Advance the clock to this time; skip later lines.")
+@click.option("--until", metavar="T", type=show_queries.TIME, help="Advance the clock to this time; skip later lines.")
 @click.option("--answers", is_flag=True, help="Print one JSON object per line of input, and nothing else.")
 @click.option("--database-url", metavar="URL", help="Play into this empty database and leave it ready for live work.")
 @click.option("--allow-short", is_flag=True, help="Allow terms of a few seconds, for rehearsals.")
@@ -72,11 +71,11 @@ def replay(
             with open_simulation(player.start_time(lines, until)) as simulation:
                 if not answers:
                     click.secho(path.name, bold=True)
-                    simulation.on_sweep = print_sweep
+                    simulation.on_sweep = _print_replayed_sweep
                 undone = _play_history(lines, simulation, until, answers)
                 all_done = all_done and not undone
                 if undone and not answers:
-                    print_undone(undone)
+                    _print_undone_lines(undone)
                 if database_url is not None:
                     _warn_if_in_future(simulation)
     if strict and not all_done:
@@ -113,10 +112,53 @@ def _play_history(
         if answers:
             click.echo(json.dumps(played.as_json()))
         else:
-            print_played(played)
+            _print_played_line(played)
         if not played.done:
             undone.append(played)
     return undone
+
+
+def _print_played_line(played: player.PlayedLine) -> None:
+    line, result = played.line, escape_control_characters(played.result)
+    console = PeopleConsole()
+    console.write(Text.assemble((format_timestamp(line.at), "dim"), "  ", _played_command_text(played)))
+    if line.show is None:
+        console.write(Text("    " + describe_answer(result), style=_OUTCOME_STYLES.get(result["outcome"], "")))
+    elif result is None:
+        console.write("    Not found.")
+    if line.show is not None and result is not None:
+        print_result(str(line.show[0]), result)
+
+
+def _played_command_text(played: player.PlayedLine) -> str:
+    line = played.line
+    if line.show is not None:
+        return str(escape_control_characters("show " + " ".join(str(word) for word in line.show)))
+    arguments = line.arguments or {}
+    named = [
+        f"{name}={arguments[name]}"
+        for name in ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
+        if isinstance(arguments.get(name), str | int)
+    ]
+    text: str = escape_control_characters(" ".join([line.task or "", *named]))
+    return text
+
+
+def _print_undone_lines(undone: list[player.PlayedLine]) -> None:
+    console = PeopleConsole()
+    console.write(Text(f"{len(undone)} {'answer is' if len(undone) == 1 else 'answers are'} not done:", style="bold"))
+    for played in undone:
+        answer = escape_control_characters(played.result)
+        why = describe_answer_errors(answer) if answer["outcome"] == "invalid" else answer["message"]
+        was = {"refused": "was refused", "invalid": "was invalid"}.get(answer["outcome"], "was a conflict")
+        console.write(f"  line {played.line.number} {was}: {why}")
+
+
+def _print_replayed_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:
+    counts = {name: count for name, count in effects.items() if count}
+    if counts:
+        text = ", ".join(f"{name}: {shorten_answer_value(count)}" for name, count in counts.items())
+        PeopleConsole().write(Text.assemble((format_timestamp(instant), "dim"), f"  {sweep}\n    {text}"))
 
 
 def _open_simulation(database_url: str, at: datetime, allow_short: bool) -> Simulation:

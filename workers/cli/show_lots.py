@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from textwrap import indent
+from typing import Any
 
 import click
+from rich.table import Table
 from sqlalchemy import Connection, text
 
 from models.db import database as db
@@ -26,14 +28,44 @@ from workers.cli.files.lot_writer import (
     write_upload,
 )
 from workers.cli.import_lots import split_into_batches
-from workers.cli.terminal_text import echo_literally
+from workers.cli.terminal_text import PeopleConsole, echo_literally
+from workers.show_queries import Query
 
 BATCH_SIZE = 500
 MAX_PAUSE = "15min"
 """How long a reader of the output may pause, in `less` for example: lots are read as they are printed."""
 
+LOTS_OPTIONS = (
+    click.option("--xml", "as_xml", is_flag=True, help="Print BrickLink's inventory XML."),
+    click.option("--returned", is_flag=True, help="With --xml: only the units that came back, to upload at BrickLink."),
+    click.option("--as-update", is_flag=True, help="With --returned: as a mass update of lots that BrickLink has."),
+    click.option("--new", "only_new", is_flag=True, help="With --returned: only lots that BrickLink does not have."),
+)
 
-def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_new: bool) -> None:
+
+def print_lots(
+    _query: Query,
+    as_json: bool,
+    *,
+    seller: str,
+    as_xml: bool,
+    returned: bool,
+    as_update: bool,
+    only_new: bool,
+) -> None:
+    if (returned and not as_xml) or (as_xml and as_json) or ((as_update or only_new) and not returned):
+        raise click.UsageError(
+            "It is: show lots SELLER [--json], or show lots SELLER --xml [--returned [--as-update | --new]]."
+        )
+    if as_update and only_new:
+        raise click.UsageError("--as-update is for the lots that BrickLink has, --new for the others.")
+    if as_xml:
+        _print_lots_as_xml(seller, returned=returned, as_update=as_update, only_new=only_new)
+    else:
+        (_print_lots_as_json if as_json else _print_lots_as_rows)(seller)
+
+
+def _print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_new: bool) -> None:
     """Write a seller's lots to standard output as BrickLink's XML.
 
     `returned`: only the units that came back, as an upload file. `as_update`: those of lots that BrickLink has, as a
@@ -67,7 +99,7 @@ def print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_n
         echo_literally(f"{what}: add their CATEGORY, which Unwind does not keep.", err=True)
 
 
-def print_lots_as_json(seller_id: str) -> None:
+def _print_lots_as_json(seller_id: str) -> None:
     with _open_lots_of(seller_id) as opened:
         if opened is None:
             click.echo("null")
@@ -80,7 +112,7 @@ def print_lots_as_json(seller_id: str) -> None:
         click.echo("\n]" if before == ",\n" else "[]")
 
 
-def print_lots(seller_id: str) -> None:
+def _print_lots_as_rows(seller_id: str) -> None:
     with _open_lots_of(seller_id) as opened:
         if opened is None:
             raise click.ClickException(f"There is no member {seller_id}.")
@@ -90,6 +122,17 @@ def print_lots(seller_id: str) -> None:
             heading = ""
         if heading:
             click.echo("No lots.")
+
+
+def print_lots_table(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
+    table = Table("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
+    for lot in result:
+        where = f"stockroom {lot['stock_room_id'] or ''}" if lot["is_stock_room"] else "for sale"
+        table.add_row(
+            *(str(value) for value in (lot["lot_id"], lot["item"]["no"], lot["color_id"], lot["new_or_used"])),
+            *(str(value) for value in (lot["quantity"], lot["unit_price"], where)),
+        )
+    console.print(table) if result else console.write("No lots.")
 
 
 def _format_lot_row(lot: Lot) -> str:

@@ -70,6 +70,27 @@ class PeopleConsole(Console):
                 hanging = 0
 
 
+def escape_control_characters(value: Any) -> Any:
+    """Replace characters in strings, at any depth, that would act on the terminal: values contain people's comments."""
+    if isinstance(value, dict):
+        return {
+            name: _escape_lines(item) if name == "text" else escape_control_characters(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [escape_control_characters(item) for item in value]
+    if isinstance(value, str) and not value.isprintable():
+        return "".join(c if c.isprintable() else " " if c.isspace() else f"<U+{ord(c):04X}>" for c in value)
+    return value
+
+
+def _escape_lines(text: Any) -> Any:
+    # Keep the line breaks of an email: its comments were reduced to one line when it was rendered.
+    if not isinstance(text, str):
+        return escape_control_characters(text)
+    return "\n".join(escape_control_characters(line) for line in text.split("\n"))
+
+
 def _rewrite(text: Text) -> Text:
     # Each timestamp keeps the style that it begins with.
     for match in reversed([*WRITTEN_TIMESTAMP.finditer(text.plain)]):

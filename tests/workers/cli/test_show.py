@@ -20,7 +20,8 @@ from policies.terms import TERM_INFO
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
-from workers.cli.render import PRINTERS, escape_control_characters
+from workers.cli.show import PRINTERS
+from workers.cli.terminal_text import escape_control_characters
 from workers.show_queries import nouns, run_query
 
 DAY = timedelta(days=1)
