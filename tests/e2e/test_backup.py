@@ -24,9 +24,8 @@ from tests.plugins.postgres import USER, PostgresServer, programs
 from tests.plugins.servers import fresh_database, libpq_url
 from tests.plugins.upstream import Installation, database_now, installation, submit_orders
 from tests.waiting import wait_until
-from workers.cli import group
+from workers.cli import backup, group
 from workers.embedded import ServerUrls
-from workers.local import backup
 from workers.local.process_specs import worker_program
 from workers.simulation.engine import Simulation
 
@@ -207,9 +206,9 @@ def test_tools_that_reach_another_server_write_nothing(
     for name in ("psql", "pg_dump", "pg_restore"):
         (folder / name).write_text(f"#!/bin/sh\nshift\nexec {real / name} '{away}' \"$@\"\n")
         (folder / name).chmod(0o755)
-    monkeypatch.setattr(backup, "_find_clients", lambda *_: folder)
+    monkeypatch.setattr(backup, "_find_backup_clients", lambda *_: folder)
     if not permitted:
-        monkeypatch.setattr(backup, "_MAY_READ_IDENTITY", "SELECT false")
+        monkeypatch.setattr(backup, "_BACKUP_MAY_READ_IDENTITY", "SELECT false")
     file = tmp_path / "unwind.dump"
     result = typed(monkeypatch, database_url, "backup", str(file))
     assert (result.exit_code, file.exists()) == (1, False)
@@ -238,7 +237,7 @@ def test_every_tool_uses_the_tls_options_of_the_url(
 ) -> None:
     result = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
     assert (result.exit_code, "SSL" in result.output) == (1, True)
-    clients = backup.PostgresClients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
+    clients = backup.BackupClients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
     with pytest.raises(backup.BackupError, match="does not support SSL"):
         clients.run("psql", "--command=SELECT 1")
 

@@ -1,4 +1,8 @@
-"""The `backup` and `restore` commands; a restore ends with a check of every invariant.
+"""The `backup` and `restore` commands: the whole schema in one file; a restore ends with a check of every invariant.
+
+`pg_dump` and `pg_restore` do the work.  This module finds them in the version that fits the server, passes the address
+without showing the password, and checks that they reach the same database as the program.  It also creates the roles,
+which no dump contains, refuses a database that is not empty, and continues the feed where it was (models/feed.py).
 
 ./run backup unwind.dump
 ./run restore unwind.dump
@@ -6,17 +10,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
+from models import feed
 from models.db import database as db
+from models.db.database import make_engine
+from models.db.driver import is_pooled
+from models.db.postgres_address import PostgresAddress
+from models.db.session_settings import DirectSessionNeeded, SessionSettingsRefused
+from models.ddl import grants
 from models.integrity import invariants, month_audit
 from workers.cli import data_option
 from workers.cli.terminal_text import echo
+from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
 from workers.local import COMMAND
-from workers.local import backup as dumps
+from workers.migrate import migrate
 from workers.settings import load_settings
+
+
+class BackupError(click.ClickException):
+    pass
 
 
 @click.command()
@@ -31,12 +54,9 @@ def backup(file: Path, replace: bool) -> None:
     """
     if file.exists() and not replace:
         raise click.ClickException(f"{file} exists. Use --replace to replace it.")
-    try:
-        with load_settings().with_servers_running() as settings:
-            assert settings.migration_url is not None
-            size = dumps.back_up(settings.migration_url.get_secret_value(), file)
-    except dumps.BackupError as problem:
-        raise click.ClickException(str(problem)) from None
+    with load_settings().with_servers_running() as settings:
+        assert settings.migration_url is not None
+        size = write_backup(settings.migration_url.get_secret_value(), file)
     echo(f"{file}: {size / 1e6:,.1f} MB. Restore it into an empty database with `{COMMAND} restore {file}`.")
 
 
@@ -49,21 +69,18 @@ def restore(file: Path) -> None:
     The database is that of DATABASE_URL, or of a new --data directory. Start the workers afterwards, on an empty Redis:
     the relay republishes whatever is unfinished.
     """
-    try:
-        with load_settings().with_servers_running() as settings:
-            assert settings.migration_url is not None
-            url = settings.migration_url.get_secret_value()
-            restored = dumps.restore(url, file)
-            database = db.connect(url, as_app=False)
-            try:
-                with database.transaction() as conn:
-                    now = database.clock.now(conn)
-                    months = month_audit.closed_months(conn)
-                    violations = invariants.check_invariants(conn, now, in_time=False, months=months)
-            finally:
-                database.dispose()
-    except dumps.BackupError as problem:
-        raise click.ClickException(str(problem)) from None
+    with load_settings().with_servers_running() as settings:
+        assert settings.migration_url is not None
+        url = settings.migration_url.get_secret_value()
+        restored = restore_backup(url, file)
+        database = db.connect(url, as_app=False)
+        try:
+            with database.transaction() as conn:
+                now = database.clock.now(conn)
+                months = month_audit.closed_months(conn)
+                violations = invariants.check_invariants(conn, now, in_time=False, months=months)
+        finally:
+            database.dispose()
     echo(f"{restored.orders:,} orders and {restored.events:,} events are restored.")
     if restored.feed_transactions_skipped:
         echo(
@@ -73,3 +90,153 @@ def restore(file: Path) -> None:
     if violations:
         raise click.ClickException("Not every invariant holds: ./run audit names what is violated.")
     echo("All invariants hold. Start the workers on an empty Redis: unfinished messages are republished.")
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    orders: int
+    events: int
+    feed_transactions_skipped: int
+
+
+def write_backup(database_url: str, file: Path) -> int:
+    clients = _backup_clients(database_url)
+    partial = file.with_name(file.name + ".part")
+    try:
+        partial.unlink(missing_ok=True)
+        # It holds addresses and private comments.
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as problem:
+        raise BackupError(
+            f"Cannot write {partial}: {problem.strerror}. Name a file in a directory that this user may write to; in a "
+            "container, one on a volume: /data/unwind.dump"
+        ) from None
+    try:
+        clients.run("pg_dump", "--format=custom", "--schema=unwind", "--no-owner", f"--file={partial}")
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return file.stat().st_size
+
+
+def restore_backup(database_url: str, file: Path) -> RestoreResult:
+    if not file.is_file():
+        raise BackupError(f"The file {file} does not exist.")
+    clients = _backup_clients(database_url)
+    engine = make_engine(database_url, timeouts=False, application_name="unwind restore")
+    try:
+        with engine.begin() as conn:
+            if conn.execute(text("SELECT to_regnamespace('unwind') IS NOT NULL")).scalar():
+                raise BackupError(
+                    "The database already has a schema `unwind`. A restore needs an empty database: create one "
+                    "(CREATE DATABASE ...) and set DATABASE_URL to it."
+                )
+            for statement in grants.role_statements():
+                conn.execute(text(statement))
+        clients.run("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", str(file))
+        with engine.begin() as conn:
+            skipped = feed.advance_feed_base(conn)
+        migrate(database_url)
+        with engine.begin() as conn:
+            conn.execute(text("ANALYZE"))  # a dump has no statistics, and workers start at once
+            return RestoreResult(_count_restored_rows(conn, "orders"), _count_restored_rows(conn, "events"), skipped)
+    finally:
+        engine.dispose()
+
+
+def _count_restored_rows(conn: Connection, table: str) -> int:
+    count: int = conn.execute(text(f"SELECT count(*) FROM unwind.{table}")).scalar_one()  # noqa: S608 - a constant name
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class BackupClients:
+    folder: Path
+    address: PostgresAddress
+
+    def run(self, program: str, *args: str) -> str:
+        # The password is passed in the environment, since command lines are public.
+        result = subprocess.run(
+            [self.folder / program, f"--dbname={self.address.client_conninfo(f'unwind {program}')}", *args],
+            env=self.address.client_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            errors="replace",
+        )
+        if result.returncode != 0:
+            stderr = "\n".join(f"    {line}" for line in result.stderr.strip().splitlines()[-8:])
+            raise BackupError(f"{program} failed:\n{self.address.without_password(stderr)}")
+        return result.stdout.strip()
+
+
+_BACKUP_MAY_READ_IDENTITY = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+_BACKED_UP_DATABASE = """
+    SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
+"""
+_BACKED_UP_SERVER_START = """
+    SELECT extract(epoch FROM pg_postmaster_start_time()), (SELECT oid FROM pg_database WHERE datname =
+    current_database())
+"""
+"""For logins that may not read the first: two servers do not start in the same microsecond."""
+
+
+def _backup_clients(database_url: str) -> BackupClients:
+    address = PostgresAddress.parse(database_url)
+    engine = make_engine(database_url, application_name="unwind backup")
+    try:
+        with engine.connect() as conn:
+            if is_pooled(conn):
+                raise DirectSessionNeeded
+            server = int(conn.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
+            query = (
+                _BACKED_UP_DATABASE
+                if conn.execute(text(_BACKUP_MAY_READ_IDENTITY)).scalar()
+                else _BACKED_UP_SERVER_START
+            )
+            identity = "|".join(str(value) for value in conn.execute(text(query)).one())
+    except DirectSessionNeeded as problem:
+        raise BackupError(f"{problem}: {problem.fix}") from None
+    except OperationalError as problem:
+        raise BackupError(f"The database cannot be used: {_describe_backup_failure(problem.orig, address)}") from None
+    finally:
+        engine.dispose()
+    clients = BackupClients(_find_backup_clients(server, address), address)
+    if clients.run("psql", "--no-psqlrc", "--no-align", "--tuples-only", f"--command={query}") != identity:
+        raise BackupError(
+            f"The programs in {clients.folder} reach another database than DATABASE_URL names, so nothing was written. "
+            "Check that none of them is a wrapper that chooses a server itself."
+        )
+    return clients
+
+
+def _describe_backup_failure(problem: BaseException | None, address: PostgresAddress) -> str:
+    if isinstance(problem, SessionSettingsRefused):
+        return f"{problem}. {problem.fix}"
+    return address.without_password(str(problem).strip())
+
+
+def _find_backup_clients(server: int, address: PostgresAddress) -> Path:
+    # The folder of the client programs of the server's version or the next newer one; older ones refuse.
+    folders = {
+        version[0]: folder for folder in _backup_client_folders() if (version := program_version(folder / "pg_dump"))
+    }
+    oldest = max(server, address.oldest_client)
+    fitting = [version for version in sorted(folders) if version >= oldest]
+    if not fitting:
+        has = f"only version {', '.join(map(str, sorted(folders)))}" if folders else "none"
+        raise BackupError(
+            f"The server is PostgreSQL {server}; of pg_dump and pg_restore this machine has {has}. Install the package "
+            f"postgresql-client-{oldest}."
+        )
+    return folders[fitting[0]]
+
+
+def _backup_client_folders() -> Iterator[Path]:
+    # Yield the folders that may hold client programs; of two of one version the later is used.
+    with contextlib.suppress(ServerBinaryNotFound):
+        yield find_postgres_bin()
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    program = shutil.which("pg_dump")
+    if program and Path(program).resolve().name == "pg_dump":  # not Debian's wrapper, which chooses a server itself
+        yield Path(program).parent

@@ -21,8 +21,8 @@ from models.migrations import upgrade
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.pooler import pooler
 from tests.plugins.servers import libpq_url
+from workers.cli.backup import BackupError, write_backup
 from workers.embedded import ServerUrls
-from workers.local.backup import BackupError, back_up
 from workers.simulation.engine import Simulation
 
 pytestmark = pytest.mark.long
@@ -208,7 +208,7 @@ def test_what_needs_a_session_of_its_own_is_refused_with_the_fix(pooled_url: str
         db.open_database_connection(pooled_url, application_name="unwind listen", autocommit=True)
     assert "UNWIND_DIRECT_DATABASE_URL" in caught.value.fix
     with pytest.raises(BackupError, match="UNWIND_DIRECT_DATABASE_URL"):
-        back_up(pooled_url, tmp_path / "dump")
+        write_backup(pooled_url, tmp_path / "dump")
 
 
 def test_a_migration_may_pass_through_the_pooler(pooler_url: str, empty_database_url: str) -> None:
