@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 _INSTANT = re.compile(r"[1-8]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -59,6 +59,13 @@ def parse_timestamp(text: str) -> datetime:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ValueError("must be an instant that exists, such as 2026-03-28T10:00:00Z") from error
+
+
+def parse_day_or_time(written: str, zone: tzinfo) -> datetime:
+    """Parse a timestamp, or a day as its start in the zone.  Raises ValueError or OverflowError."""
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
+        return datetime.combine(date.fromisoformat(written), time(), zone).astimezone(UTC)
+    return parse_timestamp(written)
 
 
 def format_optional_timestamp(instant: datetime | None) -> str | None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import click
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import PGconn, Ping
+from sqlalchemy.exc import OperationalError
 
 from models import migrations
 from models.db.postgres_address import PostgresAddress, clear_libpq_environment
+from models.db.session_settings import SessionSettingsRefused
 from tasks.declarations import all_commands
+from workers.settings import Settings
 
 APPLICATION_NAME = "unwind migrate"
 POLL_INTERVAL_SECONDS = 0.5
@@ -21,7 +25,26 @@ def migrate(database_url: str) -> None:
     migrations.upgrade(database_url, commands=all_commands())
 
 
-def wait_for_server(database_url: str, timeout: float, report: Callable[[str], None]) -> None:
+def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
+    if settings.migration_url is None:
+        raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
+    url = settings.migration_url.get_secret_value()
+    if wait_seconds:
+        _wait_for_server(url, wait_seconds, lambda line: click.echo(line, err=True))
+    try:
+        migrate(url)
+    except OperationalError as problem:
+        if isinstance(problem.orig, SessionSettingsRefused):
+            raise click.ClickException(f"{problem.orig}. Fix: {problem.orig.fix}") from None
+        if isinstance(problem.orig, psycopg.Error) and _is_login_refused(url, problem.orig):
+            reason = str(problem.orig).strip().splitlines()[0]
+            raise click.ClickException(
+                f"PostgreSQL refuses the login: {reason}. Fix: {_migration_login_fix(url, reason)}"
+            ) from None
+        raise
+
+
+def _wait_for_server(database_url: str, timeout: float, report: Callable[[str], None]) -> None:
     """Wait until the server accepts connections, for at most `timeout` seconds, and report why when that changes.
 
     A server that refuses the login is not waited for: the caller's own connection gets the error.
@@ -36,7 +59,7 @@ def wait_for_server(database_url: str, timeout: float, report: Callable[[str], N
         time.sleep(POLL_INTERVAL_SECONDS)
 
 
-def migration_login_fix(database_url: str, reason: str) -> str:
+def _migration_login_fix(database_url: str, reason: str) -> str:
     address = PostgresAddress.parse(database_url)
     user = address.user or "unwind_owner"
     if f'database "{address.database}" does not exist' in reason:
@@ -49,7 +72,7 @@ def migration_login_fix(database_url: str, reason: str) -> str:
     )
 
 
-def is_login_refused(database_url: str, problem: psycopg.Error) -> bool:
+def _is_login_refused(database_url: str, problem: psycopg.Error) -> bool:
     return (
         problem.pgconn is not None
         and problem.sqlstate is None

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import io
 import os
+import signal
 import sys
 from typing import Any
 
@@ -18,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("workers.cli.demo", "Play a sample marketplace live: the whole story in half a minute."),
     "up": ("workers.cli.serve", "Start servers, workers, beat, Flower, metrics and HTTP; keep data between runs."),
     "down": ("workers.cli.serve", "Stop everything `up` has started."),
-    "migrate": ("workers.cli.serve", "Upgrade the database schema to the newest version."),
+    "migrate": ("workers.cli.migrate", "Upgrade the database schema to the newest version."),
     "env": ("workers.cli.serve", "Print the addresses of the running servers as shell exports."),
     "replay": ("workers.cli.replay", "Play a written history into a separate database, in seconds."),
     "send": ("workers.cli.send", "Send one command through the broker and print its answer."),
@@ -116,6 +117,18 @@ def data_option(command: Any) -> Any:
     )(command)
 
 
+def interrupt_on_signals(*numbers: signal.Signals) -> None:
+    """Raise KeyboardInterrupt at the first of these signals; further ones must not disturb the shutdown."""
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
+
+
 def main(args: list[str] | None = None) -> None:
     """Run a command and exit: 0 success, 1 failure, 2 wrong arguments or settings, 130 interrupted."""
     from workers.embedded import (  # noqa: PLC0415 - `./run --help` starts without sockets and processes
@@ -143,7 +156,7 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         from workers.settings import SettingsError  # noqa: PLC0415 - `./run --help` starts without pydantic
 
-        message = str(error) if isinstance(error, SettingsError) else _describe_unreachable(error)
+        message = str(error) if isinstance(error, SettingsError) else _describe_uncaught_error(error)
         if not message:
             raise
         status = 2 if isinstance(error, SettingsError) else 1
@@ -154,7 +167,7 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _describe_unreachable(error: Exception) -> str:
+def _describe_uncaught_error(error: Exception) -> str:
     # A sentence for a server that does not answer, else "". Compares names: importing the drivers is slow.
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     if names & {"sqlalchemy.OperationalError", "psycopg.OperationalError"}:

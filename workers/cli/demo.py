@@ -22,7 +22,7 @@ from rich.live import Live
 from rich.panel import Panel
 
 from models.db import database as db
-from workers.cli import data_option
+from workers.cli import data_option, interrupt_on_signals
 from workers.local.process_specs import (
     WORKER_GROUPS,
     beat_program,
@@ -51,8 +51,7 @@ def demo(once: bool) -> None:
     Uses its own servers in its own directory, which is removed at the end, or those of DATABASE_URL (an empty database)
     and CELERY_BROKER_URL.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    interrupt_on_signals(signal.SIGTERM, signal.SIGHUP)
     console = Console(highlight=False)
     base = load_settings()
     try:
@@ -196,7 +195,3 @@ def _demo_dir(settings: Settings) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

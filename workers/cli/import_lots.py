@@ -30,11 +30,9 @@ from workers.cli.files.lot_reader import LotFile
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
 from workers.cli.terminal_text import echo, echo_literally
 
-BATCH_SIZE = 500
-"""Lots per transaction: each takes a lock per item, and the server has room for some thousands."""
-PROGRESS_INTERVAL = 20_000
-"""Lots between two progress lines of an import."""
-MAX_SHOWN = 20
+IMPORT_BATCH_SIZE = 500  # lots per transaction: each takes a lock per item, and the server has room for some thousands
+LOTS_PER_PROGRESS_LINE = 20_000
+MAX_INVALID_SHOWN = 20
 
 T = TypeVar("T")
 
@@ -64,7 +62,7 @@ def import_lots(file: Path, seller_id: str, how: str | None, update: bool, dry_r
             db.set_database(database)
             try:
                 lots = LotFile(copy, seller_id, is_update=update)
-                job = _ImportJob(file.name, lots, ExistingItems(how) if how else None, dry_run, skip_invalid)
+                job = _ImportLotsCommand(file.name, lots, ExistingItems(how) if how else None, dry_run, skip_invalid)
                 job.run()
             finally:
                 db.set_database(None)
@@ -72,7 +70,7 @@ def import_lots(file: Path, seller_id: str, how: str | None, update: bool, dry_r
         raise click.ClickException(f"{file.name}: {problem}") from None
 
 
-class _ImportJob:
+class _ImportLotsCommand:
     def __init__(self, name: str, lots: LotFile, how: ExistingItems | None, dry_run: bool, skip_invalid: bool) -> None:
         self._name, self._lots, self._how = name, lots, how
         self._dry_run, self._skip_invalid = dry_run, skip_invalid
@@ -80,7 +78,7 @@ class _ImportJob:
         self._matches: dict[int, int] = {}
         self._counts: Counter[LotImportAction] = Counter()
         self._units = 0
-        lots.on_item = partial(_show_progress, "read")
+        lots.on_item = partial(_show_import_progress, "read")
 
     def run(self) -> None:
         for problem in self._lots.inspect():
@@ -135,7 +133,7 @@ class _ImportJob:
                     match = matches.get(result.entry.number) if self._how is None else None
                     _print_import_row(result, match.lot_id if match else None)
         if example is not None:
-            raise click.ClickException(_describe_existing(existing, same, *example))
+            raise click.ClickException(_ask_for_as_option(existing, same, *example))
 
     def _import(self) -> None:
         done = 0
@@ -162,11 +160,11 @@ class _ImportJob:
     def _lot_entry_batches(self, done: str) -> Iterator[list[LotEntry]]:
         entries = (entry for entry in self._lots.entries() if entry.number not in self._invalid)
         count = 0
-        for batch in split_into_batches(entries, BATCH_SIZE):
+        for batch in split_into_batches(entries, IMPORT_BATCH_SIZE):
             yield batch
             for _ in batch:
                 count += 1
-                _show_progress(done, count)
+                _show_import_progress(done, count)
 
     def _match_lot_entries(self, entries: list[LotEntry], matcher: LotEntryMatcher) -> dict[int, LotEntryMatch]:
         return retry_on_conflict(partial(match_entries, self._lots.seller_id, entries, matcher))
@@ -182,14 +180,14 @@ class _ImportJob:
 
     def _note_invalid_entry(self, problem: BadEntry) -> None:
         self._invalid.add(problem.entry.number)
-        if self._skip_invalid or len(self._invalid) <= MAX_SHOWN:
+        if self._skip_invalid or len(self._invalid) <= MAX_INVALID_SHOWN:
             echo_literally(f"{self._name}: {problem}.", err=True)
 
     def _stop_if_invalid(self) -> None:
         bad = len(self._invalid)
         if not bad or self._skip_invalid:
             return
-        more = f" ({bad - MAX_SHOWN} more not shown)" if bad > MAX_SHOWN else ""
+        more = f" ({bad - MAX_INVALID_SHOWN} more not shown)" if bad > MAX_INVALID_SHOWN else ""
         verb = "is not a valid lot" if bad == 1 else "are not valid lots"
         raise click.ClickException(
             f"{bad} of {self._lots.items} items {verb}{more}; nothing was imported. --skip-invalid imports the others."
@@ -221,7 +219,7 @@ class _ImportJob:
             echo_literally(f"{self._name}: {describe_repairs(lots.repairs)}.", err=True)
 
 
-def _describe_existing(existing: int, same: int, entry: LotEntry, lot_id: int) -> str:
+def _ask_for_as_option(existing: int, same: int, entry: LotEntry, lot_id: int) -> str:
     condition = "without a known lot number"
     items = f"1 item {condition} is" if existing == 1 else f"{existing} items {condition} are"
     return (
@@ -257,8 +255,8 @@ def _format_import_row(
     return f"{number!s:>6}  {lot!s:>12}  {what!s:<9}  {item!s:<16}  {quantity!s:>10}  {changes!s}"
 
 
-def _show_progress(done: str, count: int) -> None:
-    if count % PROGRESS_INTERVAL == 0:
+def _show_import_progress(done: str, count: int) -> None:
+    if count % LOTS_PER_PROGRESS_LINE == 0:
         echo_literally(f"{count:,} lots {done}.", err=True)
 
 

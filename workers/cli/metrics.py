@@ -10,7 +10,7 @@ import click
 from prometheus_client import CollectorRegistry, generate_latest
 
 from workers import logs
-from workers.cli import data_option
+from workers.cli import data_option, interrupt_on_signals
 from workers.embedded import running_servers
 from workers.monitoring import probes
 from workers.monitoring.metrics_server import MetricsCollector, make_metrics_server
@@ -33,8 +33,7 @@ def metrics(once: bool) -> None:
             click.echo(generate_latest(registry).decode(), nl=False)
             return
         with make_metrics_server(gauges, settings.metrics_address, settings.metrics_port) as server:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, _interrupt)
+            interrupt_on_signals(signal.SIGTERM, signal.SIGINT)
             host = settings.metrics_address
             click.echo(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
             probes.report_ready_to_probes()
@@ -51,7 +50,3 @@ def _settings_of_running_servers() -> Iterator[Settings]:
         )
     with settings.with_servers_running() as complete:
         yield complete
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

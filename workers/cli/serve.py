@@ -1,4 +1,4 @@
-"""The `up`, `down`, `migrate` and `env` commands: run an installation, and print where its servers are."""
+"""The `up`, `down` and `env` commands: run an installation, and print where its servers are."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import psycopg
-from sqlalchemy.exc import OperationalError
 
-from models.db.session_settings import SessionSettingsRefused
-from workers.cli import data_option
+from workers.cli import data_option, interrupt_on_signals
 from workers.embedded import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
@@ -59,8 +56,7 @@ def up(detach: bool) -> None:
     if not lock.acquire():
         raise click.ClickException(f"Already running for {display_path(settings.data_dir)}. Stop it with `./run down`.")
     report = run_dir / "up.json"
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    interrupt_on_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     try:
         _serve_installation(settings, report)
     except KeyboardInterrupt:
@@ -90,23 +86,6 @@ def down() -> None:
 
 
 @click.command()
-@click.option(
-    "--wait",
-    "wait_seconds",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="SECONDS",
-    help="Wait for a server that does not answer yet or is starting up.",
-)
-@data_option
-def migrate(wait_seconds: int) -> None:
-    """Upgrade the database schema to the newest version. Safe to repeat, and to run twice at once."""
-    with load_settings().with_servers_running() as settings:
-        migrate_database(settings, wait_seconds)
-    click.echo("The schema is up to date.")
-
-
-@click.command()
 @data_option
 def env() -> None:
     """Print the addresses of the running embedded servers as shell exports: eval "$(./run env)"."""
@@ -121,28 +100,9 @@ def env() -> None:
         click.echo(f"export {name}={shlex.quote(value)}")
 
 
-def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
-    from workers import migrate as migration  # noqa: PLC0415 - `down` and `env` don't import all tasks
-
-    if settings.migration_url is None:
-        raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
-    url = settings.migration_url.get_secret_value()
-    if wait_seconds:
-        migration.wait_for_server(url, wait_seconds, lambda line: click.echo(line, err=True))
-    try:
-        migration.migrate(url)
-    except OperationalError as problem:
-        if isinstance(problem.orig, SessionSettingsRefused):
-            raise click.ClickException(f"{problem.orig}. Fix: {problem.orig.fix}") from None
-        if isinstance(problem.orig, psycopg.Error) and migration.is_login_refused(url, problem.orig):
-            reason = str(problem.orig).strip().splitlines()[0]
-            raise click.ClickException(
-                f"PostgreSQL refuses the login: {reason}. Fix: {migration.migration_login_fix(url, reason)}"
-            ) from None
-        raise
-
-
 def _serve_installation(settings: Settings, report: Path) -> None:
+    from workers.migrate import migrate_database  # noqa: PLC0415 - `down` and `env` don't import all tasks
+
     started_at = time.monotonic()
     identity = identify_process(os.getpid())
     state: dict[str, Any] = {"pid": identity.pid, "started": identity.started, "ready": False}
@@ -224,13 +184,6 @@ def _make_run_dir(settings: Settings) -> Path:
 def _make_log_dir(settings: Settings) -> Path:
     settings.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     return settings.log_dir
-
-
-def _interrupt(*_: object) -> None:
-    # A second signal must not disturb the shutdown.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _print_line(label: str, text: str) -> None:

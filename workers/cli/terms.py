@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import getpass
 import json
-import re
 import textwrap
 import tomllib
 import uuid
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,7 +18,7 @@ from models.db import database as db
 from models.terms import load_terms
 from policies.term_settings import format_term, terms_to_mapping
 from policies.terms import DEFAULT_TERMS, TERM_INFO
-from policies.timestamps import format_timestamp, parse_timestamp
+from policies.timestamps import format_timestamp, parse_day_or_time
 from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
@@ -59,21 +58,21 @@ def show_terms(as_json: bool) -> None:
     for name, value in current.items():
         note = "" if value == defaults[name] else f"   (BrickLink: {format_term(defaults[name])})"
         echo(f"{name:<26} {format_term(value)}{note}")
-        echo(_describe_term(name))
+        echo(_terms_help_text(name))
     for entry in terms_history:
         if entry.valid_from > now:
             echo(f"New terms apply from {format_timestamp(entry.valid_from)}, set by {entry.applied_by}.")
 
 
-class _SettingsInHelp(click.Command):
+class _TermsApplyCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Settings"):
             for name, default in terms_to_mapping(DEFAULT_TERMS).items():
                 formatter.write(f"  {name} (default {format_term(default)})\n")
-                formatter.write(f"{_describe_term(name)}\n")
+                formatter.write(f"{_terms_help_text(name)}\n")
 
 
-@terms.command("apply", cls=_SettingsInHelp)
+@terms.command("apply", cls=_TermsApplyCommand)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--from",
@@ -87,12 +86,12 @@ class _SettingsInHelp(click.Command):
 @data_option
 def apply_terms(file: Path, start: str, staff: str | None) -> None:
     """Apply the settings of FILE (TOML; listed below and in docs/terms.md) from a date. Others stay."""
-    settings = read_settings_file(file)
+    settings = read_terms_file(file)
     with open_database() as database:
         with database.transaction() as conn:
             now = database.clock.now(conn)
             zone = load_terms(conn).at(now).zone
-        valid_from = _parse_start(start, now, zone)
+        valid_from = _parse_terms_start(start, now, zone)
         db.set_database(database)
         answer = execute(
             app.tasks["terms.apply"],
@@ -110,21 +109,14 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
         echo("  nothing changes: these terms are in force already")
 
 
-def read_settings_file(file: Path) -> dict[str, Any]:
+def read_terms_file(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # bad TOML, bad UTF-8, endless numbers, deeply nested lists
         raise click.ClickException(f"{file} cannot be read: {error}") from None
 
 
-def parse_day_or_time(written: str, zone: ZoneInfo) -> datetime:
-    """Parse a timestamp, or a day as its start in the zone.  Raises ValueError or OverflowError."""
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
-        return datetime.combine(date.fromisoformat(written), time(), zone).astimezone(UTC)
-    return parse_timestamp(written)
-
-
-def _parse_start(start: str, now: datetime, zone: ZoneInfo) -> datetime:
+def _parse_terms_start(start: str, now: datetime, zone: ZoneInfo) -> datetime:
     if start == "now":
         return now + NOW_MARGIN
     try:
@@ -133,7 +125,7 @@ def _parse_start(start: str, now: datetime, zone: ZoneInfo) -> datetime:
         raise click.ClickException("--from takes a date such as 2027-01-01, a timestamp, or now.") from None
 
 
-def _describe_term(name: str) -> str:
+def _terms_help_text(name: str) -> str:
     info = TERM_INFO[name]
     return textwrap.indent(
         textwrap.fill(f"{info.about} {info.unit[:1].upper()}{info.unit[1:]}; {info.allowed}.", 76), "    "

@@ -25,21 +25,20 @@ from policies.cases import Setting
 from policies.fees import ZERO
 from policies.recorded_cases import CaseOutcome, RecordedCase
 from policies.term_settings import terms_from_mapping
-from policies.timestamps import format_optional_timestamp, format_timestamp
+from policies.timestamps import format_optional_timestamp, format_timestamp, parse_day_or_time
 from policies.whatif import WhatIfConditions
 from tasks.automation import SetAutomation
 from tasks.command import parse_command
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo, echo_literally, zone_option
-from workers.cli.terms import parse_day_or_time, read_settings_file
+from workers.cli.terms import read_terms_file
 
-PROGRESS_INTERVAL = 100_000
-MAX_SHOWN = 50
+EVENTS_PER_PROGRESS_LINE = 100_000
+MAX_DIFFERENCES_SHOWN = 50
 PRINTED_TOGETHER = 1000
-BEGINNING = datetime.combine(MIN_BILLING_MONTH, time(), tzinfo=UTC)
-"""No record is older."""
-LABELS = {
+WHATIF_BEGINNING = datetime.combine(MIN_BILLING_MONTH, time(), tzinfo=UTC)  # no record is older
+WHATIF_LABELS = {
     "filed": "filed",
     "unlocked": "unlocked",
     "cancelled": "cancelled",
@@ -47,8 +46,7 @@ LABELS = {
     "fee": "fee",
     "fee_month": "charged in",
 }
-Difference = tuple[RecordedCase, CaseOutcome, CaseOutcome]
-Replayed = Iterable[Difference]
+WhatIfDifference = tuple[RecordedCase, CaseOutcome, CaseOutcome]
 
 
 @dataclass(slots=True)
@@ -103,21 +101,21 @@ def whatif(file: Path, since: str | None, as_json: bool) -> None:
     The file has terms as for `terms apply`, and settings of automation for all sellers, such as cancel_after_unlock = 3
     (false: off). What it does not name stays as it was. Docs: docs/operate.md.
     """
-    settings = read_settings_file(file)
+    settings = read_terms_file(file)
     with open_database(role=READER_ROLE) as database, database.transaction() as conn:
         use_snapshot_isolation(conn)
-        _lift_time_limits(conn)
+        _lift_whatif_time_limits(conn)
         recorded = load_recorded_conditions(conn)
-        tried = _try_terms(recorded, settings, since)
+        tried = _parse_whatif_arguments(settings, since, recorded)
         event_count, until = load_recorded_extent(conn)
         totals = WhatIfTotals()
-        cases = replay_cases(conn, recorded, tried, until or BEGINNING)
+        cases = replay_cases(conn, recorded, tried, until or WHATIF_BEGINNING)
         (_print_whatif_json if as_json else _print_whatif_text)(
             _find_differences(cases, totals, event_count), totals, until
         )
 
 
-def _lift_time_limits(conn: Connection) -> None:
+def _lift_whatif_time_limits(conn: Connection) -> None:
     # The transaction reads for as long as the history is; it holds no lock that anybody waits for.
     conn.execute(
         text(
@@ -127,13 +125,15 @@ def _lift_time_limits(conn: Connection) -> None:
     )
 
 
-def _try_terms(recorded: WhatIfConditions, settings: dict[str, Any], since: str | None) -> WhatIfConditions:
+def _parse_whatif_arguments(
+    settings: dict[str, Any], since: str | None, recorded: WhatIfConditions
+) -> WhatIfConditions:
     named_terms = {name: value for name, value in settings.items() if name not in AUTOMATION_SETTINGS}
     # TOML has no null.
     named_settings = {
         name: None if value is False else value for name, value in settings.items() if name in AUTOMATION_SETTINGS
     }
-    start = _parse_since(since, recorded)
+    start = _parse_whatif_since(since, recorded)
     periods = [period for period in recorded.periods if period[0] < start]
     problems: dict[str, str] = {}
     for begin, base in [(start, recorded.terms_at(start)), *(p for p in recorded.periods if p[0] > start)]:
@@ -152,27 +152,29 @@ def _try_terms(recorded: WhatIfConditions, settings: dict[str, Any], since: str 
     return WhatIfConditions(periods, values, start)
 
 
-def _parse_since(since: str | None, recorded: WhatIfConditions) -> datetime:
+def _parse_whatif_since(since: str | None, recorded: WhatIfConditions) -> datetime:
     if since is None:
-        return BEGINNING
+        return WHATIF_BEGINNING
     try:
         return parse_day_or_time(since, recorded.periods[-1][1].zone)
     except (ValueError, OverflowError):
         raise click.BadParameter("takes a date such as 2026-01-01, or a timestamp", param_hint="--since") from None
 
 
-def _find_differences(cases: Replayed, totals: WhatIfTotals, event_count: int) -> Iterator[Difference]:
+def _find_differences(
+    cases: Iterable[WhatIfDifference], totals: WhatIfTotals, event_count: int
+) -> Iterator[WhatIfDifference]:
     shown = 0
     for case, was, would_be in cases:
         totals.add(case, was, would_be)
-        if totals.events >= shown + PROGRESS_INTERVAL:
+        if totals.events >= shown + EVENTS_PER_PROGRESS_LINE:
             shown = totals.events
             echo_literally(f"{totals.events:,} of {event_count:,} events replayed.", err=True)
         if was != would_be:
             yield case, was, would_be
 
 
-def _print_whatif_json(differences: Iterable[Difference], totals: WhatIfTotals, until: datetime | None) -> None:
+def _print_whatif_json(differences: Iterable[WhatIfDifference], totals: WhatIfTotals, until: datetime | None) -> None:
     # Few cases at a time: a market may have a million that differ.
     click.echo('{"cases": [', nl=False)
     lines: list[str] = []
@@ -183,7 +185,7 @@ def _print_whatif_json(differences: Iterable[Difference], totals: WhatIfTotals, 
             "order_id": case.order_id,
             "seller_id": case.seller_id,
             "buyer_id": case.buyer_id,
-            "differences": _list_aspects(before, after),
+            "differences": _differing_aspects(before, after),
             "was": before,
             "would_be": after,
         }
@@ -198,29 +200,29 @@ def _print_whatif_json(differences: Iterable[Difference], totals: WhatIfTotals, 
     )
 
 
-def _print_whatif_text(differences: Iterable[Difference], totals: WhatIfTotals, until: datetime | None) -> None:
+def _print_whatif_text(differences: Iterable[WhatIfDifference], totals: WhatIfTotals, until: datetime | None) -> None:
     for case, was, would_be in differences:
-        if totals.different <= MAX_SHOWN:
+        if totals.different <= MAX_DIFFERENCES_SHOWN:
             echo(f"Order {case.order_id} (seller {case.seller_id}, buyer {case.buyer_id})")
             before, after = _outcome_words(was), _outcome_words(would_be)
-            for aspect in _list_aspects(before, after):
-                echo(f"  {LABELS[aspect]}: {after[aspect]} instead of {before[aspect]}")
-    if totals.different > MAX_SHOWN:
-        echo(f"and {totals.different - MAX_SHOWN:,} more: --json prints all")
-    extent = f"{_count_noun(totals.events, 'event')} of {_count_noun(totals.orders, 'order')}"
+            for aspect in _differing_aspects(before, after):
+                echo(f"  {WHATIF_LABELS[aspect]}: {after[aspect]} instead of {before[aspect]}")
+    if totals.different > MAX_DIFFERENCES_SHOWN:
+        echo(f"and {totals.different - MAX_DIFFERENCES_SHOWN:,} more: --json prints all")
+    extent = f"{_whatif_count(totals.events, 'event')} of {_whatif_count(totals.orders, 'order')}"
     if until is not None:
         extent += f", up to {format_timestamp(until)}"
     if not totals.different:
         echo(f"Nothing would have been different: {extent}.")
         return
-    echo(f"{_count_noun(totals.different, 'order')} would have been different: {extent}.")
+    echo(f"{_whatif_count(totals.different, 'order')} would have been different: {extent}.")
     for name, counts in totals.counts.items():
         echo(f"  {name:<10} {counts['would_be']:>12,} instead of {counts['was']:,}")
     echo(f"  {'fees':<10} {totals.fee['would_be']:>12,} USD instead of {totals.fee['was']:,} ({totals.fee_difference})")
 
 
-def _list_aspects(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    return [aspect for aspect in LABELS if before[aspect] != after[aspect]]
+def _differing_aspects(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    return [aspect for aspect in WHATIF_LABELS if before[aspect] != after[aspect]]
 
 
 def _outcome_json(outcome: CaseOutcome) -> dict[str, Any]:
@@ -255,5 +257,5 @@ def _outcome_words(outcome: CaseOutcome) -> dict[str, str]:
     }
 
 
-def _count_noun(number: int, noun: str) -> str:
+def _whatif_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
