@@ -10,11 +10,11 @@ import runpy
 import signal
 import sys
 
-from workers.local.parent_death import end_with_parent
+from workers.local.parent_death import end_on_parent_death
 
 
 def main() -> None:
-    end_with_parent(int(sys.argv[1]), signal.SIGTERM)
+    end_on_parent_death(int(sys.argv[1]), signal.SIGTERM)
     module, sys.argv = sys.argv[2], sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -20,9 +20,10 @@ import redis
 from benchmarks.market import Market, build
 from workers.embedded import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
+from workers.local.parent_death import with_parent_death
 from workers.local.preforker import Preforker
 from workers.local.process_specs import worker_program
-from workers.local.supervisor import Program, Supervisor, with_parent_death
+from workers.local.supervisor import SupervisedProgram, Supervisor
 from workers.migrate import migrate
 from workers.settings import CHECKOUT, Settings, load_settings
 
@@ -103,7 +104,9 @@ class Environment:
                 connection.flushdb()
         return settings_
 
-    def workers(self, settings: Settings, *groups: str, processes: int = 2, suffix: str = "") -> list[Program]:
+    def workers(
+        self, settings: Settings, *groups: str, processes: int = 2, suffix: str = ""
+    ) -> list[SupervisedProgram]:
         """Run the product's worker groups as `./run up` does; `suffix` distinguishes those of several markets."""
         chosen = settings.model_copy(update={"concurrency": processes})
         programs = []
@@ -114,7 +117,7 @@ class Environment:
         return programs
 
     @contextlib.contextmanager
-    def programs(self, programs: Sequence[Program]) -> Iterator[None]:
+    def programs(self, programs: Sequence[SupervisedProgram]) -> Iterator[None]:
         started: list[str] = []
         try:
             for program in programs:
@@ -126,11 +129,11 @@ class Environment:
             if started:  # without names it would stop all programs
                 self.supervisor.stop(started)
 
-    def celery(self, name: str, application: str, environment: dict[str, str], *words: str) -> Program:
+    def celery(self, name: str, application: str, environment: dict[str, str], *words: str) -> SupervisedProgram:
         command = ["-A", application, "worker", "-n", f"{name}@%h", "-l", "WARNING", *words]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         ready = self.supervisor.ready_file(name).exists
-        return Program(
+        return SupervisedProgram(
             name, with_parent_death(command), {**environment, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False
         )
 

@@ -14,7 +14,7 @@ from benchmarks import dramatiq_peer, pgbench, queue_load, reference_writes
 from benchmarks.environment import Environment
 from benchmarks.market import BLOCK, Market, build
 from benchmarks.queue_load import OrderRanges
-from workers.local.supervisor import Program
+from workers.local.supervisor import SupervisedProgram
 from workers.settings import CHECKOUT
 
 BROKERS = {"ours": 0, "bare": 2, "naive": 4, "peer": 6}
@@ -138,7 +138,7 @@ def cancellation_workloads(
     environment.drop(database)
 
 
-def _program(environment: Environment, name: str, database: str) -> Program:
+def _program(environment: Environment, name: str, database: str) -> SupervisedProgram:
     environment.settings(database, broker=BROKERS[name])  # flushes its databases of the broker
     broker, answers = (environment.broker(BROKERS[name] + number) for number in (0, 1))
     if name == "peer":
@@ -157,7 +157,7 @@ def _program(environment: Environment, name: str, database: str) -> Program:
         ]
         words += ["--processes", "2"]
         ready = environment.supervisor.ready_file(name).exists
-        return Program(name, words, {**variables, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False)
+        return SupervisedProgram(name, words, {**variables, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False)
     prefix, module, url = {
         "bare": ("BARE", "benchmarks.bare_celery", environment.plain(database)),
         "naive": ("ORM", "benchmarks.naive_orm", environment.url(database)),

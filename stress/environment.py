@@ -26,9 +26,10 @@ from stress.smtp_stub import SmtpStub
 from tests.plugins.proxy import Proxy
 from tests.plugins.sentinel import SentinelGroup
 from workers.embedded import RunningServers, embedded_servers, running_servers
+from workers.local.parent_death import with_parent_death
 from workers.local.preforker import Preforker
 from workers.local.process_specs import WORKER_GROUPS, web_program
-from workers.local.supervisor import Program, Supervisor, with_parent_death
+from workers.local.supervisor import SupervisedProgram, Supervisor
 from workers.settings import CHECKOUT, Settings, load_settings
 
 GROUPS = {
@@ -108,7 +109,7 @@ class Environment:
         except KeyError:
             return None
 
-    def _program(self, name: str) -> Program:
+    def _program(self, name: str) -> SupervisedProgram:
         if name in BEATS:
             words = ["-A", "workers.app", "beat", "-l", "WARNING"]
         else:
@@ -125,7 +126,7 @@ class Environment:
             wrong = {"SKEW_SECONDS": str(self.skew)} if name == STRAY_GROUP else {"SKEW_FILE": str(self._clock)}
             environment |= wrong
         ready = self.supervisor.ready_file(name).exists
-        return Program(
+        return SupervisedProgram(
             name,
             with_parent_death(words),
             environment,

@@ -22,8 +22,9 @@ import redis
 
 from tests.e2e.effect_task import EFFECTS, TASK
 from tests.workers.transport.hostile_messages import EMBED, message
+from workers.local.parent_death import with_parent_death
 from workers.local.preforker import Preforker
-from workers.local.supervisor import Program, Supervisor, with_parent_death
+from workers.local.supervisor import SupervisedProgram, Supervisor
 from workers.settings import load_settings
 from workers.transport.reclaim import PROCESSING_LISTS_KEY, count_in_flight
 
@@ -69,7 +70,9 @@ class RecordingWorkers:
         environment |= {name: at(environment[name]) for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}
         environment |= {"TEST_TRANSPORT": transport, "TEST_NOTES": self._notes}
         file = self.supervisor.ready_file(name)
-        program = Program(name, with_parent_death(words), environment, file.exists, restart=False, celery_args=words)
+        program = SupervisedProgram(
+            name, with_parent_death(words), environment, file.exists, restart=False, celery_args=words
+        )
         self.supervisor.start(program)
         self.supervisor.wait_ready(ready, [name])
         return name

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from workers.local import COMMAND, name_commands
+from workers.local.run_command import RUN_COMMAND, replace_run_command
 
 # name -> (module, one-line description for the list of commands)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -93,7 +93,7 @@ DATA_HELP = "Directory for data, logs and emails instead of .unwind (or UNWIND_D
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=f"For the options of a command: {COMMAND} COMMAND --help",
+    epilog=f"For the options of a command: {RUN_COMMAND} COMMAND --help",
 )
 @click.option("--data", metavar="DIR", help=DATA_HELP)
 def group(data: str | None) -> None:
@@ -141,12 +141,12 @@ def main(args: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     message = ""
     try:
-        status = group.main(args=args, prog_name=COMMAND, standalone_mode=False)
+        status = group.main(args=args, prog_name=RUN_COMMAND, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help())
         status = 0
     except click.ClickException as error:
-        error.message = name_commands(error.message)  # type: ignore[misc] # click declares it final
+        error.message = replace_run_command(error.message)  # type: ignore[misc] # click declares it final
         error.show(shown := io.StringIO())
         message, status = shown.getvalue().rstrip("\n"), error.exit_code
     except (click.Abort, KeyboardInterrupt):

@@ -33,7 +33,7 @@ from models.integrity import invariants, month_audit
 from workers.cli import data_option
 from workers.cli.terminal_text import echo
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
-from workers.local import COMMAND
+from workers.local.run_command import RUN_COMMAND
 from workers.migrate import migrate
 from workers.settings import load_settings
 
@@ -57,7 +57,7 @@ def backup(file: Path, replace: bool) -> None:
     with load_settings().with_servers_running() as settings:
         assert settings.migration_url is not None
         size = write_backup(settings.migration_url.get_secret_value(), file)
-    echo(f"{file}: {size / 1e6:,.1f} MB. Restore it into an empty database with `{COMMAND} restore {file}`.")
+    echo(f"{file}: {size / 1e6:,.1f} MB. Restore it into an empty database with `{RUN_COMMAND} restore {file}`.")
 
 
 @click.command()

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from policies.timestamps import parse_timestamp
 from workers.cli.terminal_text import PeopleConsole, reader_zone
-from workers.local import COMMAND
+from workers.local.run_command import RUN_COMMAND
 
 SHADES = " ░▒▓█"
 MAX_BAR_WIDTH = 20
@@ -21,7 +21,7 @@ def print_forecast_chart(console: PeopleConsole, forecast: dict[str, Any]) -> No
     if overdue:
         subject = "1 alert is" if overdue == 1 else f"{overdue} alerts are"
         console.write(
-            Text(f"Overdue: {subject} due and not unlocked yet. Are sweeps running? ({COMMAND} doctor)", "bold red")
+            Text(f"Overdue: {subject} due and not unlocked yet. Are sweeps running? ({RUN_COMMAND} doctor)", "bold red")
         )
         for alert in forecast["overdue_orders"]:
             console.write(f"  {alert['unlocks_at']}  order {alert['order_id']}: {alert['kind']}")

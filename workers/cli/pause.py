@@ -19,7 +19,7 @@ from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo, zone_option
-from workers.local import COMMAND
+from workers.local.run_command import RUN_COMMAND
 
 
 @click.command()
@@ -49,7 +49,7 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
         if ends_at is not None and ends_at <= now:
             raise click.BadParameter("must be in the future", param_hint="--until")
         pauses.pause(conn, kind, name, now, until=ends_at, reason=reason)
-    echo(f"The {kind} {name} is paused{f' until {until}' if until else ''}. {COMMAND} resume {name} ends it.")
+    echo(f"The {kind} {name} is paused{f' until {until}' if until else ''}. {RUN_COMMAND} resume {name} ends it.")
 
 
 @click.command()

@@ -18,7 +18,6 @@ from workers.cli import data_option, interrupt_on_signals
 from workers.embedded import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
-from workers.local import COMMAND
 from workers.local.preforker import Preforker
 from workers.local.process_specs import (
     WORKER_GROUPS,
@@ -30,6 +29,7 @@ from workers.local.process_specs import (
     web_program,
     worker_program,
 )
+from workers.local.run_command import RUN_COMMAND
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import CHECKOUT, Settings, load_settings
 
@@ -74,7 +74,7 @@ def down() -> None:
     """Stop what `up --detach` (or an `up` in another terminal) started."""
     settings = load_settings()
     report = read_json(settings.data_dir / "run" / "up.json")
-    identity = ProcessIdentity(int(report.get("pid", 0)), int(report.get("started", 0)))
+    identity = ProcessIdentity.from_json(report)
     if not is_alive(identity):
         click.echo("Nothing is running.")
         return
@@ -104,8 +104,7 @@ def _serve_installation(settings: Settings, report: Path) -> None:
     from workers.migrate import migrate_database  # noqa: PLC0415 - `down` and `env` don't import all tasks
 
     started_at = time.monotonic()
-    identity = identify_process(os.getpid())
-    state: dict[str, Any] = {"pid": identity.pid, "started": identity.started, "ready": False}
+    state: dict[str, Any] = {**identify_process(os.getpid()).as_json(), "ready": False}
     write_json(report, state)
     with (
         contextlib.closing(Preforker(_make_log_dir(settings) / "preforker.log")) as preforker,
@@ -130,7 +129,7 @@ def _serve_installation(settings: Settings, report: Path) -> None:
         supervisor.wait_ready(READY_TIMEOUT, ["flower", "metrics", "web"])
         _print_line("flower", f"{flower_address}  (read-only)")
         _print_line("metrics", metrics_address)
-        _print_line("http", f"{web_address}/v1  (keys: {COMMAND} keys create)")
+        _print_line("http", f"{web_address}/v1  (keys: {RUN_COMMAND} keys create)")
         _print_line("mail", describe_mail_target(complete))
         _print_line("logs", display_path(complete.log_dir))
         click.echo(f"Ready after {time.monotonic() - started_at:.1f} s. Ctrl-C or `./run down` stops everything.")

@@ -24,7 +24,7 @@ from workers.cli.database import open_database
 from workers.cli.forecast_chart import print_forecast_chart
 from workers.cli.show_lots import LOTS_OPTIONS, print_lots, print_lots_table
 from workers.cli.terminal_text import PeopleConsole, echo, escape_control_characters, for_people, zone_option
-from workers.local import COMMAND
+from workers.local.run_command import RUN_COMMAND
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -256,7 +256,9 @@ def _print_request(console: PeopleConsole, result: dict[str, Any]) -> None:
         console.write(
             Text(f"Request {result['request_id']}: {result['task']}, given up {result['answered_at']}.", style="bold")
         )
-        console.write(f"None of it was done. {COMMAND} jobs dead shows why; {COMMAND} jobs replay ID tries again.")
+        console.write(
+            f"None of it was done. {RUN_COMMAND} jobs dead shows why; {RUN_COMMAND} jobs replay ID tries again."
+        )
         return
     console.write(
         Text(f"Request {result['request_id']}: {result['task']}, answered {result['answered_at']}.", style="bold")

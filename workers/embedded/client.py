@@ -94,12 +94,9 @@ def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
 def running_servers(data_dir: Path) -> RunningServers | None:
     record = read_json(data_dir.resolve() / "servers" / "running.json")
     try:
-        identities = {
-            name: ProcessIdentity(record[name]["pid"], record[name]["started"])
-            for name in ("daemon", "postgres", "valkey")
-        }
+        identities = {name: ProcessIdentity.from_json(record[name]) for name in ("daemon", "postgres", "valkey")}
         ports = {name: int(record[name]["port"]) for name in ("postgres", "valkey")}
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return None
     if not is_alive(identities["daemon"]):
         return None
@@ -162,9 +159,7 @@ def _leave_servers(folder: Path, in_use: FileLock) -> None:
     try:
         if in_use.acquire():  # fails, and releases our shared lock, if others use them or the daemon is stopping
             running = read_json(folder / "running.json").get("daemon", {})
-            terminate(
-                ProcessIdentity(int(running.get("pid", 0)), int(running.get("started", 0))), (signal.SIGTERM, 40.0)
-            )
+            terminate(ProcessIdentity.from_json(running), (signal.SIGTERM, 40.0))
             daemon = FileLock(folder / "daemon.lock")
             wait_until(daemon.acquire, 5.0)
             daemon.close()

@@ -102,10 +102,10 @@ class Daemon:
                 self._launch_server(server, name)
 
     def _write_daemon_record(self) -> None:
-        running: dict[str, Any] = {"daemon": _identity_as_json(identify_process(os.getpid()))}
+        running: dict[str, Any] = {"daemon": identify_process(os.getpid()).as_json()}
         for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
             if server.process is not None:
-                running[name] = {"port": self.ports[name], **_identity_as_json(identify_process(server.process.pid))}
+                running[name] = {"port": self.ports[name], **identify_process(server.process.pid).as_json()}
         write_json(self.record, running)
 
     def _end_orphaned_valkey(self) -> None:
@@ -113,17 +113,13 @@ class Daemon:
         # append-only file.
         old = read_json(self.record).get("valkey")
         if isinstance(old, dict):
-            identity = ProcessIdentity(int(old.get("pid", 0)), int(old.get("started", 0)))
+            identity = ProcessIdentity.from_json(old)
             if identity.started and is_alive(identity) and not wait_until(lambda: not is_alive(identity), 10):
                 terminate(identity, (signal.SIGKILL, 5.0))
 
     @staticmethod
     def _log_to_stderr(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
-
-
-def _identity_as_json(identity: ProcessIdentity) -> dict[str, int]:
-    return {"pid": identity.pid, "started": identity.started}
 
 
 def main(folder: Path) -> int:

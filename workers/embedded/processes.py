@@ -13,9 +13,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 LINUX = sys.platform == "linux"
@@ -29,9 +30,16 @@ class ProcessIdentity:
     pid: int
     started: int = 0
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ProcessIdentity:
+        return cls(int(record.get("pid", 0)), int(record.get("started", 0)))
+
+    def as_json(self) -> dict[str, int]:
+        return {"pid": self.pid, "started": self.started}
+
 
 def identify_process(pid: int) -> ProcessIdentity:
-    fields = process_stat(pid)
+    fields = _process_stat(pid)
     return ProcessIdentity(pid, int(fields[19]) if fields else 0)
 
 
@@ -40,7 +48,7 @@ def is_alive(identity: ProcessIdentity) -> bool:
     if identity.pid <= 0:
         return False
     if _PROC.joinpath("self").exists():
-        fields = process_stat(identity.pid)
+        fields = _process_stat(identity.pid)
         return fields is not None and fields[0] not in "ZX" and identity.started in (0, int(fields[19]))
     try:
         os.kill(identity.pid, 0)
@@ -49,6 +57,20 @@ def is_alive(identity: ProcessIdentity) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def process_group_members(group: int, marker: str) -> list[ProcessIdentity]:
+    """The running processes of a group, if one of them has `marker` (`NAME=value`) in its environment."""
+    if not _PROC.joinpath("self").exists():
+        return [ProcessIdentity(group)] if is_alive(ProcessIdentity(group)) else []
+    members, has_marker = [], False
+    for entry in _PROC.iterdir():
+        fields = _process_stat(int(entry.name)) if entry.name.isdigit() else None
+        if fields and int(fields[2]) == group and fields[0] not in "ZX":
+            members.append(ProcessIdentity(int(entry.name), int(fields[19])))
+            with contextlib.suppress(OSError):
+                has_marker = has_marker or marker.encode() in (entry / "environ").read_bytes()
+    return members if has_marker else []
 
 
 def command_line(pid: int) -> str:
@@ -111,7 +133,7 @@ def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]
     return between_fork_and_exec
 
 
-def process_stat(pid: int) -> list[str] | None:
+def _process_stat(pid: int) -> list[str] | None:
     # The fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None.
     try:
         text = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")

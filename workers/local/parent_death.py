@@ -25,7 +25,11 @@ GRACE_SECONDS = 20.0
 """Seconds between the parent's death and the kill; a supervisor that lives waits as long before its second signal."""
 
 
-def end_with_parent(parent: int, death_signal: signal.Signals) -> None:
+def with_parent_death(args: Sequence[str], *, death_signal: signal.Signals = signal.SIGTERM) -> list[str]:
+    return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), str(int(death_signal)), *args]
+
+
+def end_on_parent_death(parent: int, death_signal: signal.Signals) -> None:
     """Make this process end after its parent: by `death_signal`, or else killed after `GRACE_SECONDS`."""
     parent_death_hook(parent, death_signal)()
     threading.Thread(target=_kill_after_parent, args=(parent, death_signal), name="parent watch", daemon=True).start()
@@ -42,7 +46,7 @@ def _kill_after_parent(parent: int, death_signal: signal.Signals) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_program(args: Sequence[str]) -> None:
+def run_launched_program(args: Sequence[str]) -> None:
     if UNWIND_COMMANDS.intersection(args[:1]):
         sys.argv = ["unwind", *args]
         runpy.run_module("workers", run_name="__main__")
@@ -54,8 +58,8 @@ def run_program(args: Sequence[str]) -> None:
 
 
 def main() -> None:
-    end_with_parent(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))
-    run_program(sys.argv[3:])
+    end_on_parent_death(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))
+    run_launched_program(sys.argv[3:])
 
 
 if __name__ == "__main__":

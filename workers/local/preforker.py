@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from workers.embedded.processes import LINUX, identify_process, is_alive, parent_death_hook, wait_until
-from workers.local.parent_death import TOKEN_ENV, end_with_parent, run_program
+from workers.local.parent_death import TOKEN_ENV, end_on_parent_death, run_launched_program
 
 # What every program needs. None of it reads the environment while it is imported, since that comes with the request.
 PRELOADED_LIBRARIES = (
@@ -188,7 +188,7 @@ def _fork_program(request: Mapping[str, Any]) -> int:
 
 def _run_child(request: Mapping[str, Any], parent: int) -> NoReturn:
     os.setpgid(0, 0)
-    end_with_parent(parent, signal.SIGTERM)
+    end_on_parent_death(parent, signal.SIGTERM)
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_NAME, f"unwind-{request['name']}".encode()[:15], 0, 0, 0)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -200,7 +200,7 @@ def _run_child(request: Mapping[str, Any], parent: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    run_program(request["args"])
+    run_launched_program(request["args"])
     # Through `main` to the interpreter's own end: Flower has threads to join, Celery has exit functions.
     raise SystemExit(0)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from workers.embedded import free_port
 from workers.local import FLOWER_CONFIG
-from workers.local.supervisor import Program, Supervisor, with_parent_death
+from workers.local.parent_death import with_parent_death
+from workers.local.supervisor import SupervisedProgram, Supervisor
 from workers.settings import Settings
 
 LOOPBACK_FOR_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a wildcard listener is reachable locally
@@ -24,51 +25,53 @@ WORKER_GROUPS = {
 }
 
 
-def worker_program(settings: Settings, supervisor: Supervisor, group: str) -> Program:
+def worker_program(settings: Settings, supervisor: Supervisor, group: str) -> SupervisedProgram:
     # The program of a worker group. Gossip and mingle stay off: fewer connections, and a faster start.
     args = ["-A", "workers.app", "worker", "-Q", ",".join(WORKER_GROUPS[group]), "-n", f"{group}@%h"]
     args += ["-c", str(settings.concurrency), "-l", settings.log_level, "--without-gossip", "--without-mingle"]
     ready = supervisor.ready_file(group).exists
-    return Program(group, with_parent_death(args), settings.environment(), ready, celery_args=args)
+    return SupervisedProgram(group, with_parent_death(args), settings.environment(), ready, celery_args=args)
 
 
-def beat_program(settings: Settings, supervisor: Supervisor) -> Program:
+def beat_program(settings: Settings, supervisor: Supervisor) -> SupervisedProgram:
     # The beat program. A second beat would only send more ticks.
     args = ["-A", "workers.app", "beat", "-l", settings.log_level]
     ready = supervisor.ready_file("beat").exists
-    return Program("beat", with_parent_death(args), settings.environment(), ready, celery_args=args)
+    return SupervisedProgram("beat", with_parent_death(args), settings.environment(), ready, celery_args=args)
 
 
-def flower_program(settings: Settings) -> tuple[Program, str]:
+def flower_program(settings: Settings) -> tuple[SupervisedProgram, str]:
     port = settings.flower_port or free_port()
     args = ["-A", "workers.app", "flower", f"--conf={FLOWER_CONFIG}", f"--port={port}"]
     environment = settings.environment()  # the login too, since command lines are public
     host = LOOPBACK_FOR_WILDCARD.get(settings.flower_address, settings.flower_address)
-    program = Program(
+    program = SupervisedProgram(
         "flower", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args
     )
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def metrics_program(settings: Settings) -> tuple[Program, str]:
+def metrics_program(settings: Settings) -> tuple[SupervisedProgram, str]:
     port = settings.metrics_port or free_port()
     args = ["metrics"]
     environment = settings.environment() | {"UNWIND_METRICS_PORT": str(port)}
     host = LOOPBACK_FOR_WILDCARD.get(settings.metrics_address, settings.metrics_address)
-    program = Program(
+    program = SupervisedProgram(
         "metrics", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args
     )
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
-def web_program(settings: Settings, *, demo: bool = False) -> tuple[Program, str]:
+def web_program(settings: Settings, *, demo: bool = False) -> tuple[SupervisedProgram, str]:
     port = settings.web_port or free_port()
     environment = settings.environment() | {"UNWIND_WEB_PORT": str(port)}
     host = LOOPBACK_FOR_WILDCARD.get(settings.web_address, settings.web_address)
     if demo:
         environment |= {"UNWIND_WEB_DEMO": "1", "UNWIND_WEB_LINK_SECRET": secrets.token_urlsafe(32)}
     args = ["web"]
-    program = Program("web", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args)
+    program = SupervisedProgram(
+        "web", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args
+    )
     return program, f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -1,7 +1,7 @@
 """A supervisor that starts programs, restarts them when they die, and ends them.
 
     with Supervisor(settings.data_dir) as supervisor:
-        supervisor.start(Program("commands", [...]))
+        supervisor.start(SupervisedProgram("commands", [...]))
         supervisor.wait_ready(30)
 
 Every program leads its own process group, recorded in `<data>/run/programs.json`, with its output in
@@ -17,7 +17,6 @@ import queue
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,16 +27,17 @@ from pathlib import Path
 from typing import Self
 
 from workers.embedded.data_dir import read_json, write_json
-from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, process_stat, wait_until
+from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, process_group_members, wait_until
 from workers.local import READY_FILE_ENV
 from workers.local.parent_death import TOKEN_ENV
 from workers.local.preforker import ForkedProcess, Preforker
 
-INITIAL_DELAY, MAX_DELAY = 0.5, 30.0
+INITIAL_RESTART_DELAY, MAX_RESTART_DELAY = 0.5, 30.0
 RESET_DEATHS_AFTER = 60.0  # seconds alive
-MAX_LOG_BYTES = 50_000_000
+MAX_PROGRAM_LOG_BYTES = 50_000_000
 
-# Celery: TERM finishes the running tasks; QUIT limits them to `worker_soft_shutdown_timeout` and requeues the rest.
+# A supervised Celery finishes its running tasks after TERM; QUIT gives them `worker_soft_shutdown_timeout` and
+# requeues the rest.
 STOP_SIGNALS = ((signal.SIGTERM, 20.0), (signal.SIGQUIT, 25.0), (signal.SIGKILL, 5.0))
 
 
@@ -46,7 +46,7 @@ class ProgramFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Program:
+class SupervisedProgram:
     """A program to keep running. `ready` returns whether it is ready; without it, a running process is.
 
     `celery_args`: the arguments of `celery` (or of an Unwind command) that equal `command`, for a preforker.
@@ -58,13 +58,13 @@ class Program:
     ready: Callable[[], bool] | None = None
     stop_signals: Sequence[tuple[signal.Signals, float]] = STOP_SIGNALS
     restart: bool = True
-    max_restart_delay: float = MAX_DELAY
+    max_restart_delay: float = MAX_RESTART_DELAY
     celery_args: Sequence[str] | None = None
 
 
 @dataclass
 class _Child:
-    program: Program
+    program: SupervisedProgram
     process: subprocess.Popen[bytes] | ForkedProcess
     identity: ProcessIdentity
     started: float
@@ -88,7 +88,7 @@ class Supervisor:
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._requests: queue.SimpleQueue[tuple[Program, Future[None]]] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[tuple[SupervisedProgram, Future[None]]] = queue.SimpleQueue()
         self.restarts = 0
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, program: Program) -> None:
+    def start(self, program: SupervisedProgram) -> None:
         """Start a program and keep it running. Does not wait until it is ready.
 
         The supervising thread forks it: the kernel sends the parent death signal when the forking thread ends.
@@ -168,9 +168,9 @@ class Supervisor:
                 self.ready_file(child.program.name).unlink(missing_ok=True)
             self._write_supervisor_record()
 
-    def _spawn_program(self, program: Program) -> _Child:
+    def _spawn_program(self, program: SupervisedProgram) -> _Child:
         path = self.log(program.name)
-        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+        if path.exists() and path.stat().st_size > MAX_PROGRAM_LOG_BYTES:
             path.replace(path.with_suffix(".old.log"))
         self.ready_file(program.name).unlink(missing_ok=True)
         environment = {
@@ -204,7 +204,7 @@ class Supervisor:
                     if child.process.poll() is not None and child.program.restart:
                         self._restart(name, child)
 
-    def _start(self, program: Program, started: Future[None]) -> None:
+    def _start(self, program: SupervisedProgram, started: Future[None]) -> None:
         try:
             with self._lock:
                 self._children[program.name] = self._spawn_program(program)
@@ -222,7 +222,7 @@ class Supervisor:
             delay = (
                 0.0
                 if child.deaths == 1
-                else min(INITIAL_DELAY * 2 ** (child.deaths - 2), child.program.max_restart_delay)
+                else min(INITIAL_RESTART_DELAY * 2 ** (child.deaths - 2), child.program.max_restart_delay)
             )
             child.restart_at = now + delay
             when = f" in {delay:.1f} s" if delay else ""
@@ -235,22 +235,15 @@ class Supervisor:
                 self.restarts += 1
                 self._write_supervisor_record()
             except OSError as error:  # a full disk, for example; this thread must go on, as its end ends all programs
-                child.restart_at = now + INITIAL_DELAY
+                child.restart_at = now + INITIAL_RESTART_DELAY
                 self._report(f"{name} cannot be restarted: {error}")
 
     def _write_supervisor_record(self) -> None:
-        programs = {
-            name: {"pid": child.identity.pid, "started": child.identity.started}
-            for name, child in self._children.items()
-        }
+        programs = {name: child.identity.as_json() for name, child in self._children.items()}
         if programs:
             write_json(self._record, {"token": self._token, "programs": programs})
         else:
             self._record.unlink(missing_ok=True)
-
-
-def with_parent_death(args: Sequence[str], *, death_signal: signal.Signals = signal.SIGTERM) -> list[str]:
-    return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), str(int(death_signal)), *args]
 
 
 def kill_leftover_groups(record: Path) -> int:
@@ -260,7 +253,10 @@ def kill_leftover_groups(record: Path) -> int:
     """
     fields = read_json(record)
     token, programs = str(fields.get("token", "")), fields.get("programs", {})
-    groups = {int(entry["pid"]): _process_group_members(int(entry["pid"]), token) for entry in programs.values()}
+    groups = {
+        int(entry["pid"]): process_group_members(int(entry["pid"]), f"{TOKEN_ENV}={token}")
+        for entry in programs.values()
+    }
     groups = {group: members for group, members in groups.items() if members}
     processes = [member for members in groups.values() for member in members]
     for number, grace in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
@@ -301,23 +297,8 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _process_group_members(group: int, token: str) -> list[ProcessIdentity]:
-    # The running processes of a group, if one of them has the token.
-    if not Path("/proc/self").exists():
-        return [ProcessIdentity(group)] if is_alive(ProcessIdentity(group)) else []
-    members, has_token = [], False
-    for entry in Path("/proc").iterdir():
-        fields = process_stat(int(entry.name)) if entry.name.isdigit() else None
-        if fields and int(fields[2]) == group and fields[0] not in "ZX":
-            members.append(ProcessIdentity(int(entry.name), int(fields[19])))
-            with contextlib.suppress(OSError):
-                has_token = has_token or f"{TOKEN_ENV}={token}".encode() in (entry / "environ").read_bytes()
-    return members if has_token else []
-
-
 def supervised_since(data_dir: Path) -> datetime | None:
     report = data_dir / "run" / "up.json"
-    fields = read_json(report)
-    if not is_alive(ProcessIdentity(int(fields.get("pid", 0)), int(fields.get("started", 0)))):
+    if not is_alive(ProcessIdentity.from_json(read_json(report))):
         return None
     return datetime.fromtimestamp(report.stat().st_mtime, UTC)

@@ -90,7 +90,7 @@ def is_flower_loopback_only(address: str) -> bool:
 
 def find_running_flower(settings: Settings) -> dict[str, Any]:
     record = read_json(_flower_record_path(settings))
-    process = ProcessIdentity(int(record.get("pid", 0)), int(record.get("started", 0)))
+    process = ProcessIdentity.from_json(record)
     return record if record and is_alive(process) else {}
 
 
@@ -100,10 +100,8 @@ def _has_flower_login(options: Any) -> bool:
 
 
 def _write_flower_record(settings: Settings, options: Any, port: int | None) -> None:
-    process = identify_process(os.getpid())
     record = {
-        "pid": process.pid,
-        "started": process.started,
+        **identify_process(os.getpid()).as_json(),
         "address": "" if options.unix_socket else options.address,
         "port": port,
         "read_only": bool(options.read_only),

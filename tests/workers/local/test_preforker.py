@@ -13,7 +13,7 @@ import pytest
 from workers.embedded import ServerUrls
 from workers.embedded.processes import identify_process, is_alive, wait_until
 from workers.local.preforker import Preforker
-from workers.local.supervisor import Program, Supervisor, kill_leftover_groups
+from workers.local.supervisor import SupervisedProgram, Supervisor, kill_leftover_groups
 from workers.settings import load_settings
 
 QUICK_END = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
@@ -76,7 +76,9 @@ def test_supervisor_restarts_a_forked_program(
 ) -> None:
     with Supervisor(tmp_path, preforker=preforker) as supervisor:
         words = listening_program(servers)
-        supervisor.start(Program("events", ["/bin/false"], environment, celery_args=words, stop_signals=QUICK_END))
+        supervisor.start(
+            SupervisedProgram("events", ["/bin/false"], environment, celery_args=words, stop_signals=QUICK_END)
+        )
         first = identify_process(supervisor.pid("events"))
         os.kill(first.pid, signal.SIGKILL)
         assert wait_until(lambda: supervisor.restarts == 1, 20)
@@ -91,7 +93,9 @@ def test_forked_programs_of_a_killed_supervisor_are_recognized(
     """The kernel shows the environment of the fork server's start."""
     supervisor = Supervisor(tmp_path, preforker=preforker)
     supervisor.start(
-        Program("events", ["/bin/false"], environment, celery_args=listening_program(servers), stop_signals=QUICK_END)
+        SupervisedProgram(
+            "events", ["/bin/false"], environment, celery_args=listening_program(servers), stop_signals=QUICK_END
+        )
     )
     left = identify_process(supervisor.pid("events"))
     record = (tmp_path / "run" / "programs.json").read_text()

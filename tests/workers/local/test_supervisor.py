@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
-from workers.local.supervisor import Program, ProgramFailed, Supervisor, kill_leftover_groups, with_parent_death
+from workers.local.parent_death import with_parent_death
+from workers.local.supervisor import ProgramFailed, SupervisedProgram, Supervisor, kill_leftover_groups
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 QUICK_END = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
@@ -39,9 +40,9 @@ while True:
 """
 
 
-def group(supervisor: Supervisor, name: str = "group", program: str = GROUP) -> Program:
+def group(supervisor: Supervisor, name: str = "group", program: str = GROUP) -> SupervisedProgram:
     ready = supervisor.ready_file(name).exists
-    return Program(name, [sys.executable, "-c", program], ready=ready, stop_signals=QUICK_END)
+    return SupervisedProgram(name, [sys.executable, "-c", program], ready=ready, stop_signals=QUICK_END)
 
 
 def child_of(supervisor: Supervisor, name: str = "group") -> ProcessIdentity:
@@ -110,7 +111,7 @@ def test_crash_loop_backs_off_and_is_reported(tmp_path: Path) -> None:
     """A crash loop must not occupy the machine."""
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "raise SystemExit('no such queue')"]
-        supervisor.start(Program("broken", words, ready=lambda: False, stop_signals=QUICK_END))
+        supervisor.start(SupervisedProgram("broken", words, ready=lambda: False, stop_signals=QUICK_END))
         with pytest.raises(ProgramFailed, match="no such queue"):
             supervisor.wait_ready(30)
         assert supervisor.restarts <= 3
@@ -119,7 +120,7 @@ def test_crash_loop_backs_off_and_is_reported(tmp_path: Path) -> None:
 def test_program_that_never_gets_ready_is_reported_with_its_log(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "import signal; print('waiting for a miracle', flush=True); signal.pause()"]
-        supervisor.start(Program("slow", words, ready=lambda: False, stop_signals=QUICK_END))
+        supervisor.start(SupervisedProgram("slow", words, ready=lambda: False, stop_signals=QUICK_END))
         assert wait_until(lambda: "miracle" in supervisor.tail("slow"), 10)
         with pytest.raises(ProgramFailed, match="waiting for a miracle"):
             supervisor.wait_ready(0.1)
@@ -129,7 +130,7 @@ def test_program_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         deaf = group(supervisor, program=DEAF)
         supervisor.start(
-            Program(
+            SupervisedProgram(
                 deaf.name, deaf.command, ready=deaf.ready, stop_signals=((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))
             )
         )
@@ -203,7 +204,7 @@ def test_program_ends_with_its_parent(tmp_path: Path) -> None:
     story = """
         import os, signal, subprocess, sys
         os.environ["UNWIND_READY_FILE"] = ""
-        from workers.local.supervisor import with_parent_death
+        from workers.local.parent_death import with_parent_death
         words = with_parent_death(["--version"])
         words[-1:] = []
         code = "import runpy, signal, sys; import celery.__main__ as c; c.main = signal.pause; "
@@ -234,7 +235,7 @@ def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_pa
         import os, signal, subprocess, sys
         from workers.local import parent_death
         parent_death.GRACE_SECONDS = 0.2
-        parent_death.end_with_parent(int(sys.argv[1]), signal.SIGTERM)
+        parent_death.end_on_parent_death(int(sys.argv[1]), signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
         print(os.getpid(), child.pid, flush=True)

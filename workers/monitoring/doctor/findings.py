@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from policies.texts import printable
 from policies.timestamps import describe_duration
-from workers.local import name_commands
+from workers.local.run_command import replace_run_command
 
 MAX_NAMED = 5
 
@@ -37,15 +37,15 @@ class Finding:
 
 
 def note(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.NOTE, name_commands(printable(message, " ")), name_commands(fix))
+    return Finding(code, Severity.NOTE, replace_run_command(printable(message, " ")), replace_run_command(fix))
 
 
 def warning(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.WARNING, name_commands(printable(message, " ")), name_commands(fix))
+    return Finding(code, Severity.WARNING, replace_run_command(printable(message, " ")), replace_run_command(fix))
 
 
 def error(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.ERROR, name_commands(printable(message, " ")), name_commands(fix))
+    return Finding(code, Severity.ERROR, replace_run_command(printable(message, " ")), replace_run_command(fix))
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
