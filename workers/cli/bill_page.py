@@ -13,24 +13,21 @@ from policies.bills import month_name, parse_month
 from policies.emails.email import sanitize_line
 from workers.mail.mime_message import mail_template_environment
 
-MAX_NOTE_LENGTH = 2200
-"""A staff comment of up to 2,000 characters, and around it the order and who gave the credit."""
+MAX_BILL_NOTE_LENGTH = 2200  # a staff comment of up to 2,000 characters, with the order and who gave the credit
+BILL_NOTE_INDENT = 26  # the width of the columns before the notes of the plain text
 
-NOTE_INDENT = 26
-"""The width of the columns before the notes of the plain text."""
-
-_page_environment = mail_template_environment(Path(__file__).parent / "pages")
-_page_environment.filters["wrapped"] = lambda note: textwrap.fill(
-    note, 80, initial_indent=" " * NOTE_INDENT, subsequent_indent=" " * NOTE_INDENT
+_bill_page_templates = mail_template_environment(Path(__file__).parent / "pages")
+_bill_page_templates.filters["wrapped"] = lambda note: textwrap.fill(
+    note, 80, initial_indent=" " * BILL_NOTE_INDENT, subsequent_indent=" " * BILL_NOTE_INDENT
 ).lstrip()
 
 
 def render_html(bill: Mapping[str, Any]) -> str:
-    return _page_environment.get_template("bill.html.j2").render(_bill_facts(bill))
+    return _bill_page_templates.get_template("bill.html.j2").render(_bill_facts(bill))
 
 
 def render_text(bill: Mapping[str, Any]) -> str:
-    return _page_environment.get_template("bill.txt.j2").render(_bill_facts(bill)).rstrip() + "\n"
+    return _bill_page_templates.get_template("bill.txt.j2").render(_bill_facts(bill)).rstrip() + "\n"
 
 
 def _bill_facts(bill: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +45,7 @@ def _bill_line(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "day": line["at"][:10],
         "order_id": line["order_id"],
-        "note": sanitize_line(line["note"], MAX_NOTE_LENGTH),
+        "note": sanitize_line(line["note"], MAX_BILL_NOTE_LENGTH),
         "amount": line["amount"],
         "charged_month": line["charged_month"],
         "credited_month": line["credited_month"],
@@ -58,16 +55,16 @@ def _bill_line(line: Mapping[str, Any]) -> dict[str, Any]:
 def _bill_status_sentence(bill: Mapping[str, Any]) -> str:
     if bill["state"] == "open":
         return "This bill is still open and shows the lines known so far."
-    issued = f"Issued on {_bill_day(bill['issued_on'])}."
+    issued = f"Issued on {_bill_date(bill['issued_on'])}."
     if bill["state"] == "paid":
         return f"{issued} {'There is nothing to pay.' if Decimal(bill['total']) == 0 else 'Paid in full.'}"
     amount_due = Decimal(bill["total"]) - Decimal(bill["paid"])
     if bill["state"] == "past_due":
         return (
-            f"{issued} It was due on {_bill_day(bill['due_on'])} and is past due. Please pay {amount_due} USD now. "
-            f"The grace period ends on {_bill_day(bill['grace_until'])}."
+            f"{issued} It was due on {_bill_date(bill['due_on'])} and is past due. Please pay {amount_due} USD now. "
+            f"The grace period ends on {_bill_date(bill['grace_until'])}."
         )
-    return f"{issued} Please pay {amount_due} USD by {_bill_day(bill['due_on'])}."
+    return f"{issued} Please pay {amount_due} USD by {_bill_date(bill['due_on'])}."
 
 
 def _bill_sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -89,6 +86,6 @@ def _bill_sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _bill_day(text: str) -> str:
+def _bill_date(text: str) -> str:
     day = date.fromisoformat(text)
     return f"{day.day} {month_name(day)}"

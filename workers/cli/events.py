@@ -20,11 +20,11 @@ from workers.cli.terminal_text import echo_literally
 
 EVENTS_PER_PAGE = 1000
 POLL_INTERVAL = 0.5
-CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]\.[0-9]{1,18}")
+EVENTS_CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]\.[0-9]{1,18}")
 
 
 def _parse_cursor(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not CURSOR.fullmatch(value):
+    if value is not None and not EVENTS_CURSOR.fullmatch(value):
         raise click.BadParameter("is no cursor: use the one printed next to the last event you have handled")
     return value
 

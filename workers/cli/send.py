@@ -72,7 +72,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
     try:
         pending = app.send_task(task, kwargs=arguments, queue=queue_of(task), task_id=message_id, ignore_result=no_wait)
     except OperationalError as error:
-        if not no_wait and _broker_answers():
+        if not no_wait and _can_reach_send_broker():
             raise click.ClickException(
                 "Cannot wait for an answer: the server or database of CELERY_RESULT_BACKEND cannot be used "
                 f"({type(error.__cause__ or error).__name__}). Nothing was sent. Use --no-wait to send without waiting."
@@ -85,7 +85,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
         click.echo(request_id)
         return
     try:
-        with _progress_bar() as on_message:
+        with _send_progress_bar() as on_message:
             answer = _wait_for_answer(pending, task, arguments, timeout, on_message)
     except NoAnswer:
         raise click.ClickException(
@@ -97,7 +97,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
         raise click.ClickException(f"The job failed: {error}") from None
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("replayed"):
-        on = _command_answered_at(request_id)
+        on = _sent_command_answered_at(request_id)
         echo(
             f"Request {request_id} was answered before{f', on {on}' if on else ''}: this is that answer. "
             "To ask again, use a new request id.",
@@ -107,7 +107,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
         sys.exit(1)
 
 
-def _command_answered_at(request_id: str) -> str | None:
+def _sent_command_answered_at(request_id: str) -> str | None:
     try:
         with open_database() as database, database.transaction() as conn:
             answered_at = stored_answers.answered_at(conn, request_id)
@@ -116,7 +116,7 @@ def _command_answered_at(request_id: str) -> str | None:
     return None if answered_at is None else describe_timestamp(answered_at)
 
 
-def _broker_answers() -> bool:
+def _can_reach_send_broker() -> bool:
     # Whether the broker is reachable, so that it was the result backend that was not.
     url = lifecycle.process_settings().broker_url
     if url is None:
@@ -159,7 +159,7 @@ def _stored_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any] | Non
 
 
 @contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
+def _send_progress_bar() -> Iterator[Callable[[dict[str, Any]], None]]:
     console = Console(stderr=True)
     bar = Progress(
         "answered", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True

@@ -54,7 +54,7 @@ class PeopleConsole(Console):
         super().__init__(highlight=False, markup=False, **options)
 
     def write(self, text: str | Text = "") -> None:
-        self.write_wrapped(_rewrite(Text(text) if isinstance(text, str) else text))
+        self.write_wrapped(_rewrite_for_terminal(Text(text) if isinstance(text, str) else text))
 
     def write_wrapped(self, text: Text) -> None:
         for line in text.split("\n", allow_blank=True):
@@ -91,7 +91,7 @@ def _escape_lines(text: Any) -> Any:
     return "\n".join(escape_control_characters(line) for line in text.split("\n"))
 
 
-def _rewrite(text: Text) -> Text:
+def _rewrite_for_terminal(text: Text) -> Text:
     # Each timestamp keeps the style that it begins with.
     for match in reversed([*WRITTEN_TIMESTAMP.finditer(text.plain)]):
         written = text[match.start() : match.end()]

@@ -22,22 +22,22 @@ def web() -> None:
     Needs PostgreSQL only. Requests need an API key: `./run keys create NAME --scope submit`.
     """
     settings = load_settings()
-    if not _has_database(settings) and running_servers(settings.data_dir) is None:
+    if not _has_web_database(settings) and running_servers(settings.data_dir) is None:
         raise click.ClickException("No servers are running here. Start them with `./run up`, or set DATABASE_URL.")
-    if _has_database(settings):
+    if _has_web_database(settings):
         os.environ.update(settings.environment())
-        _serve(settings.log_format, settings.log_level)
+        _serve_web(settings.log_format, settings.log_level)
         return
     with settings.with_servers_running() as complete:
         os.environ.update(complete.environment())
-        _serve(settings.log_format, settings.log_level)
+        _serve_web(settings.log_format, settings.log_level)
 
 
-def _has_database(settings: Settings) -> bool:
+def _has_web_database(settings: Settings) -> bool:
     return settings.database_url is not None or settings.web_database_url is not None
 
 
-def _serve(log_format: str, log_level: str) -> None:
+def _serve_web(log_format: str, log_level: str) -> None:
     logs.configure(log_format, log_level)
     probes.report_ready_to_probes()
     # By name: the package `web` is beside this one, and neither imports the other.

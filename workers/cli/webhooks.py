@@ -19,10 +19,10 @@ from models import webhooks as model
 from policies.timestamps import format_for_people, format_optional_timestamp
 from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.events import CURSOR
+from workers.cli.events import EVENTS_CURSOR
 from workers.cli.terminal_text import echo_literally
 
-PATTERN = re.compile(r"[a-z_.]{1,64}\*?|\*")
+WEBHOOK_EVENT_PATTERN = re.compile(r"[a-z_.]{1,64}\*?|\*")
 
 
 @click.group()
@@ -37,7 +37,7 @@ def webhooks() -> None:
 def add(url: str, events: str) -> None:
     """Add an endpoint for all future events, and print the secret of its signatures, once."""
     types = [word.strip() for word in events.split(",")]
-    if not all(PATTERN.fullmatch(word) for word in types):
+    if not all(WEBHOOK_EVENT_PATTERN.fullmatch(word) for word in types):
         raise click.BadParameter("must be types such as orders.cancelled, npb.* or *", param_hint="--events")
     try:
         model.check_webhook_url(url)
@@ -82,7 +82,7 @@ def list_command(as_json: bool) -> None:
 @data_option
 def replay(webhook_id: int, cursor: str | None) -> None:
     """Send again from a cursor on; without one, continue a disabled endpoint where it stopped."""
-    if cursor is not None and not CURSOR.fullmatch(cursor):
+    if cursor is not None and not EVENTS_CURSOR.fullmatch(cursor):
         raise click.BadParameter("is no cursor: `./run events` prints them", param_hint="--after")
     with open_database() as database, database.transaction() as conn:
         if not model.replay_webhook(conn, webhook_id, cursor, database.clock.now(conn)):

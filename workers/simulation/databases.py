@@ -61,7 +61,7 @@ def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short
     engine = make_engine(database_url)
     try:
         with engine.connect() as conn:
-            has_contents = conn.execute(text(_HAS_CONTENTS)).scalar()
+            has_contents = conn.execute(text(_SIMULATION_DATABASE_HAS_CONTENTS)).scalar()
     finally:
         engine.dispose()
     if has_contents:
@@ -70,7 +70,7 @@ def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short
     return Simulation(database_url, at=at, allow_short=allow_short)
 
 
-_HAS_CONTENTS = """
+_SIMULATION_DATABASE_HAS_CONTENTS = """
     SELECT EXISTS (
         SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'

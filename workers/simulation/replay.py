@@ -23,7 +23,7 @@ from workers.app import app
 from workers.show_queries import parse_query, run_query
 from workers.simulation.engine import Simulation
 
-MIN_YEAR, MAX_YEAR = 1970, 9000
+MIN_HISTORY_YEAR, MAX_HISTORY_YEAR = 1970, 9000
 """The limits of a history's instants, so that adding deadlines to them never leaves the calendar."""
 
 
@@ -125,7 +125,7 @@ def _perform_line(line: HistoryLine, simulation: Simulation) -> Any:
 
 def _parse_history_line(number: int, written: str) -> HistoryLine:
     try:
-        fields = json.loads(written, object_pairs_hook=refuse_duplicate_names, parse_constant=_refuse_constants)
+        fields = json.loads(written, object_pairs_hook=refuse_duplicate_names, parse_constant=_refuse_history_constants)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} at character {error.colno}") from None
     if not isinstance(fields, dict):
@@ -159,8 +159,8 @@ def _parse_line_instant(fields: dict[str, Any]) -> datetime:
         at = parse_timestamp(fields["at"])
     except ValueError as error:
         raise ValueError(f"`at` {error}") from None
-    if not MIN_YEAR <= at.year <= MAX_YEAR:
-        raise ValueError(f"`at` must lie between the years {MIN_YEAR} and {MAX_YEAR}")
+    if not MIN_HISTORY_YEAR <= at.year <= MAX_HISTORY_YEAR:
+        raise ValueError(f"`at` must lie between the years {MIN_HISTORY_YEAR} and {MAX_HISTORY_YEAR}")
     return at
 
 
@@ -169,5 +169,5 @@ def _check_line_fields(fields: dict[str, Any], known: set[str]) -> None:
         raise ValueError(f"has unknown fields: {', '.join(extra)}")
 
 
-def _refuse_constants(name: str) -> Any:
+def _refuse_history_constants(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")

@@ -356,7 +356,7 @@ def open_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for path in (folder, folder / "second"):
         path.mkdir(exist_ok=True)
         path.chmod(0o755)
-    monkeypatch.setattr(program_copy, "_candidate_folders", lambda: [folder, folder / "second"])
+    monkeypatch.setattr(program_copy, "_program_copy_folders", lambda: [folder, folder / "second"])
     yield folder
     shutil.rmtree(folder)
 

@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy import text
 
 from models import bills, terms
 from models.db.database import Database
@@ -78,7 +79,7 @@ class Dashboard:
         else:
             row.label, row.colour, row.explanation = label, colour, explanation
             if event.type == "orders.cancelled":
-                row.effects = _describe_effects(event.changes)
+                row.effects = _dashboard_effects(event.changes)
 
     def __rich__(self) -> RenderableType:
         now = self.now()
@@ -116,7 +117,28 @@ def format_event(event: TimelineEvent) -> str:
     return f"{event.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
 
 
-def summary_table(counts: dict[str, Any]) -> Table:
+_DASHBOARD_SUMMARY = """
+    SELECT
+      (SELECT count(*) FROM unwind.events WHERE at >= :since AND type LIKE '%.unlocked') AS unlocked,
+      (SELECT count(*) FROM unwind.orders WHERE cancelled_at >= :since) AS cancelled,
+      (SELECT coalesce(sum(delta), 0) FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned') AS units,
+      (SELECT count(DISTINCT lot_id) FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned') AS lots,
+      (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'credit') AS credits,
+      (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'credit') AS credited,
+      (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS resets,
+      (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS reset,
+      (SELECT count(*) FROM unwind.removals WHERE decided_at >= :since AND state = 'cancelled') AS removals,
+      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'seller' AND state = 'sent')
+          AS sellers_notified,
+      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'buyer' AND state = 'sent')
+          AS buyers_notified,
+      (SELECT count(*) FROM unwind.strikes WHERE at >= :since) AS strikes
+"""
+
+
+def summary_table(database: Database, since: datetime) -> Table:
+    with database.transaction() as conn:
+        counts = conn.execute(text(_DASHBOARD_SUMMARY), {"since": since}).mappings().one()
     table = Table(title="What happened while you watched", title_style="bold", show_header=False, min_width=60)
     for label, value in (
         ("alerts unlocked, each once", counts["unlocked"]),
@@ -159,7 +181,7 @@ def bills_table(database: Database, seller_id: str, now: datetime) -> Table:
     return table
 
 
-def _describe_effects(changes: dict[str, Any]) -> str:
+def _dashboard_effects(changes: dict[str, Any]) -> str:
     units = sum(line["returned"] for line in changes.get("returned", ()))
     fee = changes.get("fee", {})
     amount = str(fee.get("amount", "0.00")).removeprefix("-")

@@ -30,23 +30,6 @@ _UNFINISHED = """
     SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
          + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent') AS waiting
 """
-_SUMMARY = """
-    SELECT
-      (SELECT count(*) FROM unwind.events WHERE at >= :since AND type LIKE '%.unlocked') AS unlocked,
-      (SELECT count(*) FROM unwind.orders WHERE cancelled_at >= :since) AS cancelled,
-      (SELECT coalesce(sum(delta), 0) FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned') AS units,
-      (SELECT count(DISTINCT lot_id) FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned') AS lots,
-      (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'credit') AS credits,
-      (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'credit') AS credited,
-      (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS resets,
-      (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS reset,
-      (SELECT count(*) FROM unwind.removals WHERE decided_at >= :since AND state = 'cancelled') AS removals,
-      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'seller' AND state = 'sent')
-          AS sellers_notified,
-      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'buyer' AND state = 'sent')
-          AS buyers_notified,
-      (SELECT count(*) FROM unwind.strikes WHERE at >= :since) AS strikes
-"""
 
 
 class DemoFailed(Exception):
@@ -109,10 +92,6 @@ class DemoRun:
                 raise DemoFailed(self._describe_missing_outcomes())
             if not events:
                 time.sleep(POLL_INTERVAL)
-
-    def summary(self) -> dict[str, Any]:
-        with self.database.transaction() as conn:
-            return dict(conn.execute(text(_SUMMARY), {"since": self.started_at}).one()._mapping)
 
     def _fetch_events(self) -> list[TimelineEvent]:
         with self.database.transaction() as conn:
