@@ -1,7 +1,8 @@
 """The transactional outbox: tasks that must follow a commit, written as rows by that commit.
 
 The row is authoritative and the broker message only a hint: a row stays due until its consumer marks it done in the
-transaction of the effect, and is republished with backoff until then.
+transaction of the effect. The commit wakes the consumer, which takes every new row; the relay publishes the ids of rows
+that are not done 10 s later, and again with backoff until they are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy import (
     and_,
     case,
     func,
+    or_,
     select,
     text,
     update,
@@ -32,8 +34,10 @@ from policies.verdicts import OutboxMessage
 RELAY = "outbox.relay"
 """The task that publishes due rows."""
 REPUBLISH_INTERVAL = timedelta(seconds=10)
-"""A single lost message is republished after 10 s, 30 s and 70 s.  `requeue_after_broker_reset` handles a broker that
-lost them all."""
+"""A row whose wake-up was lost is published after 10 s, 30 s and 70 s.  `requeue_after_broker_reset` handles a broker
+that lost them all."""
+MAX_CLAIMED_ROWS = 500
+"""A consumer handles so many rows in one transaction."""
 MAX_REPUBLISH_INTERVAL = timedelta(minutes=15)
 MAX_ATTEMPTS = 12
 """A message whose consumer failed this often is parked in `dead_jobs`, after about an hour of backoff."""
@@ -92,6 +96,7 @@ class DueMessage:
 
 
 def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
+    """Insert rows for whose tasks the caller sends wake-ups after the commit: they count as published once."""
     insert_rows(
         conn,
         OutboxRow,
@@ -102,7 +107,8 @@ def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: d
                 "order_id": message.order_id,
                 "payload": message.payload,
                 "created_at": now,
-                "due_at": now,
+                "due_at": now + REPUBLISH_INTERVAL,
+                "publish_count": 1,
             }
             for message in messages
         ],
@@ -110,31 +116,40 @@ def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: d
     )
 
 
+_IS_NEW_ROW = and_(OutboxRow.attempts == 0, OutboxRow.publish_count > 0)
+"""Its wake-up was sent, and it has not failed. An unlock's row is none until the relay publishes it, because its sweep
+handles it."""
+
+
 def claim_messages(
     conn: Connection,
     task: str,
     *,
     rows: Sequence[int] | None = None,
-    new_only: bool = False,
     order_id: int | None = None,
-    limit: int = 500,
 ) -> list[DueMessage]:
     """Lock the due messages of one task, oldest first, skipping those that another transaction holds (R103).
 
-    `rows` limits the claim to these outbox ids, `new_only` to those that were published but not attempted
-    yet.
+    `rows` limits the claim to these outbox ids; an empty list, which a wake-up has, to the new rows.
     """
     condition = and_(OutboxRow.task == task, OutboxRow.state == "due")
     if rows is not None:
-        condition = and_(condition, is_any(OutboxRow.outbox_id, rows))
-    if new_only:
-        condition = and_(condition, OutboxRow.attempts == 0, OutboxRow.publish_count > 0)
+        condition = and_(condition, is_any(OutboxRow.outbox_id, rows) if rows else _IS_NEW_ROW)
     if order_id is not None:
         condition = and_(condition, OutboxRow.order_id == order_id)
     result = conn.execute(
-        select(OutboxRow).where(condition).order_by(OutboxRow.outbox_id).limit(limit).with_for_update(skip_locked=True)
+        select(OutboxRow)
+        .where(condition)
+        .order_by(OutboxRow.outbox_id)
+        .limit(MAX_CLAIMED_ROWS)
+        .with_for_update(skip_locked=True)
     )
     return [from_row(DueMessage, row) for row in result]
+
+
+def new_rows(conn: Connection, task: str) -> list[int]:
+    query = select(OutboxRow.outbox_id).where(OutboxRow.task == task, OutboxRow.state == "due", _IS_NEW_ROW)
+    return list(conn.execute(query.order_by(OutboxRow.outbox_id).limit(MAX_CLAIMED_ROWS)).scalars())
 
 
 def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[str]) -> list[DueMessage]:
@@ -250,7 +265,7 @@ def oldest_due_message(conn: Connection) -> datetime | None:
 def tasks_due(conn: Connection, now: datetime) -> list[str]:
     rows = conn.execute(
         select(OutboxRow.task)
-        .where(OutboxRow.state == "due", OutboxRow.due_at <= now)
+        .where(OutboxRow.state == "due", or_(OutboxRow.due_at <= now, _IS_NEW_ROW))
         .group_by(OutboxRow.task)
         .order_by(func.min(OutboxRow.outbox_id))
     )

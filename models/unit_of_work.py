@@ -40,7 +40,7 @@ class UnitOfWork(Generic[C]):
         self.parties = parties
         self.pending: list[C] = [c for c in commands if c.request_id not in earlier_answers]
         self.tasks_to_wake: set[str] = set()
-        """Sweeps that this commit gives work, which run soon after it."""
+        """Internal tasks that this commit gives work, which run soon after it."""
         self._clock = clock
         self._fetch_now: Fetch[datetime] | None = None
         self._now: datetime | None = None
@@ -87,8 +87,13 @@ class UnitOfWork(Generic[C]):
 
     def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
         outbox.enqueue_messages(self.conn, messages, self.now)
-        if messages:
-            self.tasks_to_wake.add(outbox.RELAY)
+        self.tasks_to_wake |= {message.task for message in messages}
+
+    def claim_messages(self, task: str, rows: Sequence[int] | None, order_id: int | None) -> list[outbox.DueMessage]:
+        due = outbox.claim_messages(self.conn, task, rows=rows, order_id=order_id)
+        if len(due) == outbox.MAX_CLAIMED_ROWS:
+            self.tasks_to_wake.add(task)
+        return due
 
     @property
     def answers(self) -> list[Answer]:

@@ -37,7 +37,7 @@ class Entry:
 
 
 TIMETABLE: tuple[Entry, ...] = (
-    # A commit wakes the relay at once; this catches a wake-up that was lost.
+    # A commit wakes the tasks of its rows; this finds rows whose wake-up was lost, or whose task failed.
     Entry("publish due outbox messages", outbox.relay, timedelta(seconds=2)),
     # R41: the interval is the longest that a seller waits after an alert is due.
     Entry("unlock due NPB alerts", npb.scan_open_alerts, timedelta(seconds=1)),

@@ -34,7 +34,7 @@ def repeated_outbox_messages(market: SimulatedMarket) -> None:
     """Outbox messages that are done arrive again."""
     order_life(market)
     with open_connection(market.database_url) as conn:
-        conn.execute("UPDATE unwind.outbox SET state = 'due'")
+        conn.execute("UPDATE unwind.outbox SET state = 'due', due_at = created_at")
     market.simulation.process_outbox()
 
 

@@ -39,7 +39,7 @@ class PostManual(Command):
 def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = None) -> dict[str, Any]:
     """Reset or credit the fees of cancelled orders, each exactly once (R90). Return how many were posted."""
     with unit_of_work() as work:
-        due = outbox.claim_messages(work.conn, CREDIT_TASK, rows=rows, order_id=order_id)
+        due = work.claim_messages(CREDIT_TASK, rows, order_id)
         posted = post_due_credits(work, due)
     return {"posted": posted}
 

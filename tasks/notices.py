@@ -35,12 +35,12 @@ next one, so that other work of its process waits briefly."""
 
 @shared_task(name="notices.tell_seller")
 def tell_seller(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    return _record_notices("notices.tell_seller", rows, order_id)
+    return {"recorded": _record_notices("notices.tell_seller", rows, order_id)}
 
 
 @shared_task(name="notices.tell_buyer")
 def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
-    return _record_notices("notices.tell_buyer", rows, order_id)
+    return {"recorded": _record_notices("notices.tell_buyer", rows, order_id)}
 
 
 @shared_task(name="notices.deliver")
@@ -78,22 +78,6 @@ def _record_delivery_outcomes(outcomes: Sequence[DeliveryOutcome]) -> list[Deliv
     return written
 
 
-def _record_notices(task: str, rows: list[int] | None, order_id: int | None) -> TaskResult:
-    # A message takes new rows along, whose own messages then find nothing: under load many commits have published a few
-    # rows each, and the notice of an unlock must not wait for all of them.
-    if rows is None:
-        return {"recorded": _record_claimed(task, order_id=order_id)[1]}
-    claimed: set[int] = set()
-    recorded = 0
-    try:
-        claimed, recorded = _record_claimed(task, new_only=True)
-    except Exception as error:  # noqa: BLE001 - a row of another message must not fail this one
-        log.warning("notices_recorded_separately", error=type(error).__name__)
-    if left := sorted(set(rows) - claimed):
-        recorded += _record_claimed(task, rows=left, order_id=order_id)[1]
-    return {"recorded": recorded}
-
-
 def record_notices_at_once(task: str, rows: Sequence[int]) -> None:
     """Do for these outbox rows what `task` does, unless something is paused. The relay publishes what is left."""
     if not rows:
@@ -103,18 +87,17 @@ def record_notices_at_once(task: str, rows: Sequence[int]) -> None:
         with unit_of_work() as work:
             if pauses.list_pauses_in_effect(work.conn, work.now):
                 return
-        _record_claimed(task, rows=rows)
+        _record_notices(task, rows)
     except Exception as error:  # noqa: BLE001 - the sweep that wrote the rows has done its work
         log.warning("notices_left_to_relay", task=task, error=type(error).__name__)
 
 
-def _record_claimed(task: str, **which: Any) -> tuple[set[int], int]:
-    # Compose and record a notice per outbox row. A row that fails is retried, then parked; others continue. Return the
-    # ids of the rows and how many notices were recorded.
+def _record_notices(task: str, rows: Sequence[int] | None, order_id: int | None = None) -> int:
+    # Compose and record a notice per outbox row. A row that fails is retried, then parked; others continue.
     with unit_of_work() as work:
-        due = outbox.claim_messages(work.conn, task, **which)
+        due = work.claim_messages(task, rows, order_id)
         if not due:
-            return set(), 0
+            return 0
         addresses = members.load_member_contacts(work.conn, {str(d.payload.get("recipient")) for d in due})
         parties = notices.load_notice_parties(work.conn, [d.order_id for d in due if d.order_id is not None])
         composed: list[DueMessage] = []
@@ -132,7 +115,7 @@ def _record_claimed(task: str, **which: Any) -> tuple[set[int], int]:
         outbox.mark_messages_done(work.conn, composed, work.now)
         if recorded:
             work.tasks_to_wake.add("notices.deliver")
-    return {message.outbox_id for message in due}, recorded
+    return recorded
 
 
 def _compose_notice_row(message: DueMessage, parties: dict[int, notices.NoticeParties], zone: str) -> Email:

@@ -1,7 +1,7 @@
-"""The relay: it claims due outbox rows, commits, and publishes their ids to the tasks that consume them.
+"""The relay: it claims outbox rows that were not done in time, and publishes their ids to the tasks that consume them.
 
-A claim postpones the row's next publication, so a message lost between the commit and the broker is published again,
-and many wake-ups publish each row once. The relay also detects a broker that lost its data, and requeues what was
+Usually the commit's wake-up suffices. A claim postpones the row's next publication, so that a message lost between the
+commit and the broker is published again. The relay also detects a broker that lost its data, and requeues what was
 published to it, and a database whose clock was set back, so that waits keep their length (`models.clock_steps`).
 """
 
@@ -20,8 +20,6 @@ log = structlog.get_logger(__name__)
 BATCH_SIZE = 1000
 MAX_BATCHES = 10
 """A batch is one short transaction. Rows left after ten wait for the next tick; the queues are full by then."""
-MAX_ROWS_PER_MESSAGE = 500
-"""The consumer handles the rows of a message in one transaction."""
 
 
 @shared_task(name=outbox.RELAY)
@@ -43,8 +41,8 @@ def relay() -> TaskResult:
             if claimed < BATCH_SIZE:
                 sweeps.record_sweep_run(work.conn, outbox.RELAY, published, work.now)
         for task, rows in rows_by_task.items():
-            for start in range(0, len(rows), MAX_ROWS_PER_MESSAGE):
-                publisher.current_publisher().publish(task, rows[start : start + MAX_ROWS_PER_MESSAGE])
+            for start in range(0, len(rows), outbox.MAX_CLAIMED_ROWS):
+                publisher.current_publisher().publish(task, rows[start : start + outbox.MAX_CLAIMED_ROWS])
         if claimed < BATCH_SIZE:
             break
     return {"published": published}

@@ -199,7 +199,7 @@ def withdraw_removal(commands: list[WithdrawRemoval]) -> list[Answer]:
 def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     """Cancel the pending requests of cancelled orders and notify both parties (R59). Return how many were cancelled."""
     with unit_of_work() as work:
-        due = outbox.claim_messages(work.conn, CANCEL_PENDING, rows=rows, order_id=order_id)
+        due = work.claim_messages(CANCEL_PENDING, rows, order_id)
         cases = lock_case_set(work.conn, [d.order_id for d in due if d.order_id is not None])
         cancelled = removals.cancel_pending_removals(
             work.conn, [d.order_id for d in due if d.order_id is not None], work.now

@@ -6,7 +6,7 @@ transactions are retried at once.  What happens to other failures depends on the
 - A command is retried with backoff and finally parked in `dead_jobs`, where operators see it and can requeue it.  While
   it can be neither answered nor parked, its message is redelivered with backoff, without limit.
 - An outbox consumer's rows are bisected, so that a row that fails stops no other.  The relay publishes a failed row
-  again with backoff; it is finally parked too.
+  with backoff; it is finally parked too.
 - A tick of the timetable is not retried: the next tick does all its work.
 """
 
@@ -113,7 +113,7 @@ class BaseTask(Task):
         # A command must leave in no other way: `workers.transport.acknowledgement` takes one with a SanitizedError for
         # parked.
         if self.command_model is None and ("rows" in kwargs or not kwargs):
-            self._handle_internal_failure(kwargs.get("rows") or [], error)
+            self._handle_internal_failure(kwargs.get("rows"), error)
         elif is_database_unavailable(error):
             self._retry_later(error, UNLIMITED_RETRIES)
         elif self.request.retries < MAX_RETRIES:
@@ -121,8 +121,8 @@ class BaseTask(Task):
         elif not self._park(kwargs, error):
             self._retry_later(error, UNLIMITED_RETRIES)
 
-    def _handle_internal_failure(self, rows: Sequence[int], error: Exception) -> None:
-        if not rows:
+    def _handle_internal_failure(self, rows: Sequence[int] | None, error: Exception) -> None:
+        if rows is None:
             log.error("tick_failed", error=summarize_error(error), path=traceback_path(error))
         elif is_database_unavailable(error):
             if self.request.retries < MAX_CONSUMER_RETRIES:
@@ -130,7 +130,10 @@ class BaseTask(Task):
             log.warning("outbox_rows_postponed", error=summarize_error(error))
         else:
             try:
-                bisect_task_failure(self, rows, error)
+                if rows:
+                    bisect_task_failure(self, rows, error)
+                else:
+                    _run_task_bisected(self, _new_outbox_rows(self.name))
             except Exception as later_error:  # noqa: BLE001 - its rows stay due
                 log.warning(
                     "outbox_rows_postponed", error=summarize_error(later_error), path=traceback_path(later_error)
@@ -192,16 +195,16 @@ def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positio
     return answers[0].as_json()
 
 
+def _new_outbox_rows(task: str) -> list[int]:
+    with db.current_database().transaction() as conn:
+        return outbox.new_rows(conn, task)
+
+
 def bisect_task_failure(task: Any, rows: Sequence[int], error: Exception) -> None:
     if len(rows) > 1:
         middle = len(rows) // 2
-        for half in (rows[:middle], rows[middle:]):
-            try:
-                retry_on_conflict(lambda half=half: task.run(rows=list(half)))  # type: ignore[misc]
-            except Exception as half_error:  # noqa: BLE001 - whatever it is belongs to the half that raised it
-                if is_database_unavailable(half_error):
-                    raise SanitizedError(summarize_error(half_error)) from None
-                bisect_task_failure(task, half, half_error)
+        _run_task_bisected(task, rows[:middle])
+        _run_task_bisected(task, rows[middle:])
         return
     log.error("outbox_row_failed", outbox_id=rows[0], error=summarize_error(error), path=traceback_path(error))
     database = db.current_database()
@@ -217,6 +220,17 @@ def bisect_task_failure(task: Any, rows: Sequence[int], error: Exception) -> Non
                 now=database.clock.now(conn),
                 outbox_id=outbox_id,
             )
+
+
+def _run_task_bisected(task: Any, rows: Sequence[int]) -> None:
+    if not rows:  # other processes handled them
+        return
+    try:
+        retry_on_conflict(lambda: task.run(rows=list(rows)))
+    except Exception as error:  # noqa: BLE001 - whatever it is belongs to these rows
+        if is_database_unavailable(error):
+            raise SanitizedError(summarize_error(error)) from None
+        bisect_task_failure(task, rows, error)
 
 
 def park(

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from models import outbox
 from models.db import database as db
 from models.integrity import invariants
 from models.unit_of_work import retry_on_conflict
@@ -81,6 +82,11 @@ def cancelled(market: Market) -> None:
         market.simulation.do("orders.cancel", order_id=n, member_id="seller")
 
 
+def left_by_a_wakeup(market: Market) -> None:
+    cancelled(market)
+    market.simulation.clock.instant += outbox.REPUBLISH_INTERVAL
+
+
 def emails_recorded(market: Market) -> None:
     cancelled(market)
     for task in ("notices.tell_seller", "notices.tell_buyer"):
@@ -116,7 +122,7 @@ WORKS = (
     Work("bills.issue", two_months, 40),
     Work("bills.record_payment", billed, 10, PAY),
     Work("notices.deliver", emails_recorded, 15, later=LATE),
-    Work("outbox.relay", cancelled, 8, later=LATE),
+    Work("outbox.relay", left_by_a_wakeup, 8, later=LATE),
 )
 
 

@@ -19,7 +19,6 @@ from schedules.timetable import TIMETABLE
 from tasks import mailer
 from tasks.mailer import OutgoingEmail
 from tasks.notices import deliver_notices, tell_seller
-from tasks.outbox import relay
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 KEY = "ocr_filed:1003:2:seller"
@@ -63,31 +62,6 @@ def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_ma
         deliver_notices.run()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     assert [email.email for email in recording_mailer.emails] == ["seller@example.org"]
-
-
-def test_a_message_takes_along_what_is_new(market: Market) -> None:
-    """R41: a notice does not wait for the messages before its own; what failed waits for its own message."""
-    enqueue_notices("nonsense:1", event_type="no_such_event")
-    tell_seller.run()
-    enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(3)))
-    relay.run()
-    enqueue_notices("ocr_filed:4:2:seller")
-    first, *_ = (message.outbox_id for message in market.outbox(attempts=0))
-    assert tell_seller.run(rows=[first]) == {"recorded": 3}
-    assert tell_seller.run(rows=[first + 1]) == {"recorded": 0}
-    attempts = [message.attempts for message in market.outbox(state="due")]
-    assert attempts == [1, 0], "the last one was not published yet"
-
-
-def test_a_failure_of_what_was_taken_along_fails_no_message(market: Market) -> None:
-    enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(3)))
-    relay.run()
-    first, second, _ = (message.outbox_id for message in market.outbox())
-    with db.current_database().transaction() as conn:
-        bad = "UPDATE unwind.outbox SET payload = jsonb_set(payload, '{role}', '[1]') WHERE outbox_id = :second"
-        conn.execute(text(bad), {"second": second})
-    assert tell_seller.run(rows=[first]) == {"recorded": 1}
-    assert counts()["pending"] == 1
 
 
 def test_without_a_mailer_notices_are_marked_sent(market: Market) -> None:
@@ -140,6 +114,8 @@ def test_invalid_outbox_message_is_parked_and_delays_no_other(market: Market) ->
     enqueue_notices(KEY)
     market.simulation.process_outbox()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
+    market.simulation.clock.instant += outbox.REPUBLISH_INTERVAL
+    market.simulation.process_outbox()
     with db.current_database().transaction() as conn:
         (job,) = dead_jobs.list_waiting_jobs(conn)
     assert (job.task, job.attempts) == ("notices.tell_seller", outbox.MAX_ATTEMPTS)
@@ -293,7 +269,7 @@ def test_recording_wakes_the_delivery_without_an_outbox_row(market: Market, reco
     market.simulation.database.wake = woken.append
     enqueue_notices(KEY, KEY + "2")
     assert tell_seller.run() == {"recorded": 2}
-    assert woken == ["outbox.relay", "notices.deliver"]
+    assert woken == ["notices.tell_seller", "notices.deliver"]
     assert {message.task for message in market.outbox()} == {"notices.tell_seller"}
 
 

@@ -185,7 +185,7 @@ def test_a_relay_and_other_messages_leave_the_notices_to_their_sweep(
     def record_meanwhile(task: str, rows: Sequence[int]) -> None:
         with other.transaction() as conn:
             outbox.claim_for_publish(conn, market.simulation.clock.instant)
-            outbox.claim_messages(conn, task, new_only=True)
+            outbox.claim_messages(conn, task, rows=[])
             record_notices_at_once(task, rows)
 
     monkeypatch.setattr("tasks.alerts.record_notices_at_once", record_meanwhile)

@@ -61,6 +61,18 @@ def test_failing_outbox_row_stops_no_other(simulation: Simulation) -> None:
     assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
 
 
+@pytest.mark.guarantee("P8")
+def test_failing_row_of_a_wakeup_stops_no_other(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: a wake-up names no rows, so they are read again."""
+    rows = insert_outbox_rows(simulation, 9)
+    monkeypatch.setattr(app.tasks[TASK], "run", FailingConsumer(simulation, {rows[4]}).run)
+    app.tasks[TASK].apply(kwargs={"rows": []})
+    assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
+    app.tasks[TASK].apply(kwargs={"rows": []})
+    with simulation.database.transaction() as conn:
+        assert conn.execute(text("SELECT attempts FROM unwind.outbox WHERE state = 'due'")).scalar() == 1
+
+
 def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation: Simulation) -> None:
     """Its texts appear nowhere."""
     (row,) = insert_outbox_rows(simulation, 1)

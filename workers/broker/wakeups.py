@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from schedules.routes import queue_of
+from schedules.routes import outbox_consumers, queue_of
 from workers.broker.redis_url import connect
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ log = structlog.get_logger(__name__)
 KEY_PREFIX = "unwind:woken:"
 KEY_EXPIRES_SECONDS = 60
 """For a lost message. The timetable's ticks also delete the key when they begin."""
-WOKEN_TASKS = frozenset({"outbox.relay", "notices.deliver", "submissions.drain", "automation.resolve_requests"})
+WOKEN_TASKS = frozenset(
+    {"outbox.relay", "notices.deliver", "submissions.drain", "automation.resolve_requests", *outbox_consumers()}
+)
 WAKEUP_EXPIRES_SECONDS = 3600
 """With less, a worker whose clock is half an hour ahead would drop every wake-up."""
 MIN_WAKEUP_INTERVAL, MAX_WAKEUP_INTERVAL = 0.01, 0.2
 """Seconds between two wake-ups of a task by one process; a run that starts later finds all rows inserted by then.
 The pause doubles while commits keep coming: a lone cancellation's consumers start at once, and a busy worker does not
-spend its time on wake-ups (B4), nor relay and ledger theirs on small batches (B17)."""
+spend its time on wake-ups (B4), nor the consumers theirs on small batches (B17)."""
 
 
 class Wakeups:
@@ -44,8 +46,11 @@ class Wakeups:
         key = KEY_PREFIX + task
         if not self.client.set(key, 1, nx=True, ex=KEY_EXPIRES_SECONDS):
             return
+        new_rows: dict[str, list[int]] = {"rows": []} if task in outbox_consumers() else {}
         try:
-            self._app.send_task(task, queue=queue_of(task), ignore_result=True, expires=WAKEUP_EXPIRES_SECONDS)
+            self._app.send_task(
+                task, kwargs=new_rows, queue=queue_of(task), ignore_result=True, expires=WAKEUP_EXPIRES_SECONDS
+            )
         except BaseException:
             self.begin(task)
             raise

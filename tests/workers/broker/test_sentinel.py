@@ -121,6 +121,7 @@ def test_a_lost_tail_of_the_queue_is_published_again(publishing: Simulation, sen
         assert wait_until(lambda: replica.llen("consequences") == 1, MAX_SECONDS)
     sentinel_group.lose_what_follows()
     enqueue(["lost:1", "lost:2", "lost:3"])
+    publishing.clock.instant += outbox.REPUBLISH_INTERVAL
     publishing.do("outbox.relay")
     with publishing.database.transaction() as conn:
         rows = set(conn.execute(text("SELECT outbox_id FROM unwind.outbox")).scalars())
