@@ -36,11 +36,11 @@ from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
 from models.db.selects import DuePosition, due_parameters, next_due, select_latest
 from models.orders import OrderRow
 from models.sql import load_sql
-from models.terms import TermsHistory
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
 from policies.cases import Alert, AlertKind, AlertState
 from policies.statuses import Role
+from policies.terms import TermsHistory
 from policies.timestamps import format_timestamp
 
 ALERT_WAITING_CONDITION = "state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"

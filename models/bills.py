@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -36,7 +36,6 @@ from models.db.selects import is_any
 from models.ledger import LedgerLineRow
 from models.members import MemberRow
 from models.sql import load_sql
-from models.terms import TermsHistory
 from policies import bills as policy
 from policies.bills import (
     BillLine,
@@ -49,9 +48,10 @@ from policies.bills import (
     issued_on,
     next_month,
     previous_month,
+    terms_of_billing_month,
 )
 from policies.fees import ZERO
-from policies.terms import Terms
+from policies.terms import TermsHistory
 from policies.timestamps import format_timestamp
 
 
@@ -185,11 +185,6 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
 
 def billing_month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
     return month <= billing_month_of(now, terms.load_terms(conn).at(now))
-
-
-def terms_of_billing_month(terms_history: TermsHistory, month: date) -> Terms:
-    """Return the terms in force at the end of the month in UTC; the billing zone is itself a term."""
-    return terms_history.at(datetime.combine(next_month(month), time(), tzinfo=UTC))
 
 
 def next_bill_issue_at(conn: Connection) -> datetime | None:

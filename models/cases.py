@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 
 from models import alerts, events, late_payments, members, ocr, orders, terms
 from models.db.pipeline import Fetch, pipeline
-from models.terms import TermsHistory
 from models.unit_of_work import StaleRead, UnitOfWork
 from policies import history
 from policies.alerts import drop_later_unlock_mark
 from policies.automation import with_deadlines
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
 from policies.statuses import Role, Status
+from policies.terms import TermsHistory
 from policies.verdicts import Granted, OutboxMessage
 
 

@@ -78,7 +78,7 @@ class ClaimedNotice:
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryOutcome:
+class ClaimedNoticeOutcome:
     """The result of one attempt. `next_try_at` is None unless the notice is still pending.
 
     `server_unreachable`: the mail server did not answer. `out_of_time`: it is slow, and other emails took the time of
@@ -139,8 +139,8 @@ _CLAIM_NOTICES = text(
 
 
 def record_delivery_outcomes(
-    conn: Connection, outcomes: Sequence[DeliveryOutcome], now: datetime
-) -> list[DeliveryOutcome]:
+    conn: Connection, outcomes: Sequence[ClaimedNoticeOutcome], now: datetime
+) -> list[ClaimedNoticeOutcome]:
     if not outcomes:
         return []
     pending = conn.execute(

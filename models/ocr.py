@@ -22,10 +22,10 @@ from models.db.pipeline import execute
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.db.selects import select_latest
-from models.terms import TermsHistory
 from policies import reminders
 from policies.cases import Ocr, OcrState
 from policies.statuses import Role
+from policies.terms import TermsHistory
 
 OCR_AGREES_CONDITION = "state = 'open' AND agrees_at IS NOT NULL"
 OCR_DECLINES_CONDITION = "state = 'open' AND declines_at IS NOT NULL"

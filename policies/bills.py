@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 from policies.fees import ZERO
-from policies.terms import Terms
+from policies.terms import Terms, TermsHistory
 from policies.verdicts import Code, Invalid, Refused
 
 OPEN, ISSUED, PAID, PAST_DUE = "open", "issued", "paid", "past_due"
@@ -53,6 +53,11 @@ def past_due_from(due: date, terms: Terms) -> datetime:
 
 def grace_until(due: date, terms: Terms) -> date:
     return due + terms.past_due_grace
+
+
+def terms_of_billing_month(terms_history: TermsHistory, month: date) -> Terms:
+    """Return the terms in force at the end of the month in UTC; the billing zone is itself a term."""
+    return terms_history.at(datetime.combine(next_month(month), time(), tzinfo=UTC))
 
 
 def start_of_day(day: date, terms: Terms) -> datetime:

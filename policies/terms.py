@@ -1,4 +1,4 @@
-"""The terms that an operator can set, with BrickLink's values as defaults.
+"""The terms that an operator can set, with BrickLink's values as defaults, and their history by date.
 
 `Terms` holds every duration, fee slice and limit.  An operator's terms are a dated row in the database, and a case
 keeps the terms under which it was filed.
@@ -6,8 +6,9 @@ keeps the terms under which it was filed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -177,3 +178,41 @@ class Terms:
 
 DEFAULT_TERMS = Terms()
 TERM_INFO: dict[str, TermInfo] = {f.name.upper(): f.metadata["info"] for f in fields(Terms)}
+BRICKLINK_TERMS_ID = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DatedTerms:
+    terms_id: int
+    valid_from: datetime
+    terms: Terms
+    applied_by: str
+
+
+class TermsHistory:
+    def __init__(self, dated: Sequence[DatedTerms]) -> None:
+        self._dated = sorted(dated, key=lambda d: (d.valid_from, d.terms_id))
+        self._by_id = {d.terms_id: d.terms for d in dated} | {BRICKLINK_TERMS_ID: DEFAULT_TERMS}
+        self._ids = {terms: terms_id for terms_id, terms in self._by_id.items()}
+
+    def at(self, instant: datetime) -> Terms:
+        current = DEFAULT_TERMS
+        for dated in self._dated:
+            if dated.valid_from <= instant:
+                current = dated.terms
+        return current
+
+    def after(self, instant: datetime) -> tuple[tuple[datetime, Terms], ...]:
+        return tuple({d.valid_from: d.terms for d in self._dated if d.valid_from > instant}.items())
+
+    def by_id(self, terms_id: int) -> Terms:
+        return self._by_id[terms_id]
+
+    def id_of(self, terms: Terms) -> int:
+        return self._ids[terms]
+
+    def by_ids(self) -> dict[int, Terms]:
+        return dict(self._by_id)
+
+    def __iter__(self) -> Iterator[DatedTerms]:
+        return iter(self._dated)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from models import notices
 from models.db import database as db
-from models.notices import DeliveryOutcome
+from models.notices import ClaimedNoticeOutcome
 from policies.notices import DELIVERY_LEASE
 from stress import mutants, plan
 from stress.db_checks import open_connection
@@ -49,8 +49,8 @@ def transaction_left_open(market: SimulatedMarket) -> None:
         asleep = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         instant += DELIVERY_LEASE + timedelta(seconds=1)
         awake = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
-        sent = [DeliveryOutcome(notice, "sent") for notice in awake]
-        wakes = [DeliveryOutcome(notice, "pending", error="too late", next_try_at=instant) for notice in asleep]
+        sent = [ClaimedNoticeOutcome(notice, "sent") for notice in awake]
+        wakes = [ClaimedNoticeOutcome(notice, "pending", error="too late", next_try_at=instant) for notice in asleep]
         # The second outcome stands for a worker that died after it sent the email.
         notices.record_delivery_outcomes(conn, wakes, instant)
         left = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)

@@ -138,7 +138,7 @@ def _issue_bills_of(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str
     messages = outbox.lock_by_payload(conn, CREDIT_TASK, "seller_id", seller_ids)
     ledger.lock_ledgers_of_sellers(conn, seller_ids)
     post_due_credits(work, [due for due in messages if str(due.payload.get("month")) <= format_month(month)])
-    month_terms = bills.terms_of_billing_month(terms.load_terms(conn), month)
+    month_terms = policy.terms_of_billing_month(terms.load_terms(conn), month)
     due = due_on(month, month_terms)
     rows = [
         {

@@ -12,9 +12,9 @@ from models import members
 from models.cases import CaseChange, CaseSet, send_case_set_locks
 from models.db.pipeline import Fetch
 from models.stored_answers import Answer
-from models.terms import TermsHistory
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Case
+from policies.terms import TermsHistory
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFact

@@ -15,7 +15,7 @@ import structlog
 from celery import shared_task
 
 from models import dead_jobs, members, notices, outbox, pauses, sweeps
-from models.notices import ClaimedNotice, DeliveryOutcome
+from models.notices import ClaimedNotice, ClaimedNoticeOutcome
 from models.outbox import DueMessage
 from models.unit_of_work import UnitOfWork, retry_on_conflict, unit_of_work
 from policies import notices as policy
@@ -64,7 +64,7 @@ def deliver_notices(order_id: int | None = None, notice_id: int | None = None) -
     return totals
 
 
-def _record_delivery_outcomes(outcomes: Sequence[DeliveryOutcome]) -> list[DeliveryOutcome]:
+def _record_delivery_outcomes(outcomes: Sequence[ClaimedNoticeOutcome]) -> list[ClaimedNoticeOutcome]:
     with unit_of_work() as work:
         written = notices.record_delivery_outcomes(
             work.conn, [_schedule_delivery_retry(o, work) for o in outcomes], work.now
@@ -161,13 +161,15 @@ def _record_notice_failure(work: UnitOfWork[Any], message: DueMessage, error: Ex
         )
 
 
-def _send_notices(claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]) -> list[DeliveryOutcome]:
+def _send_notices(
+    claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]
+) -> list[ClaimedNoticeOutcome]:
     # Outside any transaction.
     known = [notice for notice in claimed if notice.recipient in addresses]
     errors = mailer.current_mailer().send([_outgoing_email(notice, addresses[notice.recipient]) for notice in known])
     return [
         *(
-            DeliveryOutcome(notice, "parked", error="there is no member with this id")
+            ClaimedNoticeOutcome(notice, "parked", error="there is no member with this id")
             for notice in claimed
             if notice.recipient not in addresses
         ),
@@ -187,24 +189,24 @@ def _outgoing_email(notice: ClaimedNotice, address: members.Contact) -> Outgoing
     )
 
 
-def _outcome(notice: ClaimedNotice, error: Exception | None) -> DeliveryOutcome:
+def _outcome(notice: ClaimedNotice, error: Exception | None) -> ClaimedNoticeOutcome:
     if error is None:
-        return DeliveryOutcome(notice, "sent")
+        return ClaimedNoticeOutcome(notice, "sent")
     if isinstance(error, UndeliverableEmail):
-        return DeliveryOutcome(notice, "parked", error=str(error))
+        return ClaimedNoticeOutcome(notice, "parked", error=str(error))
     if isinstance(error, ServerUnavailable):
-        return DeliveryOutcome(
+        return ClaimedNoticeOutcome(
             notice, "pending", error=str(error), server_unreachable=True, counts_as_attempt=error.tried
         )
     if isinstance(error, OutOfTime):
-        return DeliveryOutcome(notice, "pending", error=str(error), out_of_time=True, counts_as_attempt=False)
+        return ClaimedNoticeOutcome(notice, "pending", error=str(error), out_of_time=True, counts_as_attempt=False)
     if isinstance(error, TemporaryFailure):
-        return DeliveryOutcome(notice, "pending", error=str(error))
+        return ClaimedNoticeOutcome(notice, "pending", error=str(error))
     log.warning("mailer_failed", notice_id=notice.notice_id, error=type(error).__name__)
-    return DeliveryOutcome(notice, "pending", error=f"{type(error).__name__}: {error}")
+    return ClaimedNoticeOutcome(notice, "pending", error=f"{type(error).__name__}: {error}")
 
 
-def _schedule_delivery_retry(outcome: DeliveryOutcome, work: UnitOfWork[Any]) -> DeliveryOutcome:
+def _schedule_delivery_retry(outcome: ClaimedNoticeOutcome, work: UnitOfWork[Any]) -> ClaimedNoticeOutcome:
     if outcome.state != "pending":
         return outcome
     if outcome.out_of_time:
@@ -213,7 +215,7 @@ def _schedule_delivery_retry(outcome: DeliveryOutcome, work: UnitOfWork[Any]) ->
     return replace(outcome, next_try_at=retry_at, state="pending" if retry_at else "parked")
 
 
-def _park_failed_notices(work: UnitOfWork[Any], outcome: DeliveryOutcome) -> None:
+def _park_failed_notices(work: UnitOfWork[Any], outcome: ClaimedNoticeOutcome) -> None:
     if outcome.state != "parked":
         return
     log.warning("notice_parked", notice_id=outcome.notice.notice_id, notice_event=outcome.notice.event)

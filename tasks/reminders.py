@@ -12,6 +12,7 @@ from models.db.selects import BEFORE_ALL_DUE, DuePosition, DueRow
 from models.unit_of_work import UnitOfWork
 from policies import reminders as policy
 from policies.cases import AlertKind
+from policies.terms import TermsHistory
 from policies.verdicts import OutboxMessage
 from tasks.sweeps import TaskResult, sweep
 
@@ -63,9 +64,7 @@ class ReminderSweep:
         return reminders.lock_due_alert_reminders(work.conn, work.now, self._after_alert, limit)
 
 
-def _remind_of_ocrs(
-    work: UnitOfWork[Any], terms_history: terms.TermsHistory, ocrs: Sequence[DueRow]
-) -> list[OutboxMessage]:
+def _remind_of_ocrs(work: UnitOfWork[Any], terms_history: TermsHistory, ocrs: Sequence[DueRow]) -> list[OutboxMessage]:
     messages: list[OutboxMessage] = []
     schedules: list[dict[str, Any]] = []
     for r in ocrs:
@@ -90,7 +89,7 @@ def _remind_of_ocrs(
 
 
 def _remind_of_alerts(
-    work: UnitOfWork[Any], terms_history: terms.TermsHistory, alerts: Sequence[DueRow]
+    work: UnitOfWork[Any], terms_history: TermsHistory, alerts: Sequence[DueRow]
 ) -> list[OutboxMessage]:
     messages: list[OutboxMessage] = []
     schedules: list[dict[str, Any]] = []

@@ -19,8 +19,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, text
 
 from models import terms
-from models.terms import TermsHistory
-from policies.terms import Terms
+from policies.terms import Terms, TermsHistory
 
 ZERO = Decimal("0.00")
 UTC_MARGIN = timedelta(days=2)

@@ -8,10 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, text
 
-from models.bills import terms_of_billing_month
 from models.ddl.views import UNLOCK_FORECAST_VIEW
 from models.terms import load_terms
-from policies.bills import due_on, issued_on, next_month, previous_month
+from policies.bills import due_on, issued_on, next_month, previous_month, terms_of_billing_month
 from policies.timestamps import format_timestamp
 
 DEFAULT_DAYS = 14

@@ -32,6 +32,7 @@ from policies.preconditions import check_party
 from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role, Status
+from policies.terms import TermsHistory
 from policies.timestamps import format_optional_timestamp, format_timestamp
 
 
@@ -41,7 +42,7 @@ class OrderSnapshot:
     lines: Sequence[dict[str, Any]]
     removals: Sequence[Removal]
     events: Sequence[Any]
-    terms_history: terms.TermsHistory
+    terms_history: TermsHistory
 
     @property
     def remaining(self) -> dict[int, int]:
@@ -81,7 +82,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
     }
 
 
-def _order_part_json(part: str, value: Ocr | Alert | None, terms_history: terms.TermsHistory) -> dict[str, Any] | None:
+def _order_part_json(part: str, value: Ocr | Alert | None, terms_history: TermsHistory) -> dict[str, Any] | None:
     return None if value is None else write_part(part, value) | {"terms_id": terms_history.id_of(value.terms)}
 
 
@@ -160,9 +161,7 @@ def load_order_snapshot(conn: Connection, order_id: int, *, at: datetime | None,
     return OrderSnapshot(case, lines, removals_known, past_events, history)
 
 
-def _case_now(
-    conn: Connection, row: Order, alert: Alert | None, now: datetime, terms_history: terms.TermsHistory
-) -> Case:
+def _case_now(conn: Connection, row: Order, alert: Alert | None, now: datetime, terms_history: TermsHistory) -> Case:
     parties = members.load_members(conn, [row.buyer_id, row.seller_id])
     return Case(
         order=row,
@@ -177,7 +176,7 @@ def _case_now(
 
 
 def _case_at(
-    conn: Connection, row: Order, past_events: Sequence[Any], at: datetime, terms_history: terms.TermsHistory
+    conn: Connection, row: Order, past_events: Sequence[Any], at: datetime, terms_history: TermsHistory
 ) -> Case:
     state = fold_changes(event.changes for event in past_events)
     late = state.get("late_payment")
@@ -199,7 +198,7 @@ def _case_at(
 
 
 def _alert_at(
-    conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: terms.TermsHistory
+    conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: TermsHistory
 ) -> Alert | None:
     if state is None:
         return None
@@ -209,9 +208,7 @@ def _alert_at(
     return replace(alerts.alert_from_row(row, terms_history), **then)
 
 
-def _ocr_at(
-    conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: terms.TermsHistory
-) -> Ocr | None:
+def _ocr_at(conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: TermsHistory) -> Ocr | None:
     if state is None:
         return None
     then = read_part("ocr", state)
@@ -335,7 +332,7 @@ def _stock_moves_of_order(conn: Connection, order_id: int, at: datetime | None) 
     return [map_row_to_json(row) for row in conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})]
 
 
-def _timeline_entry(row: Any, terms_history: terms.TermsHistory) -> dict[str, Any]:
+def _timeline_entry(row: Any, terms_history: TermsHistory) -> dict[str, Any]:
     return {
         "at": format_timestamp(row.at),
         "event": row.type,
