@@ -11,7 +11,7 @@ import click
 
 from policies.emails.context import pluralize
 from workers.cli.files.file_problems import describe_repairs
-from workers.cli.files.item_fields import parse_amount
+from workers.cli.files.item_fields import parse_amount_field
 from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines
 from workers.cli.files.xml_records import UnreadableFile
 from workers.cli.terminal_text import echo, echo_literally
@@ -25,7 +25,7 @@ def _parse_exchange_rates(
     rates = {}
     for value in values:
         currency, _, text = value.partition("=")
-        rate = parse_amount(text)
+        rate = parse_amount_field(text)
         if len(currency) != 3 or not currency.isupper() or not rate:
             raise click.BadParameter("write it like EUR=1.0842")
         rates[currency] = Decimal(text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from textwrap import indent
 from typing import Any
 
@@ -22,7 +23,6 @@ from policies.lots import Lot
 from workers.cli.database import open_database
 from workers.cli.files.lot_writer import (
     is_known_to_marketplace,
-    with_quantities,
     write_store,
     write_updates,
     write_upload,
@@ -86,7 +86,7 @@ def _print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_
             raise click.ClickException(f"There is no seller {seller_id}.")
         conn, lots = opened
         if returned:
-            lots = selected(with_quantities(lots, count_returned_units(conn, seller_id)))
+            lots = selected(_lots_with_returned_units(lots, count_returned_units(conn, seller_id)))
         write = write_updates if as_update else write_upload if returned else write_store
         for batch in split_into_batches(write(lots), BATCH_SIZE):
             click.echo("".join(batch), nl=False)
@@ -97,6 +97,11 @@ def _print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_
     if not as_update and counts["custom"]:
         what = f"{pluralize(counts['custom'], 'lot', 'lots')} of custom items"
         echo_literally(f"{what}: add their CATEGORY, which Unwind does not keep.", err=True)
+
+
+def _lots_with_returned_units(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[Lot]:
+    quantities = ((lot, min(units.get(lot.lot_id, 0), lot.quantity)) for lot in lots)
+    return (replace(lot, quantity=quantity) for lot, quantity in quantities if quantity > 0)
 
 
 def _print_lots_as_json(seller_id: str) -> None:

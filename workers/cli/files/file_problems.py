@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from workers.cli.files.xml_records import NotWellFormed, UnreadableFile, XmlRepairs, read_xml
+from workers.cli.files.lot_elements import BRICK_OWL, SET_INVENTORY, WANTED_LIST
+from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
 
 
 def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> XmlRepairs:
@@ -21,6 +22,22 @@ def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> XmlRepairs:
         if repairs.count:
             return repairs
     raise _explained(file, problem) from None
+
+
+def refuse_other_documents(name: str, record: Record) -> None:
+    values = record.values
+    if name in WANTED_LIST and "QTY" not in values:
+        raise UnreadableFile(
+            f"This is a wanted list ({record.spelling[name]} in item {record.number}): it says what a buyer looks for, "
+            "not what a store has."
+        )
+    if name in SET_INVENTORY and not values.keys() & {"PRICE", "CONDITION", "LOTID"}:
+        raise UnreadableFile(
+            f"This is the inventory of a set in the catalogue ({record.spelling[name]} in item {record.number}), "
+            "not of a store."
+        )
+    if name in BRICK_OWL:
+        raise UnreadableFile("This is a Brick Owl file: its item numbers are not BrickLink's.")
 
 
 def describe_repairs(repairs: XmlRepairs) -> str:

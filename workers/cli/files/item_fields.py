@@ -23,10 +23,10 @@ ITEM_TYPES = {
     "O": "ORIGINAL_BOX",
     "U": "UNSORTED_LOT",
 }
-COLORED_TYPES = ("PART", "GEAR")
+COLORED_ITEM_TYPES = ("PART", "GEAR")
 COMPLETENESS = {"C": "C", "I": "B", "B": "B", "S": "S", "M": "S", "N": None}
 """XML writes I for incomplete where the API writes B; BSX writes M (mint in sealed box) for sealed, and N for none."""
-FIELD_DEFAULTS: dict[str, Any] = {
+ITEM_FIELD_DEFAULTS: dict[str, Any] = {
     "completeness": None,
     "bulk": 1,
     "sale_rate": 0,
@@ -44,11 +44,11 @@ class InvalidItem(Exception):
     pass
 
 
-def check_required(fields: Mapping[str, Any], given: ItemFields) -> None:
+def check_required_item_fields(fields: Mapping[str, Any], given: ItemFields) -> None:
     for name in REQUIRED_FIELDS:
         if fields.get(name) is None:
             raise InvalidItem(f"{given.spelled(name)} is missing")
-    if fields["item_type"] in COLORED_TYPES and fields.get("color_id") is None:
+    if fields["item_type"] in COLORED_ITEM_TYPES and fields.get("color_id") is None:
         raise InvalidItem(
             f"{given.spelled('color_id')} is missing: a {fields['item_type']} is another item in each colour "
             "(0 is BrickLink's number for no colour)"
@@ -107,12 +107,12 @@ class ItemFields:
         for name in self._elements:
             if name not in ("lot_id", "stock_room_id", "is_stock_room", without):
                 value = _FIELD_CONVERTERS[name](self, name)
-                if value is not _FIELD_NOT_SAID:
+                if value is not _ITEM_FIELD_NOT_SAID:
                     fields[name] = value
         fields |= self._stockroom()
         if not without and any(name in fields for name in TIER_FIELDS):  # the six go together, except in an update
-            fields = {**{name: FIELD_DEFAULTS[name] for name in TIER_FIELDS}, **fields}
-        if any(_NOT_STORABLE.search(text) for text in fields.values() if isinstance(text, str)):
+            fields = {**{name: ITEM_FIELD_DEFAULTS[name] for name in TIER_FIELDS}, **fields}
+        if any(_NOT_STORABLE_IN_FIELD.search(text) for text in fields.values() if isinstance(text, str)):
             raise InvalidItem("a text has a character that cannot be stored")
         return fields
 
@@ -134,16 +134,16 @@ class ItemFields:
         return {"is_stock_room": True} | ({"stock_room_id": room} if room else {})
 
 
-_FIELD_NOT_SAID = object()
-_GROUPED = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
-_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+_ITEM_FIELD_NOT_SAID = object()
+_GROUPED_AMOUNT_FIELD = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
+_NOT_STORABLE_IN_FIELD = re.compile("[\x00\ud800-\udfff]")
 
 
 def _convert_amount(fields: ItemFields, name: str) -> Any:
     text = fields.text(name) or ""
     if not text:
-        return _FIELD_NOT_SAID if name == "unit_price" else None
-    amount = parse_amount(text)
+        return _ITEM_FIELD_NOT_SAID if name == "unit_price" else None
+    amount = parse_amount_field(text)
     if amount is None:
         raise InvalidItem(f"{fields.spelled(name)} must be an amount such as 0.25")
     return abs(amount) if amount.is_zero() else amount
@@ -158,7 +158,11 @@ def _convert_weight(fields: ItemFields, name: str) -> Any:
     if fields._elements[name] != "TOTALWEIGHT":
         return weight
     units = abs(fields.integer("quantity") or 0)
-    return (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if weight and units else _FIELD_NOT_SAID
+    return (
+        (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
+        if weight and units
+        else _ITEM_FIELD_NOT_SAID
+    )
 
 
 def _number_converter(default: Any) -> Callable[[ItemFields, str], Any]:
@@ -176,7 +180,7 @@ def _convert_verbatim(fields: ItemFields, name: str) -> Any:
 def _convert_item_type(fields: ItemFields, name: str) -> Any:
     text = fields.text(name) or ""
     if not text:
-        return _FIELD_NOT_SAID
+        return _ITEM_FIELD_NOT_SAID
     item_type = ITEM_TYPES.get(text.upper(), text)
     if len(item_type) == 1:
         raise InvalidItem(f"{fields.spelled(name)} must be one of {', '.join(ITEM_TYPES)}")
@@ -205,10 +209,10 @@ def _convert_retain(fields: ItemFields, name: str) -> Any:
 _FIELD_CONVERTERS: dict[str, Callable[[ItemFields, str], Any]] = {
     "item_type": _convert_item_type,
     "item_no": lambda fields, name: fields.text(name),
-    "color_id": _number_converter(_FIELD_NOT_SAID),
-    "quantity": _number_converter(_FIELD_NOT_SAID),
+    "color_id": _number_converter(_ITEM_FIELD_NOT_SAID),
+    "quantity": _number_converter(_ITEM_FIELD_NOT_SAID),
     "unit_price": _convert_amount,
-    "new_or_used": _code_converter({"N": "N", "U": "U"}, _FIELD_NOT_SAID),
+    "new_or_used": _code_converter({"N": "N", "U": "U"}, _ITEM_FIELD_NOT_SAID),
     "completeness": _code_converter(COMPLETENESS, None),
     "bulk": lambda fields, name: fields.integer(name) or 1,
     "sale_rate": _number_converter(0),
@@ -229,13 +233,13 @@ def item_fields(record: Record) -> tuple[int, dict[str, Any]]:
         raise InvalidItem(record.problem)
     given = ItemFields(record, is_bsx=False)
     fields = given.all()
-    check_required(fields, given)
+    check_required_item_fields(fields, given)
     return given.integer("lot_id") or 0, fields
 
 
-def parse_amount(text: str) -> Decimal | None:
+def parse_amount_field(text: str) -> Decimal | None:
     """Parse an amount, rounded half up to four decimals; None if it is none. Downloads group thousands: 1,752.50."""
-    text = text.replace(",", "") if _GROUPED.fullmatch(text) else text
+    text = text.replace(",", "") if _GROUPED_AMOUNT_FIELD.fullmatch(text) else text
     try:
         # BrickStore writes binary fractions such as 0.0399999991.
         amount = Decimal(text).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if len(text) <= 40 else None

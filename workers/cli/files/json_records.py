@@ -19,7 +19,7 @@ MAX_OBJECT_LENGTH = 4 * 1024 * 1024
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _distinct_json_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         for name, value in pairs:
@@ -28,7 +28,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=lambda _name: None, object_pairs_hook=_distinct)
+_JSON_RECORD_DECODER = json.JSONDecoder(
+    parse_float=Decimal, parse_constant=lambda _name: None, object_pairs_hook=_distinct_json_names
+)
 _NOT_JSON = "This is not well-formed JSON: {}."
 
 
@@ -41,15 +43,15 @@ def is_json(file: BinaryIO) -> bool:
 
 def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
     text = _JsonText(file)
-    if text.peek() == "{" and not _is_api_envelope(text):
-        yield _require_json_object(text.value())
+    if text.peek() == "{" and not _is_json_envelope(text):
+        yield _require_json_record(text.value())
         text.expect_end()
         return
     in_envelope = text.peek() == "{"
     if in_envelope:
         text.skip_to_data()
         if text.peek() != "[":
-            yield _require_json_object(text.value())
+            yield _require_json_record(text.value())
             return
     yield from _read_json_objects(text)
     if not in_envelope:
@@ -62,19 +64,19 @@ def _read_json_objects(text: _JsonText) -> Iterator[dict[str, Any]]:
         text.take("]")
         return
     while True:
-        yield _require_json_object(text.value())
+        yield _require_json_record(text.value())
         if text.peek() != ",":
             text.take("]")
             return
         text.take(",")
 
 
-def _is_api_envelope(text: _JsonText) -> bool:
+def _is_json_envelope(text: _JsonText) -> bool:
     head = text.head()
     return bool(re.match(r'\{[ \t\r\n]*"(meta|data)"', head))
 
 
-def _require_json_object(value: Any) -> dict[str, Any]:
+def _require_json_record(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnreadableFile("A list of objects is expected, and this one holds something else.")
     return value
@@ -105,7 +107,7 @@ class _JsonText:
         self._skip_space()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._buffer, self._at)
+                value, end = _JSON_RECORD_DECODER.raw_decode(self._buffer, self._at)
             except json.JSONDecodeError as error:
                 if len(self._buffer) - self._at > MAX_OBJECT_LENGTH:
                     raise UnreadableFile(f"An object is longer than {MAX_OBJECT_LENGTH:,} characters.") from None

@@ -11,11 +11,16 @@ from typing import Any, BinaryIO
 
 from policies.lot_imports import BadEntry, LotEntry, is_marketplace_number, plain_lot_key
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot
-from workers.cli.files.file_problems import find_bare_ampersands
-from workers.cli.files.item_fields import FIELD_DEFAULTS, ITEM_TYPES, InvalidItem, ItemFields, check_required
+from workers.cli.files.file_problems import find_bare_ampersands, refuse_other_documents
+from workers.cli.files.item_fields import (
+    ITEM_FIELD_DEFAULTS,
+    ITEM_TYPES,
+    InvalidItem,
+    ItemFields,
+    check_required_item_fields,
+)
 from workers.cli.files.json_records import is_json, read_json
 from workers.cli.files.lot_elements import (
-    BRICK_OWL,
     FIELD_OF_ELEMENT,
     FIELD_OF_JSON_KEY,
     FROM_THE_CATALOGUE,
@@ -24,15 +29,12 @@ from workers.cli.files.lot_elements import (
     OMITTED_BY_BRICKSYNC,
     ONLY_BRICKSTORE,
     ONLY_BRICKSYNC,
-    SET_INVENTORY,
-    WANTED_LIST,
 )
 from workers.cli.files.xml_records import BSX_ROOTS, NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
 
 MAX_ITEMS = 200_000
 """More than the largest stores have. Without this limit 56 MB of empty items took two minutes and 1.3 GB to refuse."""
-MAX_NAMED = 20
-"""Elements named in a report."""
+MAX_UNREAD_ELEMENTS = 20  # named in a report
 
 
 @dataclass(slots=True)
@@ -151,7 +153,7 @@ class LotFile:
         for name, text in record.values.items():
             if name not in elements:
                 elements.add(name)
-                _refuse_other_documents(name, record)
+                refuse_other_documents(name, record)
             if name in FIELD_OF_ELEMENT or not text.strip():
                 continue
             if name in FROM_THE_CATALOGUE and not (is_custom and name in LEFT_OUT_ELEMENTS):
@@ -160,7 +162,7 @@ class LotFile:
             if spelling in self.unread:
                 count, first = self.unread[spelling]
                 self.unread[spelling] = (count + 1, first)
-            elif len(self.unread) < MAX_NAMED:
+            elif len(self.unread) < MAX_UNREAD_ELEMENTS:
                 self.unread[spelling] = (1, str(_name_unread_item(record)))
             else:
                 self.more_unread += 1
@@ -179,30 +181,14 @@ class LotFile:
             deletes or quantity[:1] in ("+", "-") or bool(lot_id and not names_item)
         )
         if not is_update and not self.is_update:
-            fields = {**{name: FIELD_DEFAULTS[name] for name in self._omitted}, **given.all()}
-            check_required(fields, given)
+            fields = {**{name: ITEM_FIELD_DEFAULTS[name] for name in self._omitted}, **given.all()}
+            check_required_item_fields(fields, given)
             return LotEntry(record.number, record.line, lot_id, fields)
         if not lot_id:
             raise InvalidItem("an update needs the LOTID of the lot to change")
         change = None if deletes or not quantity else given.signed_quantity()
         fields = {} if deletes else given.all(without="quantity")
         return LotEntry(record.number, record.line, lot_id, fields, change, deletes, is_update=True)
-
-
-def _refuse_other_documents(name: str, record: Record) -> None:
-    values = record.values
-    if name in WANTED_LIST and "QTY" not in values:
-        raise UnreadableFile(
-            f"This is a wanted list ({record.spelling[name]} in item {record.number}): it says what a buyer looks for, "
-            "not what a store has."
-        )
-    if name in SET_INVENTORY and not values.keys() & {"PRICE", "CONDITION", "LOTID"}:
-        raise UnreadableFile(
-            f"This is the inventory of a set in the catalogue ({record.spelling[name]} in item {record.number}), "
-            "not of a store."
-        )
-    if name in BRICK_OWL:
-        raise UnreadableFile("This is a Brick Owl file: its item numbers are not BrickLink's.")
 
 
 def _is_excluded_lot(record: Record) -> bool:
@@ -224,8 +210,8 @@ def record_of_json(number: int, item: Mapping[str, Any], seller_id: str) -> Reco
     flat = {key: value for key, value in item.items() if key not in ("item", "seller_id")}
     nested = item.get("item")
     if isinstance(nested, dict):
-        record.add("ITEMTYPE", _json_text(nested.get("type")))
-        record.add("ITEMID", _json_text(nested.get("no")))
+        record.add("ITEMTYPE", _lot_record_text(nested.get("type")))
+        record.add("ITEMID", _lot_record_text(nested.get("no")))
     elif nested is not None:
         record.problem = "item must be an object with type and no"
     if item.get("seller_id") not in (None, seller_id):
@@ -236,13 +222,13 @@ def record_of_json(number: int, item: Mapping[str, Any], seller_id: str) -> Reco
             continue
         if isinstance(value, (dict, list)):
             record.nested.add(name.upper())
-        text = _json_text(value)
+        text = _lot_record_text(value)
         record.add(name, html.unescape(text) if from_api and name in ("DESCRIPTION", "REMARKS") else text)
         record.spelling[name.upper()] = key
     return record
 
 
-def _json_text(value: Any) -> str:
+def _lot_record_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from xml.sax.saxutils import escape
 
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot
@@ -53,11 +52,6 @@ def write_updates(lots: Iterable[Lot]) -> Iterator[str]:
 
 def is_known_to_marketplace(lot: Lot) -> bool:
     return lot.lot_id < FIRST_UNWIND_LOT_ID
-
-
-def with_quantities(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[Lot]:
-    quantities = ((lot, min(units.get(lot.lot_id, 0), lot.quantity)) for lot in lots)
-    return (replace(lot, quantity=quantity) for lot, quantity in quantities if quantity > 0)
 
 
 def _format_item_element(elements: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from policies.lots import format_price
 from policies.statuses import PaymentStatus, Status
 from policies.timestamps import format_timestamp, parse_timestamp
 from workers.cli.files.file_problems import find_bare_ampersands
-from workers.cli.files.item_fields import InvalidItem, item_fields, parse_amount
+from workers.cli.files.item_fields import InvalidItem, item_fields, parse_amount_field
 from workers.cli.files.json_records import is_json, read_json
 from workers.cli.files.lot_reader import record_of_json
 from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
@@ -21,7 +21,7 @@ from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile,
 MAX_ORDERS = 20_000
 FIRST_UNNUMBERED_LOT = 8_000_000_000_000
 """Numbers for items of old orders, which name no lot. The lots end with the order, so the numbers mean nothing."""
-MARKETPLACE_ZONE = ZoneInfo("America/New_York")
+ORDER_DOWNLOAD_ZONE = ZoneInfo("America/New_York")
 """Downloads have dates of BrickLink's days, without a time."""
 LEFT_OUT_STATUSES = ("CANCELLED", "PURGED")
 PROBLEM_STATUSES = ("OCR", "NPB", "NPX", "NRS", "NSS")
@@ -159,7 +159,7 @@ class OrderFile:
             raise InvalidItem(
                 f"{name} must be a date of the format {self.dates} ({DATE_FORMATS[self.dates]}); see --dates"
             ) from None
-        end = datetime.combine(day, time.max, MARKETPLACE_ZONE).astimezone(UTC).replace(microsecond=0)
+        end = datetime.combine(day, time.max, ORDER_DOWNLOAD_ZONE).astimezone(UTC).replace(microsecond=0)
         return min(end, self.now)
 
 
@@ -194,7 +194,9 @@ class _OrderHistory:
     def add_order(self, order: FileOrder) -> None:
         for number, batch in enumerate(self._order_batches(order)):
             for lot_id, item in batch.items():
-                self._add_history_line(order.at, "inventory.record_lot", lot=_lot_facts(lot_id, self._seller_id, item))
+                self._add_history_line(
+                    order.at, "inventory.record_lot", lot=_ordered_lot_arguments(lot_id, self._seller_id, item)
+                )
             bought = [{"lot_id": lot_id, "quantity": item.fields["quantity"]} for lot_id, item in batch.items()]
             if number:
                 self._add_history_line(order.at, "orders.add_batch", order_id=order.order_id, lines=bought)
@@ -244,7 +246,7 @@ def _commands_after_purchase(order: FileOrder, seller_id: str) -> Iterator[tuple
         yield "orders.set_status", {"member_id": order.buyer, "status": "RECEIVED"}
 
 
-def _lot_facts(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
+def _ordered_lot_arguments(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
     given = item.fields
     facts = {
         "lot_id": lot_id,
@@ -284,7 +286,7 @@ def _parse_order_total(values: Mapping[str, str], name: str) -> Decimal | None:
     text = values.get(name, "")
     if not text:
         return None
-    amount = parse_amount(text)
+    amount = parse_amount_field(text)
     if amount is None or amount < 0:
         raise InvalidItem(f"{name} must be an amount such as 12.50")
     return amount

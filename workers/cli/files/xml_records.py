@@ -24,14 +24,14 @@ MAX_ELEMENTS = 100
 CHUNK_BYTES = 1024 * 1024
 """Some parsers rescan an unfinished tag with each chunk: 60 MB of one attribute took 44 s in chunks of 64 KB."""
 BSX_ROOTS = ("BrickStoreXML", "BrickStockXML")
-RECORD_PATHS = {
+XML_RECORD_PATHS = {
     "INVENTORY": ("INVENTORY", "ITEM"),
     **{root: (root, "Inventory", "Item") for root in BSX_ROOTS},
     "ORDERS": ("ORDERS", "ORDER"),
     "ORDER": ("ORDER",),
 }
 _MAX_HELD_BACK = 2 * CHUNK_BYTES
-_BARE_AMPERSAND = re.compile(rb"<!\[CDATA\[|\]\]>|&(?!#[0-9]+;|#x[0-9A-Fa-f]+;|[A-Za-z_:][A-Za-z0-9_.:-]*;)")
+_BARE_XML_AMPERSAND = re.compile(rb"<!\[CDATA\[|\]\]>|&(?!#[0-9]+;|#x[0-9A-Fa-f]+;|[A-Za-z_:][A-Za-z0-9_.:-]*;)")
 
 
 class UnreadableFile(Exception):
@@ -169,7 +169,7 @@ class _RecordCollector:
 
 
 def _xml_record_path(root: str) -> tuple[str, ...]:
-    if root not in RECORD_PATHS:
+    if root not in XML_RECORD_PATHS:
         description = (
             "a web page; log in and download the file again" if root.lower() == "html" else f"a <{root[:40]}> file"
         )
@@ -177,7 +177,7 @@ def _xml_record_path(root: str) -> tuple[str, ...]:
             "This is neither a BrickLink inventory (INVENTORY) nor a BrickStore file (BrickStoreXML) nor an order "
             f"download (ORDERS): it is {description}."
         )
-    return RECORD_PATHS[root]
+    return XML_RECORD_PATHS[root]
 
 
 class _RecordParser(DefusedXMLParser):
@@ -219,6 +219,6 @@ def _repair_xml_chunks(chunks: Iterator[bytes], repairs: XmlRepairs) -> Iterator
         # No reference and no mark of CDATA goes on after a line or a `>`.
         end = max(data.rfind(b">"), data.rfind(b"\n")) + 1
         data, rest = (data[:end], data[end:]) if end or len(data) < _MAX_HELD_BACK else (data, b"")
-        yield _BARE_AMPERSAND.sub(replace, data)
+        yield _BARE_XML_AMPERSAND.sub(replace, data)
         line += data.count(b"\n")
-    yield _BARE_AMPERSAND.sub(replace, rest)
+    yield _BARE_XML_AMPERSAND.sub(replace, rest)
