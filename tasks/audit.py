@@ -25,7 +25,7 @@ SLICES_PER_TICK = 5
 def check_invariants() -> TaskResult:
     """Check recent changes. Return `{"violations": {sentence: [ids]}}` and log each violation as an error."""
     with unit_of_work() as work:
-        violations = violation_log.check_recent(work.conn, work.now)
+        violations = violation_log.log_recent_violations(work.conn, work.now)
     return _report(violations or ())
 
 
@@ -35,7 +35,7 @@ def check_everything() -> TaskResult:
     violations: list[Violation] = []
     for _ in range(SLICES_PER_TICK):
         with unit_of_work() as work:
-            audit_slice_violations = violation_log.check_next_audit_slice(work.conn, work.now)
+            audit_slice_violations = violation_log.log_violations_of_next_invariant(work.conn, work.now)
         if audit_slice_violations is None:
             break
         violations.extend(audit_slice_violations)

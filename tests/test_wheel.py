@@ -44,6 +44,8 @@ def test_wheel_contains_the_product_packages_and_nothing_else(wheel: Path) -> No
         "workers/cli/pages/bill.html.j2",
         "workers/mail/templates/email.txt.j2",
         "models/migrations/versions/0001_first_schema.py",
+        "models/sql/invariants/alerts.sql",
+        "models/sql/return_items.sql",
     ):
         assert path in names
 

@@ -22,7 +22,7 @@ from models import terms
 from policies.terms import Terms, TermsHistory
 
 ZERO = Decimal("0.00")
-UTC_MARGIN = timedelta(days=2)
+AUDIT_MARGIN = timedelta(days=2)
 """More than any zone's offset, so a month's events lie within its UTC days plus this margin."""
 
 CHARGING = ("orders.submitted", "orders.batch_added", "removals.approved")
@@ -64,8 +64,8 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
     """Recompute the month and compare.  `month` is its first day; an open month is compared as it is now."""
     terms_history = terms.load_terms(conn)
     actual = conn.execute(text(_AUDITED_LEDGER_LINES), {"month": month}).all()
-    bills = {row.seller_id: row for row in conn.execute(text(_BILLS_OF_MONTH), {"month": month})}
-    closed = bool(conn.execute(text(_IS_MONTH_CLOSED), {"month": month}).scalar())
+    bills = {row.seller_id: row for row in conn.execute(text(_AUDITED_BILLS), {"month": month})}
+    closed = bool(conn.execute(text(_AUDITED_MONTH_IS_CLOSED), {"month": month}).scalar())
     certificate = MonthCertificate(month.isoformat()[:7], closed)
 
     all_lines = _expected_lines(
@@ -99,8 +99,8 @@ def _expected_lines(
     conn: Connection, terms_history: TermsHistory, month: date, order_ids: Iterable[int]
 ) -> list[ExpectedBillLine]:
     # Every line that the histories of the month's orders require, in whichever month it is.
-    begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - UTC_MARGIN
-    end = (begin + UTC_MARGIN + timedelta(days=31)).replace(day=1) + UTC_MARGIN
+    begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - AUDIT_MARGIN
+    end = (begin + AUDIT_MARGIN + timedelta(days=31)).replace(day=1) + AUDIT_MARGIN
     rows = conn.execute(text(_AUDITED_ORDER_EVENTS), {"begin": begin, "end": end, "also": sorted(set(order_ids))})
     lines: list[ExpectedBillLine] = []
     histories: dict[int, list[Any]] = defaultdict(list)
@@ -120,7 +120,7 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
         changes = event.changes
         total = Decimal(changes.get("total", total))
         terms_then = terms_history.at(event.at)
-        month = _month_of_instant(event.at, terms_then)
+        month = _audited_month(event.at, terms_then)
         if event.type in CHARGING:
             if fee:
                 lines.append(ExpectedBillLine(seller, month, "reversal", order_id, -fee))
@@ -160,7 +160,7 @@ def _move_late_lines(
     if not order_ids:
         return expected
     rows = conn.execute(
-        text(_CREDITS_ON_A_LATER_BILL), {"orders": sorted(id_ for id_ in order_ids if id_ is not None)}
+        text(_AUDITED_LATE_CREDITS), {"orders": sorted(id_ for id_ in order_ids if id_ is not None)}
     ).all()
     late = {(row.order_id, row.amount): row for row in rows}
     result = Counter(expected)
@@ -192,7 +192,7 @@ def _compare_bills(
     terms_then = terms_history.at(
         (datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) + timedelta(days=31)).replace(day=1)
     )
-    hashes = _line_hashes(conn, month)
+    hashes = _audited_line_hashes(conn, month)
     summaries, billed, carried = [], ZERO, ZERO
     for seller in sorted({*sums, *opening, *bills}):
         amount = sums[seller] + opening.get(seller, ZERO)
@@ -223,7 +223,7 @@ def _compare_bills(
 def _compare_payments(conn: Connection, certificate: MonthCertificate, month: date) -> None:
     expected = Counter(
         (row.seller_id, Decimal(row.amount))
-        for row in conn.execute(text(_PAYMENT_EVENTS), {"month": certificate.month})
+        for row in conn.execute(text(_AUDITED_PAYMENT_EVENTS), {"month": certificate.month})
     )
     actual = Counter(
         (row.seller_id, -row.amount) for row in conn.execute(text(_AUDITED_PAYMENT_LINES), {"month": month})
@@ -233,7 +233,7 @@ def _compare_payments(conn: Connection, certificate: MonthCertificate, month: da
     certificate.paid = str(sum((amount for _, amount in expected.elements()), ZERO))
 
 
-def _line_hashes(conn: Connection, month: date) -> dict[str, str]:
+def _audited_line_hashes(conn: Connection, month: date) -> dict[str, str]:
     written: dict[str, list[str]] = defaultdict(list)
     for row in conn.execute(text(_AUDITED_LEDGER_LINES), {"month": month}):
         parts = (row.line_id, row.kind, row.amount, row.order_id, row.charged_month, row.credited_month, row.note)
@@ -262,7 +262,7 @@ def _expected_fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
     return Decimal(cents).scaleb(-2)
 
 
-def _month_of_instant(instant: datetime, terms_then: Terms) -> date:
+def _audited_month(instant: datetime, terms_then: Terms) -> date:
     local = instant.astimezone(ZoneInfo(terms_then.billing_time_zone))
     return date(local.year, local.month, 1)
 
@@ -278,8 +278,8 @@ _AUDITED_LEDGER_LINES = (
 _AUDITED_PAYMENT_LINES = (
     "SELECT seller_id, amount FROM unwind.ledger_lines WHERE billing_month = :month AND kind = 'payment'"
 )
-_BILLS_OF_MONTH = "SELECT * FROM unwind.bills WHERE billing_month = :month"
-_IS_MONTH_CLOSED = "SELECT EXISTS (SELECT FROM unwind.billing_months WHERE billing_month >= :month)"
+_AUDITED_BILLS = "SELECT * FROM unwind.bills WHERE billing_month = :month"
+_AUDITED_MONTH_IS_CLOSED = "SELECT EXISTS (SELECT FROM unwind.billing_months WHERE billing_month >= :month)"
 _AUDITED_ORDER_EVENTS = """
     SELECT e.order_id, e.at, e.type, COALESCE(e.changes -> 'order', '{}') AS changes, o.seller_id, o.usd_rate
     FROM unwind.events e JOIN unwind.orders o USING (order_id)
@@ -293,7 +293,7 @@ _AUDITED_MANUAL_CREDITS = """
         e.changes -> 'credit' ->> 'amount' AS amount, CAST(e.changes -> 'credit' ->> 'order_id' AS bigint) AS order_id
     FROM unwind.events e WHERE e.type = 'credits.posted_by_hand'
 """
-_PAYMENT_EVENTS = """
+_AUDITED_PAYMENT_EVENTS = """
     SELECT e.member_id AS seller_id, e.changes -> 'payment' ->> 'amount' AS amount FROM unwind.events e
     WHERE e.type = 'bills.payment_recorded' AND e.changes -> 'payment' ->> 'month' = :month
 """
@@ -307,7 +307,7 @@ _AUDITED_OPENING_CREDITS = """
             AND e.changes -> 'payment' ->> 'opens' = to_char(CAST(:month AS timestamp), 'YYYY-MM')
     ) carried GROUP BY seller_id HAVING sum(amount) <> 0
 """
-_CREDITS_ON_A_LATER_BILL = """
+_AUDITED_LATE_CREDITS = """
     SELECT l.order_id, l.amount, l.billing_month, to_date(o.payload ->> 'month', 'YYYY-MM') AS intended_month
     FROM unwind.ledger_lines l
     JOIN unwind.outbox o ON o.key = l.key

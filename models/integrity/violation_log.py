@@ -25,8 +25,7 @@ from models.db.schema import Base, BigInt, BigIntKey, table_of
 from models.db.selects import is_any
 from models.events import EventRow
 from models.integrity import invariants, month_audit
-from models.integrity.invariants import MONTHS_PROVEN, Violation
-from models.integrity.invariants.invariant import MAX_IDS, Invariant, Scope
+from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, Invariant, InvariantScope, Violation
 from models.ledger import LedgerLineRow
 from models.lots import LotRow, StockMoveRow
 from models.members import MemberRow
@@ -49,7 +48,7 @@ ANSWER_LAG = timedelta(minutes=5)
 """Answers are selected by their instant, which is read before the commit."""
 FULL_AUDIT_TIME_OF_DAY = timedelta(hours=3)
 """UTC.  The check of everything is due again at this time."""
-MAX_STATEMENT_TIMEOUT = "55s"
+AUDIT_STATEMENT_TIMEOUT = "55s"
 
 
 class ViolationRow(Base):
@@ -86,7 +85,7 @@ def open_violations(conn: Connection) -> list[Violation]:
     return [Violation(sentence, ids) for sentence, ids in ids_by_sentence.items()]
 
 
-def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
+def log_recent_violations(conn: Connection, now: datetime) -> list[Violation] | None:
     """Check what changed since the last run and the next slice, and record violations.
 
     Waits for a slice of the nightly check. Returns None if another run is in progress.
@@ -95,7 +94,7 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
         return None
     lock_named(conn, CHECK_LOCK)
     scope, positions = recent_scope(conn, now)
-    violations = invariants.check_invariants(conn, now, scope=scope, months=_month_to_check(conn, now))
+    violations = invariants.query_invariants(conn, now, scope=scope, months=_month_to_check(conn, now))
     record_findings(
         conn, violations, now, checked_everywhere=[invariant.sentence for invariant in _unscoped_invariants()]
     )
@@ -104,7 +103,7 @@ def check_recent(conn: Connection, now: datetime) -> list[Violation] | None:
     return violations
 
 
-def check_next_audit_slice(conn: Connection, now: datetime) -> list[Violation] | None:
+def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[Violation] | None:
     """Check the next invariant of this night's check of everything.
 
     Returns None when all have been checked, or if another check is in progress.
@@ -122,14 +121,15 @@ def check_next_audit_slice(conn: Connection, now: datetime) -> list[Violation] |
         _store_positions(conn, {"night": (night_number, ""), "next_check": (0, "")})
         sweeps.record_sweep_run(conn, FULL_SWEEP, len(open_violations(conn)), now)
         return None
-    set_statement_timeout(conn, MAX_STATEMENT_TIMEOUT)
+    set_audit_timeout(conn, AUDIT_STATEMENT_TIMEOUT)
+    invariants.plan_for_scope(conn)
     if index < len(invariants.ALWAYS):
         invariant = invariants.ALWAYS[index]
         ids = invariant.find_violations(conn, now)
         violations = [Violation(invariant.sentence, ids)] if ids else []
         record_findings(conn, violations, now, checked_everywhere=[invariant.sentence])
     else:
-        violations = check_month(conn, now, months[index - len(invariants.ALWAYS)])
+        violations = log_month_violations(conn, now, months[index - len(invariants.ALWAYS)])
     _store_positions(conn, {"next_check": (index + 1, "")})
     return violations
 
@@ -148,9 +148,9 @@ def _month_to_check(conn: Connection, now: datetime) -> list[date]:
     return [closed[-1]] if hour % 2 else [closed[hour // 2 % len(closed)]]
 
 
-def check_month(conn: Connection, now: datetime, month: date) -> list[Violation]:
+def log_month_violations(conn: Connection, now: datetime, month: date) -> list[Violation]:
     differing = month_audit.months_with_differences(conn, [month])
-    violations = [Violation(MONTHS_PROVEN, differing)] if differing else []
+    violations = [Violation(MONTHS_INVARIANT, differing)] if differing else []
     record_findings(conn, violations, now)
     return violations
 
@@ -180,15 +180,15 @@ def record_findings(
     )
 
 
-def set_statement_timeout(conn: Connection, timeout: str = "0") -> None:
+def set_audit_timeout(conn: Connection, timeout: str = "0") -> None:
     conn.execute(text("SELECT set_config('statement_timeout', :timeout, true)"), {"timeout": timeout})
 
 
-def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tuple[int, str]]]:
+def recent_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[str, tuple[int, str]]]:
     positions = _load_positions(conn)
     # The bound is read before the rows: transactions below it have ended, so every later statement sees their rows.
     end = int(conn.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())
-    since = positions["written_in"][0] if "written_in" in positions else _first_position(conn)
+    since = positions["written_in"][0] if "written_in" in positions else _first_audit_position(conn)
     order_ids: set[int] = set()
     sellers: set[str] = set()
     items: set[tuple[str, str]] = set()
@@ -218,18 +218,20 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[Scope, dict[str, tupl
     order_ids |= {row.order_id for row in (*order_slice, *messages) if row.order_id is not None}
     message_ids = conn.execute(select(OutboxRow.outbox_id).where(is_any(OutboxRow.order_id, order_ids))).scalars()
     answered = datetime.fromtimestamp(positions["answers"][0], UTC) if "answers" in positions else now
-    scope = Scope(
-        orders=tuple(sorted(order_ids)),
-        sellers=tuple(sorted({*sellers, *(row.member_id for row in seller_slice)})),
-        items=tuple(sorted({*items, *((row.seller_id, row.item_no) for row in lot_slice)})),
-        messages=tuple(sorted({*message_ids, *(row.outbox_id for row in messages)})),
+    items |= {(row.seller_id, row.item_no) for row in lot_slice}
+    scope = InvariantScope(
+        orders=sorted(order_ids),
+        sellers=sorted({*sellers, *(row.member_id for row in seller_slice)}),
+        item_sellers=[seller_id for seller_id, _ in items],
+        item_nos=[item_no for _, item_no in items],
+        messages=sorted({*message_ids, *(row.outbox_id for row in messages)}),
         answers=min(answered, now) - ANSWER_LAG,
     )
     return scope, new_positions
 
 
 def _unscoped_invariants() -> list[Invariant]:
-    return [invariant for invariant in (*invariants.ALWAYS, *invariants.IN_TIME) if not invariant.has_scope_marker]
+    return [invariant for invariant in (*invariants.ALWAYS, *invariants.IN_TIME) if not invariant.has_scope]
 
 
 def _violation_events(type_: str, ids_by_sentence: dict[str, list[str]], now: datetime) -> list[dict[str, Any]]:
@@ -269,7 +271,7 @@ def _next_keys(conn: Connection, key: Any, after: int | str, limit: int, *more: 
     return conn.execute(select(key, *more).where(key > after).order_by(key).limit(limit)).all()
 
 
-def _first_position(conn: Connection) -> int:
+def _first_audit_position(conn: Connection) -> int:
     # What is older than the first run's start is left to the slices and the nightly check.
     newest = select(EventRow.written_in).order_by(EventRow.written_in.desc(), EventRow.event_id.desc())
     return int(conn.execute(newest.offset(MAX_RECENT).limit(1)).scalar() or 0)

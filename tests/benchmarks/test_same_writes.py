@@ -48,7 +48,7 @@ def test_generated_market_satisfies_the_invariants(conn: psycopg.Connection, dat
     database = db.connect(database_url)
     try:
         with database.transaction() as connection:
-            assert not invariants.check_invariants(connection, now, in_time=False)
+            assert not invariants.query_invariants(connection, now, in_time=False)
     finally:
         database.dispose()
 

@@ -64,7 +64,7 @@ def _invariants_hold(request: pytest.FixtureRequest) -> Iterator[None]:
     try:
         with database.transaction() as conn:
             months = month_audit.closed_months(conn)
-            broken = invariants.check_invariants(conn, datetime(2100, 1, 1, tzinfo=UTC), in_time=False, months=months)
+            broken = invariants.query_invariants(conn, datetime(2100, 1, 1, tzinfo=UTC), in_time=False, months=months)
     finally:
         database.dispose()
     assert not broken, broken

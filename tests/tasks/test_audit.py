@@ -97,7 +97,7 @@ def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, dat
         conn.execute(text("UPDATE unwind.audit_positions SET number = 2000000000 WHERE name = 'order'"))
         scope, _ = violation_log.recent_scope(conn, market.simulation.clock.instant)
         assert 1003 in scope.orders  # and whatever else was written while anybody on this server was at work
-        violations = invariants.check_invariants(conn, market.simulation.clock.instant, in_time=False, scope=scope)
+        violations = invariants.query_invariants(conn, market.simulation.clock.instant, in_time=False, scope=scope)
     assert "An order's events are numbered from 1 without a gap, and the last number is its version or its unlock" in [
         violation.sentence for violation in violations
     ]
@@ -118,7 +118,7 @@ def test_recent_changes_are_checked_after_a_slice_that_is_in_progress(market: Ma
     engine = create_engine(database_url)
     with psycopg.connect(libpq_url(database_url), autocommit=True) as observer, ThreadPoolExecutor(1) as pool:
         with engine.begin() as conn:
-            violation_log.check_next_audit_slice(conn, market.simulation.clock.instant)
+            violation_log.log_violations_of_next_invariant(conn, market.simulation.clock.instant)
             run = pool.submit(market.done, "audit.check_invariants")
             wait_until(lambda: run.done() or observer.execute(waiting).rowcount)
         assert run.result() == {"violations": {}}

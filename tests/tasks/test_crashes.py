@@ -189,7 +189,7 @@ class CrashTest:
 
 
 def broken_invariants(conn: Connection, now: datetime) -> list[invariants.Violation]:
-    return invariants.check_invariants(conn, now, in_time=False)
+    return invariants.query_invariants(conn, now, in_time=False)
 
 
 def crash_at(crash_test: CrashTest, way: Way, numbers: list[int]) -> None:

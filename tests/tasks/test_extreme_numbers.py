@@ -12,7 +12,7 @@ import pytest
 
 from models.bills import BillRow
 from models.db import database as db
-from models.integrity.invariants import check_invariants
+from models.integrity.invariants import query_invariants
 from tests.bad_input import GOOD, LINES, PUBLIC, argument_paths, kind_of, replace_argument
 from tests.plugins.market import Market
 
@@ -92,4 +92,4 @@ def test_the_largest_fees_add_up_on_a_bill(market: Market) -> None:
         ("seller", 5 * Decimal("989999999999.99")),
     ]
     with db.current_database().transaction() as conn:
-        assert check_invariants(conn, market.simulation.clock.instant) == []
+        assert query_invariants(conn, market.simulation.clock.instant) == []

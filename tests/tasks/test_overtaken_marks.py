@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from models.db import database as db
-from models.integrity.invariants import check_invariants
+from models.integrity.invariants import query_invariants
 from models.notices import NoticeRow
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, WEEK, Market
@@ -64,7 +64,7 @@ def alert(market: Market) -> Any:
 
 def assert_invariants_hold(market: Market) -> None:
     with db.current_database().transaction() as conn:
-        assert check_invariants(conn, market.simulation.clock.instant) == []
+        assert query_invariants(conn, market.simulation.clock.instant) == []
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from models.db import database as db
-from models.integrity.invariants import check_invariants
+from models.integrity.invariants import query_invariants
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 
@@ -118,4 +118,4 @@ def test_large_file_is_imported_in_constant_memory(
     assert ran.megabytes < MAX_MEMORY_MB, ran
     assert market.count("lots") == LOTS
     with db.current_database().transaction() as conn:
-        assert check_invariants(conn, market.simulation.clock.instant) == []
+        assert query_invariants(conn, market.simulation.clock.instant) == []

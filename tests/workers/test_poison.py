@@ -17,7 +17,7 @@ from models.bills import BillRow
 from models.db import database as db
 from models.db.database import DatabaseClock
 from models.integrity import month_audit
-from models.integrity.invariants import check_invariants
+from models.integrity.invariants import query_invariants
 from models.submissions import MAX_SUBMISSION_ATTEMPTS, SubmissionRow
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
@@ -155,7 +155,7 @@ def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database
     assert findings(market) == []
     with db.current_database().transaction() as conn:
         months = month_audit.closed_months(conn)
-        assert check_invariants(conn, market.simulation.clock.instant, months=months) == []
+        assert query_invariants(conn, market.simulation.clock.instant, months=months) == []
         assert bills.list_held_bills(conn) == []
     (march, april), (its_march, its_april) = (
         [bill.total for bill in market.stored(BillRow, seller_id=seller)] for seller in ("s1", "s2")

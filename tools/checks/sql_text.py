@@ -19,15 +19,6 @@ DRIVER_PLACEHOLDER = re.compile(r"%\((?!table_name|column_0|constraint_name)\w+\
 
 REVIEWED = {
     "models/feed.py:advance_feed_base": "converted to an integer in that line; ALTER SEQUENCE takes no parameters",
-    "models/integrity/invariants/invariant.py:find_violations": (
-        "a constant of the package with conditions that are constants too"
-    ),
-    "models/integrity/invariants/alerts.py:alert_terms_sql": (
-        "called at import by the invariants, with a column's name"
-    ),
-    "models/integrity/invariants/alerts.py:first_answer": ("called at import by the invariants, with column names"),
-    "models/integrity/invariants/timelines.py:_fold_changes": "called at import, with words of that module",
-    "models/integrity/invariants/timelines.py:_with_event_range": ("called at import, with words of that module"),
     "models/monitoring/metrics.py:_age": "called at import, with words of that module",
     **dict.fromkeys(
         (
@@ -52,7 +43,7 @@ MAX_DRIVER_TEXTS = 12
 """Statements written as text that bypass SQLAlchemy; those written with Core don't count."""
 MAX_LONG_TEXTS = 40
 LONG_TEXT_LINES = 4
-"""Longer statements are files in models/sql/, except the invariants, which stand beside their sentences."""
+"""Longer statements are files in models/sql/."""
 
 
 def sql_text_problems(root: Path = CHECKOUT) -> list[str]:
@@ -66,7 +57,7 @@ def sql_text_problems(root: Path = CHECKOUT) -> list[str]:
         name, source = str(path.relative_to(root)), path.read_text(encoding="utf-8")
         module = ast.parse(source)
         texts += [f"{name}:{text}" for text in driver_texts(module)]
-        long_texts += [f"{name}:{line}" for line in long_sql_texts(module) if "/invariants/" not in name]
+        long_texts += [f"{name}:{line}" for line in long_sql_texts(module)]
         for function, values in inserted_values(module).items():
             insertions[f"{name}:{function}"] = values
         problems += [

@@ -38,11 +38,12 @@ def audit(context: click.Context, as_json: bool) -> None:
         return
     with open_database() as database, database.transaction() as conn:
         now = database.clock.now(conn)
-        violation_log.set_statement_timeout(conn)
+        violation_log.set_audit_timeout(conn)
         months = month_audit.closed_months(conn)
-        violations = invariants.check_invariants(conn, now, months=months)
+        violations = invariants.query_invariants(conn, now, months=months)
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]
-        violation_log.record_findings(conn, violations, now, checked_everywhere=[*sentences, invariants.MONTHS_PROVEN])
+        checked = [*sentences, invariants.MONTHS_INVARIANT]
+        violation_log.record_findings(conn, violations, now, checked_everywhere=checked)
         order_count = orders.count_orders(conn)
     if as_json:
         rows = [{"sentence": violation.sentence, "ids": violation.ids} for violation in violations]

@@ -78,7 +78,7 @@ def restore(file: Path) -> None:
             with database.transaction() as conn:
                 now = database.clock.now(conn)
                 months = month_audit.closed_months(conn)
-                violations = invariants.check_invariants(conn, now, in_time=False, months=months)
+                violations = invariants.query_invariants(conn, now, in_time=False, months=months)
         finally:
             database.dispose()
     echo(f"{restored.orders:,} orders and {restored.events:,} events are restored.")

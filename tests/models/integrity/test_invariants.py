@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.market import Market, build
+from models import sql
 from models.db import database as db
+from models.db.postgres_address import PostgresAddress
 from models.integrity import invariants, violation_log
 from tests.models.corruptions import CORRUPTIONS, Corruption
 from tests.models.seed_history import LATER
+from tests.plugins.postgres import programs
 from tests.plugins.servers import fresh_database, in_database, libpq_url
 from workers.embedded import ServerUrls
 
@@ -26,6 +31,7 @@ CANCEL_ALL = """
     INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
     SELECT order_id, 4, now(), 'orders.cancelled', seller_id, 'seller', 'NPB', 'CANCELLED', '', '{}' FROM cancelled
 """
+QUERIES = Path(sql.__file__).parent / "invariants"
 INVARIANTS = (*invariants.ALWAYS, *invariants.IN_TIME)
 
 
@@ -40,7 +46,7 @@ def owner(seeded_engine: Engine) -> Iterator[Connection]:
 
 
 def test_history_without_corruption_breaks_no_invariant(owner: Connection) -> None:
-    assert invariants.check_invariants(owner, LATER) == []
+    assert invariants.query_invariants(owner, LATER) == []
 
 
 @pytest.mark.guarantee("P6", "P4")
@@ -54,6 +60,21 @@ def test_corruption_is_reported_by_a_full_and_by_a_recent_check(owner: Connectio
     assert reported_id in invariant.find_violations(owner, now)
     scope, _ = violation_log.recent_scope(owner, now)
     assert reported_id in invariant.find_violations(owner, now, scope)
+
+
+def test_queries_run_in_psql_as_they_stand(seeded_engine: Engine) -> None:
+    address = PostgresAddress.parse(seeded_engine.url.render_as_string(hide_password=False))
+    values = dict.fromkeys(("orders", "sellers", "messages", "answers"), "NULL")
+    values |= dict.fromkeys(("item_sellers", "item_nos"), "NULL::text[]") | {
+        "now": f"timestamptz '{LATER}'",
+        "part": "1",
+    }
+    words = [str(programs() / "psql"), "-XqtAv", "ON_ERROR_STOP=1"]
+    words += [f"--set={name}={value}" for name, value in values.items()]
+    words += [f"--file={path}" for path in sorted(QUERIES.glob("*.sql"))]
+    words.append(f"--dbname={address.client_conninfo('test')}")
+    done = subprocess.run(words, env=address.client_environment(), capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
 def test_full_check_is_quick_where_statistics_know_of_no_cancellation(
@@ -71,7 +92,7 @@ def test_full_check_is_quick_where_statistics_know_of_no_cancellation(
                 conn.execute(CANCEL_ALL)
         database = db.connect(url)
         with database.transaction() as checked:
-            invariants.check_invariants(checked, database.clock.now(checked))
+            invariants.query_invariants(checked, database.clock.now(checked))
         database.dispose()
 
 
@@ -79,7 +100,7 @@ def test_one_corrupt_row_reports_one_id(owner: Connection) -> None:
     owner.execute(text("UPDATE unwind.orders SET fee = fee + 1 WHERE order_id = 3"))
     scope, _ = violation_log.recent_scope(owner, LATER)
     expected = [("Per order the lines", ["3"]), ("Replaying an order's", ["3"])]
-    for broken in (invariants.check_invariants(owner, LATER), invariants.check_invariants(owner, LATER, scope=scope)):
+    for broken in (invariants.query_invariants(owner, LATER), invariants.query_invariants(owner, LATER, scope=scope)):
         assert [
             (invariant.sentence[: len(begin)], invariant.ids)
             for invariant, (begin, _) in zip(broken, expected, strict=True)
@@ -105,7 +126,7 @@ def test_sentences_are_unique() -> None:
 
 
 def test_at_most_seven_invariants_check_all_rows() -> None:
-    unscoped = [invariant.sentence.split()[:5] for invariant in INVARIANTS if not invariant.has_scope_marker]
+    unscoped = [invariant.sentence.split()[:5] for invariant in INVARIANTS if not invariant.has_scope]
     assert len(unscoped) == 7, unscoped
 
 

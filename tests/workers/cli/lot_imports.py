@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from models import inventory
 from models.db import database as db
-from models.integrity.invariants import check_invariants
+from models.integrity.invariants import query_invariants
 from policies.lots import Lot
 from tests.plugins.market import Market
 from workers.cli import group
@@ -39,7 +39,7 @@ def run_import(market: Market, database_url: str, tmp_path: Path, monkeypatch: p
 
 def stock(market: Market) -> list[Lot]:
     with market.simulation.database.transaction() as conn:
-        assert check_invariants(conn, market.simulation.clock.instant) == []
+        assert query_invariants(conn, market.simulation.clock.instant) == []
         return inventory.load_lots(conn, "seller")
 
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import create_engine, text
 
-from models.integrity.invariants import MONTHS_PROVEN
+from models.integrity.invariants import MONTHS_INVARIANT
 from tests.plugins.market import Market
 from workers.cli.audit import audit
 from workers.cli.show import show
@@ -64,8 +64,9 @@ def test_manipulated_month_names_the_rows(books: Market, database_url: str) -> N
     assert invariants_result.exit_code == 1
     assert "Per order the lines add up" in invariants_result.output
     assert "The bills of every closed month" in invariants_result.output
-    assert books.done("audit.check_invariants")["violations"][MONTHS_PROVEN] == ["2026-03"]
-    assert MONTHS_PROVEN not in books.done("audit.check_invariants")["violations"]  # each month is proven once an hour
+    assert books.done("audit.check_invariants")["violations"][MONTHS_INVARIANT] == ["2026-03"]
+    # Each month is proven once an hour.
+    assert MONTHS_INVARIANT not in books.done("audit.check_invariants")["violations"]
 
 
 @pytest.mark.parametrize("month", ["2026-13", "march", "2026-3", ""])

@@ -191,7 +191,7 @@ def check_invariants(context: Context) -> list[Finding]:
     newest = month_audit.closed_months(context.conn)[-1:]
     scope, _ = violation_log.recent_scope(context.conn, context.now())
     violations = {violation.sentence: violation for violation in violation_log.open_violations(context.conn)}
-    for violation in invariant_queries.check_invariants(
+    for violation in invariant_queries.query_invariants(
         context.conn, context.now(), in_time=False, months=newest, scope=scope
     ):
         violations.setdefault(violation.sentence, violation)
