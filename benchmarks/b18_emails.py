@@ -1,8 +1,7 @@
 """B18: emails per second from the outbox to a local mail server, against a bare smtplib loop.
 
-The product takes its whole path: the relay publishes outbox rows in the group of the sweeps; `notices.tell_buyer`
-composes and records the notices, and `notices.deliver` sends them, in the group of emails with two processes. The
-reference sends the same finished messages from memory, in two processes with a connection each.
+The product takes its whole path: woken as by a commit, `notices.tell_buyer` composes and records the notices of outbox
+rows, and `notices.deliver` sends them, in the group of emails with two processes. The reference sends the same finished messages from memory, in two processes with a connection each.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ MEMBERS = """
     FROM generate_series(1, %(count)s) g
 """
 OUTBOX_MESSAGES = """
-    INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
+    INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at, publish_count)
     SELECT 'order_cancelled:' || g || ':' || %(run)s || ':b-' || g, 'notices.tell_buyer', g,
         jsonb_build_object('role', 'buyer', 'event', 'order_cancelled', 'recipient', 'b-' || g, 'facts',
             jsonb_build_object('by', 'seller', 'basis', 'NPB', 'strike', true, 'returns', true, 'lines_returned', 5,
                 'units_returned', 10)),
-        clock_timestamp(), clock_timestamp()
+        clock_timestamp(), clock_timestamp() + interval '10 seconds', 1
     FROM generate_series(1, %(count)s) g
 """
 LEFT = "SELECT %(count)s - count(*) FROM unwind.notices WHERE state = 'sent'"
@@ -71,7 +70,7 @@ class Emails:
         self.conn.execute(OUTBOX_MESSAGES, {"run": self.runs, "count": self.count})
         before = self.received()
         began = queue_load.value(self.conn, "SELECT clock_timestamp()")
-        self.client.send_task("outbox.relay", queue=queue_of("outbox.relay"))
+        self.client.send_task("notices.tell_buyer", kwargs={"rows": []}, queue=queue_of("notices.tell_buyer"))
         wait_until(lambda: self._left() == 0, queue_load.MAX_DURATION, every=0.1)
         ended = queue_load.value(self.conn, "SELECT max(sent_at) FROM unwind.notices")
         self._check_received(before)
@@ -132,7 +131,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
         emails.by_product()
         ratios = alternate(
             scale.pairs,
-            with_progress(step, "relay, notices and emails", emails.by_product),
+            with_progress(step, "notices and emails", emails.by_product),
             with_progress(step, "smtplib", emails.by_loops),
         )
     what = f"emails from the outbox to a mail server / {PROCESSES} bare smtplib loops"
@@ -149,9 +148,7 @@ def prepare_emails(environment: Environment, count: int) -> Iterator[Emails]:
         conn = stack.enter_context(environment.connect(DATABASE))
         conn.execute(MEMBERS, {"count": count})
         settings = environment.settings(DATABASE, smtp_url=f"smtp://127.0.0.1:{port}")
-        stack.enter_context(
-            environment.programs(environment.workers(settings, "sweeps", "emails", processes=PROCESSES))
-        )
+        stack.enter_context(environment.programs(environment.workers(settings, "emails", processes=PROCESSES)))
         client = Celery("beat", broker=environment.broker(0), set_as_current=False)
         stack.callback(client.close)
         yield Emails(environment, conn, client, settings, port, count)
