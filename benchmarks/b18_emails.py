@@ -1,7 +1,8 @@
 """B18: emails per second from the outbox to a local mail server, against a bare smtplib loop.
 
 The product takes its whole path: woken as by a commit, `notices.tell_buyer` composes and records the notices of outbox
-rows, and `notices.deliver` sends them, in the group of emails with two processes. The reference sends the same finished messages from memory, in two processes with a connection each.
+rows, and `notices.deliver` sends them, in the group of emails with two processes. The reference sends the same finished
+messages from memory, in two processes with a connection each.
 """
 
 from __future__ import annotations
