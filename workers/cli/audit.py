@@ -70,13 +70,13 @@ def audit_month(month: date, as_json: bool) -> None:
             raise click.ClickException(f"{month:%Y-%m} has not begun, so there is nothing to prove.")
         certificate = month_audit.audit_month(conn, month)
     fields = certificate.as_json()
-    click.echo(json.dumps(fields, indent=2) if as_json else "\n".join(_render_month_certificate(fields)))
+    click.echo(json.dumps(fields, indent=2) if as_json else "\n".join(_audit_month_lines(fields)))
     if not certificate.holds:
         count = len(certificate.differences)
         raise AuditFailed(f"{count} {'row differs' if count == 1 else 'rows differ'} from what orders and events say.")
 
 
-def _render_month_certificate(fields: dict[str, Any]) -> list[str]:
+def _audit_month_lines(fields: dict[str, Any]) -> list[str]:
     state = "closed" if fields["closed"] else "still open: as of now"
     lines = [
         f"Month {fields['month']} ({state}), computed from orders and events",

@@ -27,7 +27,7 @@ from workers.embedded.postgres import Postgres, ServerStartError
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, terminate, wait_until
 from workers.embedded.valkey import Valkey
 
-START_SECONDS = 60.0  # includes crash recovery of a large database
+DAEMON_START_SECONDS = 60.0  # includes crash recovery of a large database
 FAILURE = "failed.json"
 """The file that tells `doctor` why the servers failed; the next start deletes it."""
 MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each within 10 s of its start: another restart will not help
@@ -92,9 +92,9 @@ class Daemon:
     def _await_server(self, server: Postgres | Valkey, name: str) -> None:
         for attempt in range(10):
             try:
-                if wait_until(server.ready, START_SECONDS):
+                if wait_until(server.ready, DAEMON_START_SECONDS):
                     return
-                raise ServerStartError(f"{name} did not answer within {START_SECONDS:.0f} s")
+                raise ServerStartError(f"{name} did not answer within {DAEMON_START_SECONDS:.0f} s")
             except ServerStartError:
                 # Another program took the port, or the shared memory of a killed predecessor is not free yet.
                 if attempt == 9 or self.stop_requested.wait(0.02 * 2**attempt):
