@@ -32,10 +32,10 @@ from models.members import MemberRow
 from models.orders import OrderRow
 from models.outbox import OutboxRow
 
-RECENT_SWEEP = "audit.check_invariants"
-FULL_SWEEP = "audit.check_everything"
-MONTHS_SWEEP = "audit.months"
-CHECK_LOCK = "audit.check"
+RECENT_VIOLATIONS_SWEEP = "audit.check_invariants"
+ALL_VIOLATIONS_SWEEP = "audit.check_everything"
+MONTH_VIOLATIONS_SWEEP = "audit.months"
+VIOLATION_LOG_LOCK = "audit.check"
 """Held by each transaction that checks and records, so that none clears what another has just found."""
 MONTH_INTERVAL = timedelta(hours=1)
 """How often the books of one closed month are recomputed, which reads every event of the month's orders."""
@@ -44,7 +44,7 @@ MAX_RECENT = 5000
 SLICE_SIZE = 500
 """Orders and lots checked in turn besides the recent ones: a hundred thousand in a little over three hours."""
 SELLER_SLICE_SIZE = 20
-ANSWER_LAG = timedelta(minutes=5)
+AUDITED_ANSWER_LAG = timedelta(minutes=5)
 """Answers are selected by their instant, which is read before the commit."""
 FULL_AUDIT_TIME_OF_DAY = timedelta(hours=3)
 """UTC.  The check of everything is due again at this time."""
@@ -90,16 +90,16 @@ def log_recent_violations(conn: Connection, now: datetime) -> list[Violation] | 
 
     Waits for a slice of the nightly check. Returns None if another run is in progress.
     """
-    if not try_lock_named(conn, RECENT_SWEEP):
+    if not try_lock_named(conn, RECENT_VIOLATIONS_SWEEP):
         return None
-    lock_named(conn, CHECK_LOCK)
+    lock_named(conn, VIOLATION_LOG_LOCK)
     scope, positions = recent_scope(conn, now)
     violations = invariants.query_invariants(conn, now, scope=scope, months=_month_to_check(conn, now))
     record_findings(
         conn, violations, now, checked_everywhere=[invariant.sentence for invariant in _unscoped_invariants()]
     )
     _store_positions(conn, positions)
-    sweeps.record_sweep_run(conn, RECENT_SWEEP, len(violations), now)
+    sweeps.record_sweep_run(conn, RECENT_VIOLATIONS_SWEEP, len(violations), now)
     return violations
 
 
@@ -109,7 +109,7 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[Vi
     Returns None when all have been checked, or if another check is in progress.
     """
     night_number = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
-    if not try_lock_named(conn, CHECK_LOCK):
+    if not try_lock_named(conn, VIOLATION_LOG_LOCK):
         return None
     positions = _load_positions(conn)
     if positions.get("night", (0, ""))[0] == night_number:  # not a later one: the clock may have been ahead
@@ -119,7 +119,7 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[Vi
     checks = len(invariants.ALWAYS) + len(months)
     if index >= checks:
         _store_positions(conn, {"night": (night_number, ""), "next_check": (0, "")})
-        sweeps.record_sweep_run(conn, FULL_SWEEP, len(open_violations(conn)), now)
+        sweeps.record_sweep_run(conn, ALL_VIOLATIONS_SWEEP, len(open_violations(conn)), now)
         return None
     set_audit_timeout(conn, AUDIT_STATEMENT_TIMEOUT)
     invariants.plan_for_scope(conn)
@@ -137,13 +137,13 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[Vi
 def _month_to_check(conn: Connection, now: datetime) -> list[date]:
     # One closed month an hour, alternating between the newest and the older ones, so that a month just closed is
     # checked at once.
-    last = sweeps.last_sweep_runs(conn).get(MONTHS_SWEEP)
+    last = sweeps.last_sweep_runs(conn).get(MONTH_VIOLATIONS_SWEEP)
     if last is not None and abs(now - last) < MONTH_INTERVAL:  # more than that ahead: the clock was wrong then
         return []
     closed = month_audit.closed_months(conn)
     if not closed:
         return []
-    sweeps.record_sweep_run(conn, MONTHS_SWEEP, 0, now)
+    sweeps.record_sweep_run(conn, MONTH_VIOLATIONS_SWEEP, 0, now)
     hour = int(now.timestamp()) // int(MONTH_INTERVAL.total_seconds())
     return [closed[-1]] if hour % 2 else [closed[hour // 2 % len(closed)]]
 
@@ -225,7 +225,7 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[
         item_sellers=[seller_id for seller_id, _ in items],
         item_nos=[item_no for _, item_no in items],
         messages=sorted({*message_ids, *(row.outbox_id for row in messages)}),
-        answers=min(answered, now) - ANSWER_LAG,
+        answers=min(answered, now) - AUDITED_ANSWER_LAG,
     )
     return scope, new_positions
 
