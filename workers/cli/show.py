@@ -15,6 +15,7 @@ from models.db.database import use_snapshot_isolation
 from policies.options import ACTIONS
 from policies.timestamps import describe_duration, describe_timestamp, format_timestamp, parse_timestamp
 from policies.verdicts import ASK_AGAIN
+from tasks.declarations import all_commands
 from workers import show_queries
 from workers.cli import data_option
 from workers.cli.answer_text import describe_answer
@@ -60,6 +61,7 @@ def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's n
 def print_query_result(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **options: Any) -> None:
     if as_html and as_json:
         raise click.UsageError("A bill is printed with --html or with --json.")
+    all_commands()  # declares the actions that orders are explained with
     with open_database() as database, database.transaction() as conn:
         use_snapshot_isolation(conn)
         now = database.clock.now(conn)
