@@ -161,7 +161,7 @@ def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_
 
 def _update_alert_remind_from(conn: Connection, changed: Sequence[Alert]) -> None:
     # Restart the reminders of alerts whose actionable instant changed (N17).
-    since = [reminders.actionable_since(alert) for alert in changed]
+    since = [reminders.reminder_start(alert) for alert in changed]
     if changed:
         firsts = [
             reminders.first_reminder_at(at, alert.terms.unlock_remind_after)

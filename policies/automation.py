@@ -15,7 +15,7 @@ from policies.cases import NO_AUTOMATION, Actor, AlertKind, Automation, Case, Se
 from policies.notices import notify_member
 from policies.preconditions import check_comment, check_role
 from policies.statuses import ALERT_BLOCKERS, PaymentStatus, Role, Status
-from policies.term_settings import format_silence
+from policies.term_settings import format_silence_term
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp, parse_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refused
 
@@ -131,7 +131,7 @@ def answer_to_request(case: Case) -> AutomaticAnswer | None:
     if silence is None or (silence.agrees and paid):
         return None
     at = _after_automation_hold(case, request.filed_at + silence.after)
-    under = Setting(format_silence(silence), request.filed_at)
+    under = Setting(format_silence_term(silence), request.filed_at)
     return None if at is None else AutomaticAnswer(agrees=silence.agrees, at=at, setting=OCR_SILENCE, under=under)
 
 
@@ -225,7 +225,7 @@ def answer_facts(case: Case) -> dict[str, Any]:
     return {"agrees_at": format_timestamp(answer.at), "agreed_by_setting": answer.setting != OCR_SILENCE}
 
 
-def act_facts(case: Case) -> dict[str, Any] | None:
+def automation_facts(case: Case) -> dict[str, Any] | None:
     """The facts about an automatic cancellation of this case for emails and answers (N21)."""
     if (answer := answer_to_request(case)) is not None:
         return setting_facts(answer.setting, answer.under)

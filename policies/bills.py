@@ -17,10 +17,12 @@ from decimal import Decimal
 
 from policies.fees import ZERO
 from policies.terms import Terms, TermsHistory
-from policies.verdicts import Code, Invalid, Refused
+from policies.verdicts import Code, Refused
 
 OPEN, ISSUED, PAID, PAST_DUE = "open", "issued", "paid", "past_due"
 MIN_BILLING_MONTH = date(2000, 1, 1)
+BILL_COMMIT_MARGIN = timedelta(hours=1)
+"""No transaction takes that long."""
 
 
 def billing_month_of(instant: datetime, terms: Terms) -> date:
@@ -153,7 +155,7 @@ def bill_state(total: Decimal, paid: Decimal, past_due_at: datetime, now: dateti
     return PAST_DUE if now >= past_due_at else ISSUED
 
 
-def overpaid_amount(total: Decimal, paid_before: Decimal, amount: Decimal) -> Decimal:
+def overpaid_bill_amount(total: Decimal, paid_before: Decimal, amount: Decimal) -> Decimal:
     return amount - min(amount, max(ZERO, total - paid_before))
 
 
@@ -161,6 +163,11 @@ def open_billing_month(now: datetime, terms: Terms) -> date:
     month = billing_month_of(now, terms)
     before = previous_month(month)
     return before if now < bill_issues_at(before, terms) else month
+
+
+def may_be_billed(cancelled_at: datetime, now: datetime, terms: Terms) -> bool:
+    """Whether the bill of the cancellation's month may be issued before a transaction that runs `now` commits."""
+    return now + BILL_COMMIT_MARGIN >= start_of_day(next_month(billing_month_of(cancelled_at, terms)), terms)
 
 
 def is_known_month(month: date, now: datetime, terms: Terms) -> bool:
@@ -179,15 +186,6 @@ def payment_already_recorded(payment_id: str) -> Refused:
     return Refused(Code.ALREADY_EXISTS, f"The payment {payment_id} is recorded already; a payment counts once.")
 
 
-def check_manual_credit(amount: Decimal) -> Invalid | None:
-    return None if amount > 0 else Invalid("amount", "must be more than 0.00: it is what the seller is given")
-
-
 def payment_note(amount: Decimal, month: date, payment_id: str, excess: Decimal, opens: date | None) -> str:
     more = f" {excess} of it exceeds the bill and is credited on the bill of {month_name(opens)}." if opens else ""
     return f"Payment {payment_id} of {amount} for the bill of {month_name(month)}.{more}"
-
-
-def manual_credit_note(order_id: int | None, staff: str, comment: str, month: date) -> str:
-    about = f" for order {order_id}" if order_id is not None else ""
-    return f"Credit{about} in {month_name(month)} by staff ({staff}): {comment}"

@@ -15,7 +15,7 @@ from policies import cancellation
 from policies.automation import list_announced_acts
 from policies.cases import Actor, Case, counterparty
 from policies.options import ACTIONS, Subject
-from policies.statuses import CancelBasis, Role, Status
+from policies.statuses import BASIS_LABELS, CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp
 from policies.verdicts import Granted, Refused
 
@@ -57,7 +57,7 @@ def list_cancel_routes(order: Subject, now: datetime, role: Role | None = None) 
 def describe_cancellability(order: Subject, now: datetime) -> str:
     case = order.case
     if case.order.status is Status.CANCELLED:
-        basis = cancellation.BASIS_LABELS[case.order.basis] if case.order.basis else "an unknown ground"
+        basis = BASIS_LABELS[case.order.basis] if case.order.basis else "an unknown ground"
         late = case.open_late_payment
         paid = (
             f" A payment is {late.payment_status} since {describe_timestamp(late.recorded_at)}, "
@@ -96,20 +96,20 @@ def _earliest_grant_of_filing(order: Subject, action: str, role: Role, now: date
 
 
 def _cancel_route_of(order: Subject, case: Case, role: Role, at: datetime) -> CancelRoute | None:
-    ground = _earliest_basis(case, role, at)
+    ground = _earliest_basis_on_route(case, role, at)
     if ground is None:
         return None
     cancel_from, basis = ground
     if_answered = None
     if case.open_alert is not None:
         answer = _try_action_on_route(order, case, f"{case.open_alert.kind.lower()}.respond", counterparty(role), at)
-        later = _earliest_basis(answer.case, role, at) if isinstance(answer, Granted) else None
+        later = _earliest_basis_on_route(answer.case, role, at) if isinstance(answer, Granted) else None
         if later is not None and later[0] != cancel_from:
             if_answered = later[0]
     return CancelRoute(role, basis, cancel_from, if_answered)
 
 
-def _earliest_basis(case: Case, role: Role, at: datetime) -> tuple[datetime, CancelBasis] | None:
+def _earliest_basis_on_route(case: Case, role: Role, at: datetime) -> tuple[datetime, CancelBasis] | None:
     actor = Actor(case.member(role).member_id)
     answer = cancellation.cancel_basis_for(case, actor, at)
     if isinstance(answer, Refused):
@@ -129,7 +129,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
     answer = cancellation.cancel_basis_for(case, Actor(case.member(role).member_id), now)
     if not isinstance(answer, Refused):
         warning = cancellation.warn_of_payment(case, answer)
-        can = f"The {role} can cancel {case.label} now, on the ground of {cancellation.BASIS_LABELS[answer]}."
+        can = f"The {role} can cancel {case.label} now, on the ground of {BASIS_LABELS[answer]}."
         return f"{can} {warning}".rstrip()
     routes = list_cancel_routes(order, now, role)
     if answer.possible_from is None and routes:

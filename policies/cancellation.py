@@ -1,6 +1,7 @@
 """Who can cancel an order, on what ground, and what follows: strike, fee, removals, emails (R13 to R16, R53 to R62).
 
-Eligibility is decided from stored facts and the time of the command, never from the mark of a sweep (R40).
+Whether an order can be cancelled follows from stored facts and the time of the command, never from the mark of a
+sweep (R40).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
-from policies.automation import act_facts
+from policies.automation import automation_facts
 from policies.cases import AUTOMATION_ACTOR, Actor, Alert, AlertKind, AlertState, Case, Member, OcrState
 from policies.credits import decide_fee, fee_effects, fee_message
 from policies.members import add_strike
@@ -17,22 +18,9 @@ from policies.notices import notify_member, notify_party
 from policies.preconditions import check_comment, check_not_cancelled, check_party
 from policies.reasons import check_reason, describe_reason
 from policies.returns import ReturnTotals
-from policies.statuses import CancelBasis, Role, Status
+from policies.statuses import BASES_THROUGH_ALERT, BASIS_LABELS, CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused
-
-BASIS_LABELS = {
-    CancelBasis.OCR_SELLER: "the seller's own cancel request",
-    CancelBasis.OCR_BUYER: "the buyer's cancel request, to which the seller agrees",
-    CancelBasis.NPB: "the non-paying buyer alert",
-    CancelBasis.NPX: "the penalty that the buyer accepted",
-    CancelBasis.NRS: "the non-responding seller alert",
-    CancelBasis.NSS: "the non-shipping seller alert",
-    CancelBasis.BUYER_TERMINATED: "the termination of the buyer's account",
-    CancelBasis.SELLER_TERMINATED: "the termination of the seller's account",
-}
-BASES_THROUGH_ALERT = (CancelBasis.NPB, CancelBasis.NPX, CancelBasis.NRS, CancelBasis.NSS)
-BASES_OF_BUYER = (CancelBasis.NRS, CancelBasis.NSS, CancelBasis.SELLER_TERMINATED)
 
 
 def cancel_basis_for(case: Case, actor: Actor, now: datetime) -> CancelBasis | Refused:
@@ -141,7 +129,7 @@ def _seller_basis(case: Case, now: datetime) -> CancelBasis | Refused:
             "only the buyer, who filed the alert, can cancel through it.",
             unblocked_by="the buyer removing the alert",
         )
-    return _alert_too_early(case, alert)
+    return _cancel_too_early(case, alert)
 
 
 def _buyer_basis(case: Case, now: datetime) -> CancelBasis | Refused:
@@ -164,10 +152,10 @@ def _buyer_basis(case: Case, now: datetime) -> CancelBasis | Refused:
             "or files an alert when the seller is silent or does not ship.",
             unblocked_by="an alert being filed by the buyer and maturing",
         )
-    return _alert_too_early(case, alert)
+    return _cancel_too_early(case, alert)
 
 
-def _alert_too_early(case: Case, alert: Alert) -> Refused:
+def _cancel_too_early(case: Case, alert: Alert) -> Refused:
     due = describe_timestamp(alert.unlocks_at)
     if alert.kind is not AlertKind.NPB:
         why = f"The alert was filed on {describe_timestamp(alert.filed_at)}"
@@ -188,14 +176,14 @@ def _close_alert_of_cancelled(alert: Alert, *, completed: bool, now: datetime) -
     return replace(alert, state=AlertState.COMPLETED if completed else AlertState.SUPERSEDED, closed_at=now)
 
 
-def apply_strike(case: Case, granted: Granted) -> Granted:
+def add_cancellation_strike(case: Case, granted: Granted) -> Granted:
     after = granted.case
     role = strike_recipient(after.order.basis) if after.order.basis is not None else None
     if role is None:
         return granted
     terms = after.alert.terms if after.alert is not None else after.terms
     member = add_strike(after.member(role), role, after.order.order_id, terms)
-    revoked = _notify_of_revoked_privilege(case.member(role), member, role, after)
+    revoked = _notify_privilege_lost_by_cancellation(case.member(role), member, role, after)
     moved = replace(after, buyer=member) if role is Role.BUYER else replace(after, seller=member)
     return replace(granted, case=moved, messages=(*granted.messages, *revoked))
 
@@ -223,7 +211,7 @@ def add_cancellation_effects(
         "units_returned": back.units_returned,
         "strike": strike_recipient(basis) is not None,
     }
-    if automatic := act_facts(case) if after.order.cancelled_by == AUTOMATION_ACTOR else None:
+    if automatic := automation_facts(case) if after.order.cancelled_by == AUTOMATION_ACTOR else None:
         facts["automation"] = automatic
     messages = [
         *granted.messages,
@@ -240,7 +228,9 @@ def add_cancellation_effects(
     return replace(granted, events=(event,), messages=tuple(messages), effects=effects)
 
 
-def _notify_of_revoked_privilege(before: Member, after: Member, role: Role, case: Case) -> tuple[OutboxMessage, ...]:
+def _notify_privilege_lost_by_cancellation(
+    before: Member, after: Member, role: Role, case: Case
+) -> tuple[OutboxMessage, ...]:
     revoked = (before.can_buy and not after.can_buy) or (before.can_sell and not after.can_sell)
     if not revoked:
         return ()

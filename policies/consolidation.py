@@ -24,7 +24,7 @@ class Choice(StrEnum):
     AVERAGE = "average"
 
 
-CHOICE_FIELDS: Mapping[str, tuple[str, ...]] = {
+CONSOLIDATED_FIELDS: Mapping[str, tuple[str, ...]] = {
     "price": ("unit_price", "tiers"),  # R70: price and tiers go together
     "sale": ("sale_rate",),
     "bulk": ("bulk",),
@@ -64,9 +64,11 @@ def consolidate_values(lot: Lot, item: Lot, units: int, values: Mapping[str, Cho
     changed: dict[str, Any] = {"quantity": lot.quantity + units}
     for group, choice in values.items():
         if choice is Choice.NEW:
-            changed |= {name: getattr(item, name) for name in CHOICE_FIELDS[group]}
+            changed |= {name: getattr(item, name) for name in CONSOLIDATED_FIELDS[group]}
         elif choice is Choice.CONCATENATE:
-            changed |= {name: concatenate(getattr(lot, name), getattr(item, name)) for name in CHOICE_FIELDS[group]}
+            changed |= {
+                name: concatenate(getattr(lot, name), getattr(item, name)) for name in CONSOLIDATED_FIELDS[group]
+            }
         elif choice is Choice.AVERAGE:
             changed["my_cost"] = average_cost(lot.my_cost, lot.quantity, item.my_cost, units)
     return replace(lot, **changed)

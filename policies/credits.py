@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from policies.bills import billing_month_of, format_month, month_name, next_month, parse_month, start_of_day
+from policies.bills import billing_month_of, format_month, month_name, parse_month
 from policies.cases import Order
 from policies.fees import ZERO
 from policies.statuses import CancelBasis
 from policies.terms import Terms
 from policies.timestamps import format_timestamp
-from policies.verdicts import OutboxMessage
+from policies.verdicts import Invalid, OutboxMessage
 
 CREDIT_TASK = "credits.post_to_next_invoice"
-COMMIT_MARGIN = timedelta(hours=1)
-"""No transaction takes that long."""
 RESET, CREDIT, NONE, UNDECIDED = "reset", "credit", "none", "undecided"
 
 
@@ -38,11 +36,6 @@ class FeeDecision:
     amount: Decimal = ZERO
     month: date | None = None
     bill: date | None = None
-
-
-def may_be_billed(cancelled_at: datetime, now: datetime, terms: Terms) -> bool:
-    """Whether the bill of the cancellation's month may be issued before a transaction that runs `now` commits."""
-    return now + COMMIT_MARGIN >= start_of_day(next_month(billing_month_of(cancelled_at, terms)), terms)
 
 
 def decide_fee(
@@ -100,7 +93,7 @@ class FeeSettlement:
     charged_month: date
 
 
-def read_fee_message(order_id: int | None, payload: Mapping[str, Any]) -> FeeSettlement | str:
+def decide_fee_settlement(order_id: int | None, payload: Mapping[str, Any]) -> FeeSettlement | str:
     """Return the posting the message asks for; if it cannot be posted, a sentence for staff."""
     if payload.get("kind") not in (RESET, CREDIT):
         return (
@@ -159,17 +152,10 @@ def reversal_note(order_id: int, charged: date | None, why: str) -> str:
     return f"The fee for order {order_id} {when} is reversed because {why}; the whole order is charged again."
 
 
-def describe_fee_credit(fee: Mapping[str, Any]) -> str:
-    amount = str(fee["amount"]).removeprefix("-")
-    bill = month_name(parse_month(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
-    if fee["state"] == "stays":
-        return "The fee stays: a cancellation through NRS or NSS gives no credit."
-    if fee["state"] == "given_up":
-        return "It could not be posted and waits for staff: ./run jobs dead."
-    if fee["state"] == "promised":
-        return f"{amount} USD will be on the bill for {bill}; it is being posted."
-    if fee["kind"] == "reset":
-        return f"The fee of {amount} USD was removed from the bill for {bill}, the month in which it was charged."
-    if fee["bill_issued_on"]:
-        return f"{amount} USD is on the bill for {bill}, issued on {fee['bill_issued_on']}."
-    return f"{amount} USD is on the bill for {bill}, which is still open."
+def check_manual_credit(amount: Decimal) -> Invalid | None:
+    return None if amount > 0 else Invalid("amount", "must be more than 0.00: it is what the seller is given")
+
+
+def manual_credit_note(order_id: int | None, staff: str, comment: str, month: date) -> str:
+    about = f" for order {order_id}" if order_id is not None else ""
+    return f"Credit{about} in {month_name(month)} by staff ({staff}): {comment}"

@@ -70,7 +70,7 @@ def check_may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     if case.order.status in (Status.NRS, Status.NSS) or case.seller.terminated:
-        return _return_not_allowed(case)
+        return _draft_not_allowed(case)
     basis = cancel_basis_for(case, actor, now)
     return basis if isinstance(basis, Refused) else None
 
@@ -96,7 +96,7 @@ def check_draft_usable(draft: Draft, case: Case, actor: Actor, now: datetime) ->
 
 def check_ready_to_cancel(draft: Draft, case: Case, basis: CancelBasis, now: datetime) -> Refused | None:
     if not returns_items(basis, seller_terminated=case.seller.terminated):
-        return _return_not_allowed(case)
+        return _draft_not_allowed(case)
     if refused := check_not_cancelled(case) or _check_draft_current(draft, case, now):
         return refused
     if draft.state is not DraftState.VERIFIED:
@@ -197,7 +197,7 @@ def _check_draft_current(draft: Draft, case: Case, now: datetime) -> Refused | N
     return None
 
 
-def _return_not_allowed(case: Case) -> Refused:
+def _draft_not_allowed(case: Case) -> Refused:
     why = (
         "the seller's account is terminated"
         if case.seller.terminated

@@ -16,7 +16,7 @@ from policies.lots import (
     Lot,
     LotKey,
     find_lot_problems,
-    find_tier_gaps,
+    find_lot_tier_gaps,
     parse_tiers,
 )
 from policies.returns import may_be_target
@@ -97,7 +97,7 @@ class LotEntry:
 
     def find_problems(self, lot: Lot, known: Lot | None) -> list[str]:
         tiers = self._tiers_over(known) if known else self.fields
-        problems = [*_lot_entry_range_problems(lot), *find_lot_problems(lot), *find_tier_gaps(tiers)]
+        problems = [*_lot_entry_range_problems(lot), *find_lot_problems(lot), *find_lot_tier_gaps(tiers)]
         return [f"{name} {sentence}" for name, sentence in problems]
 
     def _tiers_over(self, lot: Lot) -> dict[str, Any]:

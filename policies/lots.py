@@ -105,7 +105,7 @@ class Lot:
             **{
                 f"tier_{field}{number}": value
                 for number in (1, 2, 3)
-                for field, value in _tier_json(self.tiers, number).items()
+                for field, value in _lot_tier_json(self.tiers, number).items()
             },
             "reserved_for": self.reserved_for,
         }
@@ -139,7 +139,7 @@ class LotSnapshot:
 
     @property
     def bind_id(self) -> int:
-        return _lot_int_or(self.values.get("bind_id"), 0)
+        return _lot_snapshot_int(self.values.get("bind_id"), 0)
 
     @property
     def has_catalogue_item(self) -> bool:
@@ -157,20 +157,20 @@ def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:
         item_type=snapshot["item"]["type"],
         item_no=snapshot["item"]["no"],
         color_id=snapshot["color_id"],
-        quantity=_lot_int_or(snapshot.get("quantity"), 0),
+        quantity=_lot_snapshot_int(snapshot.get("quantity"), 0),
         new_or_used=snapshot["new_or_used"],
         completeness=snapshot.get("completeness"),
         unit_price=Decimal(snapshot["unit_price"]),
-        bind_id=_lot_int_or(snapshot.get("bind_id"), 0),
+        bind_id=_lot_snapshot_int(snapshot.get("bind_id"), 0),
         description=snapshot.get("description") or "",
         remarks=snapshot.get("remarks") or "",
-        bulk=_lot_int_or(snapshot.get("bulk"), 1),
+        bulk=_lot_snapshot_int(snapshot.get("bulk"), 1),
         is_retain=snapshot.get("is_retain") or False,
         is_stock_room=snapshot.get("is_stock_room") or False,
         stock_room_id=snapshot.get("stock_room_id"),
-        my_cost=_lot_amount(snapshot.get("my_cost")),
-        my_weight=_lot_amount(snapshot.get("my_weight")),
-        sale_rate=_lot_int_or(snapshot.get("sale_rate"), 0),
+        my_cost=_lot_snapshot_decimal(snapshot.get("my_cost")),
+        my_weight=_lot_snapshot_decimal(snapshot.get("my_weight")),
+        sale_rate=_lot_snapshot_int(snapshot.get("sale_rate"), 0),
         tiers=parse_tiers(snapshot),
         reserved_for=snapshot.get("reserved_for"),
     )
@@ -189,7 +189,7 @@ def parse_tiers(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
     return tuple((quantity, Decimal(price)) for quantity, price in pairs if quantity and price is not None)
 
 
-def find_tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+def find_lot_tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Find incomplete tiers and gaps between tiers, as (field, message).
 
     The marketplace's API writes 0 and 0.0000 for an absent tier.
@@ -304,16 +304,16 @@ def _lot_tier_problems(lot: Lot) -> list[tuple[str, str]]:
     return problems
 
 
-def _tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str, Any]:
+def _lot_tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str, Any]:
     if number > len(tiers):
         return {"quantity": None, "price": None}
     quantity, price = tiers[number - 1]
     return {"quantity": quantity, "price": format_price(price)}
 
 
-def _lot_int_or(value: Any, default: int) -> int:
+def _lot_snapshot_int(value: Any, default: int) -> int:
     return default if value is None else int(value)
 
 
-def _lot_amount(text: str | None) -> Decimal | None:
+def _lot_snapshot_decimal(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)

@@ -10,6 +10,10 @@ from policies.terms import Terms
 from policies.verdicts import Code, Refused
 
 
+def member_unknown(member_id: str) -> Refused:
+    return Refused(Code.MEMBER_UNKNOWN, f"There is no member {member_id}.", unblocked_by="the member being recorded")
+
+
 def check_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) -> Refused | None:
     for member in (buyer, seller):
         if member.terminated:

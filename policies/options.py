@@ -15,7 +15,7 @@ from typing import Any
 from policies import cancellation, orders
 from policies.cases import Actor, Case
 from policies.removals import Removal
-from policies.statuses import Role
+from policies.statuses import BASIS_LABELS, Role
 from policies.timestamps import format_optional_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused
 
@@ -141,9 +141,7 @@ def cancel_option(action: str, case: Case, actor: Actor, now: datetime) -> Optio
     basis = cancellation.cancel_basis_for(case, actor, now)
     if option.possible and not isinstance(basis, Refused):
         warning = cancellation.warn_of_payment(case, basis)
-        return replace(
-            option, why=f"Possible now, on the ground of {cancellation.BASIS_LABELS[basis]}. {warning}".rstrip()
-        )
+        return replace(option, why=f"Possible now, on the ground of {BASIS_LABELS[basis]}. {warning}".rstrip())
     return option
 
 

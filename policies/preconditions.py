@@ -1,11 +1,43 @@
-"""Checks shared by commands, in order of precedence: a party or staff, not cancelled, the right role."""
+"""Checks shared by commands: the order exists, `occurred_at` is possible, a party or staff, not cancelled, the role."""
 
 from __future__ import annotations
+
+from datetime import datetime, timedelta
 
 from policies.cases import Actor, Case
 from policies.statuses import Role, Status
 from policies.texts import is_visible
-from policies.verdicts import Code, Refused
+from policies.timestamps import format_timestamp
+from policies.verdicts import Code, Invalid, Refused
+
+MAX_OCCURRENCE_AGE = timedelta(hours=24)
+"""Oldest accepted `occurred_at`: a message may have waited that long in a queue."""
+
+
+def order_unknown(order_id: int) -> Refused:
+    return Refused(Code.ORDER_UNKNOWN, f"There is no order {order_id}.", unblocked_by="the order being submitted")
+
+
+def effective_time(
+    case: Case, occurred_at: datetime | None, accepted_at: datetime | None, now: datetime
+) -> datetime | Invalid:
+    """Return when the command takes effect: now or its `occurred_at`, never before the order's last event.
+
+    Events of sweeps don't count: an answer that was in time stays so, even if a sweep marked the alert before it was
+    read.  `accepted_at` is when a submission by SQL was inserted.
+    """
+    last = case.order.last_event_at or now
+    if occurred_at is None:
+        return max(min(accepted_at or now, now), last)
+    if occurred_at > now:
+        return Invalid("occurred_at", "must not be in the future")
+    if occurred_at < now - MAX_OCCURRENCE_AGE:
+        return Invalid("occurred_at", "must not be more than 24 hours ago")
+    if occurred_at < last:
+        return Invalid(
+            "occurred_at", f"must not be before the order's last event, which was at {format_timestamp(last)}"
+        )
+    return occurred_at
 
 
 def check_party(case: Case, actor: Actor) -> Refused | None:

@@ -36,7 +36,7 @@ def due_reminder_step(since: datetime, steps: Sequence[timedelta], sent: int, no
     return ReminderStep(due, steps[due - 1], since + steps[due] if due < len(steps) else None)
 
 
-def actionable_since(alert: Alert) -> datetime | None:
+def reminder_start(alert: Alert) -> datetime | None:
     """The time since which the filer can cancel: the accepted penalty, otherwise the unlock; None if neither."""
     if alert.state is not AlertState.OPEN:
         return None

@@ -20,7 +20,7 @@ from policies.lots import (
     LotSnapshot,
     apply_lot_fields,
     find_lot_problems,
-    find_tier_gaps,
+    find_lot_tier_gaps,
 )
 
 
@@ -183,7 +183,7 @@ class _ReturnPlanner:
             raise QuantityOverflow(f"lot {after.lot_id} cannot hold {after.quantity} units")
         if self._choices is not ONE_STEP:
             found_problems = [
-                *find_tier_gaps({**line.item.full_lot.snapshot(), **edit.fields}),
+                *find_lot_tier_gaps({**line.item.full_lot.snapshot(), **edit.fields}),
                 *find_lot_problems(after),
             ]
             self.problems.extend((line.line_no, name, sentence) for name, sentence in found_problems)

@@ -54,6 +54,17 @@ class CancelBasis(StrEnum):
     SELLER_TERMINATED = "SELLER_TERMINATED"
 
 
+BASIS_LABELS = {
+    CancelBasis.OCR_SELLER: "the seller's own cancel request",
+    CancelBasis.OCR_BUYER: "the buyer's cancel request, to which the seller agrees",
+    CancelBasis.NPB: "the non-paying buyer alert",
+    CancelBasis.NPX: "the penalty that the buyer accepted",
+    CancelBasis.NRS: "the non-responding seller alert",
+    CancelBasis.NSS: "the non-shipping seller alert",
+    CancelBasis.BUYER_TERMINATED: "the termination of the buyer's account",
+    CancelBasis.SELLER_TERMINATED: "the termination of the seller's account",
+}
+BASES_THROUGH_ALERT = (CancelBasis.NPB, CancelBasis.NPX, CancelBasis.NRS, CancelBasis.NSS)
 OPEN_FLOW = (
     Status.PENDING,
     Status.UPDATED,

@@ -68,7 +68,7 @@ def terms_to_mapping(terms: Terms) -> dict[str, Any]:
     return {f.name.upper(): _term_json(getattr(terms, f.name)) for f in fields(Terms)}
 
 
-def format_silence(silence: OcrSilence) -> str:
+def format_silence_term(silence: OcrSilence) -> str:
     return f"{silence.name} {_term_json(silence.after)}"
 
 
@@ -154,7 +154,7 @@ def _read_durations_term(raw: Any) -> tuple[timedelta, ...]:
     return tuple(_read_duration_term(item) for item in raw)
 
 
-def _read_silence_term(raw: Any) -> OcrSilence | None:
+def _read_ocr_silence_term(raw: Any) -> OcrSilence | None:
     if raw == "none":
         return None
     if not isinstance(raw, dict) or len(raw) != 1 or not raw.keys() <= {"agree_after", "decline_after"}:
@@ -248,7 +248,7 @@ _TERM_READERS: dict[str, Callable[[Any], Any]] = {
     "seller_alert_unlock": _read_duration_term,
     "ocr_fileable_statuses": _read_statuses_term,
     "ocr_remind_after": _read_durations_term,
-    "ocr_silence": _read_silence_term,
+    "ocr_silence": _read_ocr_silence_term,
     "unlock_remind_after": _read_durations_term,
     "billing_time_zone": validate_zone,
     "bill_day": _read_int_term,

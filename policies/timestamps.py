@@ -29,11 +29,11 @@ def format_for_people(instant: datetime, zone: tzinfo = UTC) -> str:
     return f"{local.day} {local:%b %Y, %H:%M}{f':{local:%S}' if local.second else ''} {local:%Z}"
 
 
-def rewrite_for_people(text: str, zone: tzinfo = UTC) -> str:
-    return WRITTEN_TIMESTAMP.sub(lambda match: _rewrite_match(match, zone), text)
+def rewrite_timestamps_for_people(text: str, zone: tzinfo = UTC) -> str:
+    return WRITTEN_TIMESTAMP.sub(lambda match: _rewrite_timestamp(match, zone), text)
 
 
-def _rewrite_match(match: re.Match[str], zone: tzinfo) -> str:
+def _rewrite_timestamp(match: re.Match[str], zone: tzinfo) -> str:
     try:
         return format_for_people(parse_timestamp(match[0]), zone)
     except (ValueError, OverflowError):  # looks like a timestamp, in a comment

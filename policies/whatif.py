@@ -45,7 +45,7 @@ from policies.terms import Terms
 from policies.verdicts import Code, Granted, Refused, Verdict
 
 
-class MemberChange(NamedTuple):
+class WhatIfMemberChange(NamedTuple):
     """A member's account closed or opened, or the settings of a seller changed; what is None stays."""
 
     at: datetime
@@ -91,7 +91,7 @@ class WhatIfConditions:
 
 def replay_case(
     case: RecordedCase,
-    members: Mapping[str, Sequence[MemberChange]],
+    members: Mapping[str, Sequence[WhatIfMemberChange]],
     conditions: WhatIfConditions,
     recorded: WhatIfConditions,
     until: datetime,
@@ -104,7 +104,7 @@ class _CaseReplay:
     def __init__(
         self,
         recorded_case: RecordedCase,
-        members: Mapping[str, Sequence[MemberChange]],
+        members: Mapping[str, Sequence[WhatIfMemberChange]],
         conditions: WhatIfConditions,
         recorded: WhatIfConditions,
     ) -> None:

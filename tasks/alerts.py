@@ -14,9 +14,9 @@ from policies import alerts as policy
 from policies import members as member_policy
 from policies.cases import AlertKind, counterparty
 from policies.verdicts import Granted
-from tasks.cases import decide_case, lock_cases
+from tasks.cases import decide_case, lock_command_cases
 from tasks.command import Comment, OrderCommand
-from tasks.declarations import OptionEntry
+from tasks.declarations import DeclaredOption
 from tasks.notices import record_notices_at_once
 from tasks.sweeps import TaskResult, sweep
 
@@ -32,14 +32,16 @@ class RemoveAlert(OrderCommand):
     comment: Comment | None = None
 
 
-def remove_option(kind: AlertKind, label: str) -> OptionEntry[Any]:
-    return OptionEntry(label, lambda c, subject, now: policy.remove_alert(subject.case, kind, c.actor, c.comment, now))
+def remove_option(kind: AlertKind, label: str) -> DeclaredOption[Any]:
+    return DeclaredOption(
+        label, lambda c, subject, now: policy.remove_alert(subject.case, kind, c.actor, c.comment, now)
+    )
 
 
 def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
     """Remove the orders' alerts. If staff removes a completed one, withdraw its strike and update the privileges."""
     with unit_of_work(commands) as work:
-        cases = lock_cases(work, lock_members=members.FOR_UPDATE)
+        cases = lock_command_cases(work, lock_members=members.FOR_UPDATE)
         withdrawn_order_ids: list[int] = []
         for command in work.pending:
             verdict = decide_case(
@@ -61,7 +63,7 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
     return work.answers
 
 
-def unlock_due_alerts(name: str, kinds: Sequence[AlertKind], notice_task: str) -> TaskResult:
+def run_unlock_sweep(name: str, kinds: Sequence[AlertKind], notice_task: str) -> TaskResult:
     """Unlock every due alert of these kinds and record the notices at once, so that they wait in no queue (R41)."""
     unlocking = UnlockSweep(kinds)
     result = sweep(name, unlocking, result_key="unlocked")

@@ -18,10 +18,11 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import automatic_acts
 from policies import automation as policy
 from policies.cases import Actor, Automation, Case
+from policies.members import member_unknown
 from policies.statuses import Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.cancellation import CancelOrder, cancel_due
-from tasks.cases import case_command, member_unknown
+from tasks.cases import case_command
 from tasks.command import Command, Comment, MemberId, OrderCommand, StaffName, TimestampText
 from tasks.declarations import SELLER, command_task
 from tasks.sweeps import TaskResult, sweep
@@ -190,7 +191,7 @@ class WarningSweep:
     def skip_next(self, work: UnitOfWork[Any]) -> None: ...  # every row is written alike: one fails only with all
 
 
-class DueSweep:
+class AutomaticActSweep:
     """Handle what is due in batches, oldest first. One instance makes one pass."""
 
     statement: ClassVar[AnySelect]
@@ -234,15 +235,15 @@ class DueSweep:
         return isinstance(verdict, Granted)
 
 
-class FilingSweep(DueSweep):
+class FilingSweep(AutomaticActSweep):
     statement, decide = automation.DUE_FILINGS, automatic_acts.file_automatically
 
 
-class DeclineSweep(DueSweep):
+class DeclineSweep(AutomaticActSweep):
     statement, decide = automation.DUE_DECLINES, automatic_acts.decline_automatically
 
 
-class CancelSweep(DueSweep):
+class CancelSweep(AutomaticActSweep):
     statement, decide = automation.DUE_CANCELLATIONS, automatic_acts.cancel_automatically
 
     def _handle(self, work: UnitOfWork[Any], due: Sequence[DueRow]) -> int:

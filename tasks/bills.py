@@ -18,10 +18,10 @@ from policies.bills import due_on, format_month, grace_until, issued_on, month_n
 from policies.cases import Member
 from policies.credits import CREDIT_TASK
 from policies.fees import ZERO
+from policies.members import member_unknown
 from policies.notices import notify_member
 from policies.statuses import Role
 from policies.verdicts import Invalid, Refused
-from tasks.cases import member_unknown
 from tasks.command import Amount, Command, MemberId, Text
 from tasks.credits import post_due_credits
 from tasks.declarations import command_task
@@ -233,7 +233,7 @@ def _record_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBil
         return policy.bill_not_issued(month)
     if ledger.ledger_has_payment(conn, command.payment_id):
         return policy.payment_already_recorded(command.payment_id)
-    excess = policy.overpaid_amount(bill.sums.total, bill.paid, command.amount)
+    excess = policy.overpaid_bill_amount(bill.sums.total, bill.paid, command.amount)
     excess_credit_month = _month_of_overpayment(work, command.seller_id) if excess > 0 else None
     note = policy.payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)
     ledger.post_ledger_payment(

@@ -15,7 +15,8 @@ from models import dead_jobs
 from models.stored_answers import Answer, conflict_answer, done_answer, invalid_answer
 from models.unit_of_work import ParentAnswered, UnitOfWork, retry_on_conflict
 from tasks.cancellation import CancelOrder, cancel_batch
-from tasks.command import MAX_REQUEST_ID_LENGTH, Command, StrictModel, parse_command
+from tasks.command import MAX_REQUEST_ID_LENGTH, Command, StrictModel
+from tasks.command_parsing import parse_command
 from tasks.declarations import SELLER, command_task
 
 BATCH_SIZE = 100

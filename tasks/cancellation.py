@@ -19,14 +19,15 @@ from models.returns import NeedsPlan
 from models.stored_answers import Answer, IdempotentCommand, done_answer
 from models.unit_of_work import StaleRead, UnitOfWork, unit_of_work
 from policies import cancellation as policy
-from policies import credits as credit_policy
+from policies.bills import may_be_billed
 from policies.cases import Case
 from policies.options import cancel_option
+from policies.preconditions import effective_time
 from policies.returns import ReturnTotals
 from policies.verdicts import Granted, Invalid, Refused
-from tasks.cases import at_its_time, effective_time, known_case
+from tasks.cases import case_at_effective_time, known_case
 from tasks.command import Comment, Reason
-from tasks.declarations import SELLER, OptionEntry, command_task
+from tasks.declarations import SELLER, DeclaredOption, command_task
 from tasks.returns import Cancellation, PlannedReturn, ReturnOptions, SetBasedReturn
 
 Decide = Callable[["CancelOrder", Case, datetime], Granted | Refused]
@@ -41,7 +42,9 @@ class CancelOrder(ReturnOptions):
 @command_task(
     CancelOrder,
     example=SELLER,
-    option=OptionEntry("cancel the order", lambda c, subject, now: cancel_option(c.task, subject.case, c.actor, now)),
+    option=DeclaredOption(
+        "cancel the order", lambda c, subject, now: cancel_option(c.task, subject.case, c.actor, now)
+    ),
 )
 def cancel_orders(commands: list[CancelOrder]) -> list[Answer]:
     """Cancel an order: agree to a buyer's request, or use any ground that is open."""
@@ -124,16 +127,16 @@ def _decide_cancellation(
         return case
     if refused := batch.check_draft(command):
         return refused
-    effective_at = effective_time(command, case, work.now)
+    effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at
-    case = at_its_time(case, effective_at, batch.cases.terms_history)
+    case = case_at_effective_time(case, effective_at, batch.cases.terms_history)
     verdict = decide(command, case, effective_at)
     if not isinstance(verdict, Granted):
         return verdict
     if not work.parties.accused and policy.may_cause_strike(case):
         raise StaleRead("an alert was filed between the read and the locks")
-    verdict = policy.apply_strike(case, verdict)
+    verdict = policy.add_cancellation_strike(case, verdict)
     request_id = None if command.actor.automation else command.request_id
     cancellation = Cancellation(command, CaseChange(case, verdict, effective_at, command.actor, request_id))
     return batch.plan(cancellation) or cancellation
@@ -145,7 +148,7 @@ def _notify_cancelled(
     cancellations: Sequence[Cancellation],
     returned: Sequence[ReturnTotals],
 ) -> None:
-    first_open = _lock_open_months(work, cancellations)
+    first_open = _lock_bills_of_cancellations(work, cancellations)
     for cancellation, totals in zip(cancellations, returned, strict=True):
         command, change = cancellation.command, cancellation.change
         change.granted = policy.add_cancellation_effects(
@@ -160,11 +163,11 @@ def _notify_cancelled(
         work.answer(command, _cancellation_answer(cancellation), store=not command.dry_run)
 
 
-def _lock_open_months(work: UnitOfWork[Any], cancellations: Sequence[Cancellation]) -> dict[str, date]:
+def _lock_bills_of_cancellations(work: UnitOfWork[Any], cancellations: Sequence[Cancellation]) -> dict[str, date]:
     sellers = {
         c.change.before.order.seller_id
         for c in cancellations
-        if credit_policy.may_be_billed(c.change.at, work.now, c.change.before.terms)
+        if may_be_billed(c.change.at, work.now, c.change.before.terms)
     }
     if not sellers:
         return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import update_wrapper
 from typing import Any, TypeVar
 
@@ -14,14 +14,12 @@ from models.db.pipeline import Fetch
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cases import Case
+from policies.members import member_unknown
+from policies.preconditions import effective_time, order_unknown
 from policies.terms import TermsHistory
-from policies.timestamps import format_timestamp
-from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
+from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFact
-from tasks.declarations import Arguments, OptionEntry, command_task
-
-MAX_OCCURRENCE_AGE = timedelta(hours=24)
-"""Oldest accepted `occurred_at`: a message may have waited that long in a queue."""
+from tasks.declarations import Arguments, DeclaredOption, command_task
 
 CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFact)
 OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFact)
@@ -31,7 +29,7 @@ Decide = Callable[[CommandT, Case, datetime], Verdict]
 def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT]) -> list[Answer]:
     """Lock the orders of a batch, decide each command, write what was granted and return the answers."""
     with unit_of_work(commands) as work:
-        cases = lock_cases(work)
+        cases = lock_command_cases(work)
         for command in work.pending:
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
         cases.write(work)
@@ -52,9 +50,9 @@ def case_command(
     """
 
     def declare(decide: Decide[OrderCommandT]) -> Any:
-        entry: OptionEntry[OrderCommandT] | None = None
+        entry: DeclaredOption[OrderCommandT] | None = None
         if option is not None:
-            entry = OptionEntry(option, lambda command, subject, now: decide(command, subject.case, now))
+            entry = DeclaredOption(option, lambda command, subject, now: decide(command, subject.case, now))
             if option_arguments is not None:
                 entry = replace(entry, arguments=option_arguments)
 
@@ -68,7 +66,7 @@ def case_command(
     return declare
 
 
-def lock_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> CaseSet:
+def lock_command_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> CaseSet:
     """Lock and load the orders of the commands that were not answered before."""
     return send_case_locks(work, lock_members=lock_members)()
 
@@ -89,10 +87,10 @@ def decide_case(
     case = known_case(cases, order_id, command.member_id, work.now)
     if not isinstance(case, Case):
         return case
-    effective_at = effective_time(command, case, work.now)
+    effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at
-    case = at_its_time(case, effective_at, cases.terms_history)
+    case = case_at_effective_time(case, effective_at, cases.terms_history)
     verdict = decide(command, case, effective_at)
     if isinstance(verdict, Granted):
         cases.add(CaseChange(case, verdict, effective_at, command.actor, command.request_id))
@@ -108,34 +106,6 @@ def known_case(cases: CaseSet, order_id: int, member_id: str | None, now: dateti
     return case
 
 
-def effective_time(command: ActorCommand | OrderFact, case: Case, now: datetime) -> datetime | Invalid:
-    """Return when the command takes effect: now or its `occurred_at`, never before the order's last event.
-
-    Events of sweeps don't count: an answer that was in time stays so, even if a sweep marked the alert before it was
-    read.
-    """
-    last = case.order.last_event_at or now
-    if command.occurred_at is None:
-        return max(min(command.accepted_at or now, now), last)  # a submission by SQL counts from its insert
-    if command.occurred_at > now:
-        return Invalid("occurred_at", "must not be in the future")
-    if command.occurred_at < now - MAX_OCCURRENCE_AGE:
-        return Invalid("occurred_at", "must not be more than 24 hours ago")
-    if command.occurred_at < last:
-        return Invalid(
-            "occurred_at", f"must not be before the order's last event, which was at {format_timestamp(last)}"
-        )
-    return command.occurred_at
-
-
-def at_its_time(case: Case, effective_at: datetime, terms_history: TermsHistory) -> Case:
+def case_at_effective_time(case: Case, effective_at: datetime, terms_history: TermsHistory) -> Case:
     """The case with the terms of the time at which a command takes effect."""
     return replace(case, terms=terms_history.at(effective_at), later_terms=terms_history.after(effective_at))
-
-
-def order_unknown(order_id: int) -> Refused:
-    return Refused(Code.ORDER_UNKNOWN, f"There is no order {order_id}.", unblocked_by="the order being submitted")
-
-
-def member_unknown(member_id: str) -> Refused:
-    return Refused(Code.MEMBER_UNKNOWN, f"There is no member {member_id}.", unblocked_by="the member being recorded")

@@ -1,7 +1,7 @@
 """Base classes and field types of the commands' argument models.
 
-Each public task has one strict model. `workers.task.BaseTask` validates a message into it and answers `invalid`
-otherwise, so the task itself only sees valid commands.
+Each public task has one strict model. `tasks.command_parsing` makes a command of a message or answers `invalid`, so
+the task itself only sees valid commands.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -21,16 +20,13 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
-from models.payload_limits import is_deeper_than
-from models.stored_answers import Answer, invalid_answer
 from policies.cases import Actor
 from policies.reasons import REASONS
-from policies.texts import is_identifier, is_one_line, printable
+from policies.texts import is_identifier, is_one_line
 from policies.timestamps import format_timestamp, parse_timestamp
 
 MAX_COMMENT_LENGTH = 2000
@@ -39,10 +35,6 @@ MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 ID_PATTERN = r"^(0|[1-9][0-9]{0,18})$"
 """An id written as text. `"01003"` and `"1e3"` do not match, so that each id has one form."""
-MAX_ERRORS = 1000
-"""Errors in one answer."""
-MAX_DEPTH = 6
-"""Nested lists and objects in one argument."""
 
 
 def _validate_storable_text(value: str) -> str:
@@ -55,13 +47,13 @@ def _validate_storable_text(value: str) -> str:
     return value
 
 
-def validate_one_line(value: str) -> str:
+def validate_one_line_argument(value: str) -> str:
     if not is_one_line(value):
         raise ValueError("must be one line of visible text")
     return value
 
 
-def validate_identifier(value: str) -> str:
+def validate_identifier_argument(value: str) -> str:
     if not is_identifier(value):
         raise ValueError("must be one line of visible text without invisible characters")
     return value
@@ -96,21 +88,12 @@ def _decimal_schema(places: int) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": rf"^-?[0-9]{{1,10}}(\.[0-9]{{1,{places}}})?$"})
 
 
-def _normalize_argument(value: Any) -> str:
-    # Equal values get one text: `"20.0"` and `"20.00"`, `10:00Z` and `11:00+01:00`.
-    if isinstance(value, Decimal):
-        return format(value.normalize(), "f")
-    if isinstance(value, datetime):
-        return format_timestamp(value)
-    raise TypeError(f"no normal form for {type(value).__name__}")
-
-
 def parse_id(value: Any) -> Any:
     """Convert a string of decimal digits to the number; return anything else unchanged for the type to reject."""
     return int(value) if isinstance(value, str) and re.fullmatch(ID_PATTERN, value, re.ASCII) else value
 
 
-def _id_schema(minimum: int) -> WithJsonSchema:
+def _id_argument_schema(minimum: int) -> WithJsonSchema:
     # An id is a number or its digits as a string, because JavaScript rounds above 2^53.
     return WithJsonSchema(
         {"type": ["integer", "string"], "minimum": minimum, "maximum": MAX_INT64, "pattern": ID_PATTERN}
@@ -118,18 +101,20 @@ def _id_schema(minimum: int) -> WithJsonSchema:
 
 
 _FROM_TEXT = BeforeValidator(parse_id)
-OrderId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_schema(1)]
-LotId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_schema(1)]
-RemovalId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_schema(1)]
-BindId = Annotated[int, Field(strict=True, ge=0, le=MAX_INT64), _FROM_TEXT, _id_schema(0)]
+OrderId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_argument_schema(1)]
+LotId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_argument_schema(1)]
+RemovalId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_argument_schema(1)]
+BindId = Annotated[int, Field(strict=True, ge=0, le=MAX_INT64), _FROM_TEXT, _id_argument_schema(0)]
 StrictInt = Annotated[int, Field(strict=True)]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
 LineNo = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
 StrictBool = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True), AfterValidator(_validate_storable_text)]
-MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
-Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_one_line)]
-StaffName = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
+MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier_argument)]
+Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_one_line_argument)]
+StaffName = Annotated[
+    Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier_argument)
+]
 Comment = Annotated[Text, StringConstraints(max_length=MAX_COMMENT_LENGTH)]
 CodeText = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _REASONS = {code: words for reasons in REASONS.values() for code, words in reasons.items()}
@@ -138,11 +123,13 @@ Reason = Annotated[
     WithJsonSchema({"type": "string", "enum": list(_REASONS), "enumDescriptions": list(_REASONS.values())}),
 ]
 """Any other text is a reason that does not exist: refused, not invalid."""
-_REQUEST_ID = r"^[A-Za-z0-9._:\-]{1,128}$"
+REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:\-]{1,128}$"
 RequestId = Annotated[
-    Text, StringConstraints(pattern=_REQUEST_ID), WithJsonSchema({"type": "string", "pattern": _REQUEST_ID})
+    Text,
+    StringConstraints(pattern=REQUEST_ID_PATTERN),
+    WithJsonSchema({"type": "string", "pattern": REQUEST_ID_PATTERN}),
 ]
-DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier)]
+DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier_argument)]
 TimestampText = Annotated[datetime, BeforeValidator(_parse_timestamp_argument)]
 Amount = Annotated[Decimal, _decimal_argument(2), _decimal_schema(2)]
 UnitPrice = Annotated[Decimal, _decimal_argument(4), _decimal_schema(4)]
@@ -178,8 +165,18 @@ class Command(StrictModel):
     @property
     def fingerprint(self) -> bytes:
         arguments = self.model_dump(exclude={"request_id"}, exclude_defaults=True)
-        text = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=_normalize_argument)
+        normalize = self._normalize_for_fingerprint
+        text = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=normalize)
         return hashlib.sha256(text.encode()).digest()
+
+    @staticmethod
+    def _normalize_for_fingerprint(value: Any) -> str:
+        # Equal values get one text: `"20.0"` and `"20.00"`, `10:00Z` and `11:00+01:00`.
+        if isinstance(value, Decimal):
+            return format(value.normalize(), "f")
+        if isinstance(value, datetime):
+            return format_timestamp(value)
+        raise TypeError(f"no normal form for {type(value).__name__}")
 
     @property
     def subject(self) -> int | None:
@@ -214,116 +211,3 @@ class OrderFact(Command):
     member_id: ClassVar[None] = None
     actor: ClassVar[None] = None
     occurred_at: ClassVar[None] = None
-
-
-CommandT = TypeVar("CommandT", bound=Command)
-
-
-def parse_command(
-    model: type[CommandT], arguments: Mapping[str, Any], message_id: str, *, positional: int = 0
-) -> CommandT | Answer:
-    """Validate `arguments` into a `model`, or return the `invalid` answer with one error per bad argument.
-
-    `message_id` is the default request id; `positional` is the number of positional arguments, which are not accepted.
-    """
-    values = dict(arguments)
-    if values.get("request_id") is None:
-        values["request_id"] = message_id
-    request_id = (
-        values["request_id"] if _is_request_id(values["request_id"]) else message_id[:128]
-    )  # answers never echo bad values
-    if positional:
-        return invalid_answer(request_id, [("args", "only keyword arguments are accepted")])
-    if deep_names := [name for name, value in values.items() if is_deeper_than(value, MAX_DEPTH)]:
-        return invalid_answer(request_id, [(_argument_path((name,)), "is nested too deeply") for name in deep_names])
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problems = {_path_and_message(e) for e in error.errors(include_url=False)}
-        if issubclass(model, ActorCommand) and (values.get("member_id") is None) == (values.get("staff") is None):
-            problems.add(("member_id", ONE_ACTOR))  # pydantic checks the model as a whole only if each field is valid
-        return invalid_answer(request_id, sorted(problems)[:MAX_ERRORS])
-
-
-def _is_request_id(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(_REQUEST_ID, value) is not None and not value.endswith("\n")
-
-
-TYPED_VALUE_KEYS = ("__type__", "__value__")
-"""Keys of the object that kombu's serializer writes for a value without a JSON type."""
-
-
-def _path_and_message(error: Any) -> tuple[str, str]:
-    # Convert one pydantic error. All errors of a value that kombu wrote with its type become the same one.
-    location: tuple[int | str, ...] = error["loc"]
-    if len(location) > 1 and location[-1] in TYPED_VALUE_KEYS:
-        return _argument_path(location[:-1]), NOT_PLAIN_JSON
-    if isinstance(error["input"], dict) and TYPED_VALUE_KEYS[0] in error["input"]:
-        location_of_value = location[:-1] if error["type"] == "missing" else location
-        if location_of_value:
-            return _argument_path(location_of_value), NOT_PLAIN_JSON
-    return _argument_path(location), _argument_message(error)
-
-
-NOT_PLAIN_JSON = "must be plain JSON: write ids, amounts and instants as text"
-
-
-def _argument_path(location: tuple[int | str, ...]) -> str:
-    # Errors of the model as a whole concern the actor. The name of an unknown argument is the caller's text, so it is
-    # cut and made printable.
-    return ".".join(printable(str(part)[:64]) or "?" for part in location) or "member_id"
-
-
-BRICKLINK_LOT_FIELDS = {
-    "inventory_id": "is BrickLink's name of lot_id: send it as lot_id",
-    "name": "is BrickLink's and not stored: leave it out",
-    "category_id": "is BrickLink's and not stored: leave it out",
-    "categoryID": "is BrickLink's and not stored: leave it out",
-    "color_name": "is BrickLink's and not stored: leave it out",
-    "date_created": "is BrickLink's and not stored: leave it out",
-}
-"""Fields of the inventory resource of BrickLink's API that a lot does not have."""
-
-
-def _argument_message(error: Any) -> str:
-    kind, message = error["type"], str(error["msg"])
-    if kind == "extra_forbidden" and "lot" in error["loc"][:-1] and error["loc"][-1] in BRICKLINK_LOT_FIELDS:
-        return BRICKLINK_LOT_FIELDS[error["loc"][-1]]
-    if kind in ("too_long", "string_too_long"):
-        # pydantic measures text with after-validators like a list and says "items".
-        items = "items" if error["ctx"].get("field_type") == "List" else "characters"
-        return f"must have at most {error['ctx']['max_length']} {items}"
-    if kind in ("too_short", "string_too_short"):
-        return "must not be empty"
-    if kind == "literal_error":
-        return f"must be {error['ctx']['expected']}"
-    if kind in ("greater_than_equal", "less_than_equal"):
-        limit = "at least" if kind == "greater_than_equal" else "at most"
-        return f"must be {limit} {next(iter(error['ctx'].values()))}"
-    if kind == "int_type" and str(error["loc"][-1]).endswith("_id"):
-        return "must be an id: a whole number, or its digits as text"
-    return _ARGUMENT_MESSAGES.get(kind) or message.removeprefix("Value error, ")
-
-
-_ARGUMENT_MESSAGES = {
-    "extra_forbidden": "there is no such argument",
-    "missing": "is missing",
-    "int_type": "must be a whole number",
-    "string_type": "must be text",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-    "tuple_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "string_pattern_mismatch": "has a form that is not allowed here",
-    "string_unicode": "must be text without unpaired surrogates",
-}
-"""Sentences in place of pydantic's, by the type of its error."""
-UNFITTING_ARGUMENTS = {
-    _ARGUMENT_MESSAGES["extra_forbidden"],
-    _ARGUMENT_MESSAGES["missing"],
-    ONE_ACTOR,
-    *BRICKLINK_LOT_FIELDS.values(),
-}
-"""The sentences for arguments that a command does not have, or that it needs."""

@@ -12,16 +12,15 @@ from models import dead_jobs, events, ledger, members, outbox, terms
 from models.outbox import DueMessage
 from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, is_statement_error, unit_of_work
-from policies import bills as bill_policy
 from policies import credits as policy
 from policies.bills import billing_month_of, format_month
 from policies.cases import Member
 from policies.credits import CREDIT_TASK, FeeSettlement
+from policies.members import member_unknown
 from policies.notices import notify_member
-from policies.preconditions import check_comment
+from policies.preconditions import check_comment, order_unknown
 from policies.statuses import Role
 from policies.verdicts import Code, Invalid, Refused
-from tasks.cases import member_unknown, order_unknown
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, StaffName
 from tasks.declarations import command_task
 
@@ -51,7 +50,7 @@ def post_due_credits(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> i
     """
     valid: list[tuple[DueMessage, FeeSettlement]] = []
     for due in messages:
-        settlement = policy.read_fee_message(due.order_id, due.payload)
+        settlement = policy.decide_fee_settlement(due.order_id, due.payload)
         if isinstance(settlement, FeeSettlement):
             valid.append((due, settlement))
         else:
@@ -165,7 +164,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
 def _validate_manual_credit(
     command: PostManual, sellers: dict[str, Member], parties: dict[int, tuple[str, str]]
 ) -> Refused | Invalid | None:
-    if invalid_amount := bill_policy.check_manual_credit(command.amount):
+    if invalid_amount := policy.check_manual_credit(command.amount):
         return invalid_amount
     if command.seller_id not in sellers:
         return member_unknown(command.seller_id)
@@ -177,7 +176,7 @@ def _validate_manual_credit(
 
 
 def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:
-    note = bill_policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
+    note = policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
     event = events.event_row(
         "credits.posted_by_hand",
         work.now,

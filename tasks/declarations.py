@@ -34,7 +34,7 @@ BUYER: dict[str, Any] = {"order_id": 1003, "member_id": "b-77"}
 
 
 @dataclass(frozen=True, slots=True)
-class OptionEntry(Generic[CommandT]):
+class DeclaredOption(Generic[CommandT]):
     label: str
     decide: Callable[[CommandT, Subject, datetime], PolicyAnswer | Option]
     arguments: Arguments = lambda _subject, _actor: {}
@@ -45,7 +45,7 @@ class Declaration:
     model: type[Command]
     example: Mapping[str, Any]
     about: str
-    option: OptionEntry[Any] | None = None
+    option: DeclaredOption[Any] | None = None
 
     def option_arguments(self, subject: Subject, actor: Actor) -> dict[str, Any]:
         """Return the arguments, beside order and actor, with which the command answers as its option says."""
@@ -73,7 +73,7 @@ def all_commands() -> dict[str, Declaration]:
 
 
 def command_task(
-    model: type[CommandT], *, example: Mapping[str, Any], option: OptionEntry[CommandT] | None = None
+    model: type[CommandT], *, example: Mapping[str, Any], option: DeclaredOption[CommandT] | None = None
 ) -> Callable[[Callable[[list[CommandT]], list[Answer]]], Any]:
     """Declare the public task that answers a batch of commands; the decorated function becomes the Celery task."""
 

@@ -19,10 +19,12 @@ from policies.cases import Case
 from policies.consolidation import Choice
 from policies.drafts import Draft, DraftEdit, DraftState
 from policies.lots import format_price
+from policies.members import member_unknown
+from policies.preconditions import effective_time
 from policies.returns import plan_return
 from policies.timestamps import format_timestamp
 from policies.verdicts import Granted, Invalid, Refused
-from tasks.cases import effective_time, known_case, lock_cases, member_unknown
+from tasks.cases import known_case, lock_command_cases
 from tasks.command import (
     MAX_INT32,
     ActorCommand,
@@ -35,7 +37,7 @@ from tasks.command import (
     Text,
     UnitPrice,
 )
-from tasks.declarations import SELLER, OptionEntry, command_task
+from tasks.declarations import SELLER, DeclaredOption, command_task
 
 OldOrNew = Literal["old", "new"]
 TextChoice = Literal["old", "new", "concatenate"]
@@ -122,14 +124,14 @@ class VerifyDraft(DraftCommand):
 @command_task(
     OpenDraft,
     example=SELLER | {"consolidate": True, "values": {"price": "old", "remarks": "concatenate", "cost": "average"}},
-    option=OptionEntry(
+    option=DeclaredOption(
         "prepare the return of items", lambda c, o, now: policy.check_may_open(o.case, c.actor, now) or Granted(o.case)
     ),
 )
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Open a draft (step 1): choose how returning items are merged into existing lots."""
     with unit_of_work(commands) as work:
-        cases = lock_cases(work)
+        cases = lock_command_cases(work)
         counts = drafts.count_drafts_by_order(work.conn, [c.order_id for c in work.pending])
         opened: list[Draft] = []
         for command in work.pending:
@@ -192,7 +194,7 @@ def _open_draft(
     case = known_case(cases, command.order_id, command.member_id, work.now)
     if isinstance(case, Refused):
         return case
-    effective_at = effective_time(command, case, work.now)
+    effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at
     if refused := policy.check_may_open(case, command.actor, effective_at):
@@ -259,7 +261,7 @@ class _DraftBatch:
         case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
         if refused or draft is None or case is None:
             return refused or policy.draft_unknown(command.draft_id)
-        effective_at = effective_time(command, case, self._work.now)
+        effective_at = effective_time(case, command.occurred_at, command.accepted_at, self._work.now)
         if isinstance(effective_at, Invalid):
             return effective_at
         if refused := policy.check_draft_usable(draft, case, command.actor, effective_at):

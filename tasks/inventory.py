@@ -18,7 +18,7 @@ from policies.lots import (
     check_lot_deletable,
     check_recorded_lot,
     find_lot_problems,
-    find_tier_gaps,
+    find_lot_tier_gaps,
     parse_tiers,
 )
 from policies.verdicts import Invalid, Refused
@@ -79,7 +79,7 @@ class LotFacts(StrictModel):
         return Lot(**fields, item_type=self.item.type, item_no=self.item.no, tiers=parse_tiers(values))
 
     def contradictions(self) -> list[tuple[str, str]]:
-        return sorted([*find_lot_problems(self.to_lot()), *find_tier_gaps(self.model_dump())])
+        return sorted([*find_lot_problems(self.to_lot()), *find_lot_tier_gaps(self.model_dump())])
 
 
 class RecordLot(Command):

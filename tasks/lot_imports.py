@@ -52,7 +52,9 @@ class ImportedLotEntry:
         return lot.lot_id if lot else self.entry.lot_id
 
 
-def match_entries(seller_id: str, entries: Sequence[LotEntry], matcher: LotEntryMatcher) -> dict[int, LotEntryMatch]:
+def match_entries_with_stock(
+    seller_id: str, entries: Sequence[LotEntry], matcher: LotEntryMatcher
+) -> dict[int, LotEntryMatch]:
     """Return the lots that entries without a number of the store mean, by position in the file.
 
     A number of the marketplace that the store does not know may belong to a return uploaded there.

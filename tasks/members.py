@@ -14,17 +14,17 @@ from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as policy
 from policies.cases import Member
+from policies.members import member_unknown
 from policies.preconditions import check_comment
 from policies.texts import is_identifier
 from policies.zones import validate_zone
-from tasks.cases import member_unknown
 from tasks.command import Command, Comment, Handle, MemberId, StaffName, Text
 from tasks.declarations import command_task
 
 _ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
 
 
-def _validate_email_address(value: str) -> str:
+def _validate_member_email(value: str) -> str:
     if not _ADDRESS.fullmatch(value) or not is_identifier(value):
         raise ValueError("must be one mail address such as name@example.org")
     return value
@@ -34,7 +34,7 @@ class RecordMember(Command):
     task: ClassVar[str] = "members.record"
     member_id: MemberId
     handle: Handle
-    email: Annotated[Text, AfterValidator(_validate_email_address)]
+    email: Annotated[Text, AfterValidator(_validate_member_email)]
     time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(validate_zone)] = "UTC"
 
 

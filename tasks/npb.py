@@ -12,7 +12,7 @@ from policies import npb as policy
 from policies.cases import Actor, AlertKind, Case
 from policies.options import Subject
 from policies.verdicts import Verdict
-from tasks.alerts import RemoveAlert, remove_alerts, remove_option, unlock_due_alerts
+from tasks.alerts import RemoveAlert, remove_alerts, remove_option, run_unlock_sweep
 from tasks.cases import case_command
 from tasks.command import Comment, OrderCommand, TimestampText
 from tasks.declarations import BUYER, SELLER, command_task
@@ -61,7 +61,7 @@ def respond_to_npb(command: RespondNpb, case: Case, now: datetime) -> Verdict:
     return policy.respond_to_npb(case, command.actor, command.comment, now)
 
 
-def _example_until(subject: Subject, _actor: Actor) -> dict[str, Any]:
+def _npb_extend_option_arguments(subject: Subject, _actor: Actor) -> dict[str, Any]:
     alert = subject.case.open_alert
     return {} if alert is None else {"until": alert.unlocks_at + timedelta(days=1)}
 
@@ -70,7 +70,7 @@ def _example_until(subject: Subject, _actor: Actor) -> dict[str, Any]:
     ExtendNpb,
     example=SELLER | {"until": "2026-04-20T10:00:00Z", "comment": "paid by the end of the month, as agreed"},
     option="give the buyer more time",
-    option_arguments=_example_until,
+    option_arguments=_npb_extend_option_arguments,
 )
 def extend(command: ExtendNpb, case: Case, now: datetime) -> Verdict:
     """Give the buyer more time, as the seller or staff, while the alert is not unlocked (R122)."""
@@ -98,4 +98,4 @@ def remove_npb(commands: list[RemoveNpb]) -> list[Answer]:
 @shared_task(name="npb.scan_open_alerts")
 def scan_open_alerts() -> TaskResult:
     """Unlock every due NPB alert and notify its seller once (T12)."""
-    return unlock_due_alerts("npb.scan_open_alerts", [AlertKind.NPB], "notices.tell_seller")
+    return run_unlock_sweep("npb.scan_open_alerts", [AlertKind.NPB], "notices.tell_seller")

@@ -10,9 +10,9 @@ from models.queries import order
 from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cancel_routes import describe_cancellability
-from policies.preconditions import check_party
+from policies.members import member_unknown
+from policies.preconditions import check_party, effective_time, order_unknown
 from policies.verdicts import Invalid
-from tasks.cases import effective_time, member_unknown, order_unknown
 from tasks.command import OrderCommand
 from tasks.declarations import SELLER, command_task
 
@@ -43,7 +43,7 @@ def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     if refused := check_party(snapshot.case, command.actor):
         work.answer(command, refused)
         return
-    effective_at = effective_time(command, snapshot.case, work.now)
+    effective_at = effective_time(snapshot.case, command.occurred_at, command.accepted_at, work.now)
     if isinstance(effective_at, Invalid):
         work.answer(command, effective_at)
         return

@@ -21,11 +21,13 @@ from policies.cases import Case, Order
 from policies.emails.context import pluralize
 from policies.fees import to_usd
 from policies.lots import Lot
+from policies.members import member_unknown
 from policies.options import status_option
+from policies.preconditions import order_unknown
 from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
-from tasks.cases import case_command, decide_cases, lock_cases, member_unknown, order_unknown
+from tasks.cases import case_command, decide_cases, lock_command_cases
 from tasks.command import (
     Comment,
     LotId,
@@ -38,7 +40,7 @@ from tasks.command import (
     UnitPrice,
     UsdRate,
 )
-from tasks.declarations import SELLER, OptionEntry, command_task
+from tasks.declarations import SELLER, DeclaredOption, command_task
 
 MAX_LINES = 1000
 MAX_TOTAL = Decimal(10) ** 12
@@ -141,7 +143,7 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
 def add_batch(commands: list[AddOrderBatch]) -> list[Answer]:
     """Add the buyer's next purchase to the order; order date, payment and fee start again (T21)."""
     with unit_of_work(commands) as work:
-        cases = lock_cases(work, lock_members=members.FOR_UPDATE)
+        cases = lock_command_cases(work, lock_members=members.FOR_UPDATE)
         lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
         stock = _StockSale(work.conn, lots)
         for command in work.pending:
@@ -154,7 +156,9 @@ def add_batch(commands: list[AddOrderBatch]) -> list[Answer]:
 @command_task(
     SetOrderStatus,
     example=SELLER | {"status": "SHIPPED"},
-    option=OptionEntry("set the status by hand", lambda c, subject, _now: status_option(c.task, subject.case, c.actor)),
+    option=DeclaredOption(
+        "set the status by hand", lambda c, subject, _now: status_option(c.task, subject.case, c.actor)
+    ),
 )
 def set_status(commands: list[SetOrderStatus]) -> list[Answer]:
     """Set the status of an order as one of its parties."""

@@ -25,9 +25,9 @@ from policies.removals import Removal
 from policies.returns import plan_return
 from policies.statuses import Role
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
-from tasks.cases import decide_case, lock_cases
+from tasks.cases import decide_case, lock_command_cases
 from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel
-from tasks.declarations import SELLER, OptionEntry, command_task
+from tasks.declarations import SELLER, DeclaredOption, command_task
 from tasks.sweeps import TaskResult
 
 CANCEL_PENDING = "removals.cancel_pending"
@@ -77,7 +77,7 @@ def _first_removable_unit(subject: Subject) -> list[dict[str, int]]:
 @command_task(
     RequestRemoval,
     example=SELLER | {"lines": [{"line_no": 1, "quantity": 2}], "return_items": True},
-    option=OptionEntry(
+    option=DeclaredOption(
         "ask for items to be removed",
         lambda c, subject, now: policy.request_removal(
             subject.case,
@@ -93,7 +93,7 @@ def _first_removable_unit(subject: Subject) -> list[dict[str, int]]:
 def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
     """Request, as either party, that units are removed from lines."""
     with unit_of_work(commands) as work:
-        cases = lock_cases(work)
+        cases = lock_command_cases(work)
         lines = orders.load_order_lines(work.conn, [c.order_id for c in work.pending])
         requested: list[tuple[RequestRemoval, Removal]] = []
 
@@ -128,7 +128,7 @@ def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
 @command_task(
     ApproveRemoval,
     example={"removal_id": 12, "member_id": "b-77"},
-    option=OptionEntry(
+    option=DeclaredOption(
         "approve the removal request",
         lambda c, o, now: policy.approve_removal(o.case, o.asked_removal, c.actor, None, o.remaining, now),
     ),
@@ -172,7 +172,7 @@ def approve_removal(commands: list[ApproveRemoval]) -> list[Answer]:
 @command_task(
     DenyRemoval,
     example={"removal_id": 12, "member_id": "b-77"},
-    option=OptionEntry(
+    option=DeclaredOption(
         "deny the removal request", lambda c, o, now: policy.deny_removal(o.case, o.asked_removal, c.actor, now)
     ),
 )
@@ -186,7 +186,7 @@ def deny_removal(commands: list[DenyRemoval]) -> list[Answer]:
 @command_task(
     WithdrawRemoval,
     example={"removal_id": 12, "member_id": "s-881"},
-    option=OptionEntry(
+    option=DeclaredOption(
         "withdraw the removal request", lambda c, o, now: policy.withdraw_removal(o.case, o.asked_removal, c.actor, now)
     ),
 )

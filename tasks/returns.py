@@ -68,7 +68,7 @@ class SetBasedReturn:
     def lock(cls, work: UnitOfWork[Any]) -> SetBasedReturn:
         """Take every lock that the batch may need, in one round trip; only then is the clock read."""
         with pipeline(work.conn):
-            fetch_cases = _send_case_locks(work)
+            fetch_cases = _send_return_locks(work)
             order_ids = [c.order_id for c in work.pending]
             fetch_removals = removals.send_pending_counts_query(work.conn, order_ids)
             returns.lock_stock_of_returns(work.conn, order_ids)
@@ -106,7 +106,7 @@ class PlannedReturn:
 
     @classmethod
     def lock(cls, work: UnitOfWork[Any]) -> PlannedReturn:
-        cases = _send_case_locks(work)()
+        cases = _send_return_locks(work)()
         lines = {
             i: returns.returning_lines_from_rows(rows)
             for i, rows in orders.load_order_lines(work.conn, cases.orders).items()
@@ -185,7 +185,7 @@ class PlannedReturn:
         )
 
 
-def _send_case_locks(work: UnitOfWork[Any]) -> Fetch[CaseSet]:
+def _send_return_locks(work: UnitOfWork[Any]) -> Fetch[CaseSet]:
     # A cancellation through an alert causes a strike, which may revoke a privilege.
     lock_members = members.FOR_UPDATE if work.parties.accused else members.FOR_SHARE
     return send_case_locks(work, lock_members=lock_members)

@@ -11,7 +11,7 @@ from models.stored_answers import Answer
 from policies import seller_alerts as policy
 from policies.cases import AlertKind, Case
 from policies.verdicts import Verdict
-from tasks.alerts import RemoveAlert, remove_alerts, remove_option, unlock_due_alerts
+from tasks.alerts import RemoveAlert, remove_alerts, remove_option, run_unlock_sweep
 from tasks.cases import case_command
 from tasks.command import Comment, OrderCommand
 from tasks.declarations import BUYER, SELLER, command_task
@@ -98,4 +98,4 @@ def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
 @shared_task(name="alerts.scan_seller_alerts")
 def scan_seller_alerts() -> TaskResult:
     """Unlock every due NRS and NSS alert and notify its buyer once."""
-    return unlock_due_alerts("alerts.scan_seller_alerts", [AlertKind.NRS, AlertKind.NSS], "notices.tell_buyer")
+    return run_unlock_sweep("alerts.scan_seller_alerts", [AlertKind.NRS, AlertKind.NSS], "notices.tell_buyer")

@@ -24,7 +24,7 @@ MAX_SETTINGS_LENGTH = 100_000
 """Characters of all settings together, as JSON."""
 
 
-def _storable_term_settings(settings: dict[str, Any]) -> dict[str, Any]:
+def _validate_terms_argument(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(settings, ensure_ascii=False, allow_nan=False)
     except ValueError:
@@ -43,7 +43,7 @@ class ApplyTerms(Command):
     terms: Annotated[
         dict[CodeText, PlainTermValue],
         Field(min_length=1, max_length=MAX_SETTINGS),
-        AfterValidator(_storable_term_settings),
+        AfterValidator(_validate_terms_argument),
     ]
     from_: Annotated[TimestampText, Field(alias="from")]
     staff: StaffName

@@ -25,7 +25,8 @@ from policies.bills import parse_month
 from policies.cases import Actor
 from policies.timestamps import parse_timestamp
 from policies.verdicts import Code
-from tasks.command import MAX_INT64, parse_command
+from tasks.command import MAX_INT64
+from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from web.authentication import require
 from web.problems import Problem, not_found

@@ -114,7 +114,7 @@ def typed_arguments(form: ActionForm, typed: Mapping[str, str]) -> dict[str, Any
     return arguments
 
 
-def consolidation_choices() -> dict[str, list[str]]:
+def consolidation_form_choices() -> dict[str, list[str]]:
     return {name: list(typing.get_args(info.annotation)) for name, info in ValueChoices.model_fields.items()}
 
 

@@ -20,7 +20,8 @@ from models.stored_answers import Answer
 from policies.cases import Actor
 from policies.options import ACTIONS
 from policies.statuses import Role
-from tasks.command import MAX_INT64, parse_command
+from tasks.command import MAX_INT64
+from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from web.api import DEFAULT_WAIT_SECONDS, query_snapshot
 from web.forms import ActionForm, action_form, read_form

@@ -22,10 +22,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from models import bills
 from models.queries import forecast, show
 from policies.bills import parse_month
-from policies.emails.context import format_instant
+from policies.emails.context import format_email_timestamp
 from policies.reasons import describe_reason
 from policies.statuses import Role
-from policies.timestamps import parse_timestamp, rewrite_for_people
+from policies.timestamps import parse_timestamp, rewrite_timestamps_for_people
 from tasks.command import MAX_COMMENT_LENGTH
 from web import forms, order_view
 from web.api import query_snapshot
@@ -57,11 +57,11 @@ def page(name: str, status: int = 200, *, zone: str = "UTC", session: Session | 
         local_zone = UTC
 
     def instant(text: str | None) -> str:
-        return format_instant(parse_timestamp(text), zone) if text else ""
+        return format_email_timestamp(parse_timestamp(text), zone) if text else ""
 
     body = _templates.get_template(name).render(
         **values, session=session, instant=instant, new_request_id=order_view.new_request_id,
-        sentence=lambda text: rewrite_for_people(text, local_zone),
+        sentence=lambda text: rewrite_timestamps_for_people(text, local_zone),
     )  # fmt: skip
     return HTMLResponse(body, status, {"Content-Security-Policy": POLICY})
 
@@ -186,7 +186,7 @@ def choose_consolidation(request: Request, order_id: str) -> Response:
 @router.post("/{order_id}/edit")
 async def open_draft(request: Request, order_id: str) -> Response:
     view, typed = await load_for_change(request, order_id)
-    values = {name: typed[name] for name in forms.consolidation_choices() if name in typed}
+    values = {name: typed[name] for name in forms.consolidation_form_choices() if name in typed}
     arguments = {"order_id": view.facts["order_id"], "consolidate": "consolidate" in typed, "values": values}
     answer, _ = await submit_form(request, view, "drafts.open", arguments, typed)
     if answer is None or answer["outcome"] != "done":
@@ -232,7 +232,7 @@ def _edit_page(
 ) -> Response:
     if view.role is not Role.SELLER:
         raise not_found("There is no such page.")
-    values = {"draft_id": "", "answer": None, "choices": forms.consolidation_choices()} | values
+    values = {"draft_id": "", "answer": None, "choices": forms.consolidation_form_choices()} | values
     return page(
         "edit.html.j2", status, session=view.session, zone=view.zone, view=view, order=view.facts, step=step,
         typed=defaultdict(str, typed or {}), editable=forms.EDITABLE, **values,

@@ -76,7 +76,7 @@ def serve(settings: WebSettings) -> None:
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_SECONDS,
     )
     with bind(settings.address, settings.port) as listener:
-        print(address_of(listener), flush=True)
+        print(http_server_address(listener), flush=True)
         uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -87,6 +87,6 @@ def bind(address: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
+def http_server_address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

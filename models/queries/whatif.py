@@ -13,7 +13,7 @@ from models.terms import load_terms
 from policies.automation import settings_from_json
 from policies.recorded_cases import CaseOutcome, RecordedCase, RecordedEvent, read_time, recorded_outcome
 from policies.terms import DEFAULT_TERMS
-from policies.whatif import MemberChange, WhatIfConditions, replay_case
+from policies.whatif import WhatIfConditions, WhatIfMemberChange, replay_case
 
 _EXTENT = select(func.count(EventRow.order_id).label("events"), func.max(EventRow.at).label("until"))
 _MEMBER_CHANGE_TYPES = ("members.terminated", "members.reinstated", "sellers.automation_set")
@@ -41,13 +41,13 @@ def load_recorded_extent(conn: Connection) -> tuple[int, datetime | None]:
     return row.events, row.until
 
 
-def load_member_changes(conn: Connection) -> dict[str, list[MemberChange]]:
-    changes: dict[str, list[MemberChange]] = {}
+def load_member_changes(conn: Connection) -> dict[str, list[WhatIfMemberChange]]:
+    changes: dict[str, list[WhatIfMemberChange]] = {}
     for member_id, at, type_, automation in conn.execute(_MEMBER_CHANGES):
         if type_ == "sellers.automation_set":
-            change = MemberChange(at, automation=settings_from_json(automation))
+            change = WhatIfMemberChange(at, automation=settings_from_json(automation))
         else:
-            change = MemberChange(at, terminated=type_ == "members.terminated")
+            change = WhatIfMemberChange(at, terminated=type_ == "members.terminated")
         changes.setdefault(member_id, []).append(change)
     return changes
 

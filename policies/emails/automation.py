@@ -5,7 +5,7 @@ from __future__ import annotations
 from policies.emails.context import EmailContext, capital, paragraphs, pluralize
 from policies.emails.email import Email
 
-_SETTING_SENTENCES = {
+_AUTOMATION_EMAIL_SENTENCES = {
     "file_npb_after": ("day", "an unpaid order gets a non-paying buyer alert automatically {} after its date"),
     "cancel_after_unlock": ("day", "an unpaid order is cancelled automatically {} after it can be cancelled"),
     "agree_to_requests_within": (
@@ -13,7 +13,7 @@ _SETTING_SENTENCES = {
         "a buyer's cancel request is granted automatically if it is filed within {} of the order date",
     ),
 }
-_UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
+_AUTOMATION_DELAY_UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
 
 
 def cancellation_coming(context: EmailContext) -> Email:
@@ -60,12 +60,12 @@ def automatic_cancellation(context: EmailContext) -> str:
     return f"Following your settings, we will cancel the order on {due} unless the buyer pays." if due else ""
 
 
-def describe_silence(context: EmailContext) -> str:
+def automatic_answer_delay(context: EmailContext) -> str:
     facts = context.facts.get("automation")
     duration = str(facts.get("value", "")).partition(" ")[2] if isinstance(facts, dict) else ""
-    if not duration[:-1].isdecimal() or duration[-1] not in _UNITS:
+    if not duration[:-1].isdecimal() or duration[-1] not in _AUTOMATION_DELAY_UNITS:
         return "some time"
-    unit = _UNITS[duration[-1]]
+    unit = _AUTOMATION_DELAY_UNITS[duration[-1]]
     return pluralize(int(duration[:-1]), unit, f"{unit}s")
 
 
@@ -75,12 +75,12 @@ def describe_setting(context: EmailContext) -> str:
     if isinstance(facts, dict) and facts.get("setting") == "OCR_SILENCE":
         return (
             "If a seller does not answer a cancel request, this marketplace answers it for them "
-            f"{describe_silence(context)} after it was filed. To decide yourself, answer earlier, or put automation on "
-            "hold on the order's page."
+            f"{automatic_answer_delay(context)} after it was filed. "
+            "To decide yourself, answer earlier, or put automation on hold on the order's page."
         )
-    if not isinstance(facts, dict) or facts.get("setting") not in _SETTING_SENTENCES:
+    if not isinstance(facts, dict) or facts.get("setting") not in _AUTOMATION_EMAIL_SENTENCES:
         return ""
-    unit, means = _SETTING_SENTENCES[facts["setting"]]
+    unit, means = _AUTOMATION_EMAIL_SENTENCES[facts["setting"]]
     context = EmailContext(context.event, context.role, context.order_id, facts, context.zone)
     duration = pluralize(int(context.text("value")), unit, f"{unit}s")
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.emails.automation import describe_setting, describe_silence
+from policies.emails.automation import automatic_answer_delay, describe_setting
 from policies.emails.context import (
     EmailContext,
     capital,
@@ -32,7 +32,7 @@ def order_cancelled(context: EmailContext) -> Email:
     to_seller = context.role == "seller"
     return Email(
         context.subject("cancelled"),
-        (join_sentences(_cancelled_by(context), "This is final: a cancelled order cannot be reinstated."),),
+        (join_sentences(_order_cancelled_sentence(context), "This is final: a cancelled order cannot be reinstated."),),
         None,
         paragraphs(_items_sentences(context), _fee_sentences(context)) + _strike_sentences(context)
         if to_seller
@@ -83,7 +83,7 @@ def removal_cancelled(context: EmailContext) -> Email:
     )
 
 
-def _cancelled_by(context: EmailContext) -> str:
+def _order_cancelled_sentence(context: EmailContext) -> str:
     by, ground = context.text("by"), BASIS_PHRASES.get(context.text("basis"), "")
     ground = ground.replace(f"the {context.role}'s", "your").replace(f"the {context.role} accepted", "you accepted")
     automation = context.facts.get("automation")
@@ -91,7 +91,7 @@ def _cancelled_by(context: EmailContext) -> str:
         who, whose = ("you", "the buyer's") if context.role == "seller" else (context.the_seller, "your")
         return (
             f"{capital(context.order)} was cancelled automatically because {who} did not answer {whose} cancel "
-            f"request within {describe_silence(context)}."
+            f"request within {automatic_answer_delay(context)}."
         )
     if automation:
         whose = "your settings" if context.role == "seller" else "the seller's settings"

@@ -57,14 +57,14 @@ class EmailContext:
 
     def timestamp(self, name: str) -> str:
         text = self.text(name)
-        return format_instant(parse_timestamp(text), self.zone) if text else ""
+        return format_email_timestamp(parse_timestamp(text), self.zone) if text else ""
 
     def quote(self, who: str, name: str = "comment") -> Quote | None:
         text = self.text(name)
         return Quote(capital(who), text) if text.strip() else None
 
 
-def format_instant(instant: datetime, zone: str) -> str:
+def format_email_timestamp(instant: datetime, zone: str) -> str:
     """`Saturday, 11 April 2026, 10:00 (UTC)`; other zones also say how far they are from UTC at that instant.
 
     Fractions of a second round up, so that the time is never too early.

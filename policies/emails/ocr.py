@@ -11,7 +11,7 @@ HOW_TO_ANSWER = (
     "To agree, cancel the order on its page.",
     "To disagree, decline the request there. The order then returns to the status it had before.",
 )
-NO_PENALTY = (
+OCR_NO_PENALTY = (
     "If you agree, the items return to your inventory and the fee for the order is refunded to you. "
     "Neither of you gets a strike."
 )
@@ -31,7 +31,7 @@ def ocr_filed_by_buyer(context: EmailContext) -> Email:
             _cancel_request_decision(
                 context, "While the request is open, the order waits. It is never cancelled automatically."
             ),
-            NO_PENALTY,
+            OCR_NO_PENALTY,
         ),
         ("You don't need to do anything.",)
         if context.flag("agreed_by_setting")
@@ -114,7 +114,7 @@ def ocr_reminder(context: EmailContext) -> Email:
         None,
         (
             _cancel_request_decision(context, "The order waits for your answer. It is never cancelled automatically."),
-            NO_PENALTY,
+            OCR_NO_PENALTY,
         ),
         paragraphs(
             *HOW_TO_ANSWER,

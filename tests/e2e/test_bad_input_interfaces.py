@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from models.stored_answers import Answer
 from tasks.cancellation import CancelOrder
-from tasks.command import NOT_PLAIN_JSON, parse_command
+from tasks.command_parsing import NOT_PLAIN_JSON_ERROR, parse_command
 from tasks.declarations import COMMANDS
 from tests.bad_input import GOOD, MARK, PUBLIC, bad_arguments, replace_argument
 from tests.plugins.market import Market
@@ -181,6 +181,6 @@ def test_typed_values_of_a_python_producer_are_invalid(shop: Installation) -> No
     for effects in (answer, by_sql):
         assert effects["counts"] == {"invalid": 2, "refused": 98}, "of orders that are not there"
         wrong = {n: item["errors"] for n, item in enumerate(effects["answers"]) if item["outcome"] == "invalid"}
-        assert wrong == {n: [{"path": "comment", "message": NOT_PLAIN_JSON}] for n in typed}
+        assert wrong == {n: [{"path": "comment", "message": NOT_PLAIN_JSON_ERROR}] for n in typed}
     assert [error["path"] for error in applied["errors"]] == ["from"]
     assert shop.count("dead_jobs") == 0

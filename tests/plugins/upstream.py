@@ -21,7 +21,7 @@ import psycopg
 import redis
 from celery import Celery
 
-from tasks.command import parse_command
+from tasks.command_parsing import parse_command
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, in_valkey_database, libpq_url
 from tests.waiting import wait_until

@@ -28,7 +28,7 @@ from tests.plugins.stored_rows import StoredRows
 from tests.plugins.upstream import database_now
 from tests.waiting import wait_until
 from web.app import create_app
-from web.server import LimitedProtocol, address_of, bind
+from web.server import LimitedProtocol, bind, http_server_address
 from web.settings import WebSettings
 from workers.embedded import ServerUrls
 from workers.simulation.engine import Simulation
@@ -162,7 +162,7 @@ def serving(settings: WebSettings) -> Iterator[str]:
         thread.start()
         try:
             wait_until(lambda: server.started and app.state.submitter.listening.is_set())
-            yield address_of(listener)
+            yield http_server_address(listener)
         finally:
             server.should_exit = True
             thread.join(TIMEOUT_SECONDS)

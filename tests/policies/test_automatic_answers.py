@@ -11,7 +11,7 @@ import pytest
 from policies import automatic_acts, automation, cancellation, npb, ocr, orders
 from policies.cases import Case
 from policies.statuses import CancelBasis, PaymentStatus, Status
-from policies.term_settings import format_silence, terms_from_mapping, terms_to_mapping
+from policies.term_settings import format_silence_term, terms_from_mapping, terms_to_mapping
 from policies.terms import DEFAULT_TERMS, OcrSilence
 from policies.verdicts import Granted, Refused
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, a_case, boundary_instants, code, granted, with_member
@@ -68,7 +68,7 @@ def test_a_request_without_an_answer_is_answered_by_the_terms(silence: OcrSilenc
         assert isinstance(other(case, instant), Refused)
     verdict = act(case, due)
     assert isinstance(verdict, Granted)
-    assert f"OCR_SILENCE = {format_silence(silence)}, in force on 2026-03-29T10:00:00Z" in verdict.events[0].note
+    assert f"OCR_SILENCE = {format_silence_term(silence)}, in force on 2026-03-29T10:00:00Z" in verdict.events[0].note
     if not silence.agrees:
         assert verdict.case.order.status is Status.PENDING
         assert [(m.payload["event"], m.payload["role"]) for m in verdict.messages] == [

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from policies.bills import parse_month
+from policies.bills import may_be_billed, parse_month
 from policies.cases import Order
 from policies.credits import (
     FeeSettlement,
+    check_manual_credit,
     choose_credit_bill,
     decide_fee,
+    decide_fee_settlement,
     fee_effects,
     fee_message,
-    may_be_billed,
-    read_fee_message,
     settlement_note,
 )
 from policies.statuses import CancelBasis, PaymentStatus, Status
@@ -189,7 +189,7 @@ def test_a_fee_message_is_read_as_it_was_written() -> None:
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
     message = fee_message(decide_fee(order(), CancelBasis.NPB, at, DEFAULT_TERMS), order(), at)
     assert message is not None
-    assert read_fee_message(message.order_id, message.payload) == settlement("credit", "2026-04")
+    assert decide_fee_settlement(message.order_id, message.payload) == settlement("credit", "2026-04")
 
 
 @pytest.mark.parametrize(
@@ -205,6 +205,12 @@ def test_a_fee_message_is_read_as_it_was_written() -> None:
 )
 def test_a_message_that_cannot_be_posted_says_why(changed: dict[str, Any], reason: str) -> None:
     payload = {"kind": "credit", "amount": "-20.00", "seller_id": "s", "month": "2026-04", "charged_month": "2026-03"}
-    sentence = read_fee_message(1003, payload | changed)
+    sentence = decide_fee_settlement(1003, payload | changed)
     assert isinstance(sentence, str)
     assert reason in sentence
+
+
+def test_manual_credit_must_be_positive() -> None:
+    assert check_manual_credit(Decimal("0.01")) is None
+    assert check_manual_credit(Decimal("0.00")) is not None
+    assert check_manual_credit(Decimal("-1.00")) is not None

@@ -10,7 +10,7 @@ from hypothesis import given, strategies
 
 from policies import npb
 from policies.cases import AlertState
-from policies.reminders import actionable_since, due_reminder_step, first_reminder_at
+from policies.reminders import due_reminder_step, first_reminder_at, reminder_start
 from policies.terms import Terms
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, a_case, granted
 
@@ -65,16 +65,16 @@ def test_filer_can_act_since_unlock_or_acceptance_while_the_alert_is_open() -> N
     """N17: NPX counts from the acceptance."""
     filed = granted(npb.file_npb(a_case(ordered=ORDERED - WEEK), SELLER, None, ORDERED))
     assert filed.alert is not None
-    assert actionable_since(filed.alert) is None
+    assert reminder_start(filed.alert) is None
     unlocked = replace(filed.alert, unlocked_at=ORDERED + WEEK)
-    assert actionable_since(unlocked) == ORDERED + WEEK
+    assert reminder_start(unlocked) == ORDERED + WEEK
     accepted = granted(npb.accept_penalty(replace(filed, alert=unlocked), BUYER, ORDERED + 9 * DAY))
     assert accepted.alert is not None
-    assert actionable_since(accepted.alert) == ORDERED + 9 * DAY
+    assert reminder_start(accepted.alert) == ORDERED + 9 * DAY
     back = granted(npb.take_back(accepted, BUYER, ORDERED + 10 * DAY))
     assert back.alert is not None
-    assert actionable_since(back.alert) == ORDERED + WEEK
-    assert actionable_since(replace(unlocked, state=AlertState.REMOVED)) is None
+    assert reminder_start(back.alert) == ORDERED + WEEK
+    assert reminder_start(replace(unlocked, state=AlertState.REMOVED)) is None
 
 
 def test_relock_ends_the_time_to_act() -> None:
@@ -85,7 +85,7 @@ def test_relock_ends_the_time_to_act() -> None:
     unlocked = replace(filed, alert=replace(filed.alert, unlocked_at=ORDERED + WEEK))
     late = granted(npb.respond_to_npb(unlocked, BUYER, "Sorry.", ORDERED + 8 * DAY))
     assert late.alert is not None
-    assert actionable_since(late.alert) is None
+    assert reminder_start(late.alert) is None
 
 
 def test_terms_without_steps_remind_nobody() -> None:

@@ -12,7 +12,7 @@ from policies.timestamps import (
     format_for_people,
     format_timestamp,
     parse_timestamp,
-    rewrite_for_people,
+    rewrite_timestamps_for_people,
 )
 
 FULL_SECOND = datetime(2026, 3, 28, 10, tzinfo=UTC)
@@ -31,7 +31,7 @@ def test_sentences_have_whole_seconds_all_rounded_up() -> None:
 
 def test_people_read_their_own_zone() -> None:
     text = "Filed 2026-10-24T22:30:00Z, possible from 2026-10-31T22:30:00.000001Z."
-    assert rewrite_for_people(text, ZoneInfo("Europe/Berlin")) == (
+    assert rewrite_timestamps_for_people(text, ZoneInfo("Europe/Berlin")) == (
         "Filed 25 Oct 2026, 00:30 CEST, possible from 31 Oct 2026, 23:30:01 CET."
     )
 
@@ -39,7 +39,7 @@ def test_people_read_their_own_zone() -> None:
 def test_people_read_dates_with_the_month_by_name() -> None:
     text = "Filed 2026-11-29T06:01:00Z, possible from 2026-12-06T06:01:40.5Z; no date: 2026-13-29T06:01:00Z."
     expected = "Filed 29 Nov 2026, 06:01 UTC, possible from 6 Dec 2026, 06:01:41 UTC; no date: 2026-13-29T06:01:00Z."
-    assert rewrite_for_people(text) == expected
+    assert rewrite_timestamps_for_people(text) == expected
     assert format_for_people(datetime(2026, 11, 29, 7, 1, tzinfo=timezone(timedelta(hours=1)))) == (
         "29 Nov 2026, 06:01 UTC"
     )

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from models.ocr import OcrRow
 from models.stored_answers import Answer
-from tasks.command import ActorCommand, Command, parse_command
+from tasks.command import ActorCommand, Command
+from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from tests.bad_input import (
     DEEP,

@@ -10,8 +10,9 @@ import pytest
 
 from models.stored_answers import Answer
 from policies.verdicts import Granted
-from tasks.command import ActorCommand, Comment, OrderCommand, parse_command
-from tasks.declarations import SELLER, Declaration, OptionEntry
+from tasks.command import ActorCommand, Comment, OrderCommand
+from tasks.command_parsing import parse_command
+from tasks.declarations import SELLER, Declaration, DeclaredOption
 from tests.bad_input import COMMANDS, good_arguments
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -48,6 +49,6 @@ def test_an_incomplete_declaration_names_the_file_to_write() -> None:
     """The test above must be able to fail."""
     problems = missing_parts(Declaration(Incomplete, SELLER, "", None))
     assert [problem.partition(":")[0] for problem in problems] == ["tests/tasks/test_declarations.py"] * 3
-    option: OptionEntry[Incomplete] = OptionEntry("do it", lambda _command, subject, _now: Granted(subject.case))
+    option: DeclaredOption[Incomplete] = DeclaredOption("do it", lambda _command, subject, _now: Granted(subject.case))
     complete = Declaration(Incomplete, SELLER | {"comment": "x"}, "Do it.", option)
     assert [problem.partition(":")[0] for problem in missing_parts(complete)] == ["tests/bad_input.py"]

@@ -14,7 +14,7 @@ from referencing import Registry, Resource
 
 from models.stored_answers import Answer
 from policies.reasons import REASONS
-from tasks.command import parse_command
+from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from tools import contract_files
 from tools.contract_changes import breaks_readers, breaks_senders

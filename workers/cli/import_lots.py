@@ -21,7 +21,7 @@ from models.members import load_members
 from models.unit_of_work import retry_on_conflict
 from policies.emails.context import pluralize
 from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotEntryMatcher, describe_changes
-from tasks.lot_imports import ImportedLotEntry, LotEntryMatch, LotImportAction, import_entries, match_entries
+from tasks.lot_imports import ImportedLotEntry, LotEntryMatch, LotImportAction, import_entries, match_entries_with_stock
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.files.file_problems import describe_repairs
@@ -167,7 +167,7 @@ class _ImportLotsCommand:
                 _show_import_progress(done, count)
 
     def _match_lot_entries(self, entries: list[LotEntry], matcher: LotEntryMatcher) -> dict[int, LotEntryMatch]:
-        return retry_on_conflict(partial(match_entries, self._lots.seller_id, entries, matcher))
+        return retry_on_conflict(partial(match_entries_with_stock, self._lots.seller_id, entries, matcher))
 
     def _import_lot_entries(self, entries: list[LotEntry], *, write: bool) -> list[ImportedLotEntry]:
         matches = {entry.number: self._matches[entry.number] for entry in entries if entry.number in self._matches}

@@ -27,7 +27,7 @@ from models import stored_answers
 from models.stored_answers import Answer
 from policies.timestamps import describe_timestamp
 from schedules.routes import queue_of
-from tasks.command import parse_command
+from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from workers import lifecycle
 from workers.app import app

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from policies.timestamps import WRITTEN_TIMESTAMP, rewrite_for_people
+from policies.timestamps import WRITTEN_TIMESTAMP, rewrite_timestamps_for_people
 from policies.zones import validate_zone
 
 ZONE_KEY = "unwind.zone"
@@ -35,7 +35,7 @@ def reader_zone() -> tzinfo:
 
 
 def for_people(text: str) -> str:
-    return rewrite_for_people(text, reader_zone())
+    return rewrite_timestamps_for_people(text, reader_zone())
 
 
 def echo(text: str, style: str = "", *, err: bool = False) -> None:

@@ -28,7 +28,7 @@ from policies.term_settings import terms_from_mapping
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_day_or_time
 from policies.whatif import WhatIfConditions
 from tasks.automation import SetAutomation
-from tasks.command import parse_command
+from tasks.command_parsing import parse_command
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo, echo_literally, zone_option

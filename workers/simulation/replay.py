@@ -17,7 +17,7 @@ from typing import Any
 from models.payload_limits import refuse_duplicate_names
 from models.stored_answers import Answer
 from policies.timestamps import format_timestamp, parse_timestamp
-from tasks.command import UNFITTING_ARGUMENTS, parse_command
+from tasks.command_parsing import UNFITTING_ARGUMENT_ERRORS, parse_command
 from tasks.declarations import COMMANDS
 from workers.app import app
 from workers.show_queries import parse_query, run_query
@@ -89,7 +89,7 @@ def check_arguments(lines: Iterable[HistoryLine], name: str = "history") -> None
         if line.task in COMMANDS:
             answer = parse_command(COMMANDS[line.task].model, line.arguments or {}, f"replay:{line.number}")
             errors = answer.errors if isinstance(answer, Answer) else ()
-            problems = [f"{e['path']}: {e['message']}" for e in errors if e["message"] in UNFITTING_ARGUMENTS]
+            problems = [f"{e['path']}: {e['message']}" for e in errors if e["message"] in UNFITTING_ARGUMENT_ERRORS]
             if problems:
                 raise InvalidHistory(f"{name}, line {line.number}: {line.task}: {'; '.join(problems)}")
 

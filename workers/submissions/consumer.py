@@ -27,7 +27,8 @@ from models.payload_limits import InvalidPayload, parse_payload
 from models.stored_answers import Answer, invalid_answer
 from models.submissions import MAX_SUBMISSION_ATTEMPTS, Submission
 from models.unit_of_work import retry_on_conflict
-from tasks.command import Command, parse_command
+from tasks.command import Command
+from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from workers.errors import SanitizedError, summarize_error
 

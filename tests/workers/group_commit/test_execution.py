@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from tasks.command import parse_command
+from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from tests.plugins.market import Market
 from workers.app import app

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from policies.emails import NOTICES, compose_email
-from policies.emails.context import EmailContext, format_instant
+from policies.emails.context import EmailContext, format_email_timestamp
 from policies.emails.email import email_from_json, render_plain, sanitize_line, sanitize_lines
 from policies.statuses import Role
 from tasks.mailer import OutgoingEmail
@@ -337,7 +337,7 @@ def test_only_the_seller_reads_about_the_fee() -> None:
     ],
 )
 def test_times_have_their_zone_and_are_never_early(instant: str, zone: str, expected: str) -> None:
-    assert format_instant(datetime.fromisoformat(instant), zone) == expected
+    assert format_email_timestamp(datetime.fromisoformat(instant), zone) == expected
 
 
 HOSTILE = (
