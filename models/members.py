@@ -17,8 +17,8 @@ from models.db.pipeline import Fetch, execute, pipeline
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, check_in
 from models.db.selects import is_any, is_any_of_ids
-from policies.automation import settings_from_json, settings_to_json
-from policies.cases import NO_AUTOMATION, Automation, Member
+from policies.automation_settings import NO_AUTOMATION, AutomationSettings, settings_from_json, settings_to_json
+from policies.cases import Member
 from policies.statuses import Role
 
 
@@ -35,7 +35,7 @@ class MemberRow(Base):
     selling_suspended_at: Mapped[datetime | None]
     reinstated_at: Mapped[datetime | None]
     automation: Mapped[dict[str, Any] | None]
-    """The settings of `policies.automation`, in the row that commands lock: none of them reads old settings."""
+    """The `AutomationSettings`, in the row that commands lock: none of them reads old settings."""
 
 
 class StrikeRow(Base):
@@ -173,12 +173,12 @@ def update_member_standing(
     return changed
 
 
-def load_automation(conn: Connection, member_id: str) -> Automation:
+def load_automation(conn: Connection, member_id: str) -> AutomationSettings:
     written = conn.execute(select(MemberRow.automation).where(MemberRow.member_id == member_id)).scalar()
     return settings_from_json(written)
 
 
-def update_automation(conn: Connection, member_id: str, automation: Automation) -> None:
+def update_automation(conn: Connection, member_id: str, automation: AutomationSettings) -> None:
     update_rows(conn, MemberRow, ["member_id"], [{"member_id": member_id, "automation": settings_to_json(automation)}])
 
 

@@ -33,6 +33,12 @@ from policies.verdicts import OutboxMessage
 
 RELAY = "outbox.relay"
 """The task that publishes due rows."""
+OUTBOX_CONSUMERS = (
+    "removals.cancel_pending",
+    "credits.post_to_next_invoice",
+    "notices.tell_seller",
+    "notices.tell_buyer",
+)
 REPUBLISH_INTERVAL = timedelta(seconds=10)
 """A row whose wake-up was lost is published after 10 s, 30 s and 70 s.  `requeue_after_broker_reset` handles a broker
 that lost them all."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies import automation, cancellation, npb, ocr
+from policies.automation_settings import OCR_SILENCE, describe_setting, setting_facts
 from policies.cases import Actor, Case
 from policies.notices import notify_party
 from policies.statuses import Role
@@ -27,7 +28,7 @@ def file_automatically(case: Case, now: datetime) -> Granted | Refused:
     if isinstance(verdict, Refused):
         return verdict
     (event,) = verdict.events
-    why = f"Filed by automation under the seller's setting {automation.describe_setting('file_npb_after', setting)}."
+    why = f"Filed by automation under the seller's setting {describe_setting('file_npb_after', setting)}."
     alert = verdict.case.alert
     assert alert is not None
     notice = notify_party(
@@ -35,7 +36,7 @@ def file_automatically(case: Case, now: datetime) -> Granted | Refused:
         Role.SELLER,
         "npb_filed_automatically",
         unlocks_at=format_timestamp(alert.unlocks_at),
-        automation=automation.setting_facts("file_npb_after", setting),
+        automation=setting_facts("file_npb_after", setting),
         **automation.cancels_at_fact(verdict.case),
     )
     return replace(verdict, events=(replace(event, note=f"{event.note} {why}"),), messages=(*verdict.messages, notice))
@@ -46,7 +47,7 @@ def cancel_automatically(case: Case, now: datetime) -> Granted | Refused:
     due, setting = automation.cancels_at(case), case.seller.automation.cancel_after_unlock
     if due is None or setting is None or now < due:
         return Refused(Code.WRONG_STATUS, f"No automatic cancellation of {case.label} is due.", possible_from=due)
-    why = automation.describe_setting("cancel_after_unlock", setting)
+    why = describe_setting("cancel_after_unlock", setting)
     return cancellation.cancel(case, actor_for(case), None, f"under the seller's setting {why}", now)
 
 
@@ -55,7 +56,7 @@ def agree_automatically(case: Case, now: datetime) -> Granted | Refused:
     answer = automation.answer_to_request(case)
     if answer is None or not answer.agrees or now < answer.at:
         return _no_answer_due(case, answer)
-    return cancellation.cancel(case, actor_for(case), None, f"under {_describe_ground(answer)}", now)
+    return cancellation.cancel(case, actor_for(case), None, f"under {_describe_ground_of_act(answer)}", now)
 
 
 def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
@@ -66,11 +67,13 @@ def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
     verdict = ocr.decline_ocr(case, actor_for(case), now)
     if isinstance(verdict, Refused):
         return verdict
-    facts = {"status": verdict.case.order.status, "automation": automation.setting_facts(answer.setting, answer.under)}
+    facts = {"status": verdict.case.order.status, "automation": setting_facts(answer.setting, answer.under)}
     (event,) = verdict.events
     return replace(
         verdict,
-        events=(replace(event, note=f"Declined by automation without an answer, under {_describe_ground(answer)}."),),
+        events=(
+            replace(event, note=f"Declined by automation without an answer, under {_describe_ground_of_act(answer)}."),
+        ),
         messages=(
             notify_party(verdict.case, Role.BUYER, "ocr_declined", **facts),
             notify_party(verdict.case, Role.SELLER, "ocr_declined_automatically", **facts),
@@ -78,9 +81,9 @@ def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
     )
 
 
-def _describe_ground(answer: automation.AutomaticAnswer) -> str:
-    whose = "the term" if answer.setting == automation.OCR_SILENCE else "the seller's setting"
-    return f"{whose} {automation.describe_setting(answer.setting, answer.under)}"
+def _describe_ground_of_act(answer: automation.AutomaticAnswer) -> str:
+    whose = "the term" if answer.setting == OCR_SILENCE else "the seller's setting"
+    return f"{whose} {describe_setting(answer.setting, answer.under)}"
 
 
 def _no_answer_due(case: Case, answer: automation.AutomaticAnswer | None) -> Refused:

@@ -1,4 +1,4 @@
-"""Acts in a seller's name without human action: the settings, and what each triggers and when (R114 to R118, R123).
+"""When automation acts in a seller's name: the date of each act, holds, and announcements (R115 to R119, R123).
 
 Each deadline follows from the facts of a case.  It is stored when they change, for sweeps to find, and computed again
 under the lock before anything happens (`policies.automatic_acts`).
@@ -6,35 +6,28 @@ under the lock before anything happens (`policies.automatic_acts`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from policies.cases import NO_AUTOMATION, Actor, AlertKind, Automation, Case, Setting
+from policies.automation_settings import (
+    OCR_SILENCE,
+    AutomationSetting,
+    describe_setting,
+    setting_duration,
+    setting_facts,
+)
+from policies.cases import Actor, AlertKind, Case
 from policies.notices import notify_member
 from policies.preconditions import check_comment, check_role
 from policies.statuses import ALERT_BLOCKERS, PaymentStatus, Role, Status
 from policies.term_settings import format_silence_term
-from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp, parse_timestamp
+from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refused
 
-MAX_EXCLUDED_BUYERS = 1000
-MAX_CANCEL_AFTER_UNLOCK = 30
-MAX_AGREE_WITHIN = 168
 WARN_BEFORE_CANCELLATION = timedelta(hours=24)
 """How long before an automatic cancellation the buyer is warned (N20)."""
 
-MIN_FILE_NPB_AFTER, MAX_FILE_NPB_AFTER = 7, 60
-_SETTING_UNITS = {
-    "file_npb_after": ("day", timedelta(days=1)),
-    "cancel_after_unlock": ("day", timedelta(days=1)),
-    "agree_to_requests_within": ("hour", timedelta(hours=1)),
-}
-AUTOMATION_SETTINGS = tuple(_SETTING_UNITS)
-"""The settings of a seller, by their names in commands and emails."""
-OCR_SILENCE = "OCR_SILENCE"
-"""The operator's term that answers a buyer's request as the settings do; its date is that of the request (R123)."""
 AGREED_STATUSES = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)
 """The statuses before a request in which `agree_to_requests_within` agrees to it (R117)."""
 
@@ -44,7 +37,7 @@ class AnnouncedAct:
     act: str
     at: datetime
     setting: str
-    under: Setting
+    under: AutomationSetting
     sentence: str
 
     def as_json(self) -> dict[str, Any]:
@@ -65,20 +58,7 @@ class AutomaticAnswer:
     agrees: bool
     at: datetime
     setting: str
-    under: Setting
-
-
-def change_automation_settings(
-    before: Automation, values: Mapping[str, int | None], excluded: Iterable[str] | None, now: datetime
-) -> Automation:
-    changed: dict[str, Any] = {}
-    for name, value in values.items():
-        known: Setting | None = getattr(before, name)
-        if (known.value if known else None) != value:
-            changed[name] = None if value is None else Setting(value, now)
-    if excluded is not None:
-        changed["excluded"] = frozenset(excluded)
-    return replace(before, **changed)
+    under: AutomationSetting
 
 
 def files_npb_at(case: Case) -> datetime | None:
@@ -90,7 +70,7 @@ def files_npb_at(case: Case) -> datetime | None:
         return None
     if order.npb_filed_at is not None and order.npb_filed_at >= order.order_date:
         return None
-    wanted = _after_automation_hold(case, order.order_date + _setting_duration("file_npb_after", setting))
+    wanted = _after_automation_hold(case, order.order_date + setting_duration("file_npb_after", setting))
     if wanted is None:
         return None
     due = max(wanted, order.order_date + case.terms.npb_file_after)
@@ -111,7 +91,7 @@ def cancels_at(case: Case) -> datetime | None:
     unlock = alert.unlocks_at
     if alert.penalty_stands and alert.penalty_accepted_at is not None:
         unlock = alert.penalty_accepted_at
-    return _after_automation_hold(case, unlock + _setting_duration("cancel_after_unlock", setting))
+    return _after_automation_hold(case, unlock + setting_duration("cancel_after_unlock", setting))
 
 
 def answer_to_request(case: Case) -> AutomaticAnswer | None:
@@ -125,13 +105,13 @@ def answer_to_request(case: Case) -> AutomaticAnswer | None:
     paid, silence = order.payment_status.is_paid, request.terms.ocr_silence
     if setting is not None and not paid and request.previous_status in AGREED_STATUSES:
         name = "agree_to_requests_within"
-        if request.filed_at <= order.order_date + _setting_duration(name, setting):
+        if request.filed_at <= order.order_date + setting_duration(name, setting):
             at = _after_automation_hold(case, request.filed_at)
             return None if at is None else AutomaticAnswer(agrees=True, at=at, setting=name, under=setting)
     if silence is None or (silence.agrees and paid):
         return None
     at = _after_automation_hold(case, request.filed_at + silence.after)
-    under = Setting(format_silence_term(silence), request.filed_at)
+    under = AutomationSetting(format_silence_term(silence), request.filed_at)
     return None if at is None else AutomaticAnswer(agrees=silence.agrees, at=at, setting=OCR_SILENCE, under=under)
 
 
@@ -233,10 +213,6 @@ def automation_facts(case: Case) -> dict[str, Any] | None:
     return None if setting is None else setting_facts("cancel_after_unlock", setting)
 
 
-def setting_facts(name: str, setting: Setting) -> dict[str, Any]:
-    return {"setting": name, "value": setting.value, "set_at": format_timestamp(setting.set_at)}
-
-
 def cancellation_warning(
     *, order_id: int, alert_id: int, buyer_id: str, cancels_at: datetime, accepted: bool, now: datetime
 ) -> OutboxMessage | None:
@@ -252,45 +228,6 @@ def cancellation_warning(
         cancels_at=format_timestamp(cancels_at),
         penalty_accepted=accepted,
     )
-
-
-def describe_setting(name: str, setting: Setting) -> str:
-    if name == OCR_SILENCE:
-        return f"{name} = {setting.value}, in force on {describe_timestamp(setting.set_at)}"
-    unit, _ = _SETTING_UNITS[name]
-    amount = f"{setting.value} {unit}" + ("" if setting.value == 1 else "s")
-    return f"{name} = {amount}, set on {describe_timestamp(setting.set_at)}"
-
-
-def describe_setting_changes(before: Automation, after: Automation) -> str:
-    changes = []
-    for name in AUTOMATION_SETTINGS:
-        old, new = getattr(before, name), getattr(after, name)
-        if old != new:
-            changes.append(f"{name}: {old.value if old else 'off'} → {new.value if new else 'off'}")
-    if before.excluded != after.excluded:
-        changes.append(f"excluded buyers: {len(before.excluded)} → {len(after.excluded)}")
-    return f"Automation: {'; '.join(changes)}."
-
-
-def settings_to_json(automation: Automation) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        name: {"value": setting.value, "set_at": format_timestamp(setting.set_at)}
-        for name in AUTOMATION_SETTINGS
-        if (setting := getattr(automation, name)) is not None
-    }
-    return settings | {"exclude_buyers": sorted(automation.excluded)}
-
-
-def settings_from_json(written: Mapping[str, Any] | None) -> Automation:
-    if not written:
-        return NO_AUTOMATION
-    settings = {
-        name: Setting(value["value"], parse_timestamp(value["set_at"]))
-        for name, value in written.items()
-        if name in AUTOMATION_SETTINGS
-    }
-    return Automation(**settings, excluded=frozenset(written.get("exclude_buyers", ())))
 
 
 def _announced_answer(case: Case, answer: AutomaticAnswer) -> AnnouncedAct:
@@ -319,7 +256,3 @@ def _after_automation_hold(case: Case, due: datetime) -> datetime | None:
     if order.held_at is None:
         return due
     return None if order.held_until is None else max(due, order.held_until)
-
-
-def _setting_duration(name: str, setting: Setting) -> timedelta:
-    return int(setting.value) * _SETTING_UNITS[name][1]

@@ -1,4 +1,4 @@
-"""A case, from which policies decide: an order with its parties, cancel request, alert and terms.
+"""A case, from which policies decide: an order with its members, cancel request, alert, late payment and terms.
 
 Policies take a `Case` and return a verdict; a granted verdict has the case as it is afterwards.  Datetimes are aware
 and UTC.
@@ -11,6 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from policies.automation_settings import NO_AUTOMATION, AutomationSettings
 from policies.statuses import CancelBasis, PaymentStatus, Role, Status
 from policies.terms import Terms
 
@@ -59,28 +60,6 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    value: int | str
-    set_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Automation:
-    """A seller's settings for automatic acts (R114).  `excluded`: the buyers whose orders it never touches.
-
-    A loaded case knows of the excluded buyers only its own.
-    """
-
-    file_npb_after: Setting | None = None
-    cancel_after_unlock: Setting | None = None
-    agree_to_requests_within: Setting | None = None
-    excluded: frozenset[str] = frozenset()
-
-
-NO_AUTOMATION = Automation()
-
-
-@dataclass(frozen=True, slots=True)
 class Member:
     """A member.  Strikes are the orders that count now, oldest first, by role."""
 
@@ -91,7 +70,7 @@ class Member:
     can_sell: bool = True
     strikes_as_buyer: tuple[int, ...] = ()
     strikes_as_seller: tuple[int, ...] = ()
-    automation: Automation = NO_AUTOMATION
+    automation: AutomationSettings = NO_AUTOMATION
 
     def strikes(self, role: Role) -> tuple[int, ...]:
         return self.strikes_as_buyer if role is Role.BUYER else self.strikes_as_seller

@@ -1,4 +1,4 @@
-"""What happens to an order's fee when the order is cancelled, and the sentences that tell it (R83 to R90, R93).
+"""The credit or reset of a cancelled order's fee, credits by staff, and the notes that explain them (R83 to R90, R93).
 
 In the billing month of the charge the fee is reset and the bill shows nothing.  In a later month the earlier bill
 stands and the stored amount is credited on the bill of the cancellation's month.  Through NRS and NSS the fee stays.

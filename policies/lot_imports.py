@@ -11,13 +11,15 @@ from enum import StrEnum
 from typing import Any
 
 from policies.lots import (
-    FIRST_UNWIND_LOT_ID,
     SOLD_OUT_STOCKROOM,
+    TIER_FIELDS,
     Lot,
     LotKey,
     find_lot_problems,
     find_lot_tier_gaps,
+    is_marketplace_number,
     parse_tiers,
+    plain_lot_key,
 )
 from policies.returns import may_be_target
 from policies.texts import replace_non_xml_characters
@@ -25,7 +27,6 @@ from policies.texts import replace_non_xml_characters
 MAX_LOT_ID = 2**63 - 1
 MAX_COLOR_ID = 2**31 - 1
 MAX_IDENTIFIER_LENGTH = 64
-TIER_FIELDS = tuple(f"tier_{part}{number}" for number in (1, 2, 3) for part in ("quantity", "price"))
 REQUIRED_FIELDS = ("item_type", "item_no", "new_or_used", "quantity")
 """Fields required of an item that is not an update; `color_id` too, where the item type has colours."""
 
@@ -170,14 +171,6 @@ def names_lot(entry: LotEntry, known: Lot | None) -> bool:
     return known is not None and plain_lot_key(known.key) == plain_lot_key(entry.key(known.seller_id))
 
 
-def plain_lot_key(key: LotKey) -> LotKey:
-    return key._replace(item_no=key.item_no.strip())
-
-
-def is_marketplace_number(lot_id: int) -> bool:
-    return 0 < lot_id < FIRST_UNWIND_LOT_ID
-
-
 def update_problem(entry: LotEntry, lot: Lot) -> str | None:
     described = ", ".join(
         f"{name} {entry.fields[name]}"
@@ -196,13 +189,6 @@ def update_problem(entry: LotEntry, lot: Lot) -> str | None:
     return None
 
 
-def describe_changes(before: Lot, after: Lot) -> str:
-    old, new = before.snapshot(), after.snapshot()
-    return ", ".join(
-        f"{name} {_show_value(old[name])} → {_show_value(new[name])}" for name in new if new[name] != old[name]
-    )
-
-
 def entry_keys(entries: Iterable[LotEntry], seller_id: str) -> Collection[LotKey]:
     return {entry.key(seller_id) for entry in entries}
 
@@ -213,13 +199,6 @@ def _is_same_lot_value(name: str, given: Any, known: Any) -> bool:
     if name == "item_no":
         return not given.strip() and not known.strip()
     return isinstance(given, str) and isinstance(known, str) and given == replace_non_xml_characters(known)
-
-
-def _show_value(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(str(part) for part in reversed(list(value.values())))
-    text = "none" if value is None or value == "" else str(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _lot_entry_range_problems(lot: Lot) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ PRICE_LIMIT = Decimal(10) ** 10
 STOCKROOMS = ("A", "B", "C")
 CONDITIONS = ("N", "U")
 COMPLETENESS = ("C", "B", "S")
+TIER_FIELDS = tuple(f"tier_{part}{number}" for number in (1, 2, 3) for part in ("quantity", "price"))
 SOLD_OUT_STOCKROOM = "A"
 """The stockroom of a retained lot that has sold out."""
 FIRST_UNWIND_LOT_ID = 9_000_000_000_000
@@ -148,6 +149,14 @@ class LotSnapshot:
     @property
     def full_lot(self) -> Lot:
         return lot_from_snapshot(self.values)
+
+
+def plain_lot_key(key: LotKey) -> LotKey:
+    return key._replace(item_no=key.item_no.strip())
+
+
+def is_marketplace_number(lot_id: int) -> bool:
+    return 0 < lot_id < FIRST_UNWIND_LOT_ID
 
 
 def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timedelta
 from typing import Any
 
 from policies.cases import Case
 from policies.statuses import Role
-from policies.timestamps import format_timestamp
 from policies.verdicts import OutboxMessage
 
 
@@ -44,8 +42,3 @@ EMAIL_RETRY_DELAYS = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 
 
 def next_retry_at(attempts: int, now: datetime) -> datetime | None:
     return now + EMAIL_RETRY_DELAYS[attempts - 1] if attempts <= len(EMAIL_RETRY_DELAYS) else None
-
-
-def email_message_id(key: str, written_at: datetime) -> str:
-    """The local part of the Message-ID: unique per event and recipient, the same at every attempt."""
-    return hashlib.sha256(f"{key} {format_timestamp(written_at)}".encode()).hexdigest()[:32]

@@ -8,6 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from policies.cases import Member
 from policies.lots import Lot
+from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
 
 PRICE_QUANTUM = Decimal("0.0001")
@@ -62,6 +63,11 @@ def line_price(lot: Lot, quantity: int) -> Decimal:
 
 def sum_goods(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
     return sum((units * price for units, price in lines), Decimal(0))
+
+
+def describe_purchase(lines: Sequence[PurchasedLine]) -> str:
+    units = sum(line.quantity for line in lines)
+    return f"{pluralize(units, 'unit', 'units')} in {pluralize(len(lines), 'lot', 'lots')}"
 
 
 def format_total(total: Decimal) -> str:

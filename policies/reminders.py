@@ -43,7 +43,7 @@ def reminder_start(alert: Alert) -> datetime | None:
     return alert.penalty_accepted_at if alert.penalty_stands else alert.unlocked_at
 
 
-def ocr_reminder(
+def ocr_reminder_message(
     order_id: int,
     ocr_id: int,
     seller_id: str,
@@ -69,7 +69,7 @@ def ocr_reminder(
     )
 
 
-def unlock_reminder(
+def unlock_reminder_message(
     order_id: int,
     alert_id: int,
     filer_id: str,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from policies.cases import Actor, Case, counterparty
 from policies.preconditions import check_role
 from policies.statuses import OPEN_FLOW, PROBLEM, Role
+from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
 
 
@@ -91,6 +93,25 @@ def withdraw_removal(case: Case, removal: Removal, actor: Actor, now: datetime) 
     if refused := _check_removal_decidable(case, removal, actor, removal.requested_by, "withdraw"):
         return refused
     return replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)
+
+
+def removal_returns_to_stock(removal: Removal, case: Case) -> bool:
+    # A terminated seller's stock never changes (R65).
+    return bool(removal.return_items) and not case.seller.terminated
+
+
+def units_open_to_removal(lines: Sequence[Any]) -> dict[int, int]:
+    return {line.line_no: line.quantity - line.removed for line in lines}
+
+
+def describe_removed_units(removal: Removal) -> str:
+    units = sum(quantity for _, quantity in removal.lines)
+    return f"{pluralize(units, 'unit', 'units')} of {pluralize(len(removal.lines), 'line', 'lines')}"
+
+
+def describe_approved_removal(removal: Removal, case: Case) -> str:
+    to = "back to the inventory" if removal_returns_to_stock(removal, case) else "and not back to the inventory"
+    return f"{describe_removed_units(removal)} taken out, {to}; order date, payment and fee start again."
 
 
 def _refuse_outdated_removal(removal: Removal, remaining: Mapping[int, int]) -> Invalid:

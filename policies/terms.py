@@ -1,4 +1,4 @@
-"""The terms that an operator can set, with BrickLink's values as defaults, and their history by date.
+"""The terms that an operator can set: their meaning, allowed values, BrickLink's defaults, and history by date.
 
 `Terms` holds every duration, fee slice and limit.  An operator's terms are a dated row in the database, and a case
 keeps the terms under which it was filed.

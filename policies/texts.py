@@ -1,4 +1,4 @@
-"""Validation of texts: that they are readable, and that ids contain no invisible characters.
+"""Texts: checks that they are readable and that ids contain no invisible characters, plurals, joined sentences.
 
 Unicode has blanks, breaks and marks that are invisible.  An id is one visible line without invisible characters, so
 that two ids that look alike are equal.
@@ -44,3 +44,15 @@ def is_identifier(text: str) -> bool:
     return is_one_line(text) and not any(
         c in BLANK_LETTERS or (unicodedata.category(c) == "Cf" and c not in JOINERS) for c in text
     )
+
+
+def pluralize(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def join_sentences(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)

@@ -1,4 +1,4 @@
-"""Timestamps as text: RFC 3339 in UTC with a fraction unless it is zero; also a human-readable form."""
+"""Timestamps and durations as text: RFC 3339 in UTC with a fraction unless it is zero; also in a form for people."""
 
 from __future__ import annotations
 

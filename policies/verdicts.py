@@ -1,4 +1,4 @@
-"""The verdicts of policies: `Granted` with its effects, `Refused` with a code, or `Invalid`.
+"""The verdicts of policies: `Granted` with its effects and outbox messages, `Refused` with a code, or `Invalid`.
 
 Verdicts are values, not exceptions.  The refusal codes are a closed list in the public contract, in order of
 precedence.

@@ -16,17 +16,15 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from policies import automatic_acts, orders
+from policies.automation_settings import NO_AUTOMATION, AutomationSetting, AutomationSettings
 from policies.bills import format_month
 from policies.cases import (
     AUTOMATION_ACTOR,
-    NO_AUTOMATION,
     Actor,
     AlertState,
-    Automation,
     Case,
     Member,
     Order,
-    Setting,
 )
 from policies.credits import decide_fee
 from policies.fees import ZERO
@@ -50,7 +48,7 @@ class WhatIfMemberChange(NamedTuple):
 
     at: datetime
     terminated: bool | None = None
-    automation: Automation | None = None
+    automation: AutomationSettings | None = None
 
 
 class WhatIfConditions:
@@ -62,7 +60,7 @@ class WhatIfConditions:
     def __init__(
         self,
         terms: Sequence[tuple[datetime, Terms]],
-        settings: Mapping[str, Setting | None] | None = None,
+        settings: Mapping[str, AutomationSetting | None] | None = None,
         settings_from: datetime | None = None,
     ) -> None:
         self.periods = tuple(terms)
@@ -81,7 +79,7 @@ class WhatIfConditions:
     def terms_after(self, instant: datetime) -> tuple[tuple[datetime, Terms], ...]:
         return tuple(period for period in self.periods if period[0] > instant)
 
-    def automation_at(self, recorded: Automation, instant: datetime) -> Automation:
+    def automation_at(self, recorded: AutomationSettings, instant: datetime) -> AutomationSettings:
         if not self._settings or (self.settings_from is not None and instant < self.settings_from):
             return recorded
         if recorded is NO_AUTOMATION:

@@ -11,8 +11,6 @@ QUEUES = ("commands", "submissions", "consequences", "notices", "outbox", "sweep
 
 HEARTBEAT = "queues.heartbeat"
 """The only task that uses every queue: it shows that the queue is served."""
-HEARTBEAT_RUNS = {f"heartbeat.{queue}": queue for queue in QUEUES}
-"""The names under which the runs of the heartbeat are recorded."""
 
 _INTERNAL_QUEUES = {
     "submissions.drain": "submissions",
@@ -41,12 +39,3 @@ def queue_of(task: str) -> str:
 
 def is_internal_task(task: str) -> bool:
     return task in _INTERNAL_QUEUES or task == HEARTBEAT
-
-
-def outbox_consumers() -> tuple[str, ...]:
-    return (
-        "removals.cancel_pending",
-        "credits.post_to_next_invoice",
-        "notices.tell_seller",
-        "notices.tell_buyer",
-    )

@@ -258,7 +258,7 @@ MUTANTS: dict[str, Mutant] = {
             "automated_orders",
             "automation did file",
             rewrite_source(
-                "policies.automation:files_npb_at", '_setting_duration("file_npb_after", setting)', "timedelta(0)"
+                "policies.automation:files_npb_at", 'setting_duration("file_npb_after", setting)', "timedelta(0)"
             ),
         ),
         Mutant(

@@ -17,7 +17,9 @@ from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import automatic_acts
 from policies import automation as policy
-from policies.cases import Actor, Automation, Case
+from policies import automation_settings as settings
+from policies.automation_settings import AutomationSettings
+from policies.cases import Actor, Case
 from policies.members import member_unknown
 from policies.statuses import Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
@@ -38,15 +40,15 @@ class SetAutomation(Command):
     member_id: MemberId
     staff: StaffName | None = None
     file_npb_after: (
-        Annotated[int, Field(strict=True, ge=policy.MIN_FILE_NPB_AFTER, le=policy.MAX_FILE_NPB_AFTER)] | None
+        Annotated[int, Field(strict=True, ge=settings.MIN_FILE_NPB_AFTER, le=settings.MAX_FILE_NPB_AFTER)] | None
     ) = None
-    cancel_after_unlock: Annotated[int, Field(strict=True, ge=0, le=policy.MAX_CANCEL_AFTER_UNLOCK)] | None = None
-    agree_to_requests_within: Annotated[int, Field(strict=True, ge=0, le=policy.MAX_AGREE_WITHIN)] | None = None
-    exclude_buyers: Annotated[list[MemberId], Field(max_length=policy.MAX_EXCLUDED_BUYERS)] | None = None
+    cancel_after_unlock: Annotated[int, Field(strict=True, ge=0, le=settings.MAX_CANCEL_AFTER_UNLOCK)] | None = None
+    agree_to_requests_within: Annotated[int, Field(strict=True, ge=0, le=settings.MAX_AGREE_WITHIN)] | None = None
+    exclude_buyers: Annotated[list[MemberId], Field(max_length=settings.MAX_EXCLUDED_BUYERS)] | None = None
 
     @property
     def changes(self) -> dict[str, Any]:
-        return self.model_dump(include=self.model_fields_set & set(policy.AUTOMATION_SETTINGS))
+        return self.model_dump(include=self.model_fields_set & set(settings.AUTOMATION_SETTINGS))
 
     @property
     def actor(self) -> Actor:
@@ -120,16 +122,16 @@ def release_automation_hold(command: ReleaseAutomation, case: Case, now: datetim
 
 def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> dict[str, Any]:
     before = members.load_automation(work.conn, command.member_id)
-    after = policy.change_automation_settings(before, command.changes, command.exclude_buyers, work.now)
+    after = settings.change_automation_settings(before, command.changes, command.exclude_buyers, work.now)
     if after != before:
         members.update_automation(work.conn, command.member_id, after)
         events.append_events(work.conn, [_automation_setting_event(work, command, before, after)])
         automation.update_automation_deadlines(work.conn, command.member_id, work.now)
-    return policy.settings_to_json(after)
+    return settings.settings_to_json(after)
 
 
 def _automation_setting_event(
-    work: UnitOfWork[SetAutomation], command: SetAutomation, before: Automation, after: Automation
+    work: UnitOfWork[SetAutomation], command: SetAutomation, before: AutomationSettings, after: AutomationSettings
 ) -> dict[str, Any]:
     return events.event_row(
         "sellers.automation_set",
@@ -137,8 +139,8 @@ def _automation_setting_event(
         actor=str(command.actor),
         role=Role.STAFF if command.staff else Role.SELLER,
         member_id=command.member_id,
-        note=policy.describe_setting_changes(before, after),
-        changes={"automation": policy.settings_to_json(after)},
+        note=settings.describe_setting_changes(before, after),
+        changes={"automation": settings.settings_to_json(after)},
         request_id=command.request_id,
     )
 

@@ -70,8 +70,10 @@ def parse_command(
     )  # answers never echo bad values
     if positional:
         return invalid_answer(request_id, [("args", "only keyword arguments are accepted")])
-    if deep_names := [name for name, value in values.items() if is_deeper_than(value, MAX_ARGUMENT_DEPTH)]:
-        return invalid_answer(request_id, [(_argument_error_path((name,)), "is nested too deeply") for name in deep_names])
+    deep_names = [name for name, value in values.items() if is_deeper_than(value, MAX_ARGUMENT_DEPTH)]
+    if deep_names:
+        too_deep = [(_argument_error_path((name,)), "is nested too deeply") for name in deep_names]
+        return invalid_answer(request_id, too_deep)
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -21,7 +21,7 @@ from policies.drafts import Draft, DraftEdit, DraftState
 from policies.lots import format_price
 from policies.members import member_unknown
 from policies.preconditions import effective_time
-from policies.returns import plan_return
+from policies.returns import ReturnPlan, plan_return
 from policies.timestamps import format_timestamp
 from policies.verdicts import Granted, Invalid, Refused
 from tasks.cases import known_case, lock_command_cases
@@ -181,7 +181,7 @@ def verify_draft(commands: list[VerifyDraft]) -> list[Answer]:
             if isinstance(context, _DraftContext):
                 plan = context.plan(work.conn)
                 changed = policy.mark_draft_verified(context.draft, plan, context.effective_at)
-                batch.answer(command, (changed, policy.draft_json(changed, plan)))
+                batch.answer(command, (changed, _verified_draft_effects(changed, plan)))
             else:
                 batch.answer(command, context)
         batch.write()
@@ -288,4 +288,21 @@ def _draft_effects(draft: Draft) -> dict[str, Any]:
         "state": str(DraftState(draft.state)),
         "expires_at": format_timestamp(draft.expires_at),
         "order_version": draft.order_version,
+    }
+
+
+def _verified_draft_effects(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
+    return {
+        "draft_id": draft.draft_id,
+        "state": draft.state,
+        "expires_at": format_timestamp(draft.expires_at),
+        "lines": [
+            line.effects()
+            | {
+                "new": line.lot_id in plan.lots and line.lot_id not in plan.before,
+                "values": plan.lots[line.lot_id].snapshot() if line.lot_id is not None else None,
+            }
+            for line in plan.lines
+        ],
+        "problems": [{"line_no": n, "field": name, "message": sentence} for n, name, sentence in plan.problems],
     }

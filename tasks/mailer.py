@@ -1,4 +1,4 @@
-"""The interface through which a process sends email. Without a mailer, as in a replay, emails count as sent."""
+"""The interface to the mailer of a process, with its errors. Without a mailer, as in a replay, emails count as sent."""
 
 from __future__ import annotations
 

@@ -18,13 +18,12 @@ from policies import late_payments
 from policies import members as member_policy
 from policies import orders as policy
 from policies.cases import Case, Order
-from policies.emails.context import pluralize
 from policies.fees import to_usd
 from policies.lots import Lot
 from policies.members import member_unknown
 from policies.options import status_option
 from policies.preconditions import order_unknown
-from policies.purchases import PurchasedLine, format_total, price_purchase, sum_goods
+from policies.purchases import PurchasedLine, describe_purchase, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import case_command, decide_cases, lock_command_cases
@@ -47,13 +46,13 @@ MAX_TOTAL = Decimal(10) ** 12
 """In the seller's currency, and in US dollars. A plausibility limit; the columns hold more."""
 
 
-def _above_zero(rate: Decimal) -> Decimal:
+def _above_zero_argument(rate: Decimal) -> Decimal:
     if rate <= 0:
         raise ValueError("must be above zero")
     return rate
 
 
-def _not_negative(amount: Decimal) -> Decimal:
+def _not_negative_argument(amount: Decimal) -> Decimal:
     if amount < 0:
         raise ValueError("must not be negative")
     return amount
@@ -77,10 +76,10 @@ class SubmitOrder(OrderFact):
     buyer_id: MemberId
     seller_id: MemberId
     currency: Annotated[Text, StringConstraints(pattern=r"^[A-Z]{3}$")] = "USD"
-    usd_rate: Annotated[UsdRate, AfterValidator(_above_zero)] = Decimal(1)
+    usd_rate: Annotated[UsdRate, AfterValidator(_above_zero_argument)] = Decimal(1)
     lines: PurchaseLines
-    credit: Annotated[UnitPrice, AfterValidator(_not_negative)] = Decimal(0)
-    coupon: Annotated[UnitPrice, AfterValidator(_not_negative)] = Decimal(0)
+    credit: Annotated[UnitPrice, AfterValidator(_not_negative_argument)] = Decimal(0)
+    coupon: Annotated[UnitPrice, AfterValidator(_not_negative_argument)] = Decimal(0)
 
     @model_validator(mode="after")
     def _usd_rate_of_usd_is_1(self) -> SubmitOrder:
@@ -259,7 +258,7 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, comm
         terms,
     )
     case = Case(order, buyer, seller, terms, later_terms=cases.terms_history.after(work.now))
-    note = f"{_describe_purchase(purchased)} for {format_total(total)} {command.currency}; fee {order.fee} USD."
+    note = f"{describe_purchase(purchased)} for {format_total(total)} {command.currency}; fee {order.fee} USD."
     granted = Granted(
         case,
         events=(Event("orders.submitted", note),),
@@ -296,15 +295,10 @@ def _add_batch_to_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale
     if to_usd(total, order.usd_rate) >= MAX_TOTAL:
         return Invalid("lines", "come to more US dollars than an order may be worth")
     batch = max((line.batch_no for line in existing), default=0) + 1
-    note = f"Batch {batch}: {_describe_purchase(purchased)} added; order date, payment and fee start again."
+    note = f"Batch {batch}: {describe_purchase(purchased)} added; order date, payment and fee start again."
     granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
     granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
     cases.add(CaseChange(case, granted, now, request_id=command.request_id))
     stock.sell(command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch)
     stock.recharge(order, granted.case.order, now)
     return granted
-
-
-def _describe_purchase(lines: Sequence[PurchasedLine]) -> str:
-    units = sum(line.quantity for line in lines)
-    return f"{pluralize(units, 'unit', 'units')} in {pluralize(len(lines), 'lot', 'lots')}"

@@ -15,9 +15,14 @@ from models.unit_of_work import unit_of_work
 from tasks.sweeps import TaskResult
 
 
+def heartbeat_run(queue: str) -> str:
+    """The name under which a run through this queue is recorded."""
+    return f"heartbeat.{queue}"
+
+
 @shared_task(name="queues.heartbeat", bind=True)
 def heartbeat(self: Task[Any, Any]) -> TaskResult:
     delivery_info: dict[str, Any] = self.request.delivery_info or {}
     with unit_of_work() as work:
-        record_sweep_run(work.conn, f"heartbeat.{delivery_info.get('routing_key')}", 0, work.now)
+        record_sweep_run(work.conn, heartbeat_run(str(delivery_info.get("routing_key"))), 0, work.now)
     return {}

@@ -72,7 +72,7 @@ def _remind_of_ocrs(work: UnitOfWork[Any], terms_history: TermsHistory, ocrs: Se
         step = policy.due_reminder_step(r.filed_at, steps, r.reminders, work.now)
         if step is not None:
             messages.append(
-                policy.ocr_reminder(
+                policy.ocr_reminder_message(
                     r.order_id,
                     r.ocr_id,
                     r.seller_id,
@@ -99,7 +99,7 @@ def _remind_of_alerts(
         if step is not None:
             kind = AlertKind(a.kind)
             messages.append(
-                policy.unlock_reminder(
+                policy.unlock_reminder_message(
                     a.order_id,
                     a.alert_id,
                     a.filer_id,

@@ -17,13 +17,13 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import orders as order_policy
 from policies import removals as policy
 from policies.cases import Actor, Case
-from policies.emails.context import pluralize
 from policies.notices import notify_party
 from policies.options import Subject
 from policies.purchases import sum_goods
 from policies.removals import Removal
 from policies.returns import plan_return
 from policies.statuses import Role
+from policies.texts import pluralize
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
 from tasks.cases import decide_case, lock_command_cases
 from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel
@@ -90,7 +90,7 @@ def _first_removable_unit(subject: Subject) -> list[dict[str, int]]:
         lambda subject, _actor: {"lines": _first_removable_unit(subject), "return_items": None},
     ),
 )
-def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
+def request_removals(commands: list[RequestRemoval]) -> list[Answer]:
     """Request, as either party, that units are removed from lines."""
     with unit_of_work(commands) as work:
         cases = lock_command_cases(work)
@@ -104,13 +104,13 @@ def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
                 command.actor,
                 quantities,
                 command.return_items,
-                _units_open_to_removal(lines[command.order_id]),
+                policy.units_open_to_removal(lines[command.order_id]),
                 now,
             )
             if not isinstance(removal, Removal):
                 return removal
             requested.append((command, removal))
-            note = f"The {removal.requested_by} asks to take {_describe_removed_units(removal)} out of the order."
+            note = f"The {removal.requested_by} asks to take {policy.describe_removed_units(removal)} out of the order."
             return Granted(case, events=(Event("removals.requested", note),))
 
         verdicts = {c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.pending}
@@ -133,7 +133,7 @@ def request_removal(commands: list[RequestRemoval]) -> list[Answer]:
         lambda c, o, now: policy.approve_removal(o.case, o.asked_removal, c.actor, None, o.remaining, now),
     ),
 )
-def approve_removal(commands: list[ApproveRemoval]) -> list[Answer]:
+def approve_removals(commands: list[ApproveRemoval]) -> list[Answer]:
     """Approve a request as the other party: remove the units; order date, payment and fee start again (T20)."""
     with unit_of_work(commands) as work:
         batch = _RemovalBatch.lock(work)
@@ -146,26 +146,21 @@ def approve_removal(commands: list[ApproveRemoval]) -> list[Answer]:
                 batch.removals[command.removal_id],
                 command.actor,
                 command.return_items,
-                _units_open_to_removal(lines),
+                policy.units_open_to_removal(lines),
                 now,
             )
             if not isinstance(removal, Removal):
                 return removal
             removed = dict(removal.lines)
             total = sum_goods((x.quantity - x.removed - removed.get(x.line_no, 0), x.unit_price) for x in lines)
-            destination = (
-                "back to the inventory" if _removal_returns_to_stock(removal, case) else "and not back to the inventory"
-            )
-            note = (
-                f"{_describe_removed_units(removal)} taken out, {destination}; order date, payment and fee start again."
-            )
+            note = policy.describe_approved_removal(removal, case)
             granted = order_policy.restart_order(case, total=total, event=Event("removals.approved", note), now=now)
             approved.append((removal, case, granted.case))
             return batch.record_decision(removal, granted)
 
         batch.decide_all(decide)
         batch.write()
-        _remove_items(work, batch, approved)
+        batch.write_approved(approved)
     return work.answers
 
 
@@ -176,7 +171,7 @@ def approve_removal(commands: list[ApproveRemoval]) -> list[Answer]:
         "deny the removal request", lambda c, o, now: policy.deny_removal(o.case, o.asked_removal, c.actor, now)
     ),
 )
-def deny_removal(commands: list[DenyRemoval]) -> list[Answer]:
+def deny_removals(commands: list[DenyRemoval]) -> list[Answer]:
     """Deny a request as the other party; nothing else changes."""
     return _close_removals(
         commands, policy.deny_removal, "removals.denied", "The removal request is denied; nothing changes."
@@ -190,7 +185,7 @@ def deny_removal(commands: list[DenyRemoval]) -> list[Answer]:
         "withdraw the removal request", lambda c, o, now: policy.withdraw_removal(o.case, o.asked_removal, c.actor, now)
     ),
 )
-def withdraw_removal(commands: list[WithdrawRemoval]) -> list[Answer]:
+def withdraw_removals(commands: list[WithdrawRemoval]) -> list[Answer]:
     """Withdraw a request as the party who made it."""
     return _close_removals(commands, policy.withdraw_removal, "removals.withdrawn", "The removal request is withdrawn.")
 
@@ -267,6 +262,50 @@ class _RemovalBatch(Generic[RemovalCommandT]):
         removals.update_removals(self.work.conn, self._changed_removals)
         self.cases.write(self.work)
 
+    def write_approved(self, approved: Sequence[tuple[Removal, Case, Case]]) -> None:
+        conn, now = self.work.conn, self.work.now
+        returning = {
+            removal.order_id: returns.returning_lines_from_rows(self.lines[removal.order_id], dict(removal.lines))
+            for removal, case, _ in approved
+            if policy.removal_returns_to_stock(removal, case)
+        }
+        stock = returns.load_stock_view(conn, [line for lines in returning.values() for line in lines])
+        plans = []
+        for removal, case, _ in approved:
+            if removal.order_id in returning:
+                plan = plan_return(
+                    removal.order_id,
+                    returning[removal.order_id],
+                    stock,
+                    release_auto_stockroom=case.terms.release_auto_stockroom,
+                    removal_id=removal.removal_id,
+                )
+                stock.apply(plan)
+                plans.append(plan)
+        returns.store_planned_returns(conn, plans, now)
+        orders.update_order_lines(
+            conn,
+            [
+                {
+                    "order_id": removal.order_id,
+                    "line_no": line.line_no,
+                    "removed": line.removed + dict(removal.lines)[line.line_no],
+                }
+                for removal, _, _ in approved
+                for line in self.lines[removal.order_id]
+                if line.line_no in dict(removal.lines)
+            ],
+        )
+        ledger.post_ledger_recharges(
+            conn,
+            [
+                ledger.LedgerRecharge(
+                    before.order, after.order, after.order.order_date, "items were removed from the order"
+                )
+                for _, before, after in approved
+            ],
+        )
+
 
 def _close_removals(
     commands: Sequence[RemovalCommandT],
@@ -286,63 +325,3 @@ def _close_removals(
         batch.decide_all(close)
         batch.write()
     return work.answers
-
-
-def _remove_items(
-    work: UnitOfWork[Any], batch: _RemovalBatch[Any], approved: Sequence[tuple[Removal, Case, Case]]
-) -> None:
-    returning = {
-        removal.order_id: returns.returning_lines_from_rows(batch.lines[removal.order_id], dict(removal.lines))
-        for removal, case, _ in approved
-        if _removal_returns_to_stock(removal, case)
-    }
-    stock = returns.load_stock_view(work.conn, [line for lines in returning.values() for line in lines])
-    plans = []
-    for removal, case, _ in approved:
-        if removal.order_id in returning:
-            plan = plan_return(
-                removal.order_id,
-                returning[removal.order_id],
-                stock,
-                release_auto_stockroom=case.terms.release_auto_stockroom,
-                removal_id=removal.removal_id,
-            )
-            stock.apply(plan)
-            plans.append(plan)
-    returns.store_planned_returns(work.conn, plans, work.now)
-    orders.update_order_lines(
-        work.conn,
-        [
-            {
-                "order_id": removal.order_id,
-                "line_no": line.line_no,
-                "removed": line.removed + dict(removal.lines)[line.line_no],
-            }
-            for removal, _, _ in approved
-            for line in batch.lines[removal.order_id]
-            if line.line_no in dict(removal.lines)
-        ],
-    )
-    ledger.post_ledger_recharges(
-        work.conn,
-        [
-            ledger.LedgerRecharge(
-                before.order, after.order, after.order.order_date, "items were removed from the order"
-            )
-            for _, before, after in approved
-        ],
-    )
-
-
-def _removal_returns_to_stock(removal: Removal, case: Case) -> bool:
-    # A terminated seller's stock never changes (R65).
-    return bool(removal.return_items) and not case.seller.terminated
-
-
-def _units_open_to_removal(lines: Sequence[Any]) -> dict[int, int]:
-    return {line.line_no: line.quantity - line.removed for line in lines}
-
-
-def _describe_removed_units(removal: Removal) -> str:
-    units = sum(quantity for _, quantity in removal.lines)
-    return f"{pluralize(units, 'unit', 'units')} of {pluralize(len(removal.lines), 'line', 'lines')}"

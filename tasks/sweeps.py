@@ -1,7 +1,7 @@
 """The loop of all sweeps: handle everything due in batches, each in its own transaction.
 
-A failed batch is split until the row that fails is alone. That row is skipped, logged, and tried again by the next
-sweep; meanwhile the audit and the doctor report it.
+A failed batch is split until the row that fails is alone. The sweep skips and logs that row, and the next sweep tries
+it again; meanwhile the audit and the doctor report it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The task that sends events to all due webhook endpoints in parallel, one thread each."""
+"""The task that sends events to due webhook endpoints, a thread each, through the sender that the process has set."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ async def submit_command(request: Request) -> Response:
     arguments = _parse_command_body(payload, request_id)
     command = parse_command(COMMANDS[task].model, arguments, request_id)
     if isinstance(command, Answer):
-        return respond(command.as_json())
+        return command_response(command.as_json())
     if command.request_id != request_id:
         raise Problem(400, "request_id in the body differs from the Idempotency-Key.")
     if arguments.get("staff") is not None and key.scope != "staff":
@@ -66,12 +66,12 @@ async def submit_command(request: Request) -> Response:
     result = await request.app.state.submitter.submit(task, payload.decode(), request_id, wait)
     headers = {"Preference-Applied": f"wait={wait}", "Location": f"/v1/requests/{request_id}"}
     if result.code == Code.REQUEST_ID_REUSED:
-        return respond(conflict_answer(command).as_json(), headers)
+        return command_response(conflict_answer(command).as_json(), headers)
     if result.code is not None:
-        return respond(invalid_answer(request_id, [("payload", f"was not accepted: {result.code}")]).as_json())
+        return command_response(invalid_answer(request_id, [("payload", f"was not accepted: {result.code}")]).as_json())
     if result.answer is None:
         return JSONResponse({"request_id": request_id, "state": "waiting"}, 202, headers)
-    return respond(result.answer, headers)
+    return command_response(result.answer, headers)
 
 
 # Without FastAPI's dependencies, which cost more than the rest; `web.openapi` describes one path for each command.
@@ -79,7 +79,7 @@ _COMMAND_ROUTE = Route("/v1/commands/{task}", submit_command, methods=["POST"], 
 router.routes.append(_COMMAND_ROUTE)
 
 
-def respond(answer: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+def command_response(answer: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer: 200 for `done` and `refused`, a problem with all its members for the others."""
     status = {"invalid": 422, "conflict": 409}.get(answer["outcome"])
     if status is None:

@@ -1,9 +1,7 @@
-"""One order as one reader sees it, and the commands it submits: the non-HTML half of the Problem Order page."""
+"""One order as one reader of the Problem Order page sees it, and the answers to the commands of that session."""
 
 from __future__ import annotations
 
-import json
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,17 +14,14 @@ from starlette.concurrency import run_in_threadpool
 
 from models import members, submissions
 from models.queries import order
-from models.stored_answers import Answer
 from policies.cases import Actor
 from policies.options import ACTIONS
 from policies.statuses import Role
 from tasks.command import MAX_INT64
-from tasks.command_parsing import parse_command
-from tasks.declarations import COMMANDS
-from web.api import DEFAULT_WAIT_SECONDS, query_snapshot
+from web.api import query_snapshot
 from web.forms import ActionForm, action_form, read_form
 from web.problems import Problem, not_found
-from web.sessions import Session, Sessions, check_csrf
+from web.sessions import Session, check_csrf, sessions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +63,6 @@ class View:
         return [line for line in self.facts["lines"] if line["remaining"]]
 
 
-def sessions_of(request: Request) -> Sessions:
-    sessions: Sessions | None = request.app.state.sessions
-    if sessions is None:
-        raise not_found("The Problem Order page is switched off: UNWIND_WEB_LINK_SECRET is not set.")
-    return sessions
-
-
 def new_request_id(session: Session) -> str:
     return f"web.{session.session_id}.{secrets.token_hex(12)}"
 
@@ -113,28 +101,6 @@ async def load_for_change(request: Request, order_id: str) -> tuple[View, dict[s
     if view.role is None:
         raise Problem(403, "Staff can read this page and change nothing on it.")
     return view, typed
-
-
-async def submit_form(
-    request: Request, view: View, task: str, arguments: dict[str, Any], typed: Mapping[str, str]
-) -> tuple[dict[str, Any] | None, str]:
-    """Submit a command of this member; return its answer, None if it does not come in time, and its request id.
-
-    The id comes with the form, so a form sent twice is one command.
-    """
-    own = re.compile(rf"web\.{view.session.session_id}\.[0-9a-f]{{24}}")
-    sent = typed.get("request_id", "")
-    request_id = f"{sent}:{task}" if own.fullmatch(sent) else new_request_id(view.session)
-    arguments = arguments | {"member_id": view.session.name}
-    request.state.task = task
-    command = parse_command(COMMANDS[task].model, arguments, request_id)
-    if isinstance(command, Answer):
-        return command.as_json(), request_id
-    submitter = request.app.state.submitter
-    result = await submitter.submit(task, json.dumps(arguments), request_id, DEFAULT_WAIT_SECONDS)
-    if result.code is not None:  # the same form with other text: the first one counts
-        raise Problem(409, "This form was sent before, with something else in it. Open the page again.")
-    return result.answer, request_id
 
 
 def load_answer(request: Request, view: View, request_id: str) -> tuple[Mapping[str, Any] | None, bool]:

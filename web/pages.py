@@ -7,6 +7,8 @@ reload repeats nothing.
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
@@ -21,18 +23,21 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from models import bills
 from models.queries import forecast, show
+from models.stored_answers import Answer
 from policies.bills import parse_month
 from policies.emails.context import format_email_timestamp
 from policies.reasons import describe_reason
 from policies.statuses import Role
 from policies.timestamps import parse_timestamp, rewrite_timestamps_for_people
 from tasks.command import MAX_COMMENT_LENGTH
+from tasks.command_parsing import parse_command
+from tasks.declarations import COMMANDS
 from web import forms, order_view
-from web.api import query_snapshot
+from web.api import DEFAULT_WAIT_SECONDS, query_snapshot
 from web.forms import action_form, read_form
-from web.order_view import View, is_order_id, load_for_change, load_view, sessions_of, submit_form
+from web.order_view import View, is_order_id, load_for_change, load_view, new_request_id
 from web.problems import Problem, not_found
-from web.sessions import COOKIE, LOOPBACK, PATH, Session, check_csrf, sign_link
+from web.sessions import COOKIE, LOOPBACK, PATH, Session, check_csrf, sessions_of, sign_link
 
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
@@ -60,7 +65,7 @@ def page(name: str, status: int = 200, *, zone: str = "UTC", session: Session | 
         return format_email_timestamp(parse_timestamp(text), zone) if text else ""
 
     body = _templates.get_template(name).render(
-        **values, session=session, instant=instant, new_request_id=order_view.new_request_id,
+        **values, session=session, instant=instant, new_request_id=new_request_id,
         sentence=lambda text: rewrite_timestamps_for_people(text, local_zone),
     )  # fmt: skip
     return HTMLResponse(body, status, {"Content-Security-Policy": POLICY})
@@ -95,7 +100,7 @@ async def sign_out(request: Request) -> Response:
 
 
 @router.get("/demo")
-def demo(request: Request) -> Response:
+def demo_page(request: Request) -> Response:
     """Offer members to act as. Only in the demo, and only to this machine."""
     settings = request.app.state.settings
     if not settings.is_demo or request.url.hostname not in LOOPBACK or settings.address not in LOOPBACK:
@@ -168,6 +173,26 @@ async def act(request: Request, order_id: str, action: str) -> Response:
     if answer is not None and answer["outcome"] == "invalid":
         return _order_page(view, 422, answer=answer, typed=typed, typed_for=action)
     return RedirectResponse(f"{PATH}/{view.facts['order_id']}?answer={request_id}#answer", 303)
+
+
+async def submit_form(
+    request: Request, view: View, task: str, arguments: dict[str, Any], typed: Mapping[str, str]
+) -> tuple[dict[str, Any] | None, str]:
+    """Submit a command of this member; return its answer, None if it does not come in time, and its request id."""
+    # The id comes with the form, so a form sent twice is one command.
+    own = re.compile(rf"web\.{view.session.session_id}\.[0-9a-f]{{24}}")
+    sent = typed.get("request_id", "")
+    request_id = f"{sent}:{task}" if own.fullmatch(sent) else new_request_id(view.session)
+    arguments = arguments | {"member_id": view.session.name}
+    request.state.task = task
+    command = parse_command(COMMANDS[task].model, arguments, request_id)
+    if isinstance(command, Answer):
+        return command.as_json(), request_id
+    submitter = request.app.state.submitter
+    result = await submitter.submit(task, json.dumps(arguments), request_id, DEFAULT_WAIT_SECONDS)
+    if result.code is not None:  # the same form with other text: the first one counts
+        raise Problem(409, "This form was sent before, with something else in it. Open the page again.")
+    return result.answer, request_id
 
 
 def _order_page(view: View, status: int = 200, typed: Mapping[str, str] | None = None, **values: Any) -> Response:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from models import web_links
 from models.db.database import Database
 from policies.texts import is_identifier
-from web.problems import Problem
+from web.problems import Problem, not_found
 
 MAX_LINK_LIFETIME = timedelta(minutes=15)
 SESSION_LIFETIME = timedelta(hours=2)
@@ -79,6 +79,13 @@ class Sessions:
             raise Problem(401, "Sign in with a new link from the marketplace.") from None
         csrf_token = hmac.new(self._form_key.encode(), session_id.encode(), "sha256").hexdigest()
         return Session(claims["sub"], claims["staff"] is True, session_id, csrf_token)
+
+
+def sessions_of(request: Request) -> Sessions:
+    sessions: Sessions | None = request.app.state.sessions
+    if sessions is None:
+        raise not_found("The Problem Order page is switched off: UNWIND_WEB_LINK_SECRET is not set.")
+    return sessions
 
 
 def sign_link(secret: str, name: str, now: int, *, staff: bool = False, **claims: Any) -> str:

@@ -23,7 +23,8 @@ from models.ocr import OcrRow
 from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
-from policies.automation import list_announced_acts, settings_from_json
+from policies.automation import list_announced_acts
+from policies.automation_settings import settings_from_json
 from policies.bills import format_month
 from policies.cancel_routes import describe_cancellability, list_cancel_routes
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order

@@ -18,7 +18,7 @@ from models.events import EventRow
 from models.orders import OrderRow
 from models.queries import fee_credits
 from models.queries.order import member_json
-from policies.automation import settings_to_json
+from policies.automation_settings import settings_to_json
 from policies.statuses import Role
 from policies.timestamps import format_timestamp
 

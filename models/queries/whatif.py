@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select, text
 
 from models.events import EventRow
 from models.terms import load_terms
-from policies.automation import settings_from_json
+from policies.automation_settings import settings_from_json
 from policies.recorded_cases import CaseOutcome, RecordedCase, RecordedEvent, read_time, recorded_outcome
 from policies.terms import DEFAULT_TERMS
 from policies.whatif import WhatIfConditions, WhatIfMemberChange, replay_case

@@ -43,7 +43,7 @@ NOTICES: dict[str, Notice] = {
     "payment_during_alert": Notice("N18", _SELLER, npb.payment_recorded),
     "cancellation_coming": Notice("N20", _BUYER, automation.cancellation_coming),
     "npb_extended": Notice("N22", _BUYER, npb.npb_extended),
-    "ocr_declined_automatically": Notice("N21", _SELLER, ocr.ocr_declined_automatically),
+    "ocr_declined_automatically": Notice("N21", _SELLER, automation.ocr_declined_automatically),
     "npb_filed_automatically": Notice("N21", _SELLER, automation.npb_filed_automatically),
     "payment_after_cancellation": Notice("N19", _EITHER, cancellations.paid_late),
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from policies.emails.context import EmailContext, capital, format_amount, format_day, format_month, paragraphs
-from policies.emails.email import Email
+from policies.emails.context import EmailContext, format_amount, format_day, format_email_month
+from policies.emails.email import Email, email_paragraphs
+from policies.texts import capital
 
 
 def credit_posted(context: EmailContext) -> Email:
@@ -15,11 +16,12 @@ def credit_posted(context: EmailContext) -> Email:
         context.subject("your fee was refunded"),
         (
             f"{capital(context.order)} was cancelled, so we added {credit} to "
-            + (f"your bill for {format_month(bill)}." if bill else "your next bill."),
+            + (f"your bill for {format_email_month(bill)}." if bill else "your next bill."),
         ),
         None,
-        paragraphs(
-            f"It refunds the fee you were charged in {format_month(charged)}. The bill for that month does not change."
+        email_paragraphs(
+            f"It refunds the fee you were charged in {format_email_month(charged)}. "
+            "The bill for that month does not change."
             if charged
             else "It refunds the fee you were charged for the order."
         ),
@@ -30,7 +32,7 @@ def credit_posted(context: EmailContext) -> Email:
 def bill_issued(context: EmailContext) -> Email:
     month, total, due = context.text("month"), context.text("total"), context.text("due_on")
     due_day = format_day(date.fromisoformat(due)) if due else ""
-    bill = f"bill for {format_month(month)}" if month else "bill"
+    bill = f"bill for {format_email_month(month)}" if month else "bill"
     return Email(
         f"Your {bill}: {format_amount(total)}" if total else f"Your {bill}",
         (f"Your {bill} is ready" + (f". The total is {format_amount(total)}." if total else "."),),
@@ -46,7 +48,7 @@ def privilege_revoked(context: EmailContext) -> Email:
     orders = ", ".join(str(order) for order in strikes) if isinstance(strikes, list | tuple) else ""
     return Email(
         "You can no longer buy" if buying else "You can't sell for now",
-        paragraphs(
+        email_paragraphs(
             "We have revoked your right to buy, because too many of your orders were cancelled for non-payment."
             if buying
             else "We have suspended your right to sell, because too many of your orders were cancelled "

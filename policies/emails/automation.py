@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from policies.emails.context import EmailContext, capital, paragraphs, pluralize
-from policies.emails.email import Email
+from policies.emails.context import EmailContext
+from policies.emails.email import Email, email_paragraphs
+from policies.texts import capital, pluralize
 
 _AUTOMATION_EMAIL_SENTENCES = {
     "file_npb_after": ("day", "an unpaid order gets a non-paying buyer alert automatically {} after its date"),
@@ -26,7 +27,7 @@ def cancellation_coming(context: EmailContext) -> Email:
         ),
         None,
         ("If the order is cancelled, you get a strike. If you get too many strikes, you lose the right to buy.",),
-        paragraphs(
+        email_paragraphs(
             f"Please pay before {until}. Once the payment is recorded, the order will not be cancelled."
             if until
             else "Please pay now.",
@@ -47,11 +48,29 @@ def npb_filed_automatically(context: EmailContext) -> Email:
             "Following your settings, we filed a non-paying buyer alert and asked the buyer to pay.",
         ),
         None,
-        paragraphs(
+        email_paragraphs(
             f"If the buyer does not answer, you can cancel the order from {unlocks}." if unlocks else "",
             automatic_cancellation(context),
         ),
-        paragraphs("If the buyer has paid, remove the alert on the order's page.", describe_setting(context)),
+        email_paragraphs("If the buyer has paid, remove the alert on the order's page.", describe_setting(context)),
+    )
+
+
+def ocr_declined_automatically(context: EmailContext) -> Email:
+    status = context.text("status")
+    return Email(
+        context.subject("the buyer's cancel request was declined"),
+        (
+            f"You did not answer the buyer's request to cancel {context.order}, so it was declined automatically.",
+            "We have told the buyer.",
+        ),
+        None,
+        (
+            f"The order's status is {status} again, as it was before the request."
+            if status
+            else "The order goes on as before.",
+        ),
+        ("If you agree with the buyer after all, file a cancel request yourself.", describe_setting(context)),
     )
 
 

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from policies.emails.automation import automatic_answer_delay, describe_setting
-from policies.emails.context import (
-    EmailContext,
-    capital,
-    format_amount,
-    format_month,
-    join_sentences,
-    paragraphs,
-    pluralize,
-)
-from policies.emails.email import Email
-from policies.emails.ocr import REFUND
+from policies.emails.context import EmailContext, format_amount, format_email_month
+from policies.emails.email import Email, email_paragraphs
+from policies.texts import capital, join_sentences, pluralize
 
+REFUND = "If you have already paid, ask the seller for a refund. Cancelling an order does not refund the payment."
 BASIS_PHRASES = {
     "OCR_SELLER": "after the seller's cancel request",
     "OCR_BUYER": "at the buyer's request",
@@ -34,10 +27,10 @@ def order_cancelled(context: EmailContext) -> Email:
         context.subject("cancelled"),
         (join_sentences(_order_cancelled_sentence(context), "This is final: a cancelled order cannot be reinstated."),),
         None,
-        paragraphs(_items_sentences(context), _fee_sentences(context)) + _strike_sentences(context)
+        email_paragraphs(_items_sentences(context), _fee_sentences(context)) + _strike_sentences(context)
         if to_seller
         else _strike_sentences(context),
-        paragraphs(
+        email_paragraphs(
             "If the buyer has paid, please send the money back. Cancelling an order does not refund the payment."
             if to_seller
             else REFUND,
@@ -126,7 +119,7 @@ def _fee_sentences(context: EmailContext) -> str:
     if kind == "reset":
         return f"The fee of {amount} for this order will not be charged."
     if kind == "credit":
-        where = f"your bill for {format_month(str(bill))}" if bill else "your next bill"
+        where = f"your bill for {format_email_month(str(bill))}" if bill else "your next bill"
         return f"The fee of {amount} for this order was charged in an earlier month. It will be credited on {where}."
     if STRIKE_RECIPIENTS.get(context.text("basis")) == "seller":
         return "The fee for this order is not refunded, because the order was cancelled after an alert against you."

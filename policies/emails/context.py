@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from policies.bills import MONTH_NAMES
 from policies.emails.email import Quote
+from policies.texts import capital
 from policies.timestamps import parse_timestamp
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -86,26 +87,10 @@ def format_day(day: date) -> str:
     return f"{WEEKDAYS[day.weekday()]}, {day.day} {MONTH_NAMES[day.month - 1]} {day.year}"
 
 
-def format_month(month: str) -> str:
+def format_email_month(month: str) -> str:
     year, _, number = month.partition("-")
     return f"{MONTH_NAMES[int(number) - 1]} {year}"
 
 
 def format_amount(amount: str) -> str:
     return f"USD {amount.lstrip('-')}"
-
-
-def pluralize(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
-def capital(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"
-
-
-def join_sentences(*sentences: str) -> str:
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
-def paragraphs(*texts: str) -> tuple[str, ...]:
-    return tuple(text for text in texts if text)

@@ -64,6 +64,10 @@ def email_from_json(stored: dict[str, Any]) -> Email:
     )
 
 
+def email_paragraphs(*texts: str) -> tuple[str, ...]:
+    return tuple(text for text in texts if text)
+
+
 def render_plain(email: Email) -> str:
     blocks = [_wrap_paragraph(paragraph) for paragraph in email.happened]
     if email.quote is not None:

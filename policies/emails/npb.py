@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from policies.emails.automation import automatic_cancellation
-from policies.emails.context import EmailContext, capital, join_sentences, paragraphs
-from policies.emails.email import Email
+from policies.emails.context import EmailContext
+from policies.emails.email import Email, email_paragraphs
+from policies.texts import capital, join_sentences
 
 CANCEL_NOW = (
     "You can now cancel the order on its page. The items then return to your inventory, the fee for the order is "
@@ -22,14 +23,14 @@ def npb_filed(context: EmailContext) -> Email:
         context.subject("the seller reports that you have not paid"),
         (f"{capital(context.the_seller)} reports that {context.order} has not been paid.",),
         context.quote("the seller"),
-        paragraphs(
+        email_paragraphs(
             f"If you don't pay or answer, the seller can cancel the order from {unlocks}."
             if unlocks
             else "If you don't pay or answer, the seller can cancel the order after a waiting period.",
             "If the seller cancels, you get a strike. If you get too many strikes, you lose the right to buy.",
             "Until this is settled, you can't place another order in this store.",
         ),
-        paragraphs(
+        email_paragraphs(
             "If you want the items, please pay now and let the seller know.",
             join_sentences(
                 "If you have already paid or need more time, answer on the order's page"
@@ -49,7 +50,7 @@ def npb_responded(context: EmailContext) -> Email:
         context.subject("the buyer answered your alert"),
         (f"{capital(context.the_buyer)} answered the non-paying buyer alert for {context.order}.",),
         context.quote("the buyer"),
-        paragraphs(
+        email_paragraphs(
             "We had told you that you could cancel. Because the buyer has now answered, you have to wait again."
             if context.flag("took_back")
             else "",
@@ -101,7 +102,7 @@ def penalty_taken_back(context: EmailContext) -> Email:
         context.subject("the buyer wants to pay after all"),
         (f"{capital(context.the_buyer)} no longer accepts the penalty for {context.order} and says they will pay.",),
         None,
-        paragraphs(
+        email_paragraphs(
             f"The usual waiting period applies again. If the order stays unpaid, you can cancel it from {unlocks}."
             if unlocks
             else "The usual waiting period applies again."

@@ -1,11 +1,12 @@
-"""Emails about order cancel requests (N1, N2, N3, N16, N21)."""
+"""Emails about order cancel requests (N1, N2, N3, N16)."""
 
 from __future__ import annotations
 
-from policies.emails.automation import describe_setting
-from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
-from policies.emails.email import Email
+from policies.emails.cancellations import REFUND
+from policies.emails.context import EmailContext
+from policies.emails.email import Email, email_paragraphs
 from policies.reasons import describe_reason
+from policies.texts import capital, join_sentences, pluralize
 
 HOW_TO_ANSWER = (
     "To agree, cancel the order on its page.",
@@ -15,7 +16,6 @@ OCR_NO_PENALTY = (
     "If you agree, the items return to your inventory and the fee for the order is refunded to you. "
     "Neither of you gets a strike."
 )
-REFUND = "If you have already paid, ask the seller for a refund. Cancelling an order does not refund the payment."
 
 
 def ocr_filed_by_buyer(context: EmailContext) -> Email:
@@ -81,24 +81,6 @@ def ocr_declined(context: EmailContext) -> Email:
     )
 
 
-def ocr_declined_automatically(context: EmailContext) -> Email:
-    status = context.text("status")
-    return Email(
-        context.subject("the buyer's cancel request was declined"),
-        (
-            f"You did not answer the buyer's request to cancel {context.order}, so it was declined automatically.",
-            "We have told the buyer.",
-        ),
-        None,
-        (
-            f"The order's status is {status} again, as it was before the request."
-            if status
-            else "The order goes on as before.",
-        ),
-        ("If you agree with the buyer after all, file a cancel request yourself.", describe_setting(context)),
-    )
-
-
 def ocr_reminder(context: EmailContext) -> Email:
     days, since = context.text("days"), context.timestamp("filed_at")
     waiting = f"for {pluralize(int(days), 'day', 'days')}" if days.isdecimal() and days != "0" else "for some time"
@@ -116,7 +98,7 @@ def ocr_reminder(context: EmailContext) -> Email:
             _cancel_request_decision(context, "The order waits for your answer. It is never cancelled automatically."),
             OCR_NO_PENALTY,
         ),
-        paragraphs(
+        email_paragraphs(
             *HOW_TO_ANSWER,
             "This is our last reminder about this request. Our staff may look into orders that stay unanswered."
             if context.flag("last")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from policies.alerts import ALERT_LABELS
 from policies.emails.automation import automatic_cancellation
-from policies.emails.context import EmailContext, capital, join_sentences, paragraphs, pluralize
-from policies.emails.email import Email
+from policies.emails.context import EmailContext
+from policies.emails.email import Email, email_paragraphs
 from policies.emails.npb import CANCEL_NOW, PAID_INSTEAD
+from policies.texts import capital, join_sentences, pluralize
 
 NSS_GROUND_PHRASES = {
     "NOT_SHIPPED": "it was not shipped",
@@ -32,7 +33,7 @@ def seller_alert_filed(context: EmailContext) -> Email:
         context.subject("the buyer reports a shipping problem" if shipping else "the buyer is waiting for your answer"),
         (f"{capital(context.the_buyer)} {complaint}",),
         context.quote("the buyer"),
-        paragraphs(
+        email_paragraphs(
             "While the alert is open, you can't change the status of the order.",
             f"If it stays open, the buyer can cancel the order from {unlocks}." if unlocks else "",
             "If the buyer cancels, you get a strike, no items return to your inventory, and the fee is not refunded. "
@@ -53,7 +54,7 @@ def seller_alert_responded(context: EmailContext) -> Email:
         context.subject("the seller answered your alert"),
         (f"{capital(context.the_seller)} answered the {_alert_label(context)} for {context.order}.",),
         context.quote("the seller"),
-        paragraphs(
+        email_paragraphs(
             f"The answer does not make you wait longer: you can cancel the order from {unlocks}." if unlocks else ""
         ),
         ("If the problem is solved, remove the alert on the order's page. The order then continues.",),
@@ -134,7 +135,7 @@ def unlock_reminder(context: EmailContext) -> Email:
             automatic_cancellation(context)
             or "The order will not be cancelled automatically, and it cannot continue while the alert is open.",
         ),
-        paragraphs(
+        email_paragraphs(
             *((CANCEL_NOW, PAID_INSTEAD) if kind == "NPB" else BUYER_CANCELS),
             "This is our last reminder about this alert." if context.flag("last") else "",
         ),

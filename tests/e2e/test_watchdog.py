@@ -14,7 +14,8 @@ import pytest
 import redis
 from celery import Celery
 
-from schedules.routes import HEARTBEAT, HEARTBEAT_RUNS, QUEUES
+from schedules.routes import HEARTBEAT, QUEUES
+from tasks.queue_heartbeat import heartbeat_run
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import fetch_one
 from tests.e2e.nodes import ProcessNode
@@ -47,7 +48,7 @@ def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
     start_with_short_timeouts: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf_marker: Path
 ) -> None:
     send_heartbeats(upstream)
-    wait_until(lambda: count_received(books) == set(HEARTBEAT_RUNS), what="the heartbeats of all queues")
+    wait_until(lambda: count_received(books) == set(map(heartbeat_run, QUEUES)), what="the heartbeats of all queues")
     books.execute("DELETE FROM unwind.sweeps")
     deaf_marker.write_text(str(start_with_short_timeouts.pid))
     for _ in range(2):
@@ -58,7 +59,7 @@ def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
     wait_until(lambda: not _living(start_with_short_timeouts.pid), what="the end of its children")
     assert count_received(books) == set()
     start_with_short_timeouts.start()
-    wait_until(lambda: count_received(books) == set(HEARTBEAT_RUNS), what="the draining")
+    wait_until(lambda: count_received(books) == set(map(heartbeat_run, QUEUES)), what="the draining")
 
 
 @pytest.mark.e2e

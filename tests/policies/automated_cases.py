@@ -7,24 +7,27 @@ from datetime import datetime
 from typing import Any
 
 from policies import automation, npb, ocr
-from policies.cases import Case, Setting
+from policies.automation_settings import OCR_SILENCE, AutomationSetting
+from policies.cases import Case
 from policies.terms import DEFAULT_TERMS, OcrSilence
 from tests.builders import BUYER, DAY, ORDERED, SELLER, a_case, granted
 
 SET_AT = ORDERED - DAY
 FILED = ORDERED + 7 * DAY
 UNLOCKED = FILED + 7 * DAY
-THREE_DAYS = Setting(3, SET_AT)
+THREE_DAYS = AutomationSetting(3, SET_AT)
 
 
-def automated(case: Case, **settings: Setting | None) -> Case:
+def automated(case: Case, **settings: AutomationSetting | None) -> Case:
     values: dict[str, Any] = settings or {"cancel_after_unlock": THREE_DAYS}
     seller = replace(case.seller, automation=replace(case.seller.automation, **values))
     return automation.with_deadlines(replace(case, seller=seller))
 
 
 def filed(days: int = 3) -> Case:
-    return automated(granted(npb.file_npb(a_case(), SELLER, None, FILED)), cancel_after_unlock=Setting(days, SET_AT))
+    return automated(
+        granted(npb.file_npb(a_case(), SELLER, None, FILED)), cancel_after_unlock=AutomationSetting(days, SET_AT)
+    )
 
 
 def cancels_at(case: Case) -> datetime | None:
@@ -39,7 +42,7 @@ def cancels_at(case: Case) -> datetime | None:
 
 
 def unpaid(days: int = 7, **fields: Any) -> Case:
-    return automated(a_case(**fields), file_npb_after=Setting(days, SET_AT))
+    return automated(a_case(**fields), file_npb_after=AutomationSetting(days, SET_AT))
 
 
 def files_at(case: Case) -> datetime | None:
@@ -56,7 +59,7 @@ def asked(
     """The buyer's cancel request, by default a day after the order date."""
     terms = replace(DEFAULT_TERMS, ocr_silence=silence)
     case = granted(ocr.file_ocr(a_case(terms=terms, **fields), BUYER, "B_MUTUAL", "please", at))
-    return automated(case, agree_to_requests_within=None if hours is None else Setting(hours, SET_AT))
+    return automated(case, agree_to_requests_within=None if hours is None else AutomationSetting(hours, SET_AT))
 
 
 AGREE, DECLINE = OcrSilence(agrees=True, after=5 * DAY), OcrSilence(agrees=False, after=5 * DAY)
@@ -66,7 +69,7 @@ ASKED = ORDERED + DAY
 def answer_of(case: Case) -> tuple[str, datetime] | None:
     """The automatic answer as it is stored and announced, which are one."""
     case = automation.with_deadlines(case)
-    own = (automation.OCR_SILENCE, "agree_to_requests_within")
+    own = (OCR_SILENCE, "agree_to_requests_within")
     answers = [(a.act, a.at) for a in automation.list_announced_acts(case) if a.setting in own]
     stored = case.ocr and {"orders.cancel": case.ocr.agrees_at, "ocr.decline": case.ocr.declines_at}
     assert dict(answers) == {act: at for act, at in (stored or {}).items() if at is not None}

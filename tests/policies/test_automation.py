@@ -8,8 +8,9 @@ from random import Random
 
 import pytest
 
-from policies import alerts, automatic_acts, automation, cancellation, npb, orders, seller_alerts
-from policies.cases import NO_AUTOMATION, AlertKind, Automation, Case, Setting
+from policies import alerts, automatic_acts, automation, automation_settings, cancellation, npb, orders, seller_alerts
+from policies.automation_settings import NO_AUTOMATION, AutomationSetting, AutomationSettings
+from policies.cases import AlertKind, Case
 from policies.statuses import CancelBasis, PaymentStatus, Status
 from policies.verdicts import Granted, Invalid, Refused
 from tests.builders import (
@@ -111,10 +112,13 @@ def test_nothing_is_cancelled_without_a_setting_and_an_open_alert_of_the_seller(
 def test_an_excluded_buyer_is_never_touched() -> None:
     """R118."""
     seller = replace(
-        filed().seller, automation=Automation(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"other", "buyer"}))
+        filed().seller,
+        automation=AutomationSettings(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"other", "buyer"})),
     )
     assert cancels_at(replace(filed(), seller=seller)) is None
-    other = replace(seller, automation=Automation(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"other"})))
+    other = replace(
+        seller, automation=AutomationSettings(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"other"}))
+    )
     assert cancels_at(replace(filed(), seller=other)) == UNLOCKED + 3 * DAY
 
 
@@ -170,16 +174,16 @@ def test_a_terminated_buyer_is_cancelled_through_the_alert() -> None:
 def test_a_setting_keeps_its_date_until_its_value_changes() -> None:
     """R114: what is not named stays, null switches off."""
     later = SET_AT + DAY
-    first = automation.change_automation_settings(NO_AUTOMATION, {"cancel_after_unlock": 3}, ["b-1"], SET_AT)
-    assert first == Automation(cancel_after_unlock=Setting(3, SET_AT), excluded=frozenset({"b-1"}))
-    assert automation.change_automation_settings(first, {}, None, later) == first
-    assert automation.change_automation_settings(first, {"cancel_after_unlock": 3}, ["b-1"], later) == first
-    assert automation.change_automation_settings(
+    first = automation_settings.change_automation_settings(NO_AUTOMATION, {"cancel_after_unlock": 3}, ["b-1"], SET_AT)
+    assert first == AutomationSettings(cancel_after_unlock=AutomationSetting(3, SET_AT), excluded=frozenset({"b-1"}))
+    assert automation_settings.change_automation_settings(first, {}, None, later) == first
+    assert automation_settings.change_automation_settings(first, {"cancel_after_unlock": 3}, ["b-1"], later) == first
+    assert automation_settings.change_automation_settings(
         first, {"cancel_after_unlock": 0}, None, later
-    ).cancel_after_unlock == Setting(0, later)
-    off = automation.change_automation_settings(first, {"cancel_after_unlock": None}, [], later)
+    ).cancel_after_unlock == AutomationSetting(0, later)
+    off = automation_settings.change_automation_settings(first, {"cancel_after_unlock": None}, [], later)
     assert off == NO_AUTOMATION
-    assert automation.describe_setting_changes(first, off) == (
+    assert automation_settings.describe_setting_changes(first, off) == (
         "Automation: cancel_after_unlock: 3 → off; excluded buyers: 1 → 0."
     )
 
@@ -188,13 +192,13 @@ def test_a_setting_keeps_its_date_until_its_value_changes() -> None:
     "settings",
     [
         NO_AUTOMATION,
-        Automation(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"b", "a"})),
-        Automation(cancel_after_unlock=THREE_DAYS),
+        AutomationSettings(cancel_after_unlock=THREE_DAYS, excluded=frozenset({"b", "a"})),
+        AutomationSettings(cancel_after_unlock=THREE_DAYS),
     ],
 )
-def test_settings_survive_their_storage(settings: Automation) -> None:
-    assert automation.settings_from_json(automation.settings_to_json(settings)) == settings
-    assert automation.settings_from_json(None) == NO_AUTOMATION
+def test_settings_survive_their_storage(settings: AutomationSettings) -> None:
+    assert automation_settings.settings_from_json(automation_settings.settings_to_json(settings)) == settings
+    assert automation_settings.settings_from_json(None) == NO_AUTOMATION
 
 
 def test_a_buyer_is_warned_only_while_there_is_time_to_pay() -> None:
@@ -231,8 +235,8 @@ def check_answers(case: Case, now: datetime) -> None:
 def test_what_is_announced_is_what_happens(seed: int) -> None:
     """R119, R121: over random lives: at the announced time, not a second earlier, and never otherwise."""
     random = Random(seed)
-    setting = Setting(random.choice((0, 1, 3, 30)), SET_AT)
-    agree = random.choice((None, Setting(168, SET_AT)))
+    setting = AutomationSetting(random.choice((0, 1, 3, 30)), SET_AT)
+    agree = random.choice((None, AutomationSetting(168, SET_AT)))
     silence = random.choice((None, AGREE, DECLINE))
     for step in random_life(seed):
         before = step.before
@@ -242,7 +246,7 @@ def test_what_is_announced_is_what_happens(seed: int) -> None:
         case = automated(
             before,
             cancel_after_unlock=setting,
-            file_npb_after=Setting(7, SET_AT),
+            file_npb_after=AutomationSetting(7, SET_AT),
             agree_to_requests_within=agree,
         )
         check_answers(case, step.now)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from models.integrity import invariants
-from policies.automation import MAX_EXCLUDED_BUYERS
+from policies.automation_settings import MAX_EXCLUDED_BUYERS
 from policies.timestamps import format_timestamp
 from tasks.automation import CancelSweep, WarningSweep
 from tasks.sweeps import sweep

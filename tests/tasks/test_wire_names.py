@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from schedules.routes import HEARTBEAT, QUEUES, outbox_consumers, queue_of
+from models.outbox import OUTBOX_CONSUMERS
+from schedules.routes import HEARTBEAT, QUEUES, queue_of
 from tasks.declarations import COMMANDS
 from workers.app import CELERY_BEAT_ENTRIES, app
 
@@ -72,7 +73,7 @@ def test_every_outbox_message_has_a_registered_consumer() -> None:
         for name in pattern.findall(path.read_text())
     }
     assert message_tasks
-    assert message_tasks | set(outbox_consumers()) <= registered()
+    assert message_tasks | set(OUTBOX_CONSUMERS) <= registered()
 
 
 def test_every_task_of_the_timetable_is_registered() -> None:

@@ -225,7 +225,7 @@ def test_form_that_is_sent_twice_is_one_command(site: Website) -> None:
 
 
 def test_answer_that_comes_late_is_shown_when_it_is_there(site: Website, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("web.order_view.DEFAULT_WAIT_SECONDS", 0)
+    monkeypatch.setattr("web.pages.DEFAULT_WAIT_SECONDS", 0)
     seller = Browser(site).sign_in("seller", order_id=1006)
     site.paused.set()
     seller.send("npb.file")

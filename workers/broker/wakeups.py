@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import redis
 import structlog
 
-from schedules.routes import outbox_consumers, queue_of
+from models.outbox import OUTBOX_CONSUMERS
+from schedules.routes import queue_of
 from workers.broker.redis_url import connect
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ KEY_PREFIX = "unwind:woken:"
 KEY_EXPIRES_SECONDS = 60
 """For a lost message. The timetable's ticks also delete the key when they begin."""
 WOKEN_TASKS = frozenset(
-    {"outbox.relay", "notices.deliver", "submissions.drain", "automation.resolve_requests", *outbox_consumers()}
+    {"outbox.relay", "notices.deliver", "submissions.drain", "automation.resolve_requests", *OUTBOX_CONSUMERS}
 )
 WAKEUP_EXPIRES_SECONDS = 3600
 """With less, a worker whose clock is half an hour ahead would drop every wake-up."""
@@ -46,7 +47,7 @@ class Wakeups:
         key = KEY_PREFIX + task
         if not self.client.set(key, 1, nx=True, ex=KEY_EXPIRES_SECONDS):
             return
-        new_rows: dict[str, list[int]] = {"rows": []} if task in outbox_consumers() else {}
+        new_rows: dict[str, list[int]] = {"rows": []} if task in OUTBOX_CONSUMERS else {}
         try:
             self._app.send_task(
                 task, kwargs=new_rows, queue=queue_of(task), ignore_result=True, expires=WAKEUP_EXPIRES_SECONDS

@@ -12,15 +12,16 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import click
 
 from models.db import database as db
 from models.members import load_members
 from models.unit_of_work import retry_on_conflict
-from policies.emails.context import pluralize
-from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotEntryMatcher, describe_changes
+from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotEntryMatcher
+from policies.lots import Lot
+from policies.texts import pluralize
 from tasks.lot_imports import ImportedLotEntry, LotEntryMatch, LotImportAction, import_entries, match_entries_with_stock
 from workers.cli import data_option
 from workers.cli.database import open_database
@@ -236,7 +237,7 @@ def _print_import_row(result: ImportedLotEntry, existing_lot: int | None) -> Non
         return
     outcome = "exists" if existing_lot else str(result.action)
     quantity = " → ".join(str(side.quantity) for side in (before, after) if side)
-    changes = describe_changes(before, after) if before and after else result.reason
+    changes = _describe_lot_changes(before, after) if before and after else result.reason
     echo(
         _format_import_row(
             result.entry.number,
@@ -274,3 +275,19 @@ def split_into_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch
+
+
+def _describe_lot_changes(before: Lot, after: Lot) -> str:
+    old, new = before.snapshot(), after.snapshot()
+    return ", ".join(
+        f"{name} {_describe_lot_value(old[name])} → {_describe_lot_value(new[name])}"
+        for name in new
+        if new[name] != old[name]
+    )
+
+
+def _describe_lot_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(str(part) for part in reversed(list(value.values())))
+    text = "none" if value is None or value == "" else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from policies.emails.context import pluralize
+from policies.texts import pluralize
 from workers.cli.files.file_problems import describe_repairs
 from workers.cli.files.item_fields import parse_amount_field
 from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines

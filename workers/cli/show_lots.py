@@ -18,8 +18,8 @@ from models.db import database as db
 from models.inventory import stream_lots
 from models.lots import count_returned_units
 from models.members import load_members
-from policies.emails.context import pluralize
 from policies.lots import Lot
+from policies.texts import pluralize
 from workers.cli.database import open_database
 from workers.cli.files.lot_writer import (
     is_known_to_marketplace,

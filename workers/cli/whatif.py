@@ -19,9 +19,8 @@ from models.db.database import use_snapshot_isolation
 from models.ddl.grants import READER_ROLE
 from models.queries.whatif import load_recorded_conditions, load_recorded_extent, replay_cases
 from models.stored_answers import Answer
-from policies.automation import AUTOMATION_SETTINGS
+from policies.automation_settings import AUTOMATION_SETTINGS, AutomationSetting
 from policies.bills import MIN_BILLING_MONTH
-from policies.cases import Setting
 from policies.fees import ZERO
 from policies.recorded_cases import CaseOutcome, RecordedCase
 from policies.term_settings import terms_from_mapping
@@ -148,7 +147,9 @@ def _parse_whatif_arguments(
     if problems:
         lines = [f"  {name}: {message}" for name, message in problems.items()]
         raise click.ClickException("\n".join(["These terms cannot be tried.", *lines]))
-    values = {name: None if value is None else Setting(value, start) for name, value in named_settings.items()}
+    values = {
+        name: None if value is None else AutomationSetting(value, start) for name, value in named_settings.items()
+    }
     return WhatIfConditions(periods, values, start)
 
 

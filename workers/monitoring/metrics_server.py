@@ -23,7 +23,8 @@ from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 
 from models.db import database as db
 from models.monitoring import metrics as metric_queries
-from schedules.routes import QUEUES, outbox_consumers
+from models.outbox import OUTBOX_CONSUMERS
+from schedules.routes import QUEUES
 from workers.broker.redis_url import connect
 from workers.settings import Settings
 from workers.transport.postponed import DELAYED_PREFIX, PARKED_PREFIX, PARKED_TASKS_KEY
@@ -38,12 +39,12 @@ REQUEST_TIMEOUT_SECONDS = 10
 """Bounds how long an idle or slow client occupies a thread."""
 COMPONENTS = ("database", "broker")
 EXPORTED_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "unwind_outbox_due": tuple((task,) for task in outbox_consumers()),
+    "unwind_outbox_due": tuple((task,) for task in OUTBOX_CONSUMERS),
     "unwind_requests_last_minute": (("done", ""),),
     "unwind_emails": (("pending",), ("parked",)),
     "unwind_paused": tuple(("queue", queue) for queue in QUEUES),
     "unwind_dead_letters_last_day": (("TASK_UNKNOWN",), ("NOT_A_COMMAND",)),
-    "unwind_dead_jobs": tuple((task,) for task in (*outbox_consumers(), "notices.deliver")),
+    "unwind_dead_jobs": tuple((task,) for task in (*OUTBOX_CONSUMERS, "notices.deliver")),
 }
 """Labels of series that the metrics server exports as 0 when nothing has them, so that alerts can rely on them."""
 

@@ -18,7 +18,7 @@ from benchmarks.market import Market as BulkMarket
 from benchmarks.market import build
 from models.db import database as db
 from models.queries.whatif import FETCH_SIZE, load_recorded_conditions, load_recorded_extent, replay_cases
-from policies.cases import Setting
+from policies.automation_settings import AutomationSetting
 from policies.terms import OcrSilence
 from policies.timestamps import format_timestamp
 from policies.whatif import WhatIfConditions
@@ -88,7 +88,7 @@ def test_the_demo_is_replayed_as_it_was(simulation: Simulation) -> None:
         assert list_differences_without_a_reason(conn) == []
         recorded = load_recorded_conditions(conn)
         periods = [(begin, replace(terms, npb_unlock_no_response=DAY)) for begin, terms in recorded.periods]
-        tried = WhatIfConditions(periods, {"cancel_after_unlock": Setting(0, LAST - 52 * WEEK)})
+        tried = WhatIfConditions(periods, {"cancel_after_unlock": AutomationSetting(0, LAST - 52 * WEEK)})
         replayed = list(replay_cases(conn, recorded, tried, LAST))
     newly_cancelled = [was.cancelled_at is None and would_be.cancelled_at for _, was, would_be in replayed]
     assert any(newly_cancelled)
@@ -199,7 +199,7 @@ def test_memory_does_not_grow_with_the_market(
             database = db.connect(url)
             with database.transaction() as read:
                 recorded = load_recorded_conditions(read)
-                tried = WhatIfConditions(recorded.periods, {"cancel_after_unlock": Setting(0, ORDERED)})
+                tried = WhatIfConditions(recorded.periods, {"cancel_after_unlock": AutomationSetting(0, ORDERED)})
                 tracemalloc.start()
                 replayed = replay_cases(read, recorded, tried, LAST + 365 * DAY)
                 assert sum(was != would_be for _, was, would_be in replayed) == orders
@@ -225,7 +225,7 @@ def test_requests_that_nobody_answered_are_resolved(market: Market) -> None:
         declining = WhatIfConditions(
             [(begin, replace(terms, ocr_silence=silence)) for begin, terms in recorded.periods]
         )
-        agreeing = WhatIfConditions(recorded.periods, {"agree_to_requests_within": Setting(0, ORDERED)})
+        agreeing = WhatIfConditions(recorded.periods, {"agree_to_requests_within": AutomationSetting(0, ORDERED)})
         off = WhatIfConditions(recorded.periods, {"agree_to_requests_within": None})
         cancelled = [
             [would_be.cancelled_at for _, _, would_be in replay_cases(conn, recorded, tried, ORDERED + WEEK)]

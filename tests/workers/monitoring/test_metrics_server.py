@@ -28,9 +28,11 @@ from sqlalchemy import create_engine, text
 from models import dead_jobs
 from models.db import database as db
 from models.monitoring import metrics as readings
+from models.outbox import OUTBOX_CONSUMERS
 from policies.verdicts import Code
-from schedules.routes import HEARTBEAT_RUNS, QUEUES, outbox_consumers
+from schedules.routes import QUEUES
 from schedules.timetable import TIMETABLE
+from tasks.queue_heartbeat import heartbeat_run
 from tests.plugins.market import FILED, ORDERED, Market
 from tests.plugins.servers import libpq_url
 from workers.app import app
@@ -108,7 +110,7 @@ def test_fresh_installation_has_every_metric(settings: Settings) -> None:
     assert metrics["unwind_scrape_failures"] == {(): 0}
     assert {reading.name for reading in readings.METRICS} <= set(metrics)
     assert metrics["unwind_queue_messages"] == {(queue,): 0 for queue in QUEUES}
-    assert metrics["unwind_outbox_due"] == {(task,): 0 for task in outbox_consumers()}
+    assert metrics["unwind_outbox_due"] == {(task,): 0 for task in OUTBOX_CONSUMERS}
     assert metrics["unwind_emails"] == {("pending",): 0, ("parked",): 0}
     assert "unwind_build_info" in metrics
 
@@ -184,7 +186,7 @@ def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str
         | set(QUEUES)
         | set(app.tasks)
         | {entry.name for entry in TIMETABLE}
-        | set(HEARTBEAT_RUNS)
+        | set(map(heartbeat_run, QUEUES))
     )
     metrics = scrape(settings)
     labels = {
@@ -271,7 +273,7 @@ def test_alert_has_a_severity_a_wait_and_a_runbook(rule: dict[str, Any]) -> None
 
 def test_every_metric_of_an_alert_exists(settings: Settings, database_url: str) -> None:
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
-        for run in {*(entry.name for entry in TIMETABLE), *HEARTBEAT_RUNS}:
+        for run in {*(entry.name for entry in TIMETABLE), *map(heartbeat_run, QUEUES)}:
             owner.execute("INSERT INTO unwind.sweeps VALUES (%s, clock_timestamp(), 0, 0)", [run])
     metrics = scrape(settings)
     names = {name for rule in RULES for name in re.findall(r"\bunwind_\w+", rule["expr"])}
@@ -287,7 +289,7 @@ def test_every_metric_of_an_alert_exists(settings: Settings, database_url: str) 
 
 def test_every_metric_and_label_of_the_dashboard_exists(settings: Settings, database_url: str) -> None:
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
-        for run in {*(entry.name for entry in TIMETABLE), *HEARTBEAT_RUNS}:
+        for run in {*(entry.name for entry in TIMETABLE), *map(heartbeat_run, QUEUES)}:
             owner.execute("INSERT INTO unwind.sweeps VALUES (%s, clock_timestamp(), 0, 0)", [run])
     with serving(settings) as address:
         families = list(text_string_to_metric_families(page(f"{address}/metrics")[1]))
@@ -301,7 +303,7 @@ def test_every_metric_and_label_of_the_dashboard_exists(settings: Settings, data
             selected = set(re.findall(r"(\w+)[=!]~?\"", target["expr"]))
             assert legends | selected <= labels[name], target
             for pattern in re.findall(r'sweep=~"([^"]+)"', target["expr"]):
-                assert any(re.fullmatch(pattern, run) for run in HEARTBEAT_RUNS)
+                assert any(re.fullmatch(pattern, run) for run in map(heartbeat_run, QUEUES))
     assert used <= set(labels)
     assert {name for name in labels if re.match("unwind_(unlock|outbox|emails|dead|requests|queue)", name)} <= used
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
 
-from policies.lot_imports import REQUIRED_FIELDS, TIER_FIELDS
-from policies.lots import STOCKROOMS
+from policies.lot_imports import REQUIRED_FIELDS
+from policies.lots import STOCKROOMS, TIER_FIELDS
 from workers.cli.files.lot_elements import FIELD_OF_ELEMENT
 from workers.cli.files.xml_records import Record
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.lot_imports import TIER_FIELDS
+from policies.lots import TIER_FIELDS
 
 _TIER_ELEMENTS = {f"T{part[0].upper()}{n}": f"tier_{part}{n}" for n in (1, 2, 3) for part in ("quantity", "price")}
 assert set(_TIER_ELEMENTS.values()) == set(TIER_FIELDS)

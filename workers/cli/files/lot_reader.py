@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from policies.lot_imports import BadEntry, LotEntry, is_marketplace_number, plain_lot_key
-from policies.lots import FIRST_UNWIND_LOT_ID, Lot
+from policies.lot_imports import BadEntry, LotEntry
+from policies.lots import FIRST_UNWIND_LOT_ID, Lot, is_marketplace_number, plain_lot_key
 from workers.cli.files.file_problems import find_bare_ampersands, refuse_other_documents
 from workers.cli.files.item_fields import (
     ITEM_FIELD_DEFAULTS,

@@ -11,8 +11,9 @@ from models.integrity import invariants as invariant_queries
 from models.integrity import month_audit, violation_log
 from models.sweeps import last_sweep_runs
 from policies.timestamps import format_timestamp
-from schedules.routes import HEARTBEAT, HEARTBEAT_RUNS, is_internal_task, outbox_consumers, queue_of
+from schedules.routes import HEARTBEAT, QUEUES, is_internal_task, queue_of
 from schedules.timetable import TIMETABLE, Entry
+from tasks.queue_heartbeat import heartbeat_run
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, abbreviate, describe_age, error, note, warning
 
@@ -21,6 +22,7 @@ WORK_LATE_AFTER = timedelta(minutes=1)
 SWEEPS_LATE_AFTER = 3
 """Intervals, and never less than a minute: one run is lost when a worker is replaced."""
 RECENT_DEAD_LETTER = timedelta(days=1)
+_HEARTBEAT_RUNS = {heartbeat_run(queue): queue for queue in QUEUES}
 
 
 def check_pauses(context: Context) -> list[Finding]:
@@ -39,9 +41,9 @@ def check_pauses(context: Context) -> list[Finding]:
 
 def _tasks_exempt_from_checks(context: Context) -> set[str]:
     paused = pause_queries.paused_names(context.conn, context.now())
-    internal_tasks = {entry.name for entry in TIMETABLE} | {*outbox_consumers(), "submissions.drain"}
+    internal_tasks = {entry.name for entry in TIMETABLE} | {*outbox.OUTBOX_CONSUMERS, "submissions.drain"}
     tasks = {task for task in internal_tasks if queue_of(task) in paused.queues}
-    return set(paused.tasks) | tasks | {run for run, queue in HEARTBEAT_RUNS.items() if queue in paused.queues}
+    return set(paused.tasks) | tasks | {run for run, queue in _HEARTBEAT_RUNS.items() if queue in paused.queues}
 
 
 def _are_commands_exempt_from_checks(context: Context) -> bool:
@@ -97,13 +99,13 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
         return []
     now, runs, paused = context.now(), last_sweep_runs(context.conn), _tasks_exempt_from_checks(context)
     late = []
-    for task, queue in HEARTBEAT_RUNS.items():
+    for task, queue in _HEARTBEAT_RUNS.items():
         if task in paused:
             continue
         known = [at for at in (runs.get(task), context.supervised_since) if at is not None]
         if known and now - max(known) > WORK_LATE_AFTER:
             late.append(f"{queue} (for {describe_age(now, max(known))})")
-    if not late or len(late) == len(HEARTBEAT_RUNS.keys() - paused):
+    if not late or len(late) == len(_HEARTBEAT_RUNS.keys() - paused):
         return []
     message = f"No worker takes messages from these queues: {abbreviate(late)}."
     fix = "check that a worker for them runs; one that takes nothing logs worker_stalled, ends and is restarted."
@@ -111,7 +113,7 @@ def check_queue_heartbeats(context: Context) -> list[Finding]:
 
 
 def check_late_outbox(context: Context) -> list[Finding]:
-    if _tasks_exempt_from_checks(context) & {*outbox_consumers(), "outbox.relay"}:
+    if _tasks_exempt_from_checks(context) & {*outbox.OUTBOX_CONSUMERS, "outbox.relay"}:
         return []
     message = "An outbox message has waited for {ago}."
     fix = "check that workers run for the queues consequences, notices and outbox; ./run jobs dead lists failures."

@@ -10,8 +10,9 @@ import pytest
 
 from models import dead_jobs, dead_letters, outbox, pauses, sweeps, webhooks
 from policies.verdicts import OutboxMessage
-from schedules.routes import HEARTBEAT_RUNS, QUEUES
+from schedules.routes import QUEUES
 from schedules.timetable import TIMETABLE
+from tasks.queue_heartbeat import heartbeat_run
 from tests.plugins.market import FILED, Market
 from tests.workers.monitoring.doctor.findings import LONG_AGO, codes, real_now, severity
 from workers.migrate import migrate
@@ -135,7 +136,7 @@ def test_queue_whose_heartbeat_is_not_taken_is_an_error(context: Context) -> Non
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert context.database is not None
     with context.database.transaction() as conn:
-        for run in (*(entry.name for entry in TIMETABLE), *HEARTBEAT_RUNS):
+        for run in (*(entry.name for entry in TIMETABLE), *map(heartbeat_run, QUEUES)):
             late = run == "heartbeat.notices"
             sweeps.record_sweep_run(conn, run, 0, real_now() - (LONG_AGO if late else timedelta(0)))
     findings = run_checks(running_long)
