@@ -26,7 +26,7 @@ from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check
 from policies.emails.email import email_from_json
 from schedules.routes import queue_of
 from tasks.mailer import OutgoingEmail
-from workers.mail.mime_message import MailBranding, build_mail
+from workers.mail.mime_message import MailBranding, build_mime_message
 from workers.settings import CHECKOUT, Settings
 
 DATABASE = "emails"
@@ -121,7 +121,7 @@ class Emails:
         with self.conn.cursor(row_factory=dict_row) as cursor:
             rows = cursor.execute(FINISHED).fetchall()
         emails = [OutgoingEmail(**row | {"content": email_from_json(row["content"])}) for row in rows]
-        return [(email.email, build_mail(email, branding).decode()) for email in emails]
+        return [(email.email, build_mime_message(email, branding).decode()) for email in emails]
 
 
 def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:

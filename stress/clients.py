@@ -31,7 +31,7 @@ from stress.environment import Environment
 from stress.plan import BROKER, EXTENSION, HTTP, SQL, Life, Step, Wave, member_arguments
 from stress.sent_commands import Ledger, Sent
 from tests.plugins.servers import libpq_url
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 
 TIMEOUT, MAX_TIMEOUT = 4.0, 16.0
 """Seconds after which a client sends again: the first time, and ever later while there is no answer."""
@@ -59,7 +59,7 @@ class Interfaces:
             task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
             broker_connection_timeout=2,
         )
-        self._results = connect(environment.result_backend, timeout=2)
+        self._results = connect_to_redis(environment.result_backend, timeout=2)
         self._conn: psycopg.Connection | None = None
         self._http_threads = ThreadPoolExecutor(HTTP_THREADS, "storefront http")
         self._posts: set[Future[None]] = set()

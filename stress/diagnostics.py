@@ -10,7 +10,7 @@ import redis
 
 from stress.db_checks import open_connection
 from stress.environment import BEATS, GROUPS, WEB, Environment
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 
 SESSIONS = """
     SELECT pid, application_name, state, wait_event_type, wait_event, left(query, 100) AS query,
@@ -23,7 +23,7 @@ OUTBOX = "SELECT task, state, count(*), max(publish_count), max(attempts), min(d
 def dump_state(environment: Environment) -> str:
     sections: list[str] = []
     with contextlib.suppress(redis.RedisError, OSError):
-        client = connect(environment.broker_url, timeout=5)
+        client = connect_to_redis(environment.broker_url, timeout=5)
         sections.append(
             "-- broker: clients\n"
             + "\n".join(json.dumps(client_info, default=str) for client_info in client.client_list())

@@ -31,7 +31,7 @@ from stress.hostile_messages import hostile_message, poison_payload
 from stress.plan import Fault
 from tests.plugins.sentinel import SentinelGroup
 from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 
 SESSIONS = """
     SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -182,7 +182,7 @@ class FaultInjector:
     # -- the broker ----------------------------------------------------------------------------------------------------
 
     def _redis(self, url: str | None = None) -> Any:
-        return connect(url or self._environment.broker_url, timeout=6)
+        return connect_to_redis(url or self._environment.broker_url, timeout=6)
 
     def _flush_broker(self, _fault: Fault) -> str:
         with contextlib.closing(self._redis()) as client:

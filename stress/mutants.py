@@ -300,7 +300,7 @@ MUTANTS: dict[str, Mutant] = {
             "dies_at_its_commit",
             "nothing of it is kept",
             rewrite_source(
-                "workers.task:execute",
+                "workers.task:execute_task",
                 "    answers: list[Answer] = retry_on_conflict(lambda: task.run([command]))\n",
                 "    try:\n        answers = retry_on_conflict(lambda: task.run([command]))\n    except Exception:\n"
                 "        answers = [Answer('done', command.request_id, 'Done.')]\n",

@@ -29,7 +29,7 @@ from stress.environment import GROUPS, Environment, running_environment
 from stress.fault_injector import FaultInjector
 from stress.oracle import Oracle
 from stress.sent_commands import Ledger, Sent
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 from workers.simulation.databases import simulation_in_empty_database
 from workers.simulation.replay import parse_lines, play
 from workers.transport.reclaim import PROCESSING_LISTS_KEY
@@ -255,7 +255,9 @@ class Run:
                 self.ledger.answered(sent, {"outcome": "dead"})
 
     def _queued(self) -> int:
-        with contextlib.closing(connect(self.environment.broker_url, timeout=3, decode_responses=True)) as client:
+        with contextlib.closing(
+            connect_to_redis(self.environment.broker_url, timeout=3, decode_responses=True)
+        ) as client:
             handed = [str(name) for name in client.hgetall(PROCESSING_LISTS_KEY)]
             return sum(client.llen(name) for name in ("commands", "consequences", *handed))
 

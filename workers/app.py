@@ -24,7 +24,7 @@ import workers.transport.pausing  # noqa: F401 - these connect to Celery's signa
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers import lifecycle, logs
-from workers.broker.redis_url import SCHEMES
+from workers.broker.redis_url import REDIS_SCHEMES
 from workers.broker.result_backend import ResultBackend
 from workers.embedded import running_server_urls
 from workers.monitoring import flower_guard
@@ -54,7 +54,7 @@ class Unwind(Celery):
     def _get_backend(self) -> Any:
         self._find_servers()
         url = self.conf.result_backend
-        if not isinstance(url, str) or url.partition("://")[0] not in SCHEMES:
+        if not isinstance(url, str) or url.partition("://")[0] not in REDIS_SCHEMES:
             return super()._get_backend()
         return ResultBackend(app=self, url=url)
 
@@ -202,7 +202,7 @@ try:
 finally:
     gc.enable()
 app.finalize()
-flower_guard.choose_config()
+flower_guard.choose_flower_config()
 CELERY_BEAT_ENTRIES = (
     *TIMETABLE,
     # A commit with a submission notifies the listener at once; this catches a lost notification, and the batch of a

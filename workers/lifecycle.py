@@ -25,7 +25,7 @@ from models.db.database import Database
 from schedules.routes import queue_of
 from tasks import mailer, publisher, webhooks
 from workers.broker.command_precedence import wait_for_commands
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 from workers.broker.wakeups import TaskWaker, Wakeups
 from workers.errors import summarize_error, traceback_path
 from workers.settings import Settings, load_settings
@@ -83,7 +83,7 @@ class BrokerPublisher:
         if self._broker_url is None:
             return None
         if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
-            self._client = connect(self._broker_url, decode_responses=True)
+            self._client = connect_to_redis(self._broker_url, decode_responses=True)
         try:
             self._client.set(self.EPOCH_KEY, uuid.uuid4().hex, nx=True)
             epoch, run_id = self._client.get(self.EPOCH_KEY), ""

@@ -52,7 +52,7 @@ def _wait_for_server(database_url: str, timeout: float, report: Callable[[str], 
     address = PostgresAddress.parse(database_url)
     deadline = time.monotonic() + timeout
     reported = ""
-    while (reason := _find_reason_to_wait(address)) and time.monotonic() < deadline:
+    while (reason := _find_reason_to_wait_for_server(address)) and time.monotonic() < deadline:
         if reason != reported:
             report(f"Waiting up to {timeout:.0f} s for PostgreSQL: {reason}")
             reported = reason
@@ -80,7 +80,7 @@ def _is_login_refused(database_url: str, problem: psycopg.Error) -> bool:
     )
 
 
-def _find_reason_to_wait(address: PostgresAddress) -> str:
+def _find_reason_to_wait_for_server(address: PostgresAddress) -> str:
     clear_libpq_environment()
     try:
         psycopg.connect(**address.connection_parameters(APPLICATION_NAME)).close()  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from models import dead_jobs, dead_letters, notices, outbox, submissions
 from schedules.routes import queue_of
 from tasks.declarations import COMMANDS
 from workers.app import app
-from workers.transport.validation import Delayed, Rejected, validate
+from workers.transport.validation import Delayed, Rejected, validate_message
 
 if TYPE_CHECKING:
     from models.db.database import Database
@@ -109,7 +109,7 @@ def _read_command_to_requeue(letter: Any) -> tuple[str, str, dict[str, Any]]:
 def is_requeueable_command(raw: bytes) -> bool:
     try:
         now = datetime.now(UTC)  # noqa: TID251 - as the transport compares
-        validate(raw, queue_of("orders.cancel"), app.tasks, "requeued", now)
+        validate_message(raw, queue_of("orders.cancel"), app.tasks, "requeued", now)
     except Rejected:
         return False
     except Delayed:

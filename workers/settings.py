@@ -214,7 +214,7 @@ class Settings(BaseModel):
 def load_settings(**overrides: Any) -> Settings:
     variables = {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
     values: dict[str, Any] = {name: os.environ[name] for name in variables.values() if os.environ.get(name)}
-    values |= _from_files(os.environ)
+    values |= _read_secret_files(os.environ)
     values |= {variables[name]: value for name, value in overrides.items()}
     try:
         settings = Settings(**values)
@@ -242,7 +242,7 @@ def _secret_variables() -> list[str]:
     ]
 
 
-def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
+def _read_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
     # Read secrets from the files named by `NAME_FILE`, as containers and systemd pass them; NAME itself takes
     # precedence.
     secrets = {}

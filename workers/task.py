@@ -97,7 +97,7 @@ class BaseTask(Task):
             **{name: value for name, value in context.items() if value is not None}
         ):
             try:
-                answer = _take_known_task_outcome() or execute(self, kwargs, message_id, positional=len(args))
+                answer = _take_known_task_outcome() or execute_task(self, kwargs, message_id, positional=len(args))
             except Exception as caught:  # noqa: BLE001 - whatever it is, the job must not be lost
                 error = caught
             else:
@@ -143,7 +143,7 @@ class BaseTask(Task):
     def _park(self, kwargs: dict[str, Any], error: Exception) -> bool:
         # Whether the job is parked; if not, nothing is lost, since its message is still in the broker.
         try:
-            park(
+            park_job_of_task(
                 self.name,
                 kwargs,
                 summarize_error(error),
@@ -176,7 +176,7 @@ class BaseTask(Task):
         return text[:MAX_FIRST_ERROR_LENGTH]
 
 
-def execute(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
+def execute_task(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
     """Validate the arguments, run the task and return its answer as JSON.  Raises only for bugs and broken
     infrastructure.
 
@@ -234,7 +234,7 @@ def _run_task_bisected(task: Any, rows: Sequence[int]) -> None:
         bisect_task_failure(task, rows, error)
 
 
-def park(
+def park_job_of_task(
     task: str,
     arguments: Mapping[str, Any],
     error: str,

@@ -24,7 +24,7 @@ from models.integrity import invariants
 from models.unit_of_work import retry_on_conflict
 from tests.plugins.servers import libpq_url
 from workers.app import app
-from workers.task import execute
+from workers.task import execute_task
 
 WORKERS = 8
 ORDERS = 1000
@@ -97,7 +97,7 @@ class Worker(threading.Thread):
 
     def _execute(self, task: str, **arguments: Any) -> dict[str, Any]:
         self._asked += 1
-        return execute(app.tasks[task], arguments, f"w{self._number}-{self._asked}")
+        return execute_task(app.tasks[task], arguments, f"w{self._number}-{self._asked}")
 
 
 @pytest.mark.long

@@ -21,7 +21,7 @@ from tests.plugins.servers import fresh_database, libpq_url
 from workers import show_queries
 from workers.app import app
 from workers.embedded import ServerUrls
-from workers.task import execute
+from workers.task import execute_task
 
 pytestmark = pytest.mark.long
 
@@ -145,7 +145,7 @@ def command(task: str, **arguments: Any) -> Callable[[BigMarket], Callable[[], A
 
     def build(big_market: BigMarket) -> Callable[[], Any]:
         def body() -> None:
-            answer = execute(app.tasks[task], arguments, f"plans-{task}-{arguments.get('order_id', 'set')}")
+            answer = execute_task(app.tasks[task], arguments, f"plans-{task}-{arguments.get('order_id', 'set')}")
             assert answer["outcome"] == "done", answer
 
         return body

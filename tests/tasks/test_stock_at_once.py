@@ -17,7 +17,7 @@ from models.db import database as db
 from tests.plugins.market import ORDERED
 from workers.app import app
 from workers.simulation.engine import SimulatedClock
-from workers.task import execute
+from workers.task import execute_task
 
 UNACCOUNTED = text(
     """
@@ -44,7 +44,7 @@ class Shop:
         self._numbers = itertools.count(1)
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
-        return execute(app.tasks[task], arguments, f"message-{next(self._numbers)}")
+        return execute_task(app.tasks[task], arguments, f"message-{next(self._numbers)}")
 
     def run_concurrently(self, task: str, many: list[dict[str, Any]]) -> Counter[str]:
         with ThreadPoolExecutor(4) as pool:

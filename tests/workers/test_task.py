@@ -17,7 +17,7 @@ from workers import task
 from workers.app import app
 from workers.errors import SanitizedError, summarize_error
 from workers.simulation.engine import Simulation
-from workers.task import bisect_task_failure, execute
+from workers.task import bisect_task_failure, execute_task
 
 TASK = "removals.cancel_pending"
 
@@ -130,7 +130,7 @@ def _end(admin: psycopg.Connection, pid: int) -> None:
 )
 def test_internal_task_answers_invalid_to_bad_arguments(simulation: Simulation, arguments: dict[str, Any]) -> None:
     """Operators may call it by hand."""
-    answer = execute(app.tasks[TASK], arguments, "by-hand")
+    answer = execute_task(app.tasks[TASK], arguments, "by-hand")
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", list(arguments))
 
 
@@ -152,7 +152,7 @@ def test_error_raised_to_celery_has_no_chain(monkeypatch: pytest.MonkeyPatch) ->
     def fails(*_: Any, **__: Any) -> None:
         raise KeyError(words)
 
-    monkeypatch.setattr(task, "execute", fails)
+    monkeypatch.setattr(task, "execute_task", fails)
     with pytest.raises(SanitizedError) as caught:
         app.tasks["ocr.file"](order_id=1)
     assert words not in "".join(traceback.format_exception(caught.value))

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 if TYPE_CHECKING:
     from redis import Redis
 
-SCHEMES = {
+REDIS_SCHEMES = {
     "redis": "redis",
     "valkey": "redis",
     "rediss": "rediss",
@@ -33,7 +33,7 @@ MIN_SOCKET_TIMEOUT_SECONDS = 2.0
 """Workers wait one second at a time for their next message; a shorter timeout would cut healthy connections."""
 REDIS_RESPONSE_TIMEOUT_SECONDS = 2.0
 """For a command of our own clients; a broker that takes longer counts as not answering."""
-CERTIFICATE_CHECKS = {
+REDIS_CERTIFICATE_CHECKS = {
     "required": "required",
     "optional": "optional",
     "none": "none",
@@ -78,15 +78,15 @@ def _redis_client_name_option(text: str) -> str:
     return text
 
 
-_CLIENT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+_REDIS_CLIENT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "socket_timeout": (_redis_seconds_option(MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
     "socket_connect_timeout": (_redis_seconds_option(0.1), "must be 0.1 to 60 seconds"),
     "socket_keepalive": (_redis_bool_option, "must be true or false"),
     "health_check_interval": (_redis_int_seconds_option, "must be 1 to 60 whole seconds"),
     "client_name": (_redis_client_name_option, "must be letters, digits and signs without spaces"),
 }
-_TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "ssl_cert_reqs": (CERTIFICATE_CHECKS.__getitem__, "must be required, optional or none"),
+_REDIS_TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "ssl_cert_reqs": (REDIS_CERTIFICATE_CHECKS.__getitem__, "must be required, optional or none"),
     "ssl_check_hostname": (_redis_bool_option, "must be true or false"),
     "ssl_ca_certs": (_redis_file_option, "must name a file that this account can read"),
     "ssl_ca_path": (_redis_folder_option, "must name a folder that this account can read"),
@@ -148,9 +148,9 @@ class RedisUrl:
             path,
             username=unquote(parts.username or "") or options.get("username"),
             password=unquote(parts.password or "") or options.get("password"),
-            database=_parse_database_number(parts.path.strip("/") if path is None else "", options),
-            client_options=_client_options(options, _CLIENT_OPTIONS),
-            tls_options=_tls_options(options, scheme),
+            database=_parse_redis_database_number(parts.path.strip("/") if path is None else "", options),
+            client_options=_parse_redis_client_options(options, _REDIS_CLIENT_OPTIONS),
+            tls_options=_parse_redis_tls_options(options, scheme),
             sentinels=tuple((name, number or _SENTINEL_PORT) for name, number in servers) if has_sentinels else (),
             primary_name=options.get("master", ""),
             sentinel_login={
@@ -222,7 +222,7 @@ class RedisUrl:
         return f"{user}:{quote(self.password, safe='')}@" if self.password is not None else f"{user}@"
 
 
-def connect(url: str, *, timeout: float = REDIS_RESPONSE_TIMEOUT_SECONDS, **options: Any) -> Redis:
+def connect_to_redis(url: str, *, timeout: float = REDIS_RESPONSE_TIMEOUT_SECONDS, **options: Any) -> Redis:
     """Return a redis-py client that connects when first used and waits at most `timeout` seconds per command.
 
     Options of the URL apply, except for longer timeouts.  `options` are redis-py's.
@@ -242,7 +242,7 @@ def _format_redis_host(name: str, port: int | None) -> str:
 
 def _parse_redis_query(text: str, *, has_sentinels: bool) -> dict[str, str]:
     options: dict[str, str] = {}
-    supported = (*_CLIENT_OPTIONS, *_TLS_OPTIONS, *(_SENTINEL_OPTIONS if has_sentinels else ()))
+    supported = (*_REDIS_CLIENT_OPTIONS, *_REDIS_TLS_OPTIONS, *(_SENTINEL_OPTIONS if has_sentinels else ()))
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in _SET_BY_URL and name not in supported:
             known = ", ".join(supported)
@@ -253,7 +253,7 @@ def _parse_redis_query(text: str, *, has_sentinels: bool) -> dict[str, str]:
     return options
 
 
-def _client_options(
+def _parse_redis_client_options(
     options: Mapping[str, str], known: Mapping[str, tuple[Callable[[str], Any], str]]
 ) -> dict[str, Any]:
     parsed = {}
@@ -266,8 +266,8 @@ def _client_options(
     return parsed
 
 
-def _tls_options(options: Mapping[str, str], scheme: str) -> dict[str, Any]:
-    parsed = _client_options(options, _TLS_OPTIONS)
+def _parse_redis_tls_options(options: Mapping[str, str], scheme: str) -> dict[str, Any]:
+    parsed = _parse_redis_client_options(options, _REDIS_TLS_OPTIONS)
     if scheme != "rediss":
         if parsed:
             raise ValueError("has options for TLS, which is used only with rediss://")
@@ -288,7 +288,7 @@ def _split_redis_url(url: str) -> tuple[str, str, str]:
     scheme, separator, rest = url.partition("://")
     if scheme in _UNSUPPORTED:
         raise ValueError("must name one server or Sentinel without TLS: Redis Cluster is not supported")
-    if not separator or scheme not in SCHEMES:
+    if not separator or scheme not in REDIS_SCHEMES:
         raise ValueError("must begin with redis://, rediss://, redis+socket:// or sentinel://")
     if re.search(r"[;,]\s*[a-zA-Z+]+://", rest):
         raise ValueError(ONE_SERVER)
@@ -301,10 +301,10 @@ def _split_redis_url(url: str) -> tuple[str, str, str]:
             "must end with a database number, and have the signs / ? # [ ] @ of a user or password written as "
             "%2F %3F %23 %5B %5D %40"
         )
-    return SCHEMES[scheme], authority, query
+    return REDIS_SCHEMES[scheme], authority, query
 
 
-def _parse_database_number(in_path: str, options: Mapping[str, str]) -> int:
+def _parse_redis_database_number(in_path: str, options: Mapping[str, str]) -> int:
     numbers = {number for number in (in_path, options.get("db"), options.get("virtual_host")) if number}
     if len(numbers) > 1:
         raise ValueError("must name one database number, not two")

@@ -16,7 +16,7 @@ import structlog
 
 from models.outbox import OUTBOX_CONSUMERS
 from schedules.routes import queue_of
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -40,7 +40,7 @@ spend its time on wake-ups (B4), nor the consumers theirs on small batches (B17)
 class Wakeups:
     def __init__(self, app: Celery, broker_url: str) -> None:
         self._app = app
-        self.client: Any = connect(broker_url)
+        self.client: Any = connect_to_redis(broker_url)
 
     def send(self, task: str) -> None:
         """Send a wake-up unless one waits. Raises when the broker cannot be reached."""

@@ -31,7 +31,7 @@ from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from workers import lifecycle
 from workers.app import app
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo
@@ -122,7 +122,7 @@ def _can_reach_send_broker() -> bool:
     if url is None:
         return False
     try:
-        with contextlib.closing(connect(url.get_secret_value())) as client:
+        with contextlib.closing(connect_to_redis(url.get_secret_value())) as client:
             return bool(client.ping())
     except (redis.RedisError, OSError):
         return False

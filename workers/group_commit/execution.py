@@ -55,7 +55,7 @@ class Transaction:
 def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
     """Execute commands and report each message; None for one that must run by itself."""
     began = monotonic()
-    outcomes = _execute_commands(messages)
+    outcomes = _execute_grouped_commands(messages)
     seconds = (monotonic() - began) / len(messages)
     traces: list[Trace | None] = [None] * len(messages)
     trace = fast_trace_task if current_app.use_fast_trace_task else trace_task_ret
@@ -72,7 +72,7 @@ def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
     return traces
 
 
-def _execute_commands(messages: Sequence[Message]) -> dict[int, TaskOutcome]:
+def _execute_grouped_commands(messages: Sequence[Message]) -> dict[int, TaskOutcome]:
     outcomes: dict[int, TaskOutcome] = {}
     commands: list[GroupedCommand] = []
     arguments: dict[int, Mapping[str, Any]] = {}
@@ -87,7 +87,7 @@ def _execute_commands(messages: Sequence[Message]) -> dict[int, TaskOutcome]:
     deadline = monotonic() + MAX_SECONDS
     try:
         for transaction in group_commands_into_transactions(commands, arguments):
-            _execute_batch(transaction.task, transaction.batch, outcomes, deadline)
+            _execute_grouped_batch(transaction.task, transaction.batch, outcomes, deadline)
     except TimeSpent:
         pass
     except Exception as error:  # noqa: BLE001 - by itself, each message reports its own error
@@ -99,7 +99,7 @@ def _execute_commands(messages: Sequence[Message]) -> dict[int, TaskOutcome]:
     return outcomes
 
 
-def _execute_batch(
+def _execute_grouped_batch(
     task: str, batch: Sequence[GroupedCommand], outcomes: dict[int, TaskOutcome], deadline: float
 ) -> None:
     if monotonic() > deadline:
@@ -122,7 +122,7 @@ def _execute_batch(
         return
     middle = len(batch) // 2
     for half in (batch[:middle], batch[middle:]):
-        _execute_batch(task, half, outcomes, deadline)
+        _execute_grouped_batch(task, half, outcomes, deadline)
 
 
 def group_commands_into_transactions(

@@ -54,17 +54,17 @@ class MailBranding:
 
 def render_text_part(envelope: OutgoingEmail, branding: MailBranding) -> str:
     template = _mail_templates.get_template("email.txt.j2")
-    text = template.render(**_template_facts(envelope, branding), body=render_plain(envelope.content))
+    text = template.render(**_mail_template_facts(envelope, branding), body=render_plain(envelope.content))
     return text.rstrip() + "\n"
 
 
 def render_html_part(envelope: OutgoingEmail, branding: MailBranding) -> str:
-    return _mail_templates.get_template("email.html.j2").render(**_template_facts(envelope, branding))
+    return _mail_templates.get_template("email.html.j2").render(**_mail_template_facts(envelope, branding))
 
 
-def build_mail(envelope: OutgoingEmail, branding: MailBranding) -> bytes:
+def build_mime_message(envelope: OutgoingEmail, branding: MailBranding) -> bytes:
     # Written line by line: `email.message` takes ten times as long, more than the sending.
-    local, _, domain = encode_address(envelope.email).rpartition("@")
+    local, _, domain = encode_mail_address(envelope.email).rpartition("@")
     # Quoted-printable text contains no "=_", so no boundary.
     boundary = f"=_{envelope.message_id}"
     headers = (
@@ -102,7 +102,7 @@ def _mime_part(subtype: str, text: str, boundary: str) -> bytes:
     return f"--{boundary}\r\n{head}\r\n".encode() + b2a_qp(lines.encode(), istext=True) + b"\r\n"
 
 
-def encode_address(email: str) -> str:
+def encode_mail_address(email: str) -> str:
     """Encode the address in ASCII.  Raises `Undeliverable` if it is not a valid address, e.g. with a line break."""
     local, at, domain = email.rpartition("@")
     try:
@@ -126,7 +126,7 @@ def sanitize_mime_header(text: str, max_length: int = 80) -> str:
     return sanitize_line(visible, max_length).strip("\u2068\u2069")
 
 
-def _template_facts(envelope: OutgoingEmail, branding: MailBranding) -> dict[str, object]:
+def _mail_template_facts(envelope: OutgoingEmail, branding: MailBranding) -> dict[str, object]:
     return {
         "email": envelope.content,
         "handle": sanitize_line(envelope.handle),

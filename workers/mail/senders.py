@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.mailer import Mailer, OutgoingEmail, OutOfTime, ServerUnavailable
-from workers.mail.mime_message import MailBranding, build_mail, encode_address
+from workers.mail.mime_message import MailBranding, build_mime_message, encode_mail_address
 from workers.mail.smtp_connection import (
     SmtpBatch,
     SmtpConnection,
@@ -75,7 +75,7 @@ class SmtpMailer:
             if time.monotonic() > end:
                 return
             try:
-                yield SmtpMessage(index, encode_address(email.email), build_mail(email, self._branding))
+                yield SmtpMessage(index, encode_mail_address(email.email), build_mime_message(email, self._branding))
             except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
                 results[index] = error
 
@@ -120,7 +120,7 @@ class FolderMailer:
         return results
 
     def _write_eml_file(self, email: OutgoingEmail) -> None:
-        message = build_mail(email, self._branding)
+        message = build_mime_message(email, self._branding)
         event = re.sub(r"[^a-z_]", "", email.event)
         name = f"{email.written_at:%Y%m%dT%H%M%SZ}-{event}-{email.message_id[:12]}.eml"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -108,15 +108,15 @@ class SmtpConnection:
     def _take_reply(self, kind: str, code: int, text: bytes, results: SmtpResults) -> None:
         if kind == "content":
             self.is_in_doubt, self.has_delivered = False, True
-            results[self.unanswered.pop(0).number] = None if 200 <= code < 300 else _error(code, text)
+            results[self.unanswered.pop(0).number] = None if 200 <= code < 300 else _smtp_reply_error(code, text)
         elif kind in ("mail", "rcpt"):
             if not 200 <= code < 300:
-                self._refusal = self._refusal or _error(code, text)
+                self._refusal = self._refusal or _smtp_reply_error(code, text)
         elif kind == "data":
             if self._refusal is None and code == 354:
                 self._accepted = self.unanswered[-1]
             else:
-                results[self.unanswered.pop().number] = self._refusal or _error(code, text)
+                results[self.unanswered.pop().number] = self._refusal or _smtp_reply_error(code, text)
                 # A server that asks for the content of an email without recipient gets an empty one (RFC 2920, 3.1).
                 self._commands.append(("reset", b".\r\n" if code == 354 else b"RSET\r\n"))
 
@@ -212,7 +212,7 @@ def describe_smtp_error(error: Exception) -> str:
     return f"{type(error).__name__}{f' {error.strerror}' if isinstance(error, OSError) and error.strerror else ''}"
 
 
-def _error(code: int, text: bytes) -> Exception:
+def _smtp_reply_error(code: int, text: bytes) -> Exception:
     reply = f"{code} {sanitize_line(text.decode('utf-8', 'replace'), 200)}"
     if 500 <= code < 600:
         return UndeliverableEmail(f"the mail server rejected the email: {reply}")

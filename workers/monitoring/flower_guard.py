@@ -20,7 +20,7 @@ import click
 import structlog
 from celery import signals
 
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 from workers.embedded.data_dir import read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive
 from workers.local import FLOWER_CONFIG
@@ -34,7 +34,7 @@ UNAUTHENTICATED_API = "FLOWER_UNAUTHENTICATED_API"
 """Flower's variable that opens the API without a login and sets `Access-Control-Allow-Origin: *`."""
 
 
-def choose_config() -> None:
+def choose_flower_config() -> None:
     """Make `celery -A workers.app flower` read our configuration in any directory, unless it names another."""
     options_module = sys.modules.get("flower.options")
     if options_module is not None and FLOWER_CONFIG.exists():
@@ -57,13 +57,13 @@ def _patch_flower(**_: Any) -> None:
 def _start_http_server(flower: Any) -> Any:
     # Replace `flower.app.Flower.start_http_server`: apply the restrictions first.
     settings = load_settings()
-    restrict_options(flower, settings)
+    restrict_flower_options(flower, settings)
     port = flower.unguarded_start()
     _write_flower_record(settings, flower.options, port)
     return port
 
 
-def restrict_options(flower: Any, settings: Settings) -> None:
+def restrict_flower_options(flower: Any, settings: Settings) -> None:
     options = flower.options
     if not options.address and not options.unix_socket:
         options.address = settings.flower_address  # Flower takes an empty address as every interface
@@ -77,7 +77,7 @@ def restrict_options(flower: Any, settings: Settings) -> None:
     if settings.flower_read_only:
         options.read_only = True
         prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
-        flower.add_handlers(".*", [(f"{prefix}/api/.*", _closed_handler())])
+        flower.add_handlers(".*", [(f"{prefix}/api/.*", _closed_flower_api_handler())])
 
 
 def is_flower_loopback_only(address: str) -> bool:
@@ -115,7 +115,7 @@ def _flower_record_path(settings: Settings) -> Path:
     return settings.flower_dir / "listening.json"
 
 
-def _closed_handler() -> type:
+def _closed_flower_api_handler() -> type:
     from flower.api import BaseApiHandler  # noqa: PLC0415 - only where Flower runs
     from tornado.web import HTTPError  # noqa: PLC0415 - only where Flower runs
 
@@ -142,7 +142,7 @@ class FlowerQueueLengths:
         return await asyncio.get_running_loop().run_in_executor(None, self._lengths, list(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
-        with contextlib.closing(connect(self._url)) as client:
+        with contextlib.closing(connect_to_redis(self._url)) as client:
             paused = json.loads(client.get(PAUSES_KEY) or "{}")  # workers write it there, since Flower has no database
             queues = paused.get("queues", [])
             rows = [(name, f"{name} (paused)" if name in queues else name) for name in names]

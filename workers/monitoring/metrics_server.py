@@ -25,7 +25,7 @@ from models.db import database as db
 from models.monitoring import metrics as metric_queries
 from models.outbox import OUTBOX_CONSUMERS
 from schedules.routes import QUEUES
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 from workers.settings import Settings
 from workers.transport.postponed import DELAYED_PREFIX, PARKED_PREFIX, PARKED_TASKS_KEY
 from workers.transport.reclaim import UNACKED_KEY
@@ -140,7 +140,7 @@ class MetricsCollector:
     def _query_broker(self) -> list[Family]:
         if self._broker is None:
             assert self._settings.broker_url is not None
-            self._broker = connect(self._settings.broker_url.get_secret_value())
+            self._broker = connect_to_redis(self._settings.broker_url.get_secret_value())
         client = self._broker
         waiting = Family("unwind_queue_messages", "Messages waiting in each queue.", labels=["queue"])
         for queue in QUEUES:

@@ -41,7 +41,7 @@ def report_stopping_to_probes() -> None:
     _notify_systemd_of_probe("STOPPING=1")
 
 
-def find_problem(probe: str) -> str | None:
+def find_probe_problem(probe: str) -> str | None:
     name = READY_FILE_ENV if probe == "ready" else ALIVE_FILE_ENV
     path = os.environ.get(name)
     if not path:
@@ -74,7 +74,7 @@ def run_probe(args: Sequence[str]) -> int:
     if list(args) not in (["alive"], ["ready"]):
         sys.stderr.write("Usage: python -m workers.monitoring.probes alive|ready\n")
         return 2
-    problem = find_problem(args[0])
+    problem = find_probe_problem(args[0])
     sys.stdout.write(f"{problem or args[0]}\n")
     return 1 if problem else 0
 

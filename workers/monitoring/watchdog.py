@@ -26,7 +26,7 @@ from celery.worker import state
 from redis.exceptions import NoPermissionError
 
 from workers import lifecycle
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 from workers.monitoring import probes
 from workers.transport import pausing
 
@@ -111,7 +111,7 @@ class Watchdog:
 
 class WatchedBroker:
     def __init__(self, url: str) -> None:
-        self._client = connect(url)
+        self._client = connect_to_redis(url)
 
     def count_waiting(self, queues: Iterable[str]) -> int:
         with contextlib.suppress(NoPermissionError):  # this login may write only the keys that it must
@@ -148,7 +148,7 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
 
     def end(waiting: int) -> None:
         log.critical("worker_stalled", waiting=waiting, queues=sorted(app.amqp.queues.consume_from))
-        _exit_process(getattr(sender.pool, "info", {}).get("processes", ()))
+        _exit_stalled_process(getattr(sender.pool, "info", {}).get("processes", ()))
 
     _start_watchdog(
         Watchdog(
@@ -171,7 +171,7 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
 
     def end(_waiting: int) -> None:
         log.critical("beat_stalled")
-        _exit_process(())
+        _exit_stalled_process(())
 
     def due() -> int:
         broker.count_waiting(())
@@ -194,7 +194,7 @@ def _watched_broker_url() -> str | None:
     return None if url is None else url.get_secret_value()
 
 
-def _exit_process(children: Iterable[int]) -> None:
+def _exit_stalled_process(children: Iterable[int]) -> None:
     # Kill the children and exit without shutting down, which may hang. Messages that were not acknowledged return.
     for pid in children:
         with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ from models import alerts, automation, bills, notices, outbox, reminders
 from models.db import database as db
 from models.unit_of_work import retry_on_conflict
 from workers.app import app
-from workers.task import execute
+from workers.task import execute_task
 
 Deadline = Callable[[Connection], datetime | None]
 
@@ -83,7 +83,7 @@ class Simulation:
         return self.execute(task, arguments, f"simulation-{next(self._numbers)}")
 
     def execute(self, task: str, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
-        return execute(app.tasks[task], arguments, message_id)
+        return execute_task(app.tasks[task], arguments, message_id)
 
     def process_outbox(self) -> int:
         count = 0

@@ -63,11 +63,13 @@ def drain_submissions() -> dict[str, Any]:
                 break
             leased_ids.update(submission.submission_id for submission in (*batch, *([single] if single else [])))
             for task in dict.fromkeys(submission.task for submission in batch):
-                answers += _execute_batch(task, [submission for submission in batch if submission.task == task])
+                answers += _execute_submitted_batch(
+                    task, [submission for submission in batch if submission.task == task]
+                )
             total += len(batch)
             if single is not None:
                 _store_submission_answers(answers)  # before a command that may kill its worker
-                answers = _execute_batch(single.task, [single])
+                answers = _execute_submitted_batch(single.task, [single])
                 total += 1
             leased_ids.clear()
         else:
@@ -150,7 +152,7 @@ def _renew_submission_leases(task_database: db.Database, leased_ids: set[int], e
         database.dispose()
 
 
-def _execute_batch(task: str, batch: Sequence[Submission]) -> Answers:
+def _execute_submitted_batch(task: str, batch: Sequence[Submission]) -> Answers:
     # Execute commands of one kind about different orders; return their answers, without those that will be retried.
     try:
         return _execute_submissions(task, batch)
@@ -158,7 +160,7 @@ def _execute_batch(task: str, batch: Sequence[Submission]) -> Answers:
         if is_database_unavailable(error):
             raise  # the lease expires, and the batch is repeated
         if len(batch) > 1:
-            return [answer for submission in batch for answer in _execute_batch(task, [submission])]
+            return [answer for submission in batch for answer in _execute_submitted_batch(task, [submission])]
         _record_submission_failure(batch[0], error)
         return []
 
@@ -168,7 +170,7 @@ def _execute_submissions(task: str, batch: Sequence[Submission]) -> Answers:
         raise CommandUnknown(task)
     answers: Answers = []
     commands: list[tuple[Submission, Command]] = []
-    for submission, command in _parse_commands(COMMANDS[task].model, batch):
+    for submission, command in _parse_submitted_commands(COMMANDS[task].model, batch):
         if isinstance(command, Answer):
             answers.append((submission, command))
         else:
@@ -182,7 +184,9 @@ def _execute_submissions(task: str, batch: Sequence[Submission]) -> Answers:
     return answers
 
 
-def _parse_commands(model: type[Command], batch: Iterable[Submission]) -> Iterator[tuple[Submission, Command | Answer]]:
+def _parse_submitted_commands(
+    model: type[Command], batch: Iterable[Submission]
+) -> Iterator[tuple[Submission, Command | Answer]]:
     for submission in batch:
         try:
             arguments = parse_payload(submission.payload)

@@ -79,7 +79,7 @@ class Listener:
             self.listening.set()
             self._wake_consumer()  # for commits made while no connection listened
             while not self._closed.is_set():
-                if _was_notified(conn):
+                if _was_listener_notified(conn):
                     self._wake_consumer()
                     self._closed.wait(MIN_WAKE_INTERVAL)
 
@@ -88,7 +88,7 @@ class Listener:
             self._wake()
 
 
-def _was_notified(conn: psycopg.Connection) -> bool:
+def _was_listener_notified(conn: psycopg.Connection) -> bool:
     # Wait a moment for a notification, and ask the server whether it accepts writes. Raises ListenerDisconnected.
     pgconn = conn.pgconn
     if _wait_for_listener_input(conn, POLL_INTERVAL):

@@ -35,7 +35,7 @@ from workers.transport.pausing import is_queue_paused, is_task_paused
 from workers.transport.poller import Poller, QueueReader
 from workers.transport.qos import QoS, Receipt
 from workers.transport.reclaim import ConsumerId, Reclaimed
-from workers.transport.validation import Delayed, Rejected, validate
+from workers.transport.validation import Delayed, Rejected, validate_message
 
 log = structlog.get_logger(__name__)
 
@@ -260,7 +260,7 @@ class Channel(stock.Channel):
         reader, item = receipt.reader, receipt.item
         try:
             # As Celery compares.
-            message = validate(item, reader.queue, current_app.tasks, receipt.tag, datetime.now(UTC))  # noqa: TID251
+            message = validate_message(item, reader.queue, current_app.tasks, receipt.tag, datetime.now(UTC))  # noqa: TID251
         except Rejected as rejection:
             self._move_to_dead_letters(reader, item, rejection)
         except Delayed as delayed:

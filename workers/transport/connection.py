@@ -10,7 +10,7 @@ from typing import Any
 from kombu import connection as kombu_connection
 from kombu.transport import redis as stock
 
-from workers.broker.redis_url import SCHEMES, RedisUrl
+from workers.broker.redis_url import REDIS_SCHEMES, RedisUrl
 from workers.transport.channel import MAX_HOLD_SECONDS, Channel
 from workers.transport.poller import Poller
 
@@ -43,7 +43,7 @@ class Connection(kombu_connection.Connection):
         **kwargs: Any,
     ) -> None:
         """kombu.Connection.__init__: parse the URL as `RedisUrl`; its options override ours."""
-        if isinstance(hostname, str) and "://" in hostname and hostname.partition("://")[0] in SCHEMES:
+        if isinstance(hostname, str) and "://" in hostname and hostname.partition("://")[0] in REDIS_SCHEMES:
             address = RedisUrl.parse(hostname)
             hostname = address.kombu_url
             ssl = dict(address.tls_options) or ssl

@@ -165,7 +165,7 @@ def _stop_dead_letter_writer(**_: Any) -> None:
     _dead_letter_writer.close()
 
 
-def describe_untaken(message: Any, registered: Container[str]) -> PendingDeadLetter:
+def untaken_as_dead_letter(message: Any, registered: Container[str]) -> PendingDeadLetter:
     headers = message.headers if isinstance(message.headers, dict) else {}
     delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
     name, raw = _dead_letter_text(headers.get("task")), message.body

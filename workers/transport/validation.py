@@ -86,7 +86,7 @@ class Delayed(Exception):
     seconds: float
 
 
-def validate(raw: bytes, queue: str, registered: Container[str], tag: str, now: datetime) -> dict[str, Any]:
+def validate_message(raw: bytes, queue: str, registered: Container[str], tag: str, now: datetime) -> dict[str, Any]:
     """Return the message in kombu's form.  Raises Rejected or Delayed and nothing else.
 
     `registered` contains the names of tasks; `tag` becomes the delivery tag.
@@ -222,7 +222,7 @@ def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]
     retries = headers.get("retries") or 0
     if not _is_small_count(retries, MAX_RETRIES):
         _reject_forbidden("headers.retries must be a small number")
-    if not _is_harmless_limit(headers.get("timelimit")):
+    if not _is_harmless_time_limit(headers.get("timelimit")):
         _reject_forbidden("headers.timelimit must not go beyond our own")
     if any(headers.get(name) for name in _FORBIDDEN_HEADERS):
         _reject_forbidden("stamps and replaced tasks are not taken")
@@ -319,7 +319,7 @@ def _is_small_count(value: Any, maximum: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= maximum
 
 
-def _is_harmless_limit(value: Any) -> bool:
+def _is_harmless_time_limit(value: Any) -> bool:
     # Whether a time limit is none or within ours; Celery clients that have the task send its limits.
     if value is None:
         return True

@@ -82,7 +82,7 @@ class WebhookSender:
     ) -> int:
         with (
             contextlib.closing(socket.create_connection(address, timeout=_seconds_left_to_send(deadline))) as plain,
-            _closed_at(deadline, plain),
+            _webhook_closed_at(deadline, plain),
         ):
             line: socket.socket = plain
             if parts.scheme == "https":
@@ -99,7 +99,7 @@ class WebhookSender:
 
 
 @contextlib.contextmanager
-def _closed_at(deadline: float, line: socket.socket) -> Iterator[None]:
+def _webhook_closed_at(deadline: float, line: socket.socket) -> Iterator[None]:
     # A receiver that sends a byte now and then would reset the timeout of every read.
     descriptor = line.dup()
 

@@ -20,7 +20,7 @@ from kombu.messaging import Consumer
 from tests.plugins.proxy import Proxy
 from tests.plugins.servers import in_valkey_database
 from workers.app import app
-from workers.broker.redis_url import RedisUrl, connect
+from workers.broker.redis_url import RedisUrl, connect_to_redis
 from workers.broker.result_backend import ResultBackend
 from workers.embedded import ServerUrls, free_port
 from workers.embedded.processes import wait_until
@@ -277,7 +277,7 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
     backend = ResultBackend(app=app, url=answers)
     backend.store_result("an-id", {"outcome": "done"}, "SUCCESS")
     assert backend.get_result("an-id") == {"outcome": "done"}
-    with contextlib.closing(connect(answers, timeout=2)) as client:
+    with contextlib.closing(connect_to_redis(answers, timeout=2)) as client:
         assert client.exists("celery-task-meta-an-id")
 
     assert BrokerPublisher(app, broker).broker_epoch()
@@ -301,10 +301,13 @@ def test_files_of_the_settings_are_added_to_urls_with_tls(broker_url: str, monke
             monkeypatch.setenv(variable, value)
         assert load_settings() == settings
         for url in _urls(settings):
-            with contextlib.closing(connect(url)) as client:
+            with contextlib.closing(connect_to_redis(url)) as client:
                 assert client.ping()
         monkeypatch.setenv("CELERY_BROKER_URL", f"{broker}?ssl_ca_certs={CERTIFICATES / 'client.pem'}")
-        with contextlib.closing(connect(_urls(load_settings())[0])) as client, pytest.raises(redis.ConnectionError):
+        with (
+            contextlib.closing(connect_to_redis(_urls(load_settings())[0])) as client,
+            pytest.raises(redis.ConnectionError),
+        ):
             client.ping()
     monkeypatch.setenv("CELERY_BROKER_URL", broker_url)
     assert "ssl" not in _urls(load_settings())[0]
@@ -319,7 +322,7 @@ def test_untrusted_certificate_is_rejected_by_every_program(broker_url: str, que
     with tls_server(broker_url) as port:
         broker, answers = (str(RedisUrl.parse(url)) for url in _pair(broker_url, "rediss", "localhost", port, query))
         with (
-            contextlib.closing(connect(broker, timeout=2)) as client,
+            contextlib.closing(connect_to_redis(broker, timeout=2)) as client,
             pytest.raises(redis.ConnectionError, match="verify"),
         ):
             client.ping()
@@ -341,7 +344,7 @@ def test_url_options_override_defaults_and_probe_timeouts_stay_short(broker_url:
     backend = ResultBackend(app=app, url=url)
     assert backend.connparams["socket_timeout"] == 30
     assert backend.connparams["retry_on_timeout"] is True
-    with contextlib.closing(connect(url, timeout=2)) as client:
+    with contextlib.closing(connect_to_redis(url, timeout=2)) as client:
         options = client.connection_pool.connection_kwargs
         assert (options["socket_timeout"], options["socket_connect_timeout"]) == (2, 1)
 

@@ -17,7 +17,7 @@ from policies.verdicts import OutboxMessage
 from tasks import publisher
 from tests.plugins.sentinel import MAX_SECONDS, PASSWORD, SENTINEL_PASSWORD, SentinelGroup
 from workers.app import app
-from workers.broker.redis_url import connect
+from workers.broker.redis_url import connect_to_redis
 from workers.broker.result_backend import ResultBackend
 from workers.embedded.processes import wait_until
 from workers.lifecycle import BrokerPublisher
@@ -43,7 +43,7 @@ def test_every_client_follows_a_failover(sentinel_group: SentinelGroup) -> None:
     backend = ResultBackend(app=app, url=sentinel_group.url(1))
     publisher_of_rows = BrokerPublisher(app, url)
     with (
-        contextlib.closing(connect(url)) as client,
+        contextlib.closing(connect_to_redis(url)) as client,
         Connection(url, transport_options=app.conf.broker_transport_options) as connection,
         connection.Pool(1).acquire() as pooled,
     ):
@@ -107,7 +107,7 @@ def test_a_lost_tail_of_the_queue_is_published_again(publishing: Simulation, sen
             outbox.enqueue_messages(conn, [OutboxMessage(TASK, key, None) for key in keys], publishing.clock.instant)
 
     def published() -> set[int]:
-        with contextlib.closing(connect(sentinel_group.url())) as client:
+        with contextlib.closing(connect_to_redis(sentinel_group.url())) as client:
             bodies = [
                 json.loads(base64.b64decode(json.loads(raw)["body"])) for raw in client.lrange("consequences", 0, -1)
             ]

@@ -31,8 +31,8 @@ from tasks.mailer import OutgoingEmail, UndeliverableEmail
 from workers.embedded import free_port
 from workers.mail.mime_message import (
     MailBranding,
-    build_mail,
-    encode_address,
+    build_mime_message,
+    encode_mail_address,
     render_html_part,
     render_text_part,
     sanitize_mime_header,
@@ -327,7 +327,9 @@ def test_folder_has_each_email_once_and_complete(tmp_path: Path) -> None:
     ["Sam\r\nBcc: all@example.org", "Sam\nX: y", "Sam\x00\x1b[31m", "Sam\u2028Bcc: x", "\u202emaS", '"Sam" <x@y.z>'],
 )
 def test_a_name_cannot_add_a_header(hostile: str) -> None:
-    message = build_mail(outgoing(handle=hostile, content=Email(f"Order 1003: {hostile}", ("Hello.",))), BRANDING)
+    message = build_mime_message(
+        outgoing(handle=hostile, content=Email(f"Order 1003: {hostile}", ("Hello.",))), BRANDING
+    )
     again = email.message_from_bytes(message, policy=default)
     assert "Bcc" not in again
     assert "X" not in again
@@ -344,11 +346,11 @@ def test_a_name_cannot_add_a_header(hostile: str) -> None:
 )  # fmt: skip
 def test_invalid_addresses_are_undeliverable(address: str) -> None:
     with pytest.raises(UndeliverableEmail):
-        encode_address(address)
+        encode_mail_address(address)
 
 
 def test_an_international_domain_is_written_in_ascii() -> None:
-    assert encode_address("sam.o'neil+market@bücher.example") == "sam.o'neil+market@xn--bcher-kva.example"
+    assert encode_mail_address("sam.o'neil+market@bücher.example") == "sam.o'neil+market@xn--bcher-kva.example"
 
 
 @pytest.mark.parametrize("handle", ["Sam", "Sam, the “Brick” & Söhne", "S. O'Neil", "שם", "S" * 80])
@@ -356,7 +358,7 @@ def test_a_mail_reads_as_it_was_written(handle: str) -> None:
     """Names, dots, long and trailing spaces survive quoting and folding; no line is too long for a server."""
     paragraph = "x" * 1_500 + " ends. \n.\n. dot  =3D ü€👍"
     sent = outgoing(handle=handle, email="s.o'neil+a@bücher.example", content=Email(f"Ä{'b' * 90}", (paragraph,)))
-    raw = build_mail(sent, BRANDING)
+    raw = build_mime_message(sent, BRANDING)
     assert raw.isascii()
     assert b"\n" not in raw.replace(b"\r\n", b"")
     assert max(map(len, raw.split(b"\r\n"))) < 90

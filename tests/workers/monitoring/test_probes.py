@@ -38,24 +38,24 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 
 def test_program_is_ready_from_its_announcement_to_its_end(files: Path) -> None:
-    assert probes.find_problem("ready") == f"not ready: {files}/ready does not exist."
-    assert probes.find_problem("alive") == f"not alive: {files}/alive does not exist."
+    assert probes.find_probe_problem("ready") == f"not ready: {files}/ready does not exist."
+    assert probes.find_probe_problem("alive") == f"not alive: {files}/alive does not exist."
     probes.report_ready_to_probes()
-    assert (probes.find_problem("ready"), probes.find_problem("alive")) == (None, None)
+    assert (probes.find_probe_problem("ready"), probes.find_probe_problem("alive")) == (None, None)
     probes.report_stopping_to_probes()
-    assert probes.find_problem("ready") is not None
-    assert probes.find_problem("alive") is None
+    assert probes.find_probe_problem("ready") is not None
+    assert probes.find_probe_problem("alive") is None
 
 
 def test_program_without_progress_for_a_minute_is_not_alive(files: Path) -> None:
     probes.report_ready_to_probes()
     old = (files / "alive").stat().st_mtime - probes.MAX_AGE_SECONDS - 1
     os.utime(files / "alive", (old, old))
-    assert probes.find_problem("alive") == "not alive: no progress for 61 s."
+    assert probes.find_probe_problem("alive") == "not alive: no progress for 61 s."
     ahead = old + 3600 + 2 * probes.MAX_AGE_SECONDS
     os.utime(files / "alive", (ahead, ahead))  # the clock was set back an hour, without progress since
-    assert probes.find_problem("alive") is not None
-    assert probes.find_problem("ready") is None
+    assert probes.find_probe_problem("alive") is not None
+    assert probes.find_probe_problem("ready") is None
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_beat_is_alive_and_answers_pings_until_it_is_stopped(
         ).returncode
 
     try:
-        wait_until(lambda: probes.find_problem("ready") is None, what="a beat that is ready")
-        assert probes.find_problem("alive") is None
+        wait_until(lambda: probes.find_probe_problem("ready") is None, what="a beat that is ready")
+        assert probes.find_probe_problem("alive") is None
         wait_until(lambda: ping() == 0, what="beat's answer")
         os.killpg(node.pid, signal.SIGSTOP)
         try:

@@ -530,14 +530,14 @@ def test_lease_is_extended_while_the_batch_runs(
     submit(caller, "npb.file", {"order_id": 1003, "member_id": "seller"}, "slow")
     due(caller)
     begun, go_on = threading.Event(), threading.Event()
-    body = consumer._execute_batch
+    body = consumer._execute_submitted_batch
 
     def slowly(task: str, claim: Any) -> Any:
         begun.set()
         assert go_on.wait(20)
         return body(task, claim)
 
-    monkeypatch.setattr(consumer, "_execute_batch", slowly)
+    monkeypatch.setattr(consumer, "_execute_submitted_batch", slowly)
     market.at(FILED)
     worker = threading.Thread(target=lambda: market.done("submissions.drain"))
     worker.start()

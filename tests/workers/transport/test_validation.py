@@ -17,13 +17,13 @@ from schedules.timetable import TIMETABLE
 from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, Hostile, encoded, message
 from workers.app import app
 from workers.transport.postponed import delayed_without_eta
-from workers.transport.validation import MAX_MESSAGE_BYTES, Delayed, Rejected, validate
+from workers.transport.validation import MAX_MESSAGE_BYTES, Delayed, Rejected, validate_message
 
 NOW = datetime.now(UTC)  # noqa: TID251 - as the transport compares what producers' clocks wrote
 
 
 def validated(raw: bytes, queue: str = "commands") -> dict[str, Any]:
-    return validate(raw, queue, app.tasks, "a-tag", NOW)
+    return validate_message(raw, queue, app.tasks, "a-tag", NOW)
 
 
 def refused(raw: bytes, queue: str = "commands") -> Rejected:

@@ -11,7 +11,7 @@ import redis
 from kombu.pidbox import Mailbox
 
 from schedules.routes import QUEUES
-from workers.broker.redis_url import REDIS_RESPONSE_TIMEOUT_SECONDS, connect
+from workers.broker.redis_url import REDIS_RESPONSE_TIMEOUT_SECONDS, connect_to_redis
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
@@ -29,7 +29,7 @@ def check_broker_answers(context: Context) -> list[Finding]:
         return []
     url = context.settings.broker_url.get_secret_value()
     try:
-        client = connect(url)
+        client = connect_to_redis(url)
         context.connections.callback(client.close)
         context.broker_info = dict(client.info())
     except (redis.RedisError, OSError) as problem:
@@ -161,7 +161,7 @@ def check_result_backend(context: Context) -> list[Finding]:
     if url is None:
         return []
     try:
-        with contextlib.closing(connect(url.get_secret_value())) as client:
+        with contextlib.closing(connect_to_redis(url.get_secret_value())) as client:
             client.ping()
     except (redis.RedisError, OSError) as problem:
         message = (
