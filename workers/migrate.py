@@ -18,7 +18,7 @@ from tasks.declarations import all_commands
 from workers.settings import Settings
 
 APPLICATION_NAME = "unwind migrate"
-POLL_INTERVAL_SECONDS = 0.5
+MIGRATION_POLL_SECONDS = 0.5
 
 
 def migrate(database_url: str) -> None:
@@ -56,7 +56,7 @@ def _wait_for_server(database_url: str, timeout: float, report: Callable[[str], 
         if reason != reported:
             report(f"Waiting up to {timeout:.0f} s for PostgreSQL: {reason}")
             reported = reason
-        time.sleep(POLL_INTERVAL_SECONDS)
+        time.sleep(MIGRATION_POLL_SECONDS)
 
 
 def _migration_login_fix(database_url: str, reason: str) -> str:

@@ -40,7 +40,7 @@ MAX_WAIT = 30.0
 """Seconds.  Far below half the visibility timeout: a message that waits for longer is delivered twice."""
 FIRST_ERROR_HEADER = "first_error"
 """Header of a retried message: a parked job records its first error besides its last."""
-MAX_FIRST_ERROR_LENGTH = 500
+MAX_TASK_ERROR_LENGTH = 500
 UNLIMITED_RETRIES = 1_000_000
 """Parking needs the database too, so a command waits for the database without limit; its message stays in the
 broker."""
@@ -163,7 +163,7 @@ class BaseTask(Task):
         # Jitter, not a secret.
         wait = min(MAX_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
         log.warning("task_retry", error=summarize_error(error), attempt=retries + 1, wait=round(wait, 1))
-        headers = {FIRST_ERROR_HEADER: self._first_error() or summarize_error(error)[:MAX_FIRST_ERROR_LENGTH]}
+        headers = {FIRST_ERROR_HEADER: self._first_error() or summarize_error(error)[:MAX_TASK_ERROR_LENGTH]}
         raise self.retry(
             exc=SanitizedError(summarize_error(error)), countdown=wait, max_retries=max_retries, headers=headers
         )
@@ -173,7 +173,7 @@ class BaseTask(Task):
         text = (self.request.headers or {}).get(FIRST_ERROR_HEADER)
         if not isinstance(text, str) or not text.isprintable():
             return None
-        return text[:MAX_FIRST_ERROR_LENGTH]
+        return text[:MAX_TASK_ERROR_LENGTH]
 
 
 def execute_task(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
@@ -270,11 +270,11 @@ def _find_invalid_arguments(task: Any, arguments: Mapping[str, Any], positional:
 
 def _is_internal_task_argument(name: str, value: Any) -> bool:
     if name == "rows":
-        return isinstance(value, list) and len(value) <= 10_000 and all(map(_is_id, value))
-    return _is_id(value)
+        return isinstance(value, list) and len(value) <= 10_000 and all(map(_is_internal_task_id, value))
+    return _is_internal_task_id(value)
 
 
-def _is_id(value: Any) -> bool:
+def _is_internal_task_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 

@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 TIMEOUT = 4.0
 """Seconds for one component: below Prometheus' own 10 s even when both are frozen."""
-REQUEST_TIMEOUT_SECONDS = 10
+SCRAPE_TIMEOUT_SECONDS = 10
 """Bounds how long an idle or slow client occupies a thread."""
 COMPONENTS = ("database", "broker")
 EXPORTED_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -193,7 +193,7 @@ def _exported_release() -> str:
 
 
 class _RequestHandler(WSGIRequestHandler):
-    timeout = REQUEST_TIMEOUT_SECONDS
+    timeout = SCRAPE_TIMEOUT_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         # No line per scrape.

@@ -29,14 +29,14 @@ __all__ = [
     "run_checks",
 ]
 
-Check = Callable[[Context], list[Finding]]
+DoctorCheck = Callable[[Context], list[Finding]]
 
-CHECKS_WITHOUT_SERVERS: tuple[Check, ...] = (
+CHECKS_WITHOUT_SERVERS: tuple[DoctorCheck, ...] = (
     environment.check_disk,
     environment.check_mail_server,
     environment.check_flower,
 )
-DATABASE_CHECKS: tuple[Check, ...] = (
+DATABASE_CHECKS: tuple[DoctorCheck, ...] = (
     database.check_database_rights,
     database.check_definers,
     database.check_locks,
@@ -47,7 +47,7 @@ DATABASE_CHECKS: tuple[Check, ...] = (
     database.check_database_clock,
     database.check_connections,
 )
-TABLE_CHECKS: tuple[Check, ...] = (
+TABLE_CHECKS: tuple[DoctorCheck, ...] = (
     processing.check_pauses,
     database.check_clock_set_back,
     processing.check_sweeps,
@@ -66,7 +66,7 @@ TABLE_CHECKS: tuple[Check, ...] = (
     marketplace.check_bills_held,
     marketplace.check_bills_past_due,
 )
-BROKER_CHECKS: tuple[Check, ...] = (
+BROKER_CHECKS: tuple[DoctorCheck, ...] = (
     broker.check_broker_version,
     broker.check_broker_memory,
     broker.check_broker_persistence,
@@ -116,7 +116,7 @@ def run_checks(context: Context) -> list[Finding]:
     return findings
 
 
-def _run_check(check: Check, context: Context) -> list[Finding]:
+def _run_check(check: DoctorCheck, context: Context) -> list[Finding]:
     context.check_count += 1
     try:
         return check(context)
@@ -124,7 +124,7 @@ def _run_check(check: Check, context: Context) -> list[Finding]:
         return [_check_failed(check, problem)]
 
 
-def _run_check_in_transaction(check: Check, context: Context) -> list[Finding]:
+def _run_check_in_transaction(check: DoctorCheck, context: Context) -> list[Finding]:
     context.check_count += 1
     try:
         with context.transaction():
@@ -133,7 +133,7 @@ def _run_check_in_transaction(check: Check, context: Context) -> list[Finding]:
         return [_check_failed(check, problem)]
 
 
-def _check_failed(check: Check, problem: Exception) -> Finding:
+def _check_failed(check: DoctorCheck, problem: Exception) -> Finding:
     name = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
     return error(
         "CHECK_FAILED", f"The check {name!r} failed: {summarize_error(problem)}.", _fix_of_failed_check(problem)

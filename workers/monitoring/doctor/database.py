@@ -21,7 +21,7 @@ from workers.monitoring.doctor.findings import Finding, abbreviate, describe_age
 
 MAX_CLOCK_SKEW = 2.0
 """Seconds.  Only the database's clock decides what is due; the other clocks decide when it is noticed."""
-MAX_CLOCK_STEP = timedelta(seconds=2)
+MAX_HARMLESS_CLOCK_STEP = timedelta(seconds=2)
 """NTP may set a clock back by as much at once."""
 LOCKS_HELD_AFTER = timedelta(minutes=1)
 EXTRA_WORKER_CONNECTIONS = 1
@@ -219,7 +219,7 @@ def check_clock_set_back(context: Context) -> list[Finding]:
     """Compare the database's clock with its own newest records: all machines may have been set back together."""
     now = context.now()
     ahead = clock_steps.lead_over_clock(context.conn, now)
-    if ahead <= MAX_CLOCK_STEP:
+    if ahead <= MAX_HARMLESS_CLOCK_STEP:
         return []
     message = (
         f"The database's clock was set back: its newest record is {describe_age(now + ahead, now)} in its future. "
