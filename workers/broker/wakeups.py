@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 KEY_PREFIX = "unwind:woken:"
 KEY_EXPIRES_SECONDS = 60
-"""For a lost message. The timetable's ticks also delete the key when they begin."""
+"""For a lost wake-up. The timetable's ticks also delete the key when they begin."""
 WOKEN_TASKS = frozenset(
     {"outbox.relay", "notices.deliver", "submissions.drain", "automation.resolve_requests", *OUTBOX_CONSUMERS}
 )

@@ -21,7 +21,7 @@ MAX_CONNECTIONS = 4
 MAX_EMAILS = 100
 """Emails of one connection; servers limit them."""
 MIN_SMTP_TIMEOUT_SECONDS = 0.1
-"""For replies that have arrived when the time is up."""
+"""For SMTP replies that have arrived when the time is up."""
 SERVICE_CLOSING = 421
 """The one 4xx code that is about the server, not about the email."""
 

@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 TIMEOUT = 4.0
 """Seconds for one component: below Prometheus' own 10 s even when both are frozen."""
 SCRAPE_TIMEOUT_SECONDS = 10
-"""Bounds how long an idle or slow client occupies a thread."""
+"""Bounds how long an idle or slow scraper occupies a thread."""
 COMPONENTS = ("database", "broker")
 EXPORTED_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in OUTBOX_CONSUMERS),

@@ -30,7 +30,7 @@ MIN_WAKE_INTERVAL = 0.05
 """Seconds between two runs of the consumer: one run takes every submission that is due, and with a message per commit,
 runs that found nothing stood before commands of the message interface."""
 INITIAL_WAIT, MAX_WAIT = 0.5, 30.0
-"""Seconds between attempts to connect to a database that is away."""
+"""Seconds between the listener's attempts to connect to a database that is away."""
 HEALTHY_AFTER = 60.0
 """Seconds of listening after which the next lost connection starts again with the initial wait."""
 LISTENER_CHECK_TIMEOUT = 5.0

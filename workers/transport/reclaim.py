@@ -3,8 +3,8 @@
 A worker's messages are in two places: in the processing lists into which the broker moves them, and among those
 recorded as unacknowledged, whose delivery tags begin with the consumer's name.  Every consumer writes a heartbeat every
 few seconds, and requeues what belongs to a consumer without one.  A consumer that is taken for dead by mistake does no
-harm: it cannot process a message that was reclaimed from it (`Reclaimed`), and a message
-processed twice has one effect.
+harm: it cannot process a message that was reclaimed from it (`Reclaimed`), and a message processed twice has one
+effect.
 """
 
 from __future__ import annotations
