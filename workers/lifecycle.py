@@ -24,7 +24,7 @@ from models.db import database as db
 from models.db.database import Database
 from schedules.routes import queue_of
 from tasks import mailer, publisher, webhooks
-from workers.broker.command_precedence import wait_for_commands
+from workers.broker.command_precedence import may_wait_for_commands, wait_for_commands
 from workers.broker.redis_url import connect_to_redis
 from workers.broker.wakeups import TaskWaker, Wakeups
 from workers.errors import summarize_error, traceback_path
@@ -118,6 +118,7 @@ def _open_webhook_sender(settings: Settings) -> webhooks.WebhookSender:
 
 _process_waker: TaskWaker | None = None
 _process_wakeups: Wakeups | None = None
+_process_may_wait = True
 
 
 def connect_process(app: Celery) -> None:
@@ -176,6 +177,8 @@ def check_process_configuration() -> None:
 @signals.worker_process_init.connect
 def _connect_child(**_: Any) -> None:
     # Connect a new process. One that fails never reports that it is up, gets no message, and is replaced by the pool.
+    global _process_may_wait  # noqa: PLW0603 - one per process
+    _process_may_wait = may_wait_for_commands(current_app.amqp.queues.consume_from)
     end = monotonic() + CONNECT_TIMEOUT
     while True:
         try:
@@ -193,7 +196,8 @@ def _connect_child(**_: Any) -> None:
 @signals.task_prerun.connect
 def _prepare_process_for_task(task: Any = None, **_: Any) -> None:
     if _process_wakeups is not None:
-        wait_for_commands(_process_wakeups.client, task.name)
+        if _process_may_wait:
+            wait_for_commands(_process_wakeups.client, task.name)
         _process_wakeups.begin(task.name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from time import monotonic, sleep
 from typing import Any
 
@@ -14,11 +15,17 @@ YIELDING_TASKS = frozenset({"notices.tell_buyer", "notices.tell_seller", "notice
 PRECEDING_QUEUES = tuple(
     queue_of(task) for task in ("orders.cancel", "submissions.drain", "outbox.relay", "credits.post_to_next_invoice")
 )
+QUEUES_THAT_MAY_WAIT = frozenset({"notices", "audits"})
 QUIET_SECONDS = 0.1
 """These queues are empty for moments during a burst, too."""
 MAX_WAIT_SECONDS = 5.0
 """Longest wait of a run, so that emails go on when there are always commands, or no worker processes them."""
 POLL_INTERVAL = 0.02
+
+
+def may_wait_for_commands(queues: Iterable[str]) -> bool:
+    """Whether a worker with these queues leaves commands and sweeps to another: its own would wait with its emails."""
+    return QUEUES_THAT_MAY_WAIT.issuperset(queues)
 
 
 def wait_for_commands(client: Any, task: str) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from schedules.routes import QUEUES
 from workers import lifecycle
 from workers.app import app
 from workers.broker import command_precedence
-from workers.broker.command_precedence import PRECEDING_QUEUES, YIELDING_TASKS
+from workers.broker.command_precedence import PRECEDING_QUEUES, YIELDING_TASKS, may_wait_for_commands
 from workers.broker.wakeups import Wakeups
+from workers.local.process_specs import WORKER_GROUPS
 from workers.simulation.engine import Simulation
 
 
@@ -50,6 +52,17 @@ def test_emails_wait_until_no_command_is_queued(command: QueuedCommand, task: st
     """B17: else a burst shares its processors with the emails of its own first orders."""
     app.tasks[task].apply().get()
     assert not command.waits
+
+
+def test_a_worker_that_reads_other_queues_too_does_not_wait(
+    command: QueuedCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its emails kept its processes from the very queues that they waited for, so these were never empty."""
+    assert {name for name, queues in WORKER_GROUPS.items() if may_wait_for_commands(queues)} == {"emails"}
+    assert not may_wait_for_commands(QUEUES)
+    monkeypatch.setattr(lifecycle, "_process_may_wait", False)
+    app.tasks["notices.deliver"].apply().get()
+    assert (command.waits, command.pauses) == (True, 0)
 
 
 def test_nothing_else_waits(command: QueuedCommand) -> None:
