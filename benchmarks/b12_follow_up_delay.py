@@ -1,6 +1,6 @@
 """B12: delay from a cancellation to its credit and its two emails, without beat.
 
-All worker groups run and no beat, so only the relay's wake-up message helps.  The p99 from the cancellation to the
+All worker groups run and no beat, so only the commits' wake-ups help.  The p99 from the cancellation to the
 last of ledger line and two sent notices is compared with the p99 of the answers to the same commands (B11).
 """
 

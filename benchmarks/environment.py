@@ -22,7 +22,7 @@ from workers.embedded import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
 from workers.local.parent_death import with_parent_death
 from workers.local.preforker import Preforker
-from workers.local.process_specs import worker_program
+from workers.local.process_specs import WORKER_GROUPS, worker_program
 from workers.local.supervisor import SupervisedProgram, Supervisor
 from workers.migrate import migrate
 from workers.settings import CHECKOUT, Settings, load_settings
@@ -107,12 +107,16 @@ class Environment:
     def workers(
         self, settings: Settings, *groups: str, processes: int = 2, suffix: str = ""
     ) -> list[SupervisedProgram]:
-        """Run the product's worker groups as `./run up` does; `suffix` distinguishes those of several markets."""
+        """Run the product's worker groups as `./run up` does; `suffix` distinguishes those of several markets.
+
+        The group `commands` on its own leaves what follows from commands, so that commands alone are measured.
+        """
         chosen = settings.model_copy(update={"concurrency": processes})
         programs = []
         for group in groups:
             name = f"{group}{suffix}"
-            program = worker_program(chosen, self.supervisor, group)
+            queues = ("commands", "submissions") if groups == ("commands",) else WORKER_GROUPS[group]
+            program = worker_program(chosen, self.supervisor, group, queues)
             programs.append(replace(program, name=name, ready=self.supervisor.ready_file(name).exists))
         return programs
 

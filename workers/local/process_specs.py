@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from workers.embedded import free_port
@@ -25,9 +25,11 @@ WORKER_GROUPS = {
 }
 
 
-def worker_program(settings: Settings, supervisor: Supervisor, group: str) -> SupervisedProgram:
+def worker_program(
+    settings: Settings, supervisor: Supervisor, group: str, queues: Sequence[str] = ()
+) -> SupervisedProgram:
     # The program of a worker group. Gossip and mingle stay off: fewer connections, and a faster start.
-    args = ["-A", "workers.app", "worker", "-Q", ",".join(WORKER_GROUPS[group]), "-n", f"{group}@%h"]
+    args = ["-A", "workers.app", "worker", "-Q", ",".join(queues or WORKER_GROUPS[group]), "-n", f"{group}@%h"]
     args += ["-c", str(settings.concurrency), "-l", settings.log_level, "--without-gossip", "--without-mingle"]
     ready = supervisor.ready_file(group).exists
     return SupervisedProgram(group, with_parent_death(args), settings.environment(), ready, celery_args=args)
