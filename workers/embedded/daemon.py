@@ -17,14 +17,20 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from workers.embedded.data_dir import FileLock, free_port, passwords, read_json, write_json
 from workers.embedded.postgres import Postgres, ServerStartError
-from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, terminate, wait_until
+from workers.embedded.processes import (
+    ProcessIdentity,
+    StopRequest,
+    identify_process,
+    is_alive,
+    terminate,
+    wait_until,
+)
 from workers.embedded.valkey import Valkey
 
 DAEMON_START_SECONDS = 60.0  # includes crash recovery of a large database
@@ -46,7 +52,7 @@ class Daemon:
         self.ports: dict[str, int] = {
             name: int(port) for name, port in read_json(folder / "ports.json").items() if isinstance(port, int)
         }
-        self.stop_requested = threading.Event()
+        self.stop_requested = StopRequest()
 
     def start(self) -> None:
         self._end_orphaned_valkey()

@@ -16,11 +16,37 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
 LINUX = sys.platform == "linux"
 _PROC = Path("/proc")
+
+
+class StopRequest:
+    """An event that a signal handler may set. One thread may wait for it.
+
+    `threading.Event.set` takes a lock: a second signal that arrives while the handler of the first holds it, or while
+    the main thread begins to wait, would wait for itself. `SimpleQueue.put` may be interrupted by itself.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
+
+    def set(self) -> None:
+        self._is_set = True
+        self._wakeups.put(None)
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def wait(self, seconds: float) -> bool:
+        if not self._is_set:
+            with contextlib.suppress(Empty):
+                self._wakeups.get(timeout=seconds)
+        return self._is_set
 
 
 @dataclass(frozen=True)

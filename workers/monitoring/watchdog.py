@@ -27,6 +27,7 @@ from redis.exceptions import NoPermissionError
 
 from workers import lifecycle
 from workers.broker.redis_url import connect_to_redis
+from workers.embedded.processes import StopRequest
 from workers.monitoring import probes
 from workers.transport import pausing
 
@@ -61,7 +62,7 @@ class Watchdog:
         self._failed = False
         self.silent_polls = 0
         """Consecutive polls without progress while work waited."""
-        self._closed = threading.Event()
+        self._closed = StopRequest()
         self._thread = threading.Thread(target=self._poll_until_closed, name="watchdog", daemon=True)
 
     def start(self) -> None:

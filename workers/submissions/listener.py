@@ -22,6 +22,7 @@ from models.submissions import CHANNEL
 from schedules.routes import queue_of
 from workers import lifecycle
 from workers.broker.wakeups import Wakeups
+from workers.embedded.processes import StopRequest
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,7 @@ class Listener:
     def __init__(self, database_url: str, wake: Callable[[], None]) -> None:
         self._database_url = database_url
         self._wake = wake
-        self._closed = threading.Event()
+        self._stop_requested = StopRequest()
         self._thread = threading.Thread(target=self._listen_until_closed, name="listen", daemon=True)
         self.listening = threading.Event()
         self._listening_since = float("inf")
@@ -53,13 +54,16 @@ class Listener:
     def start(self) -> None:
         self._thread.start()
 
+    def stop(self) -> None:
+        self._stop_requested.set()
+
     def close(self) -> None:
-        self._closed.set()
+        self.stop()
         self._thread.join(5)
 
     def _listen_until_closed(self) -> None:
         wait = INITIAL_WAIT
-        while not self._closed.is_set():
+        while not self._stop_requested.is_set():
             self._listening_since = float("inf")
             try:
                 self._listen_for_submissions()
@@ -68,7 +72,7 @@ class Listener:
                     wait = INITIAL_WAIT
                 log.warning("listener_disconnected", error=type(error).__name__, wait=wait)
             self.listening.clear()
-            self._closed.wait(wait)
+            self._stop_requested.wait(wait)
             wait = min(wait * 2, MAX_WAIT)
 
     def _listen_for_submissions(self) -> None:
@@ -78,10 +82,10 @@ class Listener:
             self._listening_since = monotonic()
             self.listening.set()
             self._wake_consumer()  # for commits made while no connection listened
-            while not self._closed.is_set():
+            while not self._stop_requested.is_set():
                 if _was_listener_notified(conn):
                     self._wake_consumer()
-                    self._closed.wait(MIN_WAKE_INTERVAL)
+                    self._stop_requested.wait(MIN_WAKE_INTERVAL)
 
     def _wake_consumer(self) -> None:
         with contextlib.suppress(Exception):  # without a broker, the timetable's tick does it later
@@ -140,5 +144,12 @@ def _start_submissions_listener(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop_submissions_listener(**_: Any) -> None:
+    # Celery sends this in its signal handler.
+    if _listener is not None:
+        _listener.stop()
+
+
+@signals.worker_shutdown.connect
+def _close_submissions_listener(**_: Any) -> None:
     if _listener is not None:
         _listener.close()

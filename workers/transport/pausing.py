@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from models import pauses
 from workers import lifecycle
+from workers.embedded.processes import StopRequest
 
 log = structlog.get_logger(__name__)
 
@@ -58,14 +59,17 @@ def set_pauses(queues: frozenset[str], tasks: frozenset[str]) -> None:
 class PauseReader:
     def __init__(self) -> None:
         self._database: Any = None
-        self._closed = threading.Event()
+        self._stop_requested = StopRequest()
         self._thread = threading.Thread(target=self._read_pauses_until_closed, name="pauses", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def stop(self) -> None:
+        self._stop_requested.set()
+
     def close(self) -> None:
-        self._closed.set()
+        self.stop()
         if self._thread.is_alive():
             self._thread.join(5)
         self._dispose()
@@ -87,7 +91,7 @@ class PauseReader:
             self._database = None
 
     def _read_pauses_until_closed(self) -> None:
-        while not self._closed.wait(POLL_INTERVAL):
+        while not self._stop_requested.wait(POLL_INTERVAL):
             try:
                 self.read()
             except Exception as error:  # noqa: BLE001 - whatever it is, the last state applies until the next read
@@ -119,5 +123,12 @@ def _start_pause_reader(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop_pause_reader(**_: Any) -> None:
+    # Celery sends this in its signal handler.
+    if _pause_reader is not None:
+        _pause_reader.stop()
+
+
+@signals.worker_shutdown.connect
+def _close_pause_reader(**_: Any) -> None:
     if _pause_reader is not None:
         _pause_reader.close()

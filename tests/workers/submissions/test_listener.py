@@ -72,13 +72,13 @@ def test_repeated_losses_wait_longer(
     """A server that accepts and cuts connections is not tried twenty times a second."""
     monkeypatch.setattr(listen, "INITIAL_WAIT", 0.05)
     waits: list[float] = []
-    real = listener_._closed.wait
+    real = listener_._stop_requested.wait
 
     def noted(seconds: float) -> bool:
         waits.append(seconds)
         return real(0.01)
 
-    monkeypatch.setattr(listener_._closed, "wait", noted)
+    monkeypatch.setattr(listener_._stop_requested, "wait", noted)
     for _ in range(4):
         with other_server.connect() as conn:
             conn.execute(
