@@ -53,8 +53,6 @@ class AnnouncedAct:
 
 @dataclass(frozen=True, slots=True)
 class AutomaticAnswer:
-    """The automatic answer to come to a buyer's request."""
-
     agrees: bool
     at: datetime
     setting: str

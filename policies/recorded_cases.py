@@ -17,8 +17,6 @@ read_time = datetime.fromisoformat
 
 
 class RecordedEvent(NamedTuple):
-    """An event of an order's timeline, as stored."""
-
     type: str
     at: datetime
     actor: str

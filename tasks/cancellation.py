@@ -1,7 +1,6 @@
 """The command `orders.cancel`: a batch of orders is cancelled with all that follows.
 
-Status, stock, alert, strike and answer change in one transaction; follow-up work goes through the outbox. The number of
-statements does not depend on the number of orders.
+Status, stock, alert, strike and answer change in one transaction, in as many statements for one order as for many.
 """
 
 from __future__ import annotations

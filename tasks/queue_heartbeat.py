@@ -16,7 +16,6 @@ from tasks.sweeps import TaskResult
 
 
 def heartbeat_run(queue: str) -> str:
-    """The name under which a run through this queue is recorded."""
     return f"heartbeat.{queue}"
 
 

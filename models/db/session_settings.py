@@ -76,8 +76,6 @@ class SessionSettingsRefused(psycopg.OperationalError):
 
 
 class DirectSessionNeeded(SessionSettingsRefused):
-    """Work that needs its own session has reached a pooler."""
-
     def __init__(self) -> None:
         super().__init__(
             "POOLER_WITHOUT_DIRECT_URL",

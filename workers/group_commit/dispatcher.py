@@ -159,7 +159,6 @@ class CommandDispatcher:
 
 
 def list_command_subjects(request: Any) -> list[CommandSubject]:
-    """Return the orders and the request id of a command."""
     arguments: Any = request.kwargs
     request_id = arguments.get("request_id")
     if not isinstance(request_id, str):

@@ -41,7 +41,7 @@ GroupedCommand = tuple[int, Command]
 
 
 class TimeSpent(Exception):
-    """The rest of the batch runs message by message."""
+    pass
 
 
 @dataclass

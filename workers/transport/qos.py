@@ -33,8 +33,6 @@ MAX_REMEMBERED_MESSAGE_RETURNS = 1000
 
 @dataclass(eq=False)
 class Receipt:
-    """A message on its way from a processing list to Celery."""
-
     reader: QueueReader
     item: bytes
     tag: str

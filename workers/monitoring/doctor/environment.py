@@ -56,7 +56,6 @@ def check_libpq_variables() -> list[Finding]:
 
 
 def check_embedded_servers(context: Context) -> list[Finding]:
-    """Connect to the embedded servers where no others are set."""
     settings = context.settings
     if settings.has_servers:
         return []
