@@ -87,6 +87,7 @@ class Supervisor:
         self._children: dict[str, _Child] = {}
         self._lock = threading.RLock()
         self._stopping = threading.Event()
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._requests: queue.SimpleQueue[tuple[SupervisedProgram, Future[None]]] = queue.SimpleQueue()
         self.restarts = 0
@@ -157,16 +158,20 @@ class Supervisor:
     def stop(self, names: Sequence[str] | None = None) -> None:
         if names is None:
             self._stopping.set()
-            if self._thread is not None and self._thread.is_alive():  # not if a signal interrupted its start
-                self._thread.join()
-            self._thread = None
-        with self._lock:
-            children = [self._children[name] for name in reversed(list(names or self._children))]
-            _stop_children(children)
-            for child in children:
-                self._children.pop(child.program.name, None)
-                self.ready_file(child.program.name).unlink(missing_ok=True)
-            self._write_supervisor_record()
+        try:
+            with self._lock:
+                children = [self._children[name] for name in reversed(list(names or self._children))]
+                _stop_children(children)
+                for child in children:
+                    self._children.pop(child.program.name, None)
+                    self.ready_file(child.program.name).unlink(missing_ok=True)
+                self._write_supervisor_record()
+        finally:
+            if names is None:
+                self._stopped.set()
+                if self._thread is not None and self._thread.is_alive():  # not if a signal interrupted its start
+                    self._thread.join()
+                self._thread = None
 
     def _spawn_program(self, program: SupervisedProgram) -> _Child:
         path = self.log(program.name)
@@ -201,8 +206,11 @@ class Supervisor:
                 self._start(program, started)
             with self._lock:
                 for name, child in list(self._children.items()):
-                    if child.process.poll() is not None and child.program.restart:
+                    if child.process.poll() is not None and child.program.restart and not self._stopping.is_set():
                         self._restart(name, child)
+        # The end of this thread sends the programs the parent death signal, and Celery may wait for itself when a
+        # second signal interrupts its handling of the first.
+        self._stopped.wait()
 
     def _start(self, program: SupervisedProgram, started: Future[None]) -> None:
         try:

@@ -39,6 +39,17 @@ while True:
     signal.pause()
 """
 
+# Counts in the log the signals that it receives within half a second.
+COUNTING = """
+import os, signal, sys, time, pathlib
+from workers.embedded.processes import parent_death_hook
+parent_death_hook(os.getppid(), signal.SIGTERM)()
+signal.signal(signal.SIGTERM, lambda *_: print("signal", flush=True))
+pathlib.Path(os.environ["UNWIND_READY_FILE"]).touch()
+signal.pause()
+time.sleep(0.5)
+"""
+
 
 def group(supervisor: Supervisor, name: str = "group", program: str = GROUP) -> SupervisedProgram:
     ready = supervisor.ready_file(name).exists
@@ -48,6 +59,14 @@ def group(supervisor: Supervisor, name: str = "group", program: str = GROUP) -> 
 def child_of(supervisor: Supervisor, name: str = "group") -> ProcessIdentity:
     lines = supervisor.log(name).read_text().split()
     return identify_process(int(lines[len(lines) - 1 - lines[::-1].index("child") + 1]))
+
+
+def test_program_is_stopped_with_one_signal(tmp_path: Path) -> None:
+    """A worker that got the parent death signal, too, sometimes waited for itself until it was killed."""
+    with Supervisor(tmp_path) as supervisor:
+        supervisor.start(group(supervisor, program=COUNTING))
+        supervisor.wait_ready(10)
+    assert supervisor.log("group").read_text().split() == ["signal"]
 
 
 def test_program_runs_until_it_is_stopped_with_term(tmp_path: Path) -> None:
