@@ -106,10 +106,9 @@ What bounds some of them:
 
 - B17: it was 0.46 while the emails of a burst were sent during it, for 1.2 ms of processor time per order beside
   0.62 ms for the cancellation. Emails now wait for the commands
-  ([decision 31](decisions/0031-emails-yield-to-commands.md)). What is left is 0.25 ms per order of the processes that
-  run relay and ledger and of PostgreSQL for them, on the same two cores. That limits it to about 0.7: three outbox rows
-  per order are written once more by the relay's claim, with entries in four indexes. The last orders' rows then still
-  go through relay, broker and a process of the group `commands`.
+  ([decision 31](decisions/0031-emails-yield-to-commands.md)), and a commit wakes the tasks of its outbox rows itself
+  ([decision 4](decisions/0004-outbox-rows-and-messages.md)): before, the relay wrote three rows per order once more,
+  with entries in four indexes. The ledger's run shares the two cores with the cancellations.
 - B19: until the relay left the rows of an unlock alone for 5 s ([decision 30](decisions/0030-sweeps-first.md)), alerts
   were 5 to 25 s late in some runs: it held such a row just when the sweep wanted to record the notice, which then
   waited behind the emails.
