@@ -78,5 +78,6 @@ class Connection(kombu_connection.Connection):
         return address.kombu_url if include_password else address.masked(mask)
 
     def get_transport_cls(self) -> Any:
+        """kombu.Connection.get_transport_cls."""
         transport = super().get_transport_cls()
         return Transport if transport is stock.Transport else transport
