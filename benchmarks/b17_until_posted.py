@@ -1,6 +1,6 @@
 """B17: orders per second until the last ledger line of a burst is posted, against the rate of the cancellations alone.
 
-Both markets have a worker group for commands. One has all other groups, too: its clock stops with the last ledger line.
+One market has workers for commands alone. The other has all worker groups: its clock stops with the last ledger line.
 """
 
 from __future__ import annotations
