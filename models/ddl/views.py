@@ -1,7 +1,7 @@
-"""The public views, whose stable columns give SQL clients what the command line shows.
+"""The public SQL views `unwind.v_*`: their columns, which are stable, and their queries, for readers of the database.
 
-A view may gain a column at its end and never loses or redefines one; `contract/views/` records them.  No view reads the
-clock: readers compare with their own `now`, so that a simulation shows what a live system would.
+A view may gain a column at its end and never loses or redefines one; `contract/views/` records them. No view reads the
+clock: whoever queries a view compares its columns with a time, so that a simulation shows what a live system would.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ class View:
         )
 
 
-_INTEGER, _TEXT, _INSTANT = ("integer",), ("string",), ("string",)
-_MAYBE_INTEGER, _MAYBE_TEXT = ("integer", "null"), ("string", "null")
+_VIEW_INTEGER, _VIEW_TEXT, _VIEW_INSTANT = ("integer",), ("string",), ("string",)
+_VIEW_INTEGER_OR_NULL, _VIEW_TEXT_OR_NULL = ("integer", "null"), ("string", "null")
 
-ORDER_TIMELINE_VIEW = View(
+V_ORDER_TIMELINE = View(
     "v_order_timeline",
     1,
     "One row per event of an order, numbered from 1 without a gap.",
     (
-        ("order_id", _INTEGER, "the order"),
-        ("seq", _INTEGER, "number of the event within its order"),
-        ("at", _INSTANT, "when it took effect"),
-        ("event", _TEXT, "its type, a stable name such as npb.filed"),
-        ("actor", _TEXT, "who caused it: a member's id, staff by name, marketplace, system or automation"),
-        ("role", _TEXT, "buyer, seller, staff or system"),
-        ("from_status", _MAYBE_TEXT, "the order's status before; null for its first event"),
-        ("to_status", _MAYBE_TEXT, "the order's status after"),
-        ("note", _TEXT, "the reason, in a sentence"),
-        ("basis", _MAYBE_TEXT, "the ground of a cancellation"),
-        ("request_id", _MAYBE_TEXT, "the request id of the command"),
+        ("order_id", _VIEW_INTEGER, "the order"),
+        ("seq", _VIEW_INTEGER, "number of the event within its order"),
+        ("at", _VIEW_INSTANT, "when it took effect"),
+        ("event", _VIEW_TEXT, "its type, a stable name such as npb.filed"),
+        ("actor", _VIEW_TEXT, "who caused it: a member's id, staff by name, marketplace, system or automation"),
+        ("role", _VIEW_TEXT, "buyer, seller, staff or system"),
+        ("from_status", _VIEW_TEXT_OR_NULL, "the order's status before; null for its first event"),
+        ("to_status", _VIEW_TEXT_OR_NULL, "the order's status after"),
+        ("note", _VIEW_TEXT, "the reason, in a sentence"),
+        ("basis", _VIEW_TEXT_OR_NULL, "the ground of a cancellation"),
+        ("request_id", _VIEW_TEXT_OR_NULL, "the request id of the command"),
     ),
     """
     SELECT e.order_id, e.seq, e.at, e.type AS event, e.actor, e.role, e.from_status, e.to_status, e.note,
@@ -67,21 +67,21 @@ ORDER_TIMELINE_VIEW = View(
     """,
 )
 
-UNLOCK_FORECAST_VIEW = View(
+V_UNLOCK_FORECAST = View(
     "v_unlock_forecast",
     1,
     "One row per open alert that does not allow cancelling yet, with the time at which it will.",
     (
-        ("alert_id", _INTEGER, "the alert"),
-        ("order_id", _INTEGER, "the order"),
-        ("kind", _TEXT, "NPB, NRS or NSS"),
-        ("order_status", _TEXT, "the order's status now"),
-        ("seller_id", _TEXT, "the order's seller"),
-        ("buyer_id", _TEXT, "the order's buyer"),
-        ("filed_at", _INSTANT, "when it was filed"),
-        ("responded_at", _MAYBE_TEXT, "when the other party answered first"),
-        ("unlocks_at", _INSTANT, "when the alert starts to allow cancelling the order; in the past: overdue"),
-        ("unlocks_hour", _INSTANT, "unlocks_at, rounded down to the hour in UTC"),
+        ("alert_id", _VIEW_INTEGER, "the alert"),
+        ("order_id", _VIEW_INTEGER, "the order"),
+        ("kind", _VIEW_TEXT, "NPB, NRS or NSS"),
+        ("order_status", _VIEW_TEXT, "the order's status now"),
+        ("seller_id", _VIEW_TEXT, "the order's seller"),
+        ("buyer_id", _VIEW_TEXT, "the order's buyer"),
+        ("filed_at", _VIEW_INSTANT, "when it was filed"),
+        ("responded_at", _VIEW_TEXT_OR_NULL, "when the other party answered first"),
+        ("unlocks_at", _VIEW_INSTANT, "when the alert starts to allow cancelling the order; in the past: overdue"),
+        ("unlocks_hour", _VIEW_INSTANT, "unlocks_at, rounded down to the hour in UTC"),
     ),
     """
     SELECT a.alert_id, a.order_id, a.kind, o.status AS order_status, o.seller_id, o.buyer_id, a.filed_at,
@@ -91,26 +91,26 @@ UNLOCK_FORECAST_VIEW = View(
     """,
 )
 
-FEE_CREDIT_VIEW = View(
+V_FEE_CREDIT = View(
     "v_fee_credit",
     1,
     "One row per cancelled order with what happened to its fee, and one per manual credit by staff.",
     (
-        ("seller_id", _TEXT, "the seller who is credited"),
-        ("order_id", _MAYBE_INTEGER, "the order; null for a manual credit without one"),
-        ("basis", _MAYBE_TEXT, "the ground of the cancellation; null for a manual credit"),
-        ("cancelled_at", _MAYBE_TEXT, "when the order was cancelled"),
-        ("kind", _TEXT, "reset (same month), credit (a later bill), none (NRS, NSS), undecided, manual_credit"),
-        ("state", _TEXT, "posted, promised (within seconds), given_up (staff must act), stays (no credit is due)"),
-        ("charged", _MAYBE_TEXT, "the fee charged, USD"),
-        ("charged_month", _MAYBE_TEXT, "the month whose bill has the charge, such as 2026-03"),
-        ("amount", _TEXT, "the amount credited, USD, negative like the line on the bill"),
-        ("bill_month", _MAYBE_TEXT, "the month whose bill shows it, such as 2026-04"),
-        ("bill_issued_at", _MAYBE_TEXT, "when that bill was issued; null while it is open"),
-        ("bill_issued_on", _MAYBE_TEXT, "the day on which it was issued, in the billing zone"),
-        ("bill_due_on", _MAYBE_TEXT, "the day on which it is due"),
-        ("posted_at", _MAYBE_TEXT, "when the ledger line was written"),
-        ("note", _MAYBE_TEXT, "the text of the line on the bill"),
+        ("seller_id", _VIEW_TEXT, "the seller who is credited"),
+        ("order_id", _VIEW_INTEGER_OR_NULL, "the order; null for a manual credit without one"),
+        ("basis", _VIEW_TEXT_OR_NULL, "the ground of the cancellation; null for a manual credit"),
+        ("cancelled_at", _VIEW_TEXT_OR_NULL, "when the order was cancelled"),
+        ("kind", _VIEW_TEXT, "reset (same month), credit (a later bill), none (NRS, NSS), undecided, manual_credit"),
+        ("state", _VIEW_TEXT, "posted, promised (within seconds), given_up (staff must act), stays (no credit is due)"),
+        ("charged", _VIEW_TEXT_OR_NULL, "the fee charged, USD"),
+        ("charged_month", _VIEW_TEXT_OR_NULL, "the month whose bill has the charge, such as 2026-03"),
+        ("amount", _VIEW_TEXT, "the amount credited, USD, negative like the line on the bill"),
+        ("bill_month", _VIEW_TEXT_OR_NULL, "the month whose bill shows it, such as 2026-04"),
+        ("bill_issued_at", _VIEW_TEXT_OR_NULL, "when that bill was issued; null while it is open"),
+        ("bill_issued_on", _VIEW_TEXT_OR_NULL, "the day on which it was issued, in the billing zone"),
+        ("bill_due_on", _VIEW_TEXT_OR_NULL, "the day on which it is due"),
+        ("posted_at", _VIEW_TEXT_OR_NULL, "when the ledger line was written"),
+        ("note", _VIEW_TEXT_OR_NULL, "the text of the line on the bill"),
     ),
     # The event of the cancellation has the decision and the ledger the result, since the outbox row may be pruned.
     """
@@ -143,21 +143,21 @@ FEE_CREDIT_VIEW = View(
     private=True,
 )
 
-REQUEST_STATUS_VIEW = View(
+V_REQUEST_STATUS = View(
     "v_request_status",
     1,
     "One row per command with its state and answer, without arguments and effects.",
     (
-        ("request_id", _TEXT, "the idempotency key"),
-        ("task", _TEXT, "the task, such as orders.cancel"),
-        ("order_id", _MAYBE_INTEGER, "the order of the command"),
-        ("door", _TEXT, "the interface through which it was submitted: sql or message"),
-        ("state", _TEXT, "waiting, answered or dead (parked after failing; ./run jobs dead)"),
-        ("outcome", _MAYBE_TEXT, "done, refused, invalid or conflict"),
-        ("code", _MAYBE_TEXT, "the code of a refusal"),
-        ("message", _MAYBE_TEXT, "the sentence of the answer"),
-        ("submitted_at", _MAYBE_TEXT, "when it was submitted by SQL"),
-        ("answered_at", _MAYBE_TEXT, "when it was answered or parked"),
+        ("request_id", _VIEW_TEXT, "the idempotency key"),
+        ("task", _VIEW_TEXT, "the task, such as orders.cancel"),
+        ("order_id", _VIEW_INTEGER_OR_NULL, "the order of the command"),
+        ("door", _VIEW_TEXT, "the interface through which it was submitted: sql or message"),
+        ("state", _VIEW_TEXT, "waiting, answered or dead (parked after failing; ./run jobs dead)"),
+        ("outcome", _VIEW_TEXT_OR_NULL, "done, refused, invalid or conflict"),
+        ("code", _VIEW_TEXT_OR_NULL, "the code of a refusal"),
+        ("message", _VIEW_TEXT_OR_NULL, "the sentence of the answer"),
+        ("submitted_at", _VIEW_TEXT_OR_NULL, "when it was submitted by SQL"),
+        ("answered_at", _VIEW_TEXT_OR_NULL, "when it was answered or parked"),
     ),
     """
     SELECT s.request_id, s.task, s.order_id, 'sql' AS door, s.state, s.answer ->> 'outcome' AS outcome,
@@ -182,20 +182,20 @@ REQUEST_STATUS_VIEW = View(
     private=True,
 )
 
-SWEEP_HISTORY_VIEW = View(
+V_SWEEP_HISTORY = View(
     "v_sweep_history",
     1,
     "One row per hour in which a sweep found something or was late; a sweep without such hours has one row.",
     (
-        ("sweep", _TEXT, "the name of the sweep's task"),
-        ("last_ran_at", _INSTANT, "when it last ended"),
-        ("found_ever", _INTEGER, "how much it has found in total"),
-        ("hour", _MAYBE_TEXT, "the hour, in UTC"),
-        ("found", _MAYBE_INTEGER, "how much it found in that hour"),
-        ("runs", _MAYBE_INTEGER, "runs in that hour that found something or were late"),
+        ("sweep", _VIEW_TEXT, "the name of the sweep's task"),
+        ("last_ran_at", _VIEW_INSTANT, "when it last ended"),
+        ("found_ever", _VIEW_INTEGER, "how much it has found in total"),
+        ("hour", _VIEW_TEXT_OR_NULL, "the hour, in UTC"),
+        ("found", _VIEW_INTEGER_OR_NULL, "how much it found in that hour"),
+        ("runs", _VIEW_INTEGER_OR_NULL, "runs in that hour that found something or were late"),
         (
             "longest_gap_seconds",
-            _MAYBE_INTEGER,
+            _VIEW_INTEGER_OR_NULL,
             "the longest time without a run, if over three minutes",
         ),
     ),
@@ -206,22 +206,22 @@ SWEEP_HISTORY_VIEW = View(
     """,
 )
 
-LATE_PAYMENT_VIEW = View(
+V_LATE_PAYMENT = View(
     "v_late_payment",
     1,
     "One row per payment recorded after its order was cancelled.",
     (
-        ("order_id", _INTEGER, "the cancelled order"),
-        ("seller_id", _TEXT, "the seller, who has to send the money back"),
-        ("buyer_id", _TEXT, "the buyer, who paid"),
-        ("payment_status", _TEXT, "the last status reported by the payment service"),
-        ("recorded_at", _INSTANT, "when the payment was first recorded"),
+        ("order_id", _VIEW_INTEGER, "the cancelled order"),
+        ("seller_id", _VIEW_TEXT, "the seller, who has to send the money back"),
+        ("buyer_id", _VIEW_TEXT, "the buyer, who paid"),
+        ("payment_status", _VIEW_TEXT, "the last status reported by the payment service"),
+        ("recorded_at", _VIEW_INSTANT, "when the payment was first recorded"),
         (
             "settled_at",
-            _MAYBE_TEXT,
+            _VIEW_TEXT_OR_NULL,
             "when the seller or staff reported that the money was sent back; null while open",
         ),
-        ("settled_by", _MAYBE_TEXT, "the member or staff who reported it"),
+        ("settled_by", _VIEW_TEXT_OR_NULL, "the member or staff who reported it"),
     ),
     """
     SELECT p.order_id, o.seller_id, o.buyer_id, p.payment_status, p.recorded_at, p.settled_at, p.settled_by
@@ -229,20 +229,20 @@ LATE_PAYMENT_VIEW = View(
     """,
 )
 
-AUTOMATION_FORECAST_VIEW = View(
+V_AUTOMATION_FORECAST = View(
     "v_automation_forecast",
     1,
     "One row per automatic act to come if nothing about its order changes.",
     (
-        ("order_id", _INTEGER, "the order"),
+        ("order_id", _VIEW_INTEGER, "the order"),
         (
             "act",
-            _TEXT,
+            _VIEW_TEXT,
             "the command that automation makes in the seller's name: npb.file, orders.cancel or ocr.decline",
         ),
-        ("at", _INSTANT, "when it is made; in the past: overdue"),
-        ("seller_id", _TEXT, "the order's seller, whose setting it is"),
-        ("buyer_id", _TEXT, "the order's buyer"),
+        ("at", _VIEW_INSTANT, "when it is made; in the past: overdue"),
+        ("seller_id", _VIEW_TEXT, "the order's seller, whose setting it is"),
+        ("buyer_id", _VIEW_TEXT, "the order's buyer"),
     ),
     """
     SELECT o.order_id, 'orders.cancel' AS act, a.cancels_at AS at, o.seller_id, o.buyer_id
@@ -260,13 +260,13 @@ AUTOMATION_FORECAST_VIEW = View(
 )
 
 VIEWS = (
-    AUTOMATION_FORECAST_VIEW,
-    ORDER_TIMELINE_VIEW,
-    UNLOCK_FORECAST_VIEW,
-    FEE_CREDIT_VIEW,
-    REQUEST_STATUS_VIEW,
-    SWEEP_HISTORY_VIEW,
-    LATE_PAYMENT_VIEW,
+    V_AUTOMATION_FORECAST,
+    V_ORDER_TIMELINE,
+    V_UNLOCK_FORECAST,
+    V_FEE_CREDIT,
+    V_REQUEST_STATUS,
+    V_SWEEP_HISTORY,
+    V_LATE_PAYMENT,
 )
 
 DDL: tuple[str, ...] = tuple(statement for view in VIEWS for statement in view.statements())

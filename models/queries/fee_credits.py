@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from models.db.row_mapping import map_row_to_json
-from models.ddl.views import FEE_CREDIT_VIEW
+from models.ddl.views import V_FEE_CREDIT
 from policies.bills import month_name, parse_month
 
-_CREDIT = FEE_CREDIT_VIEW.as_table().c
+_CREDIT = V_FEE_CREDIT.as_table().c
 _WHEN = func.coalesce(_CREDIT.cancelled_at, _CREDIT.posted_at)
 _FEE_CREDITS = select(*(column for column in _CREDIT if column.name != "seller_id"))
 

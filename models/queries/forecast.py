@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, text
 
-from models.ddl.views import UNLOCK_FORECAST_VIEW
+from models.ddl.views import V_UNLOCK_FORECAST
 from models.terms import load_terms
 from policies.bills import due_on, issued_on, next_month, previous_month, terms_of_billing_month
 from policies.timestamps import format_timestamp
@@ -19,7 +19,7 @@ MAX_DAYS = 366
 """No terms let an alert wait that long."""
 MAX_OVERDUE = 20
 
-_UNLOCK = UNLOCK_FORECAST_VIEW.as_table().c
+_UNLOCK = V_UNLOCK_FORECAST.as_table().c
 _ACTS_TO_COME = text(
     """
     SELECT * FROM (

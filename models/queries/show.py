@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, exists, select, text
 from models import inventory, members, notices
 from models.alerts import AlertRow
 from models.db.row_mapping import map_row_to_json
-from models.ddl.views import LATE_PAYMENT_VIEW, SWEEP_HISTORY_VIEW
+from models.ddl.views import V_LATE_PAYMENT, V_SWEEP_HISTORY
 from models.events import EventRow
 from models.orders import OrderRow
 from models.queries import fee_credits
@@ -104,12 +104,12 @@ def show_parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
 
 
 def show_sweeps(conn: Connection) -> list[dict[str, Any]]:
-    history = SWEEP_HISTORY_VIEW.as_table()
+    history = V_SWEEP_HISTORY.as_table()
     return [map_row_to_json(row) for row in conn.execute(select(history).order_by(history.c.sweep, history.c.hour))]
 
 
 def show_late_payments(conn: Connection) -> list[dict[str, Any]]:
-    late = LATE_PAYMENT_VIEW.as_table()
+    late = V_LATE_PAYMENT.as_table()
     unsettled = select(late).where(late.c.settled_at.is_(None)).order_by(late.c.recorded_at, late.c.order_id)
     rows = conn.execute(unsettled).all()
     known = members.load_members(conn, [member for row in rows for member in (row.seller_id, row.buyer_id)])
