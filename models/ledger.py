@@ -93,51 +93,6 @@ class LedgerLineRow(Base):
     )
 
 
-DDL: tuple[str, ...] = (
-    """
-    CREATE OR REPLACE FUNCTION unwind.ledger_is_append_only() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-    BEGIN
-        RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
-    END $$
-    """,
-    # R86: the transition table lets one check cover the whole statement. If a bill was issued while a line was being
-    # posted, the unit of work is retried (40001) and posts to a later open bill.
-    """
-    CREATE OR REPLACE FUNCTION unwind.issued_bills_are_frozen() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-    BEGIN
-        IF EXISTS (
-            SELECT FROM fresh f WHERE f.kind <> 'payment' AND (
-                EXISTS (SELECT FROM unwind.bills b
-                        WHERE b.seller_id = f.seller_id AND b.billing_month >= f.billing_month)
-                OR EXISTS (SELECT FROM unwind.billing_months m WHERE m.billing_month >= f.billing_month))
-        ) THEN
-            RAISE EXCEPTION 'the bill of that month is issued and never changes'
-                USING ERRCODE = 'serialization_failure';
-        END IF;
-        RETURN NULL;
-    END $$
-    """,
-    "DROP TRIGGER IF EXISTS issued_bills_are_frozen ON unwind.ledger_lines",
-    """
-    CREATE TRIGGER issued_bills_are_frozen AFTER INSERT ON unwind.ledger_lines
-    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.issued_bills_are_frozen()
-    """,
-    *(
-        statement
-        for table in ("ledger_lines", "bills", "billing_months")
-        for statement in (
-            f"DROP TRIGGER IF EXISTS {table}_append_only ON unwind.{table}",
-            (
-                f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON unwind.{table} "
-                "FOR EACH STATEMENT EXECUTE FUNCTION unwind.ledger_is_append_only()"
-            ),
-        )
-    ),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class LedgerLine:
     """A line to post. `amount` in USD: positive is owed by the seller; negative is owed to them or was paid."""

@@ -54,11 +54,11 @@ TRIGGERS: tuple[str, ...] = (
     *(
         statement
         for table, operations in (
-            ("events", "UPDATE OR DELETE OR TRUNCATE"),
-            ("stock_moves", "UPDATE OR DELETE OR TRUNCATE"),
+            *(
+                (table, "UPDATE OR DELETE OR TRUNCATE")
+                for table in ("events", "stock_moves", "ledger_lines", "bills", "billing_months", "terms", "commands")
+            ),
             ("requests", "UPDATE OR TRUNCATE"),  # the owner may delete old rows (models/retention.py)
-            ("terms", "UPDATE OR DELETE OR TRUNCATE"),
-            ("commands", "UPDATE OR DELETE OR TRUNCATE"),
             *(
                 (table, "DELETE OR TRUNCATE")
                 for table in ("orders", "order_lines", "alerts", "ocrs", "removals", "strikes")
@@ -72,6 +72,29 @@ TRIGGERS: tuple[str, ...] = (
             """,
         )
     ),
+    # R86: the transition table lets one check cover the whole statement. If a bill was issued while a line was being
+    # posted, the unit of work is retried (40001) and posts to a later open bill.
+    """
+    CREATE OR REPLACE FUNCTION unwind.issued_bills_are_frozen() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    BEGIN
+        IF EXISTS (
+            SELECT FROM fresh f WHERE f.kind <> 'payment' AND (
+                EXISTS (SELECT FROM unwind.bills b
+                        WHERE b.seller_id = f.seller_id AND b.billing_month >= f.billing_month)
+                OR EXISTS (SELECT FROM unwind.billing_months m WHERE m.billing_month >= f.billing_month))
+        ) THEN
+            RAISE EXCEPTION 'the bill of that month is issued and never changes'
+                USING ERRCODE = 'serialization_failure';
+        END IF;
+        RETURN NULL;
+    END $$
+    """,
+    "DROP TRIGGER IF EXISTS issued_bills_are_frozen ON unwind.ledger_lines",
+    """
+    CREATE TRIGGER issued_bills_are_frozen AFTER INSERT ON unwind.ledger_lines
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.issued_bills_are_frozen()
+    """,
     # The condition is part of the trigger: updates of open rows, of which sweeps make thousands, cost nothing. BEFORE
     # the update it would lock each row first, and log the lock.
     """
