@@ -1,4 +1,4 @@
-"""Bills, held bills and closed months: a bill is issued once and never changed; open bills are computed (R86).
+"""The tables of bills, held bills and closed months: an issued bill never changes; open ones are computed (R86).
 
 A month in which a seller has neither lines nor an opening credit has no row: its bill is 0.00 and carries nothing
 forward.
@@ -7,7 +7,6 @@ forward.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -38,6 +37,7 @@ from models.members import MemberRow
 from models.sql import load_sql
 from policies import bills as policy
 from policies.bills import (
+    Bill,
     BillLine,
     BillTotals,
     bill_issues_at,
@@ -52,7 +52,6 @@ from policies.bills import (
 )
 from policies.fees import ZERO
 from policies.terms import TermsHistory
-from policies.timestamps import format_timestamp
 
 
 class BillRow(Base):
@@ -108,52 +107,6 @@ class BillingMonthRow(Base):
     __table_args__ = (CheckConstraint("extract(day FROM billing_month) = 1", name="is_a_month"),)
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
-    seller_id: str
-    month: date
-    state: str
-    sums: BillTotals
-    lines: tuple[BillLine, ...]
-    paid: Decimal
-    overpaid: Decimal
-    issued_on: date | None = None
-    due_on: date | None = None
-    grace_until: date | None = None
-
-    @property
-    def is_issued(self) -> bool:
-        return self.state != policy.OPEN
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "seller_id": self.seller_id,
-            "billing_month": format_month(self.month),
-            "state": self.state,
-            "issued_on": _bill_day_json(self.issued_on),
-            "due_on": _bill_day_json(self.due_on),
-            "grace_until": _bill_day_json(self.grace_until),
-            "currency": "USD",
-            "opening_credit": str(self.sums.opening_credit),
-            "lines": [
-                {
-                    "kind": line.kind,
-                    "order_id": line.order_id,
-                    "amount": str(line.amount),
-                    "note": line.note,
-                    "at": format_timestamp(line.at),
-                    "charged_month": format_month(line.charged_month) if line.charged_month else None,
-                    "credited_month": format_month(line.credited_month) if line.credited_month else None,
-                }
-                for line in policy.visible_bill_lines(self.lines, self.month)
-            ],
-            "total": str(self.sums.total),
-            "carried_forward": str(self.sums.carried_forward),
-            "paid": str(self.paid),
-            "overpaid": str(self.overpaid),
-        }
-
-
 def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime) -> dict[str, Any] | None:
     bill = load_bill(conn, seller_id, month, now)
     return bill.as_json() if bill else None
@@ -206,19 +159,11 @@ def first_unbilled_month(conn: Connection) -> date | None:
 _FIRST_UNBILLED_MONTH = text(load_sql("first_pending_month"))
 
 
-def _last_billing_month(now: datetime, terms_history: TermsHistory) -> date:
-    month = previous_month(billing_month_of(now, terms_history.at(now)))
-    issues_at = bill_issues_at(month, terms_of_billing_month(terms_history, month))
-    return month if now >= issues_at else previous_month(month)
-
-
-def billing_month_to_close(conn: Connection, now: datetime) -> date | None:
+def load_billing_month_to_close(conn: Connection, now: datetime) -> date | None:
     terms_history = terms.load_terms(conn)
     closed = last_closed_billing_month(conn)
-    if closed is not None:
-        month = next_month(closed)
-    else:
-        month = first_unbilled_month(conn) or _last_billing_month(now, terms_history)
+    month = next_month(closed) if closed else first_unbilled_month(conn)
+    month = month or policy.last_due_billing_month(now, terms_history)
     return month if now >= bill_issues_at(month, terms_of_billing_month(terms_history, month)) else None
 
 
@@ -353,7 +298,3 @@ def _bill_lines_of(conn: Connection, seller_id: str, month: date) -> tuple[BillL
         .order_by(c.line_id)
     ).all()
     return tuple(BillLine(*row) for row in rows)
-
-
-def _bill_day_json(day: date | None) -> str | None:
-    return day.isoformat() if day else None

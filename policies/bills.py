@@ -1,4 +1,4 @@
-"""Billing months and their days, and the totals, visible lines and state of a bill (A6, R83, R87, R89, R91, R92).
+"""Billing months and their days, and a bill: its totals, visible lines, state and JSON (A6, R83, R87, R89, R91, R92).
 
 A billing month is the calendar month of a time in the billing zone, written as the date of its first day.  Months are
 counted and never added as durations, so February and clock changes have no effect.
@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 from policies.fees import ZERO
 from policies.terms import Terms, TermsHistory
+from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Refused
 
 OPEN, ISSUED, PAID, PAST_DUE = "open", "issued", "paid", "past_due"
@@ -113,6 +115,56 @@ class BillTotals:
         return self.opening_credit == 0 and self.lines_sum == 0
 
 
+@dataclass(frozen=True, slots=True)
+class Bill:
+    seller_id: str
+    month: date
+    state: str
+    sums: BillTotals
+    lines: tuple[BillLine, ...]
+    paid: Decimal
+    overpaid: Decimal
+    issued_on: date | None = None
+    due_on: date | None = None
+    grace_until: date | None = None
+
+    @property
+    def is_issued(self) -> bool:
+        return self.state != OPEN
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "seller_id": self.seller_id,
+            "billing_month": format_month(self.month),
+            "state": self.state,
+            "issued_on": _bill_day_json(self.issued_on),
+            "due_on": _bill_day_json(self.due_on),
+            "grace_until": _bill_day_json(self.grace_until),
+            "currency": "USD",
+            "opening_credit": str(self.sums.opening_credit),
+            "lines": [
+                {
+                    "kind": line.kind,
+                    "order_id": line.order_id,
+                    "amount": str(line.amount),
+                    "note": line.note,
+                    "at": format_timestamp(line.at),
+                    "charged_month": format_month(line.charged_month) if line.charged_month else None,
+                    "credited_month": format_month(line.credited_month) if line.credited_month else None,
+                }
+                for line in visible_bill_lines(self.lines, self.month)
+            ],
+            "total": str(self.sums.total),
+            "carried_forward": str(self.sums.carried_forward),
+            "paid": str(self.paid),
+            "overpaid": str(self.overpaid),
+        }
+
+
+def _bill_day_json(day: date | None) -> str | None:
+    return day.isoformat() if day else None
+
+
 def calculate_totals(lines_sum: Decimal, opening_credit: Decimal, terms: Terms) -> BillTotals:
     balance = lines_sum + opening_credit
     billed = balance > 0 and balance >= terms.minimum_bill
@@ -163,6 +215,12 @@ def open_billing_month(now: datetime, terms: Terms) -> date:
     month = billing_month_of(now, terms)
     before = previous_month(month)
     return before if now < bill_issues_at(before, terms) else month
+
+
+def last_due_billing_month(now: datetime, terms_history: TermsHistory) -> date:
+    month = previous_month(billing_month_of(now, terms_history.at(now)))
+    issues_at = bill_issues_at(month, terms_of_billing_month(terms_history, month))
+    return month if now >= issues_at else previous_month(month)
 
 
 def may_be_billed(cancelled_at: datetime, now: datetime, terms: Terms) -> bool:

@@ -73,7 +73,7 @@ def _held_months() -> list[date]:
 
 def _billing_month_to_close() -> date | None:
     with unit_of_work() as work:
-        return bills.billing_month_to_close(work.conn, work.now)
+        return bills.load_billing_month_to_close(work.conn, work.now)
 
 
 def _issue_month_of_bills(month: date) -> int:
