@@ -29,7 +29,6 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from models import ledger, terms
 from models.db.bulk import insert_rows
-from models.db.locks import lock_ledger
 from models.db.schema import Base, BigIntKey, Cents, WrittenIn, check_finite
 from models.db.selects import is_any
 from models.ledger import LedgerLineRow
@@ -224,7 +223,7 @@ def close_billing_month(conn: Connection, month: date, now: datetime, skipped: S
 
     The bills of `skipped` sellers are held, and so are their later bills until the held one is issued.
     """
-    lock_ledger(conn)
+    ledger.lock_all_ledgers(conn)
     if set(sellers_to_bill(conn, month, limit=len(skipped) + 1, with_postings=False)) - set(skipped):
         return False
     conn.execute(_HOLD_BILLS, {"month": month, "now": now, "skipped": list(skipped)})

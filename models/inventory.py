@@ -13,8 +13,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Integer, Select, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows, update_rows
+from models.db.schema import Base, BigInt
 from models.db.selects import is_any
 from models.lots import (
     KEY_COLUMNS,
@@ -27,6 +29,14 @@ from models.lots import (
 from models.sql import load_sql
 from models.unit_of_work import StaleRead
 from policies.lots import Lot, LotKey
+
+
+class ItemLockRow(Base):
+    """A row per item that ever came back or was recorded, by the hash of its key (`models/sql/lock_items.sql`)."""
+
+    __tablename__ = "item_locks"
+
+    item: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
 
 
 @dataclass(frozen=True, slots=True)

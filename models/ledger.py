@@ -22,10 +22,10 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows
-from models.db.locks import lock_sellers
 from models.db.schema import (
     Base,
     BigInt,
@@ -35,6 +35,7 @@ from models.db.schema import (
     check_finite,
     check_in,
 )
+from models.db.selects import is_any
 from policies.bills import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note
@@ -91,6 +92,12 @@ class LedgerLineRow(Base):
             postgresql_where=text("kind IN ('reset', 'credit')"),
         ),
     )
+
+
+class LedgerLockRow(Base):
+    __tablename__ = "ledger_locks"
+
+    seller_id: Mapped[str] = mapped_column(primary_key=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +188,28 @@ def lock_open_ledger_months(conn: Connection, seller_ids: Collection[str]) -> di
 
     The lock is shared.
     """
-    lock_sellers(conn, seller_ids, shared=True)
+    _lock_ledgers(conn, seller_ids, shared=True)
     return first_open_ledger_months(conn, seller_ids)
 
 
 def lock_ledgers_of_sellers(conn: Connection, seller_ids: Iterable[str]) -> None:
     """Prevent all postings to these sellers' bills, to issue one or to compare a payment with it."""
-    lock_sellers(conn, seller_ids, shared=False)
+    _lock_ledgers(conn, seller_ids, shared=False)
+
+
+def _lock_ledgers(conn: Connection, seller_ids: Iterable[str], *, shared: bool) -> None:
+    # Missing rows are inserted first, then all are locked by ascending id, so that no deadlock is possible.
+    ids = sorted(set(seller_ids))
+    if not ids:
+        return
+    conn.execute(insert(LedgerLockRow).values([{"seller_id": i} for i in ids]).on_conflict_do_nothing())
+    rows = select(LedgerLockRow).where(is_any(LedgerLockRow.seller_id, ids)).order_by(LedgerLockRow.seller_id)
+    conn.execute(rows.with_for_update(read=shared))
+
+
+def lock_all_ledgers(conn: Connection) -> None:
+    """Lock the ledgers of all sellers; the table lock conflicts with every row lock of one seller's ledger."""
+    conn.execute(text("LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE"))
 
 
 def first_open_ledger_months(conn: Connection, seller_ids: Iterable[str]) -> dict[str, date]:

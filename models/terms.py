@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Identity, select
 from sqlalchemy import insert as sa_insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.locks import lock_named
+from models.db.named_locks import lock_named
 from models.db.pipeline import Fetch, execute
 from models.db.schema import Base
 from policies.term_settings import read_terms

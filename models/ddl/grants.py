@@ -17,7 +17,7 @@ READER_ROLE = "unwind_reader"
 WEB_ROLE = "unwind_web"
 """For the HTTP interface: submits commands by `submit_command`, reads what it answers, changes nothing else."""
 
-APPEND_ONLY = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
+GRANTED_INSERT_ONLY = ("events", "ledger_lines", "stock_moves", "bills", "billing_months", "requests", "terms")
 """Tables in which the application may only insert."""
 READ_ONLY = ("alembic_version", "commands")
 """Tables that only migrations write."""
@@ -50,7 +50,7 @@ INTERFACE_GRANTS = {
     **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE, WEB_ROLE)) for view in views.VIEWS},
 }
 """The functions and views that other roles may use."""
-LOCK_TABLES = ("item_locks", "ledger_locks", "named_locks")
+PRIVATE_LOCK_TABLES = ("item_locks", "ledger_locks", "named_locks")
 PRIVATE_TO_READERS = (
     "members",
     "notices",
@@ -62,7 +62,7 @@ PRIVATE_TO_READERS = (
     "api_keys",
     "web_links",
     "webhooks",
-    *LOCK_TABLES,
+    *PRIVATE_LOCK_TABLES,
 )
 """Tables that hold addresses, emails and arguments, and the lock tables."""
 WEB_GRANTS = {
@@ -137,7 +137,7 @@ def grant_statements() -> tuple[str, ...]:
 
     Every migration repeats it, so a restored database and a role created later get their rights too.
     """
-    append_only, deletable = _quoted_names(APPEND_ONLY), _quoted_names(DELETABLE)
+    append_only, deletable = _quoted_names(GRANTED_INSERT_ONLY), _quoted_names(DELETABLE)
     return (
         *role_statements(),
         "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",

@@ -35,7 +35,7 @@ CHANGES = {
     "strikes": "UPDATE unwind.strikes SET member_id = 'b2' WHERE order_id = 1",
     "submissions": "UPDATE unwind.submissions SET answer = '{}' WHERE request_id = 'answered'",
 }
-BY_RIGHT = {*grants.APPEND_ONLY}
+BY_RIGHT = {*grants.GRANTED_INSERT_ONLY}
 """Of these the application may update nothing at all, so it is refused before any trigger is asked."""
 ADDITIONS = {
     "order_lines": "SELECT order_id, 2, batch_no, lot_id, quantity, 0, 0, NULL, NULL, unit_price, snapshot "
@@ -164,7 +164,7 @@ def _rights(conn: Connection, role: str, table: str) -> str:
 @pytest.mark.parametrize("table", TABLES)
 def test_role_has_exactly_its_rights(owner: Connection, table: str) -> None:
     inserts = "" if table in grants.READ_ONLY else "i"
-    changes = "" if table in (*grants.READ_ONLY, *grants.APPEND_ONLY) else "u"
+    changes = "" if table in (*grants.READ_ONLY, *grants.GRANTED_INSERT_ONLY) else "u"
     deletes = "d" if table in grants.DELETABLE else ""
     assert _rights(owner, db.APP_ROLE, table) == f"s{inserts}{changes}{deletes}"
     assert _rights(owner, grants.READER_ROLE, table) == ("" if table in grants.PRIVATE_TO_READERS else "s")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from models import ledger
-from models.db import locks
+from models.db import named_locks
 from models.db.database import Database, connect
 from models.ddl import grants
 from tests.plugins.market import FILED, WEEK, Market
@@ -53,7 +53,7 @@ def test_advisory_locks_of_another_login_block_no_command(market: Market, databa
 
 
 @pytest.mark.parametrize("role", [grants.SUBMIT_ROLE, grants.READER_ROLE])
-@pytest.mark.parametrize("table", grants.LOCK_TABLES)
+@pytest.mark.parametrize("table", grants.PRIVATE_LOCK_TABLES)
 @pytest.mark.parametrize("statement", ["LOCK TABLE {} IN ACCESS SHARE MODE", "SELECT FROM {} FOR SHARE"])
 def test_other_roles_cannot_lock_the_lock_tables(database_url: str, role: str, table: str, statement: str) -> None:
     with psycopg.connect(libpq_url(database_url), autocommit=True) as attacker:
@@ -76,17 +76,17 @@ def test_closing_a_month_waits_for_postings_of_all_sellers(database: Database) -
         ledger.lock_open_ledger_months(first, ["s"])
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN EXCLUSIVE MODE NOWAIT")
     with database.transaction() as first, database.transaction() as second:
-        locks.lock_ledger(first)
+        ledger.lock_all_ledgers(first)
         assert _waits(second, "LOCK TABLE unwind.ledger_locks IN ROW SHARE MODE NOWAIT")
 
 
 def test_named_locks_are_independent_of_each_other(database: Database) -> None:
     with database.transaction() as first, database.transaction() as second:
-        locks.lock_named(first, "terms")
-        assert locks.try_lock_named(second, "audit")
+        named_locks.lock_named(first, "terms")
+        assert named_locks.try_lock_named(second, "audit")
     with database.transaction() as first, database.transaction() as second:
-        assert locks.try_lock_named(first, "audit")
-        assert not locks.try_lock_named(second, "audit")
+        assert named_locks.try_lock_named(first, "audit")
+        assert not named_locks.try_lock_named(second, "audit")
 
 
 def _waits(conn: Connection, statement: str) -> bool:

@@ -52,7 +52,7 @@ RELATIONS: dict[str, dict[str, set[str]]] = {
     APP_ROLE: {
         **{
             name: {"SELECT", "INSERT"}
-            | (set() if name in grants.APPEND_ONLY else {"UPDATE"})
+            | (set() if name in grants.GRANTED_INSERT_ONLY else {"UPDATE"})
             | ({"DELETE"} if name in grants.DELETABLE else set())
             for name in TABLES
         },

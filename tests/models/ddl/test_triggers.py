@@ -81,7 +81,7 @@ def test_workers_use_the_application_role(app: Connection) -> None:
     assert app.execute(text("SELECT current_user")).scalar() == db.APP_ROLE
 
 
-@pytest.mark.parametrize("table", grants.APPEND_ONLY)
+@pytest.mark.parametrize("table", grants.GRANTED_INSERT_ONLY)
 @pytest.mark.parametrize("privilege", ["UPDATE", "DELETE", "TRUNCATE"])
 def test_application_cannot_change_append_only_tables(app: Connection, table: str, privilege: str) -> None:
     """P5: privileges refuse it before any trigger does."""
