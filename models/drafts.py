@@ -18,10 +18,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, check_in
-from models.db.selects import is_any
 from models.events import EventRow
 from policies.alerts import UNLOCK_EVENTS
 from policies.consolidation import Choice, LineEdit

@@ -15,9 +15,9 @@ from sqlalchemy import BigInteger, Connection, Integer, Select, bindparam, delet
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.schema import Base, BigInt
-from models.db.selects import is_any
 from models.lots import (
     KEY_COLUMNS,
     LotRow,

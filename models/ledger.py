@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.arrays import is_any
 from models.db.bulk import insert_rows
 from models.db.schema import (
     Base,
@@ -35,7 +36,6 @@ from models.db.schema import (
     check_finite,
     check_in,
 )
-from models.db.selects import is_any
 from policies.bills import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note

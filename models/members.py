@@ -11,12 +11,11 @@ from sqlalchemy import ColumnElement, Connection, ForeignKey, Index, Text, bindp
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.arrays import text_array
+from models.db.arrays import is_any, is_any_of_ids, text_array
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, pipeline
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, check_in
-from models.db.selects import is_any, is_any_of_ids
 from policies.automation_settings import NO_AUTOMATION, AutomationSettings, settings_from_json, settings_to_json
 from policies.cases import Member
 from policies.statuses import Role

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Connection, Index, func, select, text, update
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
+from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
-from models.db.selects import is_any
 from models.members import MemberRow
 from models.orders import OrderRow
 from policies.emails.email import Email, email_from_json, render_plain

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.arrays import int_array
+from models.db.arrays import int_array, is_any_of_ids
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute
 from models.db.row_mapping import from_row, to_row
@@ -37,7 +37,6 @@ from models.db.schema import (
     check_finite,
     check_in,
 )
-from models.db.selects import is_any_of_ids
 from policies.cases import Alert, Order
 from policies.statuses import CancelBasis, PaymentStatus, Status
 

@@ -25,10 +25,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.arrays import is_any
 from models.db.bulk import insert_rows
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
-from models.db.selects import is_any
 from policies.verdicts import OutboxMessage
 
 RELAY = "outbox.relay"

@@ -18,12 +18,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.arrays import int_array
+from models.db.arrays import int_array, is_any, is_any_of_ids
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
-from models.db.selects import is_any, is_any_of_ids
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
 

@@ -14,11 +14,10 @@ from typing import Any, ClassVar, Protocol
 from sqlalchemy import Connection, Index, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.arrays import text_array
+from models.db.arrays import is_any_of_ids, text_array
 from models.db.bulk import send_insert
 from models.db.pipeline import Fetch, execute
 from models.db.schema import Base, BigInt, check_in
-from models.db.selects import is_any_of_ids
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Invalid, Refused, Verdict
 

@@ -31,10 +31,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.arrays import int_array, text_array
+from models.db.arrays import int_array, is_any, text_array
 from models.db.pipeline import Fetch, execute, pipeline
 from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
-from models.db.selects import is_any
 from models.sql import load_sql
 from models.stored_answers import Answer, answer_from_row, mark_replayed
 

@@ -17,8 +17,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import feed
+from models.db.arrays import is_any
 from models.db.schema import Base, BigInt, BigIntKey
-from models.db.selects import is_any
 
 WEBHOOK_LEASE = timedelta(minutes=2)
 EVENTS_PER_DELIVERY = 50

@@ -1,13 +1,18 @@
-"""Arrays as parameters of statements: PostgreSQL's array literals, and one JSON document for an array of JSON."""
+"""Arrays as parameters of statements: array literals, `= ANY (array)`, and one JSON document for an array of JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import orjson
+from sqlalchemy import ColumnElement, any_, bindparam, literal
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
+
+Column = InstrumentedAttribute[Any]
 
 
 def int_array(values: Sequence[Any]) -> str:
@@ -47,3 +52,11 @@ def _decimal_in_json_array(value: Any) -> str:
     if isinstance(value, Decimal):
         return str(value)
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON: convert it first")
+
+
+def is_any(column: Column, values: Iterable[Any]) -> ColumnElement[bool]:
+    return column == any_(literal(list(values), ARRAY(column.type)))
+
+
+def is_any_of_ids(column: Column) -> ColumnElement[bool]:
+    return column == any_(bindparam("ids", type_=ARRAY(column.type)))

@@ -16,7 +16,7 @@ from models.db.arrays import bool_array, bytea_array, int_array, json_array, tex
 from models.db.pipeline import Cursor, execute
 from models.db.schema import Base, table_of
 
-_POSTGRESQL = dialect()  # type: ignore[no-untyped-call]
+_BULK_DIALECT = dialect()  # type: ignore[no-untyped-call]
 
 
 def insert_rows(
@@ -86,7 +86,7 @@ def _unnested_rows(table: Table, names: tuple[str, ...], *, numbered: bool = Fal
     # SQL for the rows as `v`: an array per column; a JSON column is one document, so nothing is quoted by row.
     plain = tuple(n for n in names if not _is_json(table, n))
     documents = tuple(n for n in names if _is_json(table, n))
-    arrays = ", ".join(f"CAST(:{n} AS {table.c[n].type.compile(dialect=_POSTGRESQL)}[])" for n in plain)
+    arrays = ", ".join(f"CAST(:{n} AS {table.c[n].type.compile(dialect=_BULK_DIALECT)}[])" for n in plain)
     parts = [f"unnest({arrays})", *(f"jsonb_array_elements(CAST(:{n} AS jsonb))" for n in documents)]
     ordinality, number = (" WITH ORDINALITY", ", row_no") if numbered else ("", "")
     return f"ROWS FROM ({', '.join(parts)}){ordinality} AS v({_quoted_column_list((*plain, *documents))}{number})"

@@ -1,4 +1,4 @@
-"""The database of a process: its engine, its transactions, and its clock.
+"""The database of a process: its engine, connections, transactions and clock.
 
 The clock is PostgreSQL's (`clock_timestamp()`), so all workers share it; a simulation supplies its own (R104).
 """
@@ -27,7 +27,6 @@ PING_AFTER_IDLE_SECONDS = 1.0
 is retried."""
 
 APP_ROLE = "unwind_app"
-_BY_KEYS, _IDLE_SINCE = "by keys", "idle since"
 
 _CLOCK = select(func.clock_timestamp().label("instant"))
 _COMMIT_WITHOUT_FLUSH = select(func.set_config("synchronous_commit", "off", True))
@@ -56,14 +55,11 @@ class DatabaseClock:
         return self.send_now(conn)()
 
 
-def _wake_nothing(_task: str) -> None: ...
-
-
 @dataclass
 class Database:
     engine: Engine
     clock: Clock = field(default_factory=DatabaseClock)
-    wake: Callable[[str], None] = _wake_nothing
+    wake: Callable[[str], None] = lambda _task: None
     """Called after a commit with the name of a task that now has work; the timetable runs the same task later."""
     allow_short_terms: bool = False
     """Whether terms with periods of seconds may be applied: only in simulations with their own database."""
@@ -79,9 +75,9 @@ class Database:
         with self.engine.connect() as conn:
             try:
                 with conn.begin():
-                    if conn.info.get(_BY_KEYS, False) is not by_keys:
+                    if conn.info.get("by_keys", False) is not by_keys:
                         use_generic_plans(conn, by_keys)
-                        conn.info[_BY_KEYS] = by_keys
+                        conn.info["by_keys"] = by_keys
                     yield conn
             except BaseException:
                 conn.invalidate()  # a signal may have interrupted the protocol, so its state is unknown
@@ -127,9 +123,10 @@ def open_database_connection(
 ) -> psycopg.Connection[Any]:
     clear_libpq_environment()
     address = PostgresAddress.parse(database_url)
-    driver = DriverConnection.connect(**address.connection_parameters(application_name), autocommit=autocommit)  # type: ignore[arg-type]
-    apply_session_settings(driver, as_app=True, role=role)
-    return driver
+    parameters = address.connection_parameters(application_name)
+    connection = DriverConnection.connect(**parameters, autocommit=autocommit)  # type: ignore[arg-type]
+    apply_session_settings(connection, as_app=True, role=role)
+    return connection
 
 
 def connect(
@@ -153,11 +150,11 @@ def connect(
 
     @event.listens_for(engine, "checkin")
     def _record_idle_since(_dbapi_connection: Any, record: Any) -> None:
-        record.info[_IDLE_SINCE] = monotonic()
+        record.info["idle_since"] = monotonic()
 
     @event.listens_for(engine, "checkout")
     def _ping(dbapi_connection: Any, record: Any, _proxy: Any) -> None:
-        if monotonic() - record.info.get(_IDLE_SINCE, float("inf")) < PING_AFTER_IDLE_SECONDS:
+        if monotonic() - record.info.get("idle_since", float("inf")) < PING_AFTER_IDLE_SECONDS:
             return
         try:
             engine.dialect.do_ping(dbapi_connection)
@@ -193,7 +190,7 @@ def current_database() -> Database:
     return _bound
 
 
-_UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006")
+_DATABASE_UNAVAILABLE_STATES = ("08", "53", "57P", "58", "25006")
 """SQL states of connections, resources, shutdown, the database system itself, and of a read-only server."""
 
 
@@ -204,7 +201,7 @@ def is_database_unavailable(error: BaseException) -> bool:
     """
     if isinstance(error, DBAPIError):
         state = getattr(error.orig, "sqlstate", None)
-        if error.connection_invalidated or (state is not None and state.startswith(_UNAVAILABLE_STATES)):
+        if error.connection_invalidated or (state is not None and state.startswith(_DATABASE_UNAVAILABLE_STATES)):
             return True
         return state is None and isinstance(error, OperationalError | InterfaceError)
     return isinstance(error, PoolTimeout)

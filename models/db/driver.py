@@ -14,9 +14,7 @@ from psycopg import generators
 from psycopg.abc import PQGen
 from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
-_PREPARED_PROBE = b"unwind_probe"
 _BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE, NOT DEFERRABLE"
 
 
@@ -55,21 +53,6 @@ class DriverConnection(psycopg.Connection[Any]):
                     raise psycopg.errors.error_from_result(result, encoding=self.info.encoding)
 
 
-def probe_prepared_statements(driver: psycopg.Connection[Any]) -> bool:
-    # PgBouncer prepares a statement under a name of its own in each server process, from version 1.21 on and with
-    # max_prepared_statements; otherwise our name arrives there, and the next transaction may not find it.
-    if not psycopg.capabilities.has_send_close_prepared():
-        return False
-    pgconn = driver.pgconn
-    pgconn.prepare(_PREPARED_PROBE, b"SELECT name FROM pg_catalog.pg_prepared_statements WHERE name = 'unwind_probe'")
-    is_ours = pgconn.exec_prepared(_PREPARED_PROBE, None).ntuples > 0
-    if is_ours:
-        pgconn.exec_(b"DEALLOCATE " + _PREPARED_PROBE)
-    else:
-        pgconn.close_prepared(_PREPARED_PROBE)
-    return not is_ours
-
-
 def driver_of(conn: Connection) -> psycopg.Connection[Any]:
     driver: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]  # it is psycopg's
     return driver
@@ -82,9 +65,3 @@ def is_pooled(conn: Connection) -> bool:
 
 def keeps_prepared_statements(conn: Connection) -> bool:
     return driver_of(conn).prepare_threshold is not None
-
-
-def wrap_driver_error(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
-    return DBAPIError.instance(
-        None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
-    )

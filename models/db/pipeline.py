@@ -16,8 +16,9 @@ from psycopg.pq import PipelineStatus
 from psycopg.rows import namedtuple_row
 from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam, func, select
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
+from sqlalchemy.exc import DBAPIError
 
-from models.db.driver import DriverConnection, driver_of, wrap_driver_error
+from models.db.driver import DriverConnection, driver_of
 
 T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
@@ -32,7 +33,13 @@ def execute(conn: Connection, statement: ClauseElement, values: Mapping[str, Any
     try:
         return driver.cursor(row_factory=namedtuple_row).execute(query, values, prepare=True)
     except psycopg.Error as error:
-        raise wrap_driver_error(error, driver) from error
+        raise _wrap_driver_error(error, driver) from error
+
+
+def _wrap_driver_error(error: psycopg.Error, driver: psycopg.Connection[Any]) -> BaseException:
+    return DBAPIError.instance(
+        None, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -40,7 +47,7 @@ def driver_sql(statement: ClauseElement) -> str:
     return str(statement.compile(dialect=_DIALECT))
 
 
-class _Compiler(PGCompiler_psycopg):
+class _PipelineCompiler(PGCompiler_psycopg):
     """Writes constants into the text, so that generic plans can use partial indexes; named parameters stay."""
 
     def visit_bindparam(self, bindparam: BindParameter[Any], *args: Any, **options: Any) -> str:
@@ -49,12 +56,12 @@ class _Compiler(PGCompiler_psycopg):
         return str(super().visit_bindparam(bindparam, *args, **options))  # type: ignore[no-untyped-call]
 
 
-class _Dialect(PGDialect_psycopg):
-    statement_compiler = _Compiler
+class _PipelineDialect(PGDialect_psycopg):
+    statement_compiler = _PipelineCompiler
     supports_statement_cache = True
 
 
-_DIALECT = _Dialect()  # type: ignore[no-untyped-call]
+_DIALECT = _PipelineDialect()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -72,7 +79,7 @@ def pipeline(conn: Connection) -> Iterator[None]:
         with driver.pipeline():
             yield
     except psycopg.Error as error:
-        raise wrap_driver_error(error, driver) from error
+        raise _wrap_driver_error(error, driver) from error
 
 
 def use_generic_plans(conn: Connection, by_keys: bool) -> None:
@@ -87,9 +94,9 @@ def use_generic_plans(conn: Connection, by_keys: bool) -> None:
     if isinstance(driver, DriverConnection) and driver.is_pooled:  # before the first statement of the transaction
         driver.set_in_transactions(settings)
     else:
-        execute(conn, _SET_PLANNER, settings)
+        execute(conn, _SET_GENERIC_PLANS, settings)
 
 
 _KEY_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
 _DEFAULT_PLANS = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
-_SET_PLANNER = select(*(func.set_config(name, bindparam(name), False) for name in _KEY_PLANS))
+_SET_GENERIC_PLANS = select(*(func.set_config(name, bindparam(name), False) for name in _KEY_PLANS))

@@ -51,7 +51,7 @@ _REFUSED_PARAMETERS = {
     "replication": "must not ask for replication",
     "sslpassword": "must not hold sslpassword, which pg_dump could get by its command line only: use a key without one",
 }
-CLIENT_VERSIONS = {
+ADDRESS_CLIENT_VERSIONS = {
     "load_balance_hosts": 16, "require_auth": 16, "sslcertmode": 16, "gssdelegation": 16, "sslnegotiation": 17,
     "min_protocol_version": 18, "max_protocol_version": 18,
 }  # fmt: skip
@@ -132,7 +132,7 @@ class PostgresAddress:
     @property
     def oldest_client(self) -> int:
         """The oldest major version of the client programs that knows every parameter of this address; 0 for any."""
-        return max((CLIENT_VERSIONS.get(name, 0) for name in self.parameters), default=0)
+        return max((ADDRESS_CLIENT_VERSIONS.get(name, 0) for name in self.parameters), default=0)
 
     def without_password(self, text: str) -> str:
         return text.replace(self.password, "***") if self.password else text

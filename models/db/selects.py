@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, Row, Select, any_, bindparam, literal, select, text, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY, distinct_on
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, select, text, tuple_
+from sqlalchemy.dialects.postgresql import distinct_on
 
+from models.db.arrays import Column, is_any_of_ids
 from models.db.schema import Timestamp
 
-Column = InstrumentedAttribute[Any]
 AnySelect = Select[*tuple[Any, ...]]
 DueRow = Row[Any]
 DuePosition = tuple[datetime, int]
 """A deadline and the id of its row: the order in which a sweep handles what is due."""
 BEFORE_ALL_DUE: DuePosition = (datetime(1, 1, 1, tzinfo=UTC), 0)
-
-
-def is_any(column: Column, values: Iterable[Any]) -> ColumnElement[bool]:
-    return column == any_(literal(list(values), ARRAY(column.type)))
-
-
-def is_any_of_ids(column: Column) -> ColumnElement[bool]:
-    return column == any_(bindparam("ids", type_=ARRAY(column.type)))
 
 
 def select_latest(order_id: Column, key: Column) -> AnySelect:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 from sqlalchemy import Connection, text
 
-from models.db.driver import DriverConnection, driver_of, probe_prepared_statements
+from models.db.driver import DriverConnection, driver_of
 from models.db.pipeline import driver_sql
 
-STATEMENT_TIMEOUT_MS = 15_000
+SESSION_STATEMENT_TIMEOUT_MS = 15_000
 LOCK_TIMEOUT_MS = 3_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 """Enforced by the server, not by signals: an exception inside COMMIT would leave its outcome unknown."""
@@ -64,6 +66,7 @@ _SESSION_SETTINGS_IN_FORCE = text("""
     SELECT name, pg_catalog.current_setting(name)
     FROM pg_catalog.unnest(CAST(:names AS pg_catalog.text[])) AS setting (name)
 """)
+_PREPARED_PROBE = b"unwind_probe"
 
 
 class SessionSettingsRefused(psycopg.OperationalError):
@@ -75,7 +78,7 @@ class SessionSettingsRefused(psycopg.OperationalError):
         self.fix = fix
 
 
-class DirectSessionNeeded(SessionSettingsRefused):
+class PooledSessionRefused(SessionSettingsRefused):
     def __init__(self) -> None:
         super().__init__(
             "POOLER_WITHOUT_DIRECT_URL",
@@ -86,7 +89,7 @@ class DirectSessionNeeded(SessionSettingsRefused):
 
 def session_settings(server_version: int, *, as_app: bool, timeouts: bool = True) -> dict[str, str]:
     bounds = {
-        "statement_timeout": STATEMENT_TIMEOUT_MS,
+        "statement_timeout": SESSION_STATEMENT_TIMEOUT_MS,
         "lock_timeout": LOCK_TIMEOUT_MS,
         "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
     }
@@ -106,7 +109,7 @@ def apply_session_settings(driver: DriverConnection, *, as_app: bool, role: str,
         ((found_role, is_pooled),) = driver.execute(driver_sql(_FIND_SESSION_ROLE), values, prepare=False).fetchall()
         settings = session_settings(driver.info.server_version, as_app=as_app, timeouts=timeouts) | {"role": found_role}
         if is_pooled and before:
-            raise DirectSessionNeeded
+            raise PooledSessionRefused
         if is_pooled:
             driver.autocommit = False
             driver.set_in_transactions(settings)
@@ -115,13 +118,28 @@ def apply_session_settings(driver: DriverConnection, *, as_app: bool, role: str,
             _set_session_settings(driver, is_local=False)
         if differing := _changed_session_settings(driver):
             raise _session_settings_refusal(differing)
-        if is_pooled and not probe_prepared_statements(driver):
+        if is_pooled and not _probe_prepared_statements(driver):
             driver.prepare_threshold = None
         driver.rollback()
         driver.autocommit = before
     except BaseException:
         driver.close()
         raise
+
+
+def _probe_prepared_statements(driver: psycopg.Connection[Any]) -> bool:
+    # PgBouncer prepares a statement under a name of its own in each server process, from version 1.21 on and with
+    # max_prepared_statements; otherwise our name arrives there, and the next transaction may not find it.
+    if not psycopg.capabilities.has_send_close_prepared():
+        return False
+    pgconn = driver.pgconn
+    pgconn.prepare(_PREPARED_PROBE, b"SELECT name FROM pg_catalog.pg_prepared_statements WHERE name = 'unwind_probe'")
+    is_ours = pgconn.exec_prepared(_PREPARED_PROBE, None).ntuples > 0
+    if is_ours:
+        pgconn.exec_(b"DEALLOCATE " + _PREPARED_PROBE)
+    else:
+        pgconn.close_prepared(_PREPARED_PROBE)
+    return not is_ours
 
 
 def _changed_session_settings(driver: DriverConnection) -> dict[str, str]:

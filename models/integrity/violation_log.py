@@ -20,9 +20,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models import events, sweeps
 from models.bills import BillRow
+from models.db.arrays import is_any
 from models.db.named_locks import lock_named, try_lock_named
 from models.db.schema import Base, BigInt, BigIntKey, table_of
-from models.db.selects import is_any
 from models.events import EventRow
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, Invariant, InvariantScope, Violation

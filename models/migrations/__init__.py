@@ -29,7 +29,7 @@ _LOCK = "COMMENT ON SCHEMA unwind IS 'Unwind: orders, stock, bills and notices'"
 """Locks the schema until the transaction ends, as only its owner may: migrations wait for each other."""
 LOCK_TIMEOUT = "5s"
 """While a migration waits for a table lock, all others wait behind it, so it gives up and is tried again."""
-STATEMENT_TIMEOUT = "10min"
+MIGRATION_STATEMENT_TIMEOUT = "10min"
 
 
 def upgrade(database_url: str, *, commands: Iterable[str] = ()) -> None:
@@ -52,7 +52,7 @@ def _upgrade(engine: Engine, commands: Iterable[str]) -> None:
         conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
         conn.execute(text(_LOCK))
         conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-        conn.execute(text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
+        conn.execute(text(f"SET LOCAL statement_timeout = '{MIGRATION_STATEMENT_TIMEOUT}'"))
         command.upgrade(alembic_config(conn), "head")
         for statement in grant_statements():
             conn.exec_driver_sql(statement.replace("%", "%%"))
@@ -65,7 +65,7 @@ def migrated_schema_differences(conn: Connection) -> list[object]:
         conn,
         opts={
             "include_schemas": True,
-            "include_name": include_name,
+            "include_name": include_migrated_name,
             "version_table_schema": "unwind",
             "compare_server_default": True,
         },
@@ -77,7 +77,7 @@ def head_revision() -> str | None:
     return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
-def include_name(name: str | None, kind: str, _parents: object) -> bool:
+def include_migrated_name(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == "unwind"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from models.ddl.complete_metadata import metadata
-from models.migrations import include_name
+from models.migrations import include_migrated_name
 
 connection = context.config.attributes.get("connection")
 if connection is None:
@@ -16,6 +16,6 @@ context.configure(
     target_metadata=metadata,
     version_table_schema="unwind",
     include_schemas=True,
-    include_name=include_name,
+    include_name=include_migrated_name,
 )
 context.run_migrations()

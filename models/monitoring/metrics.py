@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.alerts import ALERT_WAITING_CONDITION
 
-STATEMENT_TIMEOUT_MS = 2_000
+METRICS_STATEMENT_TIMEOUT_MS = 2_000
 """The limit of one query; scrapes may come every few seconds."""
 
 
@@ -137,7 +137,7 @@ METRICS = (
 
 
 def collect_database_metrics(conn: Connection) -> Iterator[tuple[Metric, list[tuple[tuple[str, ...], float]] | None]]:
-    conn.execute(text(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"))
+    conn.execute(text(f"SET LOCAL statement_timeout = {METRICS_STATEMENT_TIMEOUT_MS}"))
     for metric in METRICS:
         try:
             with conn.begin_nested():

@@ -27,7 +27,7 @@ from models.db import database as db
 from models.db.database import make_engine
 from models.db.driver import is_pooled
 from models.db.postgres_address import PostgresAddress
-from models.db.session_settings import DirectSessionNeeded, SessionSettingsRefused
+from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused
 from models.ddl import grants
 from models.integrity import invariants, month_audit
 from workers.cli import data_option
@@ -187,7 +187,7 @@ def _backup_clients(database_url: str) -> BackupClients:
     try:
         with engine.connect() as conn:
             if is_pooled(conn):
-                raise DirectSessionNeeded
+                raise PooledSessionRefused
             server = int(conn.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
             query = (
                 _BACKED_UP_DATABASE
@@ -195,7 +195,7 @@ def _backup_clients(database_url: str) -> BackupClients:
                 else _BACKED_UP_SERVER_START
             )
             identity = "|".join(str(value) for value in conn.execute(text(query)).one())
-    except DirectSessionNeeded as problem:
+    except PooledSessionRefused as problem:
         raise BackupError(f"{problem}: {problem.fix}") from None
     except OperationalError as problem:
         raise BackupError(f"The database cannot be used: {_describe_backup_failure(problem.orig, address)}") from None

@@ -124,7 +124,7 @@ def test_nothing_of_ours_is_left_for_another_program(pooled: db.Database, pooled
 
 
 def test_timeouts_end_statements_and_waits(pooled_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_settings, "STATEMENT_TIMEOUT_MS", 300)
+    monkeypatch.setattr(session_settings, "SESSION_STATEMENT_TIMEOUT_MS", 300)
     monkeypatch.setattr(session_settings, "LOCK_TIMEOUT_MS", 100)
     database = db.connect(pooled_url)
     with pytest.raises(DBAPIError, match="statement timeout"), database.transaction() as conn:
@@ -204,7 +204,7 @@ def test_many_processes_share_few_server_processes(pooled_url: str) -> None:
 
 
 def test_what_needs_a_session_of_its_own_is_refused_with_the_fix(pooled_url: str, tmp_path: Path) -> None:
-    with pytest.raises(session_settings.DirectSessionNeeded) as caught:
+    with pytest.raises(session_settings.PooledSessionRefused) as caught:
         db.open_database_connection(pooled_url, application_name="unwind listen", autocommit=True)
     assert "UNWIND_DIRECT_DATABASE_URL" in caught.value.fix
     with pytest.raises(BackupError, match="UNWIND_DIRECT_DATABASE_URL"):

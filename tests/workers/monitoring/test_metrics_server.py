@@ -222,7 +222,7 @@ def test_frozen_server_does_not_block_scrapes(settings: Settings) -> None:
 
 
 def test_slow_query_times_out_alone(settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readings, "STATEMENT_TIMEOUT_MS", 50)
+    monkeypatch.setattr(readings, "METRICS_STATEMENT_TIMEOUT_MS", 50)
     with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute("LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE")
         metrics = scrape(settings)

@@ -11,7 +11,7 @@ from models.db import database as db
 from models.db.database import APP_ROLE
 from models.db.driver import is_pooled, keeps_prepared_statements
 from models.db.postgres_address import PostgresAddress
-from models.db.session_settings import DirectSessionNeeded, SessionSettingsRefused, session_settings_not_in_force
+from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused, session_settings_not_in_force
 from models.ddl.grants import DEFINERS
 from models.monitoring import server_info
 from tasks.declarations import all_commands
@@ -167,7 +167,7 @@ def check_pooler(context: Context) -> list[Finding]:
             direct.dispose()
     elif pooled:
         message = "There is a pooler before PostgreSQL, and notifications, migrations and backups go past none."
-        return [error("POOLER_WITHOUT_DIRECT_URL", message, DirectSessionNeeded().fix)]
+        return [error("POOLER_WITHOUT_DIRECT_URL", message, PooledSessionRefused().fix)]
     if not pooled:
         return []
     if keeps_prepared_statements(context.conn):
