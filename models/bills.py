@@ -30,7 +30,8 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 from models import ledger, terms
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows
-from models.db.schema import Base, BigIntKey, Cents, WrittenIn, check_finite
+from models.db.schema import Base, BigIntKey, Cents, check_finite
+from models.feed import WrittenIn
 from models.ledger import LedgerLineRow
 from models.members import MemberRow
 from models.sql import load_sql

@@ -17,7 +17,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped
 
 from models.db.bulk import insert_rows
-from models.db.schema import Base, BigInt, BigIntKey, WrittenIn
+from models.db.schema import Base, BigInt, BigIntKey
+from models.feed import WrittenIn
 
 
 class EventRow(Base):

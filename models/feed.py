@@ -9,12 +9,23 @@ newest row; every migration and every restore calls it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import BigInteger, Connection, text
+from sqlalchemy.orm import mapped_column
 
-from models.db.schema import FEED_BASE
 from models.sql import read_sql
+
+FEED_BASE = (
+    "CREATE OR REPLACE FUNCTION unwind.feed_base() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN {base}"
+)
+"""The number added to a server's transaction ids: 0 until the tables move to a server with lower ids.
+
+It is an immutable function of a constant, so the planner folds it.
+"""
+_WRITTEN_IN = text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())")
+WrittenIn = Annotated[int, mapped_column(BigInteger, server_default=_WRITTEN_IN)]
+"""The transaction that wrote a row: the change feed is ordered by it."""
 
 FEED_TABLES = ("events", "stock_moves", "ledger_lines", "bills")
 EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"

@@ -32,10 +32,10 @@ from models.db.schema import (
     BigInt,
     BigIntKey,
     Cents,
-    WrittenIn,
     check_finite,
     check_in,
 )
+from models.feed import WrittenIn
 from policies.bills import next_month
 from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note

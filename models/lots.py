@@ -27,11 +27,11 @@ from models.db.schema import (
     BigInt,
     BigIntKey,
     Price,
-    WrittenIn,
     check_finite,
     check_in,
     metadata,
 )
+from models.feed import WrittenIn
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_UNWIND_LOT_ID, STOCKROOMS, Lot, LotKey
 
 KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")

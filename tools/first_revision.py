@@ -26,8 +26,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from models.db.schema import FEED_BASE
 from models.ddl.complete_metadata import ddl_statements
+from models.feed import FEED_BASE
 
 revision = "0001"
 down_revision = None

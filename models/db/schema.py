@@ -8,13 +8,11 @@ from typing import Annotated, Any, ClassVar, cast
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    Column,
     Identity,
     MetaData,
     Numeric,
     Table,
     Text,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, mapped_column
@@ -59,24 +57,6 @@ BigIntKey = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=Tru
 
 def table_of(row_class: type[Base]) -> Table:
     return cast("Table", row_class.__table__)
-
-
-FEED_BASE = (
-    "CREATE OR REPLACE FUNCTION unwind.feed_base() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN {base}"
-)
-"""The number added to a server's transaction ids: 0 until the tables move to a server with lower ids (models/feed.py).
-
-It is an immutable function of a constant, so the planner folds it.
-"""
-
-
-_WRITTEN_IN = text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())")
-WrittenIn = Annotated[int, mapped_column(BigInteger, server_default=_WRITTEN_IN)]
-"""The transaction that wrote a row: the change feed is ordered by it (models/feed.py)."""
-
-
-def written_in() -> Column[int]:
-    return Column("written_in", BigInteger, nullable=False, server_default=_WRITTEN_IN)
 
 
 def check_in(column: str, values: Any, name: str | None = None) -> CheckConstraint:
