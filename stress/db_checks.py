@@ -115,7 +115,7 @@ def unfinished_outbox_messages(database_url: str, at: datetime | None = None) ->
     try:
         with database.transaction() as conn:
             now = at or database.clock.now(conn)
-            violations = invariants.query_invariants(conn, now, months=month_audit.closed_months(conn))
+            violations = invariants.query_invariants(conn, now, months=month_audit.months_to_audit(conn))
     finally:
         database.dispose()
     return [f"{violation.sentence}: {', '.join(violation.ids[:10])}" for violation in violations]

@@ -11,7 +11,7 @@ import structlog
 from celery import shared_task
 
 from models.integrity import violation_log
-from models.integrity.invariants import Violation
+from models.integrity.invariants import InvariantViolation
 from models.unit_of_work import unit_of_work
 from tasks.sweeps import TaskResult
 
@@ -32,7 +32,7 @@ def check_invariants() -> TaskResult:
 @shared_task(name="audit.check_everything")
 def check_everything() -> TaskResult:
     """Run the next slices of the nightly check of everything. Return and log as `check_invariants` does."""
-    violations: list[Violation] = []
+    violations: list[InvariantViolation] = []
     for _ in range(SLICES_PER_TICK):
         with unit_of_work() as work:
             audit_slice_violations = violation_log.log_violations_of_next_invariant(work.conn, work.now)
@@ -42,7 +42,7 @@ def check_everything() -> TaskResult:
     return _report(violations)
 
 
-def _report(violations: Sequence[Violation]) -> TaskResult:
+def _report(violations: Sequence[InvariantViolation]) -> TaskResult:
     for violation in violations:
         log.error("invariant_violated", sentence=violation.sentence, ids=violation.ids[:20])
     return {"violations": {violation.sentence: violation.ids for violation in violations}}

@@ -23,8 +23,8 @@ from models.sql import read_sql
 MONTHS_INVARIANT = "The bills of every closed month agree with orders and events; `audit month` lists the differences"
 MAX_IDS = 100
 
-_HEADING = re.compile(r"^-- (\d)\. (.+)$", re.MULTILINE)
-_SCOPE: dict[str, TypeEngine[Any]] = {
+_INVARIANT_HEADING = re.compile(r"^-- (\d)\. (.+)$", re.MULTILINE)
+_INVARIANT_SCOPE: dict[str, TypeEngine[Any]] = {
     "orders": ARRAY(BigInteger),
     "sellers": ARRAY(Text),
     "item_sellers": ARRAY(Text),
@@ -32,7 +32,11 @@ _SCOPE: dict[str, TypeEngine[Any]] = {
     "messages": ARRAY(BigInteger),
     "answers": DateTime(timezone=True),
 }
-_PARAMETERS: dict[str, TypeEngine[Any]] = {"now": DateTime(timezone=True), "part": Integer(), **_SCOPE}
+_INVARIANT_PARAMETERS: dict[str, TypeEngine[Any]] = {
+    "now": DateTime(timezone=True),
+    "part": Integer(),
+    **_INVARIANT_SCOPE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class InvariantScope:
 
 
 @dataclass(frozen=True, slots=True)
-class Violation:
+class InvariantViolation:
     sentence: str
     ids: list[str]
 
@@ -64,13 +68,13 @@ class Invariant:
 
     @property
     def has_scope(self) -> bool:
-        return any(f":{name}" in self.query for name in _SCOPE)
+        return any(f":{name}" in self.query for name in _INVARIANT_SCOPE)
 
     def find_violations(self, conn: Connection, now: datetime, scope: InvariantScope | None = None) -> list[str]:
-        values = {name: getattr(scope, name, None) for name in _SCOPE} | {"now": now, "part": self.part}
+        values = {name: getattr(scope, name, None) for name in _INVARIANT_SCOPE} | {"now": now, "part": self.part}
         typed = [
             bindparam(name, values[name], type_=type_)
-            for name, type_ in _PARAMETERS.items()
+            for name, type_ in _INVARIANT_PARAMETERS.items()
             if f":{name}" in self.query
         ]
         violating = text(self.query).bindparams(*typed).columns(column("id")).subquery()
@@ -82,13 +86,14 @@ def _read_invariants(family: str) -> list[Invariant]:
     return [
         Invariant(int(group), sentence, query, part)
         for query in read_sql(f"invariants/{family}").strip().removesuffix(";").split(";\n")
-        for part, (group, sentence) in enumerate(_HEADING.findall(query), start=1)
+        for part, (group, sentence) in enumerate(_INVARIANT_HEADING.findall(query), start=1)
     ]
 
 
 _FAMILIES = ("alerts", "automation", "cancellations", "stock", "ledger", "timelines", "outbox")
 ALWAYS = tuple(invariant for family in _FAMILIES for invariant in _read_invariants(family))
 IN_TIME = tuple(_read_invariants("in_time"))
+INVARIANTS_WITHOUT_SCOPE = [invariant.sentence for invariant in (*ALWAYS, *IN_TIME) if not invariant.has_scope]
 
 
 def query_invariants(
@@ -98,7 +103,7 @@ def query_invariants(
     in_time: bool = True,
     months: Iterable[date] = (),
     scope: InvariantScope | None = None,
-) -> list[Violation]:
+) -> list[InvariantViolation]:
     """Check all invariants; without `in_time`, only those that must hold at every instant.
 
     `months`: closed months (first days) whose books are recomputed, each at the cost of reading its orders' events.
@@ -110,14 +115,14 @@ def query_invariants(
         # expects one row and reads all events again for each of thousands.
         conn.execute(text("SET LOCAL enable_nestloop = off"))
     violations = [
-        Violation(invariant.sentence, ids)
+        InvariantViolation(invariant.sentence, ids)
         for invariant in (*ALWAYS, *(IN_TIME if in_time else ()))
         if (ids := invariant.find_violations(conn, now, scope))
     ]
     if scope is None:
         conn.execute(text("SET LOCAL enable_nestloop = on"))
     if differing := month_audit.months_with_differences(conn, months):
-        violations.append(Violation(MONTHS_INVARIANT, differing))
+        violations.append(InvariantViolation(MONTHS_INVARIANT, differing))
     return violations
 
 

@@ -22,7 +22,7 @@ from models import terms
 from policies.terms import Terms, TermsHistory
 
 ZERO = Decimal("0.00")
-AUDIT_MARGIN = timedelta(days=2)
+MONTH_AUDIT_MARGIN = timedelta(days=2)
 """More than any zone's offset, so a month's events lie within its UTC days plus this margin."""
 
 CHARGING = ("orders.submitted", "orders.batch_added", "removals.approved")
@@ -86,7 +86,7 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
     return certificate
 
 
-def closed_months(conn: Connection) -> list[date]:
+def months_to_audit(conn: Connection) -> list[date]:
     return list(conn.execute(text("SELECT billing_month FROM unwind.billing_months ORDER BY billing_month")).scalars())
 
 
@@ -99,8 +99,8 @@ def _expected_lines(
     conn: Connection, terms_history: TermsHistory, month: date, order_ids: Iterable[int]
 ) -> list[ExpectedBillLine]:
     # Every line that the histories of the month's orders require, in whichever month it is.
-    begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - AUDIT_MARGIN
-    end = (begin + AUDIT_MARGIN + timedelta(days=31)).replace(day=1) + AUDIT_MARGIN
+    begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - MONTH_AUDIT_MARGIN
+    end = (begin + MONTH_AUDIT_MARGIN + timedelta(days=31)).replace(day=1) + MONTH_AUDIT_MARGIN
     rows = conn.execute(text(_AUDITED_ORDER_EVENTS), {"begin": begin, "end": end, "also": sorted(set(order_ids))})
     lines: list[ExpectedBillLine] = []
     histories: dict[int, list[Any]] = defaultdict(list)

@@ -1,11 +1,7 @@
-"""The continuous audit: checks the invariants and records violations.
+"""The violation log: which rows the invariants are checked on in each run, and the violations found.
 
-Every minute it checks recent changes and a slice of the rest; every night everything, one invariant at a time.  A
-violation stays an open row of `violations` until a check of everything no longer finds it.  Recording and clearing one
-are events, so that mirrors of the feed have them too.
-
-Measured with 100,000 orders of five lines on two cores under eightfold load: two seconds a minute for a slice and
-recent rows, sixteen with 5,000 recent rows, and everything in 57 seconds, the slowest query in 7.5.
+Every minute it is recent changes and a slice of the rest; every night everything, one invariant at a time. A violation
+stays an open row of `violations` until a check of everything no longer finds it.
 """
 
 from __future__ import annotations
@@ -25,19 +21,19 @@ from models.db.named_locks import lock_named, try_lock_named
 from models.db.schema import Base, BigInt, BigIntKey, table_of
 from models.events import EventRow
 from models.integrity import invariants, month_audit
-from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, Invariant, InvariantScope, Violation
+from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, InvariantViolation
 from models.ledger import LedgerLineRow
 from models.lots import LotRow, StockMoveRow
 from models.members import MemberRow
 from models.orders import OrderRow
 from models.outbox import OutboxRow
 
-RECENT_VIOLATIONS_SWEEP = "audit.check_invariants"
-ALL_VIOLATIONS_SWEEP = "audit.check_everything"
-MONTH_VIOLATIONS_SWEEP = "audit.months"
+VIOLATION_LOG_RECENT_SWEEP = "audit.check_invariants"
+VIOLATION_LOG_NIGHTLY_SWEEP = "audit.check_everything"
+VIOLATION_LOG_MONTHS_SWEEP = "audit.months"
 VIOLATION_LOG_LOCK = "audit.check"
 """Held by each transaction that checks and records, so that none clears what another has just found."""
-MONTH_INTERVAL = timedelta(hours=1)
+VIOLATION_LOG_MONTH_INTERVAL = timedelta(hours=1)
 """How often the books of one closed month are recomputed, which reads every event of the month's orders."""
 MAX_RECENT = 5000
 """Rows of one table that one run checks; at a peak the rest is left to the next runs."""
@@ -46,7 +42,7 @@ SLICE_SIZE = 500
 SELLER_SLICE_SIZE = 20
 AUDITED_ANSWER_LAG = timedelta(minutes=5)
 """Answers are selected by their instant, which is read before the commit."""
-FULL_AUDIT_TIME_OF_DAY = timedelta(hours=3)
+VIOLATION_LOG_NIGHTLY_AT = timedelta(hours=3)
 """UTC.  The check of everything is due again at this time."""
 AUDIT_STATEMENT_TIMEOUT = "55s"
 
@@ -73,7 +69,7 @@ class AuditPositionRow(Base):
     text: Mapped[str]
 
 
-def open_violations(conn: Connection) -> list[Violation]:
+def open_violations(conn: Connection) -> list[InvariantViolation]:
     rows = conn.execute(
         select(ViolationRow.sentence, ViolationRow.subject)
         .where(ViolationRow.cleared_at.is_(None))
@@ -82,82 +78,77 @@ def open_violations(conn: Connection) -> list[Violation]:
     ids_by_sentence: dict[str, list[str]] = {}
     for sentence, subject in rows:
         ids_by_sentence.setdefault(sentence, []).append(subject)
-    return [Violation(sentence, ids) for sentence, ids in ids_by_sentence.items()]
+    return [InvariantViolation(sentence, ids) for sentence, ids in ids_by_sentence.items()]
 
 
-def log_recent_violations(conn: Connection, now: datetime) -> list[Violation] | None:
+def log_recent_violations(conn: Connection, now: datetime) -> list[InvariantViolation] | None:
     """Check what changed since the last run and the next slice, and record violations.
 
     Waits for a slice of the nightly check. Returns None if another run is in progress.
     """
-    if not try_lock_named(conn, RECENT_VIOLATIONS_SWEEP):
+    if not try_lock_named(conn, VIOLATION_LOG_RECENT_SWEEP):
         return None
     lock_named(conn, VIOLATION_LOG_LOCK)
     scope, positions = recent_scope(conn, now)
-    violations = invariants.query_invariants(conn, now, scope=scope, months=_month_to_check(conn, now))
-    record_findings(
-        conn, violations, now, checked_everywhere=[invariant.sentence for invariant in _unscoped_invariants()]
-    )
+    violations = invariants.query_invariants(conn, now, scope=scope, months=_month_due_for_violation_log(conn, now))
+    record_findings(conn, violations, now, checked_everywhere=invariants.INVARIANTS_WITHOUT_SCOPE)
     _store_positions(conn, positions)
-    sweeps.record_sweep_run(conn, RECENT_VIOLATIONS_SWEEP, len(violations), now)
+    sweeps.record_sweep_run(conn, VIOLATION_LOG_RECENT_SWEEP, len(violations), now)
     return violations
 
 
-def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[Violation] | None:
+def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[InvariantViolation] | None:
     """Check the next invariant of this night's check of everything.
 
     Returns None when all have been checked, or if another check is in progress.
     """
-    night_number = (now.astimezone(UTC) - FULL_AUDIT_TIME_OF_DAY).toordinal()
+    night_number = (now.astimezone(UTC) - VIOLATION_LOG_NIGHTLY_AT).toordinal()
     if not try_lock_named(conn, VIOLATION_LOG_LOCK):
         return None
     positions = _load_positions(conn)
     if positions.get("night", (0, ""))[0] == night_number:  # not a later one: the clock may have been ahead
         return None
     index = positions.get("next_check", (0, ""))[0]
-    months = month_audit.closed_months(conn)
+    months = month_audit.months_to_audit(conn)
     checks = len(invariants.ALWAYS) + len(months)
     if index >= checks:
         _store_positions(conn, {"night": (night_number, ""), "next_check": (0, "")})
-        sweeps.record_sweep_run(conn, ALL_VIOLATIONS_SWEEP, len(open_violations(conn)), now)
+        sweeps.record_sweep_run(conn, VIOLATION_LOG_NIGHTLY_SWEEP, len(open_violations(conn)), now)
         return None
     set_audit_timeout(conn, AUDIT_STATEMENT_TIMEOUT)
     invariants.plan_for_scope(conn)
     if index < len(invariants.ALWAYS):
         invariant = invariants.ALWAYS[index]
-        ids = invariant.find_violations(conn, now)
-        violations = [Violation(invariant.sentence, ids)] if ids else []
-        record_findings(conn, violations, now, checked_everywhere=[invariant.sentence])
+        sentence, ids = invariant.sentence, invariant.find_violations(conn, now)
     else:
-        violations = log_month_violations(conn, now, months[index - len(invariants.ALWAYS)])
+        sentence = MONTHS_INVARIANT
+        ids = month_audit.months_with_differences(conn, [months[index - len(invariants.ALWAYS)]])
+    violations = [InvariantViolation(sentence, ids)] if ids else []
+    is_of_all_months = sentence != MONTHS_INVARIANT
+    record_findings(conn, violations, now, checked_everywhere=[sentence] if is_of_all_months else [])
     _store_positions(conn, {"next_check": (index + 1, "")})
     return violations
 
 
-def _month_to_check(conn: Connection, now: datetime) -> list[date]:
+def _month_due_for_violation_log(conn: Connection, now: datetime) -> list[date]:
     # One closed month an hour, alternating between the newest and the older ones, so that a month just closed is
     # checked at once.
-    last = sweeps.last_sweep_runs(conn).get(MONTH_VIOLATIONS_SWEEP)
-    if last is not None and abs(now - last) < MONTH_INTERVAL:  # more than that ahead: the clock was wrong then
+    last = sweeps.last_sweep_runs(conn).get(VIOLATION_LOG_MONTHS_SWEEP)
+    # A time that is further ahead was recorded by a wrong clock.
+    if last is not None and abs(now - last) < VIOLATION_LOG_MONTH_INTERVAL:
         return []
-    closed = month_audit.closed_months(conn)
+    closed = month_audit.months_to_audit(conn)
     if not closed:
         return []
-    sweeps.record_sweep_run(conn, MONTH_VIOLATIONS_SWEEP, 0, now)
-    hour = int(now.timestamp()) // int(MONTH_INTERVAL.total_seconds())
+    sweeps.record_sweep_run(conn, VIOLATION_LOG_MONTHS_SWEEP, 0, now)
+    hour = int(now.timestamp()) // int(VIOLATION_LOG_MONTH_INTERVAL.total_seconds())
     return [closed[-1]] if hour % 2 else [closed[hour // 2 % len(closed)]]
 
 
-def log_month_violations(conn: Connection, now: datetime, month: date) -> list[Violation]:
-    differing = month_audit.months_with_differences(conn, [month])
-    violations = [Violation(MONTHS_INVARIANT, differing)] if differing else []
-    record_findings(conn, violations, now)
-    return violations
-
-
 def record_findings(
-    conn: Connection, violations: Sequence[Violation], now: datetime, *, checked_everywhere: Iterable[str] = ()
+    conn: Connection, violations: Sequence[InvariantViolation], now: datetime, *, checked_everywhere: Iterable[str] = ()
 ) -> None:
+    # Finding and clearing a violation are events, so that mirrors of the feed have them too.
     pairs = [(violation.sentence, subject) for violation in violations for subject in violation.ids]
     new: dict[str, list[str]] = {}
     if pairs:
@@ -228,10 +219,6 @@ def recent_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[
         answers=min(answered, now) - AUDITED_ANSWER_LAG,
     )
     return scope, new_positions
-
-
-def _unscoped_invariants() -> list[Invariant]:
-    return [invariant for invariant in (*invariants.ALWAYS, *invariants.IN_TIME) if not invariant.has_scope]
 
 
 def _violation_events(type_: str, ids_by_sentence: dict[str, list[str]], now: datetime) -> list[dict[str, Any]]:

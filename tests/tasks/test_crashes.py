@@ -178,7 +178,7 @@ class CrashTest:
         self.simulation.database.engine.dispose(close=False)
         self.body()
 
-    def broken(self) -> list[invariants.Violation]:
+    def broken(self) -> list[invariants.InvariantViolation]:
         self.judge.dispose()
         with self.judge.transaction() as conn:
             return broken_invariants(conn, self.simulation.clock.instant)
@@ -188,7 +188,7 @@ class CrashTest:
         self.snapshot.close()
 
 
-def broken_invariants(conn: Connection, now: datetime) -> list[invariants.Violation]:
+def broken_invariants(conn: Connection, now: datetime) -> list[invariants.InvariantViolation]:
     return invariants.query_invariants(conn, now, in_time=False)
 
 

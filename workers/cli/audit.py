@@ -39,7 +39,7 @@ def audit(context: click.Context, as_json: bool) -> None:
     with open_database() as database, database.transaction() as conn:
         now = database.clock.now(conn)
         violation_log.set_audit_timeout(conn)
-        months = month_audit.closed_months(conn)
+        months = month_audit.months_to_audit(conn)
         violations = invariants.query_invariants(conn, now, months=months)
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]
         checked = [*sentences, invariants.MONTHS_INVARIANT]

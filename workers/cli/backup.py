@@ -77,7 +77,7 @@ def restore(file: Path) -> None:
         try:
             with database.transaction() as conn:
                 now = database.clock.now(conn)
-                months = month_audit.closed_months(conn)
+                months = month_audit.months_to_audit(conn)
                 violations = invariants.query_invariants(conn, now, in_time=False, months=months)
         finally:
             database.dispose()

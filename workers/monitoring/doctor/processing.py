@@ -190,7 +190,7 @@ def check_webhooks_disabled(context: Context) -> list[Finding]:
 
 
 def check_invariants(context: Context) -> list[Finding]:
-    newest = month_audit.closed_months(context.conn)[-1:]
+    newest = month_audit.months_to_audit(context.conn)[-1:]
     scope, _ = violation_log.recent_scope(context.conn, context.now())
     violations = {violation.sentence: violation for violation in violation_log.open_violations(context.conn)}
     for violation in invariant_queries.query_invariants(
