@@ -14,8 +14,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models import alerts, events, late_payments, members, ocr, orders, terms
+from models.db.conflicts import StaleReadConflict
 from models.db.pipeline import Fetch, pipeline
-from models.unit_of_work import StaleRead, UnitOfWork
+from models.unit_of_work import UnitOfWork
 from policies import history
 from policies.alerts import drop_later_unlock_mark
 from policies.automation import with_deadlines
@@ -60,7 +61,7 @@ def send_case_set_locks(
         alerts_by_order = fetch_alerts(terms_history)
         orders_by_id = fetch_orders(alerts_by_order)
         if not orders_by_id.keys() <= parties.by_order.keys():
-            raise StaleRead("an order was submitted between the read and the locks")
+            raise StaleReadConflict("an order was submitted between the read and the locks")
         cancelled = [order_id for order_id, order in orders_by_id.items() if order.status is Status.CANCELLED]
         return CaseSet(
             conn,

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
+from models.db.conflicts import StaleReadConflict
 from models.db.schema import Base, BigInt
 from models.lots import (
     KEY_COLUMNS,
@@ -27,7 +28,6 @@ from models.lots import (
     stock_move_row,
 )
 from models.sql import load_sql
-from models.unit_of_work import StaleRead
 from policies.lots import Lot, LotKey
 
 
@@ -80,14 +80,14 @@ def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetim
 def lock_recorded_lots(conn: Connection, lot_ids: Iterable[int], new_keys: Iterable[LotKey] = ()) -> dict[int, Lot]:
     """Lock the lots that the marketplace reports, with their items and `new_keys`, and return them as stored.
 
-    Raises `StaleRead` if a lot became another item meanwhile, so that the wrong item is locked.
+    Raises `StaleReadConflict` if a lot became another item meanwhile, so that the wrong item is locked.
     """
     ids = sorted(set(lot_ids))
     keys = {lot.key for lot in find_lots(conn, ids).values()} | set(new_keys)
     lock_item_keys(conn, keys)
     locked = lock_lots(conn, ids)
     if not {lot.key for lot in locked.values()} <= keys:
-        raise StaleRead
+        raise StaleReadConflict
     return locked
 
 

@@ -1,7 +1,7 @@
 """Stored answers by request id, so that every command takes effect exactly once.
 
-A request row is written by the same commit as the effect, and inserted last: if another transaction inserted it first,
-the whole unit of work runs again and finds that answer.
+A request's row is written by the same commit as the effect, and inserted last: if another transaction inserted it
+first, all is rolled back and run again, which finds the stored answer of that request.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any_of_ids, text_array
 from models.db.bulk import send_insert
+from models.db.conflicts import Conflict
 from models.db.pipeline import Fetch, execute
 from models.db.schema import Base, BigInt, check_in
 from policies.timestamps import format_timestamp
@@ -38,8 +39,8 @@ class RequestRow(Base):
     answered_at: Mapped[datetime]
 
 
-class RequestRaced(Exception):
-    """Another transaction answered the same request id meanwhile: run the unit of work again and return that answer."""
+class RequestRaced(Conflict):
+    """Another transaction answered the same request id meanwhile."""
 
 
 class IdempotentCommand(Protocol):
@@ -79,6 +80,14 @@ class Answer:
             "effects": self.effects,
             "replayed": self.replayed,
         }
+
+
+class AlreadyAnswered(Exception):
+    """The command that a batch is part of has a stored answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 def answer_from_verdict(command: IdempotentCommand, verdict: Verdict, order_id: int | None = None) -> Answer:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from typing import Any, Generic, TypeGuard, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from models import orders, outbox, stored_answers
 from models.db import database as db
 from models.db.pipeline import Fetch, pipeline
-from models.stored_answers import Answer, IdempotentCommand
+from models.stored_answers import AlreadyAnswered, Answer, IdempotentCommand
 from policies.verdicts import OutboxMessage, Verdict
 
 C = TypeVar("C", bound=IdempotentCommand)
-T = TypeVar("T")
 
 
 class UnitOfWork(Generic[C]):
@@ -120,7 +117,7 @@ def unit_of_work(
 def unit_of_work(commands: Sequence[Any] = (), *, parent: IdempotentCommand | None = None) -> Iterator[UnitOfWork[Any]]:
     """Open a transaction; at its end write the request rows, commit, and wake the tasks that it gives work.
 
-    Raises `ParentAnswered` if the command that these commands are part of has a stored answer, and `RequestRaced` if
+    Raises `AlreadyAnswered` if the command that these commands are part of has a stored answer, and `RequestRaced` if
     another transaction answered one of the requests meanwhile: nothing was written, run again.
     """
     database = db.current_database()
@@ -145,53 +142,5 @@ def _start_unit_of_work(
         fetch_parties = orders.send_order_parties_query(conn, order_ids) if order_ids else orders.OrderParties
     answers = fetch_answers()
     if parent is not None and parent.request_id in answers:
-        raise ParentAnswered(answers[parent.request_id])
+        raise AlreadyAnswered(answers[parent.request_id])
     return UnitOfWork(conn, clock, commands, answers, fetch_parties())
-
-
-class ParentAnswered(Exception):
-    """The command that a batch is part of was answered before, with `answer`."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.answer = answer
-
-
-MAX_CONFLICT_RETRIES = 6
-CONFLICT_SQLSTATES = ("40001", "40P01", "55P03", "23505")
-"""Serialization failure, deadlock, lock timeout and unique violation: nothing was written, and the whole unit of work
-may run again and then sees what the other transaction did."""
-
-
-def retry_on_conflict(body: Callable[[], T], *, max_seconds: float | None = None) -> T:
-    """Run a unit of work, and run it again after a conflict, at most `MAX_CONFLICT_RETRIES` times with jitter.
-
-    After `max_seconds` it is not run again.
-    """
-    if max_seconds is None:
-        return _RETRYING_ON_CONFLICT(body)
-    stop = stop_after_attempt(MAX_CONFLICT_RETRIES) | stop_after_delay(max_seconds)
-    return _RETRYING_ON_CONFLICT.copy(stop=stop)(body)
-
-
-def is_conflict(error: BaseException) -> bool:
-    if isinstance(error, DBAPIError):
-        return getattr(error.orig, "sqlstate", None) in CONFLICT_SQLSTATES
-    return isinstance(error, stored_answers.RequestRaced | StaleRead)
-
-
-def is_statement_error(error: Exception) -> TypeGuard[DBAPIError]:
-    """Return whether PostgreSQL refused a statement, and would again: no conflict, and no lost connection."""
-    return isinstance(error, DBAPIError) and not is_conflict(error) and not error.connection_invalidated
-
-
-_RETRYING_ON_CONFLICT = Retrying(
-    retry=retry_if_exception(is_conflict),
-    stop=stop_after_attempt(MAX_CONFLICT_RETRIES),
-    wait=wait_random_exponential(multiplier=0.02, max=0.5),
-    reraise=True,
-)
-
-
-class StaleRead(Exception):
-    """Rows read before locking have changed, so the locks acquired may be too weak."""

@@ -12,8 +12,9 @@ from celery import current_task
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
 from models import dead_jobs
-from models.stored_answers import Answer, conflict_answer, done_answer, invalid_answer
-from models.unit_of_work import ParentAnswered, UnitOfWork, retry_on_conflict
+from models.db.conflicts import retry_on_conflict
+from models.stored_answers import AlreadyAnswered, Answer, conflict_answer, done_answer, invalid_answer
+from models.unit_of_work import UnitOfWork
 from tasks.cancellation import CancelOrder, cancel_batch
 from tasks.command import MAX_REQUEST_ID_LENGTH, Command, StrictModel
 from tasks.command_parsing import parse_command
@@ -88,7 +89,7 @@ def _cancel_many(command: CancelMany) -> Answer:
         before_commit = partial(_collect_answers, command, answers, list(batch))
         try:
             retry_on_conflict(partial(cancel_batch, list(batch.values()), parent=command, before_commit=before_commit))
-        except ParentAnswered as earlier:
+        except AlreadyAnswered as earlier:
             return earlier.answer
         if len(answers) < len(command.orders):
             _report_cancelled_items(len(answers), len(command.orders))

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 from models import drafts, ledger, members
 from models.cases import CaseChange
+from models.db.conflicts import StaleReadConflict
 from models.db.pipeline import pipeline
 from models.returns import NeedsPlan
 from models.stored_answers import Answer, IdempotentCommand, done_answer
-from models.unit_of_work import StaleRead, UnitOfWork, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import cancellation as policy
 from policies.bills import may_be_billed
 from policies.cases import Case
@@ -134,7 +135,7 @@ def _decide_cancellation(
     if not isinstance(verdict, Granted):
         return verdict
     if not work.parties.accused and policy.may_cause_strike(case):
-        raise StaleRead("an alert was filed between the read and the locks")
+        raise StaleReadConflict("an alert was filed between the read and the locks")
     verdict = policy.add_cancellation_strike(case, verdict)
     request_id = None if command.actor.automation else command.request_id
     cancellation = Cancellation(command, CaseChange(case, verdict, effective_at, command.actor, request_id))

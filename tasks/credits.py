@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from celery import shared_task
 
 from models import dead_jobs, events, ledger, members, outbox, terms
+from models.db.conflicts import is_error_without_conflict
 from models.outbox import DueMessage
 from models.stored_answers import Answer, done_answer
-from models.unit_of_work import UnitOfWork, is_statement_error, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import credits as policy
 from policies.bills import billing_month_of, format_month
 from policies.cases import Member
@@ -59,7 +60,7 @@ def post_due_credits(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> i
         with work.conn.begin_nested():
             _post_fee_settlements(work, valid)
     except Exception as error:
-        if not is_statement_error(error):
+        if not is_error_without_conflict(error):
             raise
         if len(valid) > 1:
             return sum(post_due_credits(work, [due]) for due, _ in valid)

@@ -17,9 +17,10 @@ import structlog
 from celery import shared_task
 
 from models import dead_jobs, members, notices, outbox, pauses, sweeps
+from models.db.conflicts import retry_on_conflict
 from models.notices import ClaimedNotice, ClaimedNoticeOutcome
 from models.outbox import DueMessage
-from models.unit_of_work import UnitOfWork, retry_on_conflict, unit_of_work
+from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import notices as policy
 from policies.emails import compose_email
 from policies.emails.context import EmailContext

@@ -23,9 +23,9 @@ from celery import Task
 
 from models import dead_jobs, outbox
 from models.db import database as db
+from models.db.conflicts import retry_on_conflict
 from models.db.database import is_database_unavailable
 from models.stored_answers import Answer, invalid_answer
-from models.unit_of_work import retry_on_conflict
 from tasks.command import Command
 from tasks.command_parsing import parse_command
 from workers.errors import SanitizedError, sanitize_error, summarize_error, traceback_path

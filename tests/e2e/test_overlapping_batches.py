@@ -20,8 +20,8 @@ from sqlalchemy import text
 from benchmarks.market import Market, build
 from models import outbox
 from models.db import database as db
+from models.db.conflicts import retry_on_conflict
 from models.integrity import invariants
-from models.unit_of_work import retry_on_conflict
 from tests.plugins.servers import libpq_url
 from workers.app import app
 from workers.task import execute_task

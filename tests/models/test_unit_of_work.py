@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from models.db import database as db
 from models.db import session_settings
+from models.db.conflicts import CONFLICT_SQLSTATES, MAX_CONFLICT_RETRIES, retry_on_conflict
 from models.db.database import is_database_unavailable
-from models.unit_of_work import CONFLICT_SQLSTATES, MAX_CONFLICT_RETRIES, retry_on_conflict
 from tests.plugins.market import FILED, Market
 from tests.plugins.proxy import Cut, Proxy
 from tests.plugins.servers import libpq_url

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from models import outbox
 from models.db import database as db
+from models.db.conflicts import retry_on_conflict
 from models.integrity import invariants
-from models.unit_of_work import retry_on_conflict
 from tasks import mailer, publisher
 from tests.plugins.market import FILED, WEEK, Market
 from tests.tasks.crashes import (

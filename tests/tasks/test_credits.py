@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 from models import bills, dead_jobs
 from models.db import database as db
+from models.db.conflicts import retry_on_conflict
 from models.ledger import LedgerLineRow
 from models.outbox import OutboxRow
-from models.unit_of_work import retry_on_conflict
 from policies.timestamps import format_timestamp
 from tests.plugins.market import ORDERED, Market
 from workers.app import app

@@ -10,8 +10,8 @@ import pytest
 import tasks.reminders
 from models import reminders
 from models.db import database as db
+from models.db.conflicts import retry_on_conflict
 from models.ocr import OcrRow
-from models.unit_of_work import retry_on_conflict
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from benchmarks.market import Market as Built
 from benchmarks.market import build
-from models.unit_of_work import retry_on_conflict
+from models.db.conflicts import retry_on_conflict
 from tests.plugins.servers import libpq_url
 from workers.app import app
 from workers.simulation.engine import Simulation

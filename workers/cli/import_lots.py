@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, TypeVar
 import click
 
 from models.db import database as db
+from models.db.conflicts import retry_on_conflict
 from models.members import load_members
-from models.unit_of_work import retry_on_conflict
 from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotEntryMatcher
 from policies.lots import Lot
 from policies.texts import pluralize

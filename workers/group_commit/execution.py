@@ -16,9 +16,9 @@ from billiard.einfo import ExceptionInfo
 from celery import current_app
 from celery.app.trace import fast_trace_task, trace_task_ret
 
+from models.db.conflicts import retry_on_conflict
 from models.db.database import is_database_unavailable
 from models.stored_answers import Answer
-from models.unit_of_work import retry_on_conflict
 from tasks.command import Command
 from tasks.command_parsing import parse_command
 from workers.errors import summarize_error, traceback_path

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from models import alerts, automation, bills, notices, outbox, reminders
 from models.db import database as db
-from models.unit_of_work import retry_on_conflict
+from models.db.conflicts import retry_on_conflict
 from workers.app import app
 from workers.task import execute_task
 

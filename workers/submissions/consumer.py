@@ -21,12 +21,12 @@ from celery import current_app, shared_task
 
 from models import dead_jobs, submissions
 from models.db import database as db
+from models.db.conflicts import retry_on_conflict
 from models.db.database import is_database_unavailable
 from models.db.pipeline import pipeline
 from models.payload_limits import InvalidPayload, parse_payload
 from models.stored_answers import Answer, invalid_answer
 from models.submissions import MAX_SUBMISSION_ATTEMPTS, Submission
-from models.unit_of_work import retry_on_conflict
 from tasks.command import Command
 from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
