@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Session
 
 import benchmarks.ready_file  # noqa: F401 - connects itself to a signal
-from models import alerts, events, lots, members, orders, outbox, stored_answers
+from models import alerts, events, inventory, members, orders, outbox, stored_answers
 from models.db.schema import metadata as product_metadata
 from models.db.schema import table_of
 
@@ -39,11 +39,11 @@ class Line(Base):
 
 
 class Lot(Base):
-    __table__ = lots.LotRow.__table__
+    __table__ = inventory.LotRow.__table__
 
 
 class StockMove(Base):
-    __table__ = lots.StockMoveRow.__table__
+    __table__ = inventory.StockMoveRow.__table__
 
 
 class Alert(Base):
@@ -86,7 +86,7 @@ def cancel(order_id: int) -> dict[str, Any]:
             line.returned = line.quantity - line.removed
             line.returned_to_lot = lot.lot_id
             lot.quantity += line.returned
-            key = {name: getattr(lot, name) for name in lots.KEY_COLUMNS}
+            key = {name: getattr(lot, name) for name in inventory.KEY_COLUMNS}
             units = {"delta": line.returned, "kind": "returned", "order_id": order_id, "line_no": line.line_no}
             session.add(StockMove(**key, **units, lot_id=lot.lot_id, at=now))
             effect = {"line_no": line.line_no, "returned": line.returned, "lot_id": lot.lot_id, "note": None}

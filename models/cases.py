@@ -52,7 +52,7 @@ def send_case_set_locks(
     all_member_ids = {m for order_id in ids & parties.by_order.keys() for m in parties.by_order[order_id]}
     with pipeline(conn):
         fetch_members = members.send_members_query(conn, all_member_ids | set(member_ids), lock=lock_members)
-        fetch_orders = orders.send_order_rows_query(conn, ids, lock=True)
+        fetch_orders = orders.send_orders_query(conn, ids, lock=True)
         fetch_terms = terms.send_terms_query(conn)
         fetch_alerts, fetch_ocrs = alerts.send_latest_alerts_query(conn, ids), ocr.send_latest_ocrs(conn, ids)
 
@@ -147,7 +147,7 @@ class CaseSet:
         """Store the deadlines that follow from facts which changed outside the orders, such as a seller's settings."""
         cases = [case for order_id in self.orders if (case := self.get(order_id, now)) is not None]
         pairs = [(case, with_deadlines(case)) for case in cases]
-        orders.update_order_deadlines(
+        orders.update_orders_files_npb_at(
             self.conn, [after.order for before, after in pairs if after.order != before.order]
         )
         alerts.update_alerts(self.conn, _changed_parts(pairs, "alert"), self.terms_history)

@@ -1,7 +1,8 @@
-"""Lots in stock: take sold units out, record, delete and find lots, in a constant number of statements, under locks.
+"""Lots in stock: their table and the journal of stock moves; selling, recording, deleting and finding lots under locks.
 
-Lock order: a row of `item_locks` per item key, sorted (a lot that does not exist yet has no row to lock), then lots by
-id.
+A constant number of statements handles any number of lots. Lock order: a row of `item_locks` per item key, sorted (a
+lot that does not exist yet has no row to lock), then lots by id. Per seller and item key, recorded + returned - sold +
+adjusted = on hand.
 """
 
 from __future__ import annotations
@@ -9,26 +10,168 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Integer, Select, bindparam, delete, func, select, text, update
+import sqlalchemy as sa
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    Select,
+    bindparam,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.conflicts import StaleReadConflict
-from models.db.schema import Base, BigInt
-from models.lots import (
-    KEY_COLUMNS,
-    LotRow,
-    StockMoveRow,
-    lot_from_row,
-    lot_to_row,
-    stock_move_row,
+from models.db.row_mapping import from_row, to_row
+from models.db.schema import (
+    Base,
+    BigInt,
+    BigIntKey,
+    Price,
+    check_finite,
+    check_in,
+    metadata,
 )
+from models.feed import WrittenIn
 from models.sql import load_sql
-from policies.lots import Lot, LotKey
+from policies.lots import COMPLETENESS, CONDITIONS, FIRST_UNWIND_LOT_ID, STOCKROOMS, Lot, LotKey
+from policies.returns import ReturningLine, StockView
+
+KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")
+
+
+class LotRow(Base):
+    __tablename__ = "lots"
+
+    lot_id: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    item_type: Mapped[str]
+    item_no: Mapped[str]
+    color_id: Mapped[int]
+    new_or_used: Mapped[str]
+    completeness: Mapped[str | None]
+    quantity: Mapped[int]
+    unit_price: Mapped[Decimal] = mapped_column(Price)
+    bind_id: Mapped[BigInt]
+    description: Mapped[str]
+    remarks: Mapped[str]
+    bulk: Mapped[int]
+    is_retain: Mapped[bool]
+    is_stock_room: Mapped[bool]
+    stock_room_id: Mapped[str | None]
+    auto_stockroom: Mapped[bool]
+    my_cost: Mapped[Decimal | None] = mapped_column(Price)
+    my_weight: Mapped[Decimal | None] = mapped_column(Price)
+    sale_rate: Mapped[int]
+    tier_quantity1: Mapped[int | None]
+    tier_price1: Mapped[Decimal | None] = mapped_column(Price)
+    tier_quantity2: Mapped[int | None]
+    tier_price2: Mapped[Decimal | None] = mapped_column(Price)
+    tier_quantity3: Mapped[int | None]
+    tier_price3: Mapped[Decimal | None] = mapped_column(Price)
+    reserved_for: Mapped[str | None]
+
+    __table_args__ = (
+        check_in("new_or_used", CONDITIONS),
+        check_in("completeness", COMPLETENESS),
+        check_in("stock_room_id", STOCKROOMS),
+        *(
+            check_finite(name)
+            for name in ("unit_price", "my_cost", "my_weight", *(f"tier_price{n}" for n in (1, 2, 3)))
+        ),
+        CheckConstraint("quantity >= 0", name="quantity_not_negative"),
+        # the type holds 2^31 - 1 and no more
+        CheckConstraint("unit_price > 0", name="price_above_zero"),
+        CheckConstraint("my_cost >= 0", name="cost_not_negative"),
+        CheckConstraint("my_weight >= 0", name="weight_not_negative"),
+        CheckConstraint("sale_rate BETWEEN 0 AND 99", name="sale_rate_below_100"),
+        CheckConstraint("bulk >= 1", name="bulk_at_least_one"),
+        CheckConstraint("stock_room_id IS NULL OR is_stock_room", name="stock_room_id_only_in_stockroom"),
+        CheckConstraint("is_stock_room OR NOT auto_stockroom", name="auto_stockroom_only_in_stockroom"),
+        CheckConstraint("reserved_for IS NULL OR NOT is_stock_room", name="reserved_not_in_stockroom"),
+        *(
+            CheckConstraint(f"(tier_quantity{n} IS NULL) = (tier_price{n} IS NULL)", name=f"tier{n}_complete")
+            for n in (1, 2, 3)
+        ),
+        CheckConstraint(
+            "tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price", name="tier1_below_unit_price"
+        ),
+        *(
+            CheckConstraint(
+                f"tier_quantity{n} IS NULL OR (tier_quantity{n - 1} IS NOT NULL "
+                f"AND tier_quantity{n} > tier_quantity{n - 1} "
+                f"AND tier_price{n} > 0 AND tier_price{n} < tier_price{n - 1})",
+                name=f"tier{n}_more_units_lower_price",
+            )
+            for n in (2, 3)
+        ),
+        Index("ix_lots_key", *KEY_COLUMNS),
+    )
+
+
+own_lot_ids = sa.Sequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIRST_UNWIND_LOT_ID, metadata=metadata)
+
+
+class StockMoveRow(Base):
+    __tablename__ = "stock_moves"
+
+    move_id: Mapped[BigIntKey]
+    seller_id: Mapped[str]
+    item_type: Mapped[str]
+    item_no: Mapped[str]
+    color_id: Mapped[int]
+    new_or_used: Mapped[str]
+    completeness: Mapped[str | None]
+    lot_id: Mapped[BigInt]
+    delta: Mapped[int]
+    kind: Mapped[str]
+    order_id: Mapped[BigInt | None]
+    line_no: Mapped[int | None]
+    removal_id: Mapped[BigInt | None]
+    written_in: Mapped[WrittenIn]
+    at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_stock_moves_written_in", "written_in", "move_id"),
+        check_in("kind", ("recorded", "sold", "returned", "adjusted")),
+        CheckConstraint(
+            "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)", name="has_order_line"
+        ),
+        CheckConstraint(
+            "CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END", name="delta_sign"
+        ),
+        # At most one return per order line, and one per line of an approved removal (R79).
+        Index("uq_stock_moves_sold", "order_id", "line_no", unique=True, postgresql_where=text("kind = 'sold'")),
+        Index(
+            "uq_stock_moves_returned",
+            "order_id",
+            "line_no",
+            unique=True,
+            postgresql_where=text("kind = 'returned' AND removal_id IS NULL"),
+        ),
+        Index(
+            "uq_stock_moves_removed",
+            "removal_id",
+            "line_no",
+            unique=True,
+            postgresql_where=text("removal_id IS NOT NULL"),
+        ),
+        # Only the audit reads by item. An index of the full key would be the journal's most expensive one.
+        Index("ix_stock_moves_item", "seller_id", "item_no"),
+    )
 
 
 class ItemLockRow(Base):
@@ -37,6 +180,68 @@ class ItemLockRow(Base):
     __tablename__ = "item_locks"
 
     item: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
+
+
+def lot_from_row(row: Any) -> Lot:
+    tiers = [(getattr(row, f"tier_quantity{n}"), getattr(row, f"tier_price{n}")) for n in (1, 2, 3)]
+    return from_row(Lot, row, tiers=tuple(tier for tier in tiers if tier[0] is not None))
+
+
+def lot_to_row(lot: Lot) -> dict[str, Any]:
+    return lot_value_columns(lot) | to_row(lot, (*KEY_COLUMNS, "quantity", "bind_id"))
+
+
+_LOT_VALUE_COLUMNS = (
+    "lot_id", "unit_price", "description", "remarks", "bulk", "is_retain", "is_stock_room", "stock_room_id",
+    "auto_stockroom", "my_cost", "my_weight", "sale_rate", "reserved_for",
+)  # fmt: skip
+
+
+def lot_value_columns(lot: Lot) -> dict[str, Any]:
+    tiers = [*lot.tiers, (None, None), (None, None), (None, None)][:3]
+    return {
+        **to_row(lot, _LOT_VALUE_COLUMNS),
+        **{f"tier_quantity{n}": quantity for n, (quantity, _) in enumerate(tiers, start=1)},
+        **{f"tier_price{n}": price for n, (_, price) in enumerate(tiers, start=1)},
+    }
+
+
+def stock_move_row(
+    key: LotKey,
+    lot_id: int,
+    delta: int,
+    kind: str,
+    at: datetime,
+    *,
+    order_id: int | None = None,
+    line_no: int | None = None,
+    removal_id: int | None = None,
+) -> dict[str, Any]:
+    return dict(zip(KEY_COLUMNS, key, strict=True)) | {
+        "lot_id": lot_id,
+        "delta": delta,
+        "kind": kind,
+        "order_id": order_id,
+        "line_no": line_no,
+        "removal_id": removal_id,
+        "at": at,
+    }
+
+
+def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
+    if not count:
+        return []
+    new_ids = conn.execute(select(own_lot_ids.next_value()).select_from(func.generate_series(1, count)))
+    return sorted(new_ids.scalars())
+
+
+def preview_lot_ids(conn: Connection, count: int) -> list[int]:
+    """Return the ids that new lots would get now; they are not taken."""
+    if not count:
+        return []
+    row = conn.execute(text("SELECT last_value, is_called FROM unwind.own_lot_ids")).one()
+    first = row.last_value + (1 if row.is_called else 0)
+    return list(range(first, first + count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +336,9 @@ def delete_lots(conn: Connection, lots: Sequence[Lot], now: datetime) -> None:
     insert_rows(conn, StockMoveRow, moves)
 
 
-CANDIDATE_LOTS_SQL = load_sql("candidate_lots")
-SELECT_CANDIDATE_LOTS = text(CANDIDATE_LOTS_SQL)
+_CANDIDATE_LOTS_SQL = load_sql("candidate_lots")
+_SELECT_CANDIDATE_LOTS = text(_CANDIDATE_LOTS_SQL)
+_LOCK_CANDIDATE_LOTS = text(f"{_CANDIDATE_LOTS_SQL} FOR UPDATE OF l")
 _LOCK_ITEM_KEYS = text(load_sql("lock_items"))
 
 
@@ -147,23 +353,39 @@ def find_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
 
 def find_lots_of_items(conn: Connection, keys: Collection[LotKey]) -> dict[LotKey, list[Lot]]:
     lots: dict[LotKey, list[Lot]] = {}
-    for row in conn.execute(SELECT_CANDIDATE_LOTS, key_arrays(list(keys))) if keys else ():
+    for row in conn.execute(_SELECT_CANDIDATE_LOTS, key_arrays(list(keys))) if keys else ():
         lot = lot_from_row(row)
         lots.setdefault(lot.key, []).append(lot)
     return lots
 
 
+def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: bool = True) -> StockView:
+    """Return all lots that these lines could return to, for planning.
+
+    With `lock`, locks items and lots, so that two orders that need a new lot create one.
+    """
+    keys = list({line.item.key for line in lines})
+    if not keys:
+        return StockView()
+    if lock:
+        lock_item_keys(conn, keys)
+    candidates = _LOCK_CANDIDATE_LOTS if lock else _SELECT_CANDIDATE_LOTS
+    return StockView(lot_from_row(row) for row in conn.execute(candidates, key_arrays(keys)))
+
+
 def load_lots(conn: Connection, seller_id: str) -> list[Lot]:
-    return [lot_from_row(row) for row in conn.execute(_lots_of(seller_id))]
+    return [lot_from_row(row) for row in conn.execute(_select_lots_of_seller(seller_id))]
 
 
 def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:
     """Yield a seller's lots through a server-side cursor; a store may have hundreds of thousands."""
-    for row in conn.execute(_lots_of(seller_id), execution_options={"stream_results": True, "yield_per": 1000}):
+    for row in conn.execute(
+        _select_lots_of_seller(seller_id), execution_options={"stream_results": True, "yield_per": 1000}
+    ):
         yield lot_from_row(row)
 
 
-def _lots_of(seller_id: str) -> Select[Any]:
+def _select_lots_of_seller(seller_id: str) -> Select[Any]:
     return select(LotRow).where(LotRow.seller_id == seller_id).order_by(LotRow.lot_id)
 
 

@@ -38,6 +38,8 @@ from models.db.schema import (
     check_in,
 )
 from policies.cases import Alert, Order
+from policies.lots import LotSnapshot
+from policies.returns import ReturningLine
 from policies.statuses import CancelBasis, PaymentStatus, Status
 
 
@@ -150,10 +152,10 @@ _LOCK_ORDER_ROWS = _SELECT_ORDER_ROWS.with_for_update(key_share=True)
 
 
 def load_orders(conn: Connection, order_ids: Iterable[int], alerts: Mapping[int, Alert]) -> dict[int, Order]:
-    return send_order_rows_query(conn, order_ids, lock=False)(alerts)
+    return send_orders_query(conn, order_ids, lock=False)(alerts)
 
 
-def send_order_rows_query(
+def send_orders_query(
     conn: Connection, order_ids: Iterable[int], *, lock: bool
 ) -> Callable[[Mapping[int, Alert]], dict[int, Order]]:
     """Select the orders; the returned function takes their latest alerts, whose unlocks count as events of the orders.
@@ -190,7 +192,7 @@ def update_orders(conn: Connection, changed: Sequence[tuple[Order, int, datetime
     )
 
 
-def update_order_deadlines(conn: Connection, changed: Sequence[Order]) -> None:
+def update_orders_files_npb_at(conn: Connection, changed: Sequence[Order]) -> None:
     update_rows(conn, OrderRow, ["order_id"], [to_row(order, ("order_id", "files_npb_at")) for order in changed])
 
 
@@ -211,6 +213,18 @@ def load_order_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, li
     for row in rows:
         lines[row.order_id].append(row)
     return lines
+
+
+def returning_lines_from_rows(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
+    return [
+        ReturningLine(
+            line.line_no,
+            line.quantity - line.removed - line.returned if units is None else units[line.line_no],
+            LotSnapshot(line.snapshot),
+        )
+        for line in lines
+        if units is None or line.line_no in units
+    ]
 
 
 def insert_order_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:

@@ -6,13 +6,12 @@ stock. Plans are used for removals, for a seller's draft, for a dry run, and whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from models import orders
@@ -20,29 +19,22 @@ from models.db.arrays import bool_array, int_array
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute
 from models.inventory import (
-    CANDIDATE_LOTS_SQL,
-    SELECT_CANDIDATE_LOTS,
-    change_quantities,
-    key_arrays,
-    lock_item_keys,
-)
-from models.lots import (
     LotRow,
     StockMoveRow,
     allocate_lot_ids,
-    editable_columns,
-    lot_from_row,
+    change_quantities,
     lot_to_row,
+    lot_value_columns,
+    preview_lot_ids,
     stock_move_row,
 )
 from models.sql import load_sql
-from policies.lots import Lot, LotSnapshot
-from policies.returns import ReturningLine, ReturnPlan, ReturnTotals, StockView
+from policies.lots import Lot
+from policies.returns import ReturnPlan, ReturnTotals, provisional_lot_ids
 
 _RETURN_ITEMS = text(load_sql("return_items"))
 _LOCK_RETURNING_ITEMS = text(load_sql("lock_returning_items"))
 _LOCK_RETURNING_LOTS = text(load_sql("lock_returning_lots"))
-_LOCK_CANDIDATE_LOTS = text(f"{CANDIDATE_LOTS_SQL} FOR UPDATE OF l")
 _RETURN_OVERFLOW_SQLSTATE = "22003"
 
 
@@ -85,53 +77,26 @@ def return_items(
     return {order_id: returned.get(order_id, ReturnTotals()) for order_id, _ in returns}
 
 
-def returning_lines_from_rows(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
-    return [
-        ReturningLine(
-            line.line_no,
-            line.quantity - line.removed - line.returned if units is None else units[line.line_no],
-            LotSnapshot(line.snapshot),
-        )
-        for line in lines
-        if units is None or line.line_no in units
-    ]
-
-
-def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: bool = True) -> StockView:
-    """Return all lots that these lines could return to, for planning.
-
-    With `lock`, locks items and lots in the order of `models.inventory`, so that two orders that need a new lot create
-    one.
-    """
-    keys = list({line.item.key for line in lines})
-    if not keys:
-        return StockView()
-    if lock:
-        lock_item_keys(conn, keys)
-    candidates = _LOCK_CANDIDATE_LOTS if lock else SELECT_CANDIDATE_LOTS
-    return StockView(lot_from_row(row) for row in conn.execute(candidates, key_arrays(keys)))
-
-
 def store_planned_returns(conn: Connection, plans: Sequence[ReturnPlan], now: datetime) -> list[ReturnPlan]:
     """Execute return plans in the order in which they were planned; return them with new lots numbered.
 
     Writes lots, the journal and, for cancellations (not removals), what each order line returned.
     """
-    provisional_ids = _provisional_ids(plans)
-    numbers = dict(zip(provisional_ids, allocate_lot_ids(conn, len(provisional_ids)), strict=True))
-    numbered_plans = [_return_plan_with_lot_ids(plan, numbers) for plan in plans]
+    provisional_ids = provisional_lot_ids(plans)
+    ids = dict(zip(provisional_ids, allocate_lot_ids(conn, len(provisional_ids)), strict=True))
+    numbered_plans = [plan.with_lot_ids(ids) for plan in plans]
     before: dict[int, Lot] = {}
     after: dict[int, Lot] = {}
     for plan in numbered_plans:
         for lot_id, lot in plan.before.items():
             before.setdefault(lot_id, lot)
         after |= plan.lots
-    new_ids = set(numbers.values())
+    new_ids = set(ids.values())
     insert_rows(conn, LotRow, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in new_ids])
     changed_lots = {lot_id: lot for lot_id, lot in after.items() if lot_id not in new_ids}
     change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in changed_lots.items()})
     edited_lots = [lot for i, lot in changed_lots.items() if replace(lot, quantity=before[i].quantity) != before[i]]
-    update_rows(conn, LotRow, ["lot_id"], [editable_columns(lot) for lot in edited_lots])
+    update_rows(conn, LotRow, ["lot_id"], [lot_value_columns(lot) for lot in edited_lots])
     insert_rows(
         conn,
         StockMoveRow,
@@ -169,35 +134,14 @@ def store_planned_returns(conn: Connection, plans: Sequence[ReturnPlan], now: da
     return numbered_plans
 
 
-def preview_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
+def preview_planned_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
     """Return the plans with the ids that new lots would get now, for a dry run; writes nothing."""
-    provisional_ids = _provisional_ids(plans)
-    if not provisional_ids:
-        return list(plans)
-    row = conn.execute(text("SELECT last_value, is_called FROM unwind.own_lot_ids")).one()
-    first = row.last_value + (1 if row.is_called else 0)
-    numbers = {lot_id: first + index for index, lot_id in enumerate(provisional_ids)}
-    return [_return_plan_with_lot_ids(plan, numbers) for plan in plans]
+    provisional_ids = provisional_lot_ids(plans)
+    ids = dict(zip(provisional_ids, preview_lot_ids(conn, len(provisional_ids)), strict=True))
+    return [plan.with_lot_ids(ids) for plan in plans]
 
 
-def _provisional_ids(plans: Iterable[ReturnPlan]) -> list[int]:
-    return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
-
-
-def _return_plan_with_lot_ids(plan: ReturnPlan, numbers: Mapping[int, int]) -> ReturnPlan:
-    if not numbers:
-        return plan
-
-    def number(lot_id: int) -> int:
-        return numbers.get(lot_id, lot_id)
-
-    def renumber(lots_by_id: Mapping[int, Lot]) -> dict[int, Lot]:
-        return {number(i): replace(lot, lot_id=number(i)) for i, lot in lots_by_id.items()}
-
-    return replace(
-        plan,
-        lines=tuple(replace(x, lot_id=None if x.lot_id is None else number(x.lot_id)) for x in plan.lines),
-        lots=renumber(plan.lots),
-        before=renumber(plan.before),
-        lots_to_review=frozenset(number(i) for i in plan.lots_to_review),
-    )
+def count_returned_units(conn: Connection, seller_id: str) -> dict[int, int]:
+    returned = (StockMoveRow.seller_id == seller_id, StockMoveRow.kind == "returned")
+    units = select(StockMoveRow.lot_id, func.sum(StockMoveRow.delta)).where(*returned).group_by(StockMoveRow.lot_id)
+    return dict(conn.execute(units.order_by(StockMoveRow.lot_id)).all())

@@ -74,6 +74,24 @@ class ReturnPlan:
     def effects(self) -> list[dict[str, Any]]:
         return [line.effects() for line in self.lines]
 
+    def with_lot_ids(self, ids: Mapping[int, int]) -> ReturnPlan:
+        """Return the plan with these ids of new lots in place of the provisional ones."""
+        if not ids:
+            return self
+        lots, before = (
+            {ids.get(i, i): replace(lot, lot_id=ids.get(i, i)) for i, lot in lots_by_id.items()}
+            for lots_by_id in (self.lots, self.before)
+        )
+        return replace(
+            self,
+            lines=tuple(
+                replace(x, lot_id=None if x.lot_id is None else ids.get(x.lot_id, x.lot_id)) for x in self.lines
+            ),
+            lots=lots,
+            before=before,
+            lots_to_review=frozenset(ids.get(i, i) for i in self.lots_to_review),
+        )
+
     @property
     def returned(self) -> ReturnTotals:
         back = [line.returned for line in self.lines if line.returned]
@@ -85,6 +103,10 @@ class ReturnTotals:
     lines: list[dict[str, Any]] = field(default_factory=list)
     lines_returned: int = 0
     units_returned: int = 0
+
+
+def provisional_lot_ids(plans: Iterable[ReturnPlan]) -> list[int]:
+    return sorted({lot_id for plan in plans for lot_id in plan.lots if lot_id < 0}, reverse=True)
 
 
 class StockView:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_serializer
 
-from models import drafts, orders, returns
+from models import drafts, inventory, orders, returns
 from models.cases import CaseSet, lock_case_set
 from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -223,15 +223,15 @@ class _DraftContext:
 
     def plan(self, conn: Any) -> Any:
         # Without locks or writes.
-        lines = returns.returning_lines_from_rows(self.lines)
+        lines = orders.returning_lines_from_rows(self.lines)
         plan = plan_return(
             self.case.order.order_id,
             lines,
-            returns.load_stock_view(conn, lines, lock=False),
+            inventory.load_stock_view(conn, lines, lock=False),
             choices=self.draft.choices,
             release_auto_stockroom=self.case.terms.release_auto_stockroom,
         )
-        return returns.preview_returns(conn, [plan])[0]
+        return returns.preview_planned_returns(conn, [plan])[0]
 
 
 @dataclass

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from models import inventory, members
-from models.lots import allocate_lot_ids
+from models.inventory import allocate_lot_ids
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.lot_imports import (
     ExistingItems,

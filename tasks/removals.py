@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from celery import shared_task
 from pydantic import AfterValidator, Field
 
-from models import ledger, orders, outbox, removals, returns
+from models import inventory, ledger, orders, outbox, removals, returns
 from models.cases import CaseChange, CaseSet, lock_case_set
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -265,11 +265,11 @@ class _RemovalBatch(Generic[RemovalCommandT]):
     def write_approved(self, approved: Sequence[tuple[Removal, Case, Case]]) -> None:
         conn, now = self.work.conn, self.work.now
         returning = {
-            removal.order_id: returns.returning_lines_from_rows(self.lines[removal.order_id], dict(removal.lines))
+            removal.order_id: orders.returning_lines_from_rows(self.lines[removal.order_id], dict(removal.lines))
             for removal, case, _ in approved
             if policy.removal_returns_to_stock(removal, case)
         }
-        stock = returns.load_stock_view(conn, [line for lines in returning.values() for line in lines])
+        stock = inventory.load_stock_view(conn, [line for lines in returning.values() for line in lines])
         plans = []
         for removal, case, _ in approved:
             if removal.order_id in returning:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models import dead_jobs, drafts, members, orders, removals, returns
+from models import dead_jobs, drafts, inventory, members, orders, removals, returns
 from models.cases import CaseChange, CaseSet
 from models.db.pipeline import Fetch, pipeline
 from models.unit_of_work import UnitOfWork
@@ -108,7 +108,7 @@ class PlannedReturn:
     def lock(cls, work: UnitOfWork[Any]) -> PlannedReturn:
         cases = _send_return_locks(work)()
         lines = {
-            i: returns.returning_lines_from_rows(rows)
+            i: orders.returning_lines_from_rows(rows)
             for i, rows in orders.load_order_lines(work.conn, cases.orders).items()
         }
         return cls(
@@ -117,7 +117,7 @@ class PlannedReturn:
             removals.send_pending_counts_query(work.conn, cases.orders)(),
             drafts.load_drafts(work.conn, [c.draft_id for c in work.pending if c.draft_id is not None]),
             lines,
-            returns.load_stock_view(
+            inventory.load_stock_view(
                 work.conn,
                 [line for returning in lines.values() for line in returning],
                 lock=any(not c.dry_run for c in work.pending),
@@ -153,7 +153,7 @@ class PlannedReturn:
     def return_items(self, cancellations: Sequence[Cancellation]) -> list[ReturnTotals]:
         preview = [c.plan for c in cancellations if c.plan is not None and c.command.dry_run]
         execute = [c.plan for c in cancellations if c.plan is not None and not c.command.dry_run]
-        previewed = iter(returns.preview_returns(self.work.conn, preview))
+        previewed = iter(returns.preview_planned_returns(self.work.conn, preview))
         executed = iter(returns.store_planned_returns(self.work.conn, execute, self.work.now))
         return [next(previewed if c.command.dry_run else executed).returned for c in cancellations]
 

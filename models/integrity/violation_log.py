@@ -22,8 +22,8 @@ from models.db.schema import Base, BigInt, BigIntKey, table_of
 from models.events import EventRow
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, InvariantViolation
+from models.inventory import LotRow, StockMoveRow
 from models.ledger import LedgerLineRow
-from models.lots import LotRow, StockMoveRow
 from models.members import MemberRow
 from models.orders import OrderRow
 from models.outbox import OutboxRow

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from models.inventory import LotRow, StockMoveRow
 from models.ledger import LedgerLineRow
-from models.lots import LotRow, StockMoveRow
 from models.members import MemberRow
 from models.orders import OrderLineRow, OrderRow
 from tests.e2e.race_market import Ends, RaceMarket, codes

@@ -69,10 +69,10 @@ def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> No
 
 def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
     lines = {
-        order_id: returns.returning_lines_from_rows(rows)
+        order_id: orders.returning_lines_from_rows(rows)
         for order_id, rows in orders.load_order_lines(conn, order_ids).items()
     }
-    stock_view = returns.load_stock_view(conn, [line for rows in lines.values() for line in rows])
+    stock_view = inventory.load_stock_view(conn, [line for rows in lines.values() for line in rows])
     plans = []
     for order_id in order_ids:
         plan = plan_return(order_id, lines[order_id], stock_view)

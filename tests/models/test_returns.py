@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from models import inventory, orders, returns
 from models.db.pipeline import pipeline
-from models.lots import KEY_COLUMNS, allocate_lot_ids
+from models.inventory import KEY_COLUMNS, allocate_lot_ids
 from policies.cases import Order
 from policies.lots import MAX_UNITS, Lot
 from policies.returns import QuantityOverflow, ReturnedLine, ReturnPlan, plan_nothing, plan_return
@@ -139,8 +139,8 @@ def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: boo
     """Return by the pure plan, order by order; None if a lot would overflow."""
     with conn.begin_nested() as tried:
         held = orders.load_order_lines(conn, [number for number, _ in asked])
-        coming = {number: returns.returning_lines_from_rows(lines) for number, lines in held.items()}
-        shelf = returns.load_stock_view(conn, [line for lines in coming.values() for line in lines])
+        coming = {number: orders.returning_lines_from_rows(lines) for number, lines in held.items()}
+        shelf = inventory.load_stock_view(conn, [line for lines in coming.values() for line in lines])
         plans: list[ReturnPlan] = []
         for number, returns_items in asked:
             try:

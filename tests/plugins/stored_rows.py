@@ -12,8 +12,8 @@ from models.alerts import AlertRow
 from models.db.schema import Base
 from models.dead_jobs import DeadJobRow
 from models.events import EventRow
+from models.inventory import LotRow
 from models.ledger import LedgerLineRow
-from models.lots import LotRow
 from models.members import StrikeRow
 from models.notices import NoticeRow
 from models.orders import OrderRow

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, text
 
 from models.db import database as db
 from models.inventory import stream_lots
-from models.lots import count_returned_units
 from models.members import load_members
+from models.returns import count_returned_units
 from policies.lots import Lot
 from policies.texts import pluralize
 from workers.cli.database import open_database
