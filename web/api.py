@@ -32,8 +32,8 @@ from web.authentication import require
 from web.problems import Problem, not_found
 
 DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS, BODY_TIMEOUT_SECONDS = 5, 60, 30
-MAX_DROPPED_BYTES, MAX_EVENTS = 2**24, 1000
-CURSOR = r"^[0-9]{1,18}\.[0-9]\.[0-9]{1,18}$"
+MAX_DROPPED_BYTES, MAX_API_EVENTS = 2**24, 1000
+API_CURSOR_PATTERN = r"^[0-9]{1,18}\.[0-9]\.[0-9]{1,18}$"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})")
 
@@ -41,13 +41,13 @@ router = APIRouter(prefix="/v1")
 OrderNumber = Annotated[int, Path(ge=1, le=MAX_INT64)]
 Identifier = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[^\x00]+$")]
 Reader = Annotated[ApiKey, Depends(require("read"))]
-authenticate = require("submit")
-Submitting = Annotated[ApiKey, Depends(authenticate)]
+authenticate_submit = require("submit")
+Submitting = Annotated[ApiKey, Depends(authenticate_submit)]
 
 
 async def submit_command(request: Request) -> Response:
     request.scope["route"] = _COMMAND_ROUTE
-    key = await authenticate(request)
+    key = await authenticate_submit(request)
     task = request.path_params["task"]
     if task not in COMMANDS:
         raise not_found("There is no such command.")
@@ -227,8 +227,8 @@ def get_forecast(
 def get_events(
     request: Request,
     _key: Reader,
-    after: Annotated[str | None, Query(pattern=CURSOR)] = None,
-    limit: Annotated[int, Query(ge=1, le=MAX_EVENTS)] = 100,
+    after: Annotated[str | None, Query(pattern=API_CURSOR_PATTERN)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_API_EVENTS)] = 100,
 ) -> Response:
     """Return the events after a cursor. Store each cursor only after its event is handled."""
 

@@ -44,7 +44,7 @@ def create_app(settings: WebSettings) -> FastAPI:
     registry = CollectorRegistry()
     app.add_middleware(AccessLayer, registry=registry)
     app.state.sessions = Sessions(settings.link_secret, database) if settings.link_secret else None
-    problems.install_problem_handlers(app, {PATH: pages.problem_page})
+    problems.install_problem_handlers(app, {PATH: pages.render_problem_page})
     app.include_router(api.router)
     app.include_router(pages.router)
 

@@ -20,7 +20,7 @@ CACHE_SECONDS = 1.0
 """How long the result of a lookup counts: a revoked key works that much longer."""
 MAX_CACHED_KEYS = 1000
 _AUTHORIZATION_FORM = re.compile(r"Bearer ([a-z0-9]{1,32})\.([A-Za-z0-9_-]{1,128})")
-_ALLOWED = {"submit": ("submit",), "read": ("read",), "staff": ("submit", "read", "staff")}
+_ALLOWED_BY_KEY_SCOPE = {"submit": ("submit",), "read": ("read",), "staff": ("submit", "read", "staff")}
 
 
 class KeyRing:
@@ -57,7 +57,7 @@ def require(scope: str) -> Callable[[Request], Awaitable[ApiKey]]:
         if key is None or not hmac.compare_digest(hashed, key.secret_hash):
             raise Problem(401, "A valid API key is required.", {"WWW-Authenticate": "Bearer"})
         request.state.key_name = key.name
-        if scope not in _ALLOWED[key.scope]:
+        if scope not in _ALLOWED_BY_KEY_SCOPE[key.scope]:
             raise Problem(403, "This API key does not allow that.")
         return key
 

@@ -19,10 +19,10 @@ from web.api import read_body
 from web.problems import Problem
 
 MAX_FIELDS = 5000
-COMMON = ("request_id", "order_id", "member_id", "staff", "occurred_at", "removal_id", "draft_id", "dry_run")
+NOT_IN_FORMS = ("request_id", "order_id", "member_id", "staff", "occurred_at", "removal_id", "draft_id", "dry_run")
 EDITABLE = ("unit_price", "description", "remarks", "bulk", "sale_rate", "my_cost", "my_weight", "reserved_for")
 """The fields of a line that step 2 of the edit offers."""
-LABELS = {
+FORM_LABELS = {
     "comment": "Your comment",
     "reason": "Reason",
     "until": "Until (in UTC, such as 2026-04-20T10:00:00Z)",
@@ -45,7 +45,7 @@ class Field:
 
     @property
     def label(self) -> str:
-        return LABELS[self.name]
+        return FORM_LABELS[self.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def action_form(option: Mapping[str, Any], role: Role) -> ActionForm:
     fields = [
         Field(name, *_field_kind(action, name, info, option, role))
         for name, info in COMMANDS[action].model.model_fields.items()
-        if name not in COMMON and not (action == "orders.cancel" and name == "reason")
+        if name not in NOT_IN_FORMS and not (action == "orders.cancel" and name == "reason")
     ]
     label = ACTIONS[action].label
     return ActionForm(action, label[:1].upper() + label[1:], option["why"], fields, option.get("removal_id"))
@@ -81,7 +81,7 @@ def _field_kind(
     if name == "status":
         return "select", required, {status: status for status in option["values"]}
     if name == "grounds":
-        return "select", required, {ground: LABELS[ground] for ground in typing.get_args(info.annotation)}
+        return "select", required, {ground: FORM_LABELS[ground] for ground in typing.get_args(info.annotation)}
     if name == "return_items":
         return ("checkbox" if role is Role.SELLER and action != "removals.withdraw" else "hidden"), False, {}
     return ("lines" if name == "lines" else "textarea"), required, {}

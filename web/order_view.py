@@ -94,7 +94,7 @@ def load_view(request: Request, order_id: str) -> View:
     return View(session, role, zone, facts, options)
 
 
-async def load_for_change(request: Request, order_id: str) -> tuple[View, dict[str, str]]:
+async def load_view_for_change(request: Request, order_id: str) -> tuple[View, dict[str, str]]:
     session, typed = sessions_of(request).load(request), await read_form(request)
     check_csrf(session, typed.get("csrf", ""))
     view = await run_in_threadpool(load_view, request, order_id)
@@ -103,7 +103,7 @@ async def load_for_change(request: Request, order_id: str) -> tuple[View, dict[s
     return view, typed
 
 
-def load_answer(request: Request, view: View, request_id: str) -> tuple[Mapping[str, Any] | None, bool]:
+def load_answer_for_view(request: Request, view: View, request_id: str) -> tuple[Mapping[str, Any] | None, bool]:
     """Return the answer to show, and whether it is still awaited. Only answers of this session are shown."""
     if not request_id.startswith(f"web.{view.session.session_id}."):
         return None, False

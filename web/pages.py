@@ -35,11 +35,11 @@ from tasks.declarations import COMMANDS
 from web import forms, order_view
 from web.api import DEFAULT_WAIT_SECONDS, query_snapshot
 from web.forms import action_form, read_form
-from web.order_view import View, is_order_id, load_for_change, load_view, new_request_id
+from web.order_view import View, is_order_id, load_view, load_view_for_change, new_request_id
 from web.problems import Problem, not_found
 from web.sessions import COOKIE, LOOPBACK, PATH, Session, check_csrf, sessions_of, sign_link
 
-POLICY = (
+PAGE_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'"
 )
@@ -68,10 +68,10 @@ def page(name: str, status: int = 200, *, zone: str = "UTC", session: Session | 
         **values, session=session, instant=instant, new_request_id=new_request_id,
         sentence=lambda text: rewrite_timestamps_for_people(text, local_zone),
     )  # fmt: skip
-    return HTMLResponse(body, status, {"Content-Security-Policy": POLICY})
+    return HTMLResponse(body, status, {"Content-Security-Policy": PAGE_SECURITY_POLICY})
 
 
-def problem_page(_request: Request, problem: Problem) -> Response:
+def render_problem_page(_request: Request, problem: Problem) -> Response:
     return page("problem.html.j2", problem.status, problem=problem)
 
 
@@ -81,7 +81,7 @@ def style() -> Response:
 
 
 @router.get("/sign-in")
-def sign_in(request: Request, token: str = "") -> Response:
+def sign_in_page(request: Request, token: str = "") -> Response:
     sessions = sessions_of(request)
     claims = sessions.use_link(token)
     order_id = claims.get("order_id")
@@ -91,7 +91,7 @@ def sign_in(request: Request, token: str = "") -> Response:
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request) -> Response:
+async def sign_out_page(request: Request) -> Response:
     session, typed = sessions_of(request).load(request), await read_form(request)
     check_csrf(session, typed.get("csrf", ""))
     response = page("problem.html.j2", problem=Problem(200, "You are signed out."))
@@ -100,20 +100,20 @@ async def sign_out(request: Request) -> Response:
 
 
 @router.get("/demo")
-def demo_page(request: Request) -> Response:
+def demo_sign_in_page(request: Request) -> Response:
     """Offer members to act as. Only in the demo, and only to this machine."""
     settings = request.app.state.settings
     if not settings.is_demo or request.url.hostname not in LOOPBACK or settings.address not in LOOPBACK:
         raise not_found("There is no such page.")
 
-    def query(conn: Connection, now: datetime) -> list[dict[str, Any]]:
+    def sign_in_links(conn: Connection, now: datetime) -> list[dict[str, Any]]:
         at = int(now.timestamp())
         return [
             {"name": row.handle, "orders": row.orders, "token": sign_link(settings.link_secret, row.member_id, at)}
             for row in show.show_parties_of_problem_orders(conn)
         ] + [{"name": "Staff", "orders": (), "token": sign_link(settings.link_secret, "Kim", at, staff=True)}]
 
-    return page("demo.html.j2", links=query_snapshot(request, query))
+    return page("demo.html.j2", links=query_snapshot(request, sign_in_links))
 
 
 @router.get("")
@@ -127,7 +127,7 @@ def start(request: Request, order: str = "") -> Response:
 
 
 @router.get("/forecast")
-def show_forecast(request: Request) -> Response:
+def forecast_page(request: Request) -> Response:
     session = sessions_of(request).load(request)
     if not session.is_staff:
         raise not_found("There is no such page.")
@@ -138,7 +138,7 @@ def show_forecast(request: Request) -> Response:
 
 
 @router.get("/bills/{seller_id}/{month}")
-def show_bill(request: Request, seller_id: str, month: str) -> Response:
+def bill_page(request: Request, seller_id: str, month: str) -> Response:
     session = sessions_of(request).load(request)
     bill = None
     with contextlib.suppress(ValueError):  # text that is not a month has no bill
@@ -153,13 +153,13 @@ def show_bill(request: Request, seller_id: str, month: str) -> Response:
 @router.get("/{order_id}")
 def show_order(request: Request, order_id: str, answer: str = "") -> Response:
     view = load_view(request, order_id)
-    stored, waiting = order_view.load_answer(request, view, answer)
+    stored, waiting = order_view.load_answer_for_view(request, view, answer)
     return _order_page(view, answer=stored, waiting=waiting)
 
 
 @router.post("/{order_id}/actions/{action}")
 async def act(request: Request, order_id: str, action: str) -> Response:
-    view, typed = await load_for_change(request, order_id)
+    view, typed = await load_view_for_change(request, order_id)
     assert view.role is not None
     # Of impossible actions too: an action that was possible when the page was shown gets its refusal as the answer.
     usable = (o for o in view.options["options"] if o["action"] != "orders.set_status" or o["possible"])
@@ -210,7 +210,7 @@ def choose_consolidation(request: Request, order_id: str) -> Response:
 
 @router.post("/{order_id}/edit")
 async def open_draft(request: Request, order_id: str) -> Response:
-    view, typed = await load_for_change(request, order_id)
+    view, typed = await load_view_for_change(request, order_id)
     values = {name: typed[name] for name in forms.consolidation_form_choices() if name in typed}
     arguments = {"order_id": view.facts["order_id"], "consolidate": "consolidate" in typed, "values": values}
     answer, _ = await submit_form(request, view, "drafts.open", arguments, typed)
@@ -226,7 +226,7 @@ def edit_items(request: Request, order_id: str, draft_id: str) -> Response:
 
 @router.post("/{order_id}/edit/{draft_id}")
 async def verify_items(request: Request, order_id: str, draft_id: str) -> Response:
-    view, typed = await load_for_change(request, order_id)
+    view, typed = await load_view_for_change(request, order_id)
     named = {"draft_id": draft_id}
     lines = forms.edited_lines(typed, [line["line_no"] for line in view.returning_lines])
     answer: Mapping[str, Any] | None = None
@@ -242,7 +242,7 @@ async def verify_items(request: Request, order_id: str, draft_id: str) -> Respon
 
 @router.post("/{order_id}/edit/{draft_id}/cancel")
 async def cancel_with_draft(request: Request, order_id: str, draft_id: str) -> Response:
-    view, typed = await load_for_change(request, order_id)
+    view, typed = await load_view_for_change(request, order_id)
     arguments = {"order_id": view.facts["order_id"], "draft_id": draft_id}
     if comment := typed.get("comment", "").strip():
         arguments["comment"] = comment

@@ -22,7 +22,7 @@ from models.submissions import SubmitResult
 
 log = structlog.get_logger(__name__)
 
-MAX_BATCH_SIZE, MAX_BATCH_BYTES = 100, 2**21
+MAX_SUBMITTED_COMMANDS, MAX_SUBMITTED_BYTES = 100, 2**21
 POLL_INTERVAL = 1.0
 """Seconds after which answers are looked up without a notification, while somebody waits."""
 RECONNECT_INTERVAL = 0.5
@@ -78,7 +78,7 @@ class Submitter:
         try:
             while self._pending:
                 gathered = 0
-                while gathered < len(self._pending) < MAX_BATCH_SIZE:  # as long as requests that have arrived join
+                while gathered < len(self._pending) < MAX_SUBMITTED_COMMANDS:  # while requests that have arrived join
                     gathered = len(self._pending)
                     await asyncio.sleep(0)
                 entries = self._next_batch()
@@ -97,9 +97,9 @@ class Submitter:
 
     def _next_batch(self) -> list[SubmitterEntry]:
         size = count = 0
-        for (_, payload, _), _ in self._pending[:MAX_BATCH_SIZE]:
+        for (_, payload, _), _ in self._pending[:MAX_SUBMITTED_COMMANDS]:
             size += len(payload)
-            if count and size > MAX_BATCH_BYTES:
+            if count and size > MAX_SUBMITTED_BYTES:
                 break
             count += 1
         entries, self._pending = self._pending[:count], self._pending[count:]
