@@ -154,12 +154,10 @@ def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_
         ["alert_id"],
         [to_row(alert, (*_ALERT_COLUMNS, "alert_id")) for _, alert in changed if alert.alert_id is not None],
     )
-    _update_alert_remind_from(
-        conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN]
-    )
+    _update_alert_starts(conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN])
 
 
-def _update_alert_remind_from(conn: Connection, changed: Sequence[Alert]) -> None:
+def _update_alert_starts(conn: Connection, changed: Sequence[Alert]) -> None:
     # Restart the reminders of alerts whose actionable instant changed (N17).
     since = [reminders.reminder_start(alert) for alert in changed]
     if changed:
@@ -170,7 +168,7 @@ def _update_alert_remind_from(conn: Connection, changed: Sequence[Alert]) -> Non
         ids = int_array([alert.alert_id for alert in changed])
         execute(
             conn,
-            _UPDATE_ALERT_REMIND_FROM,
+            _UPDATE_ALERT_STARTS,
             {"ids": ids, "since": timestamp_array(since), "first": timestamp_array(firsts)},
         )
 
@@ -184,7 +182,7 @@ _ALERT_STARTS = (
     .table_valued("id", "since", "first")
     .render_derived("starts")
 )
-_UPDATE_ALERT_REMIND_FROM = (
+_UPDATE_ALERT_STARTS = (
     update(AlertRow)
     .where(
         AlertRow.alert_id == _ALERT_STARTS.c.id,

@@ -23,23 +23,21 @@ def _due_act(row: type[AlertRow | OcrRow | OrderRow], id_: Any, at: Any, conditi
     return next_due(select(row.order_id, id_.label("id"), at.label("at")), at, id_, condition)
 
 
-_ORDER_OF_DUE_ALERT = OrderRow.order_id == AlertRow.order_id
-_ORDER_OF_DUE_OCR = OrderRow.order_id == OcrRow.order_id
 DUE_CANCELLATIONS = (
     _due_act(AlertRow, AlertRow.alert_id, AlertRow.cancels_at, ALERT_CANCELS_CONDITION)
-    .join(OrderRow, _ORDER_OF_DUE_ALERT)
+    .join(OrderRow, OrderRow.order_id == AlertRow.order_id)
     .add_columns(OrderRow.seller_id)
 )
 DUE_FILINGS = _due_act(OrderRow, OrderRow.order_id, OrderRow.files_npb_at)
 DUE_AGREEMENTS = (
     _due_act(OcrRow, OcrRow.ocr_id, OcrRow.agrees_at, OCR_AGREES_CONDITION)
-    .join(OrderRow, _ORDER_OF_DUE_OCR)
+    .join(OrderRow, OrderRow.order_id == OcrRow.order_id)
     .add_columns(OrderRow.seller_id)
 )
 DUE_DECLINES = _due_act(OcrRow, OcrRow.ocr_id, OcrRow.declines_at, OCR_DECLINES_CONDITION)
 _DUE_WARNINGS: AnySelect = (
     select(AlertRow.order_id, AlertRow.alert_id, AlertRow.cancels_at, AlertRow.penalty_stands, OrderRow.buyer_id)
-    .join(OrderRow, _ORDER_OF_DUE_ALERT)
+    .join(OrderRow, OrderRow.order_id == AlertRow.order_id)
     .where(text(ALERT_WARNS_CONDITION), AlertRow.cancels_at <= bindparam("until"))
     .order_by(AlertRow.cancels_at, AlertRow.alert_id)
     .limit(bindparam("limit"))

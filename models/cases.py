@@ -21,7 +21,7 @@ from policies import history
 from policies.alerts import drop_later_unlock_mark
 from policies.automation import with_deadlines
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
-from policies.statuses import Role, Status
+from policies.statuses import Status
 from policies.terms import TermsHistory
 from policies.verdicts import Granted, OutboxMessage
 
@@ -179,28 +179,14 @@ class CaseSet:
             alerts.update_alerts(self.conn, _changed_parts(pairs, "alert"), self.terms_history)
             ocr.update_ocrs(self.conn, changed_ocrs, self.terms_history)
             late_payments.update_late_payments(self.conn, _changed_parts(pairs, "late_payment"))
-            standings = members.update_member_standing(self.conn, self._members_before, self.members.values(), now)
-            events.append_events(
-                self.conn, [*rows, *(_member_standing_event(*standing, now) for standing in standings)]
-            )
+            rows += members.update_member_standing(self.conn, self._members_before, self.members.values(), now)
+            events.append_events(self.conn, rows)
             work.enqueue(messages)
 
 
 def _changed_parts(pairs: Iterable[tuple[Case, Case]], part: str) -> list[tuple[int, Any]]:
     changed = [(after.order.order_id, getattr(before, part), getattr(after, part)) for before, after in pairs]
     return [(order_id, new) for order_id, old, new in changed if new is not None and new != old]
-
-
-def _member_standing_event(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
-    privilege = "buying" if role is Role.BUYER else "selling"
-    return events.event_row(
-        f"members.{privilege}_{'restored' if allowed else 'revoked'}",
-        at,
-        actor="system",
-        role="system",
-        member_id=member.member_id,
-        note=f"Strikes that count: {len(member.strikes(role))}.",
-    )
 
 
 def _case_event_rows(change: CaseChange) -> list[dict[str, Any]]:

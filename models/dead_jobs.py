@@ -36,7 +36,7 @@ DEAD_JOB_REASONS = {
 """Why a job was parked, with the words for it."""
 MAX_ERROR_LENGTH = 4000
 MAX_DEAD_JOB_DEPTH = 50
-"""Levels of the arguments that are stored; messages are limited to less than half of that."""
+"""Levels of arguments that a dead job stores; those of messages are limited to less than half of that."""
 MAX_DEAD_JOB_INTEGER_BITS = 10_000
 """Python neither writes nor reads an integer of more than 4,300 decimal digits."""
 _DEAD_JOB_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -174,13 +174,13 @@ def dead_job_arguments(value: Any, levels: int = MAX_DEAD_JOB_DEPTH) -> Any:
     if levels == 0:
         return "nested too deeply to be stored"
     if isinstance(value, Mapping):
-        return {_dead_job_argument_text(name): dead_job_arguments(inner, levels - 1) for name, inner in value.items()}
+        return {_as_dead_job_text(name): dead_job_arguments(inner, levels - 1) for name, inner in value.items()}
     if isinstance(value, list | tuple | AbstractSet):
         return [dead_job_arguments(inner, levels - 1) for inner in value]
-    return _dead_job_argument_text(value)
+    return _as_dead_job_text(value)
 
 
-def _dead_job_argument_text(value: Any) -> str:
+def _as_dead_job_text(value: Any) -> str:
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - its `__str__` may raise anything

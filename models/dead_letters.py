@@ -30,7 +30,7 @@ MAX_NAME_LENGTH = 200
 MAX_DEAD_LETTERS = 10_000
 """Only the newest rows are kept, so that nobody can fill the database by pushing to a queue."""
 
-DEAD_LETTER_REASONS = {
+DEAD_LETTER_ROW_REASONS = {
     "TOO_LARGE": "is longer than its queue allows",
     "NOT_JSON": "is not JSON",
     "NOT_A_COMMAND": "does not have the shape of a command",
@@ -44,7 +44,7 @@ DEAD_LETTER_REASONS = {
 
 class DeadLetterRow(Base):
     __tablename__ = "dead_letters"
-    __table_args__ = (check_in("reason", tuple(DEAD_LETTER_REASONS)),)
+    __table_args__ = (check_in("reason", tuple(DEAD_LETTER_ROW_REASONS)),)
 
     dead_letter_id: Mapped[BigIntKey]
     key: Mapped[UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))

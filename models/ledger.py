@@ -141,7 +141,7 @@ def post_ledger_recharges(conn: Connection, changed: Sequence[LedgerRecharge]) -
     """Reverse the old charge and charge the whole order again, both in the month of the change (A21, E6)."""
     lines = []
     for change in changed:
-        month = _ledger_month_of_fee(change.after)
+        month = _ledger_fee_month(change.after)
         seq = change.before.version + 1  # the number of the event that changed the order
         if change.before.fee > 0:
             lines.append(_reversal_ledger_line(change, month, seq))
@@ -226,7 +226,7 @@ def first_open_ledger_months(conn: Connection, seller_ids: Iterable[str]) -> dic
 
 
 def _charge_ledger_line(order: Order, at: datetime, seq: int) -> LedgerLine:
-    month = _ledger_month_of_fee(order)
+    month = _ledger_fee_month(order)
     return LedgerLine(
         key=f"charge:{order.order_id}:{seq}",
         seller_id=order.seller_id,
@@ -256,7 +256,7 @@ def _reversal_ledger_line(change: LedgerRecharge, month: date, seq: int) -> Ledg
     )
 
 
-def _ledger_month_of_fee(order: Order) -> date:
+def _ledger_fee_month(order: Order) -> date:
     if order.fee_month is None:
         raise ValueError(f"order {order.order_id} has a fee but no fee_month")
     return order.fee_month

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, ForeignKey, Index, Text, bindp
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models import events
 from models.db.arrays import is_any, is_any_of_ids, text_array
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, pipeline
@@ -149,16 +150,15 @@ def upsert_members(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
 
 def update_member_standing(
     conn: Connection, before: dict[str, Member], after: Iterable[Member], now: datetime
-) -> list[tuple[Member, Role, bool]]:
-    """Write changes of accounts and privileges; return (member, role, allowed) for each changed privilege."""
-    changed: list[tuple[Member, Role, bool]] = []
-    rows = []
+) -> list[dict[str, Any]]:
+    """Write changes of accounts and privileges; return the event of each changed privilege, as a row."""
+    event_rows, rows = [], []
     for member in after:
         old = before[member.member_id]
         if old.can_buy != member.can_buy:
-            changed.append((member, Role.BUYER, member.can_buy))
+            event_rows.append(_member_event_row(member, Role.BUYER, member.can_buy, now))
         if old.can_sell != member.can_sell:
-            changed.append((member, Role.SELLER, member.can_sell))
+            event_rows.append(_member_event_row(member, Role.SELLER, member.can_sell, now))
         if (old.can_buy, old.can_sell, old.terminated) != (member.can_buy, member.can_sell, member.terminated):
             rows.append(
                 {
@@ -169,7 +169,19 @@ def update_member_standing(
                 }
             )
     update_rows(conn, MemberRow, ["member_id"], rows)
-    return changed
+    return event_rows
+
+
+def _member_event_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
+    privilege = "buying" if role is Role.BUYER else "selling"
+    return events.event_row(
+        f"members.{privilege}_{'restored' if allowed else 'revoked'}",
+        at,
+        actor="system",
+        role="system",
+        member_id=member.member_id,
+        note=f"Strikes that count: {len(member.strikes(role))}.",
+    )
 
 
 def load_automation(conn: Connection, member_id: str) -> AutomationSettings:

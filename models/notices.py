@@ -20,8 +20,7 @@ from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from models.members import MemberRow
 from models.orders import OrderRow
-from policies.emails.email import Email, email_from_json, render_plain
-from policies.timestamps import format_optional_timestamp
+from policies.emails.email import Email, email_from_json
 
 NOTICE_STATES = ("pending", "sent", "parked")
 
@@ -176,28 +175,6 @@ def requeue_notice(conn: Connection, notice_id: int, now: datetime) -> bool:
     parked = update(NoticeRow).where(NoticeRow.notice_id == notice_id, NoticeRow.state == "parked")
     values = {"state": "pending", "attempts": 0, "next_try_at": now, "first_error": None}
     return conn.execute(parked.values(values)).rowcount > 0
-
-
-def list_notices_of_order(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
-    of_order = select(NoticeRow).where(NoticeRow.order_id == order_id)
-    if until is not None:
-        of_order = of_order.where(NoticeRow.created_at <= until)
-    rows = conn.execute(of_order.order_by(NoticeRow.created_at, NoticeRow.notice_id))
-    return [_notice_row_json(r, until) for r in rows]
-
-
-def _notice_row_json(row: Any, until: datetime | None) -> dict[str, Any]:
-    email = email_from_json(row.email)
-    not_yet = until is not None and row.sent_at is not None and row.sent_at > until
-    return {
-        "event": row.event,
-        "order_id": row.order_id,
-        "recipient": row.recipient,
-        "state": "pending" if not_yet else row.state,
-        "sent_at": None if not_yet else format_optional_timestamp(row.sent_at),
-        "subject": email.subject,
-        "text": render_plain(email),
-    }
 
 
 def count_parked_notices(conn: Connection) -> int:

@@ -39,7 +39,7 @@ class PauseRow(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class PausedNames:
+class StoredPauses:
     queues: frozenset[str] = frozenset()
     tasks: frozenset[str] = frozenset()
 
@@ -74,9 +74,9 @@ def _is_pause_in_effect(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return PauseRow.resumed_at.is_(None), or_(PauseRow.until.is_(None), PauseRow.until > now)
 
 
-def paused_names(conn: Connection, now: datetime) -> PausedNames:
+def load_pauses(conn: Connection, now: datetime) -> StoredPauses:
     rows = list_pauses_in_effect(conn, now)
-    return PausedNames(
+    return StoredPauses(
         frozenset(row.name for row in rows if row.kind == "queue"),
         frozenset(row.name for row in rows if row.kind == "task"),
     )

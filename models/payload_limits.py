@@ -50,7 +50,7 @@ def refuse_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def is_deeper_than(value: Any, levels: int) -> bool:
+def exceeds_payload_depth(value: Any, levels: int) -> bool:
     # Iterative, so that deep input can't overflow the stack.
     containers = [value]
     for _ in range(levels):

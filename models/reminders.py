@@ -62,7 +62,7 @@ def next_reminder_at(conn: Connection) -> datetime | None:
     return conn.execute(select(func.least(ocrs.scalar_subquery(), alerts.scalar_subquery()))).scalar()
 
 
-def list_orders_after_last_reminder(conn: Connection) -> list[int]:
+def list_finally_reminded_orders(conn: Connection) -> list[int]:
     reminded = (OcrRow.state == "open", OcrRow.filed_by == "buyer", OcrRow.reminders > 0, OcrRow.remind_at.is_(None))
     unanswered = select(OcrRow.order_id).where(*reminded).order_by(OcrRow.filed_at, OcrRow.ocr_id)
     return list(conn.execute(unanswered).scalars())

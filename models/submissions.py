@@ -51,7 +51,7 @@ MAX_BATCHED_SUBMISSION_BYTES = 64 * 2**10
 _IN_BATCHES = f"(attempts = 0 AND octet_length(payload) <= {MAX_BATCHED_SUBMISSION_BYTES})"
 
 
-class CommandRow(Base):
+class SubmittableCommandRow(Base):
     """A command that the SQL interface takes. `./run migrate` adds rows, and none is ever removed.
 
     A table, so that a new command changes no function, and a mistyped name is refused in its caller's transaction.
@@ -101,11 +101,11 @@ class SubmissionRow(Base):
 
 def add_commands(conn: Connection, names: Iterable[str]) -> None:
     for name in sorted(names):
-        conn.execute(insert(CommandRow).values(name=name).on_conflict_do_nothing())
+        conn.execute(insert(SubmittableCommandRow).values(name=name).on_conflict_do_nothing())
 
 
 def missing_commands(conn: Connection, names: Iterable[str]) -> list[str]:
-    return sorted(set(names) - set(conn.execute(select(CommandRow.name)).scalars()))
+    return sorted(set(names) - set(conn.execute(select(SubmittableCommandRow.name)).scalars()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +187,13 @@ _STORE_SUBMISSION_ANSWERS = select(func.pg_notify(bindparam("channel", type_=Tex
 
 
 @dataclass(frozen=True, slots=True)
-class SubmitResult:
+class SubmissionReceipt:
     request_id: str | None
     code: str | None
     answer: dict[str, Any] | None = None
 
 
-def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) -> list[SubmitResult]:
+def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) -> list[SubmissionReceipt]:
     """Submit commands, each a name, a payload and a request id, and return their results in the same order."""
     tasks, payloads, request_ids = zip(*commands, strict=True)
     values = {"tasks": text_array(tasks), "payloads": text_array(payloads), "ids": text_array(request_ids)}
@@ -202,7 +202,7 @@ def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) 
         submitted = execute(conn, _SUBMIT_COMMANDS, values)
     answers = {request_id: _replayed_submission_answer(answer) for request_id, answer in fetch_answers().items()}
     receipts = [row.receipt for row in submitted]
-    return [SubmitResult(s["request_id"], s["code"], answers.get(s["request_id"])) for s in receipts]
+    return [SubmissionReceipt(s["request_id"], s["code"], answers.get(s["request_id"])) for s in receipts]
 
 
 def _replayed_submission_answer(answer: dict[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,8 @@ EVENTS_PER_DELIVERY = 50
 """Events of one endpoint in one run."""
 MAX_ENDPOINTS = 20
 """Endpoints of one run."""
-FIRST_RETRY, MAX_RETRY = timedelta(seconds=5), timedelta(hours=3)
-GIVE_UP_AFTER = timedelta(days=3)
+FIRST_WEBHOOK_RETRY, MAX_WEBHOOK_RETRY = timedelta(seconds=5), timedelta(hours=3)
+GIVE_UP_WEBHOOK_AFTER = timedelta(days=3)
 MAX_ERROR_LENGTH = 200
 
 
@@ -166,8 +166,8 @@ def record_webhook_delivery(conn: Connection, delivery: Delivery, now: datetime)
     else:
         failures = 1 if delivery.delivered else row.failures + 1
         since = now if delivery.delivered else row.failing_since or now
-        wait = min(MAX_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 20))
-        gives_up = delivery.is_gone or now - since >= GIVE_UP_AFTER
+        wait = min(MAX_WEBHOOK_RETRY, FIRST_WEBHOOK_RETRY * 2 ** min(failures - 1, 20))
+        gives_up = delivery.is_gone or now - since >= GIVE_UP_WEBHOOK_AFTER
         values |= {"failures": failures, "failing_since": since, "last_error": delivery.error[:MAX_ERROR_LENGTH]}
         values |= {"next_try_at": now + wait, "disabled_at": now if gives_up else None}
     conn.execute(update(WebhookRow).where(*own).values(**values))

@@ -159,3 +159,19 @@ def check_manual_credit(amount: Decimal) -> Invalid | None:
 def manual_credit_note(order_id: int | None, staff: str, comment: str, month: date) -> str:
     about = f" for order {order_id}" if order_id is not None else ""
     return f"Credit{about} in {month_name(month)} by staff ({staff}): {comment}"
+
+
+def fee_credit_note(fee: Mapping[str, Any]) -> str:
+    amount = str(fee["amount"]).removeprefix("-")
+    bill = month_name(parse_month(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
+    if fee["state"] == "stays":
+        return "The fee stays: a cancellation through NRS or NSS gives no credit."
+    if fee["state"] == "given_up":
+        return "It could not be posted and waits for staff: ./run jobs dead."
+    if fee["state"] == "promised":
+        return f"{amount} USD will be on the bill for {bill}; it is being posted."
+    if fee["kind"] == "reset":
+        return f"The fee of {amount} USD was removed from the bill for {bill}, the month in which it was charged."
+    if fee["bill_issued_on"]:
+        return f"{amount} USD is on the bill for {bill}, issued on {fee['bill_issued_on']}."
+    return f"{amount} USD is on the bill for {bill}, which is still open."

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from models.payload_limits import is_deeper_than
+from models.payload_limits import exceeds_payload_depth
 from models.stored_answers import Answer, invalid_answer
 from policies.texts import printable
 from tasks.command import ONE_ACTOR, REQUEST_ID_PATTERN, ActorCommand, Command
@@ -70,7 +70,7 @@ def parse_command(
     )  # answers never echo bad values
     if positional:
         return invalid_answer(request_id, [("args", "only keyword arguments are accepted")])
-    deep_names = [name for name, value in values.items() if is_deeper_than(value, MAX_ARGUMENT_DEPTH)]
+    deep_names = [name for name, value in values.items() if exceeds_payload_depth(value, MAX_ARGUMENT_DEPTH)]
     if deep_names:
         too_deep = [(_argument_error_path((name,)), "is nested too deeply") for name in deep_names]
         return invalid_answer(request_id, too_deep)

@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from models import submissions
 from models.db.database import Database, open_database_connection
 from models.ddl.grants import WEB_ROLE
-from models.submissions import SubmitResult
+from models.submissions import SubmissionReceipt
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ POLL_INTERVAL = 1.0
 RECONNECT_INTERVAL = 0.5
 
 _LOAD = "SELECT request_id, answer FROM unwind.command_answers WHERE request_id = ANY(%s) AND state = 'answered'"
-SubmitterEntry = tuple[tuple[str, str, str], "asyncio.Future[SubmitResult]"]
+SubmitterEntry = tuple[tuple[str, str, str], "asyncio.Future[SubmissionReceipt]"]
 
 
 class Submitter:
@@ -51,7 +51,7 @@ class Submitter:
         self._closed.set()
         self._thread.join(2 * POLL_INTERVAL)
 
-    async def submit(self, task: str, payload: str, request_id: str, wait: float) -> SubmitResult:
+    async def submit(self, task: str, payload: str, request_id: str, wait: float) -> SubmissionReceipt:
         """Submit a command; its answer is in the result if it comes within `wait` seconds."""
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         futures = self._waiting.setdefault(request_id, [])
@@ -60,15 +60,15 @@ class Submitter:
             result = await self._submit(task, payload, request_id)
             if result.code is None and result.answer is None and wait > 0:
                 with contextlib.suppress(TimeoutError):
-                    return SubmitResult(request_id, None, await asyncio.wait_for(answered, wait))
+                    return SubmissionReceipt(request_id, None, await asyncio.wait_for(answered, wait))
             return result
         finally:
             futures.remove(answered)
             if not futures and self._waiting.get(request_id) is futures:
                 del self._waiting[request_id]
 
-    async def _submit(self, task: str, payload: str, request_id: str) -> SubmitResult:
-        future: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
+    async def _submit(self, task: str, payload: str, request_id: str) -> SubmissionReceipt:
+        future: asyncio.Future[SubmissionReceipt] = asyncio.get_running_loop().create_future()
         self._pending.append(((task, payload, request_id), future))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush_submissions())
@@ -105,7 +105,7 @@ class Submitter:
         entries, self._pending = self._pending[:count], self._pending[count:]
         return entries
 
-    def _submit_batch(self, commands: list[tuple[str, str, str]]) -> list[SubmitResult]:
+    def _submit_batch(self, commands: list[tuple[str, str, str]]) -> list[SubmissionReceipt]:
         with self._database.transaction() as conn:
             return submissions.submit_commands(conn, commands)
 

@@ -27,7 +27,7 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-_OVERDUE = f"unwind.alerts WHERE {ALERT_WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
+_OVERDUE_ALERTS_METRIC = f"unwind.alerts WHERE {ALERT_WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
 """`statement_timestamp` is stable, so an index can be used."""
 
 
@@ -39,12 +39,12 @@ METRICS = (
     Metric(
         "unwind_unlock_lag_seconds",
         "Time since the deadline of the oldest alert that is overdue and not unlocked; 0 when there is none.",
-        _age("unlocks_at", _OVERDUE),
+        _age("unlocks_at", _OVERDUE_ALERTS_METRIC),
     ),
     Metric(
         "unwind_unlock_overdue_alerts",
         "Alerts past their deadline that are not unlocked yet.",
-        f"SELECT count(*) FROM {_OVERDUE}",  # noqa: S608 - constants
+        f"SELECT count(*) FROM {_OVERDUE_ALERTS_METRIC}",  # noqa: S608 - constants
     ),
     Metric(
         "unwind_outbox_due",

@@ -16,7 +16,7 @@ class Connections:
     used: int
 
 
-def server_wall_clock(conn: Connection) -> datetime:
+def server_info_clock(conn: Connection) -> datetime:
     instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
     return instant
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from models.db.row_mapping import map_row_to_json
 from models.ddl.views import V_FEE_CREDIT
-from policies.bills import month_name, parse_month
+from policies.credits import fee_credit_note
 
 _CREDIT = V_FEE_CREDIT.as_table().c
 _WHEN = func.coalesce(_CREDIT.cancelled_at, _CREDIT.posted_at)
@@ -41,20 +40,4 @@ def _credit_json(row: Any, until: datetime | None = None) -> dict[str, Any]:
         if row.bill_issued_at is not None and row.bill_issued_at > until:
             credit |= {"bill_issued_on": None, "bill_due_on": None}
     del credit["bill_issued_at"]
-    return credit | {"where": _describe_fee_credit(credit)}
-
-
-def _describe_fee_credit(fee: Mapping[str, Any]) -> str:
-    amount = str(fee["amount"]).removeprefix("-")
-    bill = month_name(parse_month(fee["bill_month"])) if fee["bill_month"] else "a bill that is not known"
-    if fee["state"] == "stays":
-        return "The fee stays: a cancellation through NRS or NSS gives no credit."
-    if fee["state"] == "given_up":
-        return "It could not be posted and waits for staff: ./run jobs dead."
-    if fee["state"] == "promised":
-        return f"{amount} USD will be on the bill for {bill}; it is being posted."
-    if fee["kind"] == "reset":
-        return f"The fee of {amount} USD was removed from the bill for {bill}, the month in which it was charged."
-    if fee["bill_issued_on"]:
-        return f"{amount} USD is on the bill for {bill}, issued on {fee['bill_issued_on']}."
-    return f"{amount} USD is on the bill for {bill}, which is still open."
+    return credit | {"where": fee_credit_note(credit)}

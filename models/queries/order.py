@@ -1,4 +1,4 @@
-"""One order, now or at an earlier instant: its state, lines, requests, money and timeline, and what its parties can do.
+"""One order, now or at an earlier instant: its state, lines, money, notices and timeline, and what its parties can do.
 
 The present is read from the rows.  An earlier instant is folded from the events up to it (`policies.history`), with the
 lines, removal requests and ledger lines that existed then; a test checks that both agree about the present.
@@ -14,11 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select, text
 
-from models import alerts, events, late_payments, members, notices, ocr, orders, removals, terms
+from models import alerts, events, late_payments, members, ocr, orders, removals, terms
 from models.alerts import AlertRow
 from models.db.row_mapping import map_row_to_json
 from models.events import EventRow
 from models.ledger import LedgerLineRow
+from models.notices import NoticeRow
 from models.ocr import OcrRow
 from models.queries import fee_credits
 from policies import options as policy
@@ -28,6 +29,7 @@ from policies.automation_settings import settings_from_json
 from policies.bills import format_month
 from policies.cancel_routes import describe_cancellability, list_cancel_routes
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
+from policies.emails.email import email_from_json, render_plain
 from policies.history import fold_changes, read_part, write_part
 from policies.preconditions import check_party
 from policies.purchases import format_total
@@ -78,7 +80,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "verdict": describe_cancellability(order_snapshot_subject(snapshot, at or now), at or now),
         "credits": fee_credits.fee_credit_of_order(conn, order_id, until=at),
         "stock": _stock_moves_of_order(conn, order_id, at),
-        "notices": notices.list_notices_of_order(conn, order_id, until=at),
+        "notices": list_order_notices(conn, order_id, until=at),
         "timeline": [_timeline_entry(row, terms_history) for row in snapshot.events],
     }
 
@@ -152,7 +154,8 @@ def load_order_snapshot(conn: Connection, order_id: int, *, at: datetime | None,
         return None
     lines = _order_lines(conn, order_id, past_events, at)
     removals_then = [
-        _removal_at(removal, at) for removal in removals.load_removals_of_orders(conn, [order_id]).get(order_id, ())
+        _order_snapshot_removal(removal, at)
+        for removal in removals.load_removals_of_orders(conn, [order_id]).get(order_id, ())
     ]
     removals_known = [removal for removal in removals_then if removal is not None]
     alert = alerts_by_order.get(order_id)
@@ -275,7 +278,7 @@ def _order_line_at(line: dict[str, Any], order: Order, removals_known: Sequence[
     return line_then
 
 
-def _removal_at(removal: Removal, at: datetime | None) -> Removal | None:
+def _order_snapshot_removal(removal: Removal, at: datetime | None) -> Removal | None:
     if at is None:
         return removal
     if removal.requested_at > at:
@@ -331,6 +334,28 @@ _STOCK_MOVES_OF_ORDER = text(
 
 def _stock_moves_of_order(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
     return [map_row_to_json(row) for row in conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})]
+
+
+def list_order_notices(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
+    of_order = select(NoticeRow).where(NoticeRow.order_id == order_id)
+    if until is not None:
+        of_order = of_order.where(NoticeRow.created_at <= until)
+    rows = conn.execute(of_order.order_by(NoticeRow.created_at, NoticeRow.notice_id))
+    return [_order_notice_json(r, until) for r in rows]
+
+
+def _order_notice_json(row: Any, until: datetime | None) -> dict[str, Any]:
+    email = email_from_json(row.email)
+    not_yet = until is not None and row.sent_at is not None and row.sent_at > until
+    return {
+        "event": row.event,
+        "order_id": row.order_id,
+        "recipient": row.recipient,
+        "state": "pending" if not_yet else row.state,
+        "sent_at": None if not_yet else format_optional_timestamp(row.sent_at),
+        "subject": email.subject,
+        "text": render_plain(email),
+    }
 
 
 def _timeline_entry(row: Any, terms_history: TermsHistory) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, select, text
 
-from models import inventory, members, notices
+from models import inventory, members
 from models.alerts import AlertRow
 from models.db.row_mapping import map_row_to_json
 from models.ddl.views import V_LATE_PAYMENT, V_SWEEP_HISTORY
 from models.events import EventRow
 from models.orders import OrderRow
 from models.queries import fee_credits
-from models.queries.order import member_json
+from models.queries.order import list_order_notices, member_json
 from policies.automation_settings import settings_to_json
 from policies.statuses import Role
 from policies.timestamps import format_timestamp
@@ -56,7 +56,7 @@ def _show_automation_history(conn: Connection, member_id: str) -> list[dict[str,
 
 def show_notices(conn: Connection, order_id: int) -> list[dict[str, Any]] | None:
     known = conn.execute(select(exists().where(OrderRow.order_id == order_id))).scalar()
-    return notices.list_notices_of_order(conn, order_id) if known else None
+    return list_order_notices(conn, order_id) if known else None
 
 
 def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:

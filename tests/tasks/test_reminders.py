@@ -65,7 +65,7 @@ def test_after_an_outage_only_the_latest_reminder_is_sent(requested: Market) -> 
     (request,) = requested.stored(OcrRow)
     assert (request.reminders, request.remind_at) == (3, None)
     with requested.simulation.database.transaction() as conn:
-        assert reminders.list_orders_after_last_reminder(conn) == [1003]
+        assert reminders.list_finally_reminded_orders(conn) == [1003]
 
 
 def test_an_answered_request_sends_no_reminder(requested: Market) -> None:

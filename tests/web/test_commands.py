@@ -21,7 +21,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from models import api_keys, feed
-from models.submissions import SubmitResult
+from models.submissions import SubmissionReceipt
 from tasks.declarations import all_commands
 from tasks.schemas import answer_schema
 from tests.bad_input import GOOD, MARK, bad_arguments, replace_argument
@@ -128,7 +128,7 @@ def test_requests_that_arrive_one_after_another_share_a_commit(site: Website) ->
     sizes = []
 
     class RecordingSubmitter(Submitter):
-        def _submit_batch(self, commands: list[tuple[str, str, str]]) -> list[SubmitResult]:
+        def _submit_batch(self, commands: list[tuple[str, str, str]]) -> list[SubmissionReceipt]:
             sizes.append(len(commands))
             return super()._submit_batch(commands)
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from standardwebhooks import Webhook
 
 from models import webhooks as model
-from models.webhooks import GIVE_UP_AFTER
+from models.webhooks import GIVE_UP_WEBHOOK_AFTER
 from tasks import webhooks
 from tasks.webhooks import WebhookRejected, deliver_events
 from tests.plugins.market import Market
@@ -185,7 +185,11 @@ def test_endpoint_is_disabled_after_three_days_and_continues_where_it_stopped(
     while (row := state(market.simulation, webhook)).disabled_at is None:
         market.at(row.next_try_at)
         deliver(market)
-    assert GIVE_UP_AFTER <= market.simulation.clock.instant - began <= GIVE_UP_AFTER + model.MAX_RETRY
+    assert (
+        GIVE_UP_WEBHOOK_AFTER
+        <= market.simulation.clock.instant - began
+        <= GIVE_UP_WEBHOOK_AFTER + model.MAX_WEBHOOK_RETRY
+    )
     market.at(market.simulation.clock.instant + timedelta(days=1))
     assert deliver(market) == {"delivered": 0, "failed": 0}
     with market.simulation.database.transaction() as conn:

@@ -184,7 +184,7 @@ def _list_dead_letters(as_json: bool, limit: int) -> None:
                 )
             )
         else:
-            reason = recorded_letters.DEAD_LETTER_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
+            reason = recorded_letters.DEAD_LETTER_ROW_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
             came_at = format_timestamp(row.received_at)
             echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
             echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")

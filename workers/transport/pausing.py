@@ -79,7 +79,7 @@ class PauseReader:
             self._database = lifecycle.open_process_database(lifecycle.process_settings())
         try:
             with self._database.transaction() as conn:
-                paused = pauses.paused_names(conn, self._database.clock.now(conn))
+                paused = pauses.load_pauses(conn, self._database.clock.now(conn))
         except BaseException:
             self._dispose()
             raise

@@ -23,8 +23,8 @@ from models.payload_limits import (
     MAX_PAYLOAD_DEPTH,
     MAX_PAYLOAD_PARTS,
     DuplicatePayloadName,
+    exceeds_payload_depth,
     has_too_many_parts,
-    is_deeper_than,
     refuse_duplicate_names,
 )
 from schedules.routes import HEARTBEAT, is_internal_task, queue_of
@@ -68,7 +68,7 @@ MAX_GROUP_INDEX_HEADER = 1_000_000
 class Rejected(Exception):
     """The message is not valid for this queue.
 
-    `reason` is one of models.dead_letters.DEAD_LETTER_REASONS; `detail` is a sentence without values of the message.
+    `reason` is one of models.dead_letters.DEAD_LETTER_ROW_REASONS, `detail` a sentence without values of the message.
     """
 
     reason: str
@@ -144,7 +144,7 @@ def _parse_json_part(raw: bytes, part: str) -> Any:
         raise Rejected("NOT_JSON", f"{part} is too deep") from None
     except ValueError:  # also for a number of more digits than Python reads
         raise Rejected("NOT_JSON", f"{part} cannot be read as JSON") from None
-    if is_deeper_than(parsed, MAX_PAYLOAD_DEPTH + 1):
+    if exceeds_payload_depth(parsed, MAX_PAYLOAD_DEPTH + 1):
         raise Rejected("NOT_JSON", f"{part} is too deep")
     return parsed
 

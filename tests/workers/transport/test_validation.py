@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.dead_letters import DEAD_LETTER_REASONS
+from models.dead_letters import DEAD_LETTER_ROW_REASONS
 from schedules.routes import HEARTBEAT, QUEUES, queue_of
 from schedules.timetable import TIMETABLE
 from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, Hostile, encoded, message
@@ -38,7 +38,7 @@ def test_hostile_message_is_rejected_with_its_reason_or_passed_to_the_task(hosti
         assert validated(hostile.raw)["properties"]["delivery_tag"] == "a-tag"
     else:
         rejection = refused(hostile.raw)
-        assert (rejection.reason, rejection.reason in DEAD_LETTER_REASONS) == (hostile.reason, True)
+        assert (rejection.reason, rejection.reason in DEAD_LETTER_ROW_REASONS) == (hostile.reason, True)
         assert rejection.detail
         assert len(rejection.detail) < 120
 
@@ -194,7 +194,7 @@ def bent(draw: st.DrawFn) -> bytes:
 def _is_handled(raw: bytes) -> None:
     rejection, reason = _validated_or_reason(raw)
     if rejection is None:
-        assert reason in DEAD_LETTER_REASONS
+        assert reason in DEAD_LETTER_ROW_REASONS
         return
     body = json.loads(
         base64.b64decode(rejection["body"]) if rejection["properties"]["body_encoding"] else rejection["body"]

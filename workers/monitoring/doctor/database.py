@@ -203,7 +203,7 @@ def check_durability(context: Context) -> list[Finding]:
 
 def check_database_clock(context: Context) -> list[Finding]:
     before = context.clock()
-    database_time = server_info.server_wall_clock(context.conn).timestamp()
+    database_time = server_info.server_info_clock(context.conn).timestamp()
     return compare_clocks("This machine's clock", context.clock(), database_time, context.clock() - before)
 
 

@@ -29,7 +29,7 @@ def check_many_alerts(context: Context) -> list[Finding]:
 
 def check_unanswered_requests(context: Context) -> list[Finding]:
     """List requests past their last reminder: time alone never cancels an order (R16, A13)."""
-    orders = reminders.list_orders_after_last_reminder(context.conn)
+    orders = reminders.list_finally_reminded_orders(context.conn)
     if not orders:
         return []
     message = (

@@ -40,14 +40,14 @@ def check_pauses(context: Context) -> list[Finding]:
 
 
 def _tasks_exempt_from_checks(context: Context) -> set[str]:
-    paused = pause_queries.paused_names(context.conn, context.now())
+    paused = pause_queries.load_pauses(context.conn, context.now())
     internal_tasks = {entry.name for entry in TIMETABLE} | {*outbox.OUTBOX_CONSUMERS, "submissions.drain"}
     tasks = {task for task in internal_tasks if queue_of(task) in paused.queues}
     return set(paused.tasks) | tasks | {run for run, queue in _HEARTBEAT_RUNS.items() if queue in paused.queues}
 
 
 def _are_commands_exempt_from_checks(context: Context) -> bool:
-    paused = pause_queries.paused_names(context.conn, context.now())
+    paused = pause_queries.load_pauses(context.conn, context.now())
     return not {"commands", "submissions"}.isdisjoint(paused.queues) or not all(map(is_internal_task, paused.tasks))
 
 
