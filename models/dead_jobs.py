@@ -11,16 +11,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Connection,
-    Index,
-    Row,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import CheckConstraint, Connection, Index, Row, insert, select, text, update
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 

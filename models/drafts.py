@@ -6,16 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Connection,
-    ForeignKey,
-    Index,
-    exists,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, exists, func, select, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any

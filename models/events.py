@@ -6,14 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Index,
-    Row,
-    UniqueConstraint,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Index, Row, UniqueConstraint, select, text
 from sqlalchemy.orm import Mapped
 
 from models.db.bulk import insert_rows

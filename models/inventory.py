@@ -36,15 +36,7 @@ from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.conflicts import StaleReadConflict
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import (
-    Base,
-    BigInt,
-    BigIntKey,
-    Price,
-    check_finite,
-    check_in,
-    metadata,
-)
+from models.db.schema import Base, BigInt, BigIntKey, Price, check_finite, check_in, metadata
 from models.feed import WrittenIn
 from models.sql import load_sql
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_UNWIND_LOT_ID, STOCKROOMS, Lot, LotKey

@@ -8,35 +8,14 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Connection,
-    ForeignKey,
-    Index,
-    Row,
-    column,
-    exists,
-    func,
-    select,
-    table,
-    text,
-)
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, column, exists, func, select, table, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array, is_any_of_ids
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import (
-    Base,
-    BigInt,
-    Cents,
-    Price,
-    Rate,
-    Total,
-    check_finite,
-    check_in,
-)
+from models.db.schema import Base, BigInt, Cents, Price, Rate, Total, check_finite, check_in
 from policies.cases import Alert, Order
 from policies.lots import LotSnapshot
 from policies.returns import ReturningLine

@@ -6,16 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Connection,
-    ForeignKey,
-    Index,
-    func,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, func, select, text, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array, is_any, is_any_of_ids

@@ -5,15 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, cast
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Identity,
-    MetaData,
-    Numeric,
-    Table,
-    Text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, Identity, MetaData, Numeric, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
