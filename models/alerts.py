@@ -100,10 +100,6 @@ class AlertRow(Base):
 _LATEST_ALERTS = select_latest(AlertRow.order_id, AlertRow.alert_id)
 
 
-def load_latest_alerts(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Alert]:
-    return send_latest_alerts_query(conn, order_ids)(terms_history)
-
-
 def send_latest_alerts_query(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Alert]]:
     rows = execute(conn, _LATEST_ALERTS, {"ids": int_array(sorted(order_ids))})
     return lambda terms_history: {r.order_id: alert_from_row(r, terms_history) for r in rows}

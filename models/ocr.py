@@ -59,11 +59,7 @@ class OcrRow(Base):
 _LATEST_OCRS = select_latest(OcrRow.order_id, OcrRow.ocr_id)
 
 
-def load_latest_ocrs(conn: Connection, order_ids: Iterable[int], terms_history: TermsHistory) -> dict[int, Ocr]:
-    return send_latest_ocrs(conn, order_ids)(terms_history)
-
-
-def send_latest_ocrs(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Ocr]]:
+def send_latest_ocrs_query(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Ocr]]:
     rows = execute(conn, _LATEST_OCRS, {"ids": int_array(sorted(order_ids))})
     return lambda terms_history: {r.order_id: ocr_from_row(r, terms_history) for r in rows}
 

@@ -130,10 +130,6 @@ _SELECT_ORDER_ROWS = select(OrderRow).where(is_any_of_ids(OrderRow.order_id)).or
 _LOCK_ORDER_ROWS = _SELECT_ORDER_ROWS.with_for_update(key_share=True)
 
 
-def load_orders(conn: Connection, order_ids: Iterable[int], alerts: Mapping[int, Alert]) -> dict[int, Order]:
-    return send_orders_query(conn, order_ids, lock=False)(alerts)
-
-
 def send_orders_query(
     conn: Connection, order_ids: Iterable[int], *, lock: bool
 ) -> Callable[[Mapping[int, Alert]], dict[int, Order]]:

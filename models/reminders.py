@@ -18,13 +18,13 @@ from models.db.selects import AnySelect, DuePosition, DueRow, due_parameters, ne
 from models.ocr import OcrRow
 from models.orders import OrderRow
 
-_DUE_OCR_REMINDERS = next_due(
+DUE_OCR_REMINDERS = next_due(
     select(OcrRow, OrderRow.seller_id).join(OrderRow, OrderRow.order_id == OcrRow.order_id),
     OcrRow.remind_at,
     OcrRow.ocr_id,
     "state = 'open' AND filed_by = 'buyer'",
 ).with_for_update(key_share=True, skip_locked=True)
-_DUE_ALERT_REMINDERS = next_due(
+DUE_ALERT_REMINDERS = next_due(
     select(
         AlertRow, case((AlertRow.kind == "NPB", OrderRow.seller_id), else_=OrderRow.buyer_id).label("filer_id")
     ).join(OrderRow, OrderRow.order_id == AlertRow.order_id),
@@ -34,15 +34,7 @@ _DUE_ALERT_REMINDERS = next_due(
 ).with_for_update(key_share=True, skip_locked=True)
 
 
-def lock_due_ocr_reminders(conn: Connection, now: datetime, after: DuePosition, limit: int) -> Sequence[DueRow]:
-    return _lock_due_reminders(conn, _DUE_OCR_REMINDERS, now, after, limit)
-
-
-def lock_due_alert_reminders(conn: Connection, now: datetime, after: DuePosition, limit: int) -> Sequence[DueRow]:
-    return _lock_due_reminders(conn, _DUE_ALERT_REMINDERS, now, after, limit)
-
-
-def _lock_due_reminders(
+def lock_due_reminders(
     conn: Connection, statement: AnySelect, now: datetime, after: DuePosition, limit: int
 ) -> Sequence[DueRow]:
     return conn.execute(statement, due_parameters(now, after, limit)).all() if limit > 0 else []

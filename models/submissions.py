@@ -119,19 +119,15 @@ class Submission:
     first_error: str | None
 
 
-def claim_submissions(conn: Connection, now: datetime, *, limit: int) -> tuple[list[Submission], Submission | None]:
+def send_submissions_claim(
+    conn: Connection, now: datetime, *, limit: int
+) -> Fetch[tuple[list[Submission], Submission | None]]:
     """Lease due commands: a batch of small ones that were never tried, and one that is executed alone.
 
     Long commands and those whose last attempt failed or did not end are executed alone, so that a command that kills
     its worker affects no other.  Only the first waiting command of each order is claimed.  The lease counts the
     attempt.  Paused commands stay, and later commands about the same order wait behind them.
     """
-    return send_submissions_claim(conn, now, limit=limit)()
-
-
-def send_submissions_claim(
-    conn: Connection, now: datetime, *, limit: int
-) -> Fetch[tuple[list[Submission], Submission | None]]:
     rows = execute(conn, _CLAIM_SUBMISSIONS, {"now": now, "again": now + SUBMISSION_LEASE_DURATION, "limit": limit})
 
     def read() -> tuple[list[Submission], Submission | None]:

@@ -58,10 +58,12 @@ class ReminderSweep:
         return None
 
     def _ocrs(self, work: UnitOfWork[Any], limit: int) -> Sequence[DueRow]:
-        return reminders.lock_due_ocr_reminders(work.conn, work.now, self._after_ocr, limit)
+        return reminders.lock_due_reminders(work.conn, reminders.DUE_OCR_REMINDERS, work.now, self._after_ocr, limit)
 
     def _alerts(self, work: UnitOfWork[Any], limit: int) -> Sequence[DueRow]:
-        return reminders.lock_due_alert_reminders(work.conn, work.now, self._after_alert, limit)
+        return reminders.lock_due_reminders(
+            work.conn, reminders.DUE_ALERT_REMINDERS, work.now, self._after_alert, limit
+        )
 
 
 def _remind_of_ocrs(work: UnitOfWork[Any], terms_history: TermsHistory, ocrs: Sequence[DueRow]) -> list[OutboxMessage]:

@@ -145,19 +145,16 @@ def order_snapshot_subject(snapshot: OrderSnapshot, at: datetime) -> policy.Subj
 
 def load_order_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
     history = terms.load_terms(conn)
-    alerts_by_order = alerts.load_latest_alerts(conn, [order_id], history)
-    row = orders.load_orders(conn, [order_id], alerts_by_order).get(order_id)
+    alerts_by_order = alerts.send_latest_alerts_query(conn, [order_id])(history)
+    row = orders.send_orders_query(conn, [order_id], lock=False)(alerts_by_order).get(order_id)
     if row is None:
         return None
     past_events = events.events_of_order(conn, order_id, until=at)
     if not past_events:
         return None
     lines = _order_lines(conn, order_id, past_events, at)
-    removals_then = [
-        _order_snapshot_removal(removal, at)
-        for removal in removals.load_removals_of_orders(conn, [order_id]).get(order_id, ())
-    ]
-    removals_known = [removal for removal in removals_then if removal is not None]
+    removals_of_order = removals.load_removals_of_orders(conn, [order_id]).get(order_id, ())
+    removals_known = [then for r in removals_of_order if (then := _order_snapshot_removal(r, at)) is not None]
     alert = alerts_by_order.get(order_id)
     case = _case_now(conn, row, alert, now, history) if at is None else _case_at(conn, row, past_events, at, history)
     if at is not None:
@@ -173,7 +170,7 @@ def _case_now(conn: Connection, row: Order, alert: Alert | None, now: datetime, 
         seller=parties[row.seller_id],
         terms=terms_history.at(now),
         later_terms=terms_history.after(now),
-        ocr=ocr.load_latest_ocrs(conn, [row.order_id], terms_history).get(row.order_id),
+        ocr=ocr.send_latest_ocrs_query(conn, [row.order_id])(terms_history).get(row.order_id),
         alert=alert,
         late_payment=late_payments.load_latest_late_payments(conn, [row.order_id]).get(row.order_id),
     )

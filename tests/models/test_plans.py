@@ -188,7 +188,7 @@ QUERIES: dict[str, tuple[Callable[[BigMarket], Callable[[], Any]], set[str]]] = 
         {"ix_notices_due", "pk_notices"},
     ),
     "commands by SQL": (
-        model(lambda conn, now: submissions.claim_submissions(conn, now, limit=100)),
+        model(lambda conn, now: submissions.send_submissions_claim(conn, now, limit=100)()),
         {"ix_submissions_due", "pk_submissions"},
     ),
     "answer of a command by SQL": (

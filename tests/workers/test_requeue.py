@@ -110,9 +110,8 @@ def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Mar
 def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
     shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
     with shop.simulation.database.transaction() as conn:
-        (submission,), _ = submissions.claim_submissions(
-            conn, shop.simulation.clock.now(conn).replace(year=2100), limit=9
-        )
+        then = shop.simulation.clock.now(conn).replace(year=2100)
+        (submission,), _ = submissions.send_submissions_claim(conn, then, limit=9)()
         for attempt in range(submissions.MAX_SUBMISSION_ATTEMPTS):
             retried = submissions.Submission(
                 **{f: getattr(submission, f) for f in submission.__slots__} | {"attempts": attempt + 1}

@@ -258,7 +258,7 @@ def test_events_replay_to_the_row_and_options_predict_answers(market: Market, se
         if task not in ("ocr.file", "orders.set_status"):
             assert (answer["outcome"] == "done") is options[task]["possible"]
         with market.simulation.database.transaction() as conn:
-            row = orders.load_orders(conn, [1003], {})[1003]
+            row = orders.send_orders_query(conn, [1003], lock=False)({})[1003]
             now = market.simulation.clock.instant
             then = order.load_order_snapshot(conn, 1003, at=now, now=now)
             assert then is not None

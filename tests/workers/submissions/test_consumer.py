@@ -191,7 +191,7 @@ def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller:
     caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
     caller.commit()
     with db.current_database().transaction() as conn:  # the run has died
-        assert claimed_ids(submissions.claim_submissions(conn, FILED, limit=100)) == (["held"], None)
+        assert claimed_ids(submissions.send_submissions_claim(conn, FILED, limit=100)()) == (["held"], None)
     second = timedelta(seconds=1)
     assert market.at(FILED + submissions.SUBMISSION_LEASE_DURATION - second).done("submissions.drain") == {"taken": 0}
     assert market.at(FILED + submissions.SUBMISSION_LEASE_DURATION).done("submissions.drain") == {"taken": 1}
@@ -450,11 +450,11 @@ def test_claim_is_bounded_by_bytes(market: Market, caller: Any) -> None:
         submit(caller, "npb.file", {"order_id": 10 + n}, f"small{n}")
     due(caller)
     with db.current_database().transaction() as conn:
-        assert claimed_ids(submissions.claim_submissions(conn, FILED, limit=4)) == (
+        assert claimed_ids(submissions.send_submissions_claim(conn, FILED, limit=4)()) == (
             [f"small{n}" for n in range(4)],
             "long0",
         )
-        assert claimed_ids(submissions.claim_submissions(conn, FILED, limit=4)) == (["small4"], "long1")
+        assert claimed_ids(submissions.send_submissions_claim(conn, FILED, limit=4)()) == (["small4"], "long1")
     assert market.at(FILED + SUBMISSION_LEASE_DURATION).done("submissions.drain") == {"taken": 13}
 
 
@@ -497,7 +497,7 @@ def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(market: 
 
     def die(at: Any) -> tuple[list[str], str | None]:
         with db.current_database().transaction() as conn:
-            return claimed_ids(submissions.claim_submissions(conn, at, limit=100))
+            return claimed_ids(submissions.send_submissions_claim(conn, at, limit=100)())
 
     at = FILED
     assert die(at) == (["r0", "r1", "r2"], None)
@@ -549,10 +549,8 @@ def test_lease_is_extended_while_the_batch_runs(
         with contextlib.ExitStack() as closing:
             closing.callback(beside.dispose)
             conn = closing.enter_context(beside.transaction())
-            assert claimed_ids(submissions.claim_submissions(conn, FILED + SUBMISSION_LEASE_DURATION, limit=100)) == (
-                [],
-                None,
-            )
+            claim = submissions.send_submissions_claim(conn, FILED + SUBMISSION_LEASE_DURATION, limit=100)
+            assert claimed_ids(claim()) == ([], None)
     finally:
         go_on.set()
         worker.join(20)
