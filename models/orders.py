@@ -190,7 +190,7 @@ def load_order_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, li
     return lines
 
 
-def returning_lines_from_rows(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
+def order_lines_to_return(lines: Iterable[Row[Any]], units: Mapping[int, int] | None = None) -> list[ReturningLine]:
     return [
         ReturningLine(
             line.line_no,

@@ -223,7 +223,7 @@ class _DraftContext:
 
     def plan(self, conn: Any) -> Any:
         # Without locks or writes.
-        lines = orders.returning_lines_from_rows(self.lines)
+        lines = orders.order_lines_to_return(self.lines)
         plan = plan_return(
             self.case.order.order_id,
             lines,

@@ -265,7 +265,7 @@ class _RemovalBatch(Generic[RemovalCommandT]):
     def write_approved(self, approved: Sequence[tuple[Removal, Case, Case]]) -> None:
         conn, now = self.work.conn, self.work.now
         returning = {
-            removal.order_id: orders.returning_lines_from_rows(self.lines[removal.order_id], dict(removal.lines))
+            removal.order_id: orders.order_lines_to_return(self.lines[removal.order_id], dict(removal.lines))
             for removal, case, _ in approved
             if policy.removal_returns_to_stock(removal, case)
         }

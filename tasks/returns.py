@@ -108,7 +108,7 @@ class PlannedReturn:
     def lock(cls, work: UnitOfWork[Any]) -> PlannedReturn:
         cases = _send_return_locks(work)()
         lines = {
-            i: orders.returning_lines_from_rows(rows)
+            i: orders.order_lines_to_return(rows)
             for i, rows in orders.load_order_lines(work.conn, cases.orders).items()
         }
         return cls(

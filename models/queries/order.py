@@ -80,7 +80,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "verdict": describe_cancellability(order_snapshot_subject(snapshot, at or now), at or now),
         "credits": fee_credits.fee_credit_of_order(conn, order_id, until=at),
         "stock": _stock_moves_of_order(conn, order_id, at),
-        "notices": list_order_notices(conn, order_id, until=at),
+        "notices": show_order_notices(conn, order_id, until=at),
         "timeline": [_timeline_entry(row, terms_history) for row in snapshot.events],
     }
 
@@ -333,7 +333,7 @@ def _stock_moves_of_order(conn: Connection, order_id: int, at: datetime | None) 
     return [map_row_to_json(row) for row in conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})]
 
 
-def list_order_notices(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
+def show_order_notices(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:
     of_order = select(NoticeRow).where(NoticeRow.order_id == order_id)
     if until is not None:
         of_order = of_order.where(NoticeRow.created_at <= until)

@@ -17,7 +17,7 @@ from models.ddl.views import V_LATE_PAYMENT, V_SWEEP_HISTORY
 from models.events import EventRow
 from models.orders import OrderRow
 from models.queries import fee_credits
-from models.queries.order import list_order_notices, member_json
+from models.queries.order import member_json, show_order_notices
 from policies.automation_settings import settings_to_json
 from policies.statuses import Role
 from policies.timestamps import format_timestamp
@@ -56,7 +56,7 @@ def _show_automation_history(conn: Connection, member_id: str) -> list[dict[str,
 
 def show_notices(conn: Connection, order_id: int) -> list[dict[str, Any]] | None:
     known = conn.execute(select(exists().where(OrderRow.order_id == order_id))).scalar()
-    return list_order_notices(conn, order_id) if known else None
+    return show_order_notices(conn, order_id) if known else None
 
 
 def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:

@@ -69,7 +69,7 @@ def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> No
 
 def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
     lines = {
-        order_id: orders.returning_lines_from_rows(rows)
+        order_id: orders.order_lines_to_return(rows)
         for order_id, rows in orders.load_order_lines(conn, order_ids).items()
     }
     stock_view = inventory.load_stock_view(conn, [line for rows in lines.values() for line in rows])

@@ -78,7 +78,7 @@ def test_dry_run_predicts_the_real_run(database: Database) -> None:
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2, color_id=6))
         insert_order(conn, 100, (1, 10), (2, 10))
-        lines = orders.returning_lines_from_rows(orders.load_order_lines(conn, [100])[100])
+        lines = orders.order_lines_to_return(orders.load_order_lines(conn, [100])[100])
         for _ in range(2):
             shelf = inventory.load_stock_view(conn, lines, lock=False)
             (seen,) = returns.preview_planned_returns(conn, [plan_return(100, lines, shelf)])

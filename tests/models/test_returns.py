@@ -139,7 +139,7 @@ def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: boo
     """Return by the pure plan, order by order; None if a lot would overflow."""
     with conn.begin_nested() as tried:
         held = orders.load_order_lines(conn, [number for number, _ in asked])
-        coming = {number: orders.returning_lines_from_rows(lines) for number, lines in held.items()}
+        coming = {number: orders.order_lines_to_return(lines) for number, lines in held.items()}
         shelf = inventory.load_stock_view(conn, [line for lines in coming.values() for line in lines])
         plans: list[ReturnPlan] = []
         for number, returns_items in asked:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, text
 
 from models import dead_jobs, notices, outbox
 from models.db import database as db
-from models.queries.order import list_order_notices
+from models.queries.order import show_order_notices
 from models.unit_of_work import unit_of_work
 from policies.verdicts import OutboxMessage
 from schedules.timetable import TIMETABLE
@@ -86,8 +86,8 @@ def test_the_notices_of_an_order_are_listed_in_order(market: Market) -> None:
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
     market.done("orders.cancel", order_id=1003, member_id="seller")
     with db.current_database().transaction() as conn:
-        listed = list_order_notices(conn, 1003)
-        before = list_order_notices(conn, 1003, until=FILED + WEEK / 2)
+        listed = show_order_notices(conn, 1003)
+        before = show_order_notices(conn, 1003, until=FILED + WEEK / 2)
     assert [(entry["event"], entry["recipient"], entry["state"]) for entry in listed] == [
         ("npb_filed", "buyer", "sent"),
         ("npb_unlocked", "seller", "sent"),
@@ -106,7 +106,7 @@ def test_dates_are_in_the_readers_own_zone(market: Market) -> None:
     market.at(ORDERED).order()
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller")
     with db.current_database().transaction() as conn:
-        text = list_order_notices(conn, 1003)[0]["text"].replace("\n", " ")
+        text = show_order_notices(conn, 1003)[0]["text"].replace("\n", " ")
     assert "Saturday, 11 April 2026, 19:00 (Asia/Tokyo, UTC+09:00)" in text
 
 
