@@ -6,6 +6,8 @@ triggers (models/ddl/triggers.py) protect the data alone.
 
 from __future__ import annotations
 
+from sqlalchemy import Connection, text
+
 from models import feed
 from models.db.database import APP_ROLE
 from models.ddl import submit_command, views
@@ -97,98 +99,80 @@ def _create_role(name: str) -> str:
     """
 
 
-def _table_grants(role: str, without: str, append_only: str, deletable: str) -> str:
-    # `without`, `append_only` and `deletable` are quoted names.
-    return f"""
-    DO $$ DECLARE found record;
-    BEGIN
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
-            RETURN;
-        END IF;
-        GRANT USAGE ON SCHEMA unwind TO {role};
-        FOR found IN SELECT tablename AS name FROM pg_tables WHERE schemaname = 'unwind'
-            AND tablename NOT IN ({without})
-        LOOP
-            EXECUTE format('REVOKE ALL ON unwind.%I FROM {role}', found.name);
-            EXECUTE format('GRANT SELECT ON unwind.%I TO {role}', found.name);
-            CONTINUE WHEN '{role}' <> '{APP_ROLE}' OR found.name IN ({_quoted_names(READ_ONLY)});
-            EXECUTE format('GRANT INSERT ON unwind.%I TO {role}', found.name);
-            IF found.name NOT IN ({append_only}) THEN
-                EXECUTE format('GRANT UPDATE ON unwind.%I TO {role}', found.name);
-            END IF;
-            IF found.name IN ({deletable}) THEN
-                EXECUTE format('GRANT DELETE ON unwind.%I TO {role}', found.name);
-            END IF;
-        END LOOP;
-        IF '{role}' = '{APP_ROLE}' THEN
-            GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA unwind TO {role};
-        END IF;
-    END $$
-    """  # noqa: S608 - constants, and names from the catalogue quoted by format()
-
-
 def role_statements() -> tuple[str, ...]:
     """Return SQL that creates missing roles; no dump holds them, as they belong to the server."""
     return tuple(_create_role(name) for name in ROLES)
 
 
-def grant_statements() -> tuple[str, ...]:
-    """Return SQL that creates the roles and grants their rights on the present tables.
+def grant_rights(conn: Connection) -> None:
+    """Create the roles and grant their rights on the present tables.
 
     Every migration repeats it, so a restored database and a role created later get their rights too.
     """
-    append_only, deletable = _quoted_names(GRANTED_INSERT_ONLY), _quoted_names(DELETABLE)
-    return (
-        *role_statements(),
-        "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
-        "REVOKE ALL ON ALL ROUTINES IN SCHEMA unwind FROM PUBLIC",
-        REVOKE_TEMPORARY_OBJECTS,
-        _table_grants(APP_ROLE, "''", append_only, deletable),
-        _table_grants(READER_ROLE, _quoted_names(PRIVATE_TO_READERS), append_only, deletable),
-        _table_grants(WEB_ROLE, _quoted_names(PRIVATE_TO_READERS), append_only, deletable),
-        *(_interface_grant(name, right, WEB_ROLE) for name, right in WEB_GRANTS.items()),
-        *(_interface_grant(name, right, role) for name, (right, roles) in INTERFACE_GRANTS.items() for role in roles),
-        *(_transfer_ownership(role, function, grants) for role, (function, grants) in DEFINERS.items()),
-    )
+    for statement in (*role_statements(), *REVOCATIONS_FROM_PUBLIC):
+        conn.execute(text(statement))
+    roles = set(conn.execute(text("SELECT rolname FROM pg_roles")).scalars())
+    tables = set(conn.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'unwind'")).scalars())
+    for role in ROLES:
+        if role in roles:
+            for statement in _rights_of_role(role, tables):
+                conn.execute(text(statement))
 
 
-REVOKE_TEMPORARY_OBJECTS = """
+def _rights_of_role(role: str, tables: set[str]) -> list[str]:
+    if role in DEFINERS:
+        return [_transfer_ownership(role, *DEFINERS[role])]
+    public = tables - {*PRIVATE_TO_READERS}
+    statements = [f"GRANT USAGE ON SCHEMA unwind TO {role}"]
+    if role == APP_ROLE:
+        writable = tables - {*READ_ONLY}
+        statements += [
+            f"REVOKE ALL ON {_qualified_names(tables)} FROM {role}",
+            f"GRANT SELECT ON {_qualified_names(tables)} TO {role}",
+            f"GRANT INSERT ON {_qualified_names(writable)} TO {role}",
+            f"GRANT UPDATE ON {_qualified_names(writable - {*GRANTED_INSERT_ONLY})} TO {role}",
+            f"GRANT DELETE ON {_qualified_names({*DELETABLE})} TO {role}",
+            f"GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA unwind TO {role}",
+        ]
+    if role in (READER_ROLE, WEB_ROLE):
+        statements += [
+            f"REVOKE ALL ON {_qualified_names(public)} FROM {role}",
+            f"GRANT SELECT ON {_qualified_names(public)} TO {role}",
+        ]
+    if role == WEB_ROLE:
+        statements += [f"GRANT {right} ON {name} TO {role}" for name, right in WEB_GRANTS.items()]
+    interfaces = [(right, name) for name, (right, roles) in INTERFACE_GRANTS.items() if role in roles]
+    return [*statements, *(f"GRANT {right} ON {name} TO {role}" for right, name in interfaces)]
+
+
+def _qualified_names(tables: set[str]) -> str:
+    return ", ".join(f'unwind."{name}"' for name in sorted(tables))
+
+
+REVOCATIONS_FROM_PUBLIC = (
+    "REVOKE ALL ON SCHEMA unwind FROM PUBLIC",
+    "REVOKE ALL ON ALL ROUTINES IN SCHEMA unwind FROM PUBLIC",
+    # A temporary object can shadow a name that another statement looks up; this product creates none.
+    """
     DO $$ BEGIN
         EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
     EXCEPTION WHEN insufficient_privilege THEN
         RAISE NOTICE 'PUBLIC may still create temporary objects in this database: %', SQLERRM;
     END $$
-"""
-"""A temporary object can shadow a name that another statement looks up; this product creates none."""
+    """,
+)
 
 
 def _transfer_ownership(role: str, function: str, grants: tuple[str, ...]) -> str:
-    # SQL that makes a role the owner of a function; for that moment the role needs CREATE on the schema. If the role is
-    # missing or this login may not use it, the owner of the tables keeps the function, and the doctor reports it.
-    granted = "".join(f"GRANT {grant} TO {role};\n            " for grant in grants)
+    # SQL that makes a role the owner of a function; for that moment the role needs CREATE on the schema. If this login
+    # may not use the role, the owner of the tables keeps the function, and the doctor reports it.
+    granted = "".join(f"GRANT {grant} TO {role};\n        " for grant in grants)
     return f"""
     DO $$ BEGIN
-        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
-            GRANT USAGE, CREATE ON SCHEMA unwind TO {role};
-            {granted}ALTER FUNCTION {function} OWNER TO {role};
-            REVOKE CREATE ON SCHEMA unwind FROM {role};
-        END IF;
+        GRANT USAGE, CREATE ON SCHEMA unwind TO {role};
+        {granted}ALTER FUNCTION {function} OWNER TO {role};
+        REVOKE CREATE ON SCHEMA unwind FROM {role};
     EXCEPTION WHEN insufficient_privilege THEN
         RAISE NOTICE 'function {function} still belongs to the owner of the tables, not to {role}: %', SQLERRM;
     END $$
-    """  # noqa: S608 - constants of this module
-
-
-def _interface_grant(name: str, right: str, role: str) -> str:
-    return f"""
-    DO $$ BEGIN
-        IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
-            GRANT USAGE ON SCHEMA unwind TO {role};
-            GRANT {right} ON {name} TO {role};
-        END IF;
-    END $$
     """
-
-
-def _quoted_names(names: tuple[str, ...]) -> str:
-    return ", ".join(f"'{name}'" for name in names)

@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models.db.database import make_engine
 from models.ddl.complete_metadata import metadata
-from models.ddl.grants import grant_statements
+from models.ddl.grants import grant_rights
 from models.feed import advance_feed_base
 from models.submissions import add_commands
 
@@ -54,8 +54,7 @@ def _upgrade(engine: Engine, commands: Iterable[str]) -> None:
         conn.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         conn.execute(text(f"SET LOCAL statement_timeout = '{MIGRATION_STATEMENT_TIMEOUT}'"))
         command.upgrade(alembic_config(conn), "head")
-        for statement in grant_statements():
-            conn.exec_driver_sql(statement.replace("%", "%%"))
+        grant_rights(conn)
         add_commands(conn, commands)
         advance_feed_base(conn)
 

@@ -23,8 +23,6 @@ REVIEWED = {
     **dict.fromkeys(
         (
             "models/ddl/grants.py:_create_role",
-            "models/ddl/grants.py:_interface_grant",
-            "models/ddl/grants.py:_table_grants",
             "models/ddl/grants.py:_transfer_ownership",
         ),
         "names of roles, rights and functions that are constants of the package; DO and GRANT take no parameters",
