@@ -13,7 +13,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
@@ -29,6 +28,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy import Sequence as SqlSequence
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -114,7 +114,7 @@ class LotRow(Base):
     )
 
 
-own_lot_ids = sa.Sequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIRST_UNWIND_LOT_ID, metadata=metadata)
+own_lot_ids = SqlSequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIRST_UNWIND_LOT_ID, metadata=metadata)
 
 
 class StockMoveRow(Base):
