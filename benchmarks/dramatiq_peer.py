@@ -17,7 +17,6 @@ from dramatiq.brokers.redis import RedisBroker
 
 from models.db import database as db
 from workers.app import app
-from workers.task import execute_task
 
 QUEUE = "peer"
 THREADS = 8
@@ -53,7 +52,7 @@ if "PEER_BROKER" in os.environ:
     @dramatiq.actor(queue_name=QUEUE, actor_name="product")
     def product(order_id: int, member_id: str, request_id: str) -> None:
         task = app.tasks["orders.cancel"]
-        execute_task(task, {"order_id": order_id, "member_id": member_id, "request_id": request_id}, request_id)
+        task.validate_and_run({"order_id": order_id, "member_id": member_id, "request_id": request_id}, request_id)
 
     @dramatiq.actor(queue_name=QUEUE, actor_name="function")
     def function(order_id: int) -> None:

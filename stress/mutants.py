@@ -300,9 +300,9 @@ MUTANTS: dict[str, Mutant] = {
             "dies_at_its_commit",
             "nothing of it is kept",
             rewrite_source(
-                "workers.task:execute_task",
-                "    answers: list[Answer] = retry_on_conflict(lambda: task.run([command]))\n",
-                "    try:\n        answers = retry_on_conflict(lambda: task.run([command]))\n    except Exception:\n"
+                "workers.task:BaseTask.validate_and_run",
+                "    answers: list[Answer] = retry_on_conflict(lambda: self.run([command]))\n",
+                "    try:\n        answers = retry_on_conflict(lambda: self.run([command]))\n    except Exception:\n"
                 "        answers = [Answer('done', command.request_id, 'Done.')]\n",
             ),
         ),

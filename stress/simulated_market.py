@@ -28,7 +28,6 @@ from tests.plugins.upstream import database_now
 from workers.app import app
 from workers.simulation.engine import Simulation
 from workers.simulation.replay import parse_lines, play
-from workers.task import execute_task
 
 UNDONE = "SELECT outbox_id, task FROM unwind.outbox WHERE state <> 'done' AND created_at < %s"
 LOCKED_OUT = """
@@ -76,7 +75,9 @@ class SimulatedMarket:
     def execute(self, request_id: str) -> dict[str, Any] | None:
         sent = self.ledger.sent[request_id]
         try:
-            answer = execute_task(app.tasks[sent.task], {**sent.arguments, "request_id": request_id}, request_id)
+            answer: dict[str, Any] = app.tasks[sent.task].validate_and_run(
+                {**sent.arguments, "request_id": request_id}, request_id
+            )
         except Exception:  # noqa: BLE001 - whatever it is, the producer has no answer
             return None
         self.told.append((request_id, answer))
@@ -135,7 +136,7 @@ class SimulatedMarket:
         try:
             yield
             for _ in range(40):
-                execute_task(app.tasks["outbox.relay"], {}, "tick")
+                app.tasks["outbox.relay"].validate_and_run({}, "tick")
                 stub.deliver()
                 self.simulation.clock.instant += timedelta(seconds=5)
         finally:
@@ -172,7 +173,7 @@ class _PublisherStub:
     def deliver(self) -> None:
         while self._published:
             task, rows = self._published.pop(0)
-            execute_task(app.tasks[task], {"rows": rows}, "ring")
+            app.tasks[task].validate_and_run({"rows": rows}, "ring")
 
 
 def _until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

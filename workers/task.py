@@ -48,34 +48,12 @@ broker."""
 
 TaskOutcome = dict[str, Any] | Exception
 """What became of a command: its answer, or why it has none."""
-_known_task_outcome: TaskOutcome | None = None
-
-
-@contextlib.contextmanager
-def known_task_outcome(outcome: TaskOutcome) -> Iterator[None]:
-    """Let the next task that is called report this outcome instead of running: it ran in a set of commands."""
-    global _known_task_outcome  # noqa: PLW0603 - a process runs one task at a time
-    _known_task_outcome = outcome
-    raised_at = outcome.__traceback__ if isinstance(outcome, Exception) else None
-    try:
-        yield
-    finally:
-        _known_task_outcome = None
-        if isinstance(outcome, Exception):
-            outcome.__traceback__ = raised_at  # several commands may have it
-
-
-def _take_known_task_outcome() -> dict[str, Any] | None:
-    global _known_task_outcome
-    outcome, _known_task_outcome = _known_task_outcome, None
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
 
 
 class BaseTask(Task):
     abstract = True
     Strategy = "workers.group_commit.dispatcher:strategy"
+    _known_outcome: TaskOutcome | None = None
     command_model: type[Command] | None = None
     """The argument model of a public task (`tasks.declarations`); an internal task has none."""
     Request = "workers.redaction:RedactedRequest"
@@ -89,15 +67,15 @@ class BaseTask(Task):
         context = {
             "task": self.name,
             "message": message_id,
-            "order": _loggable_task_argument(kwargs.get("order_id")),
-            "request": _loggable_task_argument(kwargs.get("request_id")),
-            "cause": _loggable_task_argument(self.request.parent_id),
+            "order": self._loggable_id(kwargs.get("order_id")),
+            "request": self._loggable_id(kwargs.get("request_id")),
+            "cause": self._loggable_id(self.request.parent_id),
         }
         with structlog.contextvars.bound_contextvars(
             **{name: value for name, value in context.items() if value is not None}
         ):
             try:
-                answer = _take_known_task_outcome() or execute_task(self, kwargs, message_id, positional=len(args))
+                answer = self._take_known_outcome() or self.validate_and_run(kwargs, message_id, positional=len(args))
             except Exception as caught:  # noqa: BLE001 - whatever it is, the job must not be lost
                 error = caught
             else:
@@ -108,6 +86,68 @@ class BaseTask(Task):
             # and the result backend, and the original error may hold private values.
             self._handle_failure(kwargs, error)
             raise sanitize_error(error)
+
+    def validate_and_run(self, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
+        """Validate the arguments, run the task and return its answer as JSON.  Raises only for bugs and broken
+        infrastructure.
+
+        `positional` is the number of positional arguments in the message.
+        """
+        model = self.command_model
+        if model is None:
+            problems = self._find_invalid_arguments(arguments, positional)
+            if problems:
+                return invalid_answer(message_id, problems).as_json()
+            effects = retry_on_conflict(lambda: self.run(**arguments))
+            return Answer("done", message_id, "Done.", effects=effects).as_json()
+        command = parse_command(model, arguments, message_id, positional=positional)
+        if isinstance(command, Answer):
+            return command.as_json()
+        answers: list[Answer] = retry_on_conflict(lambda: self.run([command]))
+        return answers[0].as_json()
+
+    def _find_invalid_arguments(self, arguments: Mapping[str, Any], positional: int) -> list[tuple[str, str]]:
+        parameters = {name for name in typing.get_type_hints(self.run) if name != "return"}
+        problems = [("args", "only keyword arguments are accepted")] if positional else []
+        for name, value in arguments.items():
+            if name not in parameters:
+                problems.append((name[:100], "there is no such argument"))
+            elif name == "rows" and value is not None:
+                if not (isinstance(value, list) and len(value) <= 10_000 and all(map(self._is_id, value))):
+                    problems.append((name, "must be a list of ids"))
+            elif value is not None and not self._is_id(value):
+                problems.append((name, "must be an id"))
+        return problems
+
+    @staticmethod
+    def _is_id(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+
+    @staticmethod
+    def _loggable_id(value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        return value if isinstance(value, str) and len(value) <= 128 and value.isprintable() else None
+
+    @staticmethod
+    @contextlib.contextmanager
+    def known_outcome(outcome: TaskOutcome) -> Iterator[None]:
+        """Let the next task that is called report this outcome instead of running: it ran in a set of commands."""
+        BaseTask._known_outcome = outcome  # a process runs one task at a time
+        raised_at = outcome.__traceback__ if isinstance(outcome, Exception) else None
+        try:
+            yield
+        finally:
+            BaseTask._known_outcome = None
+            if isinstance(outcome, Exception):
+                outcome.__traceback__ = raised_at  # several commands may have it
+
+    @staticmethod
+    def _take_known_outcome() -> dict[str, Any] | None:
+        outcome, BaseTask._known_outcome = BaseTask._known_outcome, None
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     def _handle_failure(self, kwargs: dict[str, Any], error: Exception) -> None:
         # Raise Celery's Retry, or return when the task is parked or will be sent again.
@@ -132,25 +172,64 @@ class BaseTask(Task):
         else:
             try:
                 if rows:
-                    bisect_task_failure(self, rows, error)
+                    self.bisect_failure(rows, error)
                 else:
-                    _run_task_bisected(self, _new_outbox_rows(self.name))
+                    with db.current_database().transaction() as conn:
+                        new_rows = outbox.new_rows(conn, self.name)
+                    self._run_bisected(new_rows)
             except Exception as later_error:  # noqa: BLE001 - its rows stay due
                 log.warning(
                     "outbox_rows_postponed", error=summarize_error(later_error), path=traceback_path(later_error)
                 )
 
+    def bisect_failure(self, rows: Sequence[int], error: Exception) -> None:
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            self._run_bisected(rows[:middle])
+            self._run_bisected(rows[middle:])
+            return
+        log.error("outbox_row_failed", outbox_id=rows[0], error=summarize_error(error), path=traceback_path(error))
+        database = db.current_database()
+        with database.transaction() as conn:
+            for outbox_id, first_error in outbox.record_outbox_failure(
+                conn, list(rows), summarize_error(error)
+            ).items():
+                dead_jobs.park_job(
+                    conn,
+                    task=self.name,
+                    arguments={"rows": [outbox_id]},
+                    error=summarize_error(error),
+                    first_error=first_error,
+                    attempts=outbox.MAX_ATTEMPTS,
+                    now=database.clock.now(conn),
+                    outbox_id=outbox_id,
+                )
+
+    def _run_bisected(self, rows: Sequence[int]) -> None:
+        if not rows:  # other processes handled them
+            return
+        try:
+            retry_on_conflict(lambda: self.run(rows=list(rows)))
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to these rows
+            if is_database_unavailable(error):
+                raise SanitizedError(summarize_error(error)) from None
+            self.bisect_failure(rows, error)
+
     def _park(self, kwargs: dict[str, Any], error: Exception) -> bool:
         # Whether the job is parked; if not, nothing is lost, since its message is still in the broker.
         try:
-            park_job_of_task(
-                self.name,
-                kwargs,
-                summarize_error(error),
-                first_error=self._first_error(),
-                attempts=self.request.retries + 1,
-                message_id=self.request.id,
-            )
+            database = db.current_database()
+            with database.transaction() as conn:
+                dead_jobs.park_job(
+                    conn,
+                    task=self.name,
+                    message_id=self.request.id,
+                    arguments=kwargs,
+                    error=summarize_error(error),
+                    first_error=self._first_error(),
+                    attempts=self.request.retries + 1,
+                    now=database.clock.now(conn),
+                )
         # Whatever keeps it from being parked, the message must not be lost.
         except Exception as park_error:  # noqa: BLE001
             log.error("job_park_failed", error=summarize_error(error), because=summarize_error(park_error))
@@ -174,111 +253,3 @@ class BaseTask(Task):
         if not isinstance(text, str) or not text.isprintable():
             return None
         return text[:MAX_TASK_ERROR_LENGTH]
-
-
-def execute_task(task: Any, arguments: Mapping[str, Any], message_id: str, *, positional: int = 0) -> dict[str, Any]:
-    """Validate the arguments, run the task and return its answer as JSON.  Raises only for bugs and broken
-    infrastructure.
-
-    `task` is a registered task object; `positional` is the number of positional arguments in the message.
-    """
-    model: type[Command] | None = task.command_model
-    if model is None:
-        problems = _find_invalid_arguments(task, arguments, positional)
-        if problems:
-            return invalid_answer(message_id, problems).as_json()
-        effects = retry_on_conflict(lambda: task.run(**arguments))
-        return Answer("done", message_id, "Done.", effects=effects).as_json()
-    command = parse_command(model, arguments, message_id, positional=positional)
-    if isinstance(command, Answer):
-        return command.as_json()
-    answers: list[Answer] = retry_on_conflict(lambda: task.run([command]))
-    return answers[0].as_json()
-
-
-def _new_outbox_rows(task: str) -> list[int]:
-    with db.current_database().transaction() as conn:
-        return outbox.new_rows(conn, task)
-
-
-def bisect_task_failure(task: Any, rows: Sequence[int], error: Exception) -> None:
-    if len(rows) > 1:
-        middle = len(rows) // 2
-        _run_task_bisected(task, rows[:middle])
-        _run_task_bisected(task, rows[middle:])
-        return
-    log.error("outbox_row_failed", outbox_id=rows[0], error=summarize_error(error), path=traceback_path(error))
-    database = db.current_database()
-    with database.transaction() as conn:
-        for outbox_id, first_error in outbox.record_outbox_failure(conn, list(rows), summarize_error(error)).items():
-            dead_jobs.park_job(
-                conn,
-                task=task.name,
-                arguments={"rows": [outbox_id]},
-                error=summarize_error(error),
-                first_error=first_error,
-                attempts=outbox.MAX_ATTEMPTS,
-                now=database.clock.now(conn),
-                outbox_id=outbox_id,
-            )
-
-
-def _run_task_bisected(task: Any, rows: Sequence[int]) -> None:
-    if not rows:  # other processes handled them
-        return
-    try:
-        retry_on_conflict(lambda: task.run(rows=list(rows)))
-    except Exception as error:  # noqa: BLE001 - whatever it is belongs to these rows
-        if is_database_unavailable(error):
-            raise SanitizedError(summarize_error(error)) from None
-        bisect_task_failure(task, rows, error)
-
-
-def park_job_of_task(
-    task: str,
-    arguments: Mapping[str, Any],
-    error: str,
-    *,
-    first_error: str | None,
-    attempts: int,
-    message_id: str | None,
-) -> None:
-    database = db.current_database()
-    with database.transaction() as conn:
-        dead_jobs.park_job(
-            conn,
-            task=task,
-            message_id=message_id,
-            arguments=arguments,
-            error=error,
-            first_error=first_error,
-            attempts=attempts,
-            now=database.clock.now(conn),
-        )
-
-
-def _find_invalid_arguments(task: Any, arguments: Mapping[str, Any], positional: int) -> list[tuple[str, str]]:
-    parameters = {name for name in typing.get_type_hints(task.run) if name != "return"}
-    problems = [("args", "only keyword arguments are accepted")] if positional else []
-    for name, value in arguments.items():
-        if name not in parameters:
-            problems.append((name[:100], "there is no such argument"))
-        elif value is not None and not _is_internal_task_argument(name, value):
-            problems.append((name, "must be a list of ids" if name == "rows" else "must be an id"))
-    return problems
-
-
-def _is_internal_task_argument(name: str, value: Any) -> bool:
-    if name == "rows":
-        return isinstance(value, list) and len(value) <= 10_000 and all(map(_is_internal_task_id, value))
-    return _is_internal_task_id(value)
-
-
-def _is_internal_task_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
-
-
-def _loggable_task_argument(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    return value if isinstance(value, str) and len(value) <= 128 and value.isprintable() else None

@@ -18,7 +18,6 @@ from typing import Any, Self
 from models.db import database as db
 from workers.app import app
 from workers.simulation.engine import SimulatedClock
-from workers.task import execute_task
 
 Command = tuple[str, dict[str, Any]]
 TIMEOUT = 60.0
@@ -43,7 +42,7 @@ def run(pipe: Connection, starts: Mapping[int, Barrier]) -> None:
         starts[processes].wait(TIMEOUT)
         time.sleep(delay)  # the start is staggered by this delay
         try:
-            answer = execute_task(app.tasks[task], arguments, message_id)
+            answer = app.tasks[task].validate_and_run(arguments, message_id)
         except Exception as error:  # noqa: BLE001 - the test sees every error
             answer = {"outcome": "crashed", "code": f"{type(error).__name__}: {error}"}
         pipe.send(answer)

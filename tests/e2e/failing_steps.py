@@ -29,7 +29,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "reading the first error": (task.BaseTask, "_first_error"),
     "making the retry": (task.BaseTask, "signature_from_request"),
     "publishing the retry": (task.BaseTask, "apply_async"),
-    "parking": (task, "park_job_of_task"),
+    "parking": (dead_jobs, "park_job"),
     "hashing what is parked": (dead_jobs, "dead_job_payload_hash"),
     "reading the clock": (db.DatabaseClock, "now"),
     "finding the database": (db, "current_database"),

@@ -24,7 +24,6 @@ from models.db.conflicts import retry_on_conflict
 from models.integrity import invariants
 from tests.plugins.servers import libpq_url
 from workers.app import app
-from workers.task import execute_task
 
 WORKERS = 8
 ORDERS = 1000
@@ -97,7 +96,8 @@ class Worker(threading.Thread):
 
     def _execute(self, task: str, **arguments: Any) -> dict[str, Any]:
         self._asked += 1
-        return execute_task(app.tasks[task], arguments, f"w{self._number}-{self._asked}")
+        answer: dict[str, Any] = app.tasks[task].validate_and_run(arguments, f"w{self._number}-{self._asked}")
+        return answer
 
 
 @pytest.mark.long

@@ -21,7 +21,6 @@ from tests.plugins.servers import fresh_database, libpq_url
 from workers import show_queries
 from workers.app import app
 from workers.embedded import ServerUrls
-from workers.task import execute_task
 
 pytestmark = pytest.mark.long
 
@@ -145,7 +144,7 @@ def command(task: str, **arguments: Any) -> Callable[[BigMarket], Callable[[], A
 
     def build(big_market: BigMarket) -> Callable[[], Any]:
         def body() -> None:
-            answer = execute_task(app.tasks[task], arguments, f"plans-{task}-{arguments.get('order_id', 'set')}")
+            answer = app.tasks[task].validate_and_run(arguments, f"plans-{task}-{arguments.get('order_id', 'set')}")
             assert answer["outcome"] == "done", answer
 
         return body

@@ -20,7 +20,6 @@ from tests.plugins.proxy import Cut, Proxy
 from tests.plugins.servers import libpq_url
 from workers.app import app
 from workers.simulation.engine import Simulation
-from workers.task import execute_task
 
 
 @pytest.mark.guarantee("P2")
@@ -40,10 +39,10 @@ def test_commit_of_unknown_outcome_is_settled_by_the_request_row(
                 conn.execute(text("SELECT 1"))
             cut = proxy.cut(Cut(after_asking=b"COMMIT") if answered else Cut(requested=b"COMMIT"))
             with pytest.raises(DBAPIError) as doubt:
-                execute_task(app.tasks["npb.file"], arguments, "m-1")
+                app.tasks["npb.file"].validate_and_run(arguments, "m-1")
             assert cut.happened.is_set()
             assert is_database_unavailable(doubt.value), "so the job tries again, without counting"
-            answer = execute_task(app.tasks["npb.file"], arguments, "m-1")
+            answer = app.tasks["npb.file"].validate_and_run(arguments, "m-1")
         finally:
             db.set_database(market.simulation.database)
             wired.dispose()
@@ -139,9 +138,9 @@ def test_command_fails_behind_a_held_lock_and_succeeds_after_its_release(
         with psycopg.connect(libpq_url(database_url)) as holder:
             holder.execute("SELECT FROM unwind.orders FOR UPDATE")
             with pytest.raises(OperationalError, match="lock timeout"):
-                execute_task(app.tasks["npb.file"], arguments, "m-1")
+                app.tasks["npb.file"].validate_and_run(arguments, "m-1")
             holder.rollback()
-        assert execute_task(app.tasks["npb.file"], arguments, "m-1")["outcome"] == "done"
+        assert app.tasks["npb.file"].validate_and_run(arguments, "m-1")["outcome"] == "done"
     finally:
         db.set_database(market.simulation.database)
         short_timeouts.dispose()

@@ -17,7 +17,6 @@ from models.db import database as db
 from tests.plugins.market import ORDERED
 from workers.app import app
 from workers.simulation.engine import SimulatedClock
-from workers.task import execute_task
 
 UNACCOUNTED = text(
     """
@@ -44,7 +43,8 @@ class Shop:
         self._numbers = itertools.count(1)
 
     def do(self, task: str, **arguments: Any) -> dict[str, Any]:
-        return execute_task(app.tasks[task], arguments, f"message-{next(self._numbers)}")
+        answer: dict[str, Any] = app.tasks[task].validate_and_run(arguments, f"message-{next(self._numbers)}")
+        return answer
 
     def run_concurrently(self, task: str, many: list[dict[str, Any]]) -> Counter[str]:
         with ThreadPoolExecutor(4) as pool:

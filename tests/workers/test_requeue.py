@@ -183,7 +183,7 @@ def test_first_error_is_kept_through_all_retries(
     def fails(*_: Any, **__: Any) -> None:
         raise type(next(errors).title(), (Exception,), {})
 
-    monkeypatch.setattr(job, "execute_task", fails)
+    monkeypatch.setattr(job.BaseTask, "validate_and_run", fails)
     monkeypatch.setattr(job, "MAX_RETRIES", 1)
     result = task.apply(kwargs={"order_id": 1, "member_id": "s"}, task_id="m-1", throw=False)
     assert isinstance(result.result, SanitizedError)

@@ -17,15 +17,12 @@ from workers import task
 from workers.app import app
 from workers.errors import SanitizedError, summarize_error
 from workers.simulation.engine import Simulation
-from workers.task import bisect_task_failure, execute_task
 
 TASK = "removals.cancel_pending"
 
 
 class FailingConsumer:
     """Handles all outbox messages except those in `bad`."""
-
-    name = TASK
 
     def __init__(self, simulation: Simulation, bad: set[int]) -> None:
         self.simulation, self.bad = simulation, bad
@@ -54,10 +51,11 @@ def states(simulation: Simulation) -> dict[int, str]:
 
 
 @pytest.mark.guarantee("P8")
-def test_failing_outbox_row_stops_no_other(simulation: Simulation) -> None:
+def test_failing_outbox_row_stops_no_other(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     """P8: the batch is halved until the failing row is alone."""
     rows = insert_outbox_rows(simulation, 9)
-    bisect_task_failure(FailingConsumer(simulation, {rows[4]}), rows, KeyError("private words"))
+    monkeypatch.setattr(app.tasks[TASK], "run", FailingConsumer(simulation, {rows[4]}).run)
+    app.tasks[TASK].bisect_failure(rows, KeyError("private words"))
     assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
 
 
@@ -73,11 +71,14 @@ def test_failing_row_of_a_wakeup_stops_no_other(simulation: Simulation, monkeypa
         assert conn.execute(text("SELECT attempts FROM unwind.outbox WHERE state = 'due'")).scalar() == 1
 
 
-def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(simulation: Simulation) -> None:
+def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its texts appear nowhere."""
     (row,) = insert_outbox_rows(simulation, 1)
+    monkeypatch.setattr(app.tasks[TASK], "run", FailingConsumer(simulation, {row}).run)
     for _ in range(outbox.MAX_ATTEMPTS):
-        bisect_task_failure(FailingConsumer(simulation, {row}), [row], KeyError("private words"))
+        app.tasks[TASK].bisect_failure([row], KeyError("private words"))
     assert states(simulation) == {row: "dead"}
     with simulation.database.transaction() as conn:
         (job,) = dead_jobs.list_waiting_jobs(conn)
@@ -130,7 +131,7 @@ def _end(admin: psycopg.Connection, pid: int) -> None:
 )
 def test_internal_task_answers_invalid_to_bad_arguments(simulation: Simulation, arguments: dict[str, Any]) -> None:
     """Operators may call it by hand."""
-    answer = execute_task(app.tasks[TASK], arguments, "by-hand")
+    answer = app.tasks[TASK].validate_and_run(arguments, "by-hand")
     assert (answer["outcome"], [e["path"] for e in answer["errors"]]) == ("invalid", list(arguments))
 
 
@@ -152,7 +153,7 @@ def test_error_raised_to_celery_has_no_chain(monkeypatch: pytest.MonkeyPatch) ->
     def fails(*_: Any, **__: Any) -> None:
         raise KeyError(words)
 
-    monkeypatch.setattr(task, "execute_task", fails)
+    monkeypatch.setattr(task.BaseTask, "validate_and_run", fails)
     with pytest.raises(SanitizedError) as caught:
         app.tasks["ocr.file"](order_id=1)
     assert words not in "".join(traceback.format_exception(caught.value))

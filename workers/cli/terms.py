@@ -23,7 +23,6 @@ from workers.app import app
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo, zone_option
-from workers.task import execute_task
 
 NOW_MARGIN = timedelta(seconds=2)
 """Added to `--from now`, which must still be in the future when the task decides."""
@@ -93,8 +92,7 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
             zone = load_terms(conn).at(now).zone
         valid_from = _parse_terms_start(start, now, zone)
         db.set_database(database)
-        answer = execute_task(
-            app.tasks["terms.apply"],
+        answer = app.tasks["terms.apply"].validate_and_run(
             {"terms": settings, "from": format_timestamp(valid_from), "staff": staff or getpass.getuser()},
             f"terms-{uuid.uuid4()}",
         )

@@ -22,7 +22,7 @@ from models.stored_answers import Answer
 from tasks.command import Command
 from tasks.command_parsing import parse_command
 from workers.errors import summarize_error, traceback_path
-from workers.task import TaskOutcome, known_task_outcome
+from workers.task import BaseTask, TaskOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
         with current_app.backend.stored_together([message[1] for message in messages]):
             for index, message in enumerate(messages):
                 if index in outcomes:
-                    with known_task_outcome(outcomes[index]):
+                    with BaseTask.known_outcome(outcomes[index]):
                         failed, result, own_seconds = trace(*message)
                     traces[index] = failed, result, (own_seconds or 0.0) + seconds
     except Exception:  # noqa: BLE001 - a result that is not stored: as in the tracer, its message is delivered again

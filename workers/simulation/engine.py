@@ -20,7 +20,6 @@ from models import alerts, automation, bills, notices, outbox, reminders
 from models.db import database as db
 from models.db.conflicts import retry_on_conflict
 from workers.app import app
-from workers.task import execute_task
 
 Deadline = Callable[[Connection], datetime | None]
 
@@ -83,7 +82,8 @@ class Simulation:
         return self.execute(task, arguments, f"simulation-{next(self._numbers)}")
 
     def execute(self, task: str, arguments: dict[str, Any], message_id: str) -> dict[str, Any]:
-        return execute_task(app.tasks[task], arguments, message_id)
+        answer: dict[str, Any] = app.tasks[task].validate_and_run(arguments, message_id)
+        return answer
 
     def process_outbox(self) -> int:
         count = 0
