@@ -63,7 +63,7 @@ def _query_id(word: str) -> str:
 
 
 ORDER, MONTH, TIME, NAME = (_show_query_argument(parse) for parse in (_order_id, _month, parse_timestamp, _query_id))
-at_option = click.option("--at", type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")
+query_at_option = click.option("--at", type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")
 
 
 @click.group()
@@ -71,7 +71,7 @@ def nouns() -> None:
     pass
 
 
-def _register_show_noun(
+def _register_query(
     parent: click.Group, name: str, *params: Callable[[Any], Any]
 ) -> Callable[[Callable[..., Query]], Any]:
     def register(function: Callable[..., Query]) -> Callable[..., Query]:
@@ -84,51 +84,51 @@ def _register_show_noun(
     return register
 
 
-def _no_member_to_show(member_id: str) -> str:
+def _no_member_for_query(member_id: str) -> str:
     return f"There is no member {member_id}."
 
 
-def _no_order_to_show(order_id: int, at: datetime | None = None) -> str:
+def _no_order_for_query(order_id: int, at: datetime | None = None) -> str:
     return f"There was no order {order_id} at {format_timestamp(at)}." if at else f"There is no order {order_id}."
 
 
-@_register_show_noun(nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)
-def show_order_query(order_id: int, at: datetime | None) -> Query:
+@_register_query(nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), query_at_option)
+def parse_show_order(order_id: int, at: datetime | None) -> Query:
     """An order with its timeline, now or at another time."""
     return Query(
         "order",
         lambda conn, now: order.show_order(conn, order_id, at=at, now=now),
-        _no_order_to_show(order_id, at),
+        _no_order_for_query(order_id, at),
         at,
     )
 
 
 @nouns.group("explain")
-def explain_nouns() -> None:
+def explain_query_nouns() -> None:
     """What the parties of an order can do, and why the rest is refused."""
 
 
-@_register_show_noun(explain_nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), at_option)
-def explain_query(order_id: int, at: datetime | None) -> Query:
+@_register_query(explain_query_nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), query_at_option)
+def parse_explain_order(order_id: int, at: datetime | None) -> Query:
     """What each party can do, and why the rest is refused."""
     return Query(
         "explain",
         lambda conn, now: order.explain_order(conn, order_id, at=at, now=now),
-        _no_order_to_show(order_id, at),
+        _no_order_for_query(order_id, at),
         at,
     )
 
 
-@_register_show_noun(nouns, "lots", click.argument("seller", type=NAME))
-def show_lots_query(seller: str) -> Query:
+@_register_query(nouns, "lots", click.argument("seller", type=NAME))
+def parse_show_lots(seller: str) -> Query:
     """The lots of a seller."""
-    return Query("lots", lambda conn, _: show.show_lots(conn, seller), _no_member_to_show(seller))
+    return Query("lots", lambda conn, _: show.show_lots(conn, seller), _no_member_for_query(seller))
 
 
-@_register_show_noun(
+@_register_query(
     nouns, "bill", click.argument("seller", type=NAME), click.argument("month", metavar="2026-03", type=MONTH)
 )
-def show_bill_query(seller: str, month: date) -> Query:
+def parse_show_bill(seller: str, month: date) -> Query:
     """The bill of a seller for a month, line by line."""
     return Query(
         "bill",
@@ -137,32 +137,32 @@ def show_bill_query(seller: str, month: date) -> Query:
     )
 
 
-@_register_show_noun(nouns, "member", click.argument("member_id", metavar="ID", type=NAME))
-def show_member_query(member_id: str) -> Query:
+@_register_query(nouns, "member", click.argument("member_id", metavar="ID", type=NAME))
+def parse_show_member(member_id: str) -> Query:
     """A member: rights to buy and sell, and strikes."""
-    return Query("member", lambda conn, _: show.show_member(conn, member_id), _no_member_to_show(member_id))
+    return Query("member", lambda conn, _: show.show_member(conn, member_id), _no_member_for_query(member_id))
 
 
-@_register_show_noun(
+@_register_query(
     nouns, "notices", click.option("--order", "order_id", metavar="ID", type=ORDER, required=True, help="The order.")
 )
-def show_notices_query(order_id: int) -> Query:
+def parse_show_notices(order_id: int) -> Query:
     """The emails about an order, and whether they were sent."""
-    return Query("notices", lambda conn, _: show.show_notices(conn, order_id), _no_order_to_show(order_id))
+    return Query("notices", lambda conn, _: show.show_notices(conn, order_id), _no_order_for_query(order_id))
 
 
-@_register_show_noun(
+@_register_query(
     nouns,
     "alerts",
     click.option("--due-before", metavar="T", type=TIME, required=True, help="The end of the time asked."),
 )
-def show_alerts_query(due_before: datetime) -> Query:
+def parse_show_alerts(due_before: datetime) -> Query:
     """The open alerts that unlock before a time."""
     return Query("alerts", lambda conn, _: show.show_alerts(conn, due_before))
 
 
-@_register_show_noun(nouns, "request", click.argument("request_id", type=NAME))
-def show_request_query(request_id: str) -> Query:
+@_register_query(nouns, "request", click.argument("request_id", type=NAME))
+def parse_show_request(request_id: str) -> Query:
     """The answer of a command, by its request id."""
     return Query(
         "request",
@@ -172,30 +172,30 @@ def show_request_query(request_id: str) -> Query:
     )
 
 
-@_register_show_noun(nouns, "credits", click.argument("seller", type=NAME))
-def show_credits_query(seller: str) -> Query:
+@_register_query(nouns, "credits", click.argument("seller", type=NAME))
+def parse_show_credits(seller: str) -> Query:
     """The fees of a seller's cancelled orders: reset or credited."""
-    return Query("credits", lambda conn, _: show.show_credits(conn, seller), _no_member_to_show(seller))
+    return Query("credits", lambda conn, _: show.show_credits(conn, seller), _no_member_for_query(seller))
 
 
-@_register_show_noun(
+@_register_query(
     nouns,
     "forecast",
     click.option("--days", type=click.IntRange(1, forecast.MAX_DAYS), required=True, help="Days to look ahead."),
 )
-def show_forecast_query(days: int) -> Query:
+def parse_show_forecast(days: int) -> Query:
     """When alerts will unlock, hour by hour."""
     return Query("forecast", lambda conn, now: forecast.unlock_forecast(conn, days=days, now=now))
 
 
-@_register_show_noun(nouns, "sweeps")
-def show_sweeps_query() -> Query:
+@_register_query(nouns, "sweeps")
+def parse_show_sweeps() -> Query:
     """When each sweep found something, and whether it was late."""
     return Query("sweeps", lambda conn, _: show.show_sweeps(conn))
 
 
-@_register_show_noun(nouns, "late-payments")
-def show_late_payments_query() -> Query:
+@_register_query(nouns, "late-payments")
+def parse_show_late_payments() -> Query:
     """The late payments that sellers have not sent back."""
     return Query("late-payments", lambda conn, _: show.show_late_payments(conn))
 

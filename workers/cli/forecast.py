@@ -23,7 +23,7 @@ from workers.cli.terminal_text import zone_option
 def forecast(days: int, as_calendar: bool, as_json: bool) -> None:
     """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
     if not as_calendar:
-        print_query_result(show_queries.show_forecast_query(days), as_json)
+        print_query_result(show_queries.parse_query(["forecast", "--days", days]), as_json)
         return
     if as_json:
         raise click.UsageError("A forecast is printed with --ics or with --json.")
