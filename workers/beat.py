@@ -15,12 +15,9 @@ from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
 
+# Beat adds no more ticks to a queue of this length: no worker reads it, or its ticks are enough.  Ticks do not expire:
+# workers would drop every tick of a beat whose clock is far behind.  They process so many ticks within a minute.
 MAX_QUEUED_TICKS = 20_000
-"""Queue length at which no more ticks are added: either no worker reads the queue, or the ticks in it are enough.
-
-This replaces `expires`, which compares beat's clock with a worker's: workers would drop every tick of a beat whose
-clock is far behind.  Workers process this many idle ticks within a minute.
-"""
 
 
 class MonotonicScheduler(Scheduler):
@@ -36,7 +33,7 @@ class MonotonicScheduler(Scheduler):
     def setup_schedule(self) -> None:
         self.merge_inplace(self.app.conf.beat_schedule)
         for entry in self.schedule.values():
-            _interval_seconds(entry)
+            self._interval_seconds(entry)
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Send what is due, each entry once however overdue it is; return the seconds until the next one.
@@ -59,8 +56,8 @@ class MonotonicScheduler(Scheduler):
             due_at = self._due_at.get(entry.name, now)
             if due_at > now:
                 continue
-            next_due_at = due_at + _interval_seconds(entry)
-            self._due_at[entry.name] = next_due_at if next_due_at > now else now + _interval_seconds(entry)
+            next_due_at = due_at + self._interval_seconds(entry)
+            self._due_at[entry.name] = next_due_at if next_due_at > now else now + self._interval_seconds(entry)
             self.apply_entry(entry, producer=self.producer)
 
     def close(self) -> None:
@@ -74,23 +71,23 @@ class MonotonicScheduler(Scheduler):
             super().close()
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
-        if _queue_length(producer, entry.options.get("queue")) < MAX_QUEUED_TICKS:
+        if self._queue_length(producer, entry.options.get("queue")) < MAX_QUEUED_TICKS:
             super().apply_async(entry, producer=producer, advance=advance, **kwargs)
         self.tick_count += 1
 
+    @staticmethod
+    def _interval_seconds(entry: ScheduleEntry) -> float:
+        interval = getattr(entry.schedule, "run_every", None)
+        if not isinstance(interval, timedelta):
+            raise TypeError(f"The schedule of timetable entry {entry.name!r} must be a timedelta: beat reads no clock.")
+        return interval.total_seconds()
 
-def _interval_seconds(entry: ScheduleEntry) -> float:
-    interval = getattr(entry.schedule, "run_every", None)
-    if not isinstance(interval, timedelta):
-        raise TypeError(f"The schedule of timetable entry {entry.name!r} must be a timedelta: beat uses no wall clock.")
-    return interval.total_seconds()
-
-
-def _queue_length(producer: Any, queue: str | None) -> int:
-    # 0 when the broker does not answer: sending has its own retries.
-    if producer is None or queue is None:
+    @staticmethod
+    def _queue_length(producer: Any, queue: str | None) -> int:
+        # 0 when the broker does not answer: sending has its own retries.
+        if producer is None or queue is None:
+            return 0
+        with contextlib.suppress(*producer.connection.recoverable_connection_errors):
+            # Not the producer's own channel: one that a failed publish closed would stay closed.
+            return int(producer.connection.default_channel._size(queue))
         return 0
-    with contextlib.suppress(*producer.connection.recoverable_connection_errors):
-        # Not the producer's own channel: one that a failed publish closed would stay closed.
-        return int(producer.connection.default_channel._size(queue))
-    return 0
