@@ -7,12 +7,9 @@ the SQL interface with its own request id.  No requeued job depends on a message
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-
-from kombu.exceptions import OperationalError
 
 from models import dead_jobs, dead_letters, notices, outbox, submissions
 from schedules.routes import queue_of
@@ -56,7 +53,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
     return str(job.task)
 
 
-def discard_dead_job(database: Database, number: int, reason: str) -> str:
+def discard_instead_of_requeue(database: Database, number: int, reason: str) -> str:
     with database.transaction() as conn:
         job = dead_jobs.get_dead_job(conn, number)
         if job is None:
@@ -106,7 +103,7 @@ def _read_command_to_requeue(letter: Any) -> tuple[str, str, dict[str, Any]]:
     return task, message_id, arguments
 
 
-def is_requeueable_command(raw: bytes) -> bool:
+def may_requeue_message(raw: bytes) -> bool:
     try:
         now = datetime.now(UTC)  # noqa: TID251 - as the transport compares
         validate_message(raw, queue_of("orders.cancel"), app.tasks, "requeued", now)
@@ -115,8 +112,3 @@ def is_requeueable_command(raw: bytes) -> bool:
     except Delayed:
         pass
     return json.loads(raw)["headers"]["task"] in COMMANDS
-
-
-def wake_relay_after_requeue() -> None:
-    with contextlib.suppress(OperationalError):
-        app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)

@@ -11,14 +11,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 
 import click
+from kombu.exceptions import OperationalError
 
 from models import dead_jobs
 from models import dead_letters as recorded_letters
 from policies.timestamps import format_timestamp
+from schedules.routes import queue_of
 from workers import requeue as requeuing
 from workers.app import app
 from workers.cli import data_option
@@ -90,7 +93,8 @@ def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
     if not ids:
         echo("There are no such dead jobs.")
     elif len(problems) < len(ids):
-        requeuing.wake_relay_after_requeue()
+        with contextlib.suppress(OperationalError):  # without a broker, the timetable's tick does it
+            app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)
     if problems:
         raise click.ClickException(" ".join(problems))
 
@@ -105,7 +109,9 @@ def discard(ids: tuple[int, ...], reason: str) -> None:
             f"must be one line of 1 to {dead_jobs.MAX_REASON_LENGTH} characters", param_hint="--reason"
         )
     with open_database() as database:
-        problems = _for_each_job(ids, lambda n: f"{requeuing.discard_dead_job(database, n, reason)} is discarded.")
+        problems = _for_each_job(
+            ids, lambda n: f"{requeuing.discard_instead_of_requeue(database, n, reason)} is discarded."
+        )
     if problems:
         raise click.ClickException(" ".join(problems))
 
@@ -132,7 +138,7 @@ def requeue(ids: tuple[int, ...]) -> None:
     if not ids:
         with app.connection_for_write() as connection:
             moved, left = unread_lists.requeue_unread_commands(
-                connection.default_channel.client, requeuing.is_requeueable_command, _print_job_progress
+                connection.default_channel.client, requeuing.may_requeue_message, _print_job_progress
             )
         echo(
             f"{moved} {'message was' if moved == 1 else 'messages were'} moved to the queue commands; "
