@@ -36,10 +36,10 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
     except OperationalError as problem:
         if isinstance(problem.orig, SessionSettingsRefused):
             raise click.ClickException(f"{problem.orig}. Fix: {problem.orig.fix}") from None
-        if isinstance(problem.orig, psycopg.Error) and _is_login_refused(url, problem.orig):
+        if isinstance(problem.orig, psycopg.Error) and _was_migration_refused(url, problem.orig):
             reason = str(problem.orig).strip().splitlines()[0]
             raise click.ClickException(
-                f"PostgreSQL refuses the login: {reason}. Fix: {_migration_login_fix(url, reason)}"
+                f"PostgreSQL refuses the login: {reason}. Fix: {_advise_refused_migration(url, reason)}"
             ) from None
         raise
 
@@ -59,7 +59,7 @@ def _wait_for_server(database_url: str, timeout: float, report: Callable[[str], 
         time.sleep(MIGRATION_POLL_SECONDS)
 
 
-def _migration_login_fix(database_url: str, reason: str) -> str:
+def _advise_refused_migration(database_url: str, reason: str) -> str:
     address = PostgresAddress.parse(database_url)
     user = address.user or "unwind_owner"
     if f'database "{address.database}" does not exist' in reason:
@@ -72,11 +72,11 @@ def _migration_login_fix(database_url: str, reason: str) -> str:
     )
 
 
-def _is_login_refused(database_url: str, problem: psycopg.Error) -> bool:
+def _was_migration_refused(database_url: str, problem: psycopg.Error) -> bool:
     return (
         problem.pgconn is not None
         and problem.sqlstate is None
-        and _ping_server(PostgresAddress.parse(database_url)) == Ping.OK
+        and _ping_before_migration(PostgresAddress.parse(database_url)) == Ping.OK
     )
 
 
@@ -85,11 +85,11 @@ def _find_reason_to_wait_for_server(address: PostgresAddress) -> str:
     try:
         psycopg.connect(**address.connection_parameters(APPLICATION_NAME)).close()  # type: ignore[arg-type]
     except psycopg.OperationalError as problem:
-        if _ping_server(address) != Ping.OK:
+        if _ping_before_migration(address) != Ping.OK:
             return address.without_password(str(problem).strip().splitlines()[0])
     return ""
 
 
-def _ping_server(address: PostgresAddress) -> int:
+def _ping_before_migration(address: PostgresAddress) -> int:
     # libpq tells by the SQLSTATE whether a server refuses a login or is not ready, whatever its messages' language.
     return PGconn.ping(make_conninfo(**address.connection_parameters(APPLICATION_NAME)).encode())

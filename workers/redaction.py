@@ -36,14 +36,13 @@ VISIBLE_ARGUMENTS = (
     "dry_run",
     "notice_id",
 )
-NUMERIC_ARGUMENTS = ("order_id", "removal_id", "lot_id")
+VISIBLE_NUMBERS = ("order_id", "removal_id", "lot_id")
 """Shown as numbers even when sent as text, so that one search finds both."""
-COUNTED_ARGUMENTS = ("orders", "rows", "lines")
+VISIBLE_LENGTHS = ("orders", "rows", "lines")
 """Lists shown by their length."""
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _ANSWER_REPR = re.compile(r"\{'outcome': '(?P<outcome>[a-z]+)', 'code': (?:None|'(?P<code>[A-Z_]+)')")
 _EFFECT_COUNTS = re.compile(r"'effects': \{((?:'[a-z_]+': \d+(?:, )?)+)\}")
-_EFFECT_COUNT = re.compile(r"'([a-z_]+)': (\d+)")
 
 
 def redact_arguments(arguments: Any) -> str:
@@ -58,9 +57,11 @@ def redact_arguments_for_search(arguments: Any) -> str:
 def _visible_arguments(arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, Mapping):
         return {}
-    visible = {name: arguments[name] for name in VISIBLE_ARGUMENTS if name in arguments and _is_plain(arguments[name])}
-    visible |= {name: int(visible[name]) for name in NUMERIC_ARGUMENTS if str(visible.get(name, "")).isdecimal()}
-    return visible | {name: len(arguments[name]) for name in COUNTED_ARGUMENTS if isinstance(arguments.get(name), list)}
+    visible = {
+        name: arguments[name] for name in VISIBLE_ARGUMENTS if name in arguments and _is_visible(arguments[name])
+    }
+    visible |= {name: int(visible[name]) for name in VISIBLE_NUMBERS if str(visible.get(name, "")).isdecimal()}
+    return visible | {name: len(arguments[name]) for name in VISIBLE_LENGTHS if isinstance(arguments.get(name), list)}
 
 
 def redact_answer(representation: str) -> str:
@@ -69,25 +70,23 @@ def redact_answer(representation: str) -> str:
         return ""
     words = [answer["outcome"], answer["code"] or ""]
     if effects := _EFFECT_COUNTS.search(representation):
-        words += [f"{name}={count}" for name, count in _EFFECT_COUNT.findall(effects[1])]
+        words += [f"{name}={count}" for name, count in re.findall(r"'([a-z_]+)': (\d+)", effects[1])]
     return " ".join(word for word in words if word)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_visible(value: Any) -> bool:
     if isinstance(value, str):
         return _PLAIN_VALUE.fullmatch(value) is not None
     return isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63)
 
 
-_AS_TASK_SIGNATURE = inspect.signature(AMQP.as_task_v2)
-
-
 class RedactedAMQP(AMQP):
     Connection = Connection
+    _as_task_signature = inspect.signature(AMQP.as_task_v2)
 
     def as_task_v2(self, *args: Any, **kwargs: Any) -> Any:
         # Celery passes the arguments by position.
-        bound = _AS_TASK_SIGNATURE.bind(self, *args, **kwargs)
+        bound = self._as_task_signature.bind(self, *args, **kwargs)
         bound.arguments["argsrepr"] = "()"
         bound.arguments["kwargsrepr"] = redact_arguments_for_search(bound.arguments.get("kwargs"))
         task = self.app.tasks.get(bound.arguments["name"])

@@ -87,7 +87,7 @@ def _validate_link_secret(text: str) -> str:
     return text
 
 
-def _secret_setting(check: Callable[[str], str]) -> BeforeValidator:
+def _secret_type(check: Callable[[str], str]) -> BeforeValidator:
     # Validate a secret with `check`; None stays None, and our own defaults are validated too.
     def validate(value: str | SecretStr | None) -> str | None:
         if value is None:
@@ -97,8 +97,8 @@ def _secret_setting(check: Callable[[str], str]) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def _secret_url_setting(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
-    # Like `_secret_setting`, for URLs of servers, to which the certificates are added.
+def _secret_url_type(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
+    # Like `_secret_type`, for URLs of servers, to which the certificates are added.
     def validate(value: str | SecretStr | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
@@ -108,14 +108,14 @@ def _secret_url_setting(normalize: Callable[[str, Mapping[str, Path]], str]) -> 
     return BeforeValidator(validate)
 
 
-PostgresUrl = Annotated[SecretStr | None, _secret_url_setting(normalize_postgres_url_setting)]
-ServerRedisUrl = Annotated[SecretStr | None, _secret_url_setting(_normalize_redis_url)]
-SmtpUrl = Annotated[SecretStr | None, _secret_setting(_validate_smtp_url)]
+PostgresUrl = Annotated[SecretStr | None, _secret_url_type(normalize_postgres_url_setting)]
+ServerRedisUrl = Annotated[SecretStr | None, _secret_url_type(_normalize_redis_url)]
+SmtpUrl = Annotated[SecretStr | None, _secret_type(_validate_smtp_url)]
 WebUrl = Annotated[str, AfterValidator(_normalize_web_url)]
 TlsFile = Annotated[Path | None, AfterValidator(_normalize_tls_file)]
 EmailSender = Annotated[str, AfterValidator(_validate_sender)]
-Login = Annotated[SecretStr | None, _secret_setting(_validate_login)]
-LinkSecret = Annotated[SecretStr | None, _secret_setting(_validate_link_secret)]
+Login = Annotated[SecretStr | None, _secret_type(_validate_login)]
+LinkSecret = Annotated[SecretStr | None, _secret_type(_validate_link_secret)]
 Networks = Annotated[str, AfterValidator(_validate_networks)]
 ListenAddress = Annotated[str, Field(min_length=1)]
 ListenPort = Annotated[int, Field(ge=0, le=65535)]
