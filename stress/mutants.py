@@ -135,7 +135,7 @@ def replace_function(path: str, replacement: str) -> Activation:
 @contextlib.contextmanager
 def _one_engine_for_all(_database_url: str = "") -> Iterator[None]:
     """Open the database in the main process of a worker and let its children share the connection."""
-    shared = lifecycle.open_process_database(lifecycle.process_settings())
+    shared = lifecycle.open_process_database()
     with shared.transaction() as conn:
         shared.clock.now(conn)
     setattr(shared, "dispose", lambda: None)  # noqa: B010 - what a worker tries at its start must not end the session

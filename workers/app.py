@@ -28,7 +28,7 @@ from workers.broker.redis_url import REDIS_SCHEMES
 from workers.broker.result_backend import ResultBackend
 from workers.embedded import running_server_urls
 from workers.monitoring import flower_guard
-from workers.settings import load_settings
+from workers.settings import current_settings, load_settings
 from workers.submissions import consumer
 from workers.transport.plain_json import use_plain_json
 from workers.transport.reclaim import UNACKED_KEY
@@ -43,22 +43,22 @@ OBSERVING_COMMANDS = frozenset({"control", "events", "inspect", "report", "statu
 """Celery's commands that describe what runs; they start no servers."""
 
 
-class Unwind(Celery):
+class UnwindCelery(Celery):
     servers_found = False
 
     def _connection(self, url: str | None, **options: Any) -> Any:
-        self._find_servers()
+        self._set_server_urls()
         usable_url = None if url is None or url.startswith("valkey") else url
         return super()._connection(usable_url or self.conf.broker_url, **options)
 
     def _get_backend(self) -> Any:
-        self._find_servers()
+        self._set_server_urls()
         url = self.conf.result_backend
         if not isinstance(url, str) or url.partition("://")[0] not in REDIS_SCHEMES:
             return super()._get_backend()
         return ResultBackend(app=self, url=url)
 
-    def _find_servers(self) -> None:
+    def _set_server_urls(self) -> None:
         if self.servers_found:
             return
         context = click.get_current_context(silent=True)
@@ -76,7 +76,7 @@ class Unwind(Celery):
                 )
             settings = settings.with_servers(urls)
         else:
-            settings = lifecycle.process_settings()
+            settings = current_settings()
         self.servers_found = True
         if self.conf.broker_url is None or self.conf.result_backend is None:
             if settings.broker_url is not None:
@@ -88,7 +88,7 @@ class Unwind(Celery):
 @signals.celeryd_init.connect
 def _refuse_unsupported_pool(conf: Any, options: dict[str, Any], **_: Any) -> None:
     # Sent before the worker looks for servers.
-    pool = pool_name(options.get("pool") or options.get("pool_cls") or conf.worker_pool)
+    pool = worker_pool_path(options.get("pool") or options.get("pool_cls") or conf.worker_pool)
     if pool not in lifecycle.SUPPORTED_POOLS:
         raise SystemExit(
             f"Unwind's workers do not run in the pool {pool}: only processes are connected to the database. "
@@ -96,7 +96,7 @@ def _refuse_unsupported_pool(conf: Any, options: dict[str, Any], **_: Any) -> No
         )
 
 
-def pool_name(pool: Any) -> str:
+def worker_pool_path(pool: Any) -> str:
     if isinstance(pool, str):
         return str(ALIASES.get(pool) or pool)
     return f"{pool.__module__}:{pool.__qualname__}"
@@ -114,7 +114,7 @@ def _route_task(name: str, *_: Any, **__: Any) -> dict[str, str]:
 
 
 use_plain_json()
-app = Unwind(
+app = UnwindCelery(
     "unwind",
     task_cls="workers.task:BaseTask",
     amqp="workers.redaction:RedactedAMQP",

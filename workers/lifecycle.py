@@ -1,4 +1,4 @@
-"""Resources that a process opens at its start and closes at its end: settings, database, mailer, publisher, wake-ups.
+"""Resources that a process opens at its start and closes at its end: database, mailer, publisher, wake-ups.
 
 Every process that runs tasks gets its own database engine after the fork: children that share an engine mix up each
 other's answers silently.  Beat and Flower get none.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import threading
 import uuid
 from collections.abc import Sequence
-from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +26,7 @@ from workers.broker.command_precedence import may_wait_for_commands, wait_for_co
 from workers.broker.redis_url import connect_to_redis
 from workers.broker.wakeups import TaskWaker, Wakeups
 from workers.errors import summarize_error, traceback_path
-from workers.settings import Settings, load_settings
+from workers.settings import Settings, current_settings
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -39,18 +37,6 @@ SUPPORTED_POOLS = ("workers.transport.process_pool:TaskPool", "celery.concurrenc
 """Celery sends `worker_process_init`, which connects a process, in these pools only."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for which a new process tries to connect; shorter than `worker_proc_alive_timeout`, which ends it."""
-
-
-@lru_cache(maxsize=1)
-def process_settings() -> Settings:
-    settings = load_settings()
-    if settings.broker_url is not None:
-        # Celery lets these variables override the configuration, so they must hold the normalized form.
-        os.environ["CELERY_BROKER_URL"] = settings.broker_url.get_secret_value()
-        if settings.result_backend is not None:
-            os.environ["CELERY_RESULT_BACKEND"] = settings.result_backend.get_secret_value()
-        return settings  # a producer, beat or Flower needs no database
-    return settings.with_servers_until_exit()
 
 
 class BrokerPublisher:
@@ -94,8 +80,9 @@ class BrokerPublisher:
         return f"{epoch} {run_id}"
 
 
-def open_process_database(settings: Settings) -> Database:
+def open_process_database() -> Database:
     """Open the database as the application's own login, else as the owner in the role unwind_app."""
+    settings = current_settings()
     url = settings.app_database_url or settings.database_url
     if url is None:
         url = settings.with_servers_until_exit().database_url
@@ -123,8 +110,8 @@ _process_may_wait = True
 
 def connect_process(app: Celery) -> None:
     global _process_waker, _process_wakeups  # noqa: PLW0603 - one per process is the point
-    settings = process_settings()
-    database = open_process_database(settings)
+    settings = current_settings()
+    database = open_process_database()
     broker_url = settings.broker_url.get_secret_value() if settings.broker_url is not None else None
     if broker_url is not None:
         _process_wakeups = Wakeups(app, broker_url)
@@ -159,7 +146,7 @@ def _freeze_garbage_collector(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-def _refuse_configuration(**_: Any) -> None:
+def _check_process_or_exit(**_: Any) -> None:
     # A worker that could process nothing must end before it takes a message.
     try:
         check_process_configuration()
@@ -169,9 +156,8 @@ def _refuse_configuration(**_: Any) -> None:
 
 def check_process_configuration() -> None:
     """Raise what would keep a process from connecting.  Contacts no server: servers may be away."""
-    settings = process_settings()
-    open_process_database(settings).dispose()
-    _open_mailer(settings)
+    open_process_database().dispose()
+    _open_mailer(current_settings())
 
 
 @signals.worker_process_init.connect

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,18 @@ IS_CHECKOUT = (CHECKOUT / "run").exists()  # else an installed package, whose di
 
 class SettingsError(ValueError):
     """A variable has an invalid value; the text has one line per variable, with the fix and without the value."""
+
+    @classmethod
+    def from_validation(cls, error: ValidationError) -> SettingsError:
+        descriptions = {str(field.validation_alias): field.description for field in Settings.model_fields.values()}
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):  # a value may be a secret
+            variable = str(problem["loc"][0])
+            if variable not in descriptions:  # a default derived from another invalid variable
+                continue
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{variable}: {message[:1].lower()}{message[1:]}. {descriptions.get(variable, '')}".rstrip())
+        return cls("\n".join(lines))
 
 
 def _variable_of(name: str) -> str:
@@ -219,7 +232,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        raise SettingsError(_explain_invalid_settings(error)) from None
+        raise SettingsError.from_validation(error) from None
     if settings.direct_database_url and not (
         settings.database_url or settings.app_database_url or settings.web_database_url
     ):
@@ -230,6 +243,19 @@ def load_settings(**overrides: Any) -> Settings:
             "order. Set UNWIND_FLOWER_LOGIN=user:password, or use 127.0.0.1."
         )
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+
+
+@lru_cache(maxsize=1)
+def current_settings() -> Settings:
+    """Return the settings of this process; without a broker in them, its embedded servers run from now on."""
+    settings = load_settings()
+    if settings.broker_url is not None:
+        # Celery lets these variables override the configuration, so they must hold the normalized form.
+        os.environ["CELERY_BROKER_URL"] = settings.broker_url.get_secret_value()
+        if settings.result_backend is not None:
+            os.environ["CELERY_RESULT_BACKEND"] = settings.result_backend.get_secret_value()
+        return settings  # a producer, beat or Flower needs no database
+    return settings.with_servers_until_exit()
 
 
 MAY_BE_EMPTY = {"UNWIND_DIRECT_DATABASE_URL", "UNWIND_SMTP_URL"}
@@ -274,16 +300,3 @@ def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
         for name in (os.environ if environ is None else environ)
         if name.startswith("UNWIND_") and name not in known
     )
-
-
-def _explain_invalid_settings(error: ValidationError) -> str:
-    # Describe each invalid variable in one line, without its value, which may be a secret.
-    descriptions = {str(field.validation_alias): field.description for field in Settings.model_fields.values()}
-    lines = []
-    for problem in error.errors(include_input=False, include_url=False):
-        variable = str(problem["loc"][0])
-        if variable not in descriptions:  # a default derived from another invalid variable
-            continue
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{variable}: {message[:1].lower()}{message[1:]}. {descriptions.get(variable, '')}".rstrip())
-    return "\n".join(lines)

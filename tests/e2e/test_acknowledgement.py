@@ -25,7 +25,7 @@ from tests.e2e.nodes import CHECKOUT, ProcessNode
 from tests.plugins.servers import libpq_url
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
-from workers.app import app, pool_name
+from workers.app import app, worker_pool_path
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.broker import fetch_pools
 from workers.task import MAX_RETRIES
@@ -194,13 +194,13 @@ def test_worker_with_invalid_options_does_not_start(
     "pool", ["gevent", "eventlet", "threads", "custom:Pool", "celery.concurrency.thread:TaskPool", ThreadPool]
 )
 def test_pools_without_processes_are_refused(pool: Any) -> None:
-    assert pool_name(pool) not in SUPPORTED_POOLS
+    assert worker_pool_path(pool) not in SUPPORTED_POOLS
 
 
 def test_documented_pools_are_supported() -> None:
     context = click.Context(worker, obj=SimpleNamespace(app=app))
     chosen = [WorkersPool().convert(name, None, context) for name in ("prefork", "solo")]
-    assert tuple(map(pool_name, chosen)) == SUPPORTED_POOLS
+    assert tuple(map(worker_pool_path, chosen)) == SUPPORTED_POOLS
 
 
 @pytest.mark.guarantee("P1")

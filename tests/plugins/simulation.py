@@ -11,8 +11,8 @@ from kombu import pools
 
 from models.db import database as db
 from models.integrity import invariants, month_audit
-from workers import lifecycle
 from workers.app import app
+from workers.settings import current_settings
 from workers.simulation.engine import Simulation
 
 
@@ -39,12 +39,12 @@ def environment(
         ("UNWIND_DATA", str(tmp_path)),
     ):
         monkeypatch.setenv(name, value)
-    lifecycle.process_settings.cache_clear()
+    current_settings.cache_clear()
     monkeypatch.setattr(app, "servers_found", False)
     yield simulation
     pools.reset()  # type: ignore[no-untyped-call]
     app._after_fork()  # the pools of the next one are new
-    lifecycle.process_settings.cache_clear()
+    current_settings.cache_clear()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,7 +19,7 @@ from schedules.timetable import TIMETABLE
 from tests.e2e.nodes import CHECKOUT, ProcessNode
 from tests.plugins.proxy import Proxy
 from tests.waiting import wait_until
-from workers.app import Unwind
+from workers.app import UnwindCelery
 from workers.beat import MAX_QUEUED_TICKS, MonotonicScheduler
 
 SKEWED = CHECKOUT / "tests" / "e2e" / "skewed_clock"
@@ -94,7 +94,7 @@ def test_beat_runs_in_a_read_only_directory(start: Start, broker: redis.Redis) -
 @pytest.fixture
 def scheduler(broker_url: str, result_backend: str) -> Iterator[MonotonicScheduler]:
     """A scheduler whose monotonic clock is set by `scheduler.clock = lambda: …`."""
-    with Unwind("clocked", broker=broker_url, backend=result_backend, set_as_current=False, fixups=[]) as app:
+    with UnwindCelery("clocked", broker=broker_url, backend=result_backend, set_as_current=False, fixups=[]) as app:
         app.conf.beat_schedule = {
             "often": {"task": "outbox.relay", "schedule": timedelta(seconds=1), "options": {"queue": "sweeps"}},
             "rarely": {"task": "bills.issue", "schedule": timedelta(seconds=60), "options": {"queue": "notices"}},

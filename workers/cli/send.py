@@ -29,13 +29,13 @@ from policies.timestamps import describe_timestamp
 from schedules.routes import queue_of
 from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
-from workers import lifecycle
 from workers.app import app
 from workers.broker.redis_url import connect_to_redis
 from workers.cli import data_option
 from workers.cli.database import open_database
 from workers.cli.terminal_text import echo
 from workers.errors import unknown_task_error_hint
+from workers.settings import current_settings
 
 ANSWER_TIMEOUT = 30.0
 POLL_INTERVAL = 3.0
@@ -118,7 +118,7 @@ def _sent_command_answered_at(request_id: str) -> str | None:
 
 def _can_reach_send_broker() -> bool:
     # Whether the broker is reachable, so that it was the result backend that was not.
-    url = lifecycle.process_settings().broker_url
+    url = current_settings().broker_url
     if url is None:
         return False
     try:

@@ -25,10 +25,10 @@ from celery import current_app, signals
 from celery.worker import state
 from redis.exceptions import NoPermissionError
 
-from workers import lifecycle
 from workers.broker.redis_url import connect_to_redis
 from workers.embedded.processes import StopRequest
 from workers.monitoring import probes
+from workers.settings import current_settings
 from workers.transport import pausing
 
 log = structlog.get_logger(__name__)
@@ -191,7 +191,7 @@ def _stop_watching(**_: Any) -> None:
 
 
 def _watched_broker_url() -> str | None:
-    url = lifecycle.process_settings().broker_url
+    url = current_settings().broker_url
     return None if url is None else url.get_secret_value()
 
 

@@ -20,9 +20,9 @@ from celery import current_app, signals
 from models.db.database import open_database_connection
 from models.submissions import CHANNEL
 from schedules.routes import queue_of
-from workers import lifecycle
 from workers.broker.wakeups import Wakeups
 from workers.embedded.processes import StopRequest
+from workers.settings import current_settings
 
 log = structlog.get_logger(__name__)
 
@@ -130,7 +130,7 @@ _listener: Listener | None = None
 def _start_submissions_listener(**_: Any) -> None:
     # Listen for submissions by SQL in the worker group that reads their queue (one thread per group).
     global _listener  # noqa: PLW0603 - one per process
-    settings = lifecycle.process_settings()
+    settings = current_settings()
     url = settings.listener_url
     broker_url = settings.broker_url
     reads_submissions = queue_of("submissions.drain") in current_app.amqp.queues.consume_from

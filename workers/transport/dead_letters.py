@@ -118,7 +118,7 @@ class DeadLetterWriter:
 
     def _store_pending_dead_letters(self) -> None:
         with contextlib.ExitStack() as stack:
-            database = lifecycle.open_process_database(lifecycle.process_settings())
+            database = lifecycle.open_process_database()
             stack.callback(database.dispose)
             connection = stack.enter_context(current_app.connection_for_read())
             broker = connection.default_channel.client

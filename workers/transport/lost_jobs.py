@@ -14,7 +14,7 @@ import structlog
 
 from models import dead_jobs, stored_answers
 from workers.errors import summarize_error
-from workers.lifecycle import open_process_database, process_settings
+from workers.lifecycle import open_process_database
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
     established."""
     known_arguments: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
     try:
-        database = open_process_database(process_settings())
+        database = open_process_database()
         try:
             with database.transaction() as conn:
                 answered = stored_answers.is_answered(

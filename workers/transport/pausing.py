@@ -76,7 +76,7 @@ class PauseReader:
 
     def read(self) -> None:
         if self._database is None:
-            self._database = lifecycle.open_process_database(lifecycle.process_settings())
+            self._database = lifecycle.open_process_database()
         try:
             with self._database.transaction() as conn:
                 paused = pauses.load_pauses(conn, self._database.clock.now(conn))
