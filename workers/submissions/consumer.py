@@ -42,7 +42,7 @@ LEASE_RENEWAL_INTERVAL = submissions.SUBMISSION_LEASE_DURATION.total_seconds() /
 Answers = list[tuple[Submission, Answer]]
 
 
-class CommandUnknown(SanitizedError):
+class SubmittedCommandUnknown(SanitizedError):
     def __init__(self, task: str) -> None:
         super().__init__(
             f"this worker is older than the command {task}; replace it with one of the release that ran ./run migrate"
@@ -57,7 +57,7 @@ def drain_submissions() -> dict[str, Any]:
     deadline = monotonic() + MAX_RUN_SECONDS
     with _renewed_submission_leases() as leased_ids:
         while monotonic() < deadline:
-            batch, single = _claim_next_submissions(answers)
+            batch, single = _take_next_consumer_batch(answers)
             answers = []
             if not batch and single is None:
                 break
@@ -78,7 +78,7 @@ def drain_submissions() -> dict[str, Any]:
     return {"taken": total}
 
 
-def _claim_next_submissions(answers: Answers) -> tuple[list[Submission], Submission | None]:
+def _take_next_consumer_batch(answers: Answers) -> tuple[list[Submission], Submission | None]:
     # Store the answers of the previous batch and lease the next one in one commit; return the batch and a command to
     # run alone. Dying before this commit loses no answer: the commands become due again and find their request rows.
     database = db.current_database()
@@ -167,7 +167,7 @@ def _execute_submitted_batch(task: str, batch: Sequence[Submission]) -> Answers:
 
 def _execute_submissions(task: str, batch: Sequence[Submission]) -> Answers:
     if task not in COMMANDS:
-        raise CommandUnknown(task)
+        raise SubmittedCommandUnknown(task)
     answers: Answers = []
     commands: list[tuple[Submission, Command]] = []
     for submission, command in _parse_submitted_commands(COMMANDS[task].model, batch):

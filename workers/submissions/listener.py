@@ -51,6 +51,18 @@ class Listener:
         self.listening = threading.Event()
         self._listening_since = float("inf")
 
+    @classmethod
+    def of_worker(cls) -> Listener | None:
+        """Return the listener of a worker that reads the submissions' queue: one for each worker group."""
+        settings = current_settings()
+        url, broker_url = settings.listener_url, settings.broker_url
+        reads_submissions = queue_of("submissions.drain") in current_app.amqp.queues.consume_from
+        if url is None or broker_url is None or not reads_submissions:
+            return None
+        wakeups = Wakeups(current_app, broker_url.get_secret_value())
+        wakeups.begin("submissions.drain")  # a worker that was killed may have left the key without a message
+        return cls(url.get_secret_value(), lambda: wakeups.send("submissions.drain"))
+
     def start(self) -> None:
         self._thread.start()
 
@@ -83,44 +95,43 @@ class Listener:
             self.listening.set()
             self._wake_consumer()  # for commits made while no connection listened
             while not self._stop_requested.is_set():
-                if _was_listener_notified(conn):
+                if self._was_notified(conn):
                     self._wake_consumer()
                     self._stop_requested.wait(MIN_WAKE_INTERVAL)
+
+    def _was_notified(self, conn: psycopg.Connection) -> bool:
+        # Wait a moment for a notification, and ask the server whether it accepts writes. Raises ListenerDisconnected.
+        pgconn = conn.pgconn
+        if self._wait_for_input(conn, POLL_INTERVAL):
+            pgconn.consume_input()
+        pgconn.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
+        pgconn.flush()
+        deadline = monotonic() + LISTENER_CHECK_TIMEOUT
+        values = []
+        while True:
+            while pgconn.is_busy():
+                if not self._wait_for_input(conn, deadline - monotonic()):
+                    raise ListenerDisconnected("the server does not respond")
+                pgconn.consume_input()
+            if (result := pgconn.get_result()) is None:
+                break
+            values.append(result.get_value(0, 0))
+        if values != [b"f"]:
+            raise ListenerDisconnected("the server is a standby")
+        notified = False
+        while pgconn.notifies() is not None:
+            notified = True
+        return notified
+
+    @staticmethod
+    def _wait_for_input(conn: psycopg.Connection, seconds: float) -> bool:
+        poller = select.poll()
+        poller.register(conn.fileno(), select.POLLIN)
+        return bool(poller.poll(max(0.0, seconds) * 1000))
 
     def _wake_consumer(self) -> None:
         with contextlib.suppress(Exception):  # without a broker, the timetable's tick does it later
             self._wake()
-
-
-def _was_listener_notified(conn: psycopg.Connection) -> bool:
-    # Wait a moment for a notification, and ask the server whether it accepts writes. Raises ListenerDisconnected.
-    pgconn = conn.pgconn
-    if _wait_for_listener_input(conn, POLL_INTERVAL):
-        pgconn.consume_input()
-    pgconn.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
-    pgconn.flush()
-    deadline = monotonic() + LISTENER_CHECK_TIMEOUT
-    values = []
-    while True:
-        while pgconn.is_busy():
-            if not _wait_for_listener_input(conn, deadline - monotonic()):
-                raise ListenerDisconnected("the server does not respond")
-            pgconn.consume_input()
-        if (result := pgconn.get_result()) is None:
-            break
-        values.append(result.get_value(0, 0))
-    if values != [b"f"]:
-        raise ListenerDisconnected("the server is a standby")
-    notified = False
-    while pgconn.notifies() is not None:
-        notified = True
-    return notified
-
-
-def _wait_for_listener_input(conn: psycopg.Connection, seconds: float) -> bool:
-    poller = select.poll()
-    poller.register(conn.fileno(), select.POLLIN)
-    return bool(poller.poll(max(0.0, seconds) * 1000))
 
 
 _listener: Listener | None = None
@@ -128,18 +139,10 @@ _listener: Listener | None = None
 
 @signals.worker_ready.connect
 def _start_submissions_listener(**_: Any) -> None:
-    # Listen for submissions by SQL in the worker group that reads their queue (one thread per group).
     global _listener  # noqa: PLW0603 - one per process
-    settings = current_settings()
-    url = settings.listener_url
-    broker_url = settings.broker_url
-    reads_submissions = queue_of("submissions.drain") in current_app.amqp.queues.consume_from
-    if url is None or broker_url is None or not reads_submissions:
-        return
-    wakeups = Wakeups(current_app, broker_url.get_secret_value())
-    wakeups.begin("submissions.drain")  # a worker that was killed may have left the key without a message
-    _listener = Listener(url.get_secret_value(), lambda: wakeups.send("submissions.drain"))
-    _listener.start()
+    _listener = Listener.of_worker()
+    if _listener is not None:
+        _listener.start()
 
 
 @signals.worker_shutting_down.connect
