@@ -28,13 +28,11 @@ from workers.transport.acknowledgement import acknowledged_together
 
 log = structlog.get_logger(__name__)
 
-MAX_BATCH_SIZE = 100
-"""Larger batches are not faster (docs/speed.md)."""
+MAX_BATCH_SIZE = 100  # the dispatcher's larger batches are not faster (docs/speed.md)
+MAX_BATCH_BYTES = 64 * 1024  # of its messages; a longer command runs alone, as in the SQL interface
+# By what the dispatcher divides the size of a batch when its process dies: a hundred, ten, one.  By two, a command that
+# kills its process would end seven; one by one at once, a hundred messages would pay for a process that died by chance.
 DIVISOR = 10
-"""What the size of a batch is divided by when its process dies: a hundred, ten, one.  By two, a command that kills its
-process would end seven; one by one at once, a hundred messages would pay for a process that died by chance."""
-MAX_BATCH_BYTES = 64 * 1024
-"""Length of a batch's messages.  A longer command runs alone, as in the SQL interface."""
 CommandSubject = tuple[str, str]
 
 
@@ -58,12 +56,27 @@ class _CommandConsumer:
 class WaitingCommand:
     def __init__(self, request: Any) -> None:
         self.request = request
-        self.subjects = list_command_subjects(request)
+        self.subjects = self._find_subjects(request)
         self.size = len(request.body)
         runs_alone = (
             request.task.command_model.runs_alone or request.request_dict.get("retries") or self.size > MAX_BATCH_BYTES
         )
         self.max_batch_size = 1 if runs_alone else MAX_BATCH_SIZE
+
+    @staticmethod
+    def _find_subjects(request: Any) -> list[CommandSubject]:
+        arguments: Any = request.kwargs
+        request_id = arguments.get("request_id")
+        if not isinstance(request_id, str):
+            request_id = request.id
+        items: Any = arguments.get("orders")
+        commands: Iterable[Any] = (arguments, *(items if isinstance(items, list) else ()))
+        orders = {
+            str(command["order_id"])
+            for command in commands
+            if isinstance(command, dict) and isinstance(command.get("order_id"), int | str)
+        }
+        return [("request", request_id[:MAX_REQUEST_ID_LENGTH]), *(("order", order) for order in sorted(orders))]
 
 
 class CommandDispatcher:
@@ -156,21 +169,6 @@ class CommandDispatcher:
         for command in chosen:
             self._waiting.remove(command)
         return chosen
-
-
-def list_command_subjects(request: Any) -> list[CommandSubject]:
-    arguments: Any = request.kwargs
-    request_id = arguments.get("request_id")
-    if not isinstance(request_id, str):
-        request_id = request.id
-    items: Any = arguments.get("orders")
-    commands: Iterable[Any] = (arguments, *(items if isinstance(items, list) else ()))
-    orders = {str(command["order_id"]) for command in commands if _is_command_about_order(command)}
-    return [("request", request_id[:MAX_REQUEST_ID_LENGTH]), *(("order", order) for order in sorted(orders))]
-
-
-def _is_command_about_order(command: Any) -> bool:
-    return isinstance(command, dict) and isinstance(command.get("order_id"), int | str)
 
 
 class DispatchedBatch:

@@ -26,9 +26,9 @@ from workers.task import BaseTask, TaskOutcome
 
 log = structlog.get_logger(__name__)
 
+# After which a failed batch is not divided further: what is left is executed message by message, in several processes.
 MAX_SECONDS = 2.0
-"""After which a failed batch is not divided further: what is left runs message by message, in several processes."""
-EXCLUSIVE_IN_GROUP = ("order_id", "request_id")
+EXCLUSIVE_IN_EXECUTION = ("order_id", "request_id")
 """No two commands of a group commit's transaction share such an argument."""
 _GROUPED_ID_KINDS: dict[str, str] = {"seller_id": "member_id", "buyer_id": "member_id"}
 """Arguments by which commands are grouped as if they were another argument."""
@@ -40,7 +40,7 @@ Trace = tuple[int, Any, float]
 GroupedCommand = tuple[int, Command]
 
 
-class TimeSpent(Exception):
+class ExecutionTimeSpent(Exception):
     pass
 
 
@@ -88,7 +88,7 @@ def _execute_grouped_commands(messages: Sequence[Message]) -> dict[int, TaskOutc
     try:
         for transaction in group_commands_into_transactions(commands, arguments):
             _execute_grouped_batch(transaction.task, transaction.batch, outcomes, deadline)
-    except TimeSpent:
+    except ExecutionTimeSpent:
         pass
     except Exception as error:  # noqa: BLE001 - by itself, each message reports its own error
         if is_database_unavailable(error):
@@ -103,7 +103,7 @@ def _execute_grouped_batch(
     task: str, batch: Sequence[GroupedCommand], outcomes: dict[int, TaskOutcome], deadline: float
 ) -> None:
     if monotonic() > deadline:
-        raise TimeSpent
+        raise ExecutionTimeSpent
     try:
         answers: list[Answer] = retry_on_conflict(
             lambda: current_app.tasks[task].run([command for _, command in batch]), max_seconds=MAX_SECONDS
@@ -112,7 +112,7 @@ def _execute_grouped_batch(
         if is_database_unavailable(error):
             raise
         if monotonic() > deadline:
-            raise TimeSpent from None
+            raise ExecutionTimeSpent from None
         if len(batch) == 1:
             outcomes[batch[0][0]] = error
             return
@@ -135,9 +135,9 @@ def group_commands_into_transactions(
     transactions: list[Transaction] = []
     last_use: dict[tuple[str, str], int] = {}
     for index, command in commands:
-        things = list_ids_for_grouping(arguments[index]) | {("request_id", command.request_id)}
+        things = list_ids_of_executed_command(arguments[index]) | {("request_id", command.request_id)}
         first = max((last_use.get(thing, 0) for thing in things), default=0)
-        shared = max((last_use.get(thing, -1) for thing in things if thing[0] in EXCLUSIVE_IN_GROUP), default=-1)
+        shared = max((last_use.get(thing, -1) for thing in things if thing[0] in EXCLUSIVE_IN_EXECUTION), default=-1)
         number = next(
             (
                 number
@@ -154,7 +154,7 @@ def group_commands_into_transactions(
     return transactions
 
 
-def list_ids_for_grouping(arguments: Mapping[str, Any]) -> set[tuple[str, str]]:
+def list_ids_of_executed_command(arguments: Mapping[str, Any]) -> set[tuple[str, str]]:
     """Return what the arguments name, such as ("order_id", "1003")."""
     ids: set[tuple[str, str]] = set()
     level: list[Any] = [arguments]
