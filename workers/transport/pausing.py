@@ -21,11 +21,8 @@ from workers.embedded.processes import StopRequest
 
 log = structlog.get_logger(__name__)
 
-POLL_INTERVAL = 1.0
-"""Seconds within which workers stop taking messages of what is paused; messages that they have taken are finished."""
-
-PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5
-"""Key with what is paused, for Flower, which has no database; it expires after so many seconds."""
+POLL_INTERVAL = 1.0  # seconds within which workers stop taking what is paused; what they have taken is finished
+PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5  # what is paused, for Flower, which has no database
 _NOTHING_PAUSED: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 _paused: tuple[frozenset[str], frozenset[str]] | None = _NOTHING_PAUSED
 """Paused queues and paused tasks; None while unknown.  Nothing is paused in a process that is no worker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,32 +11,28 @@ from schedules.routes import is_internal_task, queue_of
 from workers.transport import pausing
 from workers.transport.pausing import PAUSES_KEY, PAUSES_TTL_SECONDS, is_queue_paused, is_task_paused
 from workers.transport.poller import QueueReader
-from workers.transport.validation import has_no_arguments
 
-PARKED_PREFIX = "unwind.parked."
-"""Prefix of the list of a paused task's messages."""
-PARKED_TASKS_KEY = "unwind.parked"
-"""Set of the tasks that have such a list."""
+PARKED_PREFIX = "unwind.parked."  # begins the name of the list of a paused task's messages
+PARKED_TASKS_KEY = "unwind.parked"  # the set of the paused tasks that have such a list
+# Unparks the newest message first, so that the oldest is the next one out of the queue.
 _UNPARK_TASK = """
 for moved = 1, tonumber(ARGV[2]) do
     if not redis.call('LMOVE', KEYS[1], KEYS[2], 'LEFT', 'RIGHT') then redis.call('SREM', KEYS[3], ARGV[1]); return end
 end
 """
-"""The newest parked message first, so that the oldest is the next one out of the queue."""
 PAUSED_TICK_QUEUES = ("sweeps", "outbox")
+# Ticks kept in a paused queue: each does the work of all before it, and beat sends five a second.
 MAX_PAUSED_TICKS = 5000
-"""Ticks kept in such a queue while it is paused: each does the work of all before it, and beat sends five a second."""
+# Begins the name of a queue's sorted set of delayed messages.  Their scores are by the broker's clock, not a worker's.
 DELAYED_PREFIX = "unwind.delayed."
-"""Prefix of a queue's sorted set of delayed messages, scored by the broker's clock, so that worker clocks do not
-matter."""
+# Delayed or parked messages moved in one script call, which then does not block the worker's loop for long.
 POSTPONED_BATCH_SIZE = 1000
-"""Delayed or parked messages moved in one script call, which then does not block the worker's loop for long."""
+# One script, since several workers run it at once.  The delayed message that is due longest is the next one out.
 _MOVE_DELAYED = """
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 for i = #due, 1, -1 do redis.call('RPUSH', KEYS[2], due[i]); redis.call('ZREM', KEYS[1], due[i]) end
 return #due
 """
-"""One script, since several workers run it at once.  The delayed message that is due longest is the next one out."""
 
 
 def delay_message(client: Any, reader: QueueReader, item: bytes, seconds: float, tag: str) -> None:
@@ -60,9 +57,17 @@ def park_paused_message(client: Any, reader: QueueReader, item: bytes, message: 
     """Move a paused task's message to its list in one MULTI; drop a tick, since the next one does its work."""
     task = message["headers"]["task"]
     pipe = client.pipeline().lrem(reader.processing_list, 1, item)
-    if not (is_internal_task(task) and has_no_arguments(message)):
+    if not _is_paused_tick(message):
         pipe.lpush(PARKED_PREFIX + task, item).sadd(PARKED_TASKS_KEY, task)
     pipe.execute()
+
+
+def _is_paused_tick(message: dict[str, Any]) -> bool:
+    if not is_internal_task(message["headers"]["task"]):
+        return False
+    body = message["body"]
+    args, kwargs, _ = json.loads(base64.b64decode(body) if message["properties"]["body_encoding"] else body)
+    return not args and not kwargs
 
 
 def requeue_due_and_resumed(client: Any, queues: Sequence[str]) -> None:

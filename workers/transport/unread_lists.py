@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.texts import printable
-from schedules.routes import QUEUES
+from schedules.routes import QUEUES, queue_of
 
-CELERY_DEFAULT_QUEUE = "celery"
-"""The queue of a client that was configured without one."""
-PRIORITY_SEPARATOR = "\x06\x16"
-"""kombu's separator of queue and priority; no worker of ours reads such lists."""
+CELERY_DEFAULT_QUEUE = "celery"  # of a client that was configured without a queue
+PRIORITY_SEPARATOR = "\x06\x16"  # kombu's, between queue and priority; no worker of ours reads such lists
 SAMPLE_SIZE = 20
-COMMANDS_QUEUE = "commands"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +43,11 @@ def find_unread_lists(client: Any) -> list[UnreadList]:
     return unread
 
 
+# Atomic: a killed process has moved an unread command or not, and of two that move the same one, one succeeds.
 _MOVE_UNREAD_COMMAND = """
 if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 1 then return redis.call('LPUSH', KEYS[2], ARGV[1]) end
 return 0
 """
-"""Atomic: a killed process has moved the message or not, and of two that move the same message, one succeeds."""
 _UNREAD_BATCH_SIZE = 200
 
 
@@ -72,7 +69,7 @@ def requeue_unread_commands(
             commands = [raw for raw in reversed(batch) if is_command(raw)]
             pipe = client.pipeline(transaction=False)
             for raw in commands:
-                pipe.eval(_MOVE_UNREAD_COMMAND, 2, name, COMMANDS_QUEUE, raw)
+                pipe.eval(_MOVE_UNREAD_COMMAND, 2, name, queue_of("orders.cancel"), raw)
             moved += sum(1 for length in pipe.execute() if length)
             skipped += len(batch) - len(commands)
             checked += len(batch)

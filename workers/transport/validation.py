@@ -32,18 +32,12 @@ from workers.transport.plain_json import holds_typed_object
 
 MAX_MESSAGE_BYTES = {"commands": MAX_PAYLOAD_BYTES}
 MAX_BYTES_OTHER_QUEUES = 64 * 2**10
-MAX_RETRIES = 1_000_000
-"""The limit that `workers.task` sets while the database is away."""
-HARD_TIME_LIMIT_SECONDS = 60
-"""After which a task's process is killed."""
-MAX_RETRIED_MESSAGE_DELAY = timedelta(seconds=30)
-"""The longest wait of our own retries; far below half the visibility timeout."""
-MAX_MESSAGE_DELAY = timedelta(minutes=1)
-"""The longest `countdown` or `eta` of a producer; longer waits belong in rows, not in a broker."""
-MESSAGE_DELAY_TOLERANCE = timedelta(seconds=5)
-"""How far a producer's clock may be ahead of a worker's."""
-MAX_HEADER_CLOCK_SKEW = timedelta(hours=2)
-"""How far the clock of the worker that wrote a retry may be ahead of this worker's."""
+MAX_RETRIES = 1_000_000  # of a valid message: the limit that `workers.task` sets while the database is away
+HARD_TIME_LIMIT_SECONDS = 60  # after which a task's process is killed; no valid message has a longer limit
+MAX_RETRIED_MESSAGE_DELAY = timedelta(seconds=30)  # of our own retries; far below half the visibility timeout
+MAX_MESSAGE_DELAY = timedelta(minutes=1)  # of a producer's `countdown` or `eta`; longer waits belong in rows
+MESSAGE_DELAY_TOLERANCE = timedelta(seconds=5)  # a producer's valid clock may be ahead of a worker's by this
+MAX_HEADER_CLOCK_SKEW = timedelta(hours=2)  # the clock of the worker that wrote a retry may be ahead by this
 
 _MESSAGE_ID = re.compile(r"[!-~]{1,255}")
 _TASK_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
@@ -54,12 +48,12 @@ _KNOWN_HEADERS = {
     *("parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers"),
     *("stamps", "headers"),
 }
+# Headers that would overwrite attributes of Celery's task context: only Celery may set them.
 _CONTEXT_HEADERS = frozenset(name for name in vars(Context) if not name.startswith("__")) | {
     "compression",
     "__dict__",
     "__class__",
 }
-"""Headers that would overwrite attributes of Celery's task context: only Celery may set them."""
 _FORBIDDEN_HEADERS = ("stamped_headers", "stamps", "replaced_task_nesting")
 MAX_GROUP_INDEX_HEADER = 1_000_000
 
@@ -104,9 +98,9 @@ def validate_message(raw: bytes, queue: str, registered: Container[str], tag: st
         _check_task(named, message_id, queue, registered)
         _check_message_body(envelope.get("body"), properties.get("body_encoding"))
         checked_headers = _validated_headers(headers, now)
-        delay = _validated_delay(headers, now)
+        delay = _validated_delay_header(headers, now)
     except Rejected as rejection:
-        is_awaited = _matches_pattern(_MESSAGE_ID, message_id) and not headers.get("ignore_result")
+        is_awaited = _header_matches(_MESSAGE_ID, message_id) and not headers.get("ignore_result")
         raise Rejected(
             rejection.reason, rejection.detail, _text_header(named), _text_header(message_id), is_awaited
         ) from None
@@ -167,7 +161,7 @@ def _check_message_content_type(envelope: dict[str, Any], headers: dict[str, Any
 
 
 def _check_message_properties(properties: dict[str, Any]) -> None:
-    if not _matches_pattern(_MESSAGE_ID, properties.get("delivery_tag")):
+    if not _header_matches(_MESSAGE_ID, properties.get("delivery_tag")):
         _reject_shape("properties.delivery_tag must be a text")
     if not isinstance(properties.get("delivery_info"), dict):
         _reject_shape("properties.delivery_info must be a mapping")
@@ -177,9 +171,9 @@ def _check_message_properties(properties: dict[str, Any]) -> None:
 
 
 def _check_task(named: Any, message_id: Any, queue: str, registered: Container[str]) -> None:
-    if not _matches_pattern(_TASK_NAME, named):
+    if not _header_matches(_TASK_NAME, named):
         _reject_shape("headers.task must be the name of a task")
-    if not _matches_pattern(_MESSAGE_ID, message_id):
+    if not _header_matches(_MESSAGE_ID, message_id):
         _reject_shape("headers.id must be a text of at most 255 characters without blanks")
     # An unknown task passes: Celery reports it to the caller (task_unknown) and it becomes a dead letter.  Celery's own
     # tasks could run any other task.
@@ -211,12 +205,6 @@ def _check_message_body(body: Any, encoding: Any) -> None:
         _reject_forbidden("callbacks, chains and chords are not taken")
 
 
-def has_no_arguments(message: dict[str, Any]) -> bool:
-    body = message["body"]
-    args, kwargs, _ = json.loads(base64.b64decode(body) if message["properties"]["body_encoding"] else body)
-    return not args and not kwargs
-
-
 def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
     # The known headers in Celery's form, with other headers that mean nothing to it (tracing, say).
     retries = headers.get("retries") or 0
@@ -232,7 +220,7 @@ def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]
     if not isinstance(headers.get("headers"), dict | None):
         _reject_shape("headers.headers must be a mapping")
     for name in ("lang", "root_id", "parent_id"):
-        if headers.get(name) is not None and not _matches_pattern(_SHORT_TEXT, headers[name]):
+        if headers.get(name) is not None and not _header_matches(_SHORT_TEXT, headers[name]):
             _reject_shape(f"headers.{name} must be a short text")
     # kombu reads recorded messages with its revivers, which fail on unexpected values.
     others = {
@@ -256,7 +244,7 @@ def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]
         "parent_id": headers.get("parent_id"),
         "argsrepr": "",  # workers.redaction writes them
         "kwargsrepr": "",
-        "origin": origin if _matches_pattern(_SHORT_TEXT, origin) else None,
+        "origin": origin if _header_matches(_SHORT_TEXT, origin) else None,
         "ignore_result": bool(headers.get("ignore_result")),
         "replaced_task_nesting": 0,
         "stamped_headers": None,
@@ -283,7 +271,7 @@ def _retry_eta(text: Any, retries: int, now: datetime) -> str | None:
     return min(at, now + MAX_RETRIED_MESSAGE_DELAY).isoformat()
 
 
-def _validated_delay(headers: dict[str, Any], now: datetime) -> timedelta:
+def _validated_delay_header(headers: dict[str, Any], now: datetime) -> timedelta:
     # How long the producer wants the message delayed; it waits in the broker and occupies no worker's slot.
     if headers.get("eta") is None or headers.get("retries"):
         return timedelta(0)
@@ -311,7 +299,7 @@ def _parse_header_time(text: Any, name: str) -> datetime:
         _reject_forbidden(f"headers.{name} must be an instant as Celery writes it")
 
 
-def _matches_pattern(pattern: re.Pattern[str], value: Any) -> bool:
+def _header_matches(pattern: re.Pattern[str], value: Any) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
