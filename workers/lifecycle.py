@@ -26,6 +26,7 @@ from workers.broker.command_precedence import may_wait_for_commands, wait_for_co
 from workers.broker.redis_url import connect_to_redis
 from workers.broker.wakeups import TaskWaker, Wakeups
 from workers.errors import summarize_error, traceback_path
+from workers.setting_types import parse_networks
 from workers.settings import Settings, current_settings
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _open_mailer(settings: Settings) -> mailer.Mailer:
 
 
 def _open_webhook_sender(settings: Settings) -> webhooks.WebhookSender:
-    from workers.webhooks.sender import WebhookSender, parse_networks  # noqa: PLC0415 - TLS is slow to import
+    from workers.webhooks.sender import WebhookSender  # noqa: PLC0415 - TLS is slow to import
 
     return WebhookSender(parse_networks(settings.webhook_networks))
 

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from models.db.postgres_address import PostgresAddress
 from workers.broker.redis_url import RedisUrl
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TLS_FILE_SETTINGS = ("tls_ca_file", "tls_cert_file", "tls_key_file")
 
 
@@ -74,10 +75,12 @@ def _validate_login(text: str) -> str:
     return text
 
 
+def parse_networks(text: str) -> list[Network]:
+    return [ipaddress.ip_network(word.strip()) for word in text.split(",") if word.strip()]
+
+
 def _validate_networks(text: str) -> str:
-    for word in text.split(","):
-        if word.strip():
-            ipaddress.ip_network(word.strip())
+    parse_networks(text)
     return text
 
 

@@ -22,9 +22,9 @@ from urllib.parse import SplitResult, urlsplit
 from standardwebhooks import Webhook
 
 from tasks.webhooks import SEND_TIMEOUT_SECONDS, WebhookRejected
+from workers.setting_types import Network
 
-MEDIA_TYPE = "application/cloudevents+json"
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+WEBHOOK_MEDIA_TYPE = "application/cloudevents+json"
 
 _TRANSLATED = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/32", "2001::/32", "2002::/16"))
 """NAT64, Teredo and 6to4: an address of another kind is inside."""
@@ -43,7 +43,7 @@ class WebhookSender:
         body = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
         now = datetime.now(UTC)  # noqa: TID251 - receivers compare it with their own clock
         headers = {
-            "Content-Type": MEDIA_TYPE,
+            "Content-Type": WEBHOOK_MEDIA_TYPE,
             "User-Agent": "Unwind",
             "webhook-id": event["id"],
             "webhook-timestamp": str(int(now.timestamp())),
@@ -53,10 +53,10 @@ class WebhookSender:
             address = self._resolve_receiver(parts)
             status = self._post_event(parts, address, body.encode(), headers, deadline)
         except (OSError, http.client.HTTPException) as error:
-            late = monotonic() >= deadline
-            raise WebhookRejected(
-                "it did not answer in time" if late else f"it cannot be reached: {_describe_webhook_failure(error)}"
-            ) from None
+            if monotonic() >= deadline:
+                raise WebhookRejected("it did not answer in time") from None
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            raise WebhookRejected(f"it cannot be reached: {reason}") from None
         if not 200 <= status < 300:
             redirects = " (redirects are not followed)" if 300 <= status < 400 else ""
             raise WebhookRejected(f"it answered with status {status}{redirects}", is_gone=status == 410)
@@ -119,11 +119,3 @@ def _webhook_closed_at(deadline: float, line: socket.socket) -> Iterator[None]:
 
 def _seconds_left_to_send(deadline: float) -> float:
     return max(0.01, deadline - monotonic())
-
-
-def _describe_webhook_failure(error: Exception) -> str:
-    return str(error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__)
-
-
-def parse_networks(text: str) -> list[Network]:
-    return [ipaddress.ip_network(word.strip()) for word in text.split(",") if word.strip()]
