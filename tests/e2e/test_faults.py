@@ -22,7 +22,7 @@ from tests.plugins.servers import libpq_url
 from tests.waiting import wait_until
 from workers import local
 from workers.local.process_specs import WORKER_GROUPS
-from workers.mail.senders import SmtpMailer
+from workers.mail.smtp import SmtpMailer
 
 pytestmark = pytest.mark.e2e
 

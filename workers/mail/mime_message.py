@@ -20,8 +20,8 @@ from tasks.mailer import OutgoingEmail, UndeliverableEmail
 MAX_ADDRESS_LENGTH = 254
 MAX_LINE_LENGTH = 78
 """Longer header lines are folded (RFC 5322)."""
-_ADDRESS_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
-_ADDRESS_DOMAIN_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_MAIL_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_MAIL_DOMAIN_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 def mail_template_environment(folder: Path) -> Environment:
@@ -114,8 +114,8 @@ def encode_mail_address(email: str) -> str:
         not at
         or len(email) > MAX_ADDRESS_LENGTH
         or len(local) > 64
-        or not _ADDRESS_LOCAL_PART.fullmatch(local)
-        or not all(_ADDRESS_DOMAIN_LABEL.fullmatch(label) for label in labels)
+        or not _MAIL_LOCAL_PART.fullmatch(local)
+        or not all(_MAIL_DOMAIN_LABEL.fullmatch(label) for label in labels)
     ):
         raise UndeliverableEmail("the member's email address is not valid")
     return f"{local}@{domain}"

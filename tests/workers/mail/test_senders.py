@@ -37,7 +37,8 @@ from workers.mail.mime_message import (
     render_text_part,
     sanitize_mime_header,
 )
-from workers.mail.senders import FolderMailer, SmtpMailer
+from workers.mail.senders import FolderMailer
+from workers.mail.smtp import SmtpMailer
 from workers.simulation.engine import Simulation
 
 BRANDING = MailBranding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
@@ -510,6 +511,6 @@ def test_a_server_that_closes_midway_costs_one_email_an_attempt(script: Callable
 def test_a_slow_server_leaves_emails_without_an_attempt(
     script: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.mail.senders.SmtpMailer.MAX_BATCH_SECONDS", 0)
+    monkeypatch.setattr("workers.mail.smtp.SmtpMailer.MAX_BATCH_SECONDS", 0)
     results = send(script(), 5)
     assert all(isinstance(result, mailer.OutOfTime) for result in results)

@@ -1,4 +1,7 @@
-"""Connections to a mail server, and batches of emails sent over a few of them.
+"""The sender of emails over SMTP: its connections to the mail server, and batches sent over a few of them.
+
+A 4xx answer is retried later and a 5xx answer parks the email.  When the server cannot be reached at all (no
+connection, no answer in time, wrong password), the answer is not about this email, so all emails wait.
 
 Where the server takes PIPELINING (RFC 2920) the content of one email and the envelope of the next travel together, so
 an email costs one round trip instead of four.
@@ -8,13 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import smtplib
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple, NoReturn
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from policies.emails.email import sanitize_line
-from tasks.mailer import ServerUnavailable, TemporaryFailure, UndeliverableEmail
+from tasks.mailer import OutgoingEmail, OutOfTime, ServerUnavailable, TemporaryFailure, UndeliverableEmail
+from workers.mail.mime_message import MailBranding, build_mime_message, encode_mail_address
 
 MAX_CONNECTIONS = 4
 """Of one process: while the server stores one email, others are under way."""
@@ -24,6 +30,77 @@ MIN_SMTP_TIMEOUT_SECONDS = 0.1
 """For SMTP replies that have arrived when the time is up."""
 SERVICE_CLOSING = 421
 """The one 4xx code that is about the server, not about the email."""
+
+
+class SmtpMailer:
+    """Sends email over SMTP, on a few connections per batch.  `url`: `smtp://user:password@host:587?starttls=1`."""
+
+    RESPONSE_TIMEOUT_SECONDS = 10.0
+    """Per answer of the server: a batch stays within `policies.notices.DELIVERY_LEASE` even if the server hangs."""
+    RETRY_PAUSE_SECONDS = 40.0
+    """Time before an unavailable server is tried again: a hanging one costs a process a fifth of its time."""
+    MAX_BATCH_SECONDS = 10.0
+    """Afterwards no further email of a batch is begun: a run ends before its process is killed for taking too long."""
+
+    def __init__(
+        self,
+        url: str,
+        branding: MailBranding,
+        *,
+        timeout: float = RESPONSE_TIMEOUT_SECONDS,
+        pause: float = RETRY_PAUSE_SECONDS,
+    ) -> None:
+        self._url = urlsplit(url)
+        self._starttls = parse_qs(self._url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes")
+        self._branding = branding
+        self._timeout = timeout
+        self._pause = pause
+        self._paused_until = 0.0
+        self._local_hostname: str | None = None  # looked up by the first connection only
+
+    def send(self, emails: Sequence[OutgoingEmail]) -> list[Exception | None]:
+        if monotonic() < self._paused_until:
+            return [ServerUnavailable("the mail server was unavailable a moment ago", tried=False)] * len(emails)
+        results: SmtpResults = {}
+        left: Exception = OutOfTime("the mail server is slow")
+        messages = SmtpMessages(self._build_messages(emails, results))
+        try:
+            SmtpBatch(messages, results, self._connect_smtp, self._timeout).send()
+        except ServerUnavailable as error:
+            self._paused_until = monotonic() + self._pause
+            left = ServerUnavailable(str(error), tried=False)
+        return [results.get(index, left) for index in range(len(emails))]
+
+    def _build_messages(self, emails: Sequence[OutgoingEmail], results: SmtpResults) -> Iterator[SmtpMessage]:
+        # Each is built when a connection needs it, while the server handles others.
+        end = monotonic() + self.MAX_BATCH_SECONDS
+        for index, email in enumerate(emails):
+            if monotonic() > end:
+                return
+            try:
+                yield SmtpMessage(index, encode_mail_address(email.email), build_mime_message(email, self._branding))
+            except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
+                results[index] = error
+
+    def _connect_smtp(self) -> SmtpConnection:
+        url, host, port = self._url, self._url.hostname or "", self._url.port or 0
+        if url.scheme == "smtps":
+            server: smtplib.SMTP = smtplib.SMTP_SSL(
+                host, port, self._local_hostname, timeout=self._timeout, context=ssl.create_default_context()
+            )
+        else:
+            server = smtplib.SMTP(host, port, self._local_hostname, timeout=self._timeout)
+        self._local_hostname = server.local_hostname
+        try:
+            if self._starttls:
+                server.starttls(context=ssl.create_default_context())
+            if url.username:
+                server.login(unquote(url.username), unquote(url.password or ""))
+            server.ehlo_or_helo_if_needed()
+        except BaseException:
+            server.close()
+            raise
+        return SmtpConnection(server, self._branding.sender_address)
 
 
 class SmtpMessage(NamedTuple):
