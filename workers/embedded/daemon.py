@@ -34,8 +34,7 @@ from workers.embedded.processes import (
 from workers.embedded.valkey import Valkey
 
 DAEMON_START_SECONDS = 60.0  # includes crash recovery of a large database
-FAILURE = "failed.json"
-"""The file that tells `doctor` why the servers failed; the next start deletes it."""
+FAILURE_FILE = "failed.json"  # tells `doctor` why the servers failed; the daemon's next start deletes it
 MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each within 10 s of its start: another restart will not help
 
 
@@ -44,7 +43,7 @@ class Daemon:
         self.folder = folder
         self.in_use = in_use
         self.record = folder / "running.json"
-        (folder / FAILURE).unlink(missing_ok=True)
+        (folder / FAILURE_FILE).unlink(missing_ok=True)
         secret = passwords(folder)
         durable = bool(options.get("durable", True))
         self.postgres = Postgres(folder, secret, durable=durable, settings=options.get("postgres", {}))
@@ -146,7 +145,7 @@ def main(folder: Path) -> int:
     except Exception as error:  # noqa: BLE001 - the waiting client needs the reason of any failure
         answer = {"error": str(error) or repr(error)}
         if daemon is not None:
-            write_json(folder / FAILURE, answer)
+            write_json(folder / FAILURE_FILE, answer)
     with contextlib.suppress(BrokenPipeError):  # the client was killed: `keep` finds that no process uses the servers
         print(json.dumps(answer), flush=True)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
@@ -158,7 +157,7 @@ def main(folder: Path) -> int:
             daemon.keep()
     except ServerStartError as error:
         daemon._log_to_stderr(str(error))
-        write_json(folder / FAILURE, {"error": str(error)})
+        write_json(folder / FAILURE_FILE, {"error": str(error)})
         status = 1
     finally:
         daemon.stop()

@@ -28,7 +28,10 @@ OWNER = "unwind_owner"
 ADMIN = "unwind_admin"
 """The superuser. Only the start of the servers and administrators use it."""
 DATABASE = "unwind"
-ROLES = ("unwind_app", "unwind_submit", "unwind_reader", "unwind_web", "unwind_submit_definer", "unwind_feed_definer")
+EMBEDDED_ROLES = (
+    *("unwind_app", "unwind_submit", "unwind_reader", "unwind_web"),
+    *("unwind_submit_definer", "unwind_feed_definer"),
+)
 """The roles of `models.ddl.grants.ROLES`, which the working login may not create.
 
 They are repeated here because the daemon imports no third-party packages, to start fast.
@@ -154,9 +157,9 @@ class Postgres:
     def _login_statements(self) -> list[str]:
         # Statements that create the logins and roles. Each can be repeated, as a kill may interrupt them.
         return [
-            *(_CREATE_ROLE.format(name=name) for name in (OWNER, *ROLES)),
+            *(_CREATE_EMBEDDED_ROLE.format(name=name) for name in (OWNER, *EMBEDDED_ROLES)),
             f"ALTER ROLE {OWNER} LOGIN CREATEDB PASSWORD '{self.passwords['postgres']}'",
-            *(f"GRANT {role} TO {OWNER}" for role in (*ROLES, "pg_read_all_stats")),
+            *(f"GRANT {role} TO {OWNER}" for role in (*EMBEDDED_ROLES, "pg_read_all_stats")),
         ]
 
     def _run_single_user_postgres(self, data: Path, database: str, statements: Sequence[str]) -> int:
@@ -204,10 +207,10 @@ class Postgres:
         return process
 
 
-_LOGINS = {"owner": OWNER, "admin": ADMIN, "roles": list(ROLES)}
+_LOGINS = {"owner": OWNER, "admin": ADMIN, "roles": list(EMBEDDED_ROLES)}
 """The contents of `postgres.logins.json` when a cluster's logins are up to date."""
 
-_CREATE_ROLE = """
+_CREATE_EMBEDDED_ROLE = """
     DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN CREATE ROLE {name} NOLOGIN; END IF;
     END $$

@@ -164,7 +164,7 @@ def test_login_is_no_superuser(tmp_path: Path) -> None:
 
 def test_servers_create_the_roles_of_the_schema() -> None:
     """The login can't create roles."""
-    assert postgres.ROLES == grants.ROLES
+    assert postgres.EMBEDDED_ROLES == grants.ROLES
 
 
 def test_roles_of_a_newer_release_are_created(tmp_path: Path) -> None:
