@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workers.embedded import free_port
@@ -46,38 +46,31 @@ def flower_program(settings: Settings) -> tuple[SupervisedProgram, str]:
     port = settings.flower_port or free_port()
     args = ["-A", "workers.app", "flower", f"--conf={FLOWER_CONFIG}", f"--port={port}"]
     environment = settings.environment()  # the login too, since command lines are public
-    host = LOOPBACK_FOR_WILDCARD.get(settings.flower_address, settings.flower_address)
-    program = SupervisedProgram(
-        "flower", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args
-    )
-    return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    program, url = _listening_program("flower", args, environment, settings.flower_address, port)
+    return program, f"{url}/"
 
 
 def metrics_program(settings: Settings) -> tuple[SupervisedProgram, str]:
     port = settings.metrics_port or free_port()
-    args = ["metrics"]
     environment = settings.environment() | {"UNWIND_METRICS_PORT": str(port)}
-    host = LOOPBACK_FOR_WILDCARD.get(settings.metrics_address, settings.metrics_address)
-    program = SupervisedProgram(
-        "metrics", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args
-    )
-    return program, f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+    program, url = _listening_program("metrics", ["metrics"], environment, settings.metrics_address, port)
+    return program, f"{url}/metrics"
 
 
 def web_program(settings: Settings, *, demo: bool = False) -> tuple[SupervisedProgram, str]:
     port = settings.web_port or free_port()
     environment = settings.environment() | {"UNWIND_WEB_PORT": str(port)}
-    host = LOOPBACK_FOR_WILDCARD.get(settings.web_address, settings.web_address)
     if demo:
         environment |= {"UNWIND_WEB_DEMO": "1", "UNWIND_WEB_LINK_SECRET": secrets.token_urlsafe(32)}
-    args = ["web"]
-    program = SupervisedProgram(
-        "web", with_parent_death(args), environment, _accepts_connections(host, port), celery_args=args
-    )
-    return program, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return _listening_program("web", ["web"], environment, settings.web_address, port)
 
 
-def _accepts_connections(host: str, port: int) -> Callable[[], bool]:
+def _listening_program(
+    name: str, args: Sequence[str], environment: Mapping[str, str], address: str, port: int
+) -> tuple[SupervisedProgram, str]:
+    # The program, which is ready once it accepts connections, and the URL by which this machine reaches it.
+    host = LOOPBACK_FOR_WILDCARD.get(address, address)
+
     def accepts_connections() -> bool:
         try:
             socket.create_connection((host, port), timeout=0.5).close()
@@ -85,7 +78,8 @@ def _accepts_connections(host: str, port: int) -> Callable[[], bool]:
             return False
         return True
 
-    return accepts_connections
+    program = SupervisedProgram(name, with_parent_death(args), environment, accepts_connections, celery_args=args)
+    return program, f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def describe_mail_target(settings: Settings) -> str:

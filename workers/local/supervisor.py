@@ -1,9 +1,5 @@
 """A supervisor that starts programs, restarts them when they die, and ends them.
 
-    with Supervisor(settings.data_dir) as supervisor:
-        supervisor.start(SupervisedProgram("commands", [...]))
-        supervisor.wait_ready(30)
-
 Every program leads its own process group, recorded in `<data>/run/programs.json`, with its output in
 `<data>/logs/NAME.log`. A program that dies is restarted, at once the first time and with growing delays while it keeps
 dying. A stop sends TERM, then QUIT (Celery's soft shutdown), then KILL. If the supervisor itself is killed the kernel
@@ -23,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -161,7 +158,7 @@ class Supervisor:
         try:
             with self._lock:
                 children = [self._children[name] for name in reversed(list(names or self._children))]
-                _stop_children(children)
+                self._stop_children(children)
                 for child in children:
                     self._children.pop(child.program.name, None)
                     self.ready_file(child.program.name).unlink(missing_ok=True)
@@ -172,6 +169,34 @@ class Supervisor:
                 if self._thread is not None and self._thread.is_alive():  # not if a signal interrupted its start
                     self._thread.join()
                 self._thread = None
+
+    @staticmethod
+    def _stop_children(children: Sequence[_Child]) -> None:
+        # All side by side, each by its own signals; then their groups, so that no grandchild remains.
+        for step in range(max((len(child.program.stop_signals) for child in children), default=0)):
+            waiting = [
+                child for child in children if child.process.poll() is None and step < len(child.program.stop_signals)
+            ]
+            for child in waiting:
+                Supervisor._signal_leader(child, child.program.stop_signals[step][0])
+            grace = max((child.program.stop_signals[step][1] for child in waiting), default=0.0)
+            wait_until(partial(Supervisor._have_ended, waiting), grace)
+        for child in children:
+            _signal_program_group(child.identity.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(5)
+
+    @staticmethod
+    def _have_ended(children: Sequence[_Child]) -> bool:
+        return all(child.process.poll() is not None for child in children)
+
+    @staticmethod
+    def _signal_leader(child: _Child, number: signal.Signals) -> None:
+        if number == signal.SIGKILL:
+            _signal_program_group(child.identity.pid, signal.SIGKILL)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                child.process.send_signal(number)
 
     def _spawn_program(self, program: SupervisedProgram) -> _Child:
         path = self.log(program.name)
@@ -225,7 +250,8 @@ class Supervisor:
     def _restart(self, name: str, child: _Child) -> None:
         now = time.monotonic()
         if child.restart_at is None:
-            _signal_group(child.identity.pid, signal.SIGKILL)  # children of a dead worker would keep taking messages
+            # Children of a dead worker would keep taking messages.
+            _signal_program_group(child.identity.pid, signal.SIGKILL)
             child.deaths = 1 if now - child.started > RESET_DEATHS_AFTER else child.deaths + 1
             delay = (
                 0.0
@@ -269,38 +295,14 @@ def kill_leftover_groups(record: Path) -> int:
     processes = [member for members in groups.values() for member in members]
     for number, grace in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
         for group in groups:
-            _signal_group(group, number)
+            _signal_program_group(group, number)
         if wait_until(lambda: not any(is_alive(member) for member in processes), grace):
             break
     record.unlink(missing_ok=True)
     return len(groups)
 
 
-def _stop_children(children: Sequence[_Child]) -> None:
-    # All side by side, each by its own signals; then their groups, so that no grandchild remains.
-    for step in range(max((len(child.program.stop_signals) for child in children), default=0)):
-        waiting = [
-            child for child in children if child.process.poll() is None and step < len(child.program.stop_signals)
-        ]
-        for child in waiting:
-            _signal_leader(child, child.program.stop_signals[step][0])
-        grace = max((child.program.stop_signals[step][1] for child in waiting), default=0.0)
-        wait_until(lambda running=waiting: all(child.process.poll() is not None for child in running), grace)  # type: ignore[misc]
-    for child in children:
-        _signal_group(child.identity.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(5)
-
-
-def _signal_leader(child: _Child, number: signal.Signals) -> None:
-    if number == signal.SIGKILL:
-        _signal_group(child.identity.pid, signal.SIGKILL)
-    else:
-        with contextlib.suppress(ProcessLookupError):
-            child.process.send_signal(number)
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
+def _signal_program_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
