@@ -86,7 +86,7 @@ def _execute_grouped_commands(messages: Sequence[Message]) -> dict[int, TaskOutc
             commands.append((index, command))
     deadline = monotonic() + MAX_SECONDS
     try:
-        for transaction in group_commands_into_transactions(commands, arguments):
+        for transaction in group_commands_to_execute(commands, arguments):
             _execute_grouped_batch(transaction.task, transaction.batch, outcomes, deadline)
     except ExecutionTimeSpent:
         pass
@@ -125,7 +125,7 @@ def _execute_grouped_batch(
         _execute_grouped_batch(task, half, outcomes, deadline)
 
 
-def group_commands_into_transactions(
+def group_commands_to_execute(
     commands: Sequence[GroupedCommand], arguments: Mapping[int, Mapping[str, Any]]
 ) -> list[Transaction]:
     """Group commands by kind, such that two that share an id run in their order of arrival.

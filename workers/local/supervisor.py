@@ -90,7 +90,7 @@ class Supervisor:
         self.restarts = 0
 
     def __enter__(self) -> Self:
-        kill_leftover_groups(self._record)
+        kill_leftover_programs(self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -280,7 +280,7 @@ class Supervisor:
             self._record.unlink(missing_ok=True)
 
 
-def kill_leftover_groups(record: Path) -> int:
+def kill_leftover_programs(record: Path) -> int:
     """End the processes that a killed supervisor left behind and return the number of their groups.
 
     A group id may have been reused, so only processes with that supervisor's token in their environment are ended.

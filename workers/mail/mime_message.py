@@ -64,7 +64,7 @@ def render_html_part(envelope: OutgoingEmail, branding: MailBranding) -> str:
 
 def build_mime_message(envelope: OutgoingEmail, branding: MailBranding) -> bytes:
     # Written line by line: `email.message` takes ten times as long, more than the sending.
-    local, _, domain = encode_mail_address(envelope.email).rpartition("@")
+    local, _, domain = encode_mime_address(envelope.email).rpartition("@")
     # Quoted-printable text contains no "=_", so no boundary.
     boundary = f"=_{envelope.message_id}"
     headers = (
@@ -102,7 +102,7 @@ def _mime_part(subtype: str, text: str, boundary: str) -> bytes:
     return f"--{boundary}\r\n{head}\r\n".encode() + b2a_qp(lines.encode(), istext=True) + b"\r\n"
 
 
-def encode_mail_address(email: str) -> str:
+def encode_mime_address(email: str) -> str:
     """Encode the address in ASCII.  Raises `Undeliverable` if it is not a valid address, e.g. with a line break."""
     local, at, domain = email.rpartition("@")
     try:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from policies.emails.email import sanitize_line
 from tasks.mailer import OutgoingEmail, OutOfTime, ServerUnavailable, TemporaryFailure, UndeliverableEmail
-from workers.mail.mime_message import MailBranding, build_mime_message, encode_mail_address
+from workers.mail.mime_message import MailBranding, build_mime_message, encode_mime_address
 
 MAX_CONNECTIONS = 4
 """Of one process: while the server stores one email, others are under way."""
@@ -78,7 +78,7 @@ class SmtpMailer:
             if monotonic() > end:
                 return
             try:
-                yield SmtpMessage(index, encode_mail_address(email.email), build_mime_message(email, self._branding))
+                yield SmtpMessage(index, encode_mime_address(email.email), build_mime_message(email, self._branding))
             except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
                 results[index] = error
 

@@ -15,7 +15,7 @@ from tests.plugins.market import Market
 from workers.app import app
 from workers.broker.result_backend import ResultBackend
 from workers.group_commit import execution
-from workers.group_commit.execution import Message, execute_messages, group_commands_into_transactions
+from workers.group_commit.execution import Message, execute_messages, group_commands_to_execute
 
 
 def divided(*wanted: tuple[str, dict[str, Any]]) -> list[tuple[str, list[int]]]:
@@ -25,7 +25,7 @@ def divided(*wanted: tuple[str, dict[str, Any]]) -> list[tuple[str, list[int]]]:
         assert not hasattr(command, "outcome"), command
         commands.append((index, command))
         arguments[index] = values
-    return [(t.task, [index for index, _ in t.batch]) for t in group_commands_into_transactions(commands, arguments)]
+    return [(t.task, [index for index, _ in t.batch]) for t in group_commands_to_execute(commands, arguments)]
 
 
 def cancel(order_id: Any, member_id: str = "seller", **arguments: Any) -> tuple[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 from workers.embedded import ServerUrls
 from workers.embedded.processes import identify_process, is_alive, wait_until
 from workers.local.preforker import Preforker
-from workers.local.supervisor import SupervisedProgram, Supervisor, kill_leftover_groups
+from workers.local.supervisor import SupervisedProgram, Supervisor, kill_leftover_programs
 from workers.settings import load_settings
 
 QUICK_END = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
@@ -102,7 +102,7 @@ def test_forked_programs_of_a_killed_supervisor_are_recognized(
     copy = tmp_path / "record.json"
     copy.write_text(record)
     try:
-        assert kill_leftover_groups(copy) == 1
+        assert kill_leftover_programs(copy) == 1
         assert not is_alive(left)
     finally:
         supervisor.stop()

@@ -15,7 +15,7 @@ import pytest
 
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
 from workers.local.parent_death import with_parent_death
-from workers.local.supervisor import ProgramFailed, SupervisedProgram, Supervisor, kill_leftover_groups
+from workers.local.supervisor import ProgramFailed, SupervisedProgram, Supervisor, kill_leftover_programs
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 QUICK_END = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
@@ -210,7 +210,7 @@ def test_process_with_a_reused_id_is_not_touched(tmp_path: Path) -> None:
         f'{{"token": "of yesterday", "programs": {{"commands": {{"pid": {stranger.pid}, "started": 1}}}}}}'
     )
     try:
-        assert kill_leftover_groups(record) == 0
+        assert kill_leftover_programs(record) == 0
         assert stranger.poll() is None
         assert not record.exists()
     finally:

@@ -32,7 +32,7 @@ from workers.embedded import free_port
 from workers.mail.mime_message import (
     MailBranding,
     build_mime_message,
-    encode_mail_address,
+    encode_mime_address,
     render_html_part,
     render_text_part,
     sanitize_mime_header,
@@ -347,11 +347,11 @@ def test_a_name_cannot_add_a_header(hostile: str) -> None:
 )  # fmt: skip
 def test_invalid_addresses_are_undeliverable(address: str) -> None:
     with pytest.raises(UndeliverableEmail):
-        encode_mail_address(address)
+        encode_mime_address(address)
 
 
 def test_an_international_domain_is_written_in_ascii() -> None:
-    assert encode_mail_address("sam.o'neil+market@bücher.example") == "sam.o'neil+market@xn--bcher-kva.example"
+    assert encode_mime_address("sam.o'neil+market@bücher.example") == "sam.o'neil+market@xn--bcher-kva.example"
 
 
 @pytest.mark.parametrize("handle", ["Sam", "Sam, the “Brick” & Söhne", "S. O'Neil", "שם", "S" * 80])
