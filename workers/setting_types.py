@@ -92,12 +92,7 @@ def _validate_link_secret(text: str) -> str:
 
 def _secret_type(check: Callable[[str], str]) -> BeforeValidator:
     # Validate a secret with `check`; None stays None, and our own defaults are validated too.
-    def validate(value: str | SecretStr | None) -> str | None:
-        if value is None:
-            return None
-        return check(value.get_secret_value() if isinstance(value, SecretStr) else value)
-
-    return BeforeValidator(validate)
+    return _secret_url_type(lambda text, _tls_files: check(text))
 
 
 def _secret_url_type(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
