@@ -299,18 +299,7 @@ class Channel(stock.Channel):
     def _move_to_dead_letters(self, reader: QueueReader, item: bytes, rejection: Rejected) -> None:
         with self.conn_or_acquire() as client:
             pipe = client.pipeline().lrem(reader.processing_list, 1, item)
-            dead_letters.push_dead_letter(
-                pipe,
-                dead_letters.PendingDeadLetter.from_message_bytes(
-                    rejection.reason,
-                    rejection.named,
-                    rejection.message_id,
-                    reader.queue,
-                    item,
-                    rejection.detail,
-                    rejection.is_awaited,
-                ),
-            )
+            dead_letters.push_dead_letter(pipe, rejection, reader.queue, item)
             pipe.execute()
         dead_letters.write_soon()
 

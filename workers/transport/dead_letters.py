@@ -14,7 +14,6 @@ import json
 import logging
 import threading
 from collections.abc import Container
-from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,6 +25,7 @@ from models.dead_letters import MAX_BODY_BYTES
 from policies.texts import printable
 from workers import lifecycle
 from workers.broker.result_backend import ResultBackend
+from workers.transport.validation import Rejected
 
 log = structlog.get_logger(__name__)
 
@@ -37,48 +37,38 @@ RETRY_DELAY = 2.0
 """Seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class PendingDeadLetter:
-    key: str
-    reason: str
-    detail: str
-    named: str | None
-    message_id: str | None
-    queue: str | None
-    length: int
-    body_start: str
-    is_awaited: bool = False
-    """Whether its producer may wait for an answer under `message_id`."""
-
-    @classmethod
-    def from_message_bytes(
-        cls,
-        reason: str,
-        named: str | None,
-        message_id: str | None,
-        queue: str | None,
-        raw: bytes,
-        detail: str = "",
-        is_awaited: bool = False,
-    ) -> PendingDeadLetter:
-        """Build one from the message's bytes.  An awaited message's id is stored unchanged: its caller waits for it."""
-        body_start = base64.b64encode(raw[:MAX_BODY_BYTES]).decode()
-        return cls(
-            str(uuid4()),
-            reason,
-            detail,
-            named and printable(named[:100]),
-            message_id if is_awaited else message_id and printable(message_id[:100]),
-            queue,
-            len(raw),
-            body_start,
-            is_awaited,
-        )
+def push_dead_letter(pipe: Any, rejection: Rejected, queue: str | None, raw: bytes) -> None:
+    message_id = rejection.message_id
+    letter = {
+        "key": str(uuid4()),
+        "reason": rejection.reason,
+        "detail": rejection.detail,
+        "named": rejection.named and printable(rejection.named[:100]),
+        # An awaited message's id is stored unchanged: its caller waits for it.
+        "message_id": message_id if rejection.is_awaited else message_id and printable(message_id[:100]),
+        "queue": queue,
+        "length": len(raw),
+        "body_start": base64.b64encode(raw[:MAX_BODY_BYTES]).decode(),
+        "is_awaited": rejection.is_awaited,
+    }
+    facts = {name: letter[name] for name in ("reason", "detail", "named")}
+    log.error("dead_letter", **facts, message=letter["message_id"])
+    pipe.lpush(PENDING_KEY, json.dumps(letter)).ltrim(PENDING_KEY, 0, MAX_PENDING - 1)
 
 
-def push_dead_letter(pipe: Any, letter: PendingDeadLetter) -> None:
-    log.error("dead_letter", reason=letter.reason, detail=letter.detail, named=letter.named, message=letter.message_id)
-    pipe.lpush(PENDING_KEY, json.dumps(asdict(letter))).ltrim(PENDING_KEY, 0, MAX_PENDING - 1)
+def push_untaken_as_dead_letter(pipe: Any, message: Any, registered: Container[str]) -> None:
+    headers = message.headers if isinstance(message.headers, dict) else {}
+    delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
+    name, raw = _dead_letter_text(headers.get("task")), message.body
+    reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
+    if not isinstance(raw, bytes):
+        raw = str(raw).encode("utf-8", "surrogatepass")
+    rejection = Rejected(reason, "", name, _dead_letter_text(headers.get("id")))
+    push_dead_letter(pipe, rejection, _dead_letter_text(delivered.get("routing_key")), raw)
+
+
+def _dead_letter_text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 class DeadLetterWriter:
@@ -163,22 +153,6 @@ def _write_pending_dead_letters(**_: Any) -> None:
 @signals.worker_shutdown.connect
 def _stop_dead_letter_writer(**_: Any) -> None:
     _dead_letter_writer.close()
-
-
-def untaken_as_dead_letter(message: Any, registered: Container[str]) -> PendingDeadLetter:
-    headers = message.headers if isinstance(message.headers, dict) else {}
-    delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
-    name, raw = _dead_letter_text(headers.get("task")), message.body
-    reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
-    if not isinstance(raw, bytes):
-        raw = str(raw).encode("utf-8", "surrogatepass")
-    return PendingDeadLetter.from_message_bytes(
-        reason, name, _dead_letter_text(headers.get("id")), _dead_letter_text(delivered.get("routing_key")), raw
-    )
-
-
-def _dead_letter_text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 class _DeadLetterLogFilter(logging.Filter):

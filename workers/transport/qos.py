@@ -132,7 +132,7 @@ class QoS(stock.QoS):
         try:
             if message is not None and not is_settled(message):
                 with self.pipe_or_acquire() as pipe:
-                    dead_letters.push_dead_letter(pipe, dead_letters.untaken_as_dead_letter(message, current_app.tasks))
+                    dead_letters.push_untaken_as_dead_letter(pipe, message, current_app.tasks)
                     self._remove_from_indices(delivery_tag, pipe).execute()
                 dead_letters.write_soon()
             else:

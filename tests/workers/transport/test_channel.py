@@ -31,9 +31,10 @@ from workers.settings import CHECKOUT
 from workers.transport import reclaim
 from workers.transport.channel import MAX_MESSAGE_BLOCK_BYTES, Channel
 from workers.transport.connection import Connection, Transport
-from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, PendingDeadLetter, push_dead_letter
+from workers.transport.dead_letters import MAX_PENDING, PENDING_KEY, push_dead_letter
 from workers.transport.poller import Poller, QueueReader
 from workers.transport.qos import QoS, Receipt
+from workers.transport.validation import Rejected
 
 READ_IN = "5.7.0"
 """The kombu that was read when the transport was written."""
@@ -372,9 +373,7 @@ def test_dead_letters_in_the_broker_are_bounded(broker: Any) -> None:
     for _ in range(3):
         pipe = broker.pipeline()
         for _ in range(MAX_PENDING // 2):
-            push_dead_letter(
-                pipe, PendingDeadLetter.from_message_bytes("NOT_JSON", None, None, "commands", b"x" * 100_000)
-            )
+            push_dead_letter(pipe, Rejected("NOT_JSON", "it cannot be read"), "commands", b"x" * 100_000)
         pipe.execute()
     assert broker.llen(PENDING_KEY) == MAX_PENDING
     assert len(broker.lindex(PENDING_KEY, 0)) < 6_000
