@@ -64,24 +64,12 @@ def _query_id(word: str) -> str:
 
 ORDER, MONTH, TIME, NAME = (_show_query_argument(parse) for parse in (_order_id, _month, parse_timestamp, _query_id))
 query_at_option = click.option("--at", type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")
+QUERY_WORDS = {"ignore_unknown_options": True}  # an id may begin with a hyphen
 
 
 @click.group()
 def nouns() -> None:
     pass
-
-
-def _register_query(
-    parent: click.Group, name: str, *params: Callable[[Any], Any]
-) -> Callable[[Callable[..., Query]], Any]:
-    def register(function: Callable[..., Query]) -> Callable[..., Query]:
-        decorated = function
-        for param in reversed(params):
-            decorated = param(decorated)
-        parent.command(name, context_settings={"ignore_unknown_options": True})(decorated)
-        return function
-
-    return register
 
 
 def _no_member_for_query(member_id: str) -> str:
@@ -92,7 +80,9 @@ def _no_order_for_query(order_id: int, at: datetime | None = None) -> str:
     return f"There was no order {order_id} at {format_timestamp(at)}." if at else f"There is no order {order_id}."
 
 
-@_register_query(nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), query_at_option)
+@nouns.command("order", context_settings=QUERY_WORDS)
+@click.argument("order_id", metavar="ID", type=ORDER)
+@query_at_option
 def parse_show_order(order_id: int, at: datetime | None) -> Query:
     """An order with its timeline, now or at another time."""
     return Query(
@@ -108,7 +98,9 @@ def explain_query_nouns() -> None:
     """What the parties of an order can do, and why the rest is refused."""
 
 
-@_register_query(explain_query_nouns, "order", click.argument("order_id", metavar="ID", type=ORDER), query_at_option)
+@explain_query_nouns.command("order", context_settings=QUERY_WORDS)
+@click.argument("order_id", metavar="ID", type=ORDER)
+@query_at_option
 def parse_explain_order(order_id: int, at: datetime | None) -> Query:
     """What each party can do, and why the rest is refused."""
     return Query(
@@ -119,15 +111,16 @@ def parse_explain_order(order_id: int, at: datetime | None) -> Query:
     )
 
 
-@_register_query(nouns, "lots", click.argument("seller", type=NAME))
+@nouns.command("lots", context_settings=QUERY_WORDS)
+@click.argument("seller", type=NAME)
 def parse_show_lots(seller: str) -> Query:
     """The lots of a seller."""
     return Query("lots", lambda conn, _: show.show_lots(conn, seller), _no_member_for_query(seller))
 
 
-@_register_query(
-    nouns, "bill", click.argument("seller", type=NAME), click.argument("month", metavar="2026-03", type=MONTH)
-)
+@nouns.command("bill", context_settings=QUERY_WORDS)
+@click.argument("seller", type=NAME)
+@click.argument("month", metavar="2026-03", type=MONTH)
 def parse_show_bill(seller: str, month: date) -> Query:
     """The bill of a seller for a month, line by line."""
     return Query(
@@ -137,31 +130,29 @@ def parse_show_bill(seller: str, month: date) -> Query:
     )
 
 
-@_register_query(nouns, "member", click.argument("member_id", metavar="ID", type=NAME))
+@nouns.command("member", context_settings=QUERY_WORDS)
+@click.argument("member_id", metavar="ID", type=NAME)
 def parse_show_member(member_id: str) -> Query:
     """A member: rights to buy and sell, and strikes."""
     return Query("member", lambda conn, _: show.show_member(conn, member_id), _no_member_for_query(member_id))
 
 
-@_register_query(
-    nouns, "notices", click.option("--order", "order_id", metavar="ID", type=ORDER, required=True, help="The order.")
-)
+@nouns.command("notices", context_settings=QUERY_WORDS)
+@click.option("--order", "order_id", metavar="ID", type=ORDER, required=True, help="The order.")
 def parse_show_notices(order_id: int) -> Query:
     """The emails about an order, and whether they were sent."""
     return Query("notices", lambda conn, _: show.show_notices(conn, order_id), _no_order_for_query(order_id))
 
 
-@_register_query(
-    nouns,
-    "alerts",
-    click.option("--due-before", metavar="T", type=TIME, required=True, help="The end of the time asked."),
-)
+@nouns.command("alerts", context_settings=QUERY_WORDS)
+@click.option("--due-before", metavar="T", type=TIME, required=True, help="The end of the time asked.")
 def parse_show_alerts(due_before: datetime) -> Query:
     """The open alerts that unlock before a time."""
     return Query("alerts", lambda conn, _: show.show_alerts(conn, due_before))
 
 
-@_register_query(nouns, "request", click.argument("request_id", type=NAME))
+@nouns.command("request", context_settings=QUERY_WORDS)
+@click.argument("request_id", type=NAME)
 def parse_show_request(request_id: str) -> Query:
     """The answer of a command, by its request id."""
     return Query(
@@ -172,29 +163,27 @@ def parse_show_request(request_id: str) -> Query:
     )
 
 
-@_register_query(nouns, "credits", click.argument("seller", type=NAME))
+@nouns.command("credits", context_settings=QUERY_WORDS)
+@click.argument("seller", type=NAME)
 def parse_show_credits(seller: str) -> Query:
     """The fees of a seller's cancelled orders: reset or credited."""
     return Query("credits", lambda conn, _: show.show_credits(conn, seller), _no_member_for_query(seller))
 
 
-@_register_query(
-    nouns,
-    "forecast",
-    click.option("--days", type=click.IntRange(1, forecast.MAX_DAYS), required=True, help="Days to look ahead."),
-)
+@nouns.command("forecast", context_settings=QUERY_WORDS)
+@click.option("--days", type=click.IntRange(1, forecast.MAX_DAYS), required=True, help="Days to look ahead.")
 def parse_show_forecast(days: int) -> Query:
     """When alerts will unlock, hour by hour."""
     return Query("forecast", lambda conn, now: forecast.unlock_forecast(conn, days=days, now=now))
 
 
-@_register_query(nouns, "sweeps")
+@nouns.command("sweeps", context_settings=QUERY_WORDS)
 def parse_show_sweeps() -> Query:
     """When each sweep found something, and whether it was late."""
     return Query("sweeps", lambda conn, _: show.show_sweeps(conn))
 
 
-@_register_query(nouns, "late-payments")
+@nouns.command("late-payments", context_settings=QUERY_WORDS)
 def parse_show_late_payments() -> Query:
     """The late payments that sellers have not sent back."""
     return Query("late-payments", lambda conn, _: show.show_late_payments(conn))
