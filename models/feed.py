@@ -70,7 +70,10 @@ def events_after(conn: Connection, cursor: str | None, limit: int) -> list[tuple
 
 
 def feed_end_cursor(conn: Connection) -> str:
-    row = conn.execute(
-        text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint + unwind.feed_base() - 1 AS last_settled")
-    ).one()
-    return f"{row.last_settled}.9.{10**18 - 1}"
+    return f"{first_unsettled_transaction(conn) - 1}.9.{10**18 - 1}"
+
+
+def first_unsettled_transaction(conn: Connection) -> int:
+    """Return a transaction id below which every transaction has ended, as `written_in` counts them."""
+    settled = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint + unwind.feed_base()")
+    return int(conn.execute(settled).scalar_one())

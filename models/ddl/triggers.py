@@ -125,7 +125,7 @@ TRIGGERS: tuple[str, ...] = (
         SELECT o.order_id INTO found FROM (SELECT DISTINCT order_id FROM fresh) f JOIN unwind.orders o USING (order_id)
         WHERE o.status = 'CANCELLED' AND EXISTS (
             SELECT FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'orders.cancelled'
-            AND e.written_in <> pg_current_xact_id()::text::bigint) LIMIT 1;
+            AND e.written_in <> pg_current_xact_id()::text::bigint + unwind.feed_base()) LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'order % is cancelled and final: % of % is refused', found, TG_OP, TG_TABLE_NAME
                 USING ERRCODE = 'restrict_violation';

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Index, Row, null, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models import events, sweeps
+from models import events, feed, sweeps
 from models.bills import BillRow
 from models.db.arrays import is_any
 from models.db.named_locks import lock_named, try_lock_named
@@ -178,7 +178,7 @@ def set_audit_timeout(conn: Connection, timeout: str = "0") -> None:
 def recent_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[str, tuple[int, str]]]:
     positions = _load_positions(conn)
     # The bound is read before the rows: transactions below it have ended, so every later statement sees their rows.
-    end = int(conn.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")).scalar_one())
+    end = feed.first_unsettled_transaction(conn)
     since = positions["written_in"][0] if "written_in" in positions else _first_audit_position(conn)
     order_ids: set[int] = set()
     sellers: set[str] = set()
@@ -251,7 +251,7 @@ def _rows_written(conn: Connection, table: type[Base], since: int) -> Sequence[R
     columns = table_of(table).c
     subjects = [columns.get(name, null()).label(name) for name in ("order_id", "seller_id", "item_no")]
     written = select(columns.written_in, *subjects).where(columns.written_in >= since)
-    return conn.execute(written.order_by(columns.written_in, *table_of(table).primary_key).limit(MAX_RECENT)).all()
+    return conn.execute(written.order_by(columns.written_in).limit(MAX_RECENT)).all()
 
 
 def _next_keys(conn: Connection, key: Any, after: int | str, limit: int, *more: Any) -> Sequence[Row[Any]]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from models.db import database as db
+from models.db.schema import FEED_BASE
 from models.ddl import grants
 from models.ddl.complete_metadata import metadata
 
@@ -123,6 +124,26 @@ def test_owner_cannot_delete_history(owner: Connection, table: str, operation: s
 def test_cancelled_order_accepts_no_additions(app: Connection, table: str) -> None:
     """R60: no line, alert or request joins a cancelled order."""
     refused(app, f"INSERT INTO unwind.{table} {ADDITIONS[table]}", "order 1 is cancelled and final")
+
+
+@pytest.mark.parametrize("feed_base", [0, 1_000_000])
+def test_cancelling_transaction_may_write_lines_after_the_order(owner: Connection, feed_base: int) -> None:
+    """R60: only another transaction is refused, on a server with lower transaction ids too (docs/decisions/0006)."""
+    owner.execute(text(FEED_BASE.format(base=feed_base)))
+    owner.execute(
+        text(
+            "INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes) "
+            "SELECT order_id, version + 1, '2026-06-11Z', 'orders.cancelled', seller_id, 'seller', status, "
+            "'CANCELLED', '', '{}' FROM unwind.orders WHERE order_id = 3"
+        )
+    )
+    owner.execute(
+        text(
+            "UPDATE unwind.orders SET status = 'CANCELLED', cancelled_at = '2026-06-11Z', basis = 'NPB', "
+            "cancelled_by = seller_id, previous_status = status WHERE order_id = 3"
+        )
+    )
+    assert owner.execute(text("UPDATE unwind.order_lines SET removed = 1 WHERE order_id = 3")).rowcount == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
+from models.db.schema import FEED_BASE
 from models.integrity import invariants, violation_log
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
@@ -101,6 +102,19 @@ def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, dat
     assert "An order's events are numbered from 1 without a gap, and the last number is its version or its unlock" in [
         violation.sentence for violation in violations
     ]
+
+
+def test_checks_of_recent_changes_go_on_after_a_move_to_a_server_with_lower_transaction_ids(
+    market: Market, database_url: str
+) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as conn:
+        conn.execute(text(FEED_BASE.format(base=1_000_000)))
+    engine.dispose()
+    market.order(1003)
+    market.do("audit.check_invariants")
+    newest = market.row("SELECT max(written_in) AS number FROM unwind.events").number
+    assert market.row("SELECT number FROM unwind.audit_positions WHERE name = 'written_in'").number >= newest
 
 
 def test_concurrent_checks_run_once(market: Market, database_url: str) -> None:
