@@ -40,7 +40,8 @@ BEGIN
             cancelled_by = o.seller_id, version = d.version, last_event_at = moment
         FROM due d WHERE o.order_id = d.order_id
     ), closed AS (
-        UPDATE unwind.alerts a SET state = 'completed', closed_at = moment FROM due d WHERE a.alert_id = d.alert_id
+        UPDATE unwind.alerts a SET state = 'completed', closed_at = moment FROM due d
+        WHERE a.order_id = d.order_id AND a.alert_id = d.alert_id
     ), lines AS (
         UPDATE unwind.order_lines l SET returned = l.quantity - l.removed, returned_to_lot = l.lot_id
         FROM due d WHERE l.order_id = d.order_id RETURNING l.order_id, l.line_no, l.lot_id, l.returned

@@ -51,8 +51,8 @@ ALERT_WARNS_CONDITION = f"{ALERT_CANCELS_CONDITION} AND warned_of IS DISTINCT FR
 class AlertRow(Base):
     __tablename__ = "alerts"
 
+    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"), primary_key=True)
     alert_id: Mapped[BigIntKey]
-    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"))
     kind: Mapped[str]
     state: Mapped[str]
     terms_id: Mapped[int]
@@ -84,7 +84,6 @@ class AlertRow(Base):
         CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
         CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="unlocked_before_closed"),
         Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
-        Index("ix_alerts_order_id", "order_id", "alert_id"),
         Index("ix_alerts_waiting", "unlocks_at", "alert_id", "kind", postgresql_where=text(ALERT_WAITING_CONDITION)),
         Index(
             "ix_alerts_remind",
@@ -147,40 +146,52 @@ def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_
     update_rows(
         conn,
         AlertRow,
-        ["alert_id"],
-        [to_row(alert, (*_ALERT_COLUMNS, "alert_id")) for _, alert in changed if alert.alert_id is not None],
+        ["order_id", "alert_id"],
+        [
+            to_row(alert, (*_ALERT_COLUMNS, "alert_id")) | {"order_id": order_id}
+            for order_id, alert in changed
+            if alert.alert_id is not None
+        ],
     )
-    _update_alert_starts(conn, [alert for _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN])
+    _update_alert_starts(
+        conn, [(order_id, alert) for order_id, alert in changed if alert.alert_id and alert.state is AlertState.OPEN]
+    )
 
 
-def _update_alert_starts(conn: Connection, changed: Sequence[Alert]) -> None:
+def _update_alert_starts(conn: Connection, changed: Sequence[tuple[int, Alert]]) -> None:
     # Restart the reminders of alerts whose actionable instant changed (N17).
-    since = [reminders.reminder_start(alert) for alert in changed]
+    since = [reminders.reminder_start(alert) for _, alert in changed]
     if changed:
         firsts = [
             reminders.first_reminder_at(at, alert.terms.unlock_remind_after)
-            for at, alert in zip(since, changed, strict=True)
+            for at, (_, alert) in zip(since, changed, strict=True)
         ]
-        ids = int_array([alert.alert_id for alert in changed])
         execute(
             conn,
             _UPDATE_ALERT_STARTS,
-            {"ids": ids, "since": timestamp_array(since), "first": timestamp_array(firsts)},
+            {
+                "orders": int_array([order_id for order_id, _ in changed]),
+                "ids": int_array([alert.alert_id for _, alert in changed]),
+                "since": timestamp_array(since),
+                "first": timestamp_array(firsts),
+            },
         )
 
 
 _ALERT_STARTS = (
     func.unnest(
+        bindparam("orders", type_=ARRAY(BigInteger)),
         bindparam("ids", type_=ARRAY(BigInteger)),
         bindparam("since", type_=ARRAY(Timestamp)),
         bindparam("first", type_=ARRAY(Timestamp)),
     )
-    .table_valued("id", "since", "first")
+    .table_valued("order_id", "id", "since", "first")
     .render_derived("starts")
 )
 _UPDATE_ALERT_STARTS = (
     update(AlertRow)
     .where(
+        AlertRow.order_id == _ALERT_STARTS.c.order_id,
         AlertRow.alert_id == _ALERT_STARTS.c.id,
         AlertRow.remind_from.is_distinct_from(_ALERT_STARTS.c.since),
     )

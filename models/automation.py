@@ -72,8 +72,8 @@ def lock_due_warnings(conn: Connection, until: datetime, limit: int) -> Sequence
 
 
 def mark_buyers_warned(conn: Connection, warnings: Sequence[DueRow]) -> None:
-    rows = [{"alert_id": row.alert_id, "warned_of": row.cancels_at} for row in warnings]
-    update_rows(conn, AlertRow, ["alert_id"], rows)
+    rows = [{"order_id": row.order_id, "alert_id": row.alert_id, "warned_of": row.cancels_at} for row in warnings]
+    update_rows(conn, AlertRow, ["order_id", "alert_id"], rows)
 
 
 def update_automation_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:

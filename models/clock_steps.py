@@ -22,7 +22,8 @@ _SHIFTABLE_WAITS = (
 )
 _LEAD_OVER_CLOCK = text(
     "SELECT GREATEST((SELECT max(ran_at) FROM unwind.sweeps), (SELECT max(at) FROM "
-    "(SELECT at FROM unwind.events ORDER BY event_id DESC LIMIT 1000) AS lately)) - CAST(:now AS timestamptz)"
+    "(SELECT at FROM unwind.events ORDER BY written_in DESC, event_id DESC LIMIT 1000) AS lately)) "
+    "- CAST(:now AS timestamptz)"
 )
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Index, Row, UniqueConstraint, select, text
-from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows
 from models.db.schema import Base, BigInt, BigIntKey
@@ -18,10 +18,10 @@ class EventRow(Base):
     __tablename__ = "events"
     __table_args__ = (
         UniqueConstraint("order_id", "seq"),
-        Index("ix_events_written_in", "written_in", "event_id"),
         Index("ix_events_member_id", "member_id", "event_id", postgresql_where=text("member_id IS NOT NULL")),
     )
 
+    written_in: Mapped[WrittenIn] = mapped_column(primary_key=True)
     event_id: Mapped[BigIntKey]
     order_id: Mapped[BigInt | None]
     seq: Mapped[int | None]
@@ -35,7 +35,6 @@ class EventRow(Base):
     note: Mapped[str]
     changes: Mapped[dict[str, Any]]
     request_id: Mapped[str | None]
-    written_in: Mapped[WrittenIn]
 
 
 def event_row(

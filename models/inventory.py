@@ -120,6 +120,7 @@ own_lot_ids = SqlSequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIR
 class StockMoveRow(Base):
     __tablename__ = "stock_moves"
 
+    written_in: Mapped[WrittenIn] = mapped_column(primary_key=True)
     move_id: Mapped[BigIntKey]
     seller_id: Mapped[str]
     item_type: Mapped[str]
@@ -133,11 +134,9 @@ class StockMoveRow(Base):
     order_id: Mapped[BigInt | None]
     line_no: Mapped[int | None]
     removal_id: Mapped[BigInt | None]
-    written_in: Mapped[WrittenIn]
     at: Mapped[datetime]
 
     __table_args__ = (
-        Index("ix_stock_moves_written_in", "written_in", "move_id"),
         check_in("kind", ("recorded", "sold", "returned", "adjusted")),
         CheckConstraint(
             "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)", name="has_order_line"

@@ -47,6 +47,7 @@ LEDGER_KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_cred
 class LedgerLineRow(Base):
     __tablename__ = "ledger_lines"
 
+    written_in: Mapped[WrittenIn] = mapped_column(primary_key=True)
     line_id: Mapped[BigIntKey]
     key: Mapped[str] = mapped_column(unique=True)
     seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
@@ -60,11 +61,9 @@ class LedgerLineRow(Base):
     excess: Mapped[Decimal | None] = mapped_column(Cents)
     excess_credit_month: Mapped[date | None]
     note: Mapped[str]
-    written_in: Mapped[WrittenIn]
     at: Mapped[datetime]
 
     __table_args__ = (
-        Index("ix_ledger_lines_written_in", "written_in", "line_id"),
         check_in("kind", LEDGER_KINDS),
         check_finite("amount"),
         CheckConstraint("CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name="amount_sign"),

@@ -27,8 +27,8 @@ OCR_DECLINES_CONDITION = "state = 'open' AND declines_at IS NOT NULL"
 class OcrRow(Base):
     __tablename__ = "ocrs"
 
+    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"), primary_key=True)
     ocr_id: Mapped[BigIntKey]
-    order_id: Mapped[BigInt] = mapped_column(ForeignKey("unwind.orders.order_id"))
     filed_by: Mapped[str]
     state: Mapped[str]
     terms_id: Mapped[int]
@@ -47,7 +47,6 @@ class OcrRow(Base):
         check_in("state", OcrState),
         CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
         Index("uq_ocrs_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
-        Index("ix_ocrs_order_id", "order_id", "ocr_id"),
         Index(
             "ix_ocrs_remind", "remind_at", "ocr_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
         ),
@@ -89,5 +88,12 @@ def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_hist
         ],
     )
     update_rows(
-        conn, OcrRow, ["ocr_id"], [to_row(ocr, (*_MUTABLE_OCR_COLUMNS, "ocr_id")) for _, ocr in changed if ocr.ocr_id]
+        conn,
+        OcrRow,
+        ["order_id", "ocr_id"],
+        [
+            to_row(ocr, (*_MUTABLE_OCR_COLUMNS, "ocr_id")) | {"order_id": order_id}
+            for order_id, ocr in changed
+            if ocr.ocr_id is not None
+        ],
     )

@@ -52,9 +52,9 @@ MAX_ATTEMPTS = 12
 class OutboxRow(Base):
     __tablename__ = "outbox"
     __table_args__ = (
+        check_in("task", OUTBOX_CONSUMERS),
         check_in("state", ("due", "done", "dead")),
-        Index("ix_outbox_due", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
-        Index("ix_outbox_waiting", "task", "outbox_id", postgresql_where=text("state = 'due'")),
+        Index("ix_outbox_due", "task", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
         # Messages about credits are kept: the audit of a month reads them.  The rest is pruned (models/retention.py).
         Index(
             "ix_outbox_done",
@@ -134,7 +134,7 @@ def claim_messages(
     rows: Sequence[int] | None = None,
     order_id: int | None = None,
 ) -> list[DueMessage]:
-    """Lock the due messages of one task, oldest first, skipping those that another transaction holds (R103).
+    """Lock due messages of one task, by the time of their next publication, except those that are locked (R103).
 
     `rows` limits the claim to these outbox ids; an empty list, which a wake-up has, to the new rows.
     """
@@ -146,7 +146,7 @@ def claim_messages(
     result = conn.execute(
         select(OutboxRow)
         .where(condition)
-        .order_by(OutboxRow.outbox_id)
+        .order_by(OutboxRow.due_at, OutboxRow.outbox_id)
         .limit(MAX_CLAIMED_ROWS)
         .with_for_update(skip_locked=True)
     )
@@ -155,7 +155,7 @@ def claim_messages(
 
 def new_rows(conn: Connection, task: str) -> list[int]:
     query = select(OutboxRow.outbox_id).where(OutboxRow.task == task, OutboxRow.state == "due", _IS_NEW_ROW)
-    return list(conn.execute(query.order_by(OutboxRow.outbox_id).limit(MAX_CLAIMED_ROWS)).scalars())
+    return list(conn.execute(query.order_by(OutboxRow.due_at, OutboxRow.outbox_id).limit(MAX_CLAIMED_ROWS)).scalars())
 
 
 def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[str]) -> list[DueMessage]:
@@ -179,12 +179,17 @@ def mark_messages_done(conn: Connection, due: Sequence[DueMessage], now: datetim
 
 
 def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> dict[str, list[int]]:
-    """Return the ids of the rows to publish now, by task, and postpone their next publication (doubling, capped)."""
+    """Return the ids of the rows to publish now, by task, and postpone their next publication (doubling, capped).
+
+    At most `limit` rows of each task.
+    """
     statement = text(
         """
         WITH claimed AS (
-            SELECT outbox_id FROM unwind.outbox WHERE state = 'due' AND due_at <= :now
-            ORDER BY due_at, outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED
+            SELECT d.outbox_id FROM unnest(CAST(:tasks AS text[])) AS t (task) CROSS JOIN LATERAL (
+                SELECT o.outbox_id FROM unwind.outbox AS o
+                WHERE o.state = 'due' AND o.task = t.task AND o.due_at <= :now
+                ORDER BY o.due_at, o.outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED) AS d
         )
         UPDATE unwind.outbox AS o
         SET publish_count = o.publish_count + 1,
@@ -199,6 +204,7 @@ def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> 
         statement,
         {
             "now": now,
+            "tasks": list(OUTBOX_CONSUMERS),
             "limit": limit,
             "first": REPUBLISH_INTERVAL.total_seconds(),
             "longest": MAX_REPUBLISH_INTERVAL.total_seconds(),

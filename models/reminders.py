@@ -41,11 +41,11 @@ def lock_due_reminders(
 
 
 def update_ocr_reminders(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    update_rows(conn, OcrRow, ["ocr_id"], rows)
+    update_rows(conn, OcrRow, ["order_id", "ocr_id"], rows)
 
 
 def update_alert_reminders(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    update_rows(conn, AlertRow, ["alert_id"], rows)
+    update_rows(conn, AlertRow, ["order_id", "alert_id"], rows)
 
 
 def next_reminder_at(conn: Connection) -> datetime | None:

@@ -18,8 +18,9 @@ from tasks.sweeps import TaskResult
 log = structlog.get_logger(__name__)
 
 BATCH_SIZE = 1000
+"""Rows of each task that one short transaction publishes."""
 MAX_BATCHES = 10
-"""A batch is one short transaction. Rows left after ten wait for the next tick; the queues are full by then."""
+"""Rows left after so many wait for the next tick; the queues are full by then."""
 
 
 @shared_task(name=outbox.RELAY)
@@ -36,13 +37,13 @@ def relay() -> TaskResult:
                 if requeued:
                     log.warning("broker_lost_messages", rows=requeued)
             rows_by_task = outbox.claim_for_publish(work.conn, work.now, limit=BATCH_SIZE)
-            claimed = sum(len(rows) for rows in rows_by_task.values())
-            published += claimed
-            if claimed < BATCH_SIZE:
+            published += sum(len(rows) for rows in rows_by_task.values())
+            is_last = all(len(rows) < BATCH_SIZE for rows in rows_by_task.values())
+            if is_last:
                 sweeps.record_sweep_run(work.conn, outbox.RELAY, published, work.now)
         for task, rows in rows_by_task.items():
             for start in range(0, len(rows), outbox.MAX_CLAIMED_ROWS):
                 publisher.current_publisher().publish(task, rows[start : start + outbox.MAX_CLAIMED_ROWS])
-        if claimed < BATCH_SIZE:
+        if is_last:
             break
     return {"published": published}

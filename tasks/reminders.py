@@ -85,7 +85,7 @@ def _remind_of_ocrs(work: UnitOfWork[Any], terms_history: TermsHistory, ocrs: Se
                     declines_at=r.declines_at,
                 )
             )
-        schedules.append({"ocr_id": r.ocr_id} | _reminder_schedule(r.reminders, step))
+        schedules.append({"order_id": r.order_id, "ocr_id": r.ocr_id} | _reminder_schedule(r.reminders, step))
     reminders.update_ocr_reminders(work.conn, schedules)
     return messages
 
@@ -112,7 +112,7 @@ def _remind_of_alerts(
                     cancels_at=a.cancels_at,
                 )
             )
-        schedules.append({"alert_id": a.alert_id} | _reminder_schedule(a.reminders, step))
+        schedules.append({"order_id": a.order_id, "alert_id": a.alert_id} | _reminder_schedule(a.reminders, step))
     reminders.update_alert_reminders(work.conn, schedules)
     return messages
 

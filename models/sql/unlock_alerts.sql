@@ -29,7 +29,7 @@ unlocked AS (
             FROM unnest(CAST(:terms AS integer[]), CAST(:firsts AS float8[])) AS f (terms_id, seconds)
             WHERE f.terms_id = a.terms_id)
     FROM due AS d
-    WHERE a.alert_id = ANY (ARRAY(SELECT alert_id FROM due)) AND a.alert_id = d.alert_id
+    WHERE a.order_id = ANY (ARRAY(SELECT order_id FROM due)) AND a.order_id = d.order_id AND a.alert_id = d.alert_id
         AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands AND a.unlocks_at <= :now
     RETURNING d.*, a.kind
 ),

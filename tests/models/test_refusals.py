@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from models.db import database as db
-from models.db.schema import FEED_BASE
 from models.ddl import grants
 from models.ddl.complete_metadata import metadata
+from models.feed import FEED_BASE
 
 TABLES = sorted(table.name for table in metadata.tables.values())
 FINAL = r"final|append-only"

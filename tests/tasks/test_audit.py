@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 
-from models.db.schema import FEED_BASE
+from models.feed import FEED_BASE
 from models.integrity import invariants, violation_log
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url

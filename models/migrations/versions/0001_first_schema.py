@@ -127,6 +127,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "events",
+        sa.Column(
+            "written_in",
+            sa.BigInteger(),
+            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
+            nullable=False,
+        ),
         sa.Column("event_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=True),
         sa.Column("seq", sa.Integer(), nullable=True),
@@ -140,13 +146,7 @@ def upgrade() -> None:
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column("changes", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=True),
-        sa.Column(
-            "written_in",
-            sa.BigInteger(),
-            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
-            nullable=False,
-        ),
-        sa.PrimaryKeyConstraint("event_id", name=op.f("pk_events")),
+        sa.PrimaryKeyConstraint("written_in", "event_id", name=op.f("pk_events")),
         sa.UniqueConstraint("order_id", "seq", name=op.f("uq_events_order_id_seq")),
         schema="unwind",
     )
@@ -158,7 +158,6 @@ def upgrade() -> None:
         schema="unwind",
         postgresql_where=sa.text("member_id IS NOT NULL"),
     )
-    op.create_index("ix_events_written_in", "events", ["written_in", "event_id"], unique=False, schema="unwind")
     op.create_table(
         "item_locks",
         sa.Column("item", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -251,6 +250,11 @@ def upgrade() -> None:
         sa.Column("first_error", sa.Text(), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.CheckConstraint("state IN ('due', 'done', 'dead')", name=op.f("ck_outbox_state_known")),
+        sa.CheckConstraint(
+            "task IN ('removals.cancel_pending', 'credits.post_to_next_invoice', 'notices.tell_seller', "
+            "'notices.tell_buyer')",
+            name=op.f("ck_outbox_task_known"),
+        ),
         sa.PrimaryKeyConstraint("outbox_id", name=op.f("pk_outbox")),
         sa.UniqueConstraint("key", name=op.f("uq_outbox_key")),
         schema="unwind",
@@ -266,15 +270,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_outbox_due",
         "outbox",
-        ["due_at", "outbox_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'due'"),
-    )
-    op.create_index(
-        "ix_outbox_waiting",
-        "outbox",
-        ["task", "outbox_id"],
+        ["task", "due_at", "outbox_id"],
         unique=False,
         schema="unwind",
         postgresql_where=sa.text("state = 'due'"),
@@ -317,6 +313,12 @@ def upgrade() -> None:
     op.create_index("ix_requests_answered_at", "requests", ["answered_at"], unique=False, schema="unwind")
     op.create_table(
         "stock_moves",
+        sa.Column(
+            "written_in",
+            sa.BigInteger(),
+            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
+            nullable=False,
+        ),
         sa.Column("move_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),
         sa.Column("item_type", sa.Text(), nullable=False),
@@ -330,12 +332,6 @@ def upgrade() -> None:
         sa.Column("order_id", sa.BigInteger(), nullable=True),
         sa.Column("line_no", sa.Integer(), nullable=True),
         sa.Column("removal_id", sa.BigInteger(), nullable=True),
-        sa.Column(
-            "written_in",
-            sa.BigInteger(),
-            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
-            nullable=False,
-        ),
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)",
@@ -348,13 +344,10 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "kind IN ('recorded', 'sold', 'returned', 'adjusted')", name=op.f("ck_stock_moves_kind_known")
         ),
-        sa.PrimaryKeyConstraint("move_id", name=op.f("pk_stock_moves")),
+        sa.PrimaryKeyConstraint("written_in", "move_id", name=op.f("pk_stock_moves")),
         schema="unwind",
     )
     op.create_index("ix_stock_moves_item", "stock_moves", ["seller_id", "item_no"], unique=False, schema="unwind")
-    op.create_index(
-        "ix_stock_moves_written_in", "stock_moves", ["written_in", "move_id"], unique=False, schema="unwind"
-    )
     op.create_index(
         "uq_stock_moves_removed",
         "stock_moves",
@@ -741,8 +734,8 @@ def upgrade() -> None:
     op.create_index("ix_strikes_member_id", "strikes", ["member_id"], unique=False, schema="unwind")
     op.create_table(
         "alerts",
-        sa.Column("alert_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("alert_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("terms_id", sa.Integer(), nullable=False),
@@ -774,7 +767,7 @@ def upgrade() -> None:
             "unlocked_at <= COALESCE(closed_at, 'infinity')", name=op.f("ck_alerts_unlocked_before_closed")
         ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_alerts_order_id")),
-        sa.PrimaryKeyConstraint("alert_id", name=op.f("pk_alerts")),
+        sa.PrimaryKeyConstraint("order_id", "alert_id", name=op.f("pk_alerts")),
         schema="unwind",
     )
     op.create_index(
@@ -785,7 +778,6 @@ def upgrade() -> None:
         schema="unwind",
         postgresql_where=sa.text("state = 'open' AND cancels_at IS NOT NULL"),
     )
-    op.create_index("ix_alerts_order_id", "alerts", ["order_id", "alert_id"], unique=False, schema="unwind")
     op.create_index(
         "ix_alerts_remind",
         "alerts",
@@ -881,6 +873,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "ledger_lines",
+        sa.Column(
+            "written_in",
+            sa.BigInteger(),
+            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
+            nullable=False,
+        ),
         sa.Column("line_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),
@@ -894,12 +892,6 @@ def upgrade() -> None:
         sa.Column("excess", sa.Numeric(precision=24, scale=2), nullable=True),
         sa.Column("excess_credit_month", sa.Date(), nullable=True),
         sa.Column("note", sa.Text(), nullable=False),
-        sa.Column(
-            "written_in",
-            sa.BigInteger(),
-            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
-            nullable=False,
-        ),
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(excess IS NULL) = (excess_credit_month IS NULL) AND (excess IS NULL OR (kind = 'payment' AND excess > 0 "
@@ -925,7 +917,7 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_ledger_lines_order_id")),
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_ledger_lines_seller_id")),
-        sa.PrimaryKeyConstraint("line_id", name=op.f("pk_ledger_lines")),
+        sa.PrimaryKeyConstraint("written_in", "line_id", name=op.f("pk_ledger_lines")),
         sa.UniqueConstraint("key", name=op.f("uq_ledger_lines_key")),
         sa.UniqueConstraint("payment_id", name=op.f("uq_ledger_lines_payment_id")),
         schema="unwind",
@@ -944,9 +936,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_ledger_lines_order_id", "ledger_lines", ["order_id"], unique=False, schema="unwind")
     op.create_index(
-        "ix_ledger_lines_written_in", "ledger_lines", ["written_in", "line_id"], unique=False, schema="unwind"
-    )
-    op.create_index(
         "uq_ledger_lines_one_reset_or_credit",
         "ledger_lines",
         ["order_id"],
@@ -956,8 +945,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "ocrs",
-        sa.Column("ocr_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=False),
+        sa.Column("ocr_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
         sa.Column("filed_by", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("terms_id", sa.Integer(), nullable=False),
@@ -976,7 +965,7 @@ def upgrade() -> None:
             "state IN ('open', 'agreed', 'declined', 'withdrawn', 'superseded')", name=op.f("ck_ocrs_state_known")
         ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_ocrs_order_id")),
-        sa.PrimaryKeyConstraint("ocr_id", name=op.f("pk_ocrs")),
+        sa.PrimaryKeyConstraint("order_id", "ocr_id", name=op.f("pk_ocrs")),
         schema="unwind",
     )
     op.create_index(
@@ -995,7 +984,6 @@ def upgrade() -> None:
         schema="unwind",
         postgresql_where=sa.text("state = 'open' AND declines_at IS NOT NULL"),
     )
-    op.create_index("ix_ocrs_order_id", "ocrs", ["order_id", "ocr_id"], unique=False, schema="unwind")
     op.create_index(
         "ix_ocrs_remind",
         "ocrs",
