@@ -27,7 +27,7 @@ from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.app import app, worker_pool_path
 from workers.lifecycle import SUPPORTED_POOLS
-from workers.monitoring.doctor.broker import fetch_pools
+from workers.monitoring.doctor.broker import inspect_worker_pools
 from workers.task import MAX_RETRIES
 from workers.transport.reclaim import count_in_flight
 
@@ -159,7 +159,7 @@ def test_process_without_connections_gets_no_messages(
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
     send_last(broker, retries=0)
     wait_until(lambda: b"process_connect_failed" in node.logs(), what="its line")
-    wait_until(lambda: [pool.ready for pool in fetch_pools(broker_url).values()] == [0], what="what doctor asks")
+    wait_until(lambda: [p.ready for p in inspect_worker_pools(broker_url).values()] == [0], what="what doctor asks")
     assert is_queued(broker)
     assert count_rows(books, "requests") == 0
     failing.unlink()

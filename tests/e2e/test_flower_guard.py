@@ -104,7 +104,7 @@ def test_flower_listens_on_loopback_and_is_read_only_from_any_directory(
         assert _addresses(process) == {"127.0.0.1"}
         assert _status(f"http://127.0.0.1:{port}/") == (200, None)
         assert _status(f"http://127.0.0.1:{port}/api/workers") in [(401, None), (403, None)]
-        assert surroundings.check_flower(Context(settings)) == []
+        assert [*surroundings.check_flower(Context(settings))] == []
 
 
 def test_doctor_names_the_address_of_flower(settings: Settings, other_folder: Path) -> None:
@@ -118,7 +118,7 @@ def test_doctor_names_the_address_of_flower(settings: Settings, other_folder: Pa
         assert "0.0.0.0" in finding.message
         assert "secret-word" not in str(finding)
     assert wait_until(lambda: not find_running_flower(settings), 30)
-    assert surroundings.check_flower(Context(settings)) == []
+    assert [*surroundings.check_flower(Context(settings))] == []
 
 
 @pytest.mark.parametrize(

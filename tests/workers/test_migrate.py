@@ -116,5 +116,5 @@ def test_the_login_and_the_database_of_the_page_suffice() -> None:
         with context.transaction():
             assert context.conn.execute(text("SELECT current_user")).scalar() == "unwind_app"
             for check in (doctor.check_database_rights, doctor.check_definers, doctor.check_database_schema):
-                assert check(context) == []
+                assert [*check(context)] == []
         database.dispose()

@@ -174,4 +174,4 @@ def buy(market: Market, sellers: Sequence[str], first: int) -> None:
 def findings(market: Market) -> list[Finding]:
     """The doctor's findings about held bills."""
     with db.current_database().transaction() as conn:
-        return marketplace.check_bills_held(cast(Any, SimpleNamespace(conn=conn)))
+        return [*marketplace.check_bills_held(cast(Any, SimpleNamespace(conn=conn)))]

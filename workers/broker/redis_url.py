@@ -235,6 +235,13 @@ def connect_to_redis(url: str, *, timeout: float = REDIS_RESPONSE_TIMEOUT_SECOND
     return redis.Redis.from_pool(redis.ConnectionPool(**parameters, **options))
 
 
+def without_redis_password(text: str, url: str) -> str:
+    password = urlsplit(url).password or ""
+    for secret in {password, unquote(password)} - {""}:
+        text = text.replace(secret, "***")
+    return text
+
+
 def _format_redis_host(name: str, port: int | None) -> str:
     host = f"[{name}]" if ":" in name else quote(name, safe="")
     return f"{host}:{port}" if port else host

@@ -284,8 +284,8 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
     gauges = MetricsCollector(settings)
     with contextlib.closing(gauges):
         assert gauges.components[1].run() is not None
-    assert doctor_broker.fetch_consumed_queues(broker) == {}
-    assert doctor_broker.check_result_backend(Context(settings)) == []
+    assert doctor_broker.inspect_worker_queues(broker) == {}
+    assert [*doctor_broker.check_result_backend(Context(settings))] == []
 
 
 def test_files_of_the_settings_are_added_to_urls_with_tls(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

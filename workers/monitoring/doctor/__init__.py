@@ -6,7 +6,8 @@ the checks that need it are skipped; a check that fails is a finding and does no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import redis
 from kombu.exceptions import OperationalError
@@ -29,7 +30,7 @@ __all__ = [
     "run_checks",
 ]
 
-DoctorCheck = Callable[[Context], list[Finding]]
+DoctorCheck = Callable[[Context], Iterable[Finding]]
 
 CHECKS_WITHOUT_SERVERS: tuple[DoctorCheck, ...] = (
     environment.check_disk,
@@ -81,11 +82,11 @@ BROKER_CHECKS: tuple[DoctorCheck, ...] = (
 
 
 def examine() -> tuple[list[Finding], int]:
-    findings = environment.check_unknown_variables() + environment.check_libpq_variables()
+    findings = [*environment.check_unknown_variables(), *environment.check_libpq_variables()]
     try:
         settings = load_settings()
     except SettingsError as problem:
-        return findings + environment.check_invalid_settings(problem), 0
+        return [*findings, *environment.check_invalid_settings(problem)], 0
     with open_context(settings) as context:
         return findings + connect_to_servers(context) + run_checks(context), context.check_count
 
@@ -103,41 +104,32 @@ def connect_to_servers(context: Context) -> list[Finding]:
 def run_checks(context: Context) -> list[Finding]:
     findings = [finding for check in CHECKS_WITHOUT_SERVERS for finding in _run_check(check, context)]
     if context.database is not None:
-        schema = _run_check_in_transaction(database.check_database_schema, context)
+        schema = _run_check(database.check_database_schema, context, context.transaction())
+        # With a wrong schema each check of tables would fail for the same reason.
+        is_wrong = any(finding.severity is Severity.ERROR for finding in schema)
         findings += schema
-        for check in DATABASE_CHECKS:
-            findings += _run_check_in_transaction(check, context)
-        # With a wrong schema each of these would fail for the same reason.
-        if not any(finding.severity is Severity.ERROR for finding in schema):
-            for check in TABLE_CHECKS:
-                findings += _run_check_in_transaction(check, context)
+        for check in DATABASE_CHECKS if is_wrong else DATABASE_CHECKS + TABLE_CHECKS:
+            findings += _run_check(check, context, context.transaction())
     if context.broker is not None:
         findings += [finding for check in BROKER_CHECKS for finding in _run_check(check, context)]
     return findings
 
 
-def _run_check(check: DoctorCheck, context: Context) -> list[Finding]:
+def _run_check(
+    check: DoctorCheck, context: Context, transaction: AbstractContextManager[None] | None = None
+) -> list[Finding]:
     context.check_count += 1
     try:
-        return check(context)
+        with transaction or nullcontext():
+            return [*check(context)]
     except Exception as problem:  # noqa: BLE001 - a check that fails is a finding and does not stop the others
         return [_check_failed(check, problem)]
 
 
-def _run_check_in_transaction(check: DoctorCheck, context: Context) -> list[Finding]:
-    context.check_count += 1
-    try:
-        with context.transaction():
-            return check(context)
-    except Exception as problem:  # noqa: BLE001 - the same
-        return [_check_failed(check, problem)]
-
-
 def _check_failed(check: DoctorCheck, problem: Exception) -> Finding:
-    name = check.__name__.removeprefix("_").removeprefix("check_").replace("_", " ")
-    return error(
-        "CHECK_FAILED", f"The check {name!r} failed: {summarize_error(problem)}.", _fix_of_failed_check(problem)
-    )
+    name = check.__name__.removeprefix("check_").replace("_", " ")
+    message = f"The check {name!r} failed: {summarize_error(problem)}."
+    return error("CHECK_FAILED", message, _fix_of_failed_check(problem))
 
 
 def _fix_of_failed_check(problem: Exception) -> str:

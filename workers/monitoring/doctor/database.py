@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from datetime import timedelta
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -14,229 +16,209 @@ from models.db.postgres_address import PostgresAddress
 from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused, session_settings_not_in_force
 from models.ddl.grants import DEFINERS
 from models.monitoring import server_info
+from policies.texts import pluralize
 from tasks.declarations import all_commands
 from workers.local.process_specs import WORKER_GROUPS
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, abbreviate, describe_age, error, note, warning
+from workers.monitoring.doctor.findings import Finding, error, finding_age, finding_names, note, warning
 
-MAX_CLOCK_SKEW = 2.0
-"""Seconds.  Only the database's clock decides what is due; the other clocks decide when it is noticed."""
-MAX_HARMLESS_CLOCK_STEP = timedelta(seconds=2)
-"""NTP may set a clock back by as much at once."""
+MAX_CLOCK_SKEW = 2.0  # seconds: only the database's clock decides what is due, the others when it is noticed
+MAX_HARMLESS_CLOCK_STEP = timedelta(seconds=2)  # NTP may set a clock back by as much at once
 LOCKS_HELD_AFTER = timedelta(minutes=1)
-EXTRA_WORKER_CONNECTIONS = 1
-"""Connections of a worker group besides one per process: the one that records dead letters."""
-OTHER_CONNECTIONS = 4
-"""The submissions listener, a migration, and two read-only commands such as this one."""
+EXTRA_WORKER_CONNECTIONS = 1  # of a worker group besides one per process: it records dead letters
+OTHER_CONNECTIONS = 4  # the submissions listener, a migration, and two read-only commands such as this one
 
 
-def check_database_answers(context: Context) -> list[Finding]:
+def check_database_answers(context: Context) -> Iterator[Finding]:
     url = context.settings.app_database_url or context.settings.database_url
     if url is None:
-        return []
+        return
     connected = db.connect(url.get_secret_value())
     context.connections.callback(connected.dispose)
     try:
         with connected.transaction() as conn:
             context.has_schema = server_info.schema_revision(conn) is not None
+        context.database = connected
     except SQLAlchemyError as problem:
         refused = getattr(problem, "orig", None)
         if isinstance(refused, SessionSettingsRefused):
-            return [error(refused.code, f"{refused}.", refused.fix)]
-        reason = str(getattr(problem, "orig", None) or type(problem).__name__).strip().splitlines()[0]
+            yield error(refused.code, f"{refused}.", refused.fix)
+            return
+        reason = str(refused or type(problem).__name__).strip().splitlines()[0]
         reason = PostgresAddress.parse(url.get_secret_value()).without_password(reason).rstrip(".")
-        message = f"The database does not answer: {reason}"
-        return [error("DATABASE_UNREACHABLE", f"{message}.", "start PostgreSQL or correct DATABASE_URL.")]
-    context.database = connected
-    return []
+        message = f"The database does not answer: {reason}."
+        yield error("DATABASE_UNREACHABLE", message, "start PostgreSQL or correct DATABASE_URL.")
 
 
-def check_database_schema(context: Context) -> list[Finding]:
+def check_database_schema(context: Context) -> Iterator[Finding]:
     revision, head = server_info.schema_revision(context.conn), migrations.head_revision()
     if revision is None:
-        return [error("SCHEMA_MISSING", "The database has no Unwind tables.", "run ./run migrate.")]
-    if revision != head:
+        yield error("SCHEMA_MISSING", "The database has no Unwind tables.", "run ./run migrate.")
+    elif revision != head:
         message = f"The schema is at revision {revision}; this program needs {head}."
-        return [error("SCHEMA_NOT_AT_HEAD", message, "run ./run migrate, or use the release that fits the schema.")]
-    if differences := migrations.migrated_schema_differences(context.conn):
-        places = "place" if len(differences) == 1 else "places"
-        message = f"The tables differ from revision {head} in {len(differences)} {places}: they were changed by hand."
-        return [
-            error(
-                "SCHEMA_DIFFERS",
-                message,
-                "undo the changes, or create an empty database, ./run migrate it and restore a backup.",
-            )
-        ]
-    if names := submissions.missing_commands(context.conn, all_commands()):
-        message = f"The SQL interface refuses commands of this version: {abbreviate(names)}."
-        return [error("COMMANDS_MISSING", message, "run ./run migrate.")]
-    return []
+        yield error("SCHEMA_NOT_AT_HEAD", message, "run ./run migrate, or use the release that fits the schema.")
+    elif differences := migrations.migrated_schema_differences(context.conn):
+        places = pluralize(len(differences), "place", "places")
+        message = f"The tables differ from revision {head} in {places}: they were changed by hand."
+        fix = "undo the changes, or create an empty database, ./run migrate it and restore a backup."
+        yield error("SCHEMA_DIFFERS", message, fix)
+    elif names := submissions.missing_commands(context.conn, all_commands()):
+        message = f"The SQL interface refuses commands of this version: {finding_names(names)}."
+        yield error("COMMANDS_MISSING", message, "run ./run migrate.")
 
 
-def check_database_rights(context: Context) -> list[Finding]:
+def check_database_rights(context: Context) -> Iterator[Finding]:
     if not context.has_schema or not server_info.can_change_append_only_tables(context.conn):
-        return []
+        return
     if context.settings.app_database_url is not None:
         message = "The login of UNWIND_APP_DATABASE_URL may change final rows; only triggers prevent that."
-        return [warning("HISTORY_UNGUARDED", message, f"grant that login the role {APP_ROLE} and nothing else.")]
-    if not server_info.server_has_app_role(context.conn):
+        yield warning("HISTORY_UNGUARDED", message, f"grant that login the role {APP_ROLE} and nothing else.")
+    elif not server_info.server_has_app_role(context.conn):
         message = (
             f"There is no role {APP_ROLE}, so the program runs as the owner; only triggers prevent changes "
             "to final rows."
         )
-        return [
-            warning(
-                "ROLE_MISSING", message, f"as an administrator: CREATE ROLE {APP_ROLE} NOLOGIN; then ./run migrate."
-            )
-        ]
-    message = f"The login of DATABASE_URL may not become {APP_ROLE}; only triggers prevent changes to final rows."
-    return [
-        warning("ROLE_NOT_GRANTED", message, f"as an administrator: GRANT {APP_ROLE} TO the login of DATABASE_URL.")
-    ]
+        fix = f"as an administrator: CREATE ROLE {APP_ROLE} NOLOGIN; then ./run migrate."
+        yield warning("ROLE_MISSING", message, fix)
+    else:
+        message = f"The login of DATABASE_URL may not become {APP_ROLE}; only triggers prevent changes to final rows."
+        fix = f"as an administrator: GRANT {APP_ROLE} TO the login of DATABASE_URL."
+        yield warning("ROLE_NOT_GRANTED", message, fix)
 
 
-def check_definers(context: Context) -> list[Finding]:
+def check_definers(context: Context) -> Iterator[Finding]:
     # SECURITY DEFINER functions run with their owner's rights, so that owner should have few.
     if not context.has_schema:
-        return []
-    findings = []
+        return
     if names := server_info.functions_running_as_owner(context.conn):
-        message = f"These functions run with all rights of the tables' owner: {abbreviate(names)}."
+        message = f"These functions run with all rights of the tables' owner: {finding_names(names)}."
         roles = "; ".join(f"CREATE ROLE {role} NOLOGIN; GRANT {role} TO the login of DATABASE_URL" for role in DEFINERS)
-        findings.append(warning("DEFINERS_OF_THE_OWNER", message, f"as an administrator: {roles}; then ./run migrate."))
+        yield warning("DEFINERS_OF_THE_OWNER", message, f"as an administrator: {roles}; then ./run migrate.")
     if server_info.public_can_create_temporary_objects(context.conn):
         message = "Every login may create temporary objects in this database."
         name = context.conn.engine.url.database
         fix = f"as an administrator: REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;"
-        findings.append(warning("TEMPORARY_OBJECTS_ALLOWED", message, fix))
-    return findings
+        yield warning("TEMPORARY_OBJECTS_ALLOWED", message, fix)
 
 
-def check_locks(context: Context) -> list[Finding]:
-    holders = server_info.long_lock_holders(context.conn, LOCKS_HELD_AFTER)
-    if not holders:
-        return []
-    sessions = [
-        f"session {h.pid} of {h.login} ({h.application or 'unnamed'}), since {h.since:%H:%M:%S}" for h in holders
-    ]
-    message = f"Locks have been held for more than a minute by {abbreviate(sessions)}."
-    fix = f"let it commit, or end the session as an administrator: SELECT pg_terminate_backend({holders[0].pid});"
-    return [warning("LOCKS_HELD", message, fix)]
+def check_locks(context: Context) -> Iterator[Finding]:
+    if holders := server_info.long_lock_holders(context.conn, LOCKS_HELD_AFTER):
+        sessions = (
+            f"session {h.pid} of {h.login} ({h.application or 'unnamed'}), since {h.since:%H:%M:%S}" for h in holders
+        )
+        message = f"Locks have been held for more than a minute by {finding_names(sessions)}."
+        fix = f"let it commit, or end the session as an administrator: SELECT pg_terminate_backend({holders[0].pid});"
+        yield warning("LOCKS_HELD", message, fix)
 
 
-def check_session_settings(context: Context) -> list[Finding]:
-    if is_pooled(context.conn):
-        names = session_settings_not_in_force(context.conn)
-    else:
-        url = context.settings.app_database_url or context.settings.database_url
-        assert url is not None
-        idle, other = (db.connect(url.get_secret_value()) for _ in range(2))
-        try:
-            for database in (idle, other):
+def check_session_settings(context: Context) -> Iterator[Finding]:
+    with contextlib.ExitStack() as stack:
+        connections = [context.conn]
+        if not is_pooled(context.conn):
+            url = context.settings.app_database_url or context.settings.database_url
+            assert url is not None
+            databases = [db.connect(url.get_secret_value()) for _ in range(2)]
+            for database in databases:
+                stack.callback(database.dispose)
                 with database.transaction():  # a pooler that was not recognized serves both by one process
                     pass
-            with idle.transaction() as first, other.transaction() as second:
-                names = sorted({*session_settings_not_in_force(first), *session_settings_not_in_force(second)})
-        finally:
-            idle.dispose()
-            other.dispose()
-    if not names:
-        return []
-    message = f"Settings of a connection do not reach each of its transactions: {abbreviate(names)}."
-    return [error("SETTINGS_NOT_IN_FORCE", message, "let DATABASE_URL name PostgreSQL itself, or PgBouncer.")]
+            connections = [stack.enter_context(database.transaction()) for database in databases]
+        names = {name for conn in connections for name in session_settings_not_in_force(conn)}
+    if names:
+        message = f"Settings of a connection do not reach each of its transactions: {finding_names(sorted(names))}."
+        yield error("SETTINGS_NOT_IN_FORCE", message, "let DATABASE_URL name PostgreSQL itself, or PgBouncer.")
 
 
-def check_pooler(context: Context) -> list[Finding]:
+def check_pooler(context: Context) -> Iterator[Finding]:
     url = context.settings.direct_database_url
     pooled = is_pooled(context.conn)
-    if url is not None:
-        direct = db.connect(url.get_secret_value(), as_app=False)
-        try:
-            with direct.transaction() as conn:
-                if is_pooled(conn):
-                    message = "UNWIND_DIRECT_DATABASE_URL leads to a pooler."
-                    return [error("DIRECT_URL_POOLED", message, "let it name PostgreSQL itself.")]
-                if server_info.server_identity(conn) != server_info.server_identity(context.conn):
-                    message = "UNWIND_DIRECT_DATABASE_URL leads to another database than DATABASE_URL."
-                    return [error("DIRECT_URL_ELSEWHERE", message, "let it name the database behind the pooler.")]
-        except OperationalError:
-            message = "UNWIND_DIRECT_DATABASE_URL cannot be used: SQL commands wait for a sweep, HTTP answers time out."
-            return [error("DIRECT_URL_UNREACHABLE", message, "correct it, or let PostgreSQL admit this host.")]
-        finally:
-            direct.dispose()
-    elif pooled:
+    if url is None and pooled:
         message = "There is a pooler before PostgreSQL, and notifications, migrations and backups go past none."
-        return [error("POOLER_WITHOUT_DIRECT_URL", message, PooledSessionRefused().fix)]
-    if not pooled:
-        return []
-    if keeps_prepared_statements(context.conn):
-        return [
-            note("POOLER", "A pooler, which keeps prepared statements, is before PostgreSQL.", "nothing is to be done.")
-        ]
-    message = "A pooler that keeps no prepared statements is before PostgreSQL, so every statement is planned anew."
-    return [note("POOLER", message, "PgBouncer 1.21 or newer keeps them, with max_prepared_statements = 200.")]
+        yield error("POOLER_WITHOUT_DIRECT_URL", message, PooledSessionRefused().fix)
+        return
+    if url is not None and (wrong := _problem_of_direct_url(context, url.get_secret_value())):
+        yield wrong
+    elif pooled and keeps_prepared_statements(context.conn):
+        message = "A pooler, which keeps prepared statements, is before PostgreSQL."
+        yield note("POOLER", message, "nothing is to be done.")
+    elif pooled:
+        message = "A pooler that keeps no prepared statements is before PostgreSQL, so every statement is planned anew."
+        yield note("POOLER", message, "PgBouncer 1.21 or newer keeps them, with max_prepared_statements = 200.")
 
 
-def check_standby(context: Context) -> list[Finding]:
+def _problem_of_direct_url(context: Context, url: str) -> Finding | None:
+    direct = db.connect(url, as_app=False)
+    try:
+        with direct.transaction() as conn:
+            if is_pooled(conn):
+                message = "UNWIND_DIRECT_DATABASE_URL leads to a pooler."
+                return error("DIRECT_URL_POOLED", message, "let it name PostgreSQL itself.")
+            if server_info.server_identity(conn) != server_info.server_identity(context.conn):
+                message = "UNWIND_DIRECT_DATABASE_URL leads to another database than DATABASE_URL."
+                return error("DIRECT_URL_ELSEWHERE", message, "let it name the database behind the pooler.")
+    except OperationalError:
+        message = "UNWIND_DIRECT_DATABASE_URL cannot be used: SQL commands wait for a sweep, HTTP answers time out."
+        return error("DIRECT_URL_UNREACHABLE", message, "correct it, or let PostgreSQL admit this host.")
+    finally:
+        direct.dispose()
+    return None
+
+
+def check_standby(context: Context) -> Iterator[Finding]:
+    url = context.settings.database_url
     if server_info.is_standby(context.conn):
         fix = "let DATABASE_URL name the primary or all hosts: postgresql://user:password@h1:5432,h2:5432/unwind"
-        return [error("DATABASE_IS_STANDBY", "The database is a standby, which accepts no writes.", fix)]
-    url = context.settings.database_url
-    if url is None or len(PostgresAddress.parse(url.get_secret_value()).hosts) < 2:
-        return []
-    if server_info.has_synchronous_standby(context.conn):
+        yield error("DATABASE_IS_STANDBY", "The database is a standby, which accepts no writes.", fix)
+    elif url is None or len(PostgresAddress.parse(url.get_secret_value()).hosts) < 2:
+        return
+    elif server_info.has_synchronous_standby(context.conn):
         message = "A standby has every commit before it is answered, so a failover loses none."
-        return [note("STANDBY_SYNCHRONOUS", message, "nothing is to be done.")]
-    message = "No standby is synchronous: a failover loses the last answered commands, and nobody is told."
-    fix = "set synchronous_standby_names on the primary, and synchronous_commit = on."
-    return [warning("STANDBY_ASYNCHRONOUS", message, fix)]
+        yield note("STANDBY_SYNCHRONOUS", message, "nothing is to be done.")
+    else:
+        message = "No standby is synchronous: a failover loses the last answered commands, and nobody is told."
+        fix = "set synchronous_standby_names on the primary, and synchronous_commit = on."
+        yield warning("STANDBY_ASYNCHRONOUS", message, fix)
 
 
-def check_durability(context: Context) -> list[Finding]:
-    names = server_info.unsafe_durability_settings(context.conn)
-    if not names:
-        return []
-    message = f"{abbreviate(names)}: answered commands are lost when the server's machine fails."
-    return [warning("DATABASE_NOT_DURABLE", message, "turn them on for the server, the database and the login.")]
+def check_durability(context: Context) -> Iterator[Finding]:
+    if names := server_info.unsafe_durability_settings(context.conn):
+        message = f"{finding_names(names)}: answered commands are lost when the server's machine fails."
+        yield warning("DATABASE_NOT_DURABLE", message, "turn them on for the server, the database and the login.")
 
 
-def check_database_clock(context: Context) -> list[Finding]:
+def check_database_clock(context: Context) -> Iterator[Finding]:
     before = context.clock()
     database_time = server_info.server_info_clock(context.conn).timestamp()
-    return compare_clocks("This machine's clock", context.clock(), database_time, context.clock() - before)
+    yield from compare_clocks("This machine's clock", context.clock(), database_time, context.clock() - before)
 
 
-def compare_clocks(name: str, time: float, database_time: float, elapsed: float) -> list[Finding]:
+def compare_clocks(name: str, time: float, database_time: float, elapsed: float) -> Iterator[Finding]:
     skew = time - database_time
-    if abs(skew) - elapsed <= MAX_CLOCK_SKEW:
-        return []
-    message = f"{name} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the database's."
-    return [warning("CLOCKS_DIFFER", message, "synchronise all machines by NTP (chrony or systemd-timesyncd).")]
+    if abs(skew) - elapsed > MAX_CLOCK_SKEW:
+        message = f"{name} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the database's."
+        yield warning("CLOCKS_DIFFER", message, "synchronise all machines by NTP (chrony or systemd-timesyncd).")
 
 
-def check_clock_set_back(context: Context) -> list[Finding]:
+def check_clock_set_back(context: Context) -> Iterator[Finding]:
     """Compare the database's clock with its own newest records: all machines may have been set back together."""
     now = context.now()
     ahead = clock_steps.lead_over_clock(context.conn, now)
-    if ahead <= MAX_HARMLESS_CLOCK_STEP:
-        return []
-    message = (
-        f"The database's clock was set back: its newest record is {describe_age(now + ahead, now)} in its future. "
-        "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
-    )
-    fix = "correct the clock of the database's machine and synchronise it by NTP (chrony or systemd-timesyncd)."
-    return [warning("CLOCK_SET_BACK", message, fix)]
+    if ahead > MAX_HARMLESS_CLOCK_STEP:
+        message = (
+            f"The database's clock was set back: its newest record is {finding_age(now + ahead, now)} in its future. "
+            "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
+        )
+        fix = "correct the clock of the database's machine and synchronise it by NTP (chrony or systemd-timesyncd)."
+        yield warning("CLOCK_SET_BACK", message, fix)
 
 
-def check_connections(context: Context) -> list[Finding]:
+def check_connections(context: Context) -> Iterator[Finding]:
     usage = server_info.connections(context.conn)
     needed = len(WORKER_GROUPS) * (context.settings.concurrency + EXTRA_WORKER_CONNECTIONS) + OTHER_CONNECTIONS
     fix = "raise max_connections of PostgreSQL or lower UNWIND_CONCURRENCY."
     if needed > usage.allowed:
         message = f"The processes need up to {needed} connections; the database allows {usage.allowed}."
-        return [warning("CONNECTIONS_TOO_FEW", message, fix)]
-    if usage.used >= 0.9 * usage.allowed:
+        yield warning("CONNECTIONS_TOO_FEW", message, fix)
+    elif usage.used >= 0.9 * usage.allowed:
         message = f"{usage.used} of the database's {usage.allowed} connections are in use."
-        return [warning("CONNECTIONS_NEARLY_USED", message, fix)]
-    return []
+        yield warning("CONNECTIONS_NEARLY_USED", message, fix)

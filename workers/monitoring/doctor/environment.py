@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,74 +13,61 @@ from models.db.postgres_address import libpq_variables
 from workers.embedded import ServerBinaryNotFound, ServerStartError, embedded_servers, running_servers
 from workers.embedded.data_dir import read_json
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, abbreviate, error, note, warning
+from workers.monitoring.doctor.findings import Finding, error, finding_names, note, warning
 from workers.monitoring.flower_guard import find_running_flower, is_flower_loopback_only
 from workers.settings import SettingsError, unknown_variables
 
 _LOOPBACK_MAIL_SERVERS = ("127.0.0.1", "::1", "localhost")
-GREETING_TIMEOUT = 3.0
-"""Seconds."""
+GREETING_TIMEOUT_SECONDS = 3.0
 LOW_DISK_BYTES, FULL_DISK_BYTES = 2 * 10**9, 200 * 10**6
 """The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
 
 
-def check_invalid_settings(problem: SettingsError) -> list[Finding]:
-    findings = []
+def check_invalid_settings(problem: SettingsError) -> Iterator[Finding]:
     for line in str(problem).splitlines():
         variable = line.partition(":")[0]
         exposed = variable == "UNWIND_FLOWER_ADDRESS" and "UNWIND_FLOWER_LOGIN" in line
         code = "FLOWER_EXPOSED" if exposed else "SETTING_WRONG"
-        findings.append(error(code, line, f"set {variable} as .env.example shows, or unset it."))
-    return findings
+        yield error(code, line, f"set {variable} as .env.example shows, or unset it.")
 
 
-def check_unknown_variables() -> list[Finding]:
-    return [
-        warning(
-            "SETTING_UNREAD", f"{name} is set, but is not a setting of Unwind.", f"correct its name or unset {name}."
-        )
-        for name in unknown_variables()
-    ]
+def check_unknown_variables() -> Iterator[Finding]:
+    for name in unknown_variables():
+        message = f"{name} is set, but is not a setting of Unwind."
+        yield warning("SETTING_UNREAD", message, f"correct its name or unset {name}.")
 
 
-def check_libpq_variables() -> list[Finding]:
-    names = [name for name in libpq_variables() if name not in ("PGDATA", "PGPASSWORD")]
-    if not names:
-        return []
-    message = f"{abbreviate(names)} {'is' if len(names) == 1 else 'are'} set, but Unwind uses only DATABASE_URL."
-    return [
-        note(
-            "PG_VARIABLES_UNREAD",
-            message,
-            "put their values into DATABASE_URL (?sslmode=..., ?host=...), or unset them.",
-        )
-    ]
+def check_libpq_variables() -> Iterator[Finding]:
+    if names := [name for name in libpq_variables() if name not in ("PGDATA", "PGPASSWORD")]:
+        are = "is" if len(names) == 1 else "are"
+        message = f"{finding_names(names)} {are} set, but Unwind uses only DATABASE_URL."
+        fix = "put their values into DATABASE_URL (?sslmode=..., ?host=...), or unset them."
+        yield note("PG_VARIABLES_UNREAD", message, fix)
 
 
-def check_embedded_servers(context: Context) -> list[Finding]:
+def check_embedded_servers(context: Context) -> Iterator[Finding]:
     settings = context.settings
     if settings.has_servers:
-        return []
+        return
     if running_servers(settings.data_dir) is None:
+        yield from check_failed_start(settings.data_dir)
         message = "The embedded servers are not running, so their contents were not checked."
-        return [*check_failed_start(settings.data_dir), note("SERVERS_NOT_RUNNING", message, "run ./run up.")]
+        yield note("SERVERS_NOT_RUNNING", message, "run ./run up.")
+        return
     try:
-        urls = context.connections.enter_context(embedded_servers(settings.data_dir))
+        context.settings = settings.with_servers(context.connections.enter_context(embedded_servers(settings.data_dir)))
     except (OSError, ServerBinaryNotFound, ServerStartError) as problem:
         message = f"The embedded servers cannot be reached: {problem}"
-        return [error("SERVERS_UNREACHABLE", message, "run ./run down, then ./run up.")]
-    context.settings = settings.with_servers(urls)
-    return []
+        yield error("SERVERS_UNREACHABLE", message, "run ./run down, then ./run up.")
 
 
-def check_failed_start(data_dir: Path) -> list[Finding]:
+def check_failed_start(data_dir: Path) -> Iterator[Finding]:
     folder = data_dir.resolve() / "servers"
     problem = str(read_json(folder / "failed.json").get("error", ""))
     if not problem:
-        return []
+        return
     name = "valkey" if problem.lower().startswith("valkey") else "postgres"
     reason = " ".join(line.strip() for line in problem.splitlines()[-3:])
-    message = f"The embedded {name} cannot start: {reason}"
     move_aside = f"mv {folder / name} {folder / name}.damaged"
     if name == "valkey":
         fix = (
@@ -88,80 +77,62 @@ def check_failed_start(data_dir: Path) -> list[Finding]:
     else:
         log = folder / "postgres.log"
         fix = f"see {log}; if its data is damaged: {move_aside}, then ./run restore FILE, then ./run up."
-    return [error("EMBEDDED_SERVER_CANNOT_START", message, fix)]
+    yield error("EMBEDDED_SERVER_CANNOT_START", f"The embedded {name} cannot start: {reason}", fix)
 
 
-def check_flower(context: Context) -> list[Finding]:
-    findings = []
+def check_flower(context: Context) -> Iterator[Finding]:
     effective = find_running_flower(context.settings)
     address = effective.get("address", context.settings.flower_address)
     if not effective.get("read_only", context.settings.flower_read_only):
         message = "Flower is not read-only: everyone who can open it can run any task as any member."
-        findings.append(error("FLOWER_COMMANDS", message, "unset UNWIND_FLOWER_READ_ONLY and restart Flower."))
-    if not address or is_flower_loopback_only(address):
-        return findings
-    return [
-        *findings,
-        note(
-            "FLOWER_OPEN",
-            f"Flower listens on {address}, where its login is sent in clear text.",
-            "put a TLS proxy in front of it, or start it with UNWIND_FLOWER_ADDRESS=127.0.0.1 and no --address.",
-        ),
-    ]
+        yield error("FLOWER_COMMANDS", message, "unset UNWIND_FLOWER_READ_ONLY and restart Flower.")
+    if address and not is_flower_loopback_only(address):
+        message = f"Flower listens on {address}, where its login is sent in clear text."
+        fix = "put a TLS proxy in front of it, or start it with UNWIND_FLOWER_ADDRESS=127.0.0.1 and no --address."
+        yield note("FLOWER_OPEN", message, fix)
 
 
-def check_disk(context: Context) -> list[Finding]:
+def check_disk(context: Context) -> Iterator[Finding]:
     free = context.free_bytes(context.settings.data_dir)
-    if free >= LOW_DISK_BYTES:
-        return []
-    message = f"Only {free / 10**6:.0f} MB are free for data, logs and emails; a full disk stops the servers."
-    kind = error if free < FULL_DISK_BYTES else warning
-    return [kind("DISK_LOW", message, "free some space, or move the folder and set UNWIND_DATA.")]
+    if free < LOW_DISK_BYTES:
+        message = f"Only {free / 10**6:.0f} MB are free for data, logs and emails; a full disk stops the servers."
+        kind = error if free < FULL_DISK_BYTES else warning
+        yield kind("DISK_LOW", message, "free some space, or move the folder and set UNWIND_DATA.")
 
 
-def check_mail_server(context: Context) -> list[Finding]:
+def check_mail_server(context: Context) -> Iterator[Finding]:
     if context.settings.smtp_url is None:
-        if not context.external_servers:
-            return []
-        message = "No mail server is set: emails are written to the folder mail below UNWIND_DATA."
-        return [note("MAIL_TO_FILES", message, "set UNWIND_SMTP_URL to send them to members.")]
+        if context.external_servers:
+            message = "No mail server is set: emails are written to the folder mail below UNWIND_DATA."
+            yield note("MAIL_TO_FILES", message, "set UNWIND_SMTP_URL to send them to members.")
+        return
     url = urlsplit(context.settings.smtp_url.get_secret_value())
     server_name = f"The mail server {url.hostname}{f':{url.port}' if url.port else ''}"
+    smtp: Callable[..., smtplib.SMTP] = smtplib.SMTP
+    if url.scheme == "smtps":
+        smtp = partial(smtplib.SMTP_SSL, context=ssl.create_default_context())
     try:
-        if url.scheme == "smtps":
-            tls = ssl.create_default_context()
-            server: smtplib.SMTP = smtplib.SMTP_SSL(
-                url.hostname or "", url.port or 0, timeout=GREETING_TIMEOUT, context=tls
-            )
-        else:
-            server = smtplib.SMTP(url.hostname or "", url.port or 0, timeout=GREETING_TIMEOUT)
-        with server:
+        with smtp(url.hostname or "", url.port or 0, timeout=GREETING_TIMEOUT_SECONDS) as server:
             server.ehlo_or_helo_if_needed()
             has_starttls = server.has_extn("starttls")
     except (OSError, smtplib.SMTPException) as problem:
-        reason = (
-            getattr(problem, "strerror", None) or type(problem).__name__
-        )  # not the server's text, which may repeat secrets
+        # Not the server's text, which may repeat secrets.
+        reason = getattr(problem, "strerror", None) or type(problem).__name__
         message = f"{server_name} does not answer ({reason}): emails wait and are retried."
-        return [error("MAIL_SERVER_SILENT", message, "start it or correct UNWIND_SMTP_URL.")]
+        yield error("MAIL_SERVER_SILENT", message, "start it or correct UNWIND_SMTP_URL.")
+        return
     if parse_qs(url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes") and not has_starttls:
         message = f"{server_name} offers no STARTTLS, which UNWIND_SMTP_URL requires: no email will be sent."
-        return [
-            error(
-                "MAIL_SERVER_NO_TLS",
-                message,
-                "enable STARTTLS on the server, or remove starttls=1 from UNWIND_SMTP_URL.",
-            )
-        ]
-    if url.username and not has_starttls and url.scheme == "smtp" and url.hostname not in _LOOPBACK_MAIL_SERVERS:
+        fix = "enable STARTTLS on the server, or remove starttls=1 from UNWIND_SMTP_URL."
+        yield error("MAIL_SERVER_NO_TLS", message, fix)
+    elif url.username and not has_starttls and url.scheme == "smtp" and url.hostname not in _LOOPBACK_MAIL_SERVERS:
         message = f"{server_name} receives the password in clear text."
-        return [warning("MAIL_PASSWORD_IN_CLEAR", message, "use smtps://, or add ?starttls=1 to UNWIND_SMTP_URL.")]
-    return []
+        yield warning("MAIL_PASSWORD_IN_CLEAR", message, "use smtps://, or add ?starttls=1 to UNWIND_SMTP_URL.")
 
 
-def check_mail_files(context: Context) -> list[Finding]:
+def check_mail_files(context: Context) -> Iterator[Finding]:
     hosts = sorted({name.rpartition("@")[2] for name, queues in context.consumers.items() if "notices" in queues})
-    if context.settings.smtp_url is not None or len(hosts) < 2:
-        return []
-    message = f"No mail server is set, so workers on {abbreviate(hosts)} each write emails to files of their own."
-    return [warning("MAIL_FILES_SCATTERED", message, "set UNWIND_SMTP_URL, or run workers for notices on one host.")]
+    if context.settings.smtp_url is None and len(hosts) > 1:
+        names = finding_names(hosts)
+        message = f"No mail server is set, so workers on {names} each write emails to files of their own."
+        yield warning("MAIL_FILES_SCATTERED", message, "set UNWIND_SMTP_URL, or run workers for notices on one host.")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 
 from policies.texts import printable
 from policies.timestamps import describe_duration
@@ -36,16 +37,11 @@ class Finding:
         return f"{self.severity.value:<7}  {self.code}: {self.message} Fix: {self.fix}"
 
 
-def note(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.NOTE, replace_run_command(printable(message, " ")), replace_run_command(fix))
+def _finding(severity: Severity, code: str, message: str, fix: str) -> Finding:
+    return Finding(code, severity, replace_run_command(printable(message, " ")), replace_run_command(fix))
 
 
-def warning(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.WARNING, replace_run_command(printable(message, " ")), replace_run_command(fix))
-
-
-def error(code: str, message: str, fix: str) -> Finding:
-    return Finding(code, Severity.ERROR, replace_run_command(printable(message, " ")), replace_run_command(fix))
+note, warning, error = (partial(_finding, severity) for severity in Severity)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
@@ -53,11 +49,11 @@ def exit_status(findings: Iterable[Finding]) -> int:
     return 2 if Severity.ERROR in severities else 1 if Severity.WARNING in severities else 0
 
 
-def abbreviate(names: Iterable[object]) -> str:
+def finding_names(names: Iterable[object]) -> str:
     shown = [str(name) for name in names]
     more = f" and {len(shown) - MAX_NAMED} more" if len(shown) > MAX_NAMED else ""
     return ", ".join(shown[:MAX_NAMED]) + more
 
 
-def describe_age(now: datetime, then: datetime) -> str:
+def finding_age(now: datetime, then: datetime) -> str:
     return describe_duration((now - then).total_seconds())

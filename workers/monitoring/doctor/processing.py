@@ -2,59 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from models import alerts, dead_jobs, dead_letters, notices, outbox, webhooks
-from models import pauses as pause_queries
-from models import submissions as submission_queries
-from models.integrity import invariants as invariant_queries
-from models.integrity import month_audit, violation_log
+from models import alerts, dead_jobs, dead_letters, notices, outbox, pauses, submissions, webhooks
+from models.integrity import invariants, month_audit, violation_log
 from models.sweeps import last_sweep_runs
+from policies.texts import pluralize
 from policies.timestamps import format_timestamp
 from schedules.routes import HEARTBEAT, QUEUES, is_internal_task, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from tasks.queue_heartbeat import heartbeat_run
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, abbreviate, describe_age, error, note, warning
+from workers.monitoring.doctor.findings import Finding, error, finding_age, finding_names, note, warning
 
 WORK_LATE_AFTER = timedelta(minutes=1)
 """Work that waits longer than this while workers run is late."""
-SWEEPS_LATE_AFTER = 3
-"""Intervals, and never less than a minute: one run is lost when a worker is replaced."""
+SWEEPS_LATE_AFTER = 3  # intervals, and never less than a minute: one run is lost when a worker is replaced
 RECENT_DEAD_LETTER = timedelta(days=1)
 _HEARTBEAT_RUNS = {heartbeat_run(queue): queue for queue in QUEUES}
 
 
-def check_pauses(context: Context) -> list[Finding]:
+def check_pauses(context: Context) -> Iterator[Finding]:
     now = context.now()
-    return [
-        warning(
-            "PAUSED",
-            f"The {row.kind} {row.name} has been paused for {describe_age(now, row.paused_at)}"
-            + (f", until {format_timestamp(row.until)}" if row.until else "")
-            + (f": {row.reason}" if row.reason else "."),
-            f"run ./run resume {row.name} once the reason is gone.",
-        )
-        for row in pause_queries.list_pauses_in_effect(context.conn, now)
-    ]
+    for row in pauses.list_pauses_in_effect(context.conn, now):
+        message = f"The {row.kind} {row.name} has been paused for {finding_age(now, row.paused_at)}"
+        message += f", until {format_timestamp(row.until)}" if row.until else ""
+        message += f": {row.reason}" if row.reason else "."
+        yield warning("PAUSED", message, f"run ./run resume {row.name} once the reason is gone.")
 
 
 def _tasks_exempt_from_checks(context: Context) -> set[str]:
-    paused = pause_queries.load_pauses(context.conn, context.now())
+    paused = pauses.load_pauses(context.conn, context.now())
     internal_tasks = {entry.name for entry in TIMETABLE} | {*outbox.OUTBOX_CONSUMERS, "submissions.drain"}
     tasks = {task for task in internal_tasks if queue_of(task) in paused.queues}
     return set(paused.tasks) | tasks | {run for run, queue in _HEARTBEAT_RUNS.items() if queue in paused.queues}
 
 
 def _are_commands_exempt_from_checks(context: Context) -> bool:
-    paused = pause_queries.load_pauses(context.conn, context.now())
+    paused = pauses.load_pauses(context.conn, context.now())
     return not {"commands", "submissions"}.isdisjoint(paused.queues) or not all(map(is_internal_task, paused.tasks))
 
 
-def check_sweeps(context: Context) -> list[Finding]:
+def check_sweeps(context: Context) -> Iterator[Finding]:
     """Compare when each sweep last ran with its interval; a hung beat would still answer pings."""
     if not context.workers_expected:
-        return []
+        return
     now, runs, paused = context.now(), last_sweep_runs(context.conn), _tasks_exempt_from_checks(context)
     started_at = outbox.first_relay_at(context.conn)
     late: dict[str, str] = {}
@@ -70,17 +63,14 @@ def check_sweeps(context: Context) -> list[Finding]:
             if started_at is None or now - started_at > _sweep_late_after(entry):
                 never[entry.name] = entry.queue
         elif now - max(known) > _sweep_late_after(entry):
-            age = f"last {describe_age(now, last_run)} ago" if last_run else "never"
+            age = f"last {finding_age(now, last_run)} ago" if last_run else "never"
             late[f"{entry.name} ({age})"] = entry.queue
-    findings = []
     if late:
-        message = f"These sweeps do not run when they should: {abbreviate(late)}."
-        findings.append(warning("SWEEPS_LATE", message, _restart_fix(late)))
+        message = f"These sweeps do not run when they should: {finding_names(late)}."
+        yield warning("SWEEPS_LATE", message, _restart_fix(late))
     if never:
         kind = note if runs else warning  # in a new installation some sweeps run before others
-        message = f"These sweeps have never run: {abbreviate(never)}."
-        findings.append(kind("SWEEPS_NEVER_RAN", message, _restart_fix(never)))
-    return findings
+        yield kind("SWEEPS_NEVER_RAN", f"These sweeps have never run: {finding_names(never)}.", _restart_fix(never))
 
 
 def _restart_fix(queues_by_sweep: dict[str, str]) -> str:
@@ -94,125 +84,89 @@ def _sweep_late_after(entry: Entry) -> timedelta:
     return max(SWEEPS_LATE_AFTER * entry.every, WORK_LATE_AFTER)
 
 
-def check_queue_heartbeats(context: Context) -> list[Finding]:
+def check_queue_heartbeats(context: Context) -> Iterator[Finding]:
     if not context.workers_expected:
-        return []
+        return
     now, runs, paused = context.now(), last_sweep_runs(context.conn), _tasks_exempt_from_checks(context)
+    examined = {task: queue for task, queue in _HEARTBEAT_RUNS.items() if task not in paused}
     late = []
-    for task, queue in _HEARTBEAT_RUNS.items():
-        if task in paused:
-            continue
+    for task, queue in examined.items():
         known = [at for at in (runs.get(task), context.supervised_since) if at is not None]
         if known and now - max(known) > WORK_LATE_AFTER:
-            late.append(f"{queue} (for {describe_age(now, max(known))})")
-    if not late or len(late) == len(_HEARTBEAT_RUNS.keys() - paused):
-        return []
-    message = f"No worker takes messages from these queues: {abbreviate(late)}."
-    fix = "check that a worker for them runs; one that takes nothing logs worker_stalled, ends and is restarted."
-    return [error("HEARTBEAT_LATE", message, fix)]
+            late.append(f"{queue} (for {finding_age(now, max(known))})")
+    if late and len(late) < len(examined):
+        message = f"No worker takes messages from these queues: {finding_names(late)}."
+        fix = "check that a worker for them runs; one that takes nothing logs worker_stalled, ends and is restarted."
+        yield error("HEARTBEAT_LATE", message, fix)
 
 
-def check_late_outbox(context: Context) -> list[Finding]:
-    if _tasks_exempt_from_checks(context) & {*outbox.OUTBOX_CONSUMERS, "outbox.relay"}:
-        return []
-    message = "An outbox message has waited for {ago}."
-    fix = "check that workers run for the queues consequences, notices and outbox; ./run jobs dead lists failures."
-    return _late_work(context, outbox.oldest_due_message(context.conn), "OUTBOX_LATE", message, fix)
+def check_late_outbox(context: Context) -> Iterator[Finding]:
+    if not _tasks_exempt_from_checks(context) & {*outbox.OUTBOX_CONSUMERS, "outbox.relay"}:
+        message = "An outbox message has waited for {ago}."
+        fix = "check that workers run for the queues consequences, notices and outbox; ./run jobs dead lists failures."
+        yield from _late_work(context, outbox.oldest_due_message(context.conn), "OUTBOX_LATE", message, fix)
 
 
-def check_late_submissions(context: Context) -> list[Finding]:
-    if _are_commands_exempt_from_checks(context) or "submissions.drain" in _tasks_exempt_from_checks(context):
-        return []
-    message = "A command submitted by SQL has waited for {ago}."
-    return _late_work(
-        context,
-        submission_queries.oldest_waiting_submission(context.conn),
-        "SUBMISSIONS_LATE",
-        message,
-        "check that a worker runs for the queues commands and submissions.",
-    )
+def check_late_submissions(context: Context) -> Iterator[Finding]:
+    if not _are_commands_exempt_from_checks(context) and "submissions.drain" not in _tasks_exempt_from_checks(context):
+        message = "A command submitted by SQL has waited for {ago}."
+        fix = "check that a worker runs for the queues commands and submissions."
+        since = submissions.oldest_waiting_submission(context.conn)
+        yield from _late_work(context, since, "SUBMISSIONS_LATE", message, fix)
 
 
-def check_late_unlocks(context: Context) -> list[Finding]:
-    if _tasks_exempt_from_checks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
-        return []
-    message = "An alert was due {ago} ago and is not unlocked yet; its filer has not been notified."
-    return _late_work(
-        context,
-        alerts.next_unlock_at(context.conn),
-        "UNLOCKS_LATE",
-        message,
-        "check that beat and a worker for the queue sweeps run.",
-    )
+def check_late_unlocks(context: Context) -> Iterator[Finding]:
+    if not _tasks_exempt_from_checks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
+        message = "An alert was due {ago} ago and is not unlocked yet; its filer has not been notified."
+        fix = "check that beat and a worker for the queue sweeps run."
+        yield from _late_work(context, alerts.next_unlock_at(context.conn), "UNLOCKS_LATE", message, fix)
 
 
-def check_dead_jobs(context: Context) -> list[Finding]:
-    waiting = [
-        f"{job.dead_job_id} {job.task}"
-        for job in dead_jobs.list_waiting_jobs(context.conn)
-        if job.task != "notices.deliver"
-    ]
-    if not waiting:
-        return []
-    message = f"{_count_late_items(waiting, 'job')} parked and waiting for an operator: {abbreviate(waiting)}."
-    return [warning("DEAD_JOBS", message, "./run jobs dead shows why; ./run jobs replay ID runs one again.")]
+def _late_work(context: Context, since: datetime | None, code: str, message: str, fix: str) -> Iterator[Finding]:
+    now = context.now()
+    if context.workers_expected and since is not None and now - since > WORK_LATE_AFTER:
+        yield warning(code, message.format(ago=finding_age(now, since)), fix)
 
 
-def check_parked_emails(context: Context) -> list[Finding]:
-    parked = notices.count_parked_notices(context.conn)
-    if not parked:
-        return []
-    message = f"{parked} {'email' if parked == 1 else 'emails'} could not be delivered and will not be retried."
-    fix = "correct the addresses (members.record), then run the jobs of ./run jobs dead with ./run jobs replay ID."
-    return [warning("NOTICES_PARKED", message, fix)]
+def check_dead_jobs(context: Context) -> Iterator[Finding]:
+    waiting = [job for job in dead_jobs.list_waiting_jobs(context.conn) if job.task != "notices.deliver"]
+    if waiting:
+        count = "One job is" if len(waiting) == 1 else f"{len(waiting)} jobs are"
+        names = finding_names(f"{job.dead_job_id} {job.task}" for job in waiting)
+        fix = "./run jobs dead shows why; ./run jobs replay ID runs one again."
+        yield warning("DEAD_JOBS", f"{count} parked and waiting for an operator: {names}.", fix)
 
 
-def check_dead_letters(context: Context) -> list[Finding]:
-    latest = dead_letters.list_newest_dead_letters(context.conn, limit=1)
-    if not latest or context.now() - latest[0].received_at > RECENT_DEAD_LETTER:
-        return []
-    ago = describe_age(context.now(), latest[0].received_at)
-    message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
-    return [note("DEAD_LETTERS", message, "./run jobs dead-letters shows them; correct their sender.")]
+def check_parked_emails(context: Context) -> Iterator[Finding]:
+    if parked := notices.count_parked_notices(context.conn):
+        message = f"{pluralize(parked, 'email', 'emails')} could not be delivered and will not be retried."
+        fix = "correct the addresses (members.record), then run the jobs of ./run jobs dead with ./run jobs replay ID."
+        yield warning("NOTICES_PARKED", message, fix)
 
 
-def check_webhooks_disabled(context: Context) -> list[Finding]:
-    disabled = webhooks.disabled_webhook_urls(context.conn)
-    if not disabled:
-        return []
-    return [
-        warning(
-            "WEBHOOKS_DISABLED",
-            f"These webhooks failed for three days or are gone, and get nothing: {abbreviate(disabled)}.",
-            "./run webhooks list shows their last errors; ./run webhooks replay ID continues where one stopped.",
-        )
-    ]
+def check_dead_letters(context: Context) -> Iterator[Finding]:
+    for latest in dead_letters.list_newest_dead_letters(context.conn, limit=1):
+        if context.now() - latest.received_at <= RECENT_DEAD_LETTER:
+            ago = finding_age(context.now(), latest.received_at)
+            message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
+            yield note("DEAD_LETTERS", message, "./run jobs dead-letters shows them; correct their sender.")
 
 
-def check_invariants(context: Context) -> list[Finding]:
+def check_webhooks_disabled(context: Context) -> Iterator[Finding]:
+    if disabled := webhooks.disabled_webhook_urls(context.conn):
+        message = f"These webhooks failed for three days or are gone, and get nothing: {finding_names(disabled)}."
+        fix = "./run webhooks list shows their last errors; ./run webhooks replay ID continues where one stopped."
+        yield warning("WEBHOOKS_DISABLED", message, fix)
+
+
+def check_invariants(context: Context) -> Iterator[Finding]:
     newest = month_audit.months_to_audit(context.conn)[-1:]
     scope, _ = violation_log.recent_scope(context.conn, context.now())
     violations = {violation.sentence: violation for violation in violation_log.open_violations(context.conn)}
-    for violation in invariant_queries.query_invariants(
+    for violation in invariants.query_invariants(
         context.conn, context.now(), in_time=False, months=newest, scope=scope
     ):
         violations.setdefault(violation.sentence, violation)
-    return [
-        error(
-            "INVARIANT_BROKEN",
-            f"This invariant does not hold: {violation.sentence}: {abbreviate(violation.ids)}.",
-            "./run audit lists all of them; report it as a bug.",
-        )
-        for violation in violations.values()
-    ]
-
-
-def _late_work(context: Context, since: datetime | None, code: str, message: str, fix: str) -> list[Finding]:
-    if since is None or not context.workers_expected:
-        return []
-    now = context.now()
-    return [warning(code, message.format(ago=describe_age(now, since)), fix)] if now - since > WORK_LATE_AFTER else []
-
-
-def _count_late_items(items: list[str], name: str) -> str:
-    return f"One {name} is" if len(items) == 1 else f"{len(items)} {name}s are"
+    for violation in violations.values():
+        message = f"This invariant does not hold: {violation.sentence}: {finding_names(violation.ids)}."
+        yield error("INVARIANT_BROKEN", message, "./run audit lists all of them; report it as a bug.")

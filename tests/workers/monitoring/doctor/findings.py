@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from click.testing import CliRunner, Result
@@ -18,8 +19,9 @@ def real_now() -> datetime:
     return datetime.fromtimestamp(context_wall_clock(), UTC)
 
 
-def codes(findings: list[Finding]) -> list[str]:
+def codes(checked: Iterable[Finding]) -> list[str]:
     """The sorted codes of the findings, each of which must have a message and a fix."""
+    findings = [*checked]
     assert all(finding.message and finding.fix and "\n" not in finding.as_line() for finding in findings)
     return sorted(finding.code for finding in findings)
 

@@ -75,14 +75,14 @@ def test_queues_of_a_running_worker_are_known(
         wait_until(lambda: b" ready." in node.logs(), what="a worker that is ready")
         # The worker reports readiness before it listens for broadcasts.
         ((name, queues),) = wait_until(
-            lambda: broker.fetch_consumed_queues(broker_url), what="a worker that answers"
+            lambda: broker.inspect_worker_queues(broker_url), what="a worker that answers"
         ).items()
         assert name.startswith("doctors@")
         assert sorted(queues) == ["commands", "notices"]
-        assert broker.fetch_pools(broker_url) == {name: Pool(SUPPORTED_POOLS[0], 1)}
+        assert broker.inspect_worker_pools(broker_url) == {name: Pool(SUPPORTED_POOLS[0], 1)}
     finally:
         node.kill()
-    assert broker.fetch_consumed_queues(broker_url) == {}
+    assert broker.inspect_worker_queues(broker_url) == {}
 
 
 @pytest.mark.e2e

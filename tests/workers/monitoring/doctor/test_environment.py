@@ -58,7 +58,7 @@ def test_nearly_full_disk_is_reported(tmp_path: Path, free: int, worst: str) -> 
 def test_mail_server_is_probed_with_its_url(tmp_path: Path) -> None:
     def codes_of(url: str | None, *, external: bool = False) -> list[str]:
         settings = load_settings(smtp_url=url, data_dir=tmp_path)
-        findings = environment.check_mail_server(Context(settings, external_servers=external))
+        findings = [*environment.check_mail_server(Context(settings, external_servers=external))]
         assert "secret-word" not in str(findings)
         return codes(findings)
 
