@@ -202,7 +202,7 @@ try:
 finally:
     gc.enable()
 app.finalize()
-flower_guard.choose_flower_config()
+flower_guard.guard_flower_config()
 CELERY_BEAT_ENTRIES = (
     *TIMETABLE,
     # A commit with a submission notifies the listener at once; this catches a lost notification, and the batch of a

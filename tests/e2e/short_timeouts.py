@@ -20,7 +20,7 @@ from workers.transport.qos import QoS
 
 watchdog.POLL_INTERVAL = 0.1
 watchdog.MAX_SILENT_POLLS = 20
-watchdog.MAX_BUSY_POLLS = 60
+watchdog.MAX_SILENT_POLLS_WHEN_BUSY = 60
 session_settings.IDLE_IN_TRANSACTION_TIMEOUT_MS = 2_000
 session_settings.TRANSACTION_TIMEOUT_MS = 6_000
 reclaim.HEARTBEAT_TTL_SECONDS = 2

@@ -34,7 +34,7 @@ UNAUTHENTICATED_API = "FLOWER_UNAUTHENTICATED_API"
 """Flower's variable that opens the API without a login and sets `Access-Control-Allow-Origin: *`."""
 
 
-def choose_flower_config() -> None:
+def guard_flower_config() -> None:
     """Make `celery -A workers.app flower` read our configuration in any directory, unless it names another."""
     options_module = sys.modules.get("flower.options")
     if options_module is not None and FLOWER_CONFIG.exists():
@@ -51,7 +51,8 @@ def _patch_flower(**_: Any) -> None:
 
     if Flower.start_http_server is not _start_http_server:
         Flower.start_http_server, Flower.unguarded_start = _start_http_server, Flower.start_http_server
-        BaseHandler.get_broker = _queue_lengths
+        # Flower's own supports fewer kinds of URLs than our client.
+        BaseHandler.get_broker = lambda handler: FlowerQueueLengths(str(handler.capp.conf.broker_url))
 
 
 def _start_http_server(flower: Any) -> Any:
@@ -59,7 +60,7 @@ def _start_http_server(flower: Any) -> Any:
     settings = load_settings()
     restrict_flower_options(flower, settings)
     port = flower.unguarded_start()
-    _write_flower_record(settings, flower.options, port)
+    _write_guarded_flower_record(settings, flower.options, port)
     return port
 
 
@@ -89,7 +90,7 @@ def is_flower_loopback_only(address: str) -> bool:
 
 
 def find_running_flower(settings: Settings) -> dict[str, Any]:
-    record = read_json(_flower_record_path(settings))
+    record = read_json(_guarded_flower_record_path(settings))
     process = ProcessIdentity.from_json(record)
     return record if record and is_alive(process) else {}
 
@@ -99,7 +100,7 @@ def _has_flower_login(options: Any) -> bool:
     return bool(options.auth) or (bool(logins) and all(all(login.partition(":")) for login in logins))
 
 
-def _write_flower_record(settings: Settings, options: Any, port: int | None) -> None:
+def _write_guarded_flower_record(settings: Settings, options: Any, port: int | None) -> None:
     record = {
         **identify_process(os.getpid()).as_json(),
         "address": "" if options.unix_socket else options.address,
@@ -108,10 +109,10 @@ def _write_flower_record(settings: Settings, options: Any, port: int | None) -> 
     }
     with contextlib.suppress(OSError):  # a full disk or a read-only folder must not stop Flower
         settings.flower_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(_flower_record_path(settings), record)
+        write_json(_guarded_flower_record_path(settings), record)
 
 
-def _flower_record_path(settings: Settings) -> Path:
+def _guarded_flower_record_path(settings: Settings) -> Path:
     return settings.flower_dir / "listening.json"
 
 
@@ -127,11 +128,6 @@ def _closed_flower_api_handler() -> type:
             raise HTTPError(403, "Flower's API is closed here (UNWIND_FLOWER_READ_ONLY).")
 
     return Closed
-
-
-def _queue_lengths(handler: Any) -> FlowerQueueLengths:
-    # Replace `flower.views.BaseHandler.get_broker`, which supports fewer kinds of URLs than our client.
-    return FlowerQueueLengths(str(handler.capp.conf.broker_url))
 
 
 class FlowerQueueLengths:

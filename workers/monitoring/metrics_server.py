@@ -33,12 +33,10 @@ from workers.transport.unread_lists import find_unread_lists
 
 log = structlog.get_logger(__name__)
 
-TIMEOUT = 4.0
-"""Seconds for one component: below Prometheus' own 10 s even when both are frozen."""
-SCRAPE_TIMEOUT_SECONDS = 10
-"""Bounds how long an idle or slow scraper occupies a thread."""
-COMPONENTS = ("database", "broker")
-EXPORTED_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
+TIMEOUT = 4.0  # seconds for one component: below Prometheus' own 10 s even when both are frozen
+SCRAPE_TIMEOUT_SECONDS = 10  # bounds how long an idle or slow scraper occupies a thread
+# Labels of series that the metrics server exports as 0 when nothing has them, so that alerts can rely on them.
+METRICS_SERVER_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in OUTBOX_CONSUMERS),
     "unwind_requests_last_minute": (("done", ""),),
     "unwind_emails": (("pending",), ("parked",)),
@@ -46,7 +44,6 @@ EXPORTED_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_dead_letters_last_day": (("TASK_UNKNOWN",), ("NOT_A_COMMAND",)),
     "unwind_dead_jobs": tuple((task,) for task in (*OUTBOX_CONSUMERS, "notices.deliver")),
 }
-"""Labels of series that the metrics server exports as 0 when nothing has them, so that alerts can rely on them."""
 
 Family = GaugeMetricFamily
 
@@ -94,12 +91,16 @@ class MetricsCollector:
             results = {component.name: component.run() for component in self.components}
             elapsed = time.monotonic() - started_at
         up = Family("unwind_up", "Whether the database and the broker answer.", labels=["part"])
-        for name in COMPONENTS:
-            up.add_metric([name], results[name] is not None)
-            yield from results[name] or ()
+        for name, families in results.items():
+            up.add_metric([name], families is not None)
+            yield from families or ()
         yield up
         yield Family("unwind_scrape_seconds", "How long this scrape took.", value=elapsed)
-        build = {"version": _exported_release(), "python": platform.python_version()}
+        try:
+            release = version("unwind")
+        except PackageNotFoundError:
+            release = "checkout"
+        build = {"version": release, "python": platform.python_version()}
         yield InfoMetricFamily("unwind_build", "The running release.", value=build)
 
     def ready(self) -> dict[str, bool]:
@@ -126,9 +127,8 @@ class MetricsCollector:
                     failed.append(metric.name)
                     continue
                 family = Family(metric.name, metric.description, labels=metric.labels)
-                for labels, value in (
-                    dict.fromkeys(EXPORTED_ZERO_SERIES.get(metric.name, ()), 0.0) | dict(values)
-                ).items():
+                zeros = dict.fromkeys(METRICS_SERVER_ZERO_SERIES.get(metric.name, ()), 0.0)
+                for labels, value in (zeros | dict(values)).items():
                     family.add_metric(labels, value)
                 families.append(family)
         about = "Database queries that failed or did not finish in time."
@@ -149,47 +149,20 @@ class MetricsCollector:
         for task in map(bytes.decode, client.smembers(PARKED_TASKS_KEY)):
             parked.add_metric([task], client.llen(PARKED_PREFIX + task))
         info = client.info()
-        return [
-            waiting,
-            parked,
-            _exported_gauge(
-                "unwind_delayed_messages",
-                "Messages with a countdown or eta in the future.",
-                sum(client.zcard(DELAYED_PREFIX + queue) for queue in QUEUES),
-            ),
-            _exported_gauge(
-                "unwind_unacknowledged_messages",
-                "Messages taken and not acknowledged yet.",
-                client.zcard(f"{UNACKED_KEY}.index"),
-            ),
-            _exported_gauge(
-                "unwind_stray_messages",
-                "Messages that no worker reads.",
-                sum(unread.count for unread in find_unread_lists(client)),
-            ),
-            _exported_gauge("unwind_broker_memory_bytes", "Memory used by the broker.", info.get("used_memory", 0)),
-            _exported_gauge(
-                "unwind_broker_memory_limit_bytes",
-                "The broker's memory limit; 0 when it has none.",
-                info.get("maxmemory", 0),
-            ),
-            _exported_gauge(
-                "unwind_broker_saves",
-                "Whether the broker's last write to disk succeeded.",
-                "err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status")),
-            ),
-        ]
-
-
-def _exported_gauge(name: str, about: str, value: float) -> Family:
-    return Family(name, about, value=float(value))
-
-
-def _exported_release() -> str:
-    try:
-        return version("unwind")
-    except PackageNotFoundError:
-        return "checkout"
+        delayed = sum(client.zcard(DELAYED_PREFIX + queue) for queue in QUEUES)
+        unacknowledged = client.zcard(f"{UNACKED_KEY}.index")
+        stray = sum(unread.count for unread in find_unread_lists(client))
+        saves = "err" not in (info.get("aof_last_write_status"), info.get("rdb_last_bgsave_status"))
+        used, limit = info.get("used_memory", 0), info.get("maxmemory", 0)
+        gauges: tuple[tuple[str, str, float], ...] = (
+            ("unwind_delayed_messages", "Messages with a countdown or eta in the future.", delayed),
+            ("unwind_unacknowledged_messages", "Messages taken and not acknowledged yet.", unacknowledged),
+            ("unwind_stray_messages", "Messages that no worker reads.", stray),
+            ("unwind_broker_memory_bytes", "Memory used by the broker.", used),
+            ("unwind_broker_memory_limit_bytes", "The broker's memory limit; 0 when it has none.", limit),
+            ("unwind_broker_saves", "Whether the broker's last write to disk succeeded.", saves),
+        )
+        return [waiting, parked, *(Family(name, about, value=float(value)) for name, about, value in gauges)]
 
 
 class _RequestHandler(WSGIRequestHandler):

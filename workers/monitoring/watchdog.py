@@ -34,12 +34,11 @@ from workers.transport import pausing
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 5.0
-MAX_SILENT_POLLS = 9
-"""45 s: three heartbeat tasks missed."""
-MAX_BUSY_POLLS = MAX_SILENT_POLLS + 13
-"""Allows for the hard time limit of 60 s, by which every running task has ended."""
-PROBE_KEY = "unwind:watched"
-"""Written at each poll: a full or read-only broker stops every worker, so restarting this one would not help."""
+MAX_SILENT_POLLS = 9  # 45 s: three heartbeat tasks missed
+# Allows for the hard time limit of 60 s, by which every running task has ended.
+MAX_SILENT_POLLS_WHEN_BUSY = MAX_SILENT_POLLS + 13
+# Written at each poll: a full or read-only broker stops every worker, so restarting this one would not help.
+WATCHDOG_KEY = "unwind:watched"
 
 
 class Watchdog:
@@ -85,7 +84,7 @@ class Watchdog:
             probes.report_alive_to_probes()
         if (
             waiting
-            and self.silent_polls >= (MAX_BUSY_POLLS if self._is_busy() else MAX_SILENT_POLLS)
+            and self.silent_polls >= (MAX_SILENT_POLLS_WHEN_BUSY if self._is_busy() else MAX_SILENT_POLLS)
             and not self._closed.is_set()
         ):
             self._on_stall(waiting)
@@ -116,7 +115,7 @@ class WatchedBroker:
 
     def count_waiting(self, queues: Iterable[str]) -> int:
         with contextlib.suppress(NoPermissionError):  # this login may write only the keys that it must
-            self._client.set(PROBE_KEY, 1, ex=60)
+            self._client.set(WATCHDOG_KEY, 1, ex=60)
         return sum(int(self._client.llen(queue)) for queue in queues)
 
 
@@ -128,71 +127,69 @@ _watchdog: Watchdog | None = None
 @signals.task_revoked.connect
 @signals.task_rejected.connect
 @signals.task_unknown.connect
-def _count_received_message(**_: Any) -> None:
+def _count_watched_message(**_: Any) -> None:
     global _received_messages  # noqa: PLW0603 - one consumer per process
     _received_messages += 1
 
 
-def _start_watchdog(watchdog: Watchdog) -> None:
+def _start_watchdog(
+    *,
+    progress: Callable[[], Any],
+    count_waiting: Callable[[WatchedBroker], int],
+    is_busy: Callable[[], bool],
+    on_stall: Callable[[int], None],
+) -> None:
     global _watchdog  # noqa: PLW0603 - one per process is the point
-    _watchdog = watchdog
-    watchdog.start()
+    url = current_settings().broker_url
+    if url is None:
+        return
+    broker = WatchedBroker(url.get_secret_value())
+    _watchdog = Watchdog(
+        progress=progress, count_waiting=lambda: count_waiting(broker), is_busy=is_busy, on_stall=on_stall
+    )
+    _watchdog.start()
     probes.report_ready_to_probes()
 
 
 @signals.worker_ready.connect
 def _watch_worker(sender: Any = None, **_: Any) -> None:
-    url = _watched_broker_url()
-    if url is None:
-        return
-    broker, app = WatchedBroker(url), current_app._get_current_object()
+    app = current_app._get_current_object()
 
     def end(waiting: int) -> None:
         log.critical("worker_stalled", waiting=waiting, queues=sorted(app.amqp.queues.consume_from))
         _exit_stalled_process(getattr(sender.pool, "info", {}).get("processes", ()))
 
     _start_watchdog(
-        Watchdog(
-            progress=lambda: (_received_messages, state.all_total_count[0], len(state.reserved_requests)),
-            count_waiting=lambda: broker.count_waiting(
-                q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q)
-            ),
-            is_busy=lambda: bool(len(state.reserved_requests)),
-            on_stall=end,
-        )
+        progress=lambda: (_received_messages, state.all_total_count[0], len(state.reserved_requests)),
+        count_waiting=lambda broker: broker.count_waiting(
+            q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q)
+        ),
+        is_busy=lambda: bool(len(state.reserved_requests)),
+        on_stall=end,
     )
 
 
 @signals.beat_init.connect
 def _watch_beat(sender: Any = None, **_: Any) -> None:
-    url = _watched_broker_url()
-    if url is None:
-        return
-    broker, scheduler = WatchedBroker(url), sender.scheduler
+    scheduler = sender.scheduler
 
     def end(_waiting: int) -> None:
         log.critical("beat_stalled")
         _exit_stalled_process(())
 
-    def due() -> int:
-        broker.count_waiting(())
-        return 1  # the timetable is never empty
-
     _start_watchdog(
-        Watchdog(progress=lambda: scheduler.tick_count, count_waiting=due, is_busy=lambda: False, on_stall=end)
+        progress=lambda: scheduler.tick_count,
+        count_waiting=lambda broker: broker.count_waiting(()) or 1,  # the timetable is never empty
+        is_busy=lambda: False,
+        on_stall=end,
     )
 
 
 @signals.worker_shutting_down.connect
-def _stop_watching(**_: Any) -> None:
+def _stop_watchdog(**_: Any) -> None:
     probes.report_stopping_to_probes()
     if _watchdog is not None:
         _watchdog.close()
-
-
-def _watched_broker_url() -> str | None:
-    url = current_settings().broker_url
-    return None if url is None else url.get_secret_value()
 
 
 def _exit_stalled_process(children: Iterable[int]) -> None:

@@ -10,7 +10,13 @@ import redis
 
 from tests.plugins.servers import in_valkey_database
 from workers.embedded import ServerUrls
-from workers.monitoring.watchdog import MAX_BUSY_POLLS, MAX_SILENT_POLLS, POLL_INTERVAL, Watchdog, WatchedBroker
+from workers.monitoring.watchdog import (
+    MAX_SILENT_POLLS,
+    MAX_SILENT_POLLS_WHEN_BUSY,
+    POLL_INTERVAL,
+    Watchdog,
+    WatchedBroker,
+)
 
 
 @dataclass
@@ -58,7 +64,7 @@ def test_program_that_takes_no_waiting_messages_is_ended_after_three_heartbeats(
 def test_programs_that_are_idle_or_without_broker_are_not_ended(waiting: int | Exception) -> None:
     """A restart would fix nothing."""
     program = Program(waiting=waiting)
-    check_repeatedly(program.watched(), 10 * MAX_BUSY_POLLS)
+    check_repeatedly(program.watched(), 10 * MAX_SILENT_POLLS_WHEN_BUSY)
     assert program.ended == []
 
 
@@ -129,7 +135,7 @@ def test_running_jobs_delay_the_end_until_the_hard_limit() -> None:
     """A worker whose children are all busy takes nothing; after the hard limit they can't be."""
     program = Program(busy=True)
     watcher = program.watched()
-    check_repeatedly(watcher, MAX_BUSY_POLLS - 1)
+    check_repeatedly(watcher, MAX_SILENT_POLLS_WHEN_BUSY - 1)
     assert program.ended == []
     watcher.poll()
     assert program.ended == [1]
@@ -139,7 +145,7 @@ def test_stopping_program_is_not_ended() -> None:
     program = Program()
     watcher = program.watched()
     watcher.close()
-    check_repeatedly(watcher, MAX_BUSY_POLLS)
+    check_repeatedly(watcher, MAX_SILENT_POLLS_WHEN_BUSY)
     assert program.ended == []
 
 
