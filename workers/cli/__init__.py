@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import os
-import signal
 import sys
-from typing import Any
 
 import click
 
+from workers.cli.options import data_option
 from workers.local.run_command import RUN_COMMAND, replace_run_command
 
 # name -> (module, one-line description for the list of commands)
@@ -77,9 +75,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{cmd_name} is not a command")
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
@@ -87,46 +83,14 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, description) for name, (_, description) in COMMANDS.items()])
 
 
-DATA_HELP = "Directory for data, logs and emails instead of .unwind (or UNWIND_DATA)."
-
-
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=f"For the options of a command: {RUN_COMMAND} COMMAND --help",
 )
-@click.option("--data", metavar="DIR", help=DATA_HELP)
-def group(data: str | None) -> None:
+@data_option
+def group() -> None:
     """Unwind: cancelling marketplace orders the right way round - status, stock, requests and fees, exactly once."""
-    set_data_dir(data)
-
-
-def set_data_dir(path: str | None) -> None:
-    if path:
-        os.environ["UNWIND_DATA"] = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - plain text
-
-
-def data_option(command: Any) -> Any:
-    return click.option(
-        "--data",
-        metavar="DIR",
-        expose_value=False,
-        is_eager=True,
-        callback=lambda _context, _option, value: set_data_dir(value),
-        help=DATA_HELP,
-    )(command)
-
-
-def interrupt_on_signals(*numbers: signal.Signals) -> None:
-    """Raise KeyboardInterrupt at the first of these signals; further ones must not disturb the shutdown."""
-
-    def interrupt(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, interrupt)
 
 
 def main(args: list[str] | None = None) -> None:

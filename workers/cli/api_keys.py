@@ -17,8 +17,8 @@ from rich.table import Table
 from models import api_keys
 from policies.texts import is_identifier
 from policies.timestamps import describe_timestamp, format_optional_timestamp
-from workers.cli import data_option
-from workers.cli.database import open_database
+from workers.cli.database import open_transaction
+from workers.cli.options import data_option, json_lines_option
 from workers.cli.terminal_text import echo_literally
 
 
@@ -43,33 +43,28 @@ def create(name: str, scope: str) -> None:
             f"must be one line of at most {api_keys.MAX_NAME_LENGTH} visible characters", param_hint="NAME"
         )
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-    with open_database() as database, database.transaction() as conn:
-        if not api_keys.insert_key(conn, name, scope, key_id, secret, database.clock.now(conn)):
+    with open_transaction() as (conn, now):
+        if not api_keys.insert_key(conn, name, scope, key_id, secret, now):
             raise click.ClickException(f"There is a key {name} already; revoked keys keep their names.")
     click.echo(f"{key_id}.{secret}")
     echo_literally("This key is shown only now. Send it as `Authorization: Bearer KEY`.", err=True)
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@json_lines_option
 @data_option
 def list_command(as_json: bool) -> None:
     """List the keys, with the last use of each to the minute."""
-    with open_database() as database, database.transaction() as conn:
-        rows = api_keys.list_keys(conn)
-    if as_json:
-        for row in rows:
-            instants = {name: format_optional_timestamp(getattr(row, name)) for name in _TIMES}
-            click.echo(json.dumps({"name": row.name, "scope": row.scope} | instants))
-        return
     table = Table("name", "scope", "created", "last used", "revoked")
-    for row in rows:
-        times = (getattr(row, name) for name in _TIMES)
-        table.add_row(row.name, row.scope, *("" if at is None else describe_timestamp(at) for at in times))
-    Console(highlight=False).print(table if rows else "There are no keys.", markup=False)
-
-
-_TIMES = ("created_at", "last_used_at", "revoked_at")
+    with open_transaction() as (conn, _):
+        for row in api_keys.list_keys(conn):
+            times = {name: getattr(row, name) for name in ("created_at", "last_used_at", "revoked_at")}
+            if as_json:
+                instants = {name: format_optional_timestamp(at) for name, at in times.items()}
+                click.echo(json.dumps({"name": row.name, "scope": row.scope} | instants))
+            table.add_row(row.name, row.scope, *("" if at is None else describe_timestamp(at) for at in times.values()))
+    if not as_json:
+        Console(highlight=False).print(table if table.rows else "There are no keys.", markup=False)
 
 
 @keys.command()
@@ -77,7 +72,7 @@ _TIMES = ("created_at", "last_used_at", "revoked_at")
 @data_option
 def revoke(name: str) -> None:
     """Revoke a key: it is refused within a second, and its name cannot be reused."""
-    with open_database() as database, database.transaction() as conn:
-        if not api_keys.revoke_key(conn, name, database.clock.now(conn)):
+    with open_transaction() as (conn, now):
+        if not api_keys.revoke_key(conn, name, now):
             raise click.ClickException(f"There is no valid key {name}.")
     click.echo(f"The key {name} is revoked.")

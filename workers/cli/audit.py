@@ -10,25 +10,15 @@ import click
 
 from models import bills, orders
 from models.integrity import invariants, month_audit, violation_log
-from policies.bills import parse_month
-from workers.cli import data_option
-from workers.cli.database import open_database
+from policies.texts import pluralize
+from workers.cli.database import open_transaction
+from workers.cli.options import data_option, json_option
 from workers.cli.terminal_text import echo
-
-
-class AuditFailed(click.ClickException):
-    pass
-
-
-def _parse_month(_context: click.Context, _parameter: click.Parameter, value: str) -> date:
-    try:
-        return parse_month(value)
-    except ValueError:
-        raise click.BadParameter("must be a month such as 2026-03") from None
+from workers.show_queries import MONTH
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @data_option
 @click.pass_context
 def audit(context: click.Context, as_json: bool) -> None:
@@ -36,8 +26,7 @@ def audit(context: click.Context, as_json: bool) -> None:
     certificate. Exit code 1 when something is violated."""
     if context.invoked_subcommand is not None:
         return
-    with open_database() as database, database.transaction() as conn:
-        now = database.clock.now(conn)
+    with open_transaction() as (conn, now):
         violation_log.set_audit_timeout(conn)
         months = month_audit.months_to_audit(conn)
         violations = invariants.query_invariants(conn, now, months=months)
@@ -52,28 +41,28 @@ def audit(context: click.Context, as_json: bool) -> None:
         for violation in violations:
             echo(f"Violated: {violation.sentence}: {', '.join(violation.ids)}")
     if violations:
-        raise AuditFailed(f"{len(violations)} {'invariant is' if len(violations) == 1 else 'invariants are'} violated.")
+        raise click.ClickException(f"{pluralize(len(violations), 'invariant is', 'invariants are')} violated.")
     if not as_json:
-        looked_at = f"{order_count:,} {'order' if order_count == 1 else 'orders'}"
-        closed = f"{len(months)} closed {'month' if len(months) == 1 else 'months'}"
-        echo(f"{len(sentences)} invariants over {looked_at} and {closed}: nothing is wrong.")
+        checked_orders = f"{order_count:,} {'order' if order_count == 1 else 'orders'}"
+        closed = pluralize(len(months), "closed month", "closed months")
+        echo(f"{len(sentences)} invariants over {checked_orders} and {closed}: nothing is wrong.")
 
 
 @audit.command("month")
-@click.argument("month", callback=_parse_month)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("month", type=MONTH)
+@json_option
 @data_option
 def audit_month(month: date, as_json: bool) -> None:
     """Prove the bills of MONTH (such as 2026-03) from orders and events, or list every row that differs."""
-    with open_database() as database, database.transaction() as conn:
-        if not bills.billing_month_has_begun(conn, month, database.clock.now(conn)):
+    with open_transaction() as (conn, now):
+        if not bills.billing_month_has_begun(conn, month, now):
             raise click.ClickException(f"{month:%Y-%m} has not begun, so there is nothing to prove.")
         certificate = month_audit.audit_month(conn, month)
     fields = certificate.as_json()
     click.echo(json.dumps(fields, indent=2) if as_json else "\n".join(_audit_month_lines(fields)))
     if not certificate.holds:
-        count = len(certificate.differences)
-        raise AuditFailed(f"{count} {'row differs' if count == 1 else 'rows differ'} from what orders and events say.")
+        rows = pluralize(len(certificate.differences), "row differs", "rows differ")
+        raise click.ClickException(f"{rows} from what orders and events say.")
 
 
 def _audit_month_lines(fields: dict[str, Any]) -> list[str]:

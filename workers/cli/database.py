@@ -1,12 +1,13 @@
-"""Database access for commands that need no broker."""
+"""The database of commands that need no broker, and a transaction in it."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 
 import click
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from models.db import database as db
@@ -39,3 +40,12 @@ def open_database(*, as_app: bool = True, role: str = db.APP_ROLE) -> Iterator[d
                 raise click.ClickException("The database has no tables yet. Create them with `./run migrate`.")
             migrate(url)
         yield database
+
+
+@contextlib.contextmanager
+def open_transaction(*, snapshot: bool = False, role: str = db.APP_ROLE) -> Iterator[tuple[Connection, datetime]]:
+    """Open the database and a transaction with its time. `snapshot`: all statements read the same state."""
+    with open_database(role=role) as database, database.transaction() as conn:
+        if snapshot:
+            db.use_snapshot_isolation(conn)
+        yield conn, database.clock.now(conn)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from workers.cli import data_option
+from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 from workers.monitoring.doctor import Severity, examine, exit_status
 

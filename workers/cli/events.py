@@ -7,30 +7,22 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from typing import Any
 
 import click
 
 from models import feed
-from workers.cli import data_option
 from workers.cli.database import open_database
+from workers.cli.options import check_cursor_option, data_option
 from workers.cli.terminal_text import echo_literally
 
 EVENTS_PER_PAGE = 1000
 POLL_INTERVAL = 0.5
-EVENTS_CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]\.[0-9]{1,18}")
-
-
-def _parse_cursor(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not EVENTS_CURSOR.fullmatch(value):
-        raise click.BadParameter("is no cursor: use the one printed next to the last event you have handled")
-    return value
 
 
 @click.command()
-@click.option("--after", "cursor", metavar="CURSOR", callback=_parse_cursor, help="Start after this cursor.")
+@click.option("--after", "cursor", metavar="CURSOR", callback=check_cursor_option, help="Start after this cursor.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Print at most N events.")
 @click.option("--follow", is_flag=True, help="Keep printing new events as they happen.")
 @click.option("--json", "as_json", is_flag=True, help='Print one object per line: {"cursor": ..., "event": {...}}.')
@@ -42,11 +34,9 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
     """
     remaining = limit
     with open_database() as database:
-        while True:
+        while remaining != 0:
             with database.transaction() as conn:
-                page = feed.events_after(
-                    conn, cursor, EVENTS_PER_PAGE if remaining is None else min(EVENTS_PER_PAGE, remaining)
-                )
+                page = feed.events_after(conn, cursor, min(EVENTS_PER_PAGE, remaining or EVENTS_PER_PAGE))
             for position, event in page:
                 if as_json:
                     click.echo(json.dumps({"cursor": position, "event": event}))
@@ -54,9 +44,9 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
                     echo_literally(_format_event_line(position, event))
                 cursor = position
             remaining = None if remaining is None else remaining - len(page)
-            if remaining == 0 or (not page and not follow):
-                return
             if not page:
+                if not follow:
+                    return
                 threading.Event().wait(POLL_INTERVAL)
 
 

@@ -13,20 +13,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 from kombu.exceptions import OperationalError
 
 from models import dead_jobs
 from models import dead_letters as recorded_letters
-from policies.timestamps import format_timestamp
+from policies.texts import pluralize
+from policies.timestamps import format_optional_timestamp, format_timestamp
 from schedules.routes import queue_of
 from workers import requeue as requeuing
 from workers.app import app
-from workers.cli import data_option
-from workers.cli.database import open_database
-from workers.cli.terminal_text import echo, zone_option
+from workers.cli.database import open_database, open_transaction
+from workers.cli.options import data_option, json_lines_option, zone_option
+from workers.cli.terminal_text import echo
 from workers.redaction import redact_arguments
 from workers.transport import unread_lists
 
@@ -40,37 +42,31 @@ def jobs() -> None:
 
 
 @jobs.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@json_lines_option
 @click.option("--discarded", is_flag=True, help="List the discarded ones instead, each with its reason.")
 @zone_option
 def dead(as_json: bool, discarded: bool) -> None:
     """List the jobs that wait for a decision, oldest first."""
-    with open_database() as database, database.transaction() as conn:
+    with open_transaction() as (conn, _):
         rows = dead_jobs.list_discarded_jobs(conn) if discarded else dead_jobs.list_waiting_jobs(conn)
     for row in rows:
         # Arguments may contain comments and addresses, so only ids and codes are shown.
-        arguments = redact_arguments(row.arguments)
+        arguments, parked_at = redact_arguments(row.arguments), format_timestamp(row.parked_at)
+        discarded_at = format_timestamp(row.discarded_at) if discarded else None
         if as_json:
-            fields = {
-                "id": row.dead_job_id,
-                "task": row.task,
-                "about": arguments,
-                "reason": row.reason,
-                "first_error": row.first_error,
-                "error": row.error,
-                "attempts": row.attempts,
-            }
+            fields = {"id": row.dead_job_id, "about": arguments, "parked_at": parked_at}
+            fields |= {name: getattr(row, name) for name in ("task", "reason", "first_error", "error", "attempts")}
             if discarded:
-                fields |= {"discarded_at": format_timestamp(row.discarded_at), "discard_reason": row.discard_reason}
-            click.echo(json.dumps(fields | {"parked_at": format_timestamp(row.parked_at)}))
-        else:
-            attempts = "once" if row.attempts == 1 else f"{row.attempts} times"
-            echo(f"{row.dead_job_id:>6}  {format_timestamp(row.parked_at)}  {row.task}  {arguments}")
-            echo(f"        {dead_jobs.DEAD_JOB_REASONS[row.reason]}, tried {attempts}: {row.error}")
-            if row.first_error != row.error:
-                echo(f"        at first: {row.first_error}")
-            if discarded:
-                echo(f"        discarded {format_timestamp(row.discarded_at)}: {row.discard_reason}")
+                fields |= {"discarded_at": discarded_at, "discard_reason": row.discard_reason}
+            click.echo(json.dumps(fields))
+            continue
+        attempts = "once" if row.attempts == 1 else f"{row.attempts} times"
+        echo(f"{row.dead_job_id:>6}  {parked_at}  {row.task}  {arguments}")
+        echo(f"        {dead_jobs.DEAD_JOB_REASONS[row.reason]}, tried {attempts}: {row.error}")
+        if row.first_error != row.error:
+            echo(f"        at first: {row.first_error}")
+        if discarded:
+            echo(f"        discarded {discarded_at}: {row.discard_reason}")
     if not rows and not as_json:
         echo("There are no discarded jobs." if discarded else "There are no dead jobs.")
 
@@ -86,17 +82,15 @@ def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
     with open_database() as database:
         if not ids:
             with database.transaction() as conn:
-                ids = tuple(
-                    job.dead_job_id for job in dead_jobs.list_waiting_jobs(conn) if task is None or job.task == task
-                )
-        problems = _for_each_job(ids, lambda number: f"{requeuing.requeue_dead_job(database, number)} is requeued.")
-    if not ids:
-        echo("There are no such dead jobs.")
-    elif len(problems) < len(ids):
-        with contextlib.suppress(OperationalError):  # without a broker, the timetable's tick does it
-            app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)
-    if problems:
-        raise click.ClickException(" ".join(problems))
+                waiting = dead_jobs.list_waiting_jobs(conn)
+            ids = tuple(job.dead_job_id for job in waiting if task is None or job.task == task)
+        if not ids:
+            echo("There are no such dead jobs.")
+        _for_each_job(
+            ids,
+            lambda number: f"{requeuing.requeue_dead_job(database, number)} is requeued.",
+            at_end=_wake_relay,
+        )
 
 
 @jobs.command()
@@ -109,49 +103,77 @@ def discard(ids: tuple[int, ...], reason: str) -> None:
             f"must be one line of 1 to {dead_jobs.MAX_REASON_LENGTH} characters", param_hint="--reason"
         )
     with open_database() as database:
-        problems = _for_each_job(
-            ids, lambda n: f"{requeuing.discard_instead_of_requeue(database, n, reason)} is discarded."
-        )
-    if problems:
-        raise click.ClickException(" ".join(problems))
+        _for_each_job(ids, lambda n: f"{requeuing.discard_instead_of_requeue(database, n, reason)} is discarded.")
 
 
 @jobs.group(name="dead-letters", invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@json_lines_option
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, metavar="N")
 @zone_option
 @click.pass_context
 def dead_letters(context: click.Context, as_json: bool, limit: int) -> None:
     """List messages that are malformed or name an unknown task, newest first, and those in lists without a consumer."""
-    if context.invoked_subcommand is None:
-        _list_dead_letters(as_json, limit)
+    if context.invoked_subcommand is not None:
+        return
+    with open_transaction() as (conn, _):
+        rows = recorded_letters.list_newest_dead_letters(conn, limit=limit)
+    with app.connection_for_read() as connection:
+        unread = unread_lists.find_unread_lists(connection.default_channel.client)
+    for row in rows:
+        _print_dead_letter(row, as_json)
+    for messages in unread:
+        _print_unread_list(messages, as_json)
+    if not rows and not unread and not as_json:
+        echo("There are no dead letters.")
 
 
-@dead_letters.command()
+def _print_dead_letter(row: Any, as_json: bool) -> None:
+    came_at, requeued_at = format_timestamp(row.received_at), format_optional_timestamp(row.requeued_at)
+    if as_json:
+        fields = {"id": row.dead_letter_id, "reason": row.reason, "detail": row.detail, "task": row.task_name}
+        fields |= {"message": row.message_id, "queue": row.queue, "bytes": row.body_bytes, "came_at": came_at}
+        click.echo(json.dumps(fields | ({"requeued_at": requeued_at} if requeued_at else {})))
+        return
+    reason = recorded_letters.DEAD_LETTER_ROW_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
+    echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
+    echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
+    if requeued_at:
+        echo(f"        requeued {requeued_at}")
+
+
+def _print_unread_list(messages: unread_lists.UnreadList, as_json: bool) -> None:
+    if not as_json:
+        waiting = pluralize(messages.count, "message waits", "messages wait")
+        echo(f"{waiting} in the list {messages.queue!r}, which has no consumer: send to `commands` instead")
+    for task, message in messages.oldest:
+        if as_json:
+            fields = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": messages.queue}
+            click.echo(json.dumps(fields | {"of": messages.count}))
+        else:
+            echo(f"        {task}  {message}")
+
+
+@dead_letters.command("requeue")
 @click.argument("ids", type=int, nargs=-1, metavar="[ID]...")
-def requeue(ids: tuple[int, ...]) -> None:
+def jobs_requeue(ids: tuple[int, ...]) -> None:
     """Requeue commands that went astray: those in lists without a consumer, or with IDs recorded dead letters.
 
     Messages in lists move to the queue `commands` one by one, oldest first; safe to interrupt and to repeat. What is
     not a command stays where it is. Recorded ones are submitted by SQL, with their own request ids.
     """
-    if not ids:
-        with app.connection_for_write() as connection:
-            moved, left = unread_lists.requeue_unread_commands(
-                connection.default_channel.client, requeuing.may_requeue_message, _print_job_progress
-            )
-        echo(
-            f"{moved} {'message was' if moved == 1 else 'messages were'} moved to the queue commands; "
-            f"{left} {'is not a command and stays' if left == 1 else 'are not commands and stay'}."
-        )
+    if ids:
+        with open_database() as database:
+            _for_each_job(ids, lambda number: f"{requeuing.requeue_dead_letter(database, number)} is submitted.")
         return
-    with open_database() as database:
-        problems = _for_each_job(ids, lambda number: f"{requeuing.requeue_dead_letter(database, number)} is submitted.")
-    if problems:
-        raise click.ClickException(" ".join(problems))
+    with app.connection_for_write() as connection:
+        moved, left = unread_lists.requeue_unread_commands(
+            connection.default_channel.client, requeuing.may_requeue_message, _print_job_progress
+        )
+    stay = pluralize(left, "is not a command and stays", "are not commands and stay")
+    echo(f"{pluralize(moved, 'message was', 'messages were')} moved to the queue commands; {stay}.")
 
 
-def _for_each_job(ids: Iterable[int], act: Callable[[int], str]) -> list[str]:
+def _for_each_job(ids: Sequence[int], act: Callable[[int], str], *, at_end: Callable[[], None] | None = None) -> None:
     # Each in a transaction of its own: a failure does not stop the others.
     problems = []
     for number in ids:
@@ -159,52 +181,17 @@ def _for_each_job(ids: Iterable[int], act: Callable[[int], str]) -> list[str]:
             echo(f"{number:>6}  {act(number)}")
         except requeuing.CannotRequeue as problem:
             problems.append(str(problem))
-    return problems
+    if at_end is not None and len(problems) < len(ids):
+        at_end()
+    if problems:
+        raise click.ClickException(" ".join(problems))
+
+
+def _wake_relay() -> None:
+    with contextlib.suppress(OperationalError):  # without a broker, the timetable's tick does it
+        app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)
 
 
 def _print_job_progress(done: int, total: int) -> None:
     if done % PROGRESS_INTERVAL == 0 or done == total:
         click.echo(f"{done} of {total}", err=True)
-
-
-def _list_dead_letters(as_json: bool, limit: int) -> None:
-    with open_database() as database, database.transaction() as conn:
-        rows = recorded_letters.list_newest_dead_letters(conn, limit=limit)
-    with app.connection_for_read() as connection:
-        unread = unread_lists.find_unread_lists(connection.default_channel.client)
-    for row in rows:
-        if as_json:
-            fields = {
-                "reason": row.reason,
-                "detail": row.detail,
-                "task": row.task_name,
-                "message": row.message_id,
-                "queue": row.queue,
-            }
-            if row.requeued_at is not None:
-                fields["requeued_at"] = format_timestamp(row.requeued_at)
-            click.echo(
-                json.dumps(
-                    fields
-                    | {"id": row.dead_letter_id, "bytes": row.body_bytes, "came_at": format_timestamp(row.received_at)}
-                )
-            )
-        else:
-            reason = recorded_letters.DEAD_LETTER_ROW_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
-            came_at = format_timestamp(row.received_at)
-            echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
-            echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
-            if row.requeued_at is not None:
-                echo(f"        requeued {format_timestamp(row.requeued_at)}")
-    for one in unread:
-        if as_json:
-            for task, message in one.oldest:
-                fields = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": one.queue}
-                click.echo(json.dumps(fields | {"of": one.count}))
-        else:
-            waiting = "1 message waits" if one.count == 1 else f"{one.count} messages wait"
-            echo(f"{waiting} in the list {one.queue!r}, which has no consumer: send to `commands` instead")
-            for task, message in one.oldest:
-                echo(f"        {task}  {message}")
-    if not rows and not unread and not as_json:
-        echo("There are no dead letters.")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
 
 import click
 from prometheus_client import CollectorRegistry, generate_latest
 
 from workers import logs
-from workers.cli import data_option, interrupt_on_signals
-from workers.embedded import running_servers
+from workers.cli.options import data_option
+from workers.cli.running_servers import settings_of_running_servers
+from workers.embedded.processes import interrupt_on_signals
 from workers.monitoring import probes
 from workers.monitoring.metrics_server import MetricsCollector, make_metrics_server
-from workers.settings import Settings, load_settings
 
 
 @click.command()
@@ -25,7 +24,7 @@ def metrics(once: bool) -> None:
 
     Answers while PostgreSQL or Redis is down, and reports it in unwind_up. Needs no login: metrics contain no ids.
     """
-    with _settings_of_running_servers() as settings, contextlib.closing(MetricsCollector(settings)) as gauges:
+    with settings_of_running_servers() as settings, contextlib.closing(MetricsCollector(settings)) as gauges:
         logs.configure(settings.log_format, settings.log_level)
         if once:
             registry = CollectorRegistry()
@@ -39,14 +38,3 @@ def metrics(once: bool) -> None:
             probes.report_ready_to_probes()
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
-
-
-@contextlib.contextmanager
-def _settings_of_running_servers() -> Iterator[Settings]:
-    settings = load_settings()
-    if not settings.has_servers and running_servers(settings.data_dir) is None:
-        raise click.ClickException(
-            "No servers are running here. Start them with `./run up`, or set DATABASE_URL and CELERY_BROKER_URL."
-        )
-    with settings.with_servers_running() as complete:
-        yield complete

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from workers.cli import data_option
+from workers.cli.options import data_option
 from workers.migrate import migrate_database
 from workers.settings import load_settings
 

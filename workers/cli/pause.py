@@ -13,23 +13,24 @@ from datetime import datetime
 import click
 
 from models import pauses
-from policies.timestamps import format_timestamp, parse_timestamp
+from policies.timestamps import format_timestamp
 from schedules.routes import HEARTBEAT, QUEUES
 from workers.app import app
-from workers.cli import data_option
-from workers.cli.database import open_database
-from workers.cli.terminal_text import echo, zone_option
+from workers.cli.database import open_transaction
+from workers.cli.options import data_option, zone_option
+from workers.cli.terminal_text import echo
 from workers.local.run_command import RUN_COMMAND
+from workers.show_queries import TIME
 
 
 @click.command()
 @click.argument("name", required=False, metavar="[QUEUE|TASK]")
-@click.option("--until", metavar="T", help="End the pause at this time, such as 2026-04-12T00:00:00Z.")
+@click.option("--until", metavar="T", type=TIME, help="End the pause at this time, such as 2026-04-12T00:00:00Z.")
 @click.option("--reason", default="", metavar="TEXT", help="Shown wherever the pause is shown.")
 @click.option("--json", "as_json", is_flag=True, help="Without a name: print one JSON object a line.")
 @zone_option
 @data_option
-def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> None:
+def pause(name: str | None, until: datetime | None, reason: str, as_json: bool) -> None:
     """Pause a queue or a task on all workers; without a name, list what is paused.
 
     Workers obey within about two seconds and finish the jobs they have started. Messages wait in the broker, rows stay
@@ -39,17 +40,17 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
     if name is None:
         _list_pauses(as_json)
         return
-    kind, ends_at = _pausable_kind_of(name), _parse_pause_end(until)
+    kind = _pausable_kind_of(name)
     if not all(c.isprintable() for c in reason) or len(reason) > pauses.MAX_REASON_LENGTH:
         raise click.BadParameter(
             f"must be one line of at most {pauses.MAX_REASON_LENGTH} characters", param_hint="--reason"
         )
-    with open_database() as database, database.transaction() as conn:
-        now = database.clock.now(conn)
-        if ends_at is not None and ends_at <= now:
+    with open_transaction() as (conn, now):
+        if until is not None and until <= now:
             raise click.BadParameter("must be in the future", param_hint="--until")
-        pauses.pause(conn, kind, name, now, until=ends_at, reason=reason)
-    echo(f"The {kind} {name} is paused{f' until {until}' if until else ''}. {RUN_COMMAND} resume {name} ends it.")
+        pauses.pause(conn, kind, name, now, until=until, reason=reason)
+    end = f" until {format_timestamp(until)}" if until else ""
+    echo(f"The {kind} {name} is paused{end}. {RUN_COMMAND} resume {name} ends it.")
 
 
 @click.command()
@@ -58,16 +59,15 @@ def pause(name: str | None, until: str | None, reason: str, as_json: bool) -> No
 def resume(name: str) -> None:
     """Resume a paused queue or task: waiting messages are taken, the oldest first."""
     kind = _pausable_kind_of(name)
-    with open_database() as database, database.transaction() as conn:
-        resumed = pauses.resume(conn, kind, name, database.clock.now(conn))
-    if not resumed:
-        raise click.ClickException(f"The {kind} {name} is not paused.")
+    with open_transaction() as (conn, now):
+        if not pauses.resume(conn, kind, name, now):
+            raise click.ClickException(f"The {kind} {name} is not paused.")
     echo(f"The {kind} {name} is resumed.")
 
 
 def _list_pauses(as_json: bool) -> None:
-    with open_database() as database, database.transaction() as conn:
-        rows = pauses.list_pauses_in_effect(conn, database.clock.now(conn))
+    with open_transaction() as (conn, now):
+        rows = pauses.list_pauses_in_effect(conn, now)
     for row in rows:
         since, until = format_timestamp(row.paused_at), row.until and format_timestamp(row.until)
         if as_json:
@@ -89,12 +89,3 @@ def _pausable_kind_of(name: str) -> str:
     raise click.ClickException(
         f"There is no queue or task {name} that can be paused. The queues are {', '.join(QUEUES)}."
     )
-
-
-def _parse_pause_end(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return parse_timestamp(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--until") from None

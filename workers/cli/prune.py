@@ -11,8 +11,9 @@ from datetime import timedelta
 import click
 
 from models import retention
-from workers.cli import data_option
+from policies.texts import pluralize
 from workers.cli.database import open_database
+from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 
 
@@ -38,10 +39,9 @@ def prune(days: int, batch_size: int) -> None:
     with open_database(as_app=False) as database:
         with database.transaction() as conn:
             older_than = database.clock.now(conn) - timedelta(days=days)
-        while True:
+        deleted = batch_size
+        while deleted:
             with database.transaction() as conn:
                 deleted = retention.prune(conn, older_than, batch_size)
             total += deleted
-            if not deleted:
-                break
-    echo(f"{total} {'row' if total == 1 else 'rows'} deleted.")
+    echo(f"{pluralize(total, 'row', 'rows')} deleted.")

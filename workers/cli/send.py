@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import redis
@@ -21,6 +21,7 @@ from celery.exceptions import TimeoutError as NoAnswer
 from kombu.exceptions import OperationalError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from models import stored_answers
@@ -31,15 +32,16 @@ from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from workers.app import app
 from workers.broker.redis_url import connect_to_redis
-from workers.cli import data_option
-from workers.cli.database import open_database
+from workers.cli.database import open_transaction
+from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 from workers.errors import unknown_task_error_hint
 from workers.settings import current_settings
 
+T = TypeVar("T")
+
 ANSWER_TIMEOUT = 30.0
-POLL_INTERVAL = 3.0
-"""Seconds between two queries for the answer in the database."""
+POLL_INTERVAL = 3.0  # seconds between two queries for the answer in the database
 
 
 @click.command()
@@ -97,23 +99,22 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
         raise click.ClickException(f"The job failed: {error}") from None
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     if answer.get("replayed"):
-        on = _sent_command_answered_at(request_id)
+        answered_at = _query_for_sender(lambda conn: stored_answers.answered_at(conn, request_id))
+        on = f", on {describe_timestamp(answered_at)}" if answered_at else ""
         echo(
-            f"Request {request_id} was answered before{f', on {on}' if on else ''}: this is that answer. "
-            "To ask again, use a new request id.",
+            f"Request {request_id} was answered before{on}: this is that answer. To ask again, use a new request id.",
             err=True,
         )
     if answer.get("outcome") != "done":
         sys.exit(1)
 
 
-def _sent_command_answered_at(request_id: str) -> str | None:
+def _query_for_sender(query: Callable[[Connection], T]) -> T | None:
     try:
-        with open_database() as database, database.transaction() as conn:
-            answered_at = stored_answers.answered_at(conn, request_id)
+        with open_transaction() as (conn, _):
+            return query(conn)
     except (SQLAlchemyError, click.ClickException):  # a sender needs a broker and may have no database
         return None
-    return None if answered_at is None else describe_timestamp(answered_at)
 
 
 def _can_reach_send_broker() -> bool:
@@ -138,23 +139,20 @@ def _wait_for_answer(
         try:
             return pending.get(timeout=max(0.1, min(seconds_left, POLL_INTERVAL)), on_message=on_message)
         except NoAnswer:
-            if (answer := _stored_answer(task, arguments)) is not None:
+            if (answer := _sent_command_answer(task, arguments)) is not None:
                 return answer
             if seconds_left <= POLL_INTERVAL:
                 raise
 
 
-def _stored_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+def _sent_command_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     if task not in COMMANDS:
         return None
     command = parse_command(COMMANDS[task].model, arguments, str(arguments.get("request_id", "")))
     if isinstance(command, Answer):
         return None
-    try:
-        with open_database() as database, database.transaction() as conn:
-            answer = stored_answers.earlier_answers(conn, [command]).get(command.request_id)
-    except (SQLAlchemyError, click.ClickException):  # a sender needs a broker and may have no database
-        return None
+    answers = _query_for_sender(lambda conn: stored_answers.earlier_answers(conn, [command])) or {}
+    answer = answers.get(command.request_id)
     return None if answer is None else answer.as_json()
 
 
@@ -199,8 +197,6 @@ def parse_argument_value(text: str) -> Any:
     if re.fullmatch(r"-?[0-9]{1,4000}", text):  # Python parses at most 4,300 digits
         return int(text)
     if text in ("true", "false", "null") or text[:1] in ("[", "{", '"'):
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             return json.loads(text)
-        except (ValueError, RecursionError):
-            return text
     return text

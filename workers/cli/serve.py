@@ -14,10 +14,11 @@ from typing import Any
 
 import click
 
-from workers.cli import data_option, interrupt_on_signals
+from workers.cli.options import data_option
+from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
-from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
+from workers.embedded.processes import ProcessIdentity, identify_process, interrupt_on_signals, is_alive, wait_until
 from workers.local.preforker import Preforker
 from workers.local.process_specs import (
     WORKER_GROUPS,
@@ -34,8 +35,7 @@ from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import CHECKOUT, Settings, load_settings
 
 READY_TIMEOUT = 90.0
-DOWN_TIMEOUT = 75.0
-"""Longer than the supervisor's TERM, QUIT and KILL together."""
+DOWN_TIMEOUT = 75.0  # longer than the supervisor's TERM, QUIT and KILL together
 
 
 @click.command()
@@ -89,15 +89,11 @@ def down() -> None:
 @data_option
 def env() -> None:
     """Print the addresses of the running embedded servers as shell exports: eval "$(./run env)"."""
-    settings = load_settings()
-    if not settings.has_servers:
-        if running_servers(settings.data_dir) is None:
-            raise click.ClickException("No embedded servers are running here. Start them with `./run up`.")
-        with settings.with_servers_running() as complete:
-            settings = complete
-    for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
-        value = settings.environment()[name].replace("postgresql+psycopg:", "postgresql:")  # for psql and psycopg, too
-        click.echo(f"export {name}={shlex.quote(value)}")
+    with settings_of_running_servers() as settings:
+        for name in ("DATABASE_URL", "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+            # For psql and psycopg, too.
+            url = settings.environment()[name].replace("postgresql+psycopg:", "postgresql:")
+            click.echo(f"export {name}={shlex.quote(url)}")
 
 
 def _serve_installation(settings: Settings, report: Path) -> None:
@@ -109,29 +105,29 @@ def _serve_installation(settings: Settings, report: Path) -> None:
     with (
         contextlib.closing(Preforker(_make_log_dir(settings) / "preforker.log")) as preforker,
         settings.with_servers_running() as complete,
-        Supervisor(settings.data_dir, on_event=_print_event, preforker=preforker) as supervisor,
+        Supervisor(
+            settings.data_dir, on_event=lambda sentence: click.echo(f"  {sentence}", err=True), preforker=preforker
+        ) as supervisor,
     ):
-        _print_line("servers", _servers_print_line(settings))
+        _print_up_line("servers", _describe_servers_of_up(settings))
         migrate_database(complete)
-        _print_line("schema", "up to date")
+        _print_up_line("schema", "up to date")
         for group in WORKER_GROUPS:
             supervisor.start(worker_program(complete, supervisor, group))
         supervisor.start(beat_program(complete, supervisor))
         supervisor.wait_ready(READY_TIMEOUT)
         for group, queues in WORKER_GROUPS.items():
-            _print_line(f"{group}", f"a worker with {complete.concurrency} processes for {' and '.join(queues)}")
-        flower_spec, flower_address = flower_program(complete)
-        supervisor.start(flower_spec)
-        metrics_spec, metrics_address = metrics_program(complete)
-        supervisor.start(metrics_spec)
-        web_spec, web_address = web_program(complete)
-        supervisor.start(web_spec)
-        supervisor.wait_ready(READY_TIMEOUT, ["flower", "metrics", "web"])
-        _print_line("flower", f"{flower_address}  (read-only)")
-        _print_line("metrics", metrics_address)
-        _print_line("http", f"{web_address}/v1  (keys: {RUN_COMMAND} keys create)")
-        _print_line("mail", describe_mail_target(complete))
-        _print_line("logs", display_path(complete.log_dir))
+            _print_up_line(f"{group}", f"a worker with {complete.concurrency} processes for {' and '.join(queues)}")
+        services = (flower_program(complete), metrics_program(complete), web_program(complete))
+        for program, _ in services:
+            supervisor.start(program)
+        supervisor.wait_ready(READY_TIMEOUT, [program.name for program, _ in services])
+        flower_address, metrics_address, web_address = (address for _, address in services)
+        _print_up_line("flower", f"{flower_address}  (read-only)")
+        _print_up_line("metrics", metrics_address)
+        _print_up_line("http", f"{web_address}/v1  (keys: {RUN_COMMAND} keys create)")
+        _print_up_line("mail", describe_mail_target(complete))
+        _print_up_line("logs", display_path(complete.log_dir))
         click.echo(f"Ready after {time.monotonic() - started_at:.1f} s. Ctrl-C or `./run down` stops everything.")
         write_json(report, {**state, "ready": True, "flower": flower_address, "metrics": metrics_address})
         sys.stdout.flush()
@@ -162,7 +158,7 @@ def _start_detached(settings: Settings, run_dir: Path) -> None:
         raise click.ClickException("It did not start: see the output above.")
 
 
-def _servers_print_line(settings: Settings) -> str:
+def _describe_servers_of_up(settings: Settings) -> str:
     running = running_servers(settings.data_dir)
     parts = ["PostgreSQL of DATABASE_URL"] if settings.database_url is not None else []
     parts += ["Redis of CELERY_BROKER_URL"] if settings.broker_url is not None else []
@@ -185,9 +181,5 @@ def _make_log_dir(settings: Settings) -> Path:
     return settings.log_dir
 
 
-def _print_line(label: str, text: str) -> None:
+def _print_up_line(label: str, text: str) -> None:
     click.echo(f"  {click.style(f'{label:<9}', bold=True)} {text}")
-
-
-def _print_event(sentence: str) -> None:
-    click.echo(f"  {sentence}", err=True)

@@ -20,9 +20,9 @@ from policies.term_settings import format_term, terms_to_mapping
 from policies.terms import DEFAULT_TERMS, TERM_INFO
 from policies.timestamps import format_timestamp, parse_day_or_time
 from workers.app import app
-from workers.cli import data_option
-from workers.cli.database import open_database
-from workers.cli.terminal_text import echo, zone_option
+from workers.cli.database import open_database, open_transaction
+from workers.cli.options import data_option, json_option, zone_option
+from workers.cli.terminal_text import echo
 
 NOW_MARGIN = timedelta(seconds=2)
 """Added to `--from now`, which must still be in the future when the task decides."""
@@ -34,13 +34,13 @@ def terms() -> None:
 
 
 @terms.command("show")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @zone_option
 @data_option
 def show_terms(as_json: bool) -> None:
     """Show the terms in force now, and those that start later."""
-    with open_database() as database, database.transaction() as conn:
-        now, terms_history = database.clock.now(conn), load_terms(conn)
+    with open_transaction() as (conn, now):
+        terms_history = load_terms(conn)
     current = terms_to_mapping(terms_history.at(now))
     dated = [
         {

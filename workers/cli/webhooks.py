@@ -17,9 +17,8 @@ import click
 
 from models import webhooks as model
 from policies.timestamps import format_for_people, format_optional_timestamp
-from workers.cli import data_option
-from workers.cli.database import open_database
-from workers.cli.events import EVENTS_CURSOR
+from workers.cli.database import open_transaction
+from workers.cli.options import check_cursor_option, data_option, json_lines_option
 from workers.cli.terminal_text import echo_literally
 
 WEBHOOK_EVENT_PATTERN = re.compile(r"[a-z_.]{1,64}\*?|\*")
@@ -44,18 +43,18 @@ def add(url: str, events: str) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="URL") from None
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
-    with open_database() as database, database.transaction() as conn:
-        webhook_id = model.add_webhook(conn, url, secret, types, database.clock.now(conn))
+    with open_transaction() as (conn, now):
+        webhook_id = model.add_webhook(conn, url, secret, types, now)
     click.echo(secret)
     echo_literally(f"Webhook {webhook_id}. This secret is shown only now (https://www.standardwebhooks.com).", err=True)
 
 
 @webhooks.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@json_lines_option
 @data_option
 def list_command(as_json: bool) -> None:
     """List the endpoints, each with its cursor and its last error."""
-    with open_database() as database, database.transaction() as conn:
+    with open_transaction() as (conn, _):
         rows = model.list_webhooks(conn)
     for row in rows:
         if as_json:
@@ -78,14 +77,18 @@ def list_command(as_json: bool) -> None:
 
 @webhooks.command()
 @click.argument("webhook_id", type=click.IntRange(1, 2**62), metavar="ID")
-@click.option("--after", "cursor", metavar="CURSOR", help="Send again everything after this cursor.")
+@click.option(
+    "--after",
+    "cursor",
+    metavar="CURSOR",
+    callback=check_cursor_option,
+    help="Send again everything after this cursor.",
+)
 @data_option
 def replay(webhook_id: int, cursor: str | None) -> None:
     """Send again from a cursor on; without one, continue a disabled endpoint where it stopped."""
-    if cursor is not None and not EVENTS_CURSOR.fullmatch(cursor):
-        raise click.BadParameter("is no cursor: `./run events` prints them", param_hint="--after")
-    with open_database() as database, database.transaction() as conn:
-        if not model.replay_webhook(conn, webhook_id, cursor, database.clock.now(conn)):
+    with open_transaction() as (conn, now):
+        if not model.replay_webhook(conn, webhook_id, cursor, now):
             raise click.ClickException(f"There is no webhook {webhook_id}.")
     click.echo(f"Webhook {webhook_id} continues after {cursor or 'its own cursor'}.")
 
@@ -95,7 +98,7 @@ def replay(webhook_id: int, cursor: str | None) -> None:
 @data_option
 def remove(webhook_id: int) -> None:
     """Remove an endpoint."""
-    with open_database() as database, database.transaction() as conn:
-        if not model.remove_webhook(conn, webhook_id, database.clock.now(conn)):
+    with open_transaction() as (conn, now):
+        if not model.remove_webhook(conn, webhook_id, now):
             raise click.ClickException(f"There is no webhook {webhook_id}.")
     click.echo(f"Webhook {webhook_id} is removed.")

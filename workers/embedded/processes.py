@@ -140,6 +140,18 @@ def stop_child(process: subprocess.Popen[bytes], *signals_and_graces: tuple[sign
                 process.wait(grace)
 
 
+def interrupt_on_signals(*numbers: signal.Signals) -> None:
+    """Raise KeyboardInterrupt at the first of these signals; further ones must not disturb the shutdown."""
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
+
+
 def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]:
     """Return a function to call between fork and exec: the kernel sends `number` when `parent` dies, even by kill -9.
 

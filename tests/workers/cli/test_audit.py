@@ -72,7 +72,7 @@ def test_manipulated_month_names_the_rows(books: Market, database_url: str) -> N
 @pytest.mark.parametrize("month", ["2026-13", "march", "2026-3", ""])
 def test_invalid_month_is_refused(month: str) -> None:
     result = run("month", month)
-    assert (result.exit_code, "must be a month such as 2026-03" in result.output) == (2, True)
+    assert (result.exit_code, "a billing month is written like 2026-03" in result.output) == (2, True)
 
 
 @pytest.mark.usefixtures("books")
