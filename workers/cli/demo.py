@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import email
 import email.policy
 import json
 import shlex
-import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from celery import Celery
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 
-from models.db import database as db
-from workers.cli import data_option, interrupt_on_signals
+from workers.cli.options import data_option
+from workers.embedded.processes import interrupt_on_signals
 from workers.local.process_specs import (
     WORKER_GROUPS,
     beat_program,
@@ -34,8 +30,8 @@ from workers.local.process_specs import (
 from workers.local.supervisor import ProgramFailed, Supervisor
 from workers.settings import Settings, load_settings
 from workers.simulation.databases import DatabaseNotEmpty, simulation_in_empty_database
-from workers.simulation.demo.dashboard import Dashboard, bills_table, format_event, summary_table
-from workers.simulation.demo.runner import DemoFailed, DemoRun
+from workers.simulation.demo.dashboard import Dashboard, bills_table, format_demo_event, summary_table
+from workers.simulation.demo.runner import DemoFailed, DemoRun, connect_to_demo
 from workers.simulation.demo.sample_market import SELLERS, SampleMarket, build_sample_market
 from workers.simulation.replay import parse_lines, play
 
@@ -54,8 +50,12 @@ def demo(once: bool) -> None:
     interrupt_on_signals(signal.SIGTERM, signal.SIGHUP)
     console = Console(highlight=False)
     base = load_settings()
+    base.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with _demo_dir(base) as path, base.model_copy(update={"data_dir": path}).with_servers_running() as settings:
+        with (
+            tempfile.TemporaryDirectory(prefix="demo-", dir=base.data_dir, ignore_cleanup_errors=True) as folder,
+            base.model_copy(update={"data_dir": Path(folder)}).with_servers_running() as settings,
+        ):
             _play_demo(console, settings, once=once)
     except KeyboardInterrupt:
         console.print("\nThe demo has ended; its servers are stopped and its data is removed.")
@@ -66,7 +66,7 @@ def demo(once: bool) -> None:
 def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
     console.rule("[bold]Unwind: a marketplace unwinds its problem orders")
     sample = _write_demo_history(console, settings)
-    with _connect_to_demo(settings) as (database, client):
+    with connect_to_demo(settings) as (database, client):
         # Before the workers start: on a slow machine alerts unlock in the meantime.
         run = DemoRun.from_now(sample, database, client)
         with Supervisor(settings.data_dir, on_event=lambda message: console.print(f"  [red]{message}")) as supervisor:
@@ -116,25 +116,6 @@ def _print_suggestions(
     sys.stdout.flush()
 
 
-@contextlib.contextmanager
-def _connect_to_demo(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
-    assert settings.database_url is not None
-    assert settings.broker_url is not None
-    assert settings.result_backend is not None
-    database = db.connect(settings.database_url.get_secret_value())
-    client = Celery(
-        "storefront",
-        broker=settings.broker_url.get_secret_value(),
-        backend=settings.result_backend.get_secret_value(),
-        set_as_current=False,
-    )
-    try:
-        yield database, client
-    finally:
-        database.dispose()
-        client.close()
-
-
 def _write_demo_history(console: Console, settings: Settings) -> SampleMarket:
     assert settings.database_url is not None
     sample = build_sample_market(datetime.now(UTC))  # noqa: TID251 - the history ends at the present
@@ -165,7 +146,7 @@ def _show_demo_run(console: Console, settings: Settings, run: DemoRun, flower_ad
 def _show_demo_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:
     if not console.is_terminal:
         for event in run.follow():
-            console.print(format_event(event), no_wrap=True, overflow="ellipsis")
+            console.print(format_demo_event(event), no_wrap=True, overflow="ellipsis")
         return
     with Live(dashboard, console=console, refresh_per_second=5):
         for event in run.follow():
@@ -185,13 +166,3 @@ def _show_demo_email(console: Console, settings: Settings) -> None:
             console.print()
             console.print(Panel(text, title=title, border_style="dim"), markup=False)
             return
-
-
-@contextlib.contextmanager
-def _demo_dir(settings: Settings) -> Iterator[Path]:
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(prefix="demo-", dir=settings.data_dir))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,22 @@ import structlog
 from rich.text import Text
 
 from models.db import database as db
+from policies.texts import pluralize
 from policies.timestamps import format_timestamp
 from workers import show_queries
 from workers.cli.answer_text import describe_answer, describe_answer_errors, shorten_answer_value
+from workers.cli.options import zone_option
 from workers.cli.show import print_result
-from workers.cli.terminal_text import PeopleConsole, echo, escape_control_characters, zone_option
+from workers.cli.terminal_text import PeopleConsole, echo, escape_for_terminal
 from workers.setting_types import normalize_postgres_url_setting
 from workers.simulation import databases
 from workers.simulation import replay as player
 from workers.simulation.engine import Simulation
 
-_OUTCOME_STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
+_REPLAYED_OUTCOME_STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
 
 
-class InvalidHistory(click.ClickException):
+class InvalidReplayFile(click.ClickException):
     exit_code = 2
 
 
@@ -59,16 +60,17 @@ def replay(
     Exit code 2: a file is invalid and nothing ran.
     """
     if database_url is not None and len(files) > 1:
-        raise InvalidHistory("--database-url takes exactly one file.")
+        raise InvalidReplayFile("--database-url takes exactly one file.")
     histories = _read_histories(files, allow_invalid)
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # standard output is for answers
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
     all_done = True
-    with _simulations(database_url, allow_short) as open_simulation:
+    with contextlib.ExitStack() as servers:
+        pool = servers.enter_context(databases.simulation_pool()) if database_url is None else None
         for path, lines in histories:
-            with open_simulation(player.start_time(lines, until)) as simulation:
+            with _open_simulation(pool, database_url, player.start_time(lines, until), allow_short) as simulation:
                 if not answers:
                     click.secho(path.name, bold=True)
                     simulation.on_sweep = _print_replayed_sweep
@@ -86,21 +88,10 @@ def _read_histories(files: tuple[Path, ...], allow_invalid: bool) -> list[tuple[
     try:
         histories = [(path, player.read_history(path)) for path in files]
         for path, lines in histories if not allow_invalid else ():
-            player.check_arguments(lines, str(path))
+            player.check_history_arguments(lines, str(path))
     except player.InvalidHistory as problem:
-        raise InvalidHistory(str(problem)) from None
+        raise InvalidReplayFile(str(problem)) from None
     return histories
-
-
-@contextlib.contextmanager
-def _simulations(
-    database_url: str | None, allow_short: bool
-) -> Iterator[Callable[[datetime], contextlib.AbstractContextManager[Simulation]]]:
-    if database_url is not None:
-        yield lambda at: _open_simulation(database_url, at, allow_short)
-        return
-    with databases.simulation_pool() as pool:
-        yield lambda at: pool.fresh(at, allow_short=allow_short)
 
 
 def _play_history(
@@ -119,36 +110,30 @@ def _play_history(
 
 
 def _print_played_line(played: player.PlayedLine) -> None:
-    line, result = played.line, escape_control_characters(played.result)
+    line, result = played.line, escape_for_terminal(played.result)
     console = PeopleConsole()
     console.write(Text.assemble((format_timestamp(line.at), "dim"), "  ", _played_command_text(played)))
     if line.show is None:
-        console.write(Text("    " + describe_answer(result), style=_OUTCOME_STYLES.get(result["outcome"], "")))
+        console.write(Text("    " + describe_answer(result), style=_REPLAYED_OUTCOME_STYLES.get(result["outcome"], "")))
     elif result is None:
         console.write("    Not found.")
-    if line.show is not None and result is not None:
+    else:
         print_result(str(line.show[0]), result)
 
 
 def _played_command_text(played: player.PlayedLine) -> str:
-    line = played.line
-    if line.show is not None:
-        return str(escape_control_characters("show " + " ".join(str(word) for word in line.show)))
-    arguments = line.arguments or {}
-    named = [
-        f"{name}={arguments[name]}"
-        for name in ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
-        if isinstance(arguments.get(name), str | int)
-    ]
-    text: str = escape_control_characters(" ".join([line.task or "", *named]))
-    return text
+    line, arguments = played.line, played.line.arguments or {}
+    words = ["show", *map(str, line.show)] if line.show is not None else [line.task or ""]
+    names = ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
+    words += [f"{name}={arguments[name]}" for name in names if isinstance(arguments.get(name), str | int)]
+    return str(escape_for_terminal(" ".join(words)))
 
 
 def _print_undone_lines(undone: list[player.PlayedLine]) -> None:
     console = PeopleConsole()
-    console.write(Text(f"{len(undone)} {'answer is' if len(undone) == 1 else 'answers are'} not done:", style="bold"))
+    console.write(Text(f"{pluralize(len(undone), 'answer is', 'answers are')} not done:", style="bold"))
     for played in undone:
-        answer = escape_control_characters(played.result)
+        answer = escape_for_terminal(played.result)
         why = describe_answer_errors(answer) if answer["outcome"] == "invalid" else answer["message"]
         was = {"refused": "was refused", "invalid": "was invalid"}.get(answer["outcome"], "was a conflict")
         console.write(f"  line {played.line.number} {was}: {why}")
@@ -161,15 +146,18 @@ def _print_replayed_sweep(instant: datetime, sweep: str, effects: dict[str, Any]
         PeopleConsole().write(Text.assemble((format_timestamp(instant), "dim"), f"  {sweep}\n    {text}"))
 
 
-def _open_simulation(database_url: str, at: datetime, allow_short: bool) -> Simulation:
+def _open_simulation(
+    pool: databases.SimulationPool | None, database_url: str | None, at: datetime, allow_short: bool
+) -> contextlib.AbstractContextManager[Simulation]:
+    if pool is not None:
+        return pool.fresh(at, allow_short=allow_short)
     try:
-        return databases.simulation_in_empty_database(
-            normalize_postgres_url_setting(database_url), at, allow_short=allow_short
-        )
+        url = normalize_postgres_url_setting(database_url or "")
+        return databases.simulation_in_empty_database(url, at, allow_short=allow_short)
     except databases.DatabaseNotEmpty as problem:
         raise click.ClickException(str(problem)) from None
     except ValueError as problem:
-        raise InvalidHistory(f"--database-url: {problem}") from None
+        raise InvalidReplayFile(f"--database-url: {problem}") from None
 
 
 def _warn_if_in_future(simulation: Simulation) -> None:

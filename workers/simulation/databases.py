@@ -37,17 +37,12 @@ class SimulationPool:
         self._run("CREATE DATABASE unwind_first TEMPLATE template0")
         migrate(f"{self._server}/unwind_first")
 
-    def new(self, at: datetime, *, allow_short: bool = False) -> Simulation:
+    @contextlib.contextmanager
+    def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
         self._count += 1
         name = f"unwind_history_{self._count}"
         self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
-        return Simulation(f"{self._server}/{name}", at=at, allow_short=allow_short)
-
-    @contextlib.contextmanager
-    def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
-        simulation = self.new(at, allow_short=allow_short)
-        name = simulation.database.engine.url.database
-        with simulation:
+        with Simulation(f"{self._server}/{name}", at=at, allow_short=allow_short) as simulation:
             yield simulation
         self._run(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -21,10 +21,8 @@ from models.db import database as db
 from models.db.conflicts import retry_on_conflict
 from workers.app import app
 
-Deadline = Callable[[Connection], datetime | None]
-
-
-DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
+# Functions that return the next deadline, each with the sweeps that cover it, in the order used at equal instants.
+SIMULATED_DEADLINES: tuple[tuple[Callable[[Connection], datetime | None], tuple[str, ...]], ...] = (
     (alerts.next_unlock_at, ("npb.scan_open_alerts", "alerts.scan_seller_alerts")),
     (automation.next_automatic_filing_at, ("automation.file_alerts",)),
     (automation.next_cancellation_warning_at, ("automation.cancel",)),
@@ -34,10 +32,6 @@ DEADLINES: tuple[tuple[Deadline, tuple[str, ...]], ...] = (
     (reminders.next_reminder_at, ("reminders.scan",)),
     (bills.next_bill_issue_at, ("bills.issue",)),
 )
-"""Functions that return the next deadline, each with the sweeps that cover it, in the order used at equal instants."""
-
-
-def _ignore_sweep(_instant: datetime, _sweep: str, _effects: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -51,7 +45,7 @@ class SimulatedClock:
         return self.send_now(conn)()
 
 
-class SweepStuck(Exception):
+class SimulationStuck(Exception):
     pass
 
 
@@ -65,7 +59,7 @@ class Simulation:
         self._numbers = itertools.count(1)
         self._woken: set[str] = set()
         self.database.wake = self._woken.add
-        self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = _ignore_sweep
+        self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = lambda *_: None
         """Callback after each sweep, with its instant, its name and its effects."""
 
     def __enter__(self) -> Self:
@@ -102,7 +96,7 @@ class Simulation:
         """Advance the clock to `to`, inclusive, and run each sweep at every instant at which something becomes due.
 
         Outbox tasks run as they are created. Return the number of instants at which sweeps ran.
-        Raises ValueError if `to` is before the clock's instant, and SweepStuck.
+        Raises ValueError if `to` is before the clock's instant, and SimulationStuck.
         """
         if to < self.clock.instant:
             raise ValueError("the clock cannot be set back")
@@ -118,7 +112,7 @@ class Simulation:
             # Work that became due before the simulation's start or during its commands is late: it runs now.
             self.clock.instant = max(instant, self.clock.instant)
             if last == (instant, sweeps):
-                raise SweepStuck(f"{' and '.join(sweeps)} did not process everything due at {instant}")
+                raise SimulationStuck(f"{' and '.join(sweeps)} did not process everything due at {instant}")
             last = (instant, sweeps)
             for sweep in sweeps:
                 self.on_sweep(self.clock.instant, sweep, retry_on_conflict(app.tasks[sweep].run))
@@ -126,5 +120,5 @@ class Simulation:
 
     def _next_due(self) -> tuple[datetime, tuple[str, ...]] | None:
         with self.database.transaction() as conn:
-            due = [(instant, sweeps) for find, sweeps in DEADLINES if (instant := find(conn)) is not None]
+            due = [(instant, sweeps) for find, sweeps in SIMULATED_DEADLINES if (instant := find(conn)) is not None]
         return min(due, key=lambda entry: entry[0], default=None)

@@ -80,7 +80,7 @@ def parse_lines(text_lines: Iterable[str], name: str = "history") -> list[Histor
     return lines
 
 
-def check_arguments(lines: Iterable[HistoryLine], name: str = "history") -> None:
+def check_history_arguments(lines: Iterable[HistoryLine], name: str = "history") -> None:
     """Raise InvalidHistory for the first command with an argument that it does not have, or without one that it needs.
 
     `play` does not check this: it answers `invalid`, as the workers do.
@@ -132,13 +132,13 @@ def _parse_history_line(number: int, written: str) -> HistoryLine:
         raise ValueError("must be a JSON object")
     at = _parse_line_instant(fields)
     if "show" in fields:
-        _check_line_fields(fields, {"at", "show"})
+        _check_history_fields(fields, {"at", "show"})
         words = fields["show"]
         if not isinstance(words, list):
             raise ValueError('`show` must be a list such as ["order", 1003]')
         parse_query(words)
         return HistoryLine(number, at, show=tuple(words))
-    _check_line_fields(fields, {"at", "task", "kwargs"})
+    _check_history_fields(fields, {"at", "task", "kwargs"})
     task, arguments = fields.get("task"), fields.get("kwargs", {})
     if not isinstance(task, str) or task not in app.tasks or task.startswith("celery."):
         raise ValueError("`task` must be the name of a task such as orders.submit, or `show` must be a query")
@@ -164,7 +164,7 @@ def _parse_line_instant(fields: dict[str, Any]) -> datetime:
     return at
 
 
-def _check_line_fields(fields: dict[str, Any], known: set[str]) -> None:
+def _check_history_fields(fields: dict[str, Any], known: set[str]) -> None:
     if extra := sorted(set(fields) - known):
         raise ValueError(f"has unknown fields: {', '.join(extra)}")
 

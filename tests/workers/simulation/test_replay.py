@@ -172,12 +172,12 @@ def test_malformed_line_is_reported_before_anything_runs(bad: str, message: str)
 def test_unknown_and_missing_arguments_are_found_before_anything_runs(arguments: dict[str, Any], problems: str) -> None:
     lines = replay.parse_lines([*MARKET, "", line(ORDERED, "npb.file", **arguments)])
     with pytest.raises(replay.InvalidHistory, match=r"story\.jsonl, line 6: npb\.file") as problem:
-        replay.check_arguments(lines, "story.jsonl")
+        replay.check_history_arguments(lines, "story.jsonl")
     assert problems in str(problem.value)
 
 
 def test_arguments_that_the_command_itself_answers_are_played() -> None:
-    replay.check_arguments(
+    replay.check_history_arguments(
         replay.parse_lines(
             [
                 *NPB,
@@ -324,7 +324,7 @@ def test_example_of_the_docs_ends_as_the_page_says(tmp_path: Path) -> None:
     )
     (error,) = re.findall(r"^Error: (day-15.jsonl, .*)$", page, re.MULTILINE)
     with pytest.raises(replay.InvalidHistory, match=re.escape(error)):
-        replay.check_arguments(replay.parse_lines(wrong.split("\n")), "day-15.jsonl")
+        replay.check_history_arguments(replay.parse_lines(wrong.split("\n")), "day-15.jsonl")
 
 
 @pytest.mark.long

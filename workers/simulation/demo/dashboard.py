@@ -21,6 +21,7 @@ from models import bills, terms
 from models.db.database import Database
 from models.members import load_members
 from policies.bills import billing_month_of, previous_month
+from policies.texts import pluralize
 from policies.timestamps import describe_duration
 from workers.simulation.demo.runner import TimelineEvent
 from workers.simulation.demo.sample_market import SampleMarket
@@ -88,12 +89,10 @@ class Dashboard:
             table.add_column(column, no_wrap=True)
         table.add_column("effects", no_wrap=True, overflow="ellipsis", ratio=1)
         for order_id, row in self._rows.items():
-            table.add_row(
-                str(order_id), Text(row.case, "dim"), self._state(order_id, row, now), row.effects or row.explanation
-            )
-        header = Text.assemble(
-            *(part for name, address in self.addresses.items() for part in ((f"{name} ", "dim"), f"{address}   "))
-        )
+            state = self._state(order_id, row, now)
+            table.add_row(str(order_id), Text(row.case, "dim"), state, row.effects or row.explanation)
+        addresses = self.addresses.items()
+        header = Text.assemble(*(part for name, url in addresses for part in ((f"{name} ", "dim"), f"{url}   ")))
         done = sum(self._has_ended(order_id, row) for order_id, row in self._rows.items())
         footer = Text(f"{done} of {len(self._rows)} orders are done. " + "  ".join(self._other_events[-2:]), "dim")
         return Panel(Group(header, Text(), table, Text(), footer), title="Unwind, live", border_style="blue")
@@ -111,7 +110,7 @@ class Dashboard:
         return Text(f"in {describe_duration(seconds_left)}", "white") if seconds_left > 0 else Text("due", "yellow")
 
 
-def format_event(event: TimelineEvent) -> str:
+def format_demo_event(event: TimelineEvent) -> str:
     verb, colour, note = EVENT_STYLES.get(event.type, (event.type, "white", event.note))
     about = f"order {event.order_id}" if event.order_id is not None else f"{event.member_id}"
     return f"{event.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
@@ -166,18 +165,9 @@ def bills_table(database: Database, seller_id: str, now: datetime) -> Table:
         for month in (previous_month(previous_month(this)), previous_month(this), this):
             if bill := bills.load_bill_json(conn, seller_id, month, now):
                 amounts = [Decimal(line["amount"]) for line in bill["lines"]]
-                charged, credited = (
-                    sum((a for a in amounts if (a > 0) is positive), Decimal("0.00")) for positive in (True, False)
-                )
-                table.add_row(
-                    bill["billing_month"],
-                    bill["state"],
-                    str(charged),
-                    str(credited),
-                    bill["opening_credit"],
-                    bill["total"],
-                    bill["carried_forward"],
-                )
+                sums = [sum((a for a in amounts if (a > 0) is positive), Decimal("0.00")) for positive in (True, False)]
+                carried = (bill[name] for name in ("opening_credit", "total", "carried_forward"))
+                table.add_row(bill["billing_month"], bill["state"], *map(str, sums), *carried)
     return table
 
 
@@ -185,9 +175,6 @@ def _dashboard_effects(changes: dict[str, Any]) -> str:
     units = sum(line["returned"] for line in changes.get("returned", ()))
     fee = changes.get("fee", {})
     amount = str(fee.get("amount", "0.00")).removeprefix("-")
-    stock = f"+{units} {'unit' if units == 1 else 'units'}" if units else "nothing is returned"
-    money = {
-        "credit": f"{amount} USD credited",
-        "reset": f"{amount} USD reset",
-    }.get(str(fee.get("kind")), "the fee stays")
+    stock = f"+{pluralize(units, 'unit', 'units')}" if units else "nothing is returned"
+    money = {"credit": f"{amount} USD credited", "reset": f"{amount} USD reset"}.get(fee.get("kind"), "the fee stays")
     return f"{stock}, {money}"

@@ -6,7 +6,9 @@ docs/integrate.md shows.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,18 +17,19 @@ from typing import Any
 from celery import Celery
 from sqlalchemy import text
 
-from models.db.database import Database
+from models.db import database as db
+from workers.settings import Settings
 from workers.simulation.demo.sample_market import SampleMarket
 
-TIMEOUT_SECONDS = 45.0
+DEMO_TIMEOUT_SECONDS = 45.0
 POLL_INTERVAL = 0.15
 
-_NEW_EVENTS = """
+_NEW_DEMO_EVENTS = """
     SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events
     WHERE event_id > :before AND event_id <> ALL(CAST(:followed AS bigint[])) ORDER BY event_id
 """
 """Also those numbered below a followed one: transactions commit in another order than their events are numbered."""
-_UNFINISHED = """
+_UNFINISHED_DEMO_WORK = """
     SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
          + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent') AS waiting
 """
@@ -46,24 +49,42 @@ class TimelineEvent:
     changes: dict[str, Any]
 
 
+OUTCOMES = {"orders.cancelled": "cancelled", "ocr.declined": "declined", "npb.removed": "removed"}
+SELLER, BUYER = 0, 1  # the parties of an order in the sample
+
+
+@contextlib.contextmanager
+def connect_to_demo(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
+    database = db.connect(settings.database_url.get_secret_value())  # type: ignore[union-attr]
+    client = Celery(
+        "storefront",
+        broker=settings.broker_url.get_secret_value(),  # type: ignore[union-attr]
+        backend=settings.result_backend.get_secret_value(),  # type: ignore[union-attr]
+        set_as_current=False,
+    )
+    try:
+        yield database, client
+    finally:
+        database.dispose()
+        client.close()
+
+
 @dataclass
 class DemoRun:
     sample: SampleMarket
-    database: Database
+    database: db.Database
     client: Celery
     started_at: datetime
     unlocks: dict[int, datetime]
     events_before: int = 0
     followed: set[int] = field(default_factory=set)
     _clock: float = field(default_factory=time.monotonic)
-    unlocked: set[int] = field(default_factory=set)
-    cancelled: set[int] = field(default_factory=set)
-    declined: set[int] = field(default_factory=set)
-    removed: set[int] = field(default_factory=set)
+    outcomes: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """The orders that were unlocked, cancelled, declined and removed."""
     commands: list[tuple[str, int, Any]] = field(default_factory=list)
 
     @classmethod
-    def from_now(cls, sample: SampleMarket, database: Database, client: Celery) -> DemoRun:
+    def from_now(cls, sample: SampleMarket, database: db.Database, client: Celery) -> DemoRun:
         with database.transaction() as conn:
             events_before = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
             forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))
@@ -75,17 +96,18 @@ class DemoRun:
 
     def open(self) -> None:
         for order_id in sorted(self.sample.penalty_accepted):
-            self._send("npb.accept_penalty", order_id, self._buyer(order_id))
+            self._send("npb.accept_penalty", order_id, BUYER)
         for order_id in sorted(self.sample.agreed_requests | self.sample.declined_requests):
             reason = {"reason": "B_MUTUAL", "comment": "We talked about it: I ordered the wrong colour."}
-            self._send("ocr.file", order_id, self._buyer(order_id), **reason)
+            self._send("ocr.file", order_id, BUYER, **reason)
 
     def follow(self) -> Iterator[TimelineEvent]:
-        end = time.monotonic() + TIMEOUT_SECONDS
+        end = time.monotonic() + DEMO_TIMEOUT_SECONDS
         while not self._is_complete():
             events = self._fetch_events()
             for event in events:
-                self._react_to_event(event)
+                if event.order_id is not None:
+                    self._react_to_event(event.type, event.order_id)
                 yield event
             self._check_answers()
             if time.monotonic() > end:
@@ -96,38 +118,27 @@ class DemoRun:
     def _fetch_events(self) -> list[TimelineEvent]:
         with self.database.transaction() as conn:
             known = {"before": self.events_before, "followed": sorted(self.followed)}
-            rows = conn.execute(text(_NEW_EVENTS), known).all()
+            rows = conn.execute(text(_NEW_DEMO_EVENTS), known).all()
         self.followed |= {row.event_id for row in rows}
         return [TimelineEvent(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
 
-    def _react_to_event(self, event: TimelineEvent) -> None:
-        order_id = event.order_id
-        if order_id is None:
-            return
-        if event.type.endswith(".unlocked"):
-            self._react_to_unlock(order_id)
-        elif event.type == "npb.penalty_accepted":
-            self._send("orders.cancel", order_id, self._seller(order_id))
-        elif event.type == "ocr.filed":
-            task = "orders.cancel" if order_id in self.sample.agreed_requests else "ocr.decline"
-            self._send(task, order_id, self._seller(order_id))
-        elif event.type == "orders.cancelled":
-            self.cancelled.add(order_id)
-        elif event.type == "ocr.declined":
-            self.declined.add(order_id)
-        elif event.type == "npb.removed":
-            self.removed.add(order_id)
+    def _react_to_event(self, event_type: str, order_id: int) -> None:
+        sample = self.sample
+        if event_type in OUTCOMES:
+            self.outcomes[OUTCOMES[event_type]].add(order_id)
+        elif event_type == "npb.penalty_accepted":
+            self._send("orders.cancel", order_id, SELLER)
+        elif event_type == "ocr.filed":
+            self._send("orders.cancel" if order_id in sample.agreed_requests else "ocr.decline", order_id, SELLER)
+        elif event_type.endswith(".unlocked"):
+            self.outcomes["unlocked"].add(order_id)
+            if order_id in sample.sellers_cancel | sample.buyers_cancel:
+                self._send("orders.cancel", order_id, SELLER if order_id in sample.sellers_cancel else BUYER)
+            elif order_id in sample.sellers_remove:
+                self._send("npb.remove", order_id, SELLER, comment="The money came today.")
 
-    def _react_to_unlock(self, order_id: int) -> None:
-        self.unlocked.add(order_id)
-        if order_id in self.sample.sellers_cancel:
-            self._send("orders.cancel", order_id, self._seller(order_id))
-        elif order_id in self.sample.buyers_cancel:
-            self._send("orders.cancel", order_id, self._buyer(order_id))
-        elif order_id in self.sample.sellers_remove:
-            self._send("npb.remove", order_id, self._seller(order_id), comment="The money came today.")
-
-    def _send(self, task: str, order_id: int, member_id: str, **arguments: Any) -> None:
+    def _send(self, task: str, order_id: int, party: int, **arguments: Any) -> None:
+        member_id = self.sample.parties[order_id][party]
         arguments |= {"order_id": order_id, "member_id": member_id, "request_id": f"demo:{task}:{order_id}"}
         self.commands.append((task, order_id, self.client.send_task(task, kwargs=arguments, queue="commands")))
 
@@ -141,32 +152,23 @@ class DemoRun:
         self.commands = unanswered
 
     def _is_complete(self) -> bool:
-        if self.commands or any(getattr(self, name) < expected for name, expected in self._expected_outcomes()):
+        if self.commands or self._missing_outcomes():
             return False
         with self.database.transaction() as conn:
-            return bool(conn.execute(text(_UNFINISHED)).scalar_one() == 0)
+            return bool(conn.execute(text(_UNFINISHED_DEMO_WORK)).scalar_one() == 0)
 
-    def _expected_outcomes(self) -> list[tuple[str, set[int]]]:
-        return [
+    def _missing_outcomes(self) -> dict[str, set[int]]:
+        expected = {
             # An alert that leads to a cancellation at once may be used before a sweep marks it as unlocked.
-            ("unlocked", self.sample.unlocking - self.sample.automatic),
-            ("cancelled", self.sample.ending_cancelled),
-            ("declined", self.sample.declined_requests),
-            ("removed", self.sample.sellers_remove),
-        ]
+            "unlocked": self.sample.unlocking - self.sample.automatic,
+            "cancelled": self.sample.ending_cancelled,
+            "declined": self.sample.declined_requests,
+            "removed": self.sample.sellers_remove,
+        }
+        return {name: orders for name in expected if (orders := expected[name] - self.outcomes[name])}
 
     def _describe_missing_outcomes(self) -> str:
-        parts = [
-            f"not {name}: {', '.join(map(str, sorted(expected - getattr(self, name))))}"
-            for name, expected in self._expected_outcomes()
-            if expected - getattr(self, name)
-        ]
+        parts = [f"not {name}: {', '.join(map(str, sorted(ids)))}" for name, ids in self._missing_outcomes().items()]
         parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self.commands]
         parts = parts or ["some outbox messages or notices are not done"]
-        return f"After {TIMEOUT_SECONDS:.0f} s the demo is not complete; {'; '.join(parts)}."
-
-    def _seller(self, order_id: int) -> str:
-        return self.sample.parties[order_id][0]
-
-    def _buyer(self, order_id: int) -> str:
-        return self.sample.parties[order_id][1]
+        return f"After {DEMO_TIMEOUT_SECONDS:.0f} s the demo is not complete; {'; '.join(parts)}."
