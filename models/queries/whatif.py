@@ -33,6 +33,18 @@ _CASES = text(
     """
 )
 FETCH_SIZE = 1000
+WhatIfDifference = tuple[RecordedCase, CaseOutcome, CaseOutcome]
+"""A case, how it ended, and how it would have ended."""
+
+
+def lift_whatif_time_limits(conn: Connection) -> None:
+    # The transaction reads for as long as the history is; it holds no lock that anybody waits for.
+    conn.execute(
+        text(
+            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN "
+            "('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
+        )
+    )
 
 
 def load_recorded_extent(conn: Connection) -> tuple[int, datetime | None]:
@@ -67,7 +79,7 @@ def load_recorded_conditions(conn: Connection) -> WhatIfConditions:
 
 def replay_cases(
     conn: Connection, recorded: WhatIfConditions, tried: WhatIfConditions, until: datetime
-) -> Iterator[tuple[RecordedCase, CaseOutcome, CaseOutcome]]:
+) -> Iterator[WhatIfDifference]:
     members = load_member_changes(conn)
     for case in stream_cases(conn):
         yield case, recorded_outcome(case, until), replay_case(case, members, tried, recorded, until)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
@@ -13,11 +12,16 @@ from typing import Any
 
 import click
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from models.db.database import use_snapshot_isolation
 from models.ddl.grants import READER_ROLE
-from models.queries.whatif import load_recorded_conditions, load_recorded_extent, replay_cases
+from models.queries.whatif import (
+    WhatIfDifference,
+    lift_whatif_time_limits,
+    load_recorded_conditions,
+    load_recorded_extent,
+    replay_cases,
+)
 from models.stored_answers import Answer
 from policies.automation_settings import AUTOMATION_SETTINGS, AutomationSetting
 from policies.bills import MIN_BILLING_MONTH
@@ -28,9 +32,9 @@ from policies.timestamps import format_optional_timestamp, format_timestamp, par
 from policies.whatif import WhatIfConditions
 from tasks.automation import SetAutomation
 from tasks.command_parsing import parse_command
-from workers.cli import data_option
-from workers.cli.database import open_database
-from workers.cli.terminal_text import echo, echo_literally, zone_option
+from workers.cli.database import open_transaction
+from workers.cli.options import data_option, json_option, zone_option
+from workers.cli.terminal_text import echo, echo_literally
 from workers.cli.terms import read_terms_file
 
 EVENTS_PER_PROGRESS_LINE = 100_000
@@ -45,7 +49,9 @@ WHATIF_LABELS = {
     "fee": "fee",
     "fee_month": "charged in",
 }
-WhatIfDifference = tuple[RecordedCase, CaseOutcome, CaseOutcome]
+
+
+SIDES = ("was", "would_be")
 
 
 @dataclass(slots=True)
@@ -55,16 +61,18 @@ class WhatIfTotals:
     orders: int = 0
     events: int = 0
     different: int = 0
-    counts: dict[str, Counter[str]] = field(
-        default_factory=lambda: {name: Counter() for name in ("filed", "unlocked", "cancelled", "strikes")}
+    counts: dict[str, dict[str, int]] = field(
+        default_factory=lambda: {
+            name: dict.fromkeys(SIDES, 0) for name in ("filed", "unlocked", "cancelled", "strikes")
+        }
     )
-    fee: dict[str, Decimal] = field(default_factory=lambda: {"was": ZERO, "would_be": ZERO})
+    fee: dict[str, Decimal] = field(default_factory=lambda: dict.fromkeys(SIDES, ZERO))
 
-    def add(self, case: RecordedCase, was: CaseOutcome, would_be: CaseOutcome) -> None:
+    def add(self, case: RecordedCase, *outcomes: CaseOutcome) -> None:
         self.orders += 1
         self.events += len(case.events)
-        self.different += was != would_be
-        for side, outcome in (("was", was), ("would_be", would_be)):
+        self.different += outcomes[0] != outcomes[1]
+        for side, outcome in zip(SIDES, outcomes, strict=True):
             self.counts["filed"][side] += len(outcome.alerts)
             self.counts["unlocked"][side] += sum(alert.unlocked_at is not None for alert in outcome.alerts)
             self.counts["cancelled"][side] += outcome.cancelled_at is not None
@@ -72,16 +80,13 @@ class WhatIfTotals:
             self.fee[side] += outcome.fee
 
     def as_json(self) -> dict[str, Any]:
-        counts = {name: {side: count[side] for side in ("was", "would_be")} for name, count in self.counts.items()}
-        fee = {
-            **{side: str(amount) for side, amount in self.fee.items()},
-            "difference": self.fee_difference.replace(",", ""),
-        }
-        return {"orders": self.orders, "events": self.events, "different": self.different, **counts, "fee": fee}
+        fee = {side: str(amount) for side, amount in self.fee.items()} | {"difference": f"{self.fee_difference:+}"}
+        totals = {"orders": self.orders, "events": self.events, "different": self.different}
+        return {**totals, **self.counts, "fee": fee}
 
     @property
-    def fee_difference(self) -> str:
-        return f"{self.fee['would_be'] - self.fee['was']:+,}"
+    def fee_difference(self) -> Decimal:
+        return self.fee["would_be"] - self.fee["was"]
 
 
 @click.command()
@@ -91,7 +96,7 @@ class WhatIfTotals:
     metavar="DATE",
     help="Try them from then on: 2026-01-01 (midnight in the billing zone) or a timestamp; else from the beginning.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @zone_option
 @data_option
 def whatif(file: Path, since: str | None, as_json: bool) -> None:
@@ -101,27 +106,19 @@ def whatif(file: Path, since: str | None, as_json: bool) -> None:
     (false: off). What it does not name stays as it was. Docs: docs/operate.md.
     """
     settings = read_terms_file(file)
-    with open_database(role=READER_ROLE) as database, database.transaction() as conn:
-        use_snapshot_isolation(conn)
-        _lift_whatif_time_limits(conn)
-        recorded = load_recorded_conditions(conn)
-        tried = _parse_whatif_arguments(settings, since, recorded)
-        event_count, until = load_recorded_extent(conn)
-        totals = WhatIfTotals()
-        cases = replay_cases(conn, recorded, tried, until or WHATIF_BEGINNING)
-        (_print_whatif_json if as_json else _print_whatif_text)(
-            _find_differences(cases, totals, event_count), totals, until
-        )
+    with open_transaction(snapshot=True, role=READER_ROLE) as (conn, _):
+        _print_whatif(conn, settings, since, as_json=as_json)
 
 
-def _lift_whatif_time_limits(conn: Connection) -> None:
-    # The transaction reads for as long as the history is; it holds no lock that anybody waits for.
-    conn.execute(
-        text(
-            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN "
-            "('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
-        )
-    )
+def _print_whatif(conn: Connection, settings: dict[str, Any], since: str | None, *, as_json: bool) -> None:
+    lift_whatif_time_limits(conn)
+    recorded = load_recorded_conditions(conn)
+    tried = _parse_whatif_arguments(settings, since, recorded)
+    event_count, until = load_recorded_extent(conn)
+    totals = WhatIfTotals()
+    cases = replay_cases(conn, recorded, tried, until or WHATIF_BEGINNING)
+    differences = _find_differences(cases, totals, event_count)
+    (_print_whatif_json if as_json else _print_whatif_text)(differences, totals, until)
 
 
 def _parse_whatif_arguments(
@@ -219,7 +216,8 @@ def _print_whatif_text(differences: Iterable[WhatIfDifference], totals: WhatIfTo
     echo(f"{_whatif_count(totals.different, 'order')} would have been different: {extent}.")
     for name, counts in totals.counts.items():
         echo(f"  {name:<10} {counts['would_be']:>12,} instead of {counts['was']:,}")
-    echo(f"  {'fees':<10} {totals.fee['would_be']:>12,} USD instead of {totals.fee['was']:,} ({totals.fee_difference})")
+    fee = f"{totals.fee['would_be']:>12,} USD instead of {totals.fee['was']:,} ({totals.fee_difference:+,})"
+    echo(f"  {'fees':<10} {fee}")
 
 
 def _differing_aspects(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -227,16 +225,14 @@ def _differing_aspects(before: dict[str, Any], after: dict[str, Any]) -> list[st
 
 
 def _outcome_json(outcome: CaseOutcome) -> dict[str, Any]:
+    def acts(instants: Iterable[tuple[str, datetime | None]]) -> list[dict[str, str]]:
+        return [{"kind": kind, "at": format_timestamp(at)} for kind, at in instants if at is not None]
+
+    cancelled_at = format_optional_timestamp(outcome.cancelled_at)
     return {
-        "filed": [{"kind": alert.kind, "at": format_timestamp(alert.filed_at)} for alert in outcome.alerts],
-        "unlocked": [
-            {"kind": alert.kind, "at": format_timestamp(alert.unlocked_at)}
-            for alert in outcome.alerts
-            if alert.unlocked_at is not None
-        ],
-        "cancelled": None
-        if outcome.cancelled_at is None
-        else {"basis": outcome.basis, "at": format_timestamp(outcome.cancelled_at)},
+        "filed": acts((alert.kind, alert.filed_at) for alert in outcome.alerts),
+        "unlocked": acts((alert.kind, alert.unlocked_at) for alert in outcome.alerts),
+        "cancelled": {"basis": outcome.basis, "at": cancelled_at} if cancelled_at else None,
         "strike": outcome.strike,
         "fee": str(outcome.fee),
         "fee_month": outcome.fee_month,
@@ -246,11 +242,11 @@ def _outcome_json(outcome: CaseOutcome) -> dict[str, Any]:
 def _outcome_words(outcome: CaseOutcome) -> dict[str, str]:
     fields = _outcome_json(outcome)
     cancelled = fields["cancelled"]
-    return {
-        **{
-            name: ", ".join(f"{entry['kind']} {entry['at']}" for entry in fields[name]) or "never"
-            for name in ("filed", "unlocked")
-        },
+    acts = {
+        name: ", ".join(f"{entry['kind']} {entry['at']}" for entry in fields[name]) or "never"
+        for name in ("filed", "unlocked")
+    }
+    return acts | {
         "cancelled": f"{cancelled['basis']} {cancelled['at']}" if cancelled else "never",
         "strike": f"the {outcome.strike}" if outcome.strike else "nobody",
         "fee": f"{outcome.fee} USD",
