@@ -190,12 +190,10 @@ def test_backup_and_restore_use_only_the_url_and_no_libpq_variables(
         assert conn.execute("SELECT to_regnamespace('unwind')").fetchone() == (None,)
 
 
-@pytest.mark.parametrize("permitted", [True, False])
 def test_tools_that_reach_another_server_write_nothing(
     other_server: PostgresServer,
     empty_database_url: str,
     database_url: str,
-    permitted: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -207,8 +205,6 @@ def test_tools_that_reach_another_server_write_nothing(
         (folder / name).write_text(f"#!/bin/sh\nshift\nexec {real / name} '{away}' \"$@\"\n")
         (folder / name).chmod(0o755)
     monkeypatch.setattr(backup, "_find_backup_clients", lambda *_: folder)
-    if not permitted:
-        monkeypatch.setattr(backup, "_BACKUP_MAY_READ_IDENTITY", "SELECT false")
     file = tmp_path / "unwind.dump"
     result = typed(monkeypatch, database_url, "backup", str(file))
     assert (result.exit_code, file.exists()) == (1, False)

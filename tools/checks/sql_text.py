@@ -31,7 +31,6 @@ REVIEWED = {
         "names of a mapped table, and a RETURNING clause that its callers write as a constant"
     ),
     "models/db/bulk.py:_update_statement": "names of a mapped table",
-    "workers/cli/backup.py:_count_restored_rows": "the name of a mapped table; an identifier can't be a parameter",
 }
 """Functions (`file:function`) whose statements contain more than constants, each with the reason why no value can
 get in."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from models import feed
@@ -30,7 +30,7 @@ from models.db.postgres_address import PostgresAddress
 from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused
 from models.ddl import grants
 from models.integrity import invariants, month_audit
-from workers.cli import data_option
+from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
 from workers.local.run_command import RUN_COMMAND
@@ -72,31 +72,24 @@ def restore(file: Path) -> None:
     with load_settings().with_servers_running() as settings:
         assert settings.migration_url is not None
         url = settings.migration_url.get_secret_value()
-        restored = restore_backup(url, file)
+        skipped = restore_backup(url, file)
         database = db.connect(url, as_app=False)
         try:
             with database.transaction() as conn:
                 now = database.clock.now(conn)
                 months = month_audit.months_to_audit(conn)
                 violations = invariants.query_invariants(conn, now, in_time=False, months=months)
+                counts = text("SELECT (SELECT count(*) FROM unwind.orders), (SELECT count(*) FROM unwind.events)")
+                order_count, event_count = conn.execute(counts).one()
         finally:
             database.dispose()
-    echo(f"{restored.orders:,} orders and {restored.events:,} events are restored.")
-    if restored.feed_transactions_skipped:
-        echo(
-            "Readers of the event feed keep the cursors they have "
-            f"(the feed was moved on by {restored.feed_transactions_skipped:,} transactions)."
-        )
+    echo(f"{order_count:,} orders and {event_count:,} events are restored.")
+    if skipped:
+        moved = f"the feed was moved on by {skipped:,} transactions"
+        echo(f"Readers of the event feed keep the cursors they have ({moved}).")
     if violations:
         raise click.ClickException("Not every invariant holds: ./run audit names what is violated.")
     echo("All invariants hold. Start the workers on an empty Redis: unfinished messages are republished.")
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreResult:
-    orders: int
-    events: int
-    feed_transactions_skipped: int
 
 
 def write_backup(database_url: str, file: Path) -> int:
@@ -119,7 +112,8 @@ def write_backup(database_url: str, file: Path) -> int:
     return file.stat().st_size
 
 
-def restore_backup(database_url: str, file: Path) -> RestoreResult:
+def restore_backup(database_url: str, file: Path) -> int:
+    """Restore into an empty database, or raise `BackupError`; return by how many transactions the feed moved on."""
     if not file.is_file():
         raise BackupError(f"The file {file} does not exist.")
     clients = _backup_clients(database_url)
@@ -139,14 +133,9 @@ def restore_backup(database_url: str, file: Path) -> RestoreResult:
         migrate(database_url)
         with engine.begin() as conn:
             conn.execute(text("ANALYZE"))  # a dump has no statistics, and workers start at once
-            return RestoreResult(_count_restored_rows(conn, "orders"), _count_restored_rows(conn, "events"), skipped)
+        return skipped
     finally:
         engine.dispose()
-
-
-def _count_restored_rows(conn: Connection, table: str) -> int:
-    count: int = conn.execute(text(f"SELECT count(*) FROM unwind.{table}")).scalar_one()  # noqa: S608 - a constant name
-    return count
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +159,10 @@ class BackupClients:
         return result.stdout.strip()
 
 
-_BACKUP_MAY_READ_IDENTITY = "SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')"
+# Tells two databases apart: two servers do not start in the same microsecond.
 _BACKED_UP_DATABASE = """
-    SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()) FROM pg_control_system()
+    SELECT extract(epoch FROM pg_postmaster_start_time()), oid FROM pg_database WHERE datname = current_database()
 """
-_BACKED_UP_SERVER_START = """
-    SELECT extract(epoch FROM pg_postmaster_start_time()), (SELECT oid FROM pg_database WHERE datname =
-    current_database())
-"""
-"""For logins that may not read the first: two servers do not start in the same microsecond."""
 
 
 def _backup_clients(database_url: str) -> BackupClients:
@@ -189,31 +173,24 @@ def _backup_clients(database_url: str) -> BackupClients:
             if is_pooled(conn):
                 raise PooledSessionRefused
             server = int(conn.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
-            query = (
-                _BACKED_UP_DATABASE
-                if conn.execute(text(_BACKUP_MAY_READ_IDENTITY)).scalar()
-                else _BACKED_UP_SERVER_START
-            )
-            identity = "|".join(str(value) for value in conn.execute(text(query)).one())
+            identity = "|".join(str(value) for value in conn.execute(text(_BACKED_UP_DATABASE)).one())
     except PooledSessionRefused as problem:
         raise BackupError(f"{problem}: {problem.fix}") from None
     except OperationalError as problem:
-        raise BackupError(f"The database cannot be used: {_describe_backup_failure(problem.orig, address)}") from None
+        reason = address.without_password(str(problem.orig).strip())
+        if isinstance(problem.orig, SessionSettingsRefused):
+            reason = f"{problem.orig}. {problem.orig.fix}"
+        raise BackupError(f"The database cannot be used: {reason}") from None
     finally:
         engine.dispose()
     clients = BackupClients(_find_backup_clients(server, address), address)
-    if clients.run("psql", "--no-psqlrc", "--no-align", "--tuples-only", f"--command={query}") != identity:
+    query = f"--command={_BACKED_UP_DATABASE}"
+    if clients.run("psql", "--no-psqlrc", "--no-align", "--tuples-only", query) != identity:
         raise BackupError(
             f"The programs in {clients.folder} reach another database than DATABASE_URL names, so nothing was written. "
             "Check that none of them is a wrapper that chooses a server itself."
         )
     return clients
-
-
-def _describe_backup_failure(problem: BaseException | None, address: PostgresAddress) -> str:
-    if isinstance(problem, SessionSettingsRefused):
-        return f"{problem}. {problem.fix}"
-    return address.without_password(str(problem).strip())
 
 
 def _find_backup_clients(server: int, address: PostgresAddress) -> Path:
