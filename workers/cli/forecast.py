@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import click
 
-from models.db.database import use_snapshot_isolation
 from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS, list_bill_days, list_forecast_acts
 from workers import show_queries
-from workers.cli import data_option
 from workers.cli.calendar_file import calendar_parts
-from workers.cli.database import open_database
-from workers.cli.show import json_option, print_query_result
-from workers.cli.terminal_text import zone_option
+from workers.cli.database import open_transaction
+from workers.cli.options import data_option, json_option, zone_option
+from workers.cli.show import print_query_result
 
 
 @click.command()
@@ -27,9 +25,7 @@ def forecast(days: int, as_calendar: bool, as_json: bool) -> None:
         return
     if as_json:
         raise click.UsageError("A forecast is printed with --ics or with --json.")
-    with open_database() as database, database.transaction() as conn:
-        use_snapshot_isolation(conn)
-        now = database.clock.now(conn)
+    with open_transaction(snapshot=True) as (conn, now):
         bill_days = list_bill_days(conn, days=days, now=now)
         for part in calendar_parts(list_forecast_acts(conn, days=days, now=now), bill_days, now):
             click.echo(part, nl=False)

@@ -2,68 +2,57 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from datetime import timedelta
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any
 
 from rich.text import Text
 
+from policies.texts import pluralize
 from policies.timestamps import parse_timestamp
-from workers.cli.terminal_text import PeopleConsole, reader_zone
+from workers.cli.options import zone_of_option
 from workers.local.run_command import RUN_COMMAND
 
 SHADES = " ░▒▓█"
 MAX_BAR_WIDTH = 20
 
 
-def print_forecast_chart(console: PeopleConsole, forecast: dict[str, Any]) -> None:
+def forecast_chart_lines(forecast: dict[str, Any]) -> Iterator[str | Text]:
     overdue, total, later = forecast["overdue"], forecast["total"], forecast["later"]
     if overdue:
-        subject = "1 alert is" if overdue == 1 else f"{overdue} alerts are"
-        console.write(
-            Text(f"Overdue: {subject} due and not unlocked yet. Are sweeps running? ({RUN_COMMAND} doctor)", "bold red")
-        )
+        subject = pluralize(overdue, "alert is", "alerts are")
+        text = f"Overdue: {subject} due and not unlocked yet. Are sweeps running? ({RUN_COMMAND} doctor)"
+        yield Text(text, "bold red")
         for alert in forecast["overdue_orders"]:
-            console.write(f"  {alert['unlocks_at']}  order {alert['order_id']}: {alert['kind']}")
+            yield f"  {alert['unlocks_at']}  order {alert['order_id']}: {alert['kind']}"
         if overdue > len(forecast["overdue_orders"]):
-            console.write(f"  and {overdue - len(forecast['overdue_orders'])} more")
+            yield f"  and {overdue - len(forecast['overdue_orders'])} more"
     else:
-        console.write(Text("Nothing is overdue.", "green"))
+        yield Text("Nothing is overdue.", "green")
     if forecast["hours"]:
-        verb = "unlocks" if total == 1 else "unlock"
-        hours = f"hours in {reader_zone()}, the darkest has {_max_per_hour(forecast)}"
-        console.write(f"{total} {verb} by {forecast['until']} ({hours}):")
-        _print_chart_days(console, forecast)
+        max_per_hour = max(int(row["total"]) for row in forecast["hours"])
+        hours = f"hours in {zone_of_option()}, the darkest has {max_per_hour}"
+        yield f"{pluralize(total, 'unlocks', 'unlock')} by {forecast['until']} ({hours}):"
+        yield from _chart_day_lines(forecast, max_per_hour)
     else:
-        console.write(f"Nothing unlocks by {forecast['until']}.")
+        yield f"Nothing unlocks by {forecast['until']}."
     if later:
-        console.write(f"{later} {'unlocks' if later == 1 else 'unlock'} after that.")
+        yield f"{pluralize(later, 'unlocks', 'unlock')} after that."
 
 
-def _print_chart_days(console: PeopleConsole, forecast: dict[str, Any]) -> None:
-    counts: dict[Any, dict[int, int]] = defaultdict(dict)
+def _chart_day_lines(forecast: dict[str, Any], max_per_hour: int) -> Iterator[Text]:
+    counts: dict[date, Counter[int]] = defaultdict(Counter)
     for row in forecast["hours"]:
-        hour = parse_timestamp(row["hour"]).astimezone(reader_zone())
-        counts[hour.date()][hour.hour] = counts[hour.date()].get(hour.hour, 0) + row["total"]
-    first, last = parse_timestamp(forecast["at"]).astimezone(reader_zone()).date(), max(counts)
-    max_per_hour, max_per_day = _max_per_hour(forecast), max(sum(hours.values()) for hours in counts.values())
-    console.write(Text(f"{'':<15}|{'00':<6}{'06':<6}{'12':<6}{'18':<6}|", "dim"))
-    day = first
+        hour = parse_timestamp(row["hour"]).astimezone(zone_of_option())
+        counts[hour.date()][hour.hour] += row["total"]
+    day, last = parse_timestamp(forecast["at"]).astimezone(zone_of_option()).date(), max(counts)
+    max_per_day = max(hours.total() for hours in counts.values())
+    yield Text(f"{'':<15}|{'00':<6}{'06':<6}{'12':<6}{'18':<6}|", "dim")
     while day <= last:
-        hours = counts.get(day, {})
-        cells = "".join(_shade(hours.get(hour, 0), max_per_hour) for hour in range(24))
-        total = sum(hours.values())
+        # Blank for zero only: one unlock stays visible beside a million.
+        cells = "".join(SHADES[-(-counts[day][hour] * (len(SHADES) - 1) // max_per_hour)] for hour in range(24))
+        total = counts[day].total()
         bar = "█" * -(-total * MAX_BAR_WIDTH // max_per_day)
-        console.write(
-            Text.assemble((f"{day:%a %Y-%m-%d} ", "dim"), "|", (cells, "cyan"), f"| {bar} {total or ''}".rstrip())
-        )
+        yield Text.assemble((f"{day:%a %Y-%m-%d} ", "dim"), "|", (cells, "cyan"), f"| {bar} {total or ''}".rstrip())
         day += timedelta(days=1)
-
-
-def _max_per_hour(forecast: dict[str, Any]) -> int:
-    return max(int(row["total"]) for row in forecast["hours"])
-
-
-def _shade(count: int, max_count: int) -> str:
-    # Blank for zero only: one unlock stays visible beside a million.
-    return SHADES[0] if count == 0 else SHADES[max(1, -(-count * (len(SHADES) - 1) // max_count))]

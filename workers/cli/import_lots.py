@@ -23,17 +23,17 @@ from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotEntryMatc
 from policies.lots import Lot
 from policies.texts import pluralize
 from tasks.lot_imports import ImportedLotEntry, LotEntryMatch, LotImportAction, import_entries, match_entries_with_stock
-from workers.cli import data_option
 from workers.cli.database import open_database
-from workers.cli.files.file_problems import describe_repairs
 from workers.cli.files.lot_elements import LEFT_OUT_ELEMENTS
 from workers.cli.files.lot_reader import LotFile
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
+from workers.cli.options import data_option
 from workers.cli.terminal_text import echo, echo_literally
 
-IMPORT_BATCH_SIZE = 500  # lots per transaction: each takes a lock per item, and the server has room for some thousands
+LOTS_PER_IMPORT_TRANSACTION = 500  # each takes a lock per item, and the server has room for some thousands
 LOTS_PER_PROGRESS_LINE = 20_000
 MAX_INVALID_SHOWN = 20
+IMPORT_ROW = "{!s:>6}  {!s:>12}  {!s:<9}  {!s:<16}  {!s:>10}  {!s}"
 
 T = TypeVar("T")
 
@@ -84,27 +84,24 @@ class _ImportLotsCommand:
     def run(self) -> None:
         for problem in self._lots.inspect():
             self._note_invalid_entry(problem)
-        self._refuse_update_file()
-        if not self._dry_run:
-            self._stop_if_invalid()
-        self._check_lot_entries()
-        if self._dry_run:
-            self._print_summary("would be imported")
-            self._stop_if_invalid()
-            return
-        self._stop_if_invalid()
-        self._counts.clear()
-        self._units = 0
-        self._import()
-        self._print_summary("imported")
-
-    def _refuse_update_file(self) -> None:
         update = self._lots.first_update
         if update is not None and not self._lots.is_update:
             raise click.ClickException(
                 f"{self._name} is a mass-update file: {update} says what to change of a lot, not what it is. "
                 "Nothing was imported. Use --update to carry it out."
             )
+        if not self._dry_run:
+            self._stop_if_invalid()
+        self._check_lot_entries()
+        if self._dry_run:
+            self._print_summary("would be imported")
+        self._stop_if_invalid()
+        if not self._dry_run:
+            self._counts.clear()
+            self._units = done = 0
+            for entries in self._lot_entry_batches("imported"):
+                done += self._import_batch(entries, done)
+            self._print_summary("imported")
 
     def _check_lot_entries(self) -> None:
         with db.current_database().transaction() as conn:
@@ -114,13 +111,11 @@ class _ImportLotsCommand:
         existing = same = 0
         example: tuple[LotEntry, int] | None = None
         if self._dry_run:
-            echo(_format_import_row("Item", "Lot", "What", "Of", "Quantity", "Changes"))
+            echo(IMPORT_ROW.format("Item", "Lot", "What", "Of", "Quantity", "Changes"))
         for entries in self._lot_entry_batches("checked"):
-            matches = (
-                {}
-                if self._lots.is_update or self._how is ExistingItems.NEW
-                else self._match_lot_entries(entries, matcher)
-            )
+            matches: dict[int, LotEntryMatch] = {}
+            if not self._lots.is_update and self._how is not ExistingItems.NEW:
+                matches = retry_on_conflict(partial(match_entries_with_stock, self._lots.seller_id, entries, matcher))
             if self._how is None:
                 existing += len(matches)
                 same += sum(match.is_same for match in matches.values())
@@ -136,24 +131,14 @@ class _ImportLotsCommand:
         if example is not None:
             raise click.ClickException(_ask_for_as_option(existing, same, *example))
 
-    def _import(self) -> None:
-        done = 0
-        for entries in self._lot_entry_batches("imported"):
-            done += self._import_batch(entries, done)
-
     def _import_batch(self, entries: list[LotEntry], done: int) -> int:
-        refused = [
-            result
-            for result in self._import_lot_entries(entries, write=True)
-            if result.action is LotImportAction.REFUSED
-        ]
+        results = self._import_lot_entries(entries, write=True)
+        refused = [result for result in results if result.action is LotImportAction.REFUSED]
         if not refused:
             return len(entries)
         if not self._skip_invalid:
-            before = (
-                f"The {pluralize(done, 'lot', 'lots')} before it were imported." if done else "Nothing was imported."
-            )
-            raise click.ClickException(f"{self._name}: {refused[0].entry}: {refused[0].reason}. {before}")
+            before = f"The {pluralize(done, 'lot', 'lots')} before it were" if done else "Nothing was"
+            raise click.ClickException(f"{self._name}: {refused[0].entry}: {refused[0].reason}. {before} imported.")
         for result in refused:
             self._note_invalid_entry(BadEntry(result.entry, result.reason))
         return self._import_batch([entry for entry in entries if entry.number not in self._invalid], done)
@@ -161,14 +146,11 @@ class _ImportLotsCommand:
     def _lot_entry_batches(self, done: str) -> Iterator[list[LotEntry]]:
         entries = (entry for entry in self._lots.entries() if entry.number not in self._invalid)
         count = 0
-        for batch in split_into_batches(entries, IMPORT_BATCH_SIZE):
+        for batch in split_into_batches(entries, LOTS_PER_IMPORT_TRANSACTION):
             yield batch
             for _ in batch:
                 count += 1
                 _show_import_progress(done, count)
-
-    def _match_lot_entries(self, entries: list[LotEntry], matcher: LotEntryMatcher) -> dict[int, LotEntryMatch]:
-        return retry_on_conflict(partial(match_entries_with_stock, self._lots.seller_id, entries, matcher))
 
     def _import_lot_entries(self, entries: list[LotEntry], *, write: bool) -> list[ImportedLotEntry]:
         matches = {entry.number: self._matches[entry.number] for entry in entries if entry.number in self._matches}
@@ -196,28 +178,26 @@ class _ImportLotsCommand:
 
     def _print_summary(self, verb: str) -> None:
         counts, lots = self._counts, self._lots
-        parts = [
-            f"{pluralize(counts[LotImportAction.NEW], 'lot', 'lots')} {verb}",
-            f"{counts[LotImportAction.UPDATED]} updated",
-        ]
-        parts += [
-            f"{counts[action]} {action}"
-            for action in (LotImportAction.UNCHANGED, LotImportAction.DELETED)
-            if counts[action]
-        ]
+        parts = [f"{pluralize(counts[LotImportAction.NEW], 'lot', 'lots')} {verb}"]
+        parts += [f"{counts[LotImportAction.UPDATED]} updated"]
+        others = (LotImportAction.UNCHANGED, LotImportAction.DELETED)
+        parts += [f"{counts[action]} {action}" for action in others if counts[action]]
         parts += [f"{len(self._invalid)} skipped"] if self._invalid else []
         echo(f"{', '.join(parts)}: {pluralize(self._units, 'unit', 'units')} of {lots.seller_id}.")
-        for element, (count, first) in lots.unread.items():
-            items = pluralize(count, "item", "items")
-            reason = LEFT_OUT_ELEMENTS.get(element.upper(), "no field of a lot is known by this name")
-            note = f"{element} of {items} was not read (first: {first}): {reason}."
+        for note in self._notes_about_file():
             echo_literally(f"{self._name}: {note}", err=True)
+
+    def _notes_about_file(self) -> Iterator[str]:
+        lots = self._lots
+        for element, (count, first) in lots.unread.items():
+            reason = LEFT_OUT_ELEMENTS.get(element.upper(), "no field of a lot is known by this name")
+            yield f"{element} of {pluralize(count, 'item', 'items')} was not read (first: {first}): {reason}."
         if lots.more_unread:
-            echo_literally(f"{self._name}: {lots.more_unread} more values have names that are not known.", err=True)
+            yield f"{lots.more_unread} more values have names that are not known."
         if lots.excluded:
-            echo_literally(f"{self._name}: {lots.excluded} items were left out, as BrickStore excludes them.", err=True)
+            yield f"{lots.excluded} items were left out, as BrickStore excludes them."
         if lots.repairs.count:
-            echo_literally(f"{self._name}: {describe_repairs(lots.repairs)}.", err=True)
+            yield f"{lots.repairs}."
 
 
 def _ask_for_as_option(existing: int, same: int, entry: LotEntry, lot_id: int) -> str:
@@ -233,27 +213,13 @@ def _ask_for_as_option(existing: int, same: int, entry: LotEntry, lot_id: int) -
 def _print_import_row(result: ImportedLotEntry, existing_lot: int | None) -> None:
     before, after = result.before, result.after
     lot = after or before
-    if result.action is LotImportAction.UNCHANGED:
-        return
-    outcome = "exists" if existing_lot else str(result.action)
-    quantity = " → ".join(str(side.quantity) for side in (before, after) if side)
-    changes = _describe_lot_changes(before, after) if before and after else result.reason
-    echo(
-        _format_import_row(
-            result.entry.number,
-            existing_lot or result.lot_id or "",
-            outcome,
-            f"{lot.item_type} {lot.item_no}" if lot else "",
-            quantity,
-            changes,
-        ).rstrip()
-    )
-
-
-def _format_import_row(
-    number: object, lot: object, what: object, item: object, quantity: object, changes: object
-) -> str:
-    return f"{number!s:>6}  {lot!s:>12}  {what!s:<9}  {item!s:<16}  {quantity!s:>10}  {changes!s}"
+    if result.action is not LotImportAction.UNCHANGED:
+        outcome = "exists" if existing_lot else result.action
+        item = f"{lot.item_type} {lot.item_no}" if lot else ""
+        quantity = " → ".join(str(side.quantity) for side in (before, after) if side)
+        changes = _describe_lot_changes(before, after) if before and after else result.reason
+        lot_id = existing_lot or result.lot_id or ""
+        echo(IMPORT_ROW.format(result.entry.number, lot_id, outcome, item, quantity, changes).rstrip())
 
 
 def _show_import_progress(done: str, count: int) -> None:

@@ -1,22 +1,29 @@
-"""The `import-orders` command: writes the orders of a file as a history for `replay`."""
+"""The `import-orders` command: writes the orders of a file as the lines of a history for `replay`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import click
 
+from policies.lots import format_price
+from policies.statuses import PaymentStatus
 from policies.texts import pluralize
-from workers.cli.files.file_problems import describe_repairs
+from policies.timestamps import format_timestamp
 from workers.cli.files.item_fields import parse_amount_field
-from workers.cli.files.order_reader import DATE_FORMATS, OrderFile, history_lines
+from workers.cli.files.order_reader import DATE_FORMATS, FileOrder, OrderFile, OrderItem
 from workers.cli.files.xml_records import UnreadableFile
 from workers.cli.terminal_text import echo, echo_literally
 
 MAX_SHOWN = 20
+# Numbers for items of old orders, which name no lot. The lots end with the order, so the numbers mean nothing.
+FIRST_UNNUMBERED_LOT = 8_000_000_000_000
 
 
 def _parse_exchange_rates(
@@ -77,10 +84,10 @@ def import_orders(
             f"{orders_word} cannot be imported; nothing was written. --skip-invalid leaves them out."
         )
     valid = [order for order in orders.orders if order.currency == "USD" or order.currency in usd_rates]
-    for entry in history_lines(valid, seller_id, seller_email, usd_rates):
+    for entry in _OrderHistory(valid, seller_id, seller_email, usd_rates).lines():
         click.echo(json.dumps(entry))
     if orders.repairs:
-        echo_literally(f"{file.name}: {describe_repairs(orders.repairs)}.", err=True)
+        echo_literally(f"{file.name}: {orders.repairs}.", err=True)
     less = sum(bool(order.credit or order.coupon) for order in valid)
     lines = pluralize(sum(len(order.items) for order in valid), "line", "lines")
     left_out = pluralize(orders.left_out, "cancelled order", "cancelled orders")
@@ -90,3 +97,76 @@ def import_orders(
         "into an empty database.",
         err=True,
     )
+
+
+class _OrderHistory:
+    def __init__(
+        self, orders: list[FileOrder], seller_id: str, seller_email: str, usd_rates: Mapping[str, Decimal]
+    ) -> None:
+        self._orders = sorted(orders, key=lambda order: (order.at, order.order_id))
+        self._seller_id, self._seller_email, self._usd_rates = seller_id, seller_email, usd_rates
+        self._unnumbered = count(FIRST_UNNUMBERED_LOT)
+
+    def lines(self) -> list[dict[str, Any]]:
+        commands = [*self._record_members(), *(line for order in self._orders for line in self._order_commands(order))]
+        return [
+            {"at": format_timestamp(at), "task": task, "kwargs": arguments}
+            for at, task, arguments in sorted(commands, key=lambda command: command[0])
+        ]
+
+    def _record_members(self) -> Iterator[tuple[datetime, str, dict[str, Any]]]:
+        emails = {order.buyer: order.buyer_email for order in sorted(self._orders, key=lambda order: order.buyer_email)}
+        for member_id, email in ({self._seller_id: self._seller_email} | emails).items() if self._orders else ():
+            name = "".join(c if c.isascii() and c.isalnum() else "-" for c in member_id).strip("-") or "member"
+            member = {"member_id": member_id, "handle": member_id, "email": email or f"{name[:48]}@unknown.invalid"}
+            yield self._orders[0].at, "members.record", member
+
+    def _order_commands(self, order: FileOrder) -> Iterator[tuple[datetime, str, dict[str, Any]]]:
+        rate = self._usd_rates.get(order.currency, Decimal(1))
+        purchase: dict[str, Any] = {"order_id": order.order_id, "buyer_id": order.buyer, "seller_id": self._seller_id}
+        purchase |= {"currency": order.currency, "usd_rate": f"{rate:f}"}
+        amounts = {"credit": order.credit, "coupon": order.coupon}
+        purchase |= {name: format_price(amount) for name, amount in amounts.items() if amount}
+        for number, batch in enumerate(self._order_batches(order)):
+            for lot_id, item in batch.items():
+                yield order.at, "inventory.record_lot", {"lot": _ordered_lot(lot_id, self._seller_id, item)}
+            bought = [{"lot_id": lot_id, "quantity": item.fields["quantity"]} for lot_id, item in batch.items()]
+            if number:
+                yield order.at, "orders.add_batch", {"order_id": order.order_id, "lines": bought}
+            else:
+                yield order.at, "orders.submit", purchase | {"lines": bought}
+        for task, arguments in self._commands_after_purchase(order):
+            yield order.changed_at, task, {"order_id": order.order_id} | arguments
+
+    def _order_batches(self, order: FileOrder) -> list[dict[int, OrderItem]]:
+        batches: list[dict[int, OrderItem]] = []
+        for item in order.items:
+            lot_id = item.lot_id or next(self._unnumbered)
+            batch = next((batch for batch in batches if lot_id not in batch), None)
+            if batch is None:
+                batches.append(batch := {})
+            batch[lot_id] = item
+        return batches
+
+    def _commands_after_purchase(self, order: FileOrder) -> Iterator[tuple[str, dict[str, Any]]]:
+        if order.payment_status != PaymentStatus.NONE:
+            yield "orders.record_payment", {"payment_status": order.payment_status}
+        if order.status not in ("PENDING", "UPDATED"):
+            by_seller = "SHIPPED" if order.status == "RECEIVED" else order.status
+            yield "orders.set_status", {"member_id": self._seller_id, "status": by_seller}
+        if order.status == "RECEIVED":
+            yield "orders.set_status", {"member_id": order.buyer, "status": "RECEIVED"}
+
+
+def _ordered_lot(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
+    given = item.fields
+    facts = {
+        "lot_id": lot_id,
+        "seller_id": seller_id,
+        "item": {"no": given["item_no"], "type": given["item_type"]},
+        "color_id": given.get("color_id", 0),
+        "quantity": given["quantity"],
+        "new_or_used": given["new_or_used"],
+        "unit_price": format_price(given["unit_price"]),
+    }
+    return facts | {name: given[name] for name in ("completeness", "description", "remarks") if given.get(name)}

@@ -5,35 +5,27 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from textwrap import indent
 from typing import Any
 
 import click
-from rich.table import Table
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from models.db import database as db
 from models.inventory import stream_lots
 from models.members import load_members
 from models.returns import count_returned_units
-from policies.lots import Lot
+from policies.lots import Lot, is_marketplace_number
 from policies.texts import pluralize
-from workers.cli.database import open_database
-from workers.cli.files.lot_writer import (
-    is_known_to_marketplace,
-    write_store,
-    write_updates,
-    write_upload,
-)
+from workers.cli.database import open_transaction
+from workers.cli.files.lot_writer import write_store, write_updates, write_upload
 from workers.cli.import_lots import split_into_batches
-from workers.cli.terminal_text import PeopleConsole, echo_literally
+from workers.cli.terminal_text import echo_literally
 from workers.show_queries import Query
 
 BATCH_SIZE = 500
-MAX_PAUSE = "15min"
-"""How long a reader of the output may pause, in `less` for example: lots are read as they are printed."""
+MAX_PAUSE = "15min"  # of a reader, in `less` for example: lots are read as they are printed
+LOT_ROW = "{!s:>12}  {!s:<12}  {!s:>6}  {!s:<9}  {!s:>8}  {!s:>10}  {}"
 
 LOTS_OPTIONS = (
     click.option("--xml", "as_xml", is_flag=True, help="Print BrickLink's inventory XML."),
@@ -43,53 +35,54 @@ LOTS_OPTIONS = (
 )
 
 
-def print_lots(
-    _query: Query,
-    as_json: bool,
-    *,
-    seller: str,
-    as_xml: bool,
-    returned: bool,
-    as_update: bool,
-    only_new: bool,
-) -> None:
+def print_lots(_query: Query, as_json: bool, *, as_xml: bool, returned: bool, as_update: bool, only_new: bool) -> None:
+    seller = click.get_current_context().params["seller"]
     if (returned and not as_xml) or (as_xml and as_json) or ((as_update or only_new) and not returned):
         raise click.UsageError(
             "It is: show lots SELLER [--json], or show lots SELLER --xml [--returned [--as-update | --new]]."
         )
     if as_update and only_new:
         raise click.UsageError("--as-update is for the lots that BrickLink has, --new for the others.")
-    if as_xml:
-        _print_lots_as_xml(seller, returned=returned, as_update=as_update, only_new=only_new)
-    else:
-        (_print_lots_as_json if as_json else _print_lots_as_rows)(seller)
+    with open_transaction(snapshot=True) as (conn, _):
+        conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
+        if load_members(conn, [seller]):
+            lots = stream_lots(conn, seller)
+            if as_xml:
+                units = count_returned_units(conn, seller) if returned else None
+                _print_lots_as_xml(lots, units, as_update=as_update, only_new=only_new)
+            elif as_json:
+                _print_lots_as_json(lots)
+            else:
+                for rows in split_into_batches(lot_rows(lot.snapshot() for lot in lots), BATCH_SIZE):
+                    click.echo("\n".join(rows))
+        elif as_json:
+            click.echo("null")
+        else:
+            raise click.ClickException(f"There is no {'seller' if as_xml else 'member'} {seller}.")
 
 
-def _print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_new: bool) -> None:
+def _print_lots_as_xml(
+    lots: Iterable[Lot], returned: Mapping[int, int] | None, *, as_update: bool, only_new: bool
+) -> None:
     """Write a seller's lots to standard output as BrickLink's XML.
 
-    `returned`: only the units that came back, as an upload file. `as_update`: those of lots that BrickLink has, as a
+    `returned`: only these units that came back, as an upload file. `as_update`: those of lots that BrickLink has, as a
     mass-update file. `only_new`: those of lots that BrickLink does not have.
     """
     counts: Counter[str] = Counter()
 
-    def selected(lots: Iterable[Lot]) -> Iterator[Lot]:
+    def selected(units: Mapping[int, int]) -> Iterator[Lot]:
         for lot in lots:
-            is_known = is_known_to_marketplace(lot)
-            counts["new"] += not is_known
-            if not (only_new if is_known else as_update):
-                counts["custom"] += not lot.has_catalogue_item
-                yield lot
+            quantity, is_known = min(units.get(lot.lot_id, 0), lot.quantity), is_marketplace_number(lot.lot_id)
+            if quantity > 0:
+                counts["new"] += not is_known
+                if not (only_new if is_known else as_update):
+                    counts["custom"] += not lot.has_catalogue_item
+                    yield replace(lot, quantity=quantity)
 
-    with _open_lots_of(seller_id) as opened:
-        if opened is None:
-            raise click.ClickException(f"There is no seller {seller_id}.")
-        conn, lots = opened
-        if returned:
-            lots = selected(_lots_with_returned_units(lots, count_returned_units(conn, seller_id)))
-        write = write_updates if as_update else write_upload if returned else write_store
-        for batch in split_into_batches(write(lots), BATCH_SIZE):
-            click.echo("".join(batch), nl=False)
+    write = write_updates if as_update else write_store if returned is None else write_upload
+    for batch in split_into_batches(write(lots if returned is None else selected(returned)), BATCH_SIZE):
+        click.echo("".join(batch), nl=False)
     if as_update and counts["new"]:
         are, them = ("is", "it") if counts["new"] == 1 else ("are", "them")
         what = f"{pluralize(counts['new'], 'lot', 'lots')} {are} new to BrickLink and not in this file"
@@ -99,63 +92,23 @@ def _print_lots_as_xml(seller_id: str, *, returned: bool, as_update: bool, only_
         echo_literally(f"{what}: add their CATEGORY, which Unwind does not keep.", err=True)
 
 
-def _lots_with_returned_units(lots: Iterable[Lot], units: Mapping[int, int]) -> Iterator[Lot]:
-    quantities = ((lot, min(units.get(lot.lot_id, 0), lot.quantity)) for lot in lots)
-    return (replace(lot, quantity=quantity) for lot, quantity in quantities if quantity > 0)
+def _print_lots_as_json(lots: Iterable[Lot]) -> None:
+    before = "[\n"
+    for batch in split_into_batches(lots, BATCH_SIZE):
+        objects = (indent(json.dumps(lot.snapshot(), indent=2), "  ") for lot in batch)
+        click.echo(before + ",\n".join(objects), nl=False)
+        before = ",\n"
+    click.echo("\n]" if before == ",\n" else "[]")
 
 
-def _print_lots_as_json(seller_id: str) -> None:
-    with _open_lots_of(seller_id) as opened:
-        if opened is None:
-            click.echo("null")
-            return
-        before = "[\n"
-        for lots in split_into_batches(opened[1], BATCH_SIZE):
-            objects = (indent(json.dumps(lot.snapshot(), indent=2), "  ") for lot in lots)
-            click.echo(before + ",\n".join(objects), nl=False)
-            before = ",\n"
-        click.echo("\n]" if before == ",\n" else "[]")
-
-
-def _print_lots_as_rows(seller_id: str) -> None:
-    with _open_lots_of(seller_id) as opened:
-        if opened is None:
-            raise click.ClickException(f"There is no member {seller_id}.")
-        heading = _format_lot_columns("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
-        for lots in split_into_batches(opened[1], BATCH_SIZE):
-            click.echo("\n".join([*([heading] if heading else []), *(_format_lot_row(lot) for lot in lots)]))
-            heading = ""
+def lot_rows(lots: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    heading = LOT_ROW.format("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
+    for lot in lots:
         if heading:
-            click.echo("No lots.")
-
-
-def print_lots_table(console: PeopleConsole, result: list[dict[str, Any]]) -> None:
-    table = Table("Lot", "Item", "Colour", "Condition", "Quantity", "Price", "Where")
-    for lot in result:
-        where = f"stockroom {lot['stock_room_id'] or ''}" if lot["is_stock_room"] else "for sale"
-        table.add_row(
-            *(str(value) for value in (lot["lot_id"], lot["item"]["no"], lot["color_id"], lot["new_or_used"])),
-            *(str(value) for value in (lot["quantity"], lot["unit_price"], where)),
-        )
-    console.print(table) if result else console.write("No lots.")
-
-
-def _format_lot_row(lot: Lot) -> str:
-    where = f"stockroom {lot.stock_room_id or ''}".rstrip() if lot.is_stock_room else "for sale"
-    price = f"{lot.unit_price:.4f}"
-    return _format_lot_columns(lot.lot_id, lot.item_no, lot.color_id, lot.new_or_used, lot.quantity, price, where)
-
-
-def _format_lot_columns(
-    lot: object, item: object, colour: object, condition: object, quantity: object, price: object, where: str
-) -> str:
-    return f"{lot!s:>12}  {item!s:<12}  {colour!s:>6}  {condition!s:<9}  {quantity!s:>8}  {price!s:>10}  {where}"
-
-
-@contextmanager
-def _open_lots_of(seller_id: str) -> Iterator[tuple[Connection, Iterator[Lot]] | None]:
-    # A connection and a seller's lots in one snapshot; None when there is no such seller.
-    with open_database() as database, database.transaction() as conn:
-        db.use_snapshot_isolation(conn)
-        conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
-        yield (conn, stream_lots(conn, seller_id)) if load_members(conn, [seller_id]) else None
+            yield heading
+        heading = ""
+        where = f"stockroom {lot['stock_room_id'] or ''}".rstrip() if lot["is_stock_room"] else "for sale"
+        values = (lot[name] for name in ("color_id", "new_or_used", "quantity", "unit_price"))
+        yield LOT_ROW.format(lot["lot_id"], lot["item"]["no"], *values, where)
+    if heading:
+        yield "No lots."

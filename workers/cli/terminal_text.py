@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import click
 from rich.console import Console
 from rich.text import Text
 
 from policies.timestamps import WRITTEN_TIMESTAMP, rewrite_timestamps_for_people
-from policies.zones import validate_zone
+from workers.cli.options import zone_of_option
 
-ZONE_KEY = "unwind.zone"
 HANGING_INDENT = 2
 MIN_WIDTH = 20
 
 
-def zone_option(command: Any) -> Any:
-    return click.option(
-        "--zone",
-        metavar="ZONE",
-        expose_value=False,
-        callback=_set_zone,
-        help="Write dates in this zone, such as Europe/Berlin, instead of UTC.",
-    )(command)
-
-
-def reader_zone() -> tzinfo:
-    context = click.get_current_context(silent=True)
-    return UTC if context is None else context.meta.get(ZONE_KEY, UTC)
-
-
 def for_people(text: str) -> str:
-    return rewrite_timestamps_for_people(text, reader_zone())
+    return rewrite_timestamps_for_people(text, zone_of_option())
 
 
 def echo(text: str, style: str = "", *, err: bool = False) -> None:
@@ -70,25 +52,21 @@ class PeopleConsole(Console):
                 hanging = 0
 
 
-def escape_control_characters(value: Any) -> Any:
-    """Replace characters in strings, at any depth, that would act on the terminal: values contain people's comments."""
+def escape_for_terminal(value: Any, *, line_break: str = " ") -> Any:
+    """Replace characters in strings, at any depth, that would act on the terminal: values contain people's comments.
+
+    The text of an email keeps its line breaks: comments were reduced to one line when it was rendered.
+    """
     if isinstance(value, dict):
-        return {
-            name: _escape_lines(item) if name == "text" else escape_control_characters(item)
-            for name, item in value.items()
-        }
+        return {n: escape_for_terminal(item, line_break="\n" if n == "text" else " ") for n, item in value.items()}
     if isinstance(value, list):
-        return [escape_control_characters(item) for item in value]
+        return [escape_for_terminal(item) for item in value]
     if isinstance(value, str) and not value.isprintable():
-        return "".join(c if c.isprintable() else " " if c.isspace() else f"<U+{ord(c):04X}>" for c in value)
+        blanks = {"\n": line_break}
+        return "".join(
+            c if c.isprintable() else blanks.get(c, " ") if c.isspace() else f"<U+{ord(c):04X}>" for c in value
+        )
     return value
-
-
-def _escape_lines(text: Any) -> Any:
-    # Keep the line breaks of an email: its comments were reduced to one line when it was rendered.
-    if not isinstance(text, str):
-        return escape_control_characters(text)
-    return "\n".join(escape_control_characters(line) for line in text.split("\n"))
 
 
 def _rewrite_for_terminal(text: Text) -> Text:
@@ -98,11 +76,3 @@ def _rewrite_for_terminal(text: Text) -> Text:
         style = written.spans[0].style if written.spans else ""
         text = text[: match.start()] + Text(for_people(match[0]), style) + text[match.end() :]
     return text
-
-
-def _set_zone(context: click.Context, _option: click.Parameter, name: str | None) -> None:
-    if name is not None:
-        try:
-            context.meta[ZONE_KEY] = ZoneInfo(validate_zone(name))
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None

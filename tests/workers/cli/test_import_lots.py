@@ -258,7 +258,7 @@ def test_an_item_without_a_number_is_never_a_lot_that_the_file_names(market: Mar
 
 def test_each_pass_says_how_far_it_is(market: Market, run_import: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lots_command, "LOTS_PER_PROGRESS_LINE", 2)
-    monkeypatch.setattr(lots_command, "IMPORT_BATCH_SIZE", 3)
+    monkeypatch.setattr(lots_command, "LOTS_PER_IMPORT_TRANSACTION", 3)
     output = run_import(inventory_of(*(part(item=f"{n}") for n in range(5))))[1]
     assert output.splitlines()[:-1] == [
         f"{count} lots {done}." for done in ("read", "checked", "imported") for count in (2, 4)
@@ -277,7 +277,7 @@ def test_another_sellers_lot_stops_an_import_before_anything_is_written(
     market: Market, run_import: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lot never moves to another seller, and what stands before it in the file is not imported."""
-    monkeypatch.setattr(lots_command, "IMPORT_BATCH_SIZE", 1)
+    monkeypatch.setattr(lots_command, "LOTS_PER_IMPORT_TRANSACTION", 1)
     market.lot(77, seller_id="other_seller")
     code, output = run_import(inventory_of(part(), part("<LOTID>77</LOTID>")))
     assert (code, "item 2 (line 1, lot 77, PART 3001): Lot 77 belongs to another seller." in output) == (1, True)

@@ -20,8 +20,8 @@ from policies.terms import TERM_INFO
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
-from workers.cli.show import PRINTERS
-from workers.cli.terminal_text import escape_control_characters
+from workers.cli.show import SHOWN_LINES
+from workers.cli.terminal_text import escape_for_terminal
 from workers.show_queries import nouns, run_query
 
 DAY = timedelta(days=1)
@@ -223,7 +223,7 @@ def test_terms_that_cannot_be_kept_are_refused_with_their_reason(typed: Any, tmp
 
 def test_what_people_wrote_cannot_act_on_a_terminal() -> None:
     """Escape sequences and direction overrides in comments are shown, not obeyed."""
-    assert escape_control_characters({"note": ["a\x1b[31mb", "c\u202ed", "e\nf", 5]}) == {
+    assert escape_for_terminal({"note": ["a\x1b[31mb", "c\u202ed", "e\nf", 5]}) == {
         "note": ["a<U+001B>[31mb", "c<U+202E>d", "e f", 5]
     }
 
@@ -231,4 +231,4 @@ def test_what_people_wrote_cannot_act_on_a_terminal() -> None:
 def test_every_action_and_every_look_can_be_said() -> None:
     """No option without words, no look without a page."""
     assert all(action.label for action in ACTIONS.values())
-    assert set(PRINTERS) == set(nouns.commands)
+    assert set(SHOWN_LINES) == set(nouns.commands)

@@ -18,7 +18,7 @@ from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from workers.cli import group
 from workers.cli.calendar_file import calendar_parts
-from workers.cli.forecast_chart import print_forecast_chart
+from workers.cli.forecast_chart import forecast_chart_lines
 from workers.cli.terminal_text import PeopleConsole
 
 HOUR = timedelta(hours=1)
@@ -94,7 +94,9 @@ def test_sweeps_are_shown_with_their_results(typed: Any) -> None:
 def chart_lines(forecast: dict[str, Any]) -> list[str]:
     """The chart as lines of a terminal of eighty columns."""
     paper = io.StringIO()
-    print_forecast_chart(PeopleConsole(file=paper, width=80), forecast)
+    console = PeopleConsole(file=paper, width=80)
+    for line in forecast_chart_lines(forecast):
+        console.write(line)
     return paper.getvalue().splitlines()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import BinaryIO
 
 from workers.cli.files.lot_elements import BRICK_OWL, SET_INVENTORY, WANTED_LIST
 from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
+
+_IS_BRICK_OWL = "This is a Brick Owl file: its item numbers are not BrickLink's."
 
 
 def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> XmlRepairs:
@@ -14,14 +17,12 @@ def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> XmlRepairs:
     if file.read(2) not in (b"\xff\xfe", b"\xfe\xff"):
         file.seek(0)
         repairs = XmlRepairs()
-        try:
+        with contextlib.suppress(NotWellFormed):
             for _ in read_xml(file, repairs):
                 pass
-        except NotWellFormed:
-            repairs.count = 0
-        if repairs.count:
-            return repairs
-    raise _explained(file, problem) from None
+            if repairs.count:
+                return repairs
+    raise _explain_file_problem(file, problem) from None
 
 
 def refuse_other_documents(name: str, record: Record) -> None:
@@ -37,26 +38,23 @@ def refuse_other_documents(name: str, record: Record) -> None:
             "not of a store."
         )
     if name in BRICK_OWL:
-        raise UnreadableFile("This is a Brick Owl file: its item numbers are not BrickLink's.")
+        raise UnreadableFile(_IS_BRICK_OWL)
 
 
-def describe_repairs(repairs: XmlRepairs) -> str:
-    return f"{repairs.count} bare & read as &amp; (first on line {repairs.first_line})"
-
-
-def _explained(file: BinaryIO, problem: NotWellFormed) -> UnreadableFile:
+def _explain_file_problem(file: BinaryIO, problem: NotWellFormed) -> UnreadableFile:
     file.seek(0)
     start = file.read(4096)
     text = start.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     heading = text.partition("\n")[0].lower()
-    if not text:
-        return UnreadableFile("The file is empty.")
-    if start.startswith(b"PK\x03\x04"):
-        return UnreadableFile("This is a ZIP archive, such as a BrickLink Studio model.")
-    if "boid" in heading:
-        return UnreadableFile("This is a Brick Owl file: its item numbers are not BrickLink's.")
-    if text.lower().startswith(("<html", "<!doctype html")):
-        return UnreadableFile("This is a web page: log in and download the file again.")
-    if not text.startswith("<") and ("," in heading or "\t" in heading or ";" in heading):
-        return UnreadableFile("This looks like a table (CSV) and is not well-formed XML: download it as XML.")
+    is_table = not text.startswith("<") and any(separator in heading for separator in ",\t;")
+    is_page = text.lower().startswith(("<html", "<!doctype html"))
+    for is_it, sentence in (
+        (not text, "The file is empty."),
+        (start.startswith(b"PK\x03\x04"), "This is a ZIP archive, such as a BrickLink Studio model."),
+        ("boid" in heading, _IS_BRICK_OWL),
+        (is_page, "This is a web page: log in and download the file again."),
+        (is_table, "This looks like a table (CSV) and is not well-formed XML: download it as XML."),
+    ):
+        if is_it:
+            return UnreadableFile(sentence)
     return problem

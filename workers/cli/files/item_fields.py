@@ -23,7 +23,6 @@ ITEM_TYPES = {
     "O": "ORIGINAL_BOX",
     "U": "UNSORTED_LOT",
 }
-COLORED_ITEM_TYPES = ("PART", "GEAR")
 COMPLETENESS = {"C": "C", "I": "B", "B": "B", "S": "S", "M": "S", "N": None}
 """XML writes I for incomplete where the API writes B; BSX writes M (mint in sealed box) for sealed, and N for none."""
 ITEM_FIELD_DEFAULTS: dict[str, Any] = {
@@ -42,17 +41,6 @@ ITEM_FIELD_DEFAULTS: dict[str, Any] = {
 
 class InvalidItem(Exception):
     pass
-
-
-def check_required_item_fields(fields: Mapping[str, Any], given: ItemFields) -> None:
-    for name in REQUIRED_FIELDS:
-        if fields.get(name) is None:
-            raise InvalidItem(f"{given.spelled(name)} is missing")
-    if fields["item_type"] in COLORED_ITEM_TYPES and fields.get("color_id") is None:
-        raise InvalidItem(
-            f"{given.spelled('color_id')} is missing: a {fields['item_type']} is another item in each colour "
-            "(0 is BrickLink's number for no colour)"
-        )
 
 
 class ItemFields:
@@ -112,9 +100,19 @@ class ItemFields:
         fields |= self._stockroom()
         if not without and any(name in fields for name in TIER_FIELDS):  # the six go together, except in an update
             fields = {**{name: ITEM_FIELD_DEFAULTS[name] for name in TIER_FIELDS}, **fields}
-        if any(_NOT_STORABLE_IN_FIELD.search(text) for text in fields.values() if isinstance(text, str)):
+        if any(_NOT_STORABLE_IN_ITEM_FIELD.search(text) for text in fields.values() if isinstance(text, str)):
             raise InvalidItem("a text has a character that cannot be stored")
         return fields
+
+    def check_required(self, fields: Mapping[str, Any]) -> None:
+        for name in REQUIRED_FIELDS:
+            if fields.get(name) is None:
+                raise InvalidItem(f"{self.spelled(name)} is missing")
+        if fields["item_type"] in ("PART", "GEAR") and fields.get("color_id") is None:
+            raise InvalidItem(
+                f"{self.spelled('color_id')} is missing: a {fields['item_type']} is another item in each colour "
+                "(0 is BrickLink's number for no colour)"
+            )
 
     def _stockroom(self) -> dict[str, Any]:
         flag, room = self.text("is_stock_room"), self.text("stock_room_id")
@@ -136,7 +134,7 @@ class ItemFields:
 
 _ITEM_FIELD_NOT_SAID = object()
 _GROUPED_AMOUNT_FIELD = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
-_NOT_STORABLE_IN_FIELD = re.compile("[\x00\ud800-\udfff]")
+_NOT_STORABLE_IN_ITEM_FIELD = re.compile("[\x00\ud800-\udfff]")
 
 
 def _convert_amount(fields: ItemFields, name: str) -> Any:
@@ -233,7 +231,7 @@ def item_fields(record: Record) -> tuple[int, dict[str, Any]]:
         raise InvalidItem(record.problem)
     given = ItemFields(record, is_bsx=False)
     fields = given.all()
-    check_required_item_fields(fields, given)
+    given.check_required(fields)
     return given.integer("lot_id") or 0, fields
 
 

@@ -14,12 +14,11 @@ from typing import Any, BinaryIO
 
 from workers.cli.files.xml_records import CHUNK_BYTES, MAX_FILE_BYTES, UnreadableFile
 
-MAX_OBJECT_LENGTH = 4 * 1024 * 1024
-"""Characters of one object; an order of a thousand lines has half a million."""
+MAX_OBJECT_LENGTH = 4 * 1024 * 1024  # characters; an order of a thousand lines has half a million
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-def _distinct_json_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _json_record_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         for name, value in pairs:
@@ -29,7 +28,7 @@ def _distinct_json_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _JSON_RECORD_DECODER = json.JSONDecoder(
-    parse_float=Decimal, parse_constant=lambda _name: None, object_pairs_hook=_distinct_json_names
+    parse_float=Decimal, parse_constant=lambda _name: None, object_pairs_hook=_json_record_of_pairs
 )
 _NOT_JSON = "This is not well-formed JSON: {}."
 
@@ -43,17 +42,13 @@ def is_json(file: BinaryIO) -> bool:
 
 def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
     text = _JsonText(file)
-    if text.peek() == "{" and not _is_json_envelope(text):
-        yield _require_json_record(text.value())
-        text.expect_end()
-        return
-    in_envelope = text.peek() == "{"
+    in_envelope = bool(re.match(r'\{[ \t\r\n]*"(meta|data)"', text.head()))
     if in_envelope:
         text.skip_to_data()
-        if text.peek() != "[":
-            yield _require_json_record(text.value())
-            return
-    yield from _read_json_objects(text)
+    if text.peek() == "[":
+        yield from _read_json_objects(text)
+    else:
+        yield _require_json_record(text.value())
     if not in_envelope:
         text.expect_end()
 
@@ -69,11 +64,6 @@ def _read_json_objects(text: _JsonText) -> Iterator[dict[str, Any]]:
             text.take("]")
             return
         text.take(",")
-
-
-def _is_json_envelope(text: _JsonText) -> bool:
-    head = text.head()
-    return bool(re.match(r'\{[ \t\r\n]*"(meta|data)"', head))
 
 
 def _require_json_record(value: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from xml.sax.saxutils import escape
 
-from policies.lots import FIRST_UNWIND_LOT_ID, Lot
+from policies.lots import Lot, is_marketplace_number
 from policies.texts import replace_non_xml_characters
 from workers.cli.files.item_fields import ITEM_TYPES
 
@@ -33,13 +33,14 @@ def write_upload(lots: Iterable[Lot]) -> Iterator[str]:
     yield "<INVENTORY>\n"
     for lot in lots:
         elements = {
-            name: value for name, value in _lot_elements(lot).items() if value not in ("", _ELEMENT_DEFAULTS.get(name))
+            name: value
+            for name, value in _lot_elements(lot).items()
+            if value not in ("", _ELEMENT_DEFAULTS.get(name)) and (lot.tiers or name[:2] not in ("TQ", "TP"))
         }
-        if not lot.tiers:
-            elements = {name: value for name, value in elements.items() if name[:2] not in ("TQ", "TP")}
         if not lot.has_catalogue_item:
             elements["ITEMID"] = ""
-        yield _format_item_element({"LOTID": str(lot.lot_id), **elements} if is_known_to_marketplace(lot) else elements)
+        number = {"LOTID": str(lot.lot_id)} if is_marketplace_number(lot.lot_id) else {}
+        yield _format_item_element(number | elements)
     yield "</INVENTORY>\n"
 
 
@@ -48,10 +49,6 @@ def write_updates(lots: Iterable[Lot]) -> Iterator[str]:
     for lot in lots:
         yield _format_item_element({"LOTID": str(lot.lot_id), "QTY": f"+{lot.quantity}"})
     yield "</INVENTORY>\n"
-
-
-def is_known_to_marketplace(lot: Lot) -> bool:
-    return lot.lot_id < FIRST_UNWIND_LOT_ID
 
 
 def _format_item_element(elements: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Reader of orders: BrickLink's order download (XML) and the API's answers (JSON), as lines of a history."""
+"""Reader of orders: BrickLink's order download (XML) and the API's answers (JSON)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
 
-from policies.lots import format_price
 from policies.statuses import PaymentStatus, Status
-from policies.timestamps import format_timestamp, parse_timestamp
+from policies.timestamps import parse_timestamp
 from workers.cli.files.file_problems import find_bare_ampersands
 from workers.cli.files.item_fields import InvalidItem, item_fields, parse_amount_field
 from workers.cli.files.json_records import is_json, read_json
@@ -19,20 +18,18 @@ from workers.cli.files.lot_reader import record_of_json
 from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
 
 MAX_ORDERS = 20_000
-FIRST_UNNUMBERED_LOT = 8_000_000_000_000
-"""Numbers for items of old orders, which name no lot. The lots end with the order, so the numbers mean nothing."""
-ORDER_DOWNLOAD_ZONE = ZoneInfo("America/New_York")
-"""Downloads have dates of BrickLink's days, without a time."""
-LEFT_OUT_STATUSES = ("CANCELLED", "PURGED")
-PROBLEM_STATUSES = ("OCR", "NPB", "NPX", "NRS", "NSS")
+ORDER_DOWNLOAD_ZONE = ZoneInfo("America/New_York")  # downloads have dates of BrickLink's days, without a time
+LEFT_OUT_ORDER_STATUSES = ("CANCELLED", "PURGED")
+UNREADABLE_ORDER_STATUSES = ("OCR", "NPB", "NPX", "NRS", "NSS")
 DATE_FORMATS = {"mdy": "%m/%d/%Y", "dmy": "%d/%m/%Y", "ymd": "%Y-%m-%d"}
-_PAID_STATUSES = ("PAID", "SHIPPED", "RECEIVED", "COMPLETED")
-"""A download has no payment status; these statuses say that the order was paid."""
+# A download has no payment status; these statuses say that the order was paid.
+_PAID_ORDER_STATUSES = ("PAID", "SHIPPED", "RECEIVED", "COMPLETED")
 
 
 @dataclass(frozen=True, slots=True)
 class OrderItem:
     lot_id: int
+    """0: the file names no lot."""
     fields: Mapping[str, Any]
 
 
@@ -76,7 +73,7 @@ class OrderFile:
         for record in self._order_records():
             if len(seen) >= MAX_ORDERS:
                 raise UnreadableFile(f"The file has more than {MAX_ORDERS:,} orders; import it in parts.")
-            place = _describe_order_place(record)
+            place = _order_record_place(record)
             try:
                 order = self._order(record)
                 if order.order_id in seen:
@@ -85,9 +82,9 @@ class OrderFile:
                 self.problems.append(f"{place}: {problem}")
                 continue
             seen[order.order_id] = place
-            if order.status in LEFT_OUT_STATUSES:
+            if order.status in LEFT_OUT_ORDER_STATUSES:
                 self.left_out += 1
-            elif order.status in PROBLEM_STATUSES:
+            elif order.status in UNREADABLE_ORDER_STATUSES:
                 self.problems.append(
                     f"{place}: the order is {order.status}, and the file does not say who filed what, and when; finish "
                     "it at BrickLink"
@@ -124,7 +121,7 @@ class OrderFile:
             max(at, self._order_instant(values, "ORDERSTATUSCHANGED")) if values.get("ORDERSTATUSCHANGED") else at
         )
         items = tuple(self._order_item(item) for item in record.items)
-        if status not in LEFT_OUT_STATUSES:
+        if status not in LEFT_OUT_ORDER_STATUSES:
             _check_order_totals(values, items)
         return FileOrder(
             order_id=int(number),
@@ -163,108 +160,6 @@ class OrderFile:
         return min(end, self.now)
 
 
-def history_lines(
-    orders: list[FileOrder], seller_id: str, seller_email: str, usd_rates: Mapping[str, Decimal]
-) -> list[dict[str, Any]]:
-    history = _OrderHistory(seller_id, usd_rates)
-    if orders:
-        emails = {order.buyer: order.buyer_email for order in sorted(orders, key=lambda order: order.buyer_email)}
-        history.add_members(min(order.at for order in orders), {seller_id: seller_email, **emails})
-    for order in sorted(orders, key=lambda order: (order.at, order.order_id)):
-        history.add_order(order)
-    return [line for _, line in sorted(history.lines, key=lambda entry: entry[0])]
-
-
-class _OrderHistory:
-    def __init__(self, seller_id: str, usd_rates: Mapping[str, Decimal]) -> None:
-        self.lines: list[tuple[datetime, dict[str, Any]]] = []
-        self._seller_id, self._usd_rates = seller_id, usd_rates
-        self._unnumbered = FIRST_UNNUMBERED_LOT
-
-    def add_members(self, at: datetime, emails: Mapping[str, str]) -> None:
-        for member_id, email in emails.items():
-            self._add_history_line(
-                at,
-                "members.record",
-                member_id=member_id,
-                handle=member_id,
-                email=email or _placeholder_address(member_id),
-            )
-
-    def add_order(self, order: FileOrder) -> None:
-        for number, batch in enumerate(self._order_batches(order)):
-            for lot_id, item in batch.items():
-                self._add_history_line(
-                    order.at, "inventory.record_lot", lot=_ordered_lot_arguments(lot_id, self._seller_id, item)
-                )
-            bought = [{"lot_id": lot_id, "quantity": item.fields["quantity"]} for lot_id, item in batch.items()]
-            if number:
-                self._add_history_line(order.at, "orders.add_batch", order_id=order.order_id, lines=bought)
-            else:
-                purchase = _submit_order_arguments(order, self._seller_id, self._usd_rates)
-                self._add_history_line(order.at, "orders.submit", **purchase, lines=bought)
-        for task, arguments in _commands_after_purchase(order, self._seller_id):
-            self._add_history_line(order.changed_at, task, order_id=order.order_id, **arguments)
-
-    def _order_batches(self, order: FileOrder) -> list[dict[int, OrderItem]]:
-        batches: list[dict[int, OrderItem]] = []
-        for item in order.items:
-            lot_id = item.lot_id
-            if not lot_id:
-                lot_id = self._unnumbered
-                self._unnumbered += 1
-            batch = next((batch for batch in batches if lot_id not in batch), None)
-            if batch is None:
-                batches.append(batch := {})
-            batch[lot_id] = item
-        return batches
-
-    def _add_history_line(self, at: datetime, task: str, **arguments: Any) -> None:
-        self.lines.append((at, {"at": format_timestamp(at), "task": task, "kwargs": arguments}))
-
-
-def _submit_order_arguments(order: FileOrder, seller_id: str, usd_rates: Mapping[str, Decimal]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "order_id": order.order_id,
-        "buyer_id": order.buyer,
-        "seller_id": seller_id,
-        "currency": order.currency,
-        "usd_rate": f"{usd_rates.get(order.currency, Decimal(1)):f}",
-    }
-    amounts = {"credit": order.credit, "coupon": order.coupon}
-    return arguments | {name: format_price(amount) for name, amount in amounts.items() if amount}
-
-
-def _commands_after_purchase(order: FileOrder, seller_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if order.payment_status != PaymentStatus.NONE:
-        yield "orders.record_payment", {"payment_status": order.payment_status}
-    if order.status in ("PENDING", "UPDATED"):
-        return
-    by_seller = "SHIPPED" if order.status == "RECEIVED" else order.status
-    yield "orders.set_status", {"member_id": seller_id, "status": by_seller}
-    if order.status == "RECEIVED":
-        yield "orders.set_status", {"member_id": order.buyer, "status": "RECEIVED"}
-
-
-def _ordered_lot_arguments(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
-    given = item.fields
-    facts = {
-        "lot_id": lot_id,
-        "seller_id": seller_id,
-        "item": {"no": given["item_no"], "type": given["item_type"]},
-        "color_id": given.get("color_id", 0),
-        "quantity": given["quantity"],
-        "new_or_used": given["new_or_used"],
-        "unit_price": format_price(given["unit_price"]),
-    }
-    return facts | {name: given[name] for name in ("completeness", "description", "remarks") if given.get(name)}
-
-
-def _placeholder_address(member_id: str) -> str:
-    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in member_id).strip("-") or "member"
-    return f"{name[:48]}@unknown.invalid"
-
-
 def _check_order_totals(values: Mapping[str, str], items: tuple[OrderItem, ...]) -> None:
     if not items:
         raise InvalidItem("the order has no items: download it with its details, or add the API's items as `items`")
@@ -297,10 +192,10 @@ def _payment_status(values: Mapping[str, str], status: str) -> str:
     known = next((str(status) for status in PaymentStatus if status.upper() == given.upper()), None)
     if given and known is None:
         raise InvalidItem(f"payment status {given[:20]} is none of BrickLink's")
-    return known or ("Received" if status in _PAID_STATUSES else "None")
+    return known or ("Received" if status in _PAID_ORDER_STATUSES else "None")
 
 
-def _describe_order_place(record: Record) -> str:
+def _order_record_place(record: Record) -> str:
     number = record.values.get("ORDERID", "").strip()[:20]
     line = f" (line {record.line})" if record.line else ""
     return f"order {number}{line}" if number else f"order number {record.number} of the file{line}"
@@ -308,7 +203,7 @@ def _describe_order_place(record: Record) -> str:
 
 def _order_record(number: int, order: Mapping[str, Any]) -> Record:
     record = Record(number, None, "json")
-    cost, payment = _nested_json_object(order, "cost"), _nested_json_object(order, "payment")
+    cost, payment = _order_record_object(order, "cost"), _order_record_object(order, "payment")
     for name, value in {
         "ORDERID": order.get("order_id"),
         "ORDERDATE": order.get("date_ordered"),
@@ -343,6 +238,6 @@ def _order_record(number: int, order: Mapping[str, Any]) -> Record:
     return record
 
 
-def _nested_json_object(order: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _order_record_object(order: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = order.get(name)
     return value if isinstance(value, dict) else {}

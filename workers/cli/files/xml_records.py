@@ -71,6 +71,9 @@ class XmlRepairs:
     count: int = 0
     first_line: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.count} bare & read as &amp; (first on line {self.first_line})"
+
 
 def read_xml(file: BinaryIO, repairs: XmlRepairs | None = None) -> Iterator[Record]:
     collector = _RecordCollector()
