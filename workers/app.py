@@ -203,7 +203,7 @@ finally:
     gc.enable()
 app.finalize()
 flower_guard.guard_flower_config()
-CELERY_BEAT_ENTRIES = (
+APP_BEAT_ENTRIES = (
     *TIMETABLE,
     # A commit with a submission notifies the listener at once; this catches a lost notification, and the batch of a
     # worker that died: nothing notifies when its lease expires.
@@ -215,7 +215,7 @@ app.conf.beat_schedule = {
         "schedule": entry.every,
         "options": {"queue": entry.queue, "ignore_result": True},  # no `expires`: beat limits how many wait
     }
-    for entry in CELERY_BEAT_ENTRIES
+    for entry in APP_BEAT_ENTRIES
 }
-for _entry in CELERY_BEAT_ENTRIES:
+for _entry in APP_BEAT_ENTRIES:
     _entry.task.send_events = False  # `workers.redaction` sends events for those that found work

@@ -15,7 +15,7 @@ from models import dead_jobs, dead_letters, notices, outbox, submissions
 from schedules.routes import queue_of
 from tasks.declarations import COMMANDS
 from workers.app import app
-from workers.transport.validation import Delayed, Rejected, validate_message
+from workers.transport.validation import Rejected, ValidButDelayed, validate_message
 
 if TYPE_CHECKING:
     from models.db.database import Database
@@ -109,6 +109,6 @@ def may_requeue_message(raw: bytes) -> bool:
         validate_message(raw, queue_of("orders.cancel"), app.tasks, "requeued", now)
     except Rejected:
         return False
-    except Delayed:
+    except ValidButDelayed:
         pass
     return json.loads(raw)["headers"]["task"] in COMMANDS

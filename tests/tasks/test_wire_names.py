@@ -13,7 +13,7 @@ import pytest
 from models.outbox import OUTBOX_CONSUMERS
 from schedules.routes import HEARTBEAT, QUEUES, queue_of
 from tasks.declarations import COMMANDS
-from workers.app import CELERY_BEAT_ENTRIES, app
+from workers.app import APP_BEAT_ENTRIES, app
 
 INTERNAL = [
     "npb.scan_open_alerts",
@@ -77,4 +77,4 @@ def test_every_outbox_message_has_a_registered_consumer() -> None:
 
 
 def test_every_task_of_the_timetable_is_registered() -> None:
-    assert {entry.name for entry in CELERY_BEAT_ENTRIES} <= registered()
+    assert {entry.name for entry in APP_BEAT_ENTRIES} <= registered()

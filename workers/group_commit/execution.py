@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 MAX_SECONDS = 2.0
 EXCLUSIVE_IN_EXECUTION = ("order_id", "request_id")
 """No two commands of a group commit's transaction share such an argument."""
-_GROUPED_ID_KINDS: dict[str, str] = {"seller_id": "member_id", "buyer_id": "member_id"}
+_EXECUTED_ID_KINDS: dict[str, str] = {"seller_id": "member_id", "buyer_id": "member_id"}
 """Arguments by which commands are grouped as if they were another argument."""
 
 Message = tuple[str, str, dict[str, Any], Any, str, str]
@@ -45,7 +45,7 @@ class ExecutionTimeSpent(Exception):
 
 
 @dataclass
-class Transaction:
+class ExecutedTransaction:
     """Commands of one kind that run together."""
 
     task: str
@@ -127,12 +127,12 @@ def _execute_grouped_batch(
 
 def group_commands_to_execute(
     commands: Sequence[GroupedCommand], arguments: Mapping[int, Mapping[str, Any]]
-) -> list[Transaction]:
+) -> list[ExecutedTransaction]:
     """Group commands by kind, such that two that share an id run in their order of arrival.
 
     A command joins the first transaction of its kind that no earlier command about the same thing follows.
     """
-    transactions: list[Transaction] = []
+    transactions: list[ExecutedTransaction] = []
     last_use: dict[tuple[str, str], int] = {}
     for index, command in commands:
         things = list_ids_of_executed_command(arguments[index]) | {("request_id", command.request_id)}
@@ -147,7 +147,7 @@ def group_commands_to_execute(
             len(transactions),
         )
         if number == len(transactions):
-            transactions.append(Transaction(command.task))
+            transactions.append(ExecutedTransaction(command.task))
         transactions[number].batch.append((index, command))
         for thing in things:
             last_use[thing] = max(number, last_use.get(thing, 0))
@@ -164,7 +164,7 @@ def list_ids_of_executed_command(arguments: Mapping[str, Any]) -> set[tuple[str,
             for name, value in container.items():
                 kind = str(name)
                 if kind.endswith("_id") and isinstance(value, int | str):
-                    ids.add((_GROUPED_ID_KINDS.get(kind, kind), str(value)))
+                    ids.add((_EXECUTED_ID_KINDS.get(kind, kind), str(value)))
         level += [
             child
             for child in (container.values() if isinstance(container, Mapping) else container)

@@ -35,7 +35,7 @@ from workers.transport.pausing import is_queue_paused, is_task_paused
 from workers.transport.poller import Poller, QueueReader
 from workers.transport.qos import QoS, Receipt
 from workers.transport.reclaim import ConsumerId, Reclaimed
-from workers.transport.validation import Delayed, Rejected, validate_message
+from workers.transport.validation import Rejected, ValidButDelayed, validate_message
 
 log = structlog.get_logger(__name__)
 
@@ -263,7 +263,7 @@ class Channel(stock.Channel):
             message = validate_message(item, reader.queue, current_app.tasks, receipt.tag, datetime.now(UTC))  # noqa: TID251
         except Rejected as rejection:
             self._move_to_dead_letters(reader, item, rejection)
-        except Delayed as delayed:
+        except ValidButDelayed as delayed:
             with self.conn_or_acquire() as client:
                 postponed.delay_message(client, reader, item, delayed.seconds, receipt.tag)
         else:

@@ -74,14 +74,14 @@ class Rejected(Exception):
 
 
 @dataclass(eq=False)
-class Delayed(Exception):
+class ValidButDelayed(Exception):
     """The message is valid and due in `seconds`."""
 
     seconds: float
 
 
 def validate_message(raw: bytes, queue: str, registered: Container[str], tag: str, now: datetime) -> dict[str, Any]:
-    """Return the message in kombu's form.  Raises Rejected or Delayed and nothing else.
+    """Return the message in kombu's form.  Raises Rejected or ValidButDelayed and nothing else.
 
     `registered` contains the names of tasks; `tag` becomes the delivery tag.
     """
@@ -105,7 +105,7 @@ def validate_message(raw: bytes, queue: str, registered: Container[str], tag: st
             rejection.reason, rejection.detail, _text_header(named), _text_header(message_id), is_awaited
         ) from None
     if delay > timedelta(0):
-        raise Delayed(delay.total_seconds())
+        raise ValidButDelayed(delay.total_seconds())
     return {
         "body": envelope["body"],
         "content-type": "application/json",

@@ -27,7 +27,7 @@ from models.submissions import (
 from tasks.declarations import COMMANDS
 from tests.plugins.market import FILED, WEEK, Market
 from tests.waiting import wait_until
-from workers.app import CELERY_BEAT_ENTRIES, app
+from workers.app import APP_BEAT_ENTRIES, app
 from workers.requeue import CannotRequeue, requeue_dead_job
 from workers.submissions import consumer
 from workers.submissions.listener import Listener
@@ -196,7 +196,7 @@ def test_batch_of_a_dead_run_is_repeated_after_its_lease(market: Market, caller:
     assert market.at(FILED + submissions.SUBMISSION_LEASE_DURATION - second).done("submissions.drain") == {"taken": 0}
     assert market.at(FILED + submissions.SUBMISSION_LEASE_DURATION).done("submissions.drain") == {"taken": 1}
     assert answer_of(caller, "held") == ("answered", "done", None)
-    (every,) = [entry.every for entry in CELERY_BEAT_ENTRIES if entry.name == "submissions.drain"]
+    (every,) = [entry.every for entry in APP_BEAT_ENTRIES if entry.name == "submissions.drain"]
     assert 2 * (submissions.SUBMISSION_LEASE_DURATION + every) <= timedelta(seconds=30)
 
 

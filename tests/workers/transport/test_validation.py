@@ -17,7 +17,7 @@ from schedules.timetable import TIMETABLE
 from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, Hostile, encoded, message
 from workers.app import app
 from workers.transport.postponed import delayed_without_eta
-from workers.transport.validation import MAX_MESSAGE_BYTES, Delayed, Rejected, validate_message
+from workers.transport.validation import MAX_MESSAGE_BYTES, Rejected, ValidButDelayed, validate_message
 
 NOW = datetime.now(UTC)  # noqa: TID251 - as the transport compares what producers' clocks wrote
 
@@ -113,7 +113,7 @@ def test_command_can_be_delayed_by_a_minute_and_waits_once(ahead: int, waits: in
     if waits is None:
         assert refused(raw).detail == "headers.eta is more than a minute away: send it when it is wanted"
         return
-    with pytest.raises(Delayed) as caught:
+    with pytest.raises(ValidButDelayed) as caught:
         validated(raw)
     assert caught.value.seconds == waits
     at_once = delayed_without_eta(raw, "tag")
