@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from policies.cases import AlertKind, AlertState, Case, OcrState
@@ -81,6 +82,7 @@ _HISTORY_PARTS: dict[str, dict[str, _FieldFormat]] = {
     },
 }
 """The recorded fields of each part of a case, and how they are written as JSON."""
+_FIELD_VALUES = {part: attrgetter(*fields) for part, fields in _HISTORY_PARTS.items()}
 _IDENTITY = {
     "order": ("order_id",),
     # By id too: an unstored alert is a new one even if it was filed at the same time as the last one.
@@ -102,7 +104,7 @@ def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for part in _HISTORY_PARTS:
         old, new = getattr(before, part, None), getattr(after, part)
-        if new is None:
+        if new is None or new is old:
             continue
         is_same = old is not None and all(getattr(old, name) == getattr(new, name) for name in _IDENTITY[part])
         if changed := _changed_fields(part, old, new) if is_same else write_part(part, new):
@@ -120,9 +122,9 @@ def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dic
 
 
 def _changed_fields(part: str, before: Any, after: Any) -> dict[str, Any]:
-    changes = {}
-    for name, field in _HISTORY_PARTS[part].items():
-        old, new = getattr(before, name), getattr(after, name)
-        if old is not new and field.write(old) != (value := field.write(new)):  # avoids writing untouched fields
-            changes[name] = value
-    return changes
+    values = _FIELD_VALUES[part]
+    return {
+        name: written
+        for (name, field), old, new in zip(_HISTORY_PARTS[part].items(), values(before), values(after), strict=True)
+        if old is not new and field.write(old) != (written := field.write(new))  # avoids writing untouched fields
+    }

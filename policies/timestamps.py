@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
 
 _INSTANT = re.compile(r"[1-8]\d{3}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 WRITTEN_TIMESTAMP = re.compile(r"\b[1-8]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 
 
+@lru_cache(maxsize=1024)  # a batch writes one instant hundreds of times
 def format_timestamp(instant: datetime) -> str:
     utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
     text = utc.isoformat().removesuffix("+00:00")

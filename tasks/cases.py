@@ -108,4 +108,7 @@ def known_case(cases: CaseSet, order_id: int, member_id: str | None, now: dateti
 
 def case_at_effective_time(case: Case, effective_at: datetime, terms_history: TermsHistory) -> Case:
     """The case with the terms of the time at which a command takes effect."""
-    return replace(case, terms=terms_history.at(effective_at), later_terms=terms_history.after(effective_at))
+    terms, later_terms = terms_history.at(effective_at), terms_history.after(effective_at)
+    if terms is case.terms and later_terms == case.later_terms:
+        return case
+    return replace(case, terms=terms, later_terms=later_terms)

@@ -13,6 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
+import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -166,8 +167,12 @@ class Command(StrictModel):
     def fingerprint(self) -> bytes:
         arguments = self.model_dump(exclude={"request_id"}, exclude_defaults=True)
         normalize = self._normalize_for_fingerprint
-        text = json.dumps([self.task, arguments], sort_keys=True, separators=(",", ":"), default=normalize)
-        return hashlib.sha256(text.encode()).digest()
+        try:
+            options = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+            text = orjson.dumps([self.task, arguments], default=normalize, option=options)
+        except orjson.JSONEncodeError:  # an integer of more than 64 bits
+            text = json.dumps([self.task, arguments], sort_keys=True, default=normalize).encode()
+        return hashlib.sha256(text).digest()
 
     @staticmethod
     def _normalize_for_fingerprint(value: Any) -> str:

@@ -117,6 +117,7 @@ def test_an_unknown_seller_has_no_lots(store: Simulation) -> None:
         ({"sale_rate": -1}, "lot.sale_rate"),
         ({"bulk": 0}, "lot.bulk"),
         ({"bulk": 2**40}, "lot.bulk"),
+        ({"bulk": 2**70}, "lot.bulk"),
         ({"new_or_used": "X"}, "lot.new_or_used"),
         ({"completeness": "X"}, "lot.completeness"),
         ({"stock_room_id": "A"}, "lot.stock_room_id"),
