@@ -48,7 +48,8 @@ def up(detach: bool) -> None:
     runs. Everything listens on loopback only.
     """
     settings = load_settings()
-    run_dir = _make_run_dir(settings)
+    run_dir = ensure_servers_dir(settings.data_dir).parent / "run"
+    run_dir.mkdir(mode=0o700, exist_ok=True)
     if detach:
         _start_detached(settings, run_dir)
         return
@@ -168,12 +169,6 @@ def _describe_servers_of_up(settings: Settings) -> str:
         parts.append(f"Valkey on 127.0.0.1:{running.valkey_port}")
     data = "" if settings.has_servers else f", data in {display_path(ensure_servers_dir(settings.data_dir))}"
     return " and ".join(parts) + data
-
-
-def _make_run_dir(settings: Settings) -> Path:
-    folder = ensure_servers_dir(settings.data_dir).parent / "run"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 def _make_log_dir(settings: Settings) -> Path:

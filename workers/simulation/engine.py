@@ -104,11 +104,14 @@ class Simulation:
         last: tuple[datetime, tuple[str, ...]] | None = None
         while True:
             self.process_outbox()
-            next_due = self._next_due()
-            if next_due is None or next_due[0] > to:
+            with self.database.transaction() as conn:
+                due = [
+                    (at, sweeps) for find, sweeps in SIMULATED_DEADLINES if (at := find(conn)) is not None and at <= to
+                ]
+            if not due:
                 self.clock.instant = to
                 return instants
-            instant, sweeps = next_due
+            instant, sweeps = min(due, key=lambda entry: entry[0])
             # Work that became due before the simulation's start or during its commands is late: it runs now.
             self.clock.instant = max(instant, self.clock.instant)
             if last == (instant, sweeps):
@@ -117,8 +120,3 @@ class Simulation:
             for sweep in sweeps:
                 self.on_sweep(self.clock.instant, sweep, retry_on_conflict(app.tasks[sweep].run))
             instants += 1
-
-    def _next_due(self) -> tuple[datetime, tuple[str, ...]] | None:
-        with self.database.transaction() as conn:
-            due = [(instant, sweeps) for find, sweeps in SIMULATED_DEADLINES if (instant := find(conn)) is not None]
-        return min(due, key=lambda entry: entry[0], default=None)

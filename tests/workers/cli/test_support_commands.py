@@ -17,7 +17,7 @@ from models.queries.forecast import list_bill_days, list_forecast_acts
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from workers.cli import group
-from workers.cli.calendar_file import calendar_parts
+from workers.cli.forecast import calendar_parts
 from workers.cli.forecast_chart import forecast_chart_lines
 from workers.cli.terminal_text import PeopleConsole
 

@@ -123,13 +123,9 @@ def _run_check(
         with transaction or nullcontext():
             return [*check(context)]
     except Exception as problem:  # noqa: BLE001 - a check that fails is a finding and does not stop the others
-        return [_check_failed(check, problem)]
-
-
-def _check_failed(check: DoctorCheck, problem: Exception) -> Finding:
-    name = check.__name__.removeprefix("check_").replace("_", " ")
-    message = f"The check {name!r} failed: {summarize_error(problem)}."
-    return error("CHECK_FAILED", message, _fix_of_failed_check(problem))
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        message = f"The check {name!r} failed: {summarize_error(problem)}."
+        return [error("CHECK_FAILED", message, _fix_of_failed_check(problem))]
 
 
 def _fix_of_failed_check(problem: Exception) -> str:
