@@ -16,7 +16,7 @@ from models.db.selects import AnySelect, DuePosition, DueRow, due_parameters, ne
 from models.ocr import OCR_AGREES_CONDITION, OCR_DECLINES_CONDITION, OcrRow
 from models.orders import OrderRow
 from policies import automation as policy
-from policies.statuses import ALERT_BLOCKERS
+from policies.statuses import ALERT_BLOCKING_STATUSES
 
 
 def _due_act(row: type[AlertRow | OcrRow | OrderRow], id_: Any, at: Any, condition: str | None = None) -> AnySelect:
@@ -78,7 +78,7 @@ def mark_buyers_warned(conn: Connection, warnings: Sequence[DueRow]) -> None:
 
 def update_automation_deadlines(conn: Connection, seller_id: str, now: datetime) -> None:
     """Move the deadlines of a seller's open cases to the facts of now.  Hold the lock of the seller's row."""
-    unpaid = (OrderRow.payment_status == "None") & OrderRow.status.not_in(ALERT_BLOCKERS)
+    unpaid = (OrderRow.payment_status == "None") & OrderRow.status.not_in(ALERT_BLOCKING_STATUSES)
     open_cases = select(OrderRow.order_id).where(
         OrderRow.seller_id == seller_id, OrderRow.status.in_(("NPB", "NPX", "OCR")) | unpaid
     )

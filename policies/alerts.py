@@ -8,7 +8,7 @@ from datetime import datetime
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, counterparty
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
-from policies.statuses import ALERT_BLOCKERS, Role, Status
+from policies.statuses import ALERT_BLOCKING_STATUSES, Role, Status
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
@@ -20,7 +20,7 @@ ALERT_LABELS = {
 
 
 UNLOCK_EVENTS = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
-"""Events that only record the passage of time: a command with an earlier time may still follow them."""
+"""Unlocks of alerts only record the passage of time: a command with an earlier time may still follow them."""
 
 
 def filer_role(kind: AlertKind) -> Role:
@@ -33,7 +33,7 @@ def check_may_file_alert(
     if refused := check_role(case, actor, filer_role(kind), act=f"file a {ALERT_LABELS[kind]}"):
         return refused
     order = case.order
-    if order.status in ALERT_BLOCKERS:
+    if order.status in ALERT_BLOCKING_STATUSES:
         return Refused(
             Code.ORDER_HAS_PROBLEM,
             f"{case.label.capitalize()} is already in {order.status}; one alert at a time.",

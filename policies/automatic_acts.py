@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies import automation, cancellation, npb, ocr
-from policies.automation_settings import OCR_SILENCE, describe_setting, setting_facts
+from policies.automation_settings import OCR_SILENCE_SETTING, describe_setting, setting_facts
 from policies.cases import Actor, Case
 from policies.notices import notify_party
 from policies.statuses import Role
@@ -15,7 +15,7 @@ from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Granted, Refused
 
 
-def actor_for(case: Case) -> Actor:
+def automatic_act_actor(case: Case) -> Actor:
     return Actor(case.seller.member_id, automation=True)
 
 
@@ -24,7 +24,7 @@ def file_automatically(case: Case, now: datetime) -> Granted | Refused:
     due, setting = automation.files_npb_at(case), case.seller.automation.file_npb_after
     if due is None or setting is None or now < due:
         return Refused(Code.WRONG_STATUS, f"No automatic alert for {case.label} is due.", possible_from=due)
-    verdict = npb.file_npb(case, actor_for(case), None, now)
+    verdict = npb.file_npb(case, automatic_act_actor(case), None, now)
     if isinstance(verdict, Refused):
         return verdict
     (event,) = verdict.events
@@ -37,7 +37,7 @@ def file_automatically(case: Case, now: datetime) -> Granted | Refused:
         "npb_filed_automatically",
         unlocks_at=format_timestamp(alert.unlocks_at),
         automation=setting_facts("file_npb_after", setting),
-        **automation.cancels_at_fact(verdict.case),
+        **automation.automation_cancel_facts(verdict.case),
     )
     return replace(verdict, events=(replace(event, note=f"{event.note} {why}"),), messages=(*verdict.messages, notice))
 
@@ -48,7 +48,7 @@ def cancel_automatically(case: Case, now: datetime) -> Granted | Refused:
     if due is None or setting is None or now < due:
         return Refused(Code.WRONG_STATUS, f"No automatic cancellation of {case.label} is due.", possible_from=due)
     why = describe_setting("cancel_after_unlock", setting)
-    return cancellation.cancel(case, actor_for(case), None, f"under the seller's setting {why}", now)
+    return cancellation.cancel(case, automatic_act_actor(case), None, f"under the seller's setting {why}", now)
 
 
 def agree_automatically(case: Case, now: datetime) -> Granted | Refused:
@@ -56,7 +56,9 @@ def agree_automatically(case: Case, now: datetime) -> Granted | Refused:
     answer = automation.answer_to_request(case)
     if answer is None or not answer.agrees or now < answer.at:
         return _no_answer_due(case, answer)
-    return cancellation.cancel(case, actor_for(case), None, f"under {_describe_ground_of_act(answer)}", now)
+    return cancellation.cancel(
+        case, automatic_act_actor(case), None, f"under {_describe_automatic_act_ground(answer)}", now
+    )
 
 
 def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
@@ -64,7 +66,7 @@ def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
     answer = automation.answer_to_request(case)
     if answer is None or answer.agrees or now < answer.at:
         return _no_answer_due(case, answer)
-    verdict = ocr.decline_ocr(case, actor_for(case), now)
+    verdict = ocr.decline_ocr(case, automatic_act_actor(case), now)
     if isinstance(verdict, Refused):
         return verdict
     facts = {"status": verdict.case.order.status, "automation": setting_facts(answer.setting, answer.under)}
@@ -72,7 +74,9 @@ def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
     return replace(
         verdict,
         events=(
-            replace(event, note=f"Declined by automation without an answer, under {_describe_ground_of_act(answer)}."),
+            replace(
+                event, note=f"Declined by automation without an answer, under {_describe_automatic_act_ground(answer)}."
+            ),
         ),
         messages=(
             notify_party(verdict.case, Role.BUYER, "ocr_declined", **facts),
@@ -81,8 +85,8 @@ def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
     )
 
 
-def _describe_ground_of_act(answer: automation.AutomaticAnswer) -> str:
-    whose = "the term" if answer.setting == OCR_SILENCE else "the seller's setting"
+def _describe_automatic_act_ground(answer: automation.AutomaticAnswer) -> str:
+    whose = "the term" if answer.setting == OCR_SILENCE_SETTING else "the seller's setting"
     return f"{whose} {describe_setting(answer.setting, answer.under)}"
 
 
@@ -94,10 +98,10 @@ def _no_answer_due(case: Case, answer: automation.AutomaticAnswer | None) -> Ref
     )
 
 
-ACTS: tuple[tuple[Callable[[Case], datetime | None], Callable[[Case, datetime], Granted | Refused]], ...] = (
+AUTOMATIC_ACTS: tuple[tuple[Callable[[Case], datetime | None], Callable[[Case, datetime], Granted | Refused]], ...] = (
+    # When each is due, and the act.
     (automation.files_npb_at, file_automatically),
     (automation.cancels_at, cancel_automatically),
     (automation.agrees_at, agree_automatically),
     (automation.declines_at, decline_automatically),
 )
-"""All automatic acts, each with the function that says when it is due."""

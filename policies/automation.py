@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from policies.automation_settings import (
-    OCR_SILENCE,
+    OCR_SILENCE_SETTING,
     AutomationSetting,
     describe_setting,
     setting_duration,
@@ -20,7 +20,7 @@ from policies.automation_settings import (
 from policies.cases import Actor, AlertKind, Case
 from policies.notices import notify_member
 from policies.preconditions import check_comment, check_role
-from policies.statuses import ALERT_BLOCKERS, PaymentStatus, Role, Status
+from policies.statuses import ALERT_BLOCKING_STATUSES, PaymentStatus, Role, Status
 from policies.term_settings import format_silence_term
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refused
@@ -28,7 +28,7 @@ from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refu
 WARN_BEFORE_CANCELLATION = timedelta(hours=24)
 """How long before an automatic cancellation the buyer is warned (N20)."""
 
-AGREED_STATUSES = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)
+AUTOMATION_AGREED_STATUSES = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)
 """The statuses before a request in which `agree_to_requests_within` agrees to it (R117)."""
 
 
@@ -62,7 +62,7 @@ class AutomaticAnswer:
 def files_npb_at(case: Case) -> datetime | None:
     """The time of the automatic filing of an NPB, once for each order date (R115); None if there is none to come."""
     order, setting = case.order, case.seller.automation.file_npb_after
-    if setting is None or order.status in ALERT_BLOCKERS or not _may_automation_touch(case):
+    if setting is None or order.status in ALERT_BLOCKING_STATUSES or not _may_automation_touch(case):
         return None
     if order.payment_status is not PaymentStatus.NONE:
         return None
@@ -101,7 +101,7 @@ def answer_to_request(case: Case) -> AutomaticAnswer | None:
     if request is None or request.filed_by is not Role.BUYER or not _may_automation_touch(case):
         return None
     paid, silence = order.payment_status.is_paid, request.terms.ocr_silence
-    if setting is not None and not paid and request.previous_status in AGREED_STATUSES:
+    if setting is not None and not paid and request.previous_status in AUTOMATION_AGREED_STATUSES:
         name = "agree_to_requests_within"
         if request.filed_at <= order.order_date + setting_duration(name, setting):
             at = _after_automation_hold(case, request.filed_at)
@@ -110,7 +110,9 @@ def answer_to_request(case: Case) -> AutomaticAnswer | None:
         return None
     at = _after_automation_hold(case, request.filed_at + silence.after)
     under = AutomationSetting(format_silence_term(silence), request.filed_at)
-    return None if at is None else AutomaticAnswer(agrees=silence.agrees, at=at, setting=OCR_SILENCE, under=under)
+    return (
+        None if at is None else AutomaticAnswer(agrees=silence.agrees, at=at, setting=OCR_SILENCE_SETTING, under=under)
+    )
 
 
 def agrees_at(case: Case) -> datetime | None:
@@ -185,22 +187,22 @@ def list_announced_acts(case: Case) -> list[AnnouncedAct]:
         if due is not None and (setting := getattr(case.seller.automation, name)) is not None
     ]
     if (answer := answer_to_request(case)) is not None:
-        announced_acts.append(_announced_answer(case, answer))
+        announced_acts.append(_announced_automation_answer(case, answer))
     return announced_acts
 
 
-def cancels_at_fact(case: Case) -> dict[str, str]:
+def automation_cancel_facts(case: Case) -> dict[str, str]:
     due = cancels_at(case)
     return {} if due is None else {"cancels_at": format_timestamp(due)}
 
 
-def answer_facts(case: Case) -> dict[str, Any]:
+def automation_answer_facts(case: Case) -> dict[str, Any]:
     answer = answer_to_request(case)
     if answer is None:
         return {}
     if not answer.agrees:
         return {"declines_at": format_timestamp(answer.at)}
-    return {"agrees_at": format_timestamp(answer.at), "agreed_by_setting": answer.setting != OCR_SILENCE}
+    return {"agrees_at": format_timestamp(answer.at), "agreed_by_setting": answer.setting != OCR_SILENCE_SETTING}
 
 
 def automation_facts(case: Case) -> dict[str, Any] | None:
@@ -228,7 +230,7 @@ def cancellation_warning(
     )
 
 
-def _announced_answer(case: Case, answer: AutomaticAnswer) -> AnnouncedAct:
+def _announced_automation_answer(case: Case, answer: AutomaticAnswer) -> AnnouncedAct:
     act, what, unless = (
         ("orders.cancel", f"{case.label.capitalize()} will be cancelled", "the buyer pays or takes the request back")
         if answer.agrees

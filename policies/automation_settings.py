@@ -20,7 +20,7 @@ _AUTOMATION_SETTING_UNITS = {
 }
 AUTOMATION_SETTINGS = tuple(_AUTOMATION_SETTING_UNITS)
 """The settings of a seller, by their names in commands and emails."""
-OCR_SILENCE = "OCR_SILENCE"
+OCR_SILENCE_SETTING = "OCR_SILENCE"
 """The operator's term that answers a buyer's request as the settings do; its date is that of the request (R123)."""
 
 
@@ -68,7 +68,7 @@ def setting_facts(name: str, setting: AutomationSetting) -> dict[str, Any]:
 
 
 def describe_setting(name: str, setting: AutomationSetting) -> str:
-    if name == OCR_SILENCE:
+    if name == OCR_SILENCE_SETTING:
         return f"{name} = {setting.value}, in force on {describe_timestamp(setting.set_at)}"
     unit, _ = _AUTOMATION_SETTING_UNITS[name]
     amount = f"{setting.value} {unit}" + ("" if setting.value == 1 else "s")

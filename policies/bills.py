@@ -240,7 +240,7 @@ def bill_not_issued(month: date) -> Refused:
     )
 
 
-def payment_already_recorded(payment_id: str) -> Refused:
+def bill_payment_already_recorded(payment_id: str) -> Refused:
     return Refused(Code.ALREADY_EXISTS, f"The payment {payment_id} is recorded already; a payment counts once.")
 
 

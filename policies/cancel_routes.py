@@ -19,7 +19,7 @@ from policies.statuses import BASIS_LABELS, CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp
 from policies.verdicts import Granted, Refused
 
-PARTIES: Sequence[Role] = (Role.SELLER, Role.BUYER)
+CANCEL_ROUTE_PARTIES: Sequence[Role] = (Role.SELLER, Role.BUYER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class CancelRoute:
 
 
 def list_cancel_routes(order: Subject, now: datetime, role: Role | None = None) -> list[CancelRoute]:
-    parties = [party for party in PARTIES if role is party or role not in PARTIES]
+    parties = [party for party in CANCEL_ROUTE_PARTIES if role is party or role not in CANCEL_ROUTE_PARTIES]
     routes = [route for party in parties for route in _find_routes(order, party, now)]
     return sorted(routes, key=lambda route: route.cancel_from)
 
 
-def describe_cancellability(order: Subject, now: datetime) -> str:
+def describe_cancel_routes(order: Subject, now: datetime) -> str:
     case = order.case
     if case.order.status is Status.CANCELLED:
         basis = BASIS_LABELS[case.order.basis] if case.order.basis else "an unknown ground"
@@ -66,7 +66,7 @@ def describe_cancellability(order: Subject, now: datetime) -> str:
             else ""
         )
         return f"{case.label.capitalize()} is cancelled, on the ground of {basis}. That is final.{paid}"
-    parties = [_describe_party(order, role, now) for role in PARTIES]
+    parties = [_describe_party_routes(order, role, now) for role in CANCEL_ROUTE_PARTIES]
     return " ".join([*parties, *(announcement.sentence for announcement in list_announced_acts(case))])
 
 
@@ -124,7 +124,7 @@ def _try_action_on_route(order: Subject, case: Case, action: str, role: Role, at
     return ACTIONS[action].ask(replace(order, case=case), Actor(case.member(role).member_id), at)
 
 
-def _describe_party(order: Subject, role: Role, now: datetime) -> str:
+def _describe_party_routes(order: Subject, role: Role, now: datetime) -> str:
     case = order.case
     answer = cancellation.cancel_basis_for(case, Actor(case.member(role).member_id), now)
     if not isinstance(answer, Refused):
@@ -133,7 +133,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
         return f"{can} {warning}".rstrip()
     routes = list_cancel_routes(order, now, role)
     if answer.possible_from is None and routes:
-        ways = [_describe_route(route, now) for route in routes]
+        ways = [_describe_cancel_route(route, now) for route in routes]
         if role is Role.BUYER and isinstance(_try_action_on_route(order, case, "ocr.file", role, now), Granted):
             ways.insert(0, "ask the seller with a cancel request now")
         return f"The {role} can {'; or '.join(ways)}."
@@ -144,7 +144,7 @@ def _describe_party(order: Subject, role: Role, now: datetime) -> str:
     return f"The {role} cannot cancel{yet}. {answer.message}{later}{unblocked}"
 
 
-def _describe_route(route: CancelRoute, now: datetime) -> str:
+def _describe_cancel_route(route: CancelRoute, now: datetime) -> str:
     assert route.filing is not None
     assert route.file_from is not None
     file = "now" if route.file_from <= now else f"from {describe_timestamp(route.file_from)}"

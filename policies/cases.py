@@ -1,4 +1,4 @@
-"""A case, from which policies decide: an order with its members, cancel request, alert, late payment and terms.
+"""Cases, from which policies decide: an order with members, cancel request, alert, late payment, terms; actors.
 
 Policies take a `Case` and return a verdict; a granted verdict has the case as it is afterwards.  Datetimes are aware
 and UTC.

@@ -36,7 +36,7 @@ CONSOLIDATED_FIELDS: Mapping[str, tuple[str, ...]] = {
     "stockroom": ("is_stock_room", "stock_room_id", "auto_stockroom"),
     "reserved": ("reserved_for",),
 }
-"""The field groups of step 1 and their fields."""
+"""The groups of a lot's fields, of which each is consolidated by one choice."""
 
 
 @dataclass(frozen=True, slots=True)

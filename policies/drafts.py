@@ -66,7 +66,7 @@ class DraftEdit:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_may_open(case: Case, actor: Actor, now: datetime) -> Refused | None:
+def check_may_open_draft(case: Case, actor: Actor, now: datetime) -> Refused | None:
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     if case.order.status in (Status.NRS, Status.NSS) or case.seller.terminated:
@@ -94,7 +94,7 @@ def check_draft_usable(draft: Draft, case: Case, actor: Actor, now: datetime) ->
     return _check_draft_current(draft, case, now)
 
 
-def check_ready_to_cancel(draft: Draft, case: Case, basis: CancelBasis, now: datetime) -> Refused | None:
+def check_draft_ready_to_cancel(draft: Draft, case: Case, basis: CancelBasis, now: datetime) -> Refused | None:
     if not returns_items(basis, seller_terminated=case.seller.terminated):
         return _draft_not_allowed(case)
     if refused := check_not_cancelled(case) or _check_draft_current(draft, case, now):

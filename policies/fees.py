@@ -11,8 +11,8 @@ from policies.terms import Terms
 
 CENT = Decimal("0.01")
 ZERO = Decimal("0.00")
-_EXACT = Context(prec=60)
-"""Totals have up to 24 digits and rates 18, so no product is rounded early."""
+_FEE_PRECISION = Context(prec=60)
+"""Order totals have up to 24 digits and fee rates 18, so no fee is rounded early."""
 
 
 def calculate_fee(total_usd: Decimal, terms: Terms, seller_id: str) -> Decimal:
@@ -26,15 +26,17 @@ def calculate_exact_fee(total_usd: Decimal, terms: Terms) -> Decimal:
     for fee_slice in terms.fee_slices:
         top = total_usd if fee_slice.up_to is None else min(total_usd, fee_slice.up_to)
         if top > slice_start:
-            total = _EXACT.add(total, _EXACT.multiply(_EXACT.subtract(top, slice_start), fee_slice.rate))
+            total = _FEE_PRECISION.add(
+                total, _FEE_PRECISION.multiply(_FEE_PRECISION.subtract(top, slice_start), fee_slice.rate)
+            )
             slice_start = top
     return total
 
 
 def round_to_cents(amount: Decimal) -> Decimal:
-    rounded = amount.quantize(CENT, rounding=ROUND_HALF_UP, context=_EXACT)
+    rounded = amount.quantize(CENT, rounding=ROUND_HALF_UP, context=_FEE_PRECISION)
     return ZERO if rounded.is_zero() else rounded
 
 
 def to_usd(total: Decimal, usd_rate: Decimal) -> Decimal:
-    return _EXACT.multiply(total, usd_rate)
+    return _FEE_PRECISION.multiply(total, usd_rate)

@@ -14,7 +14,7 @@ from policies.statuses import CancelBasis, PaymentStatus, Role, Status
 from policies.timestamps import format_optional_timestamp, parse_timestamp
 
 
-class _FieldFormat(NamedTuple):
+class _HistoryFieldFormat(NamedTuple):
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
 
@@ -23,67 +23,67 @@ def _optional_history_value(convert: Callable[[Any], Any]) -> Callable[[Any], An
     return lambda value: None if value is None else convert(value)
 
 
-def _code_format(codes: type[StrEnum]) -> _FieldFormat:
-    return _FieldFormat(_unchanged_value, _optional_history_value(codes))
+def _history_code_format(codes: type[StrEnum]) -> _HistoryFieldFormat:
+    return _HistoryFieldFormat(_unchanged_history_value, _optional_history_value(codes))
 
 
-def _unchanged_value(value: Any) -> Any:
+def _unchanged_history_value(value: Any) -> Any:
     return value
 
 
-_TEXT = _FieldFormat(_unchanged_value, _unchanged_value)
-_INSTANT = _FieldFormat(format_optional_timestamp, _optional_history_value(parse_timestamp))
-_AMOUNT = _FieldFormat(str, Decimal)
-_MONTH = _FieldFormat(
+_HISTORY_TEXT = _HistoryFieldFormat(_unchanged_history_value, _unchanged_history_value)
+_HISTORY_INSTANT = _HistoryFieldFormat(format_optional_timestamp, _optional_history_value(parse_timestamp))
+_HISTORY_AMOUNT = _HistoryFieldFormat(str, Decimal)
+_HISTORY_MONTH = _HistoryFieldFormat(
     _optional_history_value(lambda day: day.isoformat()[:7]),
     _optional_history_value(lambda month: date.fromisoformat(f"{month}-01")),
 )
-_HISTORY_PARTS: dict[str, dict[str, _FieldFormat]] = {
+_HISTORY_PARTS: dict[str, dict[str, _HistoryFieldFormat]] = {
     "order": {
-        "status": _code_format(Status),
-        "previous_status": _code_format(Status),
-        "payment_status": _code_format(PaymentStatus),
-        "order_date": _INSTANT,
-        "total": _AMOUNT,
-        "fee": _AMOUNT,
-        "fee_month": _MONTH,
-        "cancelled_at": _INSTANT,
-        "basis": _code_format(CancelBasis),
-        "cancelled_by": _TEXT,
-        "npb_filed_at": _INSTANT,
-        "held_at": _INSTANT,
-        "held_until": _INSTANT,
+        "status": _history_code_format(Status),
+        "previous_status": _history_code_format(Status),
+        "payment_status": _history_code_format(PaymentStatus),
+        "order_date": _HISTORY_INSTANT,
+        "total": _HISTORY_AMOUNT,
+        "fee": _HISTORY_AMOUNT,
+        "fee_month": _HISTORY_MONTH,
+        "cancelled_at": _HISTORY_INSTANT,
+        "basis": _history_code_format(CancelBasis),
+        "cancelled_by": _HISTORY_TEXT,
+        "npb_filed_at": _HISTORY_INSTANT,
+        "held_at": _HISTORY_INSTANT,
+        "held_until": _HISTORY_INSTANT,
     },
     "alert": {
-        "kind": _code_format(AlertKind),
-        "state": _code_format(AlertState),
-        "filed_at": _INSTANT,
-        "grounds": _TEXT,
-        "responded_at": _INSTANT,
-        "penalty_accepted_at": _INSTANT,
-        "penalty_withdrawn_at": _INSTANT,
-        "extended_until": _INSTANT,
-        "unlocks_at": _INSTANT,
-        "unlocked_at": _INSTANT,
-        "closed_at": _INSTANT,
+        "kind": _history_code_format(AlertKind),
+        "state": _history_code_format(AlertState),
+        "filed_at": _HISTORY_INSTANT,
+        "grounds": _HISTORY_TEXT,
+        "responded_at": _HISTORY_INSTANT,
+        "penalty_accepted_at": _HISTORY_INSTANT,
+        "penalty_withdrawn_at": _HISTORY_INSTANT,
+        "extended_until": _HISTORY_INSTANT,
+        "unlocks_at": _HISTORY_INSTANT,
+        "unlocked_at": _HISTORY_INSTANT,
+        "closed_at": _HISTORY_INSTANT,
     },
     "ocr": {
-        "filed_by": _code_format(Role),
-        "reason": _TEXT,
-        "state": _code_format(OcrState),
-        "filed_at": _INSTANT,
-        "closed_at": _INSTANT,
+        "filed_by": _history_code_format(Role),
+        "reason": _HISTORY_TEXT,
+        "state": _history_code_format(OcrState),
+        "filed_at": _HISTORY_INSTANT,
+        "closed_at": _HISTORY_INSTANT,
     },
     "late_payment": {
-        "payment_status": _code_format(PaymentStatus),
-        "recorded_at": _INSTANT,
-        "settled_at": _INSTANT,
-        "settled_by": _TEXT,
+        "payment_status": _history_code_format(PaymentStatus),
+        "recorded_at": _HISTORY_INSTANT,
+        "settled_at": _HISTORY_INSTANT,
+        "settled_by": _HISTORY_TEXT,
     },
 }
 """The recorded fields of each part of a case, and how they are written as JSON."""
-_FIELD_VALUES = {part: attrgetter(*fields) for part, fields in _HISTORY_PARTS.items()}
-_IDENTITY = {
+_HISTORY_FIELD_VALUES = {part: attrgetter(*fields) for part, fields in _HISTORY_PARTS.items()}
+_HISTORY_IDENTITY = {
     "order": ("order_id",),
     # By id too: an unstored alert is a new one even if it was filed at the same time as the last one.
     "alert": ("alert_id", "filed_at"),
@@ -92,11 +92,11 @@ _IDENTITY = {
 }
 
 
-def write_part(part: str, value: Any) -> dict[str, Any]:
+def write_history_part(part: str, value: Any) -> dict[str, Any]:
     return {name: field.write(getattr(value, name)) for name, field in _HISTORY_PARTS[part].items()}
 
 
-def read_part(part: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def read_history_part(part: str, state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: field.read(state[name]) for name, field in _HISTORY_PARTS[part].items()}
 
 
@@ -106,8 +106,8 @@ def diff_cases(before: Case | None, after: Case) -> dict[str, Any]:
         old, new = getattr(before, part, None), getattr(after, part)
         if new is None or new is old:
             continue
-        is_same = old is not None and all(getattr(old, name) == getattr(new, name) for name in _IDENTITY[part])
-        if changed := _changed_fields(part, old, new) if is_same else write_part(part, new):
+        is_same = old is not None and all(getattr(old, name) == getattr(new, name) for name in _HISTORY_IDENTITY[part])
+        if changed := _changed_history_fields(part, old, new) if is_same else write_history_part(part, new):
             changes[part] = changed
     return changes
 
@@ -121,8 +121,8 @@ def fold_changes(changes_in_order: Iterable[Mapping[str, Any]]) -> dict[str, dic
     return state
 
 
-def _changed_fields(part: str, before: Any, after: Any) -> dict[str, Any]:
-    values = _FIELD_VALUES[part]
+def _changed_history_fields(part: str, before: Any, after: Any) -> dict[str, Any]:
+    values = _HISTORY_FIELD_VALUES[part]
     return {
         name: written
         for (name, field), old, new in zip(_HISTORY_PARTS[part].items(), values(before), values(after), strict=True)

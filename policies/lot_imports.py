@@ -18,10 +18,10 @@ from policies.lots import (
     find_lot_problems,
     find_lot_tier_gaps,
     is_marketplace_number,
-    parse_tiers,
+    lot_tiers_from_fields,
     plain_lot_key,
 )
-from policies.returns import may_be_target
+from policies.returns import may_be_return_target
 from policies.texts import replace_non_xml_characters
 
 MAX_LOT_ID = 2**63 - 1
@@ -81,7 +81,13 @@ class LotEntry:
             values.setdefault("stock_room_id", SOLD_OUT_STOCKROOM)
         defaults = {"color_id": 0, "unit_price": 0}
         return Lot(
-            **{**defaults, **values, "lot_id": lot_id, "seller_id": seller_id, "tiers": parse_tiers(self.fields)}
+            **{
+                **defaults,
+                **values,
+                "lot_id": lot_id,
+                "seller_id": seller_id,
+                "tiers": lot_tiers_from_fields(self.fields),
+            }
         )
 
     def applied_to(self, lot: Lot) -> Lot:
@@ -91,7 +97,7 @@ class LotEntry:
             room = SOLD_OUT_STOCKROOM if values["is_stock_room"] else None
             values.setdefault("stock_room_id", lot.stock_room_id if in_same_room else room)
         if any(name in self.fields for name in TIER_FIELDS):
-            values["tiers"] = parse_tiers(self._tiers_over(lot))
+            values["tiers"] = lot_tiers_from_fields(self._tiers_over(lot))
         if self.quantity_change is not None:
             values["quantity"] = lot.quantity + self.quantity_change
         return replace(lot, **{k: v for k, v in values.items() if not _is_same_lot_value(k, v, getattr(lot, k))})
@@ -142,7 +148,7 @@ class LotEntryMatcher:
             and not (entry.has_marketplace_number and is_marketplace_number(lot.lot_id))
             and not self.is_named(lot)
             and (lot.has_catalogue_item or has_same_values(entry, lot))
-            and (not consolidates or may_be_target(lot))
+            and (not consolidates or may_be_return_target(lot))
         ]
         chosen = min(
             fitting,

@@ -80,7 +80,7 @@ class Lot:
     def with_quantity(self, quantity: int) -> Lot:
         # Much faster than `replace`, which matters for batches of hundreds.
         values = list(_LOT_VALUES(self))
-        values[_QUANTITY_INDEX] = quantity
+        values[_LOT_QUANTITY_INDEX] = quantity
         return Lot(*values)
 
     def snapshot(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Lot:
             **{
                 f"tier_{field}{number}": value
                 for number in (1, 2, 3)
-                for field, value in _lot_tier_json(self.tiers, number).items()
+                for field, value in _lot_snapshot_tier(self.tiers, number).items()
             },
             "reserved_for": self.reserved_for,
         }
@@ -114,7 +114,7 @@ class Lot:
 
 _LOT_FIELD_NAMES = tuple(field.name for field in fields(Lot))
 _LOT_VALUES: Callable[[Lot], tuple[Any, ...]] = attrgetter(*_LOT_FIELD_NAMES)
-_QUANTITY_INDEX = _LOT_FIELD_NAMES.index("quantity")
+_LOT_QUANTITY_INDEX = _LOT_FIELD_NAMES.index("quantity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:
         my_cost=_lot_snapshot_decimal(snapshot.get("my_cost")),
         my_weight=_lot_snapshot_decimal(snapshot.get("my_weight")),
         sale_rate=_lot_snapshot_int(snapshot.get("sale_rate"), 0),
-        tiers=parse_tiers(snapshot),
+        tiers=lot_tiers_from_fields(snapshot),
         reserved_for=snapshot.get("reserved_for"),
     )
 
@@ -193,7 +193,7 @@ def apply_lot_fields(item: Lot, fields: Mapping[str, Any]) -> Lot:
     )
 
 
-def parse_tiers(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
+def lot_tiers_from_fields(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal], ...]:
     pairs = ((fields.get(f"tier_quantity{n}"), fields.get(f"tier_price{n}")) for n in (1, 2, 3))
     return tuple((quantity, Decimal(price)) for quantity, price in pairs if quantity and price is not None)
 
@@ -313,7 +313,7 @@ def _lot_tier_problems(lot: Lot) -> list[tuple[str, str]]:
     return problems
 
 
-def _lot_tier_json(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str, Any]:
+def _lot_snapshot_tier(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str, Any]:
     if number > len(tiers):
         return {"quantity": None, "price": None}
     quantity, price = tiers[number - 1]

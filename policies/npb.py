@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from policies.alerts import add_alert, check_may_file_alert, require_open_alert
-from policies.automation import cancels_at_fact
+from policies.automation import automation_cancel_facts
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
 from policies.preconditions import check_comment
@@ -153,7 +153,7 @@ def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused
     return Granted(
         after,
         events=(Event("npb.penalty_accepted", "The buyer accepts the penalty; the seller may cancel at once."),),
-        messages=(notify_party(after, Role.SELLER, "npx_accepted", **cancels_at_fact(after)),),
+        messages=(notify_party(after, Role.SELLER, "npx_accepted", **automation_cancel_facts(after)),),
         effects={"status": Status.NPX, "unlocks_at": format_timestamp(accepted.unlocks_at)},
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.automation import answer_facts
+from policies.automation import automation_answer_facts
 from policies.cases import Actor, Case, Ocr, OcrState, counterparty
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
@@ -49,7 +49,7 @@ def file_ocr(case: Case, actor: Actor, reason: str, comment: str, now: datetime)
                 "ocr_filed" if role is Role.BUYER else "ocr_filed_by_seller",
                 reason=reason,
                 comment=comment,
-                **answer_facts(after),
+                **automation_answer_facts(after),
             ),
         ),
         effects={"status": Status.OCR},

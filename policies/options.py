@@ -19,7 +19,7 @@ from policies.statuses import BASIS_LABELS, Role
 from policies.timestamps import format_optional_timestamp
 from policies.verdicts import Code, Granted, Invalid, Refused
 
-EXAMPLE_COMMENT = "Said on the Problem Order page."
+OPTION_EXAMPLE_COMMENT = "Said on the Problem Order page."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Action:
 
 
 ACTIONS: dict[str, Action] = {}
-"""The listed commands, by task name. The declaration of each command enters it (`tasks.declarations`)."""
+"""The commands that are options, by task name; `declare_option` enters each."""
 _OPTION_ORDER = (
     "ocr",
     "npb",
@@ -98,7 +98,7 @@ def declare_option(action: str, label: str, ask: Ask, *, per_removal: bool = Fal
 
 
 def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
-    listed = sorted(ACTIONS.items(), key=lambda item: _position(item[0]))
+    listed = sorted(ACTIONS.items(), key=lambda item: _option_position(item[0]))
     asked = [(name, action, order) for name, action in listed if not action.per_removal]
     for removal in order.pending_removals:
         about = replace(order, removal=removal)
@@ -106,7 +106,7 @@ def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
     return [to_option(name, action.ask(subject, actor, now), subject.removal) for name, action, subject in asked]
 
 
-def _position(action: str) -> int:
+def _option_position(action: str) -> int:
     return next(
         (i for i, name in enumerate(_OPTION_ORDER) if action == name or action.startswith(f"{name}.")),
         len(_OPTION_ORDER),
@@ -136,8 +136,8 @@ def to_option(action: str, answer: PolicyAnswer | Option, removal: Removal | Non
     return Option(action, True, "Possible now.", removal_id=removal_id)
 
 
-def cancel_option(action: str, case: Case, actor: Actor, now: datetime) -> Option:
-    option = to_option(action, cancellation.cancel(case, actor, None, EXAMPLE_COMMENT, now))
+def option_to_cancel(action: str, case: Case, actor: Actor, now: datetime) -> Option:
+    option = to_option(action, cancellation.cancel(case, actor, None, OPTION_EXAMPLE_COMMENT, now))
     basis = cancellation.cancel_basis_for(case, actor, now)
     if option.possible and not isinstance(basis, Refused):
         warning = cancellation.warn_of_payment(case, basis)
@@ -145,7 +145,7 @@ def cancel_option(action: str, case: Case, actor: Actor, now: datetime) -> Optio
     return option
 
 
-def status_option(action: str, case: Case, actor: Actor) -> Option:
+def option_to_set_status(action: str, case: Case, actor: Actor) -> Option:
     statuses = orders.STATUSES_BY_SELLER if case.role_of(actor) is Role.SELLER else tuple(orders.STATUSES_BY_BUYER)
     answers = {status: orders.set_order_status(case, actor, status) for status in statuses}
     settable = tuple(str(status) for status, answer in answers.items() if isinstance(answer, Granted))

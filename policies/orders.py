@@ -13,7 +13,7 @@ from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import calculate_fee, to_usd
 from policies.notices import notify_party
 from policies.preconditions import check_not_cancelled, check_party
-from policies.statuses import ADDABLE, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
+from policies.statuses import ADDABLE_STATUSES, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
 from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Refused
 
@@ -91,11 +91,11 @@ def check_may_add_batch(case: Case) -> Refused | None:
             f"{case.label.capitalize()} is in {status}; nothing can be added until that is closed.",
             unblocked_by="the open request or alert being closed",
         )
-    if status not in ADDABLE:
+    if status not in ADDABLE_STATUSES:
         return Refused(
             Code.WRONG_STATUS,
-            f"{case.label.capitalize()} is {status}; items can be added in {', '.join(ADDABLE)}.",
-            unblocked_by=f"the order being in one of {', '.join(ADDABLE)}",
+            f"{case.label.capitalize()} is {status}; items can be added in {', '.join(ADDABLE_STATUSES)}.",
+            unblocked_by=f"the order being in one of {', '.join(ADDABLE_STATUSES)}",
         )
     return None
 

@@ -11,7 +11,7 @@ from policies.lots import Lot
 from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
 
-PRICE_QUANTUM = Decimal("0.0001")
+PURCHASE_PRICE_QUANTUM = Decimal("0.0001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def line_price(lot: Lot, quantity: int) -> Decimal:
     for from_quantity, tier_price in lot.tiers:
         if quantity >= from_quantity:
             price = tier_price
-    return (price * (100 - lot.sale_rate) / 100).quantize(PRICE_QUANTUM, rounding=ROUND_HALF_UP)
+    return (price * (100 - lot.sale_rate) / 100).quantize(PURCHASE_PRICE_QUANTUM, rounding=ROUND_HALF_UP)
 
 
 def sum_goods(lines: Iterable[tuple[int, Decimal]]) -> Decimal:

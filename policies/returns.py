@@ -137,7 +137,7 @@ class StockView:
         self.lots[lot.lot_id] = lot
 
 
-def may_be_target(lot: Lot) -> bool:
+def may_be_return_target(lot: Lot) -> bool:
     """Whether items can return to this lot: no superlot part, reserved lot or custom item (R81)."""
     return lot.bind_id == 0 and lot.reserved_for is None and lot.has_catalogue_item
 
@@ -220,7 +220,7 @@ class _ReturnPlanner:
         key, stock, changed = item.key, self._stock.lots, self.changed
         ids = [*self._stock.candidate_ids(key), *self._new_of_key.get(key, ())]
         lots = [changed[i] if i in changed else stock[i] for i in ids]
-        return choose_target_lot(item.lot_id, [lot for lot in lots if may_be_target(lot)])
+        return choose_target_lot(item.lot_id, [lot for lot in lots if may_be_return_target(lot)])
 
     def _join(self, target: Lot, item: Lot, units: int) -> tuple[Lot, ReturnNote | None]:
         after = consolidate_values(target, item, units, self._choices.values)

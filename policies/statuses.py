@@ -77,9 +77,9 @@ OPEN_FLOW = (
     Status.COMPLETED,
 )
 OCR_FILEABLE_BY_DEFAULT = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY, Status.PACKED)
-ADDABLE = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)
+ADDABLE_STATUSES = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)
 PROBLEM = (Status.OCR, Status.NPB, Status.NPX, Status.NRS, Status.NSS)
-ALERT_BLOCKERS = (
+ALERT_BLOCKING_STATUSES = (
     Status.NPB,
     Status.NPX,
     Status.NRS,

@@ -21,7 +21,7 @@ from policies.terms import (
     MAX_STEPS,
     MIN_UNLOCK_DELAY,
     FeeSlice,
-    OcrSilence,
+    OcrSilenceTerm,
     Terms,
 )
 from policies.texts import is_identifier
@@ -68,7 +68,7 @@ def terms_to_mapping(terms: Terms) -> dict[str, Any]:
     return {f.name.upper(): _term_json(getattr(terms, f.name)) for f in fields(Terms)}
 
 
-def format_silence_term(silence: OcrSilence) -> str:
+def format_silence_term(silence: OcrSilenceTerm) -> str:
     return f"{silence.name} {_term_json(silence.after)}"
 
 
@@ -154,13 +154,13 @@ def _read_durations_term(raw: Any) -> tuple[timedelta, ...]:
     return tuple(_read_duration_term(item) for item in raw)
 
 
-def _read_ocr_silence_term(raw: Any) -> OcrSilence | None:
+def _read_ocr_silence_term(raw: Any) -> OcrSilenceTerm | None:
     if raw == "none":
         return None
     if not isinstance(raw, dict) or len(raw) != 1 or not raw.keys() <= {"agree_after", "decline_after"}:
         raise TypeError('must be none, {agree_after = "5d"} or {decline_after = "5d"}')
     ((name, after),) = raw.items()
-    return OcrSilence(agrees=name == "agree_after", after=_read_duration_term(after))
+    return OcrSilenceTerm(agrees=name == "agree_after", after=_read_duration_term(after))
 
 
 def _read_statuses_term(raw: Any) -> tuple[Status, ...]:
@@ -188,11 +188,11 @@ def _read_amount_term(raw: Any) -> Decimal:
     return round(amount, 2)
 
 
-_NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.([0-9]{1,8}))?")
+_TERM_NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.([0-9]{1,8}))?")
 
 
 def _read_number_term(raw: str, *, places: int) -> Decimal:
-    match = _NUMBER.fullmatch(raw)
+    match = _TERM_NUMBER.fullmatch(raw)
     if match is None or len(match[1] or "") > places:
         raise ValueError(f"must be a number with at most {places} decimals, in digits and without blanks")
     return Decimal(raw)
@@ -273,7 +273,7 @@ def _term_json(value: Any) -> Any:
         return [_term_json(item) for item in value]
     if isinstance(value, FeeSlice):
         return {"up_to": None if value.up_to is None else str(value.up_to), "rate": str(value.rate)}
-    if isinstance(value, OcrSilence):
+    if isinstance(value, OcrSilenceTerm):
         return {value.name: _term_json(value.after)}
     if value is None:
         return "none"

@@ -33,7 +33,7 @@ class FeeSlice:
 
 
 @dataclass(frozen=True, slots=True)
-class OcrSilence:
+class OcrSilenceTerm:
     """The answer, in the seller's name, to a buyer's cancel request left unanswered for so long (R123)."""
 
     agrees: bool
@@ -120,7 +120,7 @@ class Terms:
         "list of durations",
         _ALLOWED_STEPS,
     )
-    ocr_silence: OcrSilence | None = _term(  # noqa: RUF009 - frozen, as all values are
+    ocr_silence: OcrSilenceTerm | None = _term(  # noqa: RUF009 - frozen, as all values are
         None,
         "What answers a buyer's cancel request, in the seller's name, if the seller does not answer for so long.",
         'none, {agree_after = "5d"} or {decline_after = "5d"}',

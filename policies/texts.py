@@ -19,7 +19,7 @@ JOINERS = "\u200c\u200d"
 _NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def printable(text: str, replacement: str = "?") -> str:
+def printable_text(text: str, replacement: str = "?") -> str:
     """Replace every character that a terminal would obey, not show, and every lone surrogate."""
     return text if text.isprintable() else "".join(c if c.isprintable() else replacement for c in text)
 

@@ -32,10 +32,10 @@ def format_for_people(instant: datetime, zone: tzinfo = UTC) -> str:
 
 
 def rewrite_timestamps_for_people(text: str, zone: tzinfo = UTC) -> str:
-    return WRITTEN_TIMESTAMP.sub(lambda match: _rewrite_timestamp(match, zone), text)
+    return WRITTEN_TIMESTAMP.sub(lambda match: _rewrite_timestamp_for_people(match, zone), text)
 
 
-def _rewrite_timestamp(match: re.Match[str], zone: tzinfo) -> str:
+def _rewrite_timestamp_for_people(match: re.Match[str], zone: tzinfo) -> str:
     try:
         return format_for_people(parse_timestamp(match[0]), zone)
     except (ValueError, OverflowError):  # looks like a timestamp, in a comment

@@ -219,7 +219,7 @@ class _CaseReplay:
             return None
         dues = [
             (max(due, self._clock), act)
-            for due_at, act in automatic_acts.ACTS
+            for due_at, act in automatic_acts.AUTOMATIC_ACTS
             if (due := due_at(case)) is not None and not (self._follows_record and due == self._recorded_due(due_at))
         ]
         return min(dues, key=lambda entry: entry[0], default=None)
@@ -242,7 +242,7 @@ class _CaseReplay:
         )
 
     def _act_as_recorded(self, now: datetime) -> None:
-        for due_at, act in automatic_acts.ACTS:
+        for due_at, act in automatic_acts.AUTOMATIC_ACTS:
             due = due_at(self.case)
             if due is not None and due <= now and due == self._recorded_due(due_at):
                 self._apply(act(self.case, now), now)

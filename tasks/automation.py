@@ -233,7 +233,7 @@ class AutomaticActSweep:
         at = max(now, case.order.last_event_at or now)
         verdict = type(self).decide(case, at)
         if isinstance(verdict, Granted):
-            cases.add(CaseChange(case, verdict, at, automatic_acts.actor_for(case)))
+            cases.add(CaseChange(case, verdict, at, automatic_acts.automatic_act_actor(case)))
         return isinstance(verdict, Granted)
 
 

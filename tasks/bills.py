@@ -232,7 +232,7 @@ def _record_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBil
     if bill is None or not bill.is_issued:
         return policy.bill_not_issued(month)
     if ledger.ledger_has_payment(conn, command.payment_id):
-        return policy.payment_already_recorded(command.payment_id)
+        return policy.bill_payment_already_recorded(command.payment_id)
     excess = policy.overpaid_bill_amount(bill.sums.total, bill.paid, command.amount)
     excess_credit_month = _month_of_overpayment(work, command.seller_id) if excess > 0 else None
     note = policy.payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)

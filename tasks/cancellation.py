@@ -21,7 +21,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import cancellation as policy
 from policies.bills import may_be_billed
 from policies.cases import Case
-from policies.options import cancel_option
+from policies.options import option_to_cancel
 from policies.preconditions import effective_time
 from policies.returns import ReturnTotals
 from policies.verdicts import Granted, Invalid, Refused
@@ -43,7 +43,7 @@ class CancelOrder(ReturnOptions):
     CancelOrder,
     example=SELLER,
     option=DeclaredOption(
-        "cancel the order", lambda c, subject, now: cancel_option(c.task, subject.case, c.actor, now)
+        "cancel the order", lambda c, subject, now: option_to_cancel(c.task, subject.case, c.actor, now)
     ),
 )
 def cancel_orders(commands: list[CancelOrder]) -> list[Answer]:

@@ -20,7 +20,7 @@ import tasks
 from models.stored_answers import Answer
 from policies import options
 from policies.cases import Actor
-from policies.options import EXAMPLE_COMMENT, Option, PolicyAnswer, Subject
+from policies.options import OPTION_EXAMPLE_COMMENT, Option, PolicyAnswer, Subject
 from tasks.command import Command
 
 CommandT = TypeVar("CommandT", bound=Command)
@@ -52,7 +52,7 @@ class Declaration:
         assert self.option is not None
         arguments = {k: v for k, v in self.example.items() if k not in ("order_id", "removal_id", "member_id", "staff")}
         if "comment" in self.model.model_fields:
-            arguments["comment"] = EXAMPLE_COMMENT
+            arguments["comment"] = OPTION_EXAMPLE_COMMENT
         return arguments | dict(self.option.arguments(subject, actor))
 
     def ask(self, subject: Subject, actor: Actor, now: datetime) -> PolicyAnswer | Option:

@@ -125,7 +125,8 @@ class VerifyDraft(DraftCommand):
     OpenDraft,
     example=SELLER | {"consolidate": True, "values": {"price": "old", "remarks": "concatenate", "cost": "average"}},
     option=DeclaredOption(
-        "prepare the return of items", lambda c, o, now: policy.check_may_open(o.case, c.actor, now) or Granted(o.case)
+        "prepare the return of items",
+        lambda c, o, now: policy.check_may_open_draft(o.case, c.actor, now) or Granted(o.case),
     ),
 )
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
@@ -197,7 +198,7 @@ def _open_draft(
     effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at
-    if refused := policy.check_may_open(case, command.actor, effective_at):
+    if refused := policy.check_may_open_draft(case, command.actor, effective_at):
         return refused
     return Draft(
         draft_id=f"{command.order_id}-{number}",

@@ -19,7 +19,7 @@ from policies.lots import (
     check_recorded_lot,
     find_lot_problems,
     find_lot_tier_gaps,
-    parse_tiers,
+    lot_tiers_from_fields,
 )
 from policies.verdicts import Invalid, Refused
 from tasks.command import (
@@ -76,7 +76,7 @@ class LotFacts(StrictModel):
     def to_lot(self) -> Lot:
         values = self.model_dump(exclude={"item"})
         fields = {name: value for name, value in values.items() if not name.startswith("tier_")}
-        return Lot(**fields, item_type=self.item.type, item_no=self.item.no, tiers=parse_tiers(values))
+        return Lot(**fields, item_type=self.item.type, item_no=self.item.no, tiers=lot_tiers_from_fields(values))
 
     def contradictions(self) -> list[tuple[str, str]]:
         return sorted([*find_lot_problems(self.to_lot()), *find_lot_tier_gaps(self.model_dump())])

@@ -9,7 +9,7 @@ from models import members, orders
 from models.queries import order
 from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
-from policies.cancel_routes import describe_cancellability
+from policies.cancel_routes import describe_cancel_routes
 from policies.members import member_unknown
 from policies.preconditions import check_party, effective_time, order_unknown
 from policies.verdicts import Invalid
@@ -48,5 +48,5 @@ def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
         work.answer(command, effective_at)
         return
     answer = done_answer(command, order.order_snapshot_options(snapshot, command.actor, effective_at))
-    verdict = describe_cancellability(order.order_snapshot_subject(snapshot, effective_at), effective_at)
+    verdict = describe_cancel_routes(order.order_snapshot_subject(snapshot, effective_at), effective_at)
     work.answer(command, replace(answer, message=verdict))

@@ -21,7 +21,7 @@ from policies.cases import Case, Order
 from policies.fees import to_usd
 from policies.lots import Lot
 from policies.members import member_unknown
-from policies.options import status_option
+from policies.options import option_to_set_status
 from policies.preconditions import order_unknown
 from policies.purchases import PurchasedLine, describe_purchase, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
@@ -156,7 +156,7 @@ def add_batch(commands: list[AddOrderBatch]) -> list[Answer]:
     SetOrderStatus,
     example=SELLER | {"status": "SHIPPED"},
     option=DeclaredOption(
-        "set the status by hand", lambda c, subject, _now: status_option(c.task, subject.case, c.actor)
+        "set the status by hand", lambda c, subject, _now: option_to_set_status(c.task, subject.case, c.actor)
     ),
 )
 def set_status(commands: list[SetOrderStatus]) -> list[Answer]:

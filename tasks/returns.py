@@ -136,7 +136,7 @@ class PlannedReturn:
         command, change = cancellation.command, cancellation.change
         draft = self.drafts[command.draft_id] if command.draft_id is not None else None
         if draft and (
-            refused := draft_policy.check_ready_to_cancel(draft, change.before, cancellation.basis, change.at)
+            refused := draft_policy.check_draft_ready_to_cancel(draft, change.before, cancellation.basis, change.at)
         ):
             return refused
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.ddl.views import VIEWS, View
-from policies.cancel_routes import PARTIES
+from policies.cancel_routes import CANCEL_ROUTE_PARTIES
 from policies.statuses import CancelBasis, Status
 from tasks import schemas
 from tasks.declarations import all_commands
@@ -64,7 +64,11 @@ def options_schema() -> dict[str, Any]:
     }
     step = {"action": text, "possible_from": time}
     route = {
-        "role": {"type": "string", "enum": [*PARTIES], "description": "Whose commands and cancellation these are."},
+        "role": {
+            "type": "string",
+            "enum": [*CANCEL_ROUTE_PARTIES],
+            "description": "Whose commands and cancellation these are.",
+        },
         "basis": {
             "type": "string",
             "enum": [*CancelBasis],

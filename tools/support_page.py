@@ -7,14 +7,14 @@ from typing import Any
 
 from models.ddl.views import VIEWS
 from policies.reasons import REASONS
-from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, PROBLEM, Status
+from policies.statuses import ADDABLE_STATUSES, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, PROBLEM, Status
 from tools.glossary import BASES, CODES, STATUSES
 from tools.transitions import NON_FINAL, NPB_FILEABLE, PREVIOUS, TABLE, UNCHANGED, Transition
 
 GROUPS: tuple[tuple[str, tuple[Status, ...]], ...] = (
     ("OPEN_FLOW", OPEN_FLOW),
     ("OCR_FILEABLE", OCR_FILEABLE_BY_DEFAULT),
-    ("ADDABLE", ADDABLE),
+    ("ADDABLE", ADDABLE_STATUSES),
     ("PROBLEM", PROBLEM),
     ("any but CANCELLED", NON_FINAL),
     ("OPEN_FLOW or OCR", NPB_FILEABLE),

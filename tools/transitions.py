@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from policies.statuses import ADDABLE, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Role, Status
+from policies.statuses import ADDABLE_STATUSES, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Role, Status
 
 PREVIOUS = "previous status"
 """The target of a declined or withdrawn cancel request: the status before it (R12)."""
@@ -195,7 +195,7 @@ TABLE: tuple[Transition, ...] = (
     ),
     Transition(
         "T21",
-        ADDABLE,
+        ADDABLE_STATUSES,
         "add a batch",
         (BUYER, SYSTEM),
         S.UPDATED,

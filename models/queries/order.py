@@ -27,10 +27,10 @@ from policies.alerts import UNLOCK_EVENTS
 from policies.automation import list_announced_acts
 from policies.automation_settings import settings_from_json
 from policies.bills import format_month
-from policies.cancel_routes import describe_cancellability, list_cancel_routes
+from policies.cancel_routes import describe_cancel_routes, list_cancel_routes
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
 from policies.emails.email import email_from_json, render_plain
-from policies.history import fold_changes, read_part, write_part
+from policies.history import fold_changes, read_history_part, write_history_part
 from policies.preconditions import check_party
 from policies.purchases import format_total
 from policies.removals import Removal, RemovalState
@@ -57,7 +57,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
     if snapshot is None:
         return None
     case = snapshot.case
-    state = write_part("order", case.order)
+    state = write_history_part("order", case.order)
     terms_history = snapshot.terms_history
     return {
         "order_id": order_id,
@@ -74,10 +74,10 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "lines": snapshot.lines,
         "ocr": _order_part_json("ocr", case.ocr, terms_history),
         "alert": _order_part_json("alert", case.alert, terms_history),
-        "late_payment": write_part("late_payment", case.late_payment) if case.late_payment else None,
+        "late_payment": write_history_part("late_payment", case.late_payment) if case.late_payment else None,
         "removals": [_removal_json(removal) for removal in snapshot.removals],
         "fee": _order_fee(conn, case.order, at),
-        "verdict": describe_cancellability(order_snapshot_subject(snapshot, at or now), at or now),
+        "verdict": describe_cancel_routes(order_snapshot_subject(snapshot, at or now), at or now),
         "credits": fee_credits.fee_credit_of_order(conn, order_id, until=at),
         "stock": _stock_moves_of_order(conn, order_id, at),
         "notices": show_order_notices(conn, order_id, until=at),
@@ -86,7 +86,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
 
 
 def _order_part_json(part: str, value: Ocr | Alert | None, terms_history: TermsHistory) -> dict[str, Any] | None:
-    return None if value is None else write_part(part, value) | {"terms_id": terms_history.id_of(value.terms)}
+    return None if value is None else write_history_part(part, value) | {"terms_id": terms_history.id_of(value.terms)}
 
 
 def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
@@ -104,7 +104,7 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         "order_id": order_id,
         "status": case.order.status,
         "at": format_timestamp(instant),
-        "verdict": describe_cancellability(subject, instant),
+        "verdict": describe_cancel_routes(subject, instant),
         "routes": [route.as_json() for route in list_cancel_routes(subject, instant)],
         "automation": [announcement.as_json() for announcement in list_announced_acts(case)],
         "seller": options_by_role[Role.SELLER],
@@ -117,7 +117,7 @@ def show_order_options(conn: Connection, order_id: int, actor: Actor, *, now: da
     snapshot = load_order_snapshot(conn, order_id, at=None, now=now)
     if snapshot is None or check_party(snapshot.case, actor) is not None:
         return None
-    verdict = describe_cancellability(order_snapshot_subject(snapshot, now), now)
+    verdict = describe_cancel_routes(order_snapshot_subject(snapshot, now), now)
     return {"order_id": order_id, "verdict": verdict} | order_snapshot_options(snapshot, actor, now)
 
 
@@ -184,7 +184,7 @@ def _case_at(
     return Case(
         order=replace(
             row,
-            **read_part("order", state["order"]),
+            **read_history_part("order", state["order"]),
             version=past_events[-1].seq,
             last_event_at=max(event.at for event in past_events if event.type not in UNLOCK_EVENTS),
         ),
@@ -194,7 +194,7 @@ def _case_at(
         later_terms=terms_history.after(at),
         ocr=_ocr_at(conn, row.order_id, state.get("ocr"), terms_history),
         alert=_alert_at(conn, row.order_id, state.get("alert"), terms_history),
-        late_payment=LatePayment(**read_part("late_payment", late)) if late else None,
+        late_payment=LatePayment(**read_history_part("late_payment", late)) if late else None,
     )
 
 
@@ -203,7 +203,7 @@ def _alert_at(
 ) -> Alert | None:
     if state is None:
         return None
-    then = read_part("alert", state)
+    then = read_history_part("alert", state)
     filed = select(AlertRow).where(AlertRow.order_id == order_id, AlertRow.filed_at == then["filed_at"])
     row = conn.execute(filed.order_by(AlertRow.alert_id).limit(1)).one()
     return replace(alerts.alert_from_row(row, terms_history), **then)
@@ -212,7 +212,7 @@ def _alert_at(
 def _ocr_at(conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: TermsHistory) -> Ocr | None:
     if state is None:
         return None
-    then = read_part("ocr", state)
+    then = read_history_part("ocr", state)
     filed = select(OcrRow).where(OcrRow.order_id == order_id, OcrRow.filed_at == then["filed_at"])
     row = conn.execute(filed.order_by(OcrRow.ocr_id).limit(1)).one()
     return replace(ocr.ocr_from_row(row, terms_history), **then)

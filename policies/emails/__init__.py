@@ -40,7 +40,7 @@ NOTICES: dict[str, Notice] = {
     "privilege_revoked": Notice("N15", _EITHER, accounts.privilege_revoked),
     "ocr_reminder": Notice("N16", _SELLER, ocr.ocr_reminder),
     "unlock_reminder": Notice("N17", _EITHER, seller_alerts.unlock_reminder),
-    "payment_during_alert": Notice("N18", _SELLER, npb.payment_recorded),
+    "payment_during_alert": Notice("N18", _SELLER, npb.npb_payment_recorded),
     "cancellation_coming": Notice("N20", _BUYER, automation.cancellation_coming),
     "npb_extended": Notice("N22", _BUYER, npb.npb_extended),
     "ocr_declined_automatically": Notice("N21", _SELLER, automation.ocr_declined_automatically),

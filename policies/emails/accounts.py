@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import date
 
-from policies.emails.context import EmailContext, format_amount, format_day, format_email_month
+from policies.emails.context import EmailContext, format_email_amount, format_email_day, format_email_month
 from policies.emails.email import Email, email_paragraphs
 from policies.texts import capital
 
 
 def credit_posted(context: EmailContext) -> Email:
     amount, bill, charged = context.text("amount"), context.text("bill"), context.text("charged_month")
-    credit = f"a credit of {format_amount(amount)}" if amount else "a credit"
+    credit = f"a credit of {format_email_amount(amount)}" if amount else "a credit"
     return Email(
         context.subject("your fee was refunded"),
         (
@@ -31,11 +31,11 @@ def credit_posted(context: EmailContext) -> Email:
 
 def bill_issued(context: EmailContext) -> Email:
     month, total, due = context.text("month"), context.text("total"), context.text("due_on")
-    due_day = format_day(date.fromisoformat(due)) if due else ""
+    due_day = format_email_day(date.fromisoformat(due)) if due else ""
     bill = f"bill for {format_email_month(month)}" if month else "bill"
     return Email(
-        f"Your {bill}: {format_amount(total)}" if total else f"Your {bill}",
-        (f"Your {bill} is ready" + (f". The total is {format_amount(total)}." if total else "."),),
+        f"Your {bill}: {format_email_amount(total)}" if total else f"Your {bill}",
+        (f"Your {bill} is ready" + (f". The total is {format_email_amount(total)}." if total else "."),),
         None,
         ("It includes the month's fees, any credits for cancelled orders, and any balance from earlier bills.",),
         (f"Please pay by {due_day}." if due_day else "Please pay by the due date.",),

@@ -14,7 +14,7 @@ _AUTOMATION_EMAIL_SENTENCES = {
         "a buyer's cancel request is granted automatically if it is filed within {} of the order date",
     ),
 }
-_AUTOMATION_DELAY_UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
+_EMAIL_AUTOMATION_DELAY_UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
 
 
 def cancellation_coming(context: EmailContext) -> Email:
@@ -50,9 +50,11 @@ def npb_filed_automatically(context: EmailContext) -> Email:
         None,
         email_paragraphs(
             f"If the buyer does not answer, you can cancel the order from {unlocks}." if unlocks else "",
-            automatic_cancellation(context),
+            email_automatic_cancellation(context),
         ),
-        email_paragraphs("If the buyer has paid, remove the alert on the order's page.", describe_setting(context)),
+        email_paragraphs(
+            "If the buyer has paid, remove the alert on the order's page.", email_automation_setting(context)
+        ),
     )
 
 
@@ -70,31 +72,31 @@ def ocr_declined_automatically(context: EmailContext) -> Email:
             if status
             else "The order goes on as before.",
         ),
-        ("If you agree with the buyer after all, file a cancel request yourself.", describe_setting(context)),
+        ("If you agree with the buyer after all, file a cancel request yourself.", email_automation_setting(context)),
     )
 
 
-def automatic_cancellation(context: EmailContext) -> str:
+def email_automatic_cancellation(context: EmailContext) -> str:
     due = context.timestamp("cancels_at")
     return f"Following your settings, we will cancel the order on {due} unless the buyer pays." if due else ""
 
 
-def automatic_answer_delay(context: EmailContext) -> str:
+def email_automation_delay(context: EmailContext) -> str:
     facts = context.facts.get("automation")
     duration = str(facts.get("value", "")).partition(" ")[2] if isinstance(facts, dict) else ""
-    if not duration[:-1].isdecimal() or duration[-1] not in _AUTOMATION_DELAY_UNITS:
+    if not duration[:-1].isdecimal() or duration[-1] not in _EMAIL_AUTOMATION_DELAY_UNITS:
         return "some time"
-    unit = _AUTOMATION_DELAY_UNITS[duration[-1]]
+    unit = _EMAIL_AUTOMATION_DELAY_UNITS[duration[-1]]
     return pluralize(int(duration[:-1]), unit, f"{unit}s")
 
 
-def describe_setting(context: EmailContext) -> str:
+def email_automation_setting(context: EmailContext) -> str:
     """Say under which setting something was done, and how to change it; empty if a person did it."""
     facts = context.facts.get("automation")
     if isinstance(facts, dict) and facts.get("setting") == "OCR_SILENCE":
         return (
             "If a seller does not answer a cancel request, this marketplace answers it for them "
-            f"{automatic_answer_delay(context)} after it was filed. "
+            f"{email_automation_delay(context)} after it was filed. "
             "To decide yourself, answer earlier, or put automation on hold on the order's page."
         )
     if not isinstance(facts, dict) or facts.get("setting") not in _AUTOMATION_EMAIL_SENTENCES:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from policies.emails.automation import automatic_answer_delay, describe_setting
-from policies.emails.context import EmailContext, format_amount, format_email_month
+from policies.emails.automation import email_automation_delay, email_automation_setting
+from policies.emails.context import EmailContext, format_email_amount, format_email_month
 from policies.emails.email import Email, email_paragraphs
 from policies.texts import capital, join_sentences, pluralize
 
@@ -34,7 +34,7 @@ def order_cancelled(context: EmailContext) -> Email:
             "If the buyer has paid, please send the money back. Cancelling an order does not refund the payment."
             if to_seller
             else REFUND,
-            describe_setting(context) if to_seller else "",
+            email_automation_setting(context) if to_seller else "",
         ),
     )
 
@@ -84,7 +84,7 @@ def _order_cancelled_sentence(context: EmailContext) -> str:
         who, whose = ("you", "the buyer's") if context.role == "seller" else (context.the_seller, "your")
         return (
             f"{capital(context.order)} was cancelled automatically because {who} did not answer {whose} cancel "
-            f"request within {automatic_answer_delay(context)}."
+            f"request within {email_automation_delay(context)}."
         )
     if automation:
         whose = "your settings" if context.role == "seller" else "the seller's settings"
@@ -115,7 +115,7 @@ def _fee_sentences(context: EmailContext) -> str:
     if not isinstance(fee, dict):
         return ""
     kind, bill = fee.get("kind"), fee.get("bill")
-    amount = format_amount(str(fee.get("amount", "")))
+    amount = format_email_amount(str(fee.get("amount", "")))
     if kind == "reset":
         return f"The fee of {amount} for this order will not be charged."
     if kind == "credit":

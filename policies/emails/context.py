@@ -16,7 +16,7 @@ from policies.emails.email import Quote
 from policies.texts import capital
 from policies.timestamps import parse_timestamp
 
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+EMAIL_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +80,11 @@ def format_email_timestamp(instant: datetime, zone: str) -> str:
     offset = "" if name == "UTC" else f", UTC{local:%z}"
     if offset:
         offset = f"{offset[:-2]}:{offset[-2:]}"
-    return f"{format_day(local.date())}, {clock} ({name}{offset})"
+    return f"{format_email_day(local.date())}, {clock} ({name}{offset})"
 
 
-def format_day(day: date) -> str:
-    return f"{WEEKDAYS[day.weekday()]}, {day.day} {MONTH_NAMES[day.month - 1]} {day.year}"
+def format_email_day(day: date) -> str:
+    return f"{EMAIL_WEEKDAYS[day.weekday()]}, {day.day} {MONTH_NAMES[day.month - 1]} {day.year}"
 
 
 def format_email_month(month: str) -> str:
@@ -92,5 +92,5 @@ def format_email_month(month: str) -> str:
     return f"{MONTH_NAMES[int(number) - 1]} {year}"
 
 
-def format_amount(amount: str) -> str:
+def format_email_amount(amount: str) -> str:
     return f"USD {amount.lstrip('-')}"

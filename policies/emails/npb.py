@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.emails.automation import automatic_cancellation
+from policies.emails.automation import email_automatic_cancellation
 from policies.emails.context import EmailContext
 from policies.emails.email import Email, email_paragraphs
 from policies.texts import capital, join_sentences
@@ -70,7 +70,7 @@ def penalty_accepted(context: EmailContext) -> Email:
         None,
         (
             "You don't have to wait any longer.",
-            automatic_cancellation(context)
+            email_automatic_cancellation(context)
             or "The order will not be cancelled automatically. Until you cancel it, the buyer can still decide to pay.",
         ),
         (CANCEL_NOW, PAID_INSTEAD),
@@ -121,14 +121,14 @@ def npb_unlocked(context: EmailContext) -> Email:
         ),
         None,
         (
-            automatic_cancellation(context)
+            email_automatic_cancellation(context)
             or "The decision is yours. The order will not be cancelled automatically, and you can keep waiting.",
         ),
         (CANCEL_NOW, PAID_INSTEAD),
     )
 
 
-def payment_recorded(context: EmailContext) -> Email:
+def npb_payment_recorded(context: EmailContext) -> Email:
     status = context.text("payment_status")
     recorded = f"marked as {status}" if status else "recorded"
     return Email(

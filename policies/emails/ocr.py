@@ -28,7 +28,7 @@ def ocr_filed_by_buyer(context: EmailContext) -> Email:
         ),
         context.quote("the buyer"),
         (
-            _cancel_request_decision(
+            _ocr_decision_sentence(
                 context, "While the request is open, the order waits. It is never cancelled automatically."
             ),
             OCR_NO_PENALTY,
@@ -95,7 +95,7 @@ def ocr_reminder(context: EmailContext) -> Email:
         ),
         None,
         (
-            _cancel_request_decision(context, "The order waits for your answer. It is never cancelled automatically."),
+            _ocr_decision_sentence(context, "The order waits for your answer. It is never cancelled automatically."),
             OCR_NO_PENALTY,
         ),
         email_paragraphs(
@@ -107,7 +107,7 @@ def ocr_reminder(context: EmailContext) -> Email:
     )
 
 
-def _cancel_request_decision(context: EmailContext, without_automation: str) -> str:
+def _ocr_decision_sentence(context: EmailContext, without_automation: str) -> str:
     agrees, declines = context.timestamp("agrees_at"), context.timestamp("declines_at")
     if agrees and context.flag("agreed_by_setting"):
         return f"Following your settings, we will agree to this request for you and cancel the order on {agrees}."

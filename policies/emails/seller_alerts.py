@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policies.alerts import ALERT_LABELS
-from policies.emails.automation import automatic_cancellation
+from policies.emails.automation import email_automatic_cancellation
 from policies.emails.context import EmailContext
 from policies.emails.email import Email, email_paragraphs
 from policies.emails.npb import CANCEL_NOW, PAID_INSTEAD
@@ -132,7 +132,7 @@ def unlock_reminder(context: EmailContext) -> Email:
         ),
         None,
         (
-            automatic_cancellation(context)
+            email_automatic_cancellation(context)
             or "The order will not be cancelled automatically, and it cannot continue while the alert is open.",
         ),
         email_paragraphs(

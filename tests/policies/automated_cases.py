@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from policies import automation, npb, ocr
-from policies.automation_settings import OCR_SILENCE, AutomationSetting
+from policies.automation_settings import OCR_SILENCE_SETTING, AutomationSetting
 from policies.cases import Case
-from policies.terms import DEFAULT_TERMS, OcrSilence
+from policies.terms import DEFAULT_TERMS, OcrSilenceTerm
 from tests.builders import BUYER, DAY, ORDERED, SELLER, a_case, granted
 
 SET_AT = ORDERED - DAY
@@ -54,7 +54,7 @@ def files_at(case: Case) -> datetime | None:
 
 
 def asked(
-    *, hours: int | None = 24, silence: OcrSilence | None = None, at: datetime = ORDERED + DAY, **fields: Any
+    *, hours: int | None = 24, silence: OcrSilenceTerm | None = None, at: datetime = ORDERED + DAY, **fields: Any
 ) -> Case:
     """The buyer's cancel request, by default a day after the order date."""
     terms = replace(DEFAULT_TERMS, ocr_silence=silence)
@@ -62,14 +62,14 @@ def asked(
     return automated(case, agree_to_requests_within=None if hours is None else AutomationSetting(hours, SET_AT))
 
 
-AGREE, DECLINE = OcrSilence(agrees=True, after=5 * DAY), OcrSilence(agrees=False, after=5 * DAY)
+AGREE, DECLINE = OcrSilenceTerm(agrees=True, after=5 * DAY), OcrSilenceTerm(agrees=False, after=5 * DAY)
 ASKED = ORDERED + DAY
 
 
 def answer_of(case: Case) -> tuple[str, datetime] | None:
     """The automatic answer as it is stored and announced, which are one."""
     case = automation.with_deadlines(case)
-    own = (OCR_SILENCE, "agree_to_requests_within")
+    own = (OCR_SILENCE_SETTING, "agree_to_requests_within")
     answers = [(a.act, a.at) for a in automation.list_announced_acts(case) if a.setting in own]
     stored = case.ocr and {"orders.cancel": case.ocr.agrees_at, "ocr.decline": case.ocr.declines_at}
     assert dict(answers) == {act: at for act, at in (stored or {}).items() if at is not None}

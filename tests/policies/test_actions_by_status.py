@@ -14,7 +14,7 @@ import pytest
 
 from policies import alerts, cancellation, npb, ocr, orders, removals, seller_alerts
 from policies.cases import Actor, AlertKind, Case
-from policies.statuses import ADDABLE, OPEN_FLOW, PaymentStatus, Status
+from policies.statuses import ADDABLE_STATUSES, OPEN_FLOW, PaymentStatus, Status
 from tests.builders import BUYER, DAY, ORDERED, SELLER, STAFF, STRANGER, a_case, code, granted
 
 FILED = ORDERED + 7 * DAY
@@ -189,7 +189,7 @@ def test_statuses_in_which_a_batch_can_be_added(status: str) -> None:
     """T21, A11: only where the order is still being put together."""
     expected = (
         None
-        if status in [str(status_) for status_ in ADDABLE]
+        if status in [str(status_) for status_ in ADDABLE_STATUSES]
         else "WRONG_STATUS"
         if status in OPEN
         else "ALREADY_CANCELLED"

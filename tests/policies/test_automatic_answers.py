@@ -12,7 +12,7 @@ from policies import automatic_acts, automation, cancellation, npb, ocr, orders
 from policies.cases import Case
 from policies.statuses import CancelBasis, PaymentStatus, Status
 from policies.term_settings import format_silence_term, terms_from_mapping, terms_to_mapping
-from policies.terms import DEFAULT_TERMS, OcrSilence
+from policies.terms import DEFAULT_TERMS, OcrSilenceTerm
 from policies.verdicts import Granted, Refused
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, a_case, boundary_instants, code, granted, with_member
 from tests.policies.automated_cases import AGREE, ASKED, DECLINE, FILED, answer_of, asked, automated
@@ -55,7 +55,7 @@ def test_a_paid_order_is_cancelled_by_a_person_only(payment: PaymentStatus) -> N
 
 
 @pytest.mark.parametrize("silence", [AGREE, DECLINE])
-def test_a_request_without_an_answer_is_answered_by_the_terms(silence: OcrSilence) -> None:
+def test_a_request_without_an_answer_is_answered_by_the_terms(silence: OcrSilenceTerm) -> None:
     """R123, R119, N3, N11, N21: to the second, in the seller's name, and the email says why."""
     case = asked(hours=None, silence=silence)
     due = ASKED + 5 * DAY

@@ -10,7 +10,7 @@ import pytest
 
 import tasks
 from policies import cancellation, npb
-from policies.cancel_routes import PARTIES, CancelRoute, describe_cancellability, list_cancel_routes
+from policies.cancel_routes import CANCEL_ROUTE_PARTIES, CancelRoute, describe_cancel_routes, list_cancel_routes
 from policies.cases import Actor, Case
 from policies.options import ACTIONS, Subject
 from policies.statuses import CancelBasis, PaymentStatus, Role, Status
@@ -79,7 +79,7 @@ def test_each_route_is_walked_and_no_other_filing_is_earlier(seed: int) -> None:
         assert routes == sorted(routes, key=lambda route: route.cancel_from)
         for route in routes:
             walk(case, route, later_terms, now)
-        for role in PARTIES:
+        for role in CANCEL_ROUTE_PARTIES:
             times = [route.cancel_from for route in routes if route.role is role]
             if cancels(case, role, now):
                 assert times == [now]
@@ -155,4 +155,4 @@ def test_open_alert_is_the_only_route_and_an_answer_moves_it_once() -> None:
 def test_cancellability_is_described_in_sentences(case: Case, sentence: str) -> None:
     """R53: the first sentence for support."""
     now = max(ORDERED + DAY, case.alert.filed_at + SECOND if case.alert else ORDERED)
-    assert sentence in describe_cancellability(Subject(case, LINES), now)
+    assert sentence in describe_cancel_routes(Subject(case, LINES), now)

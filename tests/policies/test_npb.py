@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policies import alerts, cancellation, npb, ocr
 from policies.cases import Actor, AlertKind, AlertState, Case, OcrState
-from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
+from policies.statuses import ALERT_BLOCKING_STATUSES, OPEN_FLOW, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import format_timestamp
 from policies.verdicts import Granted, Invalid, Refused
@@ -59,7 +59,7 @@ def test_filing_period_restarts_when_the_order_date_changes() -> None:
     assert refused(npb.file_npb(moved, SELLER, None, FILED)).possible_from == ORDERED + 13 * DAY
 
 
-@pytest.mark.parametrize("status", ALERT_BLOCKERS)
+@pytest.mark.parametrize("status", ALERT_BLOCKING_STATUSES)
 def test_only_one_alert_can_be_open(status: Status) -> None:
     """R21: refused in NPB, NPX, NRS, NSS and CANCELLED."""
     expected = "ALREADY_CANCELLED" if status is Status.CANCELLED else "ORDER_HAS_PROBLEM"

@@ -17,7 +17,7 @@ from policies.returns import (
     ReturnNote,
     ReturnPlan,
     StockView,
-    may_be_target,
+    may_be_return_target,
     plan_nothing,
     plan_return,
 )
@@ -88,7 +88,7 @@ def test_every_unit_returns_to_its_own_item(held: tuple[Lot, ...], lines: tuple[
 def test_ineligible_lots_never_receive_items(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R81: bonds, reservations, the catalogue, other sellers."""
     for lot_id, was in plan_return(1, lines, StockView(held)).before.items():
-        assert may_be_target(was), lot_id
+        assert may_be_return_target(was), lot_id
         assert was.seller_id == "s"
 
 
@@ -141,7 +141,7 @@ def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
     shelf = StockView(held)
     for number in (1, 2):
         shelf.apply(plan_return(number, lines, shelf))
-    plain = [lot.key for lot in shelf.lots.values() if lot.lot_id < 0 and may_be_target(lot)]
+    plain = [lot.key for lot in shelf.lots.values() if lot.lot_id < 0 and may_be_return_target(lot)]
     bound = {line.item.key for line in lines if line.item.bind_id}
     assert all(plain.count(key) == 1 for key in set(plain) - bound)
 

@@ -8,7 +8,7 @@ import pytest
 
 from policies import alerts, cancellation, orders, seller_alerts
 from policies.cases import Actor, AlertKind, AlertState, Case
-from policies.statuses import ALERT_BLOCKERS, OPEN_FLOW, PaymentStatus, Status
+from policies.statuses import ALERT_BLOCKING_STATUSES, OPEN_FLOW, PaymentStatus, Status
 from tests.builders import (
     BUYER,
     DAY,
@@ -53,7 +53,7 @@ def test_only_the_buyer_files(kind: AlertKind, actor: Actor) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("status", ALERT_BLOCKERS)
+@pytest.mark.parametrize("status", ALERT_BLOCKING_STATUSES)
 def test_only_one_alert_can_be_open(kind: AlertKind, status: Status) -> None:
     """R45, R50: NRS cannot become NSS without removal first."""
     expected = "ALREADY_CANCELLED" if status is Status.CANCELLED else "ORDER_HAS_PROBLEM"

@@ -12,7 +12,7 @@ from models import orders
 from models.db import database as db
 from models.queries import order
 from policies.cases import Actor
-from policies.history import write_part
+from policies.history import write_history_part
 from policies.options import Subject
 from policies.timestamps import format_timestamp
 from tasks.declarations import COMMANDS
@@ -262,7 +262,7 @@ def test_events_replay_to_the_row_and_options_predict_answers(market: Market, se
             now = market.simulation.clock.instant
             then = order.load_order_snapshot(conn, 1003, at=now, now=now)
             assert then is not None
-            assert write_part("order", then.case.order) == write_part("order", row)
+            assert write_history_part("order", then.case.order) == write_history_part("order", row)
             assert order.show_order(conn, 1003, at=now, now=now) == order.show_order(conn, 1003, at=None, now=now)
             ahead = order.explain_order(conn, 1003, at=now, now=now)
             assert ahead == order.explain_order(conn, 1003, at=None, now=now)

@@ -19,7 +19,7 @@ from benchmarks.market import build
 from models.db import database as db
 from models.queries.whatif import FETCH_SIZE, load_recorded_conditions, load_recorded_extent, replay_cases
 from policies.automation_settings import AutomationSetting
-from policies.terms import OcrSilence
+from policies.terms import OcrSilenceTerm
 from policies.timestamps import format_timestamp
 from policies.whatif import WhatIfConditions
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
@@ -218,7 +218,7 @@ def test_requests_that_nobody_answered_are_resolved(market: Market) -> None:
         market.done("ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="please")
     market.simulation.advance(ORDERED + WEEK)
     assert [market.status(order_id) for order_id in (1, 2)] == ["OCR", "CANCELLED"]
-    silence = OcrSilence(agrees=False, after=2 * DAY)
+    silence = OcrSilenceTerm(agrees=False, after=2 * DAY)
     with market.simulation.database.transaction() as conn:
         assert list_differences_without_a_reason(conn) == []
         recorded = load_recorded_conditions(conn)
