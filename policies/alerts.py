@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState, counterparty
+from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
-from policies.statuses import ALERT_BLOCKING_STATUSES, Role, Status
+from policies.statuses import ALERT_BLOCKING_STATUSES, Role, Status, counterparty
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
@@ -23,8 +23,12 @@ UNLOCK_EVENTS = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
 """Unlocks of alerts only record the passage of time: a command with an earlier time may still follow them."""
 
 
-def filer_role(kind: AlertKind) -> Role:
-    return Role.SELLER if kind is AlertKind.NPB else Role.BUYER
+def filer_role(kind: str) -> Role:
+    return Role.SELLER if kind == AlertKind.NPB else Role.BUYER
+
+
+def accused_role(kind: str) -> Role:
+    return counterparty(filer_role(kind))
 
 
 def check_may_file_alert(
@@ -108,7 +112,7 @@ def remove_alert(case: Case, kind: AlertKind, actor: Actor, comment: str | None,
         messages=(
             notify_party(
                 after,
-                counterparty(filer),
+                accused_role(kind),
                 "alert_removed",
                 kind=kind,
                 comment=comment,

@@ -13,9 +13,9 @@ from typing import Any
 
 from policies import cancellation
 from policies.automation import list_announced_acts
-from policies.cases import Actor, Case, counterparty
+from policies.cases import Actor, Case
 from policies.options import ACTIONS, Subject
-from policies.statuses import BASIS_LABELS, CancelBasis, Role, Status
+from policies.statuses import BASIS_LABELS, CancelBasis, Role, Status, counterparty
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp
 from policies.verdicts import Granted, Refused
 

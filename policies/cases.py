@@ -218,7 +218,3 @@ class Case:
     @property
     def label(self) -> str:
         return f"order {self.order.order_id}"
-
-
-def counterparty(role: Role) -> Role:
-    return Role.SELLER if role is Role.BUYER else Role.BUYER

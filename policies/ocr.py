@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies.automation import automation_answer_facts
-from policies.cases import Actor, Case, Ocr, OcrState, counterparty
+from policies.cases import Actor, Case, Ocr, OcrState
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
 from policies.reasons import check_reason, describe_reason
-from policies.statuses import PROBLEM, Role, Status
+from policies.statuses import PROBLEM, Role, Status, counterparty
 from policies.verdicts import Code, Event, Granted, Refused
 
 

@@ -113,10 +113,6 @@ def _option_position(action: str) -> int:
     )
 
 
-def example_reason(role: Role | None) -> str:
-    return "S_MUTUAL" if role is Role.SELLER else "B_MUTUAL"
-
-
 def to_option(action: str, answer: PolicyAnswer | Option, removal: Removal | None = None) -> Option:
     removal_id = None if removal is None else removal.removal_id
     if isinstance(answer, Option):

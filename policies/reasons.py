@@ -5,7 +5,7 @@ Some reasons are listed only to be refused with an explanation.
 
 from __future__ import annotations
 
-from policies.statuses import Role
+from policies.statuses import Role, counterparty
 from policies.verdicts import Code, Refused
 
 MIN_OTHER_COMMENT_LENGTH = 20
@@ -75,12 +75,16 @@ REASONS: dict[Role, dict[str, str]] = {
 """One line for each code that a party can be answered about, with BrickLink's id where it is known (R112)."""
 
 
+def example_reason(role: Role | None) -> str:
+    return "S_MUTUAL" if role is Role.SELLER else "B_MUTUAL"
+
+
 def describe_reason(reason: str) -> str:
     return next((words[reason] for words in VALID_REASONS.values() if reason in words), reason)
 
 
 def check_reason(reason: str, comment: str | None, role: Role) -> Refused | None:
-    party = Role.SELLER if role is Role.BUYER else Role.BUYER
+    party = counterparty(role)
     if reason in VALID_REASONS[party] or reason in INVALID_REASONS[party]:
         return Refused(
             Code.REASON_OF_OTHER_PARTY,

@@ -1,19 +1,17 @@
-"""Recorded cases (the events of one order), and how each ended, for `whatif`."""
+"""Recorded cases (the events of one order), and the act behind each event, which `whatif` puts to its policy again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from policies.cases import AlertKind, AlertState
-from policies.fees import ZERO
-from policies.statuses import Role
-
-read_time = datetime.fromisoformat
-"""Parses timestamps written by the database or `format_timestamp`, ten times as fast as `parse_timestamp`."""
+from policies import alerts, automation, cancellation, npb, ocr, orders, seller_alerts
+from policies.cases import Actor, AlertKind, Case
+from policies.statuses import OPEN_FLOW, PaymentStatus, Status
+from policies.timestamps import parse_optional_stored_timestamp, parse_stored_timestamp
+from policies.verdicts import Code, Event, Granted, Refused, Verdict
 
 
 class RecordedEvent(NamedTuple):
@@ -25,26 +23,6 @@ class RecordedEvent(NamedTuple):
     changes: Mapping[str, Any]
 
 
-class AlertOutcome(NamedTuple):
-    """An alert that was filed; `unlocked_at` is the time from which it let its filer cancel, if it did."""
-
-    kind: str
-    filed_at: datetime
-    unlocked_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class CaseOutcome:
-    """The result of a case.  `fee` is what the order costs its seller in the end, `fee_month` where it is charged."""
-
-    alerts: tuple[AlertOutcome, ...] = ()
-    cancelled_at: datetime | None = None
-    basis: str | None = None
-    strike: Role | None = None
-    fee: Decimal = ZERO
-    fee_month: str | None = None
-
-
 class RecordedCase(NamedTuple):
     order_id: int
     buyer_id: str
@@ -53,45 +31,79 @@ class RecordedCase(NamedTuple):
     events: Sequence[RecordedEvent]
 
 
-def recorded_outcome(case: RecordedCase, until: datetime) -> CaseOutcome:
-    """Return the result of the case from its events alone, without a policy."""
-    order: dict[str, Any] = {}
-    filed: list[dict[str, Any]] = []
-    credit = ZERO
-    for event in case.events:
-        order |= event.changes.get("order", {})
-        if (part := event.changes.get("alert")) is not None:
-            if "kind" in part:
-                filed.append(dict(part))
-            else:
-                filed[-1] |= part
-        if event.type == "orders.cancelled":
-            credit = Decimal(event.changes["fee"]["amount"])
-    struck = filed and filed[-1]["state"] == AlertState.COMPLETED
-    return CaseOutcome(
-        alerts=tuple(
-            AlertOutcome(
-                alert["kind"],
-                read_time(alert["filed_at"]),
-                unlocked_at(read_optional_time(alert["unlocks_at"]), read_optional_time(alert["closed_at"]), until),
-            )
-            for alert in filed
-        ),
-        cancelled_at=read_optional_time(order["cancelled_at"]),
-        basis=order["basis"],
-        strike=accused_role(filed[-1]["kind"]) if struck else None,
-        fee=Decimal(order["fee"]) + credit,
-        fee_month=order["fee_month"],
-    )
+NO_COMMENT = "-"
+"""In place of comments, which decide nothing but must not be blank."""
 
 
-def unlocked_at(unlocks_at: datetime | None, closed_at: datetime | None, until: datetime) -> datetime | None:
-    return unlocks_at if unlocks_at is not None and unlocks_at <= min(closed_at or until, until) else None
+def _repeat_recorded_batch(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return orders.check_may_add_batch(case) or _repeat_recorded_restart(case, event, now)
 
 
-def accused_role(kind: str) -> Role:
-    return Role.BUYER if kind == AlertKind.NPB else Role.SELLER
+def _repeat_recorded_removal(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    if case.order.status not in OPEN_FLOW:
+        return Refused(Code.WRONG_STATUS, f"{case.label.capitalize()} is {case.order.status}.")
+    return _repeat_recorded_restart(case, event, now)
 
 
-def read_optional_time(written: str | None) -> datetime | None:
-    return None if written is None else read_time(written)
+def _repeat_recorded_restart(case: Case, event: RecordedEvent, now: datetime) -> Granted:
+    total = Decimal(event.changes["order"].get("total", case.order.total))
+    return orders.restart_order(case, total=total, event=Event(event.type), now=now)
+
+
+def _repeat_recorded_status(case: Case, actor: Actor, event: RecordedEvent, _now: datetime) -> Verdict:
+    assert event.to_status is not None
+    return orders.set_order_status(case, actor, Status(event.to_status))
+
+
+def _repeat_recorded_payment(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    part = event.changes.get("order") or event.changes["late_payment"]
+    return orders.record_order_payment(case, PaymentStatus(part["payment_status"]), now)
+
+
+def _repeat_recorded_hold(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    written = event.changes.get("order", {})  # a hold that was repeated changes nothing
+    until = parse_optional_stored_timestamp(written["held_until"]) if "held_until" in written else case.order.held_until
+    return automation.hold_automation(case, actor, until, NO_COMMENT, now)
+
+
+def _repeat_recorded_filing(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    alert = event.changes["alert"]
+    return seller_alerts.file_seller_alert(case, AlertKind(alert["kind"]), actor, alert["grounds"], NO_COMMENT, now)
+
+
+def _repeat_recorded_alert_removal(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return alerts.remove_alert(case, AlertKind(event.type[:3].upper()), actor, None, now)
+
+
+def _repeat_recorded_response(case: Case, actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
+    return seller_alerts.respond_to_seller_alert(case, AlertKind(event.type[:3].upper()), actor, NO_COMMENT, now)
+
+
+RECORDED_ALERT_KINDS = ("npb", "nrs", "nss")
+RECORDED_ACTS: dict[str, Callable[[Case, Actor, RecordedEvent, datetime], Verdict]] = {
+    "orders.batch_added": _repeat_recorded_batch,
+    "removals.approved": _repeat_recorded_removal,
+    "orders.status_set": _repeat_recorded_status,
+    "orders.payment_recorded": _repeat_recorded_payment,
+    "orders.paid_after_cancellation": _repeat_recorded_payment,
+    "orders.automation_held": _repeat_recorded_hold,
+    "orders.automation_released": lambda case, actor, _e, now: automation.release_automation_hold(
+        case, actor, NO_COMMENT, now
+    ),
+    "ocr.filed": lambda case, actor, e, now: ocr.file_ocr(case, actor, e.changes["ocr"]["reason"], NO_COMMENT, now),
+    "ocr.declined": lambda case, actor, _e, now: ocr.decline_ocr(case, actor, now),
+    "ocr.withdrawn": lambda case, actor, _e, now: ocr.withdraw_ocr(case, actor, now),
+    "npb.filed": lambda case, actor, _e, now: npb.file_npb(case, actor, None, now),
+    "npb.responded": lambda case, actor, _e, now: npb.respond_to_npb(case, actor, NO_COMMENT, now),
+    "npb.responded_again": lambda case, actor, _e, now: npb.respond_to_npb(case, actor, NO_COMMENT, now),
+    "npb.extended": lambda case, actor, e, now: npb.extend_npb(
+        case, actor, parse_stored_timestamp(e.changes["alert"]["extended_until"]), NO_COMMENT, now
+    ),
+    "npb.penalty_accepted": lambda case, actor, _e, now: npb.accept_penalty(case, actor, now),
+    "npb.taken_back": lambda case, actor, _e, now: npb.take_back(case, actor, now),
+    **{f"{kind}.filed": _repeat_recorded_filing for kind in ("nrs", "nss")},
+    **{f"{kind}.responded": _repeat_recorded_response for kind in ("nrs", "nss")},
+    **{f"{kind}.removed": _repeat_recorded_alert_removal for kind in RECORDED_ALERT_KINDS},
+    "orders.cancelled": lambda case, actor, _e, now: cancellation.cancel(case, actor, None, None, now),
+}
+"""What a party or the marketplace did, by the event that records it.  Other events change no outcome."""

@@ -8,9 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from policies.cases import Actor, Case, counterparty
+from policies.cases import Actor, Case
 from policies.preconditions import check_role
-from policies.statuses import OPEN_FLOW, PROBLEM, Role
+from policies.statuses import OPEN_FLOW, PROBLEM, Role, counterparty
 from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
 

@@ -43,6 +43,10 @@ class Role(StrEnum):
     SYSTEM = "system"
 
 
+def counterparty(role: Role) -> Role:
+    return Role.SELLER if role is Role.BUYER else Role.BUYER
+
+
 class CancelBasis(StrEnum):
     OCR_SELLER = "OCR_SELLER"
     OCR_BUYER = "OCR_BUYER"

@@ -72,3 +72,11 @@ def parse_day_or_time(written: str, zone: tzinfo) -> datetime:
 
 def format_optional_timestamp(instant: datetime | None) -> str | None:
     return None if instant is None else format_timestamp(instant)
+
+
+parse_stored_timestamp = datetime.fromisoformat
+"""Parses timestamps written by the database or `format_timestamp`, ten times as fast as `parse_timestamp`."""
+
+
+def parse_optional_stored_timestamp(text: str | None) -> datetime | None:
+    return None if text is None else parse_stored_timestamp(text)

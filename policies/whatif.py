@@ -1,4 +1,4 @@
-"""What would have happened in a recorded case under other terms and settings.
+"""Replays a recorded case under other conditions (terms and settings): how it ended, and how it would have ended.
 
 A case is replayed by itself.  What people and the marketplace did is done again at the same time, and the policies of
 the commands decide about it.  What they refuse did not happen, with two exceptions: an act that is too early is done
@@ -10,36 +10,23 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from policies import automatic_acts, orders
-from policies.automation_settings import NO_AUTOMATION, AutomationSetting, AutomationSettings
+from policies.alerts import accused_role
+from policies.automation_settings import NO_AUTOMATION, AutomationSettings
 from policies.bills import format_month
-from policies.cases import (
-    AUTOMATION_ACTOR,
-    Actor,
-    AlertState,
-    Case,
-    Member,
-    Order,
-)
+from policies.cases import AUTOMATION_ACTOR, Actor, Alert, AlertState, Case, Member, Order
 from policies.credits import decide_fee
 from policies.fees import ZERO
-from policies.recorded_acts import ALERT_KINDS, RECORDED_ACTS
-from policies.recorded_cases import (
-    AlertOutcome,
-    CaseOutcome,
-    RecordedCase,
-    RecordedEvent,
-    accused_role,
-    read_time,
-    unlocked_at,
-)
+from policies.recorded_cases import RECORDED_ACTS, RECORDED_ALERT_KINDS, RecordedCase, RecordedEvent
 from policies.statuses import PaymentStatus, Role, Status
 from policies.terms import Terms
+from policies.timestamps import parse_optional_stored_timestamp, parse_stored_timestamp
 from policies.verdicts import Code, Granted, Refused, Verdict
 
 
@@ -51,22 +38,21 @@ class WhatIfMemberChange(NamedTuple):
     automation: AutomationSettings | None = None
 
 
+@dataclass(frozen=True)
 class WhatIfConditions:
     """The terms and settings of a replay.
 
-    `terms` are in force from their times on, earliest first; `settings` are those of all sellers from `settings_from`.
+    `periods` are terms with the times from which they are in force, earliest first; `settings` are those of all
+    sellers from `settings_from`.
     """
 
-    def __init__(
-        self,
-        terms: Sequence[tuple[datetime, Terms]],
-        settings: Mapping[str, AutomationSetting | None] | None = None,
-        settings_from: datetime | None = None,
-    ) -> None:
-        self.periods = tuple(terms)
-        self._settings: dict[str, Any] = dict(settings or {})
-        self._settings_alone = replace(NO_AUTOMATION, **self._settings)
-        self.settings_from = settings_from
+    periods: Sequence[tuple[datetime, Terms]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings_from: datetime | None = None
+
+    @cached_property
+    def _settings_alone(self) -> AutomationSettings:
+        return replace(NO_AUTOMATION, **self.settings)
 
     def terms_at(self, instant: datetime) -> Terms:
         current = self.periods[0][1]
@@ -80,11 +66,65 @@ class WhatIfConditions:
         return tuple(period for period in self.periods if period[0] > instant)
 
     def automation_at(self, recorded: AutomationSettings, instant: datetime) -> AutomationSettings:
-        if not self._settings or (self.settings_from is not None and instant < self.settings_from):
+        if not self.settings or (self.settings_from is not None and instant < self.settings_from):
             return recorded
         if recorded is NO_AUTOMATION:
             return self._settings_alone
-        return replace(recorded, **self._settings)
+        return replace(recorded, **self.settings)
+
+
+class AlertOutcome(NamedTuple):
+    """An alert that was filed; `unlocked_at` is the time from which it let its filer cancel, if it did."""
+
+    kind: str
+    filed_at: datetime
+    unlocked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseOutcome:
+    """The result of a case.  `fee` is what the order costs its seller in the end, `fee_month` where it is charged."""
+
+    alerts: tuple[AlertOutcome, ...] = ()
+    cancelled_at: datetime | None = None
+    basis: str | None = None
+    strike: Role | None = None
+    fee: Decimal = ZERO
+    fee_month: str | None = None
+
+
+def recorded_outcome(case: RecordedCase, until: datetime) -> CaseOutcome:
+    """Return the result of the case from its events alone, without a policy."""
+    order: dict[str, Any] = {}
+    filed: list[dict[str, Any]] = []
+    credit = ZERO
+    for event in case.events:
+        order |= event.changes.get("order", {})
+        if (part := event.changes.get("alert")) is not None:
+            if "kind" in part:
+                filed.append(dict(part))
+            else:
+                filed[-1] |= part
+        if event.type == "orders.cancelled":
+            credit = Decimal(event.changes["fee"]["amount"])
+    struck = filed and filed[-1]["state"] == AlertState.COMPLETED
+    return CaseOutcome(
+        alerts=tuple(
+            _alert_outcome(
+                alert["kind"],
+                parse_stored_timestamp(alert["filed_at"]),
+                parse_optional_stored_timestamp(alert["unlocks_at"]),
+                parse_optional_stored_timestamp(alert["closed_at"]),
+                until,
+            )
+            for alert in filed
+        ),
+        cancelled_at=parse_optional_stored_timestamp(order["cancelled_at"]),
+        basis=order["basis"],
+        strike=accused_role(filed[-1]["kind"]) if struck else None,
+        fee=Decimal(order["fee"]) + credit,
+        fee_month=order["fee_month"],
+    )
 
 
 def replay_case(
@@ -264,7 +304,7 @@ class _CaseReplay:
             insort(self._deferred, (verdict.possible_from, number, event), key=lambda entry: entry[:2])
         elif verb == "removed":
             self._deferred = [entry for entry in self._deferred if entry[2].type != f"{kind}.filed"]
-        elif event.type == "orders.cancelled" or kind in ALERT_KINDS:
+        elif event.type == "orders.cancelled" or kind in RECORDED_ALERT_KINDS:
             # The alert that this act is about will be filed later.
             filings = [at for at, _, later in self._deferred if later.type.endswith(".filed")]
             if filings and verdict.code in (Code.NO_OPEN_ALERT, Code.NO_OPEN_REQUEST) and filings[0] > now:
@@ -275,7 +315,7 @@ class _CaseReplay:
             return False
         before, after = self.case, verdict.case
         if before.alert is not None and before.open_alert is None and after.open_alert is not None:
-            self._alerts.append(_alert_outcome(before, now))  # the case has its latest alert only
+            self._add_alert_outcome(before.alert, now)  # the case has its latest alert only
         self.case = after
         if after.order.cancelled_at is not None and before.order.cancelled_at is None:
             assert after.order.basis is not None
@@ -301,18 +341,21 @@ class _CaseReplay:
         ):
             recorded = self._state
             self._follows_record = (
-                read_time(recorded["order"]["order_date"]) == order.order_date
+                parse_stored_timestamp(recorded["order"]["order_date"]) == order.order_date
                 and recorded["order"]["payment_status"] == order.payment_status
                 and (alert is not None) == bool(recorded["alert"])
-                and (alert is None or read_time(recorded["alert"]["unlocks_at"]) == alert.unlocks_at)
+                and (alert is None or parse_stored_timestamp(recorded["alert"]["unlocks_at"]) == alert.unlocks_at)
                 and (request is not None) == bool(recorded["ocr"])
             )
+
+    def _add_alert_outcome(self, alert: Alert, until: datetime) -> None:
+        self._alerts.append(_alert_outcome(alert.kind, alert.filed_at, alert.unlocks_at, alert.closed_at, until))
 
     def _outcome(self, until: datetime) -> CaseOutcome:
         case = self.case
         order = case.order
         if case.alert is not None:
-            self._alerts.append(_alert_outcome(case, until))
+            self._add_alert_outcome(case.alert, until)
         struck = case.alert is not None and case.alert.state is AlertState.COMPLETED
         return CaseOutcome(
             alerts=tuple(self._alerts),
@@ -324,7 +367,8 @@ class _CaseReplay:
         )
 
 
-def _alert_outcome(case: Case, until: datetime) -> AlertOutcome:
-    alert = case.alert
-    assert alert is not None
-    return AlertOutcome(alert.kind, alert.filed_at, unlocked_at(alert.unlocks_at, alert.closed_at, until))
+def _alert_outcome(
+    kind: str, filed_at: datetime, unlocks_at: datetime | None, closed_at: datetime | None, until: datetime
+) -> AlertOutcome:
+    unlocked = unlocks_at is not None and unlocks_at <= min(closed_at or until, until)
+    return AlertOutcome(kind, filed_at, unlocks_at if unlocked else None)

@@ -12,7 +12,7 @@ from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import alerts as policy
 from policies import members as member_policy
-from policies.cases import AlertKind, counterparty
+from policies.cases import AlertKind
 from policies.verdicts import Granted
 from tasks.cases import decide_case, lock_command_cases
 from tasks.command import Comment, OrderCommand
@@ -52,7 +52,7 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
                 order_id=command.order_id,
             )
             if isinstance(verdict, Granted) and verdict.effects["strike_withdrawn"]:
-                role = counterparty(policy.filer_role(kind))
+                role = policy.accused_role(kind)
                 accused = verdict.case.member(role)
                 forgiven = member_policy.remove_strike(accused, role, command.order_id, verdict.case.terms)
                 cases.members[forgiven.member_id] = forgiven

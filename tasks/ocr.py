@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from policies import ocr as policy
 from policies.cases import Case
-from policies.options import example_reason
+from policies.reasons import example_reason
 from policies.verdicts import Verdict
 from tasks.cases import case_command
 from tasks.command import Comment, OrderCommand, Reason

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, func, select, text
 from models.events import EventRow
 from models.terms import load_terms
 from policies.automation_settings import settings_from_json
-from policies.recorded_cases import CaseOutcome, RecordedCase, RecordedEvent, read_time, recorded_outcome
+from policies.recorded_cases import RecordedCase, RecordedEvent
 from policies.terms import DEFAULT_TERMS
-from policies.whatif import WhatIfConditions, WhatIfMemberChange, replay_case
+from policies.timestamps import parse_stored_timestamp
+from policies.whatif import CaseOutcome, WhatIfConditions, WhatIfMemberChange, recorded_outcome, replay_case
 
 _EXTENT = select(func.count(EventRow.order_id).label("events"), func.max(EventRow.at).label("until"))
 _MEMBER_CHANGE_TYPES = ("members.terminated", "members.reinstated", "sellers.automation_set")
@@ -67,7 +68,9 @@ def load_member_changes(conn: Connection) -> dict[str, list[WhatIfMemberChange]]
 def stream_cases(conn: Connection) -> Iterator[RecordedCase]:
     rows = conn.execution_options(yield_per=FETCH_SIZE).execute(_CASES)
     for order_id, buyer_id, seller_id, usd_rate, events in rows:
-        recorded = [RecordedEvent(type_, read_time(at), *rest) for type_, at, *rest in orjson.loads(events)]
+        recorded = [
+            RecordedEvent(type_, parse_stored_timestamp(at), *rest) for type_, at, *rest in orjson.loads(events)
+        ]
         yield RecordedCase(order_id, buyer_id, seller_id, usd_rate, recorded)
 
 

@@ -26,10 +26,10 @@ from models.stored_answers import Answer
 from policies.automation_settings import AUTOMATION_SETTINGS, AutomationSetting
 from policies.bills import MIN_BILLING_MONTH
 from policies.fees import ZERO
-from policies.recorded_cases import CaseOutcome, RecordedCase
+from policies.recorded_cases import RecordedCase
 from policies.term_settings import terms_from_mapping
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_day_or_time
-from policies.whatif import WhatIfConditions
+from policies.whatif import CaseOutcome, WhatIfConditions
 from tasks.automation import SetAutomation
 from tasks.command_parsing import parse_command
 from workers.cli.database import open_transaction
