@@ -17,6 +17,7 @@ from policies.members import add_strike
 from policies.notices import notify_member, notify_party
 from policies.preconditions import check_comment, check_not_cancelled, check_party
 from policies.reasons import check_reason, describe_reason
+from policies.removals import CANCEL_REMOVALS_TASK
 from policies.returns import ReturnTotals
 from policies.statuses import BASES_THROUGH_ALERT, BASIS_LABELS, CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp
@@ -222,7 +223,7 @@ def add_cancellation_effects(
         messages.append(posting)
     if pending_removals:
         order_id = after.order.order_id
-        messages.append(OutboxMessage("removals.cancel_pending", f"removals:{order_id}", order_id))
+        messages.append(OutboxMessage(CANCEL_REMOVALS_TASK, f"removals:{order_id}", order_id))
     event = replace(granted.events[0], changes={"returned": back.lines, "fee": fee})
     effects = {"basis": basis, "lines": back.lines, "removals_cancelled": pending_removals, "fee": fee}
     return replace(granted, events=(event,), messages=tuple(messages), effects=effects)

@@ -15,10 +15,12 @@ from typing import Any
 from policies.bills import billing_month_of, format_month, month_name, parse_month
 from policies.cases import Order
 from policies.fees import ZERO
+from policies.members import member_unknown
+from policies.preconditions import check_comment, order_unknown
 from policies.statuses import CancelBasis
 from policies.terms import Terms
 from policies.timestamps import format_timestamp
-from policies.verdicts import Invalid, OutboxMessage
+from policies.verdicts import Code, Invalid, OutboxMessage, Refused
 
 CREDIT_TASK = "credits.post_to_next_invoice"
 RESET, CREDIT, NONE, UNDECIDED = "reset", "credit", "none", "undecided"
@@ -152,8 +154,24 @@ def reversal_note(order_id: int, charged: date | None, why: str) -> str:
     return f"The fee for order {order_id} {when} is reversed because {why}; the whole order is charged again."
 
 
-def check_manual_credit(amount: Decimal) -> Invalid | None:
-    return None if amount > 0 else Invalid("amount", "must be more than 0.00: it is what the seller is given")
+def check_manual_credit(
+    seller_id: str,
+    amount: Decimal,
+    comment: str,
+    order_id: int | None,
+    *,
+    seller_known: bool,
+    seller_of_order: str | None,
+) -> Refused | Invalid | None:
+    if amount <= 0:
+        return Invalid("amount", "must be more than 0.00: it is what the seller is given")
+    if not seller_known:
+        return member_unknown(seller_id)
+    if order_id is not None and seller_of_order is None:
+        return order_unknown(order_id)
+    if order_id is not None and seller_of_order != seller_id:
+        return Refused(Code.NOT_A_PARTY, f"Order {order_id} is not one of this seller's.")
+    return check_comment(comment)
 
 
 def manual_credit_note(order_id: int | None, staff: str, comment: str, month: date) -> str:

@@ -20,7 +20,7 @@ from policies.consolidation import Choice, Choices, LineEdit
 from policies.preconditions import check_not_cancelled, check_role
 from policies.returns import ReturnedLine, ReturnPlan
 from policies.statuses import CancelBasis, Role, Status
-from policies.timestamps import describe_timestamp
+from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Invalid, Refused
 
 DRAFT_LIFETIME = timedelta(hours=24)
@@ -162,6 +162,32 @@ def mark_draft_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
     if plan.problems:
         return replace(draft, state=DraftState.OPEN, verified_at=None)
     return replace(draft, state=DraftState.VERIFIED, verified_at=now, verified_lines=fingerprint_draft_lines(plan))
+
+
+def draft_effects(draft: Draft) -> dict[str, Any]:
+    return {
+        "draft_id": draft.draft_id,
+        "state": draft.state,
+        "expires_at": format_timestamp(draft.expires_at),
+        "order_version": draft.order_version,
+    }
+
+
+def verified_draft_effects(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
+    return {
+        "draft_id": draft.draft_id,
+        "state": draft.state,
+        "expires_at": format_timestamp(draft.expires_at),
+        "lines": [
+            line.effects()
+            | {
+                "new": line.lot_id in plan.lots and line.lot_id not in plan.before,
+                "values": plan.lots[line.lot_id].snapshot() if line.lot_id is not None else None,
+            }
+            for line in plan.lines
+        ],
+        "problems": [{"line_no": n, "field": name, "message": sentence} for n, name, sentence in plan.problems],
+    }
 
 
 def _check_draft_current(draft: Draft, case: Case, now: datetime) -> Refused | None:

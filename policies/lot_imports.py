@@ -1,4 +1,4 @@
-"""The entries of a lot file, the lot that each means, and what it changes. An omitted field is no empty one.
+"""Rules for each entry of a lot file: which lot it means, and what it changes. An omitted field is no empty one.
 
 An entry describes a new lot, changes a known one, or is an update (a signed difference in quantity, a deletion).
 """

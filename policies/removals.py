@@ -14,6 +14,8 @@ from policies.statuses import OPEN_FLOW, PROBLEM, Role, counterparty
 from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
 
+CANCEL_REMOVALS_TASK = "removals.cancel_pending"
+
 
 class RemovalState(StrEnum):
     PENDING = "pending"

@@ -56,10 +56,10 @@ TIMETABLE: tuple[Entry, ...] = (
     Entry("send reminders of open cases", reminders.scan_reminders, timedelta(minutes=1)),
     # R86: bills are due on the 5th at 00:00 of the billing zone.
     Entry("issue missing bills", bills.issue_bills, timedelta(minutes=1)),
-    Entry("check invariants of recent changes", audit.check_invariants, timedelta(minutes=1)),
+    Entry("check invariants of recent changes", audit.audit_recent_changes, timedelta(minutes=1)),
     Entry(
         "check invariants of everything, once a night",
-        audit.check_everything,
+        audit.audit_everything,
         timedelta(minutes=1),
         timedelta(days=1),
     ),

@@ -22,16 +22,16 @@ SLICES_PER_TICK = 5
 
 
 @shared_task(name="audit.check_invariants")
-def check_invariants() -> TaskResult:
+def audit_recent_changes() -> TaskResult:
     """Check recent changes. Return `{"violations": {sentence: [ids]}}` and log each violation as an error."""
     with unit_of_work() as work:
         violations = violation_log.log_recent_violations(work.conn, work.now)
-    return _report(violations or ())
+    return _report_audit(violations or ())
 
 
 @shared_task(name="audit.check_everything")
-def check_everything() -> TaskResult:
-    """Run the next slices of the nightly check of everything. Return and log as `check_invariants` does."""
+def audit_everything() -> TaskResult:
+    """Run the next slices of the nightly check of everything. Return and log as `audit_recent_changes` does."""
     violations: list[InvariantViolation] = []
     for _ in range(SLICES_PER_TICK):
         with unit_of_work() as work:
@@ -39,10 +39,10 @@ def check_everything() -> TaskResult:
         if audit_slice_violations is None:
             break
         violations.extend(audit_slice_violations)
-    return _report(violations)
+    return _report_audit(violations)
 
 
-def _report(violations: Sequence[InvariantViolation]) -> TaskResult:
+def _report_audit(violations: Sequence[InvariantViolation]) -> TaskResult:
     for violation in violations:
         log.error("invariant_violated", sentence=violation.sentence, ids=violation.ids[:20])
     return {"violations": {violation.sentence: violation.ids for violation in violations}}

@@ -23,14 +23,14 @@ from policies.cases import Actor, Case
 from policies.members import member_unknown
 from policies.statuses import Role
 from policies.verdicts import Granted, Invalid, Refused, Verdict
-from tasks.cancellation import CancelOrder, cancel_due
+from tasks.cancellation import CancelOrder, cancel_batch_in
 from tasks.cases import case_command
 from tasks.command import Command, Comment, MemberId, OrderCommand, StaffName, TimestampText
 from tasks.declarations import SELLER, command_task
 from tasks.sweeps import TaskResult, sweep
 
 BATCH_SIZE = 100
-"""Cancellations of one transaction; larger batches are not faster (docs/speed.md)."""
+"""Automatic acts of one transaction; larger batches are not faster (docs/speed.md)."""
 
 
 class SetAutomation(Command):
@@ -72,7 +72,7 @@ class ReleaseAutomation(OrderCommand):
     comment: Comment
 
 
-class AutomaticCancel(CancelOrder):
+class AutomationCancel(CancelOrder):
     """A cancellation that a sweep makes in the seller's name; nobody sends it."""
 
     @property
@@ -249,8 +249,8 @@ class CancelSweep(AutomaticActSweep):
     statement, decide = automation.DUE_CANCELLATIONS, automatic_acts.cancel_automatically
 
     def _handle(self, work: UnitOfWork[Any], due: Sequence[DueRow]) -> int:
-        work.take([_automatic_cancel_command(row.order_id, row.seller_id) for row in due])
-        cancel_due(work, lambda _command, case, now: type(self).decide(case, now))
+        work.take([_automation_cancel_command(row.order_id, row.seller_id) for row in due])
+        cancel_batch_in(work, lambda _command, case, now: type(self).decide(case, now))
         return sum(answer.outcome == "done" for answer in work.answers)
 
 
@@ -258,7 +258,7 @@ class AgreementSweep(CancelSweep):
     statement, decide = automation.DUE_AGREEMENTS, automatic_acts.agree_automatically
 
 
-def _automatic_cancel_command(order_id: int, seller_id: str) -> AutomaticCancel:
-    return AutomaticCancel.model_construct(
+def _automation_cancel_command(order_id: int, seller_id: str) -> AutomationCancel:
+    return AutomationCancel.model_construct(
         request_id=f"automation:{order_id}", order_id=order_id, member_id=seller_id, draft_id=None, dry_run=False
     )

@@ -210,23 +210,23 @@ def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]
         "payment_id": "pay-20260407-1",
     },
 )
-def record_payment(commands: list[RecordBillPayment]) -> list[Answer]:
+def record_bill_payment(commands: list[RecordBillPayment]) -> list[Answer]:
     """Record a payment. Part payments add up; an excess becomes the opening balance of the next open bill."""
     with unit_of_work(commands) as work:
         sellers = members.load_members(work.conn, [c.seller_id for c in work.pending])
         ledger.lock_ledgers_of_sellers(work.conn, sellers)
         for command in work.pending:
-            work.answer(command, _validate_payment(command, sellers) or _record_bill_payment(work, command))
+            work.answer(command, _validate_bill_payment(command, sellers) or _post_bill_payment(work, command))
     return work.answers
 
 
-def _validate_payment(command: RecordBillPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
+def _validate_bill_payment(command: RecordBillPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
     if command.amount <= 0:
         return Invalid("amount", "must be more than 0.00")
     return None if command.seller_id in sellers else member_unknown(command.seller_id)
 
 
-def _record_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBillPayment) -> Refused | Answer:
+def _post_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBillPayment) -> Refused | Answer:
     conn, month = work.conn, command.month
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:
@@ -251,7 +251,7 @@ def _record_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBil
             excess_credit_month=excess_credit_month,
         ),
     )
-    _append_payment_event(work, command, note, excess, excess_credit_month)
+    _append_bill_payment_event(work, command, note, excess, excess_credit_month)
     effects = {
         "seller_id": bill.seller_id,
         "billing_month": command.billing_month,
@@ -271,7 +271,7 @@ def _month_of_overpayment(work: UnitOfWork[RecordBillPayment], seller_id: str) -
     )
 
 
-def _append_payment_event(
+def _append_bill_payment_event(
     work: UnitOfWork[RecordBillPayment],
     command: RecordBillPayment,
     note: str,

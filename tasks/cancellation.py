@@ -25,7 +25,7 @@ from policies.options import option_to_cancel
 from policies.preconditions import effective_time
 from policies.returns import ReturnTotals
 from policies.verdicts import Granted, Invalid, Refused
-from tasks.cases import case_at_effective_time, known_case
+from tasks.cases import case_at_effective_time, find_command_case
 from tasks.command import Comment, Reason
 from tasks.declarations import SELLER, DeclaredOption, command_task
 from tasks.returns import Cancellation, PlannedReturn, ReturnOptions, SetBasedReturn
@@ -80,7 +80,7 @@ def _cancel_orders(
     return work.answers
 
 
-def cancel_due(work: UnitOfWork[CancelOrder], decide: Decide) -> None:
+def cancel_batch_in(work: UnitOfWork[CancelOrder], decide: Decide) -> None:
     try:
         with work.conn.begin_nested():
             _cancel_in(work, SetBasedReturn, decide)
@@ -122,7 +122,7 @@ def _decide_cancellations(
 def _decide_cancellation(
     work: UnitOfWork[CancelOrder], batch: SetBasedReturn | PlannedReturn, command: CancelOrder, decide: Decide
 ) -> Cancellation | Refused | Invalid:
-    case = known_case(batch.cases, command.order_id, command.member_id, work.now)
+    case = find_command_case(batch.cases, command.order_id, command.member_id, work.now)
     if not isinstance(case, Case):
         return case
     if refused := batch.check_draft(command):

@@ -18,11 +18,11 @@ from policies.members import member_unknown
 from policies.preconditions import effective_time, order_unknown
 from policies.terms import TermsHistory
 from policies.verdicts import Granted, Invalid, Refused, Verdict
-from tasks.command import ActorCommand, OrderCommand, OrderFact
+from tasks.command import ActorCommand, OrderCommand, OrderFactCommand
 from tasks.declarations import Arguments, DeclaredOption, command_task
 
-CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFact)
-OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFact)
+CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFactCommand)
+OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFactCommand)
 Decide = Callable[[CommandT, Case, datetime], Verdict]
 
 
@@ -68,10 +68,12 @@ def case_command(
 
 def lock_command_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> CaseSet:
     """Lock and load the orders of the commands that were not answered before."""
-    return send_case_locks(work, lock_members=lock_members)()
+    return send_command_case_locks(work, lock_members=lock_members)()
 
 
-def send_case_locks(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> Fetch[CaseSet]:
+def send_command_case_locks(
+    work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE
+) -> Fetch[CaseSet]:
     return send_case_set_locks(
         work.conn,
         [c.order_id for c in work.pending],
@@ -84,7 +86,7 @@ def send_case_locks(work: UnitOfWork[OrderCommandT], *, lock_members: str = memb
 def decide_case(
     work: UnitOfWork[CommandT], cases: CaseSet, command: CommandT, decide: Decide[CommandT], *, order_id: int
 ) -> Verdict:
-    case = known_case(cases, order_id, command.member_id, work.now)
+    case = find_command_case(cases, order_id, command.member_id, work.now)
     if not isinstance(case, Case):
         return case
     effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
@@ -97,7 +99,7 @@ def decide_case(
     return verdict
 
 
-def known_case(cases: CaseSet, order_id: int, member_id: str | None, now: datetime) -> Case | Refused:
+def find_command_case(cases: CaseSet, order_id: int, member_id: str | None, now: datetime) -> Case | Refused:
     case = cases.get(order_id, now)
     if case is None:
         return order_unknown(order_id)

@@ -35,7 +35,7 @@ MAX_REQUEST_ID_LENGTH = 128
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 ID_PATTERN = r"^(0|[1-9][0-9]{0,18})$"
-"""An id written as text. `"01003"` and `"1e3"` do not match, so that each id has one form."""
+"""An id as the text of an argument. `"01003"` and `"1e3"` do not match, so that each id has one form."""
 
 
 def _validate_storable_text(value: str) -> str:
@@ -57,6 +57,18 @@ def validate_one_line_argument(value: str) -> str:
 def validate_identifier_argument(value: str) -> str:
     if not is_identifier(value):
         raise ValueError("must be one line of visible text without invisible characters")
+    return value
+
+
+def validate_positive_argument(value: Decimal) -> Decimal:
+    if value <= 0:
+        raise ValueError("must be above zero")
+    return value
+
+
+def validate_not_negative_argument(value: Decimal) -> Decimal:
+    if value < 0:
+        raise ValueError("must not be negative")
     return value
 
 
@@ -118,10 +130,12 @@ StaffName = Annotated[
 ]
 Comment = Annotated[Text, StringConstraints(max_length=MAX_COMMENT_LENGTH)]
 CodeText = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
-_REASONS = {code: words for reasons in REASONS.values() for code, words in reasons.items()}
+_REASON_ARGUMENTS = {code: words for reasons in REASONS.values() for code, words in reasons.items()}
 Reason = Annotated[
     CodeText,
-    WithJsonSchema({"type": "string", "enum": list(_REASONS), "enumDescriptions": list(_REASONS.values())}),
+    WithJsonSchema(
+        {"type": "string", "enum": list(_REASON_ARGUMENTS), "enumDescriptions": list(_REASON_ARGUMENTS.values())}
+    ),
 ]
 """Any other text is a reason that does not exist: refused, not invalid."""
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:\-]{1,128}$"
@@ -211,7 +225,7 @@ class OrderCommand(ActorCommand):
     order_id: OrderId
 
 
-class OrderFact(Command):
+class OrderFactCommand(Command):
     order_id: OrderId
     member_id: ClassVar[None] = None
     actor: ClassVar[None] = None

@@ -15,13 +15,9 @@ from models.stored_answers import Answer, done_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import credits as policy
 from policies.bills import billing_month_of, format_month
-from policies.cases import Member
 from policies.credits import CREDIT_TASK, FeeSettlement
-from policies.members import member_unknown
 from policies.notices import notify_member
-from policies.preconditions import check_comment, order_unknown
 from policies.statuses import Role
-from policies.verdicts import Code, Invalid, Refused
 from tasks.command import Amount, Command, Comment, MemberId, OrderId, StaffName
 from tasks.declarations import command_task
 
@@ -147,7 +143,15 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
         this_month = billing_month_of(work.now, terms.load_terms(work.conn).at(work.now))
         lines = []
         for command in work.pending:
-            if rejection := _validate_manual_credit(command, sellers, work.parties.by_order):
+            parties = work.parties.by_order.get(command.order_id or 0)
+            if rejection := policy.check_manual_credit(
+                command.seller_id,
+                command.amount,
+                command.comment,
+                command.order_id,
+                seller_known=command.seller_id in sellers,
+                seller_of_order=parties[1] if parties else None,
+            ):
                 work.answer(command, rejection)
                 continue
             line = _manual_credit_line(work, command, max(this_month, first_open[command.seller_id]))
@@ -160,20 +164,6 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
             work.answer(command, done_answer(command, effects))
         ledger.post_ledger_lines(work.conn, lines)
     return work.answers
-
-
-def _validate_manual_credit(
-    command: PostManual, sellers: dict[str, Member], parties: dict[int, tuple[str, str]]
-) -> Refused | Invalid | None:
-    if invalid_amount := policy.check_manual_credit(command.amount):
-        return invalid_amount
-    if command.seller_id not in sellers:
-        return member_unknown(command.seller_id)
-    if command.order_id is not None and command.order_id not in parties:
-        return order_unknown(command.order_id)
-    if command.order_id is not None and parties[command.order_id][1] != command.seller_id:
-        return Refused(Code.NOT_A_PARTY, f"Order {command.order_id} is not one of this seller's.")
-    return check_comment(command.comment)
 
 
 def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:

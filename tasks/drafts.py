@@ -17,14 +17,13 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
 from policies.consolidation import Choice
-from policies.drafts import Draft, DraftEdit, DraftState
+from policies.drafts import Draft, DraftEdit
 from policies.lots import format_price
 from policies.members import member_unknown
 from policies.preconditions import effective_time
-from policies.returns import ReturnPlan, plan_return
-from policies.timestamps import format_timestamp
+from policies.returns import plan_return
 from policies.verdicts import Granted, Invalid, Refused
-from tasks.cases import known_case, lock_command_cases
+from tasks.cases import find_command_case, lock_command_cases
 from tasks.command import (
     MAX_INT32,
     ActorCommand,
@@ -140,7 +139,7 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
             if isinstance(draft, Draft):
                 counts[command.order_id] = counts.get(command.order_id, 0) + 1
                 opened.append(draft)
-                work.answer(command, done_answer(command, _draft_effects(draft)))
+                work.answer(command, done_answer(command, policy.draft_effects(draft)))
             else:
                 work.answer(command, draft)
         drafts.insert_drafts(work.conn, opened)
@@ -161,11 +160,13 @@ def edit_draft(commands: list[EditDraft]) -> list[Answer]:
         batch = _DraftBatch.lock(work)
         for command in work.pending:
             context = batch.load(command)
-            if isinstance(context, _DraftContext):
+            if isinstance(context, _DraftCommandContext):
                 changed = policy.apply_draft_edits(
                     context.draft, [line.to_edit() for line in command.lines], context.remaining
                 )
-                batch.answer(command, changed if isinstance(changed, Invalid) else (changed, _draft_effects(changed)))
+                batch.answer(
+                    command, changed if isinstance(changed, Invalid) else (changed, policy.draft_effects(changed))
+                )
             else:
                 batch.answer(command, context)
         batch.write()
@@ -179,10 +180,10 @@ def verify_draft(commands: list[VerifyDraft]) -> list[Answer]:
         batch = _DraftBatch.lock(work)
         for command in work.pending:
             context = batch.load(command)
-            if isinstance(context, _DraftContext):
+            if isinstance(context, _DraftCommandContext):
                 plan = context.plan(work.conn)
                 changed = policy.mark_draft_verified(context.draft, plan, context.effective_at)
-                batch.answer(command, (changed, _verified_draft_effects(changed, plan)))
+                batch.answer(command, (changed, policy.verified_draft_effects(changed, plan)))
             else:
                 batch.answer(command, context)
         batch.write()
@@ -192,7 +193,7 @@ def verify_draft(commands: list[VerifyDraft]) -> list[Answer]:
 def _open_draft(
     work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, number: int
 ) -> Draft | Refused | Invalid:
-    case = known_case(cases, command.order_id, command.member_id, work.now)
+    case = find_command_case(cases, command.order_id, command.member_id, work.now)
     if isinstance(case, Refused):
         return case
     effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
@@ -212,7 +213,7 @@ def _open_draft(
 
 
 @dataclass(frozen=True, slots=True)
-class _DraftContext:
+class _DraftCommandContext:
     draft: Draft
     case: Case
     effective_at: datetime
@@ -254,7 +255,7 @@ class _DraftBatch:
             orders.load_order_lines(work.conn, order_ids.values()),
         )
 
-    def load(self, command: DraftCommand) -> _DraftContext | Refused | Invalid:
+    def load(self, command: DraftCommand) -> _DraftCommandContext | Refused | Invalid:
         draft = self._drafts.get(command.draft_id)
         if command.member_id is not None and command.member_id not in self._cases.members and draft is not None:
             return member_unknown(command.member_id)
@@ -267,7 +268,7 @@ class _DraftBatch:
             return effective_at
         if refused := policy.check_draft_usable(draft, case, command.actor, effective_at):
             return refused
-        return _DraftContext(draft, case, effective_at, self._lines[draft.order_id])
+        return _DraftCommandContext(draft, case, effective_at, self._lines[draft.order_id])
 
     def answer(self, command: DraftCommand, result: tuple[Draft, dict[str, Any]] | Refused | Invalid) -> None:
         draft = self._drafts.get(command.draft_id)
@@ -281,29 +282,3 @@ class _DraftBatch:
 
     def write(self) -> None:
         drafts.update_drafts(self._work.conn, list(self._changed.values()))
-
-
-def _draft_effects(draft: Draft) -> dict[str, Any]:
-    return {
-        "draft_id": draft.draft_id,
-        "state": str(DraftState(draft.state)),
-        "expires_at": format_timestamp(draft.expires_at),
-        "order_version": draft.order_version,
-    }
-
-
-def _verified_draft_effects(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
-    return {
-        "draft_id": draft.draft_id,
-        "state": draft.state,
-        "expires_at": format_timestamp(draft.expires_at),
-        "lines": [
-            line.effects()
-            | {
-                "new": line.lot_id in plan.lots and line.lot_id not in plan.before,
-                "values": plan.lots[line.lot_id].snapshot() if line.lot_id is not None else None,
-            }
-            for line in plan.lines
-        ],
-        "problems": [{"line_no": n, "field": name, "message": sentence} for n, name, sentence in plan.problems],
-    }

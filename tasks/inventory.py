@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
 from models import inventory, members
 from models.stored_answers import Answer, done_answer, invalid_answer
-from models.unit_of_work import UnitOfWork, unit_of_work
-from policies.cases import Member
+from models.unit_of_work import unit_of_work
 from policies.lots import (
     MAX_TEXT_LENGTH,
     Lot,
@@ -21,7 +18,7 @@ from policies.lots import (
     find_lot_tier_gaps,
     lot_tiers_from_fields,
 )
-from policies.verdicts import Invalid, Refused
+from policies.verdicts import Refused
 from tasks.command import (
     MAX_INT32,
     BindId,
@@ -104,16 +101,31 @@ class RecordLot(Command):
 def record_lot(commands: list[RecordLot]) -> list[Answer]:
     """Insert a lot, or replace a known one; a difference in its quantity is posted as an adjustment."""
     with unit_of_work(commands) as work:
-        recorder = _LotRecorder.lock(work, [c.lot.to_lot() for c in work.pending])
-        for command in work.pending:
+        lots = [command.lot.to_lot() for command in work.pending]
+        sellers = members.load_members(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
+        known = inventory.lock_recorded_lots(work.conn, [lot.lot_id for lot in lots], [lot.key for lot in lots])
+        recorded: list[tuple[Lot | None, Lot]] = []
+        for command, lot in zip(work.pending, lots, strict=True):
             if errors := command.lot.contradictions():
                 work.answer(
                     command, invalid_answer(command.request_id, [(f"lot.{path}", message) for path, message in errors])
                 )
                 continue
-            result = recorder.add(command.lot.to_lot())
-            work.answer(command, result if isinstance(result, Refused | Invalid) else done_answer(command, result))
-        recorder.write()
+            before = known.get(lot.lot_id)
+            after = check_recorded_lot(lot, before, seller_known=lot.seller_id in sellers)
+            if not isinstance(after, Lot):
+                work.answer(command, after)
+                continue
+            recorded.append((before, after))
+            known[lot.lot_id] = after
+            effects = {
+                "lot_id": lot.lot_id,
+                "quantity": lot.quantity,
+                "recorded": before is None,
+                "adjusted": lot.quantity - before.quantity if before else 0,
+            }
+            work.answer(command, done_answer(command, effects))
+        inventory.upsert_lots(work.conn, recorded, work.now)
     return work.answers
 
 
@@ -139,37 +151,3 @@ def delete_lot(commands: list[DeleteLot]) -> list[Answer]:
             work.answer(command, done_answer(command, {"lot_id": command.lot_id, "adjusted": -lot.quantity}))
         inventory.delete_lots(work.conn, deleted, work.now)
     return work.answers
-
-
-@dataclass
-class _LotRecorder:
-    _work: UnitOfWork[Any]
-    _sellers: dict[str, Member]
-    _known: dict[int, Lot]
-    _recorded: list[tuple[Lot | None, Lot]] = field(default_factory=list)
-
-    @classmethod
-    def lock(cls, work: UnitOfWork[Any], lots: Sequence[Lot]) -> _LotRecorder:
-        sellers = members.load_members(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
-        return cls(
-            work,
-            sellers,
-            inventory.lock_recorded_lots(work.conn, [lot.lot_id for lot in lots], [lot.key for lot in lots]),
-        )
-
-    def add(self, lot: Lot) -> dict[str, Any] | Refused | Invalid:
-        known = self._known.get(lot.lot_id)
-        verdict = check_recorded_lot(lot, known, seller_known=lot.seller_id in self._sellers)
-        if not isinstance(verdict, Lot):
-            return verdict
-        self._recorded.append((known, verdict))
-        self._known[lot.lot_id] = verdict
-        return {
-            "lot_id": lot.lot_id,
-            "quantity": lot.quantity,
-            "recorded": known is None,
-            "adjusted": lot.quantity - known.quantity if known else 0,
-        }
-
-    def write(self) -> None:
-        inventory.upsert_lots(self._work.conn, self._recorded, self._work.now)

@@ -1,4 +1,4 @@
-"""The import of a seller's file into the stock: a batch per transaction, all of it or nothing."""
+"""The import of a lot file into the stock: finds the lots that its entries mean, then writes them batch by batch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ImportedLotEntry:
         return lot.lot_id if lot else self.entry.lot_id
 
 
-def match_entries_with_stock(
+def match_import_with_stock(
     seller_id: str, entries: Sequence[LotEntry], matcher: LotEntryMatcher
 ) -> dict[int, LotEntryMatch]:
     """Return the lots that entries without a number of the store mean, by position in the file.

@@ -21,11 +21,11 @@ from policies.zones import validate_zone
 from tasks.command import Command, Comment, Handle, MemberId, StaffName, Text
 from tasks.declarations import command_task
 
-_ADDRESS = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
+_MEMBER_EMAIL = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
 
 
 def _validate_member_email(value: str) -> str:
-    if not _ADDRESS.fullmatch(value) or not is_identifier(value):
+    if not _MEMBER_EMAIL.fullmatch(value) or not is_identifier(value):
         raise ValueError("must be one mail address such as name@example.org")
     return value
 
@@ -62,7 +62,7 @@ class ReinstateMember(StaffDecision):
     },
 )
 def record_member(commands: list[RecordMember]) -> list[Answer]:
-    """Insert a member, or replace the handle, email address and time zone of a known one."""
+    """Record a member, or another handle, email address or time zone of one, as the marketplace reports them."""
     with unit_of_work(commands) as work:
         rows = [
             c.model_dump(include={"member_id", "handle", "email", "time_zone"}) | {"recorded_at": work.now}
@@ -105,12 +105,12 @@ def _change_accounts(
                 known[command.member_id] = changed
                 if not changed.terminated:
                     members.mark_member_reinstated(work.conn, command.member_id, work.now)
-                _write_change(work, command, f"members.{change}", changed, member)
+                _write_account_change(work, command, f"members.{change}", changed, member)
             work.answer(command, done_answer(command, {} if changed == member else {change: True}))
     return work.answers
 
 
-def _write_change(
+def _write_account_change(
     work: UnitOfWork[StaffDecision], command: StaffDecision, type_: str, after: Member, before: Member
 ) -> None:
     members.update_member_standing(work.conn, {before.member_id: before}, [after], work.now)

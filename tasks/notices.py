@@ -37,12 +37,12 @@ BATCH_SIZE = 400
 
 
 @shared_task(name="notices.tell_seller")
-def tell_seller(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
+def record_seller_notices(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     return {"recorded": _record_notices("notices.tell_seller", rows, order_id)}
 
 
 @shared_task(name="notices.tell_buyer")
-def tell_buyer(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
+def record_buyer_notices(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     return {"recorded": _record_notices("notices.tell_buyer", rows, order_id)}
 
 
@@ -169,18 +169,18 @@ def _send_notices(
 ) -> list[ClaimedNoticeOutcome]:
     # Outside any transaction.
     known = [notice for notice in claimed if notice.recipient in addresses]
-    errors = mailer.current_mailer().send([_outgoing_email(notice, addresses[notice.recipient]) for notice in known])
+    errors = mailer.current_mailer().send([_notice_email(notice, addresses[notice.recipient]) for notice in known])
     return [
         *(
             ClaimedNoticeOutcome(notice, "parked", error="there is no member with this id")
             for notice in claimed
             if notice.recipient not in addresses
         ),
-        *(_outcome(notice, error) for notice, error in zip(known, errors, strict=True)),
+        *(_delivery_outcome(notice, error) for notice, error in zip(known, errors, strict=True)),
     ]
 
 
-def _outgoing_email(notice: ClaimedNotice, address: members.Contact) -> OutgoingEmail:
+def _notice_email(notice: ClaimedNotice, address: members.Contact) -> OutgoingEmail:
     return OutgoingEmail(
         message_id=notice.message_id,
         event=notice.event,
@@ -192,7 +192,7 @@ def _outgoing_email(notice: ClaimedNotice, address: members.Contact) -> Outgoing
     )
 
 
-def _outcome(notice: ClaimedNotice, error: Exception | None) -> ClaimedNoticeOutcome:
+def _delivery_outcome(notice: ClaimedNotice, error: Exception | None) -> ClaimedNoticeOutcome:
     if error is None:
         return ClaimedNoticeOutcome(notice, "sent")
     if isinstance(error, UndeliverableEmail):

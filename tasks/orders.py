@@ -32,30 +32,20 @@ from tasks.command import (
     LotId,
     MemberId,
     OrderCommand,
-    OrderFact,
+    OrderFactCommand,
     Quantity,
     StrictModel,
     Text,
     UnitPrice,
     UsdRate,
+    validate_not_negative_argument,
+    validate_positive_argument,
 )
 from tasks.declarations import SELLER, DeclaredOption, command_task
 
 MAX_LINES = 1000
-MAX_TOTAL = Decimal(10) ** 12
+MAX_ORDER_TOTAL = Decimal(10) ** 12
 """In the seller's currency, and in US dollars. A plausibility limit; the columns hold more."""
-
-
-def _above_zero_argument(rate: Decimal) -> Decimal:
-    if rate <= 0:
-        raise ValueError("must be above zero")
-    return rate
-
-
-def _not_negative_argument(amount: Decimal) -> Decimal:
-    if amount < 0:
-        raise ValueError("must not be negative")
-    return amount
 
 
 class PurchaseLine(StrictModel):
@@ -66,7 +56,7 @@ class PurchaseLine(StrictModel):
 PurchaseLines = Annotated[list[PurchaseLine], Field(min_length=1, max_length=MAX_LINES)]
 
 
-class SubmitOrder(OrderFact):
+class SubmitOrder(OrderFactCommand):
     """Arguments of `orders.submit`. `usd_rate` is the price of one unit of `currency` in US dollars.
 
     `credit` and `coupon` reduce the price, in `currency`; the fee is of the goods before both.
@@ -76,10 +66,10 @@ class SubmitOrder(OrderFact):
     buyer_id: MemberId
     seller_id: MemberId
     currency: Annotated[Text, StringConstraints(pattern=r"^[A-Z]{3}$")] = "USD"
-    usd_rate: Annotated[UsdRate, AfterValidator(_above_zero_argument)] = Decimal(1)
+    usd_rate: Annotated[UsdRate, AfterValidator(validate_positive_argument)] = Decimal(1)
     lines: PurchaseLines
-    credit: Annotated[UnitPrice, AfterValidator(_not_negative_argument)] = Decimal(0)
-    coupon: Annotated[UnitPrice, AfterValidator(_not_negative_argument)] = Decimal(0)
+    credit: Annotated[UnitPrice, AfterValidator(validate_not_negative_argument)] = Decimal(0)
+    coupon: Annotated[UnitPrice, AfterValidator(validate_not_negative_argument)] = Decimal(0)
 
     @model_validator(mode="after")
     def _usd_rate_of_usd_is_1(self) -> SubmitOrder:
@@ -88,7 +78,7 @@ class SubmitOrder(OrderFact):
         return self
 
 
-class AddOrderBatch(OrderFact):
+class AddOrderBatch(OrderFactCommand):
     task: ClassVar[str] = "orders.add_batch"
     lines: PurchaseLines
 
@@ -98,7 +88,7 @@ class SetOrderStatus(OrderCommand):
     status: Literal[tuple(str(s) for s in Status)]  # type: ignore[valid-type]
 
 
-class RecordOrderPayment(OrderFact):
+class RecordOrderPayment(OrderFactCommand):
     task: ClassVar[str] = "orders.record_payment"
     payment_status: Literal[tuple(str(s) for s in PaymentStatus)]  # type: ignore[valid-type]
 
@@ -130,11 +120,11 @@ def submit(commands: list[SubmitOrder]) -> list[Answer]:
             parties=work.parties,
         )
         lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
-        stock = _StockSale(work.conn, lots)
+        purchases = _OrderBatch(work.conn, lots)
         for command in work.pending:
-            work.answer(command, _submit_order(work, cases, stock, command))
+            work.answer(command, _submit_order(work, cases, purchases, command))
         cases.write(work)
-        stock.write(work.now)
+        purchases.write(work.now)
     return work.answers
 
 
@@ -144,11 +134,11 @@ def add_batch(commands: list[AddOrderBatch]) -> list[Answer]:
     with unit_of_work(commands) as work:
         cases = lock_command_cases(work, lock_members=members.FOR_UPDATE)
         lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
-        stock = _StockSale(work.conn, lots)
+        purchases = _OrderBatch(work.conn, lots)
         for command in work.pending:
-            work.answer(command, _add_batch_to_order(work, cases, stock, command))
+            work.answer(command, _add_batch_to_order(work, cases, purchases, command))
         cases.write(work)
-        stock.write(work.now)
+        purchases.write(work.now)
     return work.answers
 
 
@@ -180,7 +170,7 @@ def settle_late_payment(command: SettleLatePayment, case: Case, now: datetime) -
     return late_payments.settle_late_payment(case, command.actor, command.comment, now)
 
 
-class _StockSale:
+class _OrderBatch:
     def __init__(self, conn: Any, lots: dict[int, Lot]) -> None:
         self.conn = conn
         self.lots = lots
@@ -189,7 +179,7 @@ class _StockSale:
         self._charges: list[tuple[Order, datetime]] = []
         self._recharges: list[ledger.LedgerRecharge] = []
 
-    def sell(self, order_id: int, lines: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
+    def add_purchase(self, order_id: int, lines: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
         for line_no, line in enumerate(lines, start=first_line):
             self._taken.append(inventory.SoldUnits(order_id, line_no, line.lot, line.quantity))
             self._lines.append(
@@ -219,7 +209,7 @@ class _StockSale:
         ledger.post_ledger_recharges(self.conn, self._recharges)
 
 
-def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: SubmitOrder) -> Verdict:
+def _submit_order(work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch, command: SubmitOrder) -> Verdict:
     buyer, seller = cases.members.get(command.buyer_id), cases.members.get(command.seller_id)
     if buyer is None or seller is None:
         return member_unknown(command.buyer_id if buyer is None else command.seller_id)
@@ -228,7 +218,9 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, comm
     if cases.get(command.order_id, work.now) is not None:
         return Refused(Code.ALREADY_EXISTS, f"Order {command.order_id} was submitted before.")
     has_npb = orders.buyer_has_npb_order(work.conn, command.buyer_id, command.seller_id)
-    purchased = price_purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, buyer, command.seller_id)
+    purchased = price_purchase(
+        [(x.lot_id, x.quantity) for x in command.lines], purchases.lots, buyer, command.seller_id
+    )
     if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
         return purchased
     if refused := member_policy.check_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb):
@@ -236,9 +228,9 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, comm
     if not isinstance(purchased, tuple):
         return purchased
     total = sum_goods((line.quantity, line.unit_price) for line in purchased)
-    if total >= MAX_TOTAL:
+    if total >= MAX_ORDER_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if to_usd(total, command.usd_rate) >= MAX_TOTAL:
+    if to_usd(total, command.usd_rate) >= MAX_ORDER_TOTAL:
         return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
     terms = cases.terms_history.at(work.now)
     order = policy.charge_order(
@@ -265,18 +257,22 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, comm
         effects={"status": order.status, "total": format_total(total), "fee": str(order.fee)},
     )
     cases.add(CaseChange(case, granted, work.now, request_id=command.request_id))
-    stock.sell(command.order_id, purchased, first_line=1, batch=1)
-    stock.charge(order, work.now)
+    purchases.add_purchase(command.order_id, purchased, first_line=1, batch=1)
+    purchases.charge(order, work.now)
     return granted
 
 
-def _add_batch_to_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale, command: AddOrderBatch) -> Verdict:
+def _add_batch_to_order(
+    work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch, command: AddOrderBatch
+) -> Verdict:
     case = cases.get(command.order_id, work.now)
     if case is None:
         return order_unknown(command.order_id)
     order = case.order
     now = max(work.now, order.last_event_at or work.now)
-    purchased = price_purchase([(x.lot_id, x.quantity) for x in command.lines], stock.lots, case.buyer, order.seller_id)
+    purchased = price_purchase(
+        [(x.lot_id, x.quantity) for x in command.lines], purchases.lots, case.buyer, order.seller_id
+    )
     if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
         return purchased
     has_npb = orders.buyer_has_npb_order(work.conn, order.buyer_id, order.seller_id)
@@ -290,15 +286,17 @@ def _add_batch_to_order(work: UnitOfWork[Any], cases: CaseSet, stock: _StockSale
     total = sum_goods((line.quantity, line.unit_price) for line in purchased) + sum_goods(
         (line.quantity - line.removed, line.unit_price) for line in existing
     )
-    if total >= MAX_TOTAL:
+    if total >= MAX_ORDER_TOTAL:
         return Invalid("lines", "come to more than an order may be worth")
-    if to_usd(total, order.usd_rate) >= MAX_TOTAL:
+    if to_usd(total, order.usd_rate) >= MAX_ORDER_TOTAL:
         return Invalid("lines", "come to more US dollars than an order may be worth")
     batch = max((line.batch_no for line in existing), default=0) + 1
     note = f"Batch {batch}: {describe_purchase(purchased)} added; order date, payment and fee start again."
     granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
     granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
     cases.add(CaseChange(case, granted, now, request_id=command.request_id))
-    stock.sell(command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch)
-    stock.recharge(order, granted.case.order, now)
+    purchases.add_purchase(
+        command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch
+    )
+    purchases.recharge(order, granted.case.order, now)
     return granted

@@ -1,6 +1,6 @@
 """The interface through which the relay publishes outbox messages. Without a publisher nothing is published.
 
-A published message carries row ids only. The outbox row is the source of truth, so a lost message is published again.
+The publisher sends row ids only. The outbox row is the source of truth, so a message that is lost is published again.
 """
 
 from __future__ import annotations

@@ -39,7 +39,10 @@ class ReminderSweep:
         if not ocrs and not alerts:
             return 0, 0
         terms_history = terms.load_terms(work.conn)
-        messages = [*_remind_of_ocrs(work, terms_history, ocrs), *_remind_of_alerts(work, terms_history, alerts)]
+        messages = [
+            *_send_ocr_reminders(work, terms_history, ocrs),
+            *_send_alert_reminders(work, terms_history, alerts),
+        ]
         work.enqueue(messages)
         reminded = len(ocrs) + len(alerts)
         return reminded, reminded
@@ -66,7 +69,9 @@ class ReminderSweep:
         )
 
 
-def _remind_of_ocrs(work: UnitOfWork[Any], terms_history: TermsHistory, ocrs: Sequence[DueRow]) -> list[OutboxMessage]:
+def _send_ocr_reminders(
+    work: UnitOfWork[Any], terms_history: TermsHistory, ocrs: Sequence[DueRow]
+) -> list[OutboxMessage]:
     messages: list[OutboxMessage] = []
     schedules: list[dict[str, Any]] = []
     for r in ocrs:
@@ -90,7 +95,7 @@ def _remind_of_ocrs(work: UnitOfWork[Any], terms_history: TermsHistory, ocrs: Se
     return messages
 
 
-def _remind_of_alerts(
+def _send_alert_reminders(
     work: UnitOfWork[Any], terms_history: TermsHistory, alerts: Sequence[DueRow]
 ) -> list[OutboxMessage]:
     messages: list[OutboxMessage] = []

@@ -30,7 +30,6 @@ from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalI
 from tasks.declarations import SELLER, DeclaredOption, command_task
 from tasks.sweeps import TaskResult
 
-CANCEL_PENDING = "removals.cancel_pending"
 MAX_LINES = 1000
 
 
@@ -39,7 +38,7 @@ class RemovalLine(StrictModel):
     quantity: Quantity
 
 
-def _check_removal_lines_unique(lines: list[RemovalLine]) -> list[RemovalLine]:
+def _validate_removal_lines_argument(lines: list[RemovalLine]) -> list[RemovalLine]:
     if len({line.line_no for line in lines}) < len(lines):
         raise ValueError("must name each line once")
     return lines
@@ -48,7 +47,7 @@ def _check_removal_lines_unique(lines: list[RemovalLine]) -> list[RemovalLine]:
 class RequestRemoval(OrderCommand):
     task: ClassVar[str] = "removals.request"
     lines: Annotated[
-        list[RemovalLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_check_removal_lines_unique)
+        list[RemovalLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_validate_removal_lines_argument)
     ]
     return_items: StrictBool | None = None
 
@@ -190,11 +189,11 @@ def withdraw_removals(commands: list[WithdrawRemoval]) -> list[Answer]:
     return _close_removals(commands, policy.withdraw_removal, "removals.withdrawn", "The removal request is withdrawn.")
 
 
-@shared_task(name=CANCEL_PENDING)
+@shared_task(name=policy.CANCEL_REMOVALS_TASK)
 def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None = None) -> TaskResult:
     """Cancel the pending requests of cancelled orders and notify both parties (R59). Return how many were cancelled."""
     with unit_of_work() as work:
-        due = work.claim_messages(CANCEL_PENDING, rows, order_id)
+        due = work.claim_messages(policy.CANCEL_REMOVALS_TASK, rows, order_id)
         cases = lock_case_set(work.conn, [d.order_id for d in due if d.order_id is not None])
         cancelled = removals.cancel_pending_removals(
             work.conn, [d.order_id for d in due if d.order_id is not None], work.now

@@ -26,7 +26,7 @@ from policies.returns import (
 )
 from policies.statuses import CancelBasis
 from policies.verdicts import Invalid, Refused
-from tasks.cases import send_case_locks
+from tasks.cases import send_command_case_locks
 from tasks.command import DraftId, OrderCommand, StrictBool
 
 
@@ -188,4 +188,4 @@ class PlannedReturn:
 def _send_return_locks(work: UnitOfWork[Any]) -> Fetch[CaseSet]:
     # A cancellation through an alert causes a strike, which may revoke a privilege.
     lock_members = members.FOR_UPDATE if work.parties.accused else members.FOR_SHARE
-    return send_case_locks(work, lock_members=lock_members)
+    return send_command_case_locks(work, lock_members=lock_members)

@@ -18,19 +18,19 @@ from tasks.command import CodeText, Command, StaffName, TimestampText
 from tasks.declarations import command_task
 
 PlainTermValue = Annotated[JsonValue, WithJsonSchema({})]
-MAX_SETTINGS = 100
-MAX_AHEAD = timedelta(days=36525)
-MAX_SETTINGS_LENGTH = 100_000
+MAX_TERMS = 100
+MAX_TERMS_AHEAD = timedelta(days=36525)
+MAX_TERMS_LENGTH = 100_000
 """Characters of all settings together, as JSON."""
 
 
-def _validate_terms_argument(settings: dict[str, Any]) -> dict[str, Any]:
+def _validate_terms_to_apply(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         text = json.dumps(settings, ensure_ascii=False, allow_nan=False)
     except ValueError:
         raise ValueError("must not contain NaN or an infinite number") from None
-    if len(text) > MAX_SETTINGS_LENGTH:
-        raise ValueError(f"must have at most {MAX_SETTINGS_LENGTH} characters as JSON")
+    if len(text) > MAX_TERMS_LENGTH:
+        raise ValueError(f"must have at most {MAX_TERMS_LENGTH} characters as JSON")
     if "\\u0000" in text or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
         raise ValueError("must not contain NUL or unpaired surrogates")
     return settings
@@ -42,8 +42,8 @@ class ApplyTerms(Command):
     task: ClassVar[str] = "terms.apply"
     terms: Annotated[
         dict[CodeText, PlainTermValue],
-        Field(min_length=1, max_length=MAX_SETTINGS),
-        AfterValidator(_validate_terms_argument),
+        Field(min_length=1, max_length=MAX_TERMS),
+        AfterValidator(_validate_terms_to_apply),
     ]
     from_: Annotated[TimestampText, Field(alias="from")]
     staff: StaffName
@@ -69,7 +69,7 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
     terms.lock_terms(work.conn)
     if command.from_ < work.now:
         return invalid_answer(command.request_id, [("from", "must not be in the past: decisions already made stand")])
-    if command.from_ > work.now + MAX_AHEAD:
+    if command.from_ > work.now + MAX_TERMS_AHEAD:
         return invalid_answer(command.request_id, [("from", "must not be more than a hundred years ahead")])
     base = terms.load_terms(work.conn).at(command.from_)
     new_terms = terms_from_mapping(command.terms, base=base, allow_short=db.current_database().allow_short_terms)

@@ -24,6 +24,7 @@ from policies.credits import (
 from policies.statuses import CancelBasis, PaymentStatus, Status
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_timestamp
+from policies.verdicts import Invalid
 from tests.builders import boundary_instants
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
@@ -210,7 +211,26 @@ def test_a_message_that_cannot_be_posted_says_why(changed: dict[str, Any], reaso
     assert reason in sentence
 
 
-def test_manual_credit_must_be_positive() -> None:
-    assert check_manual_credit(Decimal("0.01")) is None
-    assert check_manual_credit(Decimal("0.00")) is not None
-    assert check_manual_credit(Decimal("-1.00")) is not None
+@pytest.mark.parametrize(
+    ("changed", "answer"),
+    [
+        ({}, None),
+        ({"order_id": None, "seller_of_order": None}, None),
+        ({"amount": Decimal("0.01")}, None),
+        ({"amount": Decimal("0.00")}, "amount"),
+        ({"amount": Decimal("-1.00")}, "amount"),
+        ({"seller_known": False}, "MEMBER_UNKNOWN"),
+        ({"seller_of_order": None}, "ORDER_UNKNOWN"),
+        ({"seller_of_order": "other"}, "NOT_A_PARTY"),
+        ({"comment": " "}, "COMMENT_REQUIRED"),
+    ],
+)
+def test_a_manual_credit_is_positive_and_for_a_seller_of_that_order(
+    changed: dict[str, Any], answer: str | None
+) -> None:
+    good: dict[str, Any] = {"seller_id": "s", "amount": Decimal("3.00"), "comment": "by telephone", "order_id": 1003}
+    rejection = check_manual_credit(**(good | {"seller_known": True, "seller_of_order": "s"} | changed))
+    if isinstance(rejection, Invalid):
+        assert rejection.path == answer
+    else:
+        assert (rejection and rejection.code) == answer

@@ -19,7 +19,7 @@ from policies.verdicts import OutboxMessage
 from schedules.timetable import TIMETABLE
 from tasks import mailer
 from tasks.mailer import OutgoingEmail
-from tasks.notices import deliver_notices, tell_seller
+from tasks.notices import deliver_notices, record_seller_notices
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 KEY = "ocr_filed:1003:2:seller"
@@ -59,7 +59,7 @@ def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_ma
     for _ in range(2):
         enqueue_notices(KEY)
         market.simulation.process_outbox()
-        tell_seller.run()
+        record_seller_notices.run()
         deliver_notices.run()
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
     assert [email.email for email in recording_mailer.emails] == ["seller@example.org"]
@@ -143,7 +143,7 @@ def test_two_workers_send_each_email_once(market: Market, recording_mailer: Reco
     database.clock = market.simulation.clock
     db.set_database(database)
     enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(300)))
-    tell_seller.run()
+    record_seller_notices.run()
     barrier = threading.Barrier(4)
 
     def work() -> None:
@@ -163,7 +163,7 @@ def test_two_workers_send_each_email_once(market: Market, recording_mailer: Reco
 
 def test_a_worker_whose_lease_expired_marks_nothing(market: Market, recording_mailer: RecordingMailer) -> None:
     enqueue_notices(KEY)
-    tell_seller.run()
+    record_seller_notices.run()
     clock = market.simulation.clock
 
     class SleepsTooLong(RecordingMailer):
@@ -217,7 +217,7 @@ def test_a_crash_at_any_statement_neither_loses_nor_duplicates_a_notice(
         enqueue_notices(key)
         finished = False
         with dying_at(market.simulation.database.engine, number, after=after), contextlib.suppress(Died):
-            tell_seller.run()
+            record_seller_notices.run()
             deliver_notices.run()
             finished = True
         market.simulation.clock.instant += WEEK / 7
@@ -237,7 +237,7 @@ def test_a_run_that_leaves_emails_wakes_the_next_one(
     monkeypatch.setattr("tasks.notices.BATCH_SIZE", 2)
     woken: list[str] = []
     enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(5)))
-    tell_seller.run()
+    record_seller_notices.run()
     market.simulation.database.wake = woken.append
     assert [deliver_notices.run()["sent"] for _ in range(3)] == [2, 2, 1]
     assert woken == ["notices.deliver"] * 2
@@ -255,7 +255,7 @@ def test_emails_that_a_slow_server_left_no_time_for_are_due_at_once(market: Mark
     mailer.set_mailer(box)
     woken: list[str] = []
     enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(3)))
-    tell_seller.run()
+    record_seller_notices.run()
     market.simulation.database.wake = woken.append
     for left in (2, 1, 0):
         assert deliver_notices.run() == {"sent": 1, "parked": 0, "later": left}
@@ -269,7 +269,7 @@ def test_recording_wakes_the_delivery_without_an_outbox_row(market: Market, reco
     woken: list[str] = []
     market.simulation.database.wake = woken.append
     enqueue_notices(KEY, KEY + "2")
-    assert tell_seller.run() == {"recorded": 2}
+    assert record_seller_notices.run() == {"recorded": 2}
     assert woken == ["notices.tell_seller", "notices.deliver"]
     assert {message.task for message in market.outbox()} == {"notices.tell_seller"}
 
@@ -280,7 +280,7 @@ def test_an_email_whose_wakeup_was_lost_leaves_with_the_next_tick(
     """A worker killed between the commit and the wake-up, or a broker that is away."""
     market.simulation.database.wake = lambda _task: None
     enqueue_notices(KEY)
-    tell_seller.run()
+    record_seller_notices.run()
     assert counts()["pending"] == 1
     (entry,) = [entry for entry in TIMETABLE if entry.name == "notices.deliver"]
     assert entry.every <= timedelta(seconds=5)

@@ -22,7 +22,7 @@ from models.members import load_members
 from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotEntryMatcher
 from policies.lots import Lot
 from policies.texts import pluralize
-from tasks.lot_imports import ImportedLotEntry, LotEntryMatch, LotImportAction, import_entries, match_entries_with_stock
+from tasks.lot_imports import ImportedLotEntry, LotEntryMatch, LotImportAction, import_entries, match_import_with_stock
 from workers.cli.database import open_database
 from workers.cli.files.lot_elements import LEFT_OUT_ELEMENTS
 from workers.cli.files.lot_reader import LotFile
@@ -115,7 +115,7 @@ class _ImportLotsCommand:
         for entries in self._lot_entry_batches("checked"):
             matches: dict[int, LotEntryMatch] = {}
             if not self._lots.is_update and self._how is not ExistingItems.NEW:
-                matches = retry_on_conflict(partial(match_entries_with_stock, self._lots.seller_id, entries, matcher))
+                matches = retry_on_conflict(partial(match_import_with_stock, self._lots.seller_id, entries, matcher))
             if self._how is None:
                 existing += len(matches)
                 same += sum(match.is_same for match in matches.values())
