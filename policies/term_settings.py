@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from decimal import Decimal
@@ -57,7 +57,8 @@ def terms_from_mapping(
     if problems:
         return problems
     terms = replace(base, **values)
-    return _terms_contradictions(terms, allow_short=allow_short) or terms
+    contradictions = _terms_contradictions(terms, allow_short=allow_short)
+    return [TermsProblem(name.upper(), message) for name, message in contradictions] or terms
 
 
 def format_term(value: Any) -> str:
@@ -76,60 +77,52 @@ def read_terms(settings: Mapping[str, Any]) -> Terms:
     return Terms(**{name.lower(): _TERM_READERS[name.lower()](raw) for name, raw in settings.items()})
 
 
-def _terms_contradictions(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
-    problems: list[TermsProblem] = []
-
-    def report(name: str, message: str) -> None:
-        problems.append(TermsProblem(name.upper(), message))
-
-    problems.extend(_duration_problems(terms, allow_short=allow_short))
+def _terms_contradictions(terms: Terms, *, allow_short: bool) -> Iterator[tuple[str, str]]:
+    yield from _duration_contradictions(terms, allow_short=allow_short)
     for name in ("bill_day", "bill_due_day"):
         if not 1 <= getattr(terms, name) <= 28:
-            report(name, "must be a day that every month has: 1 to 28")
+            yield name, "must be a day that every month has: 1 to 28"
     if terms.minimum_bill < 0:
-        report("minimum_bill", "must not be negative")
+        yield "minimum_bill", "must not be negative"
     if not 1 <= terms.strike_limit <= 1000:
-        report("strike_limit", "must be 1 or more")
+        yield "strike_limit", "must be 1 or more"
     if not terms.ocr_fileable_statuses:
-        report("ocr_fileable_statuses", "must name at least one status")
-    problems.extend(_fee_slice_problems(terms.fee_slices))
-    return problems
+        yield "ocr_fileable_statuses", "must name at least one status"
+    if (message := _fee_slices_contradiction(terms.fee_slices)) is not None:
+        yield "fee_slices", message
 
 
-def _duration_problems(terms: Terms, *, allow_short: bool) -> list[TermsProblem]:
-    problems: list[TermsProblem] = []
-
-    def report(name: str, message: str) -> None:
-        problems.append(TermsProblem(name.upper(), message))
-
-    for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock"):
-        if getattr(terms, name) < MIN_UNLOCK_DELAY and not allow_short:
-            report(name, f"must be at least {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
-    if terms.ocr_silence is not None and terms.ocr_silence.after < MIN_UNLOCK_DELAY and not allow_short:
-        report("ocr_silence", f"must be at least {int(MIN_UNLOCK_DELAY.total_seconds())} seconds")
+def _duration_contradictions(terms: Terms, *, allow_short: bool) -> Iterator[tuple[str, str]]:
+    unlocks = {
+        name: getattr(terms, name) for name in ("npb_unlock_no_response", "npb_unlock_response", "seller_alert_unlock")
+    }
+    if terms.ocr_silence is not None:
+        unlocks["ocr_silence"] = terms.ocr_silence.after
+    for name, delay in unlocks.items():
+        if delay < MIN_UNLOCK_DELAY and not allow_short:
+            yield name, f"must be at least {int(MIN_UNLOCK_DELAY.total_seconds())} seconds"
     for name in ("npb_file_after", "seller_alert_file_after", "past_due_grace"):
         if getattr(terms, name) < timedelta(0):
-            report(name, "must not be negative")
+            yield name, "must not be negative"
     if terms.npb_unlock_response < terms.npb_unlock_no_response:
-        report("npb_unlock_response", "must not be shorter than NPB_UNLOCK_NO_RESPONSE")
+        yield "npb_unlock_response", "must not be shorter than NPB_UNLOCK_NO_RESPONSE"
     for name in ("ocr_remind_after", "unlock_remind_after"):
         steps = getattr(terms, name)
         if any(step <= timedelta(0) for step in steps) or list(steps) != sorted(set(steps)):
-            report(name, "must be rising durations, each longer than the one before")
-    return problems
+            yield name, "must be rising durations, each longer than the one before"
 
 
-def _fee_slice_problems(slices: tuple[FeeSlice, ...]) -> list[TermsProblem]:
+def _fee_slices_contradiction(slices: tuple[FeeSlice, ...]) -> str | None:
     if not slices or slices[-1].up_to is not None:
-        return [TermsProblem("FEE_SLICES", "the last slice must have no upper end")]
+        return "the last slice must have no upper end"
     tops = [s.up_to for s in slices[:-1]]
     if any(top is None or top <= 0 for top in tops):
-        return [TermsProblem("FEE_SLICES", "only the last slice may be without an upper end, and ends are above zero")]
+        return "only the last slice may be without an upper end, and ends are above zero"
     if tops != sorted(set(tops), key=lambda top: top or Decimal(0)):
-        return [TermsProblem("FEE_SLICES", "slices must rise: each upper end above the one before")]
+        return "slices must rise: each upper end above the one before"
     if any(not 0 <= s.rate <= 1 for s in slices):
-        return [TermsProblem("FEE_SLICES", "a rate must be between 0 and 1")]
-    return []
+        return "a rate must be between 0 and 1"
+    return None
 
 
 _DURATION = re.compile(r"([0-9]{1,9}) ?([dhms])")  # the rule book writes `7 d`

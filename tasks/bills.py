@@ -99,7 +99,7 @@ class BillingSweep:
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         sellers = self._next_sellers_to_bill(work, limit)
         self._handled_up_to = sellers[-1] if sellers else self._after
-        return len(sellers), _issue_bills_of(work, self.month, sellers) if sellers else 0
+        return len(sellers), self._issue_bills(work, sellers) if sellers else 0
 
     def committed(self) -> None:
         # Continues after these sellers: those without a bill would be selected again.
@@ -115,18 +115,17 @@ class BillingSweep:
     def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         return bills.sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
 
+    def _issue_bills(self, work: UnitOfWork[Any], sellers: Sequence[str]) -> int:
+        return _issue_bills_of(work, self.month, sellers)
+
 
 class HeldBillingSweep(BillingSweep):
     """Issue the held bills of one month, each after the seller's earlier ones."""
 
-    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        sellers = self._next_sellers_to_bill(work, limit)
-        self._handled_up_to = sellers[-1] if sellers else self._after
-        if not sellers:
-            return 0, 0
-        issued = _issue_bills_of(work, self.month, sellers)
+    def _issue_bills(self, work: UnitOfWork[Any], sellers: Sequence[str]) -> int:
+        issued = super()._issue_bills(work, sellers)
         bills.delete_held_bills(work.conn, self.month, sellers)
-        return len(sellers), issued
+        return issued
 
     def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         return bills.held_sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
