@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 from policies.cases import Member
+from policies.fees import to_usd
 from policies.lots import Lot
 from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
 
 PURCHASE_PRICE_QUANTUM = Decimal("0.0001")
+MAX_ORDER_TOTAL = Decimal(10) ** 12
+"""In the seller's currency, and in US dollars. A plausibility limit on the total; the columns hold more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,16 @@ def line_price(lot: Lot, quantity: int) -> Decimal:
 
 def sum_goods(lines: Iterable[tuple[int, Decimal]]) -> Decimal:
     return sum((units * price for units, price in lines), Decimal(0))
+
+
+def check_order_total(total: Decimal, usd_rate: Decimal, *, is_new: bool) -> Invalid | None:
+    if total >= MAX_ORDER_TOTAL:
+        return Invalid("lines", "come to more than an order may be worth")
+    if to_usd(total, usd_rate) < MAX_ORDER_TOTAL:
+        return None
+    if is_new:
+        return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
+    return Invalid("lines", "come to more US dollars than an order may be worth")
 
 
 def describe_purchase(lines: Sequence[PurchasedLine]) -> str:

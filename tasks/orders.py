@@ -17,13 +17,19 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import late_payments
 from policies import members as member_policy
 from policies import orders as policy
-from policies.cases import Case, Order
-from policies.fees import to_usd
+from policies.cases import Case, Member, Order
 from policies.lots import Lot
 from policies.members import member_unknown
 from policies.options import option_to_set_status
 from policies.preconditions import order_unknown
-from policies.purchases import PurchasedLine, describe_purchase, format_total, price_purchase, sum_goods
+from policies.purchases import (
+    PurchasedLine,
+    check_order_total,
+    describe_purchase,
+    format_total,
+    price_purchase,
+    sum_goods,
+)
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import case_command, decide_cases, lock_command_cases
@@ -44,8 +50,6 @@ from tasks.command import (
 from tasks.declarations import SELLER, DeclaredOption, command_task
 
 MAX_LINES = 1000
-MAX_ORDER_TOTAL = Decimal(10) ** 12
-"""In the seller's currency, and in US dollars. A plausibility limit; the columns hold more."""
 
 
 class PurchaseLine(StrictModel):
@@ -217,21 +221,12 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch,
         return Invalid("seller_id", "must be another member than the buyer")
     if cases.get(command.order_id, work.now) is not None:
         return Refused(Code.ALREADY_EXISTS, f"Order {command.order_id} was submitted before.")
-    has_npb = orders.buyer_has_npb_order(work.conn, command.buyer_id, command.seller_id)
-    purchased = price_purchase(
-        [(x.lot_id, x.quantity) for x in command.lines], purchases.lots, buyer, command.seller_id
-    )
-    if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
-        return purchased
-    if refused := member_policy.check_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb):
-        return refused
+    purchased = _price_order_lines(work, purchases, command.lines, buyer, seller)
     if not isinstance(purchased, tuple):
         return purchased
     total = sum_goods((line.quantity, line.unit_price) for line in purchased)
-    if total >= MAX_ORDER_TOTAL:
-        return Invalid("lines", "come to more than an order may be worth")
-    if to_usd(total, command.usd_rate) >= MAX_ORDER_TOTAL:
-        return Invalid("usd_rate", "makes the order worth more US dollars than an order may be worth")
+    if invalid := check_order_total(total, command.usd_rate, is_new=True):
+        return invalid
     terms = cases.terms_history.at(work.now)
     order = policy.charge_order(
         Order(
@@ -270,26 +265,16 @@ def _add_batch_to_order(
         return order_unknown(command.order_id)
     order = case.order
     now = max(work.now, order.last_event_at or work.now)
-    purchased = price_purchase(
-        [(x.lot_id, x.quantity) for x in command.lines], purchases.lots, case.buyer, order.seller_id
-    )
-    if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
-        return purchased
-    has_npb = orders.buyer_has_npb_order(work.conn, order.buyer_id, order.seller_id)
-    if refused := policy.check_may_add_batch(case) or member_policy.check_may_trade(
-        case.buyer, case.seller, buyer_has_npb_in_store=has_npb
-    ):
-        return refused
+    refused = policy.check_may_add_batch(case)
+    purchased = _price_order_lines(work, purchases, command.lines, case.buyer, case.seller, refused)
     if not isinstance(purchased, tuple):
         return purchased
     existing = orders.load_order_lines(work.conn, [command.order_id])[command.order_id]
     total = sum_goods((line.quantity, line.unit_price) for line in purchased) + sum_goods(
         (line.quantity - line.removed, line.unit_price) for line in existing
     )
-    if total >= MAX_ORDER_TOTAL:
-        return Invalid("lines", "come to more than an order may be worth")
-    if to_usd(total, order.usd_rate) >= MAX_ORDER_TOTAL:
-        return Invalid("lines", "come to more US dollars than an order may be worth")
+    if invalid := check_order_total(total, order.usd_rate, is_new=False):
+        return invalid
     batch = max((line.batch_no for line in existing), default=0) + 1
     note = f"Batch {batch}: {describe_purchase(purchased)} added; order date, payment and fee start again."
     granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
@@ -300,3 +285,18 @@ def _add_batch_to_order(
     )
     purchases.recharge(order, granted.case.order, now)
     return granted
+
+
+def _price_order_lines(
+    work: UnitOfWork[Any],
+    purchases: _OrderBatch,
+    lines: Sequence[PurchaseLine],
+    buyer: Member,
+    seller: Member,
+    refused: Refused | None = None,
+) -> tuple[PurchasedLine, ...] | Refused | Invalid:
+    has_npb = orders.buyer_has_npb_order(work.conn, buyer.member_id, seller.member_id)
+    priced = price_purchase([(x.lot_id, x.quantity) for x in lines], purchases.lots, buyer, seller.member_id)
+    if isinstance(priced, Refused) and priced.code is Code.LOT_UNKNOWN:
+        return priced
+    return refused or member_policy.check_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb) or priced
