@@ -18,7 +18,7 @@ from models.db.conflicts import StaleReadConflict
 from models.db.pipeline import Fetch, pipeline
 from models.unit_of_work import UnitOfWork
 from policies import history
-from policies.alerts import drop_later_unlock_mark
+from policies.alerts import drop_later_alert_unlock
 from policies.automation import with_deadlines
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
 from policies.statuses import Status
@@ -129,7 +129,7 @@ class CaseSet:
 
     def add(self, change: CaseChange) -> None:
         """Apply a granted verdict: later verdicts of the batch see it, and `write` stores it."""
-        after = drop_later_unlock_mark(change.granted.case, change.at)
+        after = drop_later_alert_unlock(change.granted.case, change.at)
         change.granted = replace(change.granted, case=with_deadlines(after))
         self._changes.append(change)
         after = change.granted.case

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.named_locks import lock_named
 from models.db.pipeline import Fetch, execute
 from models.db.schema import Base
-from policies.term_settings import read_terms
+from policies.term_parsing import read_terms
 from policies.terms import DatedTerms, Terms, TermsHistory
 
 

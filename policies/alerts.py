@@ -69,7 +69,7 @@ def add_alert(case: Case, alert: Alert) -> Case:
     )
 
 
-def drop_later_unlock_mark(case: Case, at: datetime) -> Case:
+def drop_later_alert_unlock(case: Case, at: datetime) -> Case:
     """After a command at `at`, drop the unlock of a sweep that ran later in time but before the command.
 
     The unlock stays if the alert had matured anyway, and goes if it was answered, accepted or closed first.

@@ -21,7 +21,7 @@ from policies.cases import Actor, AlertKind, Case
 from policies.notices import notify_member
 from policies.preconditions import check_comment, check_role
 from policies.statuses import ALERT_BLOCKING_STATUSES, PaymentStatus, Role, Status
-from policies.term_settings import format_silence_term
+from policies.term_parsing import format_silence_term
 from policies.timestamps import describe_timestamp, format_optional_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, OutboxMessage, Refused
 
@@ -213,7 +213,7 @@ def automation_facts(case: Case) -> dict[str, Any] | None:
     return None if setting is None else setting_facts("cancel_after_unlock", setting)
 
 
-def cancellation_warning(
+def automatic_cancellation_warning(
     *, order_id: int, alert_id: int, buyer_id: str, cancels_at: datetime, accepted: bool, now: datetime
 ) -> OutboxMessage | None:
     """The warning of a cancellation to come (N20); None if there is no time left to pay."""

@@ -44,7 +44,7 @@ def issued_on(month: date, terms: Terms) -> date:
 
 
 def bill_issues_at(month: date, terms: Terms) -> datetime:
-    return start_of_day(issued_on(month, terms), terms)
+    return start_of_billing_day(issued_on(month, terms), terms)
 
 
 def due_on(month: date, terms: Terms) -> date:
@@ -52,7 +52,7 @@ def due_on(month: date, terms: Terms) -> date:
 
 
 def past_due_from(due: date, terms: Terms) -> datetime:
-    return start_of_day(due + timedelta(days=1), terms)
+    return start_of_billing_day(due + timedelta(days=1), terms)
 
 
 def grace_until(due: date, terms: Terms) -> date:
@@ -64,7 +64,7 @@ def terms_of_billing_month(terms_history: TermsHistory, month: date) -> Terms:
     return terms_history.at(datetime.combine(next_month(month), time(), tzinfo=UTC))
 
 
-def start_of_day(day: date, terms: Terms) -> datetime:
+def start_of_billing_day(day: date, terms: Terms) -> datetime:
     """The start of a day in the billing zone, in UTC.
 
     Where clocks skip midnight, the offset before the change (fold 0) gives the time of the change.
@@ -225,7 +225,7 @@ def last_due_billing_month(now: datetime, terms_history: TermsHistory) -> date:
 
 def may_be_billed(cancelled_at: datetime, now: datetime, terms: Terms) -> bool:
     """Whether the bill of the cancellation's month may be issued before a transaction that runs `now` commits."""
-    return now + BILL_COMMIT_MARGIN >= start_of_day(next_month(billing_month_of(cancelled_at, terms)), terms)
+    return now + BILL_COMMIT_MARGIN >= start_of_billing_day(next_month(billing_month_of(cancelled_at, terms)), terms)
 
 
 def is_known_month(month: date, now: datetime, terms: Terms) -> bool:
@@ -244,6 +244,6 @@ def bill_payment_already_recorded(payment_id: str) -> Refused:
     return Refused(Code.ALREADY_EXISTS, f"The payment {payment_id} is recorded already; a payment counts once.")
 
 
-def payment_note(amount: Decimal, month: date, payment_id: str, excess: Decimal, opens: date | None) -> str:
+def bill_payment_note(amount: Decimal, month: date, payment_id: str, excess: Decimal, opens: date | None) -> str:
     more = f" {excess} of it exceeds the bill and is credited on the bill of {month_name(opens)}." if opens else ""
     return f"Payment {payment_id} of {amount} for the bill of {month_name(month)}.{more}"

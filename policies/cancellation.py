@@ -12,7 +12,7 @@ from typing import Any
 
 from policies.automation import automation_facts
 from policies.cases import AUTOMATION_ACTOR, Actor, Alert, AlertKind, AlertState, Case, Member, OcrState
-from policies.credits import decide_fee, fee_effects, fee_message
+from policies.credits import decide_fee, fee_credit_effects, fee_credit_message
 from policies.members import add_strike
 from policies.notices import notify_member, notify_party
 from policies.preconditions import check_comment, check_not_cancelled, check_party
@@ -203,7 +203,7 @@ def add_cancellation_effects(
     after, basis = granted.case, granted.case.order.basis
     assert basis is not None
     decision = decide_fee(after.order, basis, at, case.terms, first_open)
-    fee = fee_effects(decision)
+    fee = fee_credit_effects(decision)
     facts: dict[str, Any] = {
         "basis": basis,
         "by": by,
@@ -219,7 +219,7 @@ def add_cancellation_effects(
         notify_party(after, Role.SELLER, "order_cancelled", **facts, fee=fee),
         notify_party(after, Role.BUYER, "order_cancelled", **facts),
     ]
-    if posting := fee_message(decision, after.order, at):
+    if posting := fee_credit_message(decision, after.order, at):
         messages.append(posting)
     if pending_removals:
         order_id = after.order.order_id

@@ -57,7 +57,7 @@ def decide_fee(
     return FeeDecision(RESET if bill == order.fee_month else CREDIT, ZERO - order.fee, month, bill)
 
 
-def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> OutboxMessage | None:
+def fee_credit_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> OutboxMessage | None:
     if decision.kind == NONE:
         return None
     return OutboxMessage(
@@ -75,7 +75,7 @@ def fee_message(decision: FeeDecision, order: Order, cancelled_at: datetime) -> 
     )
 
 
-def fee_effects(decision: FeeDecision) -> dict[str, Any]:
+def fee_credit_effects(decision: FeeDecision) -> dict[str, Any]:
     return {
         "kind": decision.kind,
         "amount": str(decision.amount),
@@ -85,7 +85,7 @@ def fee_effects(decision: FeeDecision) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class FeeSettlement:
-    """The posting a message of `fee_message` asks for: a signed `amount`, on the bill of the cancellation's `month`."""
+    """The posting a message of `fee_credit_message` asks for: a signed `amount`, on the bill of the cancellation's `month`."""
 
     order_id: int
     seller_id: str

@@ -14,7 +14,7 @@ def member_unknown(member_id: str) -> Refused:
     return Refused(Code.MEMBER_UNKNOWN, f"There is no member {member_id}.", unblocked_by="the member being recorded")
 
 
-def check_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) -> Refused | None:
+def check_members_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_store: bool) -> Refused | None:
     for member in (buyer, seller):
         if member.terminated:
             return Refused(

@@ -24,7 +24,7 @@ def npb_fileable_at(case: Case) -> datetime:
     return case.order.order_date + case.terms.npb_file_after
 
 
-def unlocks_at(alert: Alert) -> datetime:
+def npb_unlocks_at(alert: Alert) -> datetime:
     """The time from which the seller can cancel through this alert.
 
     One week without an answer, two weeks with one.  An answer after the first week does not re-lock (A1, A2) unless the
@@ -130,7 +130,7 @@ def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: dat
     if until > alert.unlocks_at + MAX_NPB_EXTENSION:
         return Invalid("until", f"must not be more than {MAX_NPB_EXTENSION.days} days after the time of the unlock")
     extended = replace(alert, extended_until=until)
-    extended = replace(extended, unlocks_at=unlocks_at(extended))
+    extended = replace(extended, unlocks_at=npb_unlocks_at(extended))
     after = replace(case, alert=extended)
     due = format_timestamp(extended.unlocks_at)
     return Granted(
@@ -148,7 +148,7 @@ def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused
     if case.order.status is not Status.NPB:
         return Refused(Code.WRONG_STATUS, f"The penalty for {case.label} is accepted already.")
     accepted = replace(alert, penalty_accepted_at=now, penalty_withdrawn_at=None)
-    accepted = replace(accepted, unlocks_at=unlocks_at(accepted))
+    accepted = replace(accepted, unlocks_at=npb_unlocks_at(accepted))
     after = replace(case, order=replace(case.order, status=Status.NPX), alert=accepted)
     return Granted(
         after,
@@ -170,7 +170,7 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
             unblocked_by="the buyer accepting the penalty",
         )
     back = replace(alert, penalty_withdrawn_at=now)
-    back = replace(back, unlocks_at=unlocks_at(back)) if back.responded_at else _with_buyers_answer(back, now, None)
+    back = replace(back, unlocks_at=npb_unlocks_at(back)) if back.responded_at else _with_buyers_answer(back, now, None)
     after = replace(case, order=replace(case.order, status=Status.NPB), alert=back)
     return Granted(
         after,
@@ -183,5 +183,5 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
 def _with_buyers_answer(alert: Alert, now: datetime, comment: str | None) -> Alert:
     # Record the first answer and the deadline it leads to; under `relock` it also undoes an unlock (R29).
     answered = replace(alert, responded_at=now, response=comment)
-    due = unlocks_at(answered)
+    due = npb_unlocks_at(answered)
     return replace(answered, unlocks_at=due, unlocked_at=None if due > now else answered.unlocked_at)

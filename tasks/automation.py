@@ -174,7 +174,7 @@ class WarningSweep:
     def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
         due = automation.lock_due_warnings(work.conn, work.now + policy.WARN_BEFORE_CANCELLATION, limit)
         messages = [
-            policy.cancellation_warning(
+            policy.automatic_cancellation_warning(
                 order_id=row.order_id,
                 alert_id=row.alert_id,
                 buyer_id=row.buyer_id,

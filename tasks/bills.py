@@ -234,7 +234,7 @@ def _post_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBillP
         return policy.bill_payment_already_recorded(command.payment_id)
     excess = policy.overpaid_bill_amount(bill.sums.total, bill.paid, command.amount)
     excess_credit_month = _month_of_overpayment(work, command.seller_id) if excess > 0 else None
-    note = policy.payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)
+    note = policy.bill_payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)
     ledger.post_ledger_payment(
         conn,
         ledger.LedgerLine(

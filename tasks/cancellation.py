@@ -28,12 +28,12 @@ from policies.verdicts import Granted, Invalid, Refused
 from tasks.cases import case_at_effective_time, find_command_case
 from tasks.command import Comment, Reason
 from tasks.declarations import SELLER, DeclaredOption, command_task
-from tasks.returns import Cancellation, PlannedReturn, ReturnOptions, SetBasedReturn
+from tasks.returns import Cancellation, PlannedReturn, ReturnCommand, SetBasedReturn
 
 Decide = Callable[["CancelOrder", Case, datetime], Granted | Refused]
 
 
-class CancelOrder(ReturnOptions):
+class CancelOrder(ReturnCommand):
     task: ClassVar[str] = "orders.cancel"
     reason: Reason | None = None
     comment: Comment | None = None

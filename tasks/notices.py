@@ -24,7 +24,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import notices as policy
 from policies.emails import compose_email
 from policies.emails.context import EmailContext
-from policies.emails.email import Email, sanitize_line
+from policies.emails.email import Email, sanitize_email_line
 from policies.timestamps import format_timestamp
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, OutOfTime, ServerUnavailable, TemporaryFailure, UndeliverableEmail
@@ -130,8 +130,8 @@ def _compose_notice_row(message: DueMessage, parties: dict[int, notices.NoticePa
             order_id=message.order_id,
             facts=message.payload.get("facts") or {},
             zone=zone,
-            buyer=sanitize_line(order_parties.buyer) if order_parties else "",
-            seller=sanitize_line(order_parties.seller) if order_parties else "",
+            buyer=sanitize_email_line(order_parties.buyer) if order_parties else "",
+            seller=sanitize_email_line(order_parties.seller) if order_parties else "",
         )
     )
 

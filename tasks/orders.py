@@ -299,4 +299,4 @@ def _price_order_lines(
     priced = price_purchase([(x.lot_id, x.quantity) for x in lines], purchases.lots, buyer, seller.member_id)
     if isinstance(priced, Refused) and priced.code is Code.LOT_UNKNOWN:
         return priced
-    return refused or member_policy.check_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb) or priced
+    return refused or member_policy.check_members_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb) or priced

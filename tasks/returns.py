@@ -1,4 +1,4 @@
-"""The two ways to return the items of a batch of cancelled orders: one statement for all, or a plan per order."""
+"""Cancellations, and the two ways to return their items: one statement for the whole batch, or a plan per order."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tasks.cases import send_command_case_locks
 from tasks.command import DraftId, OrderCommand, StrictBool
 
 
-class ReturnOptions(OrderCommand):
+class ReturnCommand(OrderCommand):
     draft_id: DraftId | None = None
     dry_run: StrictBool = False
 
 
 @dataclass
 class Cancellation:
-    command: ReturnOptions
+    command: ReturnCommand
     change: CaseChange
     plan: ReturnPlan | None = None
     """Where the items go, if `PlannedReturn` decides it."""
@@ -75,7 +75,7 @@ class SetBasedReturn:
             work.send_clock_query()
         return cls(work, fetch_cases(), fetch_removals())
 
-    def check_draft(self, command: ReturnOptions) -> Refused | None:
+    def check_draft(self, command: ReturnCommand) -> Refused | None:
         assert command.draft_id is None
         return None
 
@@ -124,7 +124,7 @@ class PlannedReturn:
             ),
         )
 
-    def check_draft(self, command: ReturnOptions) -> Refused | None:
+    def check_draft(self, command: ReturnCommand) -> Refused | None:
         if command.draft_id is None:
             return None
         draft = self.drafts.get(command.draft_id)
@@ -169,7 +169,7 @@ class PlannedReturn:
             release_auto_stockroom=cancellation.change.before.terms.release_auto_stockroom,
         )
 
-    def _park_cancellation(self, command: ReturnOptions, overflow: QuantityOverflow) -> Invalid:
+    def _park_cancellation(self, command: ReturnCommand, overflow: QuantityOverflow) -> Invalid:
         # Park the cancellation among the dead jobs for staff, write nothing of it, and continue with the rest.
         if not command.dry_run:
             dead_jobs.park_job_once(

@@ -12,7 +12,7 @@ from models import automation, events, terms
 from models.db import database as db
 from models.stored_answers import Answer, done_answer, invalid_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
-from policies.term_settings import TermsProblem, terms_from_mapping, terms_to_mapping
+from policies.term_parsing import TermsProblem, terms_from_mapping, terms_to_mapping
 from policies.timestamps import format_timestamp
 from tasks.command import CodeText, Command, StaffName, TimestampText
 from tasks.declarations import command_task

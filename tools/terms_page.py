@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.term_settings import format_term, terms_to_mapping
+from policies.term_parsing import format_term, terms_to_mapping
 from policies.terms import DEFAULT_TERMS, TERM_INFO
 from workers.settings import CHECKOUT
 

@@ -29,7 +29,7 @@ from policies.automation_settings import settings_from_json
 from policies.bills import format_month
 from policies.cancel_routes import describe_cancel_routes, list_cancel_routes
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
-from policies.emails.email import email_from_json, render_plain
+from policies.emails.email import email_from_json, render_plain_email
 from policies.history import fold_changes, read_history_part, write_history_part
 from policies.preconditions import check_party
 from policies.purchases import format_total
@@ -351,7 +351,7 @@ def _order_notice_json(row: Any, until: datetime | None) -> dict[str, Any]:
         "state": "pending" if not_yet else row.state,
         "sent_at": None if not_yet else format_optional_timestamp(row.sent_at),
         "subject": email.subject,
-        "text": render_plain(email),
+        "text": render_plain_email(email),
     }
 
 

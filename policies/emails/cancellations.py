@@ -8,7 +8,7 @@ from policies.emails.email import Email, email_paragraphs
 from policies.texts import capital, join_sentences, pluralize
 
 REFUND = "If you have already paid, ask the seller for a refund. Cancelling an order does not refund the payment."
-BASIS_PHRASES = {
+EMAIL_BASIS_PHRASES = {
     "OCR_SELLER": "after the seller's cancel request",
     "OCR_BUYER": "at the buyer's request",
     "NPB": "after the waiting period of the non-paying buyer alert ended",
@@ -18,7 +18,7 @@ BASIS_PHRASES = {
     "BUYER_TERMINATED": "because the buyer's account was closed",
     "SELLER_TERMINATED": "because the seller's account was closed",
 }
-STRIKE_RECIPIENTS = {"NPB": "buyer", "NPX": "buyer", "NRS": "seller", "NSS": "seller"}
+EMAIL_STRIKE_RECIPIENTS = {"NPB": "buyer", "NPX": "buyer", "NRS": "seller", "NSS": "seller"}
 
 
 def order_cancelled(context: EmailContext) -> Email:
@@ -27,9 +27,10 @@ def order_cancelled(context: EmailContext) -> Email:
         context.subject("cancelled"),
         (join_sentences(_order_cancelled_sentence(context), "This is final: a cancelled order cannot be reinstated."),),
         None,
-        email_paragraphs(_items_sentences(context), _fee_sentences(context)) + _strike_sentences(context)
+        email_paragraphs(_cancelled_items_sentences(context), _cancelled_fee_sentences(context))
+        + _cancelled_strike_sentences(context)
         if to_seller
-        else _strike_sentences(context),
+        else _cancelled_strike_sentences(context),
         email_paragraphs(
             "If the buyer has paid, please send the money back. Cancelling an order does not refund the payment."
             if to_seller
@@ -77,7 +78,7 @@ def removal_cancelled(context: EmailContext) -> Email:
 
 
 def _order_cancelled_sentence(context: EmailContext) -> str:
-    by, ground = context.text("by"), BASIS_PHRASES.get(context.text("basis"), "")
+    by, ground = context.text("by"), EMAIL_BASIS_PHRASES.get(context.text("basis"), "")
     ground = ground.replace(f"the {context.role}'s", "your").replace(f"the {context.role} accepted", "you accepted")
     automation = context.facts.get("automation")
     if isinstance(automation, dict) and automation.get("setting") == "OCR_SILENCE":
@@ -95,7 +96,7 @@ def _order_cancelled_sentence(context: EmailContext) -> str:
     return f"{'You' if by == context.role else capital(member)} cancelled {context.order} {ground}".rstrip() + "."
 
 
-def _items_sentences(context: EmailContext) -> str:
+def _cancelled_items_sentences(context: EmailContext) -> str:
     if context.facts.get("returns") is False:
         return (
             "No items were returned to your inventory: this kind of cancellation does not return any. "
@@ -110,7 +111,7 @@ def _items_sentences(context: EmailContext) -> str:
     return f"{items} {'was' if units == 1 else 'were'} returned to your inventory."
 
 
-def _fee_sentences(context: EmailContext) -> str:
+def _cancelled_fee_sentences(context: EmailContext) -> str:
     fee = context.facts.get("fee")
     if not isinstance(fee, dict):
         return ""
@@ -121,13 +122,15 @@ def _fee_sentences(context: EmailContext) -> str:
     if kind == "credit":
         where = f"your bill for {format_email_month(str(bill))}" if bill else "your next bill"
         return f"The fee of {amount} for this order was charged in an earlier month. It will be credited on {where}."
-    if STRIKE_RECIPIENTS.get(context.text("basis")) == "seller":
+    if EMAIL_STRIKE_RECIPIENTS.get(context.text("basis")) == "seller":
         return "The fee for this order is not refunded, because the order was cancelled after an alert against you."
     return "There is no fee to refund for this order."
 
 
-def _strike_sentences(context: EmailContext) -> tuple[str, ...]:
-    recipient = STRIKE_RECIPIENTS.get(context.text("basis"), "") if context.facts.get("strike") is not False else ""
+def _cancelled_strike_sentences(context: EmailContext) -> tuple[str, ...]:
+    recipient = (
+        EMAIL_STRIKE_RECIPIENTS.get(context.text("basis"), "") if context.facts.get("strike") is not False else ""
+    )
     if recipient == context.role:
         right = "buy" if recipient == "buyer" else "sell"
         return (

@@ -16,8 +16,8 @@ MAX_NAME_LENGTH = 80
 EMAIL_WIDTH = 72
 """Columns that mail programs show without wrapping again."""
 
-_OPENS_DIRECTION = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
-_CLOSES_DIRECTION = "\u202c\u2069"
+_OPENS_EMAIL_DIRECTION = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
+_CLOSES_EMAIL_DIRECTION = "\u202c\u2069"
 _ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
 _UNREADABLE = "\ufffd"
 
@@ -68,39 +68,39 @@ def email_paragraphs(*texts: str) -> tuple[str, ...]:
     return tuple(text for text in texts if text)
 
 
-def render_plain(email: Email) -> str:
-    blocks = [_wrap_paragraph(paragraph) for paragraph in email.happened]
+def render_plain_email(email: Email) -> str:
+    blocks = [_wrap_email_paragraph(paragraph) for paragraph in email.happened]
     if email.quote is not None:
         blocks.append(f"{email.quote.author} wrote:")
         blocks.append(
-            "\n".join(f"> {line}".rstrip() for line in sanitize_lines(email.quote.text, width=EMAIL_WIDTH - 2))
+            "\n".join(f"> {line}".rstrip() for line in sanitize_email_lines(email.quote.text, width=EMAIL_WIDTH - 2))
         )
     for heading, paragraphs in email.parts:
         blocks.append(f"{heading}\n{'-' * len(heading)}")
-        blocks.extend(_wrap_paragraph(paragraph) for paragraph in paragraphs)
+        blocks.extend(_wrap_email_paragraph(paragraph) for paragraph in paragraphs)
     return "\n\n".join(blocks)
 
 
-def sanitize_line(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
+def sanitize_email_line(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
     """Make a member's text safe in a line of ours: no line breaks or control characters, text direction isolated."""
-    line = " ".join(_without_controls(text).split())
+    line = " ".join(_email_text_without_controls(text).split())
     if len(line) > max_length:
         line = line[: max_length - 1].rstrip() + "…"
-    return _isolate_direction(line)
+    return _isolate_email_direction(line)
 
 
-def sanitize_lines(text: str, *, width: int | None = None) -> list[str]:
-    lines = [line.rstrip() for line in _without_controls(text).strip("\n").split("\n")]
+def sanitize_email_lines(text: str, *, width: int | None = None) -> list[str]:
+    lines = [line.rstrip() for line in _email_text_without_controls(text).strip("\n").split("\n")]
     if width is not None:
         lines = [
             part
             for line in lines
             for part in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
         ]
-    return [_isolate_direction(line) for line in lines]
+    return [_isolate_email_direction(line) for line in lines]
 
 
-def _wrap_paragraph(paragraph: str) -> str:
+def _wrap_email_paragraph(paragraph: str) -> str:
     # What `textwrap.fill` does, in a third of the time.
     lines, width = [""], 0
     for word in paragraph.split():
@@ -113,7 +113,7 @@ def _wrap_paragraph(paragraph: str) -> str:
     return "\n".join(lines[1:])
 
 
-def _without_controls(text: str) -> str:
+def _email_text_without_controls(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     for line_break in ("\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029"):
@@ -122,16 +122,16 @@ def _without_controls(text: str) -> str:
     return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else _UNREADABLE for c in text)
 
 
-def _isolate_direction(line: str) -> str:
+def _isolate_email_direction(line: str) -> str:
     # Keep right-to-left text and direction controls, but end their effect with the line.
-    if all(c.isascii() for c in line) or not _changes_direction(line):
+    if all(c.isascii() for c in line) or not _changes_email_direction(line):
         return line
     characters: list[str] = []
     closers: list[str] = []
     for c in line:
-        if c in _OPENS_DIRECTION:
+        if c in _OPENS_EMAIL_DIRECTION:
             closers.append("\u2069" if c in "\u2066\u2067\u2068" else "\u202c")
-        elif c in _CLOSES_DIRECTION:
+        elif c in _CLOSES_EMAIL_DIRECTION:
             if not closers or closers[-1] != c:
                 continue  # would close something that this text did not open
             closers.pop()
@@ -139,8 +139,8 @@ def _isolate_direction(line: str) -> str:
     return _ISOLATE + "".join(characters) + "".join(reversed(closers)) + _END_ISOLATE
 
 
-def _changes_direction(line: str) -> bool:
+def _changes_email_direction(line: str) -> bool:
     return any(
-        c in _OPENS_DIRECTION or c in _CLOSES_DIRECTION or unicodedata.bidirectional(c) in ("R", "AL", "AN")
+        c in _OPENS_EMAIL_DIRECTION or c in _CLOSES_EMAIL_DIRECTION or unicodedata.bidirectional(c) in ("R", "AL", "AN")
         for c in line
     )

@@ -11,7 +11,7 @@ import pytest
 from policies import automatic_acts, automation, cancellation, npb, ocr, orders
 from policies.cases import Case
 from policies.statuses import CancelBasis, PaymentStatus, Status
-from policies.term_settings import format_silence_term, terms_from_mapping, terms_to_mapping
+from policies.term_parsing import format_silence_term, terms_from_mapping, terms_to_mapping
 from policies.terms import DEFAULT_TERMS, OcrSilenceTerm
 from policies.verdicts import Granted, Refused
 from tests.builders import BUYER, DAY, ORDERED, SECOND, SELLER, a_case, boundary_instants, code, granted, with_member

@@ -205,7 +205,7 @@ def test_a_buyer_is_warned_only_while_there_is_time_to_pay() -> None:
     """N20, R120."""
 
     def warning(now: datetime) -> object:
-        return automation.cancellation_warning(
+        return automation.automatic_cancellation_warning(
             order_id=1, alert_id=7, buyer_id="buyer", cancels_at=UNLOCKED, accepted=False, now=now
         )
 

@@ -17,8 +17,8 @@ from policies.credits import (
     choose_credit_bill,
     decide_fee,
     decide_fee_settlement,
-    fee_effects,
-    fee_message,
+    fee_credit_effects,
+    fee_credit_message,
     settlement_note,
 )
 from policies.statuses import CancelBasis, PaymentStatus, Status
@@ -67,7 +67,7 @@ def test_reset_or_credit_depends_on_the_months_of_charge_and_cancellation(
 ) -> None:
     decision = decide_fee(order(month=charged), CancelBasis(basis), parse_timestamp(at), DEFAULT_TERMS)
     amount = "0.00" if kind == "none" else "-20.00"
-    assert fee_effects(decision) == {"kind": kind, "amount": amount, "bill": bill}
+    assert fee_credit_effects(decision) == {"kind": kind, "amount": amount, "bill": bill}
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_the_decision_names_the_bill_on_which_the_line_lands(
     at = parse_timestamp("2026-03-30T10:00:00Z")
     opens = parse_month(first_open) if first_open else None
     decision = decide_fee(order(month=charged), CancelBasis.OCR_SELLER, at, DEFAULT_TERMS, opens)
-    assert fee_effects(decision) == {"kind": kind, "amount": "-20.00", "bill": bill}
-    message = fee_message(decision, order(month=charged), at)
+    assert fee_credit_effects(decision) == {"kind": kind, "amount": "-20.00", "bill": bill}
+    message = fee_credit_message(decision, order(month=charged), at)
     assert message is not None
     assert (message.payload["month"], message.payload["charged_month"]) == ("2026-03", charged)
 
@@ -113,28 +113,28 @@ def test_credit_is_the_stored_charge_whatever_the_fee_slices_are_now() -> None:
 
 def test_zero_fee_is_handled_like_any_other() -> None:
     decision = decide_fee(order(fee="0.00"), CancelBasis.NPB, ORDERED, DEFAULT_TERMS)
-    assert fee_effects(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
-    assert fee_message(decision, order(fee="0.00"), ORDERED) is not None
+    assert fee_credit_effects(decision) == {"kind": "reset", "amount": "0.00", "bill": "2026-03"}
+    assert fee_credit_message(decision, order(fee="0.00"), ORDERED) is not None
 
 
 def test_an_unknown_month_of_charge_is_not_guessed() -> None:
     unknown = order(month=None)
     decision = decide_fee(unknown, CancelBasis.NPB, ORDERED, DEFAULT_TERMS)
-    assert fee_effects(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
-    message = fee_message(decision, unknown, ORDERED)
+    assert fee_credit_effects(decision) == {"kind": "undecided", "amount": "0.00", "bill": None}
+    message = fee_credit_message(decision, unknown, ORDERED)
     assert message is not None
     assert message.payload["kind"] == "undecided"
 
 
 def test_no_message_when_the_fee_stays() -> None:
     """R85."""
-    assert fee_message(decide_fee(order(), CancelBasis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
+    assert fee_credit_message(decide_fee(order(), CancelBasis.NSS, ORDERED, DEFAULT_TERMS), order(), ORDERED) is None
 
 
 def test_fee_message_is_unique_per_order_and_complete() -> None:
     """R90: its key is the order's."""
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
-    message = fee_message(decide_fee(order(), CancelBasis.NPB, at, DEFAULT_TERMS), order(), at)
+    message = fee_credit_message(decide_fee(order(), CancelBasis.NPB, at, DEFAULT_TERMS), order(), at)
     assert message is not None
     assert (message.task, message.key, message.order_id) == ("credits.post_to_next_invoice", "fee:1003", 1003)
     assert message.payload == {
@@ -188,7 +188,7 @@ def test_a_credit_on_a_later_bill_says_why() -> None:
 
 def test_a_fee_message_is_read_as_it_was_written() -> None:
     at = datetime(2026, 4, 12, 10, tzinfo=UTC)
-    message = fee_message(decide_fee(order(), CancelBasis.NPB, at, DEFAULT_TERMS), order(), at)
+    message = fee_credit_message(decide_fee(order(), CancelBasis.NPB, at, DEFAULT_TERMS), order(), at)
     assert message is not None
     assert decide_fee_settlement(message.order_id, message.payload) == settlement("credit", "2026-04")
 

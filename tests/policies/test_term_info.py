@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policies.term_settings import terms_from_mapping, terms_to_mapping
+from policies.term_parsing import terms_from_mapping, terms_to_mapping
 from policies.terms import DEFAULT_TERMS, TERM_INFO, Terms
 
 

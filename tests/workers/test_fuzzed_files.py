@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 from policies.lots import Lot
-from policies.term_settings import terms_from_mapping, terms_to_mapping
+from policies.term_parsing import terms_from_mapping, terms_to_mapping
 from policies.terms import Terms
 from tests.plugins.market import Market
 from workers.cli import group

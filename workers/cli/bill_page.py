@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.bills import month_name, parse_month
-from policies.emails.email import sanitize_line
+from policies.emails.email import sanitize_email_line
 from workers.mail.mime_message import mail_template_environment
 
 MAX_BILL_PAGE_NOTE_LENGTH = 2200  # a staff comment of up to 2,000 characters, with the order and who gave the credit
@@ -32,7 +32,7 @@ def render_text(bill: Mapping[str, Any]) -> str:
 
 def _bill_page_values(bill: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "seller_id": sanitize_line(bill["seller_id"]),
+        "seller_id": sanitize_email_line(bill["seller_id"]),
         "month": month_name(parse_month(bill["billing_month"])),
         "state": bill["state"],
         "status": _bill_status_sentence(bill),
@@ -43,7 +43,7 @@ def _bill_page_values(bill: Mapping[str, Any]) -> dict[str, Any]:
 
 def _bill_page_line(line: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: line[name] for name in ("order_id", "amount", "charged_month", "credited_month")}
-    return shown | {"day": line["at"][:10], "note": sanitize_line(line["note"], MAX_BILL_PAGE_NOTE_LENGTH)}
+    return shown | {"day": line["at"][:10], "note": sanitize_email_line(line["note"], MAX_BILL_PAGE_NOTE_LENGTH)}
 
 
 def _bill_status_sentence(bill: Mapping[str, Any]) -> str:

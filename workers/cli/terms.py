@@ -16,7 +16,7 @@ import click
 
 from models.db import database as db
 from models.terms import load_terms
-from policies.term_settings import format_term, terms_to_mapping
+from policies.term_parsing import format_term, terms_to_mapping
 from policies.terms import DEFAULT_TERMS, TERM_INFO
 from policies.timestamps import format_timestamp, parse_day_or_time
 from workers.app import app

@@ -27,7 +27,7 @@ from policies.automation_settings import AUTOMATION_SETTINGS, AutomationSetting
 from policies.bills import MIN_BILLING_MONTH
 from policies.fees import ZERO
 from policies.recorded_cases import RecordedCase
-from policies.term_settings import terms_from_mapping
+from policies.term_parsing import terms_from_mapping
 from policies.timestamps import format_optional_timestamp, format_timestamp, parse_day_or_time
 from policies.whatif import CaseOutcome, WhatIfConditions
 from tasks.automation import SetAutomation

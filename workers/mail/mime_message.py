@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from policies.emails.email import MAX_SUBJECT_LENGTH, render_plain, sanitize_line, sanitize_lines
+from policies.emails.email import MAX_SUBJECT_LENGTH, render_plain_email, sanitize_email_line, sanitize_email_lines
 from tasks.mailer import OutgoingEmail, UndeliverableEmail
 
 MAX_ADDRESS_LENGTH = 254
@@ -38,7 +38,7 @@ def mail_template_environment(folder: Path) -> Environment:
 
 
 _mail_templates = mail_template_environment(Path(__file__).parent / "templates")
-_mail_templates.globals["sanitize_lines"] = sanitize_lines
+_mail_templates.globals["sanitize_lines"] = sanitize_email_lines
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class MailBranding:
 
 def render_text_part(envelope: OutgoingEmail, branding: MailBranding) -> str:
     template = _mail_templates.get_template("email.txt.j2")
-    text = template.render(**_mail_template_facts(envelope, branding), body=render_plain(envelope.content))
+    text = template.render(**_mail_template_facts(envelope, branding), body=render_plain_email(envelope.content))
     return text.rstrip() + "\n"
 
 
@@ -123,13 +123,13 @@ def encode_mime_address(email: str) -> str:
 
 def sanitize_mime_header(text: str, max_length: int = 80) -> str:
     visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    return sanitize_line(visible, max_length).strip("\u2068\u2069")
+    return sanitize_email_line(visible, max_length).strip("\u2068\u2069")
 
 
 def _mail_template_facts(envelope: OutgoingEmail, branding: MailBranding) -> dict[str, object]:
     return {
         "email": envelope.content,
-        "handle": sanitize_line(envelope.handle),
+        "handle": sanitize_email_line(envelope.handle),
         "site_name": branding.site_name,
         "order_id": envelope.order_id,
         "link": None if envelope.order_id is None else f"{branding.marketplace_url}/orders/{envelope.order_id}",

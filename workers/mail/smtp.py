@@ -18,7 +18,7 @@ from time import monotonic
 from typing import NamedTuple, NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from policies.emails.email import sanitize_line
+from policies.emails.email import sanitize_email_line
 from tasks.mailer import OutgoingEmail, OutOfTime, ServerUnavailable, TemporaryFailure, UndeliverableEmail
 from workers.mail.mime_message import MailBranding, build_mime_message, encode_mime_address
 
@@ -290,7 +290,7 @@ def describe_smtp_error(error: Exception) -> str:
 
 
 def _smtp_reply_error(code: int, text: bytes) -> Exception:
-    reply = f"{code} {sanitize_line(text.decode('utf-8', 'replace'), 200)}"
+    reply = f"{code} {sanitize_email_line(text.decode('utf-8', 'replace'), 200)}"
     if 500 <= code < 600:
         return UndeliverableEmail(f"the mail server rejected the email: {reply}")
     return TemporaryFailure(f"the mail server deferred the email: {reply}")

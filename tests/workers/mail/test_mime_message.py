@@ -16,7 +16,7 @@ import pytest
 
 from policies.emails import NOTICES, compose_email
 from policies.emails.context import EmailContext, format_email_timestamp
-from policies.emails.email import email_from_json, render_plain, sanitize_line, sanitize_lines
+from policies.emails.email import email_from_json, render_plain_email, sanitize_email_line, sanitize_email_lines
 from policies.statuses import Role
 from tasks.mailer import OutgoingEmail
 from workers.mail.mime_message import MailBranding, render_html_part, render_text_part
@@ -305,7 +305,7 @@ def test_emails_accept_missing_and_unknown_facts(event: str) -> None:
         for facts in ({}, {"unheard_of": [1], "comment": None, "strike": None}):
             for order_id in (1003, None):
                 email = compose_email(EmailContext(event, role, order_id, facts))
-                body = f"{email.subject}\n{render_plain(email)}"
+                body = f"{email.subject}\n{render_plain_email(email)}"
                 assert email.happened
                 assert "None" not in body
                 assert "  " not in body
@@ -316,7 +316,7 @@ def test_only_the_seller_reads_about_the_fee() -> None:
     """N11: whatever facts the buyer's email has."""
     facts = FACTS["N11-order_cancelled-npb-seller"][2]
     for role, reads in ((Role.SELLER, True), (Role.BUYER, False)):
-        assert ("fee" in render_plain(compose_email(email_context("order_cancelled", role, facts)))) is reads
+        assert ("fee" in render_plain_email(compose_email(email_context("order_cancelled", role, facts)))) is reads
 
 
 @pytest.mark.parametrize(
@@ -364,13 +364,13 @@ def test_hostile_comment_is_shown_as_text() -> None:
     "text", ["\u202e", "\u2069\u2069a", "\u2066\u202ea\u2069b", "אבג\nabc", "a\u202cb\u2067", "العربية 123"]
 )
 def test_text_direction_ends_with_the_text(text: str) -> None:
-    for line in [*sanitize_lines(text), sanitize_line(text)]:
+    for line in [*sanitize_email_lines(text), sanitize_email_line(text)]:
         assert balanced(line)
         assert line.startswith("\u2068") or line.isascii()
 
 
 def test_long_names_are_truncated() -> None:
-    assert len(sanitize_line("x" * 5000)) == 80
+    assert len(sanitize_email_line("x" * 5000)) == 80
 
 
 def balanced(text: str) -> bool:
