@@ -60,11 +60,12 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     )
     ocr, alert = case.open_ocr, case.open_alert
     agreed = basis in (CancelBasis.OCR_SELLER, CancelBasis.OCR_BUYER)
+    completed = basis in BASES_THROUGH_ALERT
     after = replace(
         case,
         order=order,
         ocr=replace(ocr, state=OcrState.AGREED if agreed else OcrState.SUPERSEDED, closed_at=now) if ocr else case.ocr,
-        alert=_close_alert_of_cancelled(alert, completed=basis in BASES_THROUGH_ALERT, now=now)
+        alert=replace(alert, state=AlertState.COMPLETED if completed else AlertState.SUPERSEDED, closed_at=now)
         if alert
         else case.alert,
     )
@@ -171,10 +172,6 @@ def _cancel_too_early(case: Case, alert: Alert) -> Refused:
         possible_from=alert.unlocks_at,
         unblocked_by=f"time alone{accept}",
     )
-
-
-def _close_alert_of_cancelled(alert: Alert, *, completed: bool, now: datetime) -> Alert:
-    return replace(alert, state=AlertState.COMPLETED if completed else AlertState.SUPERSEDED, closed_at=now)
 
 
 def add_cancellation_strike(case: Case, granted: Granted) -> Granted:

@@ -85,7 +85,7 @@ def fee_credit_effects(decision: FeeDecision) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class FeeSettlement:
-    """The posting a message of `fee_credit_message` asks for: a signed `amount`, on the bill of the cancellation's `month`."""
+    """The posting that a fee credit message asks for: a signed `amount`, on the bill of the cancellation's `month`."""
 
     order_id: int
     seller_id: str

@@ -60,7 +60,7 @@ def check_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | 
     if refused := check_party(case, actor) or check_not_cancelled(case):
         return refused
     if case.role_of(actor) not in allowed:
-        names = " or ".join(_role_name(role) for role in allowed)
+        names = " or ".join("staff" if role is Role.STAFF else f"the {role}" for role in allowed)
         return Refused(Code.WRONG_ROLE, f"Only {names} can {act}.", unblocked_by=f"{names} doing it")
     return None
 
@@ -69,7 +69,3 @@ def check_comment(comment: str | None) -> Refused | None:
     if comment is not None and not is_visible(comment):
         return Refused(Code.COMMENT_REQUIRED, "Please add a comment: it must say something.", unblocked_by="a comment")
     return None
-
-
-def _role_name(role: Role) -> str:
-    return {Role.BUYER: "the buyer", Role.SELLER: "the seller", Role.STAFF: "staff"}.get(role, str(role))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from models.payload_limits import exceeds_payload_depth
 from models.stored_answers import Answer, invalid_answer
 from policies.texts import printable_text
-from tasks.command import ONE_ACTOR, REQUEST_ID_PATTERN, ActorCommand, Command
+from tasks.command import MAX_REQUEST_ID_LENGTH, ONE_ACTOR, REQUEST_ID_PATTERN, ActorCommand, Command
 
 MAX_ARGUMENT_ERRORS = 1000
 """Errors in one answer."""
@@ -65,9 +65,9 @@ def parse_command(
     values = dict(arguments)
     if values.get("request_id") is None:
         values["request_id"] = message_id
-    request_id = (
-        values["request_id"] if _is_valid_request_id(values["request_id"]) else message_id[:128]
-    )  # answers never echo bad values
+    request_id = values["request_id"]
+    if not isinstance(request_id, str) or not re.fullmatch(REQUEST_ID_PATTERN, request_id):
+        request_id = message_id[:MAX_REQUEST_ID_LENGTH]  # answers never echo bad values
     if positional:
         return invalid_answer(request_id, [("args", "only keyword arguments are accepted")])
     deep_names = [name for name, value in values.items() if exceeds_payload_depth(value, MAX_ARGUMENT_DEPTH)]
@@ -81,10 +81,6 @@ def parse_command(
         if issubclass(model, ActorCommand) and (values.get("member_id") is None) == (values.get("staff") is None):
             problems.add(("member_id", ONE_ACTOR))  # pydantic checks the model as a whole only if each field is valid
         return invalid_answer(request_id, sorted(problems)[:MAX_ARGUMENT_ERRORS])
-
-
-def _is_valid_request_id(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(REQUEST_ID_PATTERN, value) is not None and not value.endswith("\n")
 
 
 def _argument_error(error: Any) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from models import automation, events, terms
 from models.db import database as db
 from models.stored_answers import Answer, done_answer, invalid_answer
 from models.unit_of_work import UnitOfWork, unit_of_work
-from policies.term_parsing import TermsProblem, terms_from_mapping, terms_to_mapping
+from policies.term_parsing import terms_from_mapping, terms_to_mapping
 from policies.timestamps import format_timestamp
 from tasks.command import CodeText, Command, StaffName, TimestampText
 from tasks.declarations import command_task
@@ -74,7 +74,7 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
     base = terms.load_terms(work.conn).at(command.from_)
     new_terms = terms_from_mapping(command.terms, base=base, allow_short=db.current_database().allow_short_terms)
     if isinstance(new_terms, list):
-        return invalid_answer(command.request_id, [(_term_path(problem), problem.message) for problem in new_terms])
+        return invalid_answer(command.request_id, [(f"terms.{p.path}", p.message) for p in new_terms])
     before, after = terms_to_mapping(base), terms_to_mapping(new_terms)
     changed = {name: value for name, value in after.items() if value != before[name]}
     terms_id = terms.insert_terms(work.conn, after, command.from_, command.staff, work.now)
@@ -92,7 +92,3 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
     )
     events.append_events(work.conn, [event])
     return done_answer(command, {"terms_id": terms_id, "from": format_timestamp(command.from_), "changed": changed})
-
-
-def _term_path(problem: TermsProblem) -> str:
-    return f"terms.{problem.path}"
