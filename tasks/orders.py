@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
@@ -174,18 +174,18 @@ def settle_late_payment(command: SettleLatePayment, case: Case, now: datetime) -
     return late_payments.settle_late_payment(case, command.actor, command.comment, now)
 
 
+@dataclass
 class _OrderBatch:
-    def __init__(self, conn: Any, lots: dict[int, Lot]) -> None:
-        self.conn = conn
-        self.lots = lots
-        self._lines: list[dict[str, Any]] = []
-        self._taken: list[inventory.SoldUnits] = []
-        self._charges: list[tuple[Order, datetime]] = []
-        self._recharges: list[ledger.LedgerRecharge] = []
+    conn: Any
+    lots: dict[int, Lot]
+    charges: list[tuple[Order, datetime]] = field(default_factory=list)
+    recharges: list[ledger.LedgerRecharge] = field(default_factory=list)
+    _lines: list[dict[str, Any]] = field(default_factory=list)
+    _sold: list[inventory.SoldUnits] = field(default_factory=list)
 
     def add_purchase(self, order_id: int, lines: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
         for line_no, line in enumerate(lines, start=first_line):
-            self._taken.append(inventory.SoldUnits(order_id, line_no, line.lot, line.quantity))
+            self._sold.append(inventory.SoldUnits(order_id, line_no, line.lot, line.quantity))
             self._lines.append(
                 {
                     "order_id": order_id,
@@ -200,17 +200,11 @@ class _OrderBatch:
             lot = self.lots[line.lot.lot_id]
             self.lots[line.lot.lot_id] = replace(lot, quantity=lot.quantity - line.quantity)
 
-    def charge(self, order: Order, now: datetime) -> None:
-        self._charges.append((order, now))
-
-    def recharge(self, before: Order, after: Order, now: datetime) -> None:
-        self._recharges.append(ledger.LedgerRecharge(before, after, now, "items were added to the order"))
-
     def write(self, now: datetime) -> None:
         orders.insert_order_lines(self.conn, self._lines)
-        inventory.remove_sold_units(self.conn, self._taken, now)
-        ledger.post_ledger_charges(self.conn, self._charges)
-        ledger.post_ledger_recharges(self.conn, self._recharges)
+        inventory.remove_sold_units(self.conn, self._sold, now)
+        ledger.post_ledger_charges(self.conn, self.charges)
+        ledger.post_ledger_recharges(self.conn, self.recharges)
 
 
 def _submit_order(work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch, command: SubmitOrder) -> Verdict:
@@ -253,7 +247,7 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch,
     )
     cases.add(CaseChange(case, granted, work.now, request_id=command.request_id))
     purchases.add_purchase(command.order_id, purchased, first_line=1, batch=1)
-    purchases.charge(order, work.now)
+    purchases.charges.append((order, work.now))
     return granted
 
 
@@ -283,7 +277,7 @@ def _add_batch_to_order(
     purchases.add_purchase(
         command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch
     )
-    purchases.recharge(order, granted.case.order, now)
+    purchases.recharges.append(ledger.LedgerRecharge(order, granted.case.order, now, "items were added to the order"))
     return granted
 
 
