@@ -45,7 +45,7 @@ _DUE_WARNINGS: AnySelect = (
 )
 
 
-_EARLIER_FILINGS = text(
+_EARLIER_AUTOMATIC_FILINGS = text(
     """
     UPDATE unwind.orders AS o
     SET files_npb_at = LEAST(o.files_npb_at, GREATEST(
@@ -94,7 +94,7 @@ def bring_automatic_filings_forward(conn: Connection, file_after: timedelta, sin
 
     What comes later under them is left to its sweep.
     """
-    conn.execute(_EARLIER_FILINGS, {"file_after": file_after, "since": since})
+    conn.execute(_EARLIER_AUTOMATIC_FILINGS, {"file_after": file_after, "since": since})
 
 
 def next_automatic_filing_at(conn: Connection) -> datetime | None:

@@ -126,7 +126,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
         totals = BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
         state = policy.bill_state(row.total, paid, row.past_due_at, now)
         return Bill(seller_id, month, state, totals, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
-    opening = _opening_credit_of(conn, terms_history, seller_id, month)
+    opening = _opening_bill_credit(conn, terms_history, seller_id, month)
     month_terms = terms_of_billing_month(terms_history, month)
     computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, month_terms)
     if lines or not computed.is_empty or now < bill_issues_at(month, month_terms):
@@ -239,7 +239,7 @@ def list_held_bills(conn: Connection) -> list[tuple[str, date]]:
     ]
 
 
-def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]:
+def list_past_due_bills(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]:
     """Return (seller, month, amount owed) of every past-due bill, oldest first, for operators.
 
     A past-due bill changes no privilege of the member.
@@ -259,7 +259,7 @@ def list_past_due(conn: Connection, now: datetime) -> list[tuple[str, date, Deci
     return [(row.seller_id, row.billing_month, row.owed) for row in rows]
 
 
-def _opening_credit_of(conn: Connection, terms_history: TermsHistory, seller_id: str, month: date) -> Decimal:
+def _opening_bill_credit(conn: Connection, terms_history: TermsHistory, seller_id: str, month: date) -> Decimal:
     # The opening credit of an open bill, carried through the months that are not issued yet.
     last = conn.execute(
         select(BillRow.billing_month, BillRow.carried_forward)

@@ -258,7 +258,7 @@ def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetim
     sold: dict[int, int] = {}
     for sale in taken:
         sold[sale.lot.lot_id] = sold.get(sale.lot.lot_id, 0) - sale.quantity
-    change_quantities(conn, sold)
+    change_lot_quantities(conn, sold)
     sold_out = (is_any(LotRow.lot_id, sold), LotRow.quantity == 0)
     conn.execute(delete(LotRow).where(*sold_out, ~LotRow.is_retain))
     conn.execute(
@@ -304,7 +304,7 @@ def upsert_lots(conn: Connection, reported: Sequence[tuple[Lot | None, Lot]], no
         if replace(lot, quantity=before_lot.quantity) != before_lot
     ]
     update_rows(conn, LotRow, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
-    change_quantities(conn, {i: lot.quantity - before_lot.quantity for i, (before_lot, lot) in existing.items()})
+    change_lot_quantities(conn, {i: lot.quantity - before_lot.quantity for i, (before_lot, lot) in existing.items()})
     insert_rows(
         conn, StockMoveRow, [move for before_lot, lot in reported for move in _stock_moves(before_lot, lot, now)]
     )
@@ -380,7 +380,7 @@ def _select_lots_of_seller(seller_id: str) -> Select[Any]:
     return select(LotRow).where(LotRow.seller_id == seller_id).order_by(LotRow.lot_id)
 
 
-def change_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
+def change_lot_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
     # Add signed differences, so that no concurrent sale is overwritten (R78).
     deltas = {lot_id: delta for lot_id, delta in deltas.items() if delta}
     if not deltas:

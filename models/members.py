@@ -125,16 +125,16 @@ def send_members_query(conn: Connection, member_ids: Iterable[str], *, lock: str
 
 
 @dataclass(frozen=True, slots=True)
-class Contact:
+class MemberContact:
     member_id: str
     handle: str
     email: str
     time_zone: str
 
 
-def load_member_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Contact]:
+def load_member_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, MemberContact]:
     rows = conn.execute(select(MemberRow).where(is_any(MemberRow.member_id, set(member_ids))))
-    return {r.member_id: from_row(Contact, r) for r in rows}
+    return {r.member_id: from_row(MemberContact, r) for r in rows}
 
 
 def time_zone_of(conn: Connection, member_id: str) -> str:

@@ -22,7 +22,7 @@ from models.inventory import (
     LotRow,
     StockMoveRow,
     allocate_lot_ids,
-    change_quantities,
+    change_lot_quantities,
     lot_to_row,
     lot_value_columns,
     preview_lot_ids,
@@ -94,7 +94,7 @@ def store_planned_returns(conn: Connection, plans: Sequence[ReturnPlan], now: da
     new_ids = set(ids.values())
     insert_rows(conn, LotRow, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in new_ids])
     changed_lots = {lot_id: lot for lot_id, lot in after.items() if lot_id not in new_ids}
-    change_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in changed_lots.items()})
+    change_lot_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in changed_lots.items()})
     edited_lots = [lot for i, lot in changed_lots.items() if replace(lot, quantity=before[i].quantity) != before[i]]
     update_rows(conn, LotRow, ["lot_id"], [lot_value_columns(lot) for lot in edited_lots])
     insert_rows(

@@ -70,7 +70,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class WebhookDelivery:
     endpoint: Endpoint
     cursor: str
     delivered: int
@@ -149,7 +149,7 @@ def webhook_wants(event_type: str, patterns: Sequence[str]) -> bool:
     return any(event_type == p or (p.endswith("*") and event_type.startswith(p[:-1])) for p in patterns)
 
 
-def record_webhook_delivery(conn: Connection, delivery: Delivery, now: datetime) -> None:
+def record_webhook_delivery(conn: Connection, delivery: WebhookDelivery, now: datetime) -> None:
     """Record how far a run came, unless its lease was taken over; disable the endpoint after three days of failures."""
     endpoint = delivery.endpoint
     own = (WebhookRow.webhook_id == endpoint.webhook_id, WebhookRow.leased_until == endpoint.leased_until)

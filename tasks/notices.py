@@ -165,7 +165,7 @@ def _record_notice_failure(work: UnitOfWork[Any], message: DueMessage, error: Ex
 
 
 def _send_notices(
-    claimed: Sequence[ClaimedNotice], addresses: dict[str, members.Contact]
+    claimed: Sequence[ClaimedNotice], addresses: dict[str, members.MemberContact]
 ) -> list[ClaimedNoticeOutcome]:
     # Outside any transaction.
     known = [notice for notice in claimed if notice.recipient in addresses]
@@ -180,7 +180,7 @@ def _send_notices(
     ]
 
 
-def _notice_email(notice: ClaimedNotice, address: members.Contact) -> OutgoingEmail:
+def _notice_email(notice: ClaimedNotice, address: members.MemberContact) -> OutgoingEmail:
     return OutgoingEmail(
         message_id=notice.message_id,
         event=notice.event,

@@ -12,7 +12,7 @@ from celery import shared_task
 
 from models import sweeps, webhooks
 from models.unit_of_work import unit_of_work
-from models.webhooks import Delivery, Endpoint
+from models.webhooks import Endpoint, WebhookDelivery
 from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
@@ -72,13 +72,13 @@ def _deliver_webhook_round(sender: WebhookSender, totals: TaskResult) -> bool:
     return any(delivery.error is None and delivery.endpoint.page_was_full for delivery in deliveries)
 
 
-def _send_to_endpoints(sender: WebhookSender, endpoints: Sequence[Endpoint]) -> list[Delivery]:
+def _send_to_endpoints(sender: WebhookSender, endpoints: Sequence[Endpoint]) -> list[WebhookDelivery]:
     # Threads without a database. One that does not end in time counts as failed and is left to its own timeouts.
-    progress = {e.webhook_id: Delivery(e, e.read_to, 0) for e in endpoints}
+    progress = {e.webhook_id: WebhookDelivery(e, e.read_to, 0) for e in endpoints}
     threads = []
     for endpoint in endpoints:
         if endpoint.events:
-            late = Delivery(endpoint, endpoint.cursor, 0, "it did not answer in time")
+            late = WebhookDelivery(endpoint, endpoint.cursor, 0, "it did not answer in time")
             progress[endpoint.webhook_id] = late
             thread = threading.Thread(
                 target=_send_events, args=(sender, endpoint, progress), name="webhook", daemon=True
@@ -91,7 +91,7 @@ def _send_to_endpoints(sender: WebhookSender, endpoints: Sequence[Endpoint]) -> 
     return list(progress.values())
 
 
-def _send_events(sender: WebhookSender, endpoint: Endpoint, progress: dict[int, Delivery]) -> None:
+def _send_events(sender: WebhookSender, endpoint: Endpoint, progress: dict[int, WebhookDelivery]) -> None:
     started_at, sent, cursor = monotonic(), 0, endpoint.cursor
     error, is_gone = None, False
     for position, event in endpoint.events:
@@ -108,4 +108,4 @@ def _send_events(sender: WebhookSender, endpoint: Endpoint, progress: dict[int, 
         sent, cursor = sent + 1, position
     if error is None and sent == len(endpoint.events):
         cursor = endpoint.read_to
-    progress[endpoint.webhook_id] = Delivery(endpoint, cursor, sent, error, is_gone)
+    progress[endpoint.webhook_id] = WebhookDelivery(endpoint, cursor, sent, error, is_gone)

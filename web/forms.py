@@ -118,7 +118,7 @@ def consolidation_form_choices() -> dict[str, list[str]]:
     return {name: list(typing.get_args(info.annotation)) for name, info in ValueChoices.model_fields.items()}
 
 
-def edited_lines(typed: Mapping[str, str], line_numbers: Sequence[int]) -> list[dict[str, Any]]:
+def edited_form_lines(typed: Mapping[str, str], line_numbers: Sequence[int]) -> list[dict[str, Any]]:
     lines = []
     for line_no in line_numbers:
         fields = {

@@ -228,7 +228,7 @@ def edit_items(request: Request, order_id: str, draft_id: str) -> Response:
 async def verify_items(request: Request, order_id: str, draft_id: str) -> Response:
     view, typed = await load_view_for_change(request, order_id)
     named = {"draft_id": draft_id}
-    lines = forms.edited_lines(typed, [line["line_no"] for line in view.returning_lines])
+    lines = forms.edited_form_lines(typed, [line["line_no"] for line in view.returning_lines])
     answer: Mapping[str, Any] | None = None
     if lines:
         answer, _ = await submit_form(request, view, "drafts.edit", named | {"lines": lines}, typed)

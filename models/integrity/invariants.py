@@ -109,7 +109,7 @@ def query_invariants(
     `months`: closed months (first days) whose books are recomputed, each at the cost of reading its orders' events.
     `scope`: check only these orders, sellers and so on; the cost does not depend on the size of the tables.
     """
-    plan_for_scope(conn)
+    plan_for_invariant_scope(conn)
     if scope is None:
         # Statistics may be missing after a restore, or older than the first cancellations. With them the planner
         # expects one row and reads all events again for each of thousands.
@@ -126,6 +126,6 @@ def query_invariants(
     return violations
 
 
-def plan_for_scope(conn: Connection) -> None:
+def plan_for_invariant_scope(conn: Connection) -> None:
     """Have this transaction's statements planned for their values: a scope that is not given then costs nothing."""
     conn.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))

@@ -71,17 +71,17 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
     all_lines = _expected_lines(
         conn, terms_history, month, [row.order_id for row in actual if row.order_id is not None]
     )
-    all_lines += _manual_credits(conn)
+    all_lines += _audited_manual_credits(conn)
     expected = Counter(line for line in all_lines if line.month == month)
     actual_lines = Counter(ExpectedBillLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
-    expected = _move_late_lines(conn, certificate, all_lines, expected, actual_lines)
+    expected = _move_late_audited_lines(conn, certificate, all_lines, expected, actual_lines)
     for line in sorted((expected - actual_lines).elements(), key=str):
         certificate.differences.append(f"{_describe_expected_line(line)} is missing")
     for line in sorted((actual_lines - expected).elements(), key=str):
         certificate.differences.append(f"{_describe_expected_line(line)} is not expected")
 
     _compare_bills(conn, certificate, expected, bills, terms_history, month)
-    _compare_payments(conn, certificate, month)
+    _compare_audited_payments(conn, certificate, month)
     _count_expected_lines(certificate, expected)
     return certificate
 
@@ -137,7 +137,7 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
     return lines
 
 
-def _manual_credits(conn: Connection) -> list[ExpectedBillLine]:
+def _audited_manual_credits(conn: Connection) -> list[ExpectedBillLine]:
     return [
         ExpectedBillLine(
             row.seller_id, date.fromisoformat(f"{row.month}-01"), "manual_credit", row.order_id, Decimal(row.amount)
@@ -146,7 +146,7 @@ def _manual_credits(conn: Connection) -> list[ExpectedBillLine]:
     ]
 
 
-def _move_late_lines(
+def _move_late_audited_lines(
     conn: Connection,
     certificate: MonthCertificate,
     all_lines: list[ExpectedBillLine],
@@ -220,7 +220,7 @@ def _compare_bills(
     certificate.hash = hashlib.sha256("\n".join([certificate.month, *summaries]).encode()).hexdigest()
 
 
-def _compare_payments(conn: Connection, certificate: MonthCertificate, month: date) -> None:
+def _compare_audited_payments(conn: Connection, certificate: MonthCertificate, month: date) -> None:
     expected = Counter(
         (row.seller_id, Decimal(row.amount))
         for row in conn.execute(text(_AUDITED_PAYMENT_EVENTS), {"month": certificate.month})

@@ -89,10 +89,10 @@ def log_recent_violations(conn: Connection, now: datetime) -> list[InvariantViol
     if not try_lock_named(conn, VIOLATION_LOG_RECENT_SWEEP):
         return None
     lock_named(conn, VIOLATION_LOG_LOCK)
-    scope, positions = recent_scope(conn, now)
+    scope, positions = recent_violation_scope(conn, now)
     violations = invariants.query_invariants(conn, now, scope=scope, months=_month_due_for_violation_log(conn, now))
-    record_findings(conn, violations, now, checked_everywhere=invariants.INVARIANTS_WITHOUT_SCOPE)
-    _store_positions(conn, positions)
+    log_violations(conn, violations, now, checked_everywhere=invariants.INVARIANTS_WITHOUT_SCOPE)
+    _store_audit_positions(conn, positions)
     sweeps.record_sweep_run(conn, VIOLATION_LOG_RECENT_SWEEP, len(violations), now)
     return violations
 
@@ -105,18 +105,18 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[In
     night_number = (now.astimezone(UTC) - VIOLATION_LOG_NIGHTLY_AT).toordinal()
     if not try_lock_named(conn, VIOLATION_LOG_LOCK):
         return None
-    positions = _load_positions(conn)
+    positions = _load_audit_positions(conn)
     if positions.get("night", (0, ""))[0] == night_number:  # not a later one: the clock may have been ahead
         return None
     index = positions.get("next_check", (0, ""))[0]
     months = month_audit.months_to_audit(conn)
     checks = len(invariants.ALWAYS) + len(months)
     if index >= checks:
-        _store_positions(conn, {"night": (night_number, ""), "next_check": (0, "")})
+        _store_audit_positions(conn, {"night": (night_number, ""), "next_check": (0, "")})
         sweeps.record_sweep_run(conn, VIOLATION_LOG_NIGHTLY_SWEEP, len(open_violations(conn)), now)
         return None
     set_audit_timeout(conn, AUDIT_STATEMENT_TIMEOUT)
-    invariants.plan_for_scope(conn)
+    invariants.plan_for_invariant_scope(conn)
     if index < len(invariants.ALWAYS):
         invariant = invariants.ALWAYS[index]
         sentence, ids = invariant.sentence, invariant.find_violations(conn, now)
@@ -125,8 +125,8 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[In
         ids = month_audit.months_with_differences(conn, [months[index - len(invariants.ALWAYS)]])
     violations = [InvariantViolation(sentence, ids)] if ids else []
     is_of_all_months = sentence != MONTHS_INVARIANT
-    record_findings(conn, violations, now, checked_everywhere=[sentence] if is_of_all_months else [])
-    _store_positions(conn, {"next_check": (index + 1, "")})
+    log_violations(conn, violations, now, checked_everywhere=[sentence] if is_of_all_months else [])
+    _store_audit_positions(conn, {"next_check": (index + 1, "")})
     return violations
 
 
@@ -145,7 +145,7 @@ def _month_due_for_violation_log(conn: Connection, now: datetime) -> list[date]:
     return [closed[-1]] if hour % 2 else [closed[hour // 2 % len(closed)]]
 
 
-def record_findings(
+def log_violations(
     conn: Connection, violations: Sequence[InvariantViolation], now: datetime, *, checked_everywhere: Iterable[str] = ()
 ) -> None:
     # Finding and clearing a violation are events, so that mirrors of the feed have them too.
@@ -175,8 +175,8 @@ def set_audit_timeout(conn: Connection, timeout: str = "0") -> None:
     conn.execute(text("SELECT set_config('statement_timeout', :timeout, true)"), {"timeout": timeout})
 
 
-def recent_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[str, tuple[int, str]]]:
-    positions = _load_positions(conn)
+def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[str, tuple[int, str]]]:
+    positions = _load_audit_positions(conn)
     # The bound is read before the rows: transactions below it have ended, so every later statement sees their rows.
     end = feed.first_unsettled_transaction(conn)
     since = positions["written_in"][0] if "written_in" in positions else _first_audit_position(conn)
@@ -235,11 +235,11 @@ def _violation_events(type_: str, ids_by_sentence: dict[str, list[str]], now: da
     ]
 
 
-def _load_positions(conn: Connection) -> dict[str, tuple[int, str]]:
+def _load_audit_positions(conn: Connection) -> dict[str, tuple[int, str]]:
     return {row.name: (row.number, row.text) for row in conn.execute(select(AuditPositionRow))}
 
 
-def _store_positions(conn: Connection, positions: dict[str, tuple[int, str]]) -> None:
+def _store_audit_positions(conn: Connection, positions: dict[str, tuple[int, str]]) -> None:
     new = insert(AuditPositionRow).values(
         [{"name": name, "number": number, "text": value} for name, (number, value) in positions.items()]
     )

@@ -95,7 +95,7 @@ def list_forecast_acts(conn: Connection, *, days: int, now: datetime) -> Iterato
     yield from conn.execution_options(yield_per=1000).execute(_ACTS_TO_COME, values)
 
 
-def list_bill_days(conn: Connection, *, days: int, now: datetime) -> list[tuple[date, str, date]]:
+def list_forecast_bill_days(conn: Connection, *, days: int, now: datetime) -> list[tuple[date, str, date]]:
     terms_history = load_terms(conn)
     zone = terms_history.at(now).zone
     today, last_day = now.astimezone(zone).date(), (now + timedelta(days=days)).astimezone(zone).date()

@@ -233,7 +233,7 @@ def test_an_excess_payment_opens_the_next_bill(billed: Market) -> None:
 def test_the_doctor_reports_bills_past_due(billed: Market) -> None:
     def bill_() -> list[tuple[str, date, Decimal]]:
         with billed.simulation.database.transaction() as conn:
-            return bills.list_past_due(conn, billed.simulation.clock.instant)
+            return bills.list_past_due_bills(conn, billed.simulation.clock.instant)
 
     paid = {"seller_id": "seller", "billing_month": "2026-03"}
     billed.done("bills.record_payment", **paid, amount="5.00", payment_id="p-1")

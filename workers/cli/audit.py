@@ -32,7 +32,7 @@ def audit(context: click.Context, as_json: bool) -> None:
         violations = invariants.query_invariants(conn, now, months=months)
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]
         checked = [*sentences, invariants.MONTHS_INVARIANT]
-        violation_log.record_findings(conn, violations, now, checked_everywhere=checked)
+        violation_log.log_violations(conn, violations, now, checked_everywhere=checked)
         order_count = orders.count_orders(conn)
     if as_json:
         rows = [{"sentence": violation.sentence, "ids": violation.ids} for violation in violations]

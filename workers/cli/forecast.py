@@ -9,7 +9,7 @@ from typing import Any
 import click
 from icalendar import Calendar, Event
 
-from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS, list_bill_days, list_forecast_acts
+from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS, list_forecast_acts, list_forecast_bill_days
 from policies.bills import format_month, month_name
 from workers import show_queries
 from workers.cli.database import open_transaction
@@ -41,7 +41,7 @@ def forecast(days: int, as_calendar: bool, as_json: bool) -> None:
     if as_json:
         raise click.UsageError("A forecast is printed with --ics or with --json.")
     with open_transaction(snapshot=True) as (conn, now):
-        bill_days = list_bill_days(conn, days=days, now=now)
+        bill_days = list_forecast_bill_days(conn, days=days, now=now)
         for part in calendar_parts(list_forecast_acts(conn, days=days, now=now), bill_days, now):
             click.echo(part, nl=False)
 

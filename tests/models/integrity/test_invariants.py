@@ -58,7 +58,7 @@ def test_corruption_is_reported_by_a_full_and_by_a_recent_check(owner: Connectio
     reported_id = resolve_id(owner, corruption.reported_id)
     now = LATER + timedelta(minutes=10)
     assert reported_id in invariant.find_violations(owner, now)
-    scope, _ = violation_log.recent_scope(owner, now)
+    scope, _ = violation_log.recent_violation_scope(owner, now)
     assert reported_id in invariant.find_violations(owner, now, scope)
 
 
@@ -98,7 +98,7 @@ def test_full_check_is_quick_where_statistics_know_of_no_cancellation(
 
 def test_one_corrupt_row_reports_one_id(owner: Connection) -> None:
     owner.execute(text("UPDATE unwind.orders SET fee = fee + 1 WHERE order_id = 3"))
-    scope, _ = violation_log.recent_scope(owner, LATER)
+    scope, _ = violation_log.recent_violation_scope(owner, LATER)
     expected = [("Per order the lines", ["3"]), ("Replaying an order's", ["3"])]
     for broken in (invariants.query_invariants(owner, LATER), invariants.query_invariants(owner, LATER, scope=scope)):
         assert [

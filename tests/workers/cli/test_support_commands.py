@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from icalendar import Calendar
 
 from models.db import database as db
-from models.queries.forecast import list_bill_days, list_forecast_acts
+from models.queries.forecast import list_forecast_acts, list_forecast_bill_days
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from workers.cli import group
@@ -146,7 +146,8 @@ def test_calendar_has_the_automatic_answers_to_requests(market: Market) -> None:
 def calendar_at(market: Market, now: datetime, days: int = 30) -> dict[str, Any]:
     """The events of the calendar as of that time, by UID."""
     with market.simulation.database.transaction() as conn:
-        acts, bill_days = list_forecast_acts(conn, days=days, now=now), list_bill_days(conn, days=days, now=now)
+        acts = list_forecast_acts(conn, days=days, now=now)
+        bill_days = list_forecast_bill_days(conn, days=days, now=now)
         calendar = Calendar.from_ical("".join(calendar_parts(acts, bill_days, now)))
     return {str(event["uid"]): event for event in calendar.walk("VEVENT")}
 

@@ -52,7 +52,7 @@ def check_bills_held(context: Context) -> Iterator[Finding]:
 
 
 def check_bills_past_due(context: Context) -> Iterator[Finding]:
-    if due := bills.list_past_due(context.conn, context.now()):
+    if due := bills.list_past_due_bills(context.conn, context.now()):
         names = finding_names(f"{seller} {month:%Y-%m} ({owed} USD)" for seller, month, owed in due)
         fix = "look at ./run show bill SELLER MONTH and ask the seller to pay."
         yield note("BILLS_PAST_DUE", f"Bills are past due: {names}.", fix)

@@ -161,7 +161,7 @@ def check_webhooks_disabled(context: Context) -> Iterator[Finding]:
 
 def check_invariants(context: Context) -> Iterator[Finding]:
     newest = month_audit.months_to_audit(context.conn)[-1:]
-    scope, _ = violation_log.recent_scope(context.conn, context.now())
+    scope, _ = violation_log.recent_violation_scope(context.conn, context.now())
     violations = {violation.sentence: violation for violation in violation_log.open_violations(context.conn)}
     for violation in invariants.query_invariants(
         context.conn, context.now(), in_time=False, months=newest, scope=scope
