@@ -18,7 +18,7 @@ import psycopg
 import redis
 
 from benchmarks.market import Market, build
-from workers.embedded import ServerUrls, embedded_servers
+from workers.embedded.client import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
 from workers.local.parent_death import with_parent_death
 from workers.local.preforker import Preforker

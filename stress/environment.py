@@ -25,7 +25,7 @@ from stress import worker_hooks
 from stress.smtp_stub import SmtpStub
 from tests.plugins.proxy import Proxy
 from tests.plugins.sentinel import SentinelGroup
-from workers.embedded import RunningServers, embedded_servers, running_servers
+from workers.embedded.client import RunningServers, embedded_servers, running_servers
 from workers.local.parent_death import with_parent_death
 from workers.local.preforker import Preforker
 from workers.local.process_specs import WORKER_GROUPS, web_program

@@ -11,7 +11,7 @@ from typing import cast
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from workers.embedded import free_port
+from workers.embedded.data_dir import free_port
 
 KIND, BUSY, REFUSING, HANGING, CLOSING = "kind", "4xx", "5xx", "hangs", "closes"
 

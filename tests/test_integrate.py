@@ -23,7 +23,7 @@ from tests.plugins.servers import in_database, libpq_url
 from tests.plugins.upstream import Installation, installation
 from tests.waiting import wait_until
 from tools.contract_files import options_schema, public_tasks
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.local.process_specs import flower_program
 from workers.monitoring.metrics_server import MetricsCollector
 from workers.settings import CHECKOUT, Settings

@@ -26,7 +26,7 @@ from schedules.timetable import TIMETABLE, Entry
 from workers import lifecycle, logs
 from workers.broker.redis_url import REDIS_SCHEMES
 from workers.broker.result_backend import ResultBackend
-from workers.embedded import running_server_urls
+from workers.embedded.client import running_server_urls
 from workers.monitoring import flower_guard
 from workers.settings import current_settings, load_settings
 from workers.submissions import consumer

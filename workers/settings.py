@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from workers.broker.redis_url import RedisUrl
-from workers.embedded import ServerUrls, embedded_servers, embedded_servers_until_exit
+from workers.embedded.client import ServerUrls, embedded_servers, embedded_servers_until_exit
 from workers.setting_types import (
     EmailSender,
     LinkSecret,

@@ -25,7 +25,7 @@ from tests.plugins.servers import fresh_database, libpq_url
 from tests.plugins.upstream import Installation, database_now, installation, submit_orders
 from tests.waiting import wait_until
 from workers.cli import backup, group
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.local.process_specs import worker_program
 from workers.simulation.engine import Simulation
 

@@ -22,7 +22,7 @@ from tasks.declarations import COMMANDS
 from tests.bad_input import GOOD, MARK, PUBLIC, bad_arguments, replace_argument
 from tests.plugins.market import Market
 from tests.plugins.upstream import ANSWER_TIMEOUT_SECONDS, Installation, installation, submit_orders
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 

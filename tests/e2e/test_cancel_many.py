@@ -13,7 +13,7 @@ import pytest
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, installation, submit_orders
 from tests.waiting import wait_until
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.nodes import CHECKOUT
-from workers.embedded import embedded_servers
+from workers.embedded.client import embedded_servers
 
 pytestmark = pytest.mark.e2e
 

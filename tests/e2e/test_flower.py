@@ -25,7 +25,7 @@ from playwright.sync_api import Error
 from tests.plugins.market import Market
 from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation
 from tests.waiting import wait_until
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import Settings
 

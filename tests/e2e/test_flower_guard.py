@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from workers.embedded import free_port
+from workers.embedded.data_dir import free_port
 from workers.embedded.processes import wait_until
 from workers.monitoring.doctor import environment as surroundings
 from workers.monitoring.doctor.context import Context

@@ -19,7 +19,7 @@ from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import count_rows, fetch_one, outbox_is_empty, units_in_stock
 from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
 from tests.waiting import wait_until
-from workers.embedded import embedded_servers, running_servers
+from workers.embedded.client import embedded_servers, running_servers
 from workers.migrate import migrate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]

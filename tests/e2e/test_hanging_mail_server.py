@@ -16,7 +16,7 @@ from schedules.routes import queue_of
 from tests.plugins.market import WEEK, Market
 from tests.plugins.upstream import START_TIMEOUT_SECONDS, installation, submit_orders
 from tests.waiting import wait_until
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, worker_program
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(240)]

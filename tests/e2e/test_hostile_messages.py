@@ -21,7 +21,7 @@ from tests.plugins.upstream import Installation, installation
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, message
 from tests.workers.transport.test_validation import bent
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.transport.reclaim import count_in_flight
 
 pytestmark = pytest.mark.e2e

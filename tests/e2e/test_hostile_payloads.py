@@ -25,7 +25,7 @@ from tests.plugins.upstream import Installation, installation
 from tests.waiting import wait_until
 from tests.workers.submissions.test_consumer import UNREADABLE
 from tests.workers.transport.hostile_messages import EMBED, message
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 

@@ -33,7 +33,7 @@ from tests.plugins.website import Website, serving
 from tests.waiting import wait_until
 from tools.contract_messages import envelope
 from web.settings import WebSettings
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.settings import CHECKOUT
 
 pytestmark = pytest.mark.e2e

@@ -20,7 +20,7 @@ from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installa
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import message
 from workers.broker.wakeups import KEY_PREFIX
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
 from workers.settings import CHECKOUT
 from workers.transport.pausing import PAUSES_KEY

@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from tests.plugins.market import Market
 from tests.plugins.website import Website, website
 from web.sessions import sign_link
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -21,7 +21,7 @@ from tests.plugins.upstream import (
     submit_orders,
 )
 from tests.waiting import wait_until
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, beat_program, worker_program
 from workers.local.supervisor import Supervisor
 from workers.settings import CHECKOUT, Settings

@@ -35,7 +35,7 @@ from tests.e2e.random_choices import (
     random_settings,
 )
 from tests.plugins.servers import fresh_database
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 SEEDS = st.integers(0, 2**64 - 1)
 MEMBERS = (*SELLERS, *BUYERS)

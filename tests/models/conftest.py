@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine
 from tests.models.seed_history import play_history
 from tests.plugins.market import ORDERED, Market
 from tests.plugins.servers import fresh_database
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.simulation.engine import Simulation
 
 

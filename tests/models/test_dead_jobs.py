@@ -19,7 +19,7 @@ from models import dead_jobs
 from models.db.database import Database
 from models.db.schema import table_of
 from tests.plugins.servers import in_database
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.embedded.postgres import OWNER
 
 NOW = datetime(2026, 4, 12, tzinfo=UTC)

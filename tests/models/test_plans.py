@@ -20,7 +20,7 @@ from tests.models.plans import Plans, record_plans
 from tests.plugins.servers import fresh_database, libpq_url
 from workers import show_queries
 from workers.app import app
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 pytestmark = pytest.mark.long
 

@@ -23,7 +23,7 @@ import psycopg
 import pytest
 import redis
 
-from workers.embedded import ServerUrls, embedded_servers
+from workers.embedded.client import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
 from workers.migrate import migrate
 

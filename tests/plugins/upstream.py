@@ -26,7 +26,7 @@ from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, in_valkey_database, libpq_url
 from tests.waiting import wait_until
 from workers.app import app
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.local.process_specs import worker_program
 from workers.local.supervisor import Supervisor
 from workers.settings import CHECKOUT, Settings, load_settings

@@ -30,7 +30,7 @@ from tests.waiting import wait_until
 from web.app import create_app
 from web.server import LimitedProtocol, bind, http_server_address
 from web.settings import WebSettings
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.simulation.engine import Simulation
 from workers.submissions import consumer
 from workers.submissions.listener import Listener

@@ -17,7 +17,7 @@ from stress.simulated_scenarios import SIMULATED_SCENARIOS
 from tests.plugins.proxy import Proxy
 from tests.plugins.servers import fresh_database
 from tests.plugins.upstream import Installation, installation
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 pytestmark = [pytest.mark.long]
 LIVE = [one for one in MUTANTS.values() if one.scenario in LIVE_SCENARIOS]

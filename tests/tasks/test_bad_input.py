@@ -35,7 +35,7 @@ from tests.bad_input import (
 )
 from tests.plugins.market import ORDERED, Market
 from tests.plugins.servers import fresh_database
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.simulation.engine import Simulation
 
 

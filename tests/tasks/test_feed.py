@@ -11,7 +11,7 @@ import pytest
 
 from models import feed
 from tests.plugins.market import FILED, WEEK, Market
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 
 def read_all(market: Market, *, page: int = 7) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from tests.plugins.website import Website, website
 from tests.waiting import wait_until
 from web import server
 from web.submitter import Submitter
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 ORDERS = range(1001, 1013)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.plugins.market import Market
 from tests.plugins.website import Website, website
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 
 def seed(market: Market) -> None:

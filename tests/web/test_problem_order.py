@@ -20,7 +20,7 @@ from tests.plugins.market import Market
 from tests.plugins.website import Reply, Website, website
 from tests.waiting import wait_until
 from web.sessions import sign_link
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 SECRET = "a secret that only the marketplace and we know"
 SCRIPT = "<script>alert(1)</script>\"'&{{7*7}}"

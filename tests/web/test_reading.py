@@ -15,7 +15,7 @@ from models.ddl.grants import WEB_ROLE
 from policies.timestamps import parse_timestamp
 from tests.plugins.market import Market
 from tests.plugins.website import Website, website
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.show_queries import run_query
 
 

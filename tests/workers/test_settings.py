@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.settings import (
     CHECKOUT,
     Settings,

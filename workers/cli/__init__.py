@@ -95,12 +95,6 @@ def group() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run a command and exit: 0 success, 1 failure, 2 wrong arguments or settings, 130 interrupted."""
-    from workers.embedded import (  # noqa: PLC0415 - `./run --help` starts without sockets and processes
-        DataDirNotAccessible,
-        ServerBinaryNotFound,
-        ServerStartError,
-    )
-
     if isinstance(sys.stdout, io.TextIOWrapper):  # a code page without a character prints its number instead
         sys.stdout.reconfigure(errors="backslashreplace")
     message = ""
@@ -115,8 +109,6 @@ def main(args: list[str] | None = None) -> None:
         message, status = shown.getvalue().rstrip("\n"), error.exit_code
     except (click.Abort, KeyboardInterrupt):
         message, status = "Interrupted.", 130
-    except (DataDirNotAccessible, ServerBinaryNotFound, ServerStartError) as error:
-        message, status = str(error), 1
     except Exception as error:
         from workers.settings import SettingsError  # noqa: PLC0415 - `./run --help` starts without pydantic
 
@@ -132,8 +124,10 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _describe_uncaught_error(error: Exception) -> str:
-    # A sentence for a server that does not answer, else "". Compares names: importing the drivers is slow.
+    # A sentence for a server that does not answer or start, else "". Compares names: importing the drivers is slow.
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    if names & {"workers.DataDirNotAccessible", "workers.ServerBinaryNotFound", "workers.ServerStartError"}:
+        return str(error)
     if names & {"sqlalchemy.OperationalError", "psycopg.OperationalError"}:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         return f"The database does not answer (DATABASE_URL): {reason}"

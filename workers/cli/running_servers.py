@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from workers.embedded import running_servers
+from workers.embedded.client import running_servers
 from workers.settings import Settings, load_settings
 
 

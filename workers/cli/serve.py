@@ -16,7 +16,7 @@ import click
 
 from workers.cli.options import data_option
 from workers.cli.running_servers import settings_of_running_servers
-from workers.embedded import running_servers
+from workers.embedded.client import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, interrupt_on_signals, is_alive, wait_until
 from workers.local.preforker import Preforker

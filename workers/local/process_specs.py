@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from workers.embedded import free_port
+from workers.embedded.data_dir import free_port
 from workers.local import FLOWER_CONFIG
 from workers.local.parent_death import with_parent_death
 from workers.local.supervisor import SupervisedProgram, Supervisor

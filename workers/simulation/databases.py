@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from models.db.database import make_engine
-from workers.embedded import embedded_servers
+from workers.embedded.client import embedded_servers
 from workers.migrate import migrate
 from workers.simulation.engine import Simulation
 

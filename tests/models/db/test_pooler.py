@@ -22,7 +22,7 @@ from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.pooler import pooler
 from tests.plugins.servers import libpq_url
 from workers.cli.backup import BackupError, write_backup
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.simulation.engine import Simulation
 
 pytestmark = pytest.mark.long

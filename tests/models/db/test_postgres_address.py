@@ -14,7 +14,7 @@ from sqlalchemy import make_url, text
 from models.db.database import make_engine
 from models.db.postgres_address import PostgresAddress
 from tests.plugins.postgres import PASSWORD, USER, PostgresServer, programs
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.settings import SettingsError, load_settings
 
 ACCEPTED: dict[str, dict[str, str | None]] = {

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from models.db import database as db
 from models.db.postgres_address import PostgresAddress
 from tests.plugins.postgres import CERTIFICATES, PostgresServer, new_tls_server, programs
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.embedded.processes import wait_until
 from workers.monitoring.doctor import run_checks
 from workers.monitoring.doctor.context import Context

@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from models.ddl import grants
 from tests.plugins.servers import in_database, libpq_url
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 CALLS = {
     grants.SUBMIT_ROLE: (

@@ -11,7 +11,7 @@ from models.db.database import APP_ROLE
 from models.ddl import grants
 from models.ddl.complete_metadata import metadata
 from tests.plugins.servers import in_database, libpq_url
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 SUBMIT, READER, WEB, PUBLIC = grants.SUBMIT_ROLE, grants.READER_ROLE, grants.WEB_ROLE, "public"
 ROLES = (SUBMIT, READER, WEB, APP_ROLE, PUBLIC, *grants.DEFINERS)

@@ -14,7 +14,7 @@ from models.ddl import grants
 from models.ddl.complete_metadata import ddl_statements
 from models.migrations import upgrade
 from tests.plugins.servers import in_database
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 ORDER = """
     INSERT INTO unwind.members (member_id, handle, email, time_zone, recorded_at)

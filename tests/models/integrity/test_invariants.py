@@ -21,7 +21,7 @@ from tests.models.corruptions import CORRUPTIONS, Corruption
 from tests.models.seed_history import LATER
 from tests.plugins.postgres import programs
 from tests.plugins.servers import fresh_database, in_database, libpq_url
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 
 CANCEL_ALL = """
     WITH cancelled AS (

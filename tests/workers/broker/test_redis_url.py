@@ -22,7 +22,8 @@ from tests.plugins.servers import in_valkey_database
 from workers.app import app
 from workers.broker.redis_url import RedisUrl, connect_to_redis
 from workers.broker.result_backend import ResultBackend
-from workers.embedded import ServerUrls, free_port
+from workers.embedded.client import ServerUrls
+from workers.embedded.data_dir import free_port
 from workers.embedded.processes import wait_until
 from workers.embedded.valkey import Valkey
 from workers.lifecycle import BrokerPublisher

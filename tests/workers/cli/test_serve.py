@@ -16,7 +16,7 @@ import psutil
 import psycopg
 import pytest
 
-from workers.embedded import running_servers
+from workers.embedded.client import running_servers
 from workers.embedded.processes import identify_process, is_alive, wait_until
 from workers.local.process_specs import WORKER_GROUPS
 

@@ -26,7 +26,7 @@ from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.servers import fresh_database, libpq_url
 from tests.whatif import list_differences_without_a_reason
 from workers.cli import group
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.simulation.demo.sample_market import build_sample_market
 from workers.simulation.engine import Simulation
 from workers.simulation.replay import parse_lines, play

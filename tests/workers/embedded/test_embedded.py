@@ -22,20 +22,10 @@ import redis
 
 from models.ddl import grants
 from tests.plugins.servers import libpq_url
-from workers.embedded import (
-    DataDirNotAccessible,
-    RunningServers,
-    ServerBinaryNotFound,
-    ServerUrls,
-    binaries,
-    embedded_servers,
-    free_port,
-    postgres,
-    program_copy,
-    run_as,
-    running_servers,
-)
-from workers.embedded.data_dir import write_json
+from workers.embedded import binaries, postgres, program_copy, run_as
+from workers.embedded.binaries import ServerBinaryNotFound
+from workers.embedded.client import RunningServers, ServerUrls, embedded_servers, running_servers
+from workers.embedded.data_dir import DataDirNotAccessible, free_port, write_json
 from workers.embedded.postgres import Postgres
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
 from workers.embedded.run_as import RunAs
@@ -49,7 +39,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 USER = """
 import os, signal, sys
 from pathlib import Path
-from workers.embedded import embedded_servers
+from workers.embedded.client import embedded_servers
 from workers.embedded.run_as import RunAs
 if sys.argv[3] != "0":  # with root's access to folders: this interpreter may be below /root
     RunAs(int(sys.argv[3]), int(sys.argv[3])).becoming(os.getppid(), signal.SIGTERM)()

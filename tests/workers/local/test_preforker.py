@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.embedded.processes import identify_process, is_alive, wait_until
 from workers.local.preforker import Preforker
 from workers.local.supervisor import SupervisedProgram, Supervisor, kill_leftover_programs

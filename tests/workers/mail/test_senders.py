@@ -28,7 +28,7 @@ from policies.emails.email import Email, Quote
 from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail, UndeliverableEmail
-from workers.embedded import free_port
+from workers.embedded.data_dir import free_port
 from workers.mail.mime_message import (
     MailBranding,
     build_mime_message,

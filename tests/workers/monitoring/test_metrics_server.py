@@ -37,7 +37,7 @@ from tests.plugins.market import FILED, ORDERED, Market
 from tests.plugins.servers import libpq_url
 from workers.app import app
 from workers.cli.metrics import metrics
-from workers.embedded import free_port
+from workers.embedded.data_dir import free_port
 from workers.monitoring.metrics_server import MetricsCollector, make_metrics_server
 from workers.settings import CHECKOUT, Settings, load_settings
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.plugins.servers import in_valkey_database
-from workers.embedded import ServerUrls
+from workers.embedded.client import ServerUrls
 from workers.monitoring.watchdog import (
     MAX_SILENT_POLLS,
     MAX_SILENT_POLLS_WHEN_BUSY,

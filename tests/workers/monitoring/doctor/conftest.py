@@ -16,7 +16,7 @@ from models.db import database as db
 from schedules.routes import QUEUES
 from tests.plugins.servers import libpq_url
 from tests.workers.monitoring.doctor.findings import real_now
-from workers.embedded import ServerUrls, embedded_servers
+from workers.embedded.client import ServerUrls, embedded_servers
 from workers.monitoring.doctor import Context, broker
 from workers.settings import load_settings
 

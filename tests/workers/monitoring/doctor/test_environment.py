@@ -11,7 +11,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from tests.workers.monitoring.doctor.findings import codes, run, severity
-from workers.embedded import free_port
+from workers.embedded.data_dir import free_port
 from workers.monitoring.doctor import Context, environment, examine, exit_status, run_checks
 from workers.settings import load_settings
 

@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from tests.workers.monitoring.doctor.findings import codes
-from workers.embedded import ServerStartError, embedded_servers
+from workers.embedded.client import embedded_servers
+from workers.embedded.postgres import ServerStartError
 from workers.monitoring.doctor import examine
 
 pytestmark = pytest.mark.long

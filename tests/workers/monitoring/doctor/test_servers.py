@@ -22,8 +22,8 @@ from models.feed import EVENTS_AFTER_SIGNATURE
 from models.migrations import upgrade
 from tests.plugins.servers import in_valkey_database, libpq_url
 from tests.workers.monitoring.doctor.findings import codes, run, severity
-from workers.embedded import ServerUrls, free_port
-from workers.embedded.data_dir import write_json
+from workers.embedded.client import ServerUrls
+from workers.embedded.data_dir import free_port, write_json
 from workers.embedded.processes import identify_process, wait_until
 from workers.embedded.valkey import Valkey
 from workers.lifecycle import SUPPORTED_POOLS
