@@ -93,7 +93,7 @@ class CaseOutcome:
     fee_month: str | None = None
 
 
-def recorded_outcome(case: RecordedCase, until: datetime) -> CaseOutcome:
+def outcome_without_replay(case: RecordedCase, until: datetime) -> CaseOutcome:
     """Return the result of the case from its events alone, without a policy."""
     order: dict[str, Any] = {}
     filed: list[dict[str, Any]] = []

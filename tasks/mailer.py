@@ -42,7 +42,7 @@ class ServerUnavailable(TemporaryFailure):
         self.tried = tried
 
 
-class OutOfTime(TemporaryFailure):
+class MailerOutOfTime(TemporaryFailure):
     """The server is slow: this email was not attempted in the time of one call, and is due at once."""
 
 

@@ -27,7 +27,7 @@ from policies.emails.context import EmailContext
 from policies.emails.email import Email, sanitize_email_line
 from policies.timestamps import format_timestamp
 from tasks import mailer
-from tasks.mailer import OutgoingEmail, OutOfTime, ServerUnavailable, TemporaryFailure, UndeliverableEmail
+from tasks.mailer import MailerOutOfTime, OutgoingEmail, ServerUnavailable, TemporaryFailure, UndeliverableEmail
 from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
@@ -201,7 +201,7 @@ def _delivery_outcome(notice: ClaimedNotice, error: Exception | None) -> Claimed
         return ClaimedNoticeOutcome(
             notice, "pending", error=str(error), server_unreachable=True, counts_as_attempt=error.tried
         )
-    if isinstance(error, OutOfTime):
+    if isinstance(error, MailerOutOfTime):
         return ClaimedNoticeOutcome(notice, "pending", error=str(error), out_of_time=True, counts_as_attempt=False)
     if isinstance(error, TemporaryFailure):
         return ClaimedNoticeOutcome(notice, "pending", error=str(error))

@@ -69,7 +69,7 @@ class WithdrawRemoval(RemovalCommand):
     task: ClassVar[str] = "removals.withdraw"
 
 
-def _first_removable_unit(subject: Subject) -> list[dict[str, int]]:
+def _removable_unit_lines(subject: Subject) -> list[dict[str, int]]:
     return [{"line_no": n, "quantity": 1} for n in sorted(subject.remaining) if subject.remaining[n] > 0][:1]
 
 
@@ -81,12 +81,12 @@ def _first_removable_unit(subject: Subject) -> list[dict[str, int]]:
         lambda c, subject, now: policy.request_removal(
             subject.case,
             c.actor,
-            tuple((line["line_no"], line["quantity"]) for line in _first_removable_unit(subject)),
+            tuple((line["line_no"], line["quantity"]) for line in _removable_unit_lines(subject)),
             None,
             subject.remaining,
             now,
         ),
-        lambda subject, _actor: {"lines": _first_removable_unit(subject), "return_items": None},
+        lambda subject, _actor: {"lines": _removable_unit_lines(subject), "return_items": None},
     ),
 )
 def request_removals(commands: list[RequestRemoval]) -> list[Answer]:

@@ -14,7 +14,7 @@ from policies.automation_settings import settings_from_json
 from policies.recorded_cases import RecordedCase, RecordedEvent
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_stored_timestamp
-from policies.whatif import CaseOutcome, WhatIfConditions, WhatIfMemberChange, recorded_outcome, replay_case
+from policies.whatif import CaseOutcome, WhatIfConditions, WhatIfMemberChange, outcome_without_replay, replay_case
 
 _EXTENT = select(func.count(EventRow.order_id).label("events"), func.max(EventRow.at).label("until"))
 _MEMBER_CHANGE_TYPES = ("members.terminated", "members.reinstated", "sellers.automation_set")
@@ -85,4 +85,4 @@ def replay_cases(
 ) -> Iterator[WhatIfDifference]:
     members = load_member_changes(conn)
     for case in stream_cases(conn):
-        yield case, recorded_outcome(case, until), replay_case(case, members, tried, recorded, until)
+        yield case, outcome_without_replay(case, until), replay_case(case, members, tried, recorded, until)

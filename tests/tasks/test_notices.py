@@ -249,7 +249,7 @@ def test_emails_that_a_slow_server_left_no_time_for_are_due_at_once(market: Mark
     class Slow(RecordingMailer):
         def send(self, emails: Sequence[OutgoingEmail]) -> list[Exception | None]:
             self.emails.append(emails[0])
-            return [None, *[mailer.OutOfTime("slow") for _ in emails[1:]]]
+            return [None, *[mailer.MailerOutOfTime("slow") for _ in emails[1:]]]
 
     box = Slow()
     mailer.set_mailer(box)

@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from policies.emails.email import sanitize_email_line
-from tasks.mailer import OutgoingEmail, OutOfTime, ServerUnavailable, TemporaryFailure, UndeliverableEmail
+from tasks.mailer import MailerOutOfTime, OutgoingEmail, ServerUnavailable, TemporaryFailure, UndeliverableEmail
 from workers.mail.mime_message import MailBranding, build_mime_message, encode_mime_address
 
 MAX_CONNECTIONS = 4
@@ -62,7 +62,7 @@ class SmtpMailer:
         if monotonic() < self._paused_until:
             return [ServerUnavailable("the mail server was unavailable a moment ago", tried=False)] * len(emails)
         results: SmtpResults = {}
-        left: Exception = OutOfTime("the mail server is slow")
+        left: Exception = MailerOutOfTime("the mail server is slow")
         messages = SmtpMessages(self._build_messages(emails, results))
         try:
             SmtpBatch(messages, results, self._connect_smtp, self._timeout).send()

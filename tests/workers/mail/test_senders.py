@@ -513,4 +513,4 @@ def test_a_slow_server_leaves_emails_without_an_attempt(
 ) -> None:
     monkeypatch.setattr("workers.mail.smtp.SmtpMailer.MAX_BATCH_SECONDS", 0)
     results = send(script(), 5)
-    assert all(isinstance(result, mailer.OutOfTime) for result in results)
+    assert all(isinstance(result, mailer.MailerOutOfTime) for result in results)
