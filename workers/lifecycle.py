@@ -163,7 +163,7 @@ def check_process_configuration() -> None:
 
 
 @signals.worker_process_init.connect
-def _connect_child(**_: Any) -> None:
+def _connect_after_fork(**_: Any) -> None:
     # Connect a new process. One that fails never reports that it is up, gets no message, and is replaced by the pool.
     global _process_may_wait  # noqa: PLW0603 - one per process
     _process_may_wait = may_wait_for_commands(current_app.amqp.queues.consume_from)
@@ -190,5 +190,5 @@ def _prepare_process_for_task(task: Any = None, **_: Any) -> None:
 
 
 @signals.worker_process_shutdown.connect
-def _disconnect_child(**_: Any) -> None:
+def _disconnect_at_exit(**_: Any) -> None:
     disconnect_process()

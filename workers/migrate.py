@@ -30,7 +30,7 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
         raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
     url = settings.migration_url.get_secret_value()
     if wait_seconds:
-        _wait_for_server(url, wait_seconds, lambda line: click.echo(line, err=True))
+        _wait_before_migration(url, wait_seconds, lambda line: click.echo(line, err=True))
     try:
         migrate(url)
     except OperationalError as problem:
@@ -44,7 +44,7 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
         raise
 
 
-def _wait_for_server(database_url: str, timeout: float, report: Callable[[str], None]) -> None:
+def _wait_before_migration(database_url: str, timeout: float, report: Callable[[str], None]) -> None:
     """Wait until the server accepts connections, for at most `timeout` seconds, and report why when that changes.
 
     A server that refuses the login is not waited for: the caller's own connection gets the error.
@@ -52,7 +52,7 @@ def _wait_for_server(database_url: str, timeout: float, report: Callable[[str], 
     address = PostgresAddress.parse(database_url)
     deadline = time.monotonic() + timeout
     reported = ""
-    while (reason := _find_reason_to_wait_for_server(address)) and time.monotonic() < deadline:
+    while (reason := _migration_wait_reason(address)) and time.monotonic() < deadline:
         if reason != reported:
             report(f"Waiting up to {timeout:.0f} s for PostgreSQL: {reason}")
             reported = reason
@@ -80,7 +80,7 @@ def _was_migration_refused(database_url: str, problem: psycopg.Error) -> bool:
     )
 
 
-def _find_reason_to_wait_for_server(address: PostgresAddress) -> str:
+def _migration_wait_reason(address: PostgresAddress) -> str:
     clear_libpq_environment()
     try:
         psycopg.connect(**address.connection_parameters(APPLICATION_NAME)).close()  # type: ignore[arg-type]

@@ -39,30 +39,30 @@ class Reclaimed(Exception):
     """Another consumer took this one for dead and reclaimed the message."""
 
 
-def consumer_process_space() -> str:
-    """Return a name of the space in which this process' id means one process: host, boot and PID namespace.
-
-    Containers with the host's network have one host name and a namespace each.
-    """
-    host = socket.gethostname()
-    if not sys.platform.startswith("linux"):
-        return host
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - follows the link to the namespace
-    except OSError:  # without /proc nobody may conclude anything from a process id
-        return f"{host}.{secrets.token_hex(8)}"
-    return f"{host}.{boot}.{namespace}"
-
-
 class ConsumerId:
     _current: ConsumerId | None = None
 
     def __init__(self, space: str | None = None) -> None:
-        self.pid, self.space = os.getpid(), space or consumer_process_space()
+        self.pid, self.space = os.getpid(), space or self.own_space()
         self.name = f"{self.space}/{self.pid}/{secrets.token_hex(4)}"
         self._list_numbers = count(1)
         self._orphaned_since: dict[str, float] = {}
+
+    @staticmethod
+    def own_space() -> str:
+        """Return a name of the space in which this process' id means one process: host, boot and PID namespace.
+
+        Containers with the host's network have one host name and a namespace each.
+        """
+        host = socket.gethostname()
+        if not sys.platform.startswith("linux"):
+            return host
+        try:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - follows the link to the namespace
+        except OSError:  # without /proc nobody may conclude anything from a process id
+            return f"{host}.{secrets.token_hex(8)}"
+        return f"{host}.{boot}.{namespace}"
 
     @classmethod
     def current(cls) -> ConsumerId:

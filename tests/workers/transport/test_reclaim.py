@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from workers.transport.reclaim import HEARTBEAT_PREFIX, PROCESSING_LISTS_KEY, ConsumerId, consumer_process_space
+from workers.transport.reclaim import HEARTBEAT_PREFIX, PROCESSING_LISTS_KEY, ConsumerId
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def reclaim(broker: redis.Redis, consumer: ConsumerId) -> int:
 
 
 def test_messages_of_an_ended_process_are_back_at_once(broker: redis.Redis, ended_pid: int) -> None:
-    leave_message(broker, consumer_process_space(), ended_pid)
+    leave_message(broker, ConsumerId.own_space(), ended_pid)
     assert reclaim(broker, ConsumerId()) == 1
 
 
 @pytest.mark.parametrize("changed", [0, 1, 2])
 def test_a_process_id_of_another_space_means_nothing(broker: redis.Redis, ended_pid: int, changed: int) -> None:
     """Another host; the same after a restart; a container with the host's network and a PID namespace of its own."""
-    parts = consumer_process_space().rsplit(".", 2)
+    parts = ConsumerId.own_space().rsplit(".", 2)
     parts[changed] += "0"
     name = leave_message(broker, ".".join(parts), ended_pid)
     assert reclaim(broker, ConsumerId()) == 0
@@ -57,6 +57,6 @@ def test_a_process_id_of_another_space_means_nothing(broker: redis.Redis, ended_
 
 
 def test_a_space_is_named_by_boot_and_namespace() -> None:
-    _, boot, namespace = consumer_process_space().rsplit(".", 2)
+    _, boot, namespace = ConsumerId.own_space().rsplit(".", 2)
     assert boot.count("-") == 4
     assert str(Path("/proc/self/ns/pid").readlink()) == f"pid:[{namespace}]"
