@@ -42,9 +42,7 @@ class CancelOrder(ReturnCommand):
 @command_task(
     CancelOrder,
     example=SELLER,
-    option=DeclaredOption(
-        "cancel the order", lambda c, subject, now: option_to_cancel(c.task, subject.case, c.actor, now)
-    ),
+    option=DeclaredOption("cancel the order", lambda c, o, now: option_to_cancel(c.task, o.case, c.actor, now)),
 )
 def cancel_orders(commands: list[CancelOrder]) -> list[Answer]:
     """Cancel an order: agree to a buyer's request, or use any ground that is open."""
