@@ -68,6 +68,47 @@ class Answer:
     effects: dict[str, Any] = field(default_factory=dict)
     replayed: bool = False
 
+    @classmethod
+    def done(cls, command: IdempotentCommand, effects: dict[str, Any]) -> Answer:
+        return cls("done", command.request_id, "Done.", order_id=command.subject, effects=effects)
+
+    @classmethod
+    def invalid(cls, request_id: str, problems: Iterable[tuple[str, str]], *, order_id: int | None = None) -> Answer:
+        return cls(
+            "invalid",
+            request_id,
+            "The arguments do not fit; `errors` names each.",
+            order_id=order_id,
+            errors=[{"path": path, "message": message} for path, message in problems],
+        )
+
+    @classmethod
+    def conflict(cls, command: IdempotentCommand) -> Answer:
+        return cls(
+            "conflict",
+            command.request_id,
+            "This request id was used before for something else; use a new one for a new command.",
+            Code.REQUEST_ID_REUSED,
+            command.subject,
+        )
+
+    @classmethod
+    def from_verdict(cls, command: IdempotentCommand, verdict: Verdict, order_id: int | None = None) -> Answer:
+        """Return the answer for a verdict. Pass `order_id` where the command does not name its order itself."""
+        order_id = order_id or command.subject
+        if isinstance(verdict, Refused):
+            return cls(
+                "refused",
+                command.request_id,
+                verdict.sentence,
+                verdict.code,
+                order_id,
+                format_timestamp(verdict.possible_from) if verdict.possible_from else None,
+            )
+        if isinstance(verdict, Invalid):
+            return cls.invalid(command.request_id, [(verdict.path, verdict.message)], order_id=order_id)
+        return cls("done", command.request_id, "Done.", order_id=order_id, effects=verdict.effects)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "outcome": self.outcome,
@@ -90,47 +131,6 @@ class AlreadyAnswered(Exception):
         self.answer = answer
 
 
-def answer_from_verdict(command: IdempotentCommand, verdict: Verdict, order_id: int | None = None) -> Answer:
-    """Return the answer for a verdict.  Pass `order_id` where the command does not name its order itself."""
-    order_id = order_id or command.subject
-    if isinstance(verdict, Refused):
-        return Answer(
-            "refused",
-            command.request_id,
-            verdict.sentence,
-            verdict.code,
-            order_id,
-            format_timestamp(verdict.possible_from) if verdict.possible_from else None,
-        )
-    if isinstance(verdict, Invalid):
-        return invalid_answer(command.request_id, [(verdict.path, verdict.message)], order_id=order_id)
-    return Answer("done", command.request_id, "Done.", order_id=order_id, effects=verdict.effects)
-
-
-def done_answer(command: IdempotentCommand, effects: dict[str, Any]) -> Answer:
-    return Answer("done", command.request_id, "Done.", order_id=command.subject, effects=effects)
-
-
-def invalid_answer(request_id: str, problems: Iterable[tuple[str, str]], *, order_id: int | None = None) -> Answer:
-    return Answer(
-        "invalid",
-        request_id,
-        "The arguments do not fit; `errors` names each.",
-        order_id=order_id,
-        errors=[{"path": path, "message": message} for path, message in problems],
-    )
-
-
-def conflict_answer(command: IdempotentCommand) -> Answer:
-    return Answer(
-        "conflict",
-        command.request_id,
-        "This request id was used before for something else; use a new one for a new command.",
-        Code.REQUEST_ID_REUSED,
-        command.subject,
-    )
-
-
 _EARLIER_ANSWERS = select(RequestRow.request_id, RequestRow.fingerprint, RequestRow.answer).where(
     is_any_of_ids(RequestRow.request_id)
 )
@@ -144,9 +144,9 @@ def send_earlier_answers_query(conn: Connection, commands: Sequence[IdempotentCo
     rows = execute(conn, _EARLIER_ANSWERS, {"ids": text_array([c.request_id for c in commands])})
     by_id = {c.request_id: c for c in commands}
     return lambda: {
-        row.request_id: mark_replayed(answer_from_row(row.answer))
+        row.request_id: mark_replayed(Answer(**row.answer))
         if bytes(row.fingerprint) == by_id[row.request_id].fingerprint
-        else conflict_answer(by_id[row.request_id])
+        else Answer.conflict(by_id[row.request_id])
         for row in rows
     }
 
@@ -192,7 +192,3 @@ def insert_answers(
             raise RequestRaced
 
     return check
-
-
-def answer_from_row(answer: dict[str, Any]) -> Answer:
-    return Answer(**answer)

@@ -35,7 +35,7 @@ from models.db.arrays import int_array, is_any, text_array
 from models.db.pipeline import Fetch, execute, pipeline
 from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
 from models.sql import load_sql
-from models.stored_answers import Answer, answer_from_row, mark_replayed
+from models.stored_answers import Answer, mark_replayed
 
 CHANNEL = "unwind_submissions"
 """The NOTIFY channel that wakes the consumer after a commit with a submission."""
@@ -203,7 +203,7 @@ def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) 
 
 def _replayed_submission_answer(answer: dict[str, Any]) -> dict[str, Any]:
     kept = answer["outcome"] in ("done", "refused")
-    return mark_replayed(answer_from_row(answer)).as_json() if kept else answer
+    return mark_replayed(Answer(**answer)).as_json() if kept else answer
 
 
 # In order of request id, so that two batches with common ids wait for each other instead of blocking each other.

@@ -72,9 +72,7 @@ class UnitOfWork(Generic[C]):
 
     def answer(self, command: C, verdict: Verdict | Answer, *, store: bool = True, order_id: int | None = None) -> None:
         """Answer one command.  `done` and `refused` are stored under the request id unless `store` is false."""
-        answer = (
-            verdict if isinstance(verdict, Answer) else stored_answers.answer_from_verdict(command, verdict, order_id)
-        )
+        answer = verdict if isinstance(verdict, Answer) else Answer.from_verdict(command, verdict, order_id)
         self._answers[command.request_id] = answer
         if store and self._stores_answers and answer.outcome in ("done", "refused"):
             self._stored.append((command, answer))

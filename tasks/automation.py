@@ -13,7 +13,7 @@ from pydantic import Field
 from models import automation, events, members
 from models.cases import CaseChange, CaseSet, lock_case_set
 from models.db.selects import BEFORE_ALL_DUE, AnySelect, DuePosition, DueRow
-from models.stored_answers import Answer, done_answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import automatic_acts
 from policies import automation as policy
@@ -100,7 +100,7 @@ def set_automation(commands: list[SetAutomation]) -> list[Answer]:
             elif command.member_id in (command.exclude_buyers or ()):
                 work.answer(command, Invalid("exclude_buyers", "must not contain the seller"))
             else:
-                work.answer(command, done_answer(command, _set_automation(work, command)))
+                work.answer(command, Answer.done(command, _set_automation(work, command)))
     return work.answers
 
 

@@ -11,7 +11,7 @@ from celery import shared_task
 from pydantic import AfterValidator, StringConstraints
 
 from models import bills, events, ledger, members, outbox, sweeps, terms
-from models.stored_answers import Answer, done_answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
 from policies.bills import due_on, format_month, grace_until, issued_on, month_name, parse_month, past_due_from
@@ -259,7 +259,7 @@ def _post_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBillP
         "excess": str(excess),
         "opens": format_month(excess_credit_month) if excess_credit_month else None,
     }
-    return done_answer(command, effects)
+    return Answer.done(command, effects)
 
 
 def _month_of_overpayment(work: UnitOfWork[RecordBillPayment], seller_id: str) -> date:

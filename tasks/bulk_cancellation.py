@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_va
 
 from models import dead_jobs
 from models.db.conflicts import retry_on_conflict
-from models.stored_answers import AlreadyAnswered, Answer, conflict_answer, done_answer, invalid_answer
+from models.stored_answers import AlreadyAnswered, Answer
 from models.unit_of_work import UnitOfWork
 from tasks.cancellation import CancelOrder, cancel_batch
 from tasks.command import MAX_REQUEST_ID_LENGTH, Command, StrictModel
@@ -55,7 +55,7 @@ def _parse_item(item: Any, index: int, request_id: str) -> CancelOrder | Invalid
     if isinstance(item, dict):
         command = parse_command(CancelOrder, item, item_id)
     else:
-        command = invalid_answer(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
+        command = Answer.invalid(item_id, [(f"orders.{index}", "must be an object with order_id and member_id")])
     if isinstance(command, Answer):
         return InvalidItem(answer=command, hash=dead_jobs.dead_job_payload_hash({"item": item}).hex())
     return command
@@ -80,7 +80,7 @@ def _cancel_many(command: CancelMany) -> Answer:
         if isinstance(item, InvalidItem):
             answers[index] = item.answer
         elif item.request_id == command.request_id:
-            answers[index] = conflict_answer(item)
+            answers[index] = Answer.conflict(item)
         else:
             if command.accepted_at is not None:
                 item.accept(command.accepted_at)
@@ -109,7 +109,7 @@ def _combine_answers(command: CancelMany, answers: dict[int, Answer]) -> Answer:
     in_order = [answers[index].as_json() for index in range(len(command.orders))]
     outcomes = [answer["outcome"] for answer in in_order]
     counts = {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
-    return done_answer(command, {"answers": in_order, "counts": counts})
+    return Answer.done(command, {"answers": in_order, "counts": counts})
 
 
 def _split_cancellations_into_batches(items: Batch) -> Iterator[Batch]:

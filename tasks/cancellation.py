@@ -16,7 +16,7 @@ from models.cases import CaseChange
 from models.db.conflicts import StaleReadConflict
 from models.db.pipeline import pipeline
 from models.returns import NeedsPlan
-from models.stored_answers import Answer, IdempotentCommand, done_answer
+from models.stored_answers import Answer, IdempotentCommand
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import cancellation as policy
 from policies.bills import may_be_billed
@@ -174,7 +174,7 @@ def _lock_bills_of_cancellations(work: UnitOfWork[Any], cancellations: Sequence[
 
 
 def _cancellation_answer(cancellation: Cancellation) -> Answer:
-    answer = done_answer(cancellation.command, cancellation.change.granted.effects)
+    answer = Answer.done(cancellation.command, cancellation.change.granted.effects)
     if not cancellation.command.dry_run:
         return answer
     warning = policy.warn_of_payment(cancellation.change.before, cancellation.basis)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from models.payload_limits import exceeds_payload_depth
-from models.stored_answers import Answer, invalid_answer
+from models.stored_answers import Answer
 from policies.texts import printable_text
 from tasks.command import MAX_REQUEST_ID_LENGTH, ONE_ACTOR, REQUEST_ID_PATTERN, ActorCommand, Command
 
@@ -69,18 +69,18 @@ def parse_command(
     if not isinstance(request_id, str) or not re.fullmatch(REQUEST_ID_PATTERN, request_id):
         request_id = message_id[:MAX_REQUEST_ID_LENGTH]  # answers never echo bad values
     if positional:
-        return invalid_answer(request_id, [("args", "only keyword arguments are accepted")])
+        return Answer.invalid(request_id, [("args", "only keyword arguments are accepted")])
     deep_names = [name for name, value in values.items() if exceeds_payload_depth(value, MAX_ARGUMENT_DEPTH)]
     if deep_names:
         too_deep = [(_argument_error_path((name,)), "is nested too deeply") for name in deep_names]
-        return invalid_answer(request_id, too_deep)
+        return Answer.invalid(request_id, too_deep)
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = {_argument_error(e) for e in error.errors(include_url=False)}
         if issubclass(model, ActorCommand) and (values.get("member_id") is None) == (values.get("staff") is None):
             problems.add(("member_id", ONE_ACTOR))  # pydantic checks the model as a whole only if each field is valid
-        return invalid_answer(request_id, sorted(problems)[:MAX_ARGUMENT_ERRORS])
+        return Answer.invalid(request_id, sorted(problems)[:MAX_ARGUMENT_ERRORS])
 
 
 def _argument_error(error: Any) -> tuple[str, str]:

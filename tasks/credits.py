@@ -11,7 +11,7 @@ from celery import shared_task
 from models import dead_jobs, events, ledger, members, outbox, terms
 from models.db.conflicts import is_error_without_conflict
 from models.outbox import DueMessage
-from models.stored_answers import Answer, done_answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import credits as policy
 from policies.bills import billing_month_of, format_month
@@ -161,7 +161,7 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
                 "amount": str(line.amount),
                 "bill": format_month(line.billing_month),
             }
-            work.answer(command, done_answer(command, effects))
+            work.answer(command, Answer.done(command, effects))
         ledger.post_ledger_lines(work.conn, lines)
     return work.answers
 

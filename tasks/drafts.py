@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_serializer
 
 from models import drafts, inventory, orders, returns
 from models.cases import CaseSet, lock_case_set
-from models.stored_answers import Answer, done_answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
@@ -139,7 +139,7 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
             if isinstance(draft, Draft):
                 counts[command.order_id] = counts.get(command.order_id, 0) + 1
                 opened.append(draft)
-                work.answer(command, done_answer(command, policy.draft_effects(draft)))
+                work.answer(command, Answer.done(command, policy.draft_effects(draft)))
             else:
                 work.answer(command, draft)
         drafts.insert_drafts(work.conn, opened)
@@ -278,7 +278,7 @@ class _DraftBatch:
             return
         changed, effects = result
         self._drafts[changed.draft_id] = self._changed[changed.draft_id] = changed
-        self._work.answer(command, replace(done_answer(command, effects), order_id=order_id))
+        self._work.answer(command, replace(Answer.done(command, effects), order_id=order_id))
 
     def write(self) -> None:
         drafts.update_drafts(self._work.conn, list(self._changed.values()))

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StringConstraints
 
 from models import inventory, members
-from models.stored_answers import Answer, done_answer, invalid_answer
+from models.stored_answers import Answer
 from models.unit_of_work import unit_of_work
 from policies.lots import (
     MAX_TEXT_LENGTH,
@@ -108,7 +108,7 @@ def record_lot(commands: list[RecordLot]) -> list[Answer]:
         for command, lot in zip(work.pending, lots, strict=True):
             if errors := command.lot.contradictions():
                 work.answer(
-                    command, invalid_answer(command.request_id, [(f"lot.{path}", message) for path, message in errors])
+                    command, Answer.invalid(command.request_id, [(f"lot.{path}", message) for path, message in errors])
                 )
                 continue
             before = known.get(lot.lot_id)
@@ -124,7 +124,7 @@ def record_lot(commands: list[RecordLot]) -> list[Answer]:
                 "recorded": before is None,
                 "adjusted": lot.quantity - before.quantity if before else 0,
             }
-            work.answer(command, done_answer(command, effects))
+            work.answer(command, Answer.done(command, effects))
         inventory.upsert_lots(work.conn, recorded, work.now)
     return work.answers
 
@@ -148,6 +148,6 @@ def delete_lot(commands: list[DeleteLot]) -> list[Answer]:
                 continue
             del known[command.lot_id]
             deleted.append(lot)
-            work.answer(command, done_answer(command, {"lot_id": command.lot_id, "adjusted": -lot.quantity}))
+            work.answer(command, Answer.done(command, {"lot_id": command.lot_id, "adjusted": -lot.quantity}))
         inventory.delete_lots(work.conn, deleted, work.now)
     return work.answers

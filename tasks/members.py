@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, StringConstraints
 
 from models import automation, events, members
-from models.stored_answers import Answer, done_answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import members as policy
 from policies.cases import Member
@@ -70,7 +70,7 @@ def record_member(commands: list[RecordMember]) -> list[Answer]:
         ]
         members.upsert_members(work.conn, rows)
         for command in work.pending:
-            work.answer(command, done_answer(command, {"member_id": command.member_id}))
+            work.answer(command, Answer.done(command, {"member_id": command.member_id}))
     return work.answers
 
 
@@ -106,7 +106,7 @@ def _change_accounts(
                 if not changed.terminated:
                     members.mark_member_reinstated(work.conn, command.member_id, work.now)
                 _write_account_change(work, command, f"members.{change}", changed, member)
-            work.answer(command, done_answer(command, {} if changed == member else {change: True}))
+            work.answer(command, Answer.done(command, {} if changed == member else {change: True}))
     return work.answers
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from models import members, orders
 from models.queries import order
-from models.stored_answers import Answer, done_answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cancel_routes import describe_cancel_routes
 from policies.members import member_unknown
@@ -47,6 +47,6 @@ def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
     if isinstance(effective_at, Invalid):
         work.answer(command, effective_at)
         return
-    answer = done_answer(command, order.order_snapshot_options(snapshot, command.actor, effective_at))
+    answer = Answer.done(command, order.order_snapshot_options(snapshot, command.actor, effective_at))
     verdict = describe_cancel_routes(order.order_snapshot_subject(snapshot, effective_at), effective_at)
     work.answer(command, replace(answer, message=verdict))

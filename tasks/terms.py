@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
 from models import automation, events, terms
 from models.db import database as db
-from models.stored_answers import Answer, done_answer, invalid_answer
+from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.term_parsing import terms_from_mapping, terms_to_mapping
 from policies.timestamps import format_timestamp
@@ -68,13 +68,13 @@ def apply_terms(commands: list[ApplyTerms]) -> list[Answer]:
 def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
     terms.lock_terms(work.conn)
     if command.from_ < work.now:
-        return invalid_answer(command.request_id, [("from", "must not be in the past: decisions already made stand")])
+        return Answer.invalid(command.request_id, [("from", "must not be in the past: decisions already made stand")])
     if command.from_ > work.now + MAX_TERMS_AHEAD:
-        return invalid_answer(command.request_id, [("from", "must not be more than a hundred years ahead")])
+        return Answer.invalid(command.request_id, [("from", "must not be more than a hundred years ahead")])
     base = terms.load_terms(work.conn).at(command.from_)
     new_terms = terms_from_mapping(command.terms, base=base, allow_short=db.current_database().allow_short_terms)
     if isinstance(new_terms, list):
-        return invalid_answer(command.request_id, [(f"terms.{p.path}", p.message) for p in new_terms])
+        return Answer.invalid(command.request_id, [(f"terms.{p.path}", p.message) for p in new_terms])
     before, after = terms_to_mapping(base), terms_to_mapping(new_terms)
     changed = {name: value for name, value in after.items() if value != before[name]}
     terms_id = terms.insert_terms(work.conn, after, command.from_, command.staff, work.now)
@@ -91,4 +91,4 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
         request_id=command.request_id,
     )
     events.append_events(work.conn, [event])
-    return done_answer(command, {"terms_id": terms_id, "from": format_timestamp(command.from_), "changed": changed})
+    return Answer.done(command, {"terms_id": terms_id, "from": format_timestamp(command.from_), "changed": changed})

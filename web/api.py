@@ -20,7 +20,7 @@ from models.api_keys import ApiKey
 from models.db.database import Database, use_snapshot_isolation
 from models.payload_limits import InvalidPayload, has_too_many_parts, parse_payload
 from models.queries import forecast, order, show
-from models.stored_answers import Answer, conflict_answer, invalid_answer
+from models.stored_answers import Answer
 from policies.bills import parse_month
 from policies.cases import Actor
 from policies.timestamps import parse_timestamp
@@ -66,9 +66,9 @@ async def submit_command(request: Request) -> Response:
     result = await request.app.state.submitter.submit(task, payload.decode(), request_id, wait)
     headers = {"Preference-Applied": f"wait={wait}", "Location": f"/v1/requests/{request_id}"}
     if result.code == Code.REQUEST_ID_REUSED:
-        return command_response(conflict_answer(command).as_json(), headers)
+        return command_response(Answer.conflict(command).as_json(), headers)
     if result.code is not None:
-        return command_response(invalid_answer(request_id, [("payload", f"was not accepted: {result.code}")]).as_json())
+        return command_response(Answer.invalid(request_id, [("payload", f"was not accepted: {result.code}")]).as_json())
     if result.answer is None:
         return JSONResponse({"request_id": request_id, "state": "waiting"}, 202, headers)
     return command_response(result.answer, headers)
@@ -138,7 +138,7 @@ def _parse_command_body(body: bytes, request_id: str) -> dict[str, Any]:
         message = "must be UTF-8"
     except InvalidPayload as problem:
         message = str(problem)
-    answer = invalid_answer(request_id, [("payload", message)]).as_json()
+    answer = Answer.invalid(request_id, [("payload", message)]).as_json()
     raise Problem(422, answer["message"], **answer)
 
 

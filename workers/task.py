@@ -25,7 +25,7 @@ from models import dead_jobs, outbox
 from models.db import database as db
 from models.db.conflicts import retry_on_conflict
 from models.db.database import is_database_unavailable
-from models.stored_answers import Answer, invalid_answer
+from models.stored_answers import Answer
 from tasks.command import Command
 from tasks.command_parsing import parse_command
 from workers.errors import SanitizedError, sanitize_error, summarize_error, traceback_path
@@ -97,7 +97,7 @@ class BaseTask(Task):
         if model is None:
             problems = self._find_invalid_arguments(arguments, positional)
             if problems:
-                return invalid_answer(message_id, problems).as_json()
+                return Answer.invalid(message_id, problems).as_json()
             effects = retry_on_conflict(lambda: self.run(**arguments))
             return Answer("done", message_id, "Done.", effects=effects).as_json()
         command = parse_command(model, arguments, message_id, positional=positional)

@@ -25,7 +25,7 @@ from models.db.conflicts import retry_on_conflict
 from models.db.database import is_database_unavailable
 from models.db.pipeline import pipeline
 from models.payload_limits import InvalidPayload, parse_payload
-from models.stored_answers import Answer, invalid_answer
+from models.stored_answers import Answer
 from models.submissions import MAX_SUBMISSION_ATTEMPTS, Submission
 from tasks.command import Command
 from tasks.command_parsing import parse_command
@@ -191,7 +191,7 @@ def _parse_submitted_commands(
         try:
             arguments = parse_payload(submission.payload)
         except InvalidPayload as problem:
-            yield submission, invalid_answer(submission.request_id, [("payload", str(problem))])
+            yield submission, Answer.invalid(submission.request_id, [("payload", str(problem))])
         else:
             request_id = submission.request_id
             yield submission, parse_command(model, arguments | {"request_id": request_id}, request_id)
