@@ -74,12 +74,8 @@ class ItemFields:
         return None if element is None else self._record.values[element].strip()
 
     def integer(self, name: str) -> int | None:
-        text = (self.text(name) or "").replace(",", "")  # downloads group thousands: 1,752
-        if not text:
-            return None
-        if not re.fullmatch(r"-?[0-9]{1,19}", text):
-            raise InvalidItem(f"{self.spelled(name)} must be a whole number")
-        return int(text)
+        number: int | None = self._parse(name, _parse_number_field, None)
+        return number
 
     def signed_quantity(self) -> int:
         text = (self.text("quantity") or "").replace(",", "")
@@ -94,7 +90,7 @@ class ItemFields:
         fields: dict[str, Any] = {}
         for name in self._elements:
             if name not in ("lot_id", "stock_room_id", "is_stock_room", without):
-                value = _FIELD_CONVERTERS[name](self, name)
+                value = self._value(name)
                 if value is not _ITEM_FIELD_NOT_SAID:
                     fields[name] = value
         fields |= self._stockroom()
@@ -113,6 +109,24 @@ class ItemFields:
                 f"{self.spelled('color_id')} is missing: a {fields['item_type']} is another item in each colour "
                 "(0 is BrickLink's number for no colour)"
             )
+
+    def _value(self, name: str) -> Any:
+        element = self._elements[name]
+        if name in ("description", "remarks"):
+            return self._record.values[element]
+        if element == "TOTALWEIGHT":
+            weight, units = self._parse(name, _parse_cost_field, None), abs(self.integer("quantity") or 0)
+            each = (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if weight and units else None
+            return _ITEM_FIELD_NOT_SAID if each is None else each
+        parse, empty = _ITEM_FIELD_PARSERS[name]
+        return self._parse(name, parse, empty or self._is_bsx if name == "is_retain" else empty)
+
+    def _parse(self, name: str, parse: Callable[[str], Any], empty: Any) -> Any:
+        text = self.text(name)
+        try:
+            return parse(text) if text else empty
+        except ValueError as problem:
+            raise InvalidItem(f"{self.spelled(name)} {problem}") from None
 
     def _stockroom(self) -> dict[str, Any]:
         flag, room = self.text("is_stock_room"), self.text("stock_room_id")
@@ -137,91 +151,57 @@ _GROUPED_AMOUNT_FIELD = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 _NOT_STORABLE_IN_ITEM_FIELD = re.compile("[\x00\ud800-\udfff]")
 
 
-def _convert_amount(fields: ItemFields, name: str) -> Any:
-    text = fields.text(name) or ""
-    if not text:
-        return _ITEM_FIELD_NOT_SAID if name == "unit_price" else None
+def _parse_number_field(text: str) -> int:
+    text = text.replace(",", "")  # downloads group thousands: 1,752
+    if not re.fullmatch(r"-?[0-9]{1,19}", text):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def _parse_price_field(text: str) -> Decimal:
     amount = parse_amount_field(text)
     if amount is None:
-        raise InvalidItem(f"{fields.spelled(name)} must be an amount such as 0.25")
+        raise ValueError("must be an amount such as 0.25")
     return abs(amount) if amount.is_zero() else amount
 
 
-def _convert_cost(fields: ItemFields, name: str) -> Any:
-    return _convert_amount(fields, name) or None  # 0 stands for none
+def _parse_cost_field(text: str) -> Decimal | None:
+    return _parse_price_field(text) or None  # 0 stands for none
 
 
-def _convert_weight(fields: ItemFields, name: str) -> Any:
-    weight = _convert_cost(fields, name)
-    if fields._elements[name] != "TOTALWEIGHT":
-        return weight
-    units = abs(fields.integer("quantity") or 0)
-    return (
-        (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP)
-        if weight and units
-        else _ITEM_FIELD_NOT_SAID
-    )
-
-
-def _number_converter(default: Any) -> Callable[[ItemFields, str], Any]:
-    def convert(fields: ItemFields, name: str) -> Any:
-        number = fields.integer(name)
-        return default if number is None else number
-
-    return convert
-
-
-def _convert_verbatim(fields: ItemFields, name: str) -> Any:
-    return fields._record.values[fields._elements[name]]
-
-
-def _convert_item_type(fields: ItemFields, name: str) -> Any:
-    text = fields.text(name) or ""
-    if not text:
-        return _ITEM_FIELD_NOT_SAID
+def _parse_item_type_field(text: str) -> str:
     item_type = ITEM_TYPES.get(text.upper(), text)
     if len(item_type) == 1:
-        raise InvalidItem(f"{fields.spelled(name)} must be one of {', '.join(ITEM_TYPES)}")
+        raise ValueError(f"must be one of {', '.join(ITEM_TYPES)}")
     return item_type
 
 
-def _code_converter(codes: Mapping[str, str | None], empty: Any) -> Callable[[ItemFields, str], Any]:
-    def convert(fields: ItemFields, name: str) -> Any:
-        text = (fields.text(name) or "").upper()
-        if not text:
-            return empty
-        if text not in codes:
-            raise InvalidItem(f"{fields.spelled(name)} must be one of {', '.join(codes)}")
-        return codes[text]
+def _code_field_parser(codes: Mapping[str, Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if text.upper() not in codes:
+            raise ValueError(f"must be one of {', '.join(codes)}")
+        return codes[text.upper()]
 
-    return convert
+    return parse
 
 
-def _convert_retain(fields: ItemFields, name: str) -> Any:
-    text = (fields.text(name) or "").upper()
-    if text not in ("", "Y", "N"):
-        raise InvalidItem(f"{fields.spelled(name)} must be Y or N")
-    return text == "Y" or (text == "" and fields._is_bsx)
-
-
-_FIELD_CONVERTERS: dict[str, Callable[[ItemFields, str], Any]] = {
-    "item_type": _convert_item_type,
-    "item_no": lambda fields, name: fields.text(name),
-    "color_id": _number_converter(_ITEM_FIELD_NOT_SAID),
-    "quantity": _number_converter(_ITEM_FIELD_NOT_SAID),
-    "unit_price": _convert_amount,
-    "new_or_used": _code_converter({"N": "N", "U": "U"}, _ITEM_FIELD_NOT_SAID),
-    "completeness": _code_converter(COMPLETENESS, None),
-    "bulk": lambda fields, name: fields.integer(name) or 1,
-    "sale_rate": _number_converter(0),
-    "description": _convert_verbatim,
-    "remarks": _convert_verbatim,
-    "is_retain": _convert_retain,
-    "reserved_for": lambda fields, name: fields.text(name) or None,
-    "my_cost": _convert_cost,
-    "my_weight": _convert_weight,
-    "bind_id": _number_converter(0),
-    **{name: _number_converter(0) if "quantity" in name else _convert_amount for name in TIER_FIELDS},
+# How the text of a field is parsed, and the value of an empty one. In BSX, an empty RETAIN says yes.
+_ITEM_FIELD_PARSERS: dict[str, tuple[Callable[[str], Any], Any]] = {
+    "item_type": (_parse_item_type_field, _ITEM_FIELD_NOT_SAID),
+    "item_no": (str, ""),
+    "color_id": (_parse_number_field, _ITEM_FIELD_NOT_SAID),
+    "quantity": (_parse_number_field, _ITEM_FIELD_NOT_SAID),
+    "unit_price": (_parse_price_field, _ITEM_FIELD_NOT_SAID),
+    "new_or_used": (_code_field_parser({"N": "N", "U": "U"}), _ITEM_FIELD_NOT_SAID),
+    "completeness": (_code_field_parser(COMPLETENESS), None),
+    "bulk": (lambda text: _parse_number_field(text) or 1, 1),
+    "sale_rate": (_parse_number_field, 0),
+    "is_retain": (_code_field_parser({"Y": True, "N": False}), False),
+    "reserved_for": (str, None),
+    "my_cost": (_parse_cost_field, None),
+    "my_weight": (_parse_cost_field, None),
+    "bind_id": (_parse_number_field, 0),
+    **{name: (_parse_number_field, 0) if "quantity" in name else (_parse_price_field, None) for name in TIER_FIELDS},
 }
 
 

@@ -91,19 +91,15 @@ class _MarketBuilder:
         self.sample.lines = [line for _, _, line in self._events]
         return self.sample
 
-    def _add_history_line(self, at: datetime, task: str, **kwargs: Any) -> None:
+    def _add(self, at: datetime, task: str, **kwargs: Any) -> None:
         self._events.append((at, next(self._numbers), {"at": format_timestamp(at), "task": task, "kwargs": kwargs}))
 
     def _members_and_lots(self, at: datetime) -> None:
         for seller_id, (handle, zone) in SELLERS.items():
             email = f"{seller_id}@sellers.example"
-            self._add_history_line(
-                at, "members.record", member_id=seller_id, handle=handle, email=email, time_zone=zone
-            )
+            self._add(at, "members.record", member_id=seller_id, handle=handle, email=email, time_zone=zone)
         for handle in BUYERS:
-            self._add_history_line(
-                at, "members.record", member_id=f"b-{handle}", handle=handle, email=f"{handle}@buyers.example"
-            )
+            self._add(at, "members.record", member_id=f"b-{handle}", handle=handle, email=f"{handle}@buyers.example")
         lot_ids = count(50_001)
         for seller_id in SELLERS:
             for item_no, kind, color, condition, price, retained in CATALOGUE:
@@ -121,7 +117,7 @@ class _MarketBuilder:
                     "is_retain": retained,
                     "remarks": f"shelf {lot_id % 40 + 1}",
                 }
-                self._add_history_line(at, "inventory.record_lot", lot=lot)
+                self._add(at, "inventory.record_lot", lot=lot)
 
     def _place_order(self, at: datetime, seller_id: str | None = None) -> int:
         # Three lots of parts and one minifigure or set.
@@ -134,24 +130,20 @@ class _MarketBuilder:
         ]
         lines.append({"lot_id": larger[order_id % 4], "quantity": 1})
         self.sample.parties[order_id] = (seller_id, buyer_id)
-        self._add_history_line(
-            at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines
-        )
+        self._add(at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines)
         return order_id
 
     def _by_seller(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
-        self._add_history_line(at, task, order_id=order_id, member_id=self.sample.parties[order_id][0], **kwargs)
+        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][0], **kwargs)
 
     def _by_buyer(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
-        self._add_history_line(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
+        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
 
     def _completed_orders(self) -> None:
         for number in range(COMPLETED_ORDERS):
             at = self.now - (70 - 2.7 * number) * DAY
             order_id = self._place_order(at)
-            self._add_history_line(
-                at + 5 * HOUR, "orders.record_payment", order_id=order_id, payment_status="Completed"
-            )
+            self._add(at + 5 * HOUR, "orders.record_payment", order_id=order_id, payment_status="Completed")
             self._by_seller(at + 6 * HOUR, "orders.set_status", order_id, status="PAID")
             self._by_seller(at + DAY, "orders.set_status", order_id, status="SHIPPED")
             self._by_buyer(at + 6 * DAY, "orders.set_status", order_id, status="COMPLETED")
@@ -186,7 +178,7 @@ class _MarketBuilder:
             )
         filed = next(dues) - 14 * DAY
         order_id = self._place_order(filed - 12 * DAY)
-        self._add_history_line(filed - 11 * DAY, "orders.record_payment", order_id=order_id, payment_status="Completed")
+        self._add(filed - 11 * DAY, "orders.record_payment", order_id=order_id, payment_status="Completed")
         self._by_buyer(filed, "nss.file", order_id, grounds="NOT_SHIPPED", comment="Paid, and nothing was sent.")
         self.sample.buyers_cancel.add(order_id)
 
@@ -204,6 +196,6 @@ class _MarketBuilder:
     def _automatic_cases(self) -> None:
         # Add an unpaid order that nobody looks after: its alert is filed in the past, and it is cancelled in the demo.
         settings = {"file_npb_after": 7, "cancel_after_unlock": 0}
-        self._add_history_line(self.now - 74 * DAY, "sellers.set_automation", member_id=AUTOMATED_SELLER, **settings)
+        self._add(self.now - 74 * DAY, "sellers.set_automation", member_id=AUTOMATED_SELLER, **settings)
         cancelled_at = self.now + FIRST_DUE + (UNPAID_ORDERS + 1) * BETWEEN_DUES
         self.sample.automatic.add(self._place_order(cancelled_at - 14 * DAY, AUTOMATED_SELLER))

@@ -207,7 +207,7 @@ def test_an_empty_retain_of_brickstore_is_yes_and_n_is_no(retain: str, retained:
 def test_an_empty_retain_of_bricklink_is_no() -> None:
     assert [read(item(f"<RETAIN>{x}</RETAIN>"))[0].is_retain for x in ("", "N", "Y")] == [False, False, True]
     _, _, bad = opened(item("<RETAIN>maybe</RETAIN>"))
-    assert "RETAIN must be Y or N" in str(bad[0])
+    assert "RETAIN must be one of Y, N" in str(bad[0])
 
 
 def test_the_flags_of_the_case_mean_what_brickstore_means() -> None:
