@@ -123,28 +123,10 @@ def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) ->
         DeadJobRow.task == _escape_dead_job_text(task),
         DeadJobRow.message_id == _escape_dead_job_text(message_id),
         DeadJobRow.payload_hash == payload,
-        DeadJobRow.replayed_at.is_(None),
+        *_IS_WAITING_JOB,
     )
     dead_job_id: int | None = conn.execute(select(DeadJobRow.dead_job_id).where(*same_job).limit(1)).scalar()
     return dead_job_id
-
-
-def park_job_once(
-    conn: Connection, *, task: str, message_id: str, arguments: Mapping[str, Any], error: str, now: datetime
-) -> None:
-    """Insert a command that only staff can resolve, unless it is a waiting dead job already."""
-    same_job = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, *_IS_WAITING_JOB)
-    if not conn.execute(select(select(DeadJobRow).where(*same_job).exists())).scalar():
-        park_job(
-            conn,
-            task=task,
-            message_id=message_id,
-            arguments=arguments,
-            error=error,
-            reason="IMPOSSIBLE",
-            attempts=1,
-            now=now,
-        )
 
 
 def dead_job_payload_hash(arguments: Mapping[str, Any]) -> bytes:

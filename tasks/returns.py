@@ -172,12 +172,14 @@ class PlannedReturn:
     def _park_cancellation(self, command: ReturnCommand, overflow: QuantityOverflow) -> Invalid:
         # Park the cancellation among the dead jobs for staff, write nothing of it, and continue with the rest.
         if not command.dry_run:
-            dead_jobs.park_job_once(
+            dead_jobs.park_job(
                 self.work.conn,
                 task=command.task,
                 message_id=command.request_id,
                 arguments=command.model_dump(mode="json", exclude_none=True),
                 error=f"QuantityOverflow: {overflow}",
+                reason="IMPOSSIBLE",
+                attempts=1,
                 now=self.work.now,
             )
         return Invalid(
