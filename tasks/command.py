@@ -184,7 +184,7 @@ class Command(StrictModel):
         try:
             options = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
             text = orjson.dumps([self.task, arguments], default=normalize, option=options)
-        except orjson.JSONEncodeError:  # an integer of more than 64 bits
+        except orjson.JSONEncodeError:  # such as an integer of more than 64 bits
             text = json.dumps([self.task, arguments], sort_keys=True, default=normalize).encode()
         return hashlib.sha256(text).digest()
 

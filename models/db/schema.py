@@ -43,7 +43,7 @@ class Base(DeclarativeBase):
 
 
 BigInt = Annotated[int, mapped_column(BigInteger)]
-BigIntKey = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=True)]
+BigIntKey = Annotated[int, mapped_column(BigInteger, Identity(), primary_key=True, autoincrement=True)]
 """A primary key that the database numbers."""
 
 
@@ -51,9 +51,9 @@ def table_of(row_class: type[Base]) -> Table:
     return cast("Table", row_class.__table__)
 
 
-def check_in(column: str, values: Any, name: str | None = None) -> CheckConstraint:
+def check_in(column: str, values: Any) -> CheckConstraint:
     literals = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({literals})", name=name or f"{column}_known")
+    return CheckConstraint(f"{column} IN ({literals})", name=f"{column}_known")
 
 
 def check_finite(column: str) -> CheckConstraint:

@@ -65,7 +65,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "dead_jobs",
-        sa.Column("dead_job_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("dead_job_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
         sa.Column("message_id", sa.Text(), nullable=True),
         sa.Column("outbox_id", sa.BigInteger(), nullable=True),
@@ -105,7 +105,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "dead_letters",
-        sa.Column("dead_letter_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("dead_letter_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("key", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("detail", sa.Text(), server_default="", nullable=False),
@@ -133,7 +133,7 @@ def upgrade() -> None:
             server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
             nullable=False,
         ),
-        sa.Column("event_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("event_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=True),
         sa.Column("seq", sa.Integer(), nullable=True),
         sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
@@ -193,7 +193,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "notices",
-        sa.Column("notice_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("notice_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=True),
@@ -236,7 +236,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column("outbox_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("outbox_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=True),
@@ -277,7 +277,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "pauses",
-        sa.Column("pause_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("pause_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
@@ -319,7 +319,7 @@ def upgrade() -> None:
             server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
             nullable=False,
         ),
-        sa.Column("move_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("move_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),
         sa.Column("item_type", sa.Text(), nullable=False),
         sa.Column("item_no", sa.Text(), nullable=False),
@@ -374,7 +374,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "submissions",
-        sa.Column("submission_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("submission_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
         sa.Column("payload", sa.Text(), nullable=False),
@@ -457,7 +457,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "violations",
-        sa.Column("violation_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("violation_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("sentence", sa.Text(), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("found_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
@@ -484,7 +484,7 @@ def upgrade() -> None:
     op.create_index("ix_web_links_used_at", "web_links", ["used_at"], unique=False, schema="unwind")
     op.create_table(
         "webhooks",
-        sa.Column("webhook_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("webhook_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("secret", sa.Text(), nullable=False),
         sa.Column("event_types", sa.Text(), nullable=False),
@@ -515,7 +515,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "bills",
-        sa.Column("bill_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("bill_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),
         sa.Column("billing_month", sa.Date(), nullable=False),
         sa.Column("issued_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
@@ -735,7 +735,7 @@ def upgrade() -> None:
     op.create_table(
         "alerts",
         sa.Column("order_id", sa.BigInteger(), nullable=False),
-        sa.Column("alert_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("alert_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("terms_id", sa.Integer(), nullable=False),
@@ -842,7 +842,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "late_payments",
-        sa.Column("late_payment_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("late_payment_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=False),
         sa.Column("payment_status", sa.Text(), nullable=False),
         sa.Column("recorded_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
@@ -879,7 +879,7 @@ def upgrade() -> None:
             server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
             nullable=False,
         ),
-        sa.Column("line_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("line_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),
         sa.Column("billing_month", sa.Date(), nullable=False),
@@ -946,7 +946,7 @@ def upgrade() -> None:
     op.create_table(
         "ocrs",
         sa.Column("order_id", sa.BigInteger(), nullable=False),
-        sa.Column("ocr_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("ocr_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("filed_by", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("terms_id", sa.Integer(), nullable=False),
@@ -1025,7 +1025,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "removals",
-        sa.Column("removal_id", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("removal_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=False),
         sa.Column("requested_by", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
