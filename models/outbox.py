@@ -8,8 +8,9 @@ that are not done 10 s later, and again with backoff until they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -101,6 +102,9 @@ class DueMessage:
     first_error: str | None = None
 
 
+_DUE_MESSAGE_COLUMNS = [getattr(OutboxRow, field.name) for field in fields(DueMessage)]
+
+
 def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
     """Insert rows for whose tasks the caller sends wake-ups after the commit: they count as published once."""
     insert_rows(
@@ -134,7 +138,7 @@ def claim_messages(
     rows: Sequence[int] | None = None,
     order_id: int | None = None,
 ) -> list[DueMessage]:
-    """Lock due messages of one task, by the time of their next publication, except those that are locked (R103).
+    """Lock due messages of one task, except those that are locked; return them in the order of their numbers (R103).
 
     `rows` limits the claim to these outbox ids; an empty list, which a wake-up has, to the new rows.
     """
@@ -144,24 +148,24 @@ def claim_messages(
     if order_id is not None:
         condition = and_(condition, OutboxRow.order_id == order_id)
     result = conn.execute(
-        select(OutboxRow)
+        select(*_DUE_MESSAGE_COLUMNS)
         .where(condition)
         .order_by(OutboxRow.due_at, OutboxRow.outbox_id)
         .limit(MAX_CLAIMED_ROWS)
         .with_for_update(skip_locked=True)
     )
-    return [from_row(DueMessage, row) for row in result]
+    return sorted((from_row(DueMessage, row) for row in result), key=attrgetter("outbox_id"))  # in order of commands
 
 
 def new_rows(conn: Connection, task: str) -> list[int]:
     query = select(OutboxRow.outbox_id).where(OutboxRow.task == task, OutboxRow.state == "due", _IS_NEW_ROW)
-    return list(conn.execute(query.order_by(OutboxRow.due_at, OutboxRow.outbox_id).limit(MAX_CLAIMED_ROWS)).scalars())
+    return sorted(conn.execute(query.order_by(OutboxRow.due_at).limit(MAX_CLAIMED_ROWS)).scalars())
 
 
 def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[str]) -> list[DueMessage]:
     """Lock the due messages of one task whose payload has one of `values` in `field`; wait for other transactions."""
     result = conn.execute(
-        select(OutboxRow)
+        select(*_DUE_MESSAGE_COLUMNS)
         .where(OutboxRow.task == task, OutboxRow.state == "due", OutboxRow.payload[field].astext.in_(values))
         .order_by(OutboxRow.outbox_id)
         .with_for_update()
@@ -227,7 +231,6 @@ def requeue_after_broker_reset(conn: Connection, epoch: str, now: datetime) -> i
     published = (
         select(OutboxRow.outbox_id)
         .where(OutboxRow.state == "due", OutboxRow.publish_count > 0, OutboxRow.due_at > now)
-        .order_by(OutboxRow.due_at)
         .limit(MAX_REQUEUED)
         .with_for_update(skip_locked=True)
     )

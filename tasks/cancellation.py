@@ -167,10 +167,7 @@ def _lock_bills_of_cancellations(work: UnitOfWork[Any], cancellations: Sequence[
         for c in cancellations
         if may_be_billed(c.change.at, work.now, c.change.before.terms)
     }
-    if not sellers:
-        return {}
-    ledger.lock_open_ledger_months(work.conn, sellers)
-    return ledger.first_open_ledger_months(work.conn, sellers)
+    return ledger.lock_open_ledger_months(work.conn, sellers) if sellers else {}
 
 
 def _cancellation_answer(cancellation: Cancellation) -> Answer:

@@ -124,8 +124,8 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[In
         sentence = MONTHS_INVARIANT
         ids = month_audit.months_with_differences(conn, [months[index - len(invariants.ALWAYS)]])
     violations = [InvariantViolation(sentence, ids)] if ids else []
-    is_of_all_months = sentence != MONTHS_INVARIANT
-    log_violations(conn, violations, now, checked_everywhere=[sentence] if is_of_all_months else [])
+    checked_everywhere = [] if sentence == MONTHS_INVARIANT else [sentence]  # a run checks one month of many
+    log_violations(conn, violations, now, checked_everywhere=checked_everywhere)
     _store_audit_positions(conn, {"next_check": (index + 1, "")})
     return violations
 

@@ -50,10 +50,8 @@ new_messages AS (
             'event', u.notice, 'recipient', u.filer, 'role', u.role,
             'facts', jsonb_strip_nulls(jsonb_build_object(
                 'kind', u.kind,
-                'unlocks_at', rtrim(rtrim(to_char(
-                    u.unlocks_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z',
-                'cancels_at', rtrim(rtrim(to_char(
-                    u.cancels_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '0'), '.') || 'Z'))),
+                'unlocks_at', (to_jsonb(u.unlocks_at AT TIME ZONE 'UTC') #>> '{}') || 'Z',
+                'cancels_at', (to_jsonb(u.cancels_at AT TIME ZONE 'UTC') #>> '{}') || 'Z'))),
         :now,
         CASE WHEN (SELECT count(*) FROM unlocked) > :messages THEN :now ELSE :relay_at END
     FROM unlocked AS u

@@ -29,7 +29,7 @@ from models.db.driver import is_pooled
 from models.db.postgres_address import PostgresAddress
 from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused
 from models.ddl import grants
-from models.integrity import invariants, month_audit
+from models.integrity import invariants, month_audit, violation_log
 from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
@@ -76,6 +76,7 @@ def restore(file: Path) -> None:
         database = db.connect(url, as_app=False)
         try:
             with database.transaction() as conn:
+                violation_log.set_audit_timeout(conn)
                 now = database.clock.now(conn)
                 months = month_audit.months_to_audit(conn)
                 violations = invariants.query_invariants(conn, now, in_time=False, months=months)

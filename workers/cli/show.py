@@ -49,7 +49,11 @@ def explain(as_json: bool) -> None:
 @data_option
 def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
     """Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."""
-    print_query_result(show_queries.parse_query(["credits", seller]), as_json)
+    try:
+        query = show_queries.parse_query(["credits", "--", seller])
+    except show_queries.InvalidQuery as error:
+        raise click.UsageError(str(error)) from None
+    print_query_result(query, as_json)
 
 
 def print_query_result(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **options: Any) -> None:
