@@ -137,7 +137,7 @@ _CLAIM_NOTICES = text(
 )
 
 
-def record_delivery_outcomes(
+def record_notice_deliveries(
     conn: Connection, outcomes: Sequence[ClaimedNoticeOutcome], now: datetime
 ) -> list[ClaimedNoticeOutcome]:
     if not outcomes:

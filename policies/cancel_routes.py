@@ -66,7 +66,7 @@ def describe_cancel_routes(order: Subject, now: datetime) -> str:
             else ""
         )
         return f"{case.label.capitalize()} is cancelled, on the ground of {basis}. That is final.{paid}"
-    parties = [_describe_party_routes(order, role, now) for role in CANCEL_ROUTE_PARTIES]
+    parties = [_describe_cancel_routes_of(order, role, now) for role in CANCEL_ROUTE_PARTIES]
     return " ".join([*parties, *(announcement.sentence for announcement in list_announced_acts(case))])
 
 
@@ -124,7 +124,7 @@ def _try_action_on_route(order: Subject, case: Case, action: str, role: Role, at
     return ACTIONS[action].ask(replace(order, case=case), Actor(case.member(role).member_id), at)
 
 
-def _describe_party_routes(order: Subject, role: Role, now: datetime) -> str:
+def _describe_cancel_routes_of(order: Subject, role: Role, now: datetime) -> str:
     case = order.case
     answer = cancellation.cancel_basis_for(case, Actor(case.member(role).member_id), now)
     if not isinstance(answer, Refused):

@@ -185,7 +185,7 @@ MUTANTS: dict[str, Mutant] = {
             "transaction_left_open",
             "was sent and is to be sent again",
             rewrite_source(
-                "models.notices:record_delivery_outcomes",
+                "models.notices:record_notice_deliveries",
                 "attempts.get(o.notice.notice_id) == o.notice.attempts",
                 "o.notice.notice_id in attempts",
             ),

@@ -52,9 +52,9 @@ def transaction_left_open(market: SimulatedMarket) -> None:
         sent = [ClaimedNoticeOutcome(notice, "sent") for notice in awake]
         wakes = [ClaimedNoticeOutcome(notice, "pending", error="too late", next_try_at=instant) for notice in asleep]
         # The second outcome stands for a worker that died after it sent the email.
-        notices.record_delivery_outcomes(conn, wakes, instant)
+        notices.record_notice_deliveries(conn, wakes, instant)
         left = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
-        notices.record_delivery_outcomes(conn, sent, instant)
+        notices.record_notice_deliveries(conn, sent, instant)
     market.found += [f"email {notice.notice_id} was sent and is to be sent again" for notice in left]
 
 

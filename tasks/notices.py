@@ -69,7 +69,7 @@ def deliver_notices(order_id: int | None = None, notice_id: int | None = None) -
 
 def _record_delivery_outcomes(outcomes: Sequence[ClaimedNoticeOutcome]) -> list[ClaimedNoticeOutcome]:
     with unit_of_work() as work:
-        written = notices.record_delivery_outcomes(
+        written = notices.record_notice_deliveries(
             work.conn, [_schedule_delivery_retry(o, work) for o in outcomes], work.now
         )
         for outcome in written:

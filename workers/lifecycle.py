@@ -9,21 +9,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-import uuid
-from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import redis
 import structlog
 from celery import current_app, signals
 
 from models.db import database as db
 from models.db.database import Database
-from schedules.routes import queue_of
 from tasks import mailer, publisher, webhooks
 from workers.broker.command_precedence import may_wait_for_commands, wait_for_commands
-from workers.broker.redis_url import connect_to_redis
+from workers.broker.outbox_publisher import OutboxPublisher
 from workers.broker.wakeups import TaskWaker, Wakeups
 from workers.errors import summarize_error, traceback_path
 from workers.setting_types import parse_networks
@@ -38,47 +34,6 @@ SUPPORTED_POOLS = ("workers.transport.process_pool:TaskPool", "celery.concurrenc
 """Celery sends `worker_process_init`, which connects a process, in these pools only."""
 CONNECT_TIMEOUT = 5.0
 """Seconds for which a new process tries to connect; shorter than `worker_proc_alive_timeout`, which ends it."""
-
-
-class BrokerPublisher:
-    EPOCH_KEY = "unwind:memory"
-    """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
-    MESSAGE_EXPIRES_SECONDS = 3600
-    """An outbox message that is unread for this long has been published again.  With less, a worker whose clock is half
-    an hour ahead would drop every message that a relay publishes."""
-
-    def __init__(self, app: Celery, broker_url: str | None = None) -> None:
-        self._app = app
-        self._client: Any = None
-        self._broker_url = broker_url
-
-    def publish(self, task: str, rows: Sequence[int]) -> None:
-        self._app.send_task(
-            task,
-            kwargs={"rows": list(rows)},
-            queue=queue_of(task),
-            ignore_result=True,
-            expires=self.MESSAGE_EXPIRES_SECONDS,
-        )
-
-    def broker_epoch(self) -> str | None:
-        """Return a text that changes when the broker may have lost messages, or None when the broker does not answer.
-
-        It holds a key, lost with the broker's data, and the server's run id: a restart may lose the last second of
-        writes.
-        """
-        if self._broker_url is None:
-            return None
-        if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
-            self._client = connect_to_redis(self._broker_url, decode_responses=True)
-        try:
-            self._client.set(self.EPOCH_KEY, uuid.uuid4().hex, nx=True)
-            epoch, run_id = self._client.get(self.EPOCH_KEY), ""
-            with contextlib.suppress(redis.ResponseError):  # some hosted brokers refuse INFO
-                run_id = self._client.info("server").get("run_id", "")
-        except (redis.RedisError, OSError):
-            return None
-        return f"{epoch} {run_id}"
 
 
 def open_process_database() -> Database:
@@ -120,7 +75,7 @@ def connect_process(app: Celery) -> None:
     db.set_database(database)
     mailer.set_mailer(_open_mailer(settings))
     webhooks.set_sender(_open_webhook_sender(settings))
-    publisher.set_publisher(BrokerPublisher(app, broker_url))
+    publisher.set_publisher(OutboxPublisher(app, broker_url))
 
 
 def disconnect_process() -> None:

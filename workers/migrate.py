@@ -45,10 +45,8 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
 
 
 def _wait_before_migration(database_url: str, timeout: float, report: Callable[[str], None]) -> None:
-    """Wait until the server accepts connections, for at most `timeout` seconds, and report why when that changes.
-
-    A server that refuses the login is not waited for: the caller's own connection gets the error.
-    """
+    # Wait until the server accepts connections, for at most `timeout` seconds, and report why when that changes.
+    # A server that refuses the login is not waited for: the caller's own connection gets the error.
     address = PostgresAddress.parse(database_url)
     deadline = time.monotonic() + timeout
     reported = ""

@@ -48,7 +48,7 @@ def driver_sql(statement: ClauseElement) -> str:
 
 
 class _PipelineCompiler(PGCompiler_psycopg):
-    """Writes constants into the text, so that generic plans can use partial indexes; named parameters stay."""
+    # Writes constants into the text, so that generic plans can use partial indexes; named parameters stay.
 
     def visit_bindparam(self, bindparam: BindParameter[Any], *args: Any, **options: Any) -> str:
         if not bindparam.required:

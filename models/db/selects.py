@@ -19,7 +19,6 @@ BEFORE_ALL_DUE: DuePosition = (datetime(1, 1, 1, tzinfo=UTC), 0)
 
 
 def select_latest(order_id: Column, key: Column) -> AnySelect:
-    """Select the row with the highest key of each order in `ids`."""
     rows = select(order_id.class_).where(is_any_of_ids(order_id)).order_by(order_id, key.desc())
     return rows.ext(distinct_on(order_id))
 

@@ -16,7 +16,7 @@ from models.unit_of_work import unit_of_work
 from policies.verdicts import OutboxMessage
 from tasks import publisher
 from workers.app import app
-from workers.lifecycle import BrokerPublisher
+from workers.broker.outbox_publisher import OutboxPublisher
 from workers.simulation.engine import Simulation
 
 TASK = "removals.cancel_pending"
@@ -24,7 +24,7 @@ TASK = "removals.cancel_pending"
 
 @pytest.fixture
 def publishing(environment: Simulation, broker_url: str) -> Iterator[Simulation]:
-    publisher.set_publisher(BrokerPublisher(app, broker_url))
+    publisher.set_publisher(OutboxPublisher(app, broker_url))
     yield environment
     publisher.set_publisher(None)
 
@@ -132,14 +132,14 @@ def test_a_known_broker_epoch_that_arrives_late_changes_nothing(publishing: Simu
 
 
 def test_an_unreachable_broker_has_no_epoch(publishing: Simulation, broker: redis.Redis, broker_url: str) -> None:
-    broker_publisher = BrokerPublisher(app, broker_url)
+    broker_publisher = OutboxPublisher(app, broker_url)
     epoch = broker_publisher.broker_epoch()
     assert epoch == broker_publisher.broker_epoch()
     broker.delete("unwind:memory")
     assert epoch is not None
     assert broker_publisher.broker_epoch() != epoch
     assert broker_publisher.broker_epoch().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
-    assert BrokerPublisher(app, "redis://127.0.0.1:1/0").broker_epoch() is None
+    assert OutboxPublisher(app, "redis://127.0.0.1:1/0").broker_epoch() is None
 
 
 @pytest.mark.guarantee("P4")

@@ -162,7 +162,7 @@ class RedisUrl:
         return replace(self, database=number)
 
     def __str__(self) -> str:
-        """Return the complete URL in Celery's form, password included."""
+        # The complete URL in Celery's form, password included.
         sentinel_login = {f"sentinel_{name}": value for name, value in self.sentinel_login.items()}
         return self._url_text({**self.client_options, **self.tls_options, **sentinel_login})
 

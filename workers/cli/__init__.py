@@ -112,7 +112,7 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         from workers.settings import SettingsError  # noqa: PLC0415 - `./run --help` starts without pydantic
 
-        message = str(error) if isinstance(error, SettingsError) else _describe_uncaught_error(error)
+        message = str(error) if isinstance(error, SettingsError) else _exit_message_of_error(error)
         if not message:
             raise
         status = 2 if isinstance(error, SettingsError) else 1
@@ -123,7 +123,7 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _describe_uncaught_error(error: Exception) -> str:
+def _exit_message_of_error(error: Exception) -> str:
     # A sentence for a server that does not answer or start, else "". Compares names: importing the drivers is slow.
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     if names & {"workers.DataDirNotAccessible", "workers.ServerBinaryNotFound", "workers.ServerStartError"}:

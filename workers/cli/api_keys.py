@@ -53,7 +53,7 @@ def create(name: str, scope: str) -> None:
 @keys.command("list")
 @json_lines_option
 @data_option
-def list_command(as_json: bool) -> None:
+def list_api_keys_command(as_json: bool) -> None:
     """List the keys, with the last use of each to the minute."""
     table = Table("name", "scope", "created", "last used", "revoked")
     with open_transaction() as (conn, _):

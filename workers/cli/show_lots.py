@@ -64,11 +64,9 @@ def print_lots(_query: Query, as_json: bool, *, as_xml: bool, returned: bool, as
 def _print_lots_as_xml(
     lots: Iterable[Lot], returned: Mapping[int, int] | None, *, as_update: bool, only_new: bool
 ) -> None:
-    """Write a seller's lots to standard output as BrickLink's XML.
-
-    `returned`: only these units that came back, as an upload file. `as_update`: those of lots that BrickLink has, as a
-    mass-update file. `only_new`: those of lots that BrickLink does not have.
-    """
+    # Write a seller's lots to standard output as BrickLink's XML. `returned`: only these units that came back, as an
+    # upload file. `as_update`: those of lots that BrickLink has, as a mass-update file. `only_new`: those of lots that
+    # BrickLink does not have.
     counts: Counter[str] = Counter()
 
     def selected(units: Mapping[int, int]) -> Iterator[Lot]:

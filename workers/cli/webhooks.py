@@ -52,7 +52,7 @@ def add(url: str, events: str) -> None:
 @webhooks.command("list")
 @json_lines_option
 @data_option
-def list_command(as_json: bool) -> None:
+def list_webhooks_command(as_json: bool) -> None:
     """List the endpoints, each with its cursor and its last error."""
     with open_transaction() as (conn, _):
         rows = model.list_webhooks(conn)

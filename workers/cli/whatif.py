@@ -56,8 +56,6 @@ SIDES = ("was", "would_be")
 
 @dataclass(slots=True)
 class WhatIfTotals:
-    """How often something happened, and would have; `fee` in USD."""
-
     orders: int = 0
     events: int = 0
     different: int = 0

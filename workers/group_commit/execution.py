@@ -46,8 +46,6 @@ class ExecutionTimeSpent(Exception):
 
 @dataclass
 class ExecutedTransaction:
-    """Commands of one kind that run together."""
-
     task: str
     batch: list[GroupedCommand] = field(default_factory=list)
 

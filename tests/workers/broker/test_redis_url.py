@@ -20,13 +20,13 @@ from kombu.messaging import Consumer
 from tests.plugins.proxy import Proxy
 from tests.plugins.servers import in_valkey_database
 from workers.app import app
+from workers.broker.outbox_publisher import OutboxPublisher
 from workers.broker.redis_url import RedisUrl, connect_to_redis
 from workers.broker.result_backend import ResultBackend
 from workers.embedded.client import ServerUrls
 from workers.embedded.data_dir import free_port
 from workers.embedded.processes import wait_until
 from workers.embedded.valkey import Valkey
-from workers.lifecycle import BrokerPublisher
 from workers.monitoring.doctor import broker as doctor_broker
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.flower_guard import FlowerQueueLengths
@@ -281,7 +281,7 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
     with contextlib.closing(connect_to_redis(answers, timeout=2)) as client:
         assert client.exists("celery-task-meta-an-id")
 
-    assert BrokerPublisher(app, broker).broker_epoch()
+    assert OutboxPublisher(app, broker).broker_epoch()
     gauges = MetricsCollector(settings)
     with contextlib.closing(gauges):
         assert gauges.components[1].run() is not None

@@ -17,10 +17,10 @@ from policies.verdicts import OutboxMessage
 from tasks import publisher
 from tests.plugins.sentinel import MAX_SECONDS, PASSWORD, SENTINEL_PASSWORD, SentinelGroup
 from workers.app import app
+from workers.broker.outbox_publisher import OutboxPublisher
 from workers.broker.redis_url import connect_to_redis
 from workers.broker.result_backend import ResultBackend
 from workers.embedded.processes import wait_until
-from workers.lifecycle import BrokerPublisher
 from workers.simulation.engine import Simulation
 from workers.transport.connection import Connection
 
@@ -41,7 +41,7 @@ def test_every_client_follows_a_failover(sentinel_group: SentinelGroup) -> None:
     """With connections to the demoted server."""
     url = sentinel_group.url()
     backend = ResultBackend(app=app, url=sentinel_group.url(1))
-    publisher_of_rows = BrokerPublisher(app, url)
+    publisher_of_rows = OutboxPublisher(app, url)
     with (
         contextlib.closing(connect_to_redis(url)) as client,
         Connection(url, transport_options=app.conf.broker_transport_options) as connection,
@@ -89,7 +89,7 @@ def test_passwords_are_not_shown(sentinel_group: SentinelGroup) -> None:
 def publishing(sentinel_group: SentinelGroup, simulation: Simulation) -> Iterator[Simulation]:
     with Connection(sentinel_group.url(), transport_options=app.conf.broker_transport_options) as connection:
 
-        class Publisher(BrokerPublisher):
+        class Publisher(OutboxPublisher):
             def publish(self, task: str, rows: Any) -> None:
                 app.send_task(task, kwargs={"rows": list(rows)}, queue="consequences", connection=connection)
 

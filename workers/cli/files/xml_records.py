@@ -184,7 +184,7 @@ def _xml_record_path(root: str) -> tuple[str, ...]:
 
 
 class _RecordParser(DefusedXMLParser):
-    """Allows the one document type that BrickStore writes: a bare `<!DOCTYPE BrickStoreXML>`."""
+    # Allows the one document type that BrickStore writes: a bare `<!DOCTYPE BrickStoreXML>`.
 
     def defused_start_doctype_decl(
         self, name: str, sysid: str | None, pubid: str | None, has_internal_subset: int

@@ -1,0 +1,57 @@
+"""Publishes the ids of outbox rows for the relay, and tells it when the broker has lost its data."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from schedules.routes import queue_of
+from workers.broker.redis_url import connect_to_redis
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class OutboxPublisher:
+    EPOCH_KEY = "unwind:memory"
+    """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
+    MESSAGE_EXPIRES_SECONDS = 3600
+    """An outbox message that is unread for this long has been published again.  With less, a worker whose clock is half
+    an hour ahead would drop every message that a relay publishes."""
+
+    def __init__(self, app: Celery, broker_url: str | None = None) -> None:
+        self._app = app
+        self._client: Any = None
+        self._broker_url = broker_url
+
+    def publish(self, task: str, rows: Sequence[int]) -> None:
+        self._app.send_task(
+            task,
+            kwargs={"rows": list(rows)},
+            queue=queue_of(task),
+            ignore_result=True,
+            expires=self.MESSAGE_EXPIRES_SECONDS,
+        )
+
+    def broker_epoch(self) -> str | None:
+        """Return a text that changes when the broker may have lost messages, or None when the broker does not answer.
+
+        It holds a key, lost with the broker's data, and the server's run id: a restart may lose the last second of
+        writes.
+        """
+        if self._broker_url is None:
+            return None
+        if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
+            self._client = connect_to_redis(self._broker_url, decode_responses=True)
+        try:
+            self._client.set(self.EPOCH_KEY, uuid.uuid4().hex, nx=True)
+            epoch, run_id = self._client.get(self.EPOCH_KEY), ""
+            with contextlib.suppress(redis.ResponseError):  # some hosted brokers refuse INFO
+                run_id = self._client.info("server").get("run_id", "")
+        except (redis.RedisError, OSError):
+            return None
+        return f"{epoch} {run_id}"
