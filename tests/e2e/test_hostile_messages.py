@@ -86,10 +86,10 @@ def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> N
             key = f"celery-task-meta-{raw['headers']['id']}"
             outcomes[hostile.name] = json.loads(wait_until(lambda key=key: results.get(key)))["result"]["outcome"]  # type: ignore[misc]
     harmless = {
-        "B27 reviver in a header",
-        "B53 forged representation",
-        "B56 group",
-        "B54 forged reply_to",
+        "reviver in a header",
+        "forged representation",
+        "group",
+        "forged reply_to",
         "delivered elsewhere",
     }
     assert {name for name, outcome in outcomes.items() if outcome == "refused"} == harmless

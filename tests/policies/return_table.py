@@ -163,7 +163,7 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
         ["new1 /5/N x4"],
     ),
     (
-        "5.6 a part of a superlot gets a free lot of its own",
+        "a part of a superlot gets a free lot of its own",
         ["1 3001/5/N x6 bind=7", "2 3001/5/N x6"],
         ["x4 of 1 3001/5/N bind=7"],
         "",
@@ -171,7 +171,7 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
         ["new1 3001/5/N x4"],
     ),
     (
-        "5.6 two parts of a superlot get a lot each, and a plain one does not join them",
+        "two parts of a superlot get a lot each, and a plain one does not join them",
         [],
         ["x4 of 1 3001/5/N bind=7", "x3 of 2 3001/5/N bind=7", "x2 of 3 3001/5/N"],
         "",
@@ -179,7 +179,7 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
         ["new1 3001/5/N x4", "new2 3001/5/N x3", "new3 3001/5/N x2"],
     ),
     (
-        "C24 sold out of a reserved lot: the reservation ended with the sale",
+        "sold out of a reserved lot: the reservation ended with the sale",
         [],
         ["x4 of 1 3001/5/N reserved=ann"],
         "",
@@ -247,7 +247,7 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
         ["1 3001/5/N x4 retain"],
     ),
     (
-        "5.6 what the seller put away stays there, also with the term",
+        "what the seller put away stays there, also with the term",
         ["1 3001/5/N x2 room=B"],
         ["x4 of 1 3001/5/N"],
         "release",
@@ -369,11 +369,11 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
     ),
     # --- step 2: edits (R73)
     ("R73 a deleted line", ["1 3001/5/N x6"], ["x4 of 1 3001/5/N"], "1: delete", ["0 DELETED_IN_DRAFT"], []),
-    ("5.4 fewer units", ["1 3001/5/N x6"], ["x4 of 1 3001/5/N"], "1: x1", ["1 1"], ["1 3001/5/N x7"]),
-    ("5.4 no units", ["1 3001/5/N x6"], ["x4 of 1 3001/5/N"], "1: x0", ["0"], []),
-    ("5.4 never more than remain", ["1 3001/5/N x6"], ["x4 of 1 3001/5/N"], "1: x9", ["4 1"], ["1 3001/5/N x10"]),
+    ("fewer units", ["1 3001/5/N x6"], ["x4 of 1 3001/5/N"], "1: x1", ["1 1"], ["1 3001/5/N x7"]),
+    ("no units", ["1 3001/5/N x6"], ["x4 of 1 3001/5/N"], "1: x0", ["0"], []),
+    ("never more than remain", ["1 3001/5/N x6"], ["x4 of 1 3001/5/N"], "1: x9", ["4 1"], ["1 3001/5/N x10"]),
     (
-        "5.4 edited values go where the group says new",
+        "edited values go where the group says new",
         ["1 3001/5/N x6 @2 remarks=Old"],
         ["x4 of 1 3001/5/N @1"],
         "price=new / 1: @5 / 1: remarks=Edited",
@@ -381,7 +381,7 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
         ["1 3001/5/N x10 @5 remarks=Old"],
     ),
     (
-        "5.4 edited values of a new lot",
+        "edited values of a new lot",
         [],
         ["x4 of 1 3001/5/N @1 tiers=10:0.5"],
         "1: @5 / 1: room=B / 1: bulk=2",
@@ -389,7 +389,7 @@ TABLE: list[tuple[str, list[str], list[str], str, list[str], list[str]]] = [
         ["new1 3001/5/N x4 @5 tiers=10:0.5 room=B bulk=2"],
     ),
     (
-        "5.4 a reservation that the seller makes is kept",
+        "a reservation that the seller makes is kept",
         [],
         ["x4 of 1 3001/5/N"],
         "1: reserved=bob",

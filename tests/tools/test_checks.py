@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.checks.citations import undefined_citations
+from tools.checks.citations import case_ids, undefined_citations
 from tools.checks.generated_files import problems_of_example, stale_pages
 from tools.checks.layout import layout_problems
 from tools.checks.rule_book import is_sentence, problems_of_guarantees, problems_of_rules
@@ -165,3 +165,8 @@ def test_parametrized_tests_may_name_a_chapter() -> None:
 )
 def test_undefined_citations_are_recognised(text: str, citations: set[str]) -> None:
     assert undefined_citations(text) == citations
+
+
+def test_ids_of_test_cases_are_citations() -> None:
+    source = 'CASES = [("C24 sold out", 1), ("R66 the lot grows", 2), ("plain", "GET /C24 x")]'
+    assert undefined_citations(" ".join(case_ids(source))) == {"C24"}

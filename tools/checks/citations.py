@@ -27,6 +27,7 @@ _PAPER = re.compile(
     r"(?<![/\w])(?:contract|reliability|promises|house)\.md\b(?!\))|\breliability [FXC]\d|\binvariant \d\b"
 )
 _TOPIC = re.compile(r"\[(?:\d{2,4}|KB\d+)\](?!\()")
+_CASE_ID = re.compile(r"^[A-Z]\d{1,3}(?= [A-Za-z])")
 _DECISION = re.compile(r"(?:docs/)?decisions/(\d{4})\b|\bdecision (\d{1,2})\b")
 
 
@@ -64,10 +65,11 @@ def undefined_citations(text: str) -> set[str]:
 
 
 def _prose(path: Path) -> str:
-    """Comments and docstrings of Python, comments of configuration, and Markdown without its code blocks."""
+    """Comments, docstrings and test cases of Python, comments of configuration, Markdown without its code blocks."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
-        return "\n".join((*_comments(text), *_docstrings(text)))
+        cases = case_ids(text) if path.is_relative_to(CHECKOUT / "tests") else ()
+        return "\n".join((*_comments(text), *_docstrings(text), *cases))
     if path.suffix == ".md":
         return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     return "\n".join(re.findall(r"(?:^|\s)#(.*)$", text, re.MULTILINE))
@@ -83,6 +85,15 @@ def _docstrings(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield " ".join(node.value.value.split())
+
+
+def case_ids(source: str) -> Iterator[str]:
+    """Yield the ids before the names of test cases, which are strings in tables at the top of a module."""
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield from _CASE_ID.findall(node.value)
 
 
 def _tracked_files() -> list[Path]:
