@@ -132,7 +132,7 @@ class BaseTask(Task):
     @staticmethod
     @contextlib.contextmanager
     def known_outcome(outcome: TaskOutcome) -> Iterator[None]:
-        """Let the next task that is called report this outcome instead of running: it ran in a set of commands."""
+        """Let the next task that is called report this outcome: its batch has already run it."""
         BaseTask._known_outcome = outcome  # a process runs one task at a time
         raised_at = outcome.__traceback__ if isinstance(outcome, Exception) else None
         try:

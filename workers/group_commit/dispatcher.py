@@ -226,5 +226,5 @@ class DispatchedBatch:
         for request in stopped:
             request.on_failure(failure)
         rest = [request for request in self._requests if request not in stopped]
-        log.warning("command_set_failed", commands=len(rest), error=type(error).__name__)
+        log.warning("command_batch_failed", commands=len(rest), error=type(error).__name__)
         self._dispatcher.run_again(rest, max(1, len(self._requests) // DIVISOR))

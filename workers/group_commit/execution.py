@@ -93,7 +93,7 @@ def _execute_grouped_commands(messages: Sequence[Message]) -> dict[int, TaskOutc
             for index, _ in commands:
                 outcomes.setdefault(index, error)
         else:
-            log.error("command_set_failed", error=summarize_error(error), path=traceback_path(error))
+            log.error("command_batch_failed", error=summarize_error(error), path=traceback_path(error))
     return outcomes
 
 
