@@ -104,7 +104,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 
 @pytest.fixture
-def books(database_url: str) -> Iterator[psycopg.Connection]:
+def conn(database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         yield connection
 

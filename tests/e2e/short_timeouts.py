@@ -1,7 +1,7 @@
 """The application with short timeouts, for `celery -A tests.e2e.short_timeouts worker`.
 
-A worker whose process id is in the file named by TEST_DEAF is alive and connected, answers pings, and takes no
-message; a beat in that file sends no ticks.
+A worker whose process id is in the file named by TEST_STALLED_PID_FILE is alive and connected, answers pings, and takes
+no message; a beat in that file sends no ticks.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ channel.POLL_INTERVAL = 0.5
 
 __all__ = ["app"]
 
-_ticks: Any = MonotonicScheduler.tick
-_hears: Any = QoS.can_consume
+_original_tick: Any = MonotonicScheduler.tick
+_original_can_consume: Any = QoS.can_consume
 
 
 def _can_consume(self: Any) -> bool:
     by_queue = bool(self.channel.active_queues)  # pings come through another channel
-    return bool(_hears(self)) and not (by_queue and _is_deaf())
+    return bool(_original_can_consume(self)) and not (by_queue and _is_stalled())
 
 
-def _is_deaf() -> bool:
-    deaf = Path(os.environ.get("TEST_DEAF", "/nonexistent"))
-    return deaf.exists() and deaf.read_text() == str(os.getpid())
+def _is_stalled() -> bool:
+    pid_file = Path(os.environ.get("TEST_STALLED_PID_FILE", "/nonexistent"))
+    return pid_file.exists() and pid_file.read_text() == str(os.getpid())
 
 
 def _tick(self: Any, *args: Any, **kwargs: Any) -> Any:
-    while _is_deaf():
+    while _is_stalled():
         Event().wait(0.1)
-    return _ticks(self, *args, **kwargs)
+    return _original_tick(self, *args, **kwargs)
 
 
 QoS.can_consume = _can_consume  # type: ignore[method-assign]

@@ -49,13 +49,13 @@ def limit_growth(folder: Path, size: int) -> None:
     limit_file_size(running_pair.postgres.pid, size)
 
 
-def fill(books: psycopg.Connection[Any], folder: Path) -> str:
+def fill(conn: psycopg.Connection[Any], folder: Path) -> str:
     error = ""
     limit_growth(folder, FULL_DISK_BYTES)
     for words, rows in ((50, 500), (10, 1)):  # in the end rows that are smaller than an answer, until no page has room
         try:
-            while fetch_one(books, "SELECT pg_relation_size('unwind.requests')") <= FULL_DISK_BYTES:
-                books.execute(FILL, {"words": words, "rows": rows})
+            while fetch_one(conn, "SELECT pg_relation_size('unwind.requests')") <= FULL_DISK_BYTES:
+                conn.execute(FILL, {"words": words, "rows": rows})
         except psycopg.Error as full:
             error = str(full)
     return error
@@ -63,9 +63,9 @@ def fill(books: psycopg.Connection[Any], folder: Path) -> str:
 
 @pytest.mark.guarantee("P1", "P4")
 def test_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
-    seed_two_alerts: None, run: Run, upstream: Celery, books: psycopg.Connection, folder: Path
+    seed_two_alerts: None, run: Run, upstream: Celery, conn: psycopg.Connection, folder: Path
 ) -> None:
-    assert "could not extend file" in fill(books, folder)
+    assert "could not extend file" in fill(conn, folder)
     worker = run("worker")
     sent = upstream.send_task(
         "orders.cancel",
@@ -74,13 +74,13 @@ def test_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
     )
     wait_until(lambda: worker.logs().count(b"task_retry") >= 2, what="two tries")
     untouched = "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'"
-    assert fetch_one(books, untouched) == 0
-    assert units_in_stock(books) == 80
-    assert count_rows(books, "strikes") + count_rows(books, "dead_jobs") == 0
+    assert fetch_one(conn, untouched) == 0
+    assert units_in_stock(conn) == 80
+    assert count_rows(conn, "strikes") + count_rows(conn, "dead_jobs") == 0
     limit_growth(folder, resource.RLIM_INFINITY)
     answer = sent.get(timeout=60)
     assert (answer["outcome"], answer["replayed"]) == ("done", False)
-    wait_until(lambda: outbox_is_empty(books) or upstream.send_task("outbox.relay", queue="outbox"), what="the rest")
-    assert fetch_one(books, untouched) == 1
-    assert units_in_stock(books) == 90
+    wait_until(lambda: outbox_is_empty(conn) or upstream.send_task("outbox.relay", queue="outbox"), what="the rest")
+    assert fetch_one(conn, untouched) == 1
+    assert units_in_stock(conn) == 90
     assert worker.status == "running"

@@ -58,7 +58,7 @@ def is_queued(broker: Any) -> bool:
 
 @pytest.mark.guarantee("P1")
 def test_burst_runs_in_few_transactions_and_is_reported_message_by_message(
-    run: Run, broker: Any, upstream: Celery, books: psycopg.Connection
+    run: Run, broker: Any, upstream: Celery, conn: psycopg.Connection
 ) -> None:
     run("worker")
     events: Counter[str] = Counter()
@@ -94,23 +94,23 @@ def test_burst_runs_in_few_transactions_and_is_reported_message_by_message(
     done.set()
     thread.join(30)
     assert uuids == set(ids)
-    assert count_rows(books, "requests") == 150
-    assert fetch_one(books, "SELECT count(DISTINCT xmin::text) FROM unwind.requests") < 75
+    assert count_rows(conn, "requests") == 150
+    assert fetch_one(conn, "SELECT count(DISTINCT xmin::text) FROM unwind.requests") < 75
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.long
-def test_failing_command_stops_no_other_of_its_burst(run: Run, broker: Any, books: psycopg.Connection) -> None:
-    books.execute(
+def test_failing_command_stops_no_other_of_its_burst(run: Run, broker: Any, conn: psycopg.Connection) -> None:
+    conn.execute(
         "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "IF NEW.member_id = 'poison' THEN RAISE EXCEPTION 'poison'; END IF; RETURN NEW; END $$;"
         "CREATE TRIGGER poison BEFORE INSERT ON unwind.members FOR EACH ROW EXECUTE FUNCTION poison()"
     )
     run("worker", application="tests.e2e.failing_steps", TEST_FAILING="/nonexistent")
     push(broker, *[record("poison" if number == 17 else f"m-{number}") for number in range(60)])
-    wait_until(lambda: fetch_one(books, REQUESTS) == 59, what="all other answers")
-    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_queued(broker), what="the dead job")
-    row = books.execute("SELECT arguments ->> 'member_id', reason, attempts FROM unwind.dead_jobs").fetchone()
+    wait_until(lambda: fetch_one(conn, REQUESTS) == 59, what="all other answers")
+    wait_until(lambda: fetch_one(conn, DEAD) == 1 and not is_queued(broker), what="the dead job")
+    row = conn.execute("SELECT arguments ->> 'member_id', reason, attempts FROM unwind.dead_jobs").fetchone()
     assert row == ("poison", "FAILED", 9)
 
 
@@ -118,19 +118,19 @@ def test_failing_command_stops_no_other_of_its_burst(run: Run, broker: Any, book
 @pytest.mark.long
 @pytest.mark.parametrize(("member", "reason", "limit"), [("deadly", "WORKER_DIED", ""), ("endless", "TOO_LONG", "5")])
 def test_command_that_ends_its_process_stops_no_other_of_its_burst(
-    member: str, reason: str, limit: str, run: Run, broker: Any, books: psycopg.Connection
+    member: str, reason: str, limit: str, run: Run, broker: Any, conn: psycopg.Connection
 ) -> None:
     run("worker", application="tests.e2e.deadly_command", TEST_TIME_LIMIT=limit)
     push(broker, *[record(member if number == 17 else f"m-{number}") for number in range(60)])
-    wait_until(lambda: fetch_one(books, REQUESTS) == 59, what="all other answers")
-    wait_until(lambda: fetch_one(books, DEAD) == 1 and not is_queued(broker), what="the dead job")
-    row = books.execute("SELECT arguments ->> 'member_id', reason FROM unwind.dead_jobs").fetchone()
+    wait_until(lambda: fetch_one(conn, REQUESTS) == 59, what="all other answers")
+    wait_until(lambda: fetch_one(conn, DEAD) == 1 and not is_queued(broker), what="the dead job")
+    row = conn.execute("SELECT arguments ->> 'member_id', reason FROM unwind.dead_jobs").fetchone()
     assert row == (member, reason)
 
 
 @pytest.mark.guarantee("P1")
 def test_commands_about_one_order_run_in_their_order_of_arrival(
-    seed_two_alerts: None, run: Run, broker: Any, books: psycopg.Connection
+    seed_two_alerts: None, run: Run, broker: Any, conn: psycopg.Connection
 ) -> None:
     party = {"member_id": "buyer"}
     kinds = [("ocr.withdraw", party), ("orders.cancel", party), ("npb.file", {"member_id": "seller"})]
@@ -146,7 +146,7 @@ def test_commands_about_one_order_run_in_their_order_of_arrival(
     run("worker")
     wait_until(lambda: not is_queued(broker), what="the acknowledgements")
     for order_id in (1001, 1002):
-        rows = books.execute(
+        rows = conn.execute(
             "SELECT request_id FROM unwind.requests WHERE order_id = %s AND request_id LIKE 'burst-%%' "
             "ORDER BY answered_at",
             [order_id],
@@ -156,10 +156,10 @@ def test_commands_about_one_order_run_in_their_order_of_arrival(
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.long
-def test_burst_of_single_commands_delays_no_set_and_no_other_queue(
-    seed_two_alerts: None, run: Run, broker: Any, books: psycopg.Connection
+def test_burst_of_single_commands_delays_no_bulk_command_and_no_other_queue(
+    seed_two_alerts: None, run: Run, broker: Any, conn: psycopg.Connection
 ) -> None:
-    """A set waits for the commands before it and those of its block, another queue for one or two blocks."""
+    """A bulk command waits for the commands before it and in its batch, another queue for one or two batches."""
     items = [{"order_id": order_id, "member_id": "seller"} for order_id in (1001, 1002)]
     singles = [record(f"m-{number}") for number in range(800)]
     push(broker, *singles[:300], ("orders.cancel_many", {"orders": items}), *singles[300:])
@@ -168,7 +168,7 @@ def test_burst_of_single_commands_delays_no_set_and_no_other_queue(
         broker.lpush(queue, json.dumps(message([[], {}, EMBED], headers=headers, properties={"delivery_info": info})))
     run("worker", "-c", "1")
     wait_until(lambda: not is_queued(broker), 120, what="the acknowledgements")
-    rows = books.execute(
+    rows = conn.execute(
         "SELECT name FROM (SELECT task AS name, answered_at AS instant FROM unwind.requests "
         "WHERE request_id LIKE 'burst-%' UNION ALL SELECT name, ran_at FROM unwind.sweeps "
         "WHERE name LIKE 'heartbeat.%') AS done ORDER BY instant"
@@ -182,8 +182,8 @@ def test_burst_of_single_commands_delays_no_set_and_no_other_queue(
 
 @pytest.mark.guarantee("P1")
 @pytest.mark.long
-def test_warm_shutdown_finishes_sets_and_returns_what_waits(
-    run: Run, broker: Any, books: psycopg.Connection, database_url: str
+def test_warm_shutdown_finishes_batches_and_requeues_the_rest(
+    run: Run, broker: Any, conn: psycopg.Connection, database_url: str
 ) -> None:
     node = run("worker")
     with psycopg.connect(libpq_url(database_url)) as holder:
@@ -194,8 +194,8 @@ def test_warm_shutdown_finishes_sets_and_returns_what_waits(
         wait_until(lambda: b"Warm shutdown" in node.logs(), what="the shutdown")
         holder.rollback()
     node.wait(60)
-    answered = fetch_one(books, REQUESTS)
+    answered = fetch_one(conn, REQUESTS)
     assert (count_in_flight(broker), answered + broker.llen("commands")) == (0, 300)
     node.start()
-    wait_until(lambda: fetch_one(books, REQUESTS) == 300 and not is_queued(broker), what="the rest")
-    assert fetch_one(books, DEAD) == 0
+    wait_until(lambda: fetch_one(conn, REQUESTS) == 300 and not is_queued(broker), what="the rest")
+    assert fetch_one(conn, DEAD) == 0

@@ -24,13 +24,13 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def deaf_marker(tmp_path: Path) -> Path:
-    return tmp_path / "deaf"
+def stalled_marker(tmp_path: Path) -> Path:
+    return tmp_path / "stalled"
 
 
 @pytest.fixture
-def start_with_short_timeouts(run: Run, deaf_marker: Path) -> ProcessNode:
-    return run("impatient", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf_marker))
+def start_with_short_timeouts(run: Run, stalled_marker: Path) -> ProcessNode:
+    return run("short-timeouts", application="tests.e2e.short_timeouts", TEST_STALLED_PID_FILE=str(stalled_marker))
 
 
 def send_heartbeats(app: Celery) -> None:
@@ -38,28 +38,28 @@ def send_heartbeats(app: Celery) -> None:
         app.send_task(HEARTBEAT, queue=queue, ignore_result=True)
 
 
-def count_received(books: psycopg.Connection) -> set[Any]:
-    rows = books.execute("SELECT name FROM unwind.sweeps WHERE name LIKE 'heartbeat.%'").fetchall()
+def count_received(conn: psycopg.Connection) -> set[Any]:
+    rows = conn.execute("SELECT name FROM unwind.sweeps WHERE name LIKE 'heartbeat.%'").fetchall()
     return {name for (name,) in rows}
 
 
 @pytest.mark.e2e
 def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
-    start_with_short_timeouts: ProcessNode, upstream: Celery, books: psycopg.Connection, deaf_marker: Path
+    start_with_short_timeouts: ProcessNode, upstream: Celery, conn: psycopg.Connection, stalled_marker: Path
 ) -> None:
     send_heartbeats(upstream)
-    wait_until(lambda: count_received(books) == set(map(heartbeat_run, QUEUES)), what="the heartbeats of all queues")
-    books.execute("DELETE FROM unwind.sweeps")
-    deaf_marker.write_text(str(start_with_short_timeouts.pid))
+    wait_until(lambda: count_received(conn) == set(map(heartbeat_run, QUEUES)), what="the heartbeats of all queues")
+    conn.execute("DELETE FROM unwind.sweeps")
+    stalled_marker.write_text(str(start_with_short_timeouts.pid))
     for _ in range(2):
-        send_heartbeats(upstream)  # the deaf worker may have taken one already
-    assert upstream.control.ping(timeout=1.0), "deaf, but connected"
+        send_heartbeats(upstream)  # the stalled worker may have taken one already
+    assert upstream.control.ping(timeout=1.0), "stalled, but connected"
     assert start_with_short_timeouts.wait() == os.EX_SOFTWARE
     assert b"worker_stalled" in start_with_short_timeouts.logs()
     wait_until(lambda: not _living(start_with_short_timeouts.pid), what="the end of its children")
-    assert count_received(books) == set()
+    assert count_received(conn) == set()
     start_with_short_timeouts.start()
-    wait_until(lambda: count_received(books) == set(map(heartbeat_run, QUEUES)), what="the draining")
+    wait_until(lambda: count_received(conn) == set(map(heartbeat_run, QUEUES)), what="the draining")
 
 
 @pytest.mark.e2e
@@ -67,7 +67,7 @@ def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
 def test_busy_idle_or_disconnected_worker_keeps_running(
     start_with_short_timeouts: ProcessNode,
     upstream: Celery,
-    books: psycopg.Connection,
+    conn: psycopg.Connection,
     broker_url: str,
     database_url: str,
 ) -> None:
@@ -80,7 +80,7 @@ def test_busy_idle_or_disconnected_worker_keeps_running(
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         )
-        wait_until(lambda: fetch_one(books, waiting) == 2, what="both children waiting")
+        wait_until(lambda: fetch_one(conn, waiting) == 2, what="both children waiting")
         signal.sigtimedwait([], silence)
         holder.rollback()
     own_db = broker_url.rpartition("/")[2]
@@ -89,7 +89,7 @@ def test_busy_idle_or_disconnected_worker_keeps_running(
             for connection_info in client.client_list():  # only this test's connections: the server is shared
                 if connection_info["db"] == own_db and int(connection_info["id"]) != client.client_id():
                     client.client_kill_filter(_id=connection_info["id"])
-            books.execute(
+            conn.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'unwind' AND datname = current_database()"
             )
@@ -110,11 +110,11 @@ def _living(group: int) -> list[int]:
 
 @pytest.mark.e2e
 @pytest.mark.long
-def test_stuck_beat_exits(run: Run, deaf_marker: Path, broker_url: str) -> None:
-    beat = run("beat", application="tests.e2e.short_timeouts", TEST_DEAF=str(deaf_marker))
+def test_stuck_beat_exits(run: Run, stalled_marker: Path, broker_url: str) -> None:
+    beat = run("beat", application="tests.e2e.short_timeouts", TEST_STALLED_PID_FILE=str(stalled_marker))
     with redis.Redis.from_url(broker_url) as client:
         wait_until(lambda: client.llen("sweeps") > 10, what="a few rounds")
         assert beat.status == "running"
-        deaf_marker.write_text(str(beat.pid))
+        stalled_marker.write_text(str(beat.pid))
         assert beat.wait() == os.EX_SOFTWARE
     assert b"beat_stalled" in beat.logs()

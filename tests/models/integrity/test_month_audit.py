@@ -32,7 +32,7 @@ def cancel(market: Market, order_id: int) -> None:
 
 
 @pytest.fixture
-def books(market: Market) -> Market:
+def three_month_market(market: Market) -> Market:
     """Three months of two sellers with every kind of line."""
     for number, price in ((1, "750"), (2, "120"), (3, "300"), (4, "0.10")):
         market.order(number, [(market.lot(500 + number, unit_price=price, quantity=2), 1)])
@@ -52,8 +52,8 @@ def books(market: Market) -> Market:
     return advance_to(market, 2026, 6, 10)
 
 
-def test_every_correct_month_is_certified(books: Market) -> None:
-    march, april, may = (audit(books, month) for month in (MARCH, APRIL, MAY))
+def test_every_correct_month_is_certified(three_month_market: Market) -> None:
+    march, april, may = (audit(three_month_market, month) for month in (MARCH, APRIL, MAY))
     assert (march.differences, april.differences, may.differences) == ([], [], [])
     assert march.closed
     assert march.sums == {"charge": "35.41", "reset": "-3.60"}
@@ -100,14 +100,14 @@ MANIPULATIONS = [
 @pytest.mark.breaks_invariants("corrupts the ledger")
 @pytest.mark.parametrize(("statement", "month", "reported"), MANIPULATIONS)
 def test_every_manipulation_is_reported(
-    books: Market, database_url: str, statement: str, month: date, reported: str
+    three_month_market: Market, database_url: str, statement: str, month: date, reported: str
 ) -> None:
     engine = create_engine(database_url)
     with engine.begin() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         assert conn.execute(text(statement)).rowcount > 0
     engine.dispose()
-    certificate = audit(books, month)
+    certificate = audit(three_month_market, month)
     assert not certificate.holds
     assert any(reported in difference for difference in certificate.differences), certificate.differences
 

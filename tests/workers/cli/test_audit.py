@@ -17,7 +17,7 @@ from workers.cli.show import show
 
 
 @pytest.fixture
-def books(market: Market, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Market:
+def closed_month_market(market: Market, monkeypatch: pytest.MonkeyPatch, database_url: str) -> Market:
     """A closed month with one bill of 20.00."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     market.order(1003, [(market.lot(501, unit_price="750"), 1)])
@@ -30,7 +30,7 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(audit, list(words))
 
 
-@pytest.mark.usefixtures("books")
+@pytest.mark.usefixtures("closed_month_market")
 def test_correct_month_gets_a_certificate() -> None:
     result = run("month", "2026-03")
     assert result.exit_code == 0, result.output
@@ -41,15 +41,15 @@ def test_correct_month_gets_a_certificate() -> None:
     assert certificate["hash"] in result.output
 
 
-@pytest.mark.usefixtures("books")
+@pytest.mark.usefixtures("closed_month_market")
 def test_answer_without_violations_says_how_much_was_examined() -> None:
     result = run()
     assert (result.exit_code, run("--json").exit_code) == (0, 0)
     assert re.fullmatch(r"\d\d invariants over 1 order and 1 closed month: nothing is wrong\.\n", result.output)
 
 
-@pytest.mark.breaks_invariants("the books are falsified on purpose")
-def test_manipulated_month_names_the_rows(books: Market, database_url: str) -> None:
+@pytest.mark.breaks_invariants("the ledger is falsified on purpose")
+def test_manipulated_month_names_the_rows(closed_month_market: Market, database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.begin() as conn:
         conn.execute(text("SET LOCAL session_replication_role = replica"))
@@ -64,9 +64,9 @@ def test_manipulated_month_names_the_rows(books: Market, database_url: str) -> N
     assert invariants_result.exit_code == 1
     assert "Per order the lines add up" in invariants_result.output
     assert "The bills of every closed month" in invariants_result.output
-    assert books.done("audit.check_invariants")["violations"][MONTHS_INVARIANT] == ["2026-03"]
+    assert closed_month_market.done("audit.check_invariants")["violations"][MONTHS_INVARIANT] == ["2026-03"]
     # Each month is proven once an hour.
-    assert MONTHS_INVARIANT not in books.done("audit.check_invariants")["violations"]
+    assert MONTHS_INVARIANT not in closed_month_market.done("audit.check_invariants")["violations"]
 
 
 @pytest.mark.parametrize("month", ["2026-13", "march", "2026-3", ""])
@@ -75,7 +75,7 @@ def test_invalid_month_is_refused(month: str) -> None:
     assert (result.exit_code, "a billing month is written like 2026-03" in result.output) == (2, True)
 
 
-@pytest.mark.usefixtures("books")
+@pytest.mark.usefixtures("closed_month_market")
 def test_bill_is_shown_as_page_and_as_text() -> None:
     page = CliRunner().invoke(show, ["bill", "seller", "2026-03", "--html"])
     assert (page.exit_code, page.output.startswith("<!DOCTYPE html>"), "20.00" in page.output) == (0, True, True)
@@ -85,7 +85,7 @@ def test_bill_is_shown_as_page_and_as_text() -> None:
     assert CliRunner().invoke(show, ["bill", "nobody", "2026-03", "--html"]).exit_code == 1
 
 
-@pytest.mark.usefixtures("books")
+@pytest.mark.usefixtures("closed_month_market")
 def test_future_month_gets_no_certificate() -> None:
     result = run("month", "2999-01")
     assert (result.exit_code, result.output) == (1, "Error: 2999-01 has not begun, so there is nothing to prove.\n")

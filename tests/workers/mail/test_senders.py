@@ -88,7 +88,7 @@ def server(mailbox: Mailbox) -> Iterator[Controller]:
 
 
 @pytest.fixture
-def sam(simulation: Simulation, server: Controller) -> Iterator[Simulation]:
+def simulation_with_smtp(simulation: Simulation, server: Controller) -> Iterator[Simulation]:
     simulation.clock.instant = CREATED_AT
     for name in ("sam", "sue"):
         answer = simulation.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
@@ -134,11 +134,11 @@ def deliver_after(simulation: Simulation, **by: float) -> None:
     simulation.do("notices.deliver")
 
 
-def test_sent_email_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mailbox) -> None:
+def test_sent_email_is_marked_and_never_sent_again(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
     enqueue("sam")
-    sam.process_outbox()
-    deliver_after(sam, days=1)
-    assert states(sam) == {"sam": ("sent", 1)}
+    simulation_with_smtp.process_outbox()
+    deliver_after(simulation_with_smtp, days=1)
+    assert states(simulation_with_smtp) == {"sam": ("sent", 1)}
     assert [m["To"] for m in mailbox.messages] == ["Sam <sam@example.org>"]
     assert mailbox.messages[0]["Auto-Submitted"] == "auto-generated"
     assert {part.get_content_type() for part in mailbox.messages[0].walk()} == {
@@ -148,57 +148,59 @@ def test_sent_email_is_marked_and_never_sent_again(sam: Simulation, mailbox: Mai
     }
 
 
-def test_4xx_is_retried_with_growing_delays_then_parked(sam: Simulation, mailbox: Mailbox) -> None:
+def test_4xx_is_retried_with_growing_delays_then_parked(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
     """R102: over hours, and visible when parked."""
     mailbox.recipient_answer = lambda address: "450 try again"
     enqueue("sam")
-    sam.process_outbox()
-    assert states(sam) == {"sam": ("pending", 1)}
-    deliver_after(sam, seconds=59)
-    assert states(sam) == {"sam": ("pending", 1)}
-    deliver_after(sam, seconds=1)
-    assert states(sam) == {"sam": ("pending", 2)}
-    deliver_after(sam, minutes=4, seconds=59)
-    assert states(sam) == {"sam": ("pending", 2)}
+    simulation_with_smtp.process_outbox()
+    assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
+    deliver_after(simulation_with_smtp, seconds=59)
+    assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
+    deliver_after(simulation_with_smtp, seconds=1)
+    assert states(simulation_with_smtp) == {"sam": ("pending", 2)}
+    deliver_after(simulation_with_smtp, minutes=4, seconds=59)
+    assert states(simulation_with_smtp) == {"sam": ("pending", 2)}
     for _ in range(10):
-        deliver_after(sam, hours=8)
-    assert states(sam) == {"sam": ("parked", 12)}
-    (job,) = dead_jobs_waiting(sam)
+        deliver_after(simulation_with_smtp, hours=8)
+    assert states(simulation_with_smtp) == {"sam": ("parked", 12)}
+    (job,) = dead_jobs_waiting(simulation_with_smtp)
     assert (job.task, list(job.arguments)) == ("notices.deliver", ["notice_id"])
     mailbox.recipient_answer = lambda address: "250 OK"
-    assert sam.do("notices.deliver", **job.arguments)["effects"]["sent"] == 1
-    assert states(sam) == {"sam": ("sent", 1)}
+    assert simulation_with_smtp.do("notices.deliver", **job.arguments)["effects"]["sent"] == 1
+    assert states(simulation_with_smtp) == {"sam": ("sent", 1)}
 
 
-def test_deferred_email_does_not_delay_others(sam: Simulation, mailbox: Mailbox) -> None:
+def test_deferred_email_does_not_delay_others(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
     mailbox.recipient_answer = lambda address: "450 greylisted" if address.startswith("sam") else "250 OK"
     enqueue("sam", "sue")
-    sam.process_outbox()
-    assert states(sam) == {"sam": ("pending", 1), "sue": ("sent", 1)}
+    simulation_with_smtp.process_outbox()
+    assert states(simulation_with_smtp) == {"sam": ("pending", 1), "sue": ("sent", 1)}
 
 
-def test_5xx_is_parked_at_once_and_visible(sam: Simulation, mailbox: Mailbox) -> None:
+def test_5xx_is_parked_at_once_and_visible(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
     mailbox.recipient_answer = lambda address: "550 no such user"
     enqueue("sam")
-    sam.process_outbox()
-    assert states(sam) == {"sam": ("parked", 1)}
-    assert "550" in dead_jobs_waiting(sam)[0].error
+    simulation_with_smtp.process_outbox()
+    assert states(simulation_with_smtp) == {"sam": ("parked", 1)}
+    assert "550" in dead_jobs_waiting(simulation_with_smtp)[0].error
 
 
-def test_retry_after_a_lost_connection_has_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
+def test_retry_after_a_lost_connection_has_the_same_message_id(
+    simulation_with_smtp: Simulation, mailbox: Mailbox
+) -> None:
     """So the mailbox can drop the duplicate."""
     mailbox.closes_after_data = True
     enqueue("sam")
-    sam.process_outbox()
-    assert states(sam) == {"sam": ("pending", 1)}
+    simulation_with_smtp.process_outbox()
+    assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
     mailbox.closes_after_data = False
-    deliver_after(sam, minutes=1)
-    assert states(sam) == {"sam": ("sent", 2)}
+    deliver_after(simulation_with_smtp, minutes=1)
+    assert states(simulation_with_smtp) == {"sam": ("sent", 2)}
     assert len({m["Message-ID"] for m in mailbox.messages}) == 1
     assert len(mailbox.messages) == 2
 
 
-def test_retry_after_a_worker_crash_has_the_same_message_id(sam: Simulation, mailbox: Mailbox) -> None:
+def test_retry_after_a_worker_crash_has_the_same_message_id(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
     class Dies:
         def __init__(self, behind: mailer.Mailer) -> None:
             self.behind = behind
@@ -211,47 +213,49 @@ def test_retry_after_a_worker_crash_has_the_same_message_id(sam: Simulation, mai
     enqueue("sam")
     mailer.set_mailer(Dies(alive))
     with pytest.raises(SystemExit):
-        sam.process_outbox()
+        simulation_with_smtp.process_outbox()
     mailer.set_mailer(alive)
-    deliver_after(sam, minutes=9)
+    deliver_after(simulation_with_smtp, minutes=9)
     assert len(mailbox.messages) == 1
-    deliver_after(sam, minutes=1)
-    assert states(sam) == {"sam": ("sent", 2)}
+    deliver_after(simulation_with_smtp, minutes=1)
+    assert states(simulation_with_smtp) == {"sam": ("sent", 2)}
     assert len({m["Message-ID"] for m in mailbox.messages}) == 1
 
 
-def test_hanging_server_costs_one_timeout_and_no_attempts_of_other_emails(sam: Simulation, mailbox: Mailbox) -> None:
+def test_hanging_server_costs_one_timeout_and_no_attempts_of_other_emails(
+    simulation_with_smtp: Simulation, mailbox: Mailbox
+) -> None:
     """R102: the round stops at the first timeout."""
     mailbox.hangs = threading.Event()
     enqueue("sam", "sue")
-    sam.process_outbox()
-    assert states(sam) == {"sam": ("pending", 1), "sue": ("pending", 0)}
+    simulation_with_smtp.process_outbox()
+    assert states(simulation_with_smtp) == {"sam": ("pending", 1), "sue": ("pending", 0)}
     mailbox.hangs.set()
     mailbox.hangs = None
-    deliver_after(sam, minutes=1)
-    assert states(sam) == {"sam": ("sent", 2), "sue": ("sent", 1)}
+    deliver_after(simulation_with_smtp, minutes=1)
+    assert states(simulation_with_smtp) == {"sam": ("sent", 2), "sue": ("sent", 1)}
 
 
-def test_emails_wait_for_an_unreachable_server(sam: Simulation) -> None:
+def test_emails_wait_for_an_unreachable_server(simulation_with_smtp: Simulation) -> None:
     """R102: nothing is lost and nothing else waits."""
     alive = mailer.current_mailer()
     mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=0))
     enqueue("sam")
-    sam.process_outbox()
-    assert states(sam) == {"sam": ("pending", 1)}
+    simulation_with_smtp.process_outbox()
+    assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
     mailer.set_mailer(alive)
-    deliver_after(sam, minutes=1)
-    assert states(sam) == {"sam": ("sent", 2)}
+    deliver_after(simulation_with_smtp, minutes=1)
+    assert states(simulation_with_smtp) == {"sam": ("sent", 2)}
 
 
-def test_unavailable_server_pauses_without_using_attempts(sam: Simulation, mailbox: Mailbox) -> None:
+def test_unavailable_server_pauses_without_using_attempts(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
     mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=60))
     enqueue("sam")
-    sam.process_outbox()
-    assert states(sam) == {"sam": ("pending", 1)}
+    simulation_with_smtp.process_outbox()
+    assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
     for _ in range(20):
-        deliver_after(sam, minutes=5)
-    assert states(sam) == {"sam": ("pending", 1)}
+        deliver_after(simulation_with_smtp, minutes=5)
+    assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
 
 
 def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox) -> None:
@@ -284,20 +288,20 @@ def test_server_without_encryption_gets_neither_password_nor_email(mailbox: Mail
     assert mailbox.messages == []
 
 
-def test_emails_go_to_the_address_at_the_time_of_sending(sam: Simulation, mailbox: Mailbox) -> None:
+def test_emails_go_to_the_address_at_the_time_of_sending(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
     mailbox.recipient_answer = lambda address: "450 later"
     enqueue("sam")
-    sam.process_outbox()
+    simulation_with_smtp.process_outbox()
     mailbox.recipient_answer = lambda address: "250 OK"
-    sam.do("members.record", member_id="sam", handle="Samuel", email="new@example.org")
-    deliver_after(sam, minutes=1)
+    simulation_with_smtp.do("members.record", member_id="sam", handle="Samuel", email="new@example.org")
+    deliver_after(simulation_with_smtp, minutes=1)
     assert mailbox.messages[0]["To"] == "Samuel <new@example.org>"
 
 
-def test_notice_for_an_unknown_member_is_parked(sam: Simulation) -> None:
+def test_notice_for_an_unknown_member_is_parked(simulation_with_smtp: Simulation) -> None:
     enqueue("ghost")
-    sam.process_outbox()
-    assert states(sam) == {"ghost": ("parked", 1)}
+    simulation_with_smtp.process_outbox()
+    assert states(simulation_with_smtp) == {"ghost": ("parked", 1)}
 
 
 def outgoing(**changed: Any) -> OutgoingEmail:
