@@ -91,7 +91,7 @@ class FaultInjector:
         self.last = time.monotonic()
 
     def _do(self, fault: Fault) -> None:
-        noted: dict[str, Any] = {"at": round(time.monotonic() - self._began, 2), "kind": fault.kind}
+        entry: dict[str, Any] = {"at": round(time.monotonic() - self._began, 2), "kind": fault.kind}
         try:
             about = getattr(self, f"_{fault.kind}")(fault)
         except (OSError, psycopg.Error, redis.RedisError, KeyError) as error:
@@ -99,7 +99,7 @@ class FaultInjector:
             self.counts["did not come about"] += 1
         else:
             self.counts[fault.kind] += 1
-        self.timeline.append(noted | {"about": about, "seconds": round(fault.seconds, 2)})
+        self.timeline.append(entry | {"about": about, "seconds": round(fault.seconds, 2)})
 
     def _later(self, seconds: float, work: Callable[[], None]) -> None:
         heapq.heappush(self._undo, (time.monotonic() + seconds, next(self._numbers), work))

@@ -24,8 +24,8 @@ _MARKED = re.compile(r"pytest\.mark\.guarantee\(([^)]*)\)")
 
 
 def guarantees() -> dict[str, str]:
-    """Each promise by its id, as it is written: the first words bold, on one line."""
-    return {promise: " ".join(says.split()) for promise, says in _CHAPTER.findall(_page())}
+    """Each guarantee by its id, as it is written: the first words bold, on one line."""
+    return {guarantee: " ".join(says.split()) for guarantee, says in _CHAPTER.findall(_page())}
 
 
 def guarantees_page() -> str:
@@ -37,11 +37,11 @@ def guarantees_page() -> str:
 
 @functools.cache
 def showing_tests() -> dict[str, list[TestReference]]:
-    """For each promise the tests that show it, in the order of their files and names."""
+    """For each guarantee the tests that show it, in the order of their files and names."""
     found: dict[str, set[TestReference]] = {}
-    for promise, test in _markers():
-        found.setdefault(promise, set()).add(test)
-    return {promise: sorted(tests) for promise, tests in found.items()}
+    for guarantee, test in _markers():
+        found.setdefault(guarantee, set()).add(test)
+    return {guarantee: sorted(tests) for guarantee, tests in found.items()}
 
 
 def _page() -> str:
@@ -56,18 +56,18 @@ def _markers() -> Iterator[tuple[str, TestReference]]:
     for path in sorted(TESTS.rglob("test_*.py")):
         file, module = str(path.relative_to(CHECKOUT)), parse_test_file(path)
         of_file = [
-            promise
+            guarantee
             for node in module.body
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
-            for promise in _named(node.value)
+            for guarantee in _named(node.value)
         ]
         for node in module.body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                own = [promise for decorator in node.decorator_list for promise in _named(decorator)]
-                for promise in (*of_file, *own):
-                    yield promise, TestReference(file, node.name)
+                own = [guarantee for decorator in node.decorator_list for guarantee in _named(decorator)]
+                for guarantee in (*of_file, *own):
+                    yield guarantee, TestReference(file, node.name)
 
 
 def _named(node: ast.expr) -> list[str]:
-    """The promises of the markers in an expression, also those of single parameters."""
-    return [promise for names in _MARKED.findall(ast.unparse(node)) for promise in re.findall(r"P\d", names)]
+    """The guarantees named by the markers in an expression, also those of single parameters."""
+    return [guarantee for names in _MARKED.findall(ast.unparse(node)) for guarantee in re.findall(r"P\d", names)]

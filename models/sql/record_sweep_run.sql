@@ -3,7 +3,7 @@
 
 WITH before AS (
     SELECT ran_at FROM unwind.sweeps WHERE name = :name
-), noted AS (
+), recorded AS (
     INSERT INTO unwind.sweep_hours AS h (name, hour, runs, found, longest_gap)
     SELECT :name, date_trunc('hour', CAST(:now AS timestamptz), 'UTC'), 1, :found, g.gap
     FROM (SELECT CASE WHEN :now - ran_at > :late THEN :now - ran_at END AS gap

@@ -98,15 +98,15 @@ class RecordingWorkers:
             self.send(rate // 50)
             batches += 1
 
-    def noted(self) -> Counter[int]:
+    def effect_counts(self) -> Counter[int]:
         return Counter(int(number) for number in self.notes.lrange(EFFECTS, 0, -1))
 
-    def noted_so_far(self) -> int:
+    def count_effects(self) -> int:
         return int(self.notes.llen(EFFECTS))
 
     def lost(self) -> set[int]:
         """Return what was sent and neither processed nor set aside."""
-        return set(self.sent) - set(self.noted()) - self._aside
+        return set(self.sent) - set(self.effect_counts()) - self._aside
 
     def set_aside(self, but: int) -> None:
         """Remove the newest messages from the queue: they are not lost, and processing them shows nothing more."""
@@ -128,7 +128,7 @@ class RecordingWorkers:
         lists = {name.decode(): self.broker.llen(name) for name in self.broker.hgetall(PROCESSING_LISTS_KEY)}
         tails = "\n".join(f"{name}:\n{self.supervisor.tail(name, 30)}" for name in self.supervisor.names[-2:])
         return (
-            f"in the queue {self.broker.llen('commands')}, in hand {count_in_flight(self.broker)}, "
+            f"in the queue {self.broker.llen('commands')}, in flight {count_in_flight(self.broker)}, "
             f"lists { ({name: n for name, n in lists.items() if n}) }, lost so far {len(self.lost())}\n{tails}"
         )
 

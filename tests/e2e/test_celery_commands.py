@@ -45,7 +45,7 @@ def start(words: str, folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.long
-def test_commands_that_only_look_start_no_servers_and_open_no_connection(tmp_path: Path) -> None:
+def test_read_only_commands_start_no_servers_and_open_no_connection(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(REFUSE_CONNECTIONS)
     for words, process in [(words, start(words, tmp_path)) for words in COMMANDS]:
         output, _ = process.communicate(timeout=100)

@@ -25,7 +25,7 @@ README, INTEGRATE, OPERATE = ((CHECKOUT / page).read_text(encoding="utf-8") for 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ((_, WHAT_IF),) = [entry for entry in BLOCK.findall(OPERATE) if "./run whatif" in entry[1]]
 END_MARK = "--- end of the command, status "
-PATIENCE = 120.0
+COMMAND_TIMEOUT_SECONDS = 120.0
 NOT_TYPED = ("./run demo", "./run up", "./run bench")
 """Commands of README's table that run already, or for many minutes."""
 PSQL = """#!{python}
@@ -39,7 +39,7 @@ with psycopg.connect(sys.argv[1], autocommit=True) as connection:
 """
 
 
-def _heed_interrupts() -> None:
+def _enable_interrupts() -> None:
     """A test run in the background ignores Ctrl-C, and its children would, too."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -79,7 +79,7 @@ class Terminal:
 
     def read_until_it_works(self, text: str, expected: str = "") -> str:
         """Type it again until the answer is there: a command is executed a moment after it was sent."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + COMMAND_TIMEOUT_SECONDS
         while True:
             output, status = self.type(text)
             if status == 0 and expected in output:
@@ -131,7 +131,7 @@ class Machine:
                 env=self.environment,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_heed_interrupts,  # noqa: PLW1509 - this process has no threads here
+                preexec_fn=_enable_interrupts,  # noqa: PLW1509 - this process has no threads here
             )
         self._closing.callback(demo.wait)
         return demo
@@ -183,7 +183,7 @@ def test_everything_that_the_pages_say_can_be_typed_and_answers_what_they_say(ma
     finally:
         second.read("unset DATABASE_URL CELERY_BROKER_URL CELERY_RESULT_BACKEND; ./run down")
 
-    wait_until(lambda: datetime.now(UTC) > possible_from, PATIENCE)  # noqa: TID251 - the wait that README tells of
+    wait_until(lambda: datetime.now(UTC) > possible_from, COMMAND_TIMEOUT_SECONDS)  # noqa: TID251 - README's wait
     cancel = first.read("./run send orders.cancel order_id=1 member_id=s-north")
     assert '"outcome": "done"' in cancel
     assert "Order 1 is cancelled, on the ground of the non-paying buyer alert." in first.read("./run explain order 1")
@@ -197,11 +197,11 @@ def test_everything_that_the_pages_say_can_be_typed_and_answers_what_they_say(ma
 
 def _read_demo(demo: subprocess.Popen[bytes], log: Path) -> list[str]:
     """Wait until the demo keeps running; return the commands that it suggests."""
-    wait_until(lambda: "Ctrl-C ends the demo" in log.read_text() or demo.poll() is not None, PATIENCE)
+    wait_until(lambda: "Ctrl-C ends the demo" in log.read_text() or demo.poll() is not None, COMMAND_TIMEOUT_SECONDS)
     text = log.read_text()
     assert demo.poll() is None, text
-    for told in ("Flower ", "unlocked", "cancelled", "fees credited on the next bill", "carried out"):
-        assert told in text, told
+    for expected in ("Flower ", "unlocked", "cancelled", "fees credited on the next bill", "carried out"):
+        assert expected in text, expected
     suggestions = re.findall(r"^  ((?:\./run|export) .*)$", text, re.MULTILINE)
     assert len(suggestions) == 4
     return suggestions

@@ -55,7 +55,7 @@ def test_connection_cut_at_any_command_loses_and_stalls_nothing(workers: Recordi
     _cut(proxy, workers, Cut(after_asking=b"ZREM"))
     _cut(proxy, workers, Cut(requested=b"celery-task-meta-"))
     _cut(proxy, workers, Cut(after_asking=b"celery-task-meta-"))
-    assert all(times <= 2 for times in workers.noted().values())
+    assert all(times <= 2 for times in workers.effect_counts().values())
 
 
 @pytest.mark.long
@@ -67,7 +67,7 @@ def test_worker_with_kombus_acknowledgement_stalls(workers: RecordingWorkers, pr
     waiting = workers.send(2)
     with pytest.raises(AssertionError, match="in the queue"):
         workers.wait_drained(3)
-    assert not set(waiting) & set(workers.noted())
+    assert not set(waiting) & set(workers.effect_counts())
 
 
 @pytest.mark.long
@@ -117,14 +117,14 @@ def test_workers_killed_under_load_lose_nothing(workers: RecordingWorkers) -> No
 def test_sixty_workers_killed_under_load_lose_nothing(workers: RecordingWorkers) -> None:
     _kill_under_load(workers, kills=60, rate=250)
     workers.wait_drained(60)
-    assert len(workers.noted()) > 300
+    assert len(workers.effect_counts()) > 300
     _no_message_is_lost(workers, kills=60)
 
 
 def _no_message_is_lost(workers: RecordingWorkers, kills: int) -> None:
     assert workers.lost() == set(), workers.whereabouts()
-    twice = sum(times - 1 for times in workers.noted().values())
-    assert twice <= kills * 4, "each kill repeats what two children and two hands held, and no more"
+    twice = sum(times - 1 for times in workers.effect_counts().values())
+    assert twice <= kills * 4, "each kill repeats what two children and two queue readers held, and no more"
 
 
 @pytest.mark.long

@@ -74,5 +74,5 @@ def _measured(workers: RecordingWorkers, name: str) -> tuple[float, float, float
 
 
 def _wait_until_done(workers: RecordingWorkers, poll_interval: float = 0.02) -> None:
-    while workers.noted_so_far() < len(workers.sent):
+    while workers.count_effects() < len(workers.sent):
         threading.Event().wait(poll_interval)

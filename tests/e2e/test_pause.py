@@ -146,11 +146,13 @@ def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(shop: Install
     queue = shop.redis()
     ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
     tick = json.dumps(message([[], {}, {}], headers={"task": "reminders.scan", "ignore_result": True}))
-    ring = json.dumps(message([[], {"rows": [1]}, {}], headers={"task": "notices.tell_seller", "ignore_result": True}))
+    wake_up = json.dumps(
+        message([[], {"rows": [1]}, {}], headers={"task": "notices.tell_seller", "ignore_result": True})
+    )
     pause(shop, "reminders.scan")
     pause(shop, "notices.tell_seller")
     queue.lpush("sweeps", *[tick] * 20)
-    queue.lpush("notices", ring)
+    queue.lpush("notices", wake_up)
     wait_until(lambda: queue.llen("sweeps") == 0 and queue.llen(PARKED_PREFIX + "notices.tell_seller") == 1)
     assert (shop.value(ran), queue.exists(PARKED_PREFIX + "reminders.scan"), count_in_flight(queue)) == (None, 0, 0)
     for name in ("reminders.scan", "notices.tell_seller"):

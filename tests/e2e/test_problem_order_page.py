@@ -120,7 +120,9 @@ def test_axe_finds_nothing_on_any_page(site: Website, browser: Browser, colours:
             page.goto(f"{site.url}/problem-order{path}")
             for details in page.locator("details").all():
                 details.evaluate("element => element.open = true")
-            found = Axe().run(page).response["violations"]
-            findings += [(path, finding["id"], finding["impact"], finding["nodes"][0]["html"]) for finding in found]
+            violations = Axe().run(page).response["violations"]
+            findings += [
+                (path, finding["id"], finding["impact"], finding["nodes"][0]["html"]) for finding in violations
+            ]
     context.close()
     assert findings == []

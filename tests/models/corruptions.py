@@ -236,7 +236,7 @@ CORRUPTIONS = (
     Corruption(
         "Every completed outbox message to notify",
         NO_TRACE.format("notices", "key = 'order_cancelled:1:4:seller'"),
-        "{told:1}",
+        "{notice:1}",
     ),
     Corruption("Every completed outbox message to reset", NO_TRACE.format("ledger_lines", "key = 'fee:1'"), "{fee:1}"),
     Corruption(

@@ -37,7 +37,7 @@ CHANGES = {
     "submissions": "UPDATE unwind.submissions SET answer = '{}' WHERE request_id = 'answered'",
 }
 BY_RIGHT = {*grants.GRANTED_INSERT_ONLY}
-"""Of these the application may update nothing at all, so it is refused before any trigger is asked."""
+"""Of these the application may update nothing at all, so it is refused before any trigger runs."""
 ADDITIONS = {
     "order_lines": "SELECT order_id, 2, batch_no, lot_id, quantity, 0, 0, NULL, NULL, unit_price, snapshot "
     "FROM unwind.order_lines WHERE order_id = 1",
@@ -173,11 +173,11 @@ def test_removed_alert_cannot_be_reopened(app: Connection) -> None:
 
 # What each role may do with each table, one letter for each right: s(elect), i(nsert), u(pdate), d(elete).
 def _rights(conn: Connection, role: str, table: str) -> str:
-    asked = text("SELECT has_table_privilege(:role, :table, :right)")
+    query = text("SELECT has_table_privilege(:role, :table, :right)")
     return "".join(
         right[0].lower()
         for right in ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
-        if conn.execute(asked, {"role": role, "table": f"unwind.{table}", "right": right}).scalar()
+        if conn.execute(query, {"role": role, "table": f"unwind.{table}", "right": right}).scalar()
     )
 
 

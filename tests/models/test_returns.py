@@ -101,14 +101,14 @@ def test_statement_returns_what_the_pure_plan_returns(
 ) -> None:
     """R63 to R81: lots, journal, lines and effects are equal for every set of orders on every stock."""
     sold, now = stock
-    with simulation.database.engine.connect() as conn, conn.begin() as whole:
+    with simulation.database.engine.connect() as conn, conn.begin() as transaction:
         given_stock(conn, *now)
         for number, (lines, _) in enumerate(wanted, start=1):
             an_order(conn, number, sold, lines)
         asked = [(number, returns_items) for number, (_, returns_items) in enumerate(wanted, start=1)]
         planned = return_by_plan(conn, asked, release)
         done = return_by_statement(conn, asked, release)
-        whole.rollback()
+        transaction.rollback()
     if done is None:
         assert planned is None or (release and any(lot.auto_stockroom for lot in now))
     else:
@@ -140,24 +140,24 @@ def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: boo
     with conn.begin_nested() as tried:
         held = orders.load_order_lines(conn, [number for number, _ in asked])
         coming = {number: orders.order_lines_to_return(lines) for number, lines in held.items()}
-        shelf = inventory.load_stock_view(conn, [line for lines in coming.values() for line in lines])
+        stock_view = inventory.load_stock_view(conn, [line for lines in coming.values() for line in lines])
         plans: list[ReturnPlan] = []
         for number, returns_items in asked:
             try:
                 plan = (
-                    plan_return(number, coming[number], shelf, release_auto_stockroom=release)
+                    plan_return(number, coming[number], stock_view, release_auto_stockroom=release)
                     if returns_items
                     else plan_nothing(number, [line.line_no for line in held[number]])
                 )
             except QuantityOverflow:
                 tried.rollback()
                 return None
-            shelf.apply(plan)
+            stock_view.apply(plan)
             plans.append(plan)
-        told = {plan.order_id: plan.lines for plan in returns.store_planned_returns(conn, plans, NOW)}
-        found = resulting_rows(conn, told)
+        reported = {plan.order_id: plan.lines for plan in returns.store_planned_returns(conn, plans, NOW)}
+        stored = resulting_rows(conn, reported)
         tried.rollback()
-    return found
+    return stored
 
 
 def return_by_statement(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
@@ -170,16 +170,16 @@ def return_by_statement(conn: Connection, asked: list[tuple[int, bool]], release
         except returns.NeedsPlan:
             tried.rollback()
             return None
-        told = {number: tuple(ReturnedLine(**line) for line in one.lines) for number, one in back.items()}
+        reported = {number: tuple(ReturnedLine(**line) for line in one.lines) for number, one in back.items()}
         for one in back.values():
             assert one.units_returned == sum(line["returned"] for line in one.lines)
             assert one.lines_returned == sum(1 for line in one.lines if line["returned"])
-        found = resulting_rows(conn, told)
+        stored = resulting_rows(conn, reported)
         tried.rollback()
-    return found
+    return stored
 
 
-def resulting_rows(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) -> Any:
+def resulting_rows(conn: Connection, reported: dict[int, tuple[ReturnedLine, ...]]) -> Any:
     """Rows and answers, with new lots numbered 1, 2, … by id."""
     lots = [dict(row._mapping) for row in conn.execute(text("SELECT * FROM unwind.lots ORDER BY lot_id"))]
     own = [lot["lot_id"] for lot in lots if lot["lot_id"] >= 9_000_000_000_000]
@@ -204,7 +204,7 @@ def resulting_rows(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) 
         "lots": [lot | {"lot_id": named(lot["lot_id"])} for lot in lots],
         "moves": [dict(row._mapping) | {"lot_id": named(row.lot_id)} for row in moves],
         "lines": [(*tuple(row)[:3], named(row.returned_to_lot), row.note) for row in lines],
-        "told": {n: [replace(line, lot_id=named(line.lot_id)) for line in lines] for n, lines in told.items()},
+        "reported": {n: [replace(line, lot_id=named(line.lot_id)) for line in lines] for n, lines in reported.items()},
     }
 
 
@@ -212,18 +212,18 @@ def resulting_rows(conn: Connection, told: dict[int, tuple[ReturnedLine, ...]]) 
 def test_statement_declines_a_lot_that_would_overflow(simulation: Simulation, units: int) -> None:
     """The last unit that fits is returned by the statement; with one more it declines and writes nothing."""
     full = a_lot(100, quantity=MAX_UNITS - 3)
-    with simulation.database.engine.connect() as conn, conn.begin() as whole:
+    with simulation.database.engine.connect() as conn, conn.begin() as transaction:
         given_stock(conn, full)
         an_order(conn, 1, [full], [(0, units, 0)])
         assert (return_by_statement(conn, [(1, True)], release=False) is None) == (units > 3)
-        whole.rollback()
+        transaction.rollback()
 
 
 def test_statement_that_declines_consumes_no_lot_id(simulation: Simulation) -> None:
     """A sequence is not rolled back, and the pure plan must give the new lot the id that a dry run predicted."""
     put_away = a_lot(100, item_no="3001", is_stock_room=True, is_retain=True, auto_stockroom=True, quantity=0)
     gone = a_lot(101, item_no="3002")
-    with simulation.database.engine.connect() as conn, conn.begin() as whole:
+    with simulation.database.engine.connect() as conn, conn.begin() as transaction:
         given_stock(conn, put_away)
         an_order(conn, 1, [put_away, gone], [(0, 1, 0), (1, 1, 0)])
         (first,) = allocate_lot_ids(conn, 1)
@@ -231,7 +231,7 @@ def test_statement_that_declines_consumes_no_lot_id(simulation: Simulation) -> N
         assert allocate_lot_ids(conn, 1) == [first + 1]
         assert return_by_statement(conn, [(1, True)], release=False) is not None
         assert allocate_lot_ids(conn, 1) == [first + 3]
-        whole.rollback()
+        transaction.rollback()
 
 
 def test_returns_and_plans_lock_the_same_items(simulation: Simulation) -> None:

@@ -71,7 +71,7 @@ BUTTONS: dict[str, Press] = {
     "removals.request": lambda c, by, now: removals.request_removal(c, by, ((1, 1),), None, {1: 5}, now),
 }
 
-# action -> role -> what it answers in which statuses; None is yes.  A role that is not named is of the wrong kind.
+# action -> role -> code -> the statuses with that answer. Key None: granted. A missing role always gets WRONG_ROLE.
 ANSWERS: dict[str, dict[str, dict[str | None, tuple[str, ...]]]] = {
     "ocr.file": {
         role: {

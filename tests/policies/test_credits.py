@@ -104,9 +104,9 @@ def test_a_month_may_be_billed_once_it_is_over() -> None:
 
 def test_credit_is_the_stored_charge_whatever_the_fee_slices_are_now() -> None:
     """R93."""
-    odd = order(fee="13.37")
+    charged_order = order(fee="13.37")
     decision = decide_fee(
-        odd, CancelBasis.NPB, datetime(2026, 4, 12, tzinfo=UTC), replace(DEFAULT_TERMS, fee_slices=())
+        charged_order, CancelBasis.NPB, datetime(2026, 4, 12, tzinfo=UTC), replace(DEFAULT_TERMS, fee_slices=())
     )
     assert decision.amount == Decimal("-13.37")
 

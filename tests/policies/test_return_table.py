@@ -45,8 +45,8 @@ def planned(inventory: list[str], lines: list[str], choices: str) -> ReturnPlan:
         units, _, lot = line.partition(" of ")
         returning.append(ReturningLine(number, int(units[1:]), read_lot(lot)))
     chosen, release = read_choices(choices)
-    shelf = StockView(read_lot(lot) for lot in inventory)
-    return plan_return(1003, returning, shelf, choices=chosen, release_auto_stockroom=release)
+    stock_view = StockView(read_lot(lot) for lot in inventory)
+    return plan_return(1003, returning, stock_view, choices=chosen, release_auto_stockroom=release)
 
 
 def as_row(returned: int, lot_id: int | None, note: str | None) -> str:

@@ -71,16 +71,16 @@ def units(held: list[Lot]) -> dict[LotKey, int]:
     return {key: count for key, count in units_by_item.items() if count}
 
 
-def after(shelf: StockView, plan: ReturnPlan) -> list[Lot]:
-    return list((shelf.lots | dict(plan.lots)).values())
+def after(stock_view: StockView, plan: ReturnPlan) -> list[Lot]:
+    return list((stock_view.lots | dict(plan.lots)).values())
 
 
 @given(inventories, orders)
 def test_every_unit_returns_to_its_own_item(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
-    shelf = StockView(held)
-    plan = plan_return(1, lines, shelf)
+    stock_view = StockView(held)
+    plan = plan_return(1, lines, stock_view)
     back = [replace(line.item.full_lot, quantity=line.units) for line in lines]
-    assert units(after(shelf, plan)) == units([*held, *back])
+    assert units(after(stock_view, plan)) == units([*held, *back])
     assert [line.returned for line in plan.lines] == [line.units for line in lines]
 
 
@@ -112,16 +112,16 @@ def test_plan_does_not_depend_on_the_order_of_lots_or_lines(
 
 
 @given(inventories, orders, orders)
-def test_orders_of_a_set_are_planned_in_sequence(
+def test_orders_of_a_batch_are_planned_in_sequence(
     held: tuple[Lot, ...], first: tuple[ReturningLine, ...], second: tuple[ReturningLine, ...]
 ) -> None:
     """The second order sees the lots as the first left them; the totals do not depend on the sequence."""
 
     def played(*orders: tuple[ReturningLine, ...]) -> dict[LotKey, int]:
-        shelf = StockView(held)
+        stock_view = StockView(held)
         for number, lines in enumerate(orders):
-            shelf.apply(plan_return(number, lines, shelf))
-        return units(list(shelf.lots.values()))
+            stock_view.apply(plan_return(number, lines, stock_view))
+        return units(list(stock_view.lots.values()))
 
     assert played(first, second) == played(second, first)
 
@@ -129,8 +129,8 @@ def test_orders_of_a_set_are_planned_in_sequence(
 @given(inventories, orders)
 def test_planning_does_not_change_the_stock(held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]) -> None:
     """R72: so a dry run and the real run have the same plan."""
-    shelf = StockView(held)
-    assert plan_return(1, lines, shelf) == plan_return(1, lines, shelf)
+    stock_view = StockView(held)
+    assert plan_return(1, lines, stock_view) == plan_return(1, lines, stock_view)
 
 
 @given(inventories, orders)
@@ -138,10 +138,10 @@ def test_at_most_one_new_lot_per_item_unless_it_is_to_be_reviewed(
     held: tuple[Lot, ...], lines: tuple[ReturningLine, ...]
 ) -> None:
     """R75."""
-    shelf = StockView(held)
+    stock_view = StockView(held)
     for number in (1, 2):
-        shelf.apply(plan_return(number, lines, shelf))
-    plain = [lot.key for lot in shelf.lots.values() if lot.lot_id < 0 and may_be_return_target(lot)]
+        stock_view.apply(plan_return(number, lines, stock_view))
+    plain = [lot.key for lot in stock_view.lots.values() if lot.lot_id < 0 and may_be_return_target(lot)]
     bound = {line.item.key for line in lines if line.item.bind_id}
     assert all(plain.count(key) == 1 for key in set(plain) - bound)
 

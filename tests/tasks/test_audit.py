@@ -97,7 +97,7 @@ def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, dat
     with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.audit_positions SET number = 2000000000 WHERE name = 'order'"))
         scope, _ = violation_log.recent_violation_scope(conn, market.simulation.clock.instant)
-        assert 1003 in scope.orders  # and whatever else was written while anybody on this server was at work
+        assert 1003 in scope.orders  # and rows of transactions that other databases of this server delayed
         violations = invariants.query_invariants(conn, market.simulation.clock.instant, in_time=False, scope=scope)
     assert "An order's events are numbered from 1 without a gap, and the last number is its version or its unlock" in [
         violation.sentence for violation in violations

@@ -34,7 +34,7 @@ def apply_silence(market: Market, **silence: str) -> None:
 
 
 def test_an_early_request_is_agreed_to_at_once(market: Market) -> None:
-    """R117, R119, N1, N11, N21: by the follower of its commit, with all effects of the seller's agreement."""
+    """R117, R119, N1, N11, N21: by the outbox consumer, with all effects of the seller's agreement."""
     automate(market, agree_to_requests_within=24)
     market.order(1003)
     market.at(ASKED)
@@ -48,9 +48,9 @@ def test_an_early_request_is_agreed_to_at_once(market: Market) -> None:
     assert (event["event"], event["actor"], event["role"]) == ("orders.cancelled", "automation", "seller")
     assert f"agree_to_requests_within = 24 hours, set on {format_timestamp(ORDERED)}" in event["note"]
     assert emails(market)[:3] == [("ocr_filed", "seller"), ("order_cancelled", "seller"), ("order_cancelled", "buyer")]
-    told = {n["event"]: n["text"] for n in shown["notices"] if n["recipient"] == "seller"}
-    assert "Following your settings, we will agree to this request" in told["ocr_filed"]
-    assert "filed within 24 hours of the order date" in " ".join(told["order_cancelled"].split())
+    texts = {n["event"]: n["text"] for n in shown["notices"] if n["recipient"] == "seller"}
+    assert "Following your settings, we will agree to this request" in texts["ocr_filed"]
+    assert "filed within 24 hours of the order date" in " ".join(texts["order_cancelled"].split())
     assert market.strikes() == []
     assert answers_at(market) == {1003: (None, None)}
 

@@ -14,8 +14,8 @@ from tests.plugins.market import FILED, ORDERED, Market
 from tests.tasks.automation import DAY, SECOND, UNLOCKED, automate, emails, see
 
 
-def test_a_week_without_hands(market: Market) -> None:
-    """R115, R116, R119, N20, N21: nobody types anything after the purchase."""
+def test_unpaid_order_is_cancelled_without_manual_action(market: Market) -> None:
+    """R115, R116, R119, N20, N21: nobody acts after the purchase."""
     automate(market, file_npb_after=7, cancel_after_unlock=0)
     market.order(1003)
     assert market.stored_order().files_npb_at == FILED

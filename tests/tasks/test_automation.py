@@ -1,4 +1,4 @@
-"""Automatic cancellation on a real database: settings, stored deadlines, sweeps and what members are told."""
+"""Automatic cancellation on a real database: settings, stored deadlines, sweeps and the notices to members."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_settings_out_of_range_change_nothing(market: Market, arguments: dict[st
     assert see(market, "member", "seller")["automation_history"] == []
 
 
-def test_settings_of_nobody_are_refused(market: Market) -> None:
+def test_settings_of_an_unknown_member_are_refused(market: Market) -> None:
     assert market.code("sellers.set_automation", member_id="ghost", cancel_after_unlock=1) == "MEMBER_UNKNOWN"
 
 
@@ -114,10 +114,10 @@ def test_an_unpaid_order_is_cancelled_as_its_seller_would(filed: Market) -> None
     assert (event["event"], event["actor"], event["role"]) == ("orders.cancelled", "automation", "seller")
     assert f"cancel_after_unlock = 3 days, set on {format_timestamp(ORDERED)}" in event["note"]
     assert event["request_id"] is None
-    told = {n["recipient"]: n["text"] for n in shown["notices"] if n["event"] == "order_cancelled"}
-    assert "Following your settings, order 1 was cancelled automatically" in told["seller"]
-    assert "cancel_after_unlock" in told["seller"]
-    assert "Following the seller's settings, order 1 was cancelled automatically" in told["buyer"]
+    texts = {n["recipient"]: n["text"] for n in shown["notices"] if n["event"] == "order_cancelled"}
+    assert "Following your settings, order 1 was cancelled automatically" in texts["seller"]
+    assert "cancel_after_unlock" in texts["seller"]
+    assert "Following the seller's settings, order 1 was cancelled automatically" in texts["buyer"]
     assert filed.count("requests", task="orders.cancel") == 0
 
 

@@ -137,7 +137,7 @@ class CrashTest:
         self.at = self.simulation.clock.instant
         self.points.watch(self.simulation.database.engine)
         self.judge = db.connect(database_url, as_app=False)
-        self.run(0, None)  # what an engine asks once in its life is asked here
+        self.run(0, None)  # runs the engine's one-time queries, so later runs have the same points
         self.expected_state, self.names = self.run(0, None)
 
     def body(self) -> str:
@@ -203,7 +203,7 @@ def crash_at(crash_test: CrashTest, way: Way, numbers: list[int]) -> None:
             if state[part] != crash_test.expected_state[part]
         }
         if way is kill_process:
-            # What the child rang and sent went with it; that it comes again is what the rows say.
+            # The killed child's published messages and emails are lost; the outbox rows show that they are sent again.
             wrong = {part: values for part, values in wrong.items() if part not in ("published", "sent")}
         assert not wrong, (point, wrong)
         if number % 5 == 1 or "commit" in point:
@@ -243,7 +243,9 @@ def test_a_lost_database_session_at_any_point_ends_the_same(
 ) -> None:
     with contextlib.closing(CrashTest(market, database_url, work, points)) as crash_test:
         numbers = [
-            n for n, name in enumerate(crash_test.names, start=1) if re.match("before (?!ring|send)|after commit", name)
+            n
+            for n, name in enumerate(crash_test.names, start=1)
+            if re.match("before (?!publishing|sending)|after commit", name)
         ]
         crash_at(crash_test, terminate_session(admin), numbers)
 

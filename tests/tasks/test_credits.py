@@ -101,7 +101,7 @@ def test_a_reset_sends_no_notice(charged: Market) -> None:
     assert credit_messages(charged) == []
 
 
-def test_a_fee_of_nothing_is_handled_without_a_line(charged: Market) -> None:
+def test_a_zero_fee_is_handled_without_a_line(charged: Market) -> None:
     charged.order(3, [(charged.lot(503, unit_price="0.10"), 1)])
     enqueue_credit(charged, 3)
     charged.simulation.process_outbox()

@@ -50,10 +50,10 @@ def test_a_payment_for_a_cancelled_order_leaves_a_row_an_event_and_two_emails(ca
     assert seen["late_payment"] == late
     event = seen["timeline"][-1]
     assert (event["event"], event["from"], event["to"]) == ("orders.paid_after_cancellation", "CANCELLED", "CANCELLED")
-    told = {n["recipient"]: n["text"] for n in seen["notices"] if n["event"] == "payment_after_cancellation"}
-    assert set(told) == {"seller", "buyer"}
-    assert "send it back" in told["seller"]
-    assert "asked the seller" in told["buyer"]
+    texts = {n["recipient"]: n["text"] for n in seen["notices"] if n["event"] == "payment_after_cancellation"}
+    assert set(texts) == {"seller", "buyer"}
+    assert "send it back" in texts["seller"]
+    assert "asked the seller" in texts["buyer"]
     assert "the seller has to send the money back" in seen["verdict"]
     parties = {role: {"member_id": role, "handle": role.capitalize()} for role in ("seller", "buyer")}
     listed = {"order_id": 1003, "seller_id": "seller", "buyer_id": "buyer", "payment_status": "Received"} | parties

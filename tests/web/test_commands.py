@@ -219,7 +219,7 @@ def test_responses_do_not_wait_for_the_acknowledgement_of_their_headers() -> Non
         ("HEAD /v1/events", "", ["405"]),
     ],
 )
-def test_responses_are_whole(site: Website, first_line: str, extra: str, expected: list[str]) -> None:
+def test_responses_are_complete(site: Website, first_line: str, extra: str, expected: list[str]) -> None:
     site.command("npb.file", {})  # makes the key
     headers = f"Host: x\r\nConnection: close\r\nAuthorization: Bearer {site.keys['submit']}\r\n{extra}"
     body = b"{}" if "Content-Length" in extra else b""

@@ -21,7 +21,7 @@ LINES = 2
 COMMANDS_PER_SECOND = 25.0
 SEND_TIMEOUT = 120.0
 DRAIN_TIMEOUT = 600.0
-LEASE_PATIENCE = 20.0
+LEASE_TIMEOUT_SECONDS = 20.0
 END_LEASES = "UPDATE unwind.notices SET next_try_at = clock_timestamp() WHERE state = 'pending'"
 """An email whose sender was killed is sent again after ten minutes: too long to wait for here."""
 EMAILS = {"emails sent", "emails not sent"}
@@ -98,7 +98,7 @@ class Workload:
         while wrong := self._differences():
             if wrong != before:
                 moved_at, before = time.monotonic(), wrong
-            if wrong.keys() <= EMAILS and time.monotonic() - moved_at > LEASE_PATIENCE:
+            if wrong.keys() <= EMAILS and time.monotonic() - moved_at > LEASE_TIMEOUT_SECONDS:
                 with psycopg.connect(self.database_url, connect_timeout=5) as conn:
                     conn.execute(END_LEASES)
             if time.monotonic() > until or time.monotonic() - moved_at > self.stall_timeout:

@@ -13,8 +13,8 @@ def test_tables_have_the_declared_storage_options(market: Market) -> None:
         "JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = 'unwind' AND c.relkind = 'r' AND c.reloptions IS NOT NULL"
     )
-    found = {row.name: dict(option.split("=") for option in row.options) for row in rows}
-    assert found == TABLE_OPTIONS
+    options_by_table = {row.name: dict(option.split("=") for option in row.options) for row in rows}
+    assert options_by_table == TABLE_OPTIONS
     assert set(TABLE_OPTIONS) <= {table.name for table in metadata.tables.values()}
 
 

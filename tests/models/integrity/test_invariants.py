@@ -138,7 +138,7 @@ def resolve_id(conn: Connection, reported_id: str) -> str:
         "ocr": "SELECT ocr_id FROM unwind.ocrs WHERE order_id = :id",
         "removal": "SELECT removal_id FROM unwind.removals WHERE order_id = :id",
         "fee": "SELECT outbox_id FROM unwind.outbox WHERE key = 'fee:1' AND order_id = :id",
-        "told": "SELECT outbox_id FROM unwind.outbox WHERE key = 'order_cancelled:1:4:seller' AND order_id = :id",
+        "notice": "SELECT outbox_id FROM unwind.outbox WHERE key = 'order_cancelled:1:4:seller' AND order_id = :id",
         "dead": "SELECT max(dead_job_id) FROM unwind.dead_jobs",
     }
     if not reported_id.startswith("{"):

@@ -61,7 +61,7 @@ def test_lots_in_json_have_the_format_of_every_show_command(
     db.set_database(market.simulation.database)
 
 
-def test_programs_get_the_json_of_the_look(typed: Any) -> None:
+def test_json_option_prints_the_query_result(typed: Any) -> None:
     """`--json`, anywhere among the words."""
     assert json.loads(typed("show", "order", "1003", "--json").output)["status"] == "NPB"
     assert json.loads(typed("show", "--json", "order", "1003").output)["status"] == "NPB"
@@ -85,7 +85,7 @@ def test_a_terminal_without_the_letters_shows_their_numbers(typed: Any, database
 
 def test_people_read_the_story_of_an_order(typed: Any) -> None:
     """Someone who was not there understands it."""
-    said = " ".join(typed("show", "order", "1004").output.split())
+    output = " ".join(typed("show", "order", "1004").output.split())
     for words in (
         "Order 1004 is CANCELLED.",
         "on the ground OCR_SELLER",
@@ -97,16 +97,16 @@ def test_people_read_the_story_of_an_order(typed: Any) -> None:
         "because both sides agree to call the order off: agreed by mail",
         "[OCR → CANCELLED]",
     ):
-        assert words in said, said
+        assert words in output, output
 
 
 def test_support_reads_out_what_can_be_done(typed: Any) -> None:
     """Possible or not, the sentence, the instant, and what would change it."""
-    said = " ".join(typed("explain", "order", "1003", "--all", "--at", format_timestamp(FILED)).output.split())
-    assert "The seller cannot cancel yet." in said
-    assert "can accept the penalty (npb.accept_penalty). Possible now." in said
-    assert re.search(r"cannot cancel the order \(orders\.cancel\)( or [^:]*)?: The alert was filed on", said), said
-    assert "Possible from 11 Apr 2026, 10:00 UTC." in said
+    output = " ".join(typed("explain", "order", "1003", "--all", "--at", format_timestamp(FILED)).output.split())
+    assert "The seller cannot cancel yet." in output
+    assert "can accept the penalty (npb.accept_penalty). Possible now." in output
+    assert re.search(r"cannot cancel the order \(orders\.cancel\)( or [^:]*)?: The alert was filed on", output), output
+    assert "Possible from 11 Apr 2026, 10:00 UTC." in output
 
 
 def test_explain_gives_each_reason_once_per_role(typed: Any) -> None:
@@ -149,14 +149,14 @@ def test_explain_names_the_way_and_its_dates_first_and_what_is_impossible_only_w
         ("request", "r-1"),
     ],
 )
-def test_every_look_has_a_page_for_people(typed: Any, words: tuple[str, ...]) -> None:
+def test_every_query_has_a_page_for_people(typed: Any, words: tuple[str, ...]) -> None:
     """For people by default."""
     done = typed("show", *words)
     assert (done.exit_code, bool(done.output.strip())) == (0, True), done.output
 
 
-def test_unknown_things_and_wrong_words_say_so(typed: Any) -> None:
-    """Exit 1: there is none; exit 2: there is no such look."""
+def test_unknown_ids_and_commands_are_reported(typed: Any) -> None:
+    """Exit 1: there is none; exit 2: there is no such query."""
     missing = typed("show", "order", "9")
     assert (missing.exit_code, "There is no order 9" in missing.output) == (1, True)
     assert "no member nobody" in typed("show", "lots", "nobody").output
@@ -179,7 +179,7 @@ def test_help_lists_what_can_be_shown(typed: Any) -> None:
     assert "--xml" not in typed("show", "order", "--help").output
 
 
-def test_an_order_at_another_instant_says_so(typed: Any) -> None:
+def test_order_at_another_time_is_shown_with_that_time(typed: Any) -> None:
     """`--at`: before there was an order, while it was there, and when nobody can know yet."""
     before = typed("show", "order", "1003", "--at", "2020-01-01T00:00:00Z")
     assert (before.exit_code, "There was no order 1003 at 1 Jan 2020, 00:00 UTC." in before.output) == (1, True)
@@ -221,14 +221,13 @@ def test_terms_that_cannot_be_kept_are_refused_with_their_reason(typed: Any, tmp
     assert "terms.NPB_UNLOCK_NO_RESPONSE: must be at least 60 seconds" in done.output
 
 
-def test_what_people_wrote_cannot_act_on_a_terminal() -> None:
+def test_escape_sequences_in_comments_are_not_executed() -> None:
     """Escape sequences and direction overrides in comments are shown, not obeyed."""
     assert escape_for_terminal({"note": ["a\x1b[31mb", "c\u202ed", "e\nf", 5]}) == {
         "note": ["a<U+001B>[31mb", "c<U+202E>d", "e f", 5]
     }
 
 
-def test_every_action_and_every_look_can_be_said() -> None:
-    """No option without words, no look without a page."""
+def test_every_action_has_a_label_and_every_query_a_page() -> None:
     assert all(action.label for action in ACTIONS.values())
     assert set(SHOWN_LINES) == set(nouns.commands)

@@ -30,7 +30,7 @@ signal.signal(signal.SIGTERM, lambda *_: (child.kill(), print("ended well", flus
 while True:
     signal.pause()
 """
-DEAF = """
+IGNORES_SIGTERM = """
 import os, signal, pathlib
 for number in (signal.SIGTERM, signal.SIGQUIT):
     signal.signal(number, signal.SIG_IGN)
@@ -147,10 +147,13 @@ def test_program_that_never_gets_ready_is_reported_with_its_log(tmp_path: Path) 
 
 def test_program_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
-        deaf = group(supervisor, program=DEAF)
+        ignores_sigterm = group(supervisor, program=IGNORES_SIGTERM)
         supervisor.start(
             SupervisedProgram(
-                deaf.name, deaf.command, ready=deaf.ready, stop_signals=((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0))
+                ignores_sigterm.name,
+                ignores_sigterm.command,
+                ready=ignores_sigterm.ready,
+                stop_signals=((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0)),
             )
         )
         supervisor.wait_ready(10)
@@ -250,7 +253,7 @@ def test_program_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_path: Path) -> None:
-    deaf = """
+    ignores_sigterm = """
         import os, signal, subprocess, sys
         from workers.local import parent_death
         parent_death.GRACE_SECONDS = 0.2
@@ -267,7 +270,7 @@ def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_pa
         signal.pause()
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(parent), textwrap.dedent(deaf)],
+        [sys.executable, "-c", textwrap.dedent(parent), textwrap.dedent(ignores_sigterm)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},

@@ -90,9 +90,9 @@ def test_request_id_as_text_is_the_same_submission(market: Market, caller: Any) 
     for change in ({"order_id": large - 1}, {"comment": comment.replace('"1"', "1")}):
         changed = {"order_id": large, "member_id": "buyer", "comment": comment} | change
         assert submit(caller, "npb.respond", changed, "js-1")["code"] == "REQUEST_ID_REUSED"
-    odd = {'a\\"order_id': "5", "order_id": "05"}
-    submit(caller, "npb.respond", odd, "js-2")
-    assert submit(caller, "npb.respond", odd, "js-2")["accepted"]
+    payload = {'a\\"order_id': "5", "order_id": "05"}
+    submit(caller, "npb.respond", payload, "js-2")
+    assert submit(caller, "npb.respond", payload, "js-2")["accepted"]
     changed = {'a\\"order_id': 5, "order_id": "05"}
     assert submit(caller, "npb.respond", changed, "js-2")["code"] == "REQUEST_ID_REUSED"
     lines = [{"lot_id": "9007199254740993", "quantity": 1}]

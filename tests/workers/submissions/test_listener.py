@@ -74,11 +74,11 @@ def test_repeated_losses_wait_longer(
     waits: list[float] = []
     real = listener_._stop_requested.wait
 
-    def noted(seconds: float) -> bool:
+    def record_wait(seconds: float) -> bool:
         waits.append(seconds)
         return real(0.01)
 
-    monkeypatch.setattr(listener_._stop_requested, "wait", noted)
+    monkeypatch.setattr(listener_._stop_requested, "wait", record_wait)
     for _ in range(4):
         with other_server.connect() as conn:
             conn.execute(

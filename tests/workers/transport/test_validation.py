@@ -208,8 +208,8 @@ def _is_handled(raw: bytes) -> None:
 def _validated_or_reason(raw: bytes) -> tuple[dict[str, Any] | None, str]:
     try:
         return validated(raw), ""
-    except Rejected as odd:
-        return None, odd.reason
+    except Rejected as rejection:
+        return None, rejection.reason
 
 
 @settings(max_examples=150, deadline=None)

@@ -161,8 +161,14 @@ def test_dead_jobs_parked_emails_and_dead_letters_are_reported(context: Context,
     assert codes(run_checks(context)) == ["NOTICES_PARKED"]
     owner.execute("UPDATE unwind.notices SET state = 'sent', sent_at = clock_timestamp()")
     with context.database.transaction() as conn:
-        odd = {"reason": "TASK_UNKNOWN", "task_name": "x", "message_id": "a", "queue": "commands", "body": b"private"}
-        dead_letters.insert_dead_letter(conn, **odd, now=real_now())  # type: ignore[arg-type]
+        letter = {
+            "reason": "TASK_UNKNOWN",
+            "task_name": "x",
+            "message_id": "a",
+            "queue": "commands",
+            "body": b"private",
+        }
+        dead_letters.insert_dead_letter(conn, **letter, now=real_now())  # type: ignore[arg-type]
     findings = run_checks(context)
     assert (codes(findings), severity(findings)) == (["DEAD_LETTERS"], "note")
 
