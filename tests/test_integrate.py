@@ -20,7 +20,7 @@ import redis
 
 from tests.plugins.market import Market
 from tests.plugins.servers import in_database, libpq_url
-from tests.plugins.upstream import Installation, installation
+from tests.plugins.upstream import Installation, temporary_installation
 from tests.waiting import wait_until
 from tools.contract_files import options_schema, public_tasks
 from workers.embedded.client import ServerUrls
@@ -50,12 +50,14 @@ def nothing(market: Market) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(
+def installation(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """An installation whose rights were granted by the page's own statements."""
     with (
-        installation(servers, admin, template_database, tmp_path_factory.mktemp("integrate"), nothing) as ours,
+        temporary_installation(
+            servers, admin, template_database, tmp_path_factory.mktemp("integrate"), nothing
+        ) as ours,
         contextlib.closing(ours.redis()) as broker,
     ):
         _drop_logins(admin, broker)
@@ -90,29 +92,29 @@ def _drop_logins(admin: psycopg.Connection, broker: Any) -> None:
     broker.execute_command("ACL", "DELUSER", *USERS)
 
 
-def environment_of_a_producer(shop: Installation) -> dict[str, str]:
+def environment_of_a_producer(installation: Installation) -> dict[str, str]:
     """The variables of a storefront, which may push commands and wait for answers, as `./run env` writes them."""
-    return shop.environment() | {
-        "DATABASE_URL": libpq_url(shop.database_url),
-        "CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-producer", "producer-secret"),
-        "CELERY_RESULT_BACKEND": as_user(shop.result_backend, "unwind-asker", "asker-secret"),
+    return installation.environment() | {
+        "DATABASE_URL": libpq_url(installation.database_url),
+        "CELERY_BROKER_URL": as_user(installation.broker_url, "unwind-producer", "producer-secret"),
+        "CELERY_RESULT_BACKEND": as_user(installation.result_backend, "unwind-asker", "asker-secret"),
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
     }
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.long
-def test_every_snippet_works(shop: Installation) -> None:
+def test_every_snippet_works(installation: Installation) -> None:
     """The snippets run in their order, because one may use the results of another."""
     for number, (language, text) in enumerate(SNIPPETS):
         try:
-            _try_snippet(shop, language, text)
+            _try_snippet(installation, language, text)
         except Exception as error:
             error.add_note(f"snippet {number} of the page:\n{text}")
             raise
 
 
-def _try_snippet(shop: Installation, language: str, text: str) -> None:
+def _try_snippet(installation: Installation, language: str, text: str) -> None:
     if language == "json":
         shown = json.loads(text.replace("…", "."))
         if "steps" in shown:
@@ -122,31 +124,31 @@ def _try_snippet(shop: Installation, language: str, text: str) -> None:
     elif language == "sql":
         login = ("storefront", "storefront-secret") if "submit_command" in text else ("dashboard", "dashboard-secret")
         if "command_answers" in text:
-            shop.answer_of("nightly-1006-npb")
-        with psycopg.connect(libpq_url(as_user(shop.database_url, *login)), autocommit=True) as conn:
+            installation.answer_of("nightly-1006-npb")
+        with psycopg.connect(libpq_url(as_user(installation.database_url, *login)), autocommit=True) as conn:
             cursor = conn.execute(text)
             if "SELECT" in text and "BEGIN" not in text:
                 rows = cursor.fetchall()
                 assert rows
                 assert "command_answers" not in text or rows[0][:3] == ("answered", "done", None)
     elif language == "python":
-        _try_python(shop, text)
+        _try_python(installation, text)
     else:
         assert language == "sh", f"nobody runs {language}"
         for request_id in re.findall(r"show request (\S+)", text):
-            shop.answer_of(request_id)
-        done = _run(shop, ["bash", "-e", "-c", text.replace("./run ", f"{sys.executable} -m workers ")])
+            installation.answer_of(request_id)
+        done = _run(installation, ["bash", "-e", "-c", text.replace("./run ", f"{sys.executable} -m workers ")])
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.strip()
 
 
-def _try_python(shop: Installation, text: str) -> None:
-    done = _run(shop, [sys.executable, "-c", text])
+def _try_python(installation: Installation, text: str) -> None:
+    done = _run(installation, [sys.executable, "-c", text])
     assert done.returncode == 0, done.stderr
     if "billing-1005-npb" in text:
-        assert shop.answer_of("billing-1005-npb")["outcome"] == "done"
+        assert installation.answer_of("billing-1005-npb")["outcome"] == "done"
     if "batch-1007-npb" in text:
-        assert shop.answer_of("batch-1007-npb")["outcome"] == "done"
+        assert installation.answer_of("batch-1007-npb")["outcome"] == "done"
     if "print(answer" in text and "npb.file" in text:
         assert done.stdout.startswith("done ")
     if "inventory.record_lot" in text:
@@ -155,14 +157,17 @@ def _try_python(shop: Installation, text: str) -> None:
         ), done.stdout
 
 
-def _run(shop: Installation, words: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = environment_of_a_producer(shop)
+def _run(installation: Installation, words: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = environment_of_a_producer(installation)
     if "-m workers" in words[-1]:
-        environment |= {"CELERY_BROKER_URL": shop.broker_url, "CELERY_RESULT_BACKEND": shop.result_backend}
+        environment |= {
+            "CELERY_BROKER_URL": installation.broker_url,
+            "CELERY_RESULT_BACKEND": installation.result_backend,
+        }
     return subprocess.run(words, check=False, env=environment, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
 
 
-def test_redis_user_has_only_the_rights_of_its_role(shop: Installation) -> None:
+def test_redis_user_has_only_the_rights_of_its_role(installation: Installation) -> None:
     refused = {
         "unwind-producer:producer-secret": (
             ("RPOP", "commands"),
@@ -188,21 +193,23 @@ def test_redis_user_has_only_the_rights_of_its_role(shop: Installation) -> None:
         ),
     }
     for login, commands in refused.items():
-        with contextlib.closing(redis.Redis.from_url(as_user(shop.broker_url, *login.split(":")))) as connection:
+        with contextlib.closing(
+            redis.Redis.from_url(as_user(installation.broker_url, *login.split(":")))
+        ) as connection:
             assert connection.ping()
             for words in commands:
                 with pytest.raises(redis.exceptions.NoPermissionError):
                     connection.execute_command(*words)  # type: ignore[no-untyped-call]
 
 
-def test_flower_and_metrics_work_with_their_redis_users(shop: Installation) -> None:
-    variables = {"CELERY_BROKER_URL": as_user(shop.broker_url, "unwind-flower", "flower-secret")}
-    settings = Settings.model_validate(shop.settings.environment() | variables)
+def test_flower_and_metrics_work_with_their_redis_users(installation: Installation) -> None:
+    variables = {"CELERY_BROKER_URL": as_user(installation.broker_url, "unwind-flower", "flower-secret")}
+    settings = Settings.model_validate(installation.settings.environment() | variables)
     program, address = flower_program(settings)
-    shop.supervisor.start(program)
+    installation.supervisor.start(program)
     try:
-        shop.supervisor.wait_ready(60, ["flower"])
-        with shop.client() as client:
+        installation.supervisor.wait_ready(60, ["flower"])
+        with installation.client() as client:
 
             def is_visible() -> bool:  # Flower shows only events since its start
                 arguments = {"order_id": 1, "member_id": "s-881"}
@@ -215,7 +222,7 @@ def test_flower_and_metrics_work_with_their_redis_users(shop: Installation) -> N
         assert "commands" in page(f"{address}worker/{workers[0]}")  # the answers of the worker, read by BRPOP
         assert all(queue in page(f"{address}broker") for queue in ("commands", "consequences"))
     finally:
-        shop.supervisor.stop(["flower"])
+        installation.supervisor.stop(["flower"])
     with contextlib.closing(MetricsCollector(settings)) as gauges:
         assert gauges.ready() == {"database": True, "broker": True}
 
@@ -238,7 +245,7 @@ def test_acl_file_has_the_rights_of_the_page() -> None:
     assert "user default off\n" in file
 
 
-def test_postgresql_login_has_only_the_rights_of_its_role(shop: Installation) -> None:
+def test_postgresql_login_has_only_the_rights_of_its_role(installation: Installation) -> None:
     refused = {
         "storefront:storefront-secret": (
             "SELECT * FROM unwind.orders",
@@ -261,7 +268,7 @@ def test_postgresql_login_has_only_the_rights_of_its_role(shop: Installation) ->
         ),
     }
     for login, statements in refused.items():
-        with psycopg.connect(libpq_url(as_user(shop.database_url, *login.split(":"))), autocommit=True) as conn:
+        with psycopg.connect(libpq_url(as_user(installation.database_url, *login.split(":"))), autocommit=True) as conn:
             for statement in statements:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     conn.execute(statement)

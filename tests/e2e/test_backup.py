@@ -22,7 +22,7 @@ from schedules.routes import queue_of
 from tests.plugins.market import Market
 from tests.plugins.postgres import USER, PostgresServer, programs
 from tests.plugins.servers import fresh_database, libpq_url
-from tests.plugins.upstream import Installation, database_now, installation, submit_orders
+from tests.plugins.upstream import Installation, database_now, submit_orders, temporary_installation
 from tests.waiting import wait_until
 from workers.cli import backup, group
 from workers.embedded.client import ServerUrls
@@ -60,7 +60,7 @@ def test_restored_installation_finishes_its_outbox(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "unwind.dump"
-    with installation(servers, admin, template_database, tmp_path / "old", seed) as old:
+    with temporary_installation(servers, admin, template_database, tmp_path / "old", seed) as old:
         before = _cancel_without_consumers(old)
         assert typed(monkeypatch, old.database_url, "backup", str(file)).exit_code == 0
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -69,7 +69,7 @@ def test_restored_installation_finishes_its_outbox(
     assert result.exit_code == 0, result.output
     assert "All invariants hold." in result.output
     assert counts(empty_database_url) == original_counts
-    with installation(servers, admin, template_database, tmp_path / "new", lambda _market: None) as new:
+    with temporary_installation(servers, admin, template_database, tmp_path / "new", lambda _market: None) as new:
         new.database_url = empty_database_url
         new.settings = new.settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
         new.supervisor.start(worker_program(new.settings, new.supervisor, "sweeps"))

@@ -21,7 +21,7 @@ from tasks.command_parsing import NOT_PLAIN_JSON_ERROR, parse_command
 from tasks.declarations import COMMANDS
 from tests.bad_input import GOOD, MARK, PUBLIC, bad_arguments, replace_argument
 from tests.plugins.market import Market
-from tests.plugins.upstream import ANSWER_TIMEOUT_SECONDS, Installation, installation, submit_orders
+from tests.plugins.upstream import ANSWER_TIMEOUT_SECONDS, Installation, submit_orders, temporary_installation
 from workers.embedded.client import ServerUrls
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -40,10 +40,12 @@ def seed(market: Market) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(
+def installation(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("nonsense"), seed) as running:
+    with temporary_installation(
+        servers, admin, template_database, tmp_path_factory.mktemp("nonsense"), seed
+    ) as running:
         running.start_worker()
         yield running
 
@@ -68,7 +70,7 @@ def bad_inputs() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
     return inputs
 
 
-def table_contents(shop: Installation) -> str:
+def table_contents(installation: Installation) -> str:
     tables = (
         "members",
         "orders",
@@ -85,13 +87,13 @@ def table_contents(shop: Installation) -> str:
         f"(SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM unwind.{name} AS t)"  # noqa: S608 - ours
         for name in tables
     )
-    held: str = shop.value(f"SELECT {query}")
+    held: str = installation.value(f"SELECT {query}")
     return held
 
 
-def test_bad_input_by_message_is_invalid(shop: Installation) -> None:
-    before = table_contents(shop)
-    with shop.client() as client:
+def test_bad_input_by_message_is_invalid(installation: Installation) -> None:
+    before = table_contents(installation)
+    with installation.client() as client:
         sent = [
             (expected, client.send_task(task, kwargs=arguments, queue="commands"))
             for task, _, arguments, expected in bad_inputs()
@@ -101,13 +103,13 @@ def test_bad_input_by_message_is_invalid(shop: Installation) -> None:
             assert (answer["outcome"], answer["errors"]) == ("invalid", expected)
             assert MARK not in json.dumps(answer)
     assert len(sent) > 10 * len(PUBLIC)
-    assert table_contents(shop) == before
-    assert shop.supervisor.restarts == 0
+    assert table_contents(installation) == before
+    assert installation.supervisor.restarts == 0
 
 
-def test_bad_input_by_sql_is_invalid(shop: Installation) -> None:
-    before, refused, accepted = table_contents(shop), 0, []
-    with shop.connect() as conn:
+def test_bad_input_by_sql_is_invalid(installation: Installation) -> None:
+    before, refused, accepted = table_contents(installation), 0, []
+    with installation.connect() as conn:
         for task, request_id, arguments, expected in bad_inputs():
             payload = {name: value for name, value in arguments.items() if name != "request_id"}
             try:
@@ -118,15 +120,15 @@ def test_bad_input_by_sql_is_invalid(shop: Installation) -> None:
             assert at_once["accepted"], (task, at_once)
             accepted.append((f"sql:{request_id}", expected))
     for request_id, expected in accepted:
-        answer = shop.answer_of(request_id)
+        answer = installation.answer_of(request_id)
         assert (answer["outcome"], answer["errors"]) == ("invalid", expected), request_id
         assert MARK not in json.dumps(answer)
     assert len(accepted) > 5 * refused > 0
-    assert table_contents(shop) == before
-    assert shop.supervisor.restarts == 0
+    assert table_contents(installation) == before
+    assert installation.supervisor.restarts == 0
 
 
-def test_bad_items_of_cancel_many_are_invalid(shop: Installation) -> None:
+def test_bad_items_of_cancel_many_are_invalid(installation: Installation) -> None:
     items, expected = [], []
     for number, (path, bad) in enumerate(is_serializable(GOOD["orders.cancel"])):
         item = replace_argument(GOOD["orders.cancel"], path, bad)
@@ -135,28 +137,28 @@ def test_bad_items_of_cancel_many_are_invalid(shop: Installation) -> None:
             items.append(item)
             expected.append(answer.as_json()["errors"])
     assert 50 < len(items) <= 1000
-    before = table_contents(shop)
-    with shop.client() as client:
+    before = table_contents(installation)
+    with installation.client() as client:
         sent = {"orders": items, "request_id": "many-bad"}
         answer = client.send_task("orders.cancel_many", kwargs=sent, queue="commands").get(
             timeout=ANSWER_TIMEOUT_SECONDS
         )
     assert answer["outcome"] == "done"
     assert [item["errors"] for item in answer["effects"]["answers"]] == expected
-    assert table_contents(shop) == before
+    assert table_contents(installation) == before
 
 
 @pytest.mark.parametrize("characters", [2_001, 10_000_000])
-def test_overlong_comment_is_invalid(shop: Installation, characters: int) -> None:
+def test_overlong_comment_is_invalid(installation: Installation, characters: int) -> None:
     arguments = {"order_id": 2001, "member_id": "seller", "comment": "x" * characters}
     expected = [{"path": "comment", "message": "must have at most 2000 characters"}]
-    with shop.client() as client:
+    with installation.client() as client:
         answer = client.send_task("npb.file", kwargs=arguments, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
         assert (answer["outcome"], answer["errors"]) == ("invalid", expected)
         request_id = f"long:{characters}"
-        with shop.connect() as conn:
+        with installation.connect() as conn:
             conn.execute(SUBMIT, ["npb.file", Jsonb(arguments), request_id])
-        assert shop.answer_of(request_id)["errors"] == expected
+        assert installation.answer_of(request_id)["errors"] == expected
         options = {"order_id": 2001, "member_id": "seller"}
         assert (
             client.send_task("orders.options", kwargs=options, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)[
@@ -166,16 +168,16 @@ def test_overlong_comment_is_invalid(shop: Installation, characters: int) -> Non
         )
 
 
-def test_typed_values_of_a_python_producer_are_invalid(shop: Installation) -> None:
+def test_typed_values_of_a_python_producer_are_invalid(installation: Installation) -> None:
     typed = {1: uuid.uuid4(), 50: Decimal("1.00")}
     items = [{"order_id": 3001 + n, "member_id": "seller", "reason": "S_MUTUAL"} for n in range(100)]
     items = [item | {"comment": typed[n]} if n in typed else item for n, item in enumerate(items)]
     plain = json.loads(dumps(items))  # type: ignore[no-untyped-call]
-    with shop.client() as client, shop.connect() as conn:
+    with installation.client() as client, installation.connect() as conn:
         sent = client.send_task("orders.cancel_many", kwargs={"orders": items}, queue="commands")
         answer = sent.get(timeout=ANSWER_TIMEOUT_SECONDS)["effects"]
         conn.execute(SUBMIT, ["orders.cancel_many", json.dumps({"orders": plain}), "typed-by-sql"])
-        by_sql = shop.answer_of("typed-by-sql")["effects"]
+        by_sql = installation.answer_of("typed-by-sql")["effects"]
         terms = {"terms": {"STRIKE_LIMIT": Decimal(3)}, "from": datetime(2999, 1, 1, tzinfo=UTC), "staff": "kim"}
         applied = client.send_task("terms.apply", kwargs=terms, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
     for effects in (answer, by_sql):
@@ -183,4 +185,4 @@ def test_typed_values_of_a_python_producer_are_invalid(shop: Installation) -> No
         wrong = {n: item["errors"] for n, item in enumerate(effects["answers"]) if item["outcome"] == "invalid"}
         assert wrong == {n: [{"path": "comment", "message": NOT_PLAIN_JSON_ERROR}] for n in typed}
     assert [error["path"] for error in applied["errors"]] == ["from"]
-    assert shop.count("dead_jobs") == 0
+    assert installation.count("dead_jobs") == 0

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation, submit_orders
+from tests.plugins.upstream import Installation, submit_orders, temporary_installation
 from tests.waiting import wait_until
 from workers.embedded.client import ServerUrls
 
@@ -57,7 +57,7 @@ def bulk(count: int, bad: int) -> tuple[list[Any], list[tuple[str, str | None]]]
 def test_cancel_many_completes_although_the_worker_is_killed(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path: Path, count: int, bad: int
 ) -> None:
-    with installation(servers, admin, template_database, tmp_path, seed_bulk(count)) as running:
+    with temporary_installation(servers, admin, template_database, tmp_path, seed_bulk(count)) as running:
         _kill_and_finish(running, count, bad)
 
 

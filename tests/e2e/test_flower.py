@@ -23,7 +23,7 @@ from flower import urls
 from playwright.sync_api import Error
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation
+from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, temporary_installation
 from tests.waiting import wait_until
 from workers.embedded.client import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_program
@@ -55,10 +55,10 @@ def seed(market: Market) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(
+def installation(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("flower"), seed) as running:
+    with temporary_installation(servers, admin, template_database, tmp_path_factory.mktemp("flower"), seed) as running:
         running.settings = Settings.model_validate(
             running.settings.environment() | {"UNWIND_FLOWER_LOGIN": LOGIN, "UNWIND_CONCURRENCY": "1"}
         )
@@ -69,11 +69,11 @@ def shop(
 
 
 @pytest.fixture(scope="module")
-def flower_url(shop: Installation) -> str:
-    program, address = flower_program(shop.settings)
-    shop.supervisor.start(program)
-    shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
-    with shop.client() as client:  # Flower shows only events since its start
+def flower_url(installation: Installation) -> str:
+    program, address = flower_program(installation.settings)
+    installation.supervisor.start(program)
+    installation.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
+    with installation.client() as client:  # Flower shows only events since its start
 
         def is_listening() -> bool:
             client.send_task("orders.options", kwargs={"order_id": 1, "member_id": "buyer"}, queue="commands").get(10)
@@ -186,9 +186,9 @@ def test_login_allows_no_actions(flower_url: str, page: str, method: str) -> Non
 # -- content -----------------------------------------------------------------------------------------------------------
 
 
-def test_job_is_found_by_its_order(shop: Installation, flower_url: str) -> None:
+def test_job_is_found_by_its_order(installation: Installation, flower_url: str) -> None:
     forged = {"argsrepr": f"('{PRIVATE}',)", "kwargsrepr": "<script>alert(1)</script>", "shadow": "<script>x</script>"}
-    with shop.client() as client:
+    with installation.client() as client:
         sent = client.send_task(
             "npb.respond",
             kwargs={"order_id": 1005, "member_id": "buyer", "comment": PRIVATE},
@@ -206,8 +206,8 @@ def test_job_is_found_by_its_order(shop: Installation, flower_url: str) -> None:
     assert "<script>alert" not in page
 
 
-def test_refusal_is_a_success_with_its_code(shop: Installation, flower_url: str) -> None:
-    with shop.client() as client:
+def test_refusal_is_a_success_with_its_code(installation: Installation, flower_url: str) -> None:
+    with installation.client() as client:
         client.send_task("orders.cancel", kwargs={"order_id": 1005, "member_id": "seller"}, queue="commands").get(30)
         client.send_task("orders.cancel", kwargs={"order_id": "1005 private"}, queue="commands").get(30)
     (row,) = wait_until(lambda: rows(flower_url, "result:TOO_EARLY"))
@@ -215,8 +215,8 @@ def test_refusal_is_a_success_with_its_code(shop: Installation, flower_url: str)
     assert wait_until(lambda: rows(flower_url, "result:invalid"))[0]["kwargs"] == "{}"
 
 
-def test_idle_sweeps_do_not_hide_other_jobs(shop: Installation, flower_url: str) -> None:
-    with shop.client() as client:
+def test_idle_sweeps_do_not_hide_other_jobs(installation: Installation, flower_url: str) -> None:
+    with installation.client() as client:
         for _ in range(3):
             client.send_task("npb.scan_open_alerts", queue="sweeps").get(timeout=30)
         client.send_task("orders.options", kwargs={"order_id": 77, "member_id": "buyer"}, queue="commands").get(30)
@@ -225,18 +225,18 @@ def test_idle_sweeps_do_not_hide_other_jobs(shop: Installation, flower_url: str)
     assert [row["result"] for row in sweeps] == ["done unlocked=2"]
 
 
-def test_jobs_are_still_listed_after_a_restart(shop: Installation, flower_url: str) -> None:
-    with shop.client() as client:
+def test_jobs_are_still_listed_after_a_restart(installation: Installation, flower_url: str) -> None:
+    with installation.client() as client:
         client.send_task("orders.options", kwargs={"order_id": 78, "member_id": "buyer"}, queue="commands").get(30)
     wait_until(lambda: rows(flower_url, "kwargs:order_id=78"))
-    shop.supervisor.stop(["flower"])
-    again = shop.settings.model_copy(update={"flower_port": int(flower_url.rstrip("/").rpartition(":")[2])})
+    installation.supervisor.stop(["flower"])
+    again = installation.settings.model_copy(update={"flower_port": int(flower_url.rstrip("/").rpartition(":")[2])})
     program, _ = flower_program(again)
     assert "a-long-secret" not in " ".join(program.command)
-    shop.supervisor.start(program)
-    shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
+    installation.supervisor.start(program)
+    installation.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
     assert rows(flower_url, "kwargs:order_id=78")
-    assert {path.parent.name for path in shop.settings.flower_dir.glob("tasks*")} == {"flower"}
+    assert {path.parent.name for path in installation.settings.flower_dir.glob("tasks*")} == {"flower"}
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------
@@ -269,14 +269,14 @@ def test_browser_without_the_login_sees_nothing(browser: Browser, flower_url: st
 
 @pytest.mark.browser
 def test_browser_shows_the_jobs_of_an_order(
-    shop: Installation, flower_url: str, page: Page, picture: Callable[[Page, str], None]
+    installation: Installation, flower_url: str, page: Page, picture: Callable[[Page, str], None]
 ) -> None:
     page.goto("/workers")
     for group in WORKER_GROUPS:
         page.get_by_role("row").filter(has_text=f"{group}@").get_by_text("Online").wait_for()
     picture(page, "flower-workers")
 
-    with shop.client() as client:
+    with installation.client() as client:
         client.send_task("npb.scan_open_alerts", queue="sweeps").get(timeout=30)
         for task, about in (
             ("npb.respond", {"member_id": "stranger", "comment": PRIVATE}),
@@ -284,7 +284,7 @@ def test_browser_shows_the_jobs_of_an_order(
             ("orders.cancel", {"member_id": "seller", "request_id": "story"}),
         ):
             client.send_task(task, kwargs={"order_id": 1003} | about, queue="commands").get(timeout=30)
-    assert shop.answer_of("story")["effects"]["basis"] == "NPB"
+    assert installation.answer_of("story")["effects"]["basis"] == "NPB"
     wait_until(lambda: len(rows(flower_url, "kwargs:order_id=1003")) == 3)
     page.goto("/tasks")
     page.get_by_role("searchbox").fill("kwargs:order_id=1003")
@@ -303,9 +303,9 @@ def test_browser_shows_the_jobs_of_an_order(
 
 @pytest.mark.browser
 def test_failed_job_shows_its_error_and_nothing_private(
-    shop: Installation, flower_url: str, page: Page, picture: Callable[[Page, str], None]
+    installation: Installation, flower_url: str, page: Page, picture: Callable[[Page, str], None]
 ) -> None:
-    with shop.connect() as owner:
+    with installation.connect() as owner:
         owner.execute(
             "CREATE FUNCTION unwind.broken() RETURNS trigger LANGUAGE plpgsql AS "
             f"$$ BEGIN RAISE EXCEPTION '{PRIVATE}'; END $$"
@@ -315,7 +315,7 @@ def test_failed_job_shows_its_error_and_nothing_private(
             "FOR EACH ROW EXECUTE FUNCTION unwind.broken()"
         )
         try:
-            with shop.client() as client:
+            with installation.client() as client:
                 sent = client.send_task("reminders.scan", queue="sweeps")
                 with pytest.raises(Exception, match="P0001"):
                     sent.get(timeout=30)

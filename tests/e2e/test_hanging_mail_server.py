@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from schedules.routes import queue_of
 from tests.plugins.market import WEEK, Market
-from tests.plugins.upstream import START_TIMEOUT_SECONDS, installation, submit_orders
+from tests.plugins.upstream import START_TIMEOUT_SECONDS, submit_orders, temporary_installation
 from tests.waiting import wait_until
 from workers.embedded.client import ServerUrls
 from workers.local.process_specs import WORKER_GROUPS, worker_program
@@ -80,18 +80,21 @@ def test_an_alert_unlocks_while_a_mail_server_holds_every_process_that_sends_ema
     mail_server: HangingMailServer,
 ) -> None:
     """R41, R102."""
-    with installation(servers, admin, template_database, tmp_path, seed) as shop, shop.client() as client:
+    with (
+        temporary_installation(servers, admin, template_database, tmp_path, seed) as installation,
+        installation.client() as client,
+    ):
         url = SecretStr(f"smtp://127.0.0.1:{mail_server.server_address[1]}")
-        settings = shop.settings.model_copy(update={"smtp_url": url})
+        settings = installation.settings.model_copy(update={"smtp_url": url})
         for group in WORKER_GROUPS:
-            shop.supervisor.start(worker_program(settings, shop.supervisor, group))
-        shop.supervisor.wait_ready(START_TIMEOUT_SECONDS)
+            installation.supervisor.start(worker_program(settings, installation.supervisor, group))
+        installation.supervisor.wait_ready(START_TIMEOUT_SECONDS)
         for number in range(1, settings.concurrency + 1):  # one email for each process
-            with shop.connect() as conn:
+            with installation.connect() as conn:
                 conn.execute(OUTBOX_ROW, [f"email:{number}", Jsonb(NOTICE)])
             client.send_task("notices.tell_seller", queue=queue_of("notices.tell_seller"), ignore_result=True)
             wait_until(lambda number=number: mail_server.clients == number)  # type: ignore[misc]
         client.send_task("npb.scan_open_alerts", queue=queue_of("npb.scan_open_alerts"), ignore_result=True)
-        wait_until(lambda: shop.count("notices", event="npb_unlocked"))
+        wait_until(lambda: installation.count("notices", event="npb_unlocked"))
         assert (mail_server.clients, mail_server.left) == (settings.concurrency, 0)
         mail_server.close()

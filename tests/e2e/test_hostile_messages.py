@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from models.dead_letters import MAX_BODY_BYTES
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation
+from tests.plugins.upstream import Installation, temporary_installation
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, message
 from tests.workers.transport.test_validation import bent
@@ -36,47 +36,47 @@ def seed(market: Market) -> None: ...
 
 
 @pytest.fixture(scope="module")
-def shop(
+def installation(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("hostile"), seed) as running:
+    with temporary_installation(servers, admin, template_database, tmp_path_factory.mktemp("hostile"), seed) as running:
         running.start_worker()
         yield running
 
 
-def answered(shop: Installation, client: Any) -> dict[str, Any]:
+def answered(installation: Installation, client: Any) -> dict[str, Any]:
     sent = client.send_task("npb.file", kwargs=ARGUMENTS[1], queue="commands")
     answer: dict[str, Any] = sent.get(timeout=SOON)
     return answer
 
 
 @pytest.mark.guarantee("P8")
-def test_worker_survives_and_stores_every_hostile_message(shop: Installation) -> None:
-    head = shop.supervisor.pid("commands")
-    queue = shop.redis()
-    with shop.client() as client:
+def test_worker_survives_and_stores_every_hostile_message(installation: Installation) -> None:
+    head = installation.supervisor.pid("commands")
+    queue = installation.redis()
+    with installation.client() as client:
         waits = []
         for hostile in EXPECTED:
             began = time.monotonic()
             queue.lpush("commands", hostile.raw)
-            assert answered(shop, client)["code"] == "ORDER_UNKNOWN", hostile.name
+            assert answered(installation, client)["code"] == "ORDER_UNKNOWN", hostile.name
             waits.append(time.monotonic() - began)
     assert statistics.median(waits) < 1
     expected_letters = [letter for letter in EXPECTED if letter.reason is not None]
-    wait_until(lambda: shop.count("dead_letters") == len(expected_letters))
-    rows = _rows(shop)
+    wait_until(lambda: installation.count("dead_letters") == len(expected_letters))
+    rows = _rows(installation)
     for hostile, (reason, length, begins) in zip(expected_letters, rows, strict=True):
         assert reason == hostile.reason, hostile.name
         if hostile.reason != "TASK_UNKNOWN":  # Celery's event contains only the body
             assert (length, base64.b64decode(begins)) == (len(hostile.raw), hostile.raw[:MAX_BODY_BYTES]), hostile.name
-    assert shop.supervisor.pid("commands") == head
-    assert shop.supervisor.restarts == 0
+    assert installation.supervisor.pid("commands") == head
+    assert installation.supervisor.restarts == 0
     assert wait_until(lambda: count_in_flight(queue) == 0)
-    assert "\n[ERROR] forged" not in shop.log()
+    assert "\n[ERROR] forged" not in installation.log()
 
 
-def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> None:
-    queue, results = shop.redis(), shop.redis(results=True)
+def test_messages_that_the_task_can_answer_are_answered(installation: Installation) -> None:
+    queue, results = installation.redis(), installation.redis(results=True)
     outcomes = {}
     for hostile in EXPECTED:
         if hostile.reason is None:
@@ -96,49 +96,49 @@ def test_messages_that_the_task_can_answer_are_answered(shop: Installation) -> N
     assert {outcome for name, outcome in outcomes.items() if name not in harmless} == {"invalid"}
 
 
-def test_five_copies_of_a_message_have_one_effect(shop: Installation) -> None:
-    queue, results = shop.redis(), shop.redis(results=True)
-    before = shop.count("dead_letters")
+def test_five_copies_of_a_message_have_one_effect(installation: Installation) -> None:
+    queue, results = installation.redis(), installation.redis(results=True)
+    before = installation.count("dead_letters")
     again = message(headers={"id": "five-times"})
     queue.lpush("commands", *[json.dumps(again)] * 5)
     assert (
         json.loads(wait_until(lambda: results.get("celery-task-meta-five-times")))["result"]["code"] == "ORDER_UNKNOWN"
     )
     assert wait_until(lambda: count_in_flight(queue) == 0 and queue.llen("commands") == 0)
-    assert shop.count("dead_letters") == before
+    assert installation.count("dead_letters") == before
 
 
-def test_dead_letters_are_shown_without_their_content(shop: Installation) -> None:
-    shop.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
-    wait_until(lambda: shop.count("dead_letters", message_id="shown-1") == 1)
-    letters = shop.dead_letters()
+def test_dead_letters_are_shown_without_their_content(installation: Installation) -> None:
+    installation.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
+    wait_until(lambda: installation.count("dead_letters", message_id="shown-1") == 1)
+    letters = installation.dead_letters()
     stored = [letter for letter in letters if letter["message"] == "shown-1"]
     assert stored[0]["reason"] == "NOT_ALLOWED"
     assert stored[0]["detail"] == "headers.timelimit must not go beyond our own"
     assert "secret" not in json.dumps(letters)
-    assert "secret" not in shop.log()
+    assert "secret" not in installation.log()
 
 
 @pytest.mark.long
-def test_worker_survives_random_bytes(shop: Installation) -> None:
-    queue = shop.redis()
-    head = shop.supervisor.pid("commands")
-    with shop.client() as client:
+def test_worker_survives_random_bytes(installation: Installation) -> None:
+    queue = installation.redis()
+    head = installation.supervisor.pid("commands")
+    with installation.client() as client:
 
         @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
         @given(bent() | st.binary(max_size=200))
         def push(raw: bytes) -> None:
             queue.lpush("commands", raw)
             if int.from_bytes(os.urandom(1)) % 20 == 0:
-                assert answered(shop, client)["code"] == "ORDER_UNKNOWN"
+                assert answered(installation, client)["code"] == "ORDER_UNKNOWN"
 
         push()
-        assert answered(shop, client)["code"] == "ORDER_UNKNOWN"
-    assert shop.supervisor.pid("commands") == head
+        assert answered(installation, client)["code"] == "ORDER_UNKNOWN"
+    assert installation.supervisor.pid("commands") == head
     assert wait_until(lambda: count_in_flight(queue) == 0)
 
 
-def _rows(shop: Installation) -> list[tuple[str, int, str]]:
-    with shop.connect() as conn:
+def _rows(installation: Installation) -> list[tuple[str, int, str]]:
+    with installation.connect() as conn:
         query = "SELECT reason, body_bytes, body FROM unwind.dead_letters ORDER BY dead_letter_id"
         return conn.execute(query).fetchall()

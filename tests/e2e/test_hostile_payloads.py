@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation
+from tests.plugins.upstream import Installation, temporary_installation
 from tests.waiting import wait_until
 from tests.workers.submissions.test_consumer import UNREADABLE
 from tests.workers.transport.hostile_messages import EMBED, message
@@ -92,17 +92,19 @@ def seed(market: Market) -> None: ...
 
 
 @pytest.fixture(scope="module")
-def shop(
+def installation(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("payloads"), seed) as running:
+    with temporary_installation(
+        servers, admin, template_database, tmp_path_factory.mktemp("payloads"), seed
+    ) as running:
         running.start_worker(concurrency=2)
         yield running
 
 
 @pytest.fixture(scope="module")
-def memory_watch(shop: Installation) -> Iterator[MemoryWatch]:
-    memory_watch = MemoryWatch(shop.supervisor.pid("commands"))
+def memory_watch(installation: Installation) -> Iterator[MemoryWatch]:
+    memory_watch = MemoryWatch(installation.supervisor.pid("commands"))
     yield memory_watch
     memory_watch.close()
 
@@ -110,36 +112,36 @@ def memory_watch(shop: Installation) -> Iterator[MemoryWatch]:
 numbers = itertools.count()
 
 
-def by_sql(shop: Installation) -> float:
+def by_sql(installation: Installation) -> float:
     began, request_id = time.monotonic(), f"healthy-{next(numbers)}"
-    with shop.connect() as conn:
+    with installation.connect() as conn:
         conn.execute(SUBMIT, ["npb.file", '{"order_id": 5, "member_id": "seller"}', request_id])
         query = "SELECT answer FROM unwind.command_answers WHERE request_id = %s AND state = 'answered'"
         wait_until(lambda: conn.execute(query, [request_id]).fetchone(), 60)
     return time.monotonic() - began
 
 
-def by_message(shop: Installation) -> float:
+def by_message(installation: Installation) -> float:
     began, message_id = time.monotonic(), str(uuid.uuid4())
-    shop.redis().lpush("commands", json.dumps(message(headers={"id": message_id})))
-    results = shop.redis(results=True)
+    installation.redis().lpush("commands", json.dumps(message(headers={"id": message_id})))
+    results = installation.redis(results=True)
     wait_until(lambda: results.get(f"celery-task-meta-{message_id}"), 60)
     return time.monotonic() - began
 
 
-def push(shop: Installation, body: bytes, *, plain: bool = False) -> None:
+def push(installation: Installation, body: bytes, *, plain: bool = False) -> None:
     task = "orders.cancel_many" if b'"orders"' in body[:30] else "npb.file"
     envelope = {"body": body.decode(), "properties": {"body_encoding": None}} if plain else {"body": _base64(body)}
-    shop.redis().lpush("commands", json.dumps(message(headers={"task": task}, **envelope)))
+    installation.redis().lpush("commands", json.dumps(message(headers={"task": task}, **envelope)))
 
 
 def _base64(body: bytes) -> str:
     return base64.b64encode(body).decode()
 
 
-def submit(shop: Installation, payload: str, request_id: str) -> bool:
+def submit(installation: Installation, payload: str, request_id: str) -> bool:
     task = "orders.cancel_many" if '"orders"' in payload[:30] else "npb.file"
-    with shop.connect() as conn:
+    with installation.connect() as conn:
         row = conn.execute(SUBMIT, [task, payload, request_id]).fetchone()
         assert 0 < _peak(conn.info.backend_pid) < MAX_MEMORY_BYTES
     assert row is not None
@@ -149,59 +151,62 @@ def submit(shop: Installation, payload: str, request_id: str) -> bool:
 @pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_command_behind_an_absurd_payload_is_answered_within_seconds(
-    shop: Installation, memory_watch: MemoryWatch, name: str
+    installation: Installation, memory_watch: MemoryWatch, name: str
 ) -> None:
-    accepted = submit(shop, PAYLOADS[name](), f"one-{name}".replace(" ", "-").replace(",", ""))
+    accepted = submit(installation, PAYLOADS[name](), f"one-{name}".replace(" ", "-").replace(",", ""))
     assert accepted is (name != "more parts than may be")
-    assert by_sql(shop) < ONE_PAYLOAD_TIMEOUT
-    assert by_message(shop) < ONE_PAYLOAD_TIMEOUT
+    assert by_sql(installation) < ONE_PAYLOAD_TIMEOUT
+    assert by_message(installation) < ONE_PAYLOAD_TIMEOUT
     assert max(memory_watch.most.values()) < MAX_MEMORY_BYTES, memory_watch.most
     if accepted:
-        assert shop.answer_of(f"one-{name}".replace(" ", "-").replace(",", ""))["outcome"] in ("invalid", "done")
+        assert installation.answer_of(f"one-{name}".replace(" ", "-").replace(",", ""))["outcome"] in (
+            "invalid",
+            "done",
+        )
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("plain", [False, True], ids=["base64", "text"])
 @pytest.mark.parametrize("name", BODIES)
 def test_command_behind_an_absurd_message_is_answered_within_seconds(
-    shop: Installation, memory_watch: MemoryWatch, name: str, plain: bool
+    installation: Installation, memory_watch: MemoryWatch, name: str, plain: bool
 ) -> None:
-    push(shop, BODIES[name](), plain=plain)
-    assert by_message(shop) < ONE_PAYLOAD_TIMEOUT
-    assert by_sql(shop) < ONE_PAYLOAD_TIMEOUT
+    push(installation, BODIES[name](), plain=plain)
+    assert by_message(installation) < ONE_PAYLOAD_TIMEOUT
+    assert by_sql(installation) < ONE_PAYLOAD_TIMEOUT
     assert max(memory_watch.most.values()) < MAX_MEMORY_BYTES, memory_watch.most
 
 
 @pytest.mark.guarantee("P8")
 def test_command_behind_eight_large_payloads_is_answered_within_seconds(
-    shop: Installation, memory_watch: MemoryWatch
+    installation: Installation, memory_watch: MemoryWatch
 ) -> None:
     payload = PAYLOADS["escaped letters"]()
     assert len(payload) > 11_700_000
-    assert all(submit(shop, payload, f"eight-{n}") for n in range(8))
-    assert by_sql(shop) < EIGHT_PAYLOADS_TIMEOUT
-    assert by_message(shop) < EIGHT_PAYLOADS_TIMEOUT
+    assert all(submit(installation, payload, f"eight-{n}") for n in range(8))
+    assert by_sql(installation) < EIGHT_PAYLOADS_TIMEOUT
+    assert by_message(installation) < EIGHT_PAYLOADS_TIMEOUT
     for n in range(8):
-        assert shop.answer_of(f"eight-{n}")["outcome"] == "done"
+        assert installation.answer_of(f"eight-{n}")["outcome"] == "done"
     assert max(memory_watch.most.values()) < MAX_MEMORY_BYTES, memory_watch.most
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.parametrize("name", ["escaped letters", "the maximum number of fields", "positional"])
 def test_command_behind_eight_large_messages_is_answered_within_seconds(
-    shop: Installation, memory_watch: MemoryWatch, name: str
+    installation: Installation, memory_watch: MemoryWatch, name: str
 ) -> None:
     body = BODIES[name]()
     for _ in range(8):
-        push(shop, body)
-    assert by_message(shop) < EIGHT_PAYLOADS_TIMEOUT
-    assert by_sql(shop) < EIGHT_PAYLOADS_TIMEOUT
+        push(installation, body)
+    assert by_message(installation) < EIGHT_PAYLOADS_TIMEOUT
+    assert by_sql(installation) < EIGHT_PAYLOADS_TIMEOUT
     assert max(memory_watch.most.values()) < MAX_MEMORY_BYTES, memory_watch.most
 
 
 @pytest.mark.guarantee("P8")
-def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(shop: Installation) -> None:
-    queue = shop.redis()
+def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(installation: Installation) -> None:
+    queue = installation.redis()
     for start in range(0, BACKLOG, 5_000):
         messages = [
             json.dumps(
@@ -211,14 +216,14 @@ def test_commands_by_sql_do_not_wait_for_the_brokers_backlog(shop: Installation)
         ]
         queue.lpush("commands", *messages)
     try:
-        waits = [by_sql(shop) for _ in range(10)]
+        waits = [by_sql(installation) for _ in range(10)]
         assert queue.llen("commands") > BACKLOG / 2, "the backlog is still there"
         assert max(waits) < ONE_PAYLOAD_TIMEOUT, waits
     finally:
         queue.delete("commands")
-    assert by_message(shop) < ONE_PAYLOAD_TIMEOUT
+    assert by_message(installation) < ONE_PAYLOAD_TIMEOUT
 
 
-def test_worker_survived_all_payloads(shop: Installation, memory_watch: MemoryWatch) -> None:
-    assert shop.supervisor.restarts == 0
-    assert "WorkerLostError" not in shop.log()
+def test_worker_survived_all_payloads(installation: Installation, memory_watch: MemoryWatch) -> None:
+    assert installation.supervisor.restarts == 0
+    assert "WorkerLostError" not in installation.log()

@@ -28,7 +28,7 @@ from psycopg.types.json import Jsonb
 
 from models.db import database as db
 from tests.plugins.market import Market
-from tests.plugins.upstream import Installation, installation, submit_orders
+from tests.plugins.upstream import Installation, submit_orders, temporary_installation
 from tests.plugins.website import Website, serving
 from tests.waiting import wait_until
 from tools.contract_messages import envelope
@@ -45,23 +45,25 @@ def seed(market: Market) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(
+def installation(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("interfaces"), seed) as running:
+    with temporary_installation(
+        servers, admin, template_database, tmp_path_factory.mktemp("interfaces"), seed
+    ) as running:
         running.start_worker()
         yield running
 
 
 @pytest.fixture
-def http(shop: Installation) -> Iterator[Website]:
-    database = db.connect(shop.database_url)
-    with serving(WebSettings(shop.database_url)) as url:
+def http(installation: Installation) -> Iterator[Website]:
+    database = db.connect(installation.database_url)
+    with serving(WebSettings(installation.database_url)) as url:
         yield Website(url, database)
     database.dispose()
 
 
-def test_every_example_message_is_answered(shop: Installation) -> None:
+def test_every_example_message_is_answered(installation: Installation) -> None:
     schema = json.loads((CHECKOUT / "contract" / "answer.schema.json").read_text())
     examples = [
         json.loads(path.read_text())
@@ -70,7 +72,7 @@ def test_every_example_message_is_answered(shop: Installation) -> None:
     ]
     # Examples that would change orders of other tests name an unknown order, which is answered too.
     assert len(examples) > 30
-    queue, results = shop.redis(), shop.redis(results=True)
+    queue, results = installation.redis(), installation.redis(results=True)
     keys = {entry["task"]: f"celery-task-meta-{entry['message']['headers']['id']}" for entry in examples}
     for entry in examples:
         if entry["task"] != "terms.apply":
@@ -89,25 +91,25 @@ def test_every_example_message_is_answered(shop: Installation) -> None:
 @pytest.mark.parametrize("representation", [{}, {"argsrepr": "()", "kwargsrepr": "{'comment': 'a secret word'}"}])
 @pytest.mark.parametrize("request_id", [None, "plain-1"])
 def test_plain_celery_client_is_answered(
-    shop: Installation, representation: dict[str, str], request_id: str | None
+    installation: Installation, representation: dict[str, str], request_id: str | None
 ) -> None:
     chosen = request_id and f"{request_id}-{len(representation)}"
     arguments = {"order_id": 2001, "member_id": "stranger", "comment": "a secret word"}
     if chosen:
         arguments["request_id"] = chosen
-    with shop.client() as client:
+    with installation.client() as client:
         sent = client.send_task("npb.respond", kwargs=arguments, queue="commands", **representation)
         answer = sent.get(timeout=30)
     assert (answer["outcome"], answer["code"]) == ("refused", "NO_OPEN_ALERT")
     assert answer["request_id"] == (chosen or sent.id)
-    assert "secret" not in shop.log()
+    assert "secret" not in installation.log()
 
 
-def test_celery_call_is_answered(shop: Installation) -> None:
+def test_celery_call_is_answered(installation: Installation) -> None:
     words = [
         str(Path(sys.executable).parent / "celery"),
         "-b",
-        shop.broker_url,
+        installation.broker_url,
         "call",
         "npb.file",
         "--queue",
@@ -116,11 +118,11 @@ def test_celery_call_is_answered(shop: Installation) -> None:
     words += ["--kwargs", json.dumps({"order_id": 2002, "member_id": "seller", "request_id": "called-1"})]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=dict(os.environ))
     assert str(uuid.UUID(done.stdout.strip())) == done.stdout.strip()
-    assert shop.answer_of("called-1")["outcome"] == "done"
+    assert installation.answer_of("called-1")["outcome"] == "done"
 
 
-def test_envelope_pushed_repeatedly_has_one_answer(shop: Installation) -> None:
-    queue, results = shop.redis(), shop.redis(results=True)
+def test_envelope_pushed_repeatedly_has_one_answer(installation: Installation) -> None:
+    queue, results = installation.redis(), installation.redis(results=True)
     arguments = {"order_id": 2003, "member_id": "seller", "request_id": "by-hand-1"}
     first, second = (str(uuid.uuid4()) for _ in range(2))
     answers = []
@@ -130,10 +132,10 @@ def test_envelope_pushed_repeatedly_has_one_answer(shop: Installation) -> None:
         answers.append(json.loads(wait_until(lambda key=f"celery-task-meta-{message_id}": results.get(key)))["result"])  # type: ignore[misc]
     assert answers[0]["outcome"] == "done"
     assert answers[1] == answers[0] | {"replayed": True}
-    assert shop.count("alerts", order_id=2003) == 1
+    assert installation.count("alerts", order_id=2003) == 1
 
 
-def test_required_fields_of_an_envelope_are_enough(shop: Installation) -> None:
+def test_required_fields_of_an_envelope_are_enough(installation: Installation) -> None:
     message_id = str(uuid.uuid4())
     body = json.dumps([[], {"order_id": 1, "member_id": "x"}, {}])
     minimal = {
@@ -147,37 +149,37 @@ def test_required_fields_of_an_envelope_are_enough(shop: Installation) -> None:
             "delivery_tag": str(uuid.uuid4()),
         },
     }
-    shop.redis().lpush("commands", json.dumps(minimal))
-    results = shop.redis(results=True)
+    installation.redis().lpush("commands", json.dumps(minimal))
+    results = installation.redis(results=True)
     answer = json.loads(wait_until(lambda: results.get(f"celery-task-meta-{message_id}")))["result"]
     assert (answer["code"], answer["request_id"]) == ("ORDER_UNKNOWN", message_id)
 
 
-def test_positional_arguments_are_invalid(shop: Installation) -> None:
-    with shop.client() as client:
+def test_positional_arguments_are_invalid(installation: Installation) -> None:
+    with installation.client() as client:
         answer = client.send_task("npb.file", args=[2004, "seller"], queue="commands").get(timeout=30)
     assert answer["outcome"] == "invalid"
     assert answer["errors"] == [{"path": "args", "message": "only keyword arguments are accepted"}]
 
 
-def test_rejected_messages_are_answered_and_listed(shop: Installation) -> None:
-    with shop.client() as client:
+def test_rejected_messages_are_answered_and_listed(installation: Installation) -> None:
+    with installation.client() as client:
         unknown = client.send_task("orders.cancle", kwargs={"comment": "a secret word"}, queue="commands")
         with pytest.raises(NotRegistered, match=r"Did you mean orders\.cancel"):
             unknown.get(timeout=30)
         nowhere = client.send_task("orders.cancel", kwargs={"order_id": 2004, "member_id": "seller"})
         urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)
-    shop.redis().lpush("commands", json.dumps(_no_task()))
-    wait_until(lambda: shop.count("dead_letters") == 2)
-    letters = shop.dead_letters()
+    installation.redis().lpush("commands", json.dumps(_no_task()))
+    wait_until(lambda: installation.count("dead_letters") == 2)
+    letters = installation.dead_letters()
     reasons = {(entry["reason"], entry["task"], entry["message"], entry["queue"]) for entry in letters}
     assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in reasons
     assert ("QUEUE_UNREAD", "orders.cancel", nowhere.id, "celery") in reasons
     assert ("QUEUE_UNREAD", "orders.cancel", urgent.id, "commands with priority 3") in reasons
     assert ("NOT_A_COMMAND", None, None, "commands") in reasons
     assert "secret" not in json.dumps(letters)
-    assert "secret" not in shop.log()
-    with shop.client() as client:  # the worker continues
+    assert "secret" not in installation.log()
+    with installation.client() as client:  # the worker continues
         assert client.send_task("npb.file", kwargs={}, queue="commands").get(timeout=30)["outcome"] == "invalid"
 
 
@@ -196,9 +198,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # as below
 @pytest.mark.parametrize("name", WRONG)
-def test_caller_of_a_rejected_message_gets_the_reason(shop: Installation, name: str) -> None:
+def test_caller_of_a_rejected_message_gets_the_reason(installation: Installation, name: str) -> None:
     options, reasons = WRONG[name]
-    with shop.client() as client:
+    with installation.client() as client:
         if "expires" in options:  # Celery itself refuses to send an expired message
             options = {"headers": {"expires": "2026-01-01T00:00:00+00:00"}}
         sent = client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands", **options)
@@ -207,13 +209,13 @@ def test_caller_of_a_rejected_message_gets_the_reason(shop: Installation, name: 
         assert type(caught.value).__name__ == "MessageRefused"
         assert sent.state == "FAILURE"
     gc.collect()
-    assert shop.redis(results=True).ttl(f"celery-task-meta-{sent.id}") > 0
-    wait_until(lambda: shop.count("dead_letters", message_id=sent.id) == 1)
+    assert installation.redis(results=True).ttl(f"celery-task-meta-{sent.id}") > 0
+    wait_until(lambda: installation.count("dead_letters", message_id=sent.id) == 1)
 
 
-def test_rejected_message_overwrites_no_answer(shop: Installation) -> None:
-    queue, results = shop.redis(), shop.redis(results=True)
-    with shop.client() as client:
+def test_rejected_message_overwrites_no_answer(installation: Installation) -> None:
+    queue, results = installation.redis(), installation.redis(results=True)
+    with installation.client() as client:
         sent = client.send_task("npb.file", kwargs={"order_id": 1, "member_id": "x"}, queue="commands")
         assert sent.get(timeout=30)["code"] == "ORDER_UNKNOWN"
     before = results.get(f"celery-task-meta-{sent.id}")
@@ -236,16 +238,16 @@ with Celery("storefront", broker=os.environ["CELERY_BROKER_URL"], backend=os.env
 """
 
 
-def test_group_of_commands_is_answered(shop: Installation) -> None:
+def test_group_of_commands_is_answered(installation: Installation) -> None:
     words = [sys.executable, "-c", GROUP]
-    done = subprocess.run(words, env=shop.environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(words, env=installation.environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(["ORDER_UNKNOWN"] * 3)
 
 
 @pytest.mark.long
-def test_delayed_command_survives_the_worker(shop: Installation) -> None:
-    queue = shop.redis()
-    with shop.client() as client:
+def test_delayed_command_survives_the_worker(installation: Installation) -> None:
+    queue = installation.redis()
+    with installation.client() as client:
         began = time.monotonic()
         arguments = {"order_id": 2008, "member_id": "seller"}
         late = client.send_task("npb.file", kwargs=arguments, queue="commands", countdown=12)
@@ -254,12 +256,12 @@ def test_delayed_command_survives_the_worker(shop: Installation) -> None:
         wait_until(lambda: queue.zcard("unwind.delayed.commands") == 151)
         assert client.send_task("npb.file", kwargs={}, queue="commands").get(timeout=30)["outcome"] == "invalid"
         assert queue.zcard("unwind.delayed.commands") == 151, "that one did not wait for them"
-        os.killpg(shop.supervisor.pid("commands"), signal.SIGKILL)
+        os.killpg(installation.supervisor.pid("commands"), signal.SIGKILL)
         assert late.get(timeout=60)["outcome"] == "done"
         assert time.monotonic() - began >= 12
         assert {entry.get(timeout=30)["code"] for entry in many} == {"ORDER_UNKNOWN"}
     assert queue.zcard("unwind.delayed.commands") == 0
-    assert shop.count("events", order_id=2008, type="npb.filed") == 1
+    assert installation.count("events", order_id=2008, type="npb.filed") == 1
 
 
 def _no_task() -> dict[str, Any]:
@@ -272,14 +274,16 @@ def _no_task() -> dict[str, Any]:
 # Celery's clients leave a thread's connections to the garbage collector, which may find a socket
 # before its owner. They are collected here, so that the warning appears in this test.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(shop: Installation, http: Website) -> None:
+def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(
+    installation: Installation, http: Website
+) -> None:
     arguments = {"order_id": 2005, "member_id": "seller", "comment": "once"}
     barrier = threading.Barrier(20)
 
     def send_five(thread: int) -> list[dict[str, Any]]:
         barrier.wait(30)
         answers = []
-        with shop.client() as client, shop.connect() as conn:
+        with installation.client() as client, installation.connect() as conn:
             for n in range(5):
                 if (thread + n) % 3 == 0:
                     answers.append(http.command("npb.file", arguments, "once-1").json)
@@ -290,7 +294,7 @@ def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(shop: Ins
                     row = conn.execute(SUBMIT, ["npb.file", Jsonb(arguments), "once-1"]).fetchone()
                     assert row is not None
                     assert row[0] == {"request_id": "once-1", "accepted": True, "code": None}
-                    answers.append(shop.answer_of("once-1"))
+                    answers.append(installation.answer_of("once-1"))
         return answers
 
     with ThreadPoolExecutor(20) as threads:
@@ -299,10 +303,10 @@ def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(shop: Ins
     assert len(answers) == 100
     assert len({json.dumps(answer | {"replayed": None}, sort_keys=True) for answer in answers}) == 1
     assert answers[0]["outcome"] == "done"
-    assert shop.count("alerts", order_id=2005) == 1
-    assert shop.count("events", order_id=2005, type="npb.filed") == 1
+    assert installation.count("alerts", order_id=2005) == 1
+    assert installation.count("events", order_id=2005, type="npb.filed") == 1
     conflicting = {"order_id": 2006, "member_id": "seller", "request_id": "once-1"}
-    with shop.client() as client, shop.connect() as conn:
+    with installation.client() as client, installation.connect() as conn:
         conflict = client.send_task("npb.file", kwargs=conflicting, queue="commands").get(timeout=30)
         refused = conn.execute(SUBMIT, ["npb.file", Jsonb(conflicting), "once-1"]).fetchone()
     assert (conflict["outcome"], conflict["code"]) == ("conflict", "REQUEST_ID_REUSED")
@@ -313,16 +317,18 @@ def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(shop: Ins
 
 
 @pytest.mark.guarantee("P1")
-def test_answer_survives_the_death_of_its_caller(shop: Installation) -> None:
+def test_answer_survives_the_death_of_its_caller(installation: Installation) -> None:
     arguments = {"order_id": 2007, "member_id": "seller", "request_id": "died-1"}
-    with shop.client() as client:
+    with installation.client() as client:
         client.send_task("npb.file", kwargs=arguments, queue="commands", ignore_result=True)
-    answer = shop.answer_of("died-1")
-    shop.redis(results=True).flushdb()
+    answer = installation.answer_of("died-1")
+    installation.redis(results=True).flushdb()
     words = [sys.executable, "-m", "workers", "show", "request", "died-1", "--json"]
-    done = subprocess.run(words, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        words, env=installation.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
     assert json.dumps(answer["outcome"]) in done.stdout
-    with shop.client() as client:
+    with installation.client() as client:
         again = client.send_task("npb.file", kwargs=arguments, queue="commands").get(timeout=30)
     assert again == answer | {"replayed": True}
 

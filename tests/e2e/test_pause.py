@@ -16,7 +16,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.plugins.market import Market
-from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, installation, submit_orders
+from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, submit_orders, temporary_installation
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import message
 from workers.broker.wakeups import KEY_PREFIX
@@ -37,171 +37,180 @@ def seed(market: Market) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(
+def installation(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("pause"), seed) as running:
+    with temporary_installation(servers, admin, template_database, tmp_path_factory.mktemp("pause"), seed) as running:
         start(running)
         yield running
 
 
-def start(shop: Installation) -> None:
+def start(installation: Installation) -> None:
     for group in WORKER_GROUPS:
-        shop.supervisor.start(worker_program(shop.settings, shop.supervisor, group))
-    shop.supervisor.wait_ready(START_TIMEOUT_SECONDS)
+        installation.supervisor.start(worker_program(installation.settings, installation.supervisor, group))
+    installation.supervisor.wait_ready(START_TIMEOUT_SECONDS)
 
 
-def run(shop: Installation, *words: str) -> subprocess.CompletedProcess[str]:
+def run(installation: Installation, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "workers", *words]
-    return subprocess.run(command, env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, env=installation.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
 
 
-def pause(shop: Installation, name: str, *words: str) -> None:
-    done = run(shop, "pause", name, *words)
+def pause(installation: Installation, name: str, *words: str) -> None:
+    done = run(installation, "pause", name, *words)
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: all(name in is_obeyed(shop, group) for group in WORKER_GROUPS))
+    wait_until(lambda: all(name in is_obeyed(installation, group) for group in WORKER_GROUPS))
 
 
-def is_obeyed(shop: Installation, group: str) -> str:
-    lines = shop.supervisor.log(group).read_text(errors="replace").splitlines()
+def is_obeyed(installation: Installation, group: str) -> str:
+    lines = installation.supervisor.log(group).read_text(errors="replace").splitlines()
     return next((line for line in reversed(lines) if "pauses_changed" in line), "")
 
 
-def wait_for_poll(shop: Installation) -> None:
-    shop.redis().delete(PAUSES_KEY)
-    wait_until(lambda: shop.redis().exists(PAUSES_KEY), 90)
+def wait_for_poll(installation: Installation) -> None:
+    installation.redis().delete(PAUSES_KEY)
+    wait_until(lambda: installation.redis().exists(PAUSES_KEY), 90)
 
 
-def resume(shop: Installation, name: str) -> None:
-    done = run(shop, "resume", name)
+def resume(installation: Installation, name: str) -> None:
+    done = run(installation, "resume", name)
     assert done.returncode == 0, done.stderr
 
 
-def findings(shop: Installation) -> dict[str, str]:
-    report = json.loads(run(shop, "doctor", "--json").stdout)
+def findings(installation: Installation) -> dict[str, str]:
+    report = json.loads(run(installation, "doctor", "--json").stdout)
     return {finding["code"]: finding["message"] for finding in report["findings"]}
 
 
-def submit(shop: Installation, task: str, payload: Any, request_id: str) -> None:
-    submission_id = shop.value("SELECT unwind.submit_command(%s, %s, %s)", task, Jsonb(payload), request_id)
+def submit(installation: Installation, task: str, payload: Any, request_id: str) -> None:
+    submission_id = installation.value("SELECT unwind.submit_command(%s, %s, %s)", task, Jsonb(payload), request_id)
     assert submission_id["accepted"], submission_id
 
 
-def state(shop: Installation, request_id: str) -> str | None:
-    value: str | None = shop.value("SELECT state FROM unwind.command_answers WHERE request_id = %s", request_id)
+def state(installation: Installation, request_id: str) -> str | None:
+    value: str | None = installation.value("SELECT state FROM unwind.command_answers WHERE request_id = %s", request_id)
     return value
 
 
-def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(shop: Installation) -> None:
-    queue = shop.redis()
-    pause(shop, "commands", "--reason", "the disk is being moved")
-    with shop.client() as client:
+def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(installation: Installation) -> None:
+    queue = installation.redis()
+    pause(installation, "commands", "--reason", "the disk is being moved")
+    with installation.client() as client:
         sent = [client.send_task("npb.file", kwargs=UNKNOWN, queue="commands") for _ in range(30)]
-        submit(shop, "npb.file", {"order_id": 2001, "member_id": "seller"}, "paused-sql")
+        submit(installation, "npb.file", {"order_id": 2001, "member_id": "seller"}, "paused-sql")
         queue.set(KEY_PREFIX + "submissions.drain", 1)  # as when a worker is killed before it sends the wake-up
         for group in WORKER_GROUPS:
-            os.killpg(shop.supervisor.pid(group), signal.SIGKILL)
-        wait_for_poll(shop)  # they were returned to the queue
-        codes = findings(shop)
+            os.killpg(installation.supervisor.pid(group), signal.SIGKILL)
+        wait_for_poll(installation)  # they were returned to the queue
+        codes = findings(installation)
         assert "the disk is being moved" in codes["PAUSED"]
         assert "SUBMISSIONS_LATE" not in codes
-        wait_for_poll(shop)
+        wait_for_poll(installation)
         assert queue.llen("commands") >= 30
         assert count_in_flight(queue) == 0
-        assert state(shop, "paused-sql") == "waiting"
-        resume(shop, "commands")
+        assert state(installation, "paused-sql") == "waiting"
+        resume(installation, "commands")
         assert {result.get(timeout=60)["code"] for result in sent} == {"ORDER_UNKNOWN"}
-    assert shop.answer_of("paused-sql")["outcome"] == "done"
-    assert "PAUSED" not in findings(shop)
-    assert run(shop, "resume", "commands").returncode == 1
+    assert installation.answer_of("paused-sql")["outcome"] == "done"
+    assert "PAUSED" not in findings(installation)
+    assert run(installation, "resume", "commands").returncode == 1
 
 
-def test_messages_of_a_paused_task_wait_while_others_run(shop: Installation) -> None:
-    queue = shop.redis()
-    pause(shop, "npb.file")
-    with shop.client() as client:
+def test_messages_of_a_paused_task_wait_while_others_run(installation: Installation) -> None:
+    queue = installation.redis()
+    pause(installation, "npb.file")
+    with installation.client() as client:
         sent = [
             client.send_task("npb.file", kwargs={"order_id": n, "member_id": "seller"}, queue="commands")
             for n in range(2002, 2007)
         ]
         soon = client.send_task("npb.file", kwargs=UNKNOWN, queue="commands", countdown=1)
-        submit(shop, "npb.file", {"order_id": 2008, "member_id": "seller"}, "task-1")
-        submit(shop, "orders.options", {"order_id": 2008, "member_id": "seller"}, "task-2")
-        submit(shop, "orders.options", {"order_id": 2009, "member_id": "seller"}, "task-3")
+        submit(installation, "npb.file", {"order_id": 2008, "member_id": "seller"}, "task-1")
+        submit(installation, "orders.options", {"order_id": 2008, "member_id": "seller"}, "task-2")
+        submit(installation, "orders.options", {"order_id": 2009, "member_id": "seller"}, "task-3")
         assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=30)["outcome"] == "invalid"
-        assert shop.answer_of("task-3")["outcome"] == "done"
+        assert installation.answer_of("task-3")["outcome"] == "done"
         wait_until(lambda: queue.llen(PARKED_PREFIX + "npb.file") == 6)
-        assert (queue.llen("commands"), [state(shop, f"task-{n}") for n in (1, 2)]) == (0, ["waiting", "waiting"])
-        os.killpg(shop.supervisor.pid("commands"), signal.SIGKILL)
+        assert (queue.llen("commands"), [state(installation, f"task-{n}") for n in (1, 2)]) == (
+            0,
+            ["waiting", "waiting"],
+        )
+        os.killpg(installation.supervisor.pid("commands"), signal.SIGKILL)
         assert client.send_task("npb.respond", kwargs=UNKNOWN, queue="commands").get(timeout=60)["outcome"] == "invalid"
         assert queue.llen(PARKED_PREFIX + "npb.file") == 6
-        resume(shop, "npb.file")
+        resume(installation, "npb.file")
         assert [entry.get(timeout=60)["outcome"] for entry in sent] == ["done"] * 5
         assert soon.get(timeout=60)["code"] == "ORDER_UNKNOWN"
-    assert [shop.answer_of(f"task-{n}")["outcome"] for n in (1, 2)] == ["done", "done"]
+    assert [installation.answer_of(f"task-{n}")["outcome"] for n in (1, 2)] == ["done", "done"]
     wait_until(lambda: not queue.exists(PARKED_PREFIX + "npb.file", "unwind.parked"))
 
 
-def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(shop: Installation) -> None:
-    queue = shop.redis()
+def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(installation: Installation) -> None:
+    queue = installation.redis()
     ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
     tick = json.dumps(message([[], {}, {}], headers={"task": "reminders.scan", "ignore_result": True}))
     wake_up = json.dumps(
         message([[], {"rows": [1]}, {}], headers={"task": "notices.tell_seller", "ignore_result": True})
     )
-    pause(shop, "reminders.scan")
-    pause(shop, "notices.tell_seller")
+    pause(installation, "reminders.scan")
+    pause(installation, "notices.tell_seller")
     queue.lpush("sweeps", *[tick] * 20)
     queue.lpush("notices", wake_up)
     wait_until(lambda: queue.llen("sweeps") == 0 and queue.llen(PARKED_PREFIX + "notices.tell_seller") == 1)
-    assert (shop.value(ran), queue.exists(PARKED_PREFIX + "reminders.scan"), count_in_flight(queue)) == (None, 0, 0)
+    assert (installation.value(ran), queue.exists(PARKED_PREFIX + "reminders.scan"), count_in_flight(queue)) == (
+        None,
+        0,
+        0,
+    )
     for name in ("reminders.scan", "notices.tell_seller"):
-        resume(shop, name)
+        resume(installation, name)
     wait_until(lambda: queue.llen(PARKED_PREFIX + "notices.tell_seller") == 0)
-    wait_until(lambda: (queue.lpush("sweeps", tick), shop.value(ran))[1])
-    pause(shop, "sweeps")
+    wait_until(lambda: (queue.lpush("sweeps", tick), installation.value(ran))[1])
+    pause(installation, "sweeps")
     for _ in range(6):
         queue.lpush("sweeps", *[tick] * 1000)
     wait_until(lambda: queue.llen("sweeps") == MAX_PAUSED_TICKS)
-    resume(shop, "sweeps")
+    resume(installation, "sweeps")
     wait_until(lambda: queue.llen("sweeps") < MAX_PAUSED_TICKS)
     queue.delete("sweeps")
 
 
-def test_pause_is_shown_by_the_command_metrics_and_flower(shop: Installation) -> None:
-    tomorrow = in_the_future(shop, "1 day")
-    pause(shop, "orders.options", "--until", tomorrow)
-    pause(shop, "consequences")
-    listed = [json.loads(line) for line in run(shop, "pause", "--json").stdout.splitlines()]
+def test_pause_is_shown_by_the_command_metrics_and_flower(installation: Installation) -> None:
+    tomorrow = in_the_future(installation, "1 day")
+    pause(installation, "orders.options", "--until", tomorrow)
+    pause(installation, "consequences")
+    listed = [json.loads(line) for line in run(installation, "pause", "--json").stdout.splitlines()]
     assert {(entry["kind"], entry["name"], entry["until"]) for entry in listed} == {
         ("task", "orders.options", tomorrow),
         ("queue", "consequences", None),
     }
-    metrics = run(shop, "metrics", "--once").stdout
+    metrics = run(installation, "metrics", "--once").stdout
     assert 'unwind_paused{kind="queue",name="consequences"} 1.0' in metrics
-    program, address = flower_program(shop.settings)
-    shop.supervisor.start(program)
-    shop.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
+    program, address = flower_program(installation.settings)
+    installation.supervisor.start(program)
+    installation.supervisor.wait_ready(START_TIMEOUT_SECONDS, ["flower"])
     html = wait_until(lambda: page if "(paused)" in (page := _page(f"{address}broker")) else None)
     assert "consequences (paused)" in html
     for name in ("consequences", "orders.options"):
-        resume(shop, name)
-    assert run(shop, "pause").stdout == "Nothing is paused.\n"
+        resume(installation, name)
+    assert run(installation, "pause").stdout == "Nothing is paused.\n"
 
 
-def test_pause_expires(shop: Installation) -> None:
-    until_then = in_the_future(shop, "20 s")
-    with shop.client() as client:
-        pause(shop, "orders.options", "--until", until_then)
+def test_pause_expires(installation: Installation) -> None:
+    until_then = in_the_future(installation, "20 s")
+    with installation.client() as client:
+        pause(installation, "orders.options", "--until", until_then)
         sent = client.send_task("orders.options", kwargs=UNKNOWN, queue="commands")
         assert sent.get(timeout=90)["code"] == "ORDER_UNKNOWN"
-        assert shop.value("SELECT clock_timestamp() >= %s::timestamptz", until_then)
-    assert run(shop, "pause").stdout == "Nothing is paused.\n"
+        assert installation.value("SELECT clock_timestamp() >= %s::timestamptz", until_then)
+    assert run(installation, "pause").stdout == "Nothing is paused.\n"
 
 
-def in_the_future(shop: Installation, interval: str) -> str:
+def in_the_future(installation: Installation, interval: str) -> str:
     query = "SELECT to_char((clock_timestamp() + %s::interval) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
-    instant: str = shop.value(query, interval)
+    instant: str = installation.value(query, interval)
     return instant
 
 

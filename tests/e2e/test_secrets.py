@@ -17,8 +17,8 @@ from tests.plugins.upstream import (
     ANSWER_TIMEOUT_SECONDS,
     START_TIMEOUT_SECONDS,
     Installation,
-    installation,
     submit_orders,
+    temporary_installation,
 )
 from tests.waiting import wait_until
 from workers.embedded.client import ServerUrls
@@ -38,10 +38,10 @@ def seed(market: Market) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(
+def installation(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("secrets"), seed) as running:
+    with temporary_installation(servers, admin, template_database, tmp_path_factory.mktemp("secrets"), seed) as running:
         running.settings = Settings.model_validate(
             running.settings.environment()
             | {
@@ -57,19 +57,20 @@ def shop(
         yield running
 
 
-def secrets_of(shop: Installation) -> set[str]:
+def secrets_of(installation: Installation) -> set[str]:
     passwords = {
-        url.partition("://")[2].rpartition("@")[0].rpartition(":")[2] for url in (shop.database_url, shop.broker_url)
+        url.partition("://")[2].rpartition("@")[0].rpartition(":")[2]
+        for url in (installation.database_url, installation.broker_url)
     }
     assert all(len(password) > 10 for password in passwords)
     return passwords | {PRIVATE, SMTP_PASSWORD, FLOWER_PASSWORD}
 
 
-def places_containing(shop: Installation, text: str) -> set[str]:
-    return {secret for secret in secrets_of(shop) if secret in text}
+def places_containing(installation: Installation, text: str) -> set[str]:
+    return {secret for secret in secrets_of(installation) if secret in text}
 
 
-def use_every_feature(shop: Installation, client: Celery) -> None:
+def use_every_feature(installation: Installation, client: Celery) -> None:
     arguments = {"order_id": 2001, "member_id": "seller", "reason": "S_MUTUAL", "comment": PRIVATE}
     done = client.send_task("ocr.file", kwargs=arguments, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)
     assert done["outcome"] == "done", done
@@ -83,52 +84,59 @@ def use_every_feature(shop: Installation, client: Celery) -> None:
         == "invalid"
     )
     client.send_task("no.such_task", kwargs=arguments, queue="commands")
-    with psycopg.connect(libpq_url(shop.database_url), autocommit=True) as owner:
+    with psycopg.connect(libpq_url(installation.database_url), autocommit=True) as owner:
         owner.execute("ALTER TABLE unwind.ocrs RENAME TO ocrs_away")  # an unexpected error for the worker
         broken = client.send_task("ocr.file", kwargs=arguments | {"order_id": 2002}, queue="commands")
-        wait_until(lambda: "task_retry" in shop.log())
+        wait_until(lambda: "task_retry" in installation.log())
         owner.execute("ALTER TABLE unwind.ocrs_away RENAME TO ocrs")
     assert broken.get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"] == "done"
     wait_until(
-        lambda: shop.value("SELECT count(*) > 0 FROM unwind.notices WHERE attempts > 0 AND last_error IS NOT NULL")
+        lambda: installation.value(
+            "SELECT count(*) > 0 FROM unwind.notices WHERE attempts > 0 AND last_error IS NOT NULL"
+        )
     )
-    wait_until(lambda: shop.count("dead_letters") > 0)
+    wait_until(lambda: installation.count("dead_letters") > 0)
 
 
 @pytest.mark.guarantee("P9")
-def test_no_secret_or_private_text_leaks(shop: Installation, servers: ServerUrls) -> None:
-    with shop.client() as client:
-        use_every_feature(shop, client)
+def test_no_secret_or_private_text_leaks(installation: Installation, servers: ServerUrls) -> None:
+    with installation.client() as client:
+        use_every_feature(installation, client)
         inspect = client.control.inspect(timeout=5)
         leaks = {
             name: getattr(inspect, name)()
             for name in ("active", "reserved", "scheduled", "stats", "conf", "registered", "report", "active_queues")
         }
     assert leaks["stats"]
-    assert {name: leaked for name, answer in leaks.items() if (leaked := places_containing(shop, repr(answer)))} == {}
+    assert {
+        name: leaked for name, answer in leaks.items() if (leaked := places_containing(installation, repr(answer)))
+    } == {}
     report = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "workers.app", "report"],
-        env=shop.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True,
+        env=installation.environment(), cwd=CHECKOUT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "alerts.scan_seller_alerts" in report.stdout
-    assert places_containing(shop, report.stdout + report.stderr) == set()
-    logs = {path.name: path.read_text(errors="replace") for path in shop.supervisor.logs.glob("*.log")}
+    assert places_containing(installation, report.stdout + report.stderr) == set()
+    logs = {path.name: path.read_text(errors="replace") for path in installation.supervisor.logs.glob("*.log")}
     assert {*(f"{group}.log" for group in WORKER_GROUPS), "beat.log"} <= set(logs)
-    assert {name: leaked for name, text in logs.items() if (leaked := places_containing(shop, text))} == {}
-    for connection in (shop.redis(), shop.redis(results=True)):
+    assert {name: leaked for name, text in logs.items() if (leaked := places_containing(installation, text))} == {}
+    for connection in (installation.redis(), installation.redis(results=True)):
         with connection:
             held = {key: connection.dump(key) for key in connection.scan_iter()}
         assert {
             key: leaked
             for key, raw in held.items()
-            if raw is not None and (leaked := places_containing(shop, raw.decode("latin-1")))  # None: taken meanwhile
+            if raw is not None
+            and (leaked := places_containing(installation, raw.decode("latin-1")))  # None: taken meanwhile
         } == {}
 
 
-def test_workers_ignore_remote_control(shop: Installation) -> None:
-    with shop.client() as client:
-        before = {name: shop.supervisor.pid(name) for name in WORKER_GROUPS}
-        logged = {name: len(shop.supervisor.log(name).read_text()) for name in before}  # earlier tests plant errors
+def test_workers_ignore_remote_control(installation: Installation) -> None:
+    with installation.client() as client:
+        before = {name: installation.supervisor.pid(name) for name in WORKER_GROUPS}
+        logged = {
+            name: len(installation.supervisor.log(name).read_text()) for name in before
+        }  # earlier tests plant errors
         arguments = {"order_id": 2003, "member_id": "seller", "reason": "S_MUTUAL", "comment": "agreed by mail"}
         client.control.revoke("to-be-dropped", reply=False)
         client.control.cancel_consumer("commands", reply=False)
@@ -139,11 +147,11 @@ def test_workers_ignore_remote_control(shop: Installation) -> None:
             timeout=ANSWER_TIMEOUT_SECONDS
         )
         assert answer["outcome"] == "done"
-        assert {name: shop.supervisor.pid(name) for name in before} == before
+        assert {name: installation.supervisor.pid(name) for name in before} == before
         alive = {name.partition("@")[0] for name in client.control.inspect(timeout=5).ping() or {}}
         assert alive == {*WORKER_GROUPS, "celerybeat"}
     for name in before:
-        assert "Traceback" not in shop.supervisor.log(name).read_text()[logged[name] :]
+        assert "Traceback" not in installation.supervisor.log(name).read_text()[logged[name] :]
 
 
 def test_supervisor_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:

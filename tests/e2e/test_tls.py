@@ -71,10 +71,10 @@ def test_every_program_works_over_tls(broker_url: str, tmp_path: Path, monkeypat
             supervisor.wait_ready(120)
             # The storefront is beside the broker and uses no TLS.
             results = broker_url.rpartition("/")[0] + f"/{number + 1}"
-            shop = Installation(settings, supervisor, server.url("unwind"), broker_url, results)
+            installation = Installation(settings, supervisor, server.url("unwind"), broker_url, results)
             for variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):  # Celery takes them before its arguments
                 monkeypatch.delenv(variable)
-            with shop.client() as client:
+            with installation.client() as client:
                 answer = client.send_task("orders.options", kwargs={"order_id": 1, "member_id": "m"}, queue="commands")
                 assert answer.get(timeout=60)["code"] == "ORDER_UNKNOWN"
             with server.connect("unwind") as conn:

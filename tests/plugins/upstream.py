@@ -1,7 +1,7 @@
 """An installation with seed data and a real worker, as an upstream system sees it.
 
-It is not in the global plugins: modules that need it define a fixture of `installation`, because a worker takes
-seconds to start.
+It is not in the global plugins: modules that need it define a fixture with `temporary_installation`, because a worker
+takes seconds to start.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class _Closing(Celery):
 
 
 @contextlib.contextmanager
-def installation(
+def temporary_installation(
     servers: ServerUrls, admin: psycopg.Connection, template: str, folder: Path, past: Callable[[Market], None]
 ) -> Iterator[Installation]:
     """An installation without a worker; `past` writes its history, from three weeks ago to before now."""

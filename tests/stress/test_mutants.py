@@ -16,7 +16,7 @@ from stress.simulated_market import SimulatedMarket, seed_history
 from stress.simulated_scenarios import SIMULATED_SCENARIOS
 from tests.plugins.proxy import Proxy
 from tests.plugins.servers import fresh_database
-from tests.plugins.upstream import Installation, installation
+from tests.plugins.upstream import Installation, temporary_installation
 from workers.embedded.client import ServerUrls
 
 pytestmark = [pytest.mark.long]
@@ -73,7 +73,9 @@ def test_mutant_is_caught(market: SimulatedMarket, name: str) -> None:
 def live(
     servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    with installation(servers, admin, template_database, tmp_path_factory.mktemp("live"), seed_orders) as standing:
+    with temporary_installation(
+        servers, admin, template_database, tmp_path_factory.mktemp("live"), seed_orders
+    ) as standing:
         yield standing
 
 

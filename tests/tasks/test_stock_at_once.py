@@ -37,7 +37,7 @@ UNRETURNED_LINES = text(
 )
 
 
-class Shop:
+class ConcurrentMarket:
     def __init__(self, database: db.Database) -> None:
         self.database = database
         self._numbers = itertools.count(1)
@@ -57,10 +57,10 @@ class Shop:
 
 
 @pytest.fixture
-def shop(database_url: str) -> Iterator[Shop]:
+def market(database_url: str) -> Iterator[ConcurrentMarket]:
     database = db.connect(database_url, clock=SimulatedClock(ORDERED), pool_size=4)
     db.set_database(database)
-    opened = Shop(database)
+    opened = ConcurrentMarket(database)
     for member in ("seller", "buyer"):
         opened.do("members.record", member_id=member, handle=member, email=f"{member}@example.org")
     lot = {
@@ -88,26 +88,26 @@ def purchase(number: int, quantity: int) -> dict[str, Any]:
     }
 
 
-def test_a_lot_is_sold_out_exactly_and_comes_back_as_one(shop: Shop) -> None:
+def test_a_lot_is_sold_out_exactly_and_comes_back_as_one(market: ConcurrentMarket) -> None:
     """R78: twenty orders of five from sixty at once, then all of them cancelled at once."""
-    bought = shop.run_concurrently("orders.submit", [purchase(number, 5) for number in range(1, 21)])
+    bought = market.run_concurrently("orders.submit", [purchase(number, 5) for number in range(1, 21)])
     assert bought == {"done": 12, "LOT_UNKNOWN": 8}  # the lot is gone when it is sold out
-    assert shop.rows(text("SELECT * FROM unwind.lots")) == []
-    orders = [number for (number,) in shop.rows(text("SELECT order_id FROM unwind.orders"))]
+    assert market.rows(text("SELECT * FROM unwind.lots")) == []
+    orders = [number for (number,) in market.rows(text("SELECT order_id FROM unwind.orders"))]
     request = {"member_id": "seller", "reason": "S_MUTUAL", "comment": "Agreed with the buyer by mail."}
-    shop.run_concurrently("ocr.file", [request | {"order_id": n, "request_id": f"ocr-{n}"} for n in orders])
+    market.run_concurrently("ocr.file", [request | {"order_id": n, "request_id": f"ocr-{n}"} for n in orders])
     commands = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in orders]
-    assert shop.run_concurrently("orders.cancel", commands * 2) == {
+    assert market.run_concurrently("orders.cancel", commands * 2) == {
         "done": 24
     }  # each asked twice, answered the same, done once
-    assert shop.rows(text("SELECT quantity FROM unwind.lots")) == [(60,)]
-    assert shop.rows(UNACCOUNTED) == []
+    assert market.rows(text("SELECT quantity FROM unwind.lots")) == [(60,)]
+    assert market.rows(UNACCOUNTED) == []
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
-def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> None:
+def test_units_are_conserved_over_random_histories(market: ConcurrentMarket, seed: int) -> None:
     chance = random.Random(seed)
-    clock = shop.database.clock
+    clock = market.database.clock
     assert isinstance(clock, SimulatedClock)
     number = 0
     for _ in range(4):
@@ -115,16 +115,16 @@ def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> Non
         for _ in range(6):
             number += 1
             batch.append(purchase(number, chance.randint(1, 9)))
-        shop.run_concurrently("orders.submit", batch)
-        orders = [n for (n,) in shop.rows(text("SELECT order_id FROM unwind.orders WHERE status = 'PENDING'"))]
+        market.run_concurrently("orders.submit", batch)
+        orders = [n for (n,) in market.rows(text("SELECT order_id FROM unwind.orders WHERE status = 'PENDING'"))]
         removed = [n for n in orders if chance.random() < 0.4]
         for n in removed:
             line = [{"line_no": 1, "quantity": 1}]
-            commands = shop.do(
+            commands = market.do(
                 "removals.request", order_id=n, member_id="buyer", lines=line, request_id=f"ask-{n}-{number}"
             )
             if commands["outcome"] == "done":
-                shop.do(
+                market.do(
                     "removals.approve",
                     removal_id=commands["effects"]["removal_id"],
                     member_id="seller",
@@ -134,11 +134,11 @@ def test_units_are_conserved_over_random_histories(shop: Shop, seed: int) -> Non
         doomed = [n for n in orders if chance.random() < 0.5]
         request = {"member_id": "seller", "reason": "S_MUTUAL", "comment": "Agreed with the buyer by mail."}
         for n in doomed:
-            shop.do("ocr.file", **request, order_id=n, request_id=f"ocr-{n}")
+            market.do("ocr.file", **request, order_id=n, request_id=f"ocr-{n}")
         cancels = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in doomed]
-        shop.run_concurrently("orders.cancel", cancels)
+        market.run_concurrently("orders.cancel", cancels)
         clock.instant += timedelta(hours=1)
-        assert shop.rows(UNACCOUNTED) == []
-    assert shop.rows(UNRETURNED_LINES) == []
-    kinds = {kind for (kind,) in shop.rows(text("SELECT DISTINCT kind FROM unwind.stock_moves"))}
+        assert market.rows(UNACCOUNTED) == []
+    assert market.rows(UNRETURNED_LINES) == []
+    kinds = {kind for (kind,) in market.rows(text("SELECT DISTINCT kind FROM unwind.stock_moves"))}
     assert kinds == {"recorded", "sold", "returned"}

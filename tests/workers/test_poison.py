@@ -31,7 +31,7 @@ BAD = 4
 
 
 @pytest.fixture
-def shop(environment: Simulation) -> Market:
+def market_with_orders(environment: Simulation) -> Market:
     """Seven unpaid orders of eight days ago."""
     now = real_now(environment)
     environment.clock.instant = now - timedelta(days=8)
@@ -64,64 +64,66 @@ def poisoned(database_url: str, table: str, when: str) -> Iterator[None]:
 
 @pytest.mark.guarantee("P8")
 def test_failing_command_stops_no_other_of_its_batch_and_can_be_requeued_in_bulk(
-    shop: Market, database_url: str
+    market_with_orders: Market, database_url: str
 ) -> None:
     """P8: it is retried with growing delays, then parked, and requeued after the fix."""
-    shop.rows(
+    market_with_orders.rows(
         "SELECT unwind.submit_command('npb.file', jsonb_build_object('order_id', n, 'member_id', 'seller'),"
         "'file-' || n) "
         "FROM generate_series(1, 7) AS n"
     )
     with poisoned(database_url, "alerts", f"NEW.order_id = {BAD}"):
-        shop.at(real_now(shop.simulation)).do("submissions.drain")
-        assert {alert.order_id for alert in shop.alerts()} == {n for n in ORDERS if n != BAD}
+        market_with_orders.at(real_now(market_with_orders.simulation)).do("submissions.drain")
+        assert {alert.order_id for alert in market_with_orders.alerts()} == {n for n in ORDERS if n != BAD}
         waits = []
         for _ in range(MAX_SUBMISSION_ATTEMPTS - 1):
-            (row,) = shop.stored(SubmissionRow, state="waiting")
-            waits.append(row.due_at - shop.simulation.clock.instant)
-            shop.at(row.due_at).do("submissions.drain")
+            (row,) = market_with_orders.stored(SubmissionRow, state="waiting")
+            waits.append(row.due_at - market_with_orders.simulation.clock.instant)
+            market_with_orders.at(row.due_at).do("submissions.drain")
         assert waits == sorted(waits), "ever later"
         assert waits[-1] > 100 * waits[0]
-    (dead,) = shop.dead_jobs()
+    (dead,) = market_with_orders.dead_jobs()
     assert (dead.task, dead.reason, dead.attempts) == ("npb.file", "FAILED", MAX_SUBMISSION_ATTEMPTS)
     assert CliRunner().invoke(jobs, ["replay", "--task", "npb.file"]).exit_code == 0
-    shop.do("submissions.drain")
-    assert sorted(alert.order_id for alert in shop.alerts()) == list(ORDERS)
+    market_with_orders.do("submissions.drain")
+    assert sorted(alert.order_id for alert in market_with_orders.alerts()) == list(ORDERS)
 
 
 @pytest.mark.guarantee("P8")
-def test_failing_row_stops_no_other_of_its_sweep(shop: Market, database_url: str) -> None:
+def test_failing_row_stops_no_other_of_its_sweep(market_with_orders: Market, database_url: str) -> None:
     """P8, P3: the batch is divided until the row is alone; every sweep retries it."""
     for order_id in ORDERS:
-        shop.done("npb.file", order_id=order_id, member_id="seller")
-        shop.at(shop.simulation.clock.instant + timedelta(seconds=1))
-    shop.at(shop.simulation.clock.instant + timedelta(days=8))
+        market_with_orders.done("npb.file", order_id=order_id, member_id="seller")
+        market_with_orders.at(market_with_orders.simulation.clock.instant + timedelta(seconds=1))
+    market_with_orders.at(market_with_orders.simulation.clock.instant + timedelta(days=8))
     with poisoned(database_url, "events", f"NEW.order_id = {BAD} AND NEW.type = 'npb.unlocked'"):
         for unlocked in (len(ORDERS) - 1, 0):
-            assert shop.done("npb.scan_open_alerts")["unlocked"] == unlocked
-    assert [alert.order_id for alert in shop.alerts(unlocked_at=None)] == [BAD]
-    assert shop.done("npb.scan_open_alerts")["unlocked"] == 1
-    assert shop.alerts(unlocked_at=None) == []
+            assert market_with_orders.done("npb.scan_open_alerts")["unlocked"] == unlocked
+    assert [alert.order_id for alert in market_with_orders.alerts(unlocked_at=None)] == [BAD]
+    assert market_with_orders.done("npb.scan_open_alerts")["unlocked"] == 1
+    assert market_with_orders.alerts(unlocked_at=None) == []
 
 
 @pytest.mark.guarantee("P8")
-def test_failing_reminder_stops_no_other(shop: Market, database_url: str) -> None:
+def test_failing_reminder_stops_no_other(market_with_orders: Market, database_url: str) -> None:
     """P8, N16, N17: for requests and alerts; every sweep retries it."""
     for order_id in ORDERS:
         if order_id % 2:
-            shop.done("ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="Please.")
+            market_with_orders.done(
+                "ocr.file", order_id=order_id, member_id="buyer", reason="B_MUTUAL", comment="Please."
+            )
         else:
-            shop.done("npb.file", order_id=order_id, member_id="seller")
-    shop.at(shop.simulation.clock.instant + timedelta(days=8)).done("npb.scan_open_alerts")
-    shop.at(shop.simulation.clock.instant + timedelta(days=8))
+            market_with_orders.done("npb.file", order_id=order_id, member_id="seller")
+    market_with_orders.at(market_with_orders.simulation.clock.instant + timedelta(days=8)).done("npb.scan_open_alerts")
+    market_with_orders.at(market_with_orders.simulation.clock.instant + timedelta(days=8))
     reminded = "SELECT DISTINCT order_id FROM unwind.outbox WHERE payload ->> 'event' LIKE '%reminder%' ORDER BY 1"
     bad = "NEW.payload ->> 'event' LIKE '%reminder%' AND NEW.order_id IN (3, 4)"
     with poisoned(database_url, "outbox", bad):
         for handled in (len(ORDERS) - 2, 0):
-            assert shop.done("reminders.scan")["reminded"] == handled
-    assert [row.order_id for row in shop.rows(reminded)] == [n for n in ORDERS if n not in (3, 4)]
-    assert shop.done("reminders.scan")["reminded"] == 2
-    assert [row.order_id for row in shop.rows(reminded)] == list(ORDERS)
+            assert market_with_orders.done("reminders.scan")["reminded"] == handled
+    assert [row.order_id for row in market_with_orders.rows(reminded)] == [n for n in ORDERS if n not in (3, 4)]
+    assert market_with_orders.done("reminders.scan")["reminded"] == 2
+    assert [row.order_id for row in market_with_orders.rows(reminded)] == list(ORDERS)
 
 
 @pytest.mark.guarantee("P8")

@@ -33,13 +33,13 @@ from workers.simulation.engine import Simulation
 
 
 @pytest.fixture
-def shop(environment: Simulation) -> Market:
+def market(environment: Simulation) -> Market:
     """Unpaid orders of eight days ago: `./run` works at the current time."""
     environment.clock.instant = now = real_now(environment)
-    market = Market(environment).at(now - timedelta(days=8))
+    seeded = Market(environment).at(now - timedelta(days=8))
     for order_id in (1, 2, 3):
-        market.order(order_id)
-    return market.at(now)
+        seeded.order(order_id)
+    return seeded.at(now)
 
 
 def real_now(simulation: Simulation) -> datetime:
@@ -72,105 +72,109 @@ def drained(market: Market) -> None:
     market.at(real_now(market.simulation)).do("submissions.drain")
 
 
-def test_requeued_command_keeps_its_request_id_and_needs_no_message(shop: Market, broker_url: str) -> None:
+def test_requeued_command_keeps_its_request_id_and_needs_no_message(market: Market, broker_url: str) -> None:
     """P1, P2: the broker is emptied, and an effect from before is not repeated."""
-    number = parked(shop, 1)
+    number = parked(market, 1)
     done = replay(number)
     assert (done.exit_code, "npb.file is requeued" in done.output) == (0, True), done.output
     with redis.Redis.from_url(broker_url) as broker:
         broker.flushdb()
-    drained(shop)
-    answer = shop.row("SELECT * FROM unwind.command_answers WHERE request_id = 'm-1'")
+    drained(market)
+    answer = market.row("SELECT * FROM unwind.command_answers WHERE request_id = 'm-1'")
     assert (answer.state, answer.outcome) == ("answered", "done")
     assert "already" in replay(number).output
-    parked(shop, 1)
+    parked(market, 1)
     assert replay("--all").exit_code == 0
-    drained(shop)
-    assert shop.count("events", type="npb.filed") == 1
+    drained(market)
+    assert market.count("events", type="npb.filed") == 1
 
 
 @pytest.mark.guarantee("P8")
-def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(shop: Market) -> None:
+def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(market: Market) -> None:
     """P8: by task, or all; a job that can't be requeued stays, with a reason."""
-    filings = [parked(shop, order_id) for order_id in (1, 2, 3)]
-    strange = parked(shop, 4, task="npb.of_another_version")
+    filings = [parked(market, order_id) for order_id in (1, 2, 3)]
+    strange = parked(market, 4, task="npb.of_another_version")
     assert replay("--task", "ocr.file").output == "There are no such dead jobs.\n"
     done = replay("--task", "npb.file")
     assert [line.split()[0] for line in done.output.splitlines()] == [str(number) for number in filings]
-    again = parked(shop, 1, message_id="m-4")
+    again = parked(market, 1, message_id="m-4")
     done = replay("--all")
     assert (done.exit_code, f"{again}  npb.file" in done.output, "does not know" in done.output) == (1, True, True)
-    with shop.simulation.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting_jobs(conn)] == [strange]
-    drained(shop)
-    assert shop.count("alerts") == 3
+    drained(market)
+    assert market.count("alerts") == 3
     assert replay().exit_code == replay(1, "--all").exit_code == 2
 
 
-def test_requeued_sql_command_is_answered_through_sql(shop: Market) -> None:
-    shop.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
-    with shop.simulation.database.transaction() as conn:
-        then = shop.simulation.clock.now(conn).replace(year=2100)
+def test_requeued_sql_command_is_answered_through_sql(market: Market) -> None:
+    market.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
+    with market.simulation.database.transaction() as conn:
+        then = market.simulation.clock.now(conn).replace(year=2100)
         (submission,), _ = submissions.send_submissions_claim(conn, then, limit=9)()
         for attempt in range(submissions.MAX_SUBMISSION_ATTEMPTS):
             retried = submissions.Submission(
                 **{f: getattr(submission, f) for f in submission.__slots__} | {"attempts": attempt + 1}
             )
             first = submissions.record_submission_failure(
-                conn, retried, f"Error {attempt}", shop.simulation.clock.instant
+                conn, retried, f"Error {attempt}", market.simulation.clock.instant
             )
     assert first == "Error 0"
     number = parked(
-        shop, 1, message_id="r-1", first_error=first, arguments=json.loads(submission.payload) | {"request_id": "r-1"}
+        market, 1, message_id="r-1", first_error=first, arguments=json.loads(submission.payload) | {"request_id": "r-1"}
     )
     assert replay(number).exit_code == 0
-    drained(shop)
-    assert shop.row("SELECT state FROM unwind.command_answers WHERE request_id = 'r-1'").state == "answered"
+    drained(market)
+    assert market.row("SELECT state FROM unwind.command_answers WHERE request_id = 'r-1'").state == "answered"
 
 
-def test_requeued_outbox_message_and_email_are_due_again(shop: Market) -> None:
-    shop.do("npb.file", order_id=1, member_id="seller")
-    with shop.simulation.database.transaction() as conn:
-        outbox.enqueue_messages(conn, [OutboxMessage("removals.cancel_pending", "k", 1)], shop.simulation.clock.instant)
-    (row,) = shop.outbox(key="k")
-    with shop.simulation.database.transaction() as conn:
+def test_requeued_outbox_message_and_email_are_due_again(market: Market) -> None:
+    market.do("npb.file", order_id=1, member_id="seller")
+    with market.simulation.database.transaction() as conn:
+        outbox.enqueue_messages(
+            conn, [OutboxMessage("removals.cancel_pending", "k", 1)], market.simulation.clock.instant
+        )
+    (row,) = market.outbox(key="k")
+    with market.simulation.database.transaction() as conn:
         outbox.record_outbox_failure(conn, [row.outbox_id], "KeyError", is_final=True)
-    dead_job = parked(shop, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
-    notice_id = shop.notices()[0].notice_id
-    shop.rows(
+    dead_job = parked(market, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
+    notice_id = market.notices()[0].notice_id
+    market.rows(
         "UPDATE unwind.notices SET state = 'parked', next_try_at = NULL, sent_at = NULL "
         "WHERE notice_id = :id RETURNING 1",
         id=notice_id,
     )
-    parked_notice = parked(shop, 1, task="notices.deliver", arguments={"notice_id": notice_id}, reason="UNDELIVERABLE")
+    parked_notice = parked(
+        market, 1, task="notices.deliver", arguments={"notice_id": notice_id}, reason="UNDELIVERABLE"
+    )
     assert replay(dead_job, parked_notice).exit_code == 0
-    assert [message.state for message in shop.outbox(key="k")] == ["due"]
-    shop.simulation.advance(real_now(shop.simulation))
-    assert shop.notices()[0].state == "sent"
+    assert [message.state for message in market.outbox(key="k")] == ["due"]
+    market.simulation.advance(real_now(market.simulation))
+    assert market.notices()[0].state == "sent"
 
 
-def test_dead_job_with_changed_arguments_is_not_requeued(shop: Market, database_url: str) -> None:
+def test_dead_job_with_changed_arguments_is_not_requeued(market: Market, database_url: str) -> None:
     """P1: the hash of the parked arguments must match."""
-    number = parked(shop, 1)
+    number = parked(market, 1)
     with psycopg.connect(libpq_url(database_url)) as owner:
         owner.execute('UPDATE unwind.dead_jobs SET arguments = \'{"order_id": 2, "member_id": "seller"}\'')
     assert "arguments were changed" in replay(number).output
-    with shop.simulation.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting_jobs(conn)] == [number]
 
 
-def test_every_dead_job_has_a_reason(shop: Market) -> None:
+def test_every_dead_job_has_a_reason(market: Market) -> None:
     """P1: the database requires reason, first and last error, and hash."""
-    parked(shop, 1, first_error="KeyError", error="TypeError", reason="WORKER_DIED")
+    parked(market, 1, first_error="KeyError", error="TypeError", reason="WORKER_DIED")
     job = json.loads(CliRunner().invoke(jobs, ["dead", "--json"]).output)
     assert (job["reason"], job["first_error"], job["error"]) == ("WORKER_DIED", "KeyError", "TypeError")
     output = CliRunner().invoke(jobs, ["dead"]).output
     assert "its worker died at every attempt, tried 9 times: TypeError" in output
     assert "at first: KeyError" in output
-    parked(shop, 2, error="")
+    parked(market, 2, error="")
     with pytest.raises(IntegrityError):
-        parked(shop, 3, reason="BECAUSE")
-    assert shop.dead_jobs(error="no message")
+        parked(market, 3, reason="BECAUSE")
+    assert market.dead_jobs(error="no message")
 
 
 def test_first_error_is_kept_through_all_retries(
@@ -194,9 +198,9 @@ def test_first_error_is_kept_through_all_retries(
     assert (dead.attempts, dead.reason) == (2, "FAILED")
 
 
-def test_discarded_job_stays_on_record_with_its_reason(shop: Market) -> None:
+def test_discarded_job_stays_on_record_with_its_reason(market: Market) -> None:
     """It leaves the list, the metric and the finding, and can't be requeued by mistake."""
-    number, second = parked(shop, 1), parked(shop, 2)
+    number, second = parked(market, 1), parked(market, 2)
     assert run("discard", number).exit_code == 2, "why must be said"
     assert run("discard", number, "--reason", " ").exit_code == 2
     done = run("discard", number, 99_999, "--reason", "settled by phone")
@@ -205,7 +209,7 @@ def test_discarded_job_stays_on_record_with_its_reason(shop: Market) -> None:
         True,
         True,
     )
-    with shop.simulation.database.transaction() as conn:
+    with market.simulation.database.transaction() as conn:
         assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting_jobs(conn)] == [second]
     discarded = json.loads(run("dead", "--discarded", "--json").output)
     assert (discarded["id"], discarded["discard_reason"]) == (number, "settled by phone")
@@ -221,12 +225,17 @@ def run(*words: object) -> Result:
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_dead_letter_is_requeued_once_as_its_command(shop: Market, complete: bool) -> None:
+def test_dead_letter_is_requeued_once_as_its_command(market: Market, complete: bool) -> None:
     """As the queue had it, or its body alone, which is all that Celery shows of an unknown task."""
     raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
     body = json.dumps(raw).encode() if complete else base64.b64decode(raw["body"])
-    facts = {"task_name": "npb.file", "message_id": "lost-1", "queue": "commands", "now": shop.simulation.clock.instant}
-    with shop.simulation.database.transaction() as conn:
+    facts = {
+        "task_name": "npb.file",
+        "message_id": "lost-1",
+        "queue": "commands",
+        "now": market.simulation.clock.instant,
+    }
+    with market.simulation.database.transaction() as conn:
         dead_letters.insert_dead_letter(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
         dead_letters.insert_dead_letter(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
         long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()
@@ -238,9 +247,9 @@ def test_dead_letter_is_requeued_once_as_its_command(shop: Market, complete: boo
     assert f"Dead letter {broken} is no command." in done.output
     assert f"Dead letter {cut} was too long" in done.output
     assert f"Dead letter {good} was requeued already." in done.output
-    drained(shop)
-    answer = shop.row("SELECT * FROM unwind.command_answers WHERE request_id = 'lost-1'")
-    assert (answer.outcome, shop.count("submissions")) == ("done", 1)
+    drained(market)
+    answer = market.row("SELECT * FROM unwind.command_answers WHERE request_id = 'lost-1'")
+    assert (answer.outcome, market.count("submissions")) == ("done", 1)
     listed = [json.loads(line) for line in run("dead-letters", "--json").output.splitlines()]
     assert [retried["id"] for retried in listed if "requeued_at" in retried] == [good]
 
