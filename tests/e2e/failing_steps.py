@@ -23,23 +23,23 @@ __all__ = ["STEPS", "app"]
 
 FAILING = "TEST_FAILING"
 STEPS: dict[str, tuple[Any, str]] = {
-    "describing": (task, "summarize_error"),
-    "telling the kinds of failure apart": (task, "is_database_unavailable"),
-    "finding the way through the code": (task, "traceback_path"),
+    "summarizing the error": (task, "summarize_error"),
+    "classifying the error": (task, "is_database_unavailable"),
+    "locating the error in the code": (task, "traceback_path"),
     "reading the first error": (task.BaseTask, "_first_error"),
-    "making the retry": (task.BaseTask, "signature_from_request"),
+    "creating the retry": (task.BaseTask, "signature_from_request"),
     "publishing the retry": (task.BaseTask, "apply_async"),
-    "parking": (dead_jobs, "park_job"),
-    "hashing what is parked": (dead_jobs, "dead_job_payload_hash"),
+    "parking the job": (dead_jobs, "park_job"),
+    "hashing the parked payload": (dead_jobs, "dead_job_payload_hash"),
     "reading the clock": (db.DatabaseClock, "now"),
     "finding the database": (db, "current_database"),
-    "saying it in the log": (task.log, "error"),
-    "raising what Celery is told": (task, "sanitize_error"),
-    "storing what became of it": (RedisBackend, "store_result"),
+    "logging the error": (task.log, "error"),
+    "raising the error for Celery": (task, "sanitize_error"),
+    "storing the result": (RedisBackend, "store_result"),
 }
 DYING = "dying"
-LOST = "parking what was lost"
-CHECKING, CONNECTING = "checking what it needs", "connecting a process"
+LOST = "parking the lost job"
+CHECKING, CONNECTING = "checking the configuration", "connecting a process"
 
 
 class StepFailed(Exception):

@@ -18,7 +18,7 @@ from tests.policies.automated_cases import FILED, files_at, unpaid
 
 @pytest.mark.parametrize("days", [7, 8, 60])
 def test_an_unpaid_order_gets_an_alert_so_many_days_after_its_date(days: int) -> None:
-    """R115, R119, N21: to the second, as the seller's own, and the seller is told."""
+    """R115, R119, N21: to the second, as the seller's own, and the seller is notified."""
     case = unpaid(days)
     due = ORDERED + days * DAY
     assert files_at(case) == due

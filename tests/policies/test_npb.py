@@ -266,7 +266,7 @@ def filed_npb() -> Case:
 
 @pytest.mark.parametrize("actor", [SELLER, STAFF])
 def test_more_time_moves_the_unlock(actor: Actor) -> None:
-    """R122, N22: to the second, and the buyer is told."""
+    """R122, N22: to the second, and the buyer is notified."""
     case, until = filed_npb(), ORDERED + 20 * DAY
     verdict = npb.extend_npb(case, actor, until, "as agreed", ORDERED + 8 * DAY)
     assert isinstance(verdict, Granted)

@@ -29,14 +29,14 @@ def test_sentences_have_whole_seconds_all_rounded_up() -> None:
     assert describe_timestamp(FULL_SECOND) == format_timestamp(FULL_SECOND)
 
 
-def test_people_read_their_own_zone() -> None:
+def test_displayed_times_are_in_the_readers_zone() -> None:
     text = "Filed 2026-10-24T22:30:00Z, possible from 2026-10-31T22:30:00.000001Z."
     assert rewrite_timestamps_for_people(text, ZoneInfo("Europe/Berlin")) == (
         "Filed 25 Oct 2026, 00:30 CEST, possible from 31 Oct 2026, 23:30:01 CET."
     )
 
 
-def test_people_read_dates_with_the_month_by_name() -> None:
+def test_displayed_dates_name_the_month() -> None:
     text = "Filed 2026-11-29T06:01:00Z, possible from 2026-12-06T06:01:40.5Z; no date: 2026-13-29T06:01:00Z."
     expected = "Filed 29 Nov 2026, 06:01 UTC, possible from 6 Dec 2026, 06:01:41 UTC; no date: 2026-13-29T06:01:00Z."
     assert rewrite_timestamps_for_people(text) == expected

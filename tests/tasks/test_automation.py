@@ -219,7 +219,7 @@ def test_settings_of_today_hold_for_open_cases(market: Market) -> None:
     assert see(market, "order", 1003)["cancelled_at"] == format_timestamp(UNLOCKED + 20 * DAY)
 
 
-def test_a_dead_timetable_and_repeated_ticks_change_nothing(filed: Market) -> None:
+def test_stopped_beat_and_repeated_ticks_change_nothing(filed: Market) -> None:
     """R124: three days late, twice over; one cancellation, one email each."""
     filed.at(DUE + 3 * DAY)
     assert filed.done("automation.cancel") == {"warned": 3, "cancelled": 3}
@@ -248,7 +248,7 @@ def test_each_time_of_cancellation_is_warned_of_once(filed: Market) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100])
-def test_a_wave_is_cancelled_in_batches(filed: Market, limit: int) -> None:
+def test_many_due_orders_are_cancelled_in_batches(filed: Market, limit: int) -> None:
     """R124."""
     filed.at(DUE)
     assert sweep("automation.cancel", CancelSweep(), result_key="cancelled", limit=limit) == {"cancelled": 3}

@@ -80,7 +80,7 @@ def test_a_settled_late_payment_leaves_the_list_and_stays_in_the_order(cancelled
 
 
 def test_a_claimed_payment_that_arrives_is_one_late_payment(cancelled: Market) -> None:
-    """R107, R108, N19: claimed, pending, received, repeated: one row; the parties hear of the claim and the money."""
+    """R107, R108, N19: claimed, pending, received, repeated: one row, and notices of the claim and of the payment."""
     for status in ("Sent", "Pending", "Received", "Received", "Completed"):
         pay(cancelled, status)
     assert [late.payment_status for late in cancelled.stored(LatePaymentRow)] == ["Completed"]

@@ -256,19 +256,19 @@ def test_dead_letter_is_requeued_once_as_its_command(market: Market, complete: b
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.long
-def test_ten_thousand_strays_are_moved_although_movers_are_killed(broker_url: str) -> None:
+def test_ten_thousand_misrouted_messages_are_moved_although_processes_are_killed(broker_url: str) -> None:
     """In order and without duplicates; messages that are no commands stay."""
     envelope = message([[], {"order_id": 1, "member_id": "seller"}, {}])
-    strays = []
+    misrouted = []
     for number in range(10_000):
         envelope["headers"]["id"] = f"stray-{number}"
-        strays.append(json.dumps(envelope))
+        misrouted.append(json.dumps(envelope))
     foreign = [json.dumps(message(headers={"task": task})) for task in ("other.app", "outbox.relay")]
     with contextlib.closing(redis.Redis.from_url(broker_url)) as broker:
         broker.delete("celery", "commands")
         for start in range(0, 10_000, 1000):
-            broker.lpush("celery", *foreign, *strays[start : start + 1000])
-        broker.lpush("commands\x06\x163", strays[0].replace("stray-0", "urgent"))
+            broker.lpush("celery", *foreign, *misrouted[start : start + 1000])
+        broker.lpush("commands\x06\x163", misrouted[0].replace("stray-0", "urgent"))
         words = [sys.executable, "-m", "workers", "jobs", "dead-letters", "requeue"]
         for _ in range(2):
             before = broker.llen("commands")

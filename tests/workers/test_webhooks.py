@@ -32,7 +32,7 @@ LOOPBACK = [ip_network("127.0.0.0/8")]
 
 
 class Receiver:
-    """An endpoint of an upstream system that can be told to misbehave."""
+    """An endpoint of an upstream system with faults that a test can switch on."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[tuple[dict[str, str], str]] = []

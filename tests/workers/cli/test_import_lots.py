@@ -207,7 +207,7 @@ def test_nothing_is_imported_when_an_item_is_no_lot_and_the_others_are_on_reques
     assert (code, output.splitlines()[-1]) == (0, "1 lot imported, 0 updated, 1 skipped: 10 units of seller.")
 
 
-def test_lots_that_stand_twice_and_parts_without_a_colour_block_the_import(market: Market, run_import: Run) -> None:
+def test_duplicate_lots_and_parts_without_a_colour_block_the_import(market: Market, run_import: Run) -> None:
     code, output = run_import("part_without_colour.xml")
     assert code == 1
     assert "item 1 (line 2, lot 8401, PART 3001): COLOR is missing" in output

@@ -83,7 +83,7 @@ def test_a_terminal_without_the_letters_shows_their_numbers(typed: Any, database
     assert b"[OCR \\u2192 CANCELLED]" in done.stdout
 
 
-def test_people_read_the_story_of_an_order(typed: Any) -> None:
+def test_show_prints_the_timeline_of_an_order(typed: Any) -> None:
     """Someone who was not there understands it."""
     output = " ".join(typed("show", "order", "1004").output.split())
     for words in (
@@ -126,7 +126,7 @@ def test_explain_gives_each_reason_once_per_role(typed: Any) -> None:
         assert {reason: part.count(reason) for reason in reasons} == dict.fromkeys(reasons, 1)
 
 
-def test_explain_names_the_way_and_its_dates_first_and_what_is_impossible_only_with_all(typed: Any) -> None:
+def test_explain_prints_the_route_first_and_impossible_actions_only_with_all(typed: Any) -> None:
     first = " ".join(typed("explain", "order", "1003", "--at", format_timestamp(FILED)).output.split())
     assert "so order 1003 can be cancelled from 11 Apr 2026, 10:00 UTC. If the buyer answers, from 18 Apr 2026" in first
     assert "can accept the penalty" in first
@@ -149,8 +149,8 @@ def test_explain_names_the_way_and_its_dates_first_and_what_is_impossible_only_w
         ("request", "r-1"),
     ],
 )
-def test_every_query_has_a_page_for_people(typed: Any, words: tuple[str, ...]) -> None:
-    """For people by default."""
+def test_every_query_has_a_text_page(typed: Any, words: tuple[str, ...]) -> None:
+    """Text is the default."""
     done = typed("show", *words)
     assert (done.exit_code, bool(done.output.strip())) == (0, True), done.output
 

@@ -76,7 +76,7 @@ def story(market: Market, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("story")
-def test_text_for_people_is_as_it_was_read_last_and_fits_80_columns(market: Market) -> None:
+def test_printed_text_matches_its_snapshot_and_fits_80_columns(market: Market) -> None:
     shown = []
     for command in COMMANDS:
         output = CliRunner().invoke(group, shlex.split(command)).output

@@ -150,7 +150,7 @@ def test_fees_are_charged_by_the_other_slices(try_terms: Try) -> None:
     assert differences(result) == {order_id: {"fee": "1.00"} for order_id in (2, 3, 4, 5)}
 
 
-def test_output_for_people_and_programs_is_the_same_each_time(try_terms: Try, market: Market) -> None:
+def test_text_and_json_output_are_deterministic(try_terms: Try, market: Market) -> None:
     before = market.content("events")
     for words in ([], ["--json"]):
         first, second = (try_terms("cancel_after_unlock = 3", *words).output for _ in range(2))

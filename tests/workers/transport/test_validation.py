@@ -93,8 +93,8 @@ def test_ticks_and_outbox_messages_are_accepted_and_may_expire() -> None:
     for entry in TIMETABLE:
         assert validated(_sent(entry.name, entry.queue, expires=late), entry.queue)["headers"]["expires"]
     rows = list(range(10**11, 10**11 + 500))
-    ring = _sent("notices.tell_seller", "notices", kwargs={"rows": rows}, expires=600)
-    assert validated(ring, "notices")["headers"]["task"] == "notices.tell_seller"
+    published = _sent("notices.tell_seller", "notices", kwargs={"rows": rows}, expires=600)
+    assert validated(published, "notices")["headers"]["task"] == "notices.tell_seller"
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=-31), timedelta(0), timedelta(seconds=30), timedelta(minutes=31)])

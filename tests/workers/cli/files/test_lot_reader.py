@@ -216,7 +216,7 @@ def test_the_flags_of_the_case_mean_what_brickstore_means() -> None:
     assert (first.is_stock_room, first.stock_room_id, second.is_retain) == (True, "A", False)
 
 
-def test_a_part_without_a_colour_and_a_lot_that_stands_twice_are_invalid() -> None:
+def test_a_part_without_a_colour_and_a_duplicate_lot_are_invalid() -> None:
     _, _, bad = case("part_without_colour.xml")
     assert [str(problem) for problem in bad] == [
         (
@@ -303,7 +303,7 @@ def test_any_honest_encoding_is_read(encoding: str) -> None:
     ],
 )
 def test_an_item_that_is_no_lot_is_named(old: str, new: str, why: str) -> None:
-    """The seller is told which item and why; the others are not hurt."""
+    """The message names the item and the reason; the other lots are imported."""
     _, entries, bad = opened(BRICKLINK.replace(old, new))
     invalid = [*map(str, bad), *(f"{entry}: {problems(entry)}" for entry in entries if problems(entry))]
     assert len(invalid) == 1

@@ -120,7 +120,7 @@ if PGBOUNCER:
             assert found(server.url("patient"), server.url("patient")) == []
 
     def test_settings_that_a_pooler_loses_are_reported(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of a pooler that cannot be told from PostgreSQL."""
+        """Also of a pooler that looks like PostgreSQL."""
         upgrade(server.url("patient"))
         assert " <> :pid" in session_settings._FIND_SESSION_ROLE.text
         monkeypatch.setattr(
