@@ -105,7 +105,6 @@ def email_automation_setting(context: EmailContext) -> str:
     context = EmailContext(context.event, context.role, context.order_id, facts, context.zone)
     duration = pluralize(int(context.text("value")), unit, f"{unit}s")
     return (
-        f"Your setting {context.text('setting')}, in force since {context.timestamp('set_at')}, says: "
-        f"{means.format(duration)}. "
-        "You can change it, switch it off, or exclude individual buyers (sellers.set_automation)."
+        f"Your setting since {context.timestamp('set_at')}: {means.format(duration)}. "
+        "You can change it, switch it off, or exclude individual buyers in your store's settings."
     )

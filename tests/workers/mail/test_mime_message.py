@@ -270,6 +270,12 @@ def test_email_matches_its_snapshot(name: str) -> None:
         )
 
 
+@pytest.mark.parametrize("name", FACTS)
+def test_email_names_no_field_and_no_command(name: str) -> None:
+    email = compose_email(email_context(*FACTS[name]))
+    assert not re.findall(r"\w+[_.][a-z]\w*", f"{email.subject}\n{render_plain_email(email)}")
+
+
 def test_every_snapshot_has_an_example() -> None:
     assert {path.name for path in SNAPSHOTS.iterdir()} == {file for name in FACTS for file, _ in render_sides(name)}
 
