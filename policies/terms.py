@@ -141,7 +141,10 @@ class Terms:
     bill_day: int = _term(5, "The day of the next month on which a month's bills are issued.", "day", "1 to 28")
     bill_due_day: int = _term(5, "The day of the month after the issue on which a bill is due.", "day", "1 to 28")
     past_due_grace: timedelta = _term(
-        timedelta(days=10), "How long after its due day an unpaid bill is past due.", _DURATIONS, _ALLOWED_WAIT
+        timedelta(days=10),
+        "How long after its due day an unpaid bill's grace period ends; it is past due from the day after its due day.",
+        _DURATIONS,
+        _ALLOWED_WAIT,
     )
     minimum_bill: Decimal = _term(
         Decimal("0.00"),
