@@ -22,7 +22,7 @@ from policies.lots import (
     plain_lot_key,
 )
 from policies.returns import may_be_return_target
-from policies.texts import replace_non_xml_characters
+from policies.texts import pluralize, replace_non_xml_characters
 
 MAX_LOT_ID = 2**63 - 1
 MAX_COLOR_ID = 2**31 - 1
@@ -189,7 +189,7 @@ def update_problem(entry: LotEntry, lot: Lot) -> str | None:
         )
     if (entry.quantity_change or 0) < 0 and lot.quantity + (entry.quantity_change or 0) <= 0:
         return (
-            f"the lot has {lot.quantity} units, and {entry.quantity_change} would leave none; "
+            f"the lot has {pluralize(lot.quantity, 'unit', 'units')}, and {entry.quantity_change} would leave none; "
             "write <DELETE>Y</DELETE> to delete it"
         )
     return None

@@ -47,7 +47,7 @@ def price_purchase(
         if units < 0:
             return Refused(
                 Code.NOT_ENOUGH_STOCK,
-                f"Lot {lot_id} has {lots[lot_id].quantity} units, fewer than requested.",
+                f"Lot {lot_id} has {pluralize(lots[lot_id].quantity, 'unit', 'units')}, fewer than requested.",
                 unblocked_by="the seller adding stock",
             )
     return tuple(

@@ -28,13 +28,13 @@ from policies.bills import parse_month
 from policies.emails.context import format_email_timestamp
 from policies.reasons import describe_reason
 from policies.statuses import Role
+from policies.texts import pluralize
 from policies.timestamps import parse_timestamp, rewrite_timestamps_for_people
 from tasks.command import MAX_COMMENT_LENGTH
 from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from web import forms, order_view
 from web.api import DEFAULT_WAIT_SECONDS, query_snapshot
-from web.forms import action_form, read_form
 from web.order_view import View, is_order_id, load_view, load_view_for_change, new_request_id
 from web.problems import Problem, not_found
 from web.sessions import COOKIE, LOOPBACK, PATH, Session, check_csrf, sessions_of, sign_link
@@ -49,7 +49,7 @@ _templates = jinja2.Environment(
     loader=jinja2.PackageLoader("web"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
 )
 _templates.globals |= {"PATH": PATH, "STEPS": EDIT_STEPS, "MAX_COMMENT_LENGTH": MAX_COMMENT_LENGTH}
-_templates.filters["reason"] = describe_reason
+_templates.filters |= {"reason": describe_reason, "pluralize": pluralize}
 _style = resources.files("web").joinpath("templates/style.css").read_bytes()
 
 router = APIRouter(prefix=PATH, include_in_schema=False)
@@ -92,7 +92,7 @@ def sign_in_page(request: Request, token: str = "") -> Response:
 
 @router.post("/sign-out")
 async def sign_out_page(request: Request) -> Response:
-    session, typed = sessions_of(request).load(request), await read_form(request)
+    session, typed = sessions_of(request).load(request), await forms.read_form(request)
     check_csrf(session, typed.get("csrf", ""))
     response = page("problem.html.j2", problem=Problem(200, "You are signed out."))
     response.delete_cookie(COOKIE, path=PATH)
@@ -163,7 +163,7 @@ async def act(request: Request, order_id: str, action: str) -> Response:
     assert view.role is not None
     # Of impossible actions too: an action that was possible when the page was shown gets its refusal as the answer.
     usable = (o for o in view.options["options"] if o["action"] != "orders.set_status" or o["possible"])
-    wanted = [form for form in (action_form(option, view.role) for option in usable) if form.key == action]
+    wanted = [form for form in (forms.action_form(option, view.role) for option in usable) if form.key == action]
     if not wanted:
         raise not_found("There is no such action now. Open the page again.")
     arguments = forms.typed_arguments(wanted[0], typed) | {"order_id": view.facts["order_id"]}

@@ -84,10 +84,9 @@ def restore(file: Path) -> None:
                 order_count, event_count = conn.execute(counts).one()
         finally:
             database.dispose()
-    echo(f"{order_count:,} orders and {event_count:,} events are restored.")
+    echo(f"Orders restored: {order_count:,}; events restored: {event_count:,}.")
     if skipped:
-        moved = f"the feed was moved on by {skipped:,} transactions"
-        echo(f"Readers of the event feed keep the cursors they have ({moved}).")
+        echo(f"Readers of the event feed keep their cursors: its transaction ids continue {skipped:,} higher.")
     if violations:
         raise click.ClickException("Not every invariant holds: ./run audit names what is violated.")
     echo("All invariants hold. Start the workers on an empty Redis: unfinished messages are republished.")
@@ -114,7 +113,7 @@ def write_backup(database_url: str, file: Path) -> int:
 
 
 def restore_backup(database_url: str, file: Path) -> int:
-    """Restore into an empty database, or raise `BackupError`; return by how many transactions the feed moved on."""
+    """Restore into an empty database, or raise `BackupError`; return by how much the feed's ids were raised."""
     if not file.is_file():
         raise BackupError(f"The file {file} does not exist.")
     clients = _backup_clients(database_url)

@@ -193,16 +193,18 @@ class _ImportLotsCommand:
             reason = LEFT_OUT_ELEMENTS.get(element.upper(), "no field of a lot is known by this name")
             yield f"{element} of {pluralize(count, 'item', 'items')} was not read (first: {first}): {reason}."
         if lots.more_unread:
-            yield f"{lots.more_unread} more values have names that are not known."
+            more = pluralize(lots.more_unread, "more value has a name that is", "more values have names that are")
+            yield f"{more} not known."
         if lots.excluded:
-            yield f"{lots.excluded} items were left out, as BrickStore excludes them."
+            left_out = pluralize(lots.excluded, "item was left out", "items were left out")
+            yield f"{left_out}, as BrickStore excludes {'it' if lots.excluded == 1 else 'them'}."
         if lots.repairs.count:
             yield f"{lots.repairs}."
 
 
 def _ask_for_as_option(existing: int, same: int, entry: LotEntry, lot_id: int) -> str:
     condition = "without a known lot number"
-    items = f"1 item {condition} is" if existing == 1 else f"{existing} items {condition} are"
+    items = pluralize(existing, f"item {condition} is", f"items {condition} are")
     return (
         f"{items} in the store already, {same} of them with the same values: {entry} is lot {lot_id}. Nothing was "
         "imported. Say what they are: --as new (more lots), --as consolidate (add their units to the lots), "

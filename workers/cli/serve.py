@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from policies.texts import pluralize
 from workers.cli.options import data_option
 from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded.client import running_servers
@@ -118,7 +119,8 @@ def _serve_installation(settings: Settings, report: Path) -> None:
         supervisor.start(beat_program(complete, supervisor))
         supervisor.wait_ready(READY_TIMEOUT)
         for group, queues in WORKER_GROUPS.items():
-            _print_up_line(f"{group}", f"a worker with {complete.concurrency} processes for {' and '.join(queues)}")
+            processes = pluralize(complete.concurrency, "process", "processes")
+            _print_up_line(group, f"a worker with {processes} for {', '.join(queues)}")
         services = (flower_program(complete), metrics_program(complete), web_program(complete))
         for program, _ in services:
             supervisor.start(program)
