@@ -20,7 +20,7 @@ from policies.texts import pluralize
 from tasks.declarations import all_commands
 from workers.local.process_specs import WORKER_GROUPS
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import Finding, error, finding_age, finding_names, note, warning
+from workers.monitoring.doctor.findings import NO_ACTION, Finding, error, finding_age, finding_names, note, warning
 
 MAX_CLOCK_SKEW = 2.0  # seconds: only the database's clock decides what is due, the others when it is noticed
 MAX_HARMLESS_CLOCK_STEP = timedelta(seconds=2)  # NTP may set a clock back by as much at once
@@ -133,16 +133,15 @@ def check_pooler(context: Context) -> Iterator[Finding]:
     url = context.settings.direct_database_url
     pooled = is_pooled(context.conn)
     if url is None and pooled:
-        message = "There is a pooler before PostgreSQL, and notifications, migrations and backups go past none."
+        message = "DATABASE_URL leads to a pooler, and notifications, migrations and backups need a direct connection."
         yield error("POOLER_WITHOUT_DIRECT_URL", message, PooledSessionRefused().fix)
         return
     if url is not None and (wrong := _problem_of_direct_url(context, url.get_secret_value())):
         yield wrong
     elif pooled and keeps_prepared_statements(context.conn):
-        message = "A pooler, which keeps prepared statements, is before PostgreSQL."
-        yield note("POOLER", message, "nothing is to be done.")
+        yield note("POOLER", "DATABASE_URL leads to a pooler that keeps prepared statements.", NO_ACTION)
     elif pooled:
-        message = "A pooler that keeps no prepared statements is before PostgreSQL, so every statement is planned anew."
+        message = "DATABASE_URL leads to a pooler that keeps no prepared statements: each is planned again."
         yield note("POOLER", message, "PgBouncer 1.21 or newer keeps them, with max_prepared_statements = 200.")
 
 
@@ -173,9 +172,9 @@ def check_standby(context: Context) -> Iterator[Finding]:
         return
     elif server_info.has_synchronous_standby(context.conn):
         message = "A standby has every commit before it is answered, so a failover loses none."
-        yield note("STANDBY_SYNCHRONOUS", message, "nothing is to be done.")
+        yield note("STANDBY_SYNCHRONOUS", message, NO_ACTION)
     else:
-        message = "No standby is synchronous: a failover loses the last answered commands, and nobody is told."
+        message = "No standby is synchronous: a failover loses the last answered commands without notice."
         fix = "set synchronous_standby_names on the primary, and synchronous_commit = on."
         yield warning("STANDBY_ASYNCHRONOUS", message, fix)
 

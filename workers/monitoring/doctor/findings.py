@@ -13,6 +13,7 @@ from policies.timestamps import describe_duration
 from workers.local.run_command import replace_run_command
 
 MAX_NAMED = 5
+NO_ACTION = "no action is needed."
 
 
 class Severity(StrEnum):
