@@ -40,7 +40,7 @@ def _default(field: FieldInfo) -> str:
     default: Any = field.default
     if (
         default is PydanticUndefined
-        or default is None
+        or default in (None, "")
         or isinstance(default, SecretStr | Path)
         or inspect.isroutine(default)
     ):

@@ -1,4 +1,4 @@
-"""Tests that huge or absurd payloads do not stop the commands behind them, through both interfaces.
+"""Tests that huge or absurd payloads do not stop the commands behind them, by message and by SQL.
 
 The bars: a valid command behind a single one is answered within 5 s, behind eight within 15 s, and no worker process
 exceeds 400 MB.

@@ -1,4 +1,4 @@
-"""Connections to the primary named by Redis Sentinel: each connection asks Sentinel anew."""
+"""Connections to the primary that Redis Sentinel names: each new connection asks Sentinel first."""
 
 # mypy: disable-error-code="no-untyped-call"
 # redis-py has no annotations there.
