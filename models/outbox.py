@@ -127,8 +127,8 @@ def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: d
 
 
 _IS_NEW_ROW = and_(OutboxRow.attempts == 0, OutboxRow.publish_count > 0)
-"""Its wake-up was sent, and it has not failed. An unlock's row is none until the relay publishes it, because its sweep
-handles it."""
+"""A wake-up was sent and no attempt failed. A row of an unlock counts as new only after the relay has published it,
+because the sweep of unlocks handles it before."""
 
 
 def claim_messages(

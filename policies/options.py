@@ -28,7 +28,7 @@ class Subject:
     remaining: Mapping[int, int] = field(default_factory=dict)
     pending_removals: Sequence[Removal] = ()
     removal: Removal | None = None
-    """The request that an option about a removal request is asked about."""
+    """The removal request that the option is about."""
 
     @property
     def asked_removal(self) -> Removal:

@@ -61,7 +61,8 @@ _FIND_SESSION_ROLE = text("""
         WHERE rolname = :role AND pg_catalog.pg_has_role(session_user, oid, 'MEMBER')
     ) THEN :role ELSE 'none' END, pg_catalog.pg_backend_pid() <> :pid
 """)
-"""And whether a pooler is between: it answers the login itself, and another process serves."""
+"""Return the role to use, and whether the connection goes through a pooler (then the backend pid differs from the
+login's)."""
 _SESSION_SETTINGS_IN_FORCE = text("""
     SELECT name, pg_catalog.current_setting(name)
     FROM pg_catalog.unnest(CAST(:names AS pg_catalog.text[])) AS setting (name)

@@ -1,7 +1,7 @@
 """The public SQL views `unwind.v_*`: their columns, which are stable, and their queries, for readers of the database.
 
 A view may gain a column at its end and never loses or redefines one; `contract/views/` records them. No view reads the
-clock: whoever queries a view compares its columns with a time, so that a simulation shows what a live system would.
+clock: the client compares its columns with a time of its choice, so that a simulation shows what a live system would.
 """
 
 from __future__ import annotations

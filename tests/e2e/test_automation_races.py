@@ -153,7 +153,7 @@ def test_payment_stops_an_automatic_agreement_or_is_late(race_market: RaceMarket
 def test_a_party_answers_a_request_or_automation_does(
     race_market: RaceMarket, rounds: range, command: str, who: str, status: str
 ) -> None:
-    """R117, R118, R121, R22: whoever commits first."""
+    """R117, R118, R121, R22: whichever commits first."""
     for number in rounds:
         requested_order(race_market, number)
         arguments: dict[str, object] = {"order_id": number, "member_id": f"{who}-{number}"}

@@ -50,7 +50,7 @@ def test_no_alert_is_filed_for_a_payment_however_uncertain(payment: PaymentStatu
 
 @pytest.mark.parametrize("filed_by_seller", [True, False])
 def test_an_alert_is_filed_once_for_each_order_date(filed_by_seller: bool) -> None:
-    """R115: not again after its removal, whoever filed it, until the order date moves."""
+    """R115: not again after its removal, no matter who filed it, until the order date moves."""
     case, due = unpaid(), ORDERED + 7 * DAY
     own, automatic = npb.file_npb(case, SELLER, None, due), automatic_acts.file_automatically(case, due)
     alert = granted(own if filed_by_seller else automatic)

@@ -46,7 +46,7 @@ GOLDEN = [
     ("OCR_SELLER", "2026-03", "2026-04-02T12:00:00Z", "credit", "2026-04"),  # E3: before the bill is made
     ("NPB", "2026-03", "2026-04-12T10:00:00Z", "credit", "2026-04"),  # E2
     ("NPX", "2026-03", "2026-04-12T10:00:00Z", "credit", "2026-04"),
-    ("NPB", "2026-04", "2026-04-20T10:00:00Z", "reset", "2026-04"),  # E7: charged anew by a batch
+    ("NPB", "2026-04", "2026-04-20T10:00:00Z", "reset", "2026-04"),  # E7: charged again by a batch
     ("BUYER_TERMINATED", "2026-03", "2026-03-30T10:00:00Z", "reset", "2026-03"),
     ("BUYER_TERMINATED", "2026-03", "2026-05-30T10:00:00Z", "credit", "2026-05"),
     ("SELLER_TERMINATED", "2026-03", "2026-03-30T10:00:00Z", "reset", "2026-03"),

@@ -52,9 +52,9 @@ DEVELOPMENT_COMMANDS: dict[str, tuple[str, str]] = {
     "torture": ("tools.develop", "Inject faults into a separate installation and check every guarantee."),
     "rehearse": (
         "tools.rehearsal.command",
-        "Actually start the compose file or several hosts, and kill -9 their parts.",
+        "Start the deployments that the files describe (compose, systemd, several hosts) and kill parts of them.",
     ),
-    "check": ("tools.check", "Check format, lint, types, import contracts and the house rules."),
+    "check": ("tools.check", "Check format, lint, types, import contracts and this repository's own rules."),
 }
 """Available in a checkout only: the wheel and the image do not contain `tools`."""
 

@@ -18,7 +18,7 @@ from workers.simulation.engine import Simulation
 
 
 class QueuedCommand:
-    """A message in one of the queues, which a worker takes at the third pause of whoever waits."""
+    """A message in one of the queues, which a worker takes at the third pause of the waiting task."""
 
     def __init__(self, broker: redis.Redis, queue: str) -> None:
         self.broker, self.queue, self.pauses = broker, queue, 0

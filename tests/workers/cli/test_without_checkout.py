@@ -27,7 +27,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(image: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "workers", *words],
-        # /proc takes no directory, whoever asks: like a read-only container.
+        # No user can create a directory in /proc: like a read-only container.
         env={**os.environ, "PYTHONPATH": str(image), "PYTHONSAFEPATH": "1", "UNWIND_DATA": "/proc/data", **variables},
         cwd=image,
         capture_output=True,
