@@ -45,7 +45,7 @@ FIGURES = (
     ("database_kills", "times the database died"),
     ("redeliveries", "copies and repeats sent"),
     ("duplicates_suppressed", "of these answered again and not done again"),
-    ("rings_per_job", "publishes per outbox message"),
+    ("publishes_per_outbox_message", "publishes per outbox message"),
     ("lost", "lost"),
     ("doubled", "doubled"),
     ("early", "early"),

@@ -105,7 +105,7 @@ class Outcome:
     """What was not done at some second beyond `LONG` after the last fault of a round."""
     timeline: list[dict[str, Any]] = field(default_factory=list)
     judged: list[tuple[datetime, str, dict[str, Any]]] = field(default_factory=list)
-    rings: dict[str, float] = field(default_factory=dict)
+    publishes: dict[str, float] = field(default_factory=dict)
     began: datetime = datetime(2000, 1, 1, tzinfo=UTC)
     lasted: float = 0.0
     dump: str = ""
@@ -297,11 +297,13 @@ class Run:
         # `invalid` is not kept: more time was asked for so late that its end is in the past. A second delivery may come
         # so late that the command is refused instead, which is kept.
         unkept = [
-            one.answer for one in self.ledger.sent.values() if one.answer and one.request_id not in self.oracle.judged
+            sent.answer
+            for sent in self.ledger.sent.values()
+            if sent.answer and sent.request_id not in self.oracle.judged
         ]
         outcome.counts["invalid"] = sum(answer["outcome"] == "invalid" for answer in unkept)
         outcome.counts["restarts"] = self.environment.supervisor.restarts
-        outcome.counts["letters"] = len(self.environment.smtp_stub.taken)
+        outcome.counts["emails received"] = len(self.environment.smtp_stub.taken)
         for kind, times in self.injector.counts.items():
             outcome.counts[f"fault {kind}"] = times
         if self.environment.sentinel_group is not None:
@@ -318,10 +320,10 @@ class Run:
             assert row is not None
             outcome.counts["accepted"] = row[0]
             outcome.counts["cancelled"] = row[4]
-            outcome.counts["letters sent"] = row[5]
-            outcome.rings = {
-                "promises": row[1],
-                "per job": round(float(row[2]) / max(1, row[1]), 3),
+            outcome.counts["emails sent"] = row[5]
+            outcome.publishes = {
+                "outbox rows": row[1],
+                "per outbox row": round(float(row[2]) / max(1, row[1]), 3),
                 "most": row[3],
             }
         outcome.violations += find_private_words(self.environment.folder)

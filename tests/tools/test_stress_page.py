@@ -12,7 +12,7 @@ PAGE = "before\n\n<!-- figures of ./run torture -->\nold\n<!-- end -->\n\nafter\
 def make_report(**fields: Any) -> dict[str, Any]:
     counts: dict[str, Any] = dict.fromkeys((name for name, _ in ADDED_UP), 0)
     metadata = {"seed": 7, "began": "2026-03-28T10:00:00Z", "seconds": 600.0, "machine": {"cores": 2}, "violations": []}
-    return counts | metadata | {"dry_after": {"longest": 9.6}, "rings_per_job": 1.25} | fields
+    return counts | metadata | {"dry_after": {"longest": 9.6}, "publishes_per_outbox_message": 1.25} | fields
 
 
 def test_counts_are_summed_and_the_worst_time_is_shown() -> None:
