@@ -21,7 +21,11 @@ BASE: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(
 RESOURCES: list[dict[str, Any]] = [
     resource for name in BASE["resources"] for resource in yaml.safe_load_all((FOLDER / name).read_text())
 ]
-PODS = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in RESOURCES if one["kind"] == "Deployment"}
+PODS = {
+    resource["metadata"]["name"]: resource["spec"]["template"]["spec"]
+    for resource in RESOURCES
+    if resource["kind"] == "Deployment"
+}
 OLDEST_VERSION = "1.25"
 """Of the Kubernetes API, whose schemas the files must fit, as well as the newest that the package knows."""
 LIFE_SIGNS = ("UNWIND_READY", "UNWIND_ALIVE")
@@ -38,7 +42,7 @@ def of_kind(kind: str) -> list[dict[str, Any]]:
 
 def test_every_file_is_a_resource() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {*BASE["resources"], "kustomization.yaml"}
-    assert len({(one["kind"], one["metadata"]["name"]) for one in RESOURCES}) == len(RESOURCES)
+    assert len({(resource["kind"], resource["metadata"]["name"]) for resource in RESOURCES}) == len(RESOURCES)
 
 
 @pytest.mark.parametrize("version", [OLDEST_VERSION, kubernetes_validate.latest_version()])
@@ -48,7 +52,7 @@ def test_resources_fit_the_schema_of_the_api(version: str) -> None:
 
 
 def test_a_misspelled_field_does_not_fit_the_schema_of_the_api() -> None:
-    beat = copy.deepcopy(next(one for one in of_kind("Deployment") if one["metadata"]["name"] == "beat"))
+    beat = copy.deepcopy(next(resource for resource in of_kind("Deployment") if resource["metadata"]["name"] == "beat"))
     beat["spec"]["template"]["spec"]["containers"][0]["comand"] = []
     with pytest.raises(kubernetes_validate.ValidationError, match="'comand' was unexpected"):
         kubernetes_validate.validate(beat, OLDEST_VERSION, strict=True)
@@ -134,7 +138,7 @@ def test_what_is_mounted_exists_and_has_a_size(pod: dict[str, Any], container: d
 
 
 def test_beat_is_never_doubled_and_workers_are_never_all_away() -> None:
-    deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind("Deployment")}
+    deployments = {resource["metadata"]["name"]: resource["spec"] for resource in of_kind("Deployment")}
     assert deployments["beat"]["strategy"] == {"type": "Recreate"}
     assert deployments["beat"]["replicas"] == 1
     for name in WORKERS:
@@ -142,19 +146,21 @@ def test_beat_is_never_doubled_and_workers_are_never_all_away() -> None:
     (scaler,) = of_kind("HorizontalPodAutoscaler")
     assert "replicas" not in deployments[scaler["spec"]["scaleTargetRef"]["name"]]
     assert scaler["spec"]["minReplicas"] >= 2
-    assert {one["metadata"]["name"] for one in of_kind("PodDisruptionBudget")} == set(WORKERS)
+    assert {resource["metadata"]["name"] for resource in of_kind("PodDisruptionBudget")} == set(WORKERS)
 
 
 def test_selectors_select_pods() -> None:
-    pods = [one["spec"]["template"]["metadata"]["labels"] for one in of_kind("Deployment")]
-    for one in of_kind("Deployment"):
-        assert one["spec"]["selector"]["matchLabels"] == one["spec"]["template"]["metadata"]["labels"]
-    selectors = [one["spec"]["podSelector"]["matchLabels"] for one in of_kind("NetworkPolicy")]
-    selectors += [one["spec"]["selector"] for one in of_kind("Service")]
-    selectors += [one["spec"]["selector"]["matchLabels"] for one in of_kind("PodDisruptionBudget")]
+    pods = [resource["spec"]["template"]["metadata"]["labels"] for resource in of_kind("Deployment")]
+    for resource in of_kind("Deployment"):
+        assert resource["spec"]["selector"]["matchLabels"] == resource["spec"]["template"]["metadata"]["labels"]
+    selectors = [resource["spec"]["podSelector"]["matchLabels"] for resource in of_kind("NetworkPolicy")]
+    selectors += [resource["spec"]["selector"] for resource in of_kind("Service")]
+    selectors += [resource["spec"]["selector"]["matchLabels"] for resource in of_kind("PodDisruptionBudget")]
     for selector in selectors:
         assert any(selector.items() <= labels.items() for labels in pods), selector
-    everything = next(one["spec"] for one in of_kind("NetworkPolicy") if one["metadata"]["name"] == "unwind")
+    everything = next(
+        resource["spec"] for resource in of_kind("NetworkPolicy") if resource["metadata"]["name"] == "unwind"
+    )
     assert everything["ingress"] == []
     assert all(everything["podSelector"]["matchLabels"].items() <= labels.items() for labels in pods)
 
@@ -165,7 +171,9 @@ def test_workers_that_send_reach_mail_servers_and_webhooks() -> None:
         for group, queues in WORKER_GROUPS.items()
         if {queue_of("notices.deliver"), queue_of("webhooks.deliver")} & set(queues)
     }
-    (outbound,) = (one["spec"] for one in of_kind("NetworkPolicy") if one["metadata"]["name"] == "unwind-outbound")
+    (outbound,) = (
+        resource["spec"] for resource in of_kind("NetworkPolicy") if resource["metadata"]["name"] == "unwind-outbound"
+    )
     assert {outbound["podSelector"]["matchLabels"]["app.kubernetes.io/name"]} == sending
     assert {port["port"] for rule in outbound["egress"] for port in rule["ports"]} == {25, 443, 465, 587}
 

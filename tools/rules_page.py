@@ -115,8 +115,8 @@ def _histories() -> Iterator[tuple[str, TestReference]]:
 def link_tests(tests: Sequence[TestReference]) -> list[str]:
     """One link for each file, with the names that are in it; histories are named by their number."""
     files: dict[str, list[str]] = {}
-    for one in tests:
-        files.setdefault(one.file, []).append(one.name.removeprefix("test_"))
+    for test in tests:
+        files.setdefault(test.file, []).append(test.name.removeprefix("test_"))
     return [_linked(file, names) for file, names in files.items()]
 
 

@@ -101,16 +101,16 @@ async def read_form(request: Request) -> dict[str, str]:
 def typed_arguments(form: ActionForm, typed: Mapping[str, str]) -> dict[str, Any]:
     """Return the arguments of a command from the typed input; invalid input is left to the command's validation."""
     arguments: dict[str, Any] = {} if form.removal_id is None else {"removal_id": form.removal_id}
-    for one in form.fields:
-        if one.kind == "checkbox":
-            arguments[one.name] = one.name in typed
-        elif one.kind == "lines":
+    for form_field in form.fields:
+        if form_field.kind == "checkbox":
+            arguments[form_field.name] = form_field.name in typed
+        elif form_field.kind == "lines":
             numbers = {name.removeprefix("line-"): text for name, text in typed.items() if name.startswith("line-")}
             arguments["lines"] = [
                 {"line_no": _number(line_no), "quantity": _number(text)} for line_no, text in numbers.items() if text
             ]
-        elif one.kind != "hidden" and (one.required or typed.get(one.name, "").strip()):
-            arguments[one.name] = typed.get(one.name, "")
+        elif form_field.kind != "hidden" and (form_field.required or typed.get(form_field.name, "").strip()):
+            arguments[form_field.name] = typed.get(form_field.name, "")
     return arguments
 
 

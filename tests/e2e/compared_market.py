@@ -279,7 +279,7 @@ class ComparedMarket(RuleBasedStateMachine):
             (r.order_id, f"{r.payment_status} {'settled' if r.settled_at else 'open'}")
             for r in self.rows("SELECT * FROM unwind.late_payments ORDER BY order_id, late_payment_id")
         ]
-        owed = [(o.order_id, str(one)) for _, o in sorted(self.book.orders.items()) for one in o.late]
+        owed = [(o.order_id, str(payment)) for _, o in sorted(self.book.orders.items()) for payment in o.late]
         assert late == owed, self.story(late, owed)
 
     def check_alerts(self) -> None:

@@ -94,11 +94,11 @@ def test_deadlocked_units_of_work_both_succeed(simulation: Simulation, database_
         database.dispose()
 
     pair = [threading.Thread(target=lock, args=names) for names in (("a", "b"), ("b", "a"))]
-    for one in pair:
-        one.start()
-    for one in pair:
-        one.join(30)
-    assert not any(one.is_alive() for one in pair)
+    for thread in pair:
+        thread.start()
+    for thread in pair:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in pair)
     assert len(tries) == 3
 
 

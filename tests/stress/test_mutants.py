@@ -20,8 +20,8 @@ from tests.plugins.upstream import Installation, temporary_installation
 from workers.embedded.client import ServerUrls
 
 pytestmark = [pytest.mark.long]
-LIVE = [one for one in MUTANTS.values() if one.scenario in LIVE_SCENARIOS]
-ALONE = [one for one in MUTANTS.values() if one.scenario in SIMULATED_SCENARIOS]
+LIVE = [mutant for mutant in MUTANTS.values() if mutant.scenario in LIVE_SCENARIOS]
+ALONE = [mutant for mutant in MUTANTS.values() if mutant.scenario in SIMULATED_SCENARIOS]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_scenario_without_a_mutant_has_no_violation(market: SimulatedMarket, nam
     assert market.violations() == []
 
 
-@pytest.mark.parametrize("name", [one.name for one in ALONE])
+@pytest.mark.parametrize("name", [mutant.name for mutant in ALONE])
 def test_mutant_is_caught(market: SimulatedMarket, name: str) -> None:
     mutant = MUTANTS[name]
     with mutant.activate(market.database_url):
@@ -108,7 +108,7 @@ def test_live_scenario_without_a_mutant_has_no_violation(
         group.end()
 
 
-@pytest.mark.parametrize("name", [one.name for one in LIVE])
+@pytest.mark.parametrize("name", [mutant.name for mutant in LIVE])
 def test_live_mutant_is_caught(
     live: Installation, path: Proxy, results: Proxy, orders: Iterator[int], name: str
 ) -> None:

@@ -56,8 +56,8 @@ def test_failovers_of_the_broker_have_no_violation(tmp_path: Path) -> None:
 def test_plan_is_a_function_of_the_seed() -> None:
     def planned(seed: int) -> object:
         return [
-            list(itertools.islice(one, 4))
-            for one in (plan.lives(seed, 0, plan.SQL), plan.waves(seed, 1, 5), plan.faults(seed))
+            list(itertools.islice(steps, 4))
+            for steps in (plan.lives(seed, 0, plan.SQL), plan.waves(seed, 1, 5), plan.faults(seed))
         ]
 
     assert planned(7) == planned(7)
@@ -66,14 +66,14 @@ def test_plan_is_a_function_of_the_seed() -> None:
 
 def test_failovers_replace_the_ends_of_a_single_broker() -> None:
     rounds = list(itertools.islice(plan.faults(7, sentinel=True), 40))
-    kinds = {one.kind for faults in rounds for one in faults}
+    kinds = {fault.kind for faults in rounds for fault in faults}
     assert kinds == (plan.FAULT_RATES | plan.SENTINEL_FAULT_RATES).keys() - plan.SINGLE_BROKER_FAULTS
 
 
 def test_fierce_run_has_more_fatal_faults() -> None:
     def fault_counts(fierce: float) -> Counter[str]:
         rounds = itertools.islice(plan.faults(7, fierce=fierce), 40)
-        return Counter(one.kind for faults in rounds for one in faults)
+        return Counter(fault.kind for faults in rounds for fault in faults)
 
     usual, fierce = fault_counts(1), fault_counts(3)
     # Their number is limited by their distance.
@@ -88,7 +88,7 @@ def test_fierce_run_has_more_fatal_faults() -> None:
 def test_half_an_hour_contains_the_planned_faults() -> None:
     rounds = 30 * 60 // 35  # rounds of 20 s, with 15 s for finishing and comparing
     for seed in range(5):
-        kinds = [one.kind for fault_counts in itertools.islice(plan.faults(seed), rounds) for one in fault_counts]
+        kinds = [fault.kind for fault_counts in itertools.islice(plan.faults(seed), rounds) for fault in fault_counts]
         assert kinds.count("kill_worker") >= 75
         assert kinds.count("kill_child") >= 250
         assert sum(kinds.count(kind) for kind in ("flush_broker", *plan.SERVERS["broker"])) >= 25

@@ -327,7 +327,7 @@ def test_the_dry_run_on_a_paid_order_speaks_of_payment_and_strike(market: Market
         assert answer["outcome"] == "done"
         assert ("strike" in answer["message"], payment in answer["message"]) == (warns, warns), answer["message"]
         options = market.done("orders.options", order_id=1003, member_id="seller")["options"]
-        (option,) = [one for one in options if one["action"] == "orders.cancel"]
+        (option,) = [option for option in options if option["action"] == "orders.cancel"]
         assert ("strike" in option["why"]) == warns
     market.done("npb.remove", order_id=1003, member_id="seller")
     market.done("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="agreed")

@@ -114,7 +114,7 @@ def test_what_can_be_settled_is_an_option(cancelled: Market) -> None:
 
     def option(member_id: str) -> tuple[bool, str | None]:
         options = cancelled.done("orders.options", order_id=1003, member_id=member_id)["options"]
-        (found,) = [one for one in options if one["action"] == "orders.settle_late_payment"]
+        (found,) = [option for option in options if option["action"] == "orders.settle_late_payment"]
         return found["possible"], found["code"]
 
     assert option("seller") == (False, "NO_LATE_PAYMENT")

@@ -307,7 +307,7 @@ def test_name_that_resolves_to_an_address_that_is_not_public_is_refused(
     """Also when only one of its addresses is; nothing is connected to."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for addresses in ([address], ["93.184.216.34", address]):
-        found = [(family, socket.SOCK_STREAM, 6, "", (one, 443)) for one in addresses]
+        found = [(family, socket.SOCK_STREAM, 6, "", (ip, 443)) for ip in addresses]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found, **__: found)
         monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("it connected"))
         with pytest.raises(WebhookRejected, match="not public"):

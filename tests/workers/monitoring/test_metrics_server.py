@@ -190,7 +190,11 @@ def test_no_label_is_an_id(market: Market, settings: Settings, database_url: str
     )
     metrics = scrape(settings)
     labels = {
-        label for name, values in metrics.items() if name != "unwind_build_info" for one in values for label in one
+        label
+        for name, values in metrics.items()
+        if name != "unwind_build_info"
+        for label_set in values
+        for label in label_set
     }
     assert labels <= closed
 
@@ -204,7 +208,7 @@ def test_metrics_of_one_server_survive_the_loss_of_the_other(settings: Settings,
     for part, environment in away.items():
         with serving(Settings.model_validate(environment)) as address:
             metrics = parse_metrics(page(f"{address}/metrics")[1])
-            assert metrics["unwind_up"] == {(one,): float(one != part) for one in ("database", "broker")}
+            assert metrics["unwind_up"] == {(server,): float(server != part) for server in ("database", "broker")}
             assert ("unwind_queue_messages" in metrics) == (part != "broker")
             assert ("unwind_outbox_due" in metrics) == (part != "database")
             assert page(f"{address}/livez") == (200, "alive\n")
@@ -280,11 +284,11 @@ def test_every_metric_of_an_alert_exists(settings: Settings, database_url: str) 
     assert names <= set(metrics)
     for rule in RULES:
         for name, label, sign, value in re.findall(r'(unwind_\w+)\{(\w+)(=~|!~|=)"([^"]+)"\}', rule["expr"]):
-            labels = {one[0] for one in metrics[name]}
+            labels = {label_set[0] for label_set in metrics[name]}
             if sign == "=" and name != "unwind_requests_last_minute":  # appears with the first refusal
                 assert value in labels, json.dumps([label, value])
             if sign == "=~":
-                assert any(re.fullmatch(value, one) for one in labels), value
+                assert any(re.fullmatch(value, label_value) for label_value in labels), value
 
 
 def test_every_metric_and_label_of_the_dashboard_exists(settings: Settings, database_url: str) -> None:

@@ -32,7 +32,7 @@ def refused(raw: bytes, queue: str = "commands") -> Rejected:
     return caught.value
 
 
-@pytest.mark.parametrize("hostile", EXPECTED, ids=lambda one: one.name)
+@pytest.mark.parametrize("hostile", EXPECTED, ids=lambda message: message.name)
 def test_hostile_message_is_rejected_with_its_reason_or_passed_to_the_task(hostile: Hostile) -> None:
     if hostile.reason in (None, "TASK_UNKNOWN"):
         assert validated(hostile.raw)["properties"]["delivery_tag"] == "a-tag"
