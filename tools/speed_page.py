@@ -33,7 +33,7 @@ would end the run.
 `./run bench B1 B4` measures some rows. `--quick` only shows that everything works; its ratios judge nothing. `--full`
 takes the largest tables, and `--keep` stores the results. The command exits with 0 when every bar is met.
 
-{pooler_note}## Against what
+## Against what
 
 - **The bound** is pgbench with two clients calling one SQL function that writes what a cancellation writes, on the
   same schema, a hundred orders per transaction, without checking any rule
@@ -51,14 +51,6 @@ Every order has five lines in five lots and an unlocked alert. Its cancellation 
 and five lots, and inserts five stock moves, a strike, an event, three outbox rows and the request row. A batch of a
 hundred belongs to one store; single messages go from store to store.
 {results}"""
-
-POOLER_NOTE = """\
-B23, cancelling behind PgBouncer in transaction mode against cancelling without it (bars ≥ 0.4 singly and ≥ 0.6 in
-sets), runs only where `pgbouncer` is installed, and the run below is without it. A small run on a busy machine had 1.21
-(647 against 533 orders/s) and 0.72 (797 against 1,110).
-
-"""
-"""Shown until a stored run has measured B23."""
 
 RESULTS = """
 ## The figures
@@ -90,11 +82,8 @@ What bounds some of them:
 def speed_page() -> str:
     """The whole page, as Markdown; without figures where no run was kept."""
     if not RESULT.exists():
-        return PAGE.format(
-            pooler_note="", results="\n## The figures\n\nNo run has been kept yet: `./run bench` makes one.\n"
-        )
+        return PAGE.format(results="\n## The figures\n\nNo run has been kept yet: `./run bench` makes one.\n")
     record = json.loads(RESULT.read_text(encoding="utf-8"))
-    measures = {result["measure"] for result in record["results"]}
     folder = CHECKOUT / "docs" / "img"
     charts = [
         f"![{title}](img/speed-{name}.svg)" for name, title in CHARTS.items() if (folder / f"speed-{name}.svg").exists()
@@ -106,7 +95,7 @@ def speed_page() -> str:
         rows="\n".join(_row(result) for result in record["results"]),
         charts="\n\n".join(charts),
     )
-    return PAGE.format(pooler_note="" if "B23" in measures else POOLER_NOTE, results=results)
+    return PAGE.format(results=results)
 
 
 def _row(result: dict[str, Any]) -> str:
