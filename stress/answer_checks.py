@@ -22,31 +22,31 @@ def compare_answers(environment: Environment, ledger: Ledger, conn: Connection[A
     answered = [
         (sent.request_id, [sent.answer, *sent.later]) for sent in list(ledger.sent.values()) if sent.answer is not None
     ]
-    lost, wrong = contradictions(conn, [(request_id, answer) for request_id, all_ in answered for answer in all_])
-    wrong += [
+    lost, violations = contradictions(conn, [(request_id, answer) for request_id, all_ in answered for answer in all_])
+    violations += [
         f"{request_id}: was answered with different outcomes"
         for request_id, all_ in answered
         if len({answer["outcome"] for answer in all_} - {"dead"}) > 1  # one copy may be dead and another answered
     ]
     first_time, copies = read_effects(environment.effects)
     doubled = [request_id for request_id, times in first_time.items() if times > 1]
-    wrong += [f"{request_id}: was carried out {first_time[request_id]} times" for request_id in doubled]
+    violations += [f"{request_id}: was carried out {first_time[request_id]} times" for request_id in doubled]
     ledger.counts["duplicates suppressed"] = copies
-    return lost, len(doubled), wrong
+    return lost, len(doubled), violations
 
 
 def contradictions(conn: Connection[Any], answers: Iterable[tuple[str, dict[str, Any]]]) -> tuple[int, list[str]]:
     """Return how many of these answers are not stored, and a sentence for each missing or different one."""
     answers = [(request_id, answer) for request_id, answer in answers if answer["outcome"] in ("done", "refused")]
     stored = dict(conn.execute(STORED_ANSWERS, [[request_id for request_id, _ in answers]]).fetchall())
-    lost, wrong = 0, []
+    lost, violations = 0, []
     for request_id, answer in answers:
         if request_id not in stored:
             lost += 1
-            wrong.append(f"{request_id}: was answered {answer['outcome']}, and nothing of it is kept")
+            violations.append(f"{request_id}: was answered {answer['outcome']}, and nothing of it is kept")
         elif _comparable(answer) != _comparable(stored[request_id]):
-            wrong.append(f"{request_id}: was answered in two ways")
-    return lost, wrong
+            violations.append(f"{request_id}: was answered in two ways")
+    return lost, violations
 
 
 def _comparable(answer: dict[str, Any]) -> dict[str, Any]:

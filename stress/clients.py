@@ -229,7 +229,7 @@ class Client(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.busy = threading.Event()
         """Set: new commands are given; else only answers are waited for."""
-        self.enough = threading.Event()
+        self.stop_requested = threading.Event()
         self.error: BaseException | None = None
         self._interfaces = Interfaces(environment, ledger)
         self._ledger = ledger
@@ -239,7 +239,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self.enough.wait(POLL):
+            while not self.stop_requested.wait(POLL):
                 self._step()
         except BaseException as error:  # noqa: BLE001 - the run must not go on as if this client were content
             self.error = error
@@ -302,7 +302,7 @@ class BulkClient(threading.Thread):
     def __init__(self, name: str, environment: Environment, ledger: Ledger, waves: Iterator[Wave]) -> None:
         super().__init__(name=name, daemon=True)
         self.busy = threading.Event()
-        self.enough = threading.Event()
+        self.stop_requested = threading.Event()
         self.error: BaseException | None = None
         self._interfaces = Interfaces(environment, ledger)
         self._ledger = ledger
@@ -312,7 +312,7 @@ class BulkClient(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self.enough.wait(POLL):
+            while not self.stop_requested.wait(POLL):
                 self._step()
         except BaseException as error:  # noqa: BLE001 - as above
             self.error = error

@@ -18,17 +18,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from policies.texts import pluralize
 from stress.mutant_table import run_mutants
 from stress.report import keep_failure, report
 from stress.run import Outcome, RunOptions, prepare_run
 
 SET_UP, LAST_ROUND = 10, 20
-"""Seconds that a run takes beside the minutes asked for, about."""
+"""Approximate seconds that a run takes beyond the requested minutes."""
 LARGE_WAVE = 250
-"""So that half an hour on two cores carries tens of thousands of commands, whatever is killed meanwhile."""
+"""Orders per bulk wave: half an hour on two cores carries tens of thousands of commands despite the kills."""
 FIGURES = (
-    ("commands", "commands sent, each with a request id of its own"),
-    ("accepted", "of these with a kept answer in the database"),
+    ("commands", "commands sent, each with its own request id"),
+    ("accepted", "of these with a stored answer"),
     ("orders_cancelled", "orders cancelled"),
     ("orders_cancelled_automatically", "of these by automation"),
     ("alerts_filed_automatically", "alerts filed by automation"),
@@ -37,14 +38,14 @@ FIGURES = (
     ("child_kills", "worker children killed (-9)"),
     ("web_kills", "HTTP processes killed (-9)"),
     ("pauses", "workers paused beyond the visibility timeout"),
-    ("restarts", "programs started again"),
-    ("broker_losses", "times the broker died or forgot all"),
+    ("restarts", "programs restarted"),
+    ("broker_losses", "times the broker died or lost all data"),
     ("failovers", "failovers of the broker (with --sentinel)"),
-    ("lost_tail_bytes", "bytes of its replication stream that they lost"),
+    ("lost_tail_bytes", "bytes of its replication stream lost in failovers"),
     ("storms", "connection storms"),
     ("database_kills", "times the database died"),
     ("redeliveries", "copies and repeats sent"),
-    ("duplicates_suppressed", "of these answered again and not done again"),
+    ("duplicates_suppressed", "of these answered again without a second effect"),
     ("publishes_per_outbox_message", "publishes per outbox message"),
     ("lost", "lost"),
     ("doubled", "doubled"),
@@ -53,21 +54,31 @@ FIGURES = (
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--minutes", type=click.FloatRange(0.1, 24 * 60), default=2.0, show_default=True, help="About how long.")
-@click.option("--seed", type=int, help="What is done and when is a function of it; a new one each time unless given.")
-@click.option("--fierce", type=click.FloatRange(1, 5), default=1.0, show_default=True,
-              help="So many times the usual kills, losses and storms.")  # fmt: skip
 @click.option(
-    "--sentinel", is_flag=True, help="The broker is two servers under Sentinel and fails over, losing its tail."
+    "--minutes", type=click.FloatRange(0.1, 24 * 60), default=2.0, show_default=True, help="Approximate duration."
+)
+@click.option("--seed", type=int, help="The seed of the plan; random unless given.")
+@click.option("--intensity", type=click.FloatRange(1, 5), default=1.0, show_default=True,
+              help="Multiply the usual kills, losses and storms by this.")  # fmt: skip
+@click.option(
+    "--sentinel",
+    is_flag=True,
+    help="The broker is two servers under Sentinel; it fails over and loses its last messages.",
 )
 @click.option(
     "--report", "report_to", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures as JSON."
 )
-@click.option("--mutants", is_flag=True, help="See instead that each of the seeded mistakes is caught, by name.")
+@click.option("--mutants", is_flag=True, help="Instead, introduce the bugs one by one and check that each is detected.")
 @click.option("--keep", type=click.Path(path_type=Path, file_okay=False), default=Path("torture-failures"),
               show_default=True, help="Folder for the history of a run that failed.")  # fmt: skip
 def torture(
-    minutes: float, seed: int | None, fierce: float, sentinel: bool, report_to: Path | None, mutants: bool, keep: Path
+    minutes: float,
+    seed: int | None,
+    intensity: float,
+    sentinel: bool,
+    report_to: Path | None,
+    mutants: bool,
+    keep: Path,
 ) -> None:
     """Inject faults into an installation of its own, and check that nothing is lost, doubled or early.
 
@@ -81,8 +92,8 @@ def torture(
     if mutants:
         sys.exit(0 if run_mutants(console) else 1)
     seed = secrets.randbelow(10**9) if seed is None else seed
-    options = RunOptions(seed, minutes * 60, fierce=fierce, sentinel=sentinel, wave=LARGE_WAVE)
-    console.print(f"[bold]seed {seed}[/]  (the same plan again: {_again(options)})")
+    options = RunOptions(seed, minutes * 60, intensity=intensity, sentinel=sentinel, wave=LARGE_WAVE)
+    console.print(f"[bold]seed {seed}[/]  (repeat this plan: {_repeat_command(options)})")
     console.print(
         f"  about {(options.seconds + SET_UP + LAST_ROUND) / 60:.1f} minutes, in rounds of {options.round:.0f} s"
     )
@@ -90,7 +101,7 @@ def torture(
         try:
             outcome = run.go()
         except KeyboardInterrupt:
-            console.print("\nInterrupted: nothing of it is left, and nothing was found until then.")
+            console.print("\nInterrupted: everything was removed; no violation was found so far.")
             sys.exit(130)
     figures = report(outcome)
     console.print(_table(figures))
@@ -98,25 +109,25 @@ def torture(
         report_to.parent.mkdir(parents=True, exist_ok=True)
         report_to.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if outcome.violations:
-        _tell_failure(console, outcome, history, keep)
+        _print_failure(console, outcome, history, keep)
         sys.exit(1)
-    console.print("[bold green]Nothing was violated.[/]")
+    console.print("[bold green]No violations.[/]")
 
 
-def _again(options: RunOptions) -> str:
-    fierce = f" --fierce {options.fierce:g}" if options.fierce != 1 else ""
+def _repeat_command(options: RunOptions) -> str:
+    intensity = f" --intensity {options.intensity:g}" if options.intensity != 1 else ""
     sentinel = " --sentinel" if options.sentinel else ""
-    return f"./run torture --seed {options.seed} --minutes {options.seconds / 60:g}{fierce}{sentinel}"
+    return f"./run torture --seed {options.seed} --minutes {options.seconds / 60:g}{intensity}{sentinel}"
 
 
-def _tell_failure(console: Console, outcome: Outcome, history: list[dict[str, Any]], keep: Path) -> None:
-    console.print(f"[bold red]{len(outcome.violations)} violations:[/]")
+def _print_failure(console: Console, outcome: Outcome, history: list[dict[str, Any]], keep: Path) -> None:
+    console.print(f"[bold red]{pluralize(len(outcome.violations), 'violation', 'violations')}:[/]")
     for sentence in outcome.violations[:20]:
         console.print(f"  {sentence}", markup=False)
     for path in keep_failure(outcome, history, keep):
-        console.print(f"  kept: {path}", markup=False)
-    console.print(f"Again: {_again(outcome.options)}")
-    console.print(f"Its history alone: ./run replay --allow-short {keep}/torture-{outcome.options.seed}.jsonl")
+        console.print(f"  saved: {path}", markup=False)
+    console.print(f"Repeat: {_repeat_command(outcome.options)}")
+    console.print(f"Replay only its history: ./run replay --allow-short {keep}/torture-{outcome.options.seed}.jsonl")
 
 
 def _table(figures: dict[str, Any]) -> Table:
@@ -125,8 +136,10 @@ def _table(figures: dict[str, Any]) -> Table:
     )
     for name, label in FIGURES:
         table.add_row(label, str(figures[name]))
-    longest = figures["dry_after"]["longest"]
-    table.add_row("all done after the last fault, at the latest", "never" if longest is None else f"{longest:.1f} s")
+    longest = figures["seconds_to_idle"]["longest"]
+    table.add_row(
+        "longest time from the last fault until all work was done", "never" if longest is None else f"{longest:.1f} s"
+    )
     table.add_row("violations", str(len(figures["violations"])))
     return table
 
@@ -156,7 +169,7 @@ def _progress_table(now: dict[str, Any]) -> Table:
         ("commands sent", now["commands"]),
         ("waiting for an answer", now["outstanding"]),
         ("rounds compared", now["rounds"]),
-        ("programs started again", now["revived"]),
+        ("programs restarted", now["restarts"]),
         ("violations", now["violations"]),
         *sorted((kind.replace("_", " "), times) for kind, times in now["faults"].items()),
     ):

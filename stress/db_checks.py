@@ -63,13 +63,13 @@ def compare_with_reference(conn: psycopg.Connection[Any], oracle: Oracle, order_
     removals: dict[int, list[str]] = defaultdict(list)
     for _, taking in sorted(reference.removals.items()):
         removals[taking.order_id].append(taking.state)
-    wrong = []
+    violations = []
     with conn.cursor(row_factory=namedtuple_row) as cursor:
         rows: dict[int, Any] = {row[0]: row for row in cursor.execute(ORDERS, [known])}
     for order_id in known:
         order = reference.orders[order_id]
         if (row := rows.get(order_id)) is None:
-            wrong.append(f"order {order_id} is not there")
+            violations.append(f"order {order_id} is not there")
             continue
         lines = sorted((p.month, p.kind, p.amount) for p in postings[order_id])
         expected = {
@@ -88,13 +88,13 @@ def compare_with_reference(conn: psycopg.Connection[Any], oracle: Oracle, order_
         }
         for name, value in expected.items():
             if getattr(row, name) != value:
-                wrong.append(f"order {order_id}: {name} is {getattr(row, name)}, by the rules {value}")
+                violations.append(f"order {order_id}: {name} is {getattr(row, name)}, by the rules {value}")
     on_hand = dict(conn.execute(LOTS).fetchall())
     for lot_id, lot in reference.stock.lots.items():
         if on_hand.pop(lot_id, None) != lot.quantity:
-            wrong.append(f"lot {lot_id} holds other than the {lot.quantity} units of the rules")
-    wrong += [f"lot {lot_id} should not be there" for lot_id in on_hand]
-    return wrong
+            violations.append(f"lot {lot_id} holds other than the {lot.quantity} units of the rules")
+    violations += [f"lot {lot_id} should not be there" for lot_id in on_hand]
+    return violations
 
 
 def _alert(order: Order) -> str | None:
@@ -123,11 +123,11 @@ def unfinished_outbox_messages(database_url: str, at: datetime | None = None) ->
 
 def unexpected_rows(conn: psycopg.Connection[Any], emails: list[str]) -> list[str]:
     """Find what the invariants do not cover: missed alerts, timestamps in the future, old sessions, unknown emails."""
-    wrong = [f"alert {row[0]} is due and was not unlocked" for row in conn.execute(MISSING_REQUESTS)]
-    wrong += [f"event {row[0]} lies in the future of the database's clock" for row in conn.execute(FUTURE)]
-    wrong += [f"session {row[0]} holds a transaction open" for row in conn.execute(OLD_SESSIONS)]
+    violations = [f"alert {row[0]} is due and was not unlocked" for row in conn.execute(MISSING_REQUESTS)]
+    violations += [f"event {row[0]} lies in the future of the database's clock" for row in conn.execute(FUTURE)]
+    violations += [f"session {row[0]} holds a transaction open" for row in conn.execute(OLD_SESSIONS)]
     ids = sorted(set(emails))
     row = conn.execute(EMAILS, [ids]).fetchone()
     if row is None or row[0] != len(ids):
-        wrong.append("emails were sent that no notice has written")
-    return wrong
+        violations.append("emails were sent that no notice has written")
+    return violations

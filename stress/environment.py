@@ -123,8 +123,10 @@ class Environment:
         )  # the wrong clock must be installed before any import: the preforker can't fork it
         if apart:
             environment["PYTHONPATH"] = os.pathsep.join((str(SKEWED_CLOCK_PATH), str(CHECKOUT)))
-            wrong = {"SKEW_SECONDS": str(self.skew)} if name == STRAY_GROUP else {"SKEW_FILE": str(self._clock)}
-            environment |= wrong
+            clock_settings = (
+                {"SKEW_SECONDS": str(self.skew)} if name == STRAY_GROUP else {"SKEW_FILE": str(self._clock)}
+            )
+            environment |= clock_settings
         ready = self.supervisor.ready_file(name).exists
         return SupervisedProgram(
             name,

@@ -76,14 +76,14 @@ class FaultInjector:
         self._numbers = itertools.count()
         self._helpers: list[threading.Thread] = []
 
-    def run_round(self, faults: list[Fault], seconds: float, enough: threading.Event) -> None:
+    def run_round(self, faults: list[Fault], seconds: float, stop_requested: threading.Event) -> None:
         began = time.monotonic()
         queue = list(faults)
-        while not enough.is_set() and time.monotonic() - began < seconds:
+        while not stop_requested.is_set() and time.monotonic() - began < seconds:
             self._undo_due(time.monotonic())
             if queue and time.monotonic() - began >= queue[0].at:
                 self._do(queue.pop(0))
-            enough.wait(0.02)
+            stop_requested.wait(0.02)
         self._undo_due(float("inf"))
         for helper in self._helpers:
             helper.join(HELPER_TIMEOUT_SECONDS)

@@ -56,7 +56,7 @@ KINDS: dict[str, Any] = {
     "unknown task": lambda: _envelope("orders.cancel_everything", [[], {}, {}]),
     "wrong types": lambda: _envelope("orders.cancel", [[], {"order_id": "1003", "member_id": 5}, {}]),
     "positional": lambda: _envelope("orders.cancel", [[1003, "s0"], {}, {}]),
-    "forged ring": lambda: _envelope("credits.post_to_next_invoice", [[], {"rows": [1, 2, 3, 10**12]}, {}]),
+    "forged publish": lambda: _envelope("credits.post_to_next_invoice", [[], {"rows": [1, 2, 3, 10**12]}, {}]),
     "huge number": lambda: _envelope("orders.cancel", [[], {"order_id": 10**30, "member_id": "s0"}, {}]),
     "too many parts": lambda: _envelope("orders.cancel_many", [[], {"orders": [[]] * 1_000_000}, {}]),
     "levels": lambda: _envelope("orders.cancel", [[], {"member_id": json.loads("[" * 500 + "]" * 500)}, {}]),

@@ -145,7 +145,7 @@ def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
     """Send sixty commands to two children and check that no two of them share a database session."""
     group.name = "sweeps"
     group.start()
-    wrong = group.shared_sessions()
+    violations = group.shared_sessions()
     group.end()
     group.name = "commands"
     group.start()
@@ -159,15 +159,19 @@ def many_at_once(group: Worker, _orders: Iterator[int]) -> list[str]:
         try:
             answer = sent.get(timeout=TIMEOUT)
         except Exception as error:  # noqa: BLE001 - whatever the worker says of it
-            wrong.append(f"order {order_id} was answered about another order or not at all: {type(error).__name__}")
+            violations.append(
+                f"order {order_id} was answered about another order or not at all: {type(error).__name__}"
+            )
             break
         possible = [
             item["possible"] for item in answer["effects"].get("options", []) if item["action"] == "orders.cancel"
         ]
         if possible != [order_id in ORDERS]:
-            wrong.append(f"order {order_id} was answered about another order: {answer['outcome']} {answer['code']}")
+            violations.append(
+                f"order {order_id} was answered about another order: {answer['outcome']} {answer['code']}"
+            )
     app.close()
-    return wrong
+    return violations
 
 
 def cut_acknowledgement(group: Worker, orders: Iterator[int]) -> list[str]:

@@ -113,7 +113,7 @@ class Oracle:
         )
 
     def judge(self, conn: Connection[Any]) -> list[str]:
-        """Replay the answers since the last call; returns a sentence for each wrong one."""
+        """Replay the answers since the last call; return a sentence for each violation."""
         if not self.reference.orders:
             self.replay_history(conn)
         for event_id, request_id, order_id, at, actor, event_type in conn.execute(NEW_EVENTS, [self._last_event]):
@@ -125,33 +125,33 @@ class Oracle:
             if actor == "automation":
                 self._automatic.append((at, order_id, AUTOMATIC_ACTS[event_type]))
         self._automatic.sort()
-        wrong = []
+        violations = []
         for request_id, task, outcome, answer, answered_at in conn.execute(NEW_ANSWERS, [self._since]).fetchall():
             self._since = answered_at
             if request_id in self.judged:
                 continue
             sent = self._ledger.sent.get(request_id)
             if sent is None or sent.task != task:
-                wrong.append(f"{request_id}: {task} was answered without having been sent")
+                violations.append(f"{request_id}: {task} was answered without having been sent")
                 continue
-            wrong += self._follow_automation(until=answered_at)
+            violations += self._follow_automation(until=answered_at)
             at = self._instant(sent, answered_at)
             self.judged[request_id] = (at, sent)
-            wrong += self._compare(sent, at, outcome, answer)
-        return wrong + self._follow_automation()
+            violations += self._compare(sent, at, outcome, answer)
+        return violations + self._follow_automation()
 
     def _follow_automation(self, until: datetime | None = None) -> list[str]:
         """Replay what automation did up to a time (R115 to R118, R121, R123)."""
-        wrong = []
+        violations = []
         while self._automatic and (until is None or self._automatic[0][0] < until):
             at, order_id, act = self._automatic.pop(0)
             verdict = self.reference.act_automatically(order_id, act, at)
             if verdict is None:
-                wrong.append(f"order {order_id}: automation did {act} at {at}, by the rules that is not due")
+                violations.append(f"order {order_id}: automation did {act} at {at}, by the rules that is not due")
                 continue
             verdict.do()
             self.automatic[act] += 1
-        return wrong
+        return violations
 
     def _instant(self, sent: Sent, answered_at: datetime) -> datetime:
         """Return the time of the command's event; a command refused by SQL counts from its insert."""

@@ -349,35 +349,35 @@ SERVERS = {
 FATAL_FAULTS = frozenset(
     {"kill_child", "kill_worker", "kill_web", "flush_broker", "storm", *SERVERS["broker"], *SERVERS["database"]}
 )
-"""What a fierce run has more of."""
+"""The faults that `intensity` multiplies."""
 MIN_FAULT_GAP_SECONDS = 11.0
-"""Seconds between two ends of one server: who keeps it gives it up when it dies again and again at once."""
+"""Between two deaths of one server: its daemon gives up a server that keeps dying right after its start."""
 
 
 @dataclass
 class _ShuffledFaults:
     seed: int
-    fierce: float = 1.0
+    intensity: float = 1.0
     sentinel: bool = False
     owed: dict[str, float] = field(default_factory=dict)
 
     def draw_faults(self, number: int, length: float) -> list[Fault]:
         random_ = random.Random(f"{self.seed}/faults/{number}")
-        dealt: list[str] = []
+        drawn_kinds: list[str] = []
         rates = FAULT_RATES | (SENTINEL_FAULT_RATES if self.sentinel else {})
         for kind in SINGLE_BROKER_FAULTS if self.sentinel else ():
             rates.pop(kind)
-        for kind, dose in rates.items():
+        for kind, rate in rates.items():
             first = random.Random(f"{self.seed}/{kind}").random()
-            times = dose.times * (self.fierce if kind in FATAL_FAULTS else 1)
+            times = rate.times * (self.intensity if kind in FATAL_FAULTS else 1)
             owed = self.owed.get(kind, first) + times * length / ROUND_SECONDS
-            dealt += [kind] * int(owed)
+            drawn_kinds += [kind] * int(owed)
             self.owed[kind] = owed - int(owed)
-        random_.shuffle(dealt)
+        random_.shuffle(drawn_kinds)
         faults: list[Fault] = []
         ends: dict[str, float] = {}
-        for number_in, kind in enumerate(dealt):
-            at = 0.5 + (length - 0.5) * (number_in + random_.random()) / len(dealt)
+        for number_in, kind in enumerate(drawn_kinds):
+            at = 0.5 + (length - 0.5) * (number_in + random_.random()) / len(drawn_kinds)
             server = next((name for name, kinds in SERVERS.items() if kind in kinds), None)
             if server is not None:
                 if at - ends.get(server, -MIN_FAULT_GAP_SECONDS) < MIN_FAULT_GAP_SECONDS:
@@ -389,10 +389,10 @@ class _ShuffledFaults:
 
 
 def faults(
-    seed: int, length: float = ROUND_SECONDS, fierce: float = 1.0, *, sentinel: bool = False
+    seed: int, length: float = ROUND_SECONDS, intensity: float = 1.0, *, sentinel: bool = False
 ) -> Iterator[list[Fault]]:
-    """Yield the faults of each round.  `fierce` multiplies kills, losses and storms; `sentinel` adds failovers."""
-    deck, number = _ShuffledFaults(seed, fierce, sentinel), 0
+    """Yield the faults of each round.  `intensity` multiplies kills, losses and storms; `sentinel` adds failovers."""
+    shuffled_faults, number = _ShuffledFaults(seed, intensity, sentinel), 0
     while True:
-        yield deck.draw_faults(number, length)
+        yield shuffled_faults.draw_faults(number, length)
         number += 1

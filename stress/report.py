@@ -29,7 +29,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
 
     return {
         "seed": outcome.options.seed,
-        "fierce": outcome.options.fierce,
+        "intensity": outcome.options.intensity,
         "sentinel": outcome.options.sentinel,
         "began": format_timestamp(outcome.began.replace(microsecond=0)),
         "seconds": outcome.lasted,
@@ -62,9 +62,9 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "hostile_messages": faults(("hostile", "poison")),
         "faults": {name.removeprefix("fault "): n for name, n in sorted(counts.items()) if name.startswith("fault ")},
         "emails_sent": counts["emails sent"],
-        "publishes_per_outbox_message": outcome.publishes.get("per outbox row"),
-        "max_publishes": outcome.publishes.get("most"),
-        "dry_after": {"longest": max(outcome.dry_after, default=None), "all": outcome.dry_after},
+        "publishes_per_outbox_message": outcome.publishes_per_outbox_message,
+        "max_publishes": outcome.max_publishes,
+        "seconds_to_idle": {"longest": max(outcome.seconds_to_idle, default=None), "all": outcome.seconds_to_idle},
         "waited_for": outcome.waited_for,
         "lost": counts["lost"],
         "doubled": counts["doubled"],

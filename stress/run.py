@@ -38,7 +38,7 @@ CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL, plan.HTTP)
 LIVES_PER_CLIENT = 8
 BULK_CLIENTS = 2
 PROGRESS_TIMEOUT_SECONDS = 60.0
-"""Seconds without any progress after which a run that should run dry has failed."""
+"""Seconds without any progress after which a run that waits for its work to finish has failed."""
 WAITING = """
     SELECT (SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'),
            (SELECT count(*) FROM unwind.outbox WHERE state = 'due'),
@@ -55,11 +55,11 @@ WAITING = """
 LONG_WAIT_SECONDS = 15.0
 """Seconds after the last fault from which the report says what is still waiting: half of the guaranteed time."""
 WAITED_FOR = """
-    SELECT 'command by SQL, ' || task || ', taken ' || attempts || ' times', count(*) FROM unwind.submissions
-    WHERE state = 'waiting' GROUP BY task, attempts
-    UNION ALL SELECT 'outbox message, ' || task || ', published ' || publish_count || ' times', count(*)
-        FROM unwind.outbox
-    WHERE state = 'due' GROUP BY task, publish_count
+    SELECT 'command by SQL, ' || task || ', taken ' || attempts || CASE attempts WHEN 1 THEN ' time' ELSE ' times' END,
+        count(*) FROM unwind.submissions WHERE state = 'waiting' GROUP BY task, attempts
+    UNION ALL SELECT 'outbox message, ' || task || ', published ' || publish_count
+            || CASE publish_count WHEN 1 THEN ' time' ELSE ' times' END,
+        count(*) FROM unwind.outbox WHERE state = 'due' GROUP BY task, publish_count
     UNION ALL SELECT 'email not tried', count(*) FROM unwind.notices
     WHERE state = 'pending' AND attempts = 0 AND next_try_at <= clock_timestamp() HAVING count(*) > 0
     UNION ALL SELECT 'alert to be unlocked', count(*) FROM unwind.alerts WHERE state = 'open' AND unlocked_at IS NULL
@@ -85,8 +85,8 @@ class RunOptions:
     seconds: float
     round: float = plan.ROUND_SECONDS
     faults: frozenset[str] | None = None
-    fierce: float = 1.0
-    """So many times the usual kills, losses and storms."""
+    intensity: float = 1.0
+    """Multiplier of the usual kills, losses and storms."""
     sentinel: bool = False
     """The broker is a primary with a replica, watched by Sentinel, and fails over."""
     wave: int = 50
@@ -100,12 +100,13 @@ class Outcome:
     options: RunOptions
     violations: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-    dry_after: list[float] = field(default_factory=list)
+    seconds_to_idle: list[float] = field(default_factory=list)
     waited_for: list[dict[str, Any]] = field(default_factory=list)
-    """What was not done at some second beyond `LONG` after the last fault of a round."""
+    """What was still unfinished more than `LONG_WAIT_SECONDS` after the last fault of a round."""
     timeline: list[dict[str, Any]] = field(default_factory=list)
     judged: list[tuple[datetime, str, dict[str, Any]]] = field(default_factory=list)
-    publishes: dict[str, float] = field(default_factory=dict)
+    publishes_per_outbox_message: float | None = None
+    max_publishes: int | None = None
     began: datetime = datetime(2000, 1, 1, tzinfo=UTC)
     lasted: float = 0.0
     dump: str = ""
@@ -124,9 +125,9 @@ class Run:
         self.began = time.monotonic()
         self.injector = FaultInjector(environment, self.began)
         self.outcome = Outcome(options, began=datetime.now(UTC))  # noqa: TID251 - when the report was made
-        self.enough = threading.Event()
+        self.stop_requested = threading.Event()
         self.say = say
-        self.phase = "begins"
+        self.phase = "starting"
         self._clients: list[Client | BulkClient] = [
             Client(
                 f"storefront {n}", environment, self.ledger, plan.lives(options.seed, n, interface), LIVES_PER_CLIENT
@@ -146,40 +147,40 @@ class Run:
             client.start()
         try:
             options = self.options
-            for faults in plan.faults(options.seed, options.round, options.fierce, sentinel=options.sentinel):
+            for faults in plan.faults(options.seed, options.round, options.intensity, sentinel=options.sentinel):
                 kinds = options.faults
                 self._round([fault for fault in faults if kinds is None or fault.kind in kinds])
                 over = time.monotonic() - self.began + options.round > options.seconds
-                if self.outcome.violations or over or self.enough.is_set():
+                if self.outcome.violations or over or self.stop_requested.is_set():
                     break
         except NoProgress as still:
             self.outcome.violations.append(str(still))
             self.outcome.dump = dump_state(self.environment)
         finally:
             for client in self._clients:
-                client.enough.set()
+                client.stop_requested.set()
             for client in self._clients:
                 client.join(15)
         self._sum_up()
         return self.outcome
 
     def _round(self, faults: list[plan.Fault]) -> None:
-        self.phase = "faults"
+        self.phase = "injecting faults"
         for client in self._clients:
             client.busy.set()
-        teller = threading.Thread(target=self._report_until, args=(stop := threading.Event(),), daemon=True)
-        teller.start()
+        reporter = threading.Thread(target=self._report_until, args=(stop := threading.Event(),), daemon=True)
+        reporter.start()
         try:
-            self.injector.run_round(faults, self.options.round, self.enough)
-            self.phase = "runs dry"
+            self.injector.run_round(faults, self.options.round, self.stop_requested)
+            self.phase = "waiting for work to finish"
             for client in self._clients:
                 client.busy.clear()
-            self._run_dry()
-            self.phase = "compares"
+            self._wait_until_idle()
+            self.phase = "comparing with the reference model"
             self._compare()
         finally:
             stop.set()
-            teller.join(5)
+            reporter.join(5)
         self.outcome.counts["rounds"] += 1
 
     def _report_until(self, stop: threading.Event) -> None:
@@ -193,34 +194,35 @@ class Run:
             "commands": self.ledger.counts["commands"],
             "outstanding": len(self.ledger.outstanding),
             "rounds": self.outcome.counts["rounds"],
-            "revived": self.environment.supervisor.restarts,
+            "restarts": self.environment.supervisor.restarts,
             "faults": dict(self.injector.counts),
             "violations": len(self.outcome.violations),
         }
 
-    def _run_dry(self) -> None:
-        """Wait until nothing is waiting or due, twice in a row."""
-        last, since, dry = (-1, -1, -1), time.monotonic(), 0
-        while dry < 2:
+    def _wait_until_idle(self) -> None:
+        """Wait until two checks in a row find nothing waiting or due."""
+        last_progress, progressed_at, idle_checks = (-1, -1, -1), time.monotonic(), 0
+        while idle_checks < 2:
             for client in self._clients:
                 if client.error is not None:
                     raise NoProgress(f"{client.name} ended: {client.error!r}")
-            waiting, progress = self._waiting()
-            if waiting:
+            unfinished, progress = self._count_unfinished()
+            if unfinished:
                 self._record_wait_reasons()
-            dry = dry + 1 if waiting == 0 else 0
-            if progress != last:
-                last, since = progress, time.monotonic()
-            elif time.monotonic() - since > PROGRESS_TIMEOUT_SECONDS:
+            idle_checks = idle_checks + 1 if unfinished == 0 else 0
+            if progress != last_progress:
+                last_progress, progressed_at = progress, time.monotonic()
+            elif time.monotonic() - progressed_at > PROGRESS_TIMEOUT_SECONDS:
                 self.outcome.counts["lost"] = len(self.ledger.outstanding)
                 raise NoProgress(
-                    f"nothing moves for {PROGRESS_TIMEOUT_SECONDS:.0f} s and {waiting} wait: {self._left()}"
+                    f"no progress for {PROGRESS_TIMEOUT_SECONDS:.0f} s with {unfinished} unfinished: "
+                    f"{self._describe_unfinished()}"
                 )
-            if dry < 2:
-                self.enough.wait(0.15)
-        self.outcome.dry_after.append(round(time.monotonic() - self.injector.last, 2))
+            if idle_checks < 2:
+                self.stop_requested.wait(0.15)
+        self.outcome.seconds_to_idle.append(round(time.monotonic() - self.injector.last, 2))
 
-    def _waiting(self) -> tuple[int, tuple[int, int, int]]:
+    def _count_unfinished(self) -> tuple[int, tuple[int, int, int]]:
         try:
             with open_connection(self.environment.database_url) as conn:
                 row = conn.execute(WAITING).fetchone()
@@ -235,13 +237,15 @@ class Run:
 
     def _record_wait_reasons(self) -> None:
         after = round(time.monotonic() - self.injector.last)
-        noted = self.outcome.waited_for
-        if after <= LONG_WAIT_SECONDS or (noted and (noted[-1]["round"], noted[-1]["after"]) == (self._rounds, after)):
+        wait_records = self.outcome.waited_for
+        if after <= LONG_WAIT_SECONDS or (
+            wait_records and (wait_records[-1]["round"], wait_records[-1]["after"]) == (self._rounds, after)
+        ):
             return
         waiting_for = Counter(f"answer to {sent.task}" for sent in self.ledger.waiting())
         with contextlib.suppress(psycopg.Error), open_connection(self.environment.database_url) as conn:
             waiting_for.update(dict(conn.execute(WAITED_FOR).fetchall()))
-        noted.append({"round": self._rounds, "after": after, "what": dict(sorted(waiting_for.items()))})
+        wait_records.append({"round": self._rounds, "after": after, "what": dict(sorted(waiting_for.items()))})
 
     @property
     def _rounds(self) -> int:
@@ -258,10 +262,10 @@ class Run:
         with contextlib.closing(
             connect_to_redis(self.environment.broker_url, timeout=3, decode_responses=True)
         ) as client:
-            handed = [str(name) for name in client.hgetall(PROCESSING_LISTS_KEY)]
-            return sum(client.llen(name) for name in ("commands", "consequences", *handed))
+            processing_lists = [str(name) for name in client.hgetall(PROCESSING_LISTS_KEY)]
+            return sum(client.llen(name) for name in ("commands", "consequences", *processing_lists))
 
-    def _left(self) -> str:
+    def _describe_unfinished(self) -> str:
         waiting = self.ledger.waiting()
         return (
             ", ".join(f"{sent.request_id} {sent.task} (sent {sent.times} times)" for sent in waiting[:10])
@@ -269,24 +273,24 @@ class Run:
         )
 
     def _compare(self) -> None:
-        wrong = self.outcome.violations
+        violations = self.outcome.violations
         with open_connection(self.environment.database_url) as conn:
-            before = len(self.oracle.judged)
-            wrong += self.oracle.judge(conn)
-            fresh = list(self.oracle.judged.values())[before:]
-            touched_orders = [sent.arguments["order_id"] for _, sent in fresh if "order_id" in sent.arguments]
+            judged_before = len(self.oracle.judged)
+            violations += self.oracle.judge(conn)
+            newly_judged = list(self.oracle.judged.values())[judged_before:]
+            touched_orders = [sent.arguments["order_id"] for _, sent in newly_judged if "order_id" in sent.arguments]
             touched_orders += [
                 self.oracle.reference.removals[sent.arguments["removal_id"]].order_id
-                for _, sent in fresh
+                for _, sent in newly_judged
                 if sent.arguments.get("removal_id") in self.oracle.reference.removals
             ]
-            wrong += compare_with_reference(conn, self.oracle, touched_orders)
-            wrong += unexpected_rows(conn, self.environment.smtp_stub.taken)
-            lost, doubled, violations = compare_answers(self.environment, self.ledger, conn)
+            violations += compare_with_reference(conn, self.oracle, touched_orders)
+            violations += unexpected_rows(conn, self.environment.smtp_stub.taken)
+            lost, doubled, answer_violations = compare_answers(self.environment, self.ledger, conn)
         self.outcome.counts["lost"] += lost
         self.outcome.counts["doubled"] += doubled
-        wrong += violations
-        wrong += unfinished_outbox_messages(self.environment.database_url)
+        violations += answer_violations
+        violations += unfinished_outbox_messages(self.environment.database_url)
 
     def _sum_up(self) -> None:
         outcome = self.outcome
@@ -294,16 +298,15 @@ class Run:
         outcome.counts.update(self.ledger.counts)
         outcome.counts["early"] = self.oracle.early
         outcome.counts.update({f"automatic {act}": times for act, times in self.oracle.automatic.items()})
-        # `invalid` is not kept: more time was asked for so late that its end is in the past. A second delivery may come
-        # so late that the command is refused instead, which is kept.
-        unkept = [
+        # `invalid` is not stored: the command asked for more time so late that its end is in the past.
+        # A second delivery may come so late that the command is refused instead, which is stored.
+        not_stored = [
             sent.answer
             for sent in self.ledger.sent.values()
             if sent.answer and sent.request_id not in self.oracle.judged
         ]
-        outcome.counts["invalid"] = sum(answer["outcome"] == "invalid" for answer in unkept)
+        outcome.counts["invalid"] = sum(answer["outcome"] == "invalid" for answer in not_stored)
         outcome.counts["restarts"] = self.environment.supervisor.restarts
-        outcome.counts["emails received"] = len(self.environment.smtp_stub.taken)
         for kind, times in self.injector.counts.items():
             outcome.counts[f"fault {kind}"] = times
         if self.environment.sentinel_group is not None:
@@ -321,11 +324,8 @@ class Run:
             outcome.counts["accepted"] = row[0]
             outcome.counts["cancelled"] = row[4]
             outcome.counts["emails sent"] = row[5]
-            outcome.publishes = {
-                "outbox rows": row[1],
-                "per outbox row": round(float(row[2]) / max(1, row[1]), 3),
-                "most": row[3],
-            }
+            outcome.publishes_per_outbox_message = round(float(row[2]) / max(1, row[1]), 3)
+            outcome.max_publishes = row[3]
         outcome.violations += find_private_words(self.environment.folder)
 
     def _replay_arguments(self, sent: Sent) -> dict[str, Any]:
@@ -372,7 +372,7 @@ def write_seed(database_url: str, lines: list[dict[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def prepare_run(
-    folder: Path, options: RunOptions, say: Callable[[dict[str, Any]], None] = lambda _picture: None
+    folder: Path, options: RunOptions, say: Callable[[dict[str, Any]], None] = lambda _progress: None
 ) -> Iterator[tuple[Run, list[dict[str, Any]]]]:
     lines = list(seed_lines(past_orders=len(CLIENTS) * plan.PAST_ORDERS_EACH))
     skew = plan.CLOCK_SKEW_SECONDS if options.seed % 2 else -plan.CLOCK_SKEW_SECONDS

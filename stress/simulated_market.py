@@ -34,7 +34,7 @@ LOCKED_OUT = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 BACK = timedelta(minutes=40)
-"""The clock of a rehearsal stands so long ago, that a scenario can let as much time pass."""
+"""How far in the past the clock of a simulated market starts, so that scenarios can advance it."""
 
 
 def seed_history(database_url: str) -> None:
@@ -53,8 +53,8 @@ class SimulatedMarket:
         self.simulation = Simulation(database_url, at=database_now(database_url) - BACK)
         self.ledger = Ledger()
         self.oracle = Oracle(self.ledger)
-        self.told: list[tuple[str, dict[str, Any]]] = []
-        self.found: list[str] = []
+        self.answers: list[tuple[str, dict[str, Any]]] = []
+        self.recorded_violations: list[str] = []
         self._orders = itertools.count(plan.FIRST_ORDER)
 
     @contextmanager
@@ -80,7 +80,7 @@ class SimulatedMarket:
             )
         except Exception:  # noqa: BLE001 - whatever it is, the producer has no answer
             return None
-        self.told.append((request_id, answer))
+        self.answers.append((request_id, answer))
         return answer
 
     def buy(self, *, requested: bool = False, seller: str = "s0", buyer: str = "") -> int:
@@ -107,11 +107,11 @@ class SimulatedMarket:
                 with holder.transaction():
                     holder.execute("SELECT FROM unwind.orders WHERE order_id = %s FOR UPDATE", [order_id])
                     threads = [threading.Thread(target=self.execute, args=[sent]) for sent in request_ids]
-                    for racer in threads:
-                        racer.start()
+                    for thread in threads:
+                        thread.start()
                     _until(lambda: _first(looker.execute(LOCKED_OUT)) == len(threads))
-                for racer in threads:
-                    racer.join(20)
+                for thread in threads:
+                    thread.join(20)
         finally:
             db.set_database(self.simulation.database)
             wide.dispose()
@@ -144,16 +144,17 @@ class SimulatedMarket:
 
     def violations(self) -> list[str]:
         with open_connection(self.database_url) as conn:
-            wrong = self.oracle.judge(conn)
-            wrong += compare_with_reference(conn, self.oracle, list(self.oracle.reference.orders))
-            wrong += unexpected_rows(conn, [])
-            wrong += contradictions(conn, self.told)[1]
+            violations = self.oracle.judge(conn)
+            violations += compare_with_reference(conn, self.oracle, list(self.oracle.reference.orders))
+            violations += unexpected_rows(conn, [])
+            violations += contradictions(conn, self.answers)[1]
             late = self.simulation.clock.instant - timedelta(seconds=90)
-            wrong += [f"{task} ({n}) is in the outbox and was never done" for n, task in conn.execute(UNDONE, [late])]
+            unfinished = conn.execute(UNDONE, [late])
+            violations += [f"{task} ({n}) is in the outbox and was never done" for n, task in unfinished]
         database = self.simulation.database
         with database.transaction() as work:
             now = database.clock.now(work)
-        return [*self.found, *wrong, *unfinished_outbox_messages(self.database_url, now)]
+        return [*self.recorded_violations, *violations, *unfinished_outbox_messages(self.database_url, now)]
 
 
 class _PublisherStub:
@@ -173,7 +174,7 @@ class _PublisherStub:
     def deliver(self) -> None:
         while self._published:
             task, rows = self._published.pop(0)
-            app.tasks[task].validate_and_run({"rows": rows}, "ring")
+            app.tasks[task].validate_and_run({"rows": rows}, "publish")
 
 
 def _until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

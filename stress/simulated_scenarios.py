@@ -46,16 +46,18 @@ def transaction_left_open(market: SimulatedMarket) -> None:
             "UPDATE unwind.notices SET state = 'pending', attempts = 0, sent_at = NULL, next_try_at = created_at"
         )
         instant = market.simulation.clock.instant
-        asleep = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
+        stalled_claim = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
         instant += DELIVERY_LEASE + timedelta(seconds=1)
-        awake = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
-        sent = [ClaimedNoticeOutcome(notice, "sent") for notice in awake]
-        wakes = [ClaimedNoticeOutcome(notice, "pending", error="too late", next_try_at=instant) for notice in asleep]
+        second_claim = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
+        sent_outcomes = [ClaimedNoticeOutcome(notice, "sent") for notice in second_claim]
+        late_outcomes = [
+            ClaimedNoticeOutcome(notice, "pending", error="too late", next_try_at=instant) for notice in stalled_claim
+        ]
         # The second outcome stands for a worker that died after it sent the email.
-        notices.record_notice_deliveries(conn, wakes, instant)
-        left = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
-        notices.record_notice_deliveries(conn, sent, instant)
-    market.found += [f"email {notice.notice_id} was sent and is to be sent again" for notice in left]
+        notices.record_notice_deliveries(conn, late_outcomes, instant)
+        claimable = notices.claim_notices(conn, instant, until=instant + DELIVERY_LEASE, limit=1)
+        notices.record_notice_deliveries(conn, sent_outcomes, instant)
+    market.recorded_violations += [f"email {notice.notice_id} was sent and is to be sent again" for notice in claimable]
 
 
 def two_clocks(market: SimulatedMarket) -> None:

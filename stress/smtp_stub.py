@@ -1,4 +1,4 @@
-"""An SMTP server on loopback that can be told to refuse or hang."""
+"""An SMTP server on loopback whose answers can be switched to refusals, delays or disconnections."""
 
 from __future__ import annotations
 

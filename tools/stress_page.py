@@ -16,7 +16,7 @@ ADDED_UP = (
     ("worker_kills", "whole workers killed"),
     ("child_kills", "worker processes killed"),
     ("pauses", "workers or children stopped for longer than the visibility timeout"),
-    ("broker_losses", "times the broker died or lost everything"),
+    ("broker_losses", "times the broker died or lost all data"),
     ("storms", "connection storms"),
     ("database_kills", "times the database died"),
     ("hostile_messages", "hostile messages"),
@@ -43,22 +43,26 @@ def figures(runs: list[dict[str, Any]]) -> str:
     if not runs:
         return "No long run is stored yet.\n"
     rows = [("minutes", f"{sum(run['seconds'] for run in runs) / 60:,.0f}")]
-    rows += [(says, f"{sum(run[name] for run in runs):,}") for name, says in ADDED_UP]
+    rows += [(label, f"{sum(run[name] for run in runs):,}") for name, label in ADDED_UP]
     rows.append(("violations of any kind", f"{sum(len(run['violations']) for run in runs):,}"))
     rows.append(
         (
             "longest time from the last fault until all work was done",
-            f"{max(run['dry_after']['longest'] for run in runs):.0f} s",
+            f"{max(run['seconds_to_idle']['longest'] for run in runs):.0f} s",
         )
     )
-    publishes = max(run["publishes_per_outbox_message"] for run in runs)
-    rows.append(("publications per outbox message, in the run with most", f"{publishes:.2f}"))
-    table = "".join(f"| {says} | {value} |\n" for says, value in rows)
+    rows.append(
+        (
+            "publishes per outbox message, in the run with most",
+            f"{max(run['publishes_per_outbox_message'] for run in runs):.2f}",
+        )
+    )
+    table = "".join(f"| {label} | {value} |\n" for label, value in rows)
     cores = "/".join(str(n) for n in sorted({run["machine"]["cores"] for run in runs}))
     seeds = ", ".join(f"{run['seed']} ({run['began'][:10]}{_intensity(run)})" for run in runs)
     return f"| {len(runs)} runs on {cores} cores | together |\n| --- | ---: |\n{table}\nSeeds: {seeds}.\n"
 
 
 def _intensity(run: dict[str, Any]) -> str:
-    times = run.get("fierce", 1.0)
+    times = run.get("intensity", 1.0)
     return f", {times:g} times the usual faults" if times != 1 else ""

@@ -43,7 +43,7 @@ class AutomatedOrders(ProblemOrders):
     def sellers_set_automation(
         self, seller: str, values: Mapping[str, int | None], excluded: Iterable[str] | None
     ) -> Answer:
-        """R114."""
+        """Change the named settings of a seller's automation (R114)."""
         person = self.people.get(seller)
         if person is None:
             return refuse("MEMBER_UNKNOWN")
@@ -58,7 +58,7 @@ class AutomatedOrders(ProblemOrders):
     def orders_hold_automation(
         self, order_id: int, actor: str | None, at: datetime, comment: str, until: str | None = None
     ) -> Answer:
-        """R118."""
+        """Keep automation from the order, until a time or until it is released (R118)."""
         order = self.gate(order_id, actor, "seller", "staff")
         if isinstance(order, Answer):
             return order
@@ -68,7 +68,7 @@ class AutomatedOrders(ProblemOrders):
         return INVALID if end and end <= at else accept(lambda: self._hold(order, held=True, until=end))
 
     def orders_release_automation(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
-        """R118."""
+        """End the order's hold (R118)."""
         order = self.gate(order_id, actor, "seller", "staff")
         if isinstance(order, Answer):
             return order
@@ -91,7 +91,7 @@ class AutomatedOrders(ProblemOrders):
         return {act: max(at, order.held_until or at) for act, at in acts}
 
     def _filing(self, order: Order) -> tuple[str, datetime] | None:
-        """R115."""
+        """Return when automation files an NPB alert (R115)."""
         wait = self.people[order.seller].automation.file_after
         again = order.npb_filed is not None and order.npb_filed >= order.date
         if wait is None or again or order.payment != "None" or order.open_alert:
@@ -99,14 +99,14 @@ class AutomatedOrders(ProblemOrders):
         return "file", order.date + max(wait, self.terms.file_after)
 
     def _cancellation(self, order: Order) -> tuple[str, datetime] | None:
-        """R116."""
+        """Return when automation cancels through the NPB alert (R116)."""
         wait, alert = self.people[order.seller].automation.cancel_after, order.open_alert
         if wait is None or alert is None or alert.kind != "NPB" or order.payment != "None":
             return None
         return "cancel", (alert.accepted or alert.unlocks()) + wait
 
     def _answer(self, order: Order) -> tuple[str, datetime] | None:
-        """R117, R123."""
+        """Return how and when automation or silence answers the buyer's cancel request (R117, R123)."""
         request, wait = order.open_request, self.people[order.seller].automation.agree_within
         if request is None or request.by != "buyer":
             return None

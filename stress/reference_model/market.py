@@ -233,15 +233,13 @@ class State:
         self.ledger.post(order.seller, order.fee_month, kind, order.order_id, order.fee, order.fee_month)
 
     def judge_privilege(self, member: str, limit: int) -> None:
-        """R95, R96: revoke the privilege at the strike limit of the alert's terms."""
+        """Revoke the privilege at the strike limit of the alert's terms (R95, R96)."""
         person = self.people[member]
         person.can_buy = len(person.bought_badly) < limit
         person.can_sell = len(person.sold_badly) < limit
 
     def scan(self, started: datetime, now: datetime) -> None:
-        """Mark due alerts as sweeps do: each alert at its instant, or at `started` when they were late (R41,
-        R42).
-        """
+        """Mark due alerts as sweeps do: each at its instant, or at `started` when it was late (R41, R42)."""
         for order in self.orders.values():
             alert = order.open_alert
             if alert is None or alert.unlocked is not None or order.status == "NPX":

@@ -23,7 +23,7 @@ def fee(total_usd: Decimal) -> Decimal:
 
 
 def billing_month(instant: datetime) -> str:
-    """A6: the calendar month in the billing zone, as `2026-03`."""
+    """Return the calendar month in the billing zone, as `2026-03` (A6)."""
     return instant.astimezone(EASTERN).strftime("%Y-%m")
 
 

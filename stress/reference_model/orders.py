@@ -57,7 +57,7 @@ class Reference(AutomatedOrders):
         return accept(do)
 
     def orders_add_batch(self, order_id: int, at: datetime, requested: RequestedLines) -> Answer:
-        """T21."""
+        """Add a batch of lots to the order (T21)."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
@@ -77,7 +77,7 @@ class Reference(AutomatedOrders):
         return accept(do)
 
     def inventory_delete_lot(self, lot_id: int, seller: str) -> Answer:
-        """R109."""
+        """Delete a lot of the seller's (R109)."""
         lot = self.stock.lots.get(lot_id)
         if lot is None:
             return refuse("LOT_UNKNOWN")
@@ -114,12 +114,12 @@ class Reference(AutomatedOrders):
             order.lines[len(order.lines) + 1] = Line(sold, units, price)
 
     def _restart(self, order: Order, at: datetime) -> None:
-        """T20, T21: other items, so order date, payment and fee start again."""
+        """Restart order date, payment and fee because the items changed (T20, T21)."""
         order.status, order.payment, order.date = "UPDATED", "None", at
         self.charge(order, "charge", at)
 
     def orders_set_status(self, order_id: int, actor: str | None, at: datetime, status: str) -> Answer:
-        """R46."""
+        """Set the order's status as the buyer or the seller, but not while it has a problem (R46)."""
         order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
@@ -142,7 +142,7 @@ class Reference(AutomatedOrders):
         return accept(do)
 
     def orders_record_payment(self, order_id: int, at: datetime, payment_status: str) -> Answer:
-        """T23."""
+        """Record the payment status; a voided payment makes a PAID order READY (T23)."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
@@ -164,7 +164,7 @@ class Reference(AutomatedOrders):
         return accept(do)
 
     def orders_settle_late_payment(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
-        """R107."""
+        """Mark a payment that came after the cancellation as settled (R107)."""
         order = self.orders.get(order_id)
         if order is None:
             return refuse("ORDER_UNKNOWN")
@@ -189,7 +189,7 @@ class Reference(AutomatedOrders):
     def removals_request(
         self, order_id: int, actor: str | None, at: datetime, lines: dict[int, int], returns: bool | None = None
     ) -> Answer:
-        """A11."""
+        """Request the removal of units of some lines (A11)."""
         order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
@@ -211,7 +211,7 @@ class Reference(AutomatedOrders):
         return None
 
     def removals_approve(self, removal_id: int, actor: str | None, at: datetime, returns: bool | None = None) -> Answer:
-        """T20: the other party, and everything is checked again."""
+        """Approve a removal as the other party, after all checks are repeated (T20)."""
         taking = self.removals.get(removal_id)
         decision = self._find_decidable(taking, actor, of_other=True)
         if isinstance(decision, Answer) or taking is None:

@@ -25,7 +25,7 @@ class ProblemOrders(State):
     """The Problem Order page: requests, alerts and cancellation."""
 
     def ocr_file(self, order_id: int, actor: str | None, at: datetime, reason: str, comment: str) -> Answer:
-        """T1, T2."""
+        """File a cancel request; the order goes to OCR (T1, T2)."""
         order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
@@ -47,12 +47,12 @@ class ProblemOrders(State):
         return accept(do)
 
     def ocr_decline(self, order_id: int, actor: str | None, at: datetime) -> Answer:
-        """T3: the seller, of a buyer's request only."""
+        """Decline the buyer's cancel request as the seller (T3)."""
         order = self.gate(order_id, actor, "seller")
         return order if isinstance(order, Answer) else self._close_request(order, "buyer", "declined")
 
     def ocr_withdraw(self, order_id: int, actor: str | None, at: datetime) -> Answer:
-        """T6: only the party that filed it."""
+        """Withdraw the cancel request as the party that filed it (T6)."""
         order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order
@@ -71,17 +71,17 @@ class ProblemOrders(State):
         return accept(do)
 
     def npb_file(self, order_id: int, actor: str | None, at: datetime, comment: str | None = None) -> Answer:
-        """T7, R19 to R24."""
+        """File a non-paying buyer alert as the seller (T7, R19 to R24)."""
         order = self.gate(order_id, actor, "seller")
         return order if isinstance(order, Answer) else self._file_alert(order, "NPB", at, comment)
 
     def nrs_file(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
-        """T14."""
+        """File a non-responding seller alert as the buyer (T14)."""
         order = self.gate(order_id, actor, "buyer")
         return order if isinstance(order, Answer) else self._file_alert(order, "NRS", at, comment)
 
     def nss_file(self, order_id: int, actor: str | None, at: datetime, comment: str, grounds: str) -> Answer:
-        """T15."""
+        """File a non-shipping seller alert as the buyer (T15)."""
         order = self.gate(order_id, actor, "buyer")
         return order if isinstance(order, Answer) else self._file_alert(order, "NSS", at, comment)
 
@@ -112,7 +112,7 @@ class ProblemOrders(State):
         return refuse("NO_OPEN_ALERT") if alert is None or alert.kind != kind else alert
 
     def npb_respond(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
-        """T8, R27 to R31: the first answer counts; with `relock` a late one clears the unlock mark."""
+        """Record the buyer's first answer; with `relock` a late one clears the unlock mark (T8, R27 to R31)."""
         order = self.gate(order_id, actor, "buyer")
         if isinstance(order, Answer):
             return order
@@ -132,7 +132,7 @@ class ProblemOrders(State):
                 alert.unlocked = None
 
     def npb_extend(self, order_id: int, actor: str | None, at: datetime, until: str, comment: str) -> Answer:
-        """R122."""
+        """Extend the alert's deadline (R122)."""
         order = self.gate(order_id, actor, "seller", "staff")
         if isinstance(order, Answer):
             return order
@@ -153,7 +153,7 @@ class ProblemOrders(State):
         return accept(do)
 
     def npb_accept_penalty(self, order_id: int, actor: str | None, at: datetime) -> Answer:
-        """T9."""
+        """Accept the penalty as the buyer; the order goes to NPX (T9)."""
         order = self.gate(order_id, actor, "buyer")
         if isinstance(order, Answer):
             return order
@@ -169,7 +169,7 @@ class ProblemOrders(State):
         return accept(do)
 
     def npb_take_back(self, order_id: int, actor: str | None, at: datetime) -> Answer:
-        """T10, R34: counts as an answer unless one exists."""
+        """Take back the accepted penalty, which counts as an answer unless one exists (T10, R34)."""
         order = self.gate(order_id, actor, "buyer")
         if isinstance(order, Answer):
             return order
@@ -186,11 +186,11 @@ class ProblemOrders(State):
         return accept(do)
 
     def nrs_respond(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
-        """R48: has no effect."""
+        """Record the seller's answer, which changes no deadline (R48)."""
         return self._seller_responds(order_id, actor, at, comment, "NRS")
 
     def nss_respond(self, order_id: int, actor: str | None, at: datetime, comment: str) -> Answer:
-        """R48: has no effect."""
+        """Record the seller's answer, which changes no deadline (R48)."""
         return self._seller_responds(order_id, actor, at, comment, "NSS")
 
     def _seller_responds(self, order_id: int, actor: str | None, at: datetime, comment: str, kind: str) -> Answer:
@@ -209,15 +209,15 @@ class ProblemOrders(State):
         return accept(do)
 
     def npb_remove(self, order_id: int, actor: str | None, at: datetime, comment: str | None = None) -> Answer:
-        """T11."""
+        """Remove the NPB or NPX as the seller or staff (T11)."""
         return self._remove(order_id, actor, "NPB", "seller", comment)
 
     def nrs_remove(self, order_id: int, actor: str | None, at: datetime, comment: str | None = None) -> Answer:
-        """T16."""
+        """Remove the NRS as the buyer or staff (T16)."""
         return self._remove(order_id, actor, "NRS", "buyer", comment)
 
     def nss_remove(self, order_id: int, actor: str | None, at: datetime, comment: str | None = None) -> Answer:
-        """T16."""
+        """Remove the NSS as the buyer or staff (T16)."""
         return self._remove(order_id, actor, "NSS", "buyer", comment)
 
     def _remove(self, order_id: int, actor: str | None, kind: str, filer: str, comment: str | None) -> Answer:
@@ -284,7 +284,7 @@ class ProblemOrders(State):
         reason: str | None = None,
         comment: str | None = None,
     ) -> Answer:
-        """T4, T5, T13, T17 to T19."""
+        """Cancel the order on the ground that this party has now (T4, T5, T13, T17 to T19)."""
         order = self.gate(order_id, actor, "buyer", "seller")
         if isinstance(order, Answer):
             return order

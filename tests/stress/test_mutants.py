@@ -50,8 +50,8 @@ def test_automatic_cancellations_are_judged(market: SimulatedMarket) -> None:
     assert market.oracle.automatic == {"cancel": 2}
     assert market.oracle.reference.orders[agreed].basis == "OCR_BUYER"
     market.oracle.reference.people[plan.AUTOMATED].automation = Automation()
-    wrong = market.buy(seller=plan.AUTOMATED, requested=True)
-    assert f"order {wrong}: automation did cancel" in market.violations()[0]
+    cancelled_early = market.buy(seller=plan.AUTOMATED, requested=True)
+    assert f"order {cancelled_early}: automation did cancel" in market.violations()[0]
 
 
 @pytest.mark.parametrize("name", SIMULATED_SCENARIOS)
@@ -65,8 +65,8 @@ def test_mutant_is_caught(market: SimulatedMarket, name: str) -> None:
     mutant = MUTANTS[name]
     with mutant.activate(market.database_url):
         SIMULATED_SCENARIOS[mutant.scenario](market)
-        found = market.violations()
-    assert any(mutant.caught in sentence for sentence in found), found
+        violations = market.violations()
+    assert any(mutant.caught in sentence for sentence in violations), violations
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,10 @@ def test_live_mutant_is_caught(
     mutant = MUTANTS[name]
     group = Worker(live, path, results, mutant.name)
     try:
-        found = LIVE_SCENARIOS[mutant.scenario](group, orders)
+        violations = LIVE_SCENARIOS[mutant.scenario](group, orders)
     finally:
         group.end()
-    assert any(mutant.caught in sentence for sentence in found), found
+    assert any(mutant.caught in sentence for sentence in violations), violations
 
 
 def test_every_mutant_has_a_test() -> None:

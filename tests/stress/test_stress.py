@@ -16,9 +16,9 @@ from stress.run import RunOptions, prepare_run
 
 
 def run_outcome(options: RunOptions, folder: Path) -> dict[str, Any]:
-    with prepare_run(folder / "place", options) as (run, past):
+    with prepare_run(folder / "environment", options) as (run, history):
         outcome = run.go()
-    kept = keep_failure(outcome, past, folder) if outcome.violations else []
+    kept = keep_failure(outcome, history, folder) if outcome.violations else []
     assert not outcome.violations, (outcome.violations[:20], [str(path) for path in kept])
     figures = report(outcome)
     assert figures["accepted"] == figures["commands"] - figures["given_up"] - figures["invalid"]
@@ -56,8 +56,8 @@ def test_failovers_of_the_broker_have_no_violation(tmp_path: Path) -> None:
 def test_plan_is_a_function_of_the_seed() -> None:
     def planned(seed: int) -> object:
         return [
-            list(itertools.islice(steps, 4))
-            for steps in (plan.lives(seed, 0, plan.SQL), plan.waves(seed, 1, 5), plan.faults(seed))
+            list(itertools.islice(stream, 4))
+            for stream in (plan.lives(seed, 0, plan.SQL), plan.waves(seed, 1, 5), plan.faults(seed))
         ]
 
     assert planned(7) == planned(7)
@@ -70,25 +70,25 @@ def test_failovers_replace_the_ends_of_a_single_broker() -> None:
     assert kinds == (plan.FAULT_RATES | plan.SENTINEL_FAULT_RATES).keys() - plan.SINGLE_BROKER_FAULTS
 
 
-def test_fierce_run_has_more_fatal_faults() -> None:
-    def fault_counts(fierce: float) -> Counter[str]:
-        rounds = itertools.islice(plan.faults(7, fierce=fierce), 40)
+def test_intensity_multiplies_fatal_faults() -> None:
+    def fault_counts(intensity: float) -> Counter[str]:
+        rounds = itertools.islice(plan.faults(7, intensity=intensity), 40)
         return Counter(fault.kind for faults in rounds for fault in faults)
 
-    usual, fierce = fault_counts(1), fault_counts(3)
+    usual, tripled = fault_counts(1), fault_counts(3)
     # Their number is limited by their distance.
     ends_of_servers = {name for kinds in plan.SERVERS.values() for name in kinds}
     for kind, times in usual.items():
         if kind in ends_of_servers:
-            assert fierce[kind] >= times, kind
+            assert tripled[kind] >= times, kind
         else:
-            assert abs(fierce[kind] - times * (3 if kind in plan.FATAL_FAULTS else 1)) <= 3, kind
+            assert abs(tripled[kind] - times * (3 if kind in plan.FATAL_FAULTS else 1)) <= 3, kind
 
 
 def test_half_an_hour_contains_the_planned_faults() -> None:
     rounds = 30 * 60 // 35  # rounds of 20 s, with 15 s for finishing and comparing
     for seed in range(5):
-        kinds = [fault.kind for fault_counts in itertools.islice(plan.faults(seed), rounds) for fault in fault_counts]
+        kinds = [fault.kind for faults in itertools.islice(plan.faults(seed), rounds) for fault in faults]
         assert kinds.count("kill_worker") >= 75
         assert kinds.count("kill_child") >= 250
         assert sum(kinds.count(kind) for kind in ("flush_broker", *plan.SERVERS["broker"])) >= 25

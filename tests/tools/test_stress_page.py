@@ -12,14 +12,14 @@ PAGE = "before\n\n<!-- figures of ./run torture -->\nold\n<!-- end -->\n\nafter\
 def make_report(**fields: Any) -> dict[str, Any]:
     counts: dict[str, Any] = dict.fromkeys((name for name, _ in ADDED_UP), 0)
     metadata = {"seed": 7, "began": "2026-03-28T10:00:00Z", "seconds": 600.0, "machine": {"cores": 2}, "violations": []}
-    return counts | metadata | {"dry_after": {"longest": 9.6}, "publishes_per_outbox_message": 1.25} | fields
+    return counts | metadata | {"seconds_to_idle": {"longest": 9.6}, "publishes_per_outbox_message": 1.25} | fields
 
 
 def test_counts_are_summed_and_the_worst_time_is_shown() -> None:
     page = figures(
         [
             make_report(commands=40_000),
-            make_report(commands=12_345, seed=8, dry_after={"longest": 21.2}, violations=["x"]),
+            make_report(commands=12_345, seed=8, seconds_to_idle={"longest": 21.2}, violations=["x"]),
         ]
     )
     assert "| commands sent | 52,345 |" in page
@@ -40,4 +40,4 @@ def test_only_the_figures_of_a_page_are_replaced() -> None:
 def test_stored_reports_have_no_violation() -> None:
     for run in reports():
         assert (run["lost"], run["doubled"], run["early"], run["violations"]) == (0, 0, 0, [])
-        assert run["dry_after"]["longest"] <= 30
+        assert run["seconds_to_idle"]["longest"] <= 30
