@@ -15,13 +15,13 @@ from benchmarks.workloads import cancellation_workloads, compare
 def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     size = scale.of(1_000, 10_000)
     step("making a market")
-    with cancellation_workloads(environment, size * 2 * (scale.pairs + 1)) as cells:
+    with cancellation_workloads(environment, size * 2 * (scale.pairs + 1)) as workloads:
         step("warming up")
-        compare(cells, size, cells.in_sets, cells.bound)
+        compare(workloads, size, workloads.in_batches, workloads.bound)
         ratios = alternate(
             scale.pairs,
-            with_progress(step, "orders.cancel_many", lambda: cells.in_sets(size)),
-            with_progress(step, "pgbench", lambda: cells.bound(size)),
+            with_progress(step, "orders.cancel_many", lambda: workloads.in_batches(size)),
+            with_progress(step, "pgbench", lambda: workloads.bound(size)),
         )
     what = "cancel in batches of 100 / PostgreSQL's bound"
     return [result("B1", what, "orders/s", Bar(0.35, 0.5), *ratios, notes=[f"the bound: {pgbench.driver_name()}"])]

@@ -14,17 +14,22 @@ from benchmarks.workloads import cancellation_workloads, compare
 
 
 def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
-    sets, jobs = scale.of(1_000, 10_000), scale.of(200, 2_000)
+    batched, jobs = scale.of(1_000, 10_000), scale.of(200, 2_000)
     step("making a market")
-    with cancellation_workloads(environment, (sets + jobs * 2) * (scale.pairs + 1), "peer") as cells:
+    with cancellation_workloads(environment, (batched + jobs * 2) * (scale.pairs + 1), "peer") as workloads:
         step("warming up")
-        compare(cells, jobs, lambda count: cells.peer("product", count), lambda count: cells.peer("function", count))
-        cells.in_sets(sets)
+        compare(
+            workloads,
+            jobs,
+            lambda count: workloads.peer("product", count),
+            lambda count: workloads.peer("function", count),
+        )
+        workloads.in_batches(batched)
         ours, product, function = alternate(
             scale.pairs,
-            with_progress(step, "orders.cancel_many", lambda: cells.in_sets(sets)),
-            with_progress(step, "dramatiq, product's body", lambda: cells.peer("product", jobs)),
-            with_progress(step, "dramatiq, SQL function", lambda: cells.peer("function", jobs)),
+            with_progress(step, "orders.cancel_many", lambda: workloads.in_batches(batched)),
+            with_progress(step, "dramatiq, product's body", lambda: workloads.peer("product", jobs)),
+            with_progress(step, "dramatiq, SQL function", lambda: workloads.peer("function", jobs)),
         )
     what = "cancel in batches of 100 / dramatiq, one job per order"
     peers = {"dramatiq calling one SQL function, no rules": statistics.median(function)}

@@ -8,16 +8,16 @@ from benchmarks.workloads import cancellation_workloads, compare
 
 
 def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
-    sets, jobs = scale.of(1_000, 10_000), scale.of(100, 400)
+    batched, jobs = scale.of(1_000, 10_000), scale.of(100, 400)
     step("making a market")
-    with cancellation_workloads(environment, (sets + jobs) * (scale.pairs + 1) + jobs, "naive") as cells:
+    with cancellation_workloads(environment, (batched + jobs) * (scale.pairs + 1) + jobs, "naive") as workloads:
         step("warming up")
-        compare(cells, jobs, cells.in_single_messages, lambda count: cells.celery("naive", count))
-        cells.in_sets(sets)
+        compare(workloads, jobs, workloads.in_single_messages, lambda count: workloads.celery("naive", count))
+        workloads.in_batches(batched)
         ratios = alternate(
             scale.pairs,
-            with_progress(step, "orders.cancel_many", lambda: cells.in_sets(sets)),
-            with_progress(step, "Celery and ORM", lambda: cells.celery("naive", jobs)),
+            with_progress(step, "orders.cancel_many", lambda: workloads.in_batches(batched)),
+            with_progress(step, "Celery and ORM", lambda: workloads.celery("naive", jobs)),
         )
     return [
         result("B3", "cancel in batches of 100 / naive Celery + ORM job per order", "orders/s", Bar(30, 60), *ratios)

@@ -14,15 +14,15 @@ from benchmarks.workloads import cancellation_workloads, compare
 def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     size = scale.of(200, 2_000)
     step("making a market")
-    with cancellation_workloads(environment, size * 3 * (scale.pairs + 1), "bare", "peer") as cells:
+    with cancellation_workloads(environment, size * 3 * (scale.pairs + 1), "bare", "peer") as workloads:
         step("warming up")
-        compare(cells, size, cells.in_single_messages, lambda count: cells.celery("bare", count))
-        cells.peer("function", size)
+        compare(workloads, size, workloads.in_single_messages, lambda count: workloads.celery("bare", count))
+        workloads.peer("function", size)
         ours, bare, dramatiq = alternate(
             scale.pairs,
-            with_progress(step, "orders.cancel", lambda: cells.in_single_messages(size)),
-            with_progress(step, "bare Celery", lambda: cells.celery("bare", size)),
-            with_progress(step, "dramatiq, SQL function", lambda: cells.peer("function", size)),
+            with_progress(step, "orders.cancel", lambda: workloads.in_single_messages(size)),
+            with_progress(step, "bare Celery", lambda: workloads.celery("bare", size)),
+            with_progress(step, "dramatiq, SQL function", lambda: workloads.peer("function", size)),
         )
     return [
         result("B4", "cancel one per message / bare Celery task", "orders/s", Bar(2.5, 4.0), ours, bare),

@@ -21,32 +21,34 @@ SUBMIT = (
 def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     size, jobs = scale.of(500, 6_000), scale.of(200, 2_000)
     step("making a market")
-    with cancellation_workloads(environment, (size + jobs) * (scale.pairs + 1) + jobs, "bare", ours=1) as cells:
+    with cancellation_workloads(environment, (size + jobs) * (scale.pairs + 1) + jobs, "bare", ours=1) as workloads:
         step("warming up")
-        compare(cells, jobs, cells.in_single_messages, lambda count: cells.celery("bare", count))
+        compare(workloads, jobs, workloads.in_single_messages, lambda count: workloads.celery("bare", count))
         ratios = alternate(
             scale.pairs,
-            with_progress(step, "SQL interface", lambda: submit_by_sql(cells, size)),
-            with_progress(step, "bare Celery", lambda: cells.celery("bare", jobs)),
+            with_progress(step, "SQL interface", lambda: submit_by_sql(workloads, size)),
+            with_progress(step, "bare Celery", lambda: workloads.celery("bare", jobs)),
         )
     notes = [f"the inserts: {pgbench.driver_name()}"]
     return [result("B5", "SQL interface, one worker / bare Celery task", "orders/s", Bar(3, 5), *ratios, notes=notes)]
 
 
-def submit_by_sql(cells: Workloads, count: int) -> float:
+def submit_by_sql(workloads: Workloads, count: int) -> float:
     """Orders per second, from the first insert to the last answer."""
-    first, last = cells.slices.take(count)
-    pgbench.per_second(cells.environment, cells.database, SUBMIT.format(sellers=cells.market.sellers), first, count)
+    first, last = workloads.slices.take(count)
+    pgbench.per_second(
+        workloads.environment, workloads.database, SUBMIT.format(sellers=workloads.market.sellers), first, count
+    )
     of_range = f"FROM unwind.submissions WHERE order_id BETWEEN {first} AND {last}"
     left = f"SELECT {count} - count(*) {of_range} AND state = 'answered'"
-    wait_until(lambda: queue_load.value(cells.conn, left) == 0, queue_load.MAX_DURATION, every=0.1)
+    wait_until(lambda: queue_load.value(workloads.conn, left) == 0, queue_load.MAX_DURATION, every=0.1)
     check_equal(
         "answers `done`",
-        queue_load.value(cells.conn, f"SELECT count(*) {of_range} AND answer ->> 'outcome' = 'done'"),
+        queue_load.value(workloads.conn, f"SELECT count(*) {of_range} AND answer ->> 'outcome' = 'done'"),
         count,
     )
-    reference_writes.check(cells.conn, first, last, cells.market.lines)
-    spent = queue_load.value(cells.conn, f"SELECT max(answered_at) - min(submitted_at) {of_range}")
+    reference_writes.check(workloads.conn, first, last, workloads.market.lines)
+    spent = queue_load.value(workloads.conn, f"SELECT max(answered_at) - min(submitted_at) {of_range}")
     return count / float(spent.total_seconds())
 
 

@@ -17,21 +17,24 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     step("making a market")
     rounds: dict[str, list[list[float]]] = {"ours": [], "bare": []}
     with (
-        cancellation_workloads(environment, (calls * 2) * (scale.pairs + 1), "bare") as cells,
-        latency.caller(environment, cells.broker) as client,
+        cancellation_workloads(environment, (calls * 2) * (scale.pairs + 1), "bare") as workloads,
+        latency.caller(environment, workloads.broker) as client,
         latency.caller(environment, latency.BARE_BROKER) as bare_client,
     ):
         step("warming up")
         compare(
-            cells, calls, lambda n: latency.ours(cells, client, n)[0], lambda n: latency.bare(cells, bare_client, n)[0]
+            workloads,
+            calls,
+            lambda n: latency.ours(workloads, client, n)[0],
+            lambda n: latency.bare(workloads, bare_client, n)[0],
         )
 
         def ours() -> float:
-            rounds["ours"].append(latency.ours(cells, client, calls))
+            rounds["ours"].append(latency.ours(workloads, client, calls))
             return 0.0
 
         def bare() -> float:
-            rounds["bare"].append(latency.bare(cells, bare_client, calls))
+            rounds["bare"].append(latency.bare(workloads, bare_client, calls))
             return 0.0
 
         alternate(scale.pairs, with_progress(step, "orders.cancel", ours), with_progress(step, "bare Celery", bare))

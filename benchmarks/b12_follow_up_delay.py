@@ -32,14 +32,14 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     lags: list[float] = []
     answers: list[float] = []
     with (
-        cancellation_workloads(environment, calls * (scale.pairs + 1), groups=tuple(WORKER_GROUPS)) as cells,
-        latency.caller(environment, cells.broker) as client,
+        cancellation_workloads(environment, calls * (scale.pairs + 1), groups=tuple(WORKER_GROUPS)) as workloads,
+        latency.caller(environment, workloads.broker) as client,
     ):
 
         def run_round() -> float:
-            first = cells.slices.next
-            spent = latency.ours(cells, client, calls, lambda order_id: _followed(cells, order_id))
-            rows = cells.conn.execute(LAG.format(first=first, last=first + calls - 1)).fetchall()
+            first = workloads.slices.next
+            spent = latency.ours(workloads, client, calls, lambda order_id: _followed(workloads, order_id))
+            rows = workloads.conn.execute(LAG.format(first=first, last=first + calls - 1)).fetchall()
             check_equal("orders whose consequences are there", len([1 for (lag,) in rows if lag is not None]), calls)
             lags.append(latency.percentile([lag for (lag,) in rows], 0.99))
             answers.append(latency.percentile(spent, 0.99))
@@ -54,9 +54,11 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     return [result("B12", "credit posted and mails handed over, p99 / p99 of the answer", "ms", bar, lags, answers)]
 
 
-def _followed(cells: Workloads, order_id: int) -> None:
+def _followed(workloads: Workloads, order_id: int) -> None:
     """Wait for the ledger line and both emails; polls rarely, to add no load."""
-    wait_until(lambda: queue_load.value(cells.conn, FOLLOWED.format(order=order_id)) == 3, latency.TIMEOUT, every=0.03)
+    wait_until(
+        lambda: queue_load.value(workloads.conn, FOLLOWED.format(order=order_id)) == 3, latency.TIMEOUT, every=0.03
+    )
 
 
 BENCH = Bench("B12", "what follows a cancellation, by nudges", lambda s: 2 + s.pairs, {"quick": 14, "normal": 120}, run)

@@ -21,12 +21,12 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
         cancellation_workloads(environment, big, database="many", broker=8) as many,
     ):
         step("warming up")
-        for cells in (few, many):
-            cells.in_sets(size)
+        for workloads in (few, many):
+            workloads.in_batches(size)
         at_many, at_few = alternate(
             scale.pairs,
-            with_progress(step, f"among {big:,}", lambda: many.in_sets(size)),
-            with_progress(step, f"among {SMALL:,}", lambda: few.in_sets(size)),
+            with_progress(step, f"among {big:,}", lambda: many.in_batches(size)),
+            with_progress(step, f"among {SMALL:,}", lambda: few.in_batches(size)),
         )
     ratios = [small / large for small, large in zip(at_few, at_many, strict=True)]
     what = f"batches of 100 among {SMALL:,} orders / among {big:,}"

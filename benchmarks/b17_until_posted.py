@@ -30,29 +30,31 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
         cancellation_workloads(environment, orders, database="followed", broker=8, groups=tuple(WORKER_GROUPS)) as all_,
     ):
         step("warming up")
-        alone.in_sets(size)
+        alone.in_batches(size)
         until_posted(all_, size, [])
         ratios = alternate(
             scale.pairs,
             with_progress(step, "until the last ledger line", lambda: until_posted(all_, size, shares)),
-            with_progress(step, "the cancellations alone", lambda: alone.in_sets(size)),
+            with_progress(step, "the cancellations alone", lambda: alone.in_batches(size)),
         )
     what = f"{size:,} orders in batches until the last ledger line is posted / B1's"
     notes = [f"of that run's own rate of cancellations: {statistics.median(shares):.2f}"]
     return [result("B17", what, "orders/s", Bar(0.7, 0.85), *ratios, notes=notes)]
 
 
-def until_posted(cells: Workloads, count: int, shares: list[float]) -> float:
+def until_posted(workloads: Workloads, count: int, shares: list[float]) -> float:
     """Return orders per second from the first message to the last ledger line, after the emails are sent, too."""
-    first, last = cells.slices.next, cells.slices.next + count - 1
-    spent = count / cells.in_sets(count)
+    first, last = workloads.slices.next, workloads.slices.next + count - 1
+    spent = count / workloads.in_batches(count)
     posted = _POSTED.format(first=first, last=last)
     wait_until(
-        lambda: queue_load.value(cells.conn, f"SELECT count(*) {posted}") == count, queue_load.MAX_DURATION, every=0.1
+        lambda: queue_load.value(workloads.conn, f"SELECT count(*) {posted}") == count,
+        queue_load.MAX_DURATION,
+        every=0.1,
     )
-    cancelled_at = queue_load.value(cells.conn, queue_load.cancelled(first, last)[1])
-    posted_at = queue_load.value(cells.conn, f"SELECT max(at) {posted}")
-    wait_until(lambda: queue_load.value(cells.conn, _LEFT) == 0, queue_load.MAX_DURATION, every=0.2)
+    cancelled_at = queue_load.value(workloads.conn, queue_load.cancelled(first, last)[1])
+    posted_at = queue_load.value(workloads.conn, f"SELECT max(at) {posted}")
+    wait_until(lambda: queue_load.value(workloads.conn, _LEFT) == 0, queue_load.MAX_DURATION, every=0.2)
     total = spent + float((posted_at - cancelled_at).total_seconds())
     shares.append(spent / total)
     return count / total

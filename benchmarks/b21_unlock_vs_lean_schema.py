@@ -13,7 +13,7 @@ from celery import Celery
 
 from benchmarks.environment import Environment
 from benchmarks.harness import Bar, Bench, Result, Scale, Step, check_equal, result
-from benchmarks.scans import CELL, Scans, prepare_scans, sweep_workers
+from benchmarks.scans import DATABASE, Scans, prepare_scans, sweep_workers
 from benchmarks.wal import bytes_written, without_full_page_images
 
 LEAN_SCHEMA = """
@@ -34,13 +34,13 @@ LEAN = """
         UPDATE lean.alerts SET unlocked_at = clock_timestamp() WHERE state = 'open' AND unlocked_at IS NULL
             AND unlocks_at <= clock_timestamp()
         RETURNING order_id, unlocks_at, unlocked_at, version + 1 AS version, status, seller_id
-    ), told AS (
+    ), new_events AS (
         INSERT INTO lean.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
         SELECT order_id, version, unlocked_at, 'npb.unlocked', 'system', 'system', status, status,
             'Cancellation through the alert is possible now.',
             jsonb_build_object('alert', jsonb_build_object('unlocked_at', unlocked_at))
         FROM due
-    ), promised AS (
+    ), outbox_rows AS (
         INSERT INTO lean.outbox (key, task, order_id, payload, state, created_at, due_at)
         SELECT 'npb_unlocked:' || order_id || ':' || version || ':' || seller_id, 'notices.tell_seller', order_id,
             jsonb_build_object('event', 'npb_unlocked', 'recipient', seller_id, 'role', 'seller', 'facts',
@@ -86,7 +86,7 @@ def _swept(scans: Scans, client: Celery) -> tuple[float, float]:
 def _lean(scans: Scans) -> tuple[float, float]:
     scans.fresh()
     seconds: list[float] = []
-    with scans.environment.connect(CELL) as conn:
+    with scans.environment.connect(DATABASE) as conn:
         conn.execute(LEAN_SCHEMA)
         conn.execute("SET work_mem = '256MB'")
         logged = bytes_written(conn, lambda: seconds.append(_unlock(conn, scans.due)))

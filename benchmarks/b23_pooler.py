@@ -22,10 +22,10 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     if PGBOUNCER is None:
         print("B23 is left out: there is no pgbouncer (Debian: apt-get install pgbouncer).", file=sys.stderr)
         return []
-    jobs, sets = scale.of(200, 2_000), scale.of(500, 6_000)
+    jobs, batched = scale.of(200, 2_000), scale.of(500, 6_000)
     step("making a market")
     with (
-        cancellation_workloads(environment, 2 * (jobs + sets) * (scale.pairs + 1), database="pooled") as direct,
+        cancellation_workloads(environment, 2 * (jobs + batched) * (scale.pairs + 1), database="pooled") as direct,
         pooler(environment.plain("pooled")) as url,
     ):
         settings = environment.settings("pooled", broker=BROKERS["bare"])
@@ -35,18 +35,18 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
         with environment.programs(programs):
             step("warming up")
             compare(direct, jobs, pooled.in_single_messages, direct.in_single_messages)
-            compare(direct, sets, pooled.in_sets, direct.in_sets)
+            compare(direct, batched, pooled.in_batches, direct.in_batches)
             return [
-                result(name, what, "orders/s", bar, *_measure(pooled, direct, task, scale, step, jobs, sets))
+                result(name, what, "orders/s", bar, *_measure(pooled, direct, task, scale, step, jobs, batched))
                 for name, task, what, bar in WAYS
             ]
 
 
 def _measure(
-    pooled: Workloads, direct: Workloads, task: str, scale: Scale, step: Step, jobs: int, sets: int
+    pooled: Workloads, direct: Workloads, task: str, scale: Scale, step: Step, jobs: int, batched: int
 ) -> list[list[float]]:
-    def cancel(cells: Workloads) -> float:
-        return cells.in_single_messages(jobs) if task == "orders.cancel" else cells.in_sets(sets)
+    def cancel(workloads: Workloads) -> float:
+        return workloads.in_single_messages(jobs) if task == "orders.cancel" else workloads.in_batches(batched)
 
     return alternate(
         scale.pairs,

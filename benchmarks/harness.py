@@ -114,19 +114,19 @@ def result(
     )
 
 
-def alternate(count: int, *cells: Callable[[], float]) -> list[list[float]]:
-    """Run the workloads `count` times, starting with a different one each time; returns the figures of each."""
-    figures: list[list[float]] = [[] for _ in cells]
+def alternate(count: int, *measurements: Callable[[], float]) -> list[list[float]]:
+    """Run the measurements `count` times, starting with a different one each time; return the figures of each."""
+    figures: list[list[float]] = [[] for _ in measurements]
     for turn in range(count):
-        for index in [(turn + offset) % len(cells) for offset in range(len(cells))]:
-            figures[index].append(cells[index]())
+        for index in [(turn + offset) % len(measurements) for offset in range(len(measurements))]:
+            figures[index].append(measurements[index]())
     return figures
 
 
-def with_progress(step: Step, now: str, cell: Callable[[], float]) -> Callable[[], float]:
+def with_progress(step: Step, now: str, measurement: Callable[[], float]) -> Callable[[], float]:
     def run() -> float:
         step(now)
-        return cell()
+        return measurement()
 
     return run
 

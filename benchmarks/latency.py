@@ -29,21 +29,21 @@ def caller(environment: Environment, broker: int) -> Iterator[Celery]:
     client.close()
 
 
-def ours(cells: Workloads, client: Celery, count: int, then: Callable[[int], None] | None = None) -> list[float]:
-    first, last = cells.slices.take(count)
+def ours(workloads: Workloads, client: Celery, count: int, then: Callable[[int], None] | None = None) -> list[float]:
+    first, last = workloads.slices.take(count)
     spent = []
     for order_id in range(first, last + 1):
-        spent.append(_ask(client, "orders.cancel", "commands", cells.order(order_id)))
+        spent.append(_ask(client, "orders.cancel", "commands", workloads.order(order_id)))
         if then is not None:
             then(order_id)
-    reference_writes.check(cells.conn, first, last, cells.market.lines)
+    reference_writes.check(workloads.conn, first, last, workloads.market.lines)
     return spent
 
 
-def bare(cells: Workloads, client: Celery, count: int) -> list[float]:
-    first, last = cells.slices.take(count)
+def bare(workloads: Workloads, client: Celery, count: int) -> list[float]:
+    first, last = workloads.slices.take(count)
     spent = [_ask(client, "bare.cancel", "bare", {"order_id": order_id}) for order_id in range(first, last + 1)]
-    reference_writes.check(cells.conn, first, last, cells.market.lines)
+    reference_writes.check(workloads.conn, first, last, workloads.market.lines)
     return spent
 
 

@@ -16,7 +16,7 @@ from benchmarks.environment import Environment
 from workers.embedded.binaries import find_postgres_bin
 
 CLIENTS = 2
-BY_SETS = (
+BY_BATCHES = (
     "SELECT bench.cancel_orders(ARRAY(SELECT generate_series(CAST(:first AS bigint), "
     "CAST(:first AS bigint) + :size - 1)), 'bound')"
 )
@@ -39,7 +39,7 @@ def per_second(environment: Environment, database: str, statement: str, first: i
     """Return orders per second of a statement that takes `size` orders from `:first` on, without connecting."""
     transactions = count // size // CLIENTS
     if transactions * size * CLIENTS != count:
-        raise ValueError(f"{count} orders are no whole sets of {size} for {CLIENTS} clients")
+        raise ValueError(f"{count} orders do not divide into batches of {size} for {CLIENTS} clients")
     program = driver()
     if program == "psycopg":
         return _by_psycopg(environment, database, statement, first, transactions, size)

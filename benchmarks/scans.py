@@ -14,7 +14,7 @@ from benchmarks.environment import Environment
 from benchmarks.harness import check_equal
 from benchmarks.market import Market
 
-CELL = "scan"
+DATABASE = "scan"
 MAX_DURATION = 300.0
 
 RAW = """
@@ -26,14 +26,14 @@ RAW = """
           AND a.kind = 'NPB' AND a.state = 'open' AND a.unlocked_at IS NULL AND NOT a.penalty_stands
           AND a.unlocks_at <= n.now
         RETURNING a.order_id, a.unlocks_at, n.now, a.unlock_seq, o.status, o.seller_id
-    ), told AS (
+    ), new_events AS (
         INSERT INTO unwind.events (order_id, seq, at, type, actor, role, from_status, to_status, note, changes)
         SELECT order_id, unlock_seq, now, 'npb.unlocked', 'system', 'system', status, status,
             'Cancellation through the alert is possible now.', jsonb_build_object('alert',
                 jsonb_build_object('unlocked_at',
                 to_char(now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))
         FROM due
-    ), promised AS (
+    ), outbox_rows AS (
         INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
         SELECT 'npb_unlocked:' || order_id || ':' || unlock_seq || ':' || seller_id, 'notices.tell_seller', order_id,
             jsonb_build_object('event', 'npb_unlocked', 'recipient', seller_id, 'role', 'seller', 'facts',
@@ -61,12 +61,12 @@ class Scans:
     template: str
 
     def fresh(self) -> None:
-        self.environment.copy(self.template, CELL)
+        self.environment.copy(self.template, DATABASE)
 
     def raw(self) -> float:
         """Return the seconds of one statement that unlocks everything, with enough work_mem."""
         self.fresh()
-        with self.environment.connect(CELL) as conn:
+        with self.environment.connect(DATABASE) as conn:
             conn.execute("SET work_mem = '256MB'")
             began = time.perf_counter()
             row = conn.execute(RAW).fetchone()
@@ -90,7 +90,7 @@ class Scans:
         return spent
 
     def check(self) -> None:
-        with self.environment.connect(CELL) as conn:
+        with self.environment.connect(DATABASE) as conn:
             row = conn.execute(_LEFT).fetchone()
         check_equal("alerts, numbers of events, events and outbox rows", row, (self.due,) * 4)
 
@@ -100,13 +100,13 @@ def prepare_scans(environment: Environment, due: int) -> Iterator[Scans]:
     template = f"due_{due}"
     environment.template(template, Market(due, lines=0, state="due", history=False))
     yield Scans(environment, due, template)
-    environment.drop(CELL)
+    environment.drop(DATABASE)
 
 
 @contextmanager
 def sweep_workers(environment: Environment, processes: int) -> Iterator[Celery]:
-    environment.create(CELL)
-    settings = environment.settings(CELL)
+    environment.create(DATABASE)
+    settings = environment.settings(DATABASE)
     client = Celery("beat", broker=environment.broker(0), backend=environment.broker(1), set_as_current=False)
     with environment.programs(environment.workers(settings, "sweeps", processes=processes)):
         yield client

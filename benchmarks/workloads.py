@@ -33,7 +33,7 @@ class Workloads:
     broker: int = BROKERS["ours"]
     runs: int = 0
 
-    def in_sets(self, count: int) -> float:
+    def in_batches(self, count: int) -> float:
         """Return orders per second through `orders.cancel_many`, a hundred per message."""
         first, last = self.slices.take(count)
         run = self._run("many")
@@ -60,7 +60,7 @@ class Workloads:
 
     def bound(self, count: int) -> float:
         first, last = self.slices.take(count)
-        rate = pgbench.per_second(self.environment, self.database, pgbench.BY_SETS, first, count, BLOCK)
+        rate = pgbench.per_second(self.environment, self.database, pgbench.BY_BATCHES, first, count, BLOCK)
         reference_writes.check(self.conn, first, last, self.market.lines)
         return rate
 
@@ -99,13 +99,13 @@ class Workloads:
         return (last - first + 1) / spent
 
 
-def compare(cells: Workloads, size: int, ours: Callable[[int], float], reference: Callable[[int], float]) -> None:
+def compare(workloads: Workloads, size: int, ours: Callable[[int], float], reference: Callable[[int], float]) -> None:
     """Warm up both sides on orders of their own and compare the rows they leave."""
-    own_range = cells.slices.next
+    own_range = workloads.slices.next
     ours(size)
-    reference_range = cells.slices.next
+    reference_range = workloads.slices.next
     reference(size)
-    reference_writes.check_alike(cells.conn, own_range, reference_range)
+    reference_writes.check_alike(workloads.conn, own_range, reference_range)
 
 
 def shuffled_order_ids(first: int, last: int) -> list[int]:

@@ -26,11 +26,11 @@ def test_bar_is_met_at_its_limit(bar: Bar, met: bool) -> None:
 def test_sides_alternate_in_going_first() -> None:
     order: list[str] = []
 
-    def cell(name: str) -> float:
+    def measurement(name: str) -> float:
         order.append(name)
         return 0.0
 
-    alternate(4, lambda: cell("a"), lambda: cell("b"))
+    alternate(4, lambda: measurement("a"), lambda: measurement("b"))
     assert "".join(order) == "abbaabba"
 
 

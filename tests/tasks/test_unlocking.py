@@ -58,7 +58,7 @@ def unlocked(market: Market) -> list[tuple[Any, ...]]:
     rows = market.rows(
         "SELECT o.order_id, a.unlock_seq, "
         "(SELECT count(*) FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'npb.unlocked') AS events, "
-        "(SELECT count(*) FROM unwind.outbox p WHERE p.key LIKE 'npb_unlocked:' || o.order_id || ':%') AS promises "
+        "(SELECT count(*) FROM unwind.outbox p WHERE p.key LIKE 'npb_unlocked:' || o.order_id || ':%') AS outbox_rows "
         "FROM unwind.orders o JOIN unwind.alerts a USING (order_id) WHERE a.unlocked_at IS NOT NULL ORDER BY 1"
     )
     return [tuple(row) for row in rows]
