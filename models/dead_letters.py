@@ -94,7 +94,7 @@ def get_dead_letter(conn: Connection, dead_letter_id: int) -> Row[Any] | None:
     return conn.execute(select(DeadLetterRow).where(DeadLetterRow.dead_letter_id == dead_letter_id)).one_or_none()
 
 
-def mark_letter_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
+def mark_dead_letter_requeued(conn: Connection, dead_letter_id: int, now: datetime) -> bool:
     waits = (DeadLetterRow.dead_letter_id == dead_letter_id, DeadLetterRow.requeued_at.is_(None))
     return conn.execute(update(DeadLetterRow).where(*waits).values(requeued_at=now)).rowcount > 0
 

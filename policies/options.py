@@ -99,11 +99,11 @@ def declare_option(action: str, label: str, ask: Ask, *, per_removal: bool = Fal
 
 def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:
     listed = sorted(ACTIONS.items(), key=lambda item: _option_position(item[0]))
-    asked = [(name, action, order) for name, action in listed if not action.per_removal]
+    candidates = [(name, action, order) for name, action in listed if not action.per_removal]
     for removal in order.pending_removals:
         about = replace(order, removal=removal)
-        asked += [(name, action, about) for name, action in listed if action.per_removal]
-    return [to_option(name, action.ask(subject, actor, now), subject.removal) for name, action, subject in asked]
+        candidates += [(name, action, about) for name, action in listed if action.per_removal]
+    return [to_option(name, action.ask(subject, actor, now), subject.removal) for name, action, subject in candidates]
 
 
 def _option_position(action: str) -> int:

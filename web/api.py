@@ -99,8 +99,8 @@ def _idempotency_key(request: Request) -> str:
 
 
 def _wait_seconds(request: Request) -> int:
-    asked = _PREFERRED_WAIT.search(request.headers.get("prefer", ""))
-    return min(int(asked[1]), MAX_WAIT_SECONDS) if asked else DEFAULT_WAIT_SECONDS
+    preference = _PREFERRED_WAIT.search(request.headers.get("prefer", ""))
+    return min(int(preference[1]), MAX_WAIT_SECONDS) if preference else DEFAULT_WAIT_SECONDS
 
 
 async def read_body(request: Request, media_type: str = "application/json") -> bytes:

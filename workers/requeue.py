@@ -66,16 +66,16 @@ def discard_instead_of_requeue(database: Database, number: int, reason: str) -> 
 def requeue_dead_letter(database: Database, number: int) -> str:
     """Submit a dead letter as the command it contains, with its own request id, and return its task.
 
-    The row of the SQL interface commits together with the mark on the letter, so the command is taken once.  Raises
-    CannotRequeue.
+    The row of the SQL interface commits together with the mark on the dead letter, so the command is taken once.
+    Raises CannotRequeue.
     """
     with database.transaction() as conn:
-        letter = dead_letters.get_dead_letter(conn, number)
-        if letter is None:
+        dead_letter = dead_letters.get_dead_letter(conn, number)
+        if dead_letter is None:
             raise CannotRequeue(f"There is no dead letter {number}.")
         now = database.clock.now(conn)
-        task, message_id, arguments = _read_command_to_requeue(letter)
-        if not dead_letters.mark_letter_requeued(conn, number, now):
+        task, message_id, arguments = _read_command_to_requeue(dead_letter)
+        if not dead_letters.mark_dead_letter_requeued(conn, number, now):
             raise CannotRequeue(f"Dead letter {number} was requeued already.")
         request_id = str(arguments.get("request_id") or message_id)
         if not submissions.resubmit_dead_submission(conn, task, arguments, request_id, now):
@@ -83,14 +83,14 @@ def requeue_dead_letter(database: Database, number: int) -> str:
     return task
 
 
-def _read_command_to_requeue(letter: Any) -> tuple[str, str, dict[str, Any]]:
+def _read_command_to_requeue(dead_letter: Any) -> tuple[str, str, dict[str, Any]]:
     # Task, message id and arguments, from a complete message or from a body alone (all that Celery reveals).
-    number = letter.dead_letter_id
-    if letter.body_bytes > dead_letters.MAX_BODY_BYTES:
+    number = dead_letter.dead_letter_id
+    if dead_letter.body_bytes > dead_letters.MAX_BODY_BYTES:
         raise CannotRequeue(f"Dead letter {number} was too long to be stored in full. Its sender must send it again.")
     try:
-        body = json.loads(base64.b64decode(letter.body))
-        task, message_id = letter.task_name, letter.message_id
+        body = json.loads(base64.b64decode(dead_letter.body))
+        task, message_id = dead_letter.task_name, dead_letter.message_id
         if isinstance(body, dict):
             task, message_id = body["headers"]["task"], body["headers"]["id"]
             encoded = body["properties"].get("body_encoding") == "base64"

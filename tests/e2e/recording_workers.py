@@ -121,10 +121,10 @@ class RecordingWorkers:
         end = time.monotonic() + seconds
         while not self.is_drained():
             if time.monotonic() > end:
-                raise AssertionError(self.whereabouts())
+                raise AssertionError(self.describe_message_locations())
             threading.Event().wait(0.02)
 
-    def whereabouts(self) -> str:
+    def describe_message_locations(self) -> str:
         lists = {name.decode(): self.broker.llen(name) for name in self.broker.hgetall(PROCESSING_LISTS_KEY)}
         tails = "\n".join(f"{name}:\n{self.supervisor.tail(name, 30)}" for name in self.supervisor.names[-2:])
         return (

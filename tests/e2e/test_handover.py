@@ -122,7 +122,7 @@ def test_sixty_workers_killed_under_load_lose_nothing(workers: RecordingWorkers)
 
 
 def _no_message_is_lost(workers: RecordingWorkers, kills: int) -> None:
-    assert workers.lost() == set(), workers.whereabouts()
+    assert workers.lost() == set(), workers.describe_message_locations()
     twice = sum(times - 1 for times in workers.effect_counts().values())
     assert twice <= kills * 4, "each kill repeats what two children and two queue readers held, and no more"
 
@@ -144,4 +144,4 @@ def test_many_cut_connections_lose_and_stall_nothing(workers: RecordingWorkers, 
     assert cuts > 100
     workers.set_aside(but=300)
     workers.wait_drained(30)
-    assert workers.lost() == set(), workers.whereabouts()
+    assert workers.lost() == set(), workers.describe_message_locations()

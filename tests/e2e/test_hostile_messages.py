@@ -20,7 +20,7 @@ from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, temporary_installation
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, message
-from tests.workers.transport.test_validation import bent
+from tests.workers.transport.test_validation import mutated_messages
 from workers.embedded.client import ServerUrls
 from workers.transport.reclaim import count_in_flight
 
@@ -62,10 +62,10 @@ def test_worker_survives_and_stores_every_hostile_message(installation: Installa
             assert answered(installation, client)["code"] == "ORDER_UNKNOWN", hostile.name
             waits.append(time.monotonic() - began)
     assert statistics.median(waits) < 1
-    expected_letters = [letter for letter in EXPECTED if letter.reason is not None]
-    wait_until(lambda: installation.count("dead_letters") == len(expected_letters))
+    expected_dead_letters = [dead_letter for dead_letter in EXPECTED if dead_letter.reason is not None]
+    wait_until(lambda: installation.count("dead_letters") == len(expected_dead_letters))
     rows = _rows(installation)
-    for hostile, (reason, length, begins) in zip(expected_letters, rows, strict=True):
+    for hostile, (reason, length, begins) in zip(expected_dead_letters, rows, strict=True):
         assert reason == hostile.reason, hostile.name
         if hostile.reason != "TASK_UNKNOWN":  # Celery's event contains only the body
             assert (length, base64.b64decode(begins)) == (len(hostile.raw), hostile.raw[:MAX_BODY_BYTES]), hostile.name
@@ -111,11 +111,11 @@ def test_five_copies_of_a_message_have_one_effect(installation: Installation) ->
 def test_dead_letters_are_shown_without_their_content(installation: Installation) -> None:
     installation.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
     wait_until(lambda: installation.count("dead_letters", message_id="shown-1") == 1)
-    letters = installation.dead_letters()
-    stored = [letter for letter in letters if letter["message"] == "shown-1"]
+    dead_letters = installation.dead_letters()
+    stored = [dead_letter for dead_letter in dead_letters if dead_letter["message"] == "shown-1"]
     assert stored[0]["reason"] == "NOT_ALLOWED"
     assert stored[0]["detail"] == "headers.timelimit must not go beyond our own"
-    assert "secret" not in json.dumps(letters)
+    assert "secret" not in json.dumps(dead_letters)
     assert "secret" not in installation.log()
 
 
@@ -126,7 +126,7 @@ def test_worker_survives_random_bytes(installation: Installation) -> None:
     with installation.client() as client:
 
         @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
-        @given(bent() | st.binary(max_size=200))
+        @given(mutated_messages() | st.binary(max_size=200))
         def push(raw: bytes) -> None:
             queue.lpush("commands", raw)
             if int.from_bytes(os.urandom(1)) % 20 == 0:

@@ -171,13 +171,13 @@ def test_rejected_messages_are_answered_and_listed(installation: Installation) -
         urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)
     installation.redis().lpush("commands", json.dumps(_no_task()))
     wait_until(lambda: installation.count("dead_letters") == 2)
-    letters = installation.dead_letters()
-    reasons = {(entry["reason"], entry["task"], entry["message"], entry["queue"]) for entry in letters}
+    dead_letters = installation.dead_letters()
+    reasons = {(entry["reason"], entry["task"], entry["message"], entry["queue"]) for entry in dead_letters}
     assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in reasons
     assert ("QUEUE_UNREAD", "orders.cancel", nowhere.id, "celery") in reasons
     assert ("QUEUE_UNREAD", "orders.cancel", urgent.id, "commands with priority 3") in reasons
     assert ("NOT_A_COMMAND", None, None, "commands") in reasons
-    assert "secret" not in json.dumps(letters)
+    assert "secret" not in json.dumps(dead_letters)
     assert "secret" not in installation.log()
     with installation.client() as client:  # the worker continues
         assert client.send_task("npb.file", kwargs={}, queue="commands").get(timeout=30)["outcome"] == "invalid"

@@ -105,14 +105,14 @@ def test_statement_returns_what_the_pure_plan_returns(
         given_stock(conn, *now)
         for number, (lines, _) in enumerate(wanted, start=1):
             an_order(conn, number, sold, lines)
-        asked = [(number, returns_items) for number, (_, returns_items) in enumerate(wanted, start=1)]
-        planned = return_by_plan(conn, asked, release)
-        done = return_by_statement(conn, asked, release)
+        requested_returns = [(number, returns_items) for number, (_, returns_items) in enumerate(wanted, start=1)]
+        by_plan = return_by_plan(conn, requested_returns, release)
+        by_statement = return_by_statement(conn, requested_returns, release)
         transaction.rollback()
-    if done is None:
-        assert planned is None or (release and any(lot.auto_stockroom for lot in now))
+    if by_statement is None:
+        assert by_plan is None or (release and any(lot.auto_stockroom for lot in now))
     else:
-        assert done == planned
+        assert by_statement == by_plan
 
 
 def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[int, int, int]]) -> None:
@@ -135,47 +135,47 @@ def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[i
     )
 
 
-def return_by_plan(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
+def return_by_plan(conn: Connection, requested_returns: list[tuple[int, bool]], release: bool) -> Any:
     """Return by the pure plan, order by order; None if a lot would overflow."""
-    with conn.begin_nested() as tried:
-        held = orders.load_order_lines(conn, [number for number, _ in asked])
-        coming = {number: orders.order_lines_to_return(lines) for number, lines in held.items()}
-        stock_view = inventory.load_stock_view(conn, [line for lines in coming.values() for line in lines])
+    with conn.begin_nested() as savepoint:
+        order_lines = orders.load_order_lines(conn, [number for number, _ in requested_returns])
+        lines_to_return = {number: orders.order_lines_to_return(lines) for number, lines in order_lines.items()}
+        stock_view = inventory.load_stock_view(conn, [line for lines in lines_to_return.values() for line in lines])
         plans: list[ReturnPlan] = []
-        for number, returns_items in asked:
+        for number, returns_items in requested_returns:
             try:
                 plan = (
-                    plan_return(number, coming[number], stock_view, release_auto_stockroom=release)
+                    plan_return(number, lines_to_return[number], stock_view, release_auto_stockroom=release)
                     if returns_items
-                    else plan_nothing(number, [line.line_no for line in held[number]])
+                    else plan_nothing(number, [line.line_no for line in order_lines[number]])
                 )
             except QuantityOverflow:
-                tried.rollback()
+                savepoint.rollback()
                 return None
             stock_view.apply(plan)
             plans.append(plan)
         reported = {plan.order_id: plan.lines for plan in returns.store_planned_returns(conn, plans, NOW)}
         stored = resulting_rows(conn, reported)
-        tried.rollback()
+        savepoint.rollback()
     return stored
 
 
-def return_by_statement(conn: Connection, asked: list[tuple[int, bool]], release: bool) -> Any:
+def return_by_statement(conn: Connection, requested_returns: list[tuple[int, bool]], release: bool) -> Any:
     """Return by the statement; None if it declines."""
-    with conn.begin_nested() as tried:
+    with conn.begin_nested() as savepoint:
         with pipeline(conn):
-            returns.lock_stock_of_returns(conn, [number for number, _ in asked])
+            returns.lock_stock_of_returns(conn, [number for number, _ in requested_returns])
         try:
-            back = returns.return_items(conn, asked, NOW, release=release)
+            back = returns.return_items(conn, requested_returns, NOW, release=release)
         except returns.NeedsPlan:
-            tried.rollback()
+            savepoint.rollback()
             return None
         reported = {number: tuple(ReturnedLine(**line) for line in one.lines) for number, one in back.items()}
         for one in back.values():
             assert one.units_returned == sum(line["returned"] for line in one.lines)
             assert one.lines_returned == sum(1 for line in one.lines if line["returned"])
         stored = resulting_rows(conn, reported)
-        tried.rollback()
+        savepoint.rollback()
     return stored
 
 

@@ -65,7 +65,7 @@ def test_internal_tasks_take_no_command(name: str) -> None:
 
 
 def test_every_outbox_message_has_a_registered_consumer() -> None:
-    pattern = re.compile(r'(?:Promise\(\s*(?:task=)?|\btask=|TASK = |then ")"([a-z_]+\.[a-z_]+)"')
+    pattern = re.compile(r'(?:OutboxMessage\(\s*(?:task=)?|\btask=|TASK = |then ")"([a-z_]+\.[a-z_]+)"')
     message_tasks = {
         name
         for floor in ("policies", "models", "tasks")

@@ -48,7 +48,7 @@ def run(orders: int, *, report: Callable[[str], None]) -> None:
         hosts = Hosts(Path(folder), orders, report)
         try:
             hosts.start()
-            hosts.torment()
+            hosts.inject_partitions()
             hosts.check_effects()
             hosts.stop()
         finally:
@@ -110,7 +110,7 @@ class Hosts:
         self._start("w1", "beat", "celery", "-A", "workers.app", "beat")
         self._report("broker, database, its synchronous standby, two hosts with workers, one beat: started")
 
-    def torment(self) -> None:
+    def inject_partitions(self) -> None:
         """Combine partitions with restarts of the server on the other side, while commands arrive."""
         with ThreadPoolExecutor(1) as pool:
             sending = pool.submit(self._workload.send)

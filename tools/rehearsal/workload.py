@@ -95,14 +95,14 @@ class Workload:
     def check(self) -> None:
         """Wait until the counts are as expected; raise `WrongResult` with those that never are."""
         until, moved_at, before = time.monotonic() + DRAIN_TIMEOUT, time.monotonic(), self._differences()
-        while wrong := self._differences():
-            if wrong != before:
-                moved_at, before = time.monotonic(), wrong
-            if wrong.keys() <= EMAILS and time.monotonic() - moved_at > LEASE_TIMEOUT_SECONDS:
+        while differences := self._differences():
+            if differences != before:
+                moved_at, before = time.monotonic(), differences
+            if differences.keys() <= EMAILS and time.monotonic() - moved_at > LEASE_TIMEOUT_SECONDS:
                 with psycopg.connect(self.database_url, connect_timeout=5) as conn:
                     conn.execute(END_LEASES)
             if time.monotonic() > until or time.monotonic() - moved_at > self.stall_timeout:
-                raise WrongResult(f"Lost or doubled, as (count, expected): {wrong}")
+                raise WrongResult(f"Lost or doubled, as (count, expected): {differences}")
             time.sleep(0.5)
 
     def _differences(self) -> dict[str, tuple[int, int]]:

@@ -20,7 +20,7 @@ import click
 from kombu.exceptions import OperationalError
 
 from models import dead_jobs
-from models import dead_letters as recorded_letters
+from models import dead_letters as dead_letter_rows
 from policies.texts import pluralize
 from policies.timestamps import format_optional_timestamp, format_timestamp
 from schedules.routes import queue_of
@@ -116,7 +116,7 @@ def dead_letters(context: click.Context, as_json: bool, limit: int) -> None:
     if context.invoked_subcommand is not None:
         return
     with open_transaction() as (conn, _):
-        rows = recorded_letters.list_newest_dead_letters(conn, limit=limit)
+        rows = dead_letter_rows.list_newest_dead_letters(conn, limit=limit)
     with app.connection_for_read() as connection:
         unread = unread_lists.find_unread_lists(connection.default_channel.client)
     for row in rows:
@@ -134,7 +134,7 @@ def _print_dead_letter(row: Any, as_json: bool) -> None:
         fields |= {"message": row.message_id, "queue": row.queue, "bytes": row.body_bytes, "came_at": came_at}
         click.echo(json.dumps(fields | ({"requeued_at": requeued_at} if requeued_at else {})))
         return
-    reason = recorded_letters.DEAD_LETTER_ROW_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
+    reason = dead_letter_rows.DEAD_LETTER_ROW_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
     echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
     echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
     if requeued_at:

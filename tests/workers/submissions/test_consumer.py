@@ -566,7 +566,7 @@ _JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 @st.composite
-def bent_payloads(draw: st.DrawFn) -> str:
+def mutated_payloads(draw: st.DrawFn) -> str:
     """JSON with replaced characters, long numbers, and malformed texts."""
     text = json.dumps(draw(st.dictionaries(_WORDS, _JSON, max_size=5)), ensure_ascii=draw(st.booleans()))
     for _ in range(draw(st.integers(0, 3))):
@@ -598,7 +598,7 @@ def _is_answered_or_refused(market: Market, caller: Any, payloads: list[str]) ->
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
+@given(payloads=st.lists(mutated_payloads() | st.text(max_size=50), min_size=1, max_size=5))
 def test_any_payload_is_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
     _is_answered_or_refused(market, caller, payloads)
 
@@ -607,7 +607,7 @@ def test_any_payload_is_refused_or_answered(market: Market, caller: Any, payload
 @settings(
     max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(payloads=st.lists(bent_payloads() | st.text(max_size=50), min_size=1, max_size=5))
+@given(payloads=st.lists(mutated_payloads() | st.text(max_size=50), min_size=1, max_size=5))
 def test_thousands_of_payloads_are_refused_or_answered(market: Market, caller: Any, payloads: list[str]) -> None:
     _is_answered_or_refused(market, caller, payloads)
 

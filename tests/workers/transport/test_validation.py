@@ -176,7 +176,7 @@ _JSON = st.recursive(
 
 
 @st.composite
-def bent(draw: st.DrawFn) -> bytes:
+def mutated_messages(draw: st.DrawFn) -> bytes:
     """A valid message with replaced fields or bytes."""
     envelope = message(draw(st.one_of(st.just(ARGUMENTS), st.binary(max_size=50), _JSON)) or ARGUMENTS)
     for _ in range(draw(st.integers(0, 3))):
@@ -213,7 +213,7 @@ def _validated_or_reason(raw: bytes) -> tuple[dict[str, Any] | None, str]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(bent() | st.binary(max_size=200))
+@given(mutated_messages() | st.binary(max_size=200))
 def test_any_message_is_accepted_or_rejected(raw: bytes) -> None:
     """Without any other error; accepted messages use no features of Celery's canvas."""
     _is_handled(raw)
@@ -221,6 +221,6 @@ def test_any_message_is_accepted_or_rejected(raw: bytes) -> None:
 
 @pytest.mark.long
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(bent() | st.binary(max_size=200))
+@given(mutated_messages() | st.binary(max_size=200))
 def test_two_thousand_messages_are_accepted_or_rejected(raw: bytes) -> None:
     _is_handled(raw)
