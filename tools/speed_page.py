@@ -66,7 +66,7 @@ What bounds some of them:
 
 - B1 and B3: an order takes 0.22 ms of Python for the rules, the event, the messages and the answer, beside the work of
   PostgreSQL, which the bound has, too. Formatting each instant once, writing fingerprints by orjson and looking for
-  cycles less often took a tenth off it (0.245 ms). Both sides of B3 vary by a tenth from run to run.
+  cycles less often took a tenth off it (0.245 ms). The pairs vary much: B1 was 0.495 in the whole run before.
 - B6, B7 and B21: an unlock writes eight index entries instead of eleven, and all sides of B6 and B7 take a third less
   time than before (the raw statement 20 s, it was 33; two workers 18 s, they were 23). The raw statement gained most,
   because it does nothing else, so B7 misses its bar now. Two workers share two cores with the checkpointer and the WAL
