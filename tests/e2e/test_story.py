@@ -159,7 +159,10 @@ def test_command_that_always_kills_its_worker_becomes_a_dead_job(
             if fetch_one(conn, waiting):
                 for child in head.children():
                     child.kill()
-                conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                conn.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "  # only this test's: the server is shared
+                    "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+                )
             return bool(count_rows(conn, "dead_jobs"))
 
         wait_until(parked, what="the parking")
