@@ -54,6 +54,9 @@ class Interfaces:
         self._app = Celery("storefront", set_as_current=False)
         settings = environment.client_settings()
         settings["broker_transport_options"] |= {"socket_timeout": 3, "socket_connect_timeout": 2}
+        # Answers are read by polling. Celery's own backend would subscribe to every result and, while Redis is down,
+        # hold the thread for 20 s in retries whenever a result is discarded.
+        settings["result_backend"] = None
         self._app.conf.update(
             settings,
             task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},

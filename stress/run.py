@@ -37,6 +37,7 @@ from workers.transport.reclaim import PROCESSING_LISTS_KEY
 CLIENTS = (plan.BROKER, plan.BROKER, plan.SQL, plan.HTTP)
 LIVES_PER_CLIENT = 8
 BULK_CLIENTS = 2
+JOIN_TIMEOUT_SECONDS = 15.0
 PROGRESS_TIMEOUT_SECONDS = 60.0
 """Seconds without any progress after which a run that waits for its work to finish has failed."""
 WAITING = """
@@ -160,7 +161,9 @@ class Run:
             for client in self._clients:
                 client.stop_requested.set()
             for client in self._clients:
-                client.join(15)
+                client.join(JOIN_TIMEOUT_SECONDS)
+        if stuck := [client.name for client in self._clients if client.is_alive()]:
+            raise RuntimeError(f"{', '.join(stuck)}: still running {JOIN_TIMEOUT_SECONDS:g} s after the last round")
         self._sum_up()
         return self.outcome
 
