@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.plugins.postgres",
     "tests.plugins.simulation",
     "tests.plugins.market",
+    "tests.plugins.stored_rows",
 ]
 
 # Hypothesis fails a slow example after 200 ms; here that says only how loaded the machine is.

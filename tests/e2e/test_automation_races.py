@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from models.inventory import StockMoveRow
+from models.members import StrikeRow
 from tests.e2e.concurrency import Command
 from tests.e2e.race_market import RaceMarket, codes
 
@@ -83,8 +85,8 @@ def test_seller_cancels_or_automation_does(race_market: RaceMarket, rounds: rang
         swept, own = race_market.processes.race(CANCEL_SWEEP, cancel)
         assert (swept["effects"]["cancelled"], codes([own])[0]) in {(1, "ALREADY_CANCELLED"), (0, "done")}
     race_market.finish()
-    assert race_market.market.count("strikes") == len(rounds)
-    assert race_market.market.count("stock_moves", kind="returned") == len(rounds)
+    assert race_market.market.count(StrikeRow) == len(rounds)
+    assert race_market.market.count(StockMoveRow, kind="returned") == len(rounds)
 
 
 def test_buyer_answers_an_automatic_alert_only_once_it_is_filed(race_market: RaceMarket, rounds: range) -> None:
@@ -172,4 +174,4 @@ def test_two_sweepers_answer_each_request_once(race_market: RaceMarket, rounds: 
         first, second = race_market.processes.race(ANSWER_SWEEP, ANSWER_SWEEP)
         assert first["effects"]["agreed"] + second["effects"]["agreed"] == 1
     race_market.finish()
-    assert race_market.market.count("stock_moves", kind="returned") == len(rounds)
+    assert race_market.market.count(StockMoveRow, kind="returned") == len(rounds)

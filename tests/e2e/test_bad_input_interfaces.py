@@ -15,6 +15,7 @@ import pytest
 from kombu.utils.json import dumps
 from psycopg.types.json import Jsonb
 
+from models.dead_jobs import DeadJobRow
 from models.stored_answers import Answer
 from tasks.cancellation import CancelOrder
 from tasks.command_parsing import NOT_PLAIN_JSON_ERROR, parse_command
@@ -185,4 +186,4 @@ def test_typed_values_of_a_python_producer_are_invalid(installation: Installatio
         wrong = {n: item["errors"] for n, item in enumerate(effects["answers"]) if item["outcome"] == "invalid"}
         assert wrong == {n: [{"path": "comment", "message": NOT_PLAIN_JSON_ERROR}] for n in typed}
     assert [error["path"] for error in applied["errors"]] == ["from"]
-    assert installation.count("dead_jobs") == 0
+    assert installation.count(DeadJobRow) == 0

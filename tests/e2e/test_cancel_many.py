@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from models.orders import OrderRow
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, submit_orders, temporary_installation
 from tests.waiting import wait_until
@@ -73,7 +74,7 @@ def _kill_and_finish(running: Installation, count: int, bad: int) -> None:
         wait_until(lambda: client.backend.get_task_meta(sent.id, cache=False)["status"] == "PROGRESS")
         progress.append(client.backend.get_task_meta(sent.id, cache=False)["result"])
         os.killpg(running.supervisor.pid("commands"), signal.SIGKILL)
-        cut = running.count("orders", status="CANCELLED")
+        cut = running.count(OrderRow, status="CANCELLED")
         assert 0 < cut < count - bad
         holder.rollback()
         # Expire the dead worker's lease, so that its message is reclaimed.
@@ -88,7 +89,7 @@ def _kill_and_finish(running: Installation, count: int, bad: int) -> None:
     assert [entry["request_id"] for entry in answer["effects"]["answers"]] == [f"bulk-1:{n}" for n in range(count)]
     assert progress[0]["of"] == count
     assert 0 < progress[0]["answered"] < count
-    assert running.count("orders", status="CANCELLED") == count - bad + 1
+    assert running.count(OrderRow, status="CANCELLED") == count - bad + 1
     twice = "SELECT count(*) - count(DISTINCT order_id) FROM unwind.events WHERE type = 'orders.cancelled'"
     assert running.value(twice) == 0
     units = "SELECT sum(quantity) FROM unwind.lots WHERE seller_id = 'seller'"

@@ -12,6 +12,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
+from models.notices import NoticeRow
 from schedules.routes import queue_of
 from tests.plugins.market import WEEK, Market
 from tests.plugins.upstream import START_TIMEOUT_SECONDS, submit_orders, temporary_installation
@@ -95,6 +96,6 @@ def test_an_alert_unlocks_while_a_mail_server_holds_every_process_that_sends_ema
             client.send_task("notices.tell_seller", queue=queue_of("notices.tell_seller"), ignore_result=True)
             wait_until(lambda number=number: mail_server.clients == number)  # type: ignore[misc]
         client.send_task("npb.scan_open_alerts", queue=queue_of("npb.scan_open_alerts"), ignore_result=True)
-        wait_until(lambda: installation.count("notices", event="npb_unlocked"))
+        wait_until(lambda: installation.count(NoticeRow, event="npb_unlocked"))
         assert (mail_server.clients, mail_server.left) == (settings.concurrency, 0)
         mail_server.close()

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.dead_letters import MAX_BODY_BYTES
+from models.dead_letters import MAX_BODY_BYTES, DeadLetterRow
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, temporary_installation
 from tests.waiting import wait_until
@@ -63,7 +63,7 @@ def test_worker_survives_and_stores_every_hostile_message(installation: Installa
             waits.append(time.monotonic() - began)
     assert statistics.median(waits) < 1
     expected_dead_letters = [dead_letter for dead_letter in EXPECTED if dead_letter.reason is not None]
-    wait_until(lambda: installation.count("dead_letters") == len(expected_dead_letters))
+    wait_until(lambda: installation.count(DeadLetterRow) == len(expected_dead_letters))
     rows = _rows(installation)
     for hostile, (reason, length, begins) in zip(expected_dead_letters, rows, strict=True):
         assert reason == hostile.reason, hostile.name
@@ -98,19 +98,19 @@ def test_messages_that_the_task_can_answer_are_answered(installation: Installati
 
 def test_five_copies_of_a_message_have_one_effect(installation: Installation) -> None:
     queue, results = installation.redis(), installation.redis(results=True)
-    before = installation.count("dead_letters")
+    before = installation.count(DeadLetterRow)
     again = message(headers={"id": "five-times"})
     queue.lpush("commands", *[json.dumps(again)] * 5)
     assert (
         json.loads(wait_until(lambda: results.get("celery-task-meta-five-times")))["result"]["code"] == "ORDER_UNKNOWN"
     )
     assert wait_until(lambda: count_in_flight(queue) == 0 and queue.llen("commands") == 0)
-    assert installation.count("dead_letters") == before
+    assert installation.count(DeadLetterRow) == before
 
 
 def test_dead_letters_are_shown_without_their_content(installation: Installation) -> None:
     installation.redis().lpush("commands", json.dumps(message(headers={"timelimit": "a secret word", "id": "shown-1"})))
-    wait_until(lambda: installation.count("dead_letters", message_id="shown-1") == 1)
+    wait_until(lambda: installation.count(DeadLetterRow, message_id="shown-1") == 1)
     dead_letters = installation.dead_letters()
     stored = [dead_letter for dead_letter in dead_letters if dead_letter["message"] == "shown-1"]
     assert stored[0]["reason"] == "NOT_ALLOWED"

@@ -26,7 +26,10 @@ import pytest
 from celery.exceptions import NotRegistered
 from psycopg.types.json import Jsonb
 
+from models.alerts import AlertRow
 from models.db import database as db
+from models.dead_letters import DeadLetterRow
+from models.events import EventRow
 from tests.plugins.market import Market
 from tests.plugins.upstream import Installation, submit_orders, temporary_installation
 from tests.plugins.website import Website, serving
@@ -132,7 +135,7 @@ def test_envelope_pushed_repeatedly_has_one_answer(installation: Installation) -
         answers.append(json.loads(wait_until(lambda key=f"celery-task-meta-{message_id}": results.get(key)))["result"])  # type: ignore[misc]
     assert answers[0]["outcome"] == "done"
     assert answers[1] == answers[0] | {"replayed": True}
-    assert installation.count("alerts", order_id=2003) == 1
+    assert installation.count(AlertRow, order_id=2003) == 1
 
 
 def test_required_fields_of_an_envelope_are_enough(installation: Installation) -> None:
@@ -170,7 +173,7 @@ def test_rejected_messages_are_answered_and_listed(installation: Installation) -
         nowhere = client.send_task("orders.cancel", kwargs={"order_id": 2004, "member_id": "seller"})
         urgent = client.send_task("orders.cancel", kwargs={"order_id": 2004}, queue="commands", priority=3)
     installation.redis().lpush("commands", json.dumps(_no_task()))
-    wait_until(lambda: installation.count("dead_letters") == 2)
+    wait_until(lambda: installation.count(DeadLetterRow) == 2)
     dead_letters = installation.dead_letters()
     reasons = {(entry["reason"], entry["task"], entry["message"], entry["queue"]) for entry in dead_letters}
     assert ("TASK_UNKNOWN", "orders.cancle", unknown.id, "commands") in reasons
@@ -210,7 +213,7 @@ def test_caller_of_a_rejected_message_gets_the_reason(installation: Installation
         assert sent.state == "FAILURE"
     gc.collect()
     assert installation.redis(results=True).ttl(f"celery-task-meta-{sent.id}") > 0
-    wait_until(lambda: installation.count("dead_letters", message_id=sent.id) == 1)
+    wait_until(lambda: installation.count(DeadLetterRow, message_id=sent.id) == 1)
 
 
 def test_rejected_message_overwrites_no_answer(installation: Installation) -> None:
@@ -261,7 +264,7 @@ def test_delayed_command_survives_the_worker(installation: Installation) -> None
         assert time.monotonic() - began >= 12
         assert {entry.get(timeout=30)["code"] for entry in many} == {"ORDER_UNKNOWN"}
     assert queue.zcard("unwind.delayed.commands") == 0
-    assert installation.count("events", order_id=2008, type="npb.filed") == 1
+    assert installation.count(EventRow, order_id=2008, type="npb.filed") == 1
 
 
 def _no_task() -> dict[str, Any]:
@@ -303,8 +306,8 @@ def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(
     assert len(answers) == 100
     assert len({json.dumps(answer | {"replayed": None}, sort_keys=True) for answer in answers}) == 1
     assert answers[0]["outcome"] == "done"
-    assert installation.count("alerts", order_id=2005) == 1
-    assert installation.count("events", order_id=2005, type="npb.filed") == 1
+    assert installation.count(AlertRow, order_id=2005) == 1
+    assert installation.count(EventRow, order_id=2005, type="npb.filed") == 1
     conflicting = {"order_id": 2006, "member_id": "seller", "request_id": "once-1"}
     with installation.client() as client, installation.connect() as conn:
         conflict = client.send_task("npb.file", kwargs=conflicting, queue="commands").get(timeout=30)

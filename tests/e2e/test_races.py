@@ -15,7 +15,7 @@ import pytest
 
 from models.inventory import LotRow, StockMoveRow
 from models.ledger import LedgerLineRow
-from models.members import MemberRow
+from models.members import MemberRow, StrikeRow
 from models.orders import OrderLineRow, OrderRow
 from tests.e2e.race_market import Ends, RaceMarket, codes
 
@@ -39,7 +39,7 @@ def test_one_of_two_cancels_succeeds(race_market: RaceMarket, rounds: range) -> 
         cancel = ("orders.cancel", {"order_id": number, "member_id": "seller"})
         assert sorted(codes(race_market.processes.race(cancel, cancel))) == ["ALREADY_CANCELLED", "done"]
     race_market.finish()
-    assert race_market.market.count("strikes") == len(rounds)
+    assert race_market.market.count(StrikeRow) == len(rounds)
     assert sorted_orders(race_market.market.stored(StockMoveRow, kind="returned")) == list(rounds)
     assert sorted_orders(race_market.market.ledger_lines(CREDITED)) == list(rounds)
 

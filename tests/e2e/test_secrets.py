@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from celery import Celery
 
+from models.dead_letters import DeadLetterRow
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 from tests.plugins.upstream import (
@@ -95,7 +96,7 @@ def use_every_feature(installation: Installation, client: Celery) -> None:
             "SELECT count(*) > 0 FROM unwind.notices WHERE attempts > 0 AND last_error IS NOT NULL"
         )
     )
-    wait_until(lambda: installation.count("dead_letters") > 0)
+    wait_until(lambda: installation.count(DeadLetterRow) > 0)
 
 
 @pytest.mark.guarantee("P9")

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from models import retention
 from models.db import database as db
+from models.dead_letters import DeadLetterRow
 from models.stored_answers import RequestRow
 from models.submissions import SubmissionRow
 from tests.plugins.market import FILED, ORDERED, Market
@@ -111,7 +112,7 @@ def test_submissions_and_dead_letters_are_pruned_with_their_answers(old_market: 
         "s2",
         "s3",
     ]
-    assert old_market.count("dead_letters") == 0
+    assert old_market.count(DeadLetterRow) == 0
 
 
 def test_prune_command_works_as_the_owner(

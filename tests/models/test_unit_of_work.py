@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from models.alerts import AlertRow
 from models.db import database as db
 from models.db import session_settings
 from models.db.conflicts import CONFLICT_SQLSTATES, MAX_CONFLICT_RETRIES, retry_on_conflict
 from models.db.database import is_database_unavailable
+from models.events import EventRow
 from tests.plugins.market import FILED, Market
 from tests.plugins.proxy import Cut, Proxy
 from tests.plugins.servers import libpq_url
@@ -47,8 +49,8 @@ def test_commit_of_unknown_outcome_is_settled_by_the_request_row(
             db.set_database(market.simulation.database)
             wired.dispose()
     assert (answer["outcome"], answer["replayed"]) == ("done", answered)
-    assert market.count("alerts") == 1
-    assert market.count("events", type="npb.filed") == 1
+    assert market.count(AlertRow) == 1
+    assert market.count(EventRow, type="npb.filed") == 1
 
 
 @pytest.mark.parametrize("state", CONFLICT_SQLSTATES)

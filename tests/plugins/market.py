@@ -10,6 +10,10 @@ import pytest
 from sqlalchemy import Connection
 
 from models import feed
+from models.bills import BillRow
+from models.events import EventRow
+from models.inventory import StockMoveRow
+from models.ledger import LedgerLineRow
 from tests.plugins.stored_rows import StoredRows
 from tests.waiting import wait_until
 from workers.simulation.engine import Simulation
@@ -82,7 +86,7 @@ class Market(StoredRows):
 
     def feed(self) -> list[dict[str, Any]]:
         """All events of the feed, which has them a moment later while transactions of other databases end."""
-        tables = ("events", "stock_moves", "ledger_lines", "bills")
+        tables = (EventRow, StockMoveRow, LedgerLineRow, BillRow)
 
         def settled_events() -> list[dict[str, Any]] | None:
             with self.read() as conn:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, inspect, select, text
+import pytest
+from sqlalchemy import ColumnElement, Connection, NullPool, create_engine, func, inspect, select, text
 from sqlalchemy.orm import Session
 
 from models.alerts import AlertRow
@@ -29,10 +30,11 @@ class StoredRows:
         """A transaction on the database."""
         raise NotImplementedError
 
-    def count(self, table: str, **values: Any) -> int:
-        """The number of rows with these values."""
-        condition = " AND ".join(["true", *(f"{column} = :{column}" for column in values)])
-        return int(self.row(f"SELECT count(*) AS number FROM unwind.{table} WHERE {condition}", **values).number)  # noqa: S608
+    def count(self, table: type[Base], *conditions: ColumnElement[bool], **values: Any) -> int:
+        """The number of rows that meet the conditions and have these values."""
+        query = select(func.count()).select_from(table).where(*conditions).filter_by(**values)
+        with self.read() as conn:
+            return conn.execute(query).scalar_one()
 
     def status(self, order_id: int) -> str:
         return self.stored_order(order_id).status
@@ -43,9 +45,13 @@ class StoredRows:
         with self.read() as conn, Session(conn) as session:
             return list(session.scalars(query))
 
+    def stored_one(self, table: type[Row], *conditions: ColumnElement[bool], **values: Any) -> Row:
+        """The only row that meets the conditions and has these values."""
+        (row,) = self.stored(table, *conditions, **values)
+        return row
+
     def stored_order(self, order_id: int = 1003) -> OrderRow:
-        (order,) = self.stored(OrderRow, order_id=order_id)
-        return order
+        return self.stored_one(OrderRow, order_id=order_id)
 
     def alerts(self, *conditions: ColumnElement[bool], **values: Any) -> list[AlertRow]:
         return self.stored(AlertRow, *conditions, **values)
@@ -87,3 +93,18 @@ class StoredRows:
     def rows(self, sql: str, **values: Any) -> list[Any]:
         with self.read() as conn:
             return list(conn.execute(text(sql), values))
+
+
+class DatabaseRows(StoredRows):
+    """The rows of a database that other processes write."""
+
+    def __init__(self, database_url: str) -> None:
+        self._engine = create_engine(database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+
+    def read(self) -> AbstractContextManager[Connection]:
+        return self._engine.connect()
+
+
+@pytest.fixture
+def database_rows(database_url: str) -> DatabaseRows:
+    return DatabaseRows(database_url)

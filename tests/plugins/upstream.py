@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,10 +21,12 @@ from typing import Any
 import psycopg
 import redis
 from celery import Celery
+from sqlalchemy import Connection
 
 from tasks.command_parsing import parse_command
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, in_valkey_database, libpq_url
+from tests.plugins.stored_rows import DatabaseRows, StoredRows
 from tests.waiting import wait_until
 from workers.app import app
 from workers.embedded.client import ServerUrls
@@ -39,7 +42,7 @@ FIRST_NUMBER = 40
 
 
 @dataclass
-class Installation:
+class Installation(StoredRows):
     """Servers, a worker, and what an upstream system knows of them."""
 
     settings: Settings
@@ -67,10 +70,8 @@ class Installation:
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(libpq_url(self.database_url), autocommit=True)
 
-    def count(self, table: str, **values: Any) -> int:
-        """The number of rows with these values."""
-        condition = " AND ".join(["true", *(f"{column} = %s" for column in values)])
-        return int(self.value(f"SELECT count(*) FROM unwind.{table} WHERE {condition}", *values.values()))  # noqa: S608
+    def read(self) -> AbstractContextManager[Connection]:
+        return DatabaseRows(self.database_url).read()
 
     def value(self, sql: str, *values: Any) -> Any:
         with self.connect() as conn:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from models.integrity import invariants
+from models.stored_answers import RequestRow
 from policies.automation_settings import MAX_EXCLUDED_BUYERS
 from policies.timestamps import format_timestamp
 from tasks.automation import CancelSweep, WarningSweep
@@ -118,7 +119,7 @@ def test_an_unpaid_order_is_cancelled_as_its_seller_would(filed: Market) -> None
     assert "Following your settings, order 1 was cancelled automatically" in texts["seller"]
     assert "is cancelled automatically 3 days after it can be cancelled" in " ".join(texts["seller"].split())
     assert "Following the seller's settings, order 1 was cancelled automatically" in texts["buyer"]
-    assert filed.count("requests", task="orders.cancel") == 0
+    assert filed.count(RequestRow, task="orders.cancel") == 0
 
 
 def test_what_is_coming_is_announced(filed: Market) -> None:

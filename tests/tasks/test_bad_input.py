@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.ocr import OcrRow
+from models.orders import OrderRow
 from models.stored_answers import Answer
 from tasks.command import ActorCommand, Command
 from tasks.command_parsing import parse_command
@@ -219,7 +220,7 @@ def test_hostile_text_in_a_comment_is_stored_as_text(shared_market: Market, comm
     shared_market.done("ocr.file", order_id=1003, member_id="buyer", reason="B_MUTUAL", comment=comment)
     assert shared_market.stored(OcrRow)[-1].comment == comment
     shared_market.done("ocr.decline", order_id=1003, member_id="seller")
-    assert shared_market.count("orders") == 1
+    assert shared_market.count(OrderRow) == 1
 
 
 def test_staff_named_like_a_member_has_no_party_rights(shared_market: Market) -> None:

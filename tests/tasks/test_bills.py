@@ -12,7 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from models import bills
+from models.bills import BillRow
 from models.db import database as db
+from models.ledger import LedgerLineRow
 from models.notices import NoticeRow
 from tests.plugins.market import Market
 
@@ -109,7 +111,7 @@ def test_a_cancellation_in_the_month_of_the_charge_leaves_nothing_on_the_bill(ma
     assert cancelled(market, 1003) == {"kind": "reset", "amount": "-3.60", "bill": "2026-03"}
     issued = bill(advance(market, "2026-04-05 04:00"), "2026-03")
     assert (issued["lines"], issued["total"], issued["state"]) == ([], "0.00", "paid")
-    assert market.count("notices", event="bill_issued") == 0
+    assert market.count(NoticeRow, event="bill_issued") == 0
 
 
 def test_a_cancellation_after_the_month_is_one_credit_on_the_bill_of_its_month(billed: Market) -> None:
@@ -173,8 +175,8 @@ def test_each_bill_is_issued_once_however_often_the_sweep_runs(billed: Market) -
     """R103."""
     for _ in range(3):
         assert billed.done("bills.issue") == {"issued": 0}
-    assert billed.count("bills") == 1
-    assert billed.count("notices", event="bill_issued") == 1
+    assert billed.count(BillRow) == 1
+    assert billed.count(NoticeRow, event="bill_issued") == 1
 
 
 def test_a_late_consumer_does_not_change_the_bill(market: Market) -> None:
@@ -296,7 +298,7 @@ def test_a_payment_that_does_not_fit_changes_nothing(billed: Market, change: dic
     arguments = {"seller_id": "seller", "billing_month": "2026-03", "amount": "5.00", "payment_id": "p-1"} | change
     answer = billed.do("bills.record_payment", **arguments)
     assert (answer["outcome"], answer["code"]) == ("refused" if code else "invalid", code)
-    assert billed.count("ledger_lines", kind="payment") == 0
+    assert billed.count(LedgerLineRow, kind="payment") == 0
 
 
 def test_a_small_bill_is_carried_over_until_it_reaches_the_minimum(market: Market) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from models.members import MemberRow
+from models.notices import NoticeRow
 from models.removals import RemovalRow
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
@@ -202,7 +203,7 @@ def test_strikes_of_one_batch_count_together(market: Market) -> None:
     effects = market.at(FILED + WEEK).done("orders.cancel_many", orders=items)
     assert effects["counts"] == {"done": 3}
     assert not may_buy(market)
-    assert market.count("notices", event="privilege_revoked") == 1
+    assert market.count(NoticeRow, event="privilege_revoked") == 1
 
 
 def test_the_longest_request_id_works_for_many_orders(market: Market) -> None:

@@ -218,7 +218,7 @@ def test_the_same_request_posts_one_manual_credit(charged: Market) -> None:
         charged.done(
             "credits.post_manual", seller_id="seller", amount="4.50", staff="kim", comment="sorry", request_id="r-1"
         )
-    assert charged.count("ledger_lines", kind="manual_credit") == 1
+    assert charged.count(LedgerLineRow, kind="manual_credit") == 1
 
 
 @pytest.mark.parametrize(
@@ -247,4 +247,4 @@ def test_a_manual_credit_that_does_not_fit_changes_nothing(
     arguments = {"seller_id": "seller", "amount": "4.50", "staff": "kim", "comment": "sorry"} | change
     answer = charged.do("credits.post_manual", **arguments)
     assert (answer["outcome"], answer["code"]) == (outcome, code)
-    assert charged.count("ledger_lines") == 2
+    assert charged.count(LedgerLineRow) == 2

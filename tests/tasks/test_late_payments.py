@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from models import late_payments
+from models.events import EventRow
 from models.late_payments import LatePaymentRow
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, WEEK, Market
@@ -86,7 +87,7 @@ def test_a_claimed_payment_that_arrives_is_one_late_payment(cancelled: Market) -
     assert [late.payment_status for late in cancelled.stored(LatePaymentRow)] == ["Completed"]
     notices = cancelled.notices(event="payment_after_cancellation")
     assert sorted(notice.recipient for notice in notices) == ["buyer", "buyer", "seller", "seller"]
-    assert cancelled.count("events", type="orders.paid_after_cancellation") == 4
+    assert cancelled.count(EventRow, type="orders.paid_after_cancellation") == 4
 
 
 def test_the_same_report_twice_is_one_effect(cancelled: Market) -> None:
@@ -95,7 +96,7 @@ def test_the_same_report_twice_is_one_effect(cancelled: Market) -> None:
         cancelled.do("orders.record_payment", order_id=1003, payment_status="Sent", request_id="pay-1") for _ in "12"
     )
     assert again == first | {"replayed": True}
-    assert cancelled.count("late_payments") == 1
+    assert cancelled.count(LatePaymentRow) == 1
 
 
 @pytest.mark.parametrize(("after", "overdue"), [(3 * DAY - SECOND, []), (3 * DAY, [1003]), (3 * DAY + SECOND, [1003])])

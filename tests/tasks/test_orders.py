@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.orders import OrderLineRow
+from models.orders import OrderLineRow, OrderRow
 from tests.plugins.market import FILED, ORDERED, Market
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
@@ -73,7 +73,7 @@ def test_what_cannot_be_bought_is_refused_and_changes_nothing(
     arguments = {"order_id": 2, "buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": 501, "quantity": 1}]}
     assert market.code("orders.submit", **(arguments | change)) == expected
     assert market.content("lots") == before
-    assert market.count("orders") == 1
+    assert market.count(OrderRow) == 1
 
 
 @pytest.mark.parametrize(

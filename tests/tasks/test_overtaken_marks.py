@@ -199,7 +199,7 @@ def test_an_event_that_moves_no_date_keeps_the_unlock(accused: Market, database_
     )  # fmt: skip
     assert answer["outcome"] == "refused"
     assert alert(accused).unlocked_at == DUE
-    assert accused.count("notices", event="npb_unlocked") == 1
+    assert accused.count(NoticeRow, event="npb_unlocked") == 1
     assert_invariants_hold(accused)
 
 

@@ -126,7 +126,7 @@ def test_invalid_terms_name_the_setting(market: Market, settings: dict[str, Any]
     answer = apply(market, settings)
     assert answer["outcome"] == "invalid", answer
     assert path in [problem["path"] for problem in answer["errors"]]
-    assert market.count("terms") == 0
+    assert market.count(TermsRow) == 0
 
 
 def test_terms_in_the_past_are_invalid(market: Market) -> None:
@@ -149,4 +149,4 @@ def test_the_same_request_twice_is_one_row(market: Market) -> None:
     first = apply(market, {"STRIKE_LIMIT": 4}, request_id="t-1")
     again = apply(market, {"STRIKE_LIMIT": 4}, request_id="t-1")
     assert (again["effects"], again["replayed"]) == (first["effects"], True)
-    assert market.count("terms") == 1
+    assert market.count(TermsRow) == 1

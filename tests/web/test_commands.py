@@ -21,7 +21,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from models import api_keys, feed
-from models.submissions import SubmissionReceipt
+from models.alerts import AlertRow
+from models.submissions import SubmissionReceipt, SubmissionRow
 from tasks.declarations import all_commands
 from tasks.schemas import answer_schema
 from tests.bad_input import GOOD, MARK, bad_arguments, replace_argument
@@ -65,7 +66,7 @@ def test_same_key_gets_the_first_answer_again(site: Website) -> None:
     assert (again.status, again.json) == (200, first | {"replayed": True})
     quoted = site.command("npb.file", an_alert("1002", request_id="again-1"), '"again-1"')
     assert quoted.json == again.json
-    assert site.count("alerts", order_id=1002) == 1
+    assert site.count(AlertRow, order_id=1002) == 1
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -98,7 +99,7 @@ def test_caller_that_waits_is_answered_when_the_command_is_executed(site: Websit
     site.paused.set()
     with ThreadPoolExecutor(1) as thread:
         reply = thread.submit(site.command, "npb.file", an_alert(1006), "waits-1")
-        wait_until(lambda: site.count("submissions", request_id="waits-1"))
+        wait_until(lambda: site.count(SubmissionRow, request_id="waits-1"))
         site.resume()
         assert reply.result().json["outcome"] == "done"
 
@@ -114,7 +115,7 @@ def test_hundred_callers_with_one_key_have_one_effect(site: Website) -> None:
     with ThreadPoolExecutor(20) as threads:
         answers = [answer for batch in threads.map(send_five, range(20)) for answer in batch]
     assert len({json.dumps(answer | {"replayed": None}, sort_keys=True) for answer in answers}) == 1
-    assert site.count("alerts", order_id=1007) == 1
+    assert site.count(AlertRow, order_id=1007) == 1
 
 
 def test_callers_at_the_same_time_get_their_own_answers(site: Website) -> None:

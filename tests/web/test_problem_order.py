@@ -14,8 +14,10 @@ import jwt
 import psycopg
 import pytest
 
+from models.alerts import AlertRow
 from models.orders import OrderLineRow
 from models.stored_answers import RequestRow
+from models.submissions import SubmissionRow
 from tests.plugins.market import Market
 from tests.plugins.website import Reply, Website, website
 from tests.waiting import wait_until
@@ -219,7 +221,7 @@ def test_form_that_is_sent_twice_is_one_command(site: Website) -> None:
     for _ in range(2):
         seller.open(form["action"], body)
         assert "Done" in seller.text
-    assert site.count("alerts", order_id=1005) == 1
+    assert site.count(AlertRow, order_id=1005) == 1
     changed = urlencode(form["fields"] | {"comment": "other"}).encode()
     assert seller.open(form["action"], changed).page.status == 409
 
@@ -314,14 +316,14 @@ def test_buyer_has_no_pages_of_the_seller(site: Website) -> None:
 
 def test_form_needs_the_token_of_its_session(site: Website) -> None:
     victim, attacker = Browser(site).sign_in("seller", order_id=1006), Browser(site).sign_in("seller", order_id=1006)
-    before = site.count("submissions")
+    before = site.count(SubmissionRow)
     for csrf in ("", "x", attacker.parsed.forms[0]["fields"]["csrf"], "é"):
         assert victim.open("/problem-order/1006").send("npb.remove", csrf=csrf).page.status == 403
     victim.open("/problem-order/1006")
     assert victim.send("npb.remove", "csrf").page.status == 403
     unsigned = Browser(site).open("/problem-order/1006/actions/npb.remove", b"csrf=x")
     assert unsigned.page.status == 401
-    assert site.count("submissions") == before
+    assert site.count(SubmissionRow) == before
     assert victim.open("/problem-order/sign-out", b"csrf=x").page.status == 403
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from models.db import database as db
 from models.integrity.invariants import query_invariants
+from models.inventory import LotRow
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 
@@ -116,6 +117,6 @@ def test_large_file_is_imported_in_constant_memory(
     assert (ran.code, ran.errors.splitlines()) == (0, progress)
     assert ran.output.read_text() == f"{LOTS} lots imported, 0 updated: {LOTS * 10} units of seller.\n"
     assert ran.megabytes < MAX_MEMORY_MB, ran
-    assert market.count("lots") == LOTS
+    assert market.count(LotRow) == LOTS
     with db.current_database().transaction() as conn:
         assert query_invariants(conn, market.simulation.clock.instant) == []

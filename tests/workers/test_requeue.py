@@ -18,7 +18,10 @@ from click.testing import CliRunner, Result
 from sqlalchemy.exc import IntegrityError
 
 from models import dead_jobs, dead_letters, outbox, submissions
+from models.alerts import AlertRow
 from models.db.database import DatabaseClock
+from models.events import EventRow
+from models.submissions import SubmissionRow
 from policies.verdicts import OutboxMessage
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
@@ -86,7 +89,7 @@ def test_requeued_command_keeps_its_request_id_and_needs_no_message(market: Mark
     parked(market, 1)
     assert replay("--all").exit_code == 0
     drained(market)
-    assert market.count("events", type="npb.filed") == 1
+    assert market.count(EventRow, type="npb.filed") == 1
 
 
 @pytest.mark.guarantee("P8")
@@ -103,7 +106,7 @@ def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(market: M
     with market.simulation.database.transaction() as conn:
         assert [waiting.dead_job_id for waiting in dead_jobs.list_waiting_jobs(conn)] == [strange]
     drained(market)
-    assert market.count("alerts") == 3
+    assert market.count(AlertRow) == 3
     assert replay().exit_code == replay(1, "--all").exit_code == 2
 
 
@@ -249,7 +252,7 @@ def test_dead_letter_is_requeued_once_as_its_command(market: Market, complete: b
     assert f"Dead letter {good} was requeued already." in done.output
     drained(market)
     answer = market.row("SELECT * FROM unwind.command_answers WHERE request_id = 'lost-1'")
-    assert (answer.outcome, market.count("submissions")) == ("done", 1)
+    assert (answer.outcome, market.count(SubmissionRow)) == ("done", 1)
     listed = [json.loads(line) for line in run("dead-letters", "--json").output.splitlines()]
     assert [retried["id"] for retried in listed if "requeued_at" in retried] == [good]
 

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from models.db import database as db
+from models.pauses import PauseRow
 from tests.plugins.market import Market
 from workers.cli import group
 
@@ -27,4 +28,4 @@ def test_unpausable_names_are_refused_with_the_reason(
     result = CliRunner().invoke(group, words)
     db.set_database(market.simulation.database)
     assert (result.exit_code != 0, message in result.stderr) == (True, True), result.stderr
-    assert market.count("pauses") == 0
+    assert market.count(PauseRow) == 0

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models import submissions
+from models.alerts import AlertRow
 from models.db import database as db
 from models.payload_limits import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_PAYLOAD_PARTS, has_too_many_parts
 from models.submissions import (
@@ -129,7 +130,7 @@ def test_same_request_through_both_interfaces_is_done_once(market: Market, calle
     market.done("submissions.drain")
     row = caller.execute("SELECT answer FROM unwind.command_answers WHERE request_id = 'r-1'").fetchone()
     assert row[0] == first | {"replayed": True}
-    assert market.count("alerts") == 1
+    assert market.count(AlertRow) == 1
 
 
 def test_commands_about_one_order_run_in_submission_order(market: Market, caller: Any) -> None:
