@@ -18,8 +18,8 @@ pytest_plugins = [
     "tests.plugins.servers",
     "tests.plugins.postgres",
     "tests.plugins.simulation",
-    "tests.plugins.market",
     "tests.plugins.stored_rows",
+    "tests.plugins.market",
 ]
 
 # Hypothesis fails a slow example after 200 ms; here that says only how loaded the machine is.
