@@ -15,7 +15,15 @@ import pytest
 from kombu.utils.json import dumps
 from psycopg.types.json import Jsonb
 
+from models.alerts import AlertRow
 from models.dead_jobs import DeadJobRow
+from models.events import EventRow
+from models.inventory import LotRow, StockMoveRow
+from models.ledger import LedgerLineRow
+from models.members import MemberRow
+from models.ocr import OcrRow
+from models.orders import OrderLineRow, OrderRow
+from models.removals import RemovalRow
 from models.stored_answers import Answer
 from tasks.cancellation import CancelOrder
 from tasks.command_parsing import NOT_PLAIN_JSON_ERROR, parse_command
@@ -71,25 +79,19 @@ def bad_inputs() -> list[tuple[str, str, dict[str, Any], list[dict[str, str]]]]:
     return inputs
 
 
-def table_contents(installation: Installation) -> str:
-    tables = (
-        "members",
-        "orders",
-        "order_lines",
-        "lots",
-        "stock_moves",
-        "alerts",
-        "ocrs",
-        "removals",
-        "ledger_lines",
-        "events",
+def table_contents(installation: Installation) -> dict[str, list[str]]:
+    return installation.content(
+        MemberRow,
+        OrderRow,
+        OrderLineRow,
+        LotRow,
+        StockMoveRow,
+        AlertRow,
+        OcrRow,
+        RemovalRow,
+        LedgerLineRow,
+        EventRow,
     )
-    query = " || ".join(
-        f"(SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM unwind.{name} AS t)"  # noqa: S608 - ours
-        for name in tables
-    )
-    held: str = installation.value(f"SELECT {query}")
-    return held
 
 
 def test_bad_input_by_message_is_invalid(installation: Installation) -> None:

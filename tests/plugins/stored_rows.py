@@ -1,16 +1,20 @@
-"""Typed reads of what is stored, for assertions."""
+"""Typed reads of what is stored, for assertions.
+
+The functions read on a given connection.  `StoredRows` reads what other transactions have committed.
+"""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, TypeVar
 
 import pytest
-from sqlalchemy import ColumnElement, Connection, NullPool, create_engine, func, inspect, select, text
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, Engine, NullPool, create_engine, func, inspect, select, text
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.alerts import AlertRow
-from models.db.schema import Base
+from models.db.schema import Base, table_of
 from models.dead_jobs import DeadJobRow
 from models.events import EventRow
 from models.inventory import LotRow
@@ -21,6 +25,27 @@ from models.orders import OrderRow
 from models.outbox import OutboxRow
 
 Row = TypeVar("Row", bound=Base)
+Value = TypeVar("Value")
+
+
+def load_rows(conn: Connection, table: type[Row], *conditions: ColumnElement[bool], **values: Any) -> list[Row]:
+    """The rows that meet the conditions and have these values, in the order of the primary key."""
+    query = select(table).where(*conditions).filter_by(**values).order_by(*inspect(table).primary_key)
+    with Session(conn) as session:
+        return list(session.scalars(query))
+
+
+def load_column(
+    conn: Connection, column: InstrumentedAttribute[Value], *conditions: ColumnElement[bool], **values: Any
+) -> list[Value]:
+    """One column of the rows that `load_rows` would return."""
+    query = select(column).where(*conditions).filter_by(**values).order_by(*column.parent.primary_key)
+    return list(conn.scalars(query))
+
+
+def count_rows(conn: Connection, table: type[Base], *conditions: ColumnElement[bool], **values: Any) -> int:
+    query = select(func.count()).select_from(table).where(*conditions).filter_by(**values)
+    return conn.execute(query).scalar_one()
 
 
 class StoredRows:
@@ -31,22 +56,24 @@ class StoredRows:
         raise NotImplementedError
 
     def count(self, table: type[Base], *conditions: ColumnElement[bool], **values: Any) -> int:
-        """The number of rows that meet the conditions and have these values."""
-        query = select(func.count()).select_from(table).where(*conditions).filter_by(**values)
         with self.read() as conn:
-            return conn.execute(query).scalar_one()
+            return count_rows(conn, table, *conditions, **values)
+
+    def column(
+        self, column: InstrumentedAttribute[Value], *conditions: ColumnElement[bool], **values: Any
+    ) -> list[Value]:
+        with self.read() as conn:
+            return load_column(conn, column, *conditions, **values)
 
     def status(self, order_id: int) -> str:
         return self.stored_order(order_id).status
 
     def stored(self, table: type[Row], *conditions: ColumnElement[bool], **values: Any) -> list[Row]:
-        """The rows that meet the conditions and have these values, in the order of the primary key."""
-        query = select(table).where(*conditions).filter_by(**values).order_by(*inspect(table).primary_key)
-        with self.read() as conn, Session(conn) as session:
-            return list(session.scalars(query))
+        with self.read() as conn:
+            return load_rows(conn, table, *conditions, **values)
 
     def stored_one(self, table: type[Row], *conditions: ColumnElement[bool], **values: Any) -> Row:
-        """The only row that meets the conditions and has these values."""
+        """The only such row."""
         (row,) = self.stored(table, *conditions, **values)
         return row
 
@@ -82,9 +109,14 @@ class StoredRows:
         (lot,) = self.lots() if lot_id is None else self.lots(lot_id=lot_id)
         return lot.quantity
 
-    def content(self, *tables: str) -> dict[str, list[str]]:
+    def content(self, *tables: type[Base]) -> dict[str, list[str]]:
         """All rows of these tables as texts, to compare what was before with what is after."""
-        return {name: sorted(map(repr, self.rows(f"SELECT * FROM unwind.{name}"))) for name in tables}  # noqa: S608
+        with self.read() as conn:
+            return {table.__tablename__: sorted(map(repr, conn.execute(select(table_of(table))))) for table in tables}
+
+    def content_except(self, *ignored: type[Base]) -> dict[str, list[str]]:
+        """All rows of all other tables, as `content` returns them."""
+        return self.content(*{mapper.class_ for mapper in Base.registry.mappers}.difference(ignored))
 
     def row(self, sql: str, **values: Any) -> Any:
         rows = self.rows(sql, **values)
@@ -99,7 +131,11 @@ class DatabaseRows(StoredRows):
     """The rows of a database that other processes write."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = create_engine(database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        self.database_url = database_url
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return create_engine(self.database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
 
     def read(self) -> AbstractContextManager[Connection]:
         return self._engine.connect()

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,12 +20,12 @@ from typing import Any
 import psycopg
 import redis
 from celery import Celery
-from sqlalchemy import Connection
+from sqlalchemy import func, select
 
 from tasks.command_parsing import parse_command
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database, in_valkey_database, libpq_url
-from tests.plugins.stored_rows import DatabaseRows, StoredRows
+from tests.plugins.stored_rows import DatabaseRows
 from tests.waiting import wait_until
 from workers.app import app
 from workers.embedded.client import ServerUrls
@@ -42,7 +41,7 @@ FIRST_NUMBER = 40
 
 
 @dataclass
-class Installation(StoredRows):
+class Installation(DatabaseRows):
     """Servers, a worker, and what an upstream system knows of them."""
 
     settings: Settings
@@ -69,9 +68,6 @@ class Installation(StoredRows):
 
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(libpq_url(self.database_url), autocommit=True)
-
-    def read(self) -> AbstractContextManager[Connection]:
-        return DatabaseRows(self.database_url).read()
 
     def value(self, sql: str, *values: Any) -> Any:
         with self.connect() as conn:
@@ -136,10 +132,8 @@ def temporary_installation(
 
 
 def database_now(database_url: str) -> datetime:
-    with psycopg.connect(libpq_url(database_url)) as conn:
-        row = conn.execute("SELECT clock_timestamp()").fetchone()
-    assert row is not None
-    instant: datetime = row[0]
+    with DatabaseRows(database_url).read() as conn:
+        instant: datetime = conn.execute(select(func.clock_timestamp())).scalar_one()
     return instant.astimezone(UTC)
 
 

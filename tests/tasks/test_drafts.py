@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from models.drafts import DraftRow
+from models.events import EventRow
+from models.inventory import LotRow, StockMoveRow
+from models.orders import OrderLineRow, OrderRow
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 UNLOCKED = FILED + WEEK
@@ -42,12 +45,8 @@ def cancel(market: Market, draft_id: str, **fields: Any) -> dict[str, Any]:
     return market.do("orders.cancel", order_id=1003, member_id="seller", draft_id=draft_id, **fields)
 
 
-def stock(market: Market) -> dict[int, dict[str, Any]]:
-    return {row.lot_id: dict(row._mapping) for row in market.rows("SELECT * FROM unwind.lots ORDER BY lot_id")}
-
-
 def stock_and_answers(market: Market) -> dict[str, list[str]]:
-    return market.content("orders", "order_lines", "lots", "stock_moves", "events")
+    return market.content(OrderRow, OrderLineRow, LotRow, StockMoveRow, EventRow)
 
 
 def test_steps_one_to_three_change_neither_order_nor_stock(waiting: Market) -> None:
@@ -82,9 +81,9 @@ def test_step_four_executes_what_step_three_showed(waiting: Market) -> None:
         {"line_no": 1, "returned": 2, "lot_id": 1, "note": None},
         {"line_no": 2, "returned": 0, "lot_id": None, "note": "DELETED_IN_DRAFT"},
     ]
-    (lot,) = stock(waiting).values()
-    assert (lot["quantity"], lot["remarks"], str(lot["unit_price"])) == (8, "Box 1 | Came back", "0.5000")
-    assert str(lot["my_cost"]) == "0.0625"  # (6 x 0.05 + 2 x 0.10) / 8
+    (lot,) = waiting.lots()
+    assert (lot.quantity, lot.remarks, str(lot.unit_price)) == (8, "Box 1 | Came back", "0.5000")
+    assert str(lot.my_cost) == "0.0625"  # (6 x 0.05 + 2 x 0.10) / 8
     assert [draft.state for draft in waiting.stored(DraftRow)] == ["used"]
 
 
@@ -95,7 +94,7 @@ def test_a_dry_run_with_a_draft_answers_what_the_real_run_does(waiting: Market) 
     foreseen = cancel(waiting, draft_id, dry_run=True)["effects"]
     assert stock_and_answers(waiting) == before
     assert cancel(waiting, draft_id)["effects"] == foreseen
-    assert len(stock(waiting)) == 3
+    assert waiting.count(LotRow) == 3
 
 
 def test_all_lines_deleted_cancels_with_an_empty_return(waiting: Market) -> None:
@@ -103,7 +102,7 @@ def test_all_lines_deleted_cancels_with_an_empty_return(waiting: Market) -> None
     edit(waiting, draft_id, {"line_no": 1, "delete": True}, {"line_no": 2, "delete": True})
     verified(waiting, draft_id)
     assert cancel(waiting, draft_id)["outcome"] == "done"
-    assert [lot["quantity"] for lot in stock(waiting).values()] == [6]
+    assert [lot.quantity for lot in waiting.lots()] == [6]
 
 
 def test_a_draft_that_was_not_verified_is_incomplete(waiting: Market) -> None:
@@ -296,7 +295,7 @@ def test_step_four_is_refused_when_eligibility_was_lost_since_the_verification(m
     verified(market, draft_id)
     market.done("npb.take_back", order_id=1003, member_id="buyer")
     assert cancel(market, draft_id)["code"] == "TOO_EARLY"
-    assert stock(market)[1]["quantity"] == 6
+    assert market.units(1) == 6
 
 
 MEANWHILE: dict[str, Callable[[Market], object]] = {
@@ -335,7 +334,7 @@ def test_a_sale_between_verification_and_cancellation_loses_nothing(waiting: Mar
     verified(waiting, draft_id)
     buy(waiting, 4)
     assert cancel(waiting, draft_id)["outcome"] == "done"
-    assert stock(waiting)[1]["quantity"] == 6 - 4 + 4
+    assert waiting.units(1) == 6 - 4 + 4
 
 
 def test_another_lot_that_would_be_chosen_makes_a_draft_stale(waiting: Market) -> None:

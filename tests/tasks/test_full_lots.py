@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.events import EventRow
+from models.inventory import LotRow, StockMoveRow
+from models.members import StrikeRow
+from models.ocr import OcrRow
+from models.orders import OrderLineRow, OrderRow
+from models.outbox import OutboxRow
 from tests.plugins.market import Market
 
 FULL = 2**31 - 1
@@ -15,7 +21,7 @@ def cancellable_order(market: Market, order_id: int, lot_id: int) -> dict[str, A
     return {"order_id": order_id, "member_id": "seller"}
 
 
-TABLES = ("orders", "order_lines", "lots", "stock_moves", "events", "outbox", "ocrs", "strikes")
+TABLES = (OrderRow, OrderLineRow, LotRow, StockMoveRow, EventRow, OutboxRow, OcrRow, StrikeRow)
 
 
 def test_a_return_that_does_not_fit_writes_nothing_and_is_parked(market: Market) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from models.events import EventRow
+from models.orders import OrderRow
 from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
@@ -24,9 +26,9 @@ def test_unknown_orders_unknown_members_and_strangers_are_refused(market: Market
 
 def test_options_change_nothing(market: Market) -> None:
     market.order(1003)
-    before = market.content("orders", "events")
+    before = market.content(OrderRow, EventRow)
     ask(market, member_id="seller")
-    assert market.content("orders", "events") == before
+    assert market.content(OrderRow, EventRow) == before
 
 
 def test_each_option_has_the_shape_of_the_contract(market: Market) -> None:

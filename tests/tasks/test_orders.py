@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from models.inventory import LotRow
 from models.orders import OrderLineRow, OrderRow
 from tests.plugins.market import FILED, ORDERED, Market
 
@@ -69,10 +70,10 @@ def test_what_cannot_be_bought_is_refused_and_changes_nothing(
     market.order(1003, [(market.lot(501), 10)])
     market.lot(502, is_stock_room=True, stock_room_id="B")
     market.lot(503, reserved_for="Somebody")
-    before = market.content("lots")
+    before = market.content(LotRow)
     arguments = {"order_id": 2, "buyer_id": "buyer", "seller_id": "seller", "lines": [{"lot_id": 501, "quantity": 1}]}
     assert market.code("orders.submit", **(arguments | change)) == expected
-    assert market.content("lots") == before
+    assert market.content(LotRow) == before
     assert market.count(OrderRow) == 1
 
 

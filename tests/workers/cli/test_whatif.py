@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from benchmarks.market import Market as BulkMarket
 from benchmarks.market import build
 from models.db import database as db
+from models.events import EventRow
 from models.queries.whatif import FETCH_SIZE, load_recorded_conditions, load_recorded_extent, replay_cases
 from policies.automation_settings import AutomationSetting
 from policies.terms import OcrSilenceTerm
@@ -151,11 +152,11 @@ def test_fees_are_charged_by_the_other_slices(try_terms: Try) -> None:
 
 
 def test_text_and_json_output_are_deterministic(try_terms: Try, market: Market) -> None:
-    before = market.content("events")
+    before = market.content(EventRow)
     for words in ([], ["--json"]):
         first, second = (try_terms("cancel_after_unlock = 3", *words).output for _ in range(2))
         assert first == second
-    assert market.content("events") == before
+    assert market.content(EventRow) == before
     text = try_terms("cancel_after_unlock = 3").output
     assert "Order 2 (seller seller, buyer buyer)\n  cancelled: NPB 21 Apr 2026, 10:00 UTC instead of never\n" in text
     assert "2 orders would have been different: 16 events of 5 orders" in text
