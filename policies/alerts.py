@@ -8,18 +8,11 @@ from datetime import datetime
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
-from policies.statuses import ALERT_BLOCKING_STATUSES, Role, Status, counterparty
+from policies.statuses import ALERT_BLOCKING_STATUSES, ALERT_LABELS, Role, Status, counterparty
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
-ALERT_LABELS = {
-    AlertKind.NPB: "non-paying buyer alert",
-    AlertKind.NRS: "non-responding seller alert",
-    AlertKind.NSS: "non-shipping seller alert",
-}
-
-
-UNLOCK_EVENTS = ("npb.unlocked", "nrs.unlocked", "nss.unlocked")
+UNLOCK_EVENTS = tuple(f"{kind.lower()}.unlocked" for kind in AlertKind)
 """Unlocks of alerts only record the passage of time: a command with an earlier time may still follow them."""
 
 
@@ -31,9 +24,7 @@ def accused_role(kind: str) -> Role:
     return counterparty(filer_role(kind))
 
 
-def check_may_file_alert(
-    case: Case, kind: AlertKind, actor: Actor, earliest: datetime, now: datetime
-) -> Refused | None:
+def check_may_file_alert(case: Case, kind: AlertKind, actor: Actor, now: datetime) -> Refused | None:
     if refused := check_role(case, actor, filer_role(kind), act=f"file a {ALERT_LABELS[kind]}"):
         return refused
     order = case.order
@@ -43,6 +34,8 @@ def check_may_file_alert(
             f"{case.label.capitalize()} is already in {order.status}; one alert at a time.",
             unblocked_by="the open alert being removed",
         )
+    wait = case.terms.npb_file_after if kind is AlertKind.NPB else case.terms.seller_alert_file_after
+    earliest = order.order_date + wait
     if now < earliest:
         return Refused(
             Code.TOO_EARLY,

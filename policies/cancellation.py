@@ -19,7 +19,7 @@ from policies.preconditions import check_comment, check_not_cancelled, check_par
 from policies.reasons import check_reason, describe_reason
 from policies.removals import CANCEL_REMOVALS_TASK
 from policies.returns import ReturnTotals
-from policies.statuses import BASES_THROUGH_ALERT, BASIS_LABELS, CancelBasis, Role, Status
+from policies.statuses import BASIS_LABELS, STRIKE_RECIPIENTS, CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused
 
@@ -60,7 +60,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     )
     ocr, alert = case.open_ocr, case.open_alert
     agreed = basis in (CancelBasis.OCR_SELLER, CancelBasis.OCR_BUYER)
-    completed = basis in BASES_THROUGH_ALERT
+    completed = basis in STRIKE_RECIPIENTS
     after = replace(
         case,
         order=order,
@@ -86,11 +86,7 @@ def returns_items(basis: CancelBasis, *, seller_terminated: bool) -> bool:
 
 
 def strike_recipient(basis: CancelBasis) -> Role | None:
-    if basis in (CancelBasis.NPB, CancelBasis.NPX):
-        return Role.BUYER
-    if basis in (CancelBasis.NRS, CancelBasis.NSS):
-        return Role.SELLER
-    return None
+    return STRIKE_RECIPIENTS.get(basis)
 
 
 def warn_of_payment(case: Case, basis: CancelBasis) -> str:

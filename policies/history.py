@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date
 from decimal import Decimal
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from policies.bills import format_month, parse_month
 from policies.cases import AlertKind, AlertState, Case, OcrState
 from policies.statuses import CancelBasis, PaymentStatus, Role, Status
 from policies.timestamps import format_optional_timestamp, parse_timestamp
@@ -34,10 +34,7 @@ def _unchanged_history_value(value: Any) -> Any:
 _HISTORY_TEXT = _HistoryFieldFormat(_unchanged_history_value, _unchanged_history_value)
 _HISTORY_INSTANT = _HistoryFieldFormat(format_optional_timestamp, _optional_history_value(parse_timestamp))
 _HISTORY_AMOUNT = _HistoryFieldFormat(str, Decimal)
-_HISTORY_MONTH = _HistoryFieldFormat(
-    _optional_history_value(lambda day: day.isoformat()[:7]),
-    _optional_history_value(lambda month: date.fromisoformat(f"{month}-01")),
-)
+_HISTORY_MONTH = _HistoryFieldFormat(_optional_history_value(format_month), _optional_history_value(parse_month))
 _HISTORY_PARTS: dict[str, dict[str, _HistoryFieldFormat]] = {
     "order": {
         "status": _history_code_format(Status),

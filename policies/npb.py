@@ -13,15 +13,11 @@ from policies.automation import automation_cancel_facts
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
 from policies.preconditions import check_comment
-from policies.statuses import Role, Status
+from policies.statuses import ALERT_LABELS, Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Invalid, Refused
 
 MAX_NPB_EXTENSION = timedelta(days=30)
-
-
-def npb_fileable_at(case: Case) -> datetime:
-    return case.order.order_date + case.terms.npb_file_after
 
 
 def npb_unlocks_at(alert: Alert) -> datetime:
@@ -44,7 +40,7 @@ def npb_unlocks_at(alert: Alert) -> datetime:
 
 
 def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Granted | Refused:
-    if refused := check_may_file_alert(case, AlertKind.NPB, actor, npb_fileable_at(case), now):
+    if refused := check_may_file_alert(case, AlertKind.NPB, actor, now):
         return refused
     order = case.order
     if order.payment_status.is_paid:
@@ -85,7 +81,7 @@ def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Gr
 
 
 def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
-    alert = require_open_alert(case, AlertKind.NPB, actor, Role.BUYER, act="answer a non-paying buyer alert")
+    alert = require_open_alert(case, AlertKind.NPB, actor, Role.BUYER, act=f"answer a {ALERT_LABELS[AlertKind.NPB]}")
     if isinstance(alert, Refused):
         return alert
     if case.order.status is not Status.NPB:

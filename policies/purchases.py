@@ -12,6 +12,8 @@ from policies.lots import Lot
 from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
 
+MAX_LINES = 1000
+"""Lines that one command names."""
 PURCHASE_PRICE_QUANTUM = Decimal("0.0001")
 MAX_ORDER_TOTAL = Decimal(10) ** 12
 """In the seller's currency, and in US dollars. A plausibility limit on the total; the columns hold more."""

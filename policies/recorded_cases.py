@@ -79,7 +79,7 @@ def _repeat_recorded_response(case: Case, actor: Actor, event: RecordedEvent, no
     return seller_alerts.respond_to_seller_alert(case, AlertKind(event.type[:3].upper()), actor, NO_COMMENT, now)
 
 
-RECORDED_ALERT_KINDS = ("npb", "nrs", "nss")
+RECORDED_ALERT_KINDS = tuple(kind.lower() for kind in AlertKind)
 RECORDED_ACTS: dict[str, Callable[[Case, Actor, RecordedEvent, datetime], Verdict]] = {
     "orders.batch_added": _repeat_recorded_batch,
     "removals.approved": _repeat_recorded_removal,

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import ALERT_LABELS, add_alert, check_may_file_alert, require_open_alert
+from policies.alerts import add_alert, check_may_file_alert, require_open_alert
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
 from policies.preconditions import check_comment
-from policies.statuses import Role, Status
+from policies.statuses import ALERT_LABELS, Role, Status
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
@@ -23,14 +23,10 @@ NSS_GROUNDS = {
 }
 
 
-def seller_alert_fileable_at(case: Case) -> datetime:
-    return case.order.order_date + case.terms.seller_alert_file_after
-
-
 def file_seller_alert(
     case: Case, kind: AlertKind, actor: Actor, grounds: str | None, comment: str, now: datetime
 ) -> Granted | Refused:
-    if refused := check_may_file_alert(case, kind, actor, seller_alert_fileable_at(case), now):
+    if refused := check_may_file_alert(case, kind, actor, now):
         return refused
     order = case.order
     if kind is AlertKind.NRS and order.payment_status.is_paid:

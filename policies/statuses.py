@@ -58,17 +58,26 @@ class CancelBasis(StrEnum):
     SELLER_TERMINATED = "SELLER_TERMINATED"
 
 
-BASIS_LABELS = {
+ALERT_LABELS: dict[str, str] = {
+    "NPB": "non-paying buyer alert",
+    "NRS": "non-responding seller alert",
+    "NSS": "non-shipping seller alert",
+}
+BASIS_LABELS: dict[str, str] = {
+    **{kind: f"the {label}" for kind, label in ALERT_LABELS.items()},
     CancelBasis.OCR_SELLER: "the seller's own cancel request",
     CancelBasis.OCR_BUYER: "the buyer's cancel request, to which the seller agrees",
-    CancelBasis.NPB: "the non-paying buyer alert",
     CancelBasis.NPX: "the penalty that the buyer accepted",
-    CancelBasis.NRS: "the non-responding seller alert",
-    CancelBasis.NSS: "the non-shipping seller alert",
     CancelBasis.BUYER_TERMINATED: "the termination of the buyer's account",
     CancelBasis.SELLER_TERMINATED: "the termination of the seller's account",
 }
-BASES_THROUGH_ALERT = (CancelBasis.NPB, CancelBasis.NPX, CancelBasis.NRS, CancelBasis.NSS)
+STRIKE_RECIPIENTS: dict[str, Role] = {
+    CancelBasis.NPB: Role.BUYER,
+    CancelBasis.NPX: Role.BUYER,
+    CancelBasis.NRS: Role.SELLER,
+    CancelBasis.NSS: Role.SELLER,
+}
+"""Who gets a strike for a cancellation through an alert."""
 OPEN_FLOW = (
     Status.PENDING,
     Status.UPDATED,

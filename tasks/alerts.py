@@ -13,6 +13,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import alerts as policy
 from policies import members as member_policy
 from policies.cases import AlertKind
+from policies.statuses import ALERT_LABELS
 from policies.verdicts import Granted
 from tasks.cases import decide_case, lock_command_cases
 from tasks.command import Comment, OrderCommand
@@ -32,9 +33,10 @@ class RemoveAlert(OrderCommand):
     comment: Comment | None = None
 
 
-def remove_option(kind: AlertKind, label: str) -> DeclaredOption[Any]:
+def remove_option(kind: AlertKind) -> DeclaredOption[Any]:
     return DeclaredOption(
-        label, lambda c, subject, now: policy.remove_alert(subject.case, kind, c.actor, c.comment, now)
+        f"remove the {ALERT_LABELS[kind]}",
+        lambda c, subject, now: policy.remove_alert(subject.case, kind, c.actor, c.comment, now),
     )
 
 

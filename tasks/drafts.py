@@ -21,6 +21,7 @@ from policies.drafts import Draft, DraftEdit
 from policies.lots import format_price
 from policies.members import member_unknown
 from policies.preconditions import effective_time
+from policies.purchases import MAX_LINES
 from policies.returns import plan_return
 from policies.verdicts import Granted, Invalid, Refused
 from tasks.cases import find_command_case, lock_command_cases
@@ -43,7 +44,6 @@ TextChoice = Literal["old", "new", "concatenate"]
 CostChoice = Literal["old", "new", "average"]
 Int32 = Annotated[int, Field(strict=True, ge=-MAX_INT32, le=MAX_INT32)]
 DraftLotText = Annotated[Text, StringConstraints(max_length=4000)]
-MAX_LINES = 1000
 
 
 class ValueChoices(StrictModel):

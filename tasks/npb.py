@@ -89,7 +89,7 @@ def take_back(command: TakeBack, case: Case, now: datetime) -> Verdict:
     return policy.take_back(case, command.actor, now)
 
 
-@command_task(RemoveNpb, example=SELLER, option=remove_option(AlertKind.NPB, "remove the non-paying buyer alert"))
+@command_task(RemoveNpb, example=SELLER, option=remove_option(AlertKind.NPB))
 def remove_npb(commands: list[RemoveNpb]) -> list[Answer]:
     """Remove the alert as its seller or staff; the order becomes PENDING (T11)."""
     return remove_alerts(commands, AlertKind.NPB)

@@ -23,6 +23,7 @@ from policies.members import member_unknown
 from policies.options import option_to_set_status
 from policies.preconditions import order_unknown
 from policies.purchases import (
+    MAX_LINES,
     PurchasedLine,
     check_order_total,
     describe_purchase,
@@ -48,8 +49,6 @@ from tasks.command import (
     validate_positive_argument,
 )
 from tasks.declarations import SELLER, DeclaredOption, command_task
-
-MAX_LINES = 1000
 
 
 class PurchaseLine(StrictModel):

@@ -19,7 +19,7 @@ from policies import removals as policy
 from policies.cases import Actor, Case
 from policies.notices import notify_party
 from policies.options import Subject
-from policies.purchases import sum_goods
+from policies.purchases import MAX_LINES, sum_goods
 from policies.removals import Removal
 from policies.returns import plan_return
 from policies.statuses import Role
@@ -29,8 +29,6 @@ from tasks.cases import decide_case, lock_command_cases
 from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel
 from tasks.declarations import SELLER, DeclaredOption, command_task
 from tasks.sweeps import TaskResult
-
-MAX_LINES = 1000
 
 
 class RemovalLine(StrictModel):

@@ -25,7 +25,7 @@ class FileNrs(OrderCommand):
 
 class FileNss(OrderCommand):
     task: ClassVar[str] = "nss.file"
-    grounds: Literal["NOT_SHIPPED", "INCOMPLETE", "NOT_AS_DESCRIBED"]
+    grounds: Literal[tuple(policy.NSS_GROUNDS)]  # type: ignore[valid-type]
     comment: Comment
 
 
@@ -65,7 +65,7 @@ def respond_nrs(command: RespondNrs, case: Case, now: datetime) -> Verdict:
     return policy.respond_to_seller_alert(case, AlertKind.NRS, command.actor, command.comment, now)
 
 
-@command_task(RemoveNrs, example=BUYER, option=remove_option(AlertKind.NRS, "remove the non-responding seller alert"))
+@command_task(RemoveNrs, example=BUYER, option=remove_option(AlertKind.NRS))
 def remove_nrs(commands: list[RemoveNrs]) -> list[Answer]:
     """Remove the alert as its buyer or staff; the order becomes PENDING (T16)."""
     return remove_alerts(commands, AlertKind.NRS)
@@ -89,7 +89,7 @@ def respond_nss(command: RespondNss, case: Case, now: datetime) -> Verdict:
     return policy.respond_to_seller_alert(case, AlertKind.NSS, command.actor, command.comment, now)
 
 
-@command_task(RemoveNss, example=BUYER, option=remove_option(AlertKind.NSS, "remove the non-shipping seller alert"))
+@command_task(RemoveNss, example=BUYER, option=remove_option(AlertKind.NSS))
 def remove_nss(commands: list[RemoveNss]) -> list[Answer]:
     """Remove the alert as its buyer or staff; the order becomes PENDING (T16)."""
     return remove_alerts(commands, AlertKind.NSS)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 
-from policies.emails.context import EmailContext, format_email_amount, format_email_day, format_email_month
+from policies.bills import month_name, parse_month
+from policies.emails.context import EmailContext, format_email_amount, format_email_day
 from policies.emails.email import Email, email_paragraphs
 from policies.texts import capital
 
@@ -16,11 +17,11 @@ def credit_posted(context: EmailContext) -> Email:
         context.subject("your fee was refunded"),
         (
             f"{capital(context.order)} was cancelled, so we added {credit} to "
-            + (f"your bill for {format_email_month(bill)}." if bill else "your next bill."),
+            + (f"your bill for {month_name(parse_month(bill))}." if bill else "your next bill."),
         ),
         None,
         email_paragraphs(
-            f"It refunds the fee you were charged in {format_email_month(charged)}. "
+            f"It refunds the fee you were charged in {month_name(parse_month(charged))}. "
             "The bill for that month does not change."
             if charged
             else "It refunds the fee you were charged for the order."
@@ -32,7 +33,7 @@ def credit_posted(context: EmailContext) -> Email:
 def bill_issued(context: EmailContext) -> Email:
     month, total, due = context.text("month"), context.text("total"), context.text("due_on")
     due_day = format_email_day(date.fromisoformat(due)) if due else ""
-    bill = f"bill for {format_email_month(month)}" if month else "bill"
+    bill = f"bill for {month_name(parse_month(month))}" if month else "bill"
     return Email(
         f"Your {bill}: {format_email_amount(total)}" if total else f"Your {bill}",
         (f"Your {bill} is ready" + (f". The total is {format_email_amount(total)}." if total else "."),),

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from policies.bills import month_name, parse_month
 from policies.emails.automation import email_automation_delay, email_automation_setting
-from policies.emails.context import EmailContext, format_email_amount, format_email_month
+from policies.emails.context import EmailContext, format_email_amount
 from policies.emails.email import Email, email_paragraphs
+from policies.statuses import ALERT_LABELS, STRIKE_RECIPIENTS, Role
 from policies.texts import capital, join_sentences, pluralize
 
 REFUND = "If you have already paid, ask the seller for a refund. Cancelling an order does not refund the payment."
 EMAIL_BASIS_PHRASES = {
     "OCR_SELLER": "after the seller's cancel request",
     "OCR_BUYER": "at the buyer's request",
-    "NPB": "after the waiting period of the non-paying buyer alert ended",
+    **{kind: f"after the waiting period of the {label} ended" for kind, label in ALERT_LABELS.items()},
     "NPX": "after the buyer accepted the penalty for not paying",
-    "NRS": "after the waiting period of the non-responding seller alert ended",
-    "NSS": "after the waiting period of the non-shipping seller alert ended",
     "BUYER_TERMINATED": "because the buyer's account was closed",
     "SELLER_TERMINATED": "because the seller's account was closed",
 }
-EMAIL_STRIKE_RECIPIENTS = {"NPB": "buyer", "NPX": "buyer", "NRS": "seller", "NSS": "seller"}
 
 
 def order_cancelled(context: EmailContext) -> Email:
@@ -120,19 +119,17 @@ def _cancelled_fee_sentences(context: EmailContext) -> str:
     if kind == "reset":
         return f"The fee of {amount} for this order will not be charged."
     if kind == "credit":
-        where = f"your bill for {format_email_month(str(bill))}" if bill else "your next bill"
+        where = f"your bill for {month_name(parse_month(bill))}" if bill else "your next bill"
         return f"The fee of {amount} for this order was charged in an earlier month. It will be credited on {where}."
-    if EMAIL_STRIKE_RECIPIENTS.get(context.text("basis")) == "seller":
+    if STRIKE_RECIPIENTS.get(context.text("basis")) is Role.SELLER:
         return "The fee for this order is not refunded, because the order was cancelled after an alert against you."
     return "There is no fee to refund for this order."
 
 
 def _cancelled_strike_sentences(context: EmailContext) -> tuple[str, ...]:
-    recipient = (
-        EMAIL_STRIKE_RECIPIENTS.get(context.text("basis"), "") if context.facts.get("strike") is not False else ""
-    )
+    recipient = STRIKE_RECIPIENTS.get(context.text("basis")) if context.facts.get("strike") is not False else None
     if recipient == context.role:
-        right = "buy" if recipient == "buyer" else "sell"
+        right = "buy" if recipient is Role.BUYER else "sell"
         return (
             f"You get a strike for this cancellation. If you get too many strikes, you lose the right to {right}.",
             "If you think the alert was wrong, write to our staff and attach proof.",

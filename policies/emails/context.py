@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from policies.bills import MONTH_NAMES
+from policies.bills import month_name
 from policies.emails.email import Quote
 from policies.texts import capital
 from policies.timestamps import parse_timestamp
@@ -84,12 +84,7 @@ def format_email_timestamp(instant: datetime, zone: str) -> str:
 
 
 def format_email_day(day: date) -> str:
-    return f"{EMAIL_WEEKDAYS[day.weekday()]}, {day.day} {MONTH_NAMES[day.month - 1]} {day.year}"
-
-
-def format_email_month(month: str) -> str:
-    year, _, number = month.partition("-")
-    return f"{MONTH_NAMES[int(number) - 1]} {year}"
+    return f"{EMAIL_WEEKDAYS[day.weekday()]}, {day.day} {month_name(day)}"
 
 
 def format_email_amount(amount: str) -> str:

@@ -1,4 +1,4 @@
-"""Emails about non-paying buyer alerts (N4, N5, N6, N7, N18)."""
+"""Emails about non-paying buyer alerts (N4, N5, N6, N18)."""
 
 from __future__ import annotations
 
@@ -108,23 +108,6 @@ def penalty_taken_back(context: EmailContext) -> Email:
             else "The usual waiting period applies again."
         ),
         ("When the payment arrives, remove the alert on the order's page.",),
-    )
-
-
-def npb_unlocked(context: EmailContext) -> Email:
-    since = context.timestamp("unlocks_at")
-    return Email(
-        context.subject("you can cancel now"),
-        (
-            f"The waiting period of your non-paying buyer alert for {context.order} "
-            + (f"ended on {since}." if since else "is over."),
-        ),
-        None,
-        (
-            email_automatic_cancellation(context)
-            or "The decision is yours. The order will not be cancelled automatically, and you can keep waiting.",
-        ),
-        (CANCEL_NOW, PAID_INSTEAD),
     )
 
 

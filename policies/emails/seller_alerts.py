@@ -1,12 +1,12 @@
-"""Emails about alerts against sellers, and about the end of any alert (N8, N9, N10, N17)."""
+"""Emails about alerts against sellers, and about the unlock and the end of any alert (N7, N8, N9, N10, N17)."""
 
 from __future__ import annotations
 
-from policies.alerts import ALERT_LABELS
 from policies.emails.automation import email_automatic_cancellation
 from policies.emails.context import EmailContext
 from policies.emails.email import Email, email_paragraphs
 from policies.emails.npb import CANCEL_NOW, PAID_INSTEAD
+from policies.statuses import ALERT_LABELS
 from policies.texts import capital, join_sentences, pluralize
 
 NSS_GROUND_PHRASES = {
@@ -61,7 +61,7 @@ def seller_alert_responded(context: EmailContext) -> Email:
     )
 
 
-def seller_alert_unlocked(context: EmailContext) -> Email:
+def alert_unlocked(context: EmailContext) -> Email:
     since = context.timestamp("unlocks_at")
     return Email(
         context.subject("you can cancel now"),
@@ -70,8 +70,11 @@ def seller_alert_unlocked(context: EmailContext) -> Email:
             + (f"ended on {since}." if since else "is over."),
         ),
         None,
-        ("The decision is yours. The order will not be cancelled automatically, and you can keep waiting.",),
-        BUYER_CANCELS,
+        (
+            email_automatic_cancellation(context)
+            or "The decision is yours. The order will not be cancelled automatically, and you can keep waiting.",
+        ),
+        _how_to_cancel(context),
     )
 
 
@@ -113,7 +116,7 @@ def alert_removed(context: EmailContext) -> Email:
 
 
 def unlock_reminder(context: EmailContext) -> Email:
-    kind, days = context.text("kind"), context.text("days")
+    days = context.text("days")
     accepted = context.flag("penalty_accepted")
     since = context.timestamp("since")
     waited = pluralize(int(days), "day", "days") if days.isdecimal() and days != "0" else ""
@@ -136,11 +139,15 @@ def unlock_reminder(context: EmailContext) -> Email:
             or "The order will not be cancelled automatically, and it cannot continue while the alert is open.",
         ),
         email_paragraphs(
-            *((CANCEL_NOW, PAID_INSTEAD) if kind == "NPB" else BUYER_CANCELS),
+            *_how_to_cancel(context),
             "This is our last reminder about this alert." if context.flag("last") else "",
         ),
     )
 
 
 def _alert_label(context: EmailContext) -> str:
-    return next((label for kind, label in ALERT_LABELS.items() if kind == context.text("kind")), "alert")
+    return ALERT_LABELS.get(context.text("kind"), "alert")
+
+
+def _how_to_cancel(context: EmailContext) -> tuple[str, ...]:
+    return (CANCEL_NOW, PAID_INSTEAD) if context.text("kind") == "NPB" else BUYER_CANCELS

@@ -251,7 +251,7 @@ def test_unlock_is_monotone_and_elapsed_hours(
 
 def test_timeline_of_the_worked_example_to_the_hour() -> None:
     """E2: ordered 28 Mar 10:00Z, fileable 4 Apr 10:00Z, unlock 11 Apr 10:00Z, or 18 Apr if answered at 09:59Z."""
-    assert format_timestamp(npb.npb_fileable_at(a_case())) == "2026-04-04T10:00:00Z"
+    assert format_timestamp(FILED) == "2026-04-04T10:00:00Z"
     case = filed()
     assert case.alert is not None
     assert format_timestamp(case.alert.unlocks_at) == "2026-04-11T10:00:00Z"
