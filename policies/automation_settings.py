@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from policies.texts import pluralize
 from policies.timestamps import describe_timestamp, format_timestamp, parse_timestamp
 
 MAX_EXCLUDED_BUYERS = 1000
@@ -70,9 +71,12 @@ def setting_facts(name: str, setting: AutomationSetting) -> dict[str, Any]:
 def describe_setting(name: str, setting: AutomationSetting) -> str:
     if name == OCR_SILENCE_SETTING:
         return f"{name} = {setting.value}, in force on {describe_timestamp(setting.set_at)}"
+    return f"{name} = {format_setting_value(name, int(setting.value))}, set on {describe_timestamp(setting.set_at)}"
+
+
+def format_setting_value(name: str, value: int) -> str:
     unit, _ = _AUTOMATION_SETTING_UNITS[name]
-    amount = f"{setting.value} {unit}" + ("" if setting.value == 1 else "s")
-    return f"{name} = {amount}, set on {describe_timestamp(setting.set_at)}"
+    return pluralize(value, unit, f"{unit}s")
 
 
 def describe_setting_changes(before: AutomationSettings, after: AutomationSettings) -> str:

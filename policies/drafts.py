@@ -80,9 +80,7 @@ def draft_unknown(draft_id: str, order_id: int | None = None) -> Refused:
     return Refused(Code.DRAFT_UNKNOWN, f"There is no draft {draft_id}{of_order}.", unblocked_by="opening a draft")
 
 
-def check_draft_owner(draft_id: str, draft: Draft | None, actor: Actor) -> Refused | None:
-    if draft is None:
-        return draft_unknown(draft_id)
+def check_draft_owner(draft: Draft, actor: Actor) -> Refused | None:
     if actor.staff is None and actor.member_id != draft.seller_id:
         return Refused(Code.NOT_A_PARTY, "This draft belongs to another member.")
     return None

@@ -5,7 +5,7 @@ An entry describes a new lot, changes a known one, or is an update (a signed dif
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -193,10 +193,6 @@ def update_problem(entry: LotEntry, lot: Lot) -> str | None:
             "write <DELETE>Y</DELETE> to delete it"
         )
     return None
-
-
-def entry_keys(entries: Iterable[LotEntry], seller_id: str) -> Collection[LotKey]:
-    return {entry.key(seller_id) for entry in entries}
 
 
 def _is_same_lot_value(name: str, given: Any, known: Any) -> bool:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from policies.members import member_unknown
 from policies.texts import is_identifier
 from policies.verdicts import Code, Invalid, Refused
 
@@ -228,9 +229,7 @@ def check_recorded_lot(
     `known` is the stored lot with that id.  `may_be_own`: Unwind assigned the id.
     """
     if not seller_known:
-        return Refused(
-            Code.MEMBER_UNKNOWN, f"There is no member {lot.seller_id}.", unblocked_by="the seller being recorded"
-        )
+        return member_unknown(lot.seller_id)
     if known is None:
         if lot.lot_id >= FIRST_UNWIND_LOT_ID and not may_be_own:
             return Invalid(

@@ -8,9 +8,9 @@ from datetime import datetime
 from policies.automation import automation_answer_facts
 from policies.cases import Actor, Case, Ocr, OcrState
 from policies.notices import notify_party
-from policies.preconditions import check_comment, check_role
+from policies.preconditions import check_comment, check_no_problem, check_role
 from policies.reasons import check_reason, describe_reason
-from policies.statuses import PROBLEM, Role, Status, counterparty
+from policies.statuses import Role, Status, counterparty
 from policies.verdicts import Code, Event, Granted, Refused
 
 
@@ -20,12 +20,8 @@ def file_ocr(case: Case, actor: Actor, reason: str, comment: str, now: datetime)
     order = case.order
     role = case.role_of(actor)
     assert role is not None
-    if order.status in PROBLEM:
-        return Refused(
-            Code.ORDER_HAS_PROBLEM,
-            f"{case.label.capitalize()} is in {order.status}; a cancel request cannot be filed over an open case.",
-            unblocked_by="the open request or alert being closed",
-        )
+    if refused := check_no_problem(case, "a cancel request cannot be filed over an open case"):
+        return refused
     if order.status not in case.terms.ocr_fileable_statuses:
         allowed = ", ".join(case.terms.ocr_fileable_statuses)
         return Refused(

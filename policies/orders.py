@@ -12,8 +12,8 @@ from policies.bills import billing_month_of
 from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import calculate_fee, to_usd
 from policies.notices import notify_party
-from policies.preconditions import check_not_cancelled, check_party
-from policies.statuses import ADDABLE_STATUSES, OPEN_FLOW, PROBLEM, PaymentStatus, Role, Status
+from policies.preconditions import check_no_problem, check_not_cancelled, check_party
+from policies.statuses import ADDABLE_STATUSES, OPEN_FLOW, PaymentStatus, Role, Status
 from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Refused
 
@@ -34,12 +34,8 @@ def set_order_status(case: Case, actor: Actor, status: Status) -> Granted | Refu
             f"The {role} cannot set an order to {status}.",
             unblocked_by="the other party setting it",
         )
-    if order.status in PROBLEM:
-        return Refused(
-            Code.ORDER_HAS_PROBLEM,
-            f"{case.label.capitalize()} is in {order.status}; its status cannot be set by hand until that is closed.",
-            unblocked_by="the open request or alert being closed",
-        )
+    if refused := check_no_problem(case, "its status cannot be set by hand until that is closed"):
+        return refused
     if status not in allowed:
         return Refused(Code.WRONG_STATUS, f"{status} is never set by hand.")
     sources = [s for s in OPEN_FLOW if s is not status] if role is Role.SELLER else STATUSES_BY_BUYER[status]
@@ -82,15 +78,9 @@ def record_order_payment(case: Case, payment: PaymentStatus, now: datetime) -> G
 
 
 def check_may_add_batch(case: Case) -> Refused | None:
-    if refused := check_not_cancelled(case):
+    if refused := check_not_cancelled(case) or check_no_problem(case, "nothing can be added until that is closed"):
         return refused
     status = case.order.status
-    if status in PROBLEM:
-        return Refused(
-            Code.ORDER_HAS_PROBLEM,
-            f"{case.label.capitalize()} is in {status}; nothing can be added until that is closed.",
-            unblocked_by="the open request or alert being closed",
-        )
     if status not in ADDABLE_STATUSES:
         return Refused(
             Code.WRONG_STATUS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from policies.cases import Actor, Case
-from policies.statuses import Role, Status
+from policies.statuses import PROBLEM, Role, Status
 from policies.texts import is_visible
 from policies.timestamps import format_timestamp
 from policies.verdicts import Code, Invalid, Refused
@@ -53,6 +53,16 @@ def check_not_cancelled(case: Case) -> Refused | None:
             f"{case.label.capitalize()} is cancelled, and a cancelled order is never reinstated.",
         )
     return None
+
+
+def check_no_problem(case: Case, consequence: str) -> Refused | None:
+    if case.order.status not in PROBLEM:
+        return None
+    return Refused(
+        Code.ORDER_HAS_PROBLEM,
+        f"{case.label.capitalize()} is in {case.order.status}; {consequence}.",
+        unblocked_by="the open request or alert being closed",
+    )
 
 
 def check_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | None:

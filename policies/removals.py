@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from policies.cases import Actor, Case
-from policies.preconditions import check_role
-from policies.statuses import OPEN_FLOW, PROBLEM, Role, counterparty
+from policies.preconditions import check_no_problem, check_role
+from policies.statuses import OPEN_FLOW, Role, counterparty
 from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
 
@@ -136,12 +136,8 @@ def _check_removal_decidable(case: Case, removal: Removal, actor: Actor, by: Rol
 
 
 def _check_removal_possible(case: Case) -> Refused | None:
-    if case.order.status in PROBLEM:
-        return Refused(
-            Code.ORDER_HAS_PROBLEM,
-            f"{case.label.capitalize()} is in {case.order.status}; items cannot be removed until that is closed.",
-            unblocked_by="the open request or alert being closed",
-        )
+    if refused := check_no_problem(case, "items cannot be removed until that is closed"):
+        return refused
     if case.order.status not in OPEN_FLOW:
         return Refused(Code.WRONG_STATUS, f"{case.label.capitalize()} is {case.order.status}.")
     return None

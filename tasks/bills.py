@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
@@ -54,9 +55,19 @@ def issue_bills() -> TaskResult:
 
     A bill that fails does not stop the others: the month is closed without its seller, and each sweep tries it again.
     """
-    issued = sum(_sweep_bills(HeldBillingSweep(month)) for month in _held_months())
-    while (month := _billing_month_to_close()) is not None:
-        issued += _issue_month_of_bills(month)
+    with unit_of_work() as work:
+        held_months = sorted({month for _, month in bills.list_held_bills(work.conn)})
+    issued = sum(_sweep_bills(HeldBillingSweep(month)) for month in held_months)
+    while True:
+        with unit_of_work() as work:
+            month = bills.load_billing_month_to_close(work.conn, work.now)
+        if month is None:
+            break
+        billing = BillingSweep(month)
+        issued += _sweep_bills(billing)
+        with unit_of_work() as work:
+            # The month stays open if another transaction posted lines meanwhile, and goes through its sellers again.
+            bills.close_billing_month(work.conn, month, work.now, billing.skipped_sellers)
     with unit_of_work() as work:
         sweeps.record_sweep_run(work.conn, "bills.issue", issued, work.now)
     return {"issued": issued}
@@ -64,27 +75,6 @@ def issue_bills() -> TaskResult:
 
 def _sweep_bills(billing: BillingSweep) -> int:
     return int(sweep("bills.issue", billing, result_key="issued", limit=BATCH_SIZE, record=False)["issued"])
-
-
-def _held_months() -> list[date]:
-    with unit_of_work() as work:
-        return sorted({month for _, month in bills.list_held_bills(work.conn)})
-
-
-def _billing_month_to_close() -> date | None:
-    with unit_of_work() as work:
-        return bills.load_billing_month_to_close(work.conn, work.now)
-
-
-def _issue_month_of_bills(month: date) -> int:
-    issued = 0
-    while True:
-        billing = BillingSweep(month)
-        issued += _sweep_bills(billing)
-        with unit_of_work() as work:
-            if bills.close_billing_month(work.conn, month, work.now, billing.skipped_sellers):
-                return issued
-        # Another transaction posted lines meanwhile: go through the sellers again.
 
 
 class BillingSweep:
@@ -115,52 +105,45 @@ class BillingSweep:
     def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         return bills.sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
 
-    def _issue_bills(self, work: UnitOfWork[Any], sellers: Sequence[str]) -> int:
-        return _issue_bills_of(work, self.month, sellers)
+    def _issue_bills(self, work: UnitOfWork[Any], seller_ids: Sequence[str]) -> int:
+        conn, month = work.conn, self.month
+        # Lock order: outbox before ledger. The lock waits for a running credit task.
+        messages = outbox.lock_by_payload(conn, CREDIT_TASK, "seller_id", seller_ids)
+        ledger.lock_ledgers_of_sellers(conn, seller_ids)
+        post_due_credits(work, [due for due in messages if str(due.payload.get("month")) <= format_month(month)])
+        month_terms = policy.terms_of_billing_month(terms.load_terms(conn), month)
+        due = due_on(month, month_terms)
+        rows = [
+            {
+                "seller_id": row.seller_id,
+                "billing_month": month,
+                "issued_at": work.now,
+                "issued_on": issued_on(month, month_terms),
+                "due_on": due,
+                "grace_until": grace_until(due, month_terms),
+                "past_due_at": past_due_from(due, month_terms),
+                **asdict(sums),
+                "lines_hash": row.lines_hash,
+            }
+            for row in bills.sums_to_bill(conn, month, seller_ids)
+            if row.lines or row.opening != 0
+            for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
+        ]
+        bills.insert_bills(conn, rows)
+        _notify_billed_sellers(work, rows)
+        return len(rows)
 
 
 class HeldBillingSweep(BillingSweep):
     """Issue the held bills of one month, each after the seller's earlier ones."""
 
-    def _issue_bills(self, work: UnitOfWork[Any], sellers: Sequence[str]) -> int:
-        issued = super()._issue_bills(work, sellers)
-        bills.delete_held_bills(work.conn, self.month, sellers)
+    def _issue_bills(self, work: UnitOfWork[Any], seller_ids: Sequence[str]) -> int:
+        issued = super()._issue_bills(work, seller_ids)
+        bills.delete_held_bills(work.conn, self.month, seller_ids)
         return issued
 
     def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
         return bills.held_sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
-
-
-def _issue_bills_of(work: UnitOfWork[Any], month: date, seller_ids: Sequence[str]) -> int:
-    conn = work.conn
-    # Lock order: outbox before ledger. The lock waits for a running credit task.
-    messages = outbox.lock_by_payload(conn, CREDIT_TASK, "seller_id", seller_ids)
-    ledger.lock_ledgers_of_sellers(conn, seller_ids)
-    post_due_credits(work, [due for due in messages if str(due.payload.get("month")) <= format_month(month)])
-    month_terms = policy.terms_of_billing_month(terms.load_terms(conn), month)
-    due = due_on(month, month_terms)
-    rows = [
-        {
-            "seller_id": row.seller_id,
-            "billing_month": month,
-            "issued_at": work.now,
-            "issued_on": issued_on(month, month_terms),
-            "due_on": due,
-            "grace_until": grace_until(due, month_terms),
-            "past_due_at": past_due_from(due, month_terms),
-            "opening_credit": sums.opening_credit,
-            "lines_sum": sums.lines_sum,
-            "total": sums.total,
-            "carried_forward": sums.carried_forward,
-            "lines_hash": row.lines_hash,
-        }
-        for row in bills.sums_to_bill(conn, month, seller_ids)
-        if row.lines or row.opening != 0
-        for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
-    ]
-    bills.insert_bills(conn, rows)
-    _notify_billed_sellers(work, rows)
-    return len(rows)
 
 
 def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, model_serializer
 
@@ -22,7 +22,7 @@ from policies.lots import format_price
 from policies.members import member_unknown
 from policies.preconditions import effective_time
 from policies.purchases import MAX_LINES
-from policies.returns import plan_return
+from policies.returns import ReturnPlan, plan_return
 from policies.verdicts import Granted, Invalid, Refused
 from tasks.cases import find_command_case, lock_command_cases
 from tasks.command import (
@@ -111,6 +111,9 @@ class DraftCommand(ActorCommand):
     draft_id: DraftId
 
 
+DraftCommandT = TypeVar("DraftCommandT", bound=DraftCommand)
+
+
 class EditDraft(DraftCommand):
     task: ClassVar[str] = "drafts.edit"
     lines: Annotated[tuple[EditedLine, ...], Field(min_length=1, max_length=MAX_LINES)]
@@ -156,38 +159,25 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
 )
 def edit_draft(commands: list[EditDraft]) -> list[Answer]:
     """Edit the lines of a draft (step 2): leave lines out, return fewer units, set other values."""
-    with unit_of_work(commands) as work:
-        batch = _DraftBatch.lock(work)
-        for command in work.pending:
-            context = batch.load(command)
-            if isinstance(context, _DraftCommandContext):
-                changed = policy.apply_draft_edits(
-                    context.draft, [line.to_edit() for line in command.lines], context.remaining
-                )
-                batch.answer(
-                    command, changed if isinstance(changed, Invalid) else (changed, policy.draft_effects(changed))
-                )
-            else:
-                batch.answer(command, context)
-        batch.write()
-    return work.answers
+
+    def edit(command: EditDraft, context: _DraftCommandContext) -> _ChangedDraft | Invalid:
+        edits = [line.to_edit() for line in command.lines]
+        changed = policy.apply_draft_edits(context.draft, edits, context.remaining)
+        return changed if isinstance(changed, Invalid) else (changed, policy.draft_effects(changed))
+
+    return _change_drafts(commands, edit)
 
 
 @command_task(VerifyDraft, example={"draft_id": "d-1", "member_id": "s-881"})
 def verify_draft(commands: list[VerifyDraft]) -> list[Answer]:
     """Verify a draft (step 3): return the lot that each line goes to and its new values, or the problems."""
-    with unit_of_work(commands) as work:
-        batch = _DraftBatch.lock(work)
-        for command in work.pending:
-            context = batch.load(command)
-            if isinstance(context, _DraftCommandContext):
-                plan = context.plan(work.conn)
-                changed = policy.mark_draft_verified(context.draft, plan, context.effective_at)
-                batch.answer(command, (changed, policy.verified_draft_effects(changed, plan)))
-            else:
-                batch.answer(command, context)
-        batch.write()
-    return work.answers
+
+    def verify(_command: VerifyDraft, context: _DraftCommandContext) -> _ChangedDraft:
+        plan = context.plan()
+        changed = policy.mark_draft_verified(context.draft, plan, context.effective_at)
+        return changed, policy.verified_draft_effects(changed, plan)
+
+    return _change_drafts(commands, verify)
 
 
 def _open_draft(
@@ -212,8 +202,13 @@ def _open_draft(
     )
 
 
+_ChangedDraft = tuple[Draft, dict[str, Any]]
+"""A draft as it is stored, and the effects to answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class _DraftCommandContext:
+    conn: Any
     draft: Draft
     case: Case
     effective_at: datetime
@@ -223,62 +218,62 @@ class _DraftCommandContext:
     def remaining(self) -> dict[int, int]:
         return {line.line_no: line.quantity - line.removed - line.returned for line in self.lines}
 
-    def plan(self, conn: Any) -> Any:
+    def plan(self) -> ReturnPlan:
         # Without locks or writes.
         lines = orders.order_lines_to_return(self.lines)
         plan = plan_return(
             self.case.order.order_id,
             lines,
-            inventory.load_stock_view(conn, lines, lock=False),
+            inventory.load_stock_view(self.conn, lines, lock=False),
             choices=self.draft.choices,
             release_auto_stockroom=self.case.terms.release_auto_stockroom,
         )
-        return returns.preview_planned_returns(conn, [plan])[0]
+        return returns.preview_planned_returns(self.conn, [plan])[0]
 
 
-@dataclass
-class _DraftBatch:
-    _work: UnitOfWork[Any]
-    _cases: CaseSet
-    _drafts: dict[str, Draft]
-    _lines: Mapping[int, Sequence[Any]]
-    _changed: dict[str, Draft] = field(default_factory=dict)
-
-    @classmethod
-    def lock(cls, work: UnitOfWork[Any]) -> _DraftBatch:
+def _change_drafts(
+    commands: Sequence[DraftCommandT],
+    change: Callable[[DraftCommandT, _DraftCommandContext], _ChangedDraft | Invalid],
+) -> list[Answer]:
+    with unit_of_work(commands) as work:
         order_ids = drafts.load_order_ids_of_drafts(work.conn, [c.draft_id for c in work.pending])
         actors = [c.member_id for c in work.pending if c.member_id is not None]
-        return cls(
-            work,
-            lock_case_set(work.conn, order_ids.values(), member_ids=actors),
-            drafts.load_drafts(work.conn, order_ids),
-            orders.load_order_lines(work.conn, order_ids.values()),
-        )
+        cases = lock_case_set(work.conn, order_ids.values(), member_ids=actors)
+        known = drafts.load_drafts(work.conn, order_ids)
+        lines = orders.load_order_lines(work.conn, order_ids.values())
+        changed_drafts: dict[str, Draft] = {}
+        for command in work.pending:
+            context = _load_draft(work, command, known.get(command.draft_id), cases, lines)
+            result = change(command, context) if isinstance(context, _DraftCommandContext) else context
+            order_id = order_ids.get(command.draft_id)
+            if isinstance(result, Refused | Invalid):
+                work.answer(command, result, order_id=order_id)
+                continue
+            draft, effects = result
+            known[draft.draft_id] = changed_drafts[draft.draft_id] = draft
+            work.answer(command, replace(Answer.done(command, effects), order_id=order_id))
+        drafts.update_drafts(work.conn, list(changed_drafts.values()))
+    return work.answers
 
-    def load(self, command: DraftCommand) -> _DraftCommandContext | Refused | Invalid:
-        draft = self._drafts.get(command.draft_id)
-        if command.member_id is not None and command.member_id not in self._cases.members and draft is not None:
-            return member_unknown(command.member_id)
-        refused = policy.check_draft_owner(command.draft_id, draft, command.actor)
-        case = self._cases.get(draft.order_id, self._work.now) if draft is not None else None
-        if refused or draft is None or case is None:
-            return refused or policy.draft_unknown(command.draft_id)
-        effective_at = effective_time(case, command.occurred_at, command.accepted_at, self._work.now)
-        if isinstance(effective_at, Invalid):
-            return effective_at
-        if refused := policy.check_draft_usable(draft, case, command.actor, effective_at):
-            return refused
-        return _DraftCommandContext(draft, case, effective_at, self._lines[draft.order_id])
 
-    def answer(self, command: DraftCommand, result: tuple[Draft, dict[str, Any]] | Refused | Invalid) -> None:
-        draft = self._drafts.get(command.draft_id)
-        order_id = draft.order_id if draft is not None else None
-        if isinstance(result, Refused | Invalid):
-            self._work.answer(command, result, order_id=order_id)
-            return
-        changed, effects = result
-        self._drafts[changed.draft_id] = self._changed[changed.draft_id] = changed
-        self._work.answer(command, replace(Answer.done(command, effects), order_id=order_id))
-
-    def write(self) -> None:
-        drafts.update_drafts(self._work.conn, list(self._changed.values()))
+def _load_draft(
+    work: UnitOfWork[Any],
+    command: DraftCommand,
+    draft: Draft | None,
+    cases: CaseSet,
+    lines: Mapping[int, Sequence[Any]],
+) -> _DraftCommandContext | Refused | Invalid:
+    if draft is None:
+        return policy.draft_unknown(command.draft_id)
+    if command.member_id is not None and command.member_id not in cases.members:
+        return member_unknown(command.member_id)
+    if refused := policy.check_draft_owner(draft, command.actor):
+        return refused
+    case = cases.get(draft.order_id, work.now)
+    assert case is not None
+    effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
+    if isinstance(effective_at, Invalid):
+        return effective_at
+    if refused := policy.check_draft_usable(draft, case, command.actor, effective_at):
+        return refused
+    return _DraftCommandContext(work.conn, draft, case, effective_at, lines[draft.order_id])

@@ -14,7 +14,6 @@ from policies.lot_imports import (
     ExistingItems,
     LotEntry,
     LotEntryMatcher,
-    entry_keys,
     has_same_values,
     names_lot,
     update_problem,
@@ -62,7 +61,7 @@ def match_import_with_stock(
     with unit_of_work() as work:
         named = inventory.find_lots(work.conn, [entry.lot_id for entry in entries])
         unnamed = [e for e in entries if e.lot_id not in named or not names_lot(e, named[e.lot_id])]
-        candidates = inventory.find_lots_of_items(work.conn, entry_keys(unnamed, seller_id))
+        candidates = inventory.find_lots_of_items(work.conn, {entry.key(seller_id) for entry in unnamed})
         found = ((entry, matcher.find(entry, candidates.get(entry.key(seller_id), ()))) for entry in unnamed)
         return {entry.number: LotEntryMatch(lot.lot_id, has_same_values(entry, lot)) for entry, lot in found if lot}
 
@@ -171,19 +170,15 @@ class _ImportBatch:
         if known is None:
             gone = entry.is_update or entry.number in self._matches
             return None if gone else entry.as_new_lot(self._seller_id, self._ids.get(entry.number, 0))
-        if entry.number in self._matches:
-            return self._lot_of_match(entry, known)
-        return replace(entry.applied_to(known), seller_id=self._seller_id)
-
-    def _lot_of_match(self, entry: LotEntry, known: Lot) -> Lot:
-        lot = self._changed(entry, known)
-        return replace(lot, lot_id=entry.lot_id) if entry.has_marketplace_number else lot
-
-    def _changed(self, entry: LotEntry, known: Lot) -> Lot:
+        if entry.number not in self._matches:
+            return replace(entry.applied_to(known), seller_id=self._seller_id)
         if self._how is ExistingItems.CONSOLIDATE:
-            return replace(known, quantity=known.quantity + entry.fields["quantity"])
-        lot = entry.applied_to(known)
-        return replace(lot, quantity=known.quantity) if self._how is ExistingItems.UPDATE else lot
+            lot = replace(known, quantity=known.quantity + entry.fields["quantity"])
+        else:
+            lot = entry.applied_to(known)
+            if self._how is ExistingItems.UPDATE:
+                lot = replace(lot, quantity=known.quantity)
+        return replace(lot, lot_id=entry.lot_id) if entry.has_marketplace_number else lot
 
     def _why_refused(self, entry: LotEntry, lot: Lot | None, known: Lot | None) -> str:
         if lot is None:

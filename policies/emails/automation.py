@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from policies.emails.context import EmailContext
+from policies.automation_settings import OCR_SILENCE_SETTING, format_setting_value
+from policies.emails.context import EmailContext, format_email_timestamp
 from policies.emails.email import Email, email_paragraphs
 from policies.texts import capital, pluralize
+from policies.timestamps import parse_timestamp
 
 _AUTOMATION_EMAIL_SENTENCES = {
-    "file_npb_after": ("day", "an unpaid order gets a non-paying buyer alert automatically {} after its date"),
-    "cancel_after_unlock": ("day", "an unpaid order is cancelled automatically {} after it can be cancelled"),
-    "agree_to_requests_within": (
-        "hour",
-        "a buyer's cancel request is granted automatically if it is filed within {} of the order date",
-    ),
+    "file_npb_after": "an unpaid order gets a non-paying buyer alert automatically {} after its date",
+    "cancel_after_unlock": "an unpaid order is cancelled automatically {} after it can be cancelled",
+    "agree_to_requests_within": "a buyer's cancel request is granted automatically if it is filed within {} of the "
+    "order date",
 }
 _EMAIL_AUTOMATION_DELAY_UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
 
@@ -93,7 +93,7 @@ def email_automation_delay(context: EmailContext) -> str:
 def email_automation_setting(context: EmailContext) -> str:
     """Say under which setting something was done, and how to change it; empty if a person did it."""
     facts = context.facts.get("automation")
-    if isinstance(facts, dict) and facts.get("setting") == "OCR_SILENCE":
+    if isinstance(facts, dict) and facts.get("setting") == OCR_SILENCE_SETTING:
         return (
             "If a seller does not answer a cancel request, this marketplace answers it for them "
             f"{email_automation_delay(context)} after it was filed. "
@@ -101,10 +101,9 @@ def email_automation_setting(context: EmailContext) -> str:
         )
     if not isinstance(facts, dict) or facts.get("setting") not in _AUTOMATION_EMAIL_SENTENCES:
         return ""
-    unit, means = _AUTOMATION_EMAIL_SENTENCES[facts["setting"]]
-    context = EmailContext(context.event, context.role, context.order_id, facts, context.zone)
-    duration = pluralize(int(context.text("value")), unit, f"{unit}s")
+    since = format_email_timestamp(parse_timestamp(facts["set_at"]), context.zone)
+    value = format_setting_value(facts["setting"], facts["value"])
     return (
-        f"Your setting since {context.timestamp('set_at')}: {means.format(duration)}. "
+        f"Your setting since {since}: {_AUTOMATION_EMAIL_SENTENCES[facts['setting']].format(value)}. "
         "You can change it, switch it off, or exclude individual buyers in your store's settings."
     )

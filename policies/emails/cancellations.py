@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policies.automation_settings import OCR_SILENCE_SETTING
 from policies.bills import month_name, parse_month
 from policies.emails.automation import email_automation_delay, email_automation_setting
 from policies.emails.context import EmailContext, format_email_amount
@@ -40,12 +41,10 @@ def order_cancelled(context: EmailContext) -> Email:
 
 
 def paid_late(context: EmailContext) -> Email:
-    status = context.text("payment_status")
-    recorded = f"marked as {status}" if status else "recorded"
     to_seller = context.role == "seller"
     return Email(
         context.subject("paid after the cancellation"),
-        (f"The payment for {context.order} was {recorded} after the order had been cancelled.",),
+        (f"The payment for {context.order} was {context.payment_recorded()} after the order had been cancelled.",),
         None,
         ("The order stays cancelled: a cancelled order cannot be reinstated.",),
         (
@@ -80,7 +79,7 @@ def _order_cancelled_sentence(context: EmailContext) -> str:
     by, ground = context.text("by"), EMAIL_BASIS_PHRASES.get(context.text("basis"), "")
     ground = ground.replace(f"the {context.role}'s", "your").replace(f"the {context.role} accepted", "you accepted")
     automation = context.facts.get("automation")
-    if isinstance(automation, dict) and automation.get("setting") == "OCR_SILENCE":
+    if isinstance(automation, dict) and automation.get("setting") == OCR_SILENCE_SETTING:
         who, whose = ("you", "the buyer's") if context.role == "seller" else (context.the_seller, "your")
         return (
             f"{capital(context.order)} was cancelled automatically because {who} did not answer {whose} cancel "

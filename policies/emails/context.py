@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from policies.bills import month_name
 from policies.emails.email import Quote
-from policies.texts import capital
+from policies.texts import capital, pluralize
 from policies.timestamps import parse_timestamp
 
 EMAIL_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -60,8 +60,16 @@ class EmailContext:
         text = self.text(name)
         return format_email_timestamp(parse_timestamp(text), self.zone) if text else ""
 
-    def quote(self, who: str, name: str = "comment") -> Quote | None:
-        text = self.text(name)
+    def days(self) -> str:
+        days = self.text("days")
+        return pluralize(int(days), "day", "days") if days.isdecimal() and days != "0" else ""
+
+    def payment_recorded(self) -> str:
+        status = self.text("payment_status")
+        return f"marked as {status}" if status else "recorded"
+
+    def quote(self, who: str) -> Quote | None:
+        text = self.text("comment")
         return Quote(capital(who), text) if text.strip() else None
 
 

@@ -112,8 +112,7 @@ def penalty_taken_back(context: EmailContext) -> Email:
 
 
 def npb_payment_recorded(context: EmailContext) -> Email:
-    status = context.text("payment_status")
-    recorded = f"marked as {status}" if status else "recorded"
+    recorded = context.payment_recorded()
     return Email(
         context.subject("the buyer seems to have paid"),
         (f"The payment for {context.order} was {recorded} while your non-paying buyer alert was open.",),

@@ -6,7 +6,7 @@ from policies.emails.cancellations import REFUND
 from policies.emails.context import EmailContext
 from policies.emails.email import Email, email_paragraphs
 from policies.reasons import describe_reason
-from policies.texts import capital, join_sentences, pluralize
+from policies.texts import capital, join_sentences
 
 HOW_TO_ANSWER = (
     "To agree, cancel the order on its page.",
@@ -82,15 +82,14 @@ def ocr_declined(context: EmailContext) -> Email:
 
 
 def ocr_reminder(context: EmailContext) -> Email:
-    days, since = context.text("days"), context.timestamp("filed_at")
-    waiting = f"for {pluralize(int(days), 'day', 'days')}" if days.isdecimal() and days != "0" else "for some time"
+    since, waiting = context.timestamp("filed_at"), context.days() or "some time"
     return Email(
         context.subject("the buyer is still waiting for your answer"),
         (
             join_sentences(
                 f"{capital(context.the_buyer)} asked you to cancel {context.order}.",
                 _reason_sentence(context),
-                f"The request was filed on {since} and has been open {waiting}." if since else "",
+                f"The request was filed on {since} and has been open for {waiting}." if since else "",
             ),
         ),
         None,

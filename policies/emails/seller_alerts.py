@@ -7,7 +7,7 @@ from policies.emails.context import EmailContext
 from policies.emails.email import Email, email_paragraphs
 from policies.emails.npb import CANCEL_NOW, PAID_INSTEAD
 from policies.statuses import ALERT_LABELS
-from policies.texts import capital, join_sentences, pluralize
+from policies.texts import capital, join_sentences
 
 NSS_GROUND_PHRASES = {
     "NOT_SHIPPED": "it was not shipped",
@@ -116,10 +116,8 @@ def alert_removed(context: EmailContext) -> Email:
 
 
 def unlock_reminder(context: EmailContext) -> Email:
-    days = context.text("days")
     accepted = context.flag("penalty_accepted")
-    since = context.timestamp("since")
-    waited = pluralize(int(days), "day", "days") if days.isdecimal() and days != "0" else ""
+    since, waited = context.timestamp("since"), context.days()
     return Email(
         context.subject("you can still cancel"),
         (
