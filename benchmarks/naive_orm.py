@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Session
 
 import benchmarks.ready_file  # noqa: F401 - connects itself to a signal
-from models import alerts, events, inventory, members, orders, outbox, stored_answers
+from models import alerts, events, inventory, members, orders, outbox, stock_moves, stored_answers
 from models.db.schema import metadata as product_metadata
 from models.db.schema import table_of
 
@@ -43,7 +43,7 @@ class Lot(Base):
 
 
 class StockMove(Base):
-    __table__ = inventory.StockMoveRow.__table__
+    __table__ = stock_moves.StockMoveRow.__table__
 
 
 class Alert(Base):

@@ -136,9 +136,7 @@ def dead_job_payload_hash(arguments: Mapping[str, Any]) -> bytes:
 
 def dead_job_arguments(value: Any, levels: int = MAX_DEAD_JOB_DEPTH) -> Any:
     """Return a value as plain JSON.  Never raises: what JSON cannot represent becomes text."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
+    if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
         return int(value) if value.bit_length() <= MAX_DEAD_JOB_INTEGER_BITS else hex(value)

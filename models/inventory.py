@@ -1,4 +1,4 @@
-"""Lots in stock: their table and the journal of stock moves; selling, recording, deleting and finding lots under locks.
+"""Lots in stock: their table; selling, recording, deleting and finding lots under locks.
 
 A constant number of statements handles any number of lots. Lock order: a row of `item_locks` per item key, sorted (a
 lot that does not exist yet has no row to lock), then lots by id. Per seller and item key, recorded + returned - sold +
@@ -36,13 +36,13 @@ from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.conflicts import StaleReadConflict
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, BigIntKey, Price, check_finite, check_in, metadata
-from models.feed import WrittenIn
+from models.db.schema import Base, BigInt, Price, check_finite, check_in, metadata
 from models.sql import load_sql
+from models.stock_moves import StockMoveRow, stock_move_row
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_UNWIND_LOT_ID, STOCKROOMS, Lot, LotKey
 from policies.returns import ReturningLine, StockView
 
-KEY_COLUMNS = ("seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness")
+KEY_COLUMNS = LotKey._fields
 
 
 class LotRow(Base):
@@ -117,54 +117,6 @@ class LotRow(Base):
 own_lot_ids = SqlSequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIRST_UNWIND_LOT_ID, metadata=metadata)
 
 
-class StockMoveRow(Base):
-    __tablename__ = "stock_moves"
-
-    written_in: Mapped[WrittenIn] = mapped_column(primary_key=True)
-    move_id: Mapped[BigIntKey]
-    seller_id: Mapped[str]
-    item_type: Mapped[str]
-    item_no: Mapped[str]
-    color_id: Mapped[int]
-    new_or_used: Mapped[str]
-    completeness: Mapped[str | None]
-    lot_id: Mapped[BigInt]
-    delta: Mapped[int]
-    kind: Mapped[str]
-    order_id: Mapped[BigInt | None]
-    line_no: Mapped[int | None]
-    removal_id: Mapped[BigInt | None]
-    at: Mapped[datetime]
-
-    __table_args__ = (
-        check_in("kind", ("recorded", "sold", "returned", "adjusted")),
-        CheckConstraint(
-            "(kind IN ('sold', 'returned')) = (order_id IS NOT NULL AND line_no IS NOT NULL)", name="has_order_line"
-        ),
-        CheckConstraint(
-            "CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END", name="delta_sign"
-        ),
-        # At most one return per order line, and one per line of an approved removal (R79).
-        Index("uq_stock_moves_sold", "order_id", "line_no", unique=True, postgresql_where=text("kind = 'sold'")),
-        Index(
-            "uq_stock_moves_returned",
-            "order_id",
-            "line_no",
-            unique=True,
-            postgresql_where=text("kind = 'returned' AND removal_id IS NULL"),
-        ),
-        Index(
-            "uq_stock_moves_removed",
-            "removal_id",
-            "line_no",
-            unique=True,
-            postgresql_where=text("removal_id IS NOT NULL"),
-        ),
-        # Only the audit reads by item. An index of the full key would be the journal's most expensive one.
-        Index("ix_stock_moves_item", "seller_id", "item_no"),
-    )
-
-
 class ItemLockRow(Base):
     """A row per item that ever came back or was recorded, by the hash of its key (`models/sql/lock_items.sql`)."""
 
@@ -194,28 +146,6 @@ def lot_value_columns(lot: Lot) -> dict[str, Any]:
         **to_row(lot, _LOT_VALUE_COLUMNS),
         **{f"tier_quantity{n}": quantity for n, (quantity, _) in enumerate(tiers, start=1)},
         **{f"tier_price{n}": price for n, (_, price) in enumerate(tiers, start=1)},
-    }
-
-
-def stock_move_row(
-    key: LotKey,
-    lot_id: int,
-    delta: int,
-    kind: str,
-    at: datetime,
-    *,
-    order_id: int | None = None,
-    line_no: int | None = None,
-    removal_id: int | None = None,
-) -> dict[str, Any]:
-    return dict(zip(KEY_COLUMNS, key, strict=True)) | {
-        "lot_id": lot_id,
-        "delta": delta,
-        "kind": kind,
-        "order_id": order_id,
-        "line_no": line_no,
-        "removal_id": removal_id,
-        "at": at,
     }
 
 

@@ -39,12 +39,9 @@ class RemovalRow(Base):
     )
 
 
-def load_removals_of_orders(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Removal]]:
-    statement = select(RemovalRow).where(RemovalRow.order_id.in_(list(order_ids))).order_by(RemovalRow.removal_id)
-    by_order: dict[int, list[Removal]] = {}
-    for row in conn.execute(statement):
-        by_order.setdefault(row.order_id, []).append(removal_from_row(row))
-    return by_order
+def load_removals_of_order(conn: Connection, order_id: int) -> list[Removal]:
+    rows = conn.execute(select(RemovalRow).where(RemovalRow.order_id == order_id).order_by(RemovalRow.removal_id))
+    return [removal_from_row(row) for row in rows]
 
 
 def send_pending_counts_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[dict[int, int]]:

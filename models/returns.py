@@ -20,15 +20,14 @@ from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute
 from models.inventory import (
     LotRow,
-    StockMoveRow,
     allocate_lot_ids,
     change_lot_quantities,
     lot_to_row,
     lot_value_columns,
     preview_lot_ids,
-    stock_move_row,
 )
 from models.sql import load_sql
+from models.stock_moves import StockMoveRow, stock_move_row
 from policies.lots import Lot
 from policies.returns import ReturnPlan, ReturnTotals, provisional_lot_ids
 

@@ -80,7 +80,7 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
     for line in sorted((actual_lines - expected).elements(), key=str):
         certificate.differences.append(f"{_describe_expected_line(line)} is not expected")
 
-    _compare_bills(conn, certificate, expected, bills, terms_history, month)
+    _compare_bills(conn, certificate, expected, bills, _audited_line_hashes(actual), terms_history, month)
     _compare_audited_payments(conn, certificate, month)
     _count_expected_lines(certificate, expected)
     return certificate
@@ -182,6 +182,7 @@ def _compare_bills(
     certificate: MonthCertificate,
     expected: Counter[ExpectedBillLine],
     bills: dict[str, Any],
+    hashes: dict[str, str],
     terms_history: TermsHistory,
     month: date,
 ) -> None:
@@ -192,7 +193,6 @@ def _compare_bills(
     terms_then = terms_history.at(
         (datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) + timedelta(days=31)).replace(day=1)
     )
-    hashes = _audited_line_hashes(conn, month)
     summaries, billed, carried = [], ZERO, ZERO
     for seller in sorted({*sums, *opening, *bills}):
         amount = sums[seller] + opening.get(seller, ZERO)
@@ -233,9 +233,9 @@ def _compare_audited_payments(conn: Connection, certificate: MonthCertificate, m
     certificate.paid = str(sum((amount for _, amount in expected.elements()), ZERO))
 
 
-def _audited_line_hashes(conn: Connection, month: date) -> dict[str, str]:
+def _audited_line_hashes(rows: Iterable[Any]) -> dict[str, str]:
     written: dict[str, list[str]] = defaultdict(list)
-    for row in conn.execute(text(_AUDITED_LEDGER_LINES), {"month": month}):
+    for row in rows:
         parts = (row.line_id, row.kind, row.amount, row.order_id, row.charged_month, row.credited_month, row.note)
         written[row.seller_id].append("|".join(str(part) for part in parts if part is not None))
     return {seller: hashlib.sha256("\n".join(lines).encode()).hexdigest() for seller, lines in written.items()}

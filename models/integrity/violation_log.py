@@ -22,11 +22,12 @@ from models.db.schema import Base, BigInt, BigIntKey, table_of
 from models.events import EventRow
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, InvariantViolation
-from models.inventory import LotRow, StockMoveRow
+from models.inventory import LotRow
 from models.ledger import LedgerLineRow
 from models.members import MemberRow
 from models.orders import OrderRow
 from models.outbox import OutboxRow
+from models.stock_moves import StockMoveRow
 
 VIOLATION_LOG_RECENT_SWEEP = "audit.check_invariants"
 VIOLATION_LOG_NIGHTLY_SWEEP = "audit.check_everything"

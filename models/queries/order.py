@@ -153,8 +153,8 @@ def load_order_snapshot(conn: Connection, order_id: int, *, at: datetime | None,
     if not past_events:
         return None
     lines = _order_lines(conn, order_id, past_events, at)
-    removals_of_order = removals.load_removals_of_orders(conn, [order_id]).get(order_id, ())
-    removals_known = [then for r in removals_of_order if (then := _order_snapshot_removal(r, at)) is not None]
+    requested = removals.load_removals_of_order(conn, order_id)
+    removals_known = [then for r in requested if (then := _order_snapshot_removal(r, at)) is not None]
     alert = alerts_by_order.get(order_id)
     case = _case_now(conn, row, alert, now, history) if at is None else _case_at(conn, row, past_events, at, history)
     if at is not None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from models.inventory import StockMoveRow
 from models.members import StrikeRow
+from models.stock_moves import StockMoveRow
 from tests.e2e.concurrency import Command
 from tests.e2e.race_market import RaceMarket, codes
 

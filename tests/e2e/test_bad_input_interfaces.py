@@ -18,12 +18,13 @@ from psycopg.types.json import Jsonb
 from models.alerts import AlertRow
 from models.dead_jobs import DeadJobRow
 from models.events import EventRow
-from models.inventory import LotRow, StockMoveRow
+from models.inventory import LotRow
 from models.ledger import LedgerLineRow
 from models.members import MemberRow
 from models.ocr import OcrRow
 from models.orders import OrderLineRow, OrderRow
 from models.removals import RemovalRow
+from models.stock_moves import StockMoveRow
 from models.stored_answers import Answer
 from tasks.cancellation import CancelOrder
 from tasks.command_parsing import NOT_PLAIN_JSON_ERROR, parse_command

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from models.inventory import LotRow, StockMoveRow
+from models.inventory import LotRow
 from models.ledger import LedgerLineRow
 from models.members import MemberRow, StrikeRow
 from models.orders import OrderLineRow, OrderRow
+from models.stock_moves import StockMoveRow
 from tests.e2e.race_market import Ends, RaceMarket, codes
 
 CREDITED = LedgerLineRow.kind.in_(("reset", "credit"))

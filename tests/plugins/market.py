@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from models import feed
 from models.bills import BillRow
 from models.events import EventRow
-from models.inventory import StockMoveRow
 from models.ledger import LedgerLineRow
+from models.stock_moves import StockMoveRow
 from tests.plugins.stored_rows import StoredRows
 from tests.waiting import wait_until
 from workers.simulation.engine import Simulation

@@ -10,8 +10,9 @@ import pytest
 
 from models.drafts import DraftRow
 from models.events import EventRow
-from models.inventory import LotRow, StockMoveRow
+from models.inventory import LotRow
 from models.orders import OrderLineRow, OrderRow
+from models.stock_moves import StockMoveRow
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 UNLOCKED = FILED + WEEK

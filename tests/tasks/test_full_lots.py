@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from models.events import EventRow
-from models.inventory import LotRow, StockMoveRow
+from models.inventory import LotRow
 from models.members import StrikeRow
 from models.ocr import OcrRow
 from models.orders import OrderLineRow, OrderRow
 from models.outbox import OutboxRow
+from models.stock_moves import StockMoveRow
 from tests.plugins.market import Market
 
 FULL = 2**31 - 1
