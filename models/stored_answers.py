@@ -136,10 +136,6 @@ _EARLIER_ANSWERS = select(RequestRow.request_id, RequestRow.fingerprint, Request
 )
 
 
-def earlier_answers(conn: Connection, commands: Sequence[IdempotentCommand]) -> dict[str, Answer]:
-    return send_earlier_answers_query(conn, commands)()
-
-
 def send_earlier_answers_query(conn: Connection, commands: Sequence[IdempotentCommand]) -> Fetch[dict[str, Answer]]:
     rows = execute(conn, _EARLIER_ANSWERS, {"ids": text_array([c.request_id for c in commands])})
     by_id = {c.request_id: c for c in commands}
@@ -160,10 +156,6 @@ def mark_replayed(answer: Answer) -> Answer:
     if "answers" in effects:
         effects = effects | {"answers": [item | {"replayed": True} for item in effects["answers"]]}
     return replace(answer, replayed=True, effects=effects)
-
-
-def is_answered(conn: Connection, request_id: str) -> bool:
-    return answered_at(conn, request_id) is not None
 
 
 def insert_answers(

@@ -51,8 +51,8 @@ def ocr_reminder_message(
     reason: str,
     step: ReminderStep,
     *,
-    agrees_at: datetime | None = None,
-    declines_at: datetime | None = None,
+    agrees_at: datetime | None,
+    declines_at: datetime | None,
 ) -> OutboxMessage:
     return notify_member(
         Role.SELLER,
@@ -78,7 +78,7 @@ def unlock_reminder_message(
     npx: bool,
     since: datetime,
     step: ReminderStep,
-    cancels_at: datetime | None = None,
+    cancels_at: datetime | None,
 ) -> OutboxMessage:
     return notify_member(
         filer_role(kind),

@@ -18,7 +18,7 @@ from policies import drafts as policy
 from policies.cases import Case
 from policies.consolidation import Choice
 from policies.drafts import Draft, DraftEdit
-from policies.lots import format_price
+from policies.lots import STOCKROOMS, format_price
 from policies.members import member_unknown
 from policies.preconditions import effective_time
 from policies.purchases import MAX_LINES
@@ -82,7 +82,7 @@ class EditedFields(StrictModel):
     my_weight: UnitPrice | None = None
     is_retain: StrictBool = False
     is_stock_room: StrictBool = False
-    stock_room_id: Literal["A", "B", "C"] | None = None
+    stock_room_id: Literal[STOCKROOMS] | None = None  # type: ignore[valid-type]
     reserved_for: MemberId | None = None
 
     @model_serializer

@@ -10,7 +10,10 @@ from models import inventory, members
 from models.stored_answers import Answer
 from models.unit_of_work import unit_of_work
 from policies.lots import (
+    COMPLETENESS,
+    CONDITIONS,
     MAX_TEXT_LENGTH,
+    STOCKROOMS,
     Lot,
     check_lot_deletable,
     check_recorded_lot,
@@ -49,16 +52,16 @@ class LotFacts(StrictModel):
     item: Item
     color_id: LotCount
     quantity: LotCount
-    new_or_used: Literal["N", "U"]
+    new_or_used: Literal[CONDITIONS]  # type: ignore[valid-type]
     unit_price: UnitPrice
-    completeness: Literal["C", "B", "S"] | None = None
+    completeness: Literal[COMPLETENESS] | None = None  # type: ignore[valid-type]
     bind_id: BindId = 0
     description: LotText = ""
     remarks: LotText = ""
     bulk: StrictInt = 1
     is_retain: StrictBool = False
     is_stock_room: StrictBool = False
-    stock_room_id: Literal["A", "B", "C"] | None = None
+    stock_room_id: Literal[STOCKROOMS] | None = None  # type: ignore[valid-type]
     my_cost: UnitPrice | None = None
     my_weight: UnitPrice | None = None
     sale_rate: StrictInt = 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from celery import shared_task
@@ -29,11 +29,8 @@ class WebhookRejected(Exception):
         self.is_gone = is_gone
 
 
-class WebhookSender(Protocol):
-    """Sends one event to an endpoint within `SEND_TIMEOUT_SECONDS`. Raises `WebhookRejected`."""
-
-    def __call__(self, url: str, secret: str, event: dict[str, Any], /) -> None: ...
-
+WebhookSender = Callable[[str, str, dict[str, Any]], None]
+"""Sends one event to an endpoint, given its URL and secret, in `SEND_TIMEOUT_SECONDS`. Raises `WebhookRejected`."""
 
 _sender: WebhookSender | None = None
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, func, select, text
 from models.ddl.views import V_UNLOCK_FORECAST
 from models.terms import load_terms
 from policies.bills import due_on, issued_on, next_month, previous_month, terms_of_billing_month
+from policies.cases import AlertKind
 from policies.timestamps import format_timestamp
 
 DEFAULT_DAYS = 14
@@ -58,9 +59,9 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
         .group_by(_UNLOCK.unlocks_hour, _UNLOCK.kind)
         .order_by(_UNLOCK.unlocks_hour, _UNLOCK.kind)
     )
-    hours: dict[datetime, dict[str, int]] = {}
+    hours: dict[datetime, dict[AlertKind, int]] = {}
     for row in conn.execute(per_hour):
-        hours.setdefault(row.unlocks_hour, dict.fromkeys(("NPB", "NRS", "NSS"), 0))[row.kind] = row.n
+        hours.setdefault(row.unlocks_hour, dict.fromkeys(AlertKind, 0))[row.kind] = row.n
     later = select(func.count()).where(_UNLOCK.unlocks_at > until)
     return {
         "at": format_timestamp(now),

@@ -151,7 +151,7 @@ def _sent_command_answer(task: str, arguments: dict[str, Any]) -> dict[str, Any]
     command = parse_command(COMMANDS[task].model, arguments, str(arguments.get("request_id", "")))
     if isinstance(command, Answer):
         return None
-    answers = _query_for_sender(lambda conn: stored_answers.earlier_answers(conn, [command])) or {}
+    answers = _query_for_sender(lambda conn: stored_answers.send_earlier_answers_query(conn, [command])()) or {}
     answer = answers.get(command.request_id)
     return None if answer is None else answer.as_json()
 

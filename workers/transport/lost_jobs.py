@@ -27,9 +27,8 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
         database = open_process_database()
         try:
             with database.transaction() as conn:
-                answered = stored_answers.is_answered(
-                    conn, dead_jobs.dead_job_request_id(known_arguments) or message_id
-                )
+                request_id = dead_jobs.dead_job_request_id(known_arguments) or message_id
+                answered = stored_answers.answered_at(conn, request_id) is not None
                 if not answered:
                     dead_jobs.park_job(
                         conn,
