@@ -35,7 +35,7 @@ class DraftRow(Base):
     used_at: Mapped[datetime | None]
 
     __table_args__ = (
-        check_in("state", (DraftState.OPEN, DraftState.VERIFIED, DraftState.USED)),
+        check_in("state", DraftState),
         CheckConstraint("(state = 'used') = (used_at IS NOT NULL)", name="used_at_when_used"),
         CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name="verified_before_use"),
         Index("ix_drafts_order_id", "order_id"),

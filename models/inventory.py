@@ -20,7 +20,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    Select,
     bindparam,
     delete,
     func,
@@ -141,12 +140,7 @@ _LOT_VALUE_COLUMNS = (
 
 
 def lot_value_columns(lot: Lot) -> dict[str, Any]:
-    tiers = [*lot.tiers, (None, None), (None, None), (None, None)][:3]
-    return {
-        **to_row(lot, _LOT_VALUE_COLUMNS),
-        **{f"tier_quantity{n}": quantity for n, (quantity, _) in enumerate(tiers, start=1)},
-        **{f"tier_price{n}": price for n, (_, price) in enumerate(tiers, start=1)},
-    }
+    return to_row(lot, _LOT_VALUE_COLUMNS) | lot.tier_fields
 
 
 def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
@@ -294,20 +288,11 @@ def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: b
     return StockView(lot_from_row(row) for row in conn.execute(candidates, key_arrays(keys)))
 
 
-def load_lots(conn: Connection, seller_id: str) -> list[Lot]:
-    return [lot_from_row(row) for row in conn.execute(_select_lots_of_seller(seller_id))]
-
-
 def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:
     """Yield a seller's lots through a server-side cursor; a store may have hundreds of thousands."""
-    for row in conn.execute(
-        _select_lots_of_seller(seller_id), execution_options={"stream_results": True, "yield_per": 1000}
-    ):
+    lots = select(LotRow).where(LotRow.seller_id == seller_id).order_by(LotRow.lot_id)
+    for row in conn.execute(lots, execution_options={"stream_results": True, "yield_per": 1000}):
         yield lot_from_row(row)
-
-
-def _select_lots_of_seller(seller_id: str) -> Select[Any]:
-    return select(LotRow).where(LotRow.seller_id == seller_id).order_by(LotRow.lot_id)
 
 
 def change_lot_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:

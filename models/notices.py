@@ -56,12 +56,6 @@ class NoticeRow(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeParties:
-    buyer: str
-    seller: str
-
-
-@dataclass(frozen=True, slots=True)
 class ClaimedNotice:
     """A notice leased by this worker. `attempts` counts this attempt and fences off an expired claim."""
 
@@ -93,7 +87,8 @@ class ClaimedNoticeOutcome:
     counts_as_attempt: bool = True
 
 
-def load_notice_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, NoticeParties]:
+def load_notice_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Any]:
+    """Return the handles of the `buyer` and the `seller` by order."""
     buyer, seller = aliased(MemberRow), aliased(MemberRow)
     rows = conn.execute(
         select(OrderRow.order_id, buyer.handle.label("buyer"), seller.handle.label("seller"))
@@ -101,7 +96,7 @@ def load_notice_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int,
         .join(seller, seller.member_id == OrderRow.seller_id)
         .where(is_any(OrderRow.order_id, set(order_ids)))
     )
-    return {r.order_id: NoticeParties(r.buyer, r.seller) for r in rows}
+    return {row.order_id: row for row in rows}
 
 
 def insert_pending_notices(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:

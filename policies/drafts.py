@@ -30,7 +30,6 @@ class DraftState(StrEnum):
     OPEN = "open"
     VERIFIED = "verified"
     USED = "used"
-    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
+from itertools import chain, zip_longest
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -78,6 +79,10 @@ class Lot:
     def full_lot(self) -> Lot:
         return self
 
+    @property
+    def tier_fields(self) -> dict[str, Any]:
+        return dict(zip_longest(TIER_FIELDS, chain.from_iterable(self.tiers)))
+
     def with_quantity(self, quantity: int) -> Lot:
         # Much faster than `replace`, which matters for batches of hundreds.
         values = list(_LOT_VALUES(self))
@@ -105,9 +110,8 @@ class Lot:
             "my_weight": format_price(self.my_weight),
             "sale_rate": self.sale_rate,
             **{
-                f"tier_{field}{number}": value
-                for number in (1, 2, 3)
-                for field, value in _lot_snapshot_tier(self.tiers, number).items()
+                name: format_price(value) if isinstance(value, Decimal) else value
+                for name, value in self.tier_fields.items()
             },
             "reserved_for": self.reserved_for,
         }
@@ -310,13 +314,6 @@ def _lot_tier_problems(lot: Lot) -> list[tuple[str, str]]:
             problems.append((f"tier_price{number}", f"must be below {below}"))
         quantity, price = tier_quantity, tier_price
     return problems
-
-
-def _lot_snapshot_tier(tiers: tuple[tuple[int, Decimal], ...], number: int) -> dict[str, Any]:
-    if number > len(tiers):
-        return {"quantity": None, "price": None}
-    quantity, price = tiers[number - 1]
-    return {"quantity": quantity, "price": format_price(price)}
 
 
 def _lot_snapshot_int(value: Any, default: int) -> int:

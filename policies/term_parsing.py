@@ -258,10 +258,8 @@ _TERM_READERS: dict[str, Callable[[Any], Any]] = {
 def _term_json(value: Any) -> Any:
     if isinstance(value, timedelta):
         seconds = int(value.total_seconds())
-        for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-            if seconds and seconds % size == 0:
-                return f"{seconds // size}{unit}"
-        return f"{seconds}s"
+        unit = next(unit for unit, size in _DURATION_UNITS.items() if seconds % size == 0) if seconds else "s"
+        return f"{seconds // _DURATION_UNITS[unit]}{unit}"
     if isinstance(value, tuple):
         return [_term_json(item) for item in value]
     if isinstance(value, FeeSlice):

@@ -96,17 +96,18 @@ def _change_accounts(
         known = members.load_members(work.conn, [c.member_id for c in work.pending], lock=members.FOR_UPDATE)
         for command in work.pending:
             member = known.get(command.member_id)
-            refused = member_unknown(command.member_id) if member is None else check_comment(command.comment)
-            if member is None or refused is not None:
-                work.answer(command, refused or member_unknown(command.member_id))
-                continue
-            changed = decide(member)
-            if changed != member:
+            if member is None:
+                work.answer(command, member_unknown(command.member_id))
+            elif refused := check_comment(command.comment):
+                work.answer(command, refused)
+            elif (changed := decide(member)) == member:
+                work.answer(command, Answer.done(command, {}))
+            else:
                 known[command.member_id] = changed
                 if not changed.terminated:
                     members.mark_member_reinstated(work.conn, command.member_id, work.now)
                 _write_account_change(work, command, f"members.{change}", changed, member)
-            work.answer(command, Answer.done(command, {} if changed == member else {change: True}))
+                work.answer(command, Answer.done(command, {change: True}))
     return work.answers
 
 

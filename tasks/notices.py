@@ -7,7 +7,7 @@ due ones: each commit that records notices wakes it, and the timetable runs it f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -121,7 +121,7 @@ def _record_notices(task: str, rows: Sequence[int] | None, order_id: int | None 
     return recorded
 
 
-def _compose_notice_row(message: DueMessage, parties: dict[int, notices.NoticeParties], zone: str) -> Email:
+def _compose_notice_row(message: DueMessage, parties: Mapping[int, Any], zone: str) -> Email:
     order_parties = parties.get(message.order_id or 0)
     return compose_email(
         EmailContext(

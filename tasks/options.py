@@ -12,7 +12,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.cancel_routes import describe_cancel_routes
 from policies.members import member_unknown
 from policies.preconditions import check_party, effective_time, order_unknown
-from policies.verdicts import Invalid
+from policies.verdicts import Invalid, Refused
 from tasks.command import OrderCommand
 from tasks.declarations import SELLER, command_task
 
@@ -28,25 +28,21 @@ def options(commands: list[GetOptions]) -> list[Answer]:
         # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
         orders.lock_order_rows(work.conn, [c.order_id for c in work.pending])
         for command in work.pending:
-            _answer_options(work, command)
+            work.answer(command, _answer_options(work, command))
     return work.answers
 
 
-def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> None:
+def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> Answer | Refused | Invalid:
     snapshot = order.load_order_snapshot(work.conn, command.order_id, at=None, now=work.now)
     if snapshot is None:
-        work.answer(command, order_unknown(command.order_id))
-        return
+        return order_unknown(command.order_id)
     if command.member_id is not None and not members.load_members(work.conn, [command.member_id]):
-        work.answer(command, member_unknown(command.member_id))
-        return
+        return member_unknown(command.member_id)
     if refused := check_party(snapshot.case, command.actor):
-        work.answer(command, refused)
-        return
+        return refused
     effective_at = effective_time(snapshot.case, command.occurred_at, command.accepted_at, work.now)
     if isinstance(effective_at, Invalid):
-        work.answer(command, effective_at)
-        return
+        return effective_at
     answer = Answer.done(command, order.order_snapshot_options(snapshot, command.actor, effective_at))
     verdict = describe_cancel_routes(order.order_snapshot_subject(snapshot, effective_at), effective_at)
-    work.answer(command, replace(answer, message=verdict))
+    return replace(answer, message=verdict)

@@ -26,7 +26,7 @@ from policies.timestamps import format_timestamp
 def show_lots(conn: Connection, seller_id: str) -> list[dict[str, Any]] | None:
     if not members.load_members(conn, [seller_id]):
         return None
-    return [lot.snapshot() for lot in inventory.load_lots(conn, seller_id)]
+    return [lot.snapshot() for lot in inventory.stream_lots(conn, seller_id)]
 
 
 def show_member(conn: Connection, member_id: str) -> dict[str, Any] | None:

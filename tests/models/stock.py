@@ -82,4 +82,4 @@ def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
 
 
 def quantities(conn: Connection, seller: str = "s") -> dict[int, int]:
-    return {lot.lot_id: lot.quantity for lot in inventory.load_lots(conn, seller)}
+    return {lot.lot_id: lot.quantity for lot in inventory.stream_lots(conn, seller)}

@@ -28,12 +28,12 @@ def test_units_return_to_their_lot(database: Database) -> None:
     """R66."""
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1), a_lot(2))
-        before = inventory.load_lots(conn, "s")
+        before = list(inventory.stream_lots(conn, "s"))
         insert_order(conn, 100, (2, 4))
         assert quantities(conn) == {1: 10, 2: 6}
         (plan,) = return_orders(conn, 100)
         assert plan.effects() == [{"line_no": 1, "returned": 4, "lot_id": 2, "note": None}]
-        assert inventory.load_lots(conn, "s") == before
+        assert list(inventory.stream_lots(conn, "s")) == before
 
 
 def test_sold_out_lot_returns_with_a_new_id(database: Database) -> None:
@@ -44,7 +44,7 @@ def test_sold_out_lot_returns_with_a_new_id(database: Database) -> None:
         insert_order(conn, 100, (1, 10))
         assert quantities(conn) == {}
         (plan,) = return_orders(conn, 100)
-        (new,) = inventory.load_lots(conn, "s")
+        (new,) = list(inventory.stream_lots(conn, "s"))
         assert new == replace(old, lot_id=9_000_000_000_000)
         assert plan.lines[0].lot_id == new.lot_id
 
@@ -54,7 +54,7 @@ def test_sold_out_retained_lot_is_in_stockroom_a(database: Database) -> None:
     with database.transaction() as conn:
         insert_lots(conn, a_lot(1, is_retain=True))
         insert_order(conn, 100, (1, 10))
-        (empty,) = inventory.load_lots(conn, "s")
+        (empty,) = list(inventory.stream_lots(conn, "s"))
         assert (empty.quantity, empty.is_stock_room, empty.stock_room_id, empty.auto_stockroom) == (0, True, "A", True)
         (plan,) = return_orders(conn, 100)
         assert plan.effects() == [{"line_no": 1, "returned": 10, "lot_id": 1, "note": "RETURNED_TO_STOCKROOM"}]

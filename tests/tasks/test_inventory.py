@@ -36,7 +36,7 @@ def store(simulation: Simulation) -> Simulation:
 
 def stock(simulation: Simulation, seller: str = "s") -> list[dict[str, Any]]:
     with simulation.database.transaction() as conn:
-        return [lot.snapshot() for lot in inventory.load_lots(conn, seller)]
+        return [lot.snapshot() for lot in inventory.stream_lots(conn, seller)]
 
 
 def journal(simulation: Simulation) -> list[tuple[Any, ...]]:

@@ -40,7 +40,7 @@ def run_import(market: Market, database_url: str, tmp_path: Path, monkeypatch: p
 def stock(market: Market) -> list[Lot]:
     with market.simulation.database.transaction() as conn:
         assert query_invariants(conn, market.simulation.clock.instant) == []
-        return inventory.load_lots(conn, "seller")
+        return list(inventory.stream_lots(conn, "seller"))
 
 
 def show(*words: str) -> str:
