@@ -44,9 +44,7 @@ class AnnouncedAct:
         return {
             "act": self.act,
             "at": format_timestamp(self.at),
-            "setting": self.setting,
-            "value": self.under.value,
-            "set_at": format_timestamp(self.under.set_at),
+            **setting_facts(self.setting, self.under),
             "sentence": self.sentence,
         }
 
