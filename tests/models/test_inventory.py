@@ -7,13 +7,14 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from models import inventory, orders, returns
 from models.db.database import Database, connect
+from models.stock_moves import StockMoveRow
 from policies.returns import plan_return
 from tests.models.stock import NOW, a_lot, insert_lots, insert_order, quantities, return_orders
+from tests.plugins.stored_rows import load_rows
 
 
 @pytest.fixture
@@ -105,5 +106,5 @@ def test_journal_adds_up_to_the_stock(database: Database) -> None:
         insert_lots(conn, a_lot(1))
         insert_order(conn, 100, (1, 4))
         return_orders(conn, 100)
-        moves = conn.execute(text("SELECT kind, delta, order_id FROM unwind.stock_moves ORDER BY move_id")).all()
-        assert [tuple(m) for m in moves] == [("recorded", 10, None), ("sold", -4, 100), ("returned", 4, 100)]
+        moves = [(move.kind, move.delta, move.order_id) for move in load_rows(conn, StockMoveRow)]
+        assert moves == [("recorded", 10, None), ("sold", -4, 100), ("returned", 4, 100)]

@@ -7,11 +7,13 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models import ledger, members, orders
+from models.ledger import LedgerLineRow
 from policies.cases import Order
 from policies.statuses import PaymentStatus, Status
+from tests.plugins.stored_rows import load_rows
 from workers.simulation.engine import Simulation
 
 pytestmark = pytest.mark.breaks_invariants("inserts an order without its events")
@@ -39,8 +41,7 @@ def insert_order(conn: Connection, fee: str = "9.00") -> Order:
 
 def lines(conn: Connection) -> list[tuple[str, str, date]]:
     """(kind, amount, month) of every line, in the order of posting."""
-    rows = conn.execute(text("SELECT kind, amount, billing_month FROM unwind.ledger_lines ORDER BY line_id"))
-    return [(r.kind, str(r.amount), r.billing_month) for r in rows]
+    return [(line.kind, str(line.amount), line.billing_month) for line in load_rows(conn, LedgerLineRow)]
 
 
 def test_repeated_charge_is_posted_once(simulation: Simulation) -> None:

@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from models import inventory, orders, returns
 from models.db.pipeline import pipeline
-from models.inventory import KEY_COLUMNS, allocate_lot_ids
+from models.inventory import ItemLockRow, LotRow, allocate_lot_ids
+from models.orders import OrderLineRow
+from models.stock_moves import StockMoveRow
 from policies.cases import Order
 from policies.lots import MAX_UNITS, Lot
 from policies.returns import QuantityOverflow, ReturnedLine, ReturnPlan, plan_nothing, plan_return
 from policies.statuses import PaymentStatus, Status
 from tests.models.stock import NOW, a_lot
 from tests.models.stock import insert_lots as given_stock
+from tests.plugins.stored_rows import count_rows, load_rows
 from workers.simulation.engine import Simulation
 
 Stock = tuple[list[Lot], list[Lot]]
@@ -179,31 +182,32 @@ def return_by_statement(conn: Connection, requested_returns: list[tuple[int, boo
     return stored
 
 
+GENERATED_COLUMNS = ("move_id", "written_in")
+
+
 def resulting_rows(conn: Connection, reported: dict[int, tuple[ReturnedLine, ...]]) -> Any:
     """Rows and answers, with new lots numbered 1, 2, … by id."""
-    lots = [dict(row._mapping) for row in conn.execute(text("SELECT * FROM unwind.lots ORDER BY lot_id"))]
-    own = [lot["lot_id"] for lot in lots if lot["lot_id"] >= 9_000_000_000_000]
+    lots = load_rows(conn, LotRow)
+    own = [lot.lot_id for lot in lots if lot.lot_id >= 9_000_000_000_000]
     numbered = {lot_id: -place for place, lot_id in enumerate(own, start=1)}
 
     def named(lot_id: int | None) -> int | None:
         return None if lot_id is None else numbered.get(lot_id, lot_id)
 
-    moves = conn.execute(
-        text(
-            f"SELECT {', '.join(KEY_COLUMNS)}, lot_id, delta, kind, order_id, line_no, removal_id, at "  # noqa: S608 - constants
-            "FROM unwind.stock_moves WHERE kind = 'returned' ORDER BY move_id"
-        )
-    )
-    lines = conn.execute(
-        text(
-            "SELECT order_id, line_no, returned, returned_to_lot, note FROM unwind.order_lines "
-            "ORDER BY order_id, line_no"
-        )
-    )
+    def facts(row: LotRow | StockMoveRow) -> dict[str, Any]:
+        return {
+            name: named(row.lot_id) if name == "lot_id" else getattr(row, name)
+            for name in row.__table__.columns.keys()  # noqa: SIM118 - columns are no mapping
+            if name not in GENERATED_COLUMNS
+        }
+
     return {
-        "lots": [lot | {"lot_id": named(lot["lot_id"])} for lot in lots],
-        "moves": [dict(row._mapping) | {"lot_id": named(row.lot_id)} for row in moves],
-        "lines": [(*tuple(row)[:3], named(row.returned_to_lot), row.note) for row in lines],
+        "lots": [facts(lot) for lot in lots],
+        "moves": [facts(move) for move in load_rows(conn, StockMoveRow, kind="returned")],
+        "lines": [
+            (line.order_id, line.line_no, line.returned, named(line.returned_to_lot), line.note)
+            for line in load_rows(conn, OrderLineRow)
+        ],
         "reported": {n: [replace(line, lot_id=named(line.lot_id)) for line in lines] for n, lines in reported.items()},
     }
 
@@ -241,5 +245,5 @@ def test_returns_and_plans_lock_the_same_items(simulation: Simulation) -> None:
         an_order(conn, 1, sold, [(0, 1, 0), (1, 1, 0)])
         inventory.lock_item_keys(conn, [lot.key for lot in sold])
         returns.lock_stock_of_returns(conn, [1])
-        assert conn.execute(text("SELECT count(*) FROM unwind.item_locks")).scalar() == len(sold)
+        assert count_rows(conn, ItemLockRow) == len(sold)
         transaction.rollback()

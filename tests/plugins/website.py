@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 from models import api_keys
 from models.db import database as db
 from tests.plugins.market import Market
-from tests.plugins.servers import fresh_database, libpq_url
+from tests.plugins.servers import fresh_database
 from tests.plugins.stored_rows import StoredRows
 from tests.plugins.upstream import database_now
 from tests.waiting import wait_until
@@ -116,14 +116,6 @@ class Website(StoredRows):
 
     def read(self) -> contextlib.AbstractContextManager[Connection]:
         return self.database.transaction()
-
-    def connect(self) -> psycopg.Connection:
-        return psycopg.connect(libpq_url(self.database.address), autocommit=True)
-
-    def value(self, sql: str, *values: Any) -> Any:
-        with self.connect() as conn:
-            row = conn.execute(sql, values).fetchone()
-            return None if row is None else row[0]
 
 
 @contextlib.contextmanager

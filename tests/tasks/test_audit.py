@@ -11,6 +11,8 @@ from sqlalchemy import create_engine, text
 
 from models.feed import FEED_BASE
 from models.integrity import invariants, violation_log
+from models.integrity.violation_log import AuditPositionRow
+from models.sweeps import SweepRow
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 from tests.waiting import wait_until
@@ -78,7 +80,7 @@ def test_everything_is_checked_once_a_night_in_slices(market: Market, database_u
     assert run_nightly_check(market) == {}
     market.at(market.simulation.clock.instant + timedelta(days=1))
     assert FEE in run_nightly_check(market)
-    assert market.row("SELECT found FROM unwind.sweeps WHERE name = 'audit.check_everything'").found >= 1
+    assert market.stored_one(SweepRow, name="audit.check_everything").found >= 1
 
 
 def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, database_url: str) -> None:
@@ -113,8 +115,8 @@ def test_checks_of_recent_changes_go_on_after_a_move_to_a_server_with_lower_tran
     engine.dispose()
     market.order(1003)
     market.do("audit.check_invariants")
-    newest = market.row("SELECT max(written_in) AS number FROM unwind.events").number
-    assert market.row("SELECT number FROM unwind.audit_positions WHERE name = 'written_in'").number >= newest
+    newest = max(event.written_in for event in market.events())
+    assert market.stored_one(AuditPositionRow, name="written_in").number >= newest
 
 
 def test_concurrent_checks_run_once(market: Market, database_url: str) -> None:
@@ -123,7 +125,7 @@ def test_concurrent_checks_run_once(market: Market, database_url: str) -> None:
         second.commit()
         second.execute("SELECT FROM unwind.named_locks WHERE name = 'audit.check_invariants' FOR UPDATE")
         assert market.done("audit.check_invariants") == {"violations": {}}
-        assert market.rows("SELECT FROM unwind.sweeps WHERE name = 'audit.check_invariants'") == []
+        assert market.count(SweepRow, name="audit.check_invariants") == 0
 
 
 def test_recent_changes_are_checked_after_a_slice_that_is_in_progress(market: Market, database_url: str) -> None:
@@ -136,7 +138,7 @@ def test_recent_changes_are_checked_after_a_slice_that_is_in_progress(market: Ma
             run = pool.submit(market.done, "audit.check_invariants")
             wait_until(lambda: run.done() or observer.execute(waiting).rowcount)
         assert run.result() == {"violations": {}}
-        assert observer.execute("SELECT FROM unwind.sweeps WHERE name = 'audit.check_invariants'").rowcount == 1
+        assert market.count(SweepRow, name="audit.check_invariants") == 1
     engine.dispose()
 
 

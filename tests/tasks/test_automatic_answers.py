@@ -10,6 +10,7 @@ import pytest
 
 from models.integrity import invariants
 from models.ocr import OcrRow
+from models.sweeps import SweepRow
 from policies.timestamps import format_timestamp
 from tasks.automation import AgreementSweep, DeclineSweep
 from tasks.sweeps import sweep
@@ -185,7 +186,7 @@ def test_a_run_records_all_that_it_answered(market: Market) -> None:
     automate(market, agree_to_requests_within=0)
     market.at(ORDERED + 9 * DAY)
     assert market.done("automation.resolve_requests") == {"agreed": 1, "declined": 1}
-    assert market.row("SELECT found_ever FROM unwind.sweeps WHERE name = 'automation.resolve_requests'").found_ever == 2
+    assert market.stored_one(SweepRow, name="automation.resolve_requests").found_ever == 2
 
 
 def test_a_request_that_cannot_be_answered_stops_no_other(market: Market, database_url: str) -> None:

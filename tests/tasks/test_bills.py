@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
 from models import bills
@@ -16,6 +16,7 @@ from models.bills import BillRow
 from models.db import database as db
 from models.ledger import LedgerLineRow
 from models.notices import NoticeRow
+from models.outbox import OutboxRow
 from tests.plugins.market import Market
 
 
@@ -189,13 +190,18 @@ def test_a_late_consumer_does_not_change_the_bill(market: Market) -> None:
     assert [line.kind for line in market.ledger_lines()] == ["charge", "reset"]
 
 
+def set_outbox_state(market: Market, key: str, state: str) -> None:
+    with market.simulation.database.transaction() as conn:
+        conn.execute(update(OutboxRow).where(OutboxRow.key == key).values(state=state))
+
+
 def test_a_line_after_the_issue_goes_on_the_next_bill(market: Market) -> None:
     priced(market, 1003, "750")
     market.simulation.do("ocr.file", order_id=1003, member_id="seller", reason="S_MUTUAL", comment="gone")
     market.simulation.do("orders.cancel", order_id=1003, member_id="seller")
-    market.rows("UPDATE unwind.outbox SET state = 'dead' WHERE key = 'fee:1003' RETURNING 1")
+    set_outbox_state(market, "fee:1003", "dead")
     before = bill(advance(market, "2026-04-06 00:00"), "2026-03")
-    market.rows("UPDATE unwind.outbox SET state = 'due' WHERE key = 'fee:1003' RETURNING 1")
+    set_outbox_state(market, "fee:1003", "due")
     market.simulation.process_outbox()
     assert bill(market, "2026-03") == before
     assert amounts(bill(market, "2026-04")) == [("credit", "-20.00")]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from models import inventory
+from models.stock_moves import StockMoveRow
 from policies.lot_imports import LotEntry
 from tasks.inventory import DeleteLot, LotFacts, delete_lot
 from tasks.lot_imports import import_entries
+from tests.plugins.stored_rows import load_rows
 from workers.simulation.engine import Simulation
 
 
@@ -39,9 +40,9 @@ def stock(simulation: Simulation, seller: str = "s") -> list[dict[str, Any]]:
         return [lot.snapshot() for lot in inventory.stream_lots(conn, seller)]
 
 
-def journal(simulation: Simulation) -> list[tuple[Any, ...]]:
+def journal(simulation: Simulation) -> list[tuple[str, int]]:
     with simulation.database.transaction() as conn:
-        return [tuple(r) for r in conn.execute(text("SELECT kind, delta FROM unwind.stock_moves ORDER BY move_id"))]
+        return [(move.kind, move.delta) for move in load_rows(conn, StockMoveRow)]
 
 
 FULL = a_lot(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, event
 
 from models import dead_jobs, notices, outbox
 from models.db import database as db
@@ -21,6 +22,7 @@ from tasks import mailer
 from tasks.mailer import OutgoingEmail
 from tasks.notices import deliver_notices, record_seller_notices
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
+from tests.plugins.stored_rows import load_column
 
 KEY = "ocr_filed:1003:2:seller"
 
@@ -51,8 +53,7 @@ def enqueue_notices(*keys: str, event_type: str = "ocr_filed", recipient: str = 
 
 def counts() -> dict[str, int]:
     with db.current_database().transaction() as conn:
-        rows = conn.execute(text("SELECT state, count(*) AS n FROM unwind.notices GROUP BY state"))
-        return dict.fromkeys(notices.NOTICE_STATES, 0) | {row.state: row.n for row in rows}
+        return dict.fromkeys(notices.NOTICE_STATES, 0) | Counter(load_column(conn, notices.NoticeRow.state))
 
 
 def test_one_outbox_row_is_one_notice_and_one_email(market: Market, recording_mailer: RecordingMailer) -> None:

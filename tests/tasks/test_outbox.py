@@ -9,12 +9,13 @@ from datetime import timedelta
 
 import pytest
 import redis
-from sqlalchemy import text
 
 from models import outbox
+from models.outbox import OutboxRow
 from models.unit_of_work import unit_of_work
 from policies.verdicts import OutboxMessage
 from tasks import publisher
+from tests.plugins.stored_rows import load_column
 from workers.app import app
 from workers.broker.outbox_publisher import OutboxPublisher
 from workers.simulation.engine import Simulation
@@ -40,7 +41,7 @@ def enqueue_rows(simulation: Simulation, count: int) -> list[int]:
         outbox.enqueue_messages(
             conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant
         )
-        return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
+        return load_column(conn, OutboxRow.outbox_id)
 
 
 def complete_rows(simulation: Simulation, rows: list[int]) -> None:
@@ -115,9 +116,7 @@ def test_each_loss_of_the_broker_republishes_each_row_once(publishing: Simulatio
             publishing.do("outbox.relay")
         assert published_rows(broker) == [row]
     with publishing.database.transaction() as conn:
-        assert conn.execute(text("SELECT publish_count FROM unwind.outbox")).scalar() == 4, (
-            "the wake-up of the commit counts"
-        )
+        assert load_column(conn, OutboxRow.publish_count) == [4], "the wake-up of the commit counts"
 
 
 def test_a_known_broker_epoch_that_arrives_late_changes_nothing(publishing: Simulation) -> None:

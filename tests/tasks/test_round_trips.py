@@ -15,7 +15,10 @@ from sqlalchemy import text
 from benchmarks.market import Market as Built
 from benchmarks.market import build
 from models.db.conflicts import retry_on_conflict
+from models.db.database import DatabaseClock
+from models.orders import OrderRow
 from tests.plugins.servers import libpq_url
+from tests.plugins.stored_rows import load_rows
 from workers.app import app
 from workers.simulation.engine import Simulation
 
@@ -45,17 +48,15 @@ def many(simulation: Simulation, database_url: str) -> Simulation:
             """INSERT INTO unwind.removals (order_id, requested_by, state, lines, requested_at)
             SELECT order_id, 'buyer', 'pending', '[{"line_no": 1, "quantity": 1}]', last_event_at FROM unwind.orders"""
         )
-        simulation.clock.instant = conn.execute("SELECT clock_timestamp()").fetchone()[0]  # type: ignore[index]
+    with simulation.database.transaction() as conn:
+        simulation.clock.instant = DatabaseClock().now(conn)
     return simulation
 
 
 def orders_of(simulation: Simulation, count: int) -> list[dict[str, Any]]:
     with simulation.database.transaction() as conn:
-        rows = conn.execute(
-            text("SELECT order_id, seller_id FROM unwind.orders WHERE status = 'NPB' ORDER BY order_id LIMIT :n"),
-            {"n": count},
-        )
-        return [{"order_id": row.order_id, "member_id": row.seller_id} for row in rows]
+        open_orders = load_rows(conn, OrderRow, status="NPB")[:count]
+        return [{"order_id": order.order_id, "member_id": order.seller_id} for order in open_orders]
 
 
 def count_statements(sent: list[str], run: Callable[[], Any]) -> tuple[int, Any]:

@@ -7,37 +7,27 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection
 
 from models.db import database as db
+from models.inventory import KEY_COLUMNS
+from models.orders import OrderLineRow, OrderRow
+from models.stock_moves import StockMoveRow
 from tests.plugins.market import ORDERED
+from tests.plugins.stored_rows import StoredRows
 from workers.app import app
 from workers.simulation.engine import SimulatedClock
 
-UNACCOUNTED = text(
-    """
-    SELECT key, sum(units) FROM (
-        SELECT (seller_id, item_type, item_no, color_id, new_or_used, completeness)::text AS key, quantity AS units
-        FROM unwind.lots
-        UNION ALL
-        SELECT (seller_id, item_type, item_no, color_id, new_or_used, completeness)::text, -delta
-        FROM unwind.stock_moves
-    ) AS all_of_it GROUP BY key HAVING sum(units) <> 0
-    """
-)
+key_of = attrgetter(*KEY_COLUMNS)
 
 
-UNRETURNED_LINES = text(
-    "SELECT order_id, line_no FROM unwind.order_lines JOIN unwind.orders USING (order_id) "
-    "WHERE quantity <> returned + removed + CASE status WHEN 'CANCELLED' THEN 0 ELSE quantity - returned - removed END"
-)
-
-
-class ConcurrentMarket:
+class ConcurrentMarket(StoredRows):
     def __init__(self, database: db.Database) -> None:
         self.database = database
         self._numbers = itertools.count(1)
@@ -51,9 +41,25 @@ class ConcurrentMarket:
             answers = list(pool.map(lambda arguments: self.do(task, **arguments), many))
         return Counter(answer["code"] or answer["outcome"] for answer in answers)
 
-    def rows(self, sql: Any) -> list[Any]:
-        with self.database.transaction() as conn:
-            return [tuple(row) for row in conn.execute(sql)]
+    def read(self) -> AbstractContextManager[Connection]:
+        return self.database.transaction()
+
+    def unaccounted_units(self) -> dict[tuple[Any, ...], int]:
+        """By item, how many units are in the lots and not in the journal."""
+        units: Counter[tuple[Any, ...]] = Counter()
+        for lot in self.lots():
+            units[key_of(lot)] += lot.quantity
+        for move in self.stored(StockMoveRow):
+            units[key_of(move)] -= move.delta
+        return {key: difference for key, difference in units.items() if difference}
+
+    def unreturned_lines(self) -> list[OrderLineRow]:
+        """The lines of cancelled orders of which some units did not come back."""
+        return self.stored(
+            OrderLineRow,
+            OrderLineRow.order_id.in_(self.column(OrderRow.order_id, status="CANCELLED")),
+            OrderLineRow.quantity != OrderLineRow.returned + OrderLineRow.removed,
+        )
 
 
 @pytest.fixture
@@ -92,16 +98,16 @@ def test_a_lot_is_sold_out_exactly_and_comes_back_as_one(market: ConcurrentMarke
     """R78: twenty orders of five from sixty at once, then all of them cancelled at once."""
     bought = market.run_concurrently("orders.submit", [purchase(number, 5) for number in range(1, 21)])
     assert bought == {"done": 12, "LOT_UNKNOWN": 8}  # the lot is gone when it is sold out
-    assert market.rows(text("SELECT * FROM unwind.lots")) == []
-    orders = [number for (number,) in market.rows(text("SELECT order_id FROM unwind.orders"))]
+    assert market.lots() == []
+    orders = market.column(OrderRow.order_id)
     request = {"member_id": "seller", "reason": "S_MUTUAL", "comment": "Agreed with the buyer by mail."}
     market.run_concurrently("ocr.file", [request | {"order_id": n, "request_id": f"ocr-{n}"} for n in orders])
     commands = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in orders]
     assert market.run_concurrently("orders.cancel", commands * 2) == {
         "done": 24
     }  # each asked twice, answered the same, done once
-    assert market.rows(text("SELECT quantity FROM unwind.lots")) == [(60,)]
-    assert market.rows(UNACCOUNTED) == []
+    assert [lot.quantity for lot in market.lots()] == [60]
+    assert market.unaccounted_units() == {}
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
@@ -116,7 +122,7 @@ def test_units_are_conserved_over_random_histories(market: ConcurrentMarket, see
             number += 1
             batch.append(purchase(number, chance.randint(1, 9)))
         market.run_concurrently("orders.submit", batch)
-        orders = [n for (n,) in market.rows(text("SELECT order_id FROM unwind.orders WHERE status = 'PENDING'"))]
+        orders = market.column(OrderRow.order_id, status="PENDING")
         removed = [n for n in orders if chance.random() < 0.4]
         for n in removed:
             line = [{"line_no": 1, "quantity": 1}]
@@ -138,7 +144,6 @@ def test_units_are_conserved_over_random_histories(market: ConcurrentMarket, see
         cancels = [{"order_id": n, "member_id": "seller", "request_id": f"cancel-{n}"} for n in doomed]
         market.run_concurrently("orders.cancel", cancels)
         clock.instant += timedelta(hours=1)
-        assert market.rows(UNACCOUNTED) == []
-    assert market.rows(UNRETURNED_LINES) == []
-    kinds = {kind for (kind,) in market.rows(text("SELECT DISTINCT kind FROM unwind.stock_moves"))}
-    assert kinds == {"recorded", "sold", "returned"}
+        assert market.unaccounted_units() == {}
+    assert market.unreturned_lines() == []
+    assert set(market.column(StockMoveRow.kind)) == {"recorded", "sold", "returned"}

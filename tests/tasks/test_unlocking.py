@@ -11,7 +11,9 @@ import psycopg
 import pytest
 
 from models import members, outbox, pauses
+from models.alerts import AlertRow
 from models.db import database
+from models.events import EventRow
 from models.outbox import OutboxRow
 from models.unit_of_work import UnitOfWork
 from policies.cases import AlertKind
@@ -54,14 +56,17 @@ def scan(limit: int) -> int:
     return int(result["unlocked"])
 
 
-def unlocked(market: Market) -> list[tuple[Any, ...]]:
-    rows = market.rows(
-        "SELECT o.order_id, a.unlock_seq, "
-        "(SELECT count(*) FROM unwind.events e WHERE e.order_id = o.order_id AND e.type = 'npb.unlocked') AS events, "
-        "(SELECT count(*) FROM unwind.outbox p WHERE p.key LIKE 'npb_unlocked:' || o.order_id || ':%') AS outbox_rows "
-        "FROM unwind.orders o JOIN unwind.alerts a USING (order_id) WHERE a.unlocked_at IS NOT NULL ORDER BY 1"
-    )
-    return [tuple(row) for row in rows]
+def unlocked(market: Market) -> list[tuple[int, int | None, int, int]]:
+    """(order, number of the unlock, events, outbox messages) of each unlocked alert."""
+    return [
+        (
+            alert.order_id,
+            alert.unlock_seq,
+            market.count(EventRow, order_id=alert.order_id, type="npb.unlocked"),
+            market.count(OutboxRow, OutboxRow.key.startswith(f"npb_unlocked:{alert.order_id}:")),
+        )
+        for alert in market.alerts(AlertRow.unlocked_at.is_not(None))
+    ]
 
 
 EACH_ONCE = [(order_id, 3, 1, 1) for order_id in ORDERS]
@@ -161,16 +166,18 @@ def due_alert(market: Market, request: pytest.FixtureRequest) -> str:
     return {"npb": "npb.scan_open_alerts", "nrs": "alerts.scan_seller_alerts"}[str(request.param)]
 
 
-def unlock_notices(market: Market) -> list[tuple[Any, ...]]:
-    rows = market.rows("SELECT o.state, n.event FROM unwind.outbox o LEFT JOIN unwind.notices n USING (key) "
-                       "WHERE o.key LIKE '%unlocked:%' ORDER BY o.outbox_id")  # fmt: skip
-    return [tuple(row) for row in rows]
+def unlock_notices(market: Market) -> list[tuple[str, str | None]]:
+    """The state of each outbox message about an unlock, and the event of its notice if it has one."""
+    events = {notice.key: notice.event for notice in market.notices()}
+    messages = market.outbox(OutboxRow.key.contains("unlocked:"))
+    return [(message.state, events.get(message.key)) for message in messages]
 
 
 def test_a_sweep_records_its_notices_without_the_outbox(market: Market, due_alert: str) -> None:
     """R41: the party that waits is notified although thousands of emails are in the queue."""
     assert app.tasks[due_alert].run() == {"unlocked": 1}
     ((state, event),) = unlock_notices(market)
+    assert event is not None
     assert (state, event.endswith("_unlocked")) == ("done", True)
     market.simulation.process_outbox()
     assert unlock_notices(market) == [(state, event)]

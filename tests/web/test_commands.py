@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 
 from models import api_keys, feed
 from models.alerts import AlertRow
+from models.api_keys import ApiKeyRow
 from models.submissions import SubmissionReceipt, SubmissionRow
 from tasks.declarations import all_commands
 from tasks.schemas import answer_schema
@@ -284,8 +285,9 @@ def test_request_without_a_valid_key_is_refused(site: Website) -> None:
 def test_revoked_key_is_refused_and_its_use_is_visible(site: Website) -> None:
     key = site.new_key("read", "dashboard")
     assert site.get("/v1/orders/1001", key=key).status == 200
-    assert site.value("SELECT last_used_at IS NOT NULL FROM unwind.api_keys WHERE name = 'dashboard'")
-    site.value("UPDATE unwind.api_keys SET revoked_at = clock_timestamp() WHERE name = 'dashboard' RETURNING 1")
+    assert site.stored_one(ApiKeyRow, name="dashboard").last_used_at is not None
+    with site.read() as conn:
+        assert api_keys.revoke_key(conn, "dashboard", site.database.clock.now(conn))
     wait_until(lambda: site.get("/v1/orders/1001", key=key).status == 401)
 
 
@@ -322,9 +324,7 @@ def test_scope_limits_a_key(site: Website) -> None:
 
 def test_stored_key_is_a_hash(site: Website) -> None:
     key = site.new_key("read")
-    with site.connect() as conn:
-        rows = conn.execute("SELECT k::text FROM unwind.api_keys AS k").fetchall()
-    assert key.partition(".")[2] not in str(rows)
+    assert key.partition(".")[2] not in str(site.content(ApiKeyRow))
 
 
 def test_every_command_has_its_path_in_the_document(site: Website) -> None:

@@ -41,7 +41,8 @@ def shown(site: Website, *words: Any) -> Any:
 
 
 def test_routes_return_what_the_command_line_shows(site: Website) -> None:
-    month = site.value("SELECT to_char(clock_timestamp() - interval '1 day', 'YYYY-MM')")
+    with site.read() as conn:
+        month = f"{site.database.clock.now(conn) - timedelta(days=1):%Y-%m}"
     ordered_at = shown(site, "order", 1003)["order_date"]
     assert site.get("/v1/orders/1003").json == shown(site, "order", 1003)
     assert site.get("/v1/orders/1004").json == shown(site, "order", 1004)

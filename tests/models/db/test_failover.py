@@ -10,8 +10,10 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from models.members import MemberRow
 from models.migrations import upgrade
 from tests.plugins.postgres import new_server
+from tests.plugins.stored_rows import DatabaseRows
 from workers.embedded.processes import wait_until
 from workers.simulation.engine import Simulation
 
@@ -78,5 +80,4 @@ def test_no_answer_is_lost_when_a_synchronous_standby_takes_over() -> None:
                 answer | {"replayed": False} for answer in answers
             ]
             assert all(answer["replayed"] for answer in again), "each first answer was committed where it is now"
-        with second.connect() as conn:
-            assert conn.execute("SELECT count(*) FROM unwind.members").fetchone() == (COMMANDS,)
+        assert DatabaseRows(second.url()).count(MemberRow) == COMMANDS

@@ -18,9 +18,11 @@ from models.db import database as db
 from models.db import session_settings
 from models.db.pipeline import execute, pipeline
 from models.migrations import upgrade
+from models.orders import OrderRow
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.pooler import pooler
 from tests.plugins.servers import libpq_url
+from tests.plugins.stored_rows import DatabaseRows
 from workers.cli.backup import BackupError, write_backup
 from workers.embedded.client import ServerUrls
 from workers.simulation.engine import Simulation
@@ -213,7 +215,4 @@ def test_what_needs_a_session_of_its_own_is_refused_with_the_fix(pooled_url: str
 
 def test_a_migration_may_pass_through_the_pooler(pooler_url: str, empty_database_url: str) -> None:
     upgrade(f"{pooler_url.rpartition('/')[0]}/{empty_database_url.rpartition('/')[2]}")
-    database = db.connect(empty_database_url)
-    with database.transaction() as conn:
-        assert conn.execute(text("SELECT count(*) FROM unwind.orders")).scalar() == 0
-    database.dispose()
+    assert DatabaseRows(empty_database_url).count(OrderRow) == 0

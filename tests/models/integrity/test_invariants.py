@@ -7,20 +7,28 @@ import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.orm import InstrumentedAttribute
 
 from benchmarks.market import Market, build
 from models import sql
+from models.alerts import AlertRow
 from models.db import database as db
 from models.db.postgres_address import PostgresAddress
+from models.dead_jobs import DeadJobRow
 from models.integrity import invariants, violation_log
+from models.ocr import OcrRow
+from models.outbox import OutboxRow
+from models.removals import RemovalRow
 from tests.models.corruptions import CORRUPTIONS, Corruption
 from tests.models.seed_history import LATER
 from tests.plugins.postgres import programs
 from tests.plugins.servers import fresh_database, in_database, libpq_url
+from tests.plugins.stored_rows import load_column
 from workers.embedded.client import ServerUrls
 
 CANCEL_ALL = """
@@ -133,14 +141,16 @@ def test_at_most_seven_invariants_check_all_rows() -> None:
 def resolve_id(conn: Connection, reported_id: str) -> str:
     """The id as it is reported; for rows with generated ids it is looked up by order."""
     kind, _, order_id = re.sub(r"[{}]", "", reported_id).partition(":")
-    lookups = {
-        "alert": "SELECT alert_id FROM unwind.alerts WHERE order_id = :id",
-        "ocr": "SELECT ocr_id FROM unwind.ocrs WHERE order_id = :id",
-        "removal": "SELECT removal_id FROM unwind.removals WHERE order_id = :id",
-        "fee": "SELECT outbox_id FROM unwind.outbox WHERE key = 'fee:1' AND order_id = :id",
-        "notice": "SELECT outbox_id FROM unwind.outbox WHERE key = 'order_cancelled:1:4:seller' AND order_id = :id",
-        "dead": "SELECT max(dead_job_id) FROM unwind.dead_jobs",
+    lookups: dict[str, tuple[InstrumentedAttribute[int], dict[str, Any]]] = {
+        "alert": (AlertRow.alert_id, {}),
+        "ocr": (OcrRow.ocr_id, {}),
+        "removal": (RemovalRow.removal_id, {}),
+        "fee": (OutboxRow.outbox_id, {"key": "fee:1"}),
+        "notice": (OutboxRow.outbox_id, {"key": "order_cancelled:1:4:seller"}),
+        "dead": (DeadJobRow.dead_job_id, {}),
     }
     if not reported_id.startswith("{"):
         return reported_id
-    return str(conn.execute(text(lookups[kind]), {"id": int(order_id)} if order_id else {}).scalar_one())
+    column, values = lookups[kind]
+    *_, newest = load_column(conn, column, **values, **({"order_id": int(order_id)} if order_id else {}))
+    return str(newest)
