@@ -7,14 +7,13 @@ runs MODULE.
 from __future__ import annotations
 
 import runpy
-import signal
 import sys
 
 from workers.local.parent_death import end_on_parent_death
 
 
 def main() -> None:
-    end_on_parent_death(int(sys.argv[1]), signal.SIGTERM)
+    end_on_parent_death(int(sys.argv[1]))
     module, sys.argv = sys.argv[2], sys.argv[2:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

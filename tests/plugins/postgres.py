@@ -21,8 +21,7 @@ import psycopg
 import pytest
 
 from workers.embedded.binaries import find_postgres_bin
-from workers.embedded.data_dir import free_port
-from workers.embedded.postgres import log_tail
+from workers.embedded.data_dir import free_port, log_tail
 from workers.embedded.processes import wait_until
 from workers.embedded.run_as import choose_run_as, chown_tree
 

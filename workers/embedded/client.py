@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import workers
-from workers.embedded.data_dir import FileLock, ensure_servers_dir, passwords, read_json
-from workers.embedded.postgres import ADMIN, DATABASE, OWNER, ServerStartError, log_tail
+from workers.embedded.data_dir import FileLock, ensure_servers_dir, log_tail, open_log, passwords, read_json
+from workers.embedded.postgres import ADMIN, DATABASE, OWNER
 from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wait_until
+from workers.embedded.server import ServerStartError
 
 DAEMON_TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
 
@@ -131,12 +132,8 @@ def _join_servers(folder: Path, options: Mapping[str, object]) -> FileLock:
 
 
 def _start_daemon(folder: Path, options: Mapping[str, object]) -> None:
-    for name in ("daemon.log", "postgres.log", "valkey.log"):
-        path = folder / name
-        if path.exists() and path.stat().st_size > 20_000_000:
-            path.replace(path.with_suffix(".old.log"))
     checkout = str(Path(workers.__file__).resolve().parents[1])
-    with (folder / "daemon.log").open("ab") as log:
+    with open_log(folder / "daemon.log") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "workers.embedded.daemon", str(folder)],
             stdin=subprocess.PIPE,

@@ -22,20 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from workers.embedded.data_dir import FileLock, free_port, passwords, read_json, write_json
-from workers.embedded.postgres import Postgres, ServerStartError
+from workers.embedded.postgres import Postgres
 from workers.embedded.processes import (
     ProcessIdentity,
+    RestartBackoff,
     StopRequest,
+    end_orphan,
     identify_process,
-    is_alive,
-    terminate,
     wait_until,
 )
+from workers.embedded.server import EmbeddedServer, ServerStartError
 from workers.embedded.valkey import Valkey
 
 DAEMON_START_SECONDS = 60.0  # includes crash recovery of a large database
 FAILURE_FILE = "failed.json"  # tells `doctor` why the servers failed; the daemon's next start deletes it
-MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each within 10 s of its start: another restart will not help
+MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each soon after its start: another restart will not help
 
 
 class Daemon:
@@ -46,8 +47,10 @@ class Daemon:
         (folder / FAILURE_FILE).unlink(missing_ok=True)
         secret = passwords(folder)
         durable = bool(options.get("durable", True))
-        self.postgres = Postgres(folder, secret, durable=durable, settings=options.get("postgres", {}))
-        self.valkey = Valkey(folder, secret["valkey"], durable=durable, settings=options.get("valkey", {}))
+        self.servers: list[EmbeddedServer] = [
+            Valkey(folder, secret["valkey"], durable=durable, settings=options.get("valkey", {})),
+            Postgres(folder, secret, durable=durable, settings=options.get("postgres", {})),
+        ]
         self.ports: dict[str, int] = {
             name: int(port) for name, port in read_json(folder / "ports.json").items() if isinstance(port, int)
         }
@@ -55,72 +58,69 @@ class Daemon:
 
     def start(self) -> None:
         self._end_orphaned_valkey()
-        self._launch_server(self.valkey, "valkey")
-        self.postgres.prepare()
-        self._launch_server(self.postgres, "postgres")
-        self._await_server(self.valkey, "valkey")
-        self._await_server(self.postgres, "postgres")
+        for server in self.servers:
+            server.prepare()
+            self._launch_server(server)
+        for server in self.servers:
+            self._await_server(server)
         write_json(self.folder / "ports.json", self.ports)
         self._write_daemon_record()
 
     def keep(self) -> None:
-        deaths = {"postgres": 0, "valkey": 0}
-        since = dict.fromkeys(deaths, time.monotonic())
+        backoffs = {server.name: RestartBackoff(initial=0.1, maximum=5.0, early=10.0) for server in self.servers}
+        since = dict.fromkeys(backoffs, time.monotonic())
         # Poll ten times a second instead of waiting in a thread: forking servers from a threaded process is unsafe.
         while not self.stop_requested.wait(0.1) and not self.in_use.acquire():
-            for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
+            for server in self.servers:
                 if server.process is None or server.process.poll() is None:
                     continue
-                deaths[name] = deaths[name] + 1 if time.monotonic() - since[name] < 10 else 1
-                if deaths[name] > MAX_EARLY_SERVER_DEATHS:
-                    raise ServerStartError(f"{name} ended {MAX_EARLY_SERVER_DEATHS} times in a row")
-                if self.stop_requested.wait(min(0.05 * 2 ** deaths[name], 5.0)):
+                delay = backoffs[server.name].next_delay(time.monotonic() - since[server.name])
+                if backoffs[server.name].deaths > MAX_EARLY_SERVER_DEATHS:
+                    raise ServerStartError(f"{server.name} ended {MAX_EARLY_SERVER_DEATHS} times in a row")
+                if self.stop_requested.wait(delay):
                     return
-                self._log_to_stderr(f"{name} ended with {server.process.returncode}: restarting it")
-                if isinstance(server, Postgres):
-                    server.prepare()
-                self._launch_server(server, name)
-                self._await_server(server, name)
-                since[name] = time.monotonic()
+                self._log_to_stderr(f"{server.name} ended with {server.process.returncode}: restarting it")
+                server.prepare()
+                self._launch_server(server)
+                self._await_server(server)
+                since[server.name] = time.monotonic()
                 self._write_daemon_record()
 
     def stop(self) -> None:
         self.record.unlink(missing_ok=True)
-        self.valkey.stop()
-        self.postgres.stop()
+        for server in self.servers:
+            server.stop()
 
-    def _launch_server(self, server: Postgres | Valkey, name: str) -> None:
-        other = self.ports.get("valkey" if name == "postgres" else "postgres", 0)
-        self.ports[name] = free_port(self.ports.get(name, 0), exclude=other)
-        server.start(self.ports[name])
+    def _launch_server(self, server: EmbeddedServer) -> None:
+        others = [port for name, port in self.ports.items() if name != server.name]
+        self.ports[server.name] = free_port(self.ports.get(server.name, 0), exclude=others)
+        server.start(self.ports[server.name])
 
-    def _await_server(self, server: Postgres | Valkey, name: str) -> None:
+    def _await_server(self, server: EmbeddedServer) -> None:
         for attempt in range(10):
             try:
                 if wait_until(server.ready, DAEMON_START_SECONDS):
                     return
-                raise ServerStartError(f"{name} did not answer within {DAEMON_START_SECONDS:.0f} s")
+                raise ServerStartError(f"{server.name} did not answer within {DAEMON_START_SECONDS:.0f} s")
             except ServerStartError:
                 # Another program took the port, or the shared memory of a killed predecessor is not free yet.
                 if attempt == 9 or self.stop_requested.wait(0.02 * 2**attempt):
                     raise
-                self._launch_server(server, name)
+                self._launch_server(server)
 
     def _write_daemon_record(self) -> None:
         running: dict[str, Any] = {"daemon": identify_process(os.getpid()).as_json()}
-        for name, server in (("postgres", self.postgres), ("valkey", self.valkey)):
+        for server in self.servers:
             if server.process is not None:
-                running[name] = {"port": self.ports[name], **identify_process(server.process.pid).as_json()}
+                process = identify_process(server.process.pid)
+                running[server.name] = {"port": self.ports[server.name], **process.as_json()}
         write_json(self.record, running)
 
     def _end_orphaned_valkey(self) -> None:
-        # Wait up to 10 s for a Valkey whose daemon was killed to end, then kill it. Two servers would corrupt the
-        # append-only file.
-        old = read_json(self.record).get("valkey")
-        if isinstance(old, dict):
-            identity = ProcessIdentity.from_json(old)
-            if identity.started and is_alive(identity) and not wait_until(lambda: not is_alive(identity), 10):
-                terminate(identity, (signal.SIGKILL, 5.0))
+        # Two servers would corrupt the append-only file.
+        old = ProcessIdentity.from_json(read_json(self.record).get("valkey") or {})
+        if old.started:
+            end_orphan(old, (signal.SIGKILL, 5.0))
 
     @staticmethod
     def _log_to_stderr(sentence: str) -> None:

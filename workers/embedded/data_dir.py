@@ -20,14 +20,16 @@ import os
 import secrets
 import socket
 import stat
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from workers.embedded.processes import wait_until
 
 LOGINS = ("postgres", "postgres_admin", "valkey")
 """The logins in `credentials.json`: PostgreSQL's working login and its administrator, and Valkey's only login."""
 
+MAX_LOG_BYTES = 50_000_000
 FIRST_PORT = 10_240
 _EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -98,6 +100,24 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     beside.replace(path)
 
 
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log for appending, readable for its owner only. One that has grown too long is moved aside first."""
+    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+        path.replace(path.with_suffix(".old.log"))
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def log_tail(log: Path, lines: int = 8) -> str:
+    return "\n".join(f"    {line}" for line in read_lines(log)[-lines:]) or "    (its log is empty)"
+
+
 def passwords(folder: Path) -> dict[str, str]:
     path = folder / "credentials.json"
     known = read_json(path)
@@ -107,7 +127,7 @@ def passwords(folder: Path) -> dict[str, str]:
     return {name: str(value) for name, value in known.items()}
 
 
-def free_port(preferred: int = 0, *, exclude: int = 0) -> int:
+def free_port(preferred: int = 0, *, exclude: Collection[int] = ()) -> int:
     """Return `preferred`, or a port below those that the kernel may give to an outgoing connection meanwhile."""
     end = int(_EPHEMERAL_PORTS.read_text().split()[0]) if _EPHEMERAL_PORTS.exists() else 32_768
     if end - FIRST_PORT < 1_000:
@@ -118,7 +138,7 @@ def free_port(preferred: int = 0, *, exclude: int = 0) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", candidate))
-                if candidate != exclude:
+                if candidate not in exclude:
                     return candidate
     raise OSError(errno.EADDRINUSE, f"no free port from {FIRST_PORT} to {end - 1} on 127.0.0.1")
 

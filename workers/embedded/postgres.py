@@ -8,20 +8,12 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
-from workers.embedded.data_dir import read_json, write_json
-from workers.embedded.processes import (
-    ProcessIdentity,
-    command_line,
-    identify_process,
-    is_alive,
-    stop_child,
-    terminate,
-    wait_until,
-)
+from workers.embedded.data_dir import log_tail, open_log, read_json, read_lines, write_json
+from workers.embedded.processes import ProcessIdentity, command_line, end_orphan, identify_process, is_alive
 from workers.embedded.program_copy import programs_for
 from workers.embedded.run_as import choose_run_as, chown_tree
+from workers.embedded.server import SERVER_ENVIRONMENT, EmbeddedServer, ServerStartError
 
 OWNER = "unwind_owner"
 """The working login: owns the database and its contents, may create databases (for replays), and is no superuser."""
@@ -64,25 +56,22 @@ THROWAWAY_POSTGRES_SETTINGS = {
 }
 
 
-class ServerStartError(RuntimeError):
-    pass
+class Postgres(EmbeddedServer):
+    """One cluster in one folder, served by one process at a time."""
 
-
-class Postgres:
-    """One cluster in one folder, served by one process at a time, which ends with the process that calls `start`."""
+    name, title = "postgres", "PostgreSQL"
+    stop_signals = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
     def __init__(
         self, folder: Path, passwords: Mapping[str, str], *, durable: bool, settings: Mapping[str, str]
     ) -> None:
-        self.data = folder / "postgres"
-        self.log = folder / "postgres.log"
+        super().__init__(folder)
         self.logins = folder / "postgres.logins.json"
         self.passwords = passwords
         self.durable = durable
         self.settings = {**POSTGRES_SETTINGS, **({} if durable else THROWAWAY_POSTGRES_SETTINGS), **settings}
         self.identity = choose_run_as(self.data)
         self.programs = programs_for(self.identity)
-        self.process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
         for leftover in self.data.parent.glob("postgres.new*"):
@@ -96,21 +85,11 @@ class Postgres:
 
     def start(self, port: int) -> None:
         options = [argument for name, value in self.settings.items() for argument in ("-c", f"{name}={value}")]
-        with self.log.open("ab") as log:
-            self.process = self._run_postgres_program(
-                [self.programs / "postgres", "-D", self.data, "-p", str(port), *options], log, log
-            )
+        self.process = self._run_postgres_program("postgres", "-D", self.data, "-p", str(port), *options)
 
-    def ready(self) -> bool:
-        if self.process is None or self.process.poll() is not None:
-            raise ServerStartError(f"PostgreSQL ended while starting:\n{log_tail(self.log)}")
-        lines = _postgres_log_lines(self.data / "postmaster.pid")
-        return len(lines) >= 8 and lines[0].strip() == str(self.process.pid) and lines[7].strip() == "ready"
-
-    def stop(self) -> None:
-        if self.process is not None:
-            stop_child(self.process, (signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
-            self.process = None
+    def answers(self, process: subprocess.Popen[bytes]) -> bool:
+        lines = read_lines(self.data / "postmaster.pid")
+        return len(lines) >= 8 and lines[0].strip() == str(process.pid) and lines[7].strip() == "ready"
 
     def _create(self) -> None:
         # Create the cluster and its database in a temporary folder, then rename it, so that it is never incomplete.
@@ -121,8 +100,7 @@ class Postgres:
         with os.fdopen(descriptor, "w") as file:
             file.write(self.passwords["postgres_admin"] + "\n")
         chown_tree(secret, self.identity)
-        initdb: list[str | Path] = [
-            self.programs / "initdb",
+        initdb = [
             f"--pgdata={new_data}",
             f"--username={ADMIN}",
             f"--pwfile={secret}",
@@ -132,16 +110,12 @@ class Postgres:
             *([] if self.durable else ["--no-sync"]),
         ]
         try:
-            with self.log.open("ab") as log:
-                status = self._run_postgres_program([*initdb, "--locale=C.UTF-8"], log, log).wait()
-                if status != 0:  # no such locale here; C sorts alike, but upper() handles only ASCII
-                    shutil.rmtree(new_data, ignore_errors=True)
-                    status = self._run_postgres_program([*initdb, "--locale=C"], log, log).wait()
-                if status == 0:
-                    status = self._run_single_user_postgres(
-                        new_data, "template1", [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
-                    )
-            if status != 0:
+            status = self._run_postgres_program("initdb", *initdb, "--locale=C.UTF-8").wait()
+            if status != 0:  # no such locale here; C sorts alike, but upper() handles only ASCII
+                shutil.rmtree(new_data, ignore_errors=True)
+                status = self._run_postgres_program("initdb", *initdb, "--locale=C").wait()
+            statements = [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
+            if status != 0 or self._run_single_user_postgres(new_data, statements) != 0:
                 raise ServerStartError(f"PostgreSQL could not create its data folder:\n{log_tail(self.log)}")
             new_data.rename(self.data)
             write_json(self.logins, _LOGINS)
@@ -150,7 +124,7 @@ class Postgres:
 
     def _renew_logins(self) -> None:
         # Create what a cluster of an earlier release lacks.
-        if self._run_single_user_postgres(self.data, "template1", self._login_statements()) != 0:
+        if self._run_single_user_postgres(self.data, self._login_statements()) != 0:
             raise ServerStartError(f"PostgreSQL's logins could not be created:\n{log_tail(self.log)}")
         write_json(self.logins, _LOGINS)
 
@@ -162,45 +136,40 @@ class Postgres:
             *(f"GRANT {role} TO {OWNER}" for role in (*EMBEDDED_ROLES, "pg_read_all_stats")),
         ]
 
-    def _run_single_user_postgres(self, data: Path, database: str, statements: Sequence[str]) -> int:
+    def _run_single_user_postgres(self, data: Path, statements: Sequence[str]) -> int:
         # Run statements as superuser in single-user mode, while no server runs; return the exit status.
         options = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "-c", "log_min_error_statement=panic"]
         standard_input = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
-        with self.log.open("ab") as log:
-            command: list[str | Path] = [self.programs / "postgres", "--single", "-D", data, *options]
-            return self._run_postgres_program(
-                [*command, *([] if self.durable else ["-F"]), database], log, log, standard_input
-            ).wait()
+        options += [] if self.durable else ["-F"]
+        return self._run_postgres_program(
+            "postgres", "--single", "-D", data, *options, "template1", standard_input=standard_input
+        ).wait()
 
     def _clear_stale_pid_file(self) -> None:
         # Remove the pid file of a postmaster that has ended; stop one that outlived its daemon. PostgreSQL refuses to
         # start while any process has the id in the file, even an unrelated one that got the id after a container's
         # restart.
         pid_file = self.data / "postmaster.pid"
-        lines = _postgres_log_lines(pid_file)
-        if not lines:
-            pid_file.unlink(missing_ok=True)
-            return
-        postmaster = identify_process(int(lines[0])) if lines[0].strip().isdigit() else ProcessIdentity(0)
-        is_ours = is_alive(postmaster) and str(self.data) in command_line(postmaster.pid)
-        # Its daemon was killed, so the kernel has already signalled it: give it time to end before killing it.
-        if is_ours and not wait_until(lambda: not is_alive(postmaster), 10):
-            terminate(postmaster, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+        lines = read_lines(pid_file)
+        postmaster = identify_process(int(lines[0])) if lines and lines[0].strip().isdigit() else ProcessIdentity(0)
+        if is_alive(postmaster) and str(self.data) in command_line(postmaster.pid):
+            end_orphan(postmaster, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         pid_file.unlink(missing_ok=True)
 
     def _run_postgres_program(
-        self, command: Sequence[str | Path], stdout: IO[bytes], stderr: IO[bytes], standard_input: bytes | None = None
+        self, program: str, *arguments: str | Path, standard_input: bytes | None = None
     ) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if standard_input is not None else subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            cwd="/",
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
-            # Safe: the daemon has no other threads.
-            preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509
-        )
+        with open_log(self.log) as log:
+            process = subprocess.Popen(
+                [self.programs / program, *arguments],
+                stdin=subprocess.PIPE if standard_input is not None else subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=SERVER_ENVIRONMENT,
+                # Safe: the daemon has no other threads.
+                preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509
+            )
         if standard_input is not None and process.stdin is not None:
             process.stdin.write(standard_input)
             process.stdin.close()
@@ -215,14 +184,3 @@ _CREATE_EMBEDDED_ROLE = """
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN CREATE ROLE {name} NOLOGIN; END IF;
     END $$
 """
-
-
-def log_tail(log: Path) -> str:
-    return "\n".join(f"    {line}" for line in _postgres_log_lines(log)[-8:]) or "    (its log is empty)"
-
-
-def _postgres_log_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []

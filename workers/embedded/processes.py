@@ -1,7 +1,7 @@
 """Functions that identify, watch and terminate processes, and a hook that ends a child with its parent.
 
 A process id alone identifies no process, as ids are reused, for example after a restart of the machine or a container.
-A `ProcessIdentity` therefore also holds the kernel's start time; without /proc only the id is compared.
+A `ProcessIdentity` therefore also holds the kernel's start time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
-LINUX = sys.platform == "linux"
 _PROC = Path("/proc")
+
+libc = ctypes.CDLL(None, use_errno=True)
+"""Loaded before any fork: a child must not load it."""
 
 
 class StopRequest:
@@ -73,22 +74,12 @@ def is_alive(identity: ProcessIdentity) -> bool:
     """Return whether that same process still runs. A zombie does not count: it holds no port and no file."""
     if identity.pid <= 0:
         return False
-    if _PROC.joinpath("self").exists():
-        fields = _process_stat(identity.pid)
-        return fields is not None and fields[0] not in "ZX" and identity.started in (0, int(fields[19]))
-    try:
-        os.kill(identity.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    fields = _process_stat(identity.pid)
+    return fields is not None and fields[0] not in "ZX" and identity.started in (0, int(fields[19]))
 
 
 def process_group_members(group: int, marker: str) -> list[ProcessIdentity]:
     """The running processes of a group, if one of them has `marker` (`NAME=value`) in its environment."""
-    if not _PROC.joinpath("self").exists():
-        return [ProcessIdentity(group)] if is_alive(ProcessIdentity(group)) else []
     members, has_marker = [], False
     for entry in _PROC.iterdir():
         fields = _process_stat(int(entry.name)) if entry.name.isdigit() else None
@@ -100,13 +91,10 @@ def process_group_members(group: int, marker: str) -> list[ProcessIdentity]:
 
 
 def command_line(pid: int) -> str:
-    if _PROC.joinpath("self").exists():
-        try:
-            return _PROC.joinpath(str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            return ""
-    shown = subprocess.run(["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return shown.stdout.strip()
+    try:
+        return _PROC.joinpath(str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0.005) -> bool:
@@ -130,6 +118,28 @@ def terminate(identity: ProcessIdentity, *signals_and_graces: tuple[signal.Signa
         if wait_until(lambda: not is_alive(identity), grace):
             return True
     return not is_alive(identity)
+
+
+def end_orphan(identity: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> None:
+    """End a process whose parent was killed. The kernel has signalled it already, so it first gets time to end."""
+    if not wait_until(lambda: not is_alive(identity), 10):
+        terminate(identity, *signals_and_graces)
+
+
+@dataclass
+class RestartBackoff:
+    """The delay before a program that ended is restarted: none at first, then doubled while it keeps ending early."""
+
+    initial: float
+    maximum: float
+    early: float
+    """Seconds; a program that lived longer begins again without a delay."""
+    deaths: int = 0
+    """Consecutive early deaths."""
+
+    def next_delay(self, seconds_alive: float) -> float:
+        self.deaths = 1 if seconds_alive > self.early else self.deaths + 1
+        return 0.0 if self.deaths == 1 else min(self.initial * 2 ** (self.deaths - 2), self.maximum)
 
 
 def stop_child(process: subprocess.Popen[bytes], *signals_and_graces: tuple[signal.Signals, float]) -> None:
@@ -157,14 +167,10 @@ def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]
 
     Linux ties the signal to the *thread* that forked, so only a thread that lives as long as its process may start
     children this way. Call the function after every change of user, because the change resets the setting.
-    On other systems the function does nothing.
     """
-    if not LINUX:
-        return lambda: None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def between_fork_and_exec() -> None:
-        prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
         if os.getppid() != parent:  # it died before prctl took effect, so the signal will never come
             os._exit(125)
 

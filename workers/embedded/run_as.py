@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.embedded.processes import LINUX, parent_death_hook
+from workers.embedded.processes import libc, parent_death_hook
 
 NOBODY = 65534
 CLONE_NEWUSER = 0x10000000
@@ -35,7 +35,7 @@ class RunAs:
     """The account that a server process switches to between fork and exec; `uid` None keeps the current one."""
 
     uid: int | None = None
-    gid: int | None = None
+    gid: int = 0
     namespace: bool = False
 
     @property
@@ -43,29 +43,27 @@ class RunAs:
         return os.getuid() if self.uid is None or self.namespace else self.uid
 
     def becoming(self, parent: int, death_signal: signal.Signals) -> Callable[[], None]:
-        end_with_parent = parent_death_hook(parent, death_signal)  # made before the fork: the child must not load libc
-        libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
+        end_with_parent = parent_death_hook(parent, death_signal)
 
         def between_fork_and_exec() -> None:
-            self.become(libc)
+            self.become()
             end_with_parent()
 
         return between_fork_and_exec
 
-    def become(self, libc: ctypes.CDLL | None) -> None:
-        if self.namespace and libc is not None:
-            _enter_namespace(libc)
+    def become(self) -> None:
+        if self.namespace:
+            _enter_namespace()
         elif self.uid is not None:
-            _drop_root(libc, self.uid, self.gid if self.gid is not None else self.uid)
+            _drop_root(self.uid, self.gid)
 
     def test(self, condition: Callable[[], bool]) -> bool:
         # The answer of a child process that became this account; False if it cannot.
-        libc = ctypes.CDLL(None, use_errno=True) if LINUX else None
         child = os.fork()
         if child == 0:
             status = 1
             with contextlib.suppress(BaseException):
-                self.become(libc)
+                self.become()
                 status = 0 if condition() else 1
             os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -89,14 +87,14 @@ def choose_run_as(data: Path) -> RunAs:
 def chown_tree(tree: Path, identity: RunAs) -> None:
     if os.getuid() != 0 or not tree.exists() or tree.stat().st_uid == identity.owner:
         return
-    group = identity.gid if identity.gid is not None and not identity.namespace else 0
+    group = 0 if identity.namespace else identity.gid
     for path in [tree, *tree.rglob("*")]:
         os.chown(path, identity.owner, group, follow_symlinks=False)
 
 
 def _namespaces_allowed() -> bool:
     # Try to enter a namespace, as the rules of kernels and containers differ too much to be read from settings.
-    return LINUX and RunAs(NOBODY, NOBODY, namespace=True).test(lambda: os.geteuid() == NOBODY)
+    return RunAs(NOBODY, NOBODY, namespace=True).test(lambda: os.geteuid() == NOBODY)
 
 
 def _has_user_name() -> bool:
@@ -107,7 +105,7 @@ def _has_user_name() -> bool:
     return True
 
 
-def _enter_namespace(libc: ctypes.CDLL) -> None:
+def _enter_namespace() -> None:
     uid, gid = os.geteuid(), os.getegid()  # read first: in the namespace all ids are 65534 until the maps are written
     if libc.unshare(CLONE_NEWUSER) != 0:
         raise OSError(ctypes.get_errno(), "a user namespace was refused")
@@ -115,17 +113,11 @@ def _enter_namespace(libc: ctypes.CDLL) -> None:
         Path("/proc/self", name).write_text(text)
 
 
-def _drop_root(libc: ctypes.CDLL | None, uid: int, gid: int) -> None:
-    if libc is not None:
-        libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+def _drop_root(uid: int, gid: int) -> None:
+    libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
-    if libc is not None:
-        _keep_file_access(libc)
-
-
-def _keep_file_access(libc: ctypes.CDLL) -> None:
     # Keep only CAP_DAC_OVERRIDE across exec; do nothing if this process may not keep it.
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     capability = 1 << CAP_DAC_OVERRIDE

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from workers.embedded.binaries import find_valkey_server
-from workers.embedded.postgres import ServerStartError, log_tail
-from workers.embedded.processes import parent_death_hook, stop_child
+from workers.embedded.data_dir import open_log
+from workers.embedded.processes import parent_death_hook
+from workers.embedded.server import SERVER_ENVIRONMENT, EmbeddedServer
 
 VALKEY_SETTINGS = {
     "bind": "127.0.0.1",
@@ -29,10 +30,12 @@ DURABLE_VALKEY = {
 THROWAWAY_VALKEY = {"appendonly": "no"}
 
 
-class Valkey:
+class Valkey(EmbeddedServer):
+    name, title = "valkey", "Valkey"
+    stop_signals = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+
     def __init__(self, folder: Path, password: str, *, durable: bool, settings: Mapping[str, str]) -> None:
-        self.data = folder / "valkey"
-        self.log = folder / "valkey.log"
+        super().__init__(folder)
         self.password = password
         self.settings = {
             **VALKEY_SETTINGS,
@@ -40,7 +43,6 @@ class Valkey:
             **settings,
         }
         self.program = find_valkey_server()
-        self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     def start(self, port: int) -> None:
@@ -48,14 +50,14 @@ class Valkey:
         self.data.mkdir(mode=0o700, exist_ok=True)
         self.port = port
         settings = {**self.settings, "port": str(port), "requirepass": self.password, "dir": f'"{self.data}"'}
-        with self.log.open("ab") as log:
+        with open_log(self.log) as log:
             self.process = subprocess.Popen(
                 [self.program, "-"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 cwd=self.data,
-                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+                env=SERVER_ENVIRONMENT,
                 # Safe: the daemon has no other threads.
                 preexec_fn=parent_death_hook(os.getpid(), signal.SIGTERM),  # noqa: PLW1509
             )
@@ -63,9 +65,7 @@ class Valkey:
             self.process.stdin.write(os.fsencode("".join(f"{name} {value}\n" for name, value in settings.items())))
             self.process.stdin.close()
 
-    def ready(self) -> bool:
-        if self.process is None or self.process.poll() is not None:
-            raise ServerStartError(f"Valkey ended while starting:\n{log_tail(self.log)}")
+    def answers(self, process: subprocess.Popen[bytes]) -> bool:  # noqa: ARG002 - only Valkey knows the password
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
@@ -78,8 +78,3 @@ class Valkey:
         except OSError:
             return False
         return answer.startswith(b"+OK") and b"+PONG" in answer
-
-    def stop(self) -> None:
-        if self.process is not None:
-            stop_child(self.process, (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
-            self.process = None

@@ -1,9 +1,9 @@
 """A launcher that ends a program when the process that started it dies.
 
-`python -m workers.local.parent_death PARENT SIGNAL [ARGS ...]` asks the kernel for SIGNAL when process PARENT dies,
-then runs Celery's command line, or one of Unwind's (`metrics`), in the same process. A program that cannot end by
-itself is killed later, with its process group: a worker may wait for a broker that died with the same parent. It is a
-program, since a function between fork and exec is unsafe in a process that has threads.
+`python -m workers.local.parent_death PARENT [ARGS ...]` asks the kernel for TERM when process PARENT dies, then runs
+Celery's command line, or one of Unwind's (`metrics`), in the same process. A program that cannot end by itself is
+killed later, with its process group: a worker may wait for a broker that died with the same parent. It is a program,
+since a function between fork and exec is unsafe in a process that has threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from workers.embedded.processes import LINUX, parent_death_hook
+from workers.embedded.processes import parent_death_hook
 
 UNWIND_COMMANDS = frozenset({"metrics", "web"})
 TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - a variable by which a supervisor recognises its own processes
@@ -25,21 +25,19 @@ GRACE_SECONDS = 20.0
 """Seconds between the parent's death and the kill; a supervisor that lives waits as long before its second signal."""
 
 
-def with_parent_death(args: Sequence[str], *, death_signal: signal.Signals = signal.SIGTERM) -> list[str]:
-    return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), str(int(death_signal)), *args]
+def with_parent_death(args: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "workers.local.parent_death", str(os.getpid()), *args]
 
 
-def end_on_parent_death(parent: int, death_signal: signal.Signals) -> None:
-    """Make this process end after its parent: by `death_signal`, or else killed after `GRACE_SECONDS`."""
-    parent_death_hook(parent, death_signal)()
-    threading.Thread(target=_kill_after_parent, args=(parent, death_signal), name="parent watch", daemon=True).start()
+def end_on_parent_death(parent: int) -> None:
+    """Make this process end after its parent: by TERM, or else killed after `GRACE_SECONDS`."""
+    parent_death_hook(parent, signal.SIGTERM)()
+    threading.Thread(target=_kill_after_parent, args=(parent,), name="parent watch", daemon=True).start()
 
 
-def _kill_after_parent(parent: int, death_signal: signal.Signals) -> None:
+def _kill_after_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_INTERVAL)
-    if not LINUX:
-        os.kill(os.getpid(), death_signal)
     time.sleep(GRACE_SECONDS)
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
@@ -58,8 +56,8 @@ def run_launched_program(args: Sequence[str]) -> None:
 
 
 def main() -> None:
-    end_on_parent_death(int(sys.argv[1]), signal.Signals(int(sys.argv[2])))
-    run_launched_program(sys.argv[3:])
+    end_on_parent_death(int(sys.argv[1]))
+    run_launched_program(sys.argv[2:])
 
 
 if __name__ == "__main__":

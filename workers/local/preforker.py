@@ -10,7 +10,6 @@ one per line: {"pid": ...} for each request in turn, {"ended": PID, "status": N}
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import io
@@ -26,7 +25,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from workers.embedded.processes import LINUX, identify_process, is_alive, parent_death_hook, wait_until
+from workers.embedded.data_dir import open_log
+from workers.embedded.processes import identify_process, is_alive, libc, parent_death_hook, wait_until
 from workers.local.parent_death import TOKEN_ENV, end_on_parent_death, run_launched_program
 
 # What every program needs. None of it reads the environment while it is imported, since that comes with the request.
@@ -80,8 +80,7 @@ class Preforker:
     def __init__(self, log: Path) -> None:
         # /proc shows a fork the environment that this process began with, so the supervisor's token is set here.
         self.token = secrets.token_hex(8)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "ab") as output:
+        with open_log(log) as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "workers.local.preforker", str(os.getpid())],
                 stdin=subprocess.PIPE,
@@ -188,15 +187,11 @@ def _fork_program(request: Mapping[str, Any]) -> int:
 
 def _run_child(request: Mapping[str, Any], parent: int) -> NoReturn:
     os.setpgid(0, 0)
-    end_on_parent_death(parent, signal.SIGTERM)
-    if LINUX:
-        ctypes.CDLL(None).prctl(PR_SET_NAME, f"unwind-{request['name']}".encode()[:15], 0, 0, 0)
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    devnull = os.open(os.devnull, os.O_RDONLY)
-    for target, source in ((0, devnull), (1, log), (2, log)):
-        os.dup2(source, target)
-    os.close(log)
-    os.close(devnull)
+    end_on_parent_death(parent)
+    libc.prctl(PR_SET_NAME, f"unwind-{request['name']}".encode()[:15], 0, 0, 0)
+    with open_log(Path(request["log"])) as log, Path(os.devnull).open("rb") as devnull:
+        for target, source in ((0, devnull), (1, log), (2, log)):
+            os.dup2(source.fileno(), target)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)

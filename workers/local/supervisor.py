@@ -23,15 +23,21 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from workers.embedded.data_dir import read_json, write_json
-from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, process_group_members, wait_until
+from workers.embedded.data_dir import log_tail, open_log, read_json, write_json
+from workers.embedded.processes import (
+    ProcessIdentity,
+    RestartBackoff,
+    identify_process,
+    is_alive,
+    process_group_members,
+    wait_until,
+)
 from workers.local import READY_FILE_ENV
 from workers.local.parent_death import TOKEN_ENV
 from workers.local.preforker import ForkedProcess, Preforker
 
 INITIAL_RESTART_DELAY, MAX_RESTART_DELAY = 0.5, 30.0
 RESET_DEATHS_AFTER = 60.0  # seconds alive
-MAX_PROGRAM_LOG_BYTES = 50_000_000
 
 # A supervised Celery finishes its running tasks after TERM; QUIT gives them `worker_soft_shutdown_timeout` and
 # requeues the rest.
@@ -65,7 +71,7 @@ class _Child:
     process: subprocess.Popen[bytes] | ForkedProcess
     identity: ProcessIdentity
     started: float
-    deaths: int = 0
+    backoff: RestartBackoff
     restart_at: float | None = None
 
 
@@ -116,7 +122,8 @@ class Supervisor:
         while waiting:
             waiting = [name for name in waiting if not self.is_ready(name)]
             for name in waiting:
-                if self._children[name].deaths > 2 or not (self._children[name].program.restart or self.is_alive(name)):
+                child = self._children[name]
+                if child.backoff.deaths > 2 or not (child.program.restart or self.is_alive(name)):
                     raise ProgramFailed(f"{name} keeps ending:\n{self.tail(name)}")
             if waiting and time.monotonic() > end:
                 raise ProgramFailed(f"{waiting[0]} was not ready within {seconds:.0f} s:\n{self.tail(waiting[0])}")
@@ -143,11 +150,7 @@ class Supervisor:
         return self.logs / f"{name}.log"
 
     def tail(self, name: str, lines: int = 12) -> str:
-        try:
-            text = self.log(name).read_text(errors="replace").splitlines()[-lines:]
-        except OSError:
-            text = []
-        return "\n".join(f"    {line}" for line in text) or "    (its log is empty)"
+        return log_tail(self.log(name), lines)
 
     def ready_file(self, name: str) -> Path:
         return self.run / f"{name}.ready"
@@ -198,10 +201,11 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(number)
 
-    def _spawn_program(self, program: SupervisedProgram) -> _Child:
-        path = self.log(program.name)
-        if path.exists() and path.stat().st_size > MAX_PROGRAM_LOG_BYTES:
-            path.replace(path.with_suffix(".old.log"))
+    def _spawn_program(self, program: SupervisedProgram, backoff: RestartBackoff) -> _Child:
+        process = self._spawn_process(program)
+        return _Child(program, process, identify_process(process.pid), time.monotonic(), backoff)
+
+    def _spawn_process(self, program: SupervisedProgram) -> subprocess.Popen[bytes] | ForkedProcess:
         self.ready_file(program.name).unlink(missing_ok=True)
         environment = {
             **program.environment,
@@ -210,11 +214,9 @@ class Supervisor:
         }
         if program.celery_args is not None and self._preforker is not None and self._preforker.is_alive():
             with contextlib.suppress(OSError):  # the preforker died meanwhile: start the program without it
-                forked = self._preforker.fork(program.name, program.celery_args, environment, path)
-                return _Child(program, forked, identify_process(forked.pid), time.monotonic())
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "ab") as log:
-            process = subprocess.Popen(
+                return self._preforker.fork(program.name, program.celery_args, environment, self.log(program.name))
+        with open_log(self.log(program.name)) as log:
+            return subprocess.Popen(
                 list(program.command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -222,7 +224,6 @@ class Supervisor:
                 env={**os.environ, **environment},
                 process_group=0,
             )
-        return _Child(program, process, identify_process(process.pid), time.monotonic())
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():
@@ -240,7 +241,8 @@ class Supervisor:
     def _start(self, program: SupervisedProgram, started: Future[None]) -> None:
         try:
             with self._lock:
-                self._children[program.name] = self._spawn_program(program)
+                backoff = RestartBackoff(INITIAL_RESTART_DELAY, program.max_restart_delay, RESET_DEATHS_AFTER)
+                self._children[program.name] = self._spawn_program(program, backoff)
                 self._write_supervisor_record()
         except OSError as error:
             started.set_exception(ProgramFailed(f"{program.name} cannot be started: {error}"))
@@ -252,20 +254,13 @@ class Supervisor:
         if child.restart_at is None:
             # Children of a dead worker would keep taking messages.
             _signal_program_group(child.identity.pid, signal.SIGKILL)
-            child.deaths = 1 if now - child.started > RESET_DEATHS_AFTER else child.deaths + 1
-            delay = (
-                0.0
-                if child.deaths == 1
-                else min(INITIAL_RESTART_DELAY * 2 ** (child.deaths - 2), child.program.max_restart_delay)
-            )
+            delay = child.backoff.next_delay(now - child.started)
             child.restart_at = now + delay
             when = f" in {delay:.1f} s" if delay else ""
             self._report(f"{name} ended with {child.process.returncode}: restarting it{when}")
         if now >= child.restart_at:
             try:
-                restarted = self._spawn_program(child.program)
-                restarted.deaths = child.deaths
-                self._children[name] = restarted
+                self._children[name] = self._spawn_program(child.program, child.backoff)
                 self.restarts += 1
                 self._write_supervisor_record()
             except OSError as error:  # a full disk, for example; this thread must go on, as its end ends all programs

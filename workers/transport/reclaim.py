@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -55,8 +54,6 @@ class ConsumerId:
         Containers with the host's network have one host name and a namespace each.
         """
         host = socket.gethostname()
-        if not sys.platform.startswith("linux"):
-            return host
         try:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
             namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - follows the link to the namespace

@@ -257,7 +257,7 @@ def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_pa
         import os, signal, subprocess, sys
         from workers.local import parent_death
         parent_death.GRACE_SECONDS = 0.2
-        parent_death.end_on_parent_death(int(sys.argv[1]), signal.SIGTERM)
+        parent_death.end_on_parent_death(int(sys.argv[1]))
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
         print(os.getpid(), child.pid, flush=True)
@@ -283,10 +283,10 @@ def test_a_program_that_ignores_the_death_signal_is_killed_with_its_group(tmp_pa
     assert wait_until(lambda: not any(is_alive(program) for program in programs), 15)
 
 
-def test_parent_death_launcher_gets_parent_and_signal() -> None:
+def test_parent_death_launcher_gets_the_parent() -> None:
     words = with_parent_death(["-A", "workers.app", "worker"])
-    assert words[1:] == ["-m", "workers.local.parent_death", str(os.getpid()), "15", "-A", "workers.app", "worker"]
+    assert words[1:] == ["-m", "workers.local.parent_death", str(os.getpid()), "-A", "workers.app", "worker"]
     orphan = subprocess.run(
-        [*words[:3], "1", "15", "--version"], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=False
+        [*words[:3], "1", "--version"], env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, check=False
     )
     assert orphan.returncode == 125

@@ -13,7 +13,7 @@ from models.db.postgres_address import libpq_variables
 from workers.embedded.binaries import ServerBinaryNotFound
 from workers.embedded.client import embedded_servers, running_servers
 from workers.embedded.data_dir import read_json
-from workers.embedded.postgres import ServerStartError
+from workers.embedded.server import ServerStartError
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, error, finding_names, note, warning
 from workers.monitoring.flower_guard import find_running_flower, is_flower_loopback_only

@@ -156,7 +156,7 @@ def test_session_that_holds_locks_is_reported(
 
 def test_cluster_mode_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
-    cluster_settings = {"cluster-enabled": "yes", "cluster-port": str(free_port(exclude=port))}
+    cluster_settings = {"cluster-enabled": "yes", "cluster-port": str(free_port(exclude=[port]))}
     server = Valkey(tmp_path, "secret", durable=False, settings=cluster_settings)
     server.start(port)
     try:
