@@ -24,7 +24,7 @@ import workers.transport.pausing  # noqa: F401 - these connect to Celery's signa
 from schedules.routes import QUEUES, queue_of
 from schedules.timetable import TIMETABLE, Entry
 from workers import lifecycle, logs
-from workers.broker.redis_url import REDIS_SCHEMES
+from workers.broker.redis_url import CELERY_CONNECTION_OPTIONS, REDIS_SCHEMES
 from workers.broker.result_backend import ResultBackend
 from workers.embedded.client import running_server_urls
 from workers.monitoring import flower_guard
@@ -122,6 +122,8 @@ app = UnwindCelery(
     strict_typing=False,
 )
 app.conf.update(
+    # Celery's defaults are not repeated. A test fixes those that matter: JSON alone (never a format that can run code when
+    # it is read), UTC, no "started" results (a failed write loses the task), and no arguments in results.
     # --- acknowledgement: a message leaves the broker when its work is committed ---
     task_acks_late=True,  # a crash repeats the task instead of losing it; a repeated command finds its request row
     task_retry_on_worker_lost=True,  # as a new message with a retry count, so a task that kills its worker ends
@@ -157,39 +159,21 @@ app.conf.update(
         "unacked_key": UNACKED_KEY,  # not another Celery's on the same database; a global prefix would miss producers
         "unacked_index_key": f"{UNACKED_KEY}.index",
         "unacked_mutex_key": f"{UNACKED_KEY}.mutex",
-        "socket_timeout": 10,  # the default waits without end; must exceed the blocking pop's second
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-        "health_check_interval": 10,  # notices a half-open connection within about 20 s
+        **CELERY_CONNECTION_OPTIONS,
         "retry_on_timeout": False,  # no silent second publish
         "priority_steps": [0],  # one key per queue: urgency is a queue, not a number
     },
-    task_publish_retry_policy={"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
     # --- results ---
-    task_ignore_result=False,  # callers get an answer; our own messages set `ignore_result` themselves
-    task_track_started=False,  # a failed "started" write loses the task; Flower learns of it through events
     result_backend_always_retry=True,  # a cut connection while the answer is stored must not fail committed work
     result_backend_max_retries=20,
     result_expires=3600,  # answers live in PostgreSQL for at least 30 days; here they only wait for their caller
-    result_extended=False,  # would copy the arguments into Redis
-    redis_socket_timeout=10,
-    redis_socket_connect_timeout=5,
-    redis_socket_keepalive=True,
-    redis_backend_health_check_interval=10,
     redis_retry_on_timeout=True,
-    # --- content and routing of messages ---
-    task_serializer="json",
-    result_serializer="json",
-    event_serializer="json",
-    accept_content=["json"],  # never a format that can run code when it is read
-    result_accept_content=["json"],
+    # --- routing of messages ---
     task_queues=tuple(Queue(name, routing_key=name) for name in QUEUES),  # type: ignore[no-untyped-call]
     task_default_queue="commands",
     task_create_missing_queues=False,  # a typo is an error at the producer, not a queue without consumers
     task_routes=(_route_task,),
     # --- time ---
-    enable_utc=True,
-    timezone="UTC",  # nothing depends on the machine's time zone
     # Celery's own stops when the clock is set back; this keeps no file.
     beat_scheduler="workers.beat:MonotonicScheduler",
     beat_max_loop_interval=5,  # precise enough for the timetable, and stops within seconds

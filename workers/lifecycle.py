@@ -1,4 +1,4 @@
-"""Resources that a process opens at its start and closes at its end: database, mailer, publisher, wake-ups.
+"""Resources that a process opens at its start and closes at its end: database, mailer, publisher, wake-ups, threads.
 
 Every process that runs tasks gets its own database engine after the fork: children that share an engine mix up each
 other's answers silently.  Beat and Flower get none.
@@ -21,6 +21,7 @@ from tasks import mailer, publisher, webhooks
 from workers.broker.command_precedence import may_wait_for_commands, wait_for_commands
 from workers.broker.outbox_publisher import OutboxPublisher
 from workers.broker.wakeups import TaskWaker, Wakeups
+from workers.embedded.processes import StopRequest
 from workers.errors import summarize_error, traceback_path
 from workers.setting_types import parse_networks
 from workers.settings import Settings, current_settings
@@ -92,6 +93,46 @@ def disconnect_process() -> None:
     mailer.set_mailer(None)
     webhooks.set_sender(None)
     publisher.set_publisher(None)
+
+
+class BackgroundThread:
+    """A thread beside those of Celery, which `_run` ends soon after a stop is requested."""
+
+    def __init__(self, name: str) -> None:
+        self._stop_requested = StopRequest()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start the thread; in a worker, Celery's signals end it."""
+        _background_threads.append(self)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop_requested.set()
+
+    def close(self) -> None:
+        self.stop()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+
+_background_threads: list[BackgroundThread] = []
+
+
+@signals.worker_shutting_down.connect
+def _stop_background_threads(**_: Any) -> None:
+    # Celery sends this in its signal handler, so nothing here takes a lock.
+    for thread in _background_threads:
+        thread.stop()
+
+
+@signals.worker_shutdown.connect
+def _close_background_threads(**_: Any) -> None:
+    while _background_threads:
+        _background_threads.pop().close()
 
 
 @signals.worker_init.connect

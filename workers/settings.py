@@ -17,6 +17,7 @@ from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from workers.broker.redis_url import RedisUrl
 from workers.embedded.client import ServerUrls, embedded_servers, embedded_servers_until_exit
+from workers.local import ALIVE_FILE_ENV, READY_FILE_ENV, TOKEN_ENV
 from workers.setting_types import (
     EmailSender,
     LinkSecret,
@@ -31,6 +32,7 @@ from workers.setting_types import (
     WebUrl,
 )
 
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 CHECKOUT = Path(__file__).resolve().parents[1]
 IS_CHECKOUT = (CHECKOUT / "run").exists()  # else an installed package, whose directory must not hold data
 
@@ -237,7 +239,7 @@ def load_settings(**overrides: Any) -> Settings:
         settings.database_url or settings.app_database_url or settings.web_database_url
     ):
         raise SettingsError("UNWIND_DIRECT_DATABASE_URL: is the way past a pooler. Set DATABASE_URL too.")
-    if settings.flower_address not in {"127.0.0.1", "::1", "localhost"} and settings.flower_login is None:
+    if settings.flower_address not in LOOPBACK_HOSTS and settings.flower_login is None:
         raise SettingsError(
             "UNWIND_FLOWER_ADDRESS: at this address other machines can open Flower, which shows the tasks of every "
             "order. Set UNWIND_FLOWER_LOGIN=user:password, or use 127.0.0.1."
@@ -289,9 +291,9 @@ def _read_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {
         "UNWIND_VENV",
-        "UNWIND_SUPERVISED",
-        "UNWIND_READY_FILE",
-        "UNWIND_ALIVE_FILE",
+        TOKEN_ENV,
+        READY_FILE_ENV,
+        ALIVE_FILE_ENV,
         "UNWIND_WEB_DEMO",
     }
     known |= {f"{name}_FILE" for name in _secret_variables()}

@@ -21,12 +21,13 @@ import psutil
 import redis
 
 from tests.e2e.effect_task import EFFECTS, TASK
+from tests.plugins.servers import count_in_flight
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.local.parent_death import with_parent_death
 from workers.local.preforker import Preforker
 from workers.local.supervisor import SupervisedProgram, Supervisor
 from workers.settings import load_settings
-from workers.transport.reclaim import PROCESSING_LISTS_KEY, count_in_flight
+from workers.transport.reclaim import PROCESSING_LISTS_KEY
 
 PRODUCER = "producer"
 """The name of connections that are not cut: a push whose answer is lost may have happened or not."""

@@ -22,14 +22,13 @@ from tests.e2e.conftest import Run
 from tests.e2e.failing_steps import CHECKING, CONNECTING, DYING, FAILING, LOST, STEPS
 from tests.e2e.ledger_checks import count_rows, fetch_one
 from tests.e2e.nodes import CHECKOUT, ProcessNode
-from tests.plugins.servers import libpq_url
+from tests.plugins.servers import count_in_flight, libpq_url
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.app import app, worker_pool_path
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.broker import inspect_worker_pools
 from workers.task import MAX_RETRIES
-from workers.transport.reclaim import count_in_flight
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 

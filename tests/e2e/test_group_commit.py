@@ -18,10 +18,9 @@ from celery.result import AsyncResult
 from schedules.routes import HEARTBEAT, QUEUES
 from tests.e2e.conftest import Run
 from tests.e2e.ledger_checks import count_rows, fetch_one
-from tests.plugins.servers import libpq_url
+from tests.plugins.servers import count_in_flight, libpq_url
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
-from workers.transport.reclaim import count_in_flight
 
 pytestmark = pytest.mark.e2e
 

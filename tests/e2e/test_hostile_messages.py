@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from models.dead_letters import MAX_BODY_BYTES, DeadLetterRow
 from tests.plugins.market import Market
+from tests.plugins.servers import count_in_flight
 from tests.plugins.upstream import Installation, temporary_installation
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import ARGUMENTS, EXPECTED, message
 from tests.workers.transport.test_validation import mutated_messages
 from workers.embedded.client import ServerUrls
-from workers.transport.reclaim import count_in_flight
 
 pytestmark = pytest.mark.e2e
 

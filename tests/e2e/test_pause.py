@@ -16,6 +16,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.plugins.market import Market
+from tests.plugins.servers import count_in_flight
 from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, submit_orders, temporary_installation
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import message
@@ -25,7 +26,6 @@ from workers.local.process_specs import WORKER_GROUPS, flower_program, worker_pr
 from workers.settings import CHECKOUT
 from workers.transport.pausing import PAUSES_KEY
 from workers.transport.postponed import MAX_PAUSED_TICKS, PARKED_PREFIX
-from workers.transport.reclaim import count_in_flight
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(240)]
 

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -26,6 +27,7 @@ import redis
 from workers.embedded.client import ServerUrls, embedded_servers
 from workers.embedded.postgres import OWNER
 from workers.migrate import migrate
+from workers.transport.reclaim import PROCESSING_LISTS_KEY, UNACKED_KEY
 
 TEMPLATE = "unwind_template"
 MEMORY_FILES = Path("/dev/shm")
@@ -165,6 +167,14 @@ def in_database(url: str, name: str) -> str:
 
 def in_valkey_database(url: str, number: int) -> str:
     return f"{url.rpartition('/')[0]}/{number}"
+
+
+def count_in_flight(client: Any) -> int:
+    """Count the messages that are neither in a queue nor acknowledged."""
+    pipe = client.pipeline(transaction=False).hlen(UNACKED_KEY)
+    for name in client.hgetall(PROCESSING_LISTS_KEY):
+        pipe.llen(name)
+    return sum(pipe.execute())
 
 
 def libpq_url(url: str) -> str:

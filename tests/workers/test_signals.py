@@ -18,7 +18,7 @@ STOPPED_BY_SIGNALS: dict[str, Callable[[], None]] = {
     "listener": Listener("postgresql://nowhere", lambda: None).stop,
     "watchdog": Watchdog(
         progress=lambda: 0, count_waiting=lambda: 0, is_busy=lambda: False, on_stall=lambda _waiting: None
-    ).close,
+    ).stop,
 }
 
 

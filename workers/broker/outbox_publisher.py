@@ -11,6 +11,7 @@ import redis
 
 from schedules.routes import queue_of
 from workers.broker.redis_url import connect_to_redis
+from workers.broker.wakeups import MESSAGE_EXPIRES_SECONDS
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 class OutboxPublisher:
     EPOCH_KEY = "unwind:memory"
     """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
-    MESSAGE_EXPIRES_SECONDS = 3600
-    """An outbox message that is unread for this long has been published again.  With less, a worker whose clock is half
-    an hour ahead would drop every message that a relay publishes."""
 
     def __init__(self, app: Celery, broker_url: str | None = None) -> None:
         self._app = app
@@ -34,7 +32,7 @@ class OutboxPublisher:
             kwargs={"rows": list(rows)},
             queue=queue_of(task),
             ignore_result=True,
-            expires=self.MESSAGE_EXPIRES_SECONDS,
+            expires=MESSAGE_EXPIRES_SECONDS,
         )
 
     def broker_epoch(self) -> str | None:

@@ -33,6 +33,13 @@ MIN_SOCKET_TIMEOUT_SECONDS = 2.0
 """Workers wait one second at a time for their next message; a shorter timeout would cut healthy connections."""
 REDIS_RESPONSE_TIMEOUT_SECONDS = 2.0
 """For a command of our own clients; a broker that takes longer counts as not answering."""
+CELERY_CONNECTION_OPTIONS = {
+    "socket_timeout": 10,  # the default waits without end; must exceed the blocking pop's second
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,  # notices a half-open connection within about 20 s
+}
+"""Of Celery's connections to the broker and to the result backend, unless a URL says something else."""
 REDIS_CERTIFICATE_CHECKS = {
     "required": "required",
     "optional": "optional",

@@ -10,7 +10,7 @@ from celery import states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import NotRegistered
 
-from workers.broker.redis_url import RedisUrl
+from workers.broker.redis_url import CELERY_CONNECTION_OPTIONS, RedisUrl
 from workers.errors import unknown_task_error_hint
 
 
@@ -82,7 +82,7 @@ class ResultBackend(RedisBackend):
         """celery.backends.redis.RedisBackend._params_from_url: options of the URL override ours."""
         # Celery strips the `redis+` of a socket's URL.
         address = RedisUrl.parse(f"redis+{url}" if url.startswith("socket://") else url)
-        options = {**defaults, **address.connection_options()}
+        options = {**defaults, **CELERY_CONNECTION_OPTIONS, **address.connection_options()}
         if "path" in options:
             for name in ("host", "port", "socket_keepalive"):
                 options.pop(name, None)

@@ -29,8 +29,9 @@ KEY_EXPIRES_SECONDS = 60
 WOKEN_TASKS = frozenset(
     {"outbox.relay", "notices.deliver", "submissions.drain", "automation.resolve_requests", *OUTBOX_CONSUMERS}
 )
-WAKEUP_EXPIRES_SECONDS = 3600
-"""With less, a worker whose clock is half an hour ahead would drop every wake-up."""
+MESSAGE_EXPIRES_SECONDS = 3600
+"""Of wake-ups and of published outbox messages, which are published again by then.  With less, a worker whose clock is
+half an hour ahead would drop every one."""
 MIN_WAKEUP_INTERVAL, MAX_WAKEUP_INTERVAL = 0.01, 0.2
 """Seconds between two wake-ups of a task by one process; a run that starts later finds all rows inserted by then.
 The pause doubles while commits keep coming: a lone cancellation's consumers start at once, and a busy worker does not
@@ -50,7 +51,7 @@ class Wakeups:
         new_rows: dict[str, list[int]] = {"rows": []} if task in OUTBOX_CONSUMERS else {}
         try:
             self._app.send_task(
-                task, kwargs=new_rows, queue=queue_of(task), ignore_result=True, expires=WAKEUP_EXPIRES_SECONDS
+                task, kwargs=new_rows, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS
             )
         except BaseException:
             self.begin(task)

@@ -12,6 +12,7 @@ from workers import logs
 from workers.cli.options import data_option
 from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded.processes import interrupt_on_signals
+from workers.local.process_specs import http_url
 from workers.monitoring import probes
 from workers.monitoring.metrics_server import MetricsCollector, make_metrics_server
 
@@ -33,8 +34,7 @@ def metrics(once: bool) -> None:
             return
         with make_metrics_server(gauges, settings.metrics_address, settings.metrics_port) as server:
             interrupt_on_signals(signal.SIGTERM, signal.SIGINT)
-            host = settings.metrics_address
-            click.echo(f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics")
+            click.echo(f"{http_url(settings.metrics_address, server.server_port)}/metrics")
             probes.report_ready_to_probes()
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()

@@ -32,7 +32,7 @@ from workers.local.process_specs import (
     worker_program,
 )
 from workers.local.run_command import RUN_COMMAND
-from workers.local.supervisor import ProgramFailed, Supervisor
+from workers.local.supervisor import ProgramFailed, Supervisor, up_report
 from workers.settings import CHECKOUT, Settings, load_settings
 
 READY_TIMEOUT = 90.0
@@ -49,15 +49,14 @@ def up(detach: bool) -> None:
     runs. Everything listens on loopback only.
     """
     settings = load_settings()
-    run_dir = ensure_servers_dir(settings.data_dir).parent / "run"
-    run_dir.mkdir(mode=0o700, exist_ok=True)
+    report = up_report(ensure_servers_dir(settings.data_dir).parent)
+    report.parent.mkdir(mode=0o700, exist_ok=True)
     if detach:
-        _start_detached(settings, run_dir)
+        _start_detached(settings, report)
         return
-    lock = FileLock(run_dir / "up.lock")
+    lock = FileLock(report.with_suffix(".lock"))
     if not lock.acquire():
         raise click.ClickException(f"Already running for {display_path(settings.data_dir)}. Stop it with `./run down`.")
-    report = run_dir / "up.json"
     interrupt_on_signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     try:
         _serve_installation(settings, report)
@@ -75,8 +74,7 @@ def up(detach: bool) -> None:
 def down() -> None:
     """Stop what `up --detach` (or an `up` in another terminal) started."""
     settings = load_settings()
-    report = read_json(settings.data_dir / "run" / "up.json")
-    identity = ProcessIdentity.from_json(report)
+    identity = ProcessIdentity.from_json(read_json(up_report(settings.data_dir)))
     if not is_alive(identity):
         click.echo("Nothing is running.")
         return
@@ -138,7 +136,7 @@ def _serve_installation(settings: Settings, report: Path) -> None:
             signal.pause()
 
 
-def _start_detached(settings: Settings, run_dir: Path) -> None:
+def _start_detached(settings: Settings, report: Path) -> None:
     output = _make_log_dir(settings) / "up.log"
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as log:
@@ -152,8 +150,8 @@ def _start_detached(settings: Settings, run_dir: Path) -> None:
         )
 
     def ready() -> bool:  # a killed predecessor may have left its report
-        report = read_json(run_dir / "up.json")
-        return report.get("pid") == process.pid and report.get("ready") is True
+        state = read_json(report)
+        return state.get("pid") == process.pid and state.get("ready") is True
 
     wait_until(lambda: ready() or process.poll() is not None, 2 * READY_TIMEOUT)
     click.echo(output.read_text(errors="replace").rstrip())

@@ -42,20 +42,6 @@ def explain(as_json: bool) -> None:
     """Explain what the parties of an order can do, and why the rest is refused."""
 
 
-@click.command()
-@json_option
-@click.argument("seller", type=show_queries.NAME)
-@zone_option
-@data_option
-def credits(seller: str, as_json: bool) -> None:  # noqa: A001 - the command's name
-    """Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."""
-    try:
-        query = show_queries.parse_query(["credits", "--", seller])
-    except show_queries.InvalidQuery as error:
-        raise click.UsageError(str(error)) from None
-    print_query_result(query, as_json)
-
-
 def print_query_result(query: show_queries.Query, as_json: bool, *, as_html: bool = False, **options: Any) -> None:
     if as_html and as_json:
         raise click.UsageError("A bill is printed with --html or with --json.")
@@ -300,18 +286,18 @@ NOTHING_SHOWN = {
 }
 
 
-def _add_show_command(group: click.Group, noun: click.Command, print_query: Callable[..., None], *options: Any) -> None:
+def _show_command(noun: click.Command, print_query: Callable[..., None], *options: Any) -> click.Command:
     def run(as_json: bool, **arguments: Any) -> None:
         assert noun.callback is not None
         query = noun.callback(**{param.name: arguments.pop(param.name) for param in noun.params})
         parent = click.get_current_context().parent
-        print_query(query, as_json or (parent is not None and parent.params["as_json"]), **arguments)
+        print_query(query, as_json or (parent is not None and parent.params.get("as_json", False)), **arguments)
 
     for option in (data_option, zone_option, *reversed(options), json_option):
         run = option(run)
     command = click.command(noun.name, context_settings=noun.context_settings, help=noun.help)(run)
     command.params = [*noun.params, *command.params]
-    group.add_command(command)
+    return command
 
 
 BILL_OPTIONS = (click.option("--html", "as_html", is_flag=True, help="Print a page that can be sent to the seller."),)
@@ -321,8 +307,12 @@ EXPLAIN_OPTIONS = (
 
 for _name, _noun in show_queries.nouns.commands.items():
     if isinstance(_noun, click.Group):
-        _add_show_command(explain, _noun.commands["order"], print_query_result, *EXPLAIN_OPTIONS)
+        explain.add_command(_show_command(_noun.commands["order"], print_query_result, *EXPLAIN_OPTIONS))
     elif _name == "lots":
-        _add_show_command(show, _noun, print_lots, *LOTS_OPTIONS)
+        show.add_command(_show_command(_noun, print_lots, *LOTS_OPTIONS))
     else:
-        _add_show_command(show, _noun, print_query_result, *(BILL_OPTIONS if _name == "bill" else ()))
+        show.add_command(_show_command(_noun, print_query_result, *(BILL_OPTIONS if _name == "bill" else ())))
+
+credits = _show_command(show_queries.nouns.commands["credits"], print_query_result)  # noqa: A001 - the command's name
+credits.context_settings = {}
+credits.help = "Show the fee of each cancelled order of SELLER: reset or credited, and on which bill."

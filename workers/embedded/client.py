@@ -22,7 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import workers
-from workers.embedded.data_dir import FileLock, ensure_servers_dir, log_tail, open_log, passwords, read_json
+from workers.embedded.data_dir import (
+    RUNNING_FILE,
+    FileLock,
+    ensure_servers_dir,
+    log_tail,
+    open_log,
+    passwords,
+    read_json,
+    servers_dir,
+)
 from workers.embedded.postgres import ADMIN, DATABASE, OWNER
 from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wait_until
 from workers.embedded.server import ServerStartError
@@ -93,7 +102,7 @@ def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
 
 
 def running_servers(data_dir: Path) -> RunningServers | None:
-    record = read_json(data_dir.resolve() / "servers" / "running.json")
+    record = read_json(servers_dir(data_dir) / RUNNING_FILE)
     try:
         identities = {name: ProcessIdentity.from_json(record[name]) for name in ("daemon", "postgres", "valkey")}
         ports = {name: int(record[name]["port"]) for name in ("postgres", "valkey")}
@@ -105,7 +114,7 @@ def running_servers(data_dir: Path) -> RunningServers | None:
 
 
 def running_server_urls(data_dir: Path) -> ServerUrls | None:
-    return None if running_servers(data_dir) is None else _server_urls(data_dir.resolve() / "servers")
+    return None if running_servers(data_dir) is None else _server_urls(servers_dir(data_dir))
 
 
 def _join_servers(folder: Path, options: Mapping[str, object]) -> FileLock:
@@ -120,7 +129,7 @@ def _join_servers(folder: Path, options: Mapping[str, object]) -> FileLock:
             raise ServerStartError(f"the servers of {folder} are being stopped and have not ended")
         is_daemon_missing = daemon.acquire()
         daemon.close()
-        if is_daemon_missing or not (folder / "running.json").exists():
+        if is_daemon_missing or not (folder / RUNNING_FILE).exists():
             _start_daemon(folder, options)
     except BaseException:
         in_use.close()
@@ -155,7 +164,7 @@ def _leave_servers(folder: Path, in_use: FileLock) -> None:
     # The last user stops the servers and waits, so that the folder can be removed at once.
     try:
         if in_use.acquire():  # fails, and releases our shared lock, if others use them or the daemon is stopping
-            running = read_json(folder / "running.json").get("daemon", {})
+            running = read_json(folder / RUNNING_FILE).get("daemon", {})
             terminate(ProcessIdentity.from_json(running), (signal.SIGTERM, 40.0))
             daemon = FileLock(folder / "daemon.lock")
             wait_until(daemon.acquire, 5.0)
@@ -165,7 +174,7 @@ def _leave_servers(folder: Path, in_use: FileLock) -> None:
 
 
 def _server_urls(folder: Path) -> ServerUrls:
-    secret, record = passwords(folder), read_json(folder / "running.json")
+    secret, record = passwords(folder), read_json(folder / RUNNING_FILE)
     port = record["postgres"]["port"]
     broker = f"redis://:{secret['valkey']}@127.0.0.1:{record['valkey']['port']}"
     return ServerUrls(

@@ -21,7 +21,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workers.embedded.data_dir import FileLock, free_port, passwords, read_json, write_json
+from workers.embedded.data_dir import (
+    FAILURE_FILE,
+    RUNNING_FILE,
+    FileLock,
+    free_port,
+    passwords,
+    read_json,
+    write_json,
+)
 from workers.embedded.postgres import Postgres
 from workers.embedded.processes import (
     ProcessIdentity,
@@ -35,7 +43,6 @@ from workers.embedded.server import EmbeddedServer, ServerStartError
 from workers.embedded.valkey import Valkey
 
 DAEMON_START_SECONDS = 60.0  # includes crash recovery of a large database
-FAILURE_FILE = "failed.json"  # tells `doctor` why the servers failed; the daemon's next start deletes it
 MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each soon after its start: another restart will not help
 
 
@@ -43,7 +50,7 @@ class Daemon:
     def __init__(self, folder: Path, options: dict[str, Any], in_use: FileLock) -> None:
         self.folder = folder
         self.in_use = in_use
-        self.record = folder / "running.json"
+        self.record = folder / RUNNING_FILE
         (folder / FAILURE_FILE).unlink(missing_ok=True)
         secret = passwords(folder)
         durable = bool(options.get("durable", True))

@@ -29,6 +29,8 @@ from workers.embedded.processes import wait_until
 LOGINS = ("postgres", "postgres_admin", "valkey")
 """The logins in `credentials.json`: PostgreSQL's working login and its administrator, and Valkey's only login."""
 
+RUNNING_FILE = "running.json"
+FAILURE_FILE = "failed.json"  # tells `doctor` why the servers failed; the daemon's next start deletes it
 MAX_LOG_BYTES = 50_000_000
 FIRST_PORT = 10_240
 _EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -63,8 +65,12 @@ class FileLock:
             self.descriptor = -1
 
 
+def servers_dir(data_dir: Path) -> Path:
+    return data_dir.resolve() / "servers"
+
+
 def ensure_servers_dir(data_dir: Path) -> Path:
-    folder = data_dir.resolve() / "servers"
+    folder = servers_dir(data_dir)
     try:
         fresh = not data_dir.exists()
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

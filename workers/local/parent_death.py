@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from workers.embedded.processes import parent_death_hook
 
 UNWIND_COMMANDS = frozenset({"metrics", "web"})
-TOKEN_ENV = "UNWIND_SUPERVISED"  # noqa: S105 - a variable by which a supervisor recognises its own processes
 PARENT_CHECK_INTERVAL = 1.0
 GRACE_SECONDS = 20.0
 """Seconds between the parent's death and the kill; a supervisor that lives waits as long before its second signal."""

@@ -27,7 +27,8 @@ from typing import IO, Any, NoReturn
 
 from workers.embedded.data_dir import open_log
 from workers.embedded.processes import identify_process, is_alive, libc, parent_death_hook, wait_until
-from workers.local.parent_death import TOKEN_ENV, end_on_parent_death, run_launched_program
+from workers.local import TOKEN_ENV
+from workers.local.parent_death import end_on_parent_death, run_launched_program
 
 # What every program needs. None of it reads the environment while it is imported, since that comes with the request.
 PRELOADED_LIBRARIES = (

@@ -52,14 +52,14 @@ def flower_program(settings: Settings) -> tuple[SupervisedProgram, str]:
 
 def metrics_program(settings: Settings) -> tuple[SupervisedProgram, str]:
     port = settings.metrics_port or free_port()
-    environment = settings.environment() | {"UNWIND_METRICS_PORT": str(port)}
+    environment = settings.model_copy(update={"metrics_port": port}).environment()
     program, url = _listening_program("metrics", ["metrics"], environment, settings.metrics_address, port)
     return program, f"{url}/metrics"
 
 
 def web_program(settings: Settings, *, demo: bool = False) -> tuple[SupervisedProgram, str]:
     port = settings.web_port or free_port()
-    environment = settings.environment() | {"UNWIND_WEB_PORT": str(port)}
+    environment = settings.model_copy(update={"web_port": port}).environment()
     if demo:
         environment |= {"UNWIND_WEB_DEMO": "1", "UNWIND_WEB_LINK_SECRET": secrets.token_urlsafe(32)}
     return _listening_program("web", ["web"], environment, settings.web_address, port)
@@ -79,7 +79,11 @@ def _listening_program(
         return True
 
     program = SupervisedProgram(name, with_parent_death(args), environment, accepts_connections, celery_args=args)
-    return program, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return program, http_url(host, port)
+
+
+def http_url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def describe_mail_target(settings: Settings) -> str:

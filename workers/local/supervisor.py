@@ -32,8 +32,7 @@ from workers.embedded.processes import (
     process_group_members,
     wait_until,
 )
-from workers.local import READY_FILE_ENV
-from workers.local.parent_death import TOKEN_ENV
+from workers.local import READY_FILE_ENV, TOKEN_ENV
 from workers.local.preforker import ForkedProcess, Preforker
 
 INITIAL_RESTART_DELAY, MAX_RESTART_DELAY = 0.5, 30.0
@@ -302,8 +301,12 @@ def _signal_program_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
+def up_report(data_dir: Path) -> Path:
+    return data_dir / "run" / "up.json"
+
+
 def supervised_since(data_dir: Path) -> datetime | None:
-    report = data_dir / "run" / "up.json"
+    report = up_report(data_dir)
     if not is_alive(ProcessIdentity.from_json(read_json(report))):
         return None
     return datetime.fromtimestamp(report.stat().st_mtime, UTC)

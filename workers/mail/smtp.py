@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple, NoReturn
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from policies.emails.email import sanitize_email_line
 from tasks.mailer import MailerOutOfTime, OutgoingEmail, ServerUnavailable, TemporaryFailure, UndeliverableEmail
@@ -51,7 +51,6 @@ class SmtpMailer:
         pause: float = RETRY_PAUSE_SECONDS,
     ) -> None:
         self._url = urlsplit(url)
-        self._starttls = parse_qs(self._url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes")
         self._branding = branding
         self._timeout = timeout
         self._pause = pause
@@ -92,7 +91,7 @@ class SmtpMailer:
             server = smtplib.SMTP(host, port, self._local_hostname, timeout=self._timeout)
         self._local_hostname = server.local_hostname
         try:
-            if self._starttls:
+            if requires_starttls(url):
                 server.starttls(context=ssl.create_default_context())
             if url.username:
                 server.login(unquote(url.username), unquote(url.password or ""))
@@ -280,6 +279,10 @@ class SmtpBatch:
     def _close(self, connection: SmtpConnection) -> None:
         self._connections.remove(connection)
         connection.close()
+
+
+def requires_starttls(url: SplitResult) -> bool:
+    return parse_qs(url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes")
 
 
 def describe_smtp_error(error: Exception) -> str:

@@ -15,7 +15,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,7 +25,7 @@ from celery.worker import state
 from redis.exceptions import NoPermissionError
 
 from workers.broker.redis_url import connect_to_redis
-from workers.embedded.processes import StopRequest
+from workers.lifecycle import BackgroundThread
 from workers.monitoring import probes
 from workers.settings import current_settings
 from workers.transport import pausing
@@ -41,7 +40,7 @@ MAX_SILENT_POLLS_WHEN_BUSY = MAX_SILENT_POLLS + 13
 WATCHDOG_KEY = "unwind:watched"
 
 
-class Watchdog:
+class Watchdog(BackgroundThread):
     """Polls one program and calls `on_stall` when it made no progress although work waits.
 
     `progress` returns a value that changes whenever the program does something.  `count_waiting` returns how much work
@@ -56,19 +55,12 @@ class Watchdog:
         is_busy: Callable[[], bool],
         on_stall: Callable[[int], None],
     ) -> None:
+        super().__init__("watchdog")
         self._progress, self._count_waiting, self._is_busy, self._on_stall = progress, count_waiting, is_busy, on_stall
         self._last: Any = None
         self._failed = False
         self.silent_polls = 0
         """Consecutive polls without progress while work waited."""
-        self._closed = StopRequest()
-        self._thread = threading.Thread(target=self._poll_until_closed, name="watchdog", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def close(self) -> None:
-        self._closed.set()
 
     def poll(self) -> None:
         progressed = (progress := self._progress()) != self._last
@@ -85,7 +77,7 @@ class Watchdog:
         if (
             waiting
             and self.silent_polls >= (MAX_SILENT_POLLS_WHEN_BUSY if self._is_busy() else MAX_SILENT_POLLS)
-            and not self._closed.is_set()
+            and not self._stop_requested.is_set()
         ):
             self._on_stall(waiting)
 
@@ -104,8 +96,8 @@ class Watchdog:
                 log.error("watchdog_query_failed", error=type(error).__name__)
             return None
 
-    def _poll_until_closed(self) -> None:
-        while not self._closed.wait(POLL_INTERVAL):
+    def _run(self) -> None:
+        while not self._stop_requested.wait(POLL_INTERVAL):
             self.poll()
 
 
@@ -120,7 +112,6 @@ class WatchedBroker:
 
 
 _received_messages = 0
-_watchdog: Watchdog | None = None
 
 
 @signals.task_received.connect
@@ -139,15 +130,11 @@ def _start_watchdog(
     is_busy: Callable[[], bool],
     on_stall: Callable[[int], None],
 ) -> None:
-    global _watchdog  # noqa: PLW0603 - one per process is the point
     url = current_settings().broker_url
     if url is None:
         return
     broker = WatchedBroker(url.get_secret_value())
-    _watchdog = Watchdog(
-        progress=progress, count_waiting=lambda: count_waiting(broker), is_busy=is_busy, on_stall=on_stall
-    )
-    _watchdog.start()
+    Watchdog(progress=progress, count_waiting=lambda: count_waiting(broker), is_busy=is_busy, on_stall=on_stall).start()
     probes.report_ready_to_probes()
 
 
@@ -186,10 +173,8 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
 
 
 @signals.worker_shutting_down.connect
-def _stop_watchdog(**_: Any) -> None:
+def _report_stopping(**_: Any) -> None:
     probes.report_stopping_to_probes()
-    if _watchdog is not None:
-        _watchdog.close()
 
 
 def _exit_stalled_process(children: Iterable[int]) -> None:

@@ -21,7 +21,7 @@ from models.db.database import open_database_connection
 from models.submissions import CHANNEL
 from schedules.routes import queue_of
 from workers.broker.wakeups import Wakeups
-from workers.embedded.processes import StopRequest
+from workers.lifecycle import BackgroundThread
 from workers.settings import current_settings
 
 log = structlog.get_logger(__name__)
@@ -42,12 +42,11 @@ class ListenerDisconnected(psycopg.OperationalError):
     pass
 
 
-class Listener:
+class Listener(BackgroundThread):
     def __init__(self, database_url: str, wake: Callable[[], None]) -> None:
+        super().__init__("listen")
         self._database_url = database_url
         self._wake = wake
-        self._stop_requested = StopRequest()
-        self._thread = threading.Thread(target=self._listen_until_closed, name="listen", daemon=True)
         self.listening = threading.Event()
         self._listening_since = float("inf")
 
@@ -63,17 +62,7 @@ class Listener:
         wakeups.begin("submissions.drain")  # a worker that was killed may have left the key without a message
         return cls(url.get_secret_value(), lambda: wakeups.send("submissions.drain"))
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop_requested.set()
-
-    def close(self) -> None:
-        self.stop()
-        self._thread.join(5)
-
-    def _listen_until_closed(self) -> None:
+    def _run(self) -> None:
         wait = INITIAL_WAIT
         while not self._stop_requested.is_set():
             self._listening_since = float("inf")
@@ -134,25 +123,7 @@ class Listener:
             self._wake()
 
 
-_listener: Listener | None = None
-
-
 @signals.worker_ready.connect
 def _start_submissions_listener(**_: Any) -> None:
-    global _listener  # noqa: PLW0603 - one per process
-    _listener = Listener.of_worker()
-    if _listener is not None:
-        _listener.start()
-
-
-@signals.worker_shutting_down.connect
-def _stop_submissions_listener(**_: Any) -> None:
-    # Celery sends this in its signal handler.
-    if _listener is not None:
-        _listener.stop()
-
-
-@signals.worker_shutdown.connect
-def _close_submissions_listener(**_: Any) -> None:
-    if _listener is not None:
-        _listener.close()
+    if (listener := Listener.of_worker()) is not None:
+        listener.start()

@@ -25,7 +25,7 @@ from models.dead_letters import MAX_BODY_BYTES
 from policies.texts import printable_text
 from workers import lifecycle
 from workers.broker.result_backend import ResultBackend
-from workers.transport.validation import Rejected
+from workers.transport.validation import Rejected, text_header
 
 log = structlog.get_logger(__name__)
 
@@ -59,16 +59,12 @@ def push_dead_letter(pipe: Any, rejection: Rejected, queue: str | None, raw: byt
 def push_untaken_as_dead_letter(pipe: Any, message: Any, registered: Container[str]) -> None:
     headers = message.headers if isinstance(message.headers, dict) else {}
     delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
-    name, raw = _dead_letter_text(headers.get("task")), message.body
+    name, raw = text_header(headers.get("task")), message.body
     reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
     if not isinstance(raw, bytes):
         raw = str(raw).encode("utf-8", "surrogatepass")
-    rejection = Rejected(reason, "", name, _dead_letter_text(headers.get("id")))
-    push_dead_letter(pipe, rejection, _dead_letter_text(delivered.get("routing_key")), raw)
-
-
-def _dead_letter_text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    rejection = Rejected(reason, "", name, text_header(headers.get("id")))
+    push_dead_letter(pipe, rejection, text_header(delivered.get("routing_key")), raw)
 
 
 class DeadLetterWriter:

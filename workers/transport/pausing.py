@@ -8,7 +8,6 @@ task can run.
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any
 
 import structlog
@@ -17,7 +16,6 @@ from sqlalchemy.exc import OperationalError
 
 from models import pauses
 from workers import lifecycle
-from workers.embedded.processes import StopRequest
 
 log = structlog.get_logger(__name__)
 
@@ -53,22 +51,13 @@ def set_pauses(queues: frozenset[str], tasks: frozenset[str]) -> None:
     _paused = (queues, tasks)
 
 
-class PauseReader:
+class PauseReader(lifecycle.BackgroundThread):
     def __init__(self) -> None:
+        super().__init__("pauses")
         self._database: Any = None
-        self._stop_requested = StopRequest()
-        self._thread = threading.Thread(target=self._read_pauses_until_closed, name="pauses", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop_requested.set()
 
     def close(self) -> None:
-        self.stop()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        super().close()
         self._dispose()
 
     def read(self) -> None:
@@ -87,7 +76,7 @@ class PauseReader:
             self._database.dispose()
             self._database = None
 
-    def _read_pauses_until_closed(self) -> None:
+    def _run(self) -> None:
         while not self._stop_requested.wait(POLL_INTERVAL):
             try:
                 self.read()
@@ -116,16 +105,3 @@ def _read_pauses_before_first_message(**_: Any) -> None:
 def _start_pause_reader(**_: Any) -> None:
     if _pause_reader is not None:
         _pause_reader.start()
-
-
-@signals.worker_shutting_down.connect
-def _stop_pause_reader(**_: Any) -> None:
-    # Celery sends this in its signal handler.
-    if _pause_reader is not None:
-        _pause_reader.stop()
-
-
-@signals.worker_shutdown.connect
-def _close_pause_reader(**_: Any) -> None:
-    if _pause_reader is not None:
-        _pause_reader.close()

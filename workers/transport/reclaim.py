@@ -146,11 +146,3 @@ def _is_consumer_running(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def count_in_flight(client: Any) -> int:
-    """Count the messages that are neither in a queue nor acknowledged.  `client` is one of redis-py."""
-    pipe = client.pipeline(transaction=False).hlen(UNACKED_KEY)
-    for name in client.hgetall(PROCESSING_LISTS_KEY):
-        pipe.llen(name)
-    return sum(pipe.execute())

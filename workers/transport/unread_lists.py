@@ -24,18 +24,15 @@ class UnreadList:
     oldest: list[tuple[str, str]]
 
 
-def _unread_list_names() -> list[str]:
-    return [
-        CELERY_DEFAULT_QUEUE,
-        *(f"{name}{PRIORITY_SEPARATOR}{n}" for name in (CELERY_DEFAULT_QUEUE, *QUEUES) for n in range(1, 10)),
-    ]
+def _unread_list_names(client: Any) -> list[str]:
+    queues = (CELERY_DEFAULT_QUEUE, *QUEUES)
+    names = [CELERY_DEFAULT_QUEUE, *(f"{name}{PRIORITY_SEPARATOR}{n}" for name in queues for n in range(1, 10))]
+    return [name for name in names if client.type(name) in (b"list", "list")]
 
 
 def find_unread_lists(client: Any) -> list[UnreadList]:
     unread = []
-    for name in _unread_list_names():
-        if client.type(name) not in (b"list", "list"):
-            continue
+    for name in _unread_list_names(client):
         newest_last = [_unread_task_and_id(raw) for raw in client.lrange(name, -SAMPLE_SIZE, -1)]
         unread.append(
             UnreadList(name.replace(PRIORITY_SEPARATOR, " with priority "), client.llen(name), newest_last[::-1])
@@ -59,7 +56,7 @@ def requeue_unread_commands(
 
     Other messages stay where they are.  `on_progress` is called with the number of checked messages and the total.
     """
-    lists = [name for name in _unread_list_names() if client.type(name) in (b"list", "list")]
+    lists = _unread_list_names(client)
     total = sum(client.llen(name) for name in lists)
     checked = moved = left = 0
     for name in lists:

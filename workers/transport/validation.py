@@ -102,7 +102,7 @@ def validate_message(raw: bytes, queue: str, registered: Container[str], tag: st
     except Rejected as rejection:
         is_awaited = _header_matches(_MESSAGE_ID, message_id) and not headers.get("ignore_result")
         raise Rejected(
-            rejection.reason, rejection.detail, _text_header(named), _text_header(message_id), is_awaited
+            rejection.reason, rejection.detail, text_header(named), text_header(message_id), is_awaited
         ) from None
     if delay > timedelta(0):
         raise ValidButDelayed(delay.total_seconds())
@@ -319,7 +319,7 @@ def _is_harmless_time_limit(value: Any) -> bool:
     )
 
 
-def _text_header(value: Any) -> str | None:
+def text_header(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 

@@ -25,6 +25,7 @@ from kombu.transport import redis as stock
 from kombu.utils.json import dumps
 
 from schedules.routes import QUEUES
+from tests.plugins.servers import count_in_flight
 from tests.workers.transport.hostile_messages import message
 from workers.app import app
 from workers.settings import CHECKOUT
@@ -225,7 +226,7 @@ def test_queues_are_served_in_turn(broker: Any, broker_url: str) -> None:
     names = [name.partition("-")[0] for name in ids if not name.startswith("commands")]
     assert all(len(set(names[n : n + 3])) == 2 for n in range(17)), names
     assert [name for name in ids if name.startswith("consequences")] == [f"consequences-{n}" for n in range(10)]
-    assert reclaim.count_in_flight(broker) == 0
+    assert count_in_flight(broker) == 0
 
 
 def test_waiting_commands_occupy_one_slot_together(broker: Any, broker_url: str) -> None:
@@ -234,9 +235,9 @@ def test_waiting_commands_occupy_one_slot_together(broker: Any, broker_url: str)
         broker.lpush("commands", _heartbeat_message("commands", number))
     with _consumer(broker_url, "commands", slots=2) as (connection, received):
         _drain(connection)
-        assert (len(received), reclaim.count_in_flight(broker), broker.llen("commands")) == (5, 5, 5)
+        assert (len(received), count_in_flight(broker), broker.llen("commands")) == (5, 5, 5)
         _drain(connection)
-        assert (len(received), reclaim.count_in_flight(broker), broker.llen("commands")) == (10, 10, 0)
+        assert (len(received), count_in_flight(broker), broker.llen("commands")) == (10, 10, 0)
         broker.lpush("commands", _heartbeat_message("commands", 10))
         for message_ in received[:4]:
             message_.ack()
@@ -247,7 +248,7 @@ def test_waiting_commands_occupy_one_slot_together(broker: Any, broker_url: str)
         assert received[10].headers["id"] == "commands-10"
         connection.default_channel.qos.ack_settled([message_.delivery_tag for message_ in received[5:]])
         assert connection.default_channel.qos.free_slots() == 2
-    assert reclaim.count_in_flight(broker) == 0
+    assert count_in_flight(broker) == 0
 
 
 def test_long_messages_end_a_block(broker: Any, broker_url: str) -> None:
@@ -268,10 +269,10 @@ def test_invalid_messages_of_a_block_become_dead_letters(broker: Any, broker_url
     with _consumer(broker_url, "commands") as (connection, received):
         _drain(connection)
         assert [message_.headers["id"] for message_ in received] == ["commands-0", "commands-1"]
-        assert (broker.llen(PENDING_KEY), reclaim.count_in_flight(broker)) == (1, 2)
+        assert (broker.llen(PENDING_KEY), count_in_flight(broker)) == (1, 2)
         for message_ in received:
             message_.ack()
-    assert reclaim.count_in_flight(broker) == 0
+    assert count_in_flight(broker) == 0
 
 
 def test_reclaimed_message_of_a_block_is_not_processed(broker: Any, broker_url: str) -> None:
@@ -301,12 +302,12 @@ def test_message_held_too_long_is_requeued(broker: Any, broker_url: str) -> None
             _drain(connection, 0.1)
             if broker.llen("commands") + broker.llen("consequences") == 1:
                 break
-        assert (len(received), reclaim.count_in_flight(broker)) == (1, 1)
+        assert (len(received), count_in_flight(broker)) == (1, 1)
         received[0].ack()
         while len(received) < 2:
             _drain(connection)
         received[1].ack()
-    assert reclaim.count_in_flight(broker) == 0
+    assert count_in_flight(broker) == 0
 
 
 def test_acknowledgement_delivers_the_held_message(broker: Any, broker_url: str) -> None:
@@ -330,7 +331,7 @@ def test_acknowledgement_delivers_the_held_message(broker: Any, broker_url: str)
             loop.close()
         assert len(received) == 2
         received[1].ack()
-    assert reclaim.count_in_flight(broker) == 0
+    assert count_in_flight(broker) == 0
 
 
 def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: str) -> None:
@@ -342,7 +343,7 @@ def test_message_reclaimed_meanwhile_is_not_processed(broker: Any, broker_url: s
         item = channel.readers["commands"].client.parse_response(reader.client.connection, "BLMOVE")
         assert broker.lmove(reader.processing_list, "commands", "LEFT", "RIGHT") == item
         channel._process_raw_message(reader, item)
-        assert (received, reclaim.count_in_flight(broker), broker.llen("commands")) == ([], 0, 2)
+        assert (received, count_in_flight(broker), broker.llen("commands")) == ([], 0, 2)
 
 
 def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str) -> None:
@@ -357,7 +358,7 @@ def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str)
     broker.set(reclaim.HEARTBEAT_PREFIX + elsewhere, 1)
     with _consumer(broker_url, "commands", slots=5) as (connection, received):
         _drain(connection, 0.2)
-        assert (received, reclaim.count_in_flight(broker)) == ([], 3)
+        assert (received, count_in_flight(broker)) == ([], 3)
         broker.delete(reclaim.HEARTBEAT_PREFIX + elsewhere)
         connection.default_channel.heartbeat_and_reclaim()
         while len(received) < 3:
@@ -365,7 +366,7 @@ def test_messages_of_a_dead_consumer_are_reclaimed(broker: Any, broker_url: str)
         assert {message_.headers["id"] for message_ in received} == {"commands-1", "commands-2", "commands-3"}
         for message_ in received:
             message_.ack()
-    assert reclaim.count_in_flight(broker) == 0
+    assert count_in_flight(broker) == 0
 
 
 def test_dead_letters_in_the_broker_are_bounded(broker: Any) -> None:

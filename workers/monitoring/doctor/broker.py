@@ -11,7 +11,8 @@ from kombu.pidbox import Mailbox
 
 from policies.texts import pluralize
 from schedules.routes import QUEUES
-from workers.broker.redis_url import REDIS_RESPONSE_TIMEOUT_SECONDS, connect_to_redis, without_redis_password
+from workers.broker.redis_url import CELERY_CONNECTION_OPTIONS, connect_to_redis, without_redis_password
+from workers.embedded.binaries import MIN_REDIS_VERSION
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.context import Context, Pool
 from workers.monitoring.doctor.database import compare_clocks
@@ -19,7 +20,6 @@ from workers.monitoring.doctor.findings import Finding, error, finding_names, no
 from workers.transport.connection import Connection
 from workers.transport.unread_lists import find_unread_lists
 
-MIN_BROKER_VERSION = (6, 2)  # the first with BLMOVE
 WORKER_RESPONSE_TIMEOUT = 1.0  # always waited for in full, since the number of workers is unknown
 
 
@@ -73,8 +73,7 @@ def inspect_worker_pools(url: str) -> dict[str, Pool]:
 
 
 def _inspect_workers(url: str, command: str) -> Iterator[tuple[str, Any]]:
-    options = {"socket_timeout": 10, "socket_connect_timeout": REDIS_RESPONSE_TIMEOUT_SECONDS}
-    with Connection(url, transport_options=options) as connection:
+    with Connection(url, transport_options=CELERY_CONNECTION_OPTIONS) as connection:
         mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")(connection)  # type: ignore[no-untyped-call]
         replies = mailbox._broadcast(command, reply=True, timeout=WORKER_RESPONSE_TIMEOUT) or []
     for reply in replies:
@@ -101,7 +100,7 @@ def check_workers(context: Context) -> Iterator[Finding]:
 def check_broker_version(context: Context) -> Iterator[Finding]:
     # BLMOVE is required. Valkey reports the version of Redis with which it is compatible.
     version = str(context.broker_info.get("redis_version", "0"))
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < MIN_BROKER_VERSION:
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < MIN_REDIS_VERSION:
         message = f"The broker is Redis {version}: without BLMOVE a killed worker may lose a message."
         yield error("BROKER_TOO_OLD", message, "use Redis 6.2 or newer, or Valkey.")
 

@@ -7,19 +7,19 @@ import ssl
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from models.db.postgres_address import libpq_variables
 from workers.embedded.binaries import ServerBinaryNotFound
 from workers.embedded.client import embedded_servers, running_servers
-from workers.embedded.data_dir import read_json
+from workers.embedded.data_dir import FAILURE_FILE, read_json, servers_dir
 from workers.embedded.server import ServerStartError
+from workers.mail.smtp import requires_starttls
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, error, finding_names, note, warning
 from workers.monitoring.flower_guard import find_running_flower, is_flower_loopback_only
-from workers.settings import SettingsError, unknown_variables
+from workers.settings import LOOPBACK_HOSTS, SettingsError, unknown_variables
 
-_LOOPBACK_MAIL_SERVERS = ("127.0.0.1", "::1", "localhost")
 GREETING_TIMEOUT_SECONDS = 3.0
 LOW_DISK_BYTES, FULL_DISK_BYTES = 2 * 10**9, 200 * 10**6
 """The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
@@ -64,8 +64,8 @@ def check_embedded_servers(context: Context) -> Iterator[Finding]:
 
 
 def check_failed_start(data_dir: Path) -> Iterator[Finding]:
-    folder = data_dir.resolve() / "servers"
-    problem = str(read_json(folder / "failed.json").get("error", ""))
+    folder = servers_dir(data_dir)
+    problem = str(read_json(folder / FAILURE_FILE).get("error", ""))
     if not problem:
         return
     name = "valkey" if problem.lower().startswith("valkey") else "postgres"
@@ -123,11 +123,11 @@ def check_mail_server(context: Context) -> Iterator[Finding]:
         message = f"{server_name} does not answer ({reason}): emails wait and are retried."
         yield error("MAIL_SERVER_SILENT", message, "start it or correct UNWIND_SMTP_URL.")
         return
-    if parse_qs(url.query).get("starttls", ["0"])[-1] in ("1", "true", "yes") and not has_starttls:
+    if requires_starttls(url) and not has_starttls:
         message = f"{server_name} offers no STARTTLS, which UNWIND_SMTP_URL requires: no email will be sent."
         fix = "enable STARTTLS on the server, or remove starttls=1 from UNWIND_SMTP_URL."
         yield error("MAIL_SERVER_NO_TLS", message, fix)
-    elif url.username and not has_starttls and url.scheme == "smtp" and url.hostname not in _LOOPBACK_MAIL_SERVERS:
+    elif url.username and not has_starttls and url.scheme == "smtp" and url.hostname not in LOOPBACK_HOSTS:
         message = f"{server_name} receives the password in clear text."
         yield warning("MAIL_PASSWORD_IN_CLEAR", message, "use smtps://, or add ?starttls=1 to UNWIND_SMTP_URL.")
 
