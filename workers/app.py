@@ -122,8 +122,8 @@ app = UnwindCelery(
     strict_typing=False,
 )
 app.conf.update(
-    # Celery's defaults are not repeated. A test fixes those that matter: JSON alone (never a format that can run code when
-    # it is read), UTC, no "started" results (a failed write loses the task), and no arguments in results.
+    # Celery's defaults are not repeated. A test fixes those that matter: JSON alone (never a format that can run code
+    # when it is read), UTC, no "started" results (a failed write loses the task), and no arguments in results.
     # --- acknowledgement: a message leaves the broker when its work is committed ---
     task_acks_late=True,  # a crash repeats the task instead of losing it; a repeated command finds its request row
     task_retry_on_worker_lost=True,  # as a new message with a retry count, so a task that kills its worker ends

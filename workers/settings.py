@@ -17,7 +17,6 @@ from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from workers.broker.redis_url import RedisUrl
 from workers.embedded.client import ServerUrls, embedded_servers, embedded_servers_until_exit
-from workers.local import ALIVE_FILE_ENV, READY_FILE_ENV, TOKEN_ENV
 from workers.setting_types import (
     EmailSender,
     LinkSecret,
@@ -291,9 +290,9 @@ def _read_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {
         "UNWIND_VENV",
-        TOKEN_ENV,
-        READY_FILE_ENV,
-        ALIVE_FILE_ENV,
+        "UNWIND_SUPERVISED",
+        "UNWIND_READY_FILE",
+        "UNWIND_ALIVE_FILE",
         "UNWIND_WEB_DEMO",
     }
     known |= {f"{name}_FILE" for name in _secret_variables()}
