@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import click
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
@@ -234,7 +235,7 @@ def test_every_tool_uses_the_tls_options_of_the_url(
     result = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
     assert (result.exit_code, "SSL" in result.output) == (1, True)
     clients = backup.BackupClients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
-    with pytest.raises(backup.BackupError, match="does not support SSL"):
+    with pytest.raises(click.ClickException, match="does not support SSL"):
         clients.run("psql", "--command=SELECT 1")
 
 

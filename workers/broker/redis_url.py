@@ -50,19 +50,13 @@ REDIS_CERTIFICATE_CHECKS = {
 }
 
 
-def _redis_seconds_option(minimum: float) -> Callable[[str], float]:
+def _redis_seconds_option(minimum: float, number: Callable[[str], float] = float) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        if not minimum <= (seconds := float(text)) <= MAX_REDIS_TIMEOUT_SECONDS:
+        if not minimum <= (seconds := number(text)) <= MAX_REDIS_TIMEOUT_SECONDS:
             raise ValueError
         return seconds
 
     return parse
-
-
-def _redis_int_seconds_option(text: str) -> int:
-    if not 1 <= (seconds := int(text)) <= MAX_REDIS_TIMEOUT_SECONDS:
-        raise ValueError
-    return seconds
 
 
 def _redis_bool_option(text: str) -> bool:
@@ -89,7 +83,7 @@ _REDIS_CLIENT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
     "socket_timeout": (_redis_seconds_option(MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
     "socket_connect_timeout": (_redis_seconds_option(0.1), "must be 0.1 to 60 seconds"),
     "socket_keepalive": (_redis_bool_option, "must be true or false"),
-    "health_check_interval": (_redis_int_seconds_option, "must be 1 to 60 whole seconds"),
+    "health_check_interval": (_redis_seconds_option(1, int), "must be 1 to 60 whole seconds"),
     "client_name": (_redis_client_name_option, "must be letters, digits and signs without spaces"),
 }
 _REDIS_TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {

@@ -38,10 +38,6 @@ from workers.migrate import migrate
 from workers.settings import load_settings
 
 
-class BackupError(click.ClickException):
-    pass
-
-
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--replace", is_flag=True, help="Replace FILE when it exists.")
@@ -100,7 +96,7 @@ def write_backup(database_url: str, file: Path) -> int:
         # It holds addresses and private comments.
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as problem:
-        raise BackupError(
+        raise click.ClickException(
             f"Cannot write {partial}: {problem.strerror}. Name a file in a directory that this user may write to; in a "
             "container, one on a volume: /data/unwind.dump"
         ) from None
@@ -113,15 +109,15 @@ def write_backup(database_url: str, file: Path) -> int:
 
 
 def restore_backup(database_url: str, file: Path) -> int:
-    """Restore into an empty database, or raise `BackupError`; return by how much the feed's ids were raised."""
+    """Restore into an empty database, or raise `ClickException`; return by how much the feed's ids were raised."""
     if not file.is_file():
-        raise BackupError(f"The file {file} does not exist.")
+        raise click.ClickException(f"The file {file} does not exist.")
     clients = _backup_clients(database_url)
     engine = make_engine(database_url, timeouts=False, application_name="unwind restore")
     try:
         with engine.begin() as conn:
             if conn.execute(text("SELECT to_regnamespace('unwind') IS NOT NULL")).scalar():
-                raise BackupError(
+                raise click.ClickException(
                     "The database already has a schema `unwind`. A restore needs an empty database: create one "
                     "(CREATE DATABASE ...) and set DATABASE_URL to it."
                 )
@@ -155,7 +151,7 @@ class BackupClients:
         )
         if result.returncode != 0:
             stderr = "\n".join(f"    {line}" for line in result.stderr.strip().splitlines()[-8:])
-            raise BackupError(f"{program} failed:\n{self.address.without_password(stderr)}")
+            raise click.ClickException(f"{program} failed:\n{self.address.without_password(stderr)}")
         return result.stdout.strip()
 
 
@@ -175,18 +171,18 @@ def _backup_clients(database_url: str) -> BackupClients:
             server = int(conn.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
             identity = "|".join(str(value) for value in conn.execute(text(_BACKED_UP_DATABASE)).one())
     except PooledSessionRefused as problem:
-        raise BackupError(f"{problem}: {problem.fix}") from None
+        raise click.ClickException(f"{problem}: {problem.fix}") from None
     except OperationalError as problem:
         reason = address.without_password(str(problem.orig).strip())
         if isinstance(problem.orig, SessionSettingsRefused):
             reason = f"{problem.orig}. {problem.orig.fix}"
-        raise BackupError(f"The database cannot be used: {reason}") from None
+        raise click.ClickException(f"The database cannot be used: {reason}") from None
     finally:
         engine.dispose()
     clients = BackupClients(_find_backup_clients(server, address), address)
     query = f"--command={_BACKED_UP_DATABASE}"
     if clients.run("psql", "--no-psqlrc", "--no-align", "--tuples-only", query) != identity:
-        raise BackupError(
+        raise click.ClickException(
             f"The programs in {clients.folder} reach another database than DATABASE_URL names, so nothing was written. "
             "Check that none of them is a wrapper that chooses a server itself."
         )
@@ -202,7 +198,7 @@ def _find_backup_clients(server: int, address: PostgresAddress) -> Path:
     fitting = [version for version in sorted(folders) if version >= oldest]
     if not fitting:
         has = f"only version {', '.join(map(str, sorted(folders)))}" if folders else "none"
-        raise BackupError(
+        raise click.ClickException(
             f"The server is PostgreSQL {server}; of pg_dump and pg_restore this machine has {has}. Install the package "
             f"postgresql-client-{oldest}."
         )

@@ -27,9 +27,9 @@ from workers.local.process_specs import (
     web_program,
     worker_program,
 )
-from workers.local.supervisor import ProgramFailed, Supervisor
+from workers.local.supervisor import Supervisor
 from workers.settings import Settings, load_settings
-from workers.simulation.databases import DatabaseNotEmpty, simulation_in_empty_database
+from workers.simulation.databases import simulation_in_empty_database
 from workers.simulation.demo.dashboard import Dashboard, bills_table, format_demo_event, summary_table
 from workers.simulation.demo.runner import DemoFailed, DemoRun, connect_to_demo
 from workers.simulation.demo.sample_market import SELLERS, SampleMarket, build_sample_market
@@ -59,8 +59,6 @@ def demo(once: bool) -> None:
             _play_demo(console, settings, once=once)
     except KeyboardInterrupt:
         console.print("\nThe demo has ended; its servers are stopped and its data is removed.")
-    except (DemoFailed, ProgramFailed, DatabaseNotEmpty) as problem:
-        raise click.ClickException(str(problem)) from None
 
 
 def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:

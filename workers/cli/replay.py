@@ -18,9 +18,8 @@ from models.db import database as db
 from policies.texts import pluralize
 from policies.timestamps import format_timestamp
 from workers import show_queries
-from workers.cli.answer_text import describe_answer, describe_answer_errors, shorten_answer_value
 from workers.cli.options import zone_option
-from workers.cli.show import print_result
+from workers.cli.show import describe_answer, describe_answer_errors, print_result, shorten_answer_value
 from workers.cli.terminal_text import PeopleConsole, echo, escape_for_terminal
 from workers.setting_types import normalize_postgres_url_setting
 from workers.simulation import databases
@@ -28,10 +27,6 @@ from workers.simulation import replay as player
 from workers.simulation.engine import Simulation
 
 _REPLAYED_OUTCOME_STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
-
-
-class InvalidReplayFile(click.ClickException):
-    exit_code = 2
 
 
 @click.command()
@@ -60,7 +55,7 @@ def replay(
     Exit code 2: a file is invalid and nothing ran.
     """
     if database_url is not None and len(files) > 1:
-        raise InvalidReplayFile("--database-url takes exactly one file.")
+        raise player.InvalidHistory("--database-url takes exactly one file.")
     histories = _read_histories(files, allow_invalid)
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # standard output is for answers
@@ -85,12 +80,9 @@ def replay(
 
 
 def _read_histories(files: tuple[Path, ...], allow_invalid: bool) -> list[tuple[Path, list[player.HistoryLine]]]:
-    try:
-        histories = [(path, player.read_history(path)) for path in files]
-        for path, lines in histories if not allow_invalid else ():
-            player.check_history_arguments(lines, str(path))
-    except player.InvalidHistory as problem:
-        raise InvalidReplayFile(str(problem)) from None
+    histories = [(path, player.read_history(path)) for path in files]
+    for path, lines in histories if not allow_invalid else ():
+        player.check_history_arguments(lines, str(path))
     return histories
 
 
@@ -153,11 +145,9 @@ def _open_simulation(
         return pool.fresh(at, allow_short=allow_short)
     try:
         url = normalize_postgres_url_setting(database_url or "")
-        return databases.simulation_in_empty_database(url, at, allow_short=allow_short)
-    except databases.DatabaseNotEmpty as problem:
-        raise click.ClickException(str(problem)) from None
     except ValueError as problem:
-        raise InvalidReplayFile(f"--database-url: {problem}") from None
+        raise player.InvalidHistory(f"--database-url: {problem}") from None
+    return databases.simulation_in_empty_database(url, at, allow_short=allow_short)
 
 
 def _warn_if_in_future(simulation: Simulation) -> None:

@@ -32,7 +32,7 @@ from workers.local.process_specs import (
     worker_program,
 )
 from workers.local.run_command import RUN_COMMAND
-from workers.local.supervisor import ProgramFailed, Supervisor, up_report
+from workers.local.supervisor import Supervisor, up_report
 from workers.settings import CHECKOUT, Settings, load_settings
 
 READY_TIMEOUT = 90.0
@@ -62,8 +62,6 @@ def up(detach: bool) -> None:
         _serve_installation(settings, report)
     except KeyboardInterrupt:
         click.echo("Stopped: everything has shut down cleanly.")
-    except ProgramFailed as problem:
-        raise click.ClickException(str(problem)) from None
     finally:
         report.unlink(missing_ok=True)
         lock.close()

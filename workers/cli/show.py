@@ -17,7 +17,6 @@ from policies.timestamps import describe_duration, describe_timestamp, format_ti
 from policies.verdicts import ASK_AGAIN
 from tasks.declarations import all_commands
 from workers import show_queries
-from workers.cli.answer_text import describe_answer
 from workers.cli.bill_page import render_html as render_bill_page
 from workers.cli.bill_page import render_text
 from workers.cli.database import open_transaction
@@ -258,6 +257,38 @@ def _late_payment_lines(result: list[dict[str, Any]]) -> Iterator[Line]:
     for late in result:
         members = f"{_member_name_text(late['buyer'])} paid {_member_name_text(late['seller'])}"
         yield f"  {late['recorded_at']}  order {late['order_id']}: {late['payment_status']}, {members}"
+
+
+def describe_answer(answer: dict[str, Any]) -> str:
+    if answer["outcome"] == "done":
+        effects = ", ".join(f"{name}: {shorten_answer_value(value)}" for name, value in answer["effects"].items())
+        return f"done. {effects}" if effects else "done."
+    if answer["outcome"] == "invalid":
+        return f"invalid. {describe_answer_errors(answer)}"
+    return f"{answer['outcome']} ({answer['code']}). {answer['message']}"
+
+
+def describe_answer_errors(answer: dict[str, Any]) -> str:
+    return "; ".join(f"{error['path']} {error['message']}" for error in answer["errors"])
+
+
+def shorten_answer_value(value: Any) -> str:
+    text = _plain_answer_value(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _plain_answer_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return (
+            "("
+            + ", ".join(f"{name} {_plain_answer_value(item)}" for name, item in value.items() if item is not None)
+            + ")"
+        )
+    if isinstance(value, list):
+        return ", ".join(_plain_answer_value(item) for item in value) or "none"
+    if value is None:
+        return "none"
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _describe_possible_from(timestamp: str) -> str:

@@ -16,9 +16,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import workers
@@ -37,9 +37,6 @@ from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wai
 from workers.embedded.server import ServerStartError
 
 DAEMON_TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
-
-_leases_lock = threading.Lock()
-_leases: dict[Path, ServerUrls] = {}
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,14 +88,11 @@ def embedded_servers(
         _leave_servers(folder, in_use)
 
 
+@cache
 def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
-    key = data_dir.resolve()
-    with _leases_lock:
-        if key not in _leases:
-            lease = embedded_servers(key)
-            _leases[key] = lease.__enter__()
-            atexit.register(lease.__exit__, None, None, None)
-        return _leases[key]
+    servers = contextlib.ExitStack()
+    atexit.register(servers.close)
+    return servers.enter_context(embedded_servers(data_dir))
 
 
 def running_servers(data_dir: Path) -> RunningServers | None:

@@ -23,6 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+import click
+
 from workers.embedded.data_dir import log_tail, open_log, read_json, write_json
 from workers.embedded.processes import (
     ProcessIdentity,
@@ -43,7 +45,7 @@ RESET_DEATHS_AFTER = 60.0  # seconds alive
 STOP_SIGNALS = ((signal.SIGTERM, 20.0), (signal.SIGQUIT, 25.0), (signal.SIGKILL, 5.0))
 
 
-class ProgramFailed(RuntimeError):
+class ProgramFailed(click.ClickException):
     pass
 
 

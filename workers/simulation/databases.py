@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import click
 from sqlalchemy import text
 
 from models.db.database import make_engine
@@ -16,7 +17,7 @@ from workers.migrate import migrate
 from workers.simulation.engine import Simulation
 
 
-class DatabaseNotEmpty(Exception):
+class DatabaseNotEmpty(click.ClickException):
     pass
 
 

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
+
 from models.payload_limits import refuse_duplicate_names
 from models.stored_answers import Answer
 from policies.timestamps import format_timestamp, parse_timestamp
@@ -27,8 +29,8 @@ MIN_HISTORY_YEAR, MAX_HISTORY_YEAR = 1970, 9000
 """The limits of a history's instants, so that adding deadlines to them never leaves the calendar."""
 
 
-class InvalidHistory(Exception):
-    pass
+class InvalidHistory(click.ClickException):
+    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)

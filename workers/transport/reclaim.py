@@ -41,8 +41,8 @@ class Reclaimed(Exception):
 class ConsumerId:
     _current: ConsumerId | None = None
 
-    def __init__(self, space: str | None = None) -> None:
-        self.pid, self.space = os.getpid(), space or self.own_space()
+    def __init__(self) -> None:
+        self.pid, self.space = os.getpid(), self.own_space()
         self.name = f"{self.space}/{self.pid}/{secrets.token_hex(4)}"
         self._list_numbers = count(1)
         self._orphaned_since: dict[str, float] = {}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
@@ -23,7 +24,7 @@ from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.pooler import pooler
 from tests.plugins.servers import libpq_url
 from tests.plugins.stored_rows import DatabaseRows
-from workers.cli.backup import BackupError, write_backup
+from workers.cli.backup import write_backup
 from workers.embedded.client import ServerUrls
 from workers.simulation.engine import Simulation
 
@@ -209,7 +210,7 @@ def test_what_needs_a_session_of_its_own_is_refused_with_the_fix(pooled_url: str
     with pytest.raises(session_settings.PooledSessionRefused) as caught:
         db.open_database_connection(pooled_url, application_name="unwind listen", autocommit=True)
     assert "UNWIND_DIRECT_DATABASE_URL" in caught.value.fix
-    with pytest.raises(BackupError, match="UNWIND_DIRECT_DATABASE_URL"):
+    with pytest.raises(click.ClickException, match="UNWIND_DIRECT_DATABASE_URL"):
         write_backup(pooled_url, tmp_path / "dump")
 
 

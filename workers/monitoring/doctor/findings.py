@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -32,7 +32,7 @@ class Finding:
     fix: str
 
     def as_json(self) -> dict[str, str]:
-        return {"code": self.code, "severity": self.severity.value, "message": self.message, "fix": self.fix}
+        return asdict(self)
 
     def as_line(self) -> str:
         return f"{self.severity.value:<7}  {self.code}: {self.message} Fix: {self.fix}"

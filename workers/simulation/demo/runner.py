@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import click
 from celery import Celery
 from sqlalchemy import text
 
@@ -35,7 +36,7 @@ _UNFINISHED_DEMO_WORK = """
 """
 
 
-class DemoFailed(Exception):
+class DemoFailed(click.ClickException):
     pass
 
 
