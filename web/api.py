@@ -29,7 +29,7 @@ from tasks.command import MAX_INT64
 from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from web.authentication import require
-from web.problems import Problem, not_found
+from web.problems import Problem
 
 DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS, BODY_TIMEOUT_SECONDS = 5, 60, 30
 MAX_DROPPED_BYTES, MAX_API_EVENTS = 2**24, 1000
@@ -50,7 +50,7 @@ async def submit_command(request: Request) -> Response:
     key = await authenticate_submit(request)
     task = request.path_params["task"]
     if task not in COMMANDS:
-        raise not_found("There is no such command.")
+        raise Problem(404, "There is no such command.")
     request.state.task = task
     request_id = _idempotency_key(request)
     payload = await read_body(request)
@@ -153,7 +153,7 @@ def read(request: Request, query: Callable[[Connection, datetime], Any], missing
     """Answer with the query's result. None is a 404 with the sentence `missing`."""
     found = query_snapshot(request, query)
     if found is None:
-        raise not_found(missing)
+        raise Problem(404, missing)
     return Response(json.dumps(found, ensure_ascii=False), media_type="application/json")
 
 
@@ -203,7 +203,7 @@ def get_bill(
     try:
         first_day = parse_month(month)
     except ValueError:
-        raise not_found("There is no such bill.") from None
+        raise Problem(404, "There is no such bill.") from None
     return read(
         request, lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now), "There is no such bill."
     )

@@ -24,7 +24,6 @@ EDITABLE = ("unit_price", "description", "remarks", "bulk", "sale_rate", "my_cos
 """The fields of a line that step 2 of the edit offers."""
 FORM_LABELS = {
     "comment": "Your comment",
-    "reason": "Reason",
     "until": "Until (in UTC, such as 2026-04-20T10:00:00Z)",
     "grounds": "What is wrong",
     "status": "New status",
@@ -32,8 +31,13 @@ FORM_LABELS = {
     "lines": "Units to take out of each line",
     "NOT_SHIPPED": "nothing was sent",
     "INCOMPLETE": "something is missing",
-    "NOT_AS_DESCRIBED": "not as described",
 }
+"""Of the names and codes that do not say it themselves."""
+
+
+def form_label(name: str) -> str:
+    words = name.replace("_", " ")
+    return FORM_LABELS.get(name) or (words.lower() if words.isupper() else words.capitalize())
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Field:
 
     @property
     def label(self) -> str:
-        return FORM_LABELS[self.name]
+        return form_label(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ def _field_kind(
     if name == "status":
         return "select", required, {status: status for status in option["values"]}
     if name == "grounds":
-        return "select", required, {ground: FORM_LABELS[ground] for ground in typing.get_args(info.annotation)}
+        return "select", required, {ground: form_label(ground) for ground in typing.get_args(info.annotation)}
     if name == "return_items":
         return ("checkbox" if role is Role.SELLER and action != "removals.withdraw" else "hidden"), False, {}
     return ("lines" if name == "lines" else "textarea"), required, {}

@@ -20,7 +20,7 @@ from policies.statuses import Role
 from tasks.command import MAX_INT64
 from web.api import query_snapshot
 from web.forms import ActionForm, action_form, read_form
-from web.problems import Problem, not_found
+from web.problems import Problem
 from web.sessions import Session, check_csrf, sessions_of
 
 
@@ -88,7 +88,7 @@ def load_view(request: Request, order_id: str) -> View:
 
     loaded = query_snapshot(request, query) if is_order_id(order_id) else None
     if loaded is None:
-        raise not_found("There is no order with this number of yours.")
+        raise Problem(404, "There is no order with this number of yours.")
     options, facts, zone = loaded
     role = None if session.is_staff else Role.SELLER if facts["seller_id"] == session.name else Role.BUYER
     return View(session, role, zone, facts, options)

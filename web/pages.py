@@ -36,7 +36,7 @@ from tasks.declarations import COMMANDS
 from web import forms, order_view
 from web.api import DEFAULT_WAIT_SECONDS, query_snapshot
 from web.order_view import View, is_order_id, load_view, load_view_for_change, new_request_id
-from web.problems import Problem, not_found
+from web.problems import Problem
 from web.sessions import COOKIE, LOOPBACK, PATH, Session, check_csrf, sessions_of, sign_link
 
 PAGE_SECURITY_POLICY = (
@@ -104,7 +104,7 @@ def demo_sign_in_page(request: Request) -> Response:
     """Offer members to act as. Only in the demo, and only to this machine."""
     settings = request.app.state.settings
     if not settings.is_demo or request.url.hostname not in LOOPBACK or settings.address not in LOOPBACK:
-        raise not_found("There is no such page.")
+        raise Problem(404, "There is no such page.")
 
     def sign_in_links(conn: Connection, now: datetime) -> list[dict[str, Any]]:
         at = int(now.timestamp())
@@ -130,7 +130,7 @@ def start(request: Request, order: str = "") -> Response:
 def forecast_page(request: Request) -> Response:
     session = sessions_of(request).load(request)
     if not session.is_staff:
-        raise not_found("There is no such page.")
+        raise Problem(404, "There is no such page.")
     days = forecast.DEFAULT_DAYS
     result = query_snapshot(request, lambda conn, now: forecast.unlock_forecast(conn, days=days, now=now))
     late = query_snapshot(request, lambda conn, _: show.show_late_payments(conn))
@@ -146,7 +146,7 @@ def bill_page(request: Request, seller_id: str, month: str) -> Response:
         if session.is_staff or session.name == seller_id:
             bill = query_snapshot(request, lambda conn, now: bills.load_bill_json(conn, seller_id, first_day, now))
     if bill is None:
-        raise not_found("There is no such bill.")
+        raise Problem(404, "There is no such bill.")
     return page("bill.html.j2", session=session, bill=bill)
 
 
@@ -165,7 +165,7 @@ async def act(request: Request, order_id: str, action: str) -> Response:
     usable = (o for o in view.options["options"] if o["action"] != "orders.set_status" or o["possible"])
     wanted = [form for form in (forms.action_form(option, view.role) for option in usable) if form.key == action]
     if not wanted:
-        raise not_found("There is no such action now. Open the page again.")
+        raise Problem(404, "There is no such action now. Open the page again.")
     arguments = forms.typed_arguments(wanted[0], typed) | {"order_id": view.facts["order_id"]}
     if wanted[0].removal_id is not None:
         del arguments["order_id"]
@@ -256,7 +256,7 @@ def _edit_page(
     view: View, step: int, status: int = 200, typed: Mapping[str, str] | None = None, **values: Any
 ) -> Response:
     if view.role is not Role.SELLER:
-        raise not_found("There is no such page.")
+        raise Problem(404, "There is no such page.")
     values = {"draft_id": "", "answer": None, "choices": forms.consolidation_form_choices()} | values
     return page(
         "edit.html.j2", status, session=view.session, zone=view.zone, view=view, order=view.facts, step=step,

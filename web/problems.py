@@ -34,10 +34,6 @@ class Problem(Exception):
         return JSONResponse(body, self.status, dict(self.headers or {}), MEDIA_TYPE)
 
 
-def not_found(detail: str) -> Problem:
-    return Problem(404, detail)
-
-
 Render = Callable[[Request, Problem], Response]
 
 

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from models import web_links
 from models.db.database import Database
 from policies.texts import is_identifier
-from web.problems import Problem, not_found
+from web.problems import Problem
 
 MAX_LINK_LIFETIME = timedelta(minutes=15)
 SESSION_LIFETIME = timedelta(hours=2)
@@ -84,7 +84,7 @@ class Sessions:
 def sessions_of(request: Request) -> Sessions:
     sessions: Sessions | None = request.app.state.sessions
     if sessions is None:
-        raise not_found("The Problem Order page is switched off: UNWIND_WEB_LINK_SECRET is not set.")
+        raise Problem(404, "The Problem Order page is switched off: UNWIND_WEB_LINK_SECRET is not set.")
     return sessions
 
 

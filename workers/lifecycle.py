@@ -40,9 +40,7 @@ CONNECT_TIMEOUT = 5.0
 def open_process_database() -> Database:
     """Open the database as the application's own login, else as the owner in the role unwind_app."""
     settings = current_settings()
-    url = settings.app_database_url or settings.database_url
-    if url is None:
-        url = settings.with_servers_until_exit().database_url
+    url = settings.work_url or settings.with_servers_until_exit().database_url
     if url is None:
         raise RuntimeError("There is no database. Set DATABASE_URL.")
     return db.connect(url.get_secret_value())
@@ -60,19 +58,22 @@ def _open_webhook_sender(settings: Settings) -> webhooks.WebhookSender:
     return WebhookSender(parse_networks(settings.webhook_networks))
 
 
-_process_waker: TaskWaker | None = None
+_process_resources = contextlib.ExitStack()
 _process_wakeups: Wakeups | None = None
 _process_may_wait = True
 
 
 def connect_process(app: Celery) -> None:
-    global _process_waker, _process_wakeups  # noqa: PLW0603 - one per process is the point
+    global _process_wakeups  # noqa: PLW0603 - one per process is the point
     settings = current_settings()
     database = open_process_database()
+    _process_resources.callback(database.dispose)
     broker_url = settings.broker_url.get_secret_value() if settings.broker_url is not None else None
     if broker_url is not None:
         _process_wakeups = Wakeups(app, broker_url)
-        database.wake = _process_waker = TaskWaker(_process_wakeups.send)
+        _process_resources.callback(_process_wakeups.close)
+        database.wake = waker = TaskWaker(_process_wakeups.send)
+        _process_resources.callback(waker.close)
     db.set_database(database)
     mailer.set_mailer(_open_mailer(settings))
     webhooks.set_sender(_open_webhook_sender(settings))
@@ -80,15 +81,9 @@ def connect_process(app: Celery) -> None:
 
 
 def disconnect_process() -> None:
-    global _process_waker, _process_wakeups  # noqa: PLW0603
-    if _process_waker is not None:
-        _process_waker.close()
-        _process_waker = None
-    if _process_wakeups is not None:
-        _process_wakeups.close()
-        _process_wakeups = None
-    with contextlib.suppress(RuntimeError):
-        db.current_database().dispose()
+    global _process_wakeups  # noqa: PLW0603
+    _process_resources.close()
+    _process_wakeups = None
     db.set_database(None)
     mailer.set_mailer(None)
     webhooks.set_sender(None)

@@ -27,10 +27,7 @@ class CannotRequeue(Exception):
 
 def requeue_dead_job(database: Database, number: int) -> str:
     with database.transaction() as conn:
-        job = dead_jobs.get_dead_job(conn, number)
-        if job is None:
-            raise CannotRequeue(f"There is no dead job {number}.")
-        now = database.clock.now(conn)
+        job, now = _require("dead job", number, dead_jobs.get_dead_job(conn, number)), database.clock.now(conn)
         if job.discarded_at is not None:
             raise CannotRequeue(f"Dead job {number} was discarded: {job.discard_reason}")
         if not dead_jobs.mark_job_replayed(conn, number, now):
@@ -55,9 +52,7 @@ def requeue_dead_job(database: Database, number: int) -> str:
 
 def discard_instead_of_requeue(database: Database, number: int, reason: str) -> str:
     with database.transaction() as conn:
-        job = dead_jobs.get_dead_job(conn, number)
-        if job is None:
-            raise CannotRequeue(f"There is no dead job {number}.")
+        job = _require("dead job", number, dead_jobs.get_dead_job(conn, number))
         if not dead_jobs.discard_job(conn, number, reason, database.clock.now(conn)):
             raise CannotRequeue(f"Dead job {number} was {'discarded' if job.discarded_at else 'requeued'} already.")
     return str(job.task)
@@ -70,9 +65,7 @@ def requeue_dead_letter(database: Database, number: int) -> str:
     Raises CannotRequeue.
     """
     with database.transaction() as conn:
-        dead_letter = dead_letters.get_dead_letter(conn, number)
-        if dead_letter is None:
-            raise CannotRequeue(f"There is no dead letter {number}.")
+        dead_letter = _require("dead letter", number, dead_letters.get_dead_letter(conn, number))
         now = database.clock.now(conn)
         task, message_id, arguments = _read_command_to_requeue(dead_letter)
         if not dead_letters.mark_dead_letter_requeued(conn, number, now):
@@ -81,6 +74,12 @@ def requeue_dead_letter(database: Database, number: int) -> str:
         if not submissions.resubmit_dead_submission(conn, task, arguments, request_id, now):
             raise CannotRequeue(f"Dead letter {number} cannot be requeued: the SQL interface refuses its arguments.")
     return task
+
+
+def _require(noun: str, number: int, row: Any) -> Any:
+    if row is None:
+        raise CannotRequeue(f"There is no {noun} {number}.")
+    return row
 
 
 def _read_command_to_requeue(dead_letter: Any) -> tuple[str, str, dict[str, Any]]:

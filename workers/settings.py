@@ -169,8 +169,12 @@ class Settings(BaseModel):
         return self.direct_database_url or self.database_url
 
     @property
+    def work_url(self) -> SecretStr | None:
+        return self.app_database_url or self.database_url
+
+    @property
     def listener_url(self) -> SecretStr | None:
-        return self.direct_database_url or self.app_database_url or self.database_url
+        return self.direct_database_url or self.work_url
 
     @property
     def mail_dir(self) -> Path:

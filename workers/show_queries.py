@@ -80,17 +80,16 @@ def _no_order_for_query(order_id: int, at: datetime | None = None) -> str:
     return f"There was no order {order_id} at {format_timestamp(at)}." if at else f"There is no order {order_id}."
 
 
-@nouns.command("order", context_settings=QUERY_WORDS)
-@click.argument("order_id", metavar="ID", type=ORDER)
-@query_at_option
-def parse_show_order(order_id: int, at: datetime | None) -> Query:
-    """An order with its timeline, now or at another time."""
-    return Query(
-        "order",
-        lambda conn, now: order.show_order(conn, order_id, at=at, now=now),
-        _no_order_for_query(order_id, at),
-        at,
-    )
+def _add_order_query(group: click.Group, noun: str, read: Callable[..., Any], about: str) -> None:
+    @group.command("order", context_settings=QUERY_WORDS, help=about)
+    @click.argument("order_id", metavar="ID", type=ORDER)
+    @query_at_option
+    def parse(order_id: int, at: datetime | None) -> Query:
+        missing = _no_order_for_query(order_id, at)
+        return Query(noun, lambda conn, now: read(conn, order_id, at=at, now=now), missing, at)
+
+
+_add_order_query(nouns, "order", order.show_order, "An order with its timeline, now or at another time.")
 
 
 @nouns.group("explain")
@@ -98,17 +97,9 @@ def explain_query_nouns() -> None:
     """What the parties of an order can do, and why the rest is refused."""
 
 
-@explain_query_nouns.command("order", context_settings=QUERY_WORDS)
-@click.argument("order_id", metavar="ID", type=ORDER)
-@query_at_option
-def parse_explain_order(order_id: int, at: datetime | None) -> Query:
-    """What each party can do, and why the rest is refused."""
-    return Query(
-        "explain",
-        lambda conn, now: order.explain_order(conn, order_id, at=at, now=now),
-        _no_order_for_query(order_id, at),
-        at,
-    )
+_add_order_query(
+    explain_query_nouns, "explain", order.explain_order, "What each party can do, and why the rest is refused."
+)
 
 
 @nouns.command("lots", context_settings=QUERY_WORDS)

@@ -117,7 +117,7 @@ class MetricsCollector:
 
     def _query_database(self) -> list[Family]:
         if self._database is None:
-            url = self._settings.app_database_url or self._settings.database_url
+            url = self._settings.work_url
             assert url is not None
             self._database = db.connect(url.get_secret_value())
         families, failed = [], []

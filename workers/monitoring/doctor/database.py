@@ -30,7 +30,7 @@ OTHER_CONNECTIONS = 4  # the submissions listener, a migration, and two read-onl
 
 
 def check_database_answers(context: Context) -> Iterator[Finding]:
-    url = context.settings.app_database_url or context.settings.database_url
+    url = context.settings.work_url
     if url is None:
         return
     connected = db.connect(url.get_secret_value())
@@ -115,7 +115,7 @@ def check_session_settings(context: Context) -> Iterator[Finding]:
     with contextlib.ExitStack() as stack:
         connections = [context.conn]
         if not is_pooled(context.conn):
-            url = context.settings.app_database_url or context.settings.database_url
+            url = context.settings.work_url
             assert url is not None
             databases = [db.connect(url.get_secret_value()) for _ in range(2)]
             for database in databases:
