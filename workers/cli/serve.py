@@ -18,7 +18,7 @@ from policies.texts import pluralize
 from workers.cli.options import data_option
 from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded.client import running_servers
-from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, write_json
+from workers.embedded.data_dir import FileLock, ensure_servers_dir, open_log, read_json, write_json
 from workers.embedded.processes import ProcessIdentity, identify_process, interrupt_on_signals, is_alive, wait_until
 from workers.local.preforker import Preforker
 from workers.local.process_specs import (
@@ -101,7 +101,7 @@ def _serve_installation(settings: Settings, report: Path) -> None:
     state: dict[str, Any] = {**identify_process(os.getpid()).as_json(), "ready": False}
     write_json(report, state)
     with (
-        contextlib.closing(Preforker(_make_log_dir(settings) / "preforker.log")) as preforker,
+        contextlib.closing(Preforker(settings.log_dir / "preforker.log")) as preforker,
         settings.with_servers_running() as complete,
         Supervisor(
             settings.data_dir, on_event=lambda sentence: click.echo(f"  {sentence}", err=True), preforker=preforker
@@ -135,9 +135,9 @@ def _serve_installation(settings: Settings, report: Path) -> None:
 
 
 def _start_detached(settings: Settings, report: Path) -> None:
-    output = _make_log_dir(settings) / "up.log"
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as log:
+    output = settings.log_dir / "up.log"
+    output.unlink(missing_ok=True)
+    with open_log(output) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "workers", "up"],
             stdin=subprocess.DEVNULL,
@@ -167,11 +167,6 @@ def _describe_servers_of_up(settings: Settings) -> str:
         parts.append(f"Valkey on 127.0.0.1:{running.valkey_port}")
     data = "" if settings.has_servers else f", data in {display_path(ensure_servers_dir(settings.data_dir))}"
     return " and ".join(parts) + data
-
-
-def _make_log_dir(settings: Settings) -> Path:
-    settings.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return settings.log_dir
 
 
 def _print_up_line(label: str, text: str) -> None:

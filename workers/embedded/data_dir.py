@@ -108,6 +108,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def open_log(path: Path) -> IO[bytes]:
     """Open a log for appending, readable for its owner only. One that has grown too long is moved aside first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
         path.replace(path.with_suffix(".old.log"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")

@@ -26,17 +26,21 @@ ITEM_TYPES = {
 COMPLETENESS = {"C": "C", "I": "B", "B": "B", "S": "S", "M": "S", "N": None}
 """XML writes I for incomplete where the API writes B; BSX writes M (mint in sealed box) for sealed, and N for none."""
 ITEM_FIELD_DEFAULTS: dict[str, Any] = {
+    "item_no": "",
     "completeness": None,
     "bulk": 1,
     "sale_rate": 0,
     "my_cost": None,
+    "my_weight": None,
     "description": "",
     "remarks": "",
     "reserved_for": None,
     "is_retain": False,
     "is_stock_room": False,
+    "bind_id": 0,
     **{name: 0 if "quantity" in name else None for name in TIER_FIELDS},
 }
+"""What empty elements mean. One of a field without a default says nothing; in BSX, an empty RETAIN says yes."""
 
 
 class InvalidItem(Exception):
@@ -118,8 +122,8 @@ class ItemFields:
             weight, units = self._parse(name, _parse_cost_field, None), abs(self.integer("quantity") or 0)
             each = (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if weight and units else None
             return _ITEM_FIELD_NOT_SAID if each is None else each
-        parse, empty = _ITEM_FIELD_PARSERS[name]
-        return self._parse(name, parse, empty or self._is_bsx if name == "is_retain" else empty)
+        empty = True if name == "is_retain" and self._is_bsx else ITEM_FIELD_DEFAULTS.get(name, _ITEM_FIELD_NOT_SAID)
+        return self._parse(name, _ITEM_FIELD_PARSERS[name], empty)
 
     def _parse(self, name: str, parse: Callable[[str], Any], empty: Any) -> Any:
         text = self.text(name)
@@ -185,23 +189,22 @@ def _code_field_parser(codes: Mapping[str, Any]) -> Callable[[str], Any]:
     return parse
 
 
-# How the text of a field is parsed, and the value of an empty one. In BSX, an empty RETAIN says yes.
-_ITEM_FIELD_PARSERS: dict[str, tuple[Callable[[str], Any], Any]] = {
-    "item_type": (_parse_item_type_field, _ITEM_FIELD_NOT_SAID),
-    "item_no": (str, ""),
-    "color_id": (_parse_number_field, _ITEM_FIELD_NOT_SAID),
-    "quantity": (_parse_number_field, _ITEM_FIELD_NOT_SAID),
-    "unit_price": (_parse_price_field, _ITEM_FIELD_NOT_SAID),
-    "new_or_used": (_code_field_parser({"N": "N", "U": "U"}), _ITEM_FIELD_NOT_SAID),
-    "completeness": (_code_field_parser(COMPLETENESS), None),
-    "bulk": (lambda text: _parse_number_field(text) or 1, 1),
-    "sale_rate": (_parse_number_field, 0),
-    "is_retain": (_code_field_parser({"Y": True, "N": False}), False),
-    "reserved_for": (str, None),
-    "my_cost": (_parse_cost_field, None),
-    "my_weight": (_parse_cost_field, None),
-    "bind_id": (_parse_number_field, 0),
-    **{name: (_parse_number_field, 0) if "quantity" in name else (_parse_price_field, None) for name in TIER_FIELDS},
+_ITEM_FIELD_PARSERS: dict[str, Callable[[str], Any]] = {
+    "item_type": _parse_item_type_field,
+    "item_no": str,
+    "color_id": _parse_number_field,
+    "quantity": _parse_number_field,
+    "unit_price": _parse_price_field,
+    "new_or_used": _code_field_parser({"N": "N", "U": "U"}),
+    "completeness": _code_field_parser(COMPLETENESS),
+    "bulk": lambda text: _parse_number_field(text) or 1,
+    "sale_rate": _parse_number_field,
+    "is_retain": _code_field_parser({"Y": True, "N": False}),
+    "reserved_for": str,
+    "my_cost": _parse_cost_field,
+    "my_weight": _parse_cost_field,
+    "bind_id": _parse_number_field,
+    **{name: _parse_number_field if "quantity" in name else _parse_price_field for name in TIER_FIELDS},
 }
 
 
