@@ -63,7 +63,7 @@ def test_importing_the_app_loads_no_library_that_only_some_processes_need() -> N
         ("task_create_missing_queues", False),
         ("task_serializer", "json"),
         ("result_serializer", "json"),
-        ("accept_content", ["json"]),
+        ("accept_content", ("json",)),
         ("result_accept_content", None),  # what `accept_content` says
         ("event_serializer", "json"),
         ("task_ignore_result", False),
