@@ -87,25 +87,18 @@ class CaseChange:
     request_id: str | None = None
 
 
+@dataclass(eq=False)
 class CaseSet:
-    def __init__(
-        self,
-        conn: Connection,
-        members_by_id: dict[str, Member],
-        orders_by_id: dict[int, Order],
-        terms_history: TermsHistory,
-        alerts_by_order: dict[int, Alert],
-        ocrs_by_order: dict[int, Ocr],
-        late_payments_by_order: dict[int, LatePayment],
-    ) -> None:
-        self.conn = conn
-        self.members = members_by_id
-        self.terms_history = terms_history
-        self._orders = orders_by_id
-        self._alerts = alerts_by_order
-        self._ocrs = ocrs_by_order
-        self._late_payments = late_payments_by_order
-        self._members_before = dict(members_by_id)
+    conn: Connection
+    members: dict[str, Member]
+    _orders: dict[int, Order]
+    terms_history: TermsHistory
+    _alerts: dict[int, Alert]
+    _ocrs: dict[int, Ocr]
+    _late_payments: dict[int, LatePayment]
+
+    def __post_init__(self) -> None:
+        self._members_before = dict(self.members)
         self._changes: list[CaseChange] = []
 
     def get(self, order_id: int, now: datetime) -> Case | None:

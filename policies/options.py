@@ -78,7 +78,7 @@ class Action:
 
 
 ACTIONS: dict[str, Action] = {}
-"""The commands that are options, by task name; `declare_option` enters each."""
+"""The commands that are options, by task name; `tasks.declarations` enters each."""
 _OPTION_ORDER = (
     "ocr",
     "npb",
@@ -91,10 +91,6 @@ _OPTION_ORDER = (
     "orders.set_status",
 )
 """Names, or the part before the dot, in the order in which options are listed; others follow."""
-
-
-def declare_option(action: str, label: str, ask: Ask, *, per_removal: bool = False) -> None:
-    ACTIONS[action] = Action(label, ask, per_removal)
 
 
 def list_options(order: Subject, actor: Actor, now: datetime) -> list[Option]:

@@ -19,7 +19,7 @@ from policies.preconditions import effective_time, order_unknown
 from policies.terms import TermsHistory
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFactCommand
-from tasks.declarations import Arguments, DeclaredOption, command_task
+from tasks.declarations import Arguments, DeclaredOption, command_task, no_option_arguments
 
 CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFactCommand)
 OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFactCommand)
@@ -41,7 +41,7 @@ def case_command(
     *,
     example: Mapping[str, Any],
     option: str | None = None,
-    option_arguments: Arguments | None = None,
+    option_arguments: Arguments = no_option_arguments,
 ) -> Callable[[Decide[OrderCommandT]], Any]:
     """Declare a command that only its order decides; the decorated function is that decision.
 
@@ -52,9 +52,9 @@ def case_command(
     def declare(decide: Decide[OrderCommandT]) -> Any:
         entry: DeclaredOption[OrderCommandT] | None = None
         if option is not None:
-            entry = DeclaredOption(option, lambda command, subject, now: decide(command, subject.case, now))
-            if option_arguments is not None:
-                entry = replace(entry, arguments=option_arguments)
+            entry = DeclaredOption(
+                option, lambda command, subject, now: decide(command, subject.case, now), option_arguments
+            )
 
         def run(commands: list[OrderCommandT]) -> list[Answer]:
             return decide_cases(commands, decide)

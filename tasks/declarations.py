@@ -18,9 +18,8 @@ from celery import shared_task
 
 import tasks
 from models.stored_answers import Answer
-from policies import options
 from policies.cases import Actor
-from policies.options import OPTION_EXAMPLE_COMMENT, Option, PolicyAnswer, Subject
+from policies.options import ACTIONS, OPTION_EXAMPLE_COMMENT, Action, Option, PolicyAnswer, Subject
 from tasks.command import Command
 
 CommandT = TypeVar("CommandT", bound=Command)
@@ -33,11 +32,15 @@ BUYER: dict[str, Any] = {"order_id": 1003, "member_id": "b-77"}
 """The order and the actor of examples."""
 
 
+def no_option_arguments(_subject: Subject, _actor: Actor) -> Mapping[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredOption(Generic[CommandT]):
     label: str
     decide: Callable[[CommandT, Subject, datetime], PolicyAnswer | Option]
-    arguments: Arguments = lambda _subject, _actor: {}
+    arguments: Arguments = no_option_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,7 @@ def command_task(
         about = _RULE_ID.sub("", (inspect.getdoc(run) or "").partition("\n")[0])
         declaration = COMMANDS[model.task] = Declaration(model, example, about, option)
         if option is not None:
-            per_removal = "removal_id" in model.model_fields
-            options.declare_option(model.task, option.label, declaration.ask, per_removal=per_removal)
+            ACTIONS[model.task] = Action(option.label, declaration.ask, per_removal="removal_id" in model.model_fields)
         return shared_task(name=model.task, command_model=model)(run)
 
     return declare

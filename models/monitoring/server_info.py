@@ -1,4 +1,4 @@
-"""Facts about the database server: schema revision, clock, connections, roles and settings."""
+"""Facts about the database server: schema revision, connections, roles and settings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ from models.db.database import APP_ROLE
 class Connections:
     allowed: int
     used: int
-
-
-def server_info_clock(conn: Connection) -> datetime:
-    instant: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
-    return instant
 
 
 def schema_revision(conn: Connection) -> str | None:

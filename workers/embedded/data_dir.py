@@ -98,12 +98,20 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
+    write_file(path, json.dumps(value, indent=1).encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, completely or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        _give_to_owner_of(path.parent, file.fileno())
-        json.dump(value, file, indent=1)
-    beside.replace(path)
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            _give_to_owner_of(path.parent, file.fileno())
+            file.write(content)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def open_log(path: Path) -> IO[bytes]:

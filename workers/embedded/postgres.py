@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from workers.embedded.data_dir import log_tail, open_log, read_json, read_lines, write_json
+from workers.embedded.data_dir import log_tail, open_log, read_json, read_lines, write_file, write_json
 from workers.embedded.processes import ProcessIdentity, command_line, end_orphan, identify_process, is_alive
 from workers.embedded.program_copy import programs_for
 from workers.embedded.run_as import choose_run_as, chown_tree
@@ -96,9 +96,7 @@ class Postgres(EmbeddedServer):
         self.logins.unlink(missing_ok=True)
         new_data = self.data.with_name(f"postgres.new-{os.getpid()}")
         secret = self.data.with_name(f"postgres.new-{os.getpid()}.password")
-        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(self.passwords["postgres_admin"] + "\n")
+        write_file(secret, f"{self.passwords['postgres_admin']}\n".encode())
         chown_tree(secret, self.identity)
         initdb = [
             f"--pgdata={new_data}",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.mailer import Mailer, OutgoingEmail, ServerUnavailable
+from workers.embedded.data_dir import write_file
 from workers.mail.mime_message import MailBranding, build_mime_message
 from workers.mail.smtp import SmtpMailer, describe_smtp_error
 from workers.settings import Settings
@@ -39,14 +38,7 @@ class FolderMailer:
         name = f"{email.written_at:%Y%m%dT%H%M%SZ}-{event}-{email.message_id[:12]}.eml"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Readable for the owner only: emails quote what members wrote to each other.
-        descriptor, unfinished_email = tempfile.mkstemp(dir=self._directory, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(message)
-            Path(unfinished_email).replace(self._directory / name)
-        except BaseException:
-            Path(unfinished_email).unlink(missing_ok=True)
-            raise
+        write_file(self._directory / name, message)
 
 
 def mailer_from_settings(settings: Settings) -> Mailer:
