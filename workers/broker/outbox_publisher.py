@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from schedules.routes import queue_of
 from workers.broker.redis_url import connect_to_redis
-from workers.broker.wakeups import MESSAGE_EXPIRES_SECONDS
+from workers.broker.wakeups import send_internal_task
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -27,13 +26,7 @@ class OutboxPublisher:
         self._broker_url = broker_url
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
-        self._app.send_task(
-            task,
-            kwargs={"rows": list(rows)},
-            queue=queue_of(task),
-            ignore_result=True,
-            expires=MESSAGE_EXPIRES_SECONDS,
-        )
+        send_internal_task(self._app, task, rows)
 
     def broker_epoch(self) -> str | None:
         """Return a text that changes when the broker may have lost messages, or None when the broker does not answer.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -38,6 +38,11 @@ The pause doubles while commits keep coming: a lone cancellation's consumers sta
 spend its time on wake-ups (B4), nor the consumers theirs on small batches (B17)."""
 
 
+def send_internal_task(app: Celery, task: str, rows: Sequence[int] | None = None) -> None:
+    arguments = {} if rows is None else {"rows": list(rows)}
+    app.send_task(task, kwargs=arguments, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS)
+
+
 class Wakeups:
     def __init__(self, app: Celery, broker_url: str) -> None:
         self._app = app
@@ -48,11 +53,8 @@ class Wakeups:
         key = KEY_PREFIX + task
         if not self.client.set(key, 1, nx=True, ex=KEY_EXPIRES_SECONDS):
             return
-        new_rows: dict[str, list[int]] = {"rows": []} if task in OUTBOX_CONSUMERS else {}
         try:
-            self._app.send_task(
-                task, kwargs=new_rows, queue=queue_of(task), ignore_result=True, expires=MESSAGE_EXPIRES_SECONDS
-            )
+            send_internal_task(self._app, task, () if task in OUTBOX_CONSUMERS else None)
         except BaseException:
             self.begin(task)
             raise

@@ -23,9 +23,9 @@ from models import dead_jobs
 from models import dead_letters as dead_letter_rows
 from policies.texts import pluralize
 from policies.timestamps import format_optional_timestamp, format_timestamp
-from schedules.routes import queue_of
 from workers import requeue as requeuing
 from workers.app import app
+from workers.broker.wakeups import send_internal_task
 from workers.cli.database import open_database, open_transaction
 from workers.cli.options import data_option, json_lines_option, zone_option
 from workers.cli.terminal_text import echo
@@ -189,7 +189,7 @@ def _for_each_job(ids: Sequence[int], act: Callable[[int], str], *, at_end: Call
 
 def _wake_relay() -> None:
     with contextlib.suppress(OperationalError):  # without a broker, the timetable's tick does it
-        app.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)
+        send_internal_task(app, "outbox.relay")
 
 
 def _print_job_progress(done: int, total: int) -> None:
