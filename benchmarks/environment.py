@@ -19,7 +19,7 @@ import redis
 
 from benchmarks.market import Market, build
 from workers.embedded.client import ServerUrls, embedded_servers
-from workers.embedded.postgres import OWNER
+from workers.embedded.servers import OWNER
 from workers.local.parent_death import with_parent_death
 from workers.local.preforker import Preforker
 from workers.local.process_specs import WORKER_GROUPS, worker_program

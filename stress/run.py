@@ -30,7 +30,7 @@ from stress.fault_injector import FaultInjector
 from stress.oracle import Oracle
 from stress.sent_commands import Ledger, Sent
 from workers.broker.redis_url import connect_to_redis
-from workers.simulation.databases import simulation_in_empty_database
+from workers.simulation.engine import simulation_in_empty_database
 from workers.simulation.replay import parse_lines, play
 from workers.transport.reclaim import PROCESSING_LISTS_KEY
 

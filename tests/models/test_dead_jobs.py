@@ -20,7 +20,7 @@ from models.db.database import Database
 from models.db.schema import table_of
 from tests.plugins.servers import in_database
 from workers.embedded.client import ServerUrls
-from workers.embedded.postgres import OWNER
+from workers.embedded.servers import OWNER
 
 NOW = datetime(2026, 4, 12, tzinfo=UTC)
 DEEP: Any = "bottom"

@@ -19,7 +19,7 @@ import redis
 
 from workers.embedded.data_dir import free_port
 from workers.embedded.processes import parent_death_hook, wait_until
-from workers.embedded.valkey import Valkey
+from workers.embedded.servers import Valkey
 
 PASSWORD = "server-secret"
 SENTINEL_PASSWORD = "sentinel-secret"

@@ -25,7 +25,7 @@ import pytest
 import redis
 
 from workers.embedded.client import ServerUrls, embedded_servers
-from workers.embedded.postgres import OWNER
+from workers.embedded.servers import OWNER
 from workers.migrate import migrate
 from workers.transport.reclaim import PROCESSING_LISTS_KEY, UNACKED_KEY
 

@@ -29,10 +29,10 @@ from workers.local.process_specs import (
 )
 from workers.local.supervisor import Supervisor
 from workers.settings import Settings, load_settings
-from workers.simulation.databases import simulation_in_empty_database
 from workers.simulation.demo.dashboard import Dashboard, bills_table, format_demo_event, summary_table
 from workers.simulation.demo.runner import DemoFailed, DemoRun, connect_to_demo
 from workers.simulation.demo.sample_market import SELLERS, SampleMarket, build_sample_market
+from workers.simulation.engine import simulation_in_empty_database
 from workers.simulation.replay import parse_lines, play
 
 READY_TIMEOUT = 60.0

@@ -22,9 +22,8 @@ from workers.cli.options import zone_option
 from workers.cli.show import describe_answer, describe_answer_errors, print_result, shorten_answer_value
 from workers.cli.terminal_text import PeopleConsole, echo, escape_for_terminal
 from workers.setting_types import normalize_postgres_url_setting
-from workers.simulation import databases
 from workers.simulation import replay as player
-from workers.simulation.engine import Simulation
+from workers.simulation.engine import Simulation, SimulationPool, simulation_in_empty_database, simulation_pool
 
 _REPLAYED_OUTCOME_STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
 
@@ -63,7 +62,7 @@ def replay(
     )
     all_done = True
     with contextlib.ExitStack() as servers:
-        pool = servers.enter_context(databases.simulation_pool()) if database_url is None else None
+        pool = servers.enter_context(simulation_pool()) if database_url is None else None
         for path, lines in histories:
             with _open_simulation(pool, database_url, player.start_time(lines, until), allow_short) as simulation:
                 if not answers:
@@ -139,7 +138,7 @@ def _print_replayed_sweep(instant: datetime, sweep: str, effects: dict[str, Any]
 
 
 def _open_simulation(
-    pool: databases.SimulationPool | None, database_url: str | None, at: datetime, allow_short: bool
+    pool: SimulationPool | None, database_url: str | None, at: datetime, allow_short: bool
 ) -> contextlib.AbstractContextManager[Simulation]:
     if pool is not None:
         return pool.fresh(at, allow_short=allow_short)
@@ -147,7 +146,7 @@ def _open_simulation(
         url = normalize_postgres_url_setting(database_url or "")
     except ValueError as problem:
         raise player.InvalidHistory(f"--database-url: {problem}") from None
-    return databases.simulation_in_empty_database(url, at, allow_short=allow_short)
+    return simulation_in_empty_database(url, at, allow_short=allow_short)
 
 
 def _warn_if_in_future(simulation: Simulation) -> None:

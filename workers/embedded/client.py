@@ -32,9 +32,8 @@ from workers.embedded.data_dir import (
     read_json,
     servers_dir,
 )
-from workers.embedded.postgres import ADMIN, DATABASE, OWNER
 from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wait_until
-from workers.embedded.server import ServerStartError
+from workers.embedded.servers import ADMIN, DATABASE, OWNER, ServerStartError
 
 DAEMON_TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
 

@@ -30,7 +30,6 @@ from workers.embedded.data_dir import (
     read_json,
     write_json,
 )
-from workers.embedded.postgres import Postgres
 from workers.embedded.processes import (
     ProcessIdentity,
     RestartBackoff,
@@ -39,8 +38,7 @@ from workers.embedded.processes import (
     identify_process,
     wait_until,
 )
-from workers.embedded.server import EmbeddedServer, ServerStartError
-from workers.embedded.valkey import Valkey
+from workers.embedded.servers import EmbeddedServer, Postgres, ServerStartError, Valkey
 
 DAEMON_START_SECONDS = 60.0  # includes crash recovery of a large database
 MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each soon after its start: another restart will not help

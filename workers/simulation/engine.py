@@ -1,4 +1,4 @@
-"""A simulation that runs the product's tasks in this process, with a settable clock and no broker.
+"""A simulation that runs the product's tasks in this process, with a settable clock and no broker; its databases.
 
 Replay and tests use a `Simulation`. It runs the same task bodies in the same transactions as the workers. Outbox tasks
 run before the next command. Time moves from deadline to deadline: each sweep runs exactly when something that it covers
@@ -7,18 +7,25 @@ becomes due.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection
+import click
+from sqlalchemy import Connection, text
 
 from models import alerts, automation, bills, notices, outbox, reminders
 from models.db import database as db
 from models.db.conflicts import retry_on_conflict
+from models.db.database import make_engine
 from workers.app import app
+from workers.embedded.client import embedded_servers
+from workers.migrate import migrate
 
 # Functions that return the next deadline, each with the sweeps that cover it, in the order used at equal instants.
 SIMULATED_DEADLINES: tuple[tuple[Callable[[Connection], datetime | None], tuple[str, ...]], ...] = (
@@ -117,3 +124,61 @@ class Simulation:
             for sweep in sweeps:
                 self.on_sweep(self.clock.instant, sweep, retry_on_conflict(app.tasks[sweep].run))
             instants += 1
+
+
+class DatabaseNotEmpty(click.ClickException):
+    pass
+
+
+@contextlib.contextmanager
+def simulation_pool() -> Iterator[SimulationPool]:
+    with (
+        tempfile.TemporaryDirectory(prefix="unwind-replay-") as folder,
+        embedded_servers(Path(folder), durable=False) as urls,
+    ):
+        yield SimulationPool(urls.database_url)
+
+
+class SimulationPool:
+    def __init__(self, database_url: str) -> None:
+        self._server, _, _ = database_url.rpartition("/")
+        self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT")
+        self._count = 0
+        self._run("CREATE DATABASE unwind_first TEMPLATE template0")
+        migrate(f"{self._server}/unwind_first")
+
+    @contextlib.contextmanager
+    def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
+        self._count += 1
+        name = f"unwind_history_{self._count}"
+        self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
+        with Simulation(f"{self._server}/{name}", at=at, allow_short=allow_short) as simulation:
+            yield simulation
+        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _run(self, statement: str) -> None:
+        with self._admin.connect() as conn:
+            conn.execute(text(statement))
+        self._admin.dispose()
+
+
+def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short: bool = False) -> Simulation:
+    engine = make_engine(database_url)
+    try:
+        with engine.connect() as conn:
+            has_contents = conn.execute(text(_SIMULATION_DATABASE_HAS_CONTENTS)).scalar()
+    finally:
+        engine.dispose()
+    if has_contents:
+        raise DatabaseNotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
+    migrate(database_url)
+    return Simulation(database_url, at=at, allow_short=allow_short)
+
+
+_SIMULATION_DATABASE_HAS_CONTENTS = """
+    SELECT EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+    ) OR EXISTS (SELECT FROM pg_namespace WHERE nspname = 'unwind')
+"""

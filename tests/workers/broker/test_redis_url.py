@@ -26,7 +26,7 @@ from workers.broker.result_backend import ResultBackend
 from workers.embedded.client import ServerUrls
 from workers.embedded.data_dir import free_port
 from workers.embedded.processes import wait_until
-from workers.embedded.valkey import Valkey
+from workers.embedded.servers import Valkey
 from workers.monitoring.doctor import broker as doctor_broker
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.flower_guard import FlowerQueueLengths

@@ -22,14 +22,14 @@ import redis
 
 from models.ddl import grants
 from tests.plugins.servers import libpq_url
-from workers.embedded import binaries, postgres, program_copy, run_as
+from workers.embedded import binaries, program_copy, run_as
+from workers.embedded import servers as embedded
 from workers.embedded.binaries import ServerBinaryNotFound
 from workers.embedded.client import RunningServers, ServerUrls, embedded_servers, running_servers
 from workers.embedded.data_dir import DataDirNotAccessible, free_port, write_json
-from workers.embedded.postgres import Postgres
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
 from workers.embedded.run_as import RunAs
-from workers.embedded.valkey import Valkey
+from workers.embedded.servers import Postgres, Valkey
 
 pytestmark = pytest.mark.long
 
@@ -154,7 +154,7 @@ def test_login_is_no_superuser(tmp_path: Path) -> None:
 
 def test_servers_create_the_roles_of_the_schema() -> None:
     """The login can't create roles."""
-    assert postgres.EMBEDDED_ROLES == grants.ROLES
+    assert embedded.EMBEDDED_ROLES == grants.ROLES
 
 
 def test_roles_of_a_newer_release_are_created(tmp_path: Path) -> None:

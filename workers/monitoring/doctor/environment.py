@@ -13,7 +13,7 @@ from models.db.postgres_address import libpq_variables
 from workers.embedded.binaries import ServerBinaryNotFound
 from workers.embedded.client import embedded_servers, running_servers
 from workers.embedded.data_dir import FAILURE_FILE, read_json, servers_dir
-from workers.embedded.server import ServerStartError
+from workers.embedded.servers import ServerStartError
 from workers.mail.smtp import requires_starttls
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, error, finding_names, note, warning

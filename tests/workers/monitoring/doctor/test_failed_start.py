@@ -10,7 +10,7 @@ import redis
 
 from tests.workers.monitoring.doctor.findings import codes
 from workers.embedded.client import embedded_servers
-from workers.embedded.server import ServerStartError
+from workers.embedded.servers import ServerStartError
 from workers.monitoring.doctor import examine
 
 pytestmark = pytest.mark.long

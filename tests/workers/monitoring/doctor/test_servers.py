@@ -25,7 +25,7 @@ from tests.workers.monitoring.doctor.findings import codes, run, severity
 from workers.embedded.client import ServerUrls
 from workers.embedded.data_dir import free_port, write_json
 from workers.embedded.processes import identify_process, wait_until
-from workers.embedded.valkey import Valkey
+from workers.embedded.servers import Valkey
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor import (
     Context,

@@ -1,19 +1,29 @@
-"""The embedded PostgreSQL: its settings and logins; creating, starting and stopping its cluster."""
+"""The embedded PostgreSQL and Valkey: their settings and logins; creating, starting and stopping them."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
+from workers.embedded.binaries import find_valkey_server
 from workers.embedded.data_dir import log_tail, open_log, read_json, read_lines, write_file, write_json
-from workers.embedded.processes import ProcessIdentity, command_line, end_orphan, identify_process, is_alive
+from workers.embedded.processes import (
+    ProcessIdentity,
+    command_line,
+    end_orphan,
+    identify_process,
+    is_alive,
+    parent_death_hook,
+    stop_child,
+)
 from workers.embedded.program_copy import programs_for
 from workers.embedded.run_as import choose_run_as, chown_tree
-from workers.embedded.server import SERVER_ENVIRONMENT, EmbeddedServer, ServerStartError
 
 OWNER = "unwind_owner"
 """The working login: owns the database and its contents, may create databases (for replays), and is no superuser."""
@@ -54,6 +64,56 @@ THROWAWAY_POSTGRES_SETTINGS = {
     "max_wal_senders": "0",
     "autovacuum": "off",
 }
+
+VALKEY_SETTINGS = {
+    "bind": "127.0.0.1",
+    "protected-mode": "yes",
+    "databases": "64",  # the product uses two; each parallel test process uses a pair
+    "maxmemory-policy": "noeviction",  # it holds queues, so no key may be evicted
+    "tcp-keepalive": "60",
+    "save": '""',  # the append-only file suffices; a snapshot would cost a fork
+    "daemonize": "no",
+}
+DURABLE_VALKEY = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+}  # `always` would cost two thirds of the push rate
+THROWAWAY_VALKEY = {"appendonly": "no"}
+SERVER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+class ServerStartError(RuntimeError):
+    pass
+
+
+class EmbeddedServer:
+    name: ClassVar[str]
+    title: ClassVar[str]
+    stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / self.name
+        self.log = folder / f"{self.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Make the data ready for a start."""
+
+    def start(self, port: int) -> None:
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise ServerStartError(f"{self.title} ended while starting:\n{log_tail(self.log)}")
+        return self.answers(self.process)
+
+    def answers(self, process: subprocess.Popen[bytes]) -> bool:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        if self.process is not None:
+            stop_child(self.process, *self.stop_signals)
+            self.process = None
 
 
 class Postgres(EmbeddedServer):
@@ -182,3 +242,53 @@ _CREATE_EMBEDDED_ROLE = """
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN CREATE ROLE {name} NOLOGIN; END IF;
     END $$
 """
+
+
+class Valkey(EmbeddedServer):
+    name, title = "valkey", "Valkey"
+    stop_signals = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+
+    def __init__(self, folder: Path, password: str, *, durable: bool, settings: Mapping[str, str]) -> None:
+        super().__init__(folder)
+        self.password = password
+        self.settings = {
+            **VALKEY_SETTINGS,
+            **(DURABLE_VALKEY if durable else THROWAWAY_VALKEY),
+            **settings,
+        }
+        self.program = find_valkey_server()
+        self.port = 0
+
+    def start(self, port: int) -> None:
+        # Start the server on `port`. Settings go to standard input, as a command line would reveal the password.
+        self.data.mkdir(mode=0o700, exist_ok=True)
+        self.port = port
+        settings = {**self.settings, "port": str(port), "requirepass": self.password, "dir": f'"{self.data}"'}
+        with open_log(self.log) as log:
+            self.process = subprocess.Popen(
+                [self.program, "-"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self.data,
+                env=SERVER_ENVIRONMENT,
+                # Safe: the daemon has no other threads.
+                preexec_fn=parent_death_hook(os.getpid(), signal.SIGTERM),  # noqa: PLW1509
+            )
+        if self.process.stdin is not None:
+            self.process.stdin.write(os.fsencode("".join(f"{name} {value}\n" for name, value in settings.items())))
+            self.process.stdin.close()
+
+    def answers(self, process: subprocess.Popen[bytes]) -> bool:  # noqa: ARG002 - only Valkey knows the password
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
+                answer = b""
+                while answer.count(b"\r\n") < 2:
+                    more = connection.recv(256)
+                    if not more:
+                        return False
+                    answer += more
+        except OSError:
+            return False
+        return answer.startswith(b"+OK") and b"+PONG" in answer
