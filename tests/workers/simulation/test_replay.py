@@ -18,8 +18,8 @@ from sqlalchemy import create_engine, text
 from models.db import database as db
 from policies.timestamps import format_timestamp
 from workers.settings import CHECKOUT
-from workers.simulation import engine, replay
-from workers.simulation.engine import Simulation
+from workers.simulation import replay
+from workers.simulation.engine import DatabaseNotEmpty, Simulation, simulation_in_empty_database, simulation_pool
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -109,7 +109,7 @@ def test_repeated_history_has_the_same_answers(servers: Any) -> None:
         line(FILED + 8 * DAY, "orders.cancel", order_id=1003, member_id="s"),
         query_line(FILED + 9 * DAY, "lots", "s"),
     ]
-    with engine.simulation_pool() as simulations:
+    with simulation_pool() as simulations:
         runs = []
         for _ in range(2):
             with simulations.fresh(ORDERED) as simulation:
@@ -194,15 +194,15 @@ def test_blank_lines_are_skipped() -> None:
 
 
 def test_history_is_adopted_by_an_empty_database(empty_database_url: str) -> None:
-    with engine.simulation_in_empty_database(empty_database_url, ORDERED) as simulation:
+    with simulation_in_empty_database(empty_database_url, ORDERED) as simulation:
         play(NPB, simulation)
     live = db.connect(empty_database_url)
     with live.transaction() as conn:
         assert conn.execute(text("SELECT status FROM unwind.orders")).scalar_one() == "NPB"
         assert live.clock.now(conn) > ORDERED
     live.dispose()
-    with pytest.raises(engine.DatabaseNotEmpty):
-        engine.simulation_in_empty_database(empty_database_url, ORDERED)
+    with pytest.raises(DatabaseNotEmpty):
+        simulation_in_empty_database(empty_database_url, ORDERED)
 
 
 def test_database_with_a_foreign_table_is_refused(empty_database_url: str) -> None:
@@ -210,8 +210,8 @@ def test_database_with_a_foreign_table_is_refused(empty_database_url: str) -> No
     with engine.begin() as conn:
         conn.execute(text("CREATE TABLE theirs (a int)"))
     engine.dispose()
-    with pytest.raises(engine.DatabaseNotEmpty):
-        engine.simulation_in_empty_database(empty_database_url, ORDERED)
+    with pytest.raises(DatabaseNotEmpty):
+        simulation_in_empty_database(empty_database_url, ORDERED)
 
 
 def test_short_terms_need_permission(simulation: Simulation) -> None:
