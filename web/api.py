@@ -25,7 +25,7 @@ from policies.bills import parse_month
 from policies.cases import Actor
 from policies.timestamps import parse_timestamp
 from policies.verdicts import Code
-from tasks.command import MAX_INT64
+from tasks.command import MAX_INT64, REQUEST_ID_PATTERN
 from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from web.authentication import require
@@ -34,7 +34,6 @@ from web.problems import Problem
 DEFAULT_WAIT_SECONDS, MAX_WAIT_SECONDS, BODY_TIMEOUT_SECONDS = 5, 60, 30
 MAX_DROPPED_BYTES, MAX_API_EVENTS = 2**24, 1000
 API_CURSOR_PATTERN = r"^[0-9]{1,18}\.[0-9]\.[0-9]{1,18}$"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,4})")
 
 router = APIRouter(prefix="/v1")
@@ -93,7 +92,7 @@ def _idempotency_key(request: Request) -> str:
     if written is None:
         return str(uuid.uuid4())
     key = written[1:-1] if len(written) > 1 and written[0] == written[-1] == '"' else written
-    if not _REQUEST_ID.fullmatch(key):
+    if not re.fullmatch(REQUEST_ID_PATTERN, key):
         raise Problem(400, "Idempotency-Key must be 1 to 128 of A-Z a-z 0-9 . _ : -")
     return key
 
@@ -166,7 +165,7 @@ def _instant(at: Annotated[str | None, Query(max_length=40, description="As of a
 
 @router.get("/requests/{request_id}")
 def get_request(
-    request: Request, request_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9._:\-]{1,128}$")], _key: Submitting
+    request: Request, request_id: Annotated[str, Path(pattern=REQUEST_ID_PATTERN)], _key: Submitting
 ) -> Response:
     """Return the state of a command, and its answer once there is one."""
     return read(request, lambda conn, _: show.show_request(conn, request_id), "There is no such request.")

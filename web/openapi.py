@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from tasks.command import REQUEST_ID_PATTERN
 from tasks.declarations import COMMANDS
 from tasks.schemas import answer_schema, argument_schema
 from web import problems
@@ -23,7 +24,7 @@ _SUBMITTED = {"type": "object", "properties": _WAITING, "required": list(_WAITIN
 _HEADERS = [
     {"name": name, "in": "header", "description": text, "schema": {"type": "string", "pattern": form}}
     for name, form, text in (
-        ("Idempotency-Key", r"^[A-Za-z0-9._:\-]{1,128}$", "The request id: one key has one effect and one answer."),
+        ("Idempotency-Key", REQUEST_ID_PATTERN, "The request id: one key has one effect and one answer."),
         ("Prefer", "^wait=[0-9]{1,2}$", "`wait=N`: answer within N seconds, else 202."),
     )
 ]
