@@ -187,7 +187,7 @@ def check_durability(context: Context) -> Iterator[Finding]:
 
 def check_database_clock(context: Context) -> Iterator[Finding]:
     before = context.clock()
-    database_time = context.now().timestamp()
+    database_time = db.DatabaseClock().now(context.conn).timestamp()
     yield from compare_clocks("This machine's clock", context.clock(), database_time, context.clock() - before)
 
 
