@@ -175,9 +175,5 @@ def record_webhook_delivery(conn: Connection, delivery: WebhookDelivery, now: da
 
 def disabled_webhook_urls(conn: Connection) -> list[str]:
     disabled = (WebhookRow.disabled_at.is_not(None), WebhookRow.removed_at.is_(None))
-    return [
-        f"{row.webhook_id} ({row.url})"
-        for row in conn.execute(
-            select(WebhookRow.webhook_id, WebhookRow.url).where(*disabled).order_by(WebhookRow.webhook_id)
-        )
-    ]
+    rows = conn.execute(select(WebhookRow).where(*disabled).order_by(WebhookRow.webhook_id))
+    return [f"{row.webhook_id} ({row.url})" for row in rows]

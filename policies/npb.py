@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from policies.alerts import add_alert, check_may_file_alert, require_open_alert
 from policies.automation import automation_cancel_facts
@@ -125,8 +126,7 @@ def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: dat
         return Invalid("until", "must be after the time at which the alert unlocks anyway")
     if until > alert.unlocks_at + MAX_NPB_EXTENSION:
         return Invalid("until", f"must not be more than {MAX_NPB_EXTENSION.days} days after the time of the unlock")
-    extended = replace(alert, extended_until=until)
-    extended = replace(extended, unlocks_at=npb_unlocks_at(extended))
+    extended = _with_new_unlock(alert, extended_until=until)
     after = replace(case, alert=extended)
     due = format_timestamp(extended.unlocks_at)
     return Granted(
@@ -143,8 +143,7 @@ def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused
         return alert
     if case.order.status is not Status.NPB:
         return Refused(Code.WRONG_STATUS, f"The penalty for {case.label} is accepted already.")
-    accepted = replace(alert, penalty_accepted_at=now, penalty_withdrawn_at=None)
-    accepted = replace(accepted, unlocks_at=npb_unlocks_at(accepted))
+    accepted = _with_new_unlock(alert, penalty_accepted_at=now, penalty_withdrawn_at=None)
     after = replace(case, order=replace(case.order, status=Status.NPX), alert=accepted)
     return Granted(
         after,
@@ -165,8 +164,9 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
             f"No penalty is accepted for {case.label}.",
             unblocked_by="the buyer accepting the penalty",
         )
-    back = replace(alert, penalty_withdrawn_at=now)
-    back = replace(back, unlocks_at=npb_unlocks_at(back)) if back.responded_at else _with_buyers_answer(back, now, None)
+    back = _with_new_unlock(alert, penalty_withdrawn_at=now)
+    if not back.responded_at:
+        back = _with_buyers_answer(back, now, None)
     after = replace(case, order=replace(case.order, status=Status.NPB), alert=back)
     return Granted(
         after,
@@ -178,6 +178,10 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
 
 def _with_buyers_answer(alert: Alert, now: datetime, comment: str | None) -> Alert:
     # Record the first answer and the deadline it leads to; under `relock` it also undoes an unlock (R29).
-    answered = replace(alert, responded_at=now, response=comment)
-    due = npb_unlocks_at(answered)
-    return replace(answered, unlocks_at=due, unlocked_at=None if due > now else answered.unlocked_at)
+    answered = _with_new_unlock(alert, responded_at=now, response=comment)
+    return replace(answered, unlocked_at=None) if answered.unlocks_at > now else answered
+
+
+def _with_new_unlock(alert: Alert, **changes: Any) -> Alert:
+    changed = replace(alert, **changes)
+    return replace(changed, unlocks_at=npb_unlocks_at(changed))

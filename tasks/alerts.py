@@ -68,9 +68,9 @@ def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answ
 def run_unlock_sweep(name: str, kinds: Sequence[AlertKind], notice_task: str) -> TaskResult:
     """Unlock every due alert of these kinds and record the notices at once, so that they wait in no queue (R41)."""
     unlocking = UnlockSweep(kinds)
-    result = sweep(name, unlocking, result_key="unlocked")
+    unlocked = sweep(name, unlocking)
     record_notices_at_once(notice_task, unlocking.messages)
-    return result
+    return {"unlocked": unlocked}
 
 
 class UnlockSweep:

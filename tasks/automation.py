@@ -18,7 +18,6 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import automatic_acts
 from policies import automation as policy
 from policies import automation_settings as settings
-from policies.automation_settings import AutomationSettings
 from policies.cases import Actor, Case
 from policies.members import member_unknown
 from policies.statuses import Role
@@ -125,47 +124,40 @@ def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> 
     after = settings.change_automation_settings(before, command.changes, command.exclude_buyers, work.now)
     if after != before:
         members.update_automation(work.conn, command.member_id, after)
-        events.append_events(work.conn, [_automation_setting_event(work, command, before, after)])
+        event = events.event_row(
+            "sellers.automation_set",
+            work.now,
+            actor=str(command.actor),
+            role=Role.STAFF if command.staff else Role.SELLER,
+            member_id=command.member_id,
+            note=settings.describe_setting_changes(before, after),
+            changes={"automation": settings.settings_to_json(after)},
+            request_id=command.request_id,
+        )
+        events.append_events(work.conn, [event])
         automation.update_automation_deadlines(work.conn, command.member_id, work.now)
     return settings.settings_to_json(after)
-
-
-def _automation_setting_event(
-    work: UnitOfWork[SetAutomation], command: SetAutomation, before: AutomationSettings, after: AutomationSettings
-) -> dict[str, Any]:
-    return events.event_row(
-        "sellers.automation_set",
-        work.now,
-        actor=str(command.actor),
-        role=Role.STAFF if command.staff else Role.SELLER,
-        member_id=command.member_id,
-        note=settings.describe_setting_changes(before, after),
-        changes={"automation": settings.settings_to_json(after)},
-        request_id=command.request_id,
-    )
 
 
 @shared_task(name="automation.file_alerts")
 def file_alerts() -> TaskResult:
     """File the NPB alerts that are due by their sellers' settings (R115, R124)."""
-    return sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=BATCH_SIZE)
+    return {"filed": sweep("automation.file_alerts", FilingSweep(), limit=BATCH_SIZE)}
 
 
 @shared_task(name="automation.cancel")
 def cancel_due_orders() -> TaskResult:
     """Warn of automatic cancellations a day before, and make those that are due (R116, R120, R124)."""
-    warned = sweep("automation.cancel", WarningSweep(), result_key="warned", record=False)
-    return warned | sweep("automation.cancel", CancelSweep(), result_key="cancelled", limit=BATCH_SIZE)
+    warned = sweep("automation.cancel", WarningSweep(), record=False)
+    return {"warned": warned, "cancelled": sweep("automation.cancel", CancelSweep(), limit=BATCH_SIZE)}
 
 
 @shared_task(name="automation.resolve_requests")
 def resolve_requests() -> TaskResult:
     """Agree to the buyers' cancel requests, or decline them, that are due to be answered (R117, R123, R124)."""
-    agreed = sweep("automation.resolve_requests", AgreementSweep(), result_key="agreed", limit=BATCH_SIZE, record=False)
-    declined = sweep(
-        "automation.resolve_requests", DeclineSweep(), result_key="declined", limit=BATCH_SIZE, found=agreed["agreed"]
-    )
-    return agreed | declined
+    agreed = sweep("automation.resolve_requests", AgreementSweep(), limit=BATCH_SIZE, record=False)
+    declined = sweep("automation.resolve_requests", DeclineSweep(), limit=BATCH_SIZE, found=agreed)
+    return {"agreed": agreed, "declined": declined}
 
 
 class WarningSweep:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
-from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
 from celery import shared_task
@@ -74,7 +73,7 @@ def issue_bills() -> TaskResult:
 
 
 def _sweep_bills(billing: BillingSweep) -> int:
-    return int(sweep("bills.issue", billing, result_key="issued", limit=BATCH_SIZE, record=False)["issued"])
+    return sweep("bills.issue", billing, limit=BATCH_SIZE, record=False)
 
 
 class BillingSweep:
@@ -233,14 +232,27 @@ def _post_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBillP
             excess_credit_month=excess_credit_month,
         ),
     )
-    _append_bill_payment_event(work, command, note, excess, excess_credit_month)
+    overpayment = {
+        "excess": str(excess),
+        "opens": format_month(excess_credit_month) if excess_credit_month else None,
+    }
+    event = events.event_row(
+        "bills.payment_recorded",
+        work.now,
+        actor="marketplace",
+        role="system",
+        member_id=command.seller_id,
+        note=note,
+        changes={"payment": {"month": command.billing_month, "amount": str(command.amount), **overpayment}},
+        request_id=command.request_id,
+    )
+    events.append_events(conn, [event])
     effects = {
         "seller_id": bill.seller_id,
         "billing_month": command.billing_month,
         "total": str(bill.sums.total),
         "paid": str(bill.paid + command.amount),
-        "excess": str(excess),
-        "opens": format_month(excess_credit_month) if excess_credit_month else None,
+        **overpayment,
     }
     return Answer.done(command, effects)
 
@@ -251,30 +263,3 @@ def _month_of_overpayment(work: UnitOfWork[RecordBillPayment], seller_id: str) -
         policy.open_billing_month(work.now, current_terms),
         ledger.first_open_ledger_months(work.conn, [seller_id])[seller_id],
     )
-
-
-def _append_bill_payment_event(
-    work: UnitOfWork[RecordBillPayment],
-    command: RecordBillPayment,
-    note: str,
-    excess: Decimal,
-    excess_credit_month: date | None,
-) -> None:
-    event = events.event_row(
-        "bills.payment_recorded",
-        work.now,
-        actor="marketplace",
-        role="system",
-        member_id=command.seller_id,
-        note=note,
-        changes={
-            "payment": {
-                "month": command.billing_month,
-                "amount": str(command.amount),
-                "excess": str(excess),
-                "opens": format_month(excess_credit_month) if excess_credit_month else None,
-            }
-        },
-        request_id=command.request_id,
-    )
-    events.append_events(work.conn, [event])

@@ -20,7 +20,7 @@ from tasks.sweeps import TaskResult, sweep
 @shared_task(name="reminders.scan")
 def scan_reminders() -> TaskResult:
     """Remind sellers of unanswered requests (N16) and filers of cancellations that are open to them (N17)."""
-    return sweep("reminders.scan", ReminderSweep(), result_key="reminded")
+    return {"reminded": sweep("reminders.scan", ReminderSweep())}
 
 
 class ReminderSweep:

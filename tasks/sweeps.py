@@ -34,10 +34,8 @@ class BatchProcessor(Protocol):
     def skip_next(self, work: UnitOfWork[Any]) -> int | str | None: ...
 
 
-def sweep(
-    name: str, batches: BatchProcessor, *, result_key: str, limit: int = BATCH_SIZE, record: bool = True, found: int = 0
-) -> TaskResult:
-    """Run batches until one reads fewer rows than its limit. Return `{result_key: rows changed}`.
+def sweep(name: str, batches: BatchProcessor, *, limit: int = BATCH_SIZE, record: bool = True, found: int = 0) -> int:
+    """Run batches until one reads fewer rows than its limit. Return the number of rows changed.
 
     The number of changed rows does not end the loop: rows changed by another sweep meanwhile are read in vain,
     and more may follow. With `record`, the last batch records the run, with what earlier passes of it `found`.
@@ -64,4 +62,4 @@ def sweep(
         total += rows_changed
         if rows_read < size:
             break
-    return {result_key: total}
+    return total

@@ -168,8 +168,8 @@ def test_requests_are_answered_in_batches(market: Market, limit: int, agree: boo
         ask(market, order_id)
     market.at(ORDERED + 9 * DAY)
     passes = (AgreementSweep(), DeclineSweep()) if agree else (DeclineSweep(), AgreementSweep())
-    answered = [sweep("automation.resolve_requests", each, result_key="found", limit=limit) for each in passes]
-    assert answered == [{"found": 3}, {"found": 0}]
+    answered = [sweep("automation.resolve_requests", each, limit=limit) for each in passes]
+    assert answered == [3, 0]
     assert market.done("automation.resolve_requests") == {"agreed": 0, "declined": 0}
     assert {market.status(order_id) for order_id in (1, 2, 3)} == {"CANCELLED" if agree else "PENDING"}
     market.simulation.process_outbox()

@@ -107,6 +107,6 @@ def test_filings_come_in_batches(market: Market, limit: int) -> None:
     for order_id in (1, 2, 3):
         market.order(order_id)
     market.at(FILED + 3 * DAY)
-    assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 3}
-    assert sweep("automation.file_alerts", FilingSweep(), result_key="filed", limit=limit) == {"filed": 0}
+    assert sweep("automation.file_alerts", FilingSweep(), limit=limit) == 3
+    assert sweep("automation.file_alerts", FilingSweep(), limit=limit) == 0
     assert {alert.filed_at for alert in market.alerts()} == {FILED + 3 * DAY}

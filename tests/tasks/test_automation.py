@@ -237,10 +237,10 @@ def test_stopped_beat_and_repeated_ticks_change_nothing(filed: Market) -> None:
 def test_each_time_of_cancellation_is_warned_of_once(filed: Market) -> None:
     """N20, R120: a day before; again for another time."""
     filed.at(DUE - DAY - SECOND)
-    assert sweep("automation.cancel", WarningSweep(), result_key="warned") == {"warned": 0}
+    assert sweep("automation.cancel", WarningSweep()) == 0
     filed.at(DUE - DAY)
-    assert sweep("automation.cancel", WarningSweep(), result_key="warned", limit=2) == {"warned": 3}
-    assert sweep("automation.cancel", WarningSweep(), result_key="warned") == {"warned": 0}
+    assert sweep("automation.cancel", WarningSweep(), limit=2) == 3
+    assert sweep("automation.cancel", WarningSweep()) == 0
     automate(filed, cancel_after_unlock=6)
     filed.simulation.advance(UNLOCKED + 6 * DAY - SECOND)
     assert emails(filed, 1).count(("cancellation_coming", "buyer")) == 2
@@ -252,8 +252,8 @@ def test_each_time_of_cancellation_is_warned_of_once(filed: Market) -> None:
 def test_many_due_orders_are_cancelled_in_batches(filed: Market, limit: int) -> None:
     """R124."""
     filed.at(DUE)
-    assert sweep("automation.cancel", CancelSweep(), result_key="cancelled", limit=limit) == {"cancelled": 3}
-    assert sweep("automation.cancel", CancelSweep(), result_key="cancelled", limit=limit) == {"cancelled": 0}
+    assert sweep("automation.cancel", CancelSweep(), limit=limit) == 3
+    assert sweep("automation.cancel", CancelSweep(), limit=limit) == 0
     filed.simulation.process_outbox()
 
 

@@ -52,8 +52,7 @@ def due_alerts(market: Market) -> Market:
 
 
 def scan(limit: int) -> int:
-    result = sweep("npb.scan_open_alerts", alerts.UnlockSweep([AlertKind.NPB]), result_key="unlocked", limit=limit)
-    return int(result["unlocked"])
+    return sweep("npb.scan_open_alerts", alerts.UnlockSweep([AlertKind.NPB]), limit=limit)
 
 
 def unlocked(market: Market) -> list[tuple[int, int | None, int, int]]:
@@ -115,7 +114,7 @@ class Shared:
 def test_a_sweep_continues_after_rows_that_another_sweep_handled() -> None:
     """R41: concurrent scans stop at no row that the other handled."""
     shared = Shared()
-    assert sweep("npb.scan_open_alerts", shared, result_key="unlocked", limit=4) == {"unlocked": 5}
+    assert sweep("npb.scan_open_alerts", shared, limit=4) == 5
     assert shared.coming == [(4, 4)]
 
 
