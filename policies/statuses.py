@@ -78,24 +78,10 @@ STRIKE_RECIPIENTS: dict[str, Role] = {
     CancelBasis.NSS: Role.SELLER,
 }
 """Who gets a strike for a cancellation through an alert."""
-OPEN_FLOW = (
-    Status.PENDING,
-    Status.UPDATED,
-    Status.PROCESSING,
-    Status.READY,
-    Status.PAID,
-    Status.PACKED,
-    Status.SHIPPED,
-    Status.RECEIVED,
-    Status.COMPLETED,
-)
-OCR_FILEABLE_BY_DEFAULT = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY, Status.PACKED)
 ADDABLE_STATUSES = (Status.PENDING, Status.UPDATED, Status.PROCESSING, Status.READY)
-PROBLEM = (Status.OCR, Status.NPB, Status.NPX, Status.NRS, Status.NSS)
-ALERT_BLOCKING_STATUSES = (
-    Status.NPB,
-    Status.NPX,
-    Status.NRS,
-    Status.NSS,
-    Status.CANCELLED,
-)  # without OCR: an alert supersedes the request (R22)
+OPEN_FLOW = (*ADDABLE_STATUSES, Status.PAID, Status.PACKED, Status.SHIPPED, Status.RECEIVED, Status.COMPLETED)
+OCR_FILEABLE_BY_DEFAULT = (*ADDABLE_STATUSES, Status.PACKED)
+ALERT_STATUSES = (Status.NPB, Status.NPX, Status.NRS, Status.NSS)
+PROBLEM = (Status.OCR, *ALERT_STATUSES)
+ALERT_BLOCKING_STATUSES = (*ALERT_STATUSES, Status.CANCELLED)
+"""Without OCR: an alert supersedes the request (R22)."""
