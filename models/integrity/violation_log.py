@@ -204,9 +204,8 @@ def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantSc
     first_due = positions.get("outbox", (0, ""))[0]
     of_message = (OutboxRow.order_id, OutboxRow.state)
     messages = _next_keys(conn, OutboxRow.outbox_id, first_due - 1, MAX_RECENT, *of_message)
-    new_positions["outbox"] = (min((row.outbox_id for row in messages if row.state == "due"), default=first_due), "")
-    if all(row.state != "due" for row in messages) and messages:
-        new_positions["outbox"] = (messages[-1].outbox_id, "")
+    last = messages[-1].outbox_id if messages else first_due
+    new_positions["outbox"] = (min((row.outbox_id for row in messages if row.state == "due"), default=last), "")
     order_ids |= {row.order_id for row in (*order_slice, *messages) if row.order_id is not None}
     message_ids = conn.execute(select(OutboxRow.outbox_id).where(is_any(OutboxRow.order_id, order_ids))).scalars()
     answered = datetime.fromtimestamp(positions["answers"][0], UTC) if "answers" in positions else now
