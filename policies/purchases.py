@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 from policies.cases import Member
-from policies.fees import to_usd
+from policies.fees import CENT, to_usd
 from policies.lots import Lot
 from policies.texts import pluralize
 from policies.verdicts import Code, Invalid, Refused
@@ -86,7 +86,7 @@ def describe_purchase(lines: Sequence[PurchasedLine]) -> str:
 
 
 def format_total(total: Decimal) -> str:
-    cents = total.quantize(Decimal("0.01"))
+    cents = total.quantize(CENT)
     return str(cents) if cents == total else f"{total.normalize():f}"
 
 

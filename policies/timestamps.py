@@ -23,11 +23,11 @@ def describe_timestamp(instant: datetime) -> str:
 
     Past times too, so that the times in one sentence are as far apart as they were.
     """
-    return format_timestamp(_round_up_timestamp(instant))
+    return format_timestamp(round_up_timestamp(instant))
 
 
 def format_for_people(instant: datetime, zone: tzinfo = UTC) -> str:
-    local = _round_up_timestamp(instant).astimezone(zone)
+    local = round_up_timestamp(instant).astimezone(zone)
     return f"{local.day} {local:%b %Y, %H:%M}{f':{local:%S}' if local.second else ''} {local:%Z}"
 
 
@@ -42,7 +42,7 @@ def _rewrite_timestamp_for_people(match: re.Match[str], zone: tzinfo) -> str:
         return match[0]
 
 
-def _round_up_timestamp(instant: datetime) -> datetime:
+def round_up_timestamp(instant: datetime) -> datetime:
     second = instant.replace(microsecond=0)
     return second if second == instant else second + timedelta(seconds=1)
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from policies.bills import month_name
 from policies.emails.email import Quote
 from policies.texts import capital, pluralize
-from policies.timestamps import parse_timestamp
+from policies.timestamps import parse_timestamp, round_up_timestamp
 
 EMAIL_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -78,8 +78,7 @@ def format_email_timestamp(instant: datetime, zone: str) -> str:
 
     Fractions of a second round up, so that the time is never too early.
     """
-    if instant.microsecond:
-        instant = instant.replace(microsecond=0) + timedelta(seconds=1)
+    instant = round_up_timestamp(instant)
     try:
         local, name = instant.astimezone(ZoneInfo(zone)), zone
     except (ValueError, OSError, KeyError):  # a zone that this installation does not know
