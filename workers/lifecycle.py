@@ -101,7 +101,7 @@ class BackgroundThread:
         raise NotImplementedError
 
     def start(self) -> None:
-        """Start the thread; in a worker, Celery's signals end it."""
+        # In a worker, Celery's signals end it.
         _background_threads.append(self)
         self._thread.start()
 

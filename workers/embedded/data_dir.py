@@ -102,7 +102,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, completely or not at all."""
+    # Readable for its owner only, and complete or not there at all.
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

@@ -97,7 +97,8 @@ class EmbeddedServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Make the data ready for a start."""
+        # Only PostgreSQL's data is made ready for a start.
+        pass
 
     def start(self, port: int) -> None:
         raise NotImplementedError
