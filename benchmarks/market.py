@@ -63,7 +63,7 @@ def build(conn: psycopg.Connection, market: Market) -> None:
         for statement in (MEMBERS, ORDERS, ALERTS, *([REQUESTS] if market.automated else [])):
             conn.execute(statement.format(**values))
         if market.lines:
-            for statement in (LOTS, RECORDED, LINES, SOLD, CHARGES):
+            for statement in (LOTS, RECORDED, ITEM_LOCKS, LINES, SOLD, CHARGES):
                 conn.execute(statement.format(**values))
         if market.history:
             for statement in (SUBMITTED, FILED, *([UNLOCKED, NOTICES] if market.state == "unlocked" else [])):
@@ -142,6 +142,13 @@ RECORDED = """
     SELECT seller_id, item_type, item_no, color_id, new_or_used, lot_id, {stock}, 'recorded', now() - interval '50 days'
     FROM unwind.lots ORDER BY lot_id
 """
+ITEM_LOCKS = """
+    INSERT INTO unwind.item_locks (item)
+    SELECT DISTINCT hashtextextended(concat_ws(chr(31), seller_id, item_type, item_no, color_id, new_or_used,
+        COALESCE(completeness, '')), 0)
+    FROM unwind.lots
+"""
+"""Recording a lot leaves a row that locks its item, with the hash of `models/sql/lock_items.sql`."""
 LINES = f"""
     INSERT INTO unwind.order_lines (order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot)
     SELECT o, l, 1, t.lot_id, {{units}}, t.unit_price, t.snapshot

@@ -53,6 +53,16 @@ def test_generated_market_satisfies_the_invariants(conn: psycopg.Connection, dat
         database.dispose()
 
 
+def test_generated_items_have_the_lock_rows_that_recording_leaves(
+    conn: psycopg.Connection, database_url: str, now: datetime
+) -> None:
+    count = "SELECT count(*) FROM unwind.item_locks"
+    recorded = conn.execute(count).fetchone()
+    assert recorded == (MARKET.sellers * 100 * MARKET.lines,)
+    cancel(database_url, now, 101)
+    assert conn.execute(count).fetchone() == recorded
+
+
 def test_reference_leaves_the_same_rows(conn: psycopg.Connection, database_url: str, now: datetime) -> None:
     conn.execute("SELECT bench.cancel_orders(ARRAY[1::bigint], 'test')")
     cancel(database_url, now, 101)
