@@ -7,7 +7,7 @@ their alerts, requests, lines and removals), items by key, lots by id, and the s
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from policies import history
 from policies.alerts import drop_later_alert_unlock
 from policies.automation import with_deadlines
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
+from policies.copies import replace
 from policies.statuses import Status
 from policies.terms import TermsHistory
 from policies.verdicts import Granted, OutboxMessage
@@ -123,9 +124,9 @@ class CaseSet:
     def add(self, change: CaseChange) -> None:
         """Apply a granted verdict: later verdicts of the batch see it, and `write` stores it."""
         after = drop_later_alert_unlock(change.granted.case, change.at)
-        change.granted = replace(change.granted, case=with_deadlines(after))
+        if (after := with_deadlines(after)) is not change.granted.case:
+            change.granted = replace(change.granted, case=after)
         self._changes.append(change)
-        after = change.granted.case
         self._orders[after.order.order_id] = after.order
         self.members[after.buyer.member_id] = after.buyer
         self.members[after.seller.member_id] = after.seller

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
+from policies.copies import replace
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
 from policies.statuses import ALERT_BLOCKING_STATUSES, ALERT_LABELS, Role, Status, counterparty

@@ -6,7 +6,7 @@ under the lock before anything happens (`policies.automatic_acts`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from policies.automation_settings import (
     setting_facts,
 )
 from policies.cases import Actor, AlertKind, Case
+from policies.copies import replace
 from policies.notices import notify_member
 from policies.preconditions import check_comment, check_role
 from policies.statuses import ALERT_BLOCKING_STATUSES, PaymentStatus, Role, Status

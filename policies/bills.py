@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from policies.fees import ZERO
 from policies.terms import Terms, TermsHistory
@@ -28,7 +30,12 @@ BILL_COMMIT_MARGIN = timedelta(hours=1)
 
 
 def billing_month_of(instant: datetime, terms: Terms) -> date:
-    return instant.astimezone(terms.zone).date().replace(day=1)
+    return _month_in_zone(instant, terms.billing_time_zone)
+
+
+@lru_cache(maxsize=1024)  # a batch asks for one instant hundreds of times
+def _month_in_zone(instant: datetime, zone: str) -> date:
+    return instant.astimezone(ZoneInfo(zone)).date().replace(day=1)
 
 
 def next_month(month: date) -> date:

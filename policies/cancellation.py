@@ -6,12 +6,12 @@ sweep (R40).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
 from policies.automation import automation_facts
 from policies.cases import AUTOMATION_ACTOR, Actor, Alert, AlertKind, AlertState, Case, Member, OcrState
+from policies.copies import replace
 from policies.credits import decide_fee, fee_credit_effects, fee_credit_message
 from policies.members import add_strike
 from policies.notices import notify_member, notify_party

@@ -59,7 +59,7 @@ class Actor:
         return f"staff:{self.staff}" if self.staff is not None else str(self.member_id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Member:
     """A member.  Strikes are the orders that count now, oldest first, by role."""
 
@@ -76,7 +76,7 @@ class Member:
         return self.strikes_as_buyer if role is Role.BUYER else self.strikes_as_seller
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Order:
     """An order.  `fee` is the stored charge in USD, `fee_month` the first day of the month it is charged in.
 
@@ -112,7 +112,7 @@ class Order:
     last_event_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Alert:
     """An alert.  `unlocks_at` is computed when it is filed or answered; `alert_id` is None until stored.
 
@@ -145,7 +145,7 @@ class Alert:
         return self.penalty_accepted_at is not None and self.penalty_withdrawn_at is None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ocr:
     """An order cancel request.  A decline or a withdrawal returns the order to `previous_status` (R10, R12).
 
@@ -165,7 +165,7 @@ class Ocr:
     closed_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LatePayment:
     payment_status: PaymentStatus
     recorded_at: datetime
@@ -175,7 +175,7 @@ class LatePayment:
     comment: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """An order and its facts: the latest `ocr`, `alert` and `late_payment` in any state, and `terms` for new ones.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from policies.cases import Member
+from policies.copies import replace
 from policies.statuses import Role
 from policies.terms import Terms
 from policies.verdicts import Code, Refused

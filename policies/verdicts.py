@@ -51,7 +51,7 @@ class Code(StrEnum):
     REQUEST_ID_REUSED = "REQUEST_ID_REUSED"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """An entry in the order's timeline (R100).
 
@@ -77,7 +77,7 @@ class OutboxMessage:
     payload: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Granted:
     case: Case
     events: tuple[Event, ...] = ()

@@ -11,6 +11,7 @@ import json
 import re
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 import orjson
@@ -216,7 +217,7 @@ class ActorCommand(Command):
             raise ValueError(ONE_ACTOR)
         return self
 
-    @property
+    @cached_property
     def actor(self) -> Actor:
         return Actor(self.member_id, self.staff)
 
