@@ -87,7 +87,7 @@ class UnitOfWork(Generic[C]):
     def claim_messages(self, task: str, rows: Sequence[int] | None, order_id: int | None) -> list[outbox.DueMessage]:
         due = outbox.claim_messages(self.conn, task, rows=rows, order_id=order_id)
         if len(due) == outbox.MAX_CLAIMED_ROWS:
-            db.current_database().wake(task)  # at once: another process takes the next rows meanwhile
+            db.current_database().wake_at_once(task)  # another process takes the next rows meanwhile
         return due
 
     @property

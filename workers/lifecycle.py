@@ -72,7 +72,8 @@ def connect_process(app: Celery) -> None:
     if broker_url is not None:
         _process_wakeups = Wakeups(app, broker_url)
         _process_resources.callback(_process_wakeups.close)
-        database.wake = waker = TaskWaker(_process_wakeups.send)
+        waker = TaskWaker(_process_wakeups.send)
+        database.wake, database.wake_at_once = waker.wake, waker.wake_at_once
         _process_resources.callback(waker.close)
     db.set_database(database)
     mailer.set_mailer(_open_mailer(settings))

@@ -61,6 +61,8 @@ class Database:
     clock: Clock = field(default_factory=DatabaseClock)
     wake: Callable[[str], None] = lambda _task: None
     """Called after a commit with the name of a task that now has work; the timetable runs the same task later."""
+    wake_at_once: Callable[[str], None] = lambda _task: None
+    """The same, called by a run that leaves work to the next, which need not wait for more commits."""
     allow_short_terms: bool = False
     """Whether terms with periods of seconds may be applied: only in simulations with their own database."""
     address: str = field(default="", repr=False)

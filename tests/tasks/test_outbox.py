@@ -80,7 +80,7 @@ def test_a_wakeup_takes_new_rows_and_wakes_the_next_run_when_it_leaves_some(
     monkeypatch.setattr(outbox, "MAX_CLAIMED_ROWS", 2)
     failed, *rows = enqueue_rows(publishing, 4)
     woken: list[str] = []
-    publishing.database.wake = woken.append
+    publishing.database.wake_at_once = woken.append
     claimed = []
     for _ in range(2):
         with unit_of_work() as work:

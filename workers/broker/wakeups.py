@@ -81,10 +81,16 @@ class TaskWaker:
         self._publish = publish
         self._tasks: set[str] = set()
         self._requested = threading.Event()
-        self._closed = threading.Event()
+        self._pause_ended = threading.Event()
+        self._closed = False
         self._thread: threading.Thread | None = None
 
-    def __call__(self, task: str) -> None:
+    def wake_at_once(self, task: str) -> None:
+        """Wake without the pause that collects commits: the last run left work."""
+        self._pause_ended.set()
+        self.wake(task)
+
+    def wake(self, task: str) -> None:
         self._tasks.add(task)
         self._requested.set()
         if self._thread is None:
@@ -92,19 +98,21 @@ class TaskWaker:
             self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
-        self._closed.set()
+        self._closed = True
+        self._pause_ended.set()
         self._requested.set()
         if self._thread is not None:
             self._thread.join(seconds)
 
     def _run(self) -> None:
         pause = MIN_WAKEUP_INTERVAL
-        while self._tasks or not self._closed.is_set():
+        while self._tasks or not self._closed:
             self._requested.wait()
             self._requested.clear()
             for _ in range(len(self._tasks)):
                 self._wake(self._tasks.pop())
-            self._closed.wait(pause)
+            self._pause_ended.wait(pause)
+            self._pause_ended.clear()
             pause = min(2 * pause, MAX_WAKEUP_INTERVAL) if self._requested.is_set() else MIN_WAKEUP_INTERVAL
 
     def _wake(self, task: str) -> None:

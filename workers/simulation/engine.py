@@ -64,7 +64,7 @@ class Simulation:
         self.database.allow_short_terms = allow_short
         self._numbers = itertools.count(1)
         self._woken: set[str] = set()
-        self.database.wake = self._woken.add
+        self.database.wake = self.database.wake_at_once = self._woken.add
         self.on_sweep: Callable[[datetime, str, dict[str, Any]], None] = lambda *_: None
         """Callback after each sweep, with its instant, its name and its effects."""
 

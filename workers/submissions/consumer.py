@@ -73,7 +73,7 @@ def drain_submissions() -> dict[str, Any]:
                 total += 1
             leased_ids.clear()
         else:
-            db.current_database().wake(drain_submissions.name)
+            db.current_database().wake_at_once(drain_submissions.name)
         _store_submission_answers(answers)
     return {"taken": total}
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from itertools import pairwise
+from queue import Queue
 from time import monotonic
+
+import pytest
 
 from workers.broker.wakeups import MAX_WAKEUP_INTERVAL, MIN_WAKEUP_INTERVAL, TaskWaker
 
@@ -16,18 +19,31 @@ def test_first_wakeup_is_immediate_and_later_ones_are_spaced() -> None:
     def publish(_task: str) -> None:
         wakeups.append(monotonic())
         if len(wakeups) < 7:
-            nudge("outbox.relay")  # the next commit happens before the pause is over
+            waker.wake("outbox.relay")  # the next commit happens before the pause is over
         else:
             done.set()
 
-    nudge = TaskWaker(publish)
-    nudge("outbox.relay")
+    waker = TaskWaker(publish)
+    waker.wake("outbox.relay")
     assert done.wait(20)
-    nudge.close()
+    waker.close()
     pauses = [later - earlier for earlier, later in pairwise(wakeups)]
     shortest_pauses = [min(MIN_WAKEUP_INTERVAL * 2**n, MAX_WAKEUP_INTERVAL) for n in range(6)]
     assert all(pause >= 0.9 * low for pause, low in zip(pauses, shortest_pauses, strict=True)), pauses
     assert shortest_pauses[-1] == MAX_WAKEUP_INTERVAL
+
+
+def test_a_run_that_leaves_work_is_followed_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.broker.wakeups.MIN_WAKEUP_INTERVAL", 600)
+    wakeups: Queue[str] = Queue()
+    waker = TaskWaker(wakeups.put)
+    waker.wake("outbox.relay")
+    assert wakeups.get(timeout=20) == "outbox.relay"
+    waker.wake_at_once("credits.post_to_next_invoice")
+    assert wakeups.get(timeout=20) == "credits.post_to_next_invoice"
+    waker.wake("outbox.relay")
+    waker.close(20)
+    assert wakeups.get(timeout=20) == "outbox.relay"
 
 
 def test_wakeups_continue_after_a_broker_failure() -> None:
@@ -38,12 +54,12 @@ def test_wakeups_continue_after_a_broker_failure() -> None:
         wakeups.release()
         raise ConnectionError("the broker is away")
 
-    nudge = TaskWaker(publish)
-    nudge("outbox.relay")
+    waker = TaskWaker(publish)
+    waker.wake("outbox.relay")
     assert wakeups.acquire(timeout=20)
-    nudge("outbox.relay")
+    waker.wake("outbox.relay")
     assert wakeups.acquire(timeout=20), "the thread lives on"
-    nudge.close()
+    waker.close()
 
 
 def test_every_requested_task_is_woken_once_also_while_closing() -> None:
@@ -57,10 +73,10 @@ def test_every_requested_task_is_woken_once_also_while_closing() -> None:
         go_on.wait(20)
 
     waker = TaskWaker(publish)
-    waker("outbox.relay")
+    waker.wake("outbox.relay")
     assert first.wait(20)
     for task in ("notices.deliver", "outbox.relay", "notices.deliver"):
-        waker(task)
+        waker.wake(task)
     go_on.set()
     waker.close(20)
     assert (wakeups[0], sorted(wakeups[1:])) == ("outbox.relay", ["notices.deliver", "outbox.relay"])

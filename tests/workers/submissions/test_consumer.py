@@ -164,12 +164,12 @@ def test_a_run_that_ends_before_its_work_wakes_the_next(
     woken: list[str] = []
     with monkeypatch.context() as patches:
         patches.setattr(consumer, "monotonic", lambda: next(times))
-        patches.setattr(market.simulation.database, "wake", woken.append)
+        patches.setattr(market.simulation.database, "wake_at_once", woken.append)
         assert consumer.drain_submissions.run() == {"taken": 1}
         assert "submissions.drain" in woken
     woken.clear()
     with monkeypatch.context() as patches:
-        patches.setattr(market.simulation.database, "wake", woken.append)
+        patches.setattr(market.simulation.database, "wake_at_once", woken.append)
         assert consumer.drain_submissions.run() == {"taken": 1}
     assert "submissions.drain" not in woken
 
