@@ -57,7 +57,7 @@ class LedgerLineRow(Base):
     order_id: Mapped[BigInt | None] = mapped_column(ForeignKey("unwind.orders.order_id"))
     charged_month: Mapped[date | None]
     credited_month: Mapped[date | None]
-    payment_id: Mapped[str | None] = mapped_column(unique=True)
+    payment_id: Mapped[str | None]
     excess: Mapped[Decimal | None] = mapped_column(Cents)
     excess_credit_month: Mapped[date | None]
     note: Mapped[str]
@@ -82,6 +82,12 @@ class LedgerLineRow(Base):
             "ix_ledger_lines_excess_credit_month",
             "excess_credit_month",
             postgresql_where=text("excess_credit_month IS NOT NULL"),
+        ),
+        Index(
+            "uq_ledger_lines_payment_id",
+            "payment_id",
+            unique=True,
+            postgresql_where=text("payment_id IS NOT NULL"),  # no other line has an entry in it
         ),
         # R57, R90: a cancellation has at most one reset or credit, whichever code posts it.
         Index(

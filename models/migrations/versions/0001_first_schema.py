@@ -919,7 +919,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_ledger_lines_seller_id")),
         sa.PrimaryKeyConstraint("written_in", "line_id", name=op.f("pk_ledger_lines")),
         sa.UniqueConstraint("key", name=op.f("uq_ledger_lines_key")),
-        sa.UniqueConstraint("payment_id", name=op.f("uq_ledger_lines_payment_id")),
         schema="unwind",
     )
     op.create_index(
@@ -942,6 +941,14 @@ def upgrade() -> None:
         unique=True,
         schema="unwind",
         postgresql_where=sa.text("kind IN ('reset', 'credit')"),
+    )
+    op.create_index(
+        "uq_ledger_lines_payment_id",
+        "ledger_lines",
+        ["payment_id"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("payment_id IS NOT NULL"),
     )
     op.create_table(
         "ocrs",
