@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+__all__ = ["replace"]
 T = TypeVar("T")
 
 if TYPE_CHECKING:  # mypy checks the names and types of the fields
