@@ -22,8 +22,8 @@ class OutboxPublisher:
 
     def __init__(self, app: Celery, broker_url: str | None = None) -> None:
         self._app = app
-        self._client: Any = None
-        self._broker_url = broker_url
+        # Kombu's own connections wait for a broker that is away; this one asks once.
+        self._client: Any = connect_to_redis(broker_url, decode_responses=True) if broker_url is not None else None
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
         send_internal_task(self._app, task, rows)
@@ -34,10 +34,8 @@ class OutboxPublisher:
         It holds a key, lost with the broker's data, and the server's run id: a restart may lose the last second of
         writes.
         """
-        if self._broker_url is None:
+        if self._client is None:
             return None
-        if self._client is None:  # kombu's own connections wait for a broker that is away; this one asks once
-            self._client = connect_to_redis(self._broker_url, decode_responses=True)
         try:
             self._client.set(self.EPOCH_KEY, uuid.uuid4().hex, nx=True)
             epoch, run_id = self._client.get(self.EPOCH_KEY), ""

@@ -23,7 +23,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from workers.embedded.data_dir import open_log
 from workers.embedded.processes import identify_process, is_alive, libc, parent_death_hook, wait_until
@@ -90,6 +90,9 @@ class Preforker:
                 env={**os.environ, TOKEN_ENV: self.token},
                 process_group=0,  # Ctrl-C in the terminal is for the supervisor
             )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._requests, self._events = self._process.stdin, self._process.stdout
         self._ended: dict[int, int] = {}
         self._forked: list[int] = []
         self._changed = threading.Condition()
@@ -111,30 +114,27 @@ class Preforker:
     def fork(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
         request = {"name": name, "args": list(args), "environment": dict(environment), "log": str(log)}
         with self._request_lock:
-            _require_pipe(self._process.stdin).write(json.dumps(request).encode() + b"\n")
-            _require_pipe(self._process.stdin).flush()
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
             with self._changed:
-                if (
-                    not self._changed.wait_for(lambda: bool(self._forked) or not self.is_alive(), 60)
-                    or not self._forked
-                ):
+                self._changed.wait_for(lambda: bool(self._forked) or not self.is_alive(), 60)
+                if not self._forked:
                     raise OSError("the preforker does not answer")
                 return ForkedProcess(self, self._forked.pop(0))
 
     def close(self) -> None:
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._requests.close()
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
         self._reader.join(5)
-        _require_pipe(self._process.stdout).close()
+        self._events.close()
 
     def _read(self) -> None:
-        for line in _require_pipe(self._process.stdout):
+        for line in self._events:
             event = json.loads(line)
             with self._changed:
                 if "pid" in event:
@@ -145,12 +145,6 @@ class Preforker:
                 self._changed.notify_all()
         with self._changed:
             self._changed.notify_all()
-
-
-def _require_pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:
-        raise OSError("there is no pipe to the preforker")
-    return stream
 
 
 # -- the preforking process --------------------------------------------------------------------------------------------
