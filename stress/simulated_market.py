@@ -24,7 +24,7 @@ from stress.oracle import Oracle
 from stress.run import seed_lines
 from stress.sent_commands import Ledger, Sent
 from tasks import publisher
-from tests.plugins.upstream import database_now
+from tests.plugins.stored_rows import DatabaseRows
 from workers.app import app
 from workers.simulation.engine import Simulation
 from workers.simulation.replay import parse_lines, play
@@ -50,7 +50,7 @@ class SimulatedMarket:
     def __init__(self, database_url: str) -> None:
         """`database_url` names a database that contains the seed history and nothing else."""
         self.database_url = database_url
-        self.simulation = Simulation(database_url, at=database_now(database_url) - BACK)
+        self.simulation = Simulation(database_url, at=DatabaseRows(database_url).server_time() - BACK)
         self.ledger = Ledger()
         self.oracle = Oracle(self.ledger)
         self.answers: list[tuple[str, dict[str, Any]]] = []

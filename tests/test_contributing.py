@@ -17,6 +17,9 @@ import psycopg
 import pytest
 
 from tests.plugins.servers import libpq_url
+from tests.plugins.sql_interface import submit_command
+from tests.plugins.stored_rows import DatabaseRows
+from tests.waiting import wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 STEP = re.compile(r"At the end of\s+`([\w/.]+)`:\n\n +```python\n(.*?) +```\n", re.DOTALL)
@@ -127,19 +130,13 @@ def test_the_new_command_is_answered_through_both_interfaces(installation: Copy)
     by_message = installation.send("ocr.escalate", ESCALATE)
     assert (by_message["outcome"], by_message["code"]) == ("refused", "TOO_EARLY")
     exported = dict(re.findall(r"export (\w+)=(\S+)", installation.run("./run", "env")))
-    with psycopg.connect(libpq_url(exported["DATABASE_URL"].strip("'")), autocommit=True) as conn:
-        receipt = conn.execute(
-            "SELECT unwind.submit_command('ocr.escalate', %s::jsonb, 'by-sql')", [json.dumps(ESCALATE)]
-        ).fetchone()
-        assert receipt == ({"code": None, "accepted": True, "request_id": "by-sql"},)
-        by_sql = None
-        for _ in range(100):
-            row = conn.execute("SELECT answer FROM unwind.command_answers WHERE request_id = 'by-sql'").fetchone()
-            if row is not None and row[0] is not None:
-                by_sql = row[0]
-                break
-            conn.execute("SELECT pg_sleep(0.1)")
-    assert by_sql == by_message | {"request_id": "by-sql"}
+    database_url = exported["DATABASE_URL"].strip("'").replace("postgresql:", "postgresql+psycopg:")
+    with psycopg.connect(libpq_url(database_url), autocommit=True) as conn:
+        receipt = submit_command(conn, "ocr.escalate", ESCALATE, "by-sql")
+    assert receipt == {"code": None, "accepted": True, "request_id": "by-sql"}
+    rows = DatabaseRows(database_url)
+    wait_until(lambda: rows.command_answer("by-sql").state == "answered", what="the answer")
+    assert rows.command_answer("by-sql").answer == by_message | {"request_id": "by-sql"}
 
 
 @pytest.mark.long

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import amqp
-import psycopg
 import pytest
 
+from models.submissions import SubmissionRow
 from tests.plugins.servers import libpq_url
+from tests.plugins.stored_rows import DatabaseRows
 from workers.embedded.data_dir import free_port
 from workers.embedded.processes import wait_until
 from workers.settings import CHECKOUT
@@ -89,7 +90,7 @@ def _answers(address: str) -> bool:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_consumer_hands_over_every_command_once_through_a_kill(
-    rabbitmq: str, database_url: str, tmp_path: Path
+    rabbitmq: str, database_url: str, database_rows: DatabaseRows, tmp_path: Path
 ) -> None:
     page = (CHECKOUT / "docs" / "integrate.md").read_text()
     code = re.findall(r"^```python rabbitmq\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
@@ -105,10 +106,7 @@ def test_consumer_hands_over_every_command_once_through_a_kill(
 
     consumer = start()
     try:
-        with (
-            amqp.Connection(rabbitmq, *LOGIN.split(":"), confirm_publish=True) as connection,
-            psycopg.connect(libpq_url(database_url), autocommit=True) as conn,
-        ):
+        with amqp.Connection(rabbitmq, *LOGIN.split(":"), confirm_publish=True) as connection:
             channel = connection.channel()
             assert wait_until(lambda: _has_queue(connection, "unwind-commands"), BOOT_TIMEOUT)
             for number in range(COMMANDS):
@@ -116,14 +114,15 @@ def test_consumer_hands_over_every_command_once_through_a_kill(
                 command = {"task": "npb.file", "arguments": arguments, "request_id": f"rabbit-{number}"}
                 channel.basic_publish(amqp.Message(json.dumps(command), delivery_mode=2), routing_key="unwind-commands")
                 if number == COMMANDS // 4:
-                    assert wait_until(lambda: bool(_submitted(conn)), DRAIN_TIMEOUT)
+                    assert wait_until(lambda: database_rows.count(SubmissionRow) > 0, DRAIN_TIMEOUT)
                     consumer.kill()
                     consumer.wait()
                     consumer = start()
             for body in POISON:
                 channel.basic_publish(amqp.Message(body, delivery_mode=2), routing_key="unwind-commands")
-            assert wait_until(lambda: len(_submitted(conn)) == COMMANDS, DRAIN_TIMEOUT)
-            assert sorted(_submitted(conn)) == sorted(f"rabbit-{number}" for number in range(COMMANDS))
+            assert wait_until(lambda: database_rows.count(SubmissionRow) == COMMANDS, DRAIN_TIMEOUT)
+            submitted = database_rows.column(SubmissionRow.request_id)
+            assert sorted(submitted) == sorted(f"rabbit-{number}" for number in range(COMMANDS))
             assert _read_rejected(connection, len(POISON)) == POISON
             assert consumer.poll() is None
     finally:
@@ -138,10 +137,6 @@ def _has_queue(connection: amqp.Connection, name: str) -> bool:
             return True
     except amqp.NotFound:
         return False
-
-
-def _submitted(conn: psycopg.Connection) -> list[str]:
-    return [row[0] for row in conn.execute("SELECT request_id FROM unwind.submissions").fetchall()]
 
 
 def _read_rejected(connection: amqp.Connection, count: int) -> dict[bytes, Any]:

@@ -10,16 +10,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
-import psycopg
 from hypothesis.stateful import RuleBasedStateMachine, invariant
-from psycopg.rows import namedtuple_row
 
+from models.alerts import AlertRow
+from models.events import EventRow
+from models.late_payments import LatePaymentRow
+from models.members import MemberRow
+from models.ocr import OcrRow
+from models.orders import OrderLineRow, OrderRow
+from models.outbox import OutboxRow
+from models.removals import RemovalRow
 from stress.reference_model.market import INVALID, Answer, Removal, clear_unlock_mark
 from stress.reference_model.money import billing_month, issued_at, next_month
 from stress.reference_model.orders import Reference
-from tests.plugins.servers import libpq_url
+from tests.e2e.history_checks import order_histories, units_out_of_balance
+from tests.plugins.stored_rows import ConnectedRows, describe
 from tests.whatif import list_differences_without_a_reason
 from workers import show_queries
 from workers.simulation.engine import Simulation
@@ -41,6 +49,10 @@ def parse_instant(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def fee_month(order: OrderRow) -> str | None:
+    return None if order.fee_month is None else f"{order.fee_month:%Y-%m}"
+
+
 class ComparedMarket(RuleBasedStateMachine):
     make_database: DatabaseMaker
     checks_replay: bool
@@ -52,8 +64,7 @@ class ComparedMarket(RuleBasedStateMachine):
         url = self._database.__enter__()
         self.simulation = Simulation(url)
         self.simulation.__enter__()
-        # Eight queries after every step take most of the time: a plain connection is the fastest.
-        self.observer = psycopg.connect(libpq_url(url), autocommit=True, row_factory=namedtuple_row)
+        self.stored_rows = ConnectedRows(url)
         self.numbers = itertools.count(1)
         self.log: list[str] = []
         self.last: tuple[str, dict[str, Any], str, dict[str, Any]] | None = None
@@ -64,7 +75,7 @@ class ComparedMarket(RuleBasedStateMachine):
             if hasattr(self, "book"):
                 self.check_end()
         finally:
-            self.observer.close()
+            self.stored_rows.close()
             self.simulation.__exit__(None, None, None)
             self._database.__exit__(None, None, None)
 
@@ -89,7 +100,7 @@ class ComparedMarket(RuleBasedStateMachine):
         subject = self.book.orders.get(order_id or (taking.order_id if taking else 0))
         member = arguments.get("member_id")
         if "occurred_at" in arguments and subject is not None and (member is None or member in self.book.people):
-            known = self.last_event(subject.order_id)
+            known = self.stored_rows.stored_order(subject.order_id).last_event_at
             if at > self.now or at < self.now - DAY or at < known:
                 return INVALID
         judge = getattr(self.book, task.replace(".", "_"))
@@ -105,21 +116,13 @@ class ComparedMarket(RuleBasedStateMachine):
         assert isinstance(verdict, Answer)
         return verdict
 
-    def last_event(self, order_id: int) -> datetime:
-        (row,) = self.rows("SELECT last_event_at FROM unwind.orders WHERE order_id = %(id)s", id=order_id)
-        value: datetime = row.last_event_at
-        return value
-
-    def rows(self, sql: str, **values: Any) -> list[Any]:
-        return self.observer.execute(sql, values).fetchall()
-
     def check_answer(self, answer: dict[str, Any], expected: Answer, context: object) -> None:
         possible_from = parse_instant(answer["possible_from"]) if answer["possible_from"] else None
         got = (answer["outcome"], answer["code"], possible_from)
         assert got == (expected.outcome, expected.code, expected.possible_from), self.story(context, answer)
 
     def story(self, *more: object) -> str:
-        return "\n".join([*self.log[-25:], *map(str, more)])
+        return "\n".join([*self.log[-25:], *map(describe, more)])
 
     def act(self, task: str, **arguments: Any) -> None:
         announced_option = self.announced_option(task, arguments)
@@ -205,27 +208,26 @@ class ComparedMarket(RuleBasedStateMachine):
 
     def follow_automation(self, started: datetime) -> None:
         """Do in the reference model what automation did since `started`, each at its time or then if it was late."""
-        for row in self.rows(
-            "SELECT e.event_id, e.order_id, e.type, e.at, a.unlocked_at FROM unwind.events e "
-            "LEFT JOIN unwind.alerts a ON a.order_id = e.order_id AND a.state = 'completed' "
-            "WHERE e.actor = 'automation' AND e.event_id > %(last)s ORDER BY e.event_id",
-            last=self.last_automatic,
-        ):
-            self.last_automatic = row.event_id
-            self.log.append(f"{row.at.isoformat()} automation {row.type} order {row.order_id}")
-            self.book.scan(started, row.at)
-            act = AUTOMATIC_ACTS[row.type]
-            due = self.book.automatic_acts(row.order_id).get(act)
-            verdict = self.book.act_automatically(row.order_id, act, row.at)
+        events = self.stored_rows.events(EventRow.event_id > self.last_automatic, actor="automation")
+        for event in sorted(events, key=attrgetter("event_id")):
+            assert event.order_id is not None
+            self.last_automatic = event.event_id
+            self.log.append(f"{event.at.isoformat()} automation {event.type} order {event.order_id}")
+            self.book.scan(started, event.at)
+            act = AUTOMATIC_ACTS[event.type]
+            due = self.book.automatic_acts(event.order_id).get(act)
+            verdict = self.book.act_automatically(event.order_id, act, event.at)
             assert verdict is not None, self.story("is not due", due)
             assert due is not None
-            assert row.at == max(due, started), self.story("was due", due)
+            assert event.at == max(due, started), self.story("was due", due)
             assert verdict.outcome == "done", self.story(verdict)
-            order = self.book.orders[row.order_id]
+            order = self.book.orders[event.order_id]
             by_alert = act == "cancel" and order.open_alert
             verdict.do()
-            if by_alert and order.alert is not None and due < started and row.unlocked_at is None:
-                order.alert.unlocked = None  # a late sweep cancels what no other has unlocked yet
+            if by_alert and order.alert is not None and due < started:
+                alert = self.stored_rows.stored_one(AlertRow, order_id=event.order_id, state="completed")
+                if alert.unlocked_at is None:
+                    order.alert.unlocked = None  # a late sweep cancels what no other has unlocked yet
 
     @invariant()
     def states_match(self) -> None:
@@ -236,29 +238,24 @@ class ComparedMarket(RuleBasedStateMachine):
         self.check_alerts()
         self.check_lots()
         people = {
-            r.member_id: (r.terminated, r.can_buy, r.can_sell)
-            for r in self.rows(
-                "SELECT member_id, terminated_at IS NOT NULL AS terminated, buying_revoked_at IS NULL AS can_buy, "
-                "selling_suspended_at IS NULL AS can_sell FROM unwind.members"
-            )
+            m.member_id: (m.terminated_at is not None, m.buying_revoked_at is None, m.selling_suspended_at is None)
+            for m in self.stored_rows.stored(MemberRow)
         }
         expected = {name: (p.terminated, p.can_buy, p.can_sell) for name, p in self.book.people.items()}
         assert people == expected, self.story(people, expected)
-        states = {r.removal_id: r.state for r in self.rows("SELECT removal_id, state FROM unwind.removals")}
+        states = {r.removal_id: r.state for r in self.stored_rows.stored(RemovalRow)}
         assert states == {number: removal.state for number, removal in self.book.removals.items()}, self.story(states)
         posted = sorted(
-            (r.order_id, r.month, r.kind, r.amount)
-            for r in self.rows(
-                "SELECT order_id, to_char(billing_month, 'YYYY-MM') AS month, kind, amount FROM unwind.ledger_lines"
-            )
+            (line.order_id, f"{line.billing_month:%Y-%m}", line.kind, line.amount)
+            for line in self.stored_rows.ledger_lines()
         )
         meant = sorted((p.order_id, p.month, p.kind, p.amount) for p in self.book.ledger.postings)
         assert posted == meant, self.story(posted, meant)
 
     def check_orders(self) -> None:
         actual = {
-            r.order_id: (r.status, r.payment_status, r.order_date, r.fee, r.month, r.basis, r.total)
-            for r in self.rows("SELECT *, to_char(fee_month, 'YYYY-MM') AS month FROM unwind.orders")
+            o.order_id: (o.status, o.payment_status, o.order_date, o.fee, fee_month(o), o.basis, o.total)
+            for o in self.stored_rows.stored(OrderRow)
         }
         expected = {
             o.order_id: (o.status, o.payment, o.date, o.fee, o.fee_month, o.basis, o.total)
@@ -267,7 +264,7 @@ class ComparedMarket(RuleBasedStateMachine):
         assert actual == expected, self.story(actual, expected)
         lines = {
             (r.order_id, r.line_no): (r.quantity, r.unit_price, r.removed)
-            for r in self.rows("SELECT * FROM unwind.order_lines")
+            for r in self.stored_rows.stored(OrderLineRow)
         }
         expected_lines = {
             (o.order_id, number): (line.quantity, line.price, line.removed)
@@ -277,18 +274,23 @@ class ComparedMarket(RuleBasedStateMachine):
         assert lines == expected_lines, self.story(lines, expected_lines)
         late = [
             (r.order_id, f"{r.payment_status} {'settled' if r.settled_at else 'open'}")
-            for r in self.rows("SELECT * FROM unwind.late_payments ORDER BY order_id, late_payment_id")
+            for r in sorted(self.stored_rows.stored(LatePaymentRow), key=attrgetter("order_id", "late_payment_id"))
         ]
         owed = [(o.order_id, str(payment)) for _, o in sorted(self.book.orders.items()) for payment in o.late]
         assert late == owed, self.story(late, owed)
 
     def check_alerts(self) -> None:
+        latest = {alert.order_id: alert for alert in self.stored_rows.alerts()}
         actual = {
-            r.order_id: (r.kind, r.state, r.filed_at, r.responded_at, r.unlocks_at if r.open else None, r.unlocked_at)
-            for r in self.rows(
-                "SELECT DISTINCT ON (order_id) *, state = 'open' AS open FROM unwind.alerts "
-                "ORDER BY order_id, alert_id DESC"
+            order_id: (
+                alert.kind,
+                alert.state,
+                alert.filed_at,
+                alert.responded_at,
+                alert.unlocks_at if alert.state == "open" else None,
+                alert.unlocked_at,
             )
+            for order_id, alert in latest.items()
         }
         expected = {
             o.order_id: (
@@ -303,20 +305,15 @@ class ComparedMarket(RuleBasedStateMachine):
             if o.alert
         }
         assert actual == expected, self.story(actual, expected)
-        requests = {
-            r.order_id: (r.filed_by, r.state)
-            for r in self.rows("SELECT DISTINCT ON (order_id) * FROM unwind.ocrs ORDER BY order_id, ocr_id DESC")
-        }
+        requests = {ocr.order_id: (ocr.filed_by, ocr.state) for ocr in self.stored_rows.stored(OcrRow)}  # the latest
         expected_requests = {o.order_id: (o.ocr.by, o.ocr.state) for o in self.book.orders.values() if o.ocr}
         assert requests == expected_requests, self.story(requests, expected_requests)
 
     def check_lots(self) -> None:
-        rows = {r.lot_id: r for r in self.rows("SELECT * FROM unwind.lots ORDER BY lot_id")}
+        rows = {lot.lot_id: lot for lot in self.stored_rows.lots()}
         expected_lots = self.book.stock.lots
         unnamed = sorted(lot_id for lot_id in rows if lot_id not in expected_lots)
-        for provisional in sorted(
-            (lot_id for lot_id in expected_lots if lot_id < 0), reverse=True
-        ):  # -1 is older than -2
+        for provisional in sorted((n for n in expected_lots if n < 0), reverse=True):  # -1 is older than -2
             candidates = [
                 n
                 for n in unnamed
@@ -324,7 +321,7 @@ class ComparedMarket(RuleBasedStateMachine):
                 and (rows[n].seller_id, rows[n].quantity)
                 == (expected_lots[provisional].seller, expected_lots[provisional].quantity)
             ]
-            assert candidates, self.story("no new lot like", expected_lots[provisional], rows)
+            assert candidates, self.story("no new lot like", expected_lots[provisional], [*rows.values()])
             unnamed.remove(candidates[0])
             self.book.stock.renumber(provisional, candidates[0])
         actual = {
@@ -346,36 +343,15 @@ class ComparedMarket(RuleBasedStateMachine):
     def check_end(self) -> None:
         self.sweep(issued_at(billing_month(self.now)) + HOUR)
         self.states_match()
-        self.check_units()
+        assert units_out_of_balance(self.stored_rows) == {}, self.story()
         self.check_bills()
         self.check_events()
-        assert not self.rows("SELECT 1 FROM unwind.outbox WHERE state <> 'done'"), self.story(
-            "outbox messages are left"
-        )
-        assert not self.rows("SELECT 1 FROM unwind.dead_jobs"), self.story("jobs died")
+        assert not self.stored_rows.outbox(OutboxRow.state != "done"), self.story("outbox messages are left")
+        assert not self.stored_rows.dead_jobs(), self.story("jobs died")
         if self.checks_replay:
             with self.simulation.database.transaction() as conn:
                 differing = list_differences_without_a_reason(conn)
             assert not differing, self.story(differing)
-
-    def check_units(self) -> None:
-        moved = {
-            r.key: r.units
-            for r in self.rows(
-                "SELECT concat_ws('/', seller_id, item_type, item_no, color_id, new_or_used, completeness) AS key, "
-                "sum(delta) AS units FROM unwind.stock_moves GROUP BY 1"
-            )
-            if r.units
-        }
-        stock = {
-            r.key: r.units
-            for r in self.rows(
-                "SELECT concat_ws('/', seller_id, item_type, item_no, color_id, new_or_used, completeness) AS key, "
-                "sum(quantity) AS units FROM unwind.lots GROUP BY 1"
-            )
-            if r.units
-        }
-        assert moved == stock, self.story(moved, stock)
 
     def check_bills(self) -> None:
         for seller in SELLERS:
@@ -394,12 +370,10 @@ class ComparedMarket(RuleBasedStateMachine):
                 month = next_month(month)
 
     def check_events(self) -> None:
-        for row in self.rows(
-            "SELECT *, to_char(fee_month, 'YYYY-MM') AS month, GREATEST(version, (SELECT max(unlock_seq) "
-            "FROM unwind.alerts a WHERE a.order_id = o.order_id)) AS last_seq FROM unwind.orders o"
-        ):
-            events = self.rows("SELECT * FROM unwind.events WHERE order_id = %(id)s ORDER BY seq", id=row.order_id)
-            assert [e.seq for e in events] == list(range(1, row.last_seq + 1)), self.story(events)
+        histories = order_histories(self.stored_rows)
+        for row in self.stored_rows.stored(OrderRow):
+            events, last_seq = histories[row.order_id]
+            assert [e.seq for e in events] == list(range(1, last_seq + 1)), self.story(events)
             times = [e.at for e in events if not e.type.endswith(".unlocked")]  # an act in time may overtake an unlock
             assert times == sorted(times), self.story(events)
             replayed: dict[str, Any] = {}
@@ -415,7 +389,7 @@ class ComparedMarket(RuleBasedStateMachine):
                 "previous_status": row.previous_status,
                 "basis": row.basis,
                 "cancelled_by": row.cancelled_by,
-                "fee_month": row.month,
+                "fee_month": fee_month(row),
             }
             assert {name: replayed.get(name) for name in held} == held, self.story(replayed, held)
             assert (Decimal(replayed["fee"]), Decimal(replayed["total"])) == (row.fee, row.total), self.story(replayed)

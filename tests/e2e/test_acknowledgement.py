@@ -18,11 +18,14 @@ from celery import Celery
 from celery.bin.worker import WorkersPool, worker
 from celery.concurrency.thread import TaskPool as ThreadPool
 
+from models.dead_jobs import DeadJobRow
+from models.dead_letters import DeadLetterRow
+from models.stored_answers import RequestRow
 from tests.e2e.conftest import Run
 from tests.e2e.failing_steps import CHECKING, CONNECTING, DYING, FAILING, LOST, STEPS
-from tests.e2e.ledger_checks import count_rows, fetch_one
 from tests.e2e.nodes import CHECKOUT, ProcessNode
 from tests.plugins.servers import count_in_flight, libpq_url
+from tests.plugins.stored_rows import DatabaseRows
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.app import app, worker_pool_path
@@ -32,7 +35,6 @@ from workers.task import MAX_RETRIES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
-DEAD = "SELECT count(*) FROM unwind.dead_jobs"
 POISON = """
     CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'poison'; END $$;
     CREATE TRIGGER poison BEFORE INSERT ON unwind.members FOR EACH ROW EXECUTE FUNCTION poison()
@@ -88,24 +90,26 @@ def count_redeliveries(node: ProcessNode) -> int:
 @pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("step", STEPS)
 def test_command_survives_failures_of_the_error_handling(
-    step: str, poison: None, run: Run, broker: Any, conn: psycopg.Connection, tmp_path: Path
+    step: str, poison: None, run: Run, broker: Any, database_rows: DatabaseRows, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
     failing.write_text(step)
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
     send_last(broker)
-    wait_until(lambda: count_redeliveries(node) >= 2 or fetch_one(conn, DEAD) == 1, what="a message that comes back")
-    assert is_queued(broker) or fetch_one(conn, DEAD) == 1
+    wait_until(
+        lambda: count_redeliveries(node) >= 2 or database_rows.count(DeadJobRow) == 1, what="a message that comes back"
+    )
+    assert is_queued(broker) or database_rows.count(DeadJobRow) == 1
     failing.unlink()
-    wait_until(lambda: fetch_one(conn, DEAD) == 1 and not is_queued(broker), what="the dead job")
-    assert fetch_one(conn, "SELECT arguments ->> 'request_id' FROM unwind.dead_jobs") == "record-1"
-    assert count_rows(conn, "requests", request_id="record-1") == 0
+    wait_until(lambda: database_rows.count(DeadJobRow) == 1 and not is_queued(broker), what="the dead job")
+    assert database_rows.stored_one(DeadJobRow).arguments["request_id"] == "record-1"
+    assert database_rows.count(RequestRow, request_id="record-1") == 0
 
 
 @pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("hindrance", ["LOCK TABLE unwind.dead_jobs IN ACCESS EXCLUSIVE MODE", READ_ONLY])
 def test_command_waits_until_its_dead_job_can_be_stored(
-    hindrance: str, poison: None, run: Run, broker: Any, conn: psycopg.Connection, database_url: str
+    hindrance: str, poison: None, run: Run, broker: Any, database_rows: DatabaseRows, database_url: str
 ) -> None:
     node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING="/nonexistent")
     with psycopg.connect(libpq_url(database_url)) as holder:
@@ -119,13 +123,13 @@ def test_command_waits_until_its_dead_job_can_be_stored(
         if hindrance is READ_ONLY:
             holder.execute("DROP TRIGGER read_only ON unwind.dead_jobs")
         holder.commit()
-    wait_until(lambda: fetch_one(conn, DEAD) == 1 and not is_queued(broker), what="the dead job")
+    wait_until(lambda: database_rows.count(DeadJobRow) == 1 and not is_queued(broker), what="the dead job")
     wait_until(lambda: node.logs().count(b"job_parked") == 1, what="its line")
 
 
 @pytest.mark.guarantee("P1")
 def test_command_that_kills_its_process_becomes_a_dead_job(
-    poison: None, run: Run, broker: Any, conn: psycopg.Connection, tmp_path: Path
+    poison: None, run: Run, broker: Any, database_rows: DatabaseRows, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
     failing.write_text(LOST)
@@ -134,24 +138,24 @@ def test_command_that_kills_its_process_becomes_a_dead_job(
     wait_for_retries(node, broker, 2, b"lost_job_park_failed")
     assert is_queued(broker)
     failing.write_text(DYING)
-    wait_until(lambda: fetch_one(conn, DEAD) == 1 and not is_queued(broker), what="the dead job")
-    assert fetch_one(conn, "SELECT reason FROM unwind.dead_jobs") == "WORKER_DIED"
+    wait_until(lambda: database_rows.count(DeadJobRow) == 1 and not is_queued(broker), what="the dead job")
+    assert database_rows.stored_one(DeadJobRow).reason == "WORKER_DIED"
 
 
 @pytest.mark.guarantee("P1")
 def test_message_that_celery_rejects_is_stored_before_it_is_removed(
-    run: Run, broker: Any, upstream: Celery, conn: psycopg.Connection
+    run: Run, broker: Any, upstream: Celery, database_rows: DatabaseRows
 ) -> None:
     run("worker")
     broker.lpush("commands", json.dumps(message([[], {}, EMBED], headers={"task": "npb.fail", "id": "unknown-1"})))
     wait_until(lambda: not is_queued(broker), what="the end of the message")
-    assert broker.llen("unwind.dead-letters") + count_rows(conn, "dead_letters") >= 1
-    wait_until(lambda: count_rows(conn, "dead_letters") == 1, what="the dead letter")
-    assert fetch_one(conn, "SELECT reason FROM unwind.dead_letters") == "TASK_UNKNOWN"
+    assert broker.llen("unwind.dead-letters") + database_rows.count(DeadLetterRow) >= 1
+    wait_until(lambda: database_rows.count(DeadLetterRow) == 1, what="the dead letter")
+    assert database_rows.stored_one(DeadLetterRow).reason == "TASK_UNKNOWN"
 
 
 def test_process_without_connections_gets_no_messages(
-    run: Run, broker: Any, broker_url: str, conn: psycopg.Connection, tmp_path: Path
+    run: Run, broker: Any, broker_url: str, database_rows: DatabaseRows, tmp_path: Path
 ) -> None:
     failing = tmp_path / "failing"
     failing.write_text(CONNECTING)
@@ -160,9 +164,9 @@ def test_process_without_connections_gets_no_messages(
     wait_until(lambda: b"process_connect_failed" in node.logs(), what="its line")
     wait_until(lambda: [p.ready for p in inspect_worker_pools(broker_url).values()] == [0], what="what doctor asks")
     assert is_queued(broker)
-    assert count_rows(conn, "requests") == 0
+    assert database_rows.count(RequestRow) == 0
     failing.unlink()
-    wait_until(lambda: count_rows(conn, "requests") == 1, what="the answer")
+    wait_until(lambda: database_rows.count(RequestRow) == 1, what="the answer")
     wait_until(lambda: not is_queued(broker), what="the end of the message")
 
 
@@ -204,11 +208,10 @@ def test_documented_pools_are_supported() -> None:
 
 @pytest.mark.guarantee("P1")
 def test_datestyle_of_the_database_changes_nothing(
-    seed_two_alerts: None, run: Run, upstream: Celery, conn: psycopg.Connection
+    seed_two_alerts: None, run: Run, upstream: Celery, database_rows: DatabaseRows, conn: psycopg.Connection
 ) -> None:
-    database = fetch_one(conn, "SELECT current_database()")
-    conn.execute(f"ALTER DATABASE {database} SET datestyle = 'German, DMY'".encode())
+    conn.execute(f"ALTER DATABASE {conn.info.dbname} SET datestyle = 'German, DMY'".encode())
     run("worker")
     arguments = {"order_id": 1001, "member_id": "seller"}
     assert upstream.send_task("orders.cancel", kwargs=arguments, queue="commands").get(timeout=30)["outcome"] == "done"
-    assert fetch_one(conn, DEAD) == 0
+    assert database_rows.count(DeadJobRow) == 0

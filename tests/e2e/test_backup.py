@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from pydantic import SecretStr
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, func, inspect, select, table, text
 
 from models import feed
 from models.db import database as db
@@ -23,7 +23,7 @@ from schedules.routes import queue_of
 from tests.plugins.market import Market
 from tests.plugins.postgres import USER, PostgresServer, programs
 from tests.plugins.servers import fresh_database, libpq_url
-from tests.plugins.upstream import Installation, database_now, submit_orders, temporary_installation
+from tests.plugins.upstream import Installation, submit_orders, temporary_installation
 from tests.waiting import wait_until
 from workers.cli import backup, group
 from workers.embedded.client import ServerUrls
@@ -43,12 +43,11 @@ def seed(market: Market) -> None:
 
 
 def counts(url: str) -> dict[str, int]:
-    with psycopg.connect(libpq_url(url)) as conn:
-        names = conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'unwind' ORDER BY 1").fetchall()
-        return {
-            name: (conn.execute(f"SELECT count(*) FROM unwind.{name}").fetchone() or (0,))[0]  # noqa: S608 - from the catalogue
-            for (name,) in names
-        }
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as conn:
+        names = inspect(conn).get_table_names(schema="unwind")
+        counted = {name: select(func.count()).select_from(table(name, schema="unwind")) for name in names}
+        return {name: conn.execute(query).scalar_one() for name, query in counted.items()}
 
 
 @pytest.mark.long
@@ -77,7 +76,7 @@ def test_restored_installation_finishes_its_outbox(
         new.start_worker()
         with new.client() as ask:
             ask.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)  # as beat does
-            wait_until(lambda: new.value("SELECT state = 'done' FROM unwind.outbox WHERE key = 'fee:2001'"))
+            wait_until(lambda: new.outbox(key="fee:2001", state="done"))
             again = ask.send_task(
                 "orders.cancel",
                 kwargs={"order_id": 2001, "member_id": "seller", "request_id": "before-the-backup"},
@@ -91,7 +90,7 @@ def test_restored_installation_finishes_its_outbox(
 
 
 def _cancel_without_consumers(old: Installation) -> dict[str, Any]:
-    with Simulation(old.database_url, at=database_now(old.database_url)) as simulation:
+    with Simulation(old.database_url, at=old.server_time()) as simulation:
         filed = {"reason": "S_MUTUAL", "comment": "agreed by mail", "request_id": "asked-before"}
         simulation.do("ocr.file", order_id=2001, member_id="seller", **filed)
         answer = simulation.do("orders.cancel", order_id=2001, member_id="seller", request_id="before-the-backup")

@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 from kombu.utils.json import dumps
-from psycopg.types.json import Jsonb
 
 from models.alerts import AlertRow
 from models.dead_jobs import DeadJobRow
@@ -31,6 +30,7 @@ from tasks.command_parsing import NOT_PLAIN_JSON_ERROR, parse_command
 from tasks.declarations import COMMANDS
 from tests.bad_input import GOOD, MARK, PUBLIC, bad_arguments, replace_argument
 from tests.plugins.market import Market
+from tests.plugins.sql_interface import submit_command
 from tests.plugins.upstream import ANSWER_TIMEOUT_SECONDS, Installation, submit_orders, temporary_installation
 from workers.embedded.client import ServerUrls
 
@@ -38,7 +38,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 TRIED_A_TASK = 12
 """A part of the hundreds that tests/tasks tries: enough for every kind through each interface."""
-SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
 STEPS = random.Random(20_260_328)
 MAX_DURATION = 100_000
 """Characters of one value here; ten millions are tried by themselves, for a message of many of them is too long.
@@ -117,7 +116,7 @@ def test_bad_input_by_sql_is_invalid(installation: Installation) -> None:
         for task, request_id, arguments, expected in bad_inputs():
             payload = {name: value for name, value in arguments.items() if name != "request_id"}
             try:
-                (at_once,) = conn.execute(SUBMIT, [task, Jsonb(payload), f"sql:{request_id}"]).fetchone() or ({},)
+                at_once = submit_command(conn, task, payload, f"sql:{request_id}")
             except (psycopg.DataError, UnicodeEncodeError):
                 refused += 1
                 continue
@@ -161,7 +160,7 @@ def test_overlong_comment_is_invalid(installation: Installation, characters: int
         assert (answer["outcome"], answer["errors"]) == ("invalid", expected)
         request_id = f"long:{characters}"
         with installation.connect() as conn:
-            conn.execute(SUBMIT, ["npb.file", Jsonb(arguments), request_id])
+            submit_command(conn, "npb.file", arguments, request_id)
         assert installation.answer_of(request_id)["errors"] == expected
         options = {"order_id": 2001, "member_id": "seller"}
         assert (
@@ -180,7 +179,7 @@ def test_typed_values_of_a_python_producer_are_invalid(installation: Installatio
     with installation.client() as client, installation.connect() as conn:
         sent = client.send_task("orders.cancel_many", kwargs={"orders": items}, queue="commands")
         answer = sent.get(timeout=ANSWER_TIMEOUT_SECONDS)["effects"]
-        conn.execute(SUBMIT, ["orders.cancel_many", json.dumps({"orders": plain}), "typed-by-sql"])
+        submit_command(conn, "orders.cancel_many", {"orders": plain}, "typed-by-sql")
         by_sql = installation.answer_of("typed-by-sql")["effects"]
         terms = {"terms": {"STRIKE_LIMIT": Decimal(3)}, "from": datetime(2999, 1, 1, tzinfo=UTC), "staff": "kim"}
         applied = client.send_task("terms.apply", kwargs=terms, queue="commands").get(timeout=ANSWER_TIMEOUT_SECONDS)

@@ -15,9 +15,12 @@ import psycopg
 import pytest
 from celery import Celery
 
+from models.dead_jobs import DeadJobRow
+from models.events import EventRow
+from models.members import StrikeRow
 from tests.e2e.conftest import Run
-from tests.e2e.ledger_checks import count_rows, fetch_one, outbox_is_empty, units_in_stock
 from tests.plugins.servers import FULL_DISK_BYTES, limit_file_size
+from tests.plugins.stored_rows import DatabaseRows
 from tests.waiting import wait_until
 from workers.embedded.client import embedded_servers, running_servers
 from workers.migrate import migrate
@@ -49,12 +52,18 @@ def limit_growth(folder: Path, size: int) -> None:
     limit_file_size(running_pair.postgres.pid, size)
 
 
+def file_size(conn: psycopg.Connection[Any]) -> int:
+    row = conn.execute("SELECT pg_relation_size('unwind.requests')").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def fill(conn: psycopg.Connection[Any], folder: Path) -> str:
     error = ""
     limit_growth(folder, FULL_DISK_BYTES)
     for words, rows in ((50, 500), (10, 1)):  # in the end rows that are smaller than an answer, until no page has room
         try:
-            while fetch_one(conn, "SELECT pg_relation_size('unwind.requests')") <= FULL_DISK_BYTES:
+            while file_size(conn) <= FULL_DISK_BYTES:
                 conn.execute(FILL, {"words": words, "rows": rows})
         except psycopg.Error as full:
             error = str(full)
@@ -63,7 +72,12 @@ def fill(conn: psycopg.Connection[Any], folder: Path) -> str:
 
 @pytest.mark.guarantee("P1", "P4")
 def test_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
-    seed_two_alerts: None, run: Run, upstream: Celery, conn: psycopg.Connection, folder: Path
+    seed_two_alerts: None,
+    run: Run,
+    upstream: Celery,
+    conn: psycopg.Connection,
+    database_rows: DatabaseRows,
+    folder: Path,
 ) -> None:
     assert "could not extend file" in fill(conn, folder)
     worker = run("worker")
@@ -73,14 +87,16 @@ def test_command_on_a_full_disk_changes_nothing_and_runs_once_there_is_space(
         queue="commands",
     )
     wait_until(lambda: worker.logs().count(b"task_retry") >= 2, what="two tries")
-    untouched = "SELECT count(*) FROM unwind.events WHERE type = 'orders.cancelled'"
-    assert fetch_one(conn, untouched) == 0
-    assert units_in_stock(conn) == 80
-    assert count_rows(conn, "strikes") + count_rows(conn, "dead_jobs") == 0
+    assert database_rows.count(EventRow, type="orders.cancelled") == 0
+    assert database_rows.units_in_stock() == 80
+    assert database_rows.count(StrikeRow) + database_rows.count(DeadJobRow) == 0
     limit_growth(folder, resource.RLIM_INFINITY)
     answer = sent.get(timeout=60)
     assert (answer["outcome"], answer["replayed"]) == ("done", False)
-    wait_until(lambda: outbox_is_empty(conn) or upstream.send_task("outbox.relay", queue="outbox"), what="the rest")
-    assert fetch_one(conn, untouched) == 1
-    assert units_in_stock(conn) == 90
+    wait_until(
+        lambda: database_rows.follow_ups_are_done() or upstream.send_task("outbox.relay", queue="outbox"),
+        what="the rest",
+    )
+    assert database_rows.count(EventRow, type="orders.cancelled") == 1
+    assert database_rows.units_in_stock() == 90
     assert worker.status == "running"

@@ -6,6 +6,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from operator import attrgetter
 from threading import Event, Thread
 from typing import Any
 
@@ -15,17 +16,20 @@ import redis
 from celery import Celery
 from celery.result import AsyncResult
 
+from models.dead_jobs import DeadJobRow
+from models.stored_answers import RequestRow
+from models.sweeps import SweepRow
 from schedules.routes import HEARTBEAT, QUEUES
 from tests.e2e.conftest import Run
-from tests.e2e.ledger_checks import count_rows, fetch_one
 from tests.plugins.servers import count_in_flight, libpq_url
+from tests.plugins.stored_rows import DatabaseRows
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
 
 pytestmark = pytest.mark.e2e
 
-REQUESTS = "SELECT count(*) FROM unwind.requests"
-DEAD = "SELECT count(*) FROM unwind.dead_jobs"
+TRANSACTIONS = "SELECT count(DISTINCT xmin::text) AS number FROM unwind.requests"
+BURST = RequestRow.request_id.startswith("burst-")
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def is_queued(broker: Any) -> bool:
 
 @pytest.mark.guarantee("P1")
 def test_burst_runs_in_few_transactions_and_is_reported_message_by_message(
-    run: Run, broker: Any, upstream: Celery, conn: psycopg.Connection
+    run: Run, broker: Any, upstream: Celery, database_rows: DatabaseRows
 ) -> None:
     run("worker")
     events: Counter[str] = Counter()
@@ -93,13 +97,15 @@ def test_burst_runs_in_few_transactions_and_is_reported_message_by_message(
     done.set()
     thread.join(30)
     assert uuids == set(ids)
-    assert count_rows(conn, "requests") == 150
-    assert fetch_one(conn, "SELECT count(DISTINCT xmin::text) FROM unwind.requests") < 75
+    assert database_rows.count(RequestRow) == 150
+    assert database_rows.row(TRANSACTIONS).number < 75
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.long
-def test_failing_command_stops_no_other_of_its_burst(run: Run, broker: Any, conn: psycopg.Connection) -> None:
+def test_failing_command_stops_no_other_of_its_burst(
+    run: Run, broker: Any, database_rows: DatabaseRows, conn: psycopg.Connection
+) -> None:
     conn.execute(
         "CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "IF NEW.member_id = 'poison' THEN RAISE EXCEPTION 'poison'; END IF; RETURN NEW; END $$;"
@@ -107,29 +113,29 @@ def test_failing_command_stops_no_other_of_its_burst(run: Run, broker: Any, conn
     )
     run("worker", application="tests.e2e.failing_steps", TEST_FAILING="/nonexistent")
     push(broker, *[record("poison" if number == 17 else f"m-{number}") for number in range(60)])
-    wait_until(lambda: fetch_one(conn, REQUESTS) == 59, what="all other answers")
-    wait_until(lambda: fetch_one(conn, DEAD) == 1 and not is_queued(broker), what="the dead job")
-    row = conn.execute("SELECT arguments ->> 'member_id', reason, attempts FROM unwind.dead_jobs").fetchone()
-    assert row == ("poison", "FAILED", 9)
+    wait_until(lambda: database_rows.count(RequestRow) == 59, what="all other answers")
+    wait_until(lambda: database_rows.count(DeadJobRow) == 1 and not is_queued(broker), what="the dead job")
+    dead_job = database_rows.stored_one(DeadJobRow)
+    assert (dead_job.arguments["member_id"], dead_job.reason, dead_job.attempts) == ("poison", "FAILED", 9)
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.long
 @pytest.mark.parametrize(("member", "reason", "limit"), [("deadly", "WORKER_DIED", ""), ("endless", "TOO_LONG", "5")])
 def test_command_that_ends_its_process_stops_no_other_of_its_burst(
-    member: str, reason: str, limit: str, run: Run, broker: Any, conn: psycopg.Connection
+    member: str, reason: str, limit: str, run: Run, broker: Any, database_rows: DatabaseRows
 ) -> None:
     run("worker", application="tests.e2e.deadly_command", TEST_TIME_LIMIT=limit)
     push(broker, *[record(member if number == 17 else f"m-{number}") for number in range(60)])
-    wait_until(lambda: fetch_one(conn, REQUESTS) == 59, what="all other answers")
-    wait_until(lambda: fetch_one(conn, DEAD) == 1 and not is_queued(broker), what="the dead job")
-    row = conn.execute("SELECT arguments ->> 'member_id', reason FROM unwind.dead_jobs").fetchone()
-    assert row == (member, reason)
+    wait_until(lambda: database_rows.count(RequestRow) == 59, what="all other answers")
+    wait_until(lambda: database_rows.count(DeadJobRow) == 1 and not is_queued(broker), what="the dead job")
+    dead_job = database_rows.stored_one(DeadJobRow)
+    assert (dead_job.arguments["member_id"], dead_job.reason) == (member, reason)
 
 
 @pytest.mark.guarantee("P1")
 def test_commands_about_one_order_run_in_their_order_of_arrival(
-    seed_two_alerts: None, run: Run, broker: Any, conn: psycopg.Connection
+    seed_two_alerts: None, run: Run, broker: Any, database_rows: DatabaseRows
 ) -> None:
     party = {"member_id": "buyer"}
     kinds = [("ocr.withdraw", party), ("orders.cancel", party), ("npb.file", {"member_id": "seller"})]
@@ -145,18 +151,14 @@ def test_commands_about_one_order_run_in_their_order_of_arrival(
     run("worker")
     wait_until(lambda: not is_queued(broker), what="the acknowledgements")
     for order_id in (1001, 1002):
-        rows = conn.execute(
-            "SELECT request_id FROM unwind.requests WHERE order_id = %s AND request_id LIKE 'burst-%%' "
-            "ORDER BY answered_at",
-            [order_id],
-        ).fetchall()
-        assert [request_id for (request_id,) in rows] == ids[order_id - 1001 :: 2]
+        answered = sorted(database_rows.stored(RequestRow, BURST, order_id=order_id), key=attrgetter("answered_at"))
+        assert [request.request_id for request in answered] == ids[order_id - 1001 :: 2]
 
 
 @pytest.mark.guarantee("P8")
 @pytest.mark.long
 def test_burst_of_single_commands_delays_no_bulk_command_and_no_other_queue(
-    seed_two_alerts: None, run: Run, broker: Any, conn: psycopg.Connection
+    seed_two_alerts: None, run: Run, broker: Any, database_rows: DatabaseRows
 ) -> None:
     """A bulk command waits for the commands before it and in its batch, another queue for one or two batches."""
     items = [{"order_id": order_id, "member_id": "seller"} for order_id in (1001, 1002)]
@@ -167,12 +169,11 @@ def test_burst_of_single_commands_delays_no_bulk_command_and_no_other_queue(
         broker.lpush(queue, json.dumps(message([[], {}, EMBED], headers=headers, properties={"delivery_info": info})))
     run("worker", "-c", "1")
     wait_until(lambda: not is_queued(broker), 120, what="the acknowledgements")
-    rows = conn.execute(
-        "SELECT name FROM (SELECT task AS name, answered_at AS instant FROM unwind.requests "
-        "WHERE request_id LIKE 'burst-%' UNION ALL SELECT name, ran_at FROM unwind.sweeps "
-        "WHERE name LIKE 'heartbeat.%') AS done ORDER BY instant"
-    )
-    names = [name for (name,) in rows]
+    done = [(request.answered_at, request.task) for request in database_rows.stored(RequestRow, BURST)]
+    done += [
+        (sweep.ran_at, sweep.name) for sweep in database_rows.stored(SweepRow, SweepRow.name.startswith("heartbeat."))
+    ]
+    names = [name for _, name in sorted(done)]
     assert names.index("orders.cancel_many") in range(200, 420)
     places = {name: place for place, name in enumerate(names) if name.startswith("heartbeat.")}
     assert len(places) == len(QUEUES) - 1
@@ -182,7 +183,7 @@ def test_burst_of_single_commands_delays_no_bulk_command_and_no_other_queue(
 @pytest.mark.guarantee("P1")
 @pytest.mark.long
 def test_warm_shutdown_finishes_batches_and_requeues_the_rest(
-    run: Run, broker: Any, conn: psycopg.Connection, database_url: str
+    run: Run, broker: Any, database_rows: DatabaseRows, database_url: str
 ) -> None:
     node = run("worker")
     with psycopg.connect(libpq_url(database_url)) as holder:
@@ -193,8 +194,8 @@ def test_warm_shutdown_finishes_batches_and_requeues_the_rest(
         wait_until(lambda: b"Warm shutdown" in node.logs(), what="the shutdown")
         holder.rollback()
     node.wait(60)
-    answered = fetch_one(conn, REQUESTS)
+    answered = database_rows.count(RequestRow)
     assert (count_in_flight(broker), answered + broker.llen("commands")) == (0, 300)
     node.start()
-    wait_until(lambda: fetch_one(conn, REQUESTS) == 300 and not is_queued(broker), what="the rest")
-    assert fetch_one(conn, DEAD) == 0
+    wait_until(lambda: database_rows.count(RequestRow) == 300 and not is_queued(broker), what="the rest")
+    assert database_rows.count(DeadJobRow) == 0

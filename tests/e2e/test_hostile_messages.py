@@ -139,6 +139,4 @@ def test_worker_survives_random_bytes(installation: Installation) -> None:
 
 
 def _rows(installation: Installation) -> list[tuple[str, int, str]]:
-    with installation.connect() as conn:
-        query = "SELECT reason, body_bytes, body FROM unwind.dead_letters ORDER BY dead_letter_id"
-        return conn.execute(query).fetchall()
+    return [(row.reason, row.body_bytes, row.body) for row in installation.stored(DeadLetterRow)]

@@ -21,15 +21,15 @@ import psycopg
 import pytest
 
 from tests.plugins.market import Market
+from tests.plugins.sql_interface import submit_command, submit_text
 from tests.plugins.upstream import Installation, temporary_installation
 from tests.waiting import wait_until
-from tests.workers.submissions.test_consumer import UNREADABLE
+from tests.workers.submissions.test_payloads import UNREADABLE
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.embedded.client import ServerUrls
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
-SUBMIT = "SELECT unwind.submit_command(%s, %s::text, %s)"
 ONE_PAYLOAD_TIMEOUT, EIGHT_PAYLOADS_TIMEOUT = 5.0, 15.0
 MAX_MEMORY_BYTES = 400 * 10**6
 BACKLOG = 100_000
@@ -115,9 +115,8 @@ numbers = itertools.count()
 def by_sql(installation: Installation) -> float:
     began, request_id = time.monotonic(), f"healthy-{next(numbers)}"
     with installation.connect() as conn:
-        conn.execute(SUBMIT, ["npb.file", '{"order_id": 5, "member_id": "seller"}', request_id])
-        query = "SELECT answer FROM unwind.command_answers WHERE request_id = %s AND state = 'answered'"
-        wait_until(lambda: conn.execute(query, [request_id]).fetchone(), 60)
+        submit_command(conn, "npb.file", {"order_id": 5, "member_id": "seller"}, request_id)
+    installation.answer_of(request_id)
     return time.monotonic() - began
 
 
@@ -142,10 +141,9 @@ def _base64(body: bytes) -> str:
 def submit(installation: Installation, payload: str, request_id: str) -> bool:
     task = "orders.cancel_many" if '"orders"' in payload[:30] else "npb.file"
     with installation.connect() as conn:
-        row = conn.execute(SUBMIT, [task, payload, request_id]).fetchone()
+        receipt = submit_text(conn, task, payload, request_id)
         assert 0 < _peak(conn.info.backend_pid) < MAX_MEMORY_BYTES
-    assert row is not None
-    return bool(row[0]["accepted"])
+    return bool(receipt["accepted"])
 
 
 @pytest.mark.guarantee("P8")

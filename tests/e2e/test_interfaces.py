@@ -24,13 +24,13 @@ import jsonschema
 import psycopg
 import pytest
 from celery.exceptions import NotRegistered
-from psycopg.types.json import Jsonb
 
 from models.alerts import AlertRow
 from models.db import database as db
 from models.dead_letters import DeadLetterRow
 from models.events import EventRow
 from tests.plugins.market import Market
+from tests.plugins.sql_interface import submit_command
 from tests.plugins.upstream import Installation, submit_orders, temporary_installation
 from tests.plugins.website import Website, serving
 from tests.waiting import wait_until
@@ -40,7 +40,6 @@ from workers.embedded.client import ServerUrls
 from workers.settings import CHECKOUT
 
 pytestmark = pytest.mark.e2e
-SUBMIT = "SELECT unwind.submit_command(%s, %s, %s)"
 
 
 def seed(market: Market) -> None:
@@ -294,9 +293,8 @@ def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(
                     with_id = arguments | {"request_id": "once-1"}
                     answers.append(client.send_task("npb.file", kwargs=with_id, queue="commands").get(timeout=60))
                 else:
-                    row = conn.execute(SUBMIT, ["npb.file", Jsonb(arguments), "once-1"]).fetchone()
-                    assert row is not None
-                    assert row[0] == {"request_id": "once-1", "accepted": True, "code": None}
+                    receipt = submit_command(conn, "npb.file", arguments, "once-1")
+                    assert receipt == {"request_id": "once-1", "accepted": True, "code": None}
                     answers.append(installation.answer_of("once-1"))
         return answers
 
@@ -311,12 +309,11 @@ def test_request_sent_a_hundred_times_through_all_interfaces_runs_once(
     conflicting = {"order_id": 2006, "member_id": "seller", "request_id": "once-1"}
     with installation.client() as client, installation.connect() as conn:
         conflict = client.send_task("npb.file", kwargs=conflicting, queue="commands").get(timeout=30)
-        refused = conn.execute(SUBMIT, ["npb.file", Jsonb(conflicting), "once-1"]).fetchone()
+        refused = submit_command(conn, "npb.file", conflicting, "once-1")
     assert (conflict["outcome"], conflict["code"]) == ("conflict", "REQUEST_ID_REUSED")
     by_http = http.command("npb.file", conflicting, "once-1")
     assert (by_http.status, by_http.json["code"]) == (409, "REQUEST_ID_REUSED")
-    assert refused is not None
-    assert refused[0] == {"request_id": "once-1", "accepted": False, "code": "REQUEST_ID_REUSED"}
+    assert refused == {"request_id": "once-1", "accepted": False, "code": "REQUEST_ID_REUSED"}
 
 
 @pytest.mark.guarantee("P1")

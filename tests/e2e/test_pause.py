@@ -9,14 +9,16 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.types.json import Jsonb
 
+from models.sweeps import SweepRow
 from tests.plugins.market import Market
 from tests.plugins.servers import count_in_flight
+from tests.plugins.sql_interface import submit_command
 from tests.plugins.upstream import START_TIMEOUT_SECONDS, Installation, submit_orders, temporary_installation
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import message
@@ -85,13 +87,14 @@ def findings(installation: Installation) -> dict[str, str]:
 
 
 def submit(installation: Installation, task: str, payload: Any, request_id: str) -> None:
-    submission_id = installation.value("SELECT unwind.submit_command(%s, %s, %s)", task, Jsonb(payload), request_id)
-    assert submission_id["accepted"], submission_id
+    with installation.connect() as conn:
+        receipt = submit_command(conn, task, payload, request_id)
+    assert receipt["accepted"], receipt
 
 
 def state(installation: Installation, request_id: str) -> str | None:
-    value: str | None = installation.value("SELECT state FROM unwind.command_answers WHERE request_id = %s", request_id)
-    return value
+    row = installation.command_answer(request_id)
+    return None if row is None else row.state
 
 
 def test_messages_of_a_paused_queue_stay_and_the_pause_survives_workers(installation: Installation) -> None:
@@ -149,7 +152,6 @@ def test_messages_of_a_paused_task_wait_while_others_run(installation: Installat
 
 def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(installation: Installation) -> None:
     queue = installation.redis()
-    ran = "SELECT ran_at FROM unwind.sweeps WHERE name = 'reminders.scan'"
     tick = json.dumps(message([[], {}, {}], headers={"task": "reminders.scan", "ignore_result": True}))
     wake_up = json.dumps(
         message([[], {"rows": [1]}, {}], headers={"task": "notices.tell_seller", "ignore_result": True})
@@ -159,15 +161,12 @@ def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(installation:
     queue.lpush("sweeps", *[tick] * 20)
     queue.lpush("notices", wake_up)
     wait_until(lambda: queue.llen("sweeps") == 0 and queue.llen(PARKED_PREFIX + "notices.tell_seller") == 1)
-    assert (installation.value(ran), queue.exists(PARKED_PREFIX + "reminders.scan"), count_in_flight(queue)) == (
-        None,
-        0,
-        0,
-    )
+    assert installation.count(SweepRow, name="reminders.scan") == 0
+    assert (queue.exists(PARKED_PREFIX + "reminders.scan"), count_in_flight(queue)) == (0, 0)
     for name in ("reminders.scan", "notices.tell_seller"):
         resume(installation, name)
     wait_until(lambda: queue.llen(PARKED_PREFIX + "notices.tell_seller") == 0)
-    wait_until(lambda: (queue.lpush("sweeps", tick), installation.value(ran))[1])
+    wait_until(lambda: (queue.lpush("sweeps", tick), installation.count(SweepRow, name="reminders.scan"))[1])
     pause(installation, "sweeps")
     for _ in range(6):
         queue.lpush("sweeps", *[tick] * 1000)
@@ -178,7 +177,7 @@ def test_paused_sweep_does_nothing_and_its_ticks_do_not_accumulate(installation:
 
 
 def test_pause_is_shown_by_the_command_metrics_and_flower(installation: Installation) -> None:
-    tomorrow = in_the_future(installation, "1 day")
+    tomorrow = in_the_future(installation, timedelta(days=1))
     pause(installation, "orders.options", "--until", tomorrow)
     pause(installation, "consequences")
     listed = [json.loads(line) for line in run(installation, "pause", "--json").stdout.splitlines()]
@@ -199,19 +198,17 @@ def test_pause_is_shown_by_the_command_metrics_and_flower(installation: Installa
 
 
 def test_pause_expires(installation: Installation) -> None:
-    until_then = in_the_future(installation, "20 s")
+    until_then = in_the_future(installation, timedelta(seconds=20))
     with installation.client() as client:
         pause(installation, "orders.options", "--until", until_then)
         sent = client.send_task("orders.options", kwargs=UNKNOWN, queue="commands")
         assert sent.get(timeout=90)["code"] == "ORDER_UNKNOWN"
-        assert installation.value("SELECT clock_timestamp() >= %s::timestamptz", until_then)
+        assert installation.server_time() >= datetime.fromisoformat(until_then)
     assert run(installation, "pause").stdout == "Nothing is paused.\n"
 
 
-def in_the_future(installation: Installation, interval: str) -> str:
-    query = "SELECT to_char((clock_timestamp() + %s::interval) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
-    instant: str = installation.value(query, interval)
-    return instant
+def in_the_future(installation: Installation, delay: timedelta) -> str:
+    return f"{installation.server_time() + delay:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _page(address: str) -> str:

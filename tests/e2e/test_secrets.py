@@ -12,6 +12,7 @@ import pytest
 from celery import Celery
 
 from models.dead_letters import DeadLetterRow
+from models.notices import NoticeRow
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
 from tests.plugins.upstream import (
@@ -91,11 +92,7 @@ def use_every_feature(installation: Installation, client: Celery) -> None:
         wait_until(lambda: "task_retry" in installation.log())
         owner.execute("ALTER TABLE unwind.ocrs_away RENAME TO ocrs")
     assert broken.get(timeout=ANSWER_TIMEOUT_SECONDS)["outcome"] == "done"
-    wait_until(
-        lambda: installation.value(
-            "SELECT count(*) > 0 FROM unwind.notices WHERE attempts > 0 AND last_error IS NOT NULL"
-        )
-    )
+    wait_until(lambda: installation.notices(NoticeRow.attempts > 0, NoticeRow.last_error.is_not(None)))
     wait_until(lambda: installation.count(DeadLetterRow) > 0)
 
 

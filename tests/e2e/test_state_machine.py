@@ -276,7 +276,7 @@ class Histories(ComparedMarket):
         arguments |= self.further_arguments(choices, task)
         occurs = choices.of((None, None, None, None, "now", "last", "hour", "due", "old", "future"))
         if occurs is not None:
-            known = self.last_event(order_id) if order else self.now
+            known = self.stored_rows.stored_order(order_id).last_event_at if order else self.now
             at = {
                 "now": self.now,
                 "last": known,

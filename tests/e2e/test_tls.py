@@ -14,6 +14,8 @@ from click.testing import CliRunner
 
 from tests.plugins.postgres import CERTIFICATES, new_tls_server
 from tests.plugins.proxy import Proxy
+from tests.plugins.sql_interface import submit_command
+from tests.plugins.stored_rows import DatabaseRows
 from tests.plugins.upstream import Installation
 from tests.waiting import wait_until
 from workers.cli import group
@@ -77,11 +79,11 @@ def test_every_program_works_over_tls(broker_url: str, tmp_path: Path, monkeypat
             with installation.client() as client:
                 answer = client.send_task("orders.options", kwargs={"order_id": 1, "member_id": "m"}, queue="commands")
                 assert answer.get(timeout=60)["code"] == "ORDER_UNKNOWN"
+            rows = DatabaseRows(server.socket_url("unwind"))
             with server.connect("unwind") as conn:
                 assert wait_until(lambda: conn.execute(LISTENING).fetchone() == (1,))
-                conn.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}', 'by-sql')")
-                state = "SELECT state FROM unwind.command_answers WHERE request_id = 'by-sql'"
-                assert wait_until(lambda: conn.execute(state).fetchone() == ("answered",))
+                submit_command(conn, "orders.options", {"order_id": 1}, "by-sql")
+                assert wait_until(lambda: rows.command_answer("by-sql").state == "answered")
                 assert conn.execute(UNENCRYPTED).fetchone() == (0,)
             pages = {metrics_address: b"unwind_queue_messages", f"{flower_address}broker": b"commands"}
             for address, words in pages.items():

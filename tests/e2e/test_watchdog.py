@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
@@ -14,12 +13,14 @@ import pytest
 import redis
 from celery import Celery
 
+from models.sweeps import SweepRow
 from schedules.routes import HEARTBEAT, QUEUES
 from tasks.queue_heartbeat import heartbeat_run
 from tests.e2e.conftest import Run
-from tests.e2e.ledger_checks import fetch_one
 from tests.e2e.nodes import ProcessNode
+from tests.e2e.order_locks import count_lock_waits
 from tests.plugins.servers import libpq_url
+from tests.plugins.stored_rows import DatabaseRows, StoredRows
 from tests.waiting import wait_until
 
 
@@ -38,17 +39,23 @@ def send_heartbeats(app: Celery) -> None:
         app.send_task(HEARTBEAT, queue=queue, ignore_result=True)
 
 
-def count_received(conn: psycopg.Connection) -> set[Any]:
-    rows = conn.execute("SELECT name FROM unwind.sweeps WHERE name LIKE 'heartbeat.%'").fetchall()
-    return {name for (name,) in rows}
+def received_heartbeats(database_rows: StoredRows) -> set[str]:
+    return {sweep.name for sweep in database_rows.stored(SweepRow, SweepRow.name.startswith("heartbeat."))}
 
 
 @pytest.mark.e2e
 def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
-    start_with_short_timeouts: ProcessNode, upstream: Celery, conn: psycopg.Connection, stalled_marker: Path
+    start_with_short_timeouts: ProcessNode,
+    upstream: Celery,
+    conn: psycopg.Connection,
+    database_rows: DatabaseRows,
+    stalled_marker: Path,
 ) -> None:
     send_heartbeats(upstream)
-    wait_until(lambda: count_received(conn) == set(map(heartbeat_run, QUEUES)), what="the heartbeats of all queues")
+    wait_until(
+        lambda: received_heartbeats(database_rows) == set(map(heartbeat_run, QUEUES)),
+        what="the heartbeats of all queues",
+    )
     conn.execute("DELETE FROM unwind.sweeps")
     stalled_marker.write_text(str(start_with_short_timeouts.pid))
     for _ in range(2):
@@ -57,9 +64,9 @@ def test_worker_that_takes_nothing_exits_and_the_next_one_empties_its_queues(
     assert start_with_short_timeouts.wait() == os.EX_SOFTWARE
     assert b"worker_stalled" in start_with_short_timeouts.logs()
     wait_until(lambda: not _living(start_with_short_timeouts.pid), what="the end of its children")
-    assert count_received(conn) == set()
+    assert received_heartbeats(database_rows) == set()
     start_with_short_timeouts.start()
-    wait_until(lambda: count_received(conn) == set(map(heartbeat_run, QUEUES)), what="the draining")
+    wait_until(lambda: received_heartbeats(database_rows) == set(map(heartbeat_run, QUEUES)), what="the draining")
 
 
 @pytest.mark.e2e
@@ -68,6 +75,7 @@ def test_busy_idle_or_disconnected_worker_keeps_running(
     start_with_short_timeouts: ProcessNode,
     upstream: Celery,
     conn: psycopg.Connection,
+    database_rows: DatabaseRows,
     broker_url: str,
     database_url: str,
 ) -> None:
@@ -77,10 +85,7 @@ def test_busy_idle_or_disconnected_worker_keeps_running(
         holder.execute("LOCK TABLE unwind.sweeps")
         for _ in range(3):
             send_heartbeats(upstream)
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        )
-        wait_until(lambda: fetch_one(conn, waiting) == 2, what="both children waiting")
+        wait_until(lambda: count_lock_waits(database_rows) == 2, what="both children waiting")
         signal.sigtimedwait([], silence)
         holder.rollback()
     own_db = broker_url.rpartition("/")[2]

@@ -6,11 +6,24 @@ The functions read on a given connection.  `StoredRows` reads what other transac
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
-from sqlalchemy import ColumnElement, Connection, Engine, NullPool, create_engine, func, inspect, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    NullPool,
+    Pool,
+    StaticPool,
+    create_engine,
+    func,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from models.alerts import AlertRow
@@ -104,10 +117,29 @@ class StoredRows:
     def strikes(self, *conditions: ColumnElement[bool], **values: Any) -> list[StrikeRow]:
         return self.stored(StrikeRow, *conditions, **values)
 
+    def server_time(self) -> datetime:
+        """The time of the server's clock, in UTC."""
+        with self.read() as conn:
+            instant: datetime = conn.execute(select(func.clock_timestamp())).scalar_one()
+        return instant.astimezone(UTC)
+
     def units(self, lot_id: int | None = None) -> int:
         """The quantity of a lot, by default of the only one."""
         (lot,) = self.lots() if lot_id is None else self.lots(lot_id=lot_id)
         return lot.quantity
+
+    def units_in_stock(self) -> int:
+        """The units of all lots."""
+        return sum(self.column(LotRow.quantity))
+
+    def follow_ups_are_done(self) -> bool:
+        """Whether every outbox message is done and every notice is sent."""
+        open_messages = self.count(OutboxRow, OutboxRow.state != "done")
+        return open_messages + self.count(NoticeRow, NoticeRow.state != "sent") == 0
+
+    def command_answer(self, request_id: str) -> Any:
+        """The row of a request in the public view of answers, or None."""
+        return self.row("SELECT * FROM unwind.command_answers WHERE request_id = :request_id", request_id=request_id)
 
     def content(self, *tables: type[Base]) -> dict[str, list[str]]:
         """All rows of these tables as texts, to compare what was before with what is after."""
@@ -127,18 +159,38 @@ class StoredRows:
             return list(conn.execute(text(sql), values))
 
 
+def describe(value: object) -> str:
+    """A row or a list of rows with their values, for the message of an assertion."""
+    if isinstance(value, list):
+        return "\n".join(map(describe, value))
+    if isinstance(value, Base):
+        return str({column.key: getattr(value, column.key) for column in inspect(type(value)).column_attrs})
+    return str(value)
+
+
 class DatabaseRows(StoredRows):
     """The rows of a database that other processes write."""
+
+    poolclass: ClassVar[type[Pool]] = NullPool
 
     def __init__(self, database_url: str) -> None:
         self.database_url = database_url
 
     @cached_property
     def _engine(self) -> Engine:
-        return create_engine(self.database_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        return create_engine(self.database_url, isolation_level="AUTOCOMMIT", poolclass=self.poolclass)
 
     def read(self) -> AbstractContextManager[Connection]:
         return self._engine.connect()
+
+
+class ConnectedRows(DatabaseRows):
+    """The same by one connection that stays open, for many queries."""
+
+    poolclass = StaticPool
+
+    def close(self) -> None:
+        self._engine.dispose()
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import redis
 from celery import Celery
-from sqlalchemy import func, select
 
 from tasks.command_parsing import parse_command
 from tests.plugins.market import Market
@@ -69,18 +68,14 @@ class Installation(DatabaseRows):
     def connect(self) -> psycopg.Connection:
         return psycopg.connect(libpq_url(self.database_url), autocommit=True)
 
-    def value(self, sql: str, *values: Any) -> Any:
-        with self.connect() as conn:
-            row = conn.execute(sql, values).fetchone()
-        return None if row is None else row[0]
-
     def answer_of(self, request_id: str) -> dict[str, Any]:
         """Wait for the answer by SQL and return it."""
-        query = "SELECT answer FROM unwind.command_answers WHERE request_id = %s AND state = 'answered'"
-        with self.connect() as conn:
-            row = wait_until(lambda: conn.execute(query, [request_id]).fetchone())
-        answer: dict[str, Any] = row[0]
+        answer: dict[str, Any] = wait_until(lambda: self._stored_answer(request_id))
         return answer
+
+    def _stored_answer(self, request_id: str) -> dict[str, Any] | None:
+        row = self.command_answer(request_id)
+        return row.answer if row is not None and row.state == "answered" else None
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """The dead letters as the command line lists them."""
@@ -119,7 +114,7 @@ def temporary_installation(
         with contextlib.closing(redis.Redis.from_url(url)) as connection:
             connection.flushdb()
     with fresh_database(servers, admin, template) as database_url:
-        with Simulation(database_url, at=database_now(database_url) - timedelta(days=21)) as simulation:
+        with Simulation(database_url, at=DatabaseRows(database_url).server_time() - timedelta(days=21)) as simulation:
             past(Market(simulation))
         settings = load_settings(
             database_url=database_url, broker_url=broker, result_backend=results, data_dir=folder, log_level="INFO"
@@ -129,12 +124,6 @@ def temporary_installation(
             contextlib.closing(Installation(settings, supervisor, database_url, broker, results)) as running,
         ):
             yield running
-
-
-def database_now(database_url: str) -> datetime:
-    with DatabaseRows(database_url).read() as conn:
-        instant: datetime = conn.execute(select(func.clock_timestamp())).scalar_one()
-    return instant.astimezone(UTC)
 
 
 def submit_orders(market: Market, order_ids: range, **fields: Any) -> None:

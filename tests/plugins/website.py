@@ -24,8 +24,7 @@ from models import api_keys
 from models.db import database as db
 from tests.plugins.market import Market
 from tests.plugins.servers import fresh_database
-from tests.plugins.stored_rows import StoredRows
-from tests.plugins.upstream import database_now
+from tests.plugins.stored_rows import DatabaseRows, StoredRows
 from tests.waiting import wait_until
 from web.app import create_app
 from web.server import LimitedProtocol, bind, http_server_address
@@ -128,7 +127,7 @@ def website(
 ) -> Iterator[Website]:
     """Serve a database in which `seed` has played a history that begins eight days ago."""
     with fresh_database(servers, admin, template_database) as url:
-        with Simulation(url, at=database_now(url) - timedelta(days=8)) as simulation:
+        with Simulation(url, at=DatabaseRows(url).server_time() - timedelta(days=8)) as simulation:
             seed(Market(simulation))
         database = db.connect(url, pool_size=2)
         db.set_database(database)

@@ -14,7 +14,9 @@ import pytest
 from sqlalchemy import text
 
 from models.db import database as db
+from models.orders import OrderRow
 from tests.plugins.postgres import PASSWORD, PostgresServer, new_server
+from tests.plugins.stored_rows import DatabaseRows
 from workers.monitoring.doctor import database as doctor
 from workers.monitoring.doctor.context import Context
 from workers.settings import CHECKOUT, load_settings
@@ -59,8 +61,7 @@ def test_migrate_waits_for_a_server_that_does_not_run_or_is_starting_up(server: 
     server.promote_without_connecting()
     output, errors = migration.communicate(timeout=60)
     assert (migration.returncode, output) == (0, "The schema is up to date.\n"), errors
-    with server.connect() as conn:
-        assert conn.execute("SELECT count(*) FROM unwind.orders").fetchone() == (0,)
+    assert DatabaseRows(server.url()).count(OrderRow) == 0
 
 
 @pytest.mark.parametrize(

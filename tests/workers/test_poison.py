@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,12 +17,13 @@ from click.testing import CliRunner
 from models import bills
 from models.bills import BillRow
 from models.db import database as db
-from models.db.database import DatabaseClock
 from models.integrity import month_audit
 from models.integrity.invariants import query_invariants
 from models.submissions import MAX_SUBMISSION_ATTEMPTS, SubmissionRow
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
+from tests.plugins.sql_interface import submit_command
+from tests.plugins.stored_rows import DatabaseRows
 from workers.cli.jobs import jobs
 from workers.monitoring.doctor import marketplace
 from workers.monitoring.doctor.findings import Finding
@@ -31,20 +34,14 @@ BAD = 4
 
 
 @pytest.fixture
-def market_with_orders(environment: Simulation) -> Market:
+def market_with_orders(environment: Simulation, database_rows: DatabaseRows) -> Market:
     """Seven unpaid orders of eight days ago."""
-    now = real_now(environment)
+    now = database_rows.server_time()
     environment.clock.instant = now - timedelta(days=8)
     market = Market(environment)
     for order_id in ORDERS:
         market.order(order_id)
     return market.at(now - timedelta(seconds=1))
-
-
-def real_now(simulation: Simulation) -> datetime:
-    """The database's clock."""
-    with simulation.database.transaction() as conn:
-        return DatabaseClock().now(conn)
 
 
 @contextlib.contextmanager
@@ -67,13 +64,11 @@ def test_failing_command_stops_no_other_of_its_batch_and_can_be_requeued_in_bulk
     market_with_orders: Market, database_url: str
 ) -> None:
     """P8: it is retried with growing delays, then parked, and requeued after the fix."""
-    market_with_orders.rows(
-        "SELECT unwind.submit_command('npb.file', jsonb_build_object('order_id', n, 'member_id', 'seller'),"
-        "'file-' || n) "
-        "FROM generate_series(1, 7) AS n"
-    )
+    with psycopg.connect(libpq_url(database_url)) as conn:
+        for order_id in ORDERS:
+            submit_command(conn, "npb.file", {"order_id": order_id, "member_id": "seller"}, f"file-{order_id}")
     with poisoned(database_url, "alerts", f"NEW.order_id = {BAD}"):
-        market_with_orders.at(real_now(market_with_orders.simulation)).do("submissions.drain")
+        market_with_orders.at(market_with_orders.server_time()).do("submissions.drain")
         assert {alert.order_id for alert in market_with_orders.alerts()} == {n for n in ORDERS if n != BAD}
         waits = []
         for _ in range(MAX_SUBMISSION_ATTEMPTS - 1):
@@ -116,14 +111,17 @@ def test_failing_reminder_stops_no_other(market_with_orders: Market, database_ur
             market_with_orders.done("npb.file", order_id=order_id, member_id="seller")
     market_with_orders.at(market_with_orders.simulation.clock.instant + timedelta(days=8)).done("npb.scan_open_alerts")
     market_with_orders.at(market_with_orders.simulation.clock.instant + timedelta(days=8))
-    reminded = "SELECT DISTINCT order_id FROM unwind.outbox WHERE payload ->> 'event' LIKE '%reminder%' ORDER BY 1"
     bad = "NEW.payload ->> 'event' LIKE '%reminder%' AND NEW.order_id IN (3, 4)"
     with poisoned(database_url, "outbox", bad):
         for handled in (len(ORDERS) - 2, 0):
             assert market_with_orders.done("reminders.scan")["reminded"] == handled
-    assert [row.order_id for row in market_with_orders.rows(reminded)] == [n for n in ORDERS if n not in (3, 4)]
+    assert reminded_orders(market_with_orders) == set(ORDERS) - {3, 4}
     assert market_with_orders.done("reminders.scan")["reminded"] == 2
-    assert [row.order_id for row in market_with_orders.rows(reminded)] == list(ORDERS)
+    assert reminded_orders(market_with_orders) == set(ORDERS)
+
+
+def reminded_orders(market: Market) -> set[int | None]:
+    return {message.order_id for message in market.outbox() if "reminder" in message.payload.get("event", "")}
 
 
 @pytest.mark.guarantee("P8")
@@ -136,7 +134,6 @@ def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database
     market.at(datetime(2026, 4, 4, tzinfo=UTC))
     buy(market, sellers, 10)
     market.at(datetime(2026, 4, 5, 4, tzinfo=UTC))
-    billed = "SELECT seller_id, to_char(billing_month, 'YYYY-MM') AS month FROM unwind.bills ORDER BY 2, 1"
     other_sellers = [seller for seller in sellers if seller != "s2"]
     with poisoned(database_url, "bills", "NEW.seller_id = 's2'"):
         for issued in (3, 0):
@@ -148,12 +145,10 @@ def test_failing_bill_stops_no_other_bill_of_two_months(market: Market, database
         market.at(datetime(2026, 5, 5, 4, tzinfo=UTC))
         for issued in (3, 0):
             assert market.done("bills.issue")["issued"] == issued
-        assert [tuple(r) for r in market.rows(billed)] == [
-            (s, m) for m in ("2026-03", "2026-04") for s in other_sellers
-        ]
+        assert billed(market) == {seller: ["2026-03", "2026-04"] for seller in other_sellers}
         assert [finding.code for finding in findings(market)] == ["BILLS_HELD"]
     assert market.done("bills.issue")["issued"] == 2
-    assert [tuple(r) for r in market.rows(billed)] == [(s, m) for m in ("2026-03", "2026-04") for s in sellers]
+    assert billed(market) == {seller: ["2026-03", "2026-04"] for seller in sellers}
     assert findings(market) == []
     with db.current_database().transaction() as conn:
         months = month_audit.months_to_audit(conn)
@@ -177,3 +172,11 @@ def findings(market: Market) -> list[Finding]:
     """The doctor's findings about held bills."""
     with db.current_database().transaction() as conn:
         return [*marketplace.check_bills_held(cast(Any, SimpleNamespace(conn=conn)))]
+
+
+def billed(market: Market) -> dict[str, list[str]]:
+    """The months of each seller's bills."""
+    months: dict[str, list[str]] = defaultdict(list)
+    for bill in sorted(market.stored(BillRow), key=attrgetter("billing_month")):
+        months[bill.seller_id].append(f"{bill.billing_month:%Y-%m}")
+    return months

@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -19,12 +19,13 @@ from sqlalchemy.exc import IntegrityError
 
 from models import dead_jobs, dead_letters, outbox, submissions
 from models.alerts import AlertRow
-from models.db.database import DatabaseClock
 from models.events import EventRow
 from models.submissions import SubmissionRow
 from policies.verdicts import OutboxMessage
 from tests.plugins.market import Market
 from tests.plugins.servers import libpq_url
+from tests.plugins.sql_interface import submit_command
+from tests.plugins.stored_rows import DatabaseRows
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import message
 from workers import task as job
@@ -36,19 +37,13 @@ from workers.simulation.engine import Simulation
 
 
 @pytest.fixture
-def market(environment: Simulation) -> Market:
+def market(environment: Simulation, database_rows: DatabaseRows) -> Market:
     """Unpaid orders of eight days ago: `./run` works at the current time."""
-    environment.clock.instant = now = real_now(environment)
+    environment.clock.instant = now = database_rows.server_time()
     seeded = Market(environment).at(now - timedelta(days=8))
     for order_id in (1, 2, 3):
         seeded.order(order_id)
     return seeded.at(now)
-
-
-def real_now(simulation: Simulation) -> datetime:
-    """The database's clock."""
-    with simulation.database.transaction() as conn:
-        return DatabaseClock().now(conn)
 
 
 def parked(market: Market, order_id: int, **fields: Any) -> int:
@@ -72,7 +67,7 @@ def replay(*words: object) -> Result:
 
 def drained(market: Market) -> None:
     """Process the submissions that are due now."""
-    market.at(real_now(market.simulation)).do("submissions.drain")
+    market.at(market.server_time()).do("submissions.drain")
 
 
 def test_requeued_command_keeps_its_request_id_and_needs_no_message(market: Market, broker_url: str) -> None:
@@ -83,7 +78,7 @@ def test_requeued_command_keeps_its_request_id_and_needs_no_message(market: Mark
     with redis.Redis.from_url(broker_url) as broker:
         broker.flushdb()
     drained(market)
-    answer = market.row("SELECT * FROM unwind.command_answers WHERE request_id = 'm-1'")
+    answer = market.command_answer("m-1")
     assert (answer.state, answer.outcome) == ("answered", "done")
     assert "already" in replay(number).output
     parked(market, 1)
@@ -110,8 +105,9 @@ def test_many_jobs_are_requeued_at_once_and_one_failure_stops_no_other(market: M
     assert replay().exit_code == replay(1, "--all").exit_code == 2
 
 
-def test_requeued_sql_command_is_answered_through_sql(market: Market) -> None:
-    market.rows("SELECT unwind.submit_command('npb.file', '{\"order_id\": 1, \"member_id\": \"seller\"}', 'r-1')")
+def test_requeued_sql_command_is_answered_through_sql(market: Market, database_url: str) -> None:
+    with psycopg.connect(libpq_url(database_url)) as conn:
+        submit_command(conn, "npb.file", {"order_id": 1, "member_id": "seller"}, "r-1")
     with market.simulation.database.transaction() as conn:
         then = market.simulation.clock.now(conn).replace(year=2100)
         (submission,), _ = submissions.send_submissions_claim(conn, then, limit=9)()
@@ -128,7 +124,7 @@ def test_requeued_sql_command_is_answered_through_sql(market: Market) -> None:
     )
     assert replay(number).exit_code == 0
     drained(market)
-    assert market.row("SELECT state FROM unwind.command_answers WHERE request_id = 'r-1'").state == "answered"
+    assert market.command_answer("r-1").state == "answered"
 
 
 def test_requeued_outbox_message_and_email_are_due_again(market: Market) -> None:
@@ -152,7 +148,7 @@ def test_requeued_outbox_message_and_email_are_due_again(market: Market) -> None
     )
     assert replay(dead_job, parked_notice).exit_code == 0
     assert [message.state for message in market.outbox(key="k")] == ["due"]
-    market.simulation.advance(real_now(market.simulation))
+    market.simulation.advance(market.server_time())
     assert market.notices()[0].state == "sent"
 
 
@@ -251,7 +247,7 @@ def test_dead_letter_is_requeued_once_as_its_command(market: Market, complete: b
     assert f"Dead letter {cut} was too long" in done.output
     assert f"Dead letter {good} was requeued already." in done.output
     drained(market)
-    answer = market.row("SELECT * FROM unwind.command_answers WHERE request_id = 'lost-1'")
+    answer = market.command_answer("lost-1")
     assert (answer.outcome, market.count(SubmissionRow)) == ("done", 1)
     listed = [json.loads(line) for line in run("dead-letters", "--json").output.splitlines()]
     assert [retried["id"] for retried in listed if "requeued_at" in retried] == [good]

@@ -12,7 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from models import dead_jobs, outbox
 from models.db.database import is_database_unavailable
+from models.outbox import OutboxRow
 from policies.verdicts import OutboxMessage
+from tests.plugins.stored_rows import load_column, load_rows
 from workers import task
 from workers.app import app
 from workers.errors import SanitizedError, summarize_error
@@ -41,13 +43,13 @@ def insert_outbox_rows(simulation: Simulation, count: int) -> list[int]:
         outbox.enqueue_messages(
             conn, [OutboxMessage(TASK, f"test:{n}", None) for n in range(count)], simulation.clock.instant
         )
-        return list(conn.execute(text("SELECT outbox_id FROM unwind.outbox ORDER BY 1")).scalars())
+        return load_column(conn, OutboxRow.outbox_id)
 
 
 def states(simulation: Simulation) -> dict[int, str]:
     """The state of each outbox message."""
     with simulation.database.transaction() as conn:
-        return {r.outbox_id: r.state for r in conn.execute(text("SELECT outbox_id, state FROM unwind.outbox"))}
+        return {row.outbox_id: row.state for row in load_rows(conn, OutboxRow)}
 
 
 @pytest.mark.guarantee("P8")
@@ -68,7 +70,7 @@ def test_failing_row_of_a_wakeup_stops_no_other(simulation: Simulation, monkeypa
     assert states(simulation) == {row: "due" if row == rows[4] else "done" for row in rows}
     app.tasks[TASK].apply(kwargs={"rows": []})
     with simulation.database.transaction() as conn:
-        assert conn.execute(text("SELECT attempts FROM unwind.outbox WHERE state = 'due'")).scalar() == 1
+        assert load_column(conn, OutboxRow.attempts, state="due") == [1]
 
 
 def test_outbox_row_that_keeps_failing_is_parked_and_can_be_requeued(

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import text
 
 from models import outbox
+from models.outbox import OutboxRow
 from policies.verdicts import OutboxMessage
 from tasks import publisher
 from tests.plugins.sentinel import MAX_SECONDS, PASSWORD, SENTINEL_PASSWORD, SentinelGroup
+from tests.plugins.stored_rows import load_column
 from workers.app import app
 from workers.broker.outbox_publisher import OutboxPublisher
 from workers.broker.redis_url import connect_to_redis
@@ -124,7 +125,7 @@ def test_a_lost_tail_of_the_queue_is_published_again(publishing: Simulation, sen
     publishing.clock.instant += outbox.REPUBLISH_INTERVAL
     publishing.do("outbox.relay")
     with publishing.database.transaction() as conn:
-        rows = set(conn.execute(text("SELECT outbox_id FROM unwind.outbox")).scalars())
+        rows = set(load_column(conn, OutboxRow.outbox_id))
     assert published() == rows
     sentinel_group.kill_primary()
     assert wait_until(lambda: succeeds(published), MAX_SECONDS)

@@ -35,6 +35,7 @@ from schedules.timetable import TIMETABLE
 from tasks.queue_heartbeat import heartbeat_run
 from tests.plugins.market import FILED, ORDERED, Market
 from tests.plugins.servers import libpq_url
+from tests.plugins.sql_interface import submit_command
 from workers.app import app
 from workers.cli.metrics import metrics
 from workers.embedded.data_dir import free_port
@@ -125,7 +126,7 @@ def test_waiting_work_is_counted_with_its_age(
     market.at(ORDERED + timedelta(days=7))
     market.done("npb.file", order_id=1003, member_id="seller")
     with psycopg.connect(libpq_url(database_url), autocommit=True) as owner:
-        owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
+        submit_command(owner, "orders.options", {"order_id": 1})
         owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
         owner.execute(
             "INSERT INTO unwind.outbox (key, task, payload, created_at, due_at) SELECT 'k' || n, "

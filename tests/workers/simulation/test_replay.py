@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from models.alerts import AlertRow
+from models.bills import BillRow
 from models.db import database as db
+from models.orders import OrderRow
 from policies.timestamps import format_timestamp
+from tests.plugins.stored_rows import load_column
 from workers.settings import CHECKOUT
 from workers.simulation import replay
 from workers.simulation.engine import DatabaseNotEmpty, Simulation, simulation_in_empty_database, simulation_pool
@@ -85,8 +89,7 @@ def test_deadlines_between_lines_are_met(early: Simulation) -> None:
     bill = play([*MARKET, query_line(later, "bill", "s", "2026-03")], early)[-1]
     assert (bill["state"], bill["issued_on"], bill["total"]) == ("issued", "2026-04-05", "20.00")
     with early.database.transaction() as conn:
-        issued = conn.execute(text("SELECT issued_at FROM unwind.bills")).scalar_one()
-    assert issued == datetime(2026, 4, 5, 4, tzinfo=UTC)
+        assert load_column(conn, BillRow.issued_at) == [datetime(2026, 4, 5, 4, tzinfo=UTC)]
 
 
 def test_outbox_is_emptied_before_the_next_line(early: Simulation) -> None:
@@ -100,7 +103,7 @@ def test_until_advances_time_and_skips_later_lines(early: Simulation) -> None:
     assert len(play([*NPB, query_line(due + DAY, "order", 1003)], early, until=due)) == len(NPB)
     assert early.clock.instant == due
     with early.database.transaction() as conn:
-        assert conn.execute(text("SELECT unlocked_at FROM unwind.alerts")).scalar_one() == due
+        assert load_column(conn, AlertRow.unlocked_at) == [due]
 
 
 def test_repeated_history_has_the_same_answers(servers: Any) -> None:
@@ -198,7 +201,7 @@ def test_history_is_adopted_by_an_empty_database(empty_database_url: str) -> Non
         play(NPB, simulation)
     live = db.connect(empty_database_url)
     with live.transaction() as conn:
-        assert conn.execute(text("SELECT status FROM unwind.orders")).scalar_one() == "NPB"
+        assert load_column(conn, OrderRow.status) == ["NPB"]
         assert live.clock.now(conn) > ORDERED
     live.dispose()
     with pytest.raises(DatabaseNotEmpty):

@@ -1,4 +1,4 @@
-"""Tests of the listener: repeated losses, unresponsive servers, failovers."""
+"""Tests of the listener: wake-ups, repeated losses, unresponsive servers, failovers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 
+import psycopg
 import pytest
 
 from models.submissions import CHANNEL
 from tests.plugins.postgres import PostgresServer, new_server
+from tests.plugins.sql_interface import submit_command
 from workers.embedded.processes import wait_until
 from workers.submissions import listener as listen
 from workers.submissions.listener import Listener
@@ -41,6 +43,11 @@ def backends(server: PostgresServer) -> list[int]:
         return [pid for (pid,) in rows.fetchall()]
 
 
+def end_backends(server: PostgresServer) -> None:
+    with server.connect() as conn:
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'")
+
+
 def test_notification_is_received_between_server_checks(
     listener_: RunningListener, other_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,10 +66,7 @@ def test_loss_after_a_healthy_connection_starts_with_the_initial_wait(
     monkeypatch.setattr(listen, "HEALTHY_AFTER", 0.0)
     monkeypatch.setattr(listen, "INITIAL_WAIT", 0.05)
     for _ in range(9):  # doubled each time, the wait would be 12 s by now
-        with other_server.connect() as conn:
-            conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'"
-            )
+        end_backends(other_server)
         assert listener_.heard.acquire(timeout=8), "it listens again, and checks for earlier submissions"
 
 
@@ -80,10 +84,7 @@ def test_repeated_losses_wait_longer(
 
     monkeypatch.setattr(listener_._stop_requested, "wait", record_wait)
     for _ in range(4):
-        with other_server.connect() as conn:
-            conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'unwind listen'"
-            )
+        end_backends(other_server)
         assert listener_.heard.acquire(timeout=8)
     lost = [seconds for seconds in waits if seconds >= listen.INITIAL_WAIT * 2]
     assert lost == sorted(lost)
@@ -139,3 +140,44 @@ def test_listener_waits_until_a_standby_is_promoted() -> None:
             assert not listener.listening.wait(2)
             second.promote()
             assert wait_until(listener.listening.is_set, 20)
+
+
+def test_listener_wakes_at_once_after_a_commit(caller: psycopg.Connection, database_url: str) -> None:
+    """By NOTIFY, which a rollback discards."""
+    woken = threading.Semaphore(0)
+    listener = Listener(database_url, woken.release)
+    listener.start()
+    try:
+        assert listener.listening.wait(10)
+        assert woken.acquire(timeout=10)  # once for earlier submissions
+        submit_command(caller, "npb.file", {"order_id": 1, "member_id": "x"})
+        caller.commit()
+        assert woken.acquire(timeout=10)
+    finally:
+        listener.close()
+
+
+def test_many_commits_cause_one_more_wakeup(caller: psycopg.Connection, database_url: str) -> None:
+    """One run takes everything that is due; more messages would delay other commands."""
+    calls, wakeups, go_on = [0], threading.Semaphore(0), threading.Event()
+
+    def wake() -> None:
+        calls[0] += 1
+        wakeups.release()
+        assert go_on.wait(20)
+
+    listener = Listener(database_url, wake)
+    listener.start()
+    try:
+        assert wakeups.acquire(timeout=10)  # the first call, for earlier submissions, is still running
+        for order_id in range(1, 31):
+            submit_command(caller, "npb.file", {"order_id": order_id, "member_id": "x"})
+            caller.commit()
+        go_on.set()
+        assert wakeups.acquire(timeout=10)
+        while wakeups.acquire(timeout=1.0):
+            pass
+        assert calls[0] <= 4, "one before, one for all of them; two more if the network cut them into pieces"
+    finally:
+        go_on.set()
+        listener.close()

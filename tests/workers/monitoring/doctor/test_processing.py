@@ -14,6 +14,7 @@ from schedules.routes import QUEUES
 from schedules.timetable import TIMETABLE
 from tasks.queue_heartbeat import heartbeat_run
 from tests.plugins.market import FILED, Market
+from tests.plugins.sql_interface import submit_command
 from tests.workers.monitoring.doctor.findings import LONG_AGO, codes, real_now, severity
 from workers.migrate import migrate
 from workers.monitoring.doctor import Context, exit_status, run_checks
@@ -66,7 +67,7 @@ def test_waiting_outbox_message_is_late_only_while_workers_run(context: Context)
 
 
 def test_waiting_submission_is_late(context: Context, owner: psycopg.Connection) -> None:
-    owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
+    submit_command(owner, "orders.options", {"order_id": 1})
     assert run_checks(context) == []
     owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
     assert codes(run_checks(context)) == ["SUBMISSIONS_LATE"]
@@ -106,7 +107,7 @@ def test_disabled_webhooks_are_reported(context: Context, owner: psycopg.Connect
 def test_pauses_are_reported_instead_of_what_they_delay(context: Context, owner: psycopg.Connection) -> None:
     assert context.database is not None
     insert_late_outbox_message(context)
-    owner.execute("SELECT unwind.submit_command('orders.options', '{\"order_id\": 1}')")
+    submit_command(owner, "orders.options", {"order_id": 1})
     owner.execute("UPDATE unwind.submissions SET submitted_at = submitted_at - interval '10 minutes'")
     running_long = replace(context, supervised_since=real_now() - LONG_AGO)
     assert codes(run_checks(running_long)) == ["OUTBOX_LATE", "SUBMISSIONS_LATE", "SWEEPS_LATE"]
