@@ -99,10 +99,6 @@ def warn_of_payment(case: Case, basis: CancelBasis) -> str:
     )
 
 
-def may_cause_strike(case: Case) -> bool:
-    return case.open_alert is not None
-
-
 def _seller_basis(case: Case, now: datetime) -> CancelBasis | Refused:
     ocr, alert = case.open_ocr, case.open_alert
     if ocr is not None:

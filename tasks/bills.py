@@ -109,7 +109,8 @@ class BillingSweep:
         # Lock order: outbox before ledger. The lock waits for a running credit task.
         messages = outbox.lock_by_payload(conn, CREDIT_TASK, "seller_id", seller_ids)
         ledger.lock_ledgers_of_sellers(conn, seller_ids)
-        post_due_credits(work, [due for due in messages if str(due.payload.get("month")) <= format_month(month)])
+        if due_credits := [due for due in messages if str(due.payload.get("month")) <= format_month(month)]:
+            post_due_credits(work, due_credits, first_open=ledger.first_open_ledger_months(conn, seller_ids))
         month_terms = policy.terms_of_billing_month(terms.load_terms(conn), month)
         due = due_on(month, month_terms)
         rows = [

@@ -132,7 +132,7 @@ def _decide_cancellation(
     verdict = decide(command, case, effective_at)
     if not isinstance(verdict, Granted):
         return verdict
-    if not work.parties.accused and policy.may_cause_strike(case):
+    if not work.parties.accused and case.open_alert is not None:
         raise StaleReadConflict("an alert was filed between the read and the locks")
     verdict = policy.add_cancellation_strike(case, verdict)
     request_id = None if command.actor.automation else command.request_id

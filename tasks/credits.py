@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, ClassVar
 
@@ -40,10 +40,13 @@ def post_to_next_invoice(rows: list[int] | None = None, order_id: int | None = N
     return {"posted": posted}
 
 
-def post_due_credits(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> int:
+def post_due_credits(
+    work: UnitOfWork[Any], messages: Sequence[DueMessage], *, first_open: Mapping[str, date] | None = None
+) -> int:
     """Post the requested credits, notify sellers of credits and mark the messages done; return the number done.
 
     A message that cannot be posted does not block the others: it is parked in `dead_jobs` with its reason.
+    `first_open`: the sellers' first open months, if the caller has locked their ledgers.
     """
     valid: list[tuple[DueMessage, FeeSettlement]] = []
     for due in messages:
@@ -54,21 +57,26 @@ def post_due_credits(work: UnitOfWork[Any], messages: Sequence[DueMessage]) -> i
             _record_posting_failure(work, due, settlement, "IMPOSSIBLE", is_final=True)
     try:
         with work.conn.begin_nested():
-            _post_fee_settlements(work, valid)
+            _post_fee_settlements(work, valid, first_open)
     except Exception as error:
         if not is_error_without_conflict(error):
             raise
         if len(valid) > 1:
-            return sum(post_due_credits(work, [due]) for due, _ in valid)
+            return sum(post_due_credits(work, [due], first_open=first_open) for due, _ in valid)
         _record_posting_failure(work, valid[0][0], f"{type(error).__name__}: {error.orig}", "FAILED")
         return 0
     return len(valid)
 
 
-def _post_fee_settlements(work: UnitOfWork[Any], settlements: Sequence[tuple[DueMessage, FeeSettlement]]) -> None:
+def _post_fee_settlements(
+    work: UnitOfWork[Any],
+    settlements: Sequence[tuple[DueMessage, FeeSettlement]],
+    first_open: Mapping[str, date] | None,
+) -> None:
     if not settlements:
         return
-    first_open = ledger.lock_open_ledger_months(work.conn, {settlement.seller_id for _, settlement in settlements})
+    if first_open is None:
+        first_open = ledger.lock_open_ledger_months(work.conn, {settlement.seller_id for _, settlement in settlements})
     posted = ledger.post_ledger_lines(
         work.conn, [_credit_line(due, s, first_open[s.seller_id], work.now) for due, s in settlements if s.amount < 0]
     )
