@@ -24,7 +24,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             with_progress(step, "pgbench", lambda: workloads.bound(size)),
         )
     what = "cancel in batches of 100 / PostgreSQL's bound"
-    return [result("B1", what, "orders/s", Bar(0.35, 0.5), *ratios, notes=[f"the bound: {pgbench.driver_name()}"])]
+    return [result("B1", what, "orders/s", Bar(0.5, 0.6), *ratios, notes=[f"the bound: {pgbench.driver_name()}"])]
 
 
 BENCH = Bench("B1", "batches of 100 against pgbench", lambda s: 2 + 2 * s.pairs, {"quick": 12, "normal": 75}, run)

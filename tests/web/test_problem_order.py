@@ -31,7 +31,7 @@ EIGHT_DAYS = 8 * 86_400
 
 def seed(market: Market) -> None:
     market.done("members.record", member_id="buyer", handle="Bea", email="b@x.org", time_zone="America/New_York")
-    for order_id in (1001, 1002, 1003, 1004, 1005, 1006):
+    for order_id in (1001, 1002, 1003, 1004, 1005, 1006, 1008):
         market.order(order_id)
     hostile = market.lot(700, description=SCRIPT, remarks=SCRIPT)
     market.order(1007, lines=[(hostile, 3), (market.lot(701), 2)])
@@ -315,13 +315,13 @@ def test_buyer_has_no_pages_of_the_seller(site: Website) -> None:
 
 
 def test_form_needs_the_token_of_its_session(site: Website) -> None:
-    victim, attacker = Browser(site).sign_in("seller", order_id=1006), Browser(site).sign_in("seller", order_id=1006)
+    victim, attacker = Browser(site).sign_in("seller", order_id=1008), Browser(site).sign_in("seller", order_id=1008)
     before = site.count(SubmissionRow)
     for csrf in ("", "x", attacker.parsed.forms[0]["fields"]["csrf"], "é"):
-        assert victim.open("/problem-order/1006").send("npb.remove", csrf=csrf).page.status == 403
-    victim.open("/problem-order/1006")
-    assert victim.send("npb.remove", "csrf").page.status == 403
-    unsigned = Browser(site).open("/problem-order/1006/actions/npb.remove", b"csrf=x")
+        assert victim.open("/problem-order/1008").send("ocr.file", csrf=csrf).page.status == 403
+    victim.open("/problem-order/1008")
+    assert victim.send("ocr.file", "csrf").page.status == 403
+    unsigned = Browser(site).open("/problem-order/1008/actions/ocr.file", b"csrf=x")
     assert unsigned.page.status == 401
     assert site.count(SubmissionRow) == before
     assert victim.open("/problem-order/sign-out", b"csrf=x").page.status == 403
