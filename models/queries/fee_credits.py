@@ -1,19 +1,42 @@
-"""Fee credits: the fee of each cancelled order, traced to the bill that shows its credit."""
+"""The fee of an order, and fee credits: the fee of each cancelled order, traced to the bill that shows its credit."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from models.db.row_mapping import map_row_to_json
 from models.ddl.views import V_FEE_CREDIT
+from models.ledger import LedgerLineRow
+from policies.bills import format_month
+from policies.cases import Order
 from policies.credits import fee_credit_note
+from policies.purchases import format_total
 
 _CREDIT = V_FEE_CREDIT.as_table().c
 _WHEN = func.coalesce(_CREDIT.cancelled_at, _CREDIT.posted_at)
 _FEE_CREDITS = select(*(column for column in _CREDIT if column.name != "seller_id"))
+
+
+def fee_of_order(conn: Connection, order: Order, *, until: datetime | None = None) -> dict[str, Any]:
+    # `net` is the remaining cost of the order to its seller.
+    lines = select(LedgerLineRow).where(LedgerLineRow.order_id == order.order_id, LedgerLineRow.kind != "payment")
+    if until is not None:
+        lines = lines.where(LedgerLineRow.at <= until)
+    rows = conn.execute(lines.order_by(LedgerLineRow.line_id)).all()
+    fee_lines = {row.kind: row for row in rows if row.kind in ("reset", "credit")}
+    reset, credit = fee_lines.get("reset"), fee_lines.get("credit")
+    return {
+        "charged": format_total(order.fee),
+        "charged_month": format_month(order.fee_month) if order.fee_month else None,
+        "net": format_total(sum((row.amount for row in rows), Decimal(0))),
+        "reset": format_total(reset.amount) if reset else None,
+        "credit": format_total(credit.amount) if credit else None,
+        "credit_month": format_month(credit.billing_month) if credit else None,
+    }
 
 
 def fee_credits_of_seller(conn: Connection, seller_id: str) -> list[dict[str, Any]]:

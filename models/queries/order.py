@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, select, text
@@ -18,7 +17,6 @@ from models import alerts, events, late_payments, members, ocr, orders, removals
 from models.alerts import AlertRow
 from models.db.row_mapping import map_row_to_json
 from models.events import EventRow
-from models.ledger import LedgerLineRow
 from models.notices import NoticeRow
 from models.ocr import OcrRow
 from models.queries import fee_credits
@@ -26,7 +24,6 @@ from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
 from policies.automation import list_announced_acts
 from policies.automation_settings import settings_from_json
-from policies.bills import format_month
 from policies.cancel_routes import describe_cancel_routes, list_cancel_routes
 from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
 from policies.emails.email import email_from_json, render_plain_email
@@ -76,7 +73,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "alert": _order_part_json("alert", case.alert, terms_history),
         "late_payment": write_history_part("late_payment", case.late_payment) if case.late_payment else None,
         "removals": [_removal_json(removal) for removal in snapshot.removals],
-        "fee": _order_fee(conn, case.order, at),
+        "fee": fee_credits.fee_of_order(conn, case.order, until=at),
         "verdict": describe_cancel_routes(order_snapshot_subject(snapshot, at or now), at or now),
         "credits": fee_credits.fee_credit_of_order(conn, order_id, until=at),
         "stock": _stock_moves_of_order(conn, order_id, at),
@@ -292,24 +289,6 @@ def _removal_json(removal: Removal) -> dict[str, Any]:
         "requested_at": format_timestamp(removal.requested_at),
         "decided_at": format_optional_timestamp(removal.decided_at),
         "lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in removal.lines],
-    }
-
-
-def _order_fee(conn: Connection, order: Order, at: datetime | None) -> dict[str, Any]:
-    # `net` is the remaining cost of the order to its seller.
-    lines = select(LedgerLineRow).where(LedgerLineRow.order_id == order.order_id, LedgerLineRow.kind != "payment")
-    if at is not None:
-        lines = lines.where(LedgerLineRow.at <= at)
-    rows = conn.execute(lines.order_by(LedgerLineRow.line_id)).all()
-    fee_lines = {row.kind: row for row in rows if row.kind in ("reset", "credit")}
-    reset, credit = fee_lines.get("reset"), fee_lines.get("credit")
-    return {
-        "charged": format_total(order.fee),
-        "charged_month": format_month(order.fee_month) if order.fee_month else None,
-        "net": format_total(sum((row.amount for row in rows), Decimal(0))),
-        "reset": format_total(reset.amount) if reset else None,
-        "credit": format_total(credit.amount) if credit else None,
-        "credit_month": format_month(credit.billing_month) if credit else None,
     }
 
 
