@@ -61,16 +61,25 @@ def record_plans(database: db.Database, *, analyze: bool = False) -> Iterator[Pl
     plans = Plans()
     options = "ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON" if analyze else "FORMAT JSON"
 
-    class RecordingCursor(psycopg.Cursor[Any]):
+    class Recording:
+        connection: psycopg.Connection[Any]
+
         def execute(self, query: Any, params: Any = None, **how: Any) -> Any:
             if isinstance(query, str) and query.lstrip().upper().startswith(_PLANNED):
                 with psycopg.Cursor(self.connection) as cursor:
                     row = cursor.execute(f"EXPLAIN ({options}) {query}".encode(), params).fetchone()
                 plans.statements.append(_read(query, row[0][0] if row else {}))
-            return super().execute(query, params, **how)
+            return super().execute(query, params, **how)  # type: ignore[misc]
+
+    class RecordingCursor(Recording, psycopg.Cursor[Any]):
+        pass
+
+    class RecordingServerCursor(Recording, psycopg.ServerCursor[Any]):
+        pass
 
     def begin(dbapi_connection: Any, *_: Any) -> None:
         dbapi_connection.cursor_factory = RecordingCursor
+        dbapi_connection.server_cursor_factory = RecordingServerCursor
 
     def count(conn: Any) -> None:
         with psycopg.Cursor(conn.connection.driver_connection) as cursor:

@@ -83,7 +83,7 @@ class Supervisor:
         self._preforker = preforker
         self.logs = data_dir / "logs"
         self.run = data_dir / "run"
-        for folder in (data_dir, self.run):
+        for folder in (data_dir, self.logs, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._record = self.run / "programs.json"
         self._token = preforker.token if preforker is not None else secrets.token_hex(8)
