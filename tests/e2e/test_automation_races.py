@@ -1,6 +1,6 @@
 """Tests that a sweep of the automation and a concurrent command never both take effect, or in the wrong order (R121).
 
-12 rounds of each race in the everyday suite, 300 in the long tests.
+12 rounds of each race in the everyday suite, 200 in the long tests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.e2e.concurrency import Command
 from tests.e2e.race_market import RaceMarket, codes
 
 
-@pytest.fixture(params=[12, pytest.param(300, marks=[pytest.mark.long, pytest.mark.timeout(1200)])])
+@pytest.fixture(params=[12, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(1200)])])
 def rounds(request: pytest.FixtureRequest) -> range:
     return range(1, request.param + 1)
 

@@ -1,7 +1,7 @@
 """Tests that exactly one of two concurrent commands wins and the other gets the right code (A17, R62).
 
 Each race runs in processes with connections of their own, released by one barrier: 25 rounds in the everyday suite,
-150 in the long tests.  After the rounds the outbox is processed and the database checked.
+100 in the long tests.  After the rounds the outbox is processed and the database checked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def sorted_orders(rows: Iterable[Any]) -> list[int]:
     return sorted(row.order_id for row in rows)
 
 
-@pytest.fixture(params=[25, pytest.param(150, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
+@pytest.fixture(params=[25, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(600)])])
 def rounds(request: pytest.FixtureRequest) -> range:
     return range(1, request.param + 1)
 

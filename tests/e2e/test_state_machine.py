@@ -393,4 +393,4 @@ def test_random_histories_follow_the_rules(make_database: DatabaseMaker) -> None
 @pytest.mark.long
 @pytest.mark.timeout(1500)
 def test_many_random_histories_follow_the_rules(make_database: DatabaseMaker) -> None:
-    play(make_database, histories=40, steps=100, deterministic=False)
+    play(make_database, histories=30, steps=100, deterministic=False)
