@@ -60,7 +60,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     )
     ocr, alert = case.open_ocr, case.open_alert
     agreed = basis in (CancelBasis.OCR_SELLER, CancelBasis.OCR_BUYER)
-    completed = basis in STRIKE_RECIPIENTS
+    completed = strike_recipient(basis) is not None  # as only a completed alert is a strike (A20)
     after = replace(
         case,
         order=order,

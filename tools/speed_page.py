@@ -72,11 +72,11 @@ What bounds some of them:
   the whole run before. The market has the lock of each recorded item now, as the product leaves it, and cases are
   copied without calling their constructors ([decision 11](decisions/0011-cancellation-performance.md)), which took a
   third off the policies' time. Neither shows in the ratio.
-- B6, B7 and B21: an unlock writes eight index entries. Its payload is written as text now, in half the time of the
-  JSON functions, and its terms are joined once: B6 was 1.15 and B21 2.07. What the lean statement of B21 does not write
-  are the lock of the order, by which commands and sweeps exclude each other, and five index entries. Two workers share
-  two cores with PostgreSQL's other processes; that each also passes over the orders which the other has locked is a
-  likely cost of B7 that nobody has measured.
+- B6, B7 and B21: an unlock writes eight index entries. Its payload is written as text now, in about two thirds of the
+  time of the JSON functions, and its terms are joined once: B6 was 1.15 and B21 2.07. What the lean statement of B21
+  does not write are the lock of the order, by which commands and sweeps exclude each other, and five index entries. Two
+  workers share two cores with PostgreSQL's other processes; that each also passes over the orders which the other has
+  locked is a likely cost of B7 that nobody has measured.
 - B17: what follows a cancellation costs more than half of what the cancellation itself costs: the outbox row is
   locked and written again, and the ledger line has six index entries and two foreign keys, whose checks take about a
   third of its insert. A faster cancellation makes this ratio worse. It was 0.46 while the emails of a burst were sent
