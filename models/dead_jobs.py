@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.schema import Base, BigInt, BigIntKey, check_in
+from policies.texts import escape_to_ascii
 
 DEAD_JOB_REASONS = {
     "FAILED": "failed at every attempt",
@@ -93,18 +94,18 @@ def park_job(
         and (waiting_id := _waiting_id(conn, task, message_id, dead_job_payload_hash(storable_arguments))) is not None
     ):
         return waiting_id
-    error = _escape_dead_job_text(error)[:MAX_ERROR_LENGTH] or "no message"
+    error = escape_to_ascii(error)[:MAX_ERROR_LENGTH] or "no message"
     order_id = storable_arguments.get("order_id")
     row = insert(DeadJobRow).values(
-        task=_escape_dead_job_text(task),
-        message_id=message_id and _escape_dead_job_text(message_id),
+        task=escape_to_ascii(task),
+        message_id=message_id and escape_to_ascii(message_id),
         outbox_id=outbox_id,
         request_id=dead_job_request_id(storable_arguments),
         order_id=order_id if type(order_id) is int and 0 < order_id < 2**63 else None,
         arguments=storable_arguments,
         payload_hash=dead_job_payload_hash(storable_arguments),
         reason=reason,
-        first_error=_escape_dead_job_text(first_error or "")[:MAX_ERROR_LENGTH] or error,
+        first_error=escape_to_ascii(first_error or "")[:MAX_ERROR_LENGTH] or error,
         error=error,
         attempts=max(1, min(attempts, 2**31 - 1)),
         parked_at=now,
@@ -120,8 +121,8 @@ def dead_job_request_id(arguments: Mapping[str, Any]) -> str | None:
 
 def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) -> int | None:
     same_job = (
-        DeadJobRow.task == _escape_dead_job_text(task),
-        DeadJobRow.message_id == _escape_dead_job_text(message_id),
+        DeadJobRow.task == escape_to_ascii(task),
+        DeadJobRow.message_id == escape_to_ascii(message_id),
         DeadJobRow.payload_hash == payload,
         *_IS_WAITING_JOB,
     )
@@ -156,11 +157,6 @@ def _as_dead_job_text(value: Any) -> str:
         return str(value)
     except Exception:  # noqa: BLE001 - its `__str__` may raise anything
         return type(value).__name__
-
-
-def _escape_dead_job_text(value: str) -> str:
-    # Text that a database of any encoding can store.
-    return value.replace("\x00", "\\x00").encode("ascii", "backslashreplace").decode()
 
 
 def list_waiting_jobs(conn: Connection) -> list[Row[Any]]:

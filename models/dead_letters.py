@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.schema import Base, BigIntKey, check_in, table_of
-from policies.texts import printable_text
+from policies.texts import replace_unprintable
 
 MAX_BODY_BYTES = 4096
 """How much of the body is stored: enough to recognise it."""
@@ -101,4 +101,4 @@ def mark_dead_letter_requeued(conn: Connection, dead_letter_id: int, now: dateti
 
 def _storable_task_name(text: str | None) -> str | None:
     # Text that PostgreSQL can store and a terminal can show.
-    return None if text is None else printable_text(text[:MAX_NAME_LENGTH])
+    return None if text is None else replace_unprintable(text[:MAX_NAME_LENGTH])

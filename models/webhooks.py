@@ -19,6 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models import feed
 from models.db.arrays import is_any
 from models.db.schema import Base, BigInt, BigIntKey
+from policies.texts import has_blank_or_control
 
 WEBHOOK_LEASE = timedelta(minutes=2)
 EVENTS_PER_DELIVERY = 50
@@ -82,7 +83,7 @@ def check_webhook_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment:
         raise ValueError("must look like https://host/path, without a login")
-    if not url.isascii() or any(c.isspace() or not c.isprintable() for c in url) or len(url) > 2000:
+    if not url.isascii() or has_blank_or_control(url) or len(url) > 2000:
         raise ValueError("must be at most 2000 printable ASCII characters")
     _ = parts.port  # raises for a port that is no number
     return url

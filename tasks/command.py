@@ -28,7 +28,7 @@ from pydantic import (
 
 from policies.cases import Actor
 from policies.reasons import REASONS
-from policies.texts import is_identifier, is_one_line
+from policies.texts import is_identifier, is_one_line, is_storable
 from policies.timestamps import format_timestamp, parse_timestamp
 
 MAX_COMMENT_LENGTH = 2000
@@ -40,12 +40,8 @@ ID_PATTERN = r"^(0|[1-9][0-9]{0,18})$"
 
 
 def _validate_storable_text(value: str) -> str:
-    if "\x00" in value:
-        raise ValueError("must not contain NUL")
-    try:
-        value.encode()  # ten megabytes take milliseconds; a check of each character takes a second
-    except UnicodeEncodeError:
-        raise ValueError("must not contain unpaired surrogates") from None
+    if not is_storable(value):
+        raise ValueError("must not contain NUL" if "\x00" in value else "must not contain unpaired surrogates")
     return value
 
 

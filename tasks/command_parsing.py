@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from models.payload_limits import exceeds_payload_depth
 from models.stored_answers import Answer
-from policies.texts import printable_text
+from policies.texts import replace_unprintable
 from tasks.command import MAX_REQUEST_ID_LENGTH, ONE_ACTOR, REQUEST_ID_PATTERN, ActorCommand, Command
 
 MAX_ARGUMENT_ERRORS = 1000
@@ -102,7 +102,7 @@ def _argument_error(error: Any) -> tuple[str, str]:
 def _argument_error_path(location: tuple[int | str, ...]) -> str:
     # Errors of the model as a whole concern the actor. The name of an unknown argument is the caller's text, so it is
     # cut and made printable.
-    return ".".join(printable_text(str(part)[:64]) or "?" for part in location) or "member_id"
+    return ".".join(replace_unprintable(str(part)[:64]) or "?" for part in location) or "member_id"
 
 
 def _argument_error_sentence(error: Any) -> str:

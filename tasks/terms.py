@@ -13,6 +13,7 @@ from models.db import database as db
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.term_parsing import terms_from_mapping, terms_to_mapping
+from policies.texts import is_storable
 from policies.timestamps import format_timestamp
 from tasks.command import CodeText, Command, StaffName, TimestampText
 from tasks.declarations import command_task
@@ -31,7 +32,7 @@ def _validate_terms_to_apply(settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("must not contain NaN or an infinite number") from None
     if len(text) > MAX_TERMS_LENGTH:
         raise ValueError(f"must have at most {MAX_TERMS_LENGTH} characters as JSON")
-    if "\\u0000" in text or any(0xD800 <= ord(c) <= 0xDFFF for c in text):
+    if "\\u0000" in text or not is_storable(text):
         raise ValueError("must not contain NUL or unpaired surrogates")
     return settings
 

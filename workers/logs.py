@@ -13,21 +13,13 @@ from typing import Any
 
 import structlog
 
-_LOG_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
-    code: f"\\u{code:04x}" for code in (0x2028, 0x2029, 0x202A, 0x202B, 0x202D, 0x202E, 0x2066, 0x2067, 0x2068)
-}
-_LOG_ESCAPES[ord("\n")] = "\\n"
-_LOG_ESCAPES[ord("\t")] = "\\t"
-
-
-def escape_log_text(text: str) -> str:
-    return text.translate(_LOG_ESCAPES)
+from policies.texts import escape_unprintable
 
 
 def escape_log_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if isinstance(value, str) and key != "exception":
-            event[key] = escape_log_text(value)
+            event[key] = escape_unprintable(value)
     return event
 
 

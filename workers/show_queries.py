@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from models import bills
 from models.queries import forecast, order, show
 from policies.bills import parse_month
+from policies.texts import is_storable
 from policies.timestamps import format_timestamp, parse_timestamp
 
 
@@ -57,7 +58,7 @@ def _month(word: str) -> date:
 
 
 def _query_id(word: str) -> str:
-    if "\x00" in word or any(0xD800 <= ord(c) <= 0xDFFF for c in word):
+    if not is_storable(word):
         raise ValueError("an id is plain text")
     return word
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from policies.texts import has_blank_or_control, is_storable
+
 SCHEMES = ("postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 DEFAULT_PORT = 5432
 EXAMPLE = "postgresql://user:password@host:5432/unwind"
@@ -74,7 +76,7 @@ class PostgresAddress:
         scheme, separator, rest = url.strip().partition("://")
         if not separator or scheme not in SCHEMES:
             raise ValueError("must begin with postgresql://")
-        if any(ord(char) <= 32 or ord(char) == 127 for char in rest):
+        if has_blank_or_control(rest):
             raise ValueError("must contain no spaces or control characters: write %20 for a space")
         authority, path, query = _split_postgres_url(rest)
         user_part, at, host_part = authority.rpartition("@")
@@ -170,7 +172,7 @@ def _decode_postgres_url_part(text: str) -> str:
         decoded = unquote(text, errors="strict")
     except UnicodeDecodeError:
         raise ValueError("must write special characters as the % codes of UTF-8") from None
-    if "\0" in decoded:
+    if not is_storable(decoded):
         raise ValueError("must not contain %00")
     return decoded
 

@@ -11,6 +11,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
+from policies.texts import replace_unprintable
+
 MAX_SUBJECT_LENGTH = 120
 MAX_NAME_LENGTH = 80
 EMAIL_WIDTH = 72
@@ -19,7 +21,6 @@ EMAIL_WIDTH = 72
 _OPENS_EMAIL_DIRECTION = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
 _CLOSES_EMAIL_DIRECTION = "\u202c\u2069"
 _ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
-_UNREADABLE = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +115,12 @@ def _wrap_email_paragraph(paragraph: str) -> str:
 
 
 def _email_text_without_controls(text: str) -> str:
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     for line_break in ("\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029"):
         text = text.replace(line_break, "\n")
     text = text.replace("\t", " ")
-    return "".join(c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else _UNREADABLE for c in text)
+    return replace_unprintable(text, "\N{REPLACEMENT CHARACTER}", categories=("Cc", "Cs"), keep="\n")
 
 
 def _isolate_email_direction(line: str) -> str:

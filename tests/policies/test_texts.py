@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from policies.preconditions import check_comment
-from policies.texts import is_identifier, is_one_line, is_visible
+from policies.texts import escape_unprintable, is_identifier, is_one_line, is_storable, is_visible, replace_unprintable
 from policies.zones import validate_zone
 
 NOTHING = (
@@ -60,6 +60,21 @@ def test_an_id_is_one_visible_line_whatever_it_is_made_of(text: str) -> None:
         assert len(text.splitlines()) == 1
         assert not {unicodedata.category(c) for c in text} & {"Cc", "Zl", "Zp"}
     assert not is_one_line(text) or is_visible(text)
+
+
+@given(some.text(max_size=64))
+def test_replaced_text_is_printable_and_nothing_else_changes(text: str) -> None:
+    assert replace_unprintable(text).isprintable()
+    assert escape_unprintable(text).isprintable()
+    assert [a for a, b in zip(text, replace_unprintable(text), strict=True) if a != b] == [
+        c for c in text if not c.isprintable()
+    ]
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800", "b\udfff"])
+def test_nul_and_unpaired_surrogates_cannot_be_stored(text: str) -> None:
+    assert not is_storable(text)
+    assert is_storable(replace_unprintable(text))
 
 
 @pytest.mark.parametrize(

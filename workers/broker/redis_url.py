@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
+from policies.texts import has_blank_or_control
+
 if TYPE_CHECKING:
     from redis import Redis
 
@@ -300,7 +302,7 @@ def _split_redis_url(url: str) -> tuple[str, str, str]:
         raise ValueError("must begin with redis://, rediss://, redis+socket:// or sentinel://")
     if re.search(r"[;,]\s*[a-zA-Z+]+://", rest):
         raise ValueError(ONE_SERVER)
-    if any(ord(character) <= 32 for character in rest):
+    if has_blank_or_control(rest):
         raise ValueError("must have no spaces or line breaks; in a password a space is written as %20")
     authority, _, query = rest.partition("?")
     netloc, _, path = authority.partition("/")

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from policies.texts import is_storable
 from workers.cli.options import data_option
 from workers.local.run_command import RUN_COMMAND, replace_run_command
 
@@ -65,7 +66,7 @@ if importlib.util.find_spec("tools") is not None:
 class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # Undecodable bytes arrive as surrogates, which neither PostgreSQL nor JSON takes.
-        if any("\ud800" <= c <= "\udfff" for word in args for c in word):
+        if not all(map(is_storable, args)):
             raise click.UsageError("One of these arguments is not valid text in this terminal's encoding (UTF-8).", ctx)
         return super().parse_args(ctx, args)
 

@@ -41,7 +41,7 @@ def pause(name: str | None, until: datetime | None, reason: str, as_json: bool) 
         _list_pauses(as_json)
         return
     kind = _pausable_kind_of(name)
-    if not all(c.isprintable() for c in reason) or len(reason) > pauses.MAX_REASON_LENGTH:
+    if not reason.isprintable() or len(reason) > pauses.MAX_REASON_LENGTH:
         raise click.BadParameter(
             f"must be one line of at most {pauses.MAX_REASON_LENGTH} characters", param_hint="--reason"
         )

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from policies.texts import replace_unprintable
 from policies.timestamps import WRITTEN_TIMESTAMP, rewrite_timestamps_for_people
 from workers.cli.options import zone_of_option
 
@@ -52,21 +53,22 @@ class PeopleConsole(Console):
                 hanging = 0
 
 
-def escape_for_terminal(value: Any, *, line_break: str = " ") -> Any:
+def escape_for_terminal(value: Any, *, keep_line_breaks: bool = False) -> Any:
     """Replace characters in strings, at any depth, that would act on the terminal: values contain people's comments.
 
     The text of an email keeps its line breaks: comments were reduced to one line when it was rendered.
     """
     if isinstance(value, dict):
-        return {n: escape_for_terminal(item, line_break="\n" if n == "text" else " ") for n, item in value.items()}
+        return {n: escape_for_terminal(item, keep_line_breaks=n == "text") for n, item in value.items()}
     if isinstance(value, list):
         return [escape_for_terminal(item) for item in value]
-    if isinstance(value, str) and not value.isprintable():
-        blanks = {"\n": line_break}
-        return "".join(
-            c if c.isprintable() else blanks.get(c, " ") if c.isspace() else f"<U+{ord(c):04X}>" for c in value
-        )
+    if isinstance(value, str):
+        return replace_unprintable(value, _escape_character_for_terminal, keep=" \n" if keep_line_breaks else " ")
     return value
+
+
+def _escape_character_for_terminal(character: str) -> str:
+    return " " if character.isspace() else f"<U+{ord(character):04X}>"
 
 
 def _rewrite_for_terminal(text: Text) -> Text:

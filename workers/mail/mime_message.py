@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from binascii import b2a_qp
 from dataclasses import dataclass
 from email.headerregistry import Address
@@ -15,6 +14,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from policies.emails.email import MAX_SUBJECT_LENGTH, render_plain_email, sanitize_email_line, sanitize_email_lines
+from policies.texts import replace_unprintable
 from tasks.mailer import OutgoingEmail, UndeliverableEmail
 
 MAX_ADDRESS_LENGTH = 254
@@ -122,7 +122,7 @@ def encode_mime_address(email: str) -> str:
 
 
 def sanitize_mime_header(text: str, max_length: int = 80) -> str:
-    visible = "".join(c for c in text if unicodedata.category(c) != "Cf")
+    visible = replace_unprintable(text, "", categories=("Cf",))
     return sanitize_email_line(visible, max_length).strip("\u2068\u2069")
 
 

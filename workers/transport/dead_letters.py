@@ -22,7 +22,7 @@ from celery import current_app, signals
 
 from models import dead_letters
 from models.dead_letters import MAX_BODY_BYTES
-from policies.texts import printable_text
+from policies.texts import replace_unprintable
 from workers import lifecycle
 from workers.broker.result_backend import ResultBackend
 from workers.transport.validation import Rejected, text_header
@@ -43,9 +43,9 @@ def push_dead_letter(pipe: Any, rejection: Rejected, queue: str | None, raw: byt
         "key": str(uuid4()),
         "reason": rejection.reason,
         "detail": rejection.detail,
-        "named": rejection.named and printable_text(rejection.named[:100]),
+        "named": rejection.named and replace_unprintable(rejection.named[:100]),
         # An awaited message's id is stored unchanged: its caller waits for it.
-        "message_id": message_id if rejection.is_awaited else message_id and printable_text(message_id[:100]),
+        "message_id": message_id if rejection.is_awaited else message_id and replace_unprintable(message_id[:100]),
         "queue": queue,
         "length": len(raw),
         "body_start": base64.b64encode(raw[:MAX_BODY_BYTES]).decode(),

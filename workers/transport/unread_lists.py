@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from policies.texts import printable_text
+from policies.texts import replace_unprintable
 from schedules.routes import QUEUES, queue_of
 
 CELERY_DEFAULT_QUEUE = "celery"  # of a client that was configured without a queue
@@ -84,4 +84,4 @@ def _unread_task_and_id(raw: Any) -> tuple[str, str]:
 
 
 def _shorten_unread_header(value: Any) -> str:
-    return printable_text(value[:100]) if isinstance(value, str) else "?"
+    return replace_unprintable(value[:100]) if isinstance(value, str) else "?"

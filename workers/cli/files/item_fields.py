@@ -9,6 +9,7 @@ from typing import Any
 
 from policies.lot_imports import REQUIRED_FIELDS
 from policies.lots import STOCKROOMS, TIER_FIELDS
+from policies.texts import is_storable
 from workers.cli.files.lot_elements import FIELD_OF_ELEMENT
 from workers.cli.files.xml_records import Record
 
@@ -100,7 +101,7 @@ class ItemFields:
         fields |= self._stockroom()
         if not without and any(name in fields for name in TIER_FIELDS):  # the six go together, except in an update
             fields = {**{name: ITEM_FIELD_DEFAULTS[name] for name in TIER_FIELDS}, **fields}
-        if any(_NOT_STORABLE_IN_ITEM_FIELD.search(text) for text in fields.values() if isinstance(text, str)):
+        if not all(is_storable(text) for text in fields.values() if isinstance(text, str)):
             raise InvalidItem("a text has a character that cannot be stored")
         return fields
 
@@ -152,7 +153,6 @@ class ItemFields:
 
 _ITEM_FIELD_NOT_SAID = object()
 _GROUPED_AMOUNT_FIELD = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
-_NOT_STORABLE_IN_ITEM_FIELD = re.compile("[\x00\ud800-\udfff]")
 
 
 def _parse_number_field(text: str) -> int:

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import partial
 
-from policies.texts import printable_text
+from policies.texts import replace_unprintable
 from policies.timestamps import describe_duration
 from workers.local.run_command import replace_run_command
 
@@ -39,7 +39,7 @@ class Finding:
 
 
 def _finding(severity: Severity, code: str, message: str, fix: str) -> Finding:
-    return Finding(code, severity, replace_run_command(printable_text(message, " ")), replace_run_command(fix))
+    return Finding(code, severity, replace_run_command(replace_unprintable(message, " ")), replace_run_command(fix))
 
 
 note, warning, error = (partial(_finding, severity) for severity in Severity)
