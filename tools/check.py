@@ -1,4 +1,4 @@
-"""The `check` command: format, lint, types, import contracts, and the checks of `tools.checks`."""
+"""The `check` command: format, lint, dead code, types, import contracts, and the checks of `tools.checks`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ TYPED = (
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "format": (*PYTHON, "ruff", "format", "--check", "."),
     "lint": (*PYTHON, "ruff", "check", "."),
+    "dead code": (*PYTHON, "vulture"),
     "imports": (str(Path(sys.executable).parent / "lint-imports"),),
     "types": (*PYTHON, "mypy", *(name for name in TYPED if (CHECKOUT / name).exists())),
 }
@@ -41,7 +42,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 @click.command()
 @click.option("--fix", is_flag=True, help="Let ruff fix what it can first.")
 def check(fix: bool) -> None:
-    """Check format, lint, types, import contracts, and the repository's own rules. Needs no servers."""
+    """Check format, lint, dead code, types, import contracts, and the repository's own rules. Needs no servers."""
     if fix:
         _run((*PYTHON, "ruff", "check", "--fix", "--quiet", "."))
         _run((*PYTHON, "ruff", "format", "--quiet", "."))

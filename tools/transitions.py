@@ -6,7 +6,6 @@ event is covered.  The policies decide; they are tested against this table, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from policies.statuses import ADDABLE_STATUSES, OCR_FILEABLE_BY_DEFAULT, OPEN_FLOW, Role, Status
@@ -35,21 +34,6 @@ class Transition:
     target: Status | str | None
     effects: str
     events: tuple[str, ...]
-
-    def covers(self, event: str, source: Status | None, target: Status, role: Role) -> bool:
-        return (
-            event in self.events
-            and role in self.actors
-            and (source in self.sources if source is not None else not self.sources)
-            and self._leads_to(source, target)
-        )
-
-    def _leads_to(self, source: Status | None, target: Status) -> bool:
-        if self.target == UNCHANGED:
-            return target is source
-        if self.target == PREVIOUS:
-            return target in OCR_FILEABLE_BY_DEFAULT
-        return target is self.target
 
 
 BUYER, SELLER, STAFF, SYSTEM = Role.BUYER, Role.SELLER, Role.STAFF, Role.SYSTEM
@@ -284,12 +268,3 @@ TABLE: tuple[Transition, ...] = (
         ("orders.automation_held", "orders.automation_released"),
     ),
 )
-
-
-def edges() -> Iterator[tuple[Status, Status]]:
-    for row in TABLE:
-        for source in row.sources:
-            targets = OCR_FILEABLE_BY_DEFAULT if row.target == PREVIOUS else (row.target,)
-            for target in targets:
-                if isinstance(target, Status):
-                    yield source, target
