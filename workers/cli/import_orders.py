@@ -86,7 +86,7 @@ def import_orders(
     valid = [order for order in orders.orders if order.currency == "USD" or order.currency in usd_rates]
     for entry in _OrderHistory(valid, seller_id, seller_email, usd_rates).lines():
         click.echo(json.dumps(entry))
-    if orders.repairs:
+    if orders.repairs.count:
         echo_literally(f"{file.name}: {orders.repairs}.", err=True)
     less = sum(bool(order.credit or order.coupon) for order in valid)
     lines = pluralize(sum(len(order.items) for order in valid), "line", "lines")

@@ -10,7 +10,7 @@ from typing import Any
 from policies.lot_imports import REQUIRED_FIELDS
 from policies.lots import STOCKROOMS, TIER_FIELDS
 from policies.texts import is_storable
-from workers.cli.files.lot_elements import FIELD_OF_ELEMENT
+from workers.cli.files.lot_elements import ELEMENT_OF_FIELD, FIELD_OF_ELEMENT
 from workers.cli.files.xml_records import Record
 
 ITEM_TYPES = {
@@ -70,9 +70,7 @@ class ItemFields:
 
     def spelled(self, name: str) -> str:
         element = self._elements.get(name)
-        if element:
-            return self._record.spelling[element]
-        return next(element for element, field_name in FIELD_OF_ELEMENT.items() if field_name == name)
+        return self._record.spelling[element] if element else ELEMENT_OF_FIELD[name]
 
     def text(self, name: str) -> str | None:
         element = self._elements.get(name)
@@ -206,16 +204,6 @@ _ITEM_FIELD_PARSERS: dict[str, Callable[[str], Any]] = {
     "bind_id": _parse_number_field,
     **{name: _parse_number_field if "quantity" in name else _parse_price_field for name in TIER_FIELDS},
 }
-
-
-def item_fields(record: Record) -> tuple[int, dict[str, Any]]:
-    """Return the lot number (0: none) and the fields of an order's item. Raises `InvalidItem`."""
-    if record.problem:
-        raise InvalidItem(record.problem)
-    given = ItemFields(record, is_bsx=False)
-    fields = given.all()
-    given.check_required(fields)
-    return given.integer("lot_id") or 0, fields
 
 
 def parse_amount_field(text: str) -> Decimal | None:

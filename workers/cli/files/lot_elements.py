@@ -38,26 +38,11 @@ FIELD_OF_ELEMENT: dict[str, str] = {
 }
 """Element names in capitals: BSX and BrickLink's XML differ in case only, apart from the synonyms here."""
 
-FIELD_OF_JSON_KEY: dict[str, str] = {
-    "inventory_id": "LOTID",
-    "lot_id": "LOTID",
-    "color_id": "COLOR",
-    "quantity": "QTY",
-    "unit_price": "PRICE",
-    "new_or_used": "CONDITION",
-    "completeness": "SUBCONDITION",
-    "bulk": "BULK",
-    "sale_rate": "SALE",
-    "description": "DESCRIPTION",
-    "remarks": "REMARKS",
-    "is_retain": "RETAIN",
-    "is_stock_room": "STOCKROOM",
-    "stock_room_id": "STOCKROOMID",
-    "reserved_for": "BUYERUSERNAME",
-    "my_cost": "MYCOST",
-    "my_weight": "MYWEIGHT",
-    "bind_id": "BINDID",
-    **{field: element for element, field in _TIER_ELEMENTS.items()},
+ELEMENT_OF_FIELD = {field: element for element, field in reversed(FIELD_OF_ELEMENT.items())}
+"""The first element of each field above, which BrickLink's XML has."""
+
+FIELD_OF_JSON_KEY = {"inventory_id": "LOTID"} | {
+    field: element for field, element in ELEMENT_OF_FIELD.items() if field not in ("item_type", "item_no")
 }
 """The API's inventory resource, and the JSON of `show lots`, as elements."""
 

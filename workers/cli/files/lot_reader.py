@@ -7,18 +7,12 @@ import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, BinaryIO
 
 from policies.lot_imports import BadEntry, LotEntry
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot, is_marketplace_number, plain_lot_key
-from workers.cli.files.file_problems import find_bare_ampersands, refuse_other_documents
-from workers.cli.files.item_fields import (
-    ITEM_FIELD_DEFAULTS,
-    ITEM_TYPES,
-    InvalidItem,
-    ItemFields,
-)
-from workers.cli.files.json_records import is_json, read_json
+from workers.cli.files.item_fields import ITEM_FIELD_DEFAULTS, ITEM_TYPES, InvalidItem, ItemFields
 from workers.cli.files.lot_elements import (
     FIELD_OF_ELEMENT,
     FIELD_OF_JSON_KEY,
@@ -29,7 +23,8 @@ from workers.cli.files.lot_elements import (
     ONLY_BRICKSTORE,
     ONLY_BRICKSYNC,
 )
-from workers.cli.files.xml_records import BSX_ROOTS, NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
+from workers.cli.files.records import read_records, refuse_other_documents
+from workers.cli.files.xml_records import BSX_ROOTS, Record, UnreadableFile, XmlRepairs
 
 # More than the largest stores have. Without this limit 56 MB of empty items took two minutes and 1.3 GB to refuse.
 MAX_ITEMS = 200_000
@@ -47,7 +42,6 @@ class LotFile:
     file: BinaryIO
     seller_id: str
     is_update: bool = False
-    format: str = ""
     items: int = 0
     excluded: int = 0
     on_item: Callable[[int], None] = field(default=lambda _number: None)
@@ -56,8 +50,6 @@ class LotFile:
     more_unread: int = 0
     repairs: XmlRepairs = field(default_factory=XmlRepairs)
     first_update: LotEntry | None = None
-    _repairs_needed: bool = False
-    _names_currency: bool = False
     _omitted: Sequence[str] = ()
     _numbers: dict[int, int] = field(default_factory=dict)
     """Positions of the items by lot number."""
@@ -66,34 +58,11 @@ class LotFile:
 
     def inspect(self) -> Iterator[BadEntry]:
         """Read the file once; yield its invalid items, also those with a number that stands twice in the file."""
-        try:
-            yield from self._inspect_lots()
-        except NotWellFormed as problem:
-            find_bare_ampersands(self.file, problem)
-            self._repairs_needed = True
-            yield from self._inspect_lots()
-
-    def entries(self) -> Iterator[LotEntry]:
-        for record in self._lot_records():
-            if not _is_excluded_lot(record):
-                try:
-                    yield self._lot_entry(record)
-                except InvalidItem:
-                    continue
-
-    def names(self, lot: Lot) -> bool:
-        if lot.lot_id not in self._numbers:
-            return False
-        return is_marketplace_number(lot.lot_id) or self._own_items.get(lot.lot_id) == hash(plain_lot_key(lot.key))
-
-    def _inspect_lots(self) -> Iterator[BadEntry]:
-        self.items = self.excluded = 0
-        self.unread.clear()
-        self.more_unread = 0
-        self._numbers, self._own_items = {}, {}
         lines = array("Q", [0])
         elements: set[str] = set()
+        is_bsx = names_currency = False
         for record in self._lot_records():
+            is_bsx, names_currency = record.root in BSX_ROOTS, "Currency" in record.container
             self.items += 1
             self.on_item(self.items)
             lines.append(record.line or 0)
@@ -119,26 +88,29 @@ class LotFile:
                 yield BadEntry(entry, f"lot {entry.lot_id} is also {place}; each lot may stand in a file once")
             elif entry.lot_id >= FIRST_UNWIND_LOT_ID and not entry.is_update:
                 self._own_items[entry.lot_id] = hash(plain_lot_key(entry.key(self.seller_id)))
-        if self.format == "bsx":
-            by_brickstore = elements & ONLY_BRICKSTORE or self._names_currency
+        if is_bsx:
+            by_brickstore = elements & ONLY_BRICKSTORE or names_currency
             is_certain = by_brickstore and not elements & ONLY_BRICKSYNC
             self._omitted = OMITTED_BY_BRICKSTORE if is_certain else OMITTED_BY_BRICKSYNC
 
+    def entries(self) -> Iterator[LotEntry]:
+        for record in self._lot_records():
+            if not _is_excluded_lot(record):
+                try:
+                    yield self._lot_entry(record)
+                except InvalidItem:
+                    continue
+
+    def names(self, lot: Lot) -> bool:
+        if lot.lot_id not in self._numbers:
+            return False
+        return is_marketplace_number(lot.lot_id) or self._own_items.get(lot.lot_id) == hash(plain_lot_key(lot.key))
+
     def _lot_records(self) -> Iterator[Record]:
-        if is_json(self.file):
-            self.format = "json"
-            for number, item in enumerate(read_json(self.file), start=1):
-                if "date_ordered" in item or "order_id" in item:
-                    raise UnreadableFile("These are orders, not lots: `import-orders` reads them.")
-                yield record_of_json(number, item, self.seller_id)
-            return
-        if self._repairs_needed:
-            self.repairs = XmlRepairs()
-        for record in read_xml(self.file, self.repairs if self._repairs_needed else None):
+        self.repairs = XmlRepairs()
+        for record in read_records(self.file, self.repairs, partial(record_of_json, seller_id=self.seller_id)):
             if record.root in ("ORDERS", "ORDER"):
                 raise UnreadableFile("This is an order download, not an inventory: `import-orders` reads it.")
-            self.format = "bsx" if record.root in BSX_ROOTS else "xml"
-            self._names_currency = "Currency" in record.container
             yield record
 
     def _note_elements(self, record: Record, elements: set[str]) -> None:
@@ -198,6 +170,8 @@ def _name_unread_item(record: Record) -> LotEntry:
 
 
 def record_of_json(number: int, item: Mapping[str, Any], seller_id: str) -> Record:
+    if "date_ordered" in item or "order_id" in item:
+        raise UnreadableFile("These are orders, not lots: `import-orders` reads them.")
     record = Record(number, None, "json")
     from_api = "inventory_id" in item
     flat = {key: value for key, value in item.items() if key not in ("item", "seller_id")}
@@ -226,4 +200,4 @@ def _lot_record_text(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "Y" if value else "N"
-    return value if isinstance(value, str) else str(value)
+    return str(value)

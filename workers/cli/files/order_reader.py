@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from decimal import ROUND_HALF_UP, Decimal
@@ -11,11 +11,10 @@ from zoneinfo import ZoneInfo
 
 from policies.statuses import PaymentStatus, Status
 from policies.timestamps import parse_timestamp
-from workers.cli.files.file_problems import find_bare_ampersands
-from workers.cli.files.item_fields import InvalidItem, item_fields, parse_amount_field
-from workers.cli.files.json_records import is_json, read_json
+from workers.cli.files.item_fields import InvalidItem, ItemFields, parse_amount_field
 from workers.cli.files.lot_reader import record_of_json
-from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
+from workers.cli.files.records import read_records
+from workers.cli.files.xml_records import Record, UnreadableFile, XmlRepairs
 
 MAX_ORDERS = 20_000
 ORDER_DOWNLOAD_ZONE = ZoneInfo("America/New_York")  # downloads have dates of BrickLink's days, without a time
@@ -58,19 +57,13 @@ class OrderFile:
     orders: list[FileOrder] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     left_out: int = 0
-    repairs: XmlRepairs | None = None
+    repairs: XmlRepairs = field(default_factory=XmlRepairs)
 
     def read(self) -> None:
-        try:
-            self._read()
-        except NotWellFormed as problem:
-            self.repairs = find_bare_ampersands(self.file, problem)
-            self._read()
-
-    def _read(self) -> None:
-        self.orders, self.problems, self.left_out = [], [], 0
         seen: dict[int, str] = {}
-        for record in self._order_records():
+        for record in read_records(self.file, self.repairs, _order_record):
+            if record.root not in ("ORDERS", "ORDER"):
+                raise UnreadableFile("This is an inventory, not an order download: `import-lots` reads it.")
             if len(seen) >= MAX_ORDERS:
                 raise UnreadableFile(f"The file has more than {MAX_ORDERS:,} orders; import it in parts.")
             place = _order_record_place(record)
@@ -91,18 +84,6 @@ class OrderFile:
                 )
             else:
                 self.orders.append(order)
-
-    def _order_records(self) -> Iterator[Record]:
-        if is_json(self.file):
-            for number, order in enumerate(read_json(self.file), start=1):
-                if "inventory_id" in order:
-                    raise UnreadableFile("These are lots, not orders: `import-lots` reads them.")
-                yield _order_record(number, order)
-            return
-        for record in read_xml(self.file, XmlRepairs() if self.repairs else None):
-            if record.root not in ("ORDERS", "ORDER"):
-                raise UnreadableFile("This is an inventory, not an order download: `import-lots` reads it.")
-            yield record
 
     def _order(self, record: Record) -> FileOrder:
         values = {name: text.strip() for name, text in record.values.items()}
@@ -139,7 +120,12 @@ class OrderFile:
 
     def _order_item(self, record: Record) -> OrderItem:
         try:
-            lot_id, fields = item_fields(record)
+            if record.problem:
+                raise InvalidItem(record.problem)
+            given = ItemFields(record, is_bsx=False)
+            fields = given.all()
+            given.check_required(fields)
+            lot_id = given.integer("lot_id") or 0
             if not fields["quantity"] > 0 or not fields.get("unit_price"):
                 raise InvalidItem("QTY and PRICE must be above zero")
         except InvalidItem as problem:
@@ -202,7 +188,9 @@ def _order_record_place(record: Record) -> str:
 
 
 def _order_record(number: int, order: Mapping[str, Any]) -> Record:
-    record = Record(number, None, "json")
+    if "inventory_id" in order:
+        raise UnreadableFile("These are lots, not orders: `import-lots` reads them.")
+    record = Record(number, None, "ORDER")
     cost, payment = _order_record_object(order, "cost"), _order_record_object(order, "payment")
     for name, value in {
         "ORDERID": order.get("order_id"),

@@ -31,7 +31,9 @@ XML_RECORD_PATHS = {
     "ORDER": ("ORDER",),
 }
 _MAX_HELD_BACK = 2 * CHUNK_BYTES
-_BARE_XML_AMPERSAND = re.compile(rb"<!\[CDATA\[|\]\]>|&(?!#[0-9]+;|#x[0-9A-Fa-f]+;|[A-Za-z_:][A-Za-z0-9_.:-]*;)")
+_BARE_XML_AMPERSAND = re.compile(
+    rb"<!\[CDATA\[|<!--|\]\]>|-->|&(?!#[0-9]+;|#x[0-9A-Fa-f]+;|[A-Za-z_:][A-Za-z0-9_.:-]*;)"
+)
 
 
 class UnreadableFile(Exception):
@@ -75,13 +77,16 @@ class XmlRepairs:
         return f"{self.count} bare & read as &amp; (first on line {self.first_line})"
 
 
-def read_xml(file: BinaryIO, repairs: XmlRepairs | None = None) -> Iterator[Record]:
+def read_xml(file: BinaryIO, repairs: XmlRepairs) -> Iterator[Record]:
+    """Yield the records. A bare &, which BrickLink's downloads contain, is read as text and counted in `repairs`."""
     collector = _RecordCollector()
     parser = _RecordParser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     collector.line = lambda: int(parser.parser.CurrentLineNumber)
-    chunks = _read_xml_chunks(file) if repairs is None else _repair_xml_chunks(_read_xml_chunks(file), repairs)
+    is_utf_16 = b"\x00" in file.read(4)
+    file.seek(0)
+    chunks = _read_xml_chunks(file)
     try:
-        for chunk in chunks:
+        for chunk in chunks if is_utf_16 else _repair_xml_chunks(chunks, repairs):
             parser.feed(chunk)
             yield from collector.done
             collector.done.clear()
@@ -205,13 +210,13 @@ def _read_xml_chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _repair_xml_chunks(chunks: Iterator[bytes], repairs: XmlRepairs) -> Iterator[bytes]:
-    in_cdata, line, rest = False, 1, b""
+    in_literal, line, rest = False, 1, b""  # CDATA or a comment
 
     def replace(match: re.Match[bytes]) -> bytes:
-        nonlocal in_cdata
+        nonlocal in_literal
         if match[0] != b"&":
-            in_cdata = match[0] != b"]]>"
-        elif not in_cdata:
+            in_literal = match[0].startswith(b"<")
+        elif not in_literal:
             repairs.count += 1
             repairs.first_line = repairs.first_line or line + match.string.count(b"\n", 0, match.start())
             return b"&amp;"
@@ -219,7 +224,7 @@ def _repair_xml_chunks(chunks: Iterator[bytes], repairs: XmlRepairs) -> Iterator
 
     for chunk in chunks:
         data = rest + chunk
-        # No reference and no mark of CDATA goes on after a line or a `>`.
+        # No reference and no mark of CDATA or of a comment goes on after a line or a `>`.
         end = max(data.rfind(b">"), data.rfind(b"\n")) + 1
         data, rest = (data[:end], data[end:]) if end or len(data) < _MAX_HELD_BACK else (data, b"")
         yield _BARE_XML_AMPERSAND.sub(replace, data)

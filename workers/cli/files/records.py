@@ -1,28 +1,28 @@
-"""Diagnoses an unreadable file: damaged, or a different kind of document, which is named."""
+"""Reads the records of a file, XML or JSON; an unreadable file is diagnosed: damaged, or a document of another kind."""
 
 from __future__ import annotations
 
-import contextlib
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
 
+from workers.cli.files.json_records import is_json, read_json
 from workers.cli.files.lot_elements import BRICK_OWL, SET_INVENTORY, WANTED_LIST
 from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
 
 _IS_BRICK_OWL = "This is a Brick Owl file: its item numbers are not BrickLink's."
 
 
-def find_bare_ampersands(file: BinaryIO, problem: NotWellFormed) -> XmlRepairs:
-    """Return what makes the file well-formed, which BrickLink's downloads need. Raises `UnreadableFile` for others."""
-    file.seek(0)
-    if file.read(2) not in (b"\xff\xfe", b"\xfe\xff"):
-        file.seek(0)
-        repairs = XmlRepairs()
-        with contextlib.suppress(NotWellFormed):
-            for _ in read_xml(file, repairs):
-                pass
-            if repairs.count:
-                return repairs
-    raise _explain_file_problem(file, problem) from None
+def read_records(
+    file: BinaryIO, repairs: XmlRepairs, of_json: Callable[[int, Mapping[str, Any]], Record]
+) -> Iterator[Record]:
+    if is_json(file):
+        for number, value in enumerate(read_json(file), start=1):
+            yield of_json(number, value)
+        return
+    try:
+        yield from read_xml(file, repairs)
+    except NotWellFormed as problem:
+        raise (problem if repairs.count else _explain_file_problem(file, problem)) from None
 
 
 def refuse_other_documents(name: str, record: Record) -> None:
