@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from inspect import signature
 from typing import Any
 
 import click
@@ -64,8 +65,11 @@ def _query_id(word: str) -> str:
 
 
 ORDER, MONTH, TIME, NAME = (_show_query_argument(parse) for parse in (_order_id, _month, parse_timestamp, _query_id))
-query_at_option = click.option("--at", type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")
-QUERY_WORDS = {"ignore_unknown_options": True}  # an id may begin with a hyphen
+_ORDER_ID = click.Argument(["order_id"], metavar="ID", type=ORDER)
+_SELLER = click.Argument(["seller_id"], metavar="SELLER", type=NAME)
+_AT = click.Option(["--at"], type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")
+_NO_SELLER = "There is no member {seller_id}.".format
+_ALWAYS_KNOWN = "".format
 
 
 @click.group()
@@ -73,112 +77,94 @@ def nouns() -> None:
     pass
 
 
-def _no_member_for_query(member_id: str) -> str:
-    return f"There is no member {member_id}."
-
-
-def _no_order_for_query(order_id: int, at: datetime | None = None) -> str:
-    return f"There was no order {order_id} at {format_timestamp(at)}." if at else f"There is no order {order_id}."
-
-
-def _add_order_query(group: click.Group, noun: str, read: Callable[..., Any], about: str) -> None:
-    @group.command("order", context_settings=QUERY_WORDS, help=about)
-    @click.argument("order_id", metavar="ID", type=ORDER)
-    @query_at_option
-    def parse(order_id: int, at: datetime | None) -> Query:
-        missing = _no_order_for_query(order_id, at)
-        return Query(noun, lambda conn, now: read(conn, order_id, at=at, now=now), missing, at)
-
-
-_add_order_query(nouns, "order", order.show_order, "An order with its timeline, now or at another time.")
-
-
 @nouns.group("explain")
 def explain_query_nouns() -> None:
     """What the parties of an order can do, and why the rest is refused."""
 
 
-_add_order_query(
-    explain_query_nouns, "explain", order.explain_order, "What each party can do, and why the rest is refused."
+def _no_order(order_id: int, at: datetime | None = None) -> str:
+    return f"There was no order {order_id} at {format_timestamp(at)}." if at else f"There is no order {order_id}."
+
+
+def _add_noun(
+    words: str, about: str, query: Callable[..., Any], missing: Callable[..., str], *params: click.Parameter
+) -> None:
+    # The values of `params` are arguments of the query, which may also take `now`, and of `missing`.
+    noun, _, of_noun = words.partition(" ")
+    takes_now = "now" in signature(query).parameters
+
+    def parse(**given: Any) -> Query:
+        def read(conn: Connection, now: datetime) -> Any:
+            return query(conn, **given, **({"now": now} if takes_now else {}))
+
+        return Query(noun, read, missing(**given), given.get("at"))
+
+    settings = {"ignore_unknown_options": True}  # an id may begin with a hyphen
+    command = click.Command(of_noun or noun, settings, parse, [*params], help=about)
+    (explain_query_nouns if of_noun else nouns).add_command(command)
+
+
+_add_noun("order", "An order with its timeline, now or at another time.", order.show_order, _no_order, _ORDER_ID, _AT)
+_add_noun(
+    "explain order",
+    "What each party can do, and why the rest is refused.",
+    order.explain_order,
+    _no_order,
+    _ORDER_ID,
+    _AT,
 )
-
-
-@nouns.command("lots", context_settings=QUERY_WORDS)
-@click.argument("seller", type=NAME)
-def parse_show_lots(seller: str) -> Query:
-    """The lots of a seller."""
-    return Query("lots", lambda conn, _: show.show_lots(conn, seller), _no_member_for_query(seller))
-
-
-@nouns.command("bill", context_settings=QUERY_WORDS)
-@click.argument("seller", type=NAME)
-@click.argument("month", metavar="2026-03", type=MONTH)
-def parse_show_bill(seller: str, month: date) -> Query:
-    """The bill of a seller for a month, line by line."""
-    return Query(
-        "bill",
-        lambda conn, now: bills.load_bill_json(conn, seller, month, now),
-        f"There is no bill of {seller} for {month:%Y-%m}: the seller is unknown or the month has not begun.",
-    )
-
-
-@nouns.command("member", context_settings=QUERY_WORDS)
-@click.argument("member_id", metavar="ID", type=NAME)
-def parse_show_member(member_id: str) -> Query:
-    """A member: rights to buy and sell, and strikes."""
-    return Query("member", lambda conn, _: show.show_member(conn, member_id), _no_member_for_query(member_id))
-
-
-@nouns.command("notices", context_settings=QUERY_WORDS)
-@click.option("--order", "order_id", metavar="ID", type=ORDER, required=True, help="The order.")
-def parse_show_notices(order_id: int) -> Query:
-    """The emails about an order, and whether they were sent."""
-    return Query("notices", lambda conn, _: show.show_notices(conn, order_id), _no_order_for_query(order_id))
-
-
-@nouns.command("alerts", context_settings=QUERY_WORDS)
-@click.option("--due-before", metavar="T", type=TIME, required=True, help="The end of the time asked.")
-def parse_show_alerts(due_before: datetime) -> Query:
-    """The open alerts that unlock before a time."""
-    return Query("alerts", lambda conn, _: show.show_alerts(conn, due_before))
-
-
-@nouns.command("request", context_settings=QUERY_WORDS)
-@click.argument("request_id", type=NAME)
-def parse_show_request(request_id: str) -> Query:
-    """The answer of a command, by its request id."""
-    return Query(
-        "request",
-        lambda conn, _: show.show_request(conn, request_id),
-        f"There is no answer for request {request_id}: it has not been answered yet, it was invalid (such requests are "
-        "not stored), it was never made, or its answer was pruned.",
-    )
-
-
-@nouns.command("credits", context_settings=QUERY_WORDS)
-@click.argument("seller", type=NAME)
-def parse_show_credits(seller: str) -> Query:
-    """The fees of a seller's cancelled orders: reset or credited."""
-    return Query("credits", lambda conn, _: show.show_credits(conn, seller), _no_member_for_query(seller))
-
-
-@nouns.command("forecast", context_settings=QUERY_WORDS)
-@click.option("--days", type=click.IntRange(1, forecast.MAX_DAYS), required=True, help="Days to look ahead.")
-def parse_show_forecast(days: int) -> Query:
-    """When alerts will unlock, hour by hour."""
-    return Query("forecast", lambda conn, now: forecast.unlock_forecast(conn, days=days, now=now))
-
-
-@nouns.command("sweeps", context_settings=QUERY_WORDS)
-def parse_show_sweeps() -> Query:
-    """When each sweep found something, and whether it was late."""
-    return Query("sweeps", lambda conn, _: show.show_sweeps(conn))
-
-
-@nouns.command("late-payments", context_settings=QUERY_WORDS)
-def parse_show_late_payments() -> Query:
-    """The late payments that sellers have not sent back."""
-    return Query("late-payments", lambda conn, _: show.show_late_payments(conn))
+_add_noun("lots", "The lots of a seller.", show.show_lots, _NO_SELLER, _SELLER)
+_add_noun(
+    "bill",
+    "The bill of a seller for a month, line by line.",
+    bills.load_bill_json,
+    "There is no bill of {seller_id} for {month:%Y-%m}: the seller is unknown or the month has not begun.".format,
+    _SELLER,
+    click.Argument(["month"], metavar="2026-03", type=MONTH),
+)
+_add_noun(
+    "member",
+    "A member: rights to buy and sell, and strikes.",
+    show.show_member,
+    "There is no member {member_id}.".format,
+    click.Argument(["member_id"], metavar="ID", type=NAME),
+)
+_add_noun(
+    "notices",
+    "The emails about an order, and whether they were sent.",
+    show.show_notices,
+    _no_order,
+    click.Option(["--order", "order_id"], metavar="ID", type=ORDER, required=True, help="The order."),
+)
+_add_noun(
+    "alerts",
+    "The open alerts that unlock before a time.",
+    show.show_alerts,
+    _ALWAYS_KNOWN,
+    click.Option(["--due-before"], metavar="T", type=TIME, required=True, help="The end of the time asked."),
+)
+_add_noun(
+    "request",
+    "The answer of a command, by its request id.",
+    show.show_request,
+    (
+        "There is no answer for request {request_id}: it has not been answered yet, it was invalid (such requests are "
+        "not stored), it was never made, or its answer was pruned."
+    ).format,
+    click.Argument(["request_id"], type=NAME),
+)
+_add_noun(
+    "credits", "The fees of a seller's cancelled orders: reset or credited.", show.show_credits, _NO_SELLER, _SELLER
+)
+_add_noun(
+    "forecast",
+    "When alerts will unlock, hour by hour.",
+    forecast.unlock_forecast,
+    _ALWAYS_KNOWN,
+    click.Option(["--days"], type=click.IntRange(1, forecast.MAX_DAYS), required=True, help="Days to look ahead."),
+)
+_add_noun("sweeps", "When each sweep found something, and whether it was late.", show.show_sweeps, _ALWAYS_KNOWN)
+_add_noun("late-payments", "The late payments that sellers have not sent back.", show.show_late_payments, _ALWAYS_KNOWN)
 
 
 def parse_query(words: Sequence[Any]) -> Query:

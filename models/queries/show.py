@@ -59,13 +59,13 @@ def show_notices(conn: Connection, order_id: int) -> list[dict[str, Any]] | None
     return show_order_notices(conn, order_id) if known else None
 
 
-def show_alerts(conn: Connection, before: datetime) -> list[dict[str, Any]]:
+def show_alerts(conn: Connection, due_before: datetime) -> list[dict[str, Any]]:
     alert, order = AlertRow, OrderRow
     rows = conn.execute(
         select(alert.order_id, alert.kind, order.status, order.seller_id, order.buyer_id)
         .add_columns(alert.filed_at, alert.responded_at, alert.unlocks_at, alert.unlocked_at)
         .join(order, order.order_id == alert.order_id)
-        .where(alert.state == "open", alert.unlocks_at < before)
+        .where(alert.state == "open", alert.unlocks_at < due_before)
         .order_by(alert.unlocks_at, alert.alert_id)
     )
     return [map_row_to_json(row) for row in rows]

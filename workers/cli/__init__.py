@@ -10,7 +10,7 @@ import sys
 import click
 
 from policies.texts import is_storable
-from workers.cli.options import data_option
+from workers.cli.options import DATA_OPTION
 from workers.local.run_command import RUN_COMMAND, replace_run_command
 
 # name -> (module, one-line description for the list of commands)
@@ -77,6 +77,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
+        if cmd_name not in DEVELOPMENT_COMMANDS:
+            _add_data_option(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
@@ -84,12 +86,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, description) for name, (_, description) in COMMANDS.items()])
 
 
+def _add_data_option(command: click.Command) -> None:
+    if DATA_OPTION not in command.params:
+        command.params.append(DATA_OPTION)
+    for subcommand in command.commands.values() if isinstance(command, click.Group) else ():
+        _add_data_option(subcommand)
+
+
 @click.group(
     cls=LazyGroup,
+    params=[DATA_OPTION],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=f"For the options of a command: {RUN_COMMAND} COMMAND --help",
 )
-@data_option
 def group() -> None:
     """Unwind: cancelling marketplace orders the right way round - status, stock, requests and fees, exactly once."""
 

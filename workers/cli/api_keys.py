@@ -18,7 +18,7 @@ from models import api_keys
 from policies.texts import is_identifier
 from policies.timestamps import describe_timestamp, format_optional_timestamp
 from workers.cli.database import open_transaction
-from workers.cli.options import data_option, json_lines_option
+from workers.cli.options import json_lines_option
 from workers.cli.terminal_text import echo_literally
 
 
@@ -35,7 +35,6 @@ def keys() -> None:
     required=True,
     help="submit: send commands and read their answers; read: read everything; staff: both, and act as staff.",
 )
-@data_option
 def create(name: str, scope: str) -> None:
     """Create a key and print it, once: only its hash is stored."""
     if not is_identifier(name) or not 1 <= len(name) <= api_keys.MAX_NAME_LENGTH:
@@ -52,7 +51,6 @@ def create(name: str, scope: str) -> None:
 
 @keys.command("list")
 @json_lines_option
-@data_option
 def list_api_keys_command(as_json: bool) -> None:
     """List the keys, with the last use of each to the minute."""
     table = Table("name", "scope", "created", "last used", "revoked")
@@ -69,7 +67,6 @@ def list_api_keys_command(as_json: bool) -> None:
 
 @keys.command()
 @click.argument("name")
-@data_option
 def revoke(name: str) -> None:
     """Revoke a key: it is refused within a second, and its name cannot be reused."""
     with open_transaction() as (conn, now):

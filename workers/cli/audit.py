@@ -12,14 +12,13 @@ from models import bills, orders
 from models.integrity import invariants, month_audit, violation_log
 from policies.texts import pluralize
 from workers.cli.database import open_transaction
-from workers.cli.options import data_option, json_option
+from workers.cli.options import json_option
 from workers.cli.terminal_text import echo
 from workers.show_queries import MONTH
 
 
 @click.group(invoke_without_command=True)
 @json_option
-@data_option
 @click.pass_context
 def audit(context: click.Context, as_json: bool) -> None:
     """Check every invariant, including the bills of every closed month; `audit month 2026-03` prints one month's
@@ -51,7 +50,6 @@ def audit(context: click.Context, as_json: bool) -> None:
 @audit.command("month")
 @click.argument("month", type=MONTH)
 @json_option
-@data_option
 def audit_month(month: date, as_json: bool) -> None:
     """Prove the bills of MONTH (such as 2026-03) from orders and events, or list every row that differs."""
     with open_transaction() as (conn, now):

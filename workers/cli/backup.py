@@ -30,7 +30,6 @@ from models.db.postgres_address import PostgresAddress
 from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused
 from models.ddl import grants
 from models.integrity import invariants, month_audit, violation_log
-from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
 from workers.local.run_command import RUN_COMMAND
@@ -41,7 +40,6 @@ from workers.settings import load_settings
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--replace", is_flag=True, help="Replace FILE when it exists.")
-@data_option
 def backup(file: Path, replace: bool) -> None:
     """Write all orders, bills, outbox messages and answers to FILE as one snapshot, while workers go on.
 
@@ -58,7 +56,6 @@ def backup(file: Path, replace: bool) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, exists=True, path_type=Path))
-@data_option
 def restore(file: Path) -> None:
     """Restore FILE into an empty database, completely or not at all, and check every invariant.
 

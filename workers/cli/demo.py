@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 
-from workers.cli.options import data_option
 from workers.embedded.processes import interrupt_on_signals
 from workers.local.process_specs import (
     WORKER_GROUPS,
@@ -40,7 +39,6 @@ READY_TIMEOUT = 60.0
 
 @click.command()
 @click.option("--once", is_flag=True, help="Stop at the end of the story; exit 0 when everything in it happened.")
-@data_option
 def demo(once: bool) -> None:
     """Play a sample marketplace: alerts unlock, sellers are notified, and orders are cancelled with all effects.
 

@@ -6,14 +6,12 @@ import json
 
 import click
 
-from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 from workers.monitoring.doctor import Severity, examine, exit_status
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help='Print JSON: {"findings": [{code, severity, message, fix}]}.')
-@data_option
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> None:
     """Report what is wrong with this installation, each finding with its fix.

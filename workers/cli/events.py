@@ -14,7 +14,7 @@ import click
 
 from models import feed
 from workers.cli.database import open_database
-from workers.cli.options import check_cursor_option, data_option
+from workers.cli.options import check_cursor_option
 from workers.cli.terminal_text import echo_literally
 
 EVENTS_PER_PAGE = 1000
@@ -26,7 +26,6 @@ POLL_INTERVAL = 0.5
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Print at most N events.")
 @click.option("--follow", is_flag=True, help="Keep printing new events as they happen.")
 @click.option("--json", "as_json", is_flag=True, help='Print one object per line: {"cursor": ..., "event": {...}}.')
-@data_option
 def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -> None:
     """Print events in order, for systems that mirror them: no gap and no repeat for a reader that stores its cursor.
 

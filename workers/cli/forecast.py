@@ -13,7 +13,7 @@ from models.queries.forecast import DEFAULT_DAYS, MAX_DAYS, list_forecast_acts, 
 from policies.bills import format_month, month_name
 from workers import show_queries
 from workers.cli.database import open_transaction
-from workers.cli.options import data_option, json_option, zone_option
+from workers.cli.options import json_option, zone_option
 from workers.cli.show import print_query_result
 
 CALENDAR_PRODUCT_ID = "-//Unwind//forecast//EN"
@@ -32,7 +32,6 @@ CALENDAR_SUMMARIES = {
 @click.option("--ics", "as_calendar", is_flag=True, help="Print unlocks, automatic acts and bill days as iCalendar.")
 @json_option
 @zone_option
-@data_option
 def forecast(days: int, as_calendar: bool, as_json: bool) -> None:
     """Show when alerts will unlock, hour by hour, with the overdue ones on top."""
     if not as_calendar:

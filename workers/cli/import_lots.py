@@ -27,7 +27,6 @@ from workers.cli.database import open_database
 from workers.cli.files.lot_elements import LEFT_OUT_ELEMENTS
 from workers.cli.files.lot_reader import LotFile
 from workers.cli.files.xml_records import MAX_FILE_BYTES, UnreadableFile
-from workers.cli.options import data_option
 from workers.cli.terminal_text import echo, echo_literally
 
 LOTS_PER_IMPORT_TRANSACTION = 500  # each takes a lock per item, and the server has room for some thousands
@@ -51,7 +50,6 @@ T = TypeVar("T")
 @click.option("--update", is_flag=True, help="Carry out BrickLink's mass update: LOTID with QTY +n or -n, or DELETE.")
 @click.option("--dry-run", is_flag=True, help="Show what would happen to each lot, and change nothing.")
 @click.option("--skip-invalid", is_flag=True, help="Import the valid items and list the others.")
-@data_option
 def import_lots(file: Path, seller_id: str, how: str | None, update: bool, dry_run: bool, skip_invalid: bool) -> None:
     """Import lots from BrickLink's XML or JSON, or from a BSX file of BrickStore, BrickStock or BrickSync.
 

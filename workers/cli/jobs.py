@@ -27,7 +27,7 @@ from workers import requeue as requeuing
 from workers.app import app
 from workers.broker.wakeups import send_internal_task
 from workers.cli.database import open_database, open_transaction
-from workers.cli.options import data_option, json_lines_option, zone_option
+from workers.cli.options import json_lines_option, zone_option
 from workers.cli.terminal_text import echo
 from workers.redaction import redact_arguments
 from workers.transport import unread_lists
@@ -36,7 +36,6 @@ PROGRESS_INTERVAL = 1000
 
 
 @click.group()
-@data_option
 def jobs() -> None:
     """List jobs that failed for good, replay or discard them. List messages that no task could take."""
 

@@ -9,7 +9,6 @@ import click
 from prometheus_client import CollectorRegistry, generate_latest
 
 from workers import logs
-from workers.cli.options import data_option
 from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded.processes import interrupt_on_signals
 from workers.local.process_specs import http_url
@@ -19,7 +18,6 @@ from workers.monitoring.metrics_server import MetricsCollector, make_metrics_ser
 
 @click.command()
 @click.option("--once", is_flag=True, help="Print the metrics and exit.")
-@data_option
 def metrics(once: bool) -> None:
     """Serve /metrics, /livez and /readyz on UNWIND_METRICS_ADDRESS and UNWIND_METRICS_PORT; starts no servers.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from workers.cli.options import data_option
 from workers.migrate import migrate_database
 from workers.settings import load_settings
 
@@ -18,7 +17,6 @@ from workers.settings import load_settings
     metavar="SECONDS",
     help="Wait for a server that does not answer yet or is starting up.",
 )
-@data_option
 def migrate(wait_seconds: int) -> None:
     """Upgrade the database schema to the newest version. Safe to repeat, and to run twice at once."""
     with load_settings().with_servers_running() as settings:

@@ -1,4 +1,4 @@
-"""The options that several commands share: `--data`, `--zone`, `--json` and `--after`."""
+"""The options that several commands share: `--zone`, `--json` and `--after`, and `--data`, which every command has."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def check_cursor_option(_context: click.Context, _option: click.Parameter, value
     return value
 
 
-data_option = click.option(
-    "--data",
+DATA_OPTION = click.Option(
+    ["--data"],
     metavar="DIR",
     expose_value=False,
     is_eager=True,

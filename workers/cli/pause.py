@@ -17,7 +17,7 @@ from policies.timestamps import format_timestamp
 from schedules.routes import HEARTBEAT, QUEUES
 from workers.app import app
 from workers.cli.database import open_transaction
-from workers.cli.options import data_option, zone_option
+from workers.cli.options import zone_option
 from workers.cli.terminal_text import echo
 from workers.local.run_command import RUN_COMMAND
 from workers.show_queries import TIME
@@ -29,7 +29,6 @@ from workers.show_queries import TIME
 @click.option("--reason", default="", metavar="TEXT", help="Shown wherever the pause is shown.")
 @click.option("--json", "as_json", is_flag=True, help="Without a name: print one JSON object a line.")
 @zone_option
-@data_option
 def pause(name: str | None, until: datetime | None, reason: str, as_json: bool) -> None:
     """Pause a queue or a task on all workers; without a name, list what is paused.
 
@@ -55,7 +54,6 @@ def pause(name: str | None, until: datetime | None, reason: str, as_json: bool) 
 
 @click.command()
 @click.argument("name", metavar="QUEUE|TASK")
-@data_option
 def resume(name: str) -> None:
     """Resume a paused queue or task: waiting messages are taken, the oldest first."""
     kind = _pausable_kind_of(name)

@@ -13,7 +13,6 @@ import click
 from models import retention
 from policies.texts import pluralize
 from workers.cli.database import open_database
-from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 
 
@@ -28,7 +27,6 @@ from workers.cli.terminal_text import echo
     metavar="N",
     help="Rows per transaction.",
 )
-@data_option
 def prune(days: int, batch_size: int) -> None:
     """Delete answered requests and finished outbox messages older than DAYS (at least the guaranteed 30).
 

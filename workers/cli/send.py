@@ -33,7 +33,6 @@ from tasks.declarations import COMMANDS
 from workers.app import app
 from workers.broker.redis_url import connect_to_redis
 from workers.cli.database import open_transaction
-from workers.cli.options import data_option
 from workers.cli.terminal_text import echo
 from workers.errors import unknown_task_error_hint
 from workers.settings import current_settings
@@ -57,7 +56,6 @@ POLL_INTERVAL = 3.0  # seconds between two queries for the answer in the databas
     show_default=True,
     help="Seconds to wait.",
 )
-@data_option
 def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool, timeout: float) -> None:
     """Send one command and print its answer as JSON.
 

@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from policies.texts import pluralize
-from workers.cli.options import data_option
 from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded.client import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, open_log, read_json, write_json
@@ -41,7 +40,6 @@ DOWN_TIMEOUT = 75.0  # longer than the supervisor's TERM, QUIT and KILL together
 
 @click.command()
 @click.option("--detach", is_flag=True, help="Return once everything is ready; stop it with `./run down`.")
-@data_option
 def up(detach: bool) -> None:
     """Start servers, workers, beat, Flower, metrics and HTTP, and keep them running until Ctrl-C.
 
@@ -68,7 +66,6 @@ def up(detach: bool) -> None:
 
 
 @click.command()
-@data_option
 def down() -> None:
     """Stop what `up --detach` (or an `up` in another terminal) started."""
     settings = load_settings()
@@ -84,7 +81,6 @@ def down() -> None:
 
 
 @click.command()
-@data_option
 def env() -> None:
     """Print the addresses of the running embedded servers as shell exports: eval "$(./run env)"."""
     with settings_of_running_servers() as settings:

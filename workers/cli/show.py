@@ -21,7 +21,7 @@ from workers.cli.bill_page import render_html as render_bill_page
 from workers.cli.bill_page import render_text
 from workers.cli.database import open_transaction
 from workers.cli.forecast_chart import forecast_chart_lines
-from workers.cli.options import data_option, json_option, zone_option
+from workers.cli.options import json_option, zone_option
 from workers.cli.show_lots import LOTS_OPTIONS, lot_rows, print_lots
 from workers.cli.terminal_text import PeopleConsole, echo, escape_for_terminal, for_people
 from workers.local.run_command import RUN_COMMAND
@@ -29,14 +29,12 @@ from workers.local.run_command import RUN_COMMAND
 
 @click.group()
 @json_option
-@data_option
 def show(as_json: bool) -> None:
     """Show something as it is now; an order with --at T as it was at any time."""
 
 
 @click.group()
 @json_option
-@data_option
 def explain(as_json: bool) -> None:
     """Explain what the parties of an order can do, and why the rest is refused."""
 
@@ -324,7 +322,7 @@ def _show_command(noun: click.Command, print_query: Callable[..., None], *option
         parent = click.get_current_context().parent
         print_query(query, as_json or (parent is not None and parent.params.get("as_json", False)), **arguments)
 
-    for option in (data_option, zone_option, *reversed(options), json_option):
+    for option in (zone_option, *reversed(options), json_option):
         run = option(run)
     command = click.command(noun.name, context_settings=noun.context_settings, help=noun.help)(run)
     command.params = [*noun.params, *command.params]

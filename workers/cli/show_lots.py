@@ -36,7 +36,7 @@ LOTS_OPTIONS = (
 
 
 def print_lots(_query: Query, as_json: bool, *, as_xml: bool, returned: bool, as_update: bool, only_new: bool) -> None:
-    seller = click.get_current_context().params["seller"]
+    seller = click.get_current_context().params["seller_id"]
     if (returned and not as_xml) or (as_xml and as_json) or ((as_update or only_new) and not returned):
         raise click.UsageError(
             "It is: show lots SELLER [--json], or show lots SELLER --xml [--returned [--as-update | --new]]."

@@ -21,7 +21,7 @@ from policies.terms import DEFAULT_TERMS, TERM_INFO
 from policies.timestamps import format_timestamp, parse_day_or_time
 from workers.app import app
 from workers.cli.database import open_database, open_transaction
-from workers.cli.options import data_option, json_option, zone_option
+from workers.cli.options import json_option, zone_option
 from workers.cli.terminal_text import echo
 
 NOW_MARGIN = timedelta(seconds=2)
@@ -36,7 +36,6 @@ def terms() -> None:
 @terms.command("show")
 @json_option
 @zone_option
-@data_option
 def show_terms(as_json: bool) -> None:
     """Show the terms in force now, and those that start later."""
     with open_transaction() as (conn, now):
@@ -82,7 +81,6 @@ class _TermsApplyCommand(click.Command):
 )
 @click.option("--staff", default=None, help="Who applies them; default: your login name.")
 @zone_option
-@data_option
 def apply_terms(file: Path, start: str, staff: str | None) -> None:
     """Apply the settings of FILE (TOML; listed below and in docs/terms.md) from a date. Others stay."""
     settings = read_terms_file(file)

@@ -9,14 +9,12 @@ import runpy
 import click
 
 from workers import logs
-from workers.cli.options import data_option
 from workers.cli.running_servers import settings_of_running_servers
 from workers.monitoring import probes
 from workers.settings import load_settings
 
 
 @click.command()
-@data_option
 def web() -> None:
     """Serve the HTTP interface on UNWIND_WEB_ADDRESS and UNWIND_WEB_PORT; starts no servers.
 

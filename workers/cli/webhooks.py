@@ -18,7 +18,7 @@ import click
 from models import webhooks as model
 from policies.timestamps import format_for_people, format_optional_timestamp
 from workers.cli.database import open_transaction
-from workers.cli.options import check_cursor_option, data_option, json_lines_option
+from workers.cli.options import check_cursor_option, json_lines_option
 from workers.cli.terminal_text import echo_literally
 
 WEBHOOK_EVENT_PATTERN = re.compile(r"[a-z_.]{1,64}\*?|\*")
@@ -32,7 +32,6 @@ def webhooks() -> None:
 @webhooks.command()
 @click.argument("url")
 @click.option("--events", default="*", show_default=True, metavar="TYPES", help="Types, such as orders.cancelled,npb.*")
-@data_option
 def add(url: str, events: str) -> None:
     """Add an endpoint for all future events, and print the secret of its signatures, once."""
     types = [word.strip() for word in events.split(",")]
@@ -51,7 +50,6 @@ def add(url: str, events: str) -> None:
 
 @webhooks.command("list")
 @json_lines_option
-@data_option
 def list_webhooks_command(as_json: bool) -> None:
     """List the endpoints, each with its cursor and its last error."""
     with open_transaction() as (conn, _):
@@ -84,7 +82,6 @@ def list_webhooks_command(as_json: bool) -> None:
     callback=check_cursor_option,
     help="Send again everything after this cursor.",
 )
-@data_option
 def replay(webhook_id: int, cursor: str | None) -> None:
     """Send again from a cursor on; without one, continue a disabled endpoint where it stopped."""
     with open_transaction() as (conn, now):
@@ -95,7 +92,6 @@ def replay(webhook_id: int, cursor: str | None) -> None:
 
 @webhooks.command()
 @click.argument("webhook_id", type=click.IntRange(1, 2**62), metavar="ID")
-@data_option
 def remove(webhook_id: int) -> None:
     """Remove an endpoint."""
     with open_transaction() as (conn, now):

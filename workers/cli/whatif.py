@@ -33,7 +33,7 @@ from policies.whatif import CaseOutcome, WhatIfConditions
 from tasks.automation import SetAutomation
 from tasks.command_parsing import parse_command
 from workers.cli.database import open_transaction
-from workers.cli.options import data_option, json_option, zone_option
+from workers.cli.options import json_option, zone_option
 from workers.cli.terminal_text import echo, echo_literally
 from workers.cli.terms import read_terms_file
 
@@ -96,7 +96,6 @@ class WhatIfTotals:
 )
 @json_option
 @zone_option
-@data_option
 def whatif(file: Path, since: str | None, as_json: bool) -> None:
     """Replay every case under the terms of TERMS.toml, and list what would have been different. Nothing is written.
 
