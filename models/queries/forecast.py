@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select, text
 
+from models.db.row_mapping import map_row_to_json
 from models.ddl.views import V_UNLOCK_FORECAST
 from models.terms import load_terms
 from policies.bills import due_on, issued_on, next_month, previous_month, terms_of_billing_month
@@ -46,13 +47,11 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
     which takes seconds while sweeps run.
     """
     until = now + timedelta(days=days)
-    overdue = conn.execute(
+    overdue = (
         select(_UNLOCK.order_id, _UNLOCK.kind, _UNLOCK.seller_id, _UNLOCK.buyer_id, _UNLOCK.unlocks_at)
-        .add_columns(func.count().over().label("n"))
         .where(_UNLOCK.unlocks_at <= now)
         .order_by(_UNLOCK.unlocks_at, _UNLOCK.alert_id)
-        .limit(MAX_OVERDUE)
-    ).all()
+    )
     per_hour = (
         select(_UNLOCK.unlocks_hour, _UNLOCK.kind, func.count().label("n"))
         .where(_UNLOCK.unlocks_at > now, _UNLOCK.unlocks_at <= until)
@@ -66,17 +65,8 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
     return {
         "at": format_timestamp(now),
         "until": format_timestamp(until),
-        "overdue": overdue[0].n if overdue else 0,
-        "overdue_orders": [
-            {
-                "order_id": row.order_id,
-                "kind": row.kind,
-                "seller_id": row.seller_id,
-                "buyer_id": row.buyer_id,
-                "unlocks_at": format_timestamp(row.unlocks_at),
-            }
-            for row in overdue
-        ],
+        "overdue": conn.scalar(select(func.count()).where(_UNLOCK.unlocks_at <= now)),
+        "overdue_orders": [map_row_to_json(row) for row in conn.execute(overdue.limit(MAX_OVERDUE))],
         "total": sum(sum(kinds.values()) for kinds in hours.values()),
         "hours": [
             {"hour": format_timestamp(hour), **{k.lower(): n for k, n in kinds.items()}, "total": sum(kinds.values())}

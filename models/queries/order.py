@@ -6,12 +6,13 @@ lines, removal requests and ledger lines that existed then; a test checks that b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select, text
+from sqlalchemy.orm import InstrumentedAttribute
 
 from models import alerts, events, late_payments, members, ocr, orders, removals, terms
 from models.alerts import AlertRow
@@ -189,30 +190,27 @@ def _case_at(
         seller=_order_party_at(conn, row.seller_id, at),
         terms=terms_history.at(at),
         later_terms=terms_history.after(at),
-        ocr=_ocr_at(conn, row.order_id, state.get("ocr"), terms_history),
-        alert=_alert_at(conn, row.order_id, state.get("alert"), terms_history),
+        ocr=_part_at(conn, row.order_id, "ocr", state, OcrRow.ocr_id, ocr.ocr_from_row, terms_history),
+        alert=_part_at(conn, row.order_id, "alert", state, AlertRow.alert_id, alerts.alert_from_row, terms_history),
         late_payment=LatePayment(**read_history_part("late_payment", late)) if late else None,
     )
 
 
-def _alert_at(
-    conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: TermsHistory
-) -> Alert | None:
-    if state is None:
+def _part_at(
+    conn: Connection,
+    order_id: int,
+    part: str,
+    state: dict[str, Any],
+    key: InstrumentedAttribute[int],
+    from_row: Callable[[Any, TermsHistory], Any],
+    terms_history: TermsHistory,
+) -> Any:
+    # The alert or the request of that time, which may not be the order's latest.
+    if state.get(part) is None:
         return None
-    then = read_history_part("alert", state)
-    filed = select(AlertRow).where(AlertRow.order_id == order_id, AlertRow.filed_at == then["filed_at"])
-    row = conn.execute(filed.order_by(AlertRow.alert_id).limit(1)).one()
-    return replace(alerts.alert_from_row(row, terms_history), **then)
-
-
-def _ocr_at(conn: Connection, order_id: int, state: dict[str, Any] | None, terms_history: TermsHistory) -> Ocr | None:
-    if state is None:
-        return None
-    then = read_history_part("ocr", state)
-    filed = select(OcrRow).where(OcrRow.order_id == order_id, OcrRow.filed_at == then["filed_at"])
-    row = conn.execute(filed.order_by(OcrRow.ocr_id).limit(1)).one()
-    return replace(ocr.ocr_from_row(row, terms_history), **then)
+    then, row = read_history_part(part, state[part]), key.class_
+    filed = select(row).where(row.order_id == order_id, row.filed_at == then["filed_at"]).order_by(key).limit(1)
+    return replace(from_row(conn.execute(filed).one(), terms_history), **then)
 
 
 def _order_party_at(conn: Connection, member_id: str, at: datetime) -> Member:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import click
 
@@ -33,8 +33,6 @@ LOTS_PER_IMPORT_TRANSACTION = 500  # each takes a lock per item, and the server 
 LOTS_PER_PROGRESS_LINE = 20_000
 MAX_INVALID_SHOWN = 20
 IMPORT_ROW = "{!s:>6}  {!s:>12}  {!s:<9}  {!s:<16}  {!s:>10}  {!s}"
-
-T = TypeVar("T")
 
 
 @click.command("import-lots")
@@ -144,7 +142,7 @@ class _ImportLotsCommand:
     def _lot_entry_batches(self, done: str) -> Iterator[list[LotEntry]]:
         entries = (entry for entry in self._lots.entries() if entry.number not in self._invalid)
         count = 0
-        for batch in split_into_batches(entries, LOTS_PER_IMPORT_TRANSACTION):
+        while batch := list(islice(entries, LOTS_PER_IMPORT_TRANSACTION)):
             yield batch
             for _ in batch:
                 count += 1
@@ -235,12 +233,6 @@ def _copy_of_imported_file(file: Path) -> Iterator[BinaryIO]:
             copy.write(chunk)
             left -= len(chunk)
         yield copy
-
-
-def split_into_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
 
 
 def _describe_lot_changes(before: Lot, after: Lot) -> str:

@@ -16,7 +16,7 @@ from policies.lots import format_price
 from policies.statuses import PaymentStatus
 from policies.texts import pluralize
 from policies.timestamps import format_timestamp
-from workers.cli.files.item_fields import parse_amount_field
+from workers.cli.files.lot_elements import parse_amount_field
 from workers.cli.files.order_reader import DATE_FORMATS, FileOrder, OrderFile, OrderItem
 from workers.cli.files.xml_records import UnreadableFile
 from workers.cli.terminal_text import echo, echo_literally

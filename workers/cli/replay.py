@@ -55,7 +55,9 @@ def replay(
     """
     if database_url is not None and len(files) > 1:
         raise player.InvalidHistory("--database-url takes exactly one file.")
-    histories = _read_histories(files, allow_invalid)
+    histories = [(path, player.read_history(path)) for path in files]
+    for path, lines in histories if not allow_invalid else ():
+        player.check_history_arguments(lines, str(path))
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),  # standard output is for answers
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
@@ -76,13 +78,6 @@ def replay(
                     _warn_if_in_future(simulation)
     if strict and not all_done:
         raise click.exceptions.Exit(1)
-
-
-def _read_histories(files: tuple[Path, ...], allow_invalid: bool) -> list[tuple[Path, list[player.HistoryLine]]]:
-    histories = [(path, player.read_history(path)) for path in files]
-    for path, lines in histories if not allow_invalid else ():
-        player.check_history_arguments(lines, str(path))
-    return histories
 
 
 def _play_history(

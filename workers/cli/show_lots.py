@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -19,11 +20,9 @@ from policies.lots import Lot, is_marketplace_number
 from policies.texts import pluralize
 from workers.cli.database import open_transaction
 from workers.cli.files.lot_writer import write_store, write_updates, write_upload
-from workers.cli.import_lots import split_into_batches
 from workers.cli.terminal_text import echo_literally
 from workers.show_queries import Query
 
-BATCH_SIZE = 500
 MAX_PAUSE = "15min"  # of a reader, in `less` for example: lots are read as they are printed
 LOT_ROW = "{!s:>12}  {!s:<12}  {!s:>6}  {!s:<9}  {!s:>8}  {!s:>10}  {}"
 
@@ -50,11 +49,10 @@ def print_lots(_query: Query, as_json: bool, *, as_xml: bool, returned: bool, as
             if as_xml:
                 units = count_returned_units(conn, seller) if returned else None
                 _print_lots_as_xml(lots, units, as_update=as_update, only_new=only_new)
-            elif as_json:
-                _print_lots_as_json(lots)
             else:
-                for rows in split_into_batches(lot_rows(lot.snapshot() for lot in lots), BATCH_SIZE):
-                    click.echo("\n".join(rows))
+                rows = (f"{row}\n" for row in lot_rows(lot.snapshot() for lot in lots))
+                sys.stdout.writelines(_lots_as_json(lots) if as_json else rows)
+                sys.stdout.flush()
         elif as_json:
             click.echo("null")
         else:
@@ -79,8 +77,8 @@ def _print_lots_as_xml(
                     yield replace(lot, quantity=quantity)
 
     write = write_updates if as_update else write_store if returned is None else write_upload
-    for batch in split_into_batches(write(lots if returned is None else selected(returned)), BATCH_SIZE):
-        click.echo("".join(batch), nl=False)
+    sys.stdout.writelines(write(lots if returned is None else selected(returned)))
+    sys.stdout.flush()
     if as_update and counts["new"]:
         are, them = ("is", "it") if counts["new"] == 1 else ("are", "them")
         what = f"{pluralize(counts['new'], 'lot', 'lots')} {are} new to BrickLink and not in this file"
@@ -90,13 +88,12 @@ def _print_lots_as_xml(
         echo_literally(f"{what}: add their CATEGORY, which Unwind does not keep.", err=True)
 
 
-def _print_lots_as_json(lots: Iterable[Lot]) -> None:
+def _lots_as_json(lots: Iterable[Lot]) -> Iterator[str]:
     before = "[\n"
-    for batch in split_into_batches(lots, BATCH_SIZE):
-        objects = (indent(json.dumps(lot.snapshot(), indent=2), "  ") for lot in batch)
-        click.echo(before + ",\n".join(objects), nl=False)
+    for lot in lots:
+        yield before + indent(json.dumps(lot.snapshot(), indent=2), "  ")
         before = ",\n"
-    click.echo("\n]" if before == ",\n" else "[]")
+    yield "\n]\n" if before == ",\n" else "[]\n"
 
 
 def lot_rows(lots: Iterable[Mapping[str, Any]]) -> Iterator[str]:

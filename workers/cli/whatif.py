@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
@@ -12,7 +13,6 @@ from typing import Any
 
 import click
 import orjson
-from sqlalchemy import Connection
 
 from models.ddl.grants import READER_ROLE
 from models.queries.whatif import (
@@ -39,7 +39,6 @@ from workers.cli.terms import read_terms_file
 
 EVENTS_PER_PROGRESS_LINE = 100_000
 MAX_DIFFERENCES_SHOWN = 50
-PRINTED_TOGETHER = 1000
 WHATIF_BEGINNING = datetime.combine(MIN_BILLING_MONTH, time(), tzinfo=UTC)  # no record is older
 WHATIF_LABELS = {
     "filed": "filed",
@@ -102,20 +101,15 @@ def whatif(file: Path, since: str | None, as_json: bool) -> None:
     The file has terms as for `terms apply`, and settings of automation for all sellers, such as cancel_after_unlock = 3
     (false: off). What it does not name stays as it was. Docs: docs/operate.md.
     """
-    settings = read_terms_file(file)
+    settings, totals = read_terms_file(file), WhatIfTotals()
     with open_transaction(snapshot=True, role=READER_ROLE) as (conn, _):
-        _print_whatif(conn, settings, since, as_json=as_json)
-
-
-def _print_whatif(conn: Connection, settings: dict[str, Any], since: str | None, *, as_json: bool) -> None:
-    lift_whatif_time_limits(conn)
-    recorded = load_recorded_conditions(conn)
-    tried = _parse_whatif_arguments(settings, since, recorded)
-    event_count, until = load_recorded_extent(conn)
-    totals = WhatIfTotals()
-    cases = replay_cases(conn, recorded, tried, until or WHATIF_BEGINNING)
-    differences = _find_differences(cases, totals, event_count)
-    (_print_whatif_json if as_json else _print_whatif_text)(differences, totals, until)
+        lift_whatif_time_limits(conn)
+        recorded = load_recorded_conditions(conn)
+        tried = _parse_whatif_arguments(settings, since, recorded)
+        event_count, until = load_recorded_extent(conn)
+        cases = replay_cases(conn, recorded, tried, until or WHATIF_BEGINNING)
+        differences = _find_differences(cases, totals, event_count)
+        (_print_whatif_json if as_json else _print_whatif_text)(differences, totals, until)
 
 
 def _parse_whatif_arguments(
@@ -170,9 +164,8 @@ def _find_differences(
 
 
 def _print_whatif_json(differences: Iterable[WhatIfDifference], totals: WhatIfTotals, until: datetime | None) -> None:
-    # Few cases at a time: a market may have a million that differ.
-    click.echo('{"cases": [', nl=False)
-    lines: list[str] = []
+    # Each case at once: a market may have a million that differ.
+    sys.stdout.write('{"cases": [')
     separator = "\n "
     for case, was, would_be in differences:
         before, after = _outcome_json(was), _outcome_json(would_be)
@@ -184,12 +177,8 @@ def _print_whatif_json(differences: Iterable[WhatIfDifference], totals: WhatIfTo
             "was": before,
             "would_be": after,
         }
-        lines.append(separator + orjson.dumps(fields).decode())
+        sys.stdout.write(separator + orjson.dumps(fields).decode())
         separator = ",\n "
-        if len(lines) == PRINTED_TOGETHER:
-            click.echo("".join(lines), nl=False)
-            lines.clear()
-    click.echo("".join(lines), nl=False)
     click.echo(
         f'],\n "until": {json.dumps(format_optional_timestamp(until))},\n "totals": {json.dumps(totals.as_json())}}}'
     )

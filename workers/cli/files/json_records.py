@@ -45,31 +45,25 @@ def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
     in_envelope = bool(re.match(r'\{[ \t\r\n]*"(meta|data)"', text.head()))
     if in_envelope:
         text.skip_to_data()
-    if text.peek() == "[":
-        yield from _read_json_objects(text)
-    else:
-        yield _require_json_record(text.value())
+    for value in _read_json_list(text) if text.peek() == "[" else [text.value()]:
+        if not isinstance(value, dict):
+            raise UnreadableFile("A list of objects is expected, and this one holds something else.")
+        yield value
     if not in_envelope:
         text.expect_end()
 
 
-def _read_json_objects(text: _JsonText) -> Iterator[dict[str, Any]]:
+def _read_json_list(text: _JsonText) -> Iterator[Any]:
     text.take("[")
     if text.peek() == "]":
         text.take("]")
         return
     while True:
-        yield _require_json_record(text.value())
+        yield text.value()
         if text.peek() != ",":
             text.take("]")
             return
         text.take(",")
-
-
-def _require_json_record(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UnreadableFile("A list of objects is expected, and this one holds something else.")
-    return value
 
 
 class _JsonText:

@@ -12,11 +12,13 @@ from typing import Any, BinaryIO
 
 from policies.lot_imports import BadEntry, LotEntry
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot, is_marketplace_number, plain_lot_key
-from workers.cli.files.item_fields import ITEM_FIELD_DEFAULTS, ITEM_TYPES, InvalidItem, ItemFields
+from workers.cli.files.item_fields import InvalidItem, ItemFields
 from workers.cli.files.lot_elements import (
+    ELEMENT_OF_JSON_KEY,
+    ELEMENTS,
     FIELD_OF_ELEMENT,
-    FIELD_OF_JSON_KEY,
     FROM_THE_CATALOGUE,
+    ITEM_TYPES,
     LEFT_OUT_ELEMENTS,
     OMITTED_BY_BRICKSTORE,
     OMITTED_BY_BRICKSYNC,
@@ -146,7 +148,7 @@ class LotFile:
             deletes or quantity[:1] in ("+", "-") or bool(lot_id and not names_item)
         )
         if not is_update and not self.is_update:
-            fields = {**{name: ITEM_FIELD_DEFAULTS[name] for name in self._omitted}, **given.all()}
+            fields = {**{name: ELEMENTS[name].empty for name in self._omitted}, **given.all()}
             given.check_required(fields)
             return LotEntry(record.number, record.line, lot_id, fields)
         if not lot_id:
@@ -184,7 +186,7 @@ def record_of_json(number: int, item: Mapping[str, Any], seller_id: str) -> Reco
     if item.get("seller_id") not in (None, seller_id):
         record.problem = "it belongs to another seller"
     for key, value in flat.items():
-        name = FIELD_OF_JSON_KEY.get(key, key)
+        name = ELEMENT_OF_JSON_KEY.get(key, key)
         if key in ("color_name", "date_created"):
             continue
         if isinstance(value, (dict, list)):

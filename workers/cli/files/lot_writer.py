@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from policies.lots import Lot, is_marketplace_number
 from policies.texts import replace_non_xml_characters
-from workers.cli.files.item_fields import ITEM_TYPES
+from workers.cli.files.lot_elements import ITEM_TYPES
 
 _LINE_END = {"\r": "&#13;"}
 _TYPE_LETTERS = {item_type: letter for letter, item_type in ITEM_TYPES.items()}

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from policies.statuses import PaymentStatus, Status
 from policies.timestamps import parse_timestamp
-from workers.cli.files.item_fields import InvalidItem, ItemFields, parse_amount_field
+from workers.cli.files.item_fields import InvalidItem, ItemFields
+from workers.cli.files.lot_elements import parse_amount_field
 from workers.cli.files.lot_reader import record_of_json
 from workers.cli.files.records import read_records
 from workers.cli.files.xml_records import Record, UnreadableFile, XmlRepairs

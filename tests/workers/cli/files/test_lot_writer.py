@@ -15,7 +15,7 @@ from hypothesis import strategies as some
 
 from policies.lot_imports import LotEntry
 from policies.lots import FIRST_UNWIND_LOT_ID, Lot, find_lot_problems
-from workers.cli.files.item_fields import COMPLETENESS, ITEM_TYPES
+from workers.cli.files.lot_elements import COMPLETENESS, ITEM_TYPES
 from workers.cli.files.lot_reader import LotFile
 from workers.cli.files.lot_writer import write_store, write_updates, write_upload
 
