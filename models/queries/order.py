@@ -215,20 +215,15 @@ def _part_at(
 
 def _order_party_at(conn: Connection, member_id: str, at: datetime) -> Member:
     # Of a member, only an open account and the settings decide about existing orders (R53, R55, R114).
-    standing = select(EventRow.type).where(
-        EventRow.member_id == member_id,
-        EventRow.at <= at,
-        EventRow.type.in_(("members.terminated", "members.reinstated")),
-    )
-    last = conn.execute(standing.order_by(EventRow.event_id.desc()).limit(1)).scalar()
-    settings = select(EventRow.changes["automation"]).where(
-        EventRow.member_id == member_id, EventRow.at <= at, EventRow.type == "sellers.automation_set"
-    )
-    automation = conn.execute(settings.order_by(EventRow.event_id.desc()).limit(1)).scalar()
+    def last_event(*types: str) -> Any:
+        known = select(EventRow).where(EventRow.member_id == member_id, EventRow.at <= at, EventRow.type.in_(types))
+        return conn.execute(known.order_by(EventRow.event_id.desc()).limit(1)).one_or_none()
+
+    standing, settings = last_event("members.terminated", "members.reinstated"), last_event("sellers.automation_set")
     return replace(
         members.load_members(conn, [member_id])[member_id],
-        terminated=last == "members.terminated",
-        automation=settings_from_json(automation),
+        terminated=standing is not None and standing.type == "members.terminated",
+        automation=settings_from_json(settings and settings.changes["automation"]),
     )
 
 

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from models import api_keys
+from models.db.row_mapping import map_row_to_json
 from policies.texts import is_identifier
-from policies.timestamps import describe_timestamp, format_optional_timestamp
+from policies.timestamps import describe_timestamp
 from workers.cli.database import open_transaction
 from workers.cli.options import json_lines_option
 from workers.cli.terminal_text import echo_literally
@@ -55,12 +56,12 @@ def list_api_keys_command(as_json: bool) -> None:
     """List the keys, with the last use of each to the minute."""
     table = Table("name", "scope", "created", "last used", "revoked")
     with open_transaction() as (conn, _):
-        for row in api_keys.list_keys(conn):
-            times = {name: getattr(row, name) for name in ("created_at", "last_used_at", "revoked_at")}
-            if as_json:
-                instants = {name: format_optional_timestamp(at) for name, at in times.items()}
-                click.echo(json.dumps({"name": row.name, "scope": row.scope} | instants))
-            table.add_row(row.name, row.scope, *("" if at is None else describe_timestamp(at) for at in times.values()))
+        rows = api_keys.list_keys(conn)
+    for row in rows:
+        if as_json:
+            click.echo(json.dumps(map_row_to_json(row)))
+        times = (row.created_at, row.last_used_at, row.revoked_at)
+        table.add_row(row.name, row.scope, *("" if at is None else describe_timestamp(at) for at in times))
     if not as_json:
         Console(highlight=False).print(table if table.rows else "There are no keys.", markup=False)
 

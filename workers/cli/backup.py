@@ -107,8 +107,6 @@ def write_backup(database_url: str, file: Path) -> int:
 
 def restore_backup(database_url: str, file: Path) -> int:
     """Restore into an empty database, or raise `ClickException`; return by how much the feed's ids were raised."""
-    if not file.is_file():
-        raise click.ClickException(f"The file {file} does not exist.")
     clients = _backup_clients(database_url)
     engine = make_engine(database_url, timeouts=False, application_name="unwind restore")
     try:

@@ -17,7 +17,7 @@ from policies.statuses import PaymentStatus
 from policies.texts import pluralize
 from policies.timestamps import format_timestamp
 from workers.cli.files.lot_elements import parse_amount_field
-from workers.cli.files.order_reader import DATE_FORMATS, FileOrder, OrderFile, OrderItem
+from workers.cli.files.order_reader import DATE_FORMATS, FileOrder, OrderFile
 from workers.cli.files.xml_records import UnreadableFile
 from workers.cli.terminal_text import echo, echo_literally
 
@@ -130,7 +130,7 @@ class _OrderHistory:
         for number, batch in enumerate(self._order_batches(order)):
             for lot_id, item in batch.items():
                 yield order.at, "inventory.record_lot", {"lot": _ordered_lot(lot_id, self._seller_id, item)}
-            bought = [{"lot_id": lot_id, "quantity": item.fields["quantity"]} for lot_id, item in batch.items()]
+            bought = [{"lot_id": lot_id, "quantity": item["quantity"]} for lot_id, item in batch.items()]
             if number:
                 yield order.at, "orders.add_batch", {"order_id": order.order_id, "lines": bought}
             else:
@@ -138,10 +138,10 @@ class _OrderHistory:
         for task, arguments in self._commands_after_purchase(order):
             yield order.changed_at, task, {"order_id": order.order_id} | arguments
 
-    def _order_batches(self, order: FileOrder) -> list[dict[int, OrderItem]]:
-        batches: list[dict[int, OrderItem]] = []
+    def _order_batches(self, order: FileOrder) -> list[dict[int, Mapping[str, Any]]]:
+        batches: list[dict[int, Mapping[str, Any]]] = []
         for item in order.items:
-            lot_id = item.lot_id or next(self._unnumbered)
+            lot_id = item["lot_id"] or next(self._unnumbered)
             batch = next((batch for batch in batches if lot_id not in batch), None)
             if batch is None:
                 batches.append(batch := {})
@@ -158,8 +158,7 @@ class _OrderHistory:
             yield "orders.set_status", {"member_id": order.buyer, "status": "RECEIVED"}
 
 
-def _ordered_lot(lot_id: int, seller_id: str, item: OrderItem) -> dict[str, Any]:
-    given = item.fields
+def _ordered_lot(lot_id: int, seller_id: str, given: Mapping[str, Any]) -> dict[str, Any]:
     facts = {
         "lot_id": lot_id,
         "seller_id": seller_id,

@@ -21,6 +21,7 @@ from kombu.exceptions import OperationalError
 
 from models import dead_jobs
 from models import dead_letters as dead_letter_rows
+from models.db.row_mapping import map_row_to_json
 from policies.texts import pluralize
 from policies.timestamps import format_optional_timestamp, format_timestamp
 from workers import requeue as requeuing
@@ -50,22 +51,20 @@ def dead(as_json: bool, discarded: bool) -> None:
         rows = dead_jobs.list_discarded_jobs(conn) if discarded else dead_jobs.list_waiting_jobs(conn)
     for row in rows:
         # Arguments may contain comments and addresses, so only ids and codes are shown.
-        arguments, parked_at = redact_arguments(row.arguments), format_timestamp(row.parked_at)
-        discarded_at = format_timestamp(row.discarded_at) if discarded else None
+        arguments, facts = redact_arguments(row.arguments), map_row_to_json(row)
         if as_json:
-            fields = {"id": row.dead_job_id, "about": arguments, "parked_at": parked_at}
-            fields |= {name: getattr(row, name) for name in ("task", "reason", "first_error", "error", "attempts")}
-            if discarded:
-                fields |= {"discarded_at": discarded_at, "discard_reason": row.discard_reason}
+            names = ["parked_at", "task", "reason", "first_error", "error", "attempts"]
+            names += ["discarded_at", "discard_reason"] if discarded else []
+            fields = {"id": row.dead_job_id, "about": arguments} | {name: facts[name] for name in names}
             click.echo(json.dumps(fields))
             continue
         attempts = "once" if row.attempts == 1 else f"{row.attempts} times"
-        echo(f"{row.dead_job_id:>6}  {parked_at}  {row.task}  {arguments}")
+        echo(f"{row.dead_job_id:>6}  {facts['parked_at']}  {row.task}  {arguments}")
         echo(f"        {dead_jobs.DEAD_JOB_REASONS[row.reason]}, tried {attempts}: {row.error}")
         if row.first_error != row.error:
             echo(f"        at first: {row.first_error}")
         if discarded:
-            echo(f"        discarded {discarded_at}: {row.discard_reason}")
+            echo(f"        discarded {facts['discarded_at']}: {row.discard_reason}")
     if not rows and not as_json:
         echo("There are no discarded jobs." if discarded else "There are no dead jobs.")
 

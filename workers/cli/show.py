@@ -13,7 +13,7 @@ from rich.text import Text
 
 from policies.options import ACTIONS
 from policies.texts import pluralize
-from policies.timestamps import describe_duration, describe_timestamp, format_timestamp, parse_timestamp
+from policies.timestamps import describe_duration, format_timestamp
 from policies.verdicts import ASK_AGAIN
 from tasks.declarations import all_commands
 from workers import show_queries
@@ -96,7 +96,7 @@ def _order_lines(result: dict[str, Any]) -> Iterator[Line]:
         yield f"Cancel request of the {ocr['filed_by']}: {ocr['state']}, filed {ocr['filed_at']}."
     if alert := result["alert"]:
         answered = f"answered {alert['responded_at']}; " if alert["responded_at"] else ""
-        unlock = f"{answered}cancellation possible from {_describe_possible_from(alert['unlocks_at'])}"
+        unlock = f"{answered}cancellation possible from {alert['unlocks_at']}"
         yield f"Alert {alert['kind']}: {alert['state']}, filed {alert['filed_at']}; {unlock}."
     if late := result["late_payment"]:
         state = f"settled {late['settled_at']} by {late['settled_by']}" if late["settled_at"] else "not settled"
@@ -179,7 +179,7 @@ def _describe_action(option: dict[str, Any]) -> str:
 
 def _describe_unblock(option: dict[str, Any]) -> str:
     if option["possible_from"]:
-        return f" Possible from {_describe_possible_from(option['possible_from'])}."
+        return f" Possible from {option['possible_from']}."
     return f" What would change it: {option['unblocked_by']}." if option["unblocked_by"] else ""
 
 
@@ -211,8 +211,7 @@ def _notice_lines(result: list[dict[str, Any]]) -> Iterator[Line]:
 
 def _alert_lines(result: list[dict[str, Any]]) -> Iterator[Line]:
     for alert in result:
-        due = _describe_possible_from(alert["unlocks_at"])
-        yield f"  {due}  order {alert['order_id']}: {alert['kind']}, order {alert['status']}"
+        yield f"  {alert['unlocks_at']}  order {alert['order_id']}: {alert['kind']}, order {alert['status']}"
 
 
 def _request_lines(result: dict[str, Any]) -> Iterator[Line]:
@@ -277,20 +276,13 @@ def shorten_answer_value(value: Any) -> str:
 
 def _plain_answer_value(value: Any) -> str:
     if isinstance(value, dict):
-        return (
-            "("
-            + ", ".join(f"{name} {_plain_answer_value(item)}" for name, item in value.items() if item is not None)
-            + ")"
-        )
+        items = (f"{name} {_plain_answer_value(item)}" for name, item in value.items() if item is not None)
+        return f"({', '.join(items)})"
     if isinstance(value, list):
         return ", ".join(_plain_answer_value(item) for item in value) or "none"
     if value is None:
         return "none"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
-
-
-def _describe_possible_from(timestamp: str) -> str:
-    return describe_timestamp(parse_timestamp(timestamp))
 
 
 SHOWN_LINES: dict[str, Callable[..., Iterable[Line]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from decimal import ROUND_HALF_UP, Decimal
@@ -27,13 +27,6 @@ _PAID_ORDER_STATUSES = ("PAID", "SHIPPED", "RECEIVED", "COMPLETED")
 
 
 @dataclass(frozen=True, slots=True)
-class OrderItem:
-    lot_id: int
-    """0: the file names no lot."""
-    fields: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class FileOrder:
     order_id: int
     buyer: str
@@ -45,7 +38,8 @@ class FileOrder:
     currency: str
     credit: Decimal
     coupon: Decimal
-    items: tuple[OrderItem, ...]
+    items: tuple[Mapping[str, Any], ...]
+    """The fields of each; `lot_id` is 0 where the file names no lot."""
 
 
 @dataclass(slots=True)
@@ -119,19 +113,18 @@ class OrderFile:
             items=items,
         )
 
-    def _order_item(self, record: Record) -> OrderItem:
+    def _order_item(self, record: Record) -> Mapping[str, Any]:
         try:
             if record.problem:
                 raise InvalidItem(record.problem)
             given = ItemFields(record, is_bsx=False)
             fields = given.all()
             given.check_required(fields)
-            lot_id = given.integer("lot_id") or 0
             if not fields["quantity"] > 0 or not fields.get("unit_price"):
                 raise InvalidItem("QTY and PRICE must be above zero")
         except InvalidItem as problem:
             raise InvalidItem(f"item {record.number}: {problem}") from None
-        return OrderItem(lot_id, fields)
+        return fields | {"lot_id": given.integer("lot_id") or 0}
 
     def _order_instant(self, values: Mapping[str, str], name: str) -> datetime:
         text = values.get(name, "")
@@ -147,17 +140,17 @@ class OrderFile:
         return min(end, self.now)
 
 
-def _check_order_totals(values: Mapping[str, str], items: tuple[OrderItem, ...]) -> None:
+def _check_order_totals(values: Mapping[str, str], items: Sequence[Mapping[str, Any]]) -> None:
     if not items:
         raise InvalidItem("the order has no items: download it with its details, or add the API's items as `items`")
-    goods = sum((item.fields["quantity"] * item.fields["unit_price"] for item in items), Decimal(0))
+    goods = sum((item["quantity"] * item["unit_price"] for item in items), Decimal(0))
     stated = _parse_order_total(values, "ORDERTOTAL")
     if stated is not None:
         places = values["ORDERTOTAL"].partition(".")[2]
         rounded = goods.quantize(Decimal(1).scaleb(-min(len(places), 4)), rounding=ROUND_HALF_UP)
         if rounded != stated:
             raise InvalidItem(f"ORDERTOTAL is {values['ORDERTOTAL']}, and the items come to {goods.normalize():f}")
-    counts = {"ORDERITEMS": sum(item.fields["quantity"] for item in items), "ORDERLOTS": len(items)}
+    counts = {"ORDERITEMS": sum(item["quantity"] for item in items), "ORDERLOTS": len(items)}
     for name, count in counts.items():
         text = values.get(name, "").replace(",", "")
         if text.isdigit() and int(text) != count:

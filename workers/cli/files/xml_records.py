@@ -112,8 +112,7 @@ class _RecordCollector:
         self._path: list[str] = []
         self._xml_record_path: tuple[str, ...] = ()
         self._count = 0
-        self._record: Record | None = None
-        self._item: Record | None = None
+        self._open: list[Record] = []  # a record, and an item in it
         self._container: Mapping[str, str] = {}
         self._text: list[str] = []
         self._length = 0
@@ -125,16 +124,19 @@ class _RecordCollector:
         path.append(tag)
         if len(path) > MAX_XML_DEPTH:
             raise UnreadableFile(f"Elements are nested more than {MAX_XML_DEPTH} deep (line {self.line()}).")
-        level = len(path) - len(self._xml_record_path)
-        if self._record is None:
+        level = self._level()
+        if not self._open:
             self._start_outside(tag, attributes, level)
-        elif tag == "ITEM" and self._item is None and level == 1:
-            self._item = Record(len(self._record.items) + 1, self.line(), path[0])
-        elif level > 1 + (self._item is not None):
-            target = self._item or self._record
-            target.nested.add(path[len(self._xml_record_path) + (self._item is not None)].upper())
+        elif tag == "ITEM" and len(self._open) == 1 and level == 1:
+            self._open.append(Record(len(self._open[0].items) + 1, self.line(), path[0]))
+        elif level > 1:
+            self._open[-1].nested.add(path[-level].upper())
             return
         self._text, self._length = [], 0
+
+    def _level(self) -> int:
+        # Of the innermost element: 0 is the innermost open record, 1 an element of it.
+        return len(self._path) - len(self._xml_record_path) - (len(self._open) > 1)
 
     def _start_outside(self, tag: str, attributes: Mapping[str, str], level: int) -> None:
         path = self._path
@@ -142,14 +144,14 @@ class _RecordCollector:
             if tag != self._xml_record_path[-1]:
                 raise UnreadableFile(f"<{tag[:40]}> is no <{self._xml_record_path[-1]}> (line {self.line()}).")
             self._count += 1
-            self._record = Record(self._count, self.line(), path[0], container=self._container)
+            self._open = [Record(self._count, self.line(), path[0], container=self._container)]
         elif path[0] in BSX_ROOTS and len(path) == 2:
             if tag == "Order":
                 raise UnreadableFile("This is an order that BrickSync saved: it has what was sold, not what is there.")
             self._container = dict(attributes)
 
     def data(self, text: str) -> None:
-        if self._record is None:
+        if not self._open:
             return
         self._length += len(text)
         if self._length > MAX_TEXT_LENGTH:
@@ -157,20 +159,13 @@ class _RecordCollector:
         self._text.append(text)
 
     def end(self, tag: str) -> None:
-        below = len(self._path) - len(self._xml_record_path)
+        level = self._level()
         self._path.pop()
-        if self._record is None:
-            return
-        if below == 0:
-            self.done.append(self._record)
-            self._record = None
-        elif below == 1 and self._item is not None:
-            self._record.items.append(self._item)
-            self._item = None
-        elif below == 1:
-            self._record.add(tag, "".join(self._text))
-        elif below == 2 and self._item is not None:
-            self._item.add(tag, "".join(self._text))
+        if self._open and level == 0:
+            record = self._open.pop()
+            (self._open[-1].items if self._open else self.done).append(record)
+        elif self._open and level == 1:
+            self._open[-1].add(tag, "".join(self._text))
 
     def close(self) -> None:
         pass
