@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
-import redis
 from celery.exceptions import TimeoutError as NoAnswer
 from kombu.exceptions import OperationalError
 from rich.console import Console
@@ -31,11 +30,9 @@ from schedules.routes import queue_of
 from tasks.command_parsing import parse_command
 from tasks.declarations import COMMANDS
 from workers.app import app
-from workers.broker.redis_url import connect_to_redis
 from workers.cli.database import open_transaction
 from workers.cli.terminal_text import echo
 from workers.errors import unknown_task_error_hint
-from workers.settings import current_settings
 
 T = TypeVar("T")
 
@@ -117,14 +114,12 @@ def _query_for_sender(query: Callable[[Connection], T]) -> T | None:
 
 def _can_reach_send_broker() -> bool:
     # Whether the broker is reachable, so that it was the result backend that was not.
-    url = current_settings().broker_url
-    if url is None:
-        return False
     try:
-        with contextlib.closing(connect_to_redis(url.get_secret_value())) as client:
-            return bool(client.ping())
-    except (redis.RedisError, OSError):
+        with app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1)
+    except OperationalError:
         return False
+    return True
 
 
 def _wait_for_answer(

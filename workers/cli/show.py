@@ -316,9 +316,8 @@ def _show_command(noun: click.Command, print_query: Callable[..., None], *option
 
     for option in (zone_option, *reversed(options), json_option):
         run = option(run)
-    command = click.command(noun.name, context_settings=noun.context_settings, help=noun.help)(run)
-    command.params = [*noun.params, *command.params]
-    return command
+    settings = noun.context_settings
+    return click.command(noun.name, params=[*noun.params], context_settings=settings, help=noun.help)(run)
 
 
 BILL_OPTIONS = (click.option("--html", "as_html", is_flag=True, help="Print a page that can be sent to the seller."),)
