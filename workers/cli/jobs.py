@@ -59,7 +59,7 @@ def dead(as_json: bool, discarded: bool) -> None:
             click.echo(json.dumps(fields))
             continue
         attempts = "once" if row.attempts == 1 else f"{row.attempts} times"
-        echo(f"{row.dead_job_id:>6}  {facts['parked_at']}  {row.task}  {arguments}")
+        echo(f"{row.dead_job_id:>6}  {format_timestamp(row.parked_at)}  {row.task}  {arguments}")
         echo(f"        {dead_jobs.DEAD_JOB_REASONS[row.reason]}, tried {attempts}: {row.error}")
         if row.first_error != row.error:
             echo(f"        at first: {row.first_error}")
