@@ -56,16 +56,7 @@ class Market(StoredRows):
 
     def lot(self, lot_id: int = 501, **fields: Any) -> int:
         """Record a lot of 100 red bricks at 1.00 by default; returns its id."""
-        lot = {
-            "lot_id": lot_id,
-            "seller_id": "seller",
-            "item": {"no": "3001", "type": "PART"},
-            "color_id": 5,
-            "quantity": 100,
-            "new_or_used": "N",
-            "unit_price": "1.0000",
-        } | fields
-        self.done("inventory.record_lot", lot=lot)
+        self.done("inventory.record_lot", lot=lot_facts(lot_id, **fields))
         return lot_id
 
     def order(self, order_id: int = 1003, lines: list[tuple[int, int]] | None = None, **fields: Any) -> int:
@@ -95,6 +86,19 @@ class Market(StoredRows):
 
         events: list[dict[str, Any]] = wait_until(settled_events, what="the feed of all events")
         return events
+
+
+def lot_facts(lot_id: int, **fields: Any) -> dict[str, Any]:
+    """The facts of a lot of 100 red bricks at 1.00, where the fields say nothing else."""
+    return {
+        "lot_id": lot_id,
+        "seller_id": "seller",
+        "item": {"no": "3001", "type": "PART"},
+        "color_id": 5,
+        "quantity": 100,
+        "new_or_used": "N",
+        "unit_price": "1.0000",
+    } | fields
 
 
 @pytest.fixture
