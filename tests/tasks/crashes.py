@@ -13,7 +13,7 @@ import re
 import signal
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from sqlalchemy import Engine, event
@@ -22,6 +22,7 @@ from models.ddl.complete_metadata import metadata
 from policies.lots import FIRST_UNWIND_LOT_ID
 from tasks.mailer import OutgoingEmail
 from tests.plugins.servers import libpq_url
+from workers.embedded.processes import wait_until
 
 Way = Callable[[psycopg.Connection[Any] | None], None]
 
@@ -116,12 +117,19 @@ def kill_process(_connection: psycopg.Connection[Any] | None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def end_sessions(conn: psycopg.Connection[Any], condition: LiteralString, *values: Any) -> None:
+    """End sessions and wait until they are gone; pg_terminate_backend itself would look every 100 ms."""
+    sessions: LiteralString = f"FROM pg_stat_activity WHERE {condition}"
+    conn.execute(f"SELECT pg_terminate_backend(pid) {sessions}", values)
+    assert wait_until(lambda: conn.execute(f"SELECT {sessions}", values).rowcount == 0, 5)
+
+
 def terminate_session(admin: psycopg.Connection[Any]) -> Way:
     """The server ends the session; the process continues."""
 
     def end(connection: psycopg.Connection[Any] | None) -> None:
         if connection is not None:
-            admin.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+            end_sessions(admin, "pid = %s", connection.info.backend_pid)
 
     return end
 
@@ -181,10 +189,7 @@ class DatabaseSnapshot:
 
     def wait_for_dead_sessions(self) -> None:
         """Wait until the sessions of dead processes are gone, because others skip rows that they still lock."""
-        self._owner.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND application_name = 'unwind'"
-        )
+        end_sessions(self._owner, "datname = current_database() AND application_name = 'unwind'")
 
     def state(self) -> dict[str, list[str]]:
         """Return all business state, without generated numbers."""
