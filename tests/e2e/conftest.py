@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -133,8 +134,9 @@ def upstream(broker_url: str, result_backend: str) -> Iterator[Celery]:
 Run = Callable[..., ProcessNode]
 
 
-@pytest.fixture
-def run(node_environment: dict[str, str], tmp_path: Path) -> Iterator[Run]:
+@contextlib.contextmanager
+def running_nodes(environment: dict[str, str], folder: Path) -> Iterator[Run]:
+    """Yield a function that starts workers and beats, which end with the block."""
     started: list[ProcessNode] = []
 
     def start(name: str, *words: str, application: str = "workers.app", **variables: str) -> ProcessNode:
@@ -143,7 +145,7 @@ def run(node_environment: dict[str, str], tmp_path: Path) -> Iterator[Run]:
         else:
             command = [application if word == "workers.app" else word for word in UnwindWorker.command()]
             command[command.index("-n") + 1] = f"{name}@%h"
-        node = ProcessNode(name, [*command, *words], node_environment | variables, tmp_path)
+        node = ProcessNode(name, [*command, *words], environment | variables, folder)
         started.append(node)
         if not name.startswith("beat"):
             wait_until(lambda: b" ready." in node.logs(), what=f"the start of {name}")
@@ -152,3 +154,9 @@ def run(node_environment: dict[str, str], tmp_path: Path) -> Iterator[Run]:
     yield start
     for node in started:
         node.remove()
+
+
+@pytest.fixture
+def run(node_environment: dict[str, str], tmp_path: Path) -> Iterator[Run]:
+    with running_nodes(node_environment, tmp_path) as start:
+        yield start

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,14 +23,16 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 from models.dead_jobs import DeadJobRow
 from models.dead_letters import DeadLetterRow
 from models.stored_answers import RequestRow
-from tests.e2e.conftest import Run
+from tests.e2e.conftest import Run, running_nodes
 from tests.e2e.failing_steps import CHECKING, CONNECTING, DYING, FAILING, LOST, STEPS
 from tests.e2e.nodes import CHECKOUT, ProcessNode
 from tests.plugins.servers import count_in_flight, libpq_url
 from tests.plugins.stored_rows import DatabaseRows
+from tests.plugins.upstream import Installation, temporary_installation
 from tests.waiting import wait_until
 from tests.workers.transport.hostile_messages import EMBED, message
 from workers.app import app, worker_pool_path
+from workers.embedded.client import ServerUrls
 from workers.lifecycle import SUPPORTED_POOLS
 from workers.monitoring.doctor.broker import inspect_worker_pools
 from workers.task import MAX_RETRIES
@@ -58,12 +62,10 @@ def broker(broker_url: str) -> Any:
         yield client
 
 
-def send_last(broker: Any, retries: int = MAX_RETRIES) -> str:
-    known = f"last-{retries}"
-    arguments = {"member_id": "poison", "handle": "Poison", "email": "p@example.org", "request_id": "record-1"}
-    headers = {"task": "members.record", "id": known, "retries": retries}
+def send_last(broker: Any, retries: int = MAX_RETRIES, request_id: str = "record-1") -> None:
+    arguments = {"member_id": "poison", "handle": "Poison", "email": "p@example.org", "request_id": request_id}
+    headers = {"task": "members.record", "id": f"last-{retries}-{request_id}", "retries": retries}
     broker.lpush("commands", json.dumps(message([[], arguments, EMBED], headers=headers)))
-    return known
 
 
 def is_queued(broker: Any) -> bool:
@@ -87,23 +89,46 @@ def count_redeliveries(node: ProcessNode) -> int:
     return sum(node.logs().count(words) for words in BACK)
 
 
+@dataclass
+class FailingWorker:
+    """A worker whose error handling fails at the step that its file names."""
+
+    installation: Installation
+    node: ProcessNode
+    file: Path
+
+
+@pytest.fixture(scope="module")
+def failing_worker(
+    servers: ServerUrls, admin: psycopg.Connection, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FailingWorker]:
+    folder = tmp_path_factory.mktemp("failing")
+    file = folder / "step"
+    with temporary_installation(servers, admin, template_database, folder, lambda _: None) as installation:
+        with installation.connect() as owner:
+            owner.execute(POISON)
+        with running_nodes(installation.environment() | {FAILING: str(file)}, folder) as start:
+            yield FailingWorker(installation, start("worker", application="tests.e2e.failing_steps"), file)
+
+
 @pytest.mark.guarantee("P1")
 @pytest.mark.parametrize("step", STEPS)
-def test_command_survives_failures_of_the_error_handling(
-    step: str, poison: None, run: Run, broker: Any, database_rows: DatabaseRows, tmp_path: Path
-) -> None:
-    failing = tmp_path / "failing"
-    failing.write_text(step)
-    node = run("worker", application="tests.e2e.failing_steps", TEST_FAILING=str(failing))
-    send_last(broker)
-    wait_until(
-        lambda: count_redeliveries(node) >= 2 or database_rows.count(DeadJobRow) == 1, what="a message that comes back"
-    )
-    assert is_queued(broker) or database_rows.count(DeadJobRow) == 1
-    failing.unlink()
-    wait_until(lambda: database_rows.count(DeadJobRow) == 1 and not is_queued(broker), what="the dead job")
-    assert database_rows.stored_one(DeadJobRow).arguments["request_id"] == "record-1"
-    assert database_rows.count(RequestRow, request_id="record-1") == 0
+def test_command_survives_failures_of_the_error_handling(step: str, failing_worker: FailingWorker) -> None:
+    installation, node = failing_worker.installation, failing_worker.node
+    broker, before = installation.redis(), count_redeliveries(node)
+    request_id = step.replace(" ", "-")
+
+    def dead_jobs() -> list[DeadJobRow]:
+        return installation.dead_jobs(request_id=request_id)
+
+    failing_worker.file.write_text(step)
+    send_last(broker, request_id=request_id)
+    wait_until(lambda: count_redeliveries(node) >= before + 2 or dead_jobs(), what="a message that comes back")
+    assert is_queued(broker) or len(dead_jobs()) == 1
+    failing_worker.file.unlink()
+    wait_until(lambda: len(dead_jobs()) == 1 and not is_queued(broker), what="the dead job")
+    assert dead_jobs()[0].arguments["request_id"] == request_id
+    assert installation.count(RequestRow, request_id=request_id) == 0
 
 
 @pytest.mark.guarantee("P1")
