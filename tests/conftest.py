@@ -55,13 +55,18 @@ def _sort_files_by_duration(items: list[pytest.Item]) -> None:
 
 
 def _expected_seconds(item: pytest.Item) -> int:
-    """A rough guess in tenths of a second from the markers: a test's own timeout is several times its duration."""
+    """A rough guess in tenths of a second: a test's own timeout is several times its duration.
+
+    Tests without servers and files take milliseconds, so they come last and end at the same time in all processes.
+    """
     timeout = item.get_closest_marker("timeout")
     if timeout is not None and item.get_closest_marker("long"):
         return int(timeout.args[0]) * 2
     if item.get_closest_marker("long"):
         return 150
-    return 40 if item.get_closest_marker("e2e") else 3
+    if item.get_closest_marker("e2e"):
+        return 40
+    return 5 if {"servers", "tmp_path", "tmp_path_factory"} & set(getattr(item, "fixturenames", ())) else 0
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -20,11 +20,11 @@ def test(run_all: bool, run_long: bool, words: tuple[str, ...]) -> None:
     words = tuple(word for word in words if word != "--all")
     os.chdir(CHECKOUT)
     selection = ["-m", "long"] if run_long else [] if run_all else ["-m", "not long"]
-    # The long tests use a process per core: with more, those that measure disturb each other. The others often wait,
-    # so one process more keeps the cores busy. Files are not divided, because fixtures may be expensive;
-    # tests/conftest.py sorts the longest first. Selected tests start sooner in one process, where a debugger works too.
+    # The tests often wait, so more processes than cores keep the cores busy: two more, or one with the long tests, of
+    # which many measure. Files are not divided, because fixtures may be expensive; tests/conftest.py sorts the longest
+    # first. Selected tests start sooner in one process, where a debugger works too.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = str(min(cores if run_all or run_long else cores + 1, 8))
+    processes = str(min(cores + (1 if run_all or run_long else 2), 8))
     spread = ["-n", processes, "--dist", "loadfile", "--no-loadscope-reorder"] if not words else []
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *selection, *spread, *words])  # noqa: S606 - no shell
 
