@@ -14,6 +14,8 @@ import smtplib
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from time import monotonic
 from typing import NamedTuple, NoReturn
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -62,9 +64,8 @@ class SmtpMailer:
             return [ServerUnavailable("the mail server was unavailable a moment ago", tried=False)] * len(emails)
         results: SmtpResults = {}
         left: Exception = MailerOutOfTime("the mail server is slow")
-        messages = SmtpMessages(self._build_messages(emails, results))
         try:
-            SmtpBatch(messages, results, self._connect_smtp, self._timeout).send()
+            SmtpBatch(self._build_messages(emails, results), results, self._connect_smtp, self._timeout).send()
         except ServerUnavailable as error:
             self._paused_until = monotonic() + self._pause
             left = ServerUnavailable(str(error), tried=False)
@@ -82,13 +83,7 @@ class SmtpMailer:
                 results[index] = error
 
     def _connect_smtp(self) -> SmtpConnection:
-        url, host, port = self._url, self._url.hostname or "", self._url.port or 0
-        if url.scheme == "smtps":
-            server: smtplib.SMTP = smtplib.SMTP_SSL(
-                host, port, self._local_hostname, timeout=self._timeout, context=ssl.create_default_context()
-            )
-        else:
-            server = smtplib.SMTP(host, port, self._local_hostname, timeout=self._timeout)
+        url, server = self._url, open_smtp(self._url, self._timeout, self._local_hostname)
         self._local_hostname = server.local_hostname
         try:
             if requires_starttls(url):
@@ -106,25 +101,6 @@ class SmtpMessage(NamedTuple):
     number: int
     recipient: str
     content: bytes
-
-
-class SmtpMessages:
-    """Messages to send; those a connection has not begun to send can be put back."""
-
-    def __init__(self, source: Iterator[SmtpMessage]) -> None:
-        self._source = source
-        self._returned: list[SmtpMessage] = []
-
-    def take(self) -> SmtpMessage | None:
-        return self._returned.pop() if self._returned else next(self._source, None)
-
-    def put_back(self, message: SmtpMessage) -> None:
-        self._returned.append(message)
-
-    def __bool__(self) -> bool:
-        if (message := self.take()) is not None:
-            self.put_back(message)
-        return message is not None
 
 
 SmtpResults = dict[int, Exception | None]
@@ -149,14 +125,14 @@ class SmtpConnection:
         self.is_in_doubt = False
         self.has_delivered = False
 
-    def begin(self, messages: SmtpMessages) -> bool:
+    def begin(self, messages: Iterator[SmtpMessage]) -> bool:
         if self._commands:
             return True
         if self._accepted is not None:
             content = self._accepted.content.replace(b"\r\n.", b"\r\n..")
             self._commands.append(("content", content + b".\r\n"))
             self._accepted = None
-        if self._begun < MAX_EMAILS and (message := messages.take()) is not None:
+        if self._begun < MAX_EMAILS and (message := next(messages, None)) is not None:
             self._begun += 1
             self._refusal = None
             self.unanswered.append(message)
@@ -211,7 +187,11 @@ class SmtpBatch:
     """
 
     def __init__(
-        self, messages: SmtpMessages, results: SmtpResults, connect: Callable[[], SmtpConnection], timeout: float
+        self,
+        messages: Iterator[SmtpMessage],
+        results: SmtpResults,
+        connect: Callable[[], SmtpConnection],
+        timeout: float,
     ) -> None:
         self._messages, self._results, self._connect, self._timeout = messages, results, connect, timeout
         self._connections: list[SmtpConnection] = []
@@ -221,8 +201,9 @@ class SmtpBatch:
         """Send the messages.  Raises ServerUnavailable; its message has a result, those that follow have none."""
         try:
             while True:
-                if self._messages and len(self._connections) < self._max_connections:
-                    self._open_another()
+                if len(self._connections) < self._max_connections and (message := next(self._messages, None)):
+                    self._put_back([message])
+                    self._open_another(message)
                 busy = [connection for connection in self._connections if connection.begin(self._messages)]
                 for connection in [c for c in self._connections if c not in busy]:
                     self._close(connection)
@@ -233,39 +214,34 @@ class SmtpBatch:
             for connection in list(self._connections):
                 self._close(connection)
 
-    def _open_another(self) -> None:
+    def _put_back(self, messages: Sequence[SmtpMessage]) -> None:
+        self._messages = chain(messages, self._messages)
+
+    def _open_another(self, first: SmtpMessage) -> None:
         try:
             self._connections.append(self._connect())
         except (OSError, smtplib.SMTPException) as error:
             if not self._connections:
-                message = self._messages.take()
-                assert message is not None
-                self._fail_message(message, f"the mail server cannot be reached: {describe_smtp_error(error)}")
+                self._fail_message(first, f"the mail server cannot be reached: {describe_smtp_error(error)}")
             self._max_connections = len(self._connections)  # servers limit the connections of a client
 
     def _exchange_smtp(self, connections: Sequence[SmtpConnection]) -> None:
         until = monotonic() + self._timeout
-        lost: list[tuple[SmtpConnection, Exception]] = []
-        written: list[SmtpConnection] = []
-        for connection in connections:
-            try:
-                connection.write()
-                written.append(connection)
-            except (OSError, smtplib.SMTPException) as error:
-                lost.append((connection, error))
-        for connection in written:
-            try:
-                connection.read(until, self._results)
-            except (OSError, smtplib.SMTPException) as error:
-                lost.append((connection, error))
-        for connection, _ in lost:
+        lost: dict[SmtpConnection, Exception] = {}
+        for exchange in (SmtpConnection.write, partial(SmtpConnection.read, until=until, results=self._results)):
+            for connection in connections:
+                if connection not in lost:
+                    try:
+                        exchange(connection)
+                    except (OSError, smtplib.SMTPException) as error:
+                        lost[connection] = error
+        for connection in lost:
             self._close(connection)
-        for connection, cause in lost:
+        for connection, cause in lost.items():
             # The server allows no more connections, or no more emails over this one: others send its messages.
             if not connection.is_in_doubt and (self._connections or connection.has_delivered):
                 self._max_connections = max(1, len(self._connections))
-                for message in connection.unanswered:
-                    self._messages.put_back(message)
+                self._put_back(connection.unanswered)
                 continue
             closing = isinstance(cause, smtplib.SMTPResponseException) and cause.smtp_code == SERVICE_CLOSING
             event = "is closing" if closing else "closed the connection"
@@ -279,6 +255,14 @@ class SmtpBatch:
     def _close(self, connection: SmtpConnection) -> None:
         self._connections.remove(connection)
         connection.close()
+
+
+def open_smtp(url: SplitResult, timeout: float, local_hostname: str | None = None) -> smtplib.SMTP:
+    host, port = url.hostname or "", url.port or 0
+    if url.scheme == "smtps":
+        tls = ssl.create_default_context()
+        return smtplib.SMTP_SSL(host, port, local_hostname, timeout=timeout, context=tls)
+    return smtplib.SMTP(host, port, local_hostname, timeout=timeout)
 
 
 def requires_starttls(url: SplitResult) -> bool:
