@@ -78,7 +78,8 @@ class PostgresAddress:
             raise ValueError("must begin with postgresql://")
         if has_blank_or_control(rest):
             raise ValueError("must contain no spaces or control characters: write %20 for a space")
-        authority, path, query = _split_postgres_url(rest)
+        before, _, query = rest.partition("?")
+        authority, _, path = before.partition("/")
         user_part, at, host_part = authority.rpartition("@")
         if "@" in user_part:
             raise ValueError("must name user and password with %40 for each @ in them")
@@ -157,12 +158,6 @@ def _quote_conninfo_value(value: str) -> str:
 
 def _is_of_libpq(name: str) -> bool:
     return name.startswith("PG")
-
-
-def _split_postgres_url(rest: str) -> tuple[str, str, str]:
-    before, _, query = rest.partition("?")
-    authority, _, path = before.partition("/")
-    return authority, path, query
 
 
 def _decode_postgres_url_part(text: str) -> str:

@@ -30,6 +30,7 @@ from models.db.postgres_address import PostgresAddress
 from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused
 from models.ddl import grants
 from models.integrity import invariants, month_audit, violation_log
+from models.monitoring.server_info import SERVER_IDENTITY, fact
 from workers.cli.terminal_text import echo
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
 from workers.local.run_command import RUN_COMMAND
@@ -111,7 +112,7 @@ def restore_backup(database_url: str, file: Path) -> int:
     engine = make_engine(database_url, timeouts=False, application_name="unwind restore")
     try:
         with engine.begin() as conn:
-            if conn.execute(text("SELECT to_regnamespace('unwind') IS NOT NULL")).scalar():
+            if fact(conn, "SELECT to_regnamespace('unwind') IS NOT NULL"):
                 raise click.ClickException(
                     "The database already has a schema `unwind`. A restore needs an empty database: create one "
                     "(CREATE DATABASE ...) and set DATABASE_URL to it."
@@ -150,12 +151,6 @@ class BackupClients:
         return result.stdout.strip()
 
 
-# Tells two databases apart: two servers do not start in the same microsecond.
-_BACKED_UP_DATABASE = """
-    SELECT extract(epoch FROM pg_postmaster_start_time()), oid FROM pg_database WHERE datname = current_database()
-"""
-
-
 def _backup_clients(database_url: str) -> BackupClients:
     address = PostgresAddress.parse(database_url)
     engine = make_engine(database_url, application_name="unwind backup")
@@ -163,8 +158,8 @@ def _backup_clients(database_url: str) -> BackupClients:
         with engine.connect() as conn:
             if is_pooled(conn):
                 raise PooledSessionRefused
-            server = int(conn.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
-            identity = "|".join(str(value) for value in conn.execute(text(_BACKED_UP_DATABASE)).one())
+            server = int(fact(conn, "SHOW server_version_num")) // 10_000
+            identity = fact(conn, SERVER_IDENTITY)
     except PooledSessionRefused as problem:
         raise click.ClickException(f"{problem}: {problem.fix}") from None
     except OperationalError as problem:
@@ -175,7 +170,7 @@ def _backup_clients(database_url: str) -> BackupClients:
     finally:
         engine.dispose()
     clients = BackupClients(_find_backup_clients(server, address), address)
-    query = f"--command={_BACKED_UP_DATABASE}"
+    query = f"--command={SERVER_IDENTITY}"
     if clients.run("psql", "--no-psqlrc", "--no-align", "--tuples-only", query) != identity:
         raise click.ClickException(
             f"The programs in {clients.folder} reach another database than DATABASE_URL names, so nothing was written. "

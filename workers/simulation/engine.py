@@ -23,6 +23,7 @@ from models import alerts, automation, bills, notices, outbox, reminders
 from models.db import database as db
 from models.db.conflicts import retry_on_conflict
 from models.db.database import make_engine
+from models.monitoring.server_info import fact
 from workers.app import app
 from workers.embedded.client import embedded_servers
 from workers.migrate import migrate
@@ -166,7 +167,7 @@ def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short
     engine = make_engine(database_url)
     try:
         with engine.connect() as conn:
-            has_contents = conn.execute(text(_SIMULATION_DATABASE_HAS_CONTENTS)).scalar()
+            has_contents = fact(conn, _SIMULATION_DATABASE_HAS_CONTENTS)
     finally:
         engine.dispose()
     if has_contents:

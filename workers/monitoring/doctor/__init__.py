@@ -1,13 +1,14 @@
 """The doctor: checks that find what is wrong with an installation and how to fix it.
 
-Each check is a function that takes a context and returns findings.  A server that does not answer is reported once and
-the checks that need it are skipped; a check that fails is a finding and does not stop the others.
+Each check is a function `check_...` that takes a context and returns findings.  A server that does not answer is
+reported once and the checks that need it are skipped; a check that fails is a finding and does not stop the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
 
 import redis
 from kombu.exceptions import OperationalError
@@ -32,61 +33,18 @@ __all__ = [
 
 DoctorCheck = Callable[[Context], Iterable[Finding]]
 
-CHECKS_WITHOUT_SERVERS: tuple[DoctorCheck, ...] = (
-    environment.check_disk,
-    environment.check_mail_server,
-    environment.check_flower,
-)
-DATABASE_CHECKS: tuple[DoctorCheck, ...] = (
-    database.check_database_rights,
-    database.check_definers,
-    database.check_locks,
-    database.check_session_settings,
-    database.check_pooler,
-    database.check_standby,
-    database.check_durability,
-    database.check_database_clock,
-    database.check_connections,
-)
-TABLE_CHECKS: tuple[DoctorCheck, ...] = (
-    processing.check_pauses,
-    database.check_clock_set_back,
-    processing.check_sweeps,
-    processing.check_queue_heartbeats,
-    processing.check_late_unlocks,
-    processing.check_late_outbox,
-    processing.check_late_submissions,
-    processing.check_dead_jobs,
-    processing.check_parked_emails,
-    processing.check_dead_letters,
-    processing.check_invariants,
-    marketplace.check_many_alerts,
-    marketplace.check_unanswered_requests,
-    marketplace.check_late_payments,
-    processing.check_webhooks_disabled,
-    marketplace.check_bills_held,
-    marketplace.check_bills_past_due,
-)
-BROKER_CHECKS: tuple[DoctorCheck, ...] = (
-    broker.check_broker_version,
-    broker.check_broker_memory,
-    broker.check_broker_persistence,
-    environment.check_mail_files,
-    broker.check_result_backend,
-    broker.check_broker_clock,
-    broker.check_workers,
-    broker.check_queues,
-    broker.check_strays,
-)
-"""Checks run in this order: causes before their consequences."""
+
+def _checks_of(*modules: ModuleType) -> list[DoctorCheck]:
+    # In the order in which the modules define them: causes before their consequences.
+    return [f for module in modules for name, f in vars(module).items() if name.startswith("check_")]
 
 
 def examine() -> tuple[list[Finding], int]:
-    findings = [*environment.check_unknown_variables(), *environment.check_libpq_variables()]
+    findings = [*environment.find_unknown_variables(), *environment.find_libpq_variables()]
     try:
         settings = load_settings()
     except SettingsError as problem:
-        return [*findings, *environment.check_invalid_settings(problem)], 0
+        return [*findings, *environment.describe_invalid_settings(problem)], 0
     with open_context(settings) as context:
         return findings + connect_to_servers(context) + run_checks(context), context.check_count
 
@@ -94,24 +52,26 @@ def examine() -> tuple[list[Finding], int]:
 def connect_to_servers(context: Context) -> list[Finding]:
     """Before all checks, since what does not answer is not checked."""
     findings = [
-        *environment.check_embedded_servers(context),
-        *database.check_database_answers(context),
-        *broker.check_broker_answers(context),
+        *environment.join_embedded_servers(context),
+        *database.connect_to_database(context),
+        *broker.connect_to_broker(context),
     ]
     return findings if context.broker is None else findings + _run_check(broker.query_workers, context)
 
 
 def run_checks(context: Context) -> list[Finding]:
-    findings = [finding for check in CHECKS_WITHOUT_SERVERS for finding in _run_check(check, context)]
+    findings = [finding for check in _checks_of(environment) for finding in _run_check(check, context)]
     if context.database is not None:
-        schema = _run_check(database.check_database_schema, context, context.transaction())
-        # With a wrong schema each check of tables would fail for the same reason.
-        is_wrong = any(finding.severity is Severity.ERROR for finding in schema)
+        check_schema, *checks = _checks_of(database)
+        schema = _run_check(check_schema, context, context.transaction())
         findings += schema
-        for check in DATABASE_CHECKS if is_wrong else DATABASE_CHECKS + TABLE_CHECKS:
+        # With a wrong schema each check of tables would fail for the same reason.
+        if not any(finding.severity is Severity.ERROR for finding in schema):
+            checks += _checks_of(processing, marketplace)
+        for check in checks:
             findings += _run_check(check, context, context.transaction())
     if context.broker is not None:
-        findings += [finding for check in BROKER_CHECKS for finding in _run_check(check, context)]
+        findings += [finding for check in _checks_of(broker) for finding in _run_check(check, context)]
     return findings
 
 

@@ -23,7 +23,7 @@ from workers.transport.unread_lists import find_unread_lists
 WORKER_RESPONSE_TIMEOUT = 1.0  # always waited for in full, since the number of workers is unknown
 
 
-def check_broker_answers(context: Context) -> Iterator[Finding]:
+def connect_to_broker(context: Context) -> Iterator[Finding]:
     if context.settings.broker_url is None:
         return
     url = context.settings.broker_url.get_secret_value()
@@ -85,18 +85,6 @@ def _worker_stats_section(stats: Any, name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def check_workers(context: Context) -> Iterator[Finding]:
-    for name, pool in context.pools.items():
-        if pool.name not in SUPPORTED_POOLS:
-            message = f"The worker {name} runs in the pool {pool.name}, which Unwind does not connect to the database."
-            yield error("POOL_UNFIT", message, "start it with --pool=prefork or --pool=solo.")
-        elif pool.ready == 0:
-            message = f"No process of the worker {name} could connect to its servers, so it takes no messages."
-            yield error(
-                "WORKER_NOT_CONNECTED", message, "its log names the reason; correct that and restart the worker."
-            )
-
-
 def check_broker_version(context: Context) -> Iterator[Finding]:
     # BLMOVE is required. Valkey reports the version of Redis with which it is compatible.
     version = str(context.broker_info.get("redis_version", "0"))
@@ -142,6 +130,14 @@ def _saves_snapshots(client: Any) -> bool:
         return True
 
 
+def check_mail_files(context: Context) -> Iterator[Finding]:
+    hosts = sorted({name.rpartition("@")[2] for name, queues in context.consumers.items() if "notices" in queues})
+    if context.settings.smtp_url is None and len(hosts) > 1:
+        names = finding_names(hosts)
+        message = f"No mail server is set, so workers on {names} each write emails to files of their own."
+        yield warning("MAIL_FILES_SCATTERED", message, "set UNWIND_SMTP_URL, or run workers for notices on one host.")
+
+
 def check_result_backend(context: Context) -> Iterator[Finding]:
     url = context.settings.result_backend
     if url is None:
@@ -167,6 +163,18 @@ def check_broker_clock(context: Context) -> Iterator[Finding]:
     yield from compare_clocks(
         "The broker's clock", seconds + micros / 1e6, database_time, elapsed=context.clock() - before
     )
+
+
+def check_workers(context: Context) -> Iterator[Finding]:
+    for name, pool in context.pools.items():
+        if pool.name not in SUPPORTED_POOLS:
+            message = f"The worker {name} runs in the pool {pool.name}, which Unwind does not connect to the database."
+            yield error("POOL_UNFIT", message, "start it with --pool=prefork or --pool=solo.")
+        elif pool.ready == 0:
+            message = f"No process of the worker {name} could connect to its servers, so it takes no messages."
+            yield error(
+                "WORKER_NOT_CONNECTED", message, "its log names the reason; correct that and restart the worker."
+            )
 
 
 def check_queues(context: Context) -> Iterator[Finding]:

@@ -60,7 +60,8 @@ class Context:
     """The pool of each worker that answered, by the worker's name."""
     clock: Callable[[], float] = context_wall_clock
     free_bytes: Callable[[Path], int] = context_free_bytes
-    _conn: Connection | None = None
+    conn: Connection = field(init=False, repr=False)
+    """The transaction of the check that runs."""
 
     @property
     def workers_expected(self) -> bool:
@@ -70,17 +71,8 @@ class Context:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         assert self.database is not None
-        with self.database.transaction() as conn:
-            self._conn = conn
-            try:
-                yield
-            finally:
-                self._conn = None
-
-    @property
-    def conn(self) -> Connection:
-        assert self._conn is not None
-        return self._conn
+        with self.database.transaction() as self.conn:
+            yield
 
     def now(self) -> datetime:
         assert self.database is not None

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from models import clock_steps, migrations, submissions
+from models import migrations, submissions
 from models.db import database as db
 from models.db.database import APP_ROLE
 from models.db.driver import is_pooled, keeps_prepared_statements
@@ -16,20 +16,20 @@ from models.db.postgres_address import PostgresAddress
 from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused, session_settings_not_in_force
 from models.ddl.grants import DEFINERS
 from models.monitoring import server_info
+from models.monitoring.server_info import fact
 from policies.texts import pluralize
 from tasks.declarations import all_commands
 from workers.local.process_specs import WORKER_GROUPS
 from workers.monitoring.doctor.context import Context
-from workers.monitoring.doctor.findings import NO_ACTION, Finding, error, finding_age, finding_names, note, warning
+from workers.monitoring.doctor.findings import NO_ACTION, Finding, error, finding_names, note, warning
 
 MAX_CLOCK_SKEW = 2.0  # seconds: only the database's clock decides what is due, the others when it is noticed
-MAX_HARMLESS_CLOCK_STEP = timedelta(seconds=2)  # NTP may set a clock back by as much at once
 LOCKS_HELD_AFTER = timedelta(minutes=1)
 EXTRA_WORKER_CONNECTIONS = 1  # of a worker group besides one per process: it records dead letters
 OTHER_CONNECTIONS = 4  # the submissions listener, a migration, and two read-only commands such as this one
 
 
-def check_database_answers(context: Context) -> Iterator[Finding]:
+def connect_to_database(context: Context) -> Iterator[Finding]:
     url = context.settings.work_url
     if url is None:
         return
@@ -68,12 +68,12 @@ def check_database_schema(context: Context) -> Iterator[Finding]:
 
 
 def check_database_rights(context: Context) -> Iterator[Finding]:
-    if not context.has_schema or not server_info.can_change_append_only_tables(context.conn):
+    if not context.has_schema or not fact(context.conn, server_info.CAN_CHANGE_APPEND_ONLY_TABLES):
         return
     if context.settings.app_database_url is not None:
         message = "The login of UNWIND_APP_DATABASE_URL may change final rows; only triggers prevent that."
         yield warning("HISTORY_UNGUARDED", message, f"grant that login the role {APP_ROLE} and nothing else.")
-    elif not server_info.server_has_app_role(context.conn):
+    elif not fact(context.conn, server_info.HAS_APP_ROLE):
         message = (
             f"There is no role {APP_ROLE}, so the program runs as the owner; only triggers prevent changes "
             "to final rows."
@@ -90,11 +90,11 @@ def check_definers(context: Context) -> Iterator[Finding]:
     # SECURITY DEFINER functions run with their owner's rights, so that owner should have few.
     if not context.has_schema:
         return
-    if names := server_info.functions_running_as_owner(context.conn):
+    if names := fact(context.conn, server_info.FUNCTIONS_RUNNING_AS_OWNER):
         message = f"These functions run with all rights of the tables' owner: {finding_names(names)}."
         roles = "; ".join(f"CREATE ROLE {role} NOLOGIN; GRANT {role} TO the login of DATABASE_URL" for role in DEFINERS)
         yield warning("DEFINERS_OF_THE_OWNER", message, f"as an administrator: {roles}; then ./run migrate.")
-    if server_info.public_can_create_temporary_objects(context.conn):
+    if fact(context.conn, server_info.PUBLIC_CAN_CREATE_TEMPORARY_OBJECTS):
         message = "Every login may create temporary objects in this database."
         name = context.conn.engine.url.database
         fix = f"as an administrator: REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC;"
@@ -152,7 +152,7 @@ def _problem_of_direct_url(context: Context, url: str) -> Finding | None:
             if is_pooled(conn):
                 message = "UNWIND_DIRECT_DATABASE_URL leads to a pooler."
                 return error("DIRECT_URL_POOLED", message, "let it name PostgreSQL itself.")
-            if server_info.server_identity(conn) != server_info.server_identity(context.conn):
+            if fact(conn, server_info.SERVER_IDENTITY) != fact(context.conn, server_info.SERVER_IDENTITY):
                 message = "UNWIND_DIRECT_DATABASE_URL leads to another database than DATABASE_URL."
                 return error("DIRECT_URL_ELSEWHERE", message, "let it name the database behind the pooler.")
     except OperationalError:
@@ -165,12 +165,12 @@ def _problem_of_direct_url(context: Context, url: str) -> Finding | None:
 
 def check_standby(context: Context) -> Iterator[Finding]:
     url = context.settings.database_url
-    if server_info.is_standby(context.conn):
+    if fact(context.conn, server_info.IS_STANDBY):
         fix = "let DATABASE_URL name the primary or all hosts: postgresql://user:password@h1:5432,h2:5432/unwind"
         yield error("DATABASE_IS_STANDBY", "The database is a standby, which accepts no writes.", fix)
     elif url is None or len(PostgresAddress.parse(url.get_secret_value()).hosts) < 2:
         return
-    elif server_info.has_synchronous_standby(context.conn):
+    elif fact(context.conn, server_info.HAS_SYNCHRONOUS_STANDBY):
         message = "A standby has every commit before it is answered, so a failover loses none."
         yield note("STANDBY_SYNCHRONOUS", message, NO_ACTION)
     else:
@@ -180,7 +180,7 @@ def check_standby(context: Context) -> Iterator[Finding]:
 
 
 def check_durability(context: Context) -> Iterator[Finding]:
-    if names := server_info.unsafe_durability_settings(context.conn):
+    if names := fact(context.conn, server_info.UNSAFE_DURABILITY_SETTINGS):
         message = f"{finding_names(names)}: answered commands are lost when the server's machine fails."
         yield warning("DATABASE_NOT_DURABLE", message, "turn them on for the server, the database and the login.")
 
@@ -198,26 +198,14 @@ def compare_clocks(name: str, time: float, database_time: float, elapsed: float)
         yield warning("CLOCKS_DIFFER", message, "synchronise all machines by NTP (chrony or systemd-timesyncd).")
 
 
-def check_clock_set_back(context: Context) -> Iterator[Finding]:
-    """Compare the database's clock with its own newest records: all machines may have been set back together."""
-    now = context.now()
-    ahead = clock_steps.lead_over_clock(context.conn, now)
-    if ahead > MAX_HARMLESS_CLOCK_STEP:
-        message = (
-            f"The database's clock was set back: its newest record is {finding_age(now + ahead, now)} in its future. "
-            "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
-        )
-        fix = "correct the clock of the database's machine and synchronise it by NTP (chrony or systemd-timesyncd)."
-        yield warning("CLOCK_SET_BACK", message, fix)
-
-
 def check_connections(context: Context) -> Iterator[Finding]:
-    usage = server_info.connections(context.conn)
+    allowed = fact(context.conn, server_info.CONNECTIONS_ALLOWED)
+    used = fact(context.conn, server_info.CONNECTIONS_USED)
     needed = len(WORKER_GROUPS) * (context.settings.concurrency + EXTRA_WORKER_CONNECTIONS) + OTHER_CONNECTIONS
     fix = "raise max_connections of PostgreSQL or lower UNWIND_CONCURRENCY."
-    if needed > usage.allowed:
-        message = f"The processes need up to {needed} connections; the database allows {usage.allowed}."
+    if needed > allowed:
+        message = f"The processes need up to {needed} connections; the database allows {allowed}."
         yield warning("CONNECTIONS_TOO_FEW", message, fix)
-    elif usage.used >= 0.9 * usage.allowed:
-        message = f"{usage.used} of the database's {usage.allowed} connections are in use."
+    elif used >= 0.9 * allowed:
+        message = f"{used} of the database's {allowed} connections are in use."
         yield warning("CONNECTIONS_NEARLY_USED", message, fix)

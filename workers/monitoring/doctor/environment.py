@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import smtplib
-import ssl
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +12,7 @@ from workers.embedded.binaries import ServerBinaryNotFound
 from workers.embedded.client import embedded_servers, running_servers
 from workers.embedded.data_dir import FAILURE_FILE, read_json, servers_dir
 from workers.embedded.servers import ServerStartError
-from workers.mail.smtp import requires_starttls
+from workers.mail.smtp import open_smtp, requires_starttls
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, error, finding_names, note, warning
 from workers.monitoring.flower_guard import find_running_flower, is_flower_loopback_only
@@ -25,7 +23,7 @@ LOW_DISK_BYTES, FULL_DISK_BYTES = 2 * 10**9, 200 * 10**6
 """The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
 
 
-def check_invalid_settings(problem: SettingsError) -> Iterator[Finding]:
+def describe_invalid_settings(problem: SettingsError) -> Iterator[Finding]:
     for line in str(problem).splitlines():
         variable = line.partition(":")[0]
         exposed = variable == "UNWIND_FLOWER_ADDRESS" and "UNWIND_FLOWER_LOGIN" in line
@@ -33,13 +31,13 @@ def check_invalid_settings(problem: SettingsError) -> Iterator[Finding]:
         yield error(code, line, f"set {variable} as .env.example shows, or unset it.")
 
 
-def check_unknown_variables() -> Iterator[Finding]:
+def find_unknown_variables() -> Iterator[Finding]:
     for name in unknown_variables():
         message = f"{name} is set, but is not a setting of Unwind."
         yield warning("SETTING_UNREAD", message, f"correct its name or unset {name}.")
 
 
-def check_libpq_variables() -> Iterator[Finding]:
+def find_libpq_variables() -> Iterator[Finding]:
     if names := [name for name in libpq_variables() if name not in ("PGDATA", "PGPASSWORD")]:
         are = "is" if len(names) == 1 else "are"
         message = f"{finding_names(names)} {are} set, but Unwind uses only DATABASE_URL."
@@ -47,12 +45,12 @@ def check_libpq_variables() -> Iterator[Finding]:
         yield note("PG_VARIABLES_UNREAD", message, fix)
 
 
-def check_embedded_servers(context: Context) -> Iterator[Finding]:
+def join_embedded_servers(context: Context) -> Iterator[Finding]:
     settings = context.settings
     if settings.has_servers:
         return
     if running_servers(settings.data_dir) is None:
-        yield from check_failed_start(settings.data_dir)
+        yield from find_failed_start(settings.data_dir)
         message = "The embedded servers are not running, so their contents were not checked."
         yield note("SERVERS_NOT_RUNNING", message, "run ./run up.")
         return
@@ -63,7 +61,7 @@ def check_embedded_servers(context: Context) -> Iterator[Finding]:
         yield error("SERVERS_UNREACHABLE", message, "run ./run down, then ./run up.")
 
 
-def check_failed_start(data_dir: Path) -> Iterator[Finding]:
+def find_failed_start(data_dir: Path) -> Iterator[Finding]:
     folder = servers_dir(data_dir)
     problem = str(read_json(folder / FAILURE_FILE).get("error", ""))
     if not problem:
@@ -82,18 +80,6 @@ def check_failed_start(data_dir: Path) -> Iterator[Finding]:
     yield error("EMBEDDED_SERVER_CANNOT_START", f"The embedded {name} cannot start: {reason}", fix)
 
 
-def check_flower(context: Context) -> Iterator[Finding]:
-    effective = find_running_flower(context.settings)
-    address = effective.get("address", context.settings.flower_address)
-    if not effective.get("read_only", context.settings.flower_read_only):
-        message = "Flower is not read-only: everyone who can open it can run any task as any member."
-        yield error("FLOWER_COMMANDS", message, "unset UNWIND_FLOWER_READ_ONLY and restart Flower.")
-    if address and not is_flower_loopback_only(address):
-        message = f"Flower listens on {address}, where its login is sent in clear text."
-        fix = "put a TLS proxy in front of it, or start it with UNWIND_FLOWER_ADDRESS=127.0.0.1 and no --address."
-        yield note("FLOWER_OPEN", message, fix)
-
-
 def check_disk(context: Context) -> Iterator[Finding]:
     free = context.free_bytes(context.settings.data_dir)
     if free < LOW_DISK_BYTES:
@@ -110,11 +96,8 @@ def check_mail_server(context: Context) -> Iterator[Finding]:
         return
     url = urlsplit(context.settings.smtp_url.get_secret_value())
     server_name = f"The mail server {url.hostname}{f':{url.port}' if url.port else ''}"
-    smtp: Callable[..., smtplib.SMTP] = smtplib.SMTP
-    if url.scheme == "smtps":
-        smtp = partial(smtplib.SMTP_SSL, context=ssl.create_default_context())
     try:
-        with smtp(url.hostname or "", url.port or 0, timeout=GREETING_TIMEOUT_SECONDS) as server:
+        with open_smtp(url, GREETING_TIMEOUT_SECONDS) as server:
             server.ehlo_or_helo_if_needed()
             has_starttls = server.has_extn("starttls")
     except (OSError, smtplib.SMTPException) as problem:
@@ -132,9 +115,13 @@ def check_mail_server(context: Context) -> Iterator[Finding]:
         yield warning("MAIL_PASSWORD_IN_CLEAR", message, "use smtps://, or add ?starttls=1 to UNWIND_SMTP_URL.")
 
 
-def check_mail_files(context: Context) -> Iterator[Finding]:
-    hosts = sorted({name.rpartition("@")[2] for name, queues in context.consumers.items() if "notices" in queues})
-    if context.settings.smtp_url is None and len(hosts) > 1:
-        names = finding_names(hosts)
-        message = f"No mail server is set, so workers on {names} each write emails to files of their own."
-        yield warning("MAIL_FILES_SCATTERED", message, "set UNWIND_SMTP_URL, or run workers for notices on one host.")
+def check_flower(context: Context) -> Iterator[Finding]:
+    effective = find_running_flower(context.settings)
+    address = effective.get("address", context.settings.flower_address)
+    if not effective.get("read_only", context.settings.flower_read_only):
+        message = "Flower is not read-only: everyone who can open it can run any task as any member."
+        yield error("FLOWER_COMMANDS", message, "unset UNWIND_FLOWER_READ_ONLY and restart Flower.")
+    if address and not is_flower_loopback_only(address):
+        message = f"Flower listens on {address}, where its login is sent in clear text."
+        fix = "put a TLS proxy in front of it, or start it with UNWIND_FLOWER_ADDRESS=127.0.0.1 and no --address."
+        yield note("FLOWER_OPEN", message, fix)

@@ -1,10 +1,10 @@
-"""Checks for cases that need a human: unanswered requests, late payments, bills. None of them triggers an action."""
+"""Checks for what needs a human: unanswered requests, late payments, webhooks, bills. None triggers an action."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from models import alerts, bills, late_payments, reminders
+from models import alerts, bills, late_payments, reminders, webhooks
 from workers.monitoring.doctor.context import Context
 from workers.monitoring.doctor.findings import Finding, finding_names, note, warning
 
@@ -41,6 +41,13 @@ def check_late_payments(context: Context) -> Iterator[Finding]:
             "orders.settle_late_payment settles it."
         )
         yield warning("LATE_PAYMENTS", message, fix)
+
+
+def check_webhooks_disabled(context: Context) -> Iterator[Finding]:
+    if disabled := webhooks.disabled_webhook_urls(context.conn):
+        message = f"These webhooks failed for three days or are gone, and get nothing: {finding_names(disabled)}."
+        fix = "./run webhooks list shows their last errors; ./run webhooks replay ID continues where one stopped."
+        yield warning("WEBHOOKS_DISABLED", message, fix)
 
 
 def check_bills_held(context: Context) -> Iterator[Finding]:

@@ -1,11 +1,11 @@
-"""Checks for late work: sweeps, outbox, submissions, emails, webhooks, dead jobs, dead letters and invariants."""
+"""Checks for late work: sweeps, outbox, submissions, emails, dead jobs, dead letters and invariants."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from models import alerts, dead_jobs, dead_letters, notices, outbox, pauses, submissions, webhooks
+from models import alerts, clock_steps, dead_jobs, dead_letters, notices, outbox, pauses, submissions
 from models.integrity import invariants, month_audit, violation_log
 from models.sweeps import last_sweep_runs
 from policies.texts import pluralize
@@ -19,6 +19,7 @@ from workers.monitoring.doctor.findings import Finding, error, finding_age, find
 WORK_LATE_AFTER = timedelta(minutes=1)
 """Work that waits longer than this while workers run is late."""
 SWEEPS_LATE_AFTER = 3  # intervals, and never less than a minute: one run is lost when a worker is replaced
+MAX_HARMLESS_CLOCK_STEP = timedelta(seconds=2)  # NTP may set a clock back by as much at once
 RECENT_DEAD_LETTER = timedelta(days=1)
 _HEARTBEAT_RUNS = {heartbeat_run(queue): queue for queue in QUEUES}
 
@@ -30,6 +31,19 @@ def check_pauses(context: Context) -> Iterator[Finding]:
         message += f", until {format_timestamp(row.until)}" if row.until else ""
         message += f": {row.reason}" if row.reason else "."
         yield warning("PAUSED", message, f"run ./run resume {row.name} once the reason is gone.")
+
+
+def check_clock_set_back(context: Context) -> Iterator[Finding]:
+    """Compare the database's clock with its own newest records: all machines may have been set back together."""
+    now = context.now()
+    ahead = clock_steps.lead_over_clock(context.conn, now)
+    if ahead > MAX_HARMLESS_CLOCK_STEP:
+        message = (
+            f"The database's clock was set back: its newest record is {finding_age(now + ahead, now)} in its future. "
+            "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
+        )
+        fix = "correct the clock of the database's machine and synchronise it by NTP (chrony or systemd-timesyncd)."
+        yield warning("CLOCK_SET_BACK", message, fix)
 
 
 def _tasks_exempt_from_checks(context: Context) -> set[str]:
@@ -100,6 +114,13 @@ def check_queue_heartbeats(context: Context) -> Iterator[Finding]:
         yield error("HEARTBEAT_LATE", message, fix)
 
 
+def check_late_unlocks(context: Context) -> Iterator[Finding]:
+    if not _tasks_exempt_from_checks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
+        message = "An alert was due {ago} ago and is not unlocked yet; its filer has not been notified."
+        fix = "check that beat and a worker for the queue sweeps run."
+        yield from _late_work(context, alerts.next_unlock_at(context.conn), "UNLOCKS_LATE", message, fix)
+
+
 def check_late_outbox(context: Context) -> Iterator[Finding]:
     if not _tasks_exempt_from_checks(context) & {*outbox.OUTBOX_CONSUMERS, "outbox.relay"}:
         message = "An outbox message has waited for {ago}."
@@ -113,13 +134,6 @@ def check_late_submissions(context: Context) -> Iterator[Finding]:
         fix = "check that a worker runs for the queues commands and submissions."
         since = submissions.oldest_waiting_submission(context.conn)
         yield from _late_work(context, since, "SUBMISSIONS_LATE", message, fix)
-
-
-def check_late_unlocks(context: Context) -> Iterator[Finding]:
-    if not _tasks_exempt_from_checks(context) & {"npb.scan_open_alerts", "alerts.scan_seller_alerts"}:
-        message = "An alert was due {ago} ago and is not unlocked yet; its filer has not been notified."
-        fix = "check that beat and a worker for the queue sweeps run."
-        yield from _late_work(context, alerts.next_unlock_at(context.conn), "UNLOCKS_LATE", message, fix)
 
 
 def _late_work(context: Context, since: datetime | None, code: str, message: str, fix: str) -> Iterator[Finding]:
@@ -150,13 +164,6 @@ def check_dead_letters(context: Context) -> Iterator[Finding]:
             ago = finding_age(context.now(), latest.received_at)
             message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
             yield note("DEAD_LETTERS", message, "./run jobs dead-letters shows them; correct their sender.")
-
-
-def check_webhooks_disabled(context: Context) -> Iterator[Finding]:
-    if disabled := webhooks.disabled_webhook_urls(context.conn):
-        message = f"These webhooks failed for three days or are gone, and get nothing: {finding_names(disabled)}."
-        fix = "./run webhooks list shows their last errors; ./run webhooks replay ID continues where one stopped."
-        yield warning("WEBHOOKS_DISABLED", message, fix)
 
 
 def check_invariants(context: Context) -> Iterator[Finding]:

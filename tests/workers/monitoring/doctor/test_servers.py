@@ -33,7 +33,6 @@ from workers.monitoring.doctor import (
     broker,
     connect_to_servers,
     database,
-    environment,
     examine,
     open_context,
     run_checks,
@@ -259,7 +258,7 @@ def test_messages_in_unread_queues_are_reported(with_broker: Context) -> None:
 def test_mail_files_on_several_hosts_are_reported(with_broker: Context) -> None:
     one_host = {"emails@here": ["notices", "audits"], "commands@there": ["commands"]}
     several = one_host | {"emails@there": ["notices", "audits"]}
-    assert codes(environment.check_mail_files(replace(with_broker, consumers=one_host))) == []
-    assert codes(environment.check_mail_files(replace(with_broker, consumers=several))) == ["MAIL_FILES_SCATTERED"]
+    assert codes(broker.check_mail_files(replace(with_broker, consumers=one_host))) == []
+    assert codes(broker.check_mail_files(replace(with_broker, consumers=several))) == ["MAIL_FILES_SCATTERED"]
     sending = with_broker.settings.model_copy(update={"smtp_url": SecretStr("smtp://localhost")})
-    assert codes(environment.check_mail_files(replace(with_broker, consumers=several, settings=sending))) == []
+    assert codes(broker.check_mail_files(replace(with_broker, consumers=several, settings=sending))) == []
