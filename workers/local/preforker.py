@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -93,12 +94,10 @@ class Preforker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._events = self._process.stdin, self._process.stdout
+        self._unread = b""
         self._ended: dict[int, int] = {}
         self._forked: list[int] = []
-        self._changed = threading.Condition()
-        self._request_lock = threading.Lock()
-        self._reader = threading.Thread(target=self._read, name="preforker", daemon=True)
-        self._reader.start()
+        self._lock = threading.RLock()
 
     @property
     def pid(self) -> int:
@@ -108,19 +107,21 @@ class Preforker:
         return self._process.poll() is None
 
     def status_of(self, pid: int) -> int | None:
-        with self._changed:
+        with self._lock:
+            self._read_events(0)
             return self._ended.get(pid)
 
     def fork(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
         request = {"name": name, "args": list(args), "environment": dict(environment), "log": str(log)}
-        with self._request_lock:
+        with self._lock:
             self._requests.write(json.dumps(request).encode() + b"\n")
             self._requests.flush()
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._forked) or not self.is_alive(), 60)
-                if not self._forked:
+            end = time.monotonic() + 60
+            while not self._forked:
+                if not self.is_alive() or time.monotonic() > end:
                     raise OSError("the preforker does not answer")
-                return ForkedProcess(self, self._forked.pop(0))
+                self._read_events(0.1)
+            return ForkedProcess(self, self._forked.pop(0))
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -130,21 +131,19 @@ class Preforker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
-        self._reader.join(5)
         self._events.close()
 
-    def _read(self) -> None:
-        for line in self._events:
-            event = json.loads(line)
-            with self._changed:
+    def _read_events(self, seconds: float) -> None:
+        # Read what has been written; wait that long for the first of it.
+        while select.select([self._events], [], [], seconds)[0] and (more := os.read(self._events.fileno(), 65536)):
+            *lines, self._unread = (self._unread + more).split(b"\n")
+            for event in map(json.loads, lines):
                 if "pid" in event:
                     self._ended.pop(int(event["pid"]), None)  # of an earlier program with the same id
                     self._forked.append(int(event["pid"]))
                 else:
                     self._ended[int(event["ended"])] = int(event["status"])
-                self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
+            seconds = 0
 
 
 # -- the preforking process --------------------------------------------------------------------------------------------

@@ -182,25 +182,18 @@ class Supervisor:
                 child for child in children if child.process.poll() is None and step < len(child.program.stop_signals)
             ]
             for child in waiting:
-                Supervisor._signal_leader(child, child.program.stop_signals[step][0])
+                number = child.program.stop_signals[step][0]
+                if number == signal.SIGKILL:
+                    _signal_program_group(child.identity.pid, number)
+                else:
+                    with contextlib.suppress(ProcessLookupError):
+                        child.process.send_signal(number)
             grace = max((child.program.stop_signals[step][1] for child in waiting), default=0.0)
-            wait_until(partial(Supervisor._have_ended, waiting), grace)
+            wait_until(partial(_have_ended, waiting), grace)
         for child in children:
             _signal_program_group(child.identity.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(5)
-
-    @staticmethod
-    def _have_ended(children: Sequence[_Child]) -> bool:
-        return all(child.process.poll() is not None for child in children)
-
-    @staticmethod
-    def _signal_leader(child: _Child, number: signal.Signals) -> None:
-        if number == signal.SIGKILL:
-            _signal_program_group(child.identity.pid, signal.SIGKILL)
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                child.process.send_signal(number)
 
     def _spawn_program(self, program: SupervisedProgram, backoff: RestartBackoff) -> _Child:
         process = self._spawn_process(program)
@@ -296,6 +289,10 @@ def kill_leftover_programs(record: Path) -> int:
             break
     record.unlink(missing_ok=True)
     return len(groups)
+
+
+def _have_ended(children: Sequence[_Child]) -> bool:
+    return all(child.process.poll() is not None for child in children)
 
 
 def _signal_program_group(group: int, number: signal.Signals) -> None:
