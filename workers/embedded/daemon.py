@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,10 @@ class Daemon:
         self.stop_requested = StopRequest()
 
     def start(self) -> None:
-        self._end_orphaned_valkey()
+        # Two Valkeys would corrupt the append-only file.
+        orphan = ProcessIdentity.from_json(read_json(self.record).get("valkey") or {})
+        if orphan.started:
+            end_orphan(orphan, (signal.SIGKILL, 5.0))
         for server in self.servers:
             server.prepare()
             self._launch_server(server)
@@ -84,7 +88,7 @@ class Daemon:
                     raise ServerStartError(f"{server.name} ended {MAX_EARLY_SERVER_DEATHS} times in a row")
                 if self.stop_requested.wait(delay):
                     return
-                self._log_to_stderr(f"{server.name} ended with {server.process.returncode}: restarting it")
+                log_to_stderr(f"{server.name} ended with {server.process.returncode}: restarting it")
                 server.prepare()
                 self._launch_server(server)
                 self._await_server(server)
@@ -121,15 +125,8 @@ class Daemon:
                 running[server.name] = {"port": self.ports[server.name], **process.as_json()}
         write_json(self.record, running)
 
-    def _end_orphaned_valkey(self) -> None:
-        # Two servers would corrupt the append-only file.
-        old = ProcessIdentity.from_json(read_json(self.record).get("valkey") or {})
-        if old.started:
-            end_orphan(old, (signal.SIGKILL, 5.0))
 
-    @staticmethod
-    def _log_to_stderr(sentence: str) -> None:
-        print(sentence, file=sys.stderr, flush=True)
+log_to_stderr = partial(print, file=sys.stderr, flush=True)
 
 
 def main(folder: Path) -> int:
@@ -161,7 +158,7 @@ def main(folder: Path) -> int:
         if status == 0:
             daemon.keep()
     except ServerStartError as error:
-        daemon._log_to_stderr(str(error))
+        log_to_stderr(error)
         write_json(folder / FAILURE_FILE, {"error": str(error)})
         status = 1
     finally:

@@ -19,11 +19,10 @@ from workers.embedded.processes import (
     end_orphan,
     identify_process,
     is_alive,
-    parent_death_hook,
     stop_child,
 )
 from workers.embedded.program_copy import programs_for
-from workers.embedded.run_as import choose_run_as, chown_tree
+from workers.embedded.run_as import RunAs, choose_run_as, chown_tree
 
 OWNER = "unwind_owner"
 """The working login: owns the database and its contents, may create databases (for replays), and is no superuser."""
@@ -90,6 +89,8 @@ class EmbeddedServer:
     name: ClassVar[str]
     title: ClassVar[str]
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
+    """The first is also what the kernel sends when the daemon dies."""
+    identity = RunAs()
 
     def __init__(self, folder: Path) -> None:
         self.data = folder / self.name
@@ -110,6 +111,25 @@ class EmbeddedServer:
 
     def answers(self, process: subprocess.Popen[bytes]) -> bool:
         raise NotImplementedError
+
+    def _run(
+        self, command: Sequence[str | Path], standard_input: bytes = b"", *, folder: str | Path = "/"
+    ) -> subprocess.Popen[bytes]:
+        with open_log(self.log) as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                env=SERVER_ENVIRONMENT,
+                # Safe: the daemon has no other threads.
+                preexec_fn=self.identity.becoming(os.getpid(), self.stop_signals[0][0]),  # noqa: PLW1509
+            )
+        assert process.stdin is not None
+        process.stdin.write(standard_input)
+        process.stdin.close()
+        return process
 
     def stop(self) -> None:
         if self.process is not None:
@@ -146,7 +166,7 @@ class Postgres(EmbeddedServer):
 
     def start(self, port: int) -> None:
         options = [argument for name, value in self.settings.items() for argument in ("-c", f"{name}={value}")]
-        self.process = self._run_postgres_program("postgres", "-D", self.data, "-p", str(port), *options)
+        self.process = self._run([self.programs / "postgres", "-D", self.data, "-p", str(port), *options])
 
     def answers(self, process: subprocess.Popen[bytes]) -> bool:
         lines = read_lines(self.data / "postmaster.pid")
@@ -169,10 +189,10 @@ class Postgres(EmbeddedServer):
             *([] if self.durable else ["--no-sync"]),
         ]
         try:
-            status = self._run_postgres_program("initdb", *initdb, "--locale=C.UTF-8").wait()
+            status = self._run([self.programs / "initdb", *initdb, "--locale=C.UTF-8"]).wait()
             if status != 0:  # no such locale here; C sorts alike, but upper() handles only ASCII
                 shutil.rmtree(new_data, ignore_errors=True)
-                status = self._run_postgres_program("initdb", *initdb, "--locale=C").wait()
+                status = self._run([self.programs / "initdb", *initdb, "--locale=C"]).wait()
             statements = [*self._login_statements(), f"CREATE DATABASE {DATABASE} OWNER {OWNER}"]
             if status != 0 or self._run_single_user_postgres(new_data, statements) != 0:
                 raise ServerStartError(f"PostgreSQL could not create its data folder:\n{log_tail(self.log)}")
@@ -200,9 +220,8 @@ class Postgres(EmbeddedServer):
         options = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "-c", "log_min_error_statement=panic"]
         standard_input = "".join(f"{' '.join(statement.split())}\n" for statement in statements).encode()
         options += [] if self.durable else ["-F"]
-        return self._run_postgres_program(
-            "postgres", "--single", "-D", data, *options, "template1", standard_input=standard_input
-        ).wait()
+        command: list[str | Path] = [self.programs / "postgres", "--single", "-D", data, *options, "template1"]
+        return self._run(command, standard_input).wait()
 
     def _clear_stale_pid_file(self) -> None:
         # Remove the pid file of a postmaster that has ended; stop one that outlived its daemon. PostgreSQL refuses to
@@ -214,25 +233,6 @@ class Postgres(EmbeddedServer):
         if is_alive(postmaster) and str(self.data) in command_line(postmaster.pid):
             end_orphan(postmaster, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         pid_file.unlink(missing_ok=True)
-
-    def _run_postgres_program(
-        self, program: str, *arguments: str | Path, standard_input: bytes | None = None
-    ) -> subprocess.Popen[bytes]:
-        with open_log(self.log) as log:
-            process = subprocess.Popen(
-                [self.programs / program, *arguments],
-                stdin=subprocess.PIPE if standard_input is not None else subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env=SERVER_ENVIRONMENT,
-                # Safe: the daemon has no other threads.
-                preexec_fn=self.identity.becoming(os.getpid(), signal.SIGINT),  # noqa: PLW1509
-            )
-        if standard_input is not None and process.stdin is not None:
-            process.stdin.write(standard_input)
-            process.stdin.close()
-        return process
 
 
 _LOGINS = {"owner": OWNER, "admin": ADMIN, "roles": list(EMBEDDED_ROLES)}
@@ -265,20 +265,8 @@ class Valkey(EmbeddedServer):
         self.data.mkdir(mode=0o700, exist_ok=True)
         self.port = port
         settings = {**self.settings, "port": str(port), "requirepass": self.password, "dir": f'"{self.data}"'}
-        with open_log(self.log) as log:
-            self.process = subprocess.Popen(
-                [self.program, "-"],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=self.data,
-                env=SERVER_ENVIRONMENT,
-                # Safe: the daemon has no other threads.
-                preexec_fn=parent_death_hook(os.getpid(), signal.SIGTERM),  # noqa: PLW1509
-            )
-        if self.process.stdin is not None:
-            self.process.stdin.write(os.fsencode("".join(f"{name} {value}\n" for name, value in settings.items())))
-            self.process.stdin.close()
+        lines = "".join(f"{name} {value}\n" for name, value in settings.items())
+        self.process = self._run([self.program, "-"], os.fsencode(lines), folder=self.data)
 
     def answers(self, process: subprocess.Popen[bytes]) -> bool:  # noqa: ARG002 - only Valkey knows the password
         try:
