@@ -116,41 +116,34 @@ def format_demo_event(event: TimelineEvent) -> str:
     return f"{event.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
 
 
-_DASHBOARD_SUMMARY = """
-    SELECT
-      (SELECT count(*) FROM unwind.events WHERE at >= :since AND type LIKE '%.unlocked') AS unlocked,
-      (SELECT count(*) FROM unwind.orders WHERE cancelled_at >= :since) AS cancelled,
-      (SELECT coalesce(sum(delta), 0) FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned') AS units,
-      (SELECT count(DISTINCT lot_id) FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned') AS lots,
-      (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'credit') AS credits,
-      (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'credit') AS credited,
-      (SELECT count(*) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS resets,
-      (SELECT coalesce(-sum(amount), 0) FROM unwind.ledger_lines WHERE at >= :since AND kind = 'reset') AS reset,
-      (SELECT count(*) FROM unwind.removals WHERE decided_at >= :since AND state = 'cancelled') AS removals,
-      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'seller' AND state = 'sent')
-          AS sellers_notified,
-      (SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND role = 'buyer' AND state = 'sent')
-          AS buyers_notified,
-      (SELECT count(*) FROM unwind.strikes WHERE at >= :since) AS strikes
+_FEES_SUMMARY = """
+    SELECT concat(count(*), ', ', coalesce(-sum(amount), 0), ' USD')
+    FROM unwind.ledger_lines WHERE at >= :since AND kind =
 """
+_EMAILS_SUMMARY = "SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND state = 'sent' AND role ="
+DASHBOARD_SUMMARY = {
+    "alerts unlocked, each once": "SELECT count(*) FROM unwind.events WHERE at >= :since AND type LIKE '%.unlocked'",
+    "orders cancelled": "SELECT count(*) FROM unwind.orders WHERE cancelled_at >= :since",
+    "units returned to inventory": """
+        SELECT concat(coalesce(sum(delta), 0), ' in ', count(DISTINCT lot_id), ' lots')
+        FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned'
+    """,
+    "fees credited on the next bill": f"{_FEES_SUMMARY} 'credit'",
+    "fees reset in the same month": f"{_FEES_SUMMARY} 'reset'",
+    "pending removal requests cancelled": (
+        "SELECT count(*) FROM unwind.removals WHERE decided_at >= :since AND state = 'cancelled'"
+    ),
+    "sellers notified": f"{_EMAILS_SUMMARY} 'seller'",
+    "buyers notified": f"{_EMAILS_SUMMARY} 'buyer'",
+    "strikes added": "SELECT count(*) FROM unwind.strikes WHERE at >= :since",
+}
 
 
 def summary_table(database: Database, since: datetime) -> Table:
-    with database.transaction() as conn:
-        counts = conn.execute(text(_DASHBOARD_SUMMARY), {"since": since}).mappings().one()
     table = Table(title="What happened while you watched", title_style="bold", show_header=False, min_width=60)
-    for label, value in (
-        ("alerts unlocked, each once", counts["unlocked"]),
-        ("orders cancelled", counts["cancelled"]),
-        ("units returned to inventory", f"{counts['units']} in {counts['lots']} lots"),
-        ("fees credited on the next bill", f"{counts['credits']}, {counts['credited']} USD"),
-        ("fees reset in the same month", f"{counts['resets']}, {counts['reset']} USD"),
-        ("pending removal requests cancelled", counts["removals"]),
-        ("sellers notified", counts["sellers_notified"]),
-        ("buyers notified", counts["buyers_notified"]),
-        ("strikes added", counts["strikes"]),
-    ):
-        table.add_row(label, str(value))
+    with database.transaction() as conn:
+        for label, query in DASHBOARD_SUMMARY.items():
+            table.add_row(label, str(conn.execute(text(query), {"since": since}).scalar_one()))
     return table
 
 
