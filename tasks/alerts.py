@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from models import alerts, members, outbox
@@ -13,11 +14,11 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import alerts as policy
 from policies import members as member_policy
 from policies.cases import AlertKind
-from policies.statuses import ALERT_LABELS
+from policies.statuses import ALERT_LABELS, Role
 from policies.verdicts import Granted
-from tasks.cases import decide_case, lock_command_cases
+from tasks.cases import Decide, case_command, decide_case, lock_command_cases
 from tasks.command import Comment, OrderCommand
-from tasks.declarations import DeclaredOption
+from tasks.declarations import BUYER, SELLER
 from tasks.notices import record_notices_at_once
 from tasks.sweeps import TaskResult, sweep
 
@@ -29,32 +30,30 @@ RELAY_UNLOCKS_AFTER = timedelta(seconds=5)
 locked or published them earlier would send their notices through a queue, behind thousands of emails."""
 
 
-class RemoveAlert(OrderCommand):
-    comment: Comment | None = None
-
-
-def remove_option(kind: AlertKind) -> DeclaredOption[Any]:
-    return DeclaredOption(
-        f"remove the {ALERT_LABELS[kind]}",
-        lambda c, subject, now: policy.remove_alert(subject.case, kind, c.actor, c.comment, now),
+def remove_alert_command(kind: AlertKind) -> Any:
+    """Declare the command that removes an order's alert of this kind (T11, T16)."""
+    filer = policy.filer_role(kind)
+    return case_command(
+        f"{kind.lower()}.remove",
+        partial(policy.remove_alert, kind=kind),
+        f"Remove the alert as its {filer} or staff; the order becomes PENDING.",
+        arguments={"comment": (Comment | None, None)},
+        example=SELLER if filer is Role.SELLER else BUYER,
+        option=f"remove the {ALERT_LABELS[kind]}",
+        answer_batch=_remove_alerts,
     )
 
 
-def remove_alerts(commands: Sequence[RemoveAlert], kind: AlertKind) -> list[Answer]:
-    """Remove the orders' alerts. If staff removes a completed one, withdraw its strike and update the privileges."""
+def _remove_alerts(commands: Sequence[OrderCommand], decide: Decide[OrderCommand]) -> list[Answer]:
+    # If staff removes a completed alert, its strike is withdrawn and the privileges are updated.
     with unit_of_work(commands) as work:
         cases = lock_command_cases(work, lock_members=members.FOR_UPDATE)
         withdrawn_order_ids: list[int] = []
         for command in work.pending:
-            verdict = decide_case(
-                work,
-                cases,
-                command,
-                lambda c, case, now: policy.remove_alert(case, kind, c.actor, c.comment, now),
-                order_id=command.order_id,
-            )
+            verdict = decide_case(work, cases, command, decide, order_id=command.order_id)
             if isinstance(verdict, Granted) and verdict.effects["strike_withdrawn"]:
-                role = policy.accused_role(kind)
+                assert verdict.case.alert is not None
+                role = policy.accused_role(verdict.case.alert.kind)
                 accused = verdict.case.member(role)
                 forgiven = member_policy.remove_strike(accused, role, command.order_id, verdict.case.terms)
                 cases.members[forgiven.member_id] = forgiven

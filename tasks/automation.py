@@ -21,10 +21,10 @@ from policies import automation_settings as settings
 from policies.cases import Actor, Case
 from policies.members import member_unknown
 from policies.statuses import Role
-from policies.verdicts import Granted, Invalid, Refused, Verdict
+from policies.verdicts import Granted, Invalid, Refused
 from tasks.cancellation import CancelOrder, cancel_batch_in
 from tasks.cases import case_command
-from tasks.command import Command, Comment, MemberId, OrderCommand, StaffName, TimestampText
+from tasks.command import Command, Comment, MemberId, StaffName, TimestampText
 from tasks.declarations import SELLER, command_task
 from tasks.sweeps import TaskResult, sweep
 
@@ -60,17 +60,6 @@ class SetAutomation(Command):
         return hashlib.sha256(super().fingerprint + named.encode()).digest()
 
 
-class HoldAutomation(OrderCommand):
-    task: ClassVar[str] = "orders.hold_automation"
-    until: TimestampText | None = None
-    comment: Comment
-
-
-class ReleaseAutomation(OrderCommand):
-    task: ClassVar[str] = "orders.release_automation"
-    comment: Comment
-
-
 class AutomationCancel(CancelOrder):
     """A cancellation that a sweep makes in the seller's name; nobody sends it."""
 
@@ -103,20 +92,23 @@ def set_automation(commands: list[SetAutomation]) -> list[Answer]:
     return work.answers
 
 
-@case_command(
-    HoldAutomation, example=SELLER | {"comment": "the buyer is in hospital"}, option="hold the order against automation"
+hold_automation = case_command(
+    "orders.hold_automation",
+    policy.hold_automation,
+    "Hold automation off an order, as its seller or staff, without end or until a time.",
+    arguments={"until": (TimestampText | None, None), "comment": Comment},
+    example=SELLER | {"comment": "the buyer is in hospital"},
+    option="hold the order against automation",
 )
-def hold_automation(command: HoldAutomation, case: Case, now: datetime) -> Verdict:
-    """Hold automation off an order, as its seller or staff, without end or until a time."""
-    return policy.hold_automation(case, command.actor, command.until, command.comment, now)
 
-
-@case_command(
-    ReleaseAutomation, example=SELLER | {"comment": "no answer any more"}, option="release the order for automation"
+release_automation_hold = case_command(
+    "orders.release_automation",
+    policy.release_automation_hold,
+    "End the hold on an order, as its seller or staff: automation may act on it again.",
+    arguments={"comment": Comment},
+    example=SELLER | {"comment": "no answer any more"},
+    option="release the order for automation",
 )
-def release_automation_hold(command: ReleaseAutomation, case: Case, now: datetime) -> Verdict:
-    """End the hold on an order, as its seller or staff: automation may act on it again."""
-    return policy.release_automation_hold(case, command.actor, command.comment, now)
 
 
 def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import update_wrapper
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import create_model
 
 from models import members
 from models.cases import CaseChange, CaseSet, send_case_set_locks
@@ -37,33 +38,36 @@ def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT
 
 
 def case_command(
-    model: type[OrderCommandT],
+    task: str,
+    policy: Callable[..., Verdict],
+    about: str,
     *,
+    arguments: Mapping[str, Any] | None = None,
+    base: type[OrderCommand | OrderFactCommand] = OrderCommand,
     example: Mapping[str, Any],
-    option: str | None = None,
+    option: str | DeclaredOption[Any] | None = None,
     option_arguments: Arguments = no_option_arguments,
-) -> Callable[[Decide[OrderCommandT]], Any]:
-    """Declare a command that only its order decides; the decorated function is that decision.
+    answer_batch: Callable[[Sequence[Any], Decide[Any]], list[Answer]] = decide_cases,
+) -> Any:
+    """Declare a command that only its order decides, by its name on the wire, and return the Celery task.
 
-    `option` is the label with which `orders.options` lists it; its entry asks the same function, with the arguments of
-    the example and those that `option_arguments` returns.
+    `policy` decides it, given `case`, `actor`, `now` and the command's own arguments by their names. `arguments` holds
+    their types, or pairs of type and default. `option` is the label with which `orders.options` lists the command; its
+    entry asks the same policy, with the arguments of the example and those that `option_arguments` returns.
     """
+    fields = dict(arguments or {})
+    model = create_model(task, __base__=base, task=(ClassVar[str], task), **fields)
 
-    def declare(decide: Decide[OrderCommandT]) -> Any:
-        entry: DeclaredOption[OrderCommandT] | None = None
-        if option is not None:
-            entry = DeclaredOption(
-                option, lambda command, subject, now: decide(command, subject.case, now), option_arguments
-            )
+    def decide(command: OrderCommand | OrderFactCommand, case: Case, now: datetime) -> Verdict:
+        return policy(case=case, actor=command.actor, now=now, **{name: getattr(command, name) for name in fields})
 
-        def run(commands: list[OrderCommandT]) -> list[Answer]:
-            return decide_cases(commands, decide)
+    def run(commands: list[Any]) -> list[Answer]:
+        return answer_batch(commands, decide)
 
-        update_wrapper(run, decide, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
-        del run.__wrapped__  # type: ignore[attr-defined]  # its signature is not the task's
-        return command_task(model, example=example, option=entry)(run)
-
-    return declare
+    run.__doc__ = about
+    if isinstance(option, str):
+        option = DeclaredOption(option, lambda command, order, now: decide(command, order.case, now), option_arguments)
+    return command_task(model, example=example, option=option)(run)
 
 
 def lock_command_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> CaseSet:

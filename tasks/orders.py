@@ -33,12 +33,11 @@ from policies.purchases import (
 )
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
-from tasks.cases import case_command, decide_cases, lock_command_cases
+from tasks.cases import case_command, lock_command_cases
 from tasks.command import (
     Comment,
     LotId,
     MemberId,
-    OrderCommand,
     OrderFactCommand,
     Quantity,
     StrictModel,
@@ -86,21 +85,6 @@ class AddOrderBatch(OrderFactCommand):
     lines: PurchaseLines
 
 
-class SetOrderStatus(OrderCommand):
-    task: ClassVar[str] = "orders.set_status"
-    status: Literal[tuple(str(s) for s in Status)]  # type: ignore[valid-type]
-
-
-class RecordOrderPayment(OrderFactCommand):
-    task: ClassVar[str] = "orders.record_payment"
-    payment_status: Literal[tuple(str(s) for s in PaymentStatus)]  # type: ignore[valid-type]
-
-
-class SettleLatePayment(OrderCommand):
-    task: ClassVar[str] = "orders.settle_late_payment"
-    comment: Comment
-
-
 @command_task(
     SubmitOrder,
     example={
@@ -145,32 +129,34 @@ def add_batch(commands: list[AddOrderBatch]) -> list[Answer]:
     return work.answers
 
 
-@command_task(
-    SetOrderStatus,
+set_status = case_command(
+    "orders.set_status",
+    lambda case, actor, status, **_: policy.set_order_status(case, actor, Status(status)),
+    "Set the status of an order as one of its parties.",
+    arguments={"status": Literal[tuple(str(s) for s in Status)]},
     example=SELLER | {"status": "SHIPPED"},
     option=DeclaredOption(
         "set the status by hand", lambda c, subject, _now: option_to_set_status(c.task, subject.case, c.actor)
     ),
 )
-def set_status(commands: list[SetOrderStatus]) -> list[Answer]:
-    """Set the status of an order as one of its parties."""
-    return decide_cases(commands, lambda c, case, _now: policy.set_order_status(case, c.actor, Status(c.status)))
 
+record_payment = case_command(
+    "orders.record_payment",
+    lambda case, now, payment_status, **_: policy.record_order_payment(case, PaymentStatus(payment_status), now),
+    "Set the payment status that the payment service reports; for a cancelled order record a late payment.",
+    arguments={"payment_status": Literal[tuple(str(s) for s in PaymentStatus)]},
+    base=OrderFactCommand,
+    example={"order_id": 1003, "payment_status": "Received"},
+)
 
-@case_command(RecordOrderPayment, example={"order_id": 1003, "payment_status": "Received"})
-def record_payment(command: RecordOrderPayment, case: Case, now: datetime) -> Verdict:
-    """Set the payment status that the payment service reports; for a cancelled order record a late payment."""
-    return policy.record_order_payment(case, PaymentStatus(command.payment_status), now)
-
-
-@case_command(
-    SettleLatePayment,
+settle_late_payment = case_command(
+    "orders.settle_late_payment",
+    late_payments.settle_late_payment,
+    "Say, as the seller or staff, that the money of a late payment was sent back.",
+    arguments={"comment": Comment},
     example=SELLER | {"comment": "sent back through the payment service"},
     option="say that a late payment was sent back",
 )
-def settle_late_payment(command: SettleLatePayment, case: Case, now: datetime) -> Verdict:
-    """Say, as the seller or staff, that the money of a late payment was sent back."""
-    return late_payments.settle_late_payment(case, command.actor, command.comment, now)
 
 
 @dataclass

@@ -13,7 +13,6 @@ from policies.reasons import INVALID_REASONS, REASONS, VALID_REASONS
 from policies.statuses import CancelBasis, Role, Status
 from policies.terms import DEFAULT_TERMS
 from policies.verdicts import Granted
-from tasks.ocr import FileOcr
 from tests.builders import BUYER, DAY, ORDERED, SELLER, STAFF, STRANGER, a_case, code, granted, refused
 from tools.contract_files import argument_schema
 
@@ -88,7 +87,7 @@ def test_the_seller_may_cancel_because_the_items_are_not_there() -> None:
     assert code(ocr.file_ocr(a_case(), SELLER, "S_NO_STOCK", "They are gone.", ORDERED)) is None
     assert code(ocr.file_ocr(a_case(), BUYER, "S_NO_STOCK", "They are gone.", ORDERED)) == "REASON_OF_OTHER_PARTY"
     assert "API id 60" in REASONS[Role.SELLER]["S_NO_STOCK"]
-    assert REASONS[Role.SELLER]["S_NO_STOCK"] in json.dumps(argument_schema(FileOcr.task))
+    assert REASONS[Role.SELLER]["S_NO_STOCK"] in json.dumps(argument_schema("ocr.file"))
 
 
 def test_refusal_tells_the_buyer_to_ask_the_seller() -> None:

@@ -1,9 +1,7 @@
-"""Tests that every declared command is complete; a failure names the file to write."""
+"""Tests that every declared command is complete; a failure names the command, or the file to write."""
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -15,22 +13,20 @@ from tasks.command_parsing import parse_command
 from tasks.declarations import SELLER, Declaration, DeclaredOption
 from tests.bad_input import COMMANDS, good_arguments
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 NO_OPTION = {"orders.options": "it returns the options", "drafts.edit": "a draft is named", "drafts.verify": "the same"}
 
 
 def missing_parts(declaration: Declaration) -> list[str]:
     model = declaration.model
-    file = Path(str(inspect.getsourcefile(model))).relative_to(CHECKOUT)
     problems = []
     if isinstance(answer := parse_command(model, declaration.example, "example"), Answer):
-        problems.append(f"{file}: the example of {model.task} does not fit its arguments: {answer.errors}")
+        problems.append(f"{model.task}: the example does not fit its arguments: {answer.errors}")
     elif isinstance(answer := parse_command(model, good_arguments(declaration), "good"), Answer):
         problems.append(f"tests/bad_input.py: no good value for an argument of {model.task}: {answer.errors}")
     if issubclass(model, ActorCommand) and declaration.option is None and model.task not in NO_OPTION:
-        problems.append(f"{file}: the declaration of {model.task} needs an option, its label in orders.options")
+        problems.append(f"{model.task}: the declaration needs an option, its label in orders.options")
     if not declaration.about:
-        problems.append(f"{file}: the function of {model.task} needs a docstring, which contract/ and docs/ repeat")
+        problems.append(f"{model.task}: it needs a sentence or docstring, which contract/ and docs/ repeat")
     return problems
 
 
@@ -45,10 +41,10 @@ class Incomplete(OrderCommand):
     count: int = "many"  # type: ignore[assignment]
 
 
-def test_an_incomplete_declaration_names_the_file_to_write() -> None:
+def test_an_incomplete_declaration_names_the_command() -> None:
     """The test above must be able to fail."""
     problems = missing_parts(Declaration(Incomplete, SELLER, "", None))
-    assert [problem.partition(":")[0] for problem in problems] == ["tests/tasks/test_declarations.py"] * 3
+    assert [problem.partition(":")[0] for problem in problems] == ["ocr.incomplete"] * 3
     option: DeclaredOption[Incomplete] = DeclaredOption("do it", lambda _command, subject, _now: Granted(subject.case))
     complete = Declaration(Incomplete, SELLER | {"comment": "x"}, "Do it.", option)
     assert [problem.partition(":")[0] for problem in missing_parts(complete)] == ["tests/bad_input.py"]
