@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from benchmarks.environment import Environment
 from benchmarks.harness import Bar, Bench, Result, Scale, Step, alternate, check_equal, result, with_progress
@@ -20,7 +21,7 @@ from policies.cases import AlertKind
 from tasks import automation
 from tasks.alerts import UnlockSweep
 from tasks.npb import scan_open_alerts
-from tasks.sweeps import BATCH_SIZE, BatchProcessor
+from tasks.sweeps import BATCH_SIZE, DueSweep
 
 AUTOMATION_SWEEPS = (
     automation.FilingSweep,
@@ -117,16 +118,17 @@ def automation_milliseconds(database: db.Database, repetitions: int) -> float:
     return max(_idle_milliseconds(database, repetitions, kind) for kind in AUTOMATION_SWEEPS)
 
 
-def _idle_milliseconds(database: db.Database, repetitions: int, make_sweep: Callable[[], BatchProcessor]) -> float:
+def _idle_milliseconds(database: db.Database, repetitions: int, make_sweep: Callable[[], DueSweep[Any]]) -> float:
     db.set_database(database)
     spent = []
     for _ in range(repetitions):
         with unit_of_work() as work:
             _ = work.now
             began = time.perf_counter()
-            handled = make_sweep()(work, BATCH_SIZE)
+            due = make_sweep()
+            rows, handled, _ = due.handle_batch(work, due.start, BATCH_SIZE)
             spent.append(time.perf_counter() - began)
-            check_equal("rows due and handled", handled, (0, 0))
+            check_equal("rows due and handled", (rows, handled), (0, 0))
     return statistics.median(spent) * 1000
 
 

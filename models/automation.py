@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, text
+from sqlalchemy import Connection, func, select, text
 
 from models import members
 from models.alerts import ALERT_CANCELS_CONDITION, ALERT_WARNS_CONDITION, AlertRow
@@ -20,7 +20,7 @@ from policies.statuses import ALERT_BLOCKING_STATUSES
 
 
 def _due_act(row: type[AlertRow | OcrRow | OrderRow], id_: Any, at: Any, condition: str | None = None) -> AnySelect:
-    return next_due(select(row.order_id, id_.label("id"), at.label("at")), at, id_, condition)
+    return next_due(select(row.order_id), at, id_, condition)
 
 
 DUE_CANCELLATIONS = (
@@ -35,14 +35,14 @@ DUE_AGREEMENTS = (
     .add_columns(OrderRow.seller_id)
 )
 DUE_DECLINES = _due_act(OcrRow, OcrRow.ocr_id, OcrRow.declines_at, OCR_DECLINES_CONDITION)
-_DUE_WARNINGS: AnySelect = (
-    select(AlertRow.order_id, AlertRow.alert_id, AlertRow.cancels_at, AlertRow.penalty_stands, OrderRow.buyer_id)
-    .join(OrderRow, OrderRow.order_id == AlertRow.order_id)
-    .where(text(ALERT_WARNS_CONDITION), AlertRow.cancels_at <= bindparam("until"))
-    .order_by(AlertRow.cancels_at, AlertRow.alert_id)
-    .limit(bindparam("limit"))
-    .with_for_update(key_share=True, skip_locked=True)
-)
+_DUE_WARNINGS = next_due(
+    select(AlertRow.order_id, AlertRow.alert_id, AlertRow.cancels_at, AlertRow.penalty_stands, OrderRow.buyer_id).join(
+        OrderRow, OrderRow.order_id == AlertRow.order_id
+    ),
+    AlertRow.cancels_at,
+    AlertRow.alert_id,
+    ALERT_WARNS_CONDITION,
+).with_for_update(key_share=True, skip_locked=True)
 
 
 _EARLIER_AUTOMATIC_FILINGS = text(
@@ -67,8 +67,8 @@ def find_due_acts(
     return conn.execute(statement, due_parameters(now, after, limit)).all()
 
 
-def lock_due_warnings(conn: Connection, until: datetime, limit: int) -> Sequence[DueRow]:
-    return conn.execute(_DUE_WARNINGS, {"until": until, "limit": limit}).all()
+def lock_due_warnings(conn: Connection, until: datetime, after: DuePosition, limit: int) -> Sequence[DueRow]:
+    return conn.execute(_DUE_WARNINGS, due_parameters(until, after, limit)).all()
 
 
 def mark_buyers_warned(conn: Connection, warnings: Sequence[DueRow]) -> None:

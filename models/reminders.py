@@ -19,14 +19,18 @@ from models.ocr import OcrRow
 from models.orders import OrderRow
 
 DUE_OCR_REMINDERS = next_due(
-    select(OcrRow, OrderRow.seller_id).join(OrderRow, OrderRow.order_id == OcrRow.order_id),
+    select(OcrRow, OcrRow.filed_at.label("since"), OrderRow.seller_id).join(
+        OrderRow, OrderRow.order_id == OcrRow.order_id
+    ),
     OcrRow.remind_at,
     OcrRow.ocr_id,
     "state = 'open' AND filed_by = 'buyer'",
 ).with_for_update(key_share=True, skip_locked=True)
 DUE_ALERT_REMINDERS = next_due(
     select(
-        AlertRow, case((AlertRow.kind == "NPB", OrderRow.seller_id), else_=OrderRow.buyer_id).label("filer_id")
+        AlertRow,
+        AlertRow.remind_from.label("since"),
+        case((AlertRow.kind == "NPB", OrderRow.seller_id), else_=OrderRow.buyer_id).label("filer_id"),
     ).join(OrderRow, OrderRow.order_id == AlertRow.order_id),
     AlertRow.remind_at,
     AlertRow.alert_id,
@@ -37,15 +41,13 @@ DUE_ALERT_REMINDERS = next_due(
 def lock_due_reminders(
     conn: Connection, statement: AnySelect, now: datetime, after: DuePosition, limit: int
 ) -> Sequence[DueRow]:
-    return conn.execute(statement, due_parameters(now, after, limit)).all() if limit > 0 else []
+    return conn.execute(statement, due_parameters(now, after, limit)).all()
 
 
-def update_ocr_reminders(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    update_rows(conn, OcrRow, ["order_id", "ocr_id"], rows)
-
-
-def update_alert_reminders(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    update_rows(conn, AlertRow, ["order_id", "alert_id"], rows)
+def update_reminders(
+    conn: Connection, table: type[OcrRow | AlertRow], key: str, rows: Sequence[dict[str, Any]]
+) -> None:
+    update_rows(conn, table, ["order_id", key], rows)
 
 
 def next_reminder_at(conn: Connection) -> datetime | None:

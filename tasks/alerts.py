@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from models import alerts, members, outbox
-from models.db.selects import BEFORE_ALL_DUE
+from models.db.selects import DuePosition
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import alerts as policy
@@ -20,7 +20,7 @@ from tasks.cases import Decide, case_command, decide_case, lock_command_cases
 from tasks.command import Comment, OrderCommand
 from tasks.declarations import BUYER, SELLER
 from tasks.notices import record_notices_at_once
-from tasks.sweeps import TaskResult, sweep
+from tasks.sweeps import DueSweep, TaskResult, sweep
 
 MAX_UNLOCK_MESSAGES = 500
 """Outbox messages of a batch that the unlock sweep handles itself. The relay publishes those of a larger batch, so that
@@ -72,7 +72,7 @@ def run_unlock_sweep(name: str, kinds: Sequence[AlertKind], notice_task: str) ->
     return {"unlocked": unlocked}
 
 
-class UnlockSweep:
+class UnlockSweep(DueSweep[DuePosition]):
     """Unlock every due alert in batches, oldest first (R41 to R44). One instance makes one pass.
 
     Orders locked by a command are skipped until the next sweep.
@@ -80,35 +80,31 @@ class UnlockSweep:
 
     def __init__(self, kinds: Sequence[AlertKind]) -> None:
         self._kinds = kinds
-        self._after = self._handled_up_to = BEFORE_ALL_DUE
-        self._batch_messages: Sequence[int] = ()
         self.messages: list[int] = []
-        """The outbox messages of the committed batches that unlocked at most `MAX_UNLOCK_MESSAGES` alerts."""
+        """The outbox messages of batches that unlocked at most `MAX_UNLOCK_MESSAGES` alerts."""
 
-    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
+    def handle_batch(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> tuple[int, int, DuePosition]:
         batch = alerts.unlock_alerts(
             work.conn,
             self._kinds,
             work.now,
-            self._after,
+            after,
             limit,
             max_messages=MAX_UNLOCK_MESSAGES,
             relay_at=work.now + RELAY_UNLOCKS_AFTER,
         )
-        self._handled_up_to = batch.last or self._handled_up_to
-        is_small = batch.unlocked <= MAX_UNLOCK_MESSAGES
-        self._batch_messages = batch.messages if is_small else ()
-        if not is_small:
+        if batch.unlocked <= MAX_UNLOCK_MESSAGES:
+            self.messages += batch.messages  # those of a batch that is rolled back are never found
+        else:
             work.tasks_to_wake.add(outbox.RELAY)
-        return batch.due, batch.unlocked
+        return batch.due, batch.unlocked, batch.last or after
 
-    def committed(self) -> None:
-        self._after = max(self._after, self._handled_up_to)
-        self.messages += self._batch_messages
+    def find(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> Sequence[DuePosition]:  # noqa: ARG002
+        first = alerts.first_unlockable_alert(work.conn, self._kinds, work.now, after)
+        return [] if first is None else [first]
 
-    def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        first = alerts.first_unlockable_alert(work.conn, self._kinds, work.now, self._after)
-        if first is None:
-            return None
-        self._after = first
-        return first[1]
+    def position(self, row: DuePosition) -> DuePosition:
+        return row
+
+    def skip(self, row: DuePosition) -> int:
+        return row[1]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from models import automation, events, members
 from models.cases import CaseChange, CaseSet, lock_case_set
-from models.db.selects import BEFORE_ALL_DUE, AnySelect, DuePosition, DueRow
+from models.db.selects import AnySelect, DuePosition, DueRow
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import automatic_acts
@@ -26,7 +26,7 @@ from tasks.cancellation import CancelOrder, cancel_batch_in
 from tasks.cases import case_command
 from tasks.command import Command, Comment, MemberId, StaffName, TimestampText
 from tasks.declarations import SELLER, command_task
-from tasks.sweeps import TaskResult, sweep
+from tasks.sweeps import DueSweep, TaskResult, sweep
 
 BATCH_SIZE = 100
 """Automatic acts of one transaction; larger batches are not faster (docs/speed.md)."""
@@ -152,11 +152,13 @@ def resolve_requests() -> TaskResult:
     return {"agreed": agreed, "declined": declined}
 
 
-class WarningSweep:
+class WarningSweep(DueSweep[DueRow]):
     """Warn the buyers of automatic cancellations that are a day away or less."""
 
-    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        due = automation.lock_due_warnings(work.conn, work.now + policy.WARN_BEFORE_CANCELLATION, limit)
+    def find(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> Sequence[DueRow]:
+        return automation.lock_due_warnings(work.conn, work.now + policy.WARN_BEFORE_CANCELLATION, after, limit)
+
+    def handle(self, work: UnitOfWork[Any], rows: Sequence[DueRow]) -> int:
         messages = [
             policy.automatic_cancellation_warning(
                 order_id=row.order_id,
@@ -166,47 +168,28 @@ class WarningSweep:
                 accepted=row.penalty_stands,
                 now=work.now,
             )
-            for row in due
+            for row in rows
         ]
-        automation.mark_buyers_warned(work.conn, due)
+        automation.mark_buyers_warned(work.conn, rows)
         work.enqueue([message for message in messages if message is not None])
-        return len(due), len(due)
-
-    def committed(self) -> None: ...
-
-    def skip_next(self, work: UnitOfWork[Any]) -> None: ...  # every row is written alike: one fails only with all
+        return len(rows)
 
 
-class AutomaticActSweep:
-    """Handle what is due in batches, oldest first. One instance makes one pass."""
+class AutomaticActSweep(DueSweep[DueRow]):
+    """Handle what is due in batches, oldest first."""
 
     statement: ClassVar[AnySelect]
     decide: ClassVar[Callable[[Case, datetime], Granted | Refused]]
 
-    def __init__(self) -> None:
-        self._after: DuePosition = BEFORE_ALL_DUE
-        self._handled_up_to = self._after
+    def find(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> Sequence[DueRow]:
+        rows = automation.find_due_acts(work.conn, self.statement, work.now, after, limit)
+        if rows:
+            work.advance_now()
+        return rows
 
-    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        due = automation.find_due_acts(work.conn, self.statement, work.now, self._after, limit)
-        if not due:
-            return 0, 0
-        self._handled_up_to = (due[-1].at, due[-1].id)
-        work.advance_now()
-        return len(due), self._handle(work, due)
-
-    def committed(self) -> None:
-        self._after = self._handled_up_to
-
-    def skip_next(self, work: UnitOfWork[Any]) -> int | None:
-        for row in automation.find_due_acts(work.conn, self.statement, work.now, self._after, 1):
-            self._after = (row.at, row.id)
-            return int(row.order_id)
-        return None
-
-    def _handle(self, work: UnitOfWork[Any], due: Sequence[DueRow]) -> int:
-        cases = lock_case_set(work.conn, [row.order_id for row in due])
-        handled = [self._decide_case(cases, row.order_id, work.now) for row in due]
+    def handle(self, work: UnitOfWork[Any], rows: Sequence[DueRow]) -> int:
+        cases = lock_case_set(work.conn, [row.order_id for row in rows])
+        handled = [self._decide_case(cases, row.order_id, work.now) for row in rows]
         cases.write(work)
         cases.update_deadlines(work.now)  # other terms may be in force than when they were stored
         return sum(handled)
@@ -232,8 +215,8 @@ class DeclineSweep(AutomaticActSweep):
 class CancelSweep(AutomaticActSweep):
     statement, decide = automation.DUE_CANCELLATIONS, automatic_acts.cancel_automatically
 
-    def _handle(self, work: UnitOfWork[Any], due: Sequence[DueRow]) -> int:
-        work.take([_automation_cancel_command(row.order_id, row.seller_id) for row in due])
+    def handle(self, work: UnitOfWork[Any], rows: Sequence[DueRow]) -> int:
+        work.take([_automation_cancel_command(row.order_id, row.seller_id) for row in rows])
         cancel_batch_in(work, lambda _command, case, now: type(self).decide(case, now))
         return sum(answer.outcome == "done" for answer in work.answers)
 

@@ -25,7 +25,7 @@ from policies.verdicts import Invalid, Refused
 from tasks.command import Amount, Command, MemberId, Text
 from tasks.credits import post_due_credits
 from tasks.declarations import command_task
-from tasks.sweeps import TaskResult, sweep
+from tasks.sweeps import DueSweep, TaskResult, sweep
 
 BATCH_SIZE = 500
 """Sellers of one transaction; they are locked against postings while it runs."""
@@ -76,44 +76,36 @@ def _sweep_bills(billing: BillingSweep) -> int:
     return sweep("bills.issue", billing, limit=BATCH_SIZE, record=False)
 
 
-class BillingSweep:
+class BillingSweep(DueSweep[str]):
     """Issue the bills of one month in batches, sellers in order of id. One instance makes one pass."""
+
+    start = ""
 
     def __init__(self, month: date) -> None:
         self.month = month
         self.skipped_sellers: list[str] = []
         """Sellers whose bill cannot be issued now."""
-        self._after = self._handled_up_to = ""
 
-    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        sellers = self._next_sellers_to_bill(work, limit)
-        self._handled_up_to = sellers[-1] if sellers else self._after
-        return len(sellers), self._issue_bills(work, sellers) if sellers else 0
+    def position(self, row: str) -> str:
+        return row
 
-    def committed(self) -> None:
-        # Continues after these sellers: those without a bill would be selected again.
-        self._after = self._handled_up_to
+    def skip(self, row: str) -> str:
+        self.skipped_sellers.append(row)
+        return f"seller {row} in {format_month(self.month)}"
 
-    def skip_next(self, work: UnitOfWork[Any]) -> str | None:
-        for seller_id in self._next_sellers_to_bill(work, 1):
-            self._after = seller_id
-            self.skipped_sellers.append(seller_id)
-            return f"seller {seller_id} in {format_month(self.month)}"
-        return None
+    def find(self, work: UnitOfWork[Any], after: str, limit: int) -> list[str]:
+        return bills.sellers_to_bill(work.conn, self.month, after=after, limit=limit)
 
-    def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
-        return bills.sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
-
-    def _issue_bills(self, work: UnitOfWork[Any], seller_ids: Sequence[str]) -> int:
+    def handle(self, work: UnitOfWork[Any], rows: Sequence[str]) -> int:
         conn, month = work.conn, self.month
         # Lock order: outbox before ledger. The lock waits for a running credit task.
-        messages = outbox.lock_by_payload(conn, CREDIT_TASK, "seller_id", seller_ids)
-        ledger.lock_ledgers_of_sellers(conn, seller_ids)
+        messages = outbox.lock_by_payload(conn, CREDIT_TASK, "seller_id", rows)
+        ledger.lock_ledgers_of_sellers(conn, rows)
         if due_credits := [due for due in messages if str(due.payload.get("month")) <= format_month(month)]:
-            post_due_credits(work, due_credits, first_open=ledger.first_open_ledger_months(conn, seller_ids))
+            post_due_credits(work, due_credits, first_open=ledger.first_open_ledger_months(conn, rows))
         month_terms = policy.terms_of_billing_month(terms.load_terms(conn), month)
         due = due_on(month, month_terms)
-        rows = [
+        new_bills = [
             {
                 "seller_id": row.seller_id,
                 "billing_month": month,
@@ -125,25 +117,25 @@ class BillingSweep:
                 **asdict(sums),
                 "lines_hash": row.lines_hash,
             }
-            for row in bills.sums_to_bill(conn, month, seller_ids)
+            for row in bills.sums_to_bill(conn, month, rows)
             if row.lines or row.opening != 0
             for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
         ]
-        bills.insert_bills(conn, rows)
-        _notify_billed_sellers(work, rows)
-        return len(rows)
+        bills.insert_bills(conn, new_bills)
+        _notify_billed_sellers(work, new_bills)
+        return len(new_bills)
 
 
 class HeldBillingSweep(BillingSweep):
     """Issue the held bills of one month, each after the seller's earlier ones."""
 
-    def _issue_bills(self, work: UnitOfWork[Any], seller_ids: Sequence[str]) -> int:
-        issued = super()._issue_bills(work, seller_ids)
-        bills.delete_held_bills(work.conn, self.month, seller_ids)
-        return issued
+    def find(self, work: UnitOfWork[Any], after: str, limit: int) -> list[str]:
+        return bills.held_sellers_to_bill(work.conn, self.month, after=after, limit=limit)
 
-    def _next_sellers_to_bill(self, work: UnitOfWork[Any], limit: int) -> list[str]:
-        return bills.held_sellers_to_bill(work.conn, self.month, after=self._after, limit=limit)
+    def handle(self, work: UnitOfWork[Any], rows: Sequence[str]) -> int:
+        issued = super().handle(work, rows)
+        bills.delete_held_bills(work.conn, self.month, rows)
+        return issued
 
 
 def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:

@@ -24,8 +24,9 @@ def select_latest(order_id: Column, key: Column) -> AnySelect:
 
 
 def next_due(rows: AnySelect, at: Column, key: Column, condition: str | None = None) -> AnySelect:
-    """Limit `rows` to those due by `now` after a position: a deadline and a key, in the order of their index."""
+    """Limit `rows` to those due by `now` after a position, `at` and `id`: a deadline and a key, as in their index."""
     position = tuple_(bindparam("after_at", type_=Timestamp), bindparam("after_id", type_=BigInteger))
+    rows = rows.add_columns(at.label("at"), key.label("id"))
     due = rows.where(at <= bindparam("now", type_=Timestamp), tuple_(at, key) > position)
     if condition is not None:
         due = due.where(text(condition))

@@ -20,7 +20,7 @@ from policies.cases import AlertKind
 from policies.timestamps import format_timestamp, parse_timestamp
 from tasks import alerts, npb
 from tasks.notices import record_notices_at_once
-from tasks.sweeps import sweep
+from tasks.sweeps import DueSweep, sweep
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.servers import libpq_url
 from tests.tasks.crashes import CrashPoints, Died, raise_error
@@ -96,18 +96,12 @@ def test_two_scans_share_what_is_due(due_alerts: Market, database_url: str) -> N
     assert unlocked(due_alerts) == EACH_ONCE
 
 
-class Shared:
+class Shared(DueSweep[Any]):
     def __init__(self) -> None:
         self.coming = [(4, 0), (4, 2), (3, 3), (4, 4)]
 
-    def __call__(self, work: UnitOfWork[Any], limit: int) -> tuple[int, int]:
-        return self.coming.pop(0)
-
-    def committed(self) -> None:
-        pass
-
-    def skip_next(self, work: UnitOfWork[Any]) -> None:
-        pass
+    def handle_batch(self, work: UnitOfWork[Any], after: Any, limit: int) -> tuple[int, int, Any]:
+        return (*self.coming.pop(0), after)
 
 
 @pytest.mark.usefixtures("market")
