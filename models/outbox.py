@@ -7,7 +7,7 @@ that are not done 10 s later, and again with backoff until they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models import dead_jobs
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows
 from models.db.row_mapping import from_row
@@ -244,25 +245,42 @@ def first_relay_at(conn: Connection) -> datetime | None:
 
 
 def record_outbox_failure(
-    conn: Connection, rows: Sequence[int], error: str, *, is_final: bool = False
-) -> dict[int, str]:
-    """Count a failed attempt; return the rows that are now dead, each with its first error.
+    conn: Connection,
+    outbox_id: int,
+    error: str,
+    now: datetime,
+    *,
+    is_final: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> None:
+    """Count a failed attempt.  After the last one, or if it `is_final`, park the message in `dead_jobs`.
 
-    `is_final`: they can never succeed.  The caller parks dead ones in `dead_jobs`.
+    `arguments`: those of the dead job beside the row's id.
     """
     max_attempts = 0 if is_final else MAX_ATTEMPTS
-    result = conn.execute(
+    failed = conn.execute(
         update(OutboxRow)
-        .where(is_any(OutboxRow.outbox_id, rows), OutboxRow.state == "due")
+        .where(OutboxRow.outbox_id == outbox_id, OutboxRow.state == "due")
         .values(
             attempts=OutboxRow.attempts + 1,
             first_error=func.coalesce(OutboxRow.first_error, error[:2000]),
             last_error=error[:2000],
             state=case((OutboxRow.attempts + 1 >= max_attempts, "dead"), else_="due"),
         )
-        .returning(OutboxRow.outbox_id, OutboxRow.state, OutboxRow.first_error)
-    )
-    return {row.outbox_id: row.first_error for row in result if row.state == "dead"}
+        .returning(OutboxRow.task, OutboxRow.state, OutboxRow.attempts, OutboxRow.first_error)
+    ).first()
+    if failed is not None and failed.state == "dead":
+        dead_jobs.park_job(
+            conn,
+            task=failed.task,
+            arguments={**(arguments or {}), "rows": [outbox_id]},
+            error=error,
+            first_error=failed.first_error,
+            reason="IMPOSSIBLE" if is_final else "FAILED",
+            attempts=failed.attempts,
+            now=now,
+            outbox_id=outbox_id,
+        )
 
 
 def requeue_messages(conn: Connection, rows: Sequence[int], now: datetime) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from celery import shared_task
 
-from models import dead_jobs, events, ledger, members, outbox, terms
+from models import events, ledger, members, outbox, terms
 from models.db.conflicts import is_error_without_conflict
 from models.outbox import DueMessage
 from models.stored_answers import Answer
@@ -54,7 +54,7 @@ def post_due_credits(
         if isinstance(settlement, FeeSettlement):
             valid.append((due, settlement))
         else:
-            _record_posting_failure(work, due, settlement, "IMPOSSIBLE", is_final=True)
+            _record_posting_failure(work, due, settlement, is_final=True)
     try:
         with work.conn.begin_nested():
             _post_fee_settlements(work, valid, first_open)
@@ -63,7 +63,7 @@ def post_due_credits(
             raise
         if len(valid) > 1:
             return sum(post_due_credits(work, [due], first_open=first_open) for due, _ in valid)
-        _record_posting_failure(work, valid[0][0], f"{type(error).__name__}: {error.orig}", "FAILED")
+        _record_posting_failure(work, valid[0][0], f"{type(error).__name__}: {error.orig}")
         return 0
     return len(valid)
 
@@ -115,22 +115,9 @@ def _credit_line(due: DueMessage, settlement: FeeSettlement, first_open: date, n
     )
 
 
-def _record_posting_failure(
-    work: UnitOfWork[Any], due: DueMessage, error: str, reason: str, *, is_final: bool = False
-) -> None:
-    dead = outbox.record_outbox_failure(work.conn, [due.outbox_id], error, is_final=is_final)
-    if dead:
-        dead_jobs.park_job(
-            work.conn,
-            task=due.task,
-            arguments={"order_id": due.order_id, "rows": [due.outbox_id]},
-            error=error,
-            first_error=dead[due.outbox_id],
-            reason=reason,
-            attempts=due.attempts + 1,
-            now=work.now,
-            outbox_id=due.outbox_id,
-        )
+def _record_posting_failure(work: UnitOfWork[Any], due: DueMessage, error: str, *, is_final: bool = False) -> None:
+    arguments = {"order_id": due.order_id}
+    outbox.record_outbox_failure(work.conn, due.outbox_id, error, work.now, is_final=is_final, arguments=arguments)
 
 
 @command_task(

@@ -110,7 +110,9 @@ def _record_notices(task: str, rows: Sequence[int] | None, order_id: int | None 
                 address = addresses.get(message.payload["recipient"])
                 email = _compose_notice_row(message, parties, address.time_zone if address else "UTC")
             except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
-                _record_notice_failure(work, message, error)
+                log.warning("notice_not_composed", outbox_id=message.outbox_id, error=type(error).__name__)
+                reason = f"{type(error).__name__}: {error}"
+                outbox.record_outbox_failure(work.conn, message.outbox_id, reason, work.now)
                 continue
             composed.append(message)
             notice_rows.append(_notice_row(message, email, work))
@@ -146,22 +148,6 @@ def _notice_row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dic
         "email": email.as_json(),
         "message_id": _notice_message_id(message.key, work.now),
     }
-
-
-def _record_notice_failure(work: UnitOfWork[Any], message: DueMessage, error: Exception) -> None:
-    reason = f"{type(error).__name__}: {error}"
-    log.warning("notice_not_composed", outbox_id=message.outbox_id, error=type(error).__name__)
-    if first_errors := outbox.record_outbox_failure(work.conn, [message.outbox_id], reason):
-        dead_jobs.park_job(
-            work.conn,
-            task=message.task,
-            arguments={"rows": [message.outbox_id]},
-            error=reason,
-            first_error=first_errors[message.outbox_id],
-            attempts=message.attempts + 1,
-            now=work.now,
-            outbox_id=message.outbox_id,
-        )
 
 
 def _send_notices(

@@ -191,19 +191,7 @@ class BaseTask(Task):
         log.error("outbox_row_failed", outbox_id=rows[0], error=summarize_error(error), path=traceback_path(error))
         database = db.current_database()
         with database.transaction() as conn:
-            for outbox_id, first_error in outbox.record_outbox_failure(
-                conn, list(rows), summarize_error(error)
-            ).items():
-                dead_jobs.park_job(
-                    conn,
-                    task=self.name,
-                    arguments={"rows": [outbox_id]},
-                    error=summarize_error(error),
-                    first_error=first_error,
-                    attempts=outbox.MAX_ATTEMPTS,
-                    now=database.clock.now(conn),
-                    outbox_id=outbox_id,
-                )
+            outbox.record_outbox_failure(conn, rows[0], summarize_error(error), database.clock.now(conn))
 
     def _run_bisected(self, rows: Sequence[int]) -> None:
         if not rows:  # other processes handled them

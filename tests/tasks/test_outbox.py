@@ -84,7 +84,7 @@ def test_a_wakeup_takes_new_rows_and_wakes_the_next_run_when_it_leaves_some(
     claimed = []
     for _ in range(2):
         with unit_of_work() as work:
-            outbox.record_outbox_failure(work.conn, [failed], "an earlier attempt")
+            outbox.record_outbox_failure(work.conn, failed, "an earlier attempt", work.now)
             due = work.claim_messages(TASK, [], None)
             outbox.mark_messages_done(work.conn, due, work.now)
             claimed.append([message.outbox_id for message in due])

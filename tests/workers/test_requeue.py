@@ -135,8 +135,9 @@ def test_requeued_outbox_message_and_email_are_due_again(market: Market) -> None
         )
     (row,) = market.outbox(key="k")
     with market.simulation.database.transaction() as conn:
-        outbox.record_outbox_failure(conn, [row.outbox_id], "KeyError", is_final=True)
-    dead_job = parked(market, 1, task="removals.cancel_pending", outbox_id=row.outbox_id)
+        now = market.simulation.clock.instant
+        outbox.record_outbox_failure(conn, row.outbox_id, "KeyError", now, is_final=True)
+    dead_job = market.stored_one(dead_jobs.DeadJobRow, outbox_id=row.outbox_id).dead_job_id
     notice_id = market.notices()[0].notice_id
     market.rows(
         "UPDATE unwind.notices SET state = 'parked', next_try_at = NULL, sent_at = NULL "
