@@ -16,7 +16,7 @@ from policies import members as member_policy
 from policies.cases import AlertKind
 from policies.statuses import ALERT_LABELS, Role
 from policies.verdicts import Granted
-from tasks.cases import Decide, case_command, decide_case, lock_command_cases
+from tasks.cases import Decide, decide_case, declare_case_command, lock_command_cases
 from tasks.command import Comment, OrderCommand
 from tasks.declarations import BUYER, SELLER
 from tasks.notices import record_notices_at_once
@@ -30,10 +30,10 @@ RELAY_UNLOCKS_AFTER = timedelta(seconds=5)
 locked or published them earlier would send their notices through a queue, behind thousands of emails."""
 
 
-def remove_alert_command(kind: AlertKind) -> Any:
+def declare_alert_removal(kind: AlertKind) -> None:
     """Declare the command that removes an order's alert of this kind (T11, T16)."""
     filer = policy.filer_role(kind)
-    return case_command(
+    declare_case_command(
         f"{kind.lower()}.remove",
         partial(policy.remove_alert, kind=kind),
         f"Remove the alert as its {filer} or staff; the order becomes PENDING.",

@@ -23,7 +23,7 @@ from policies.members import member_unknown
 from policies.statuses import Role
 from policies.verdicts import Granted, Invalid, Refused
 from tasks.cancellation import CancelOrder, cancel_batch_in
-from tasks.cases import case_command
+from tasks.cases import declare_case_command
 from tasks.command import Command, Comment, MemberId, StaffName, TimestampText
 from tasks.declarations import SELLER, command_task
 from tasks.sweeps import DueSweep, TaskResult, sweep
@@ -92,7 +92,7 @@ def set_automation(commands: list[SetAutomation]) -> list[Answer]:
     return work.answers
 
 
-hold_automation = case_command(
+declare_case_command(
     "orders.hold_automation",
     policy.hold_automation,
     "Hold automation off an order, as its seller or staff, without end or until a time.",
@@ -101,7 +101,7 @@ hold_automation = case_command(
     option="hold the order against automation",
 )
 
-release_automation_hold = case_command(
+declare_case_command(
     "orders.release_automation",
     policy.release_automation_hold,
     "End the hold on an order, as its seller or staff: automation may act on it again.",

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar
-
-from pydantic import create_model
+from typing import Any, TypeVar
 
 from models import members
 from models.cases import CaseChange, CaseSet, send_case_set_locks
@@ -20,7 +18,7 @@ from policies.preconditions import effective_time, order_unknown
 from policies.terms import TermsHistory
 from policies.verdicts import Granted, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFactCommand
-from tasks.declarations import Arguments, DeclaredOption, command_task, no_option_arguments
+from tasks.declarations import Arguments, DeclaredOption, command_task
 
 CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFactCommand)
 OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFactCommand)
@@ -37,8 +35,8 @@ def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT
     return work.answers
 
 
-def case_command(
-    task: str,
+def declare_case_command(
+    name: str,
     policy: Callable[..., Verdict],
     about: str,
     *,
@@ -46,20 +44,19 @@ def case_command(
     base: type[OrderCommand | OrderFactCommand] = OrderCommand,
     example: Mapping[str, Any],
     option: str | DeclaredOption[Any] | None = None,
-    option_arguments: Arguments = no_option_arguments,
+    option_arguments: Arguments = lambda _subject, _actor: {},
     answer_batch: Callable[[Sequence[Any], Decide[Any]], list[Answer]] = decide_cases,
-) -> Any:
-    """Declare a command that only its order decides, by its name on the wire, and return the Celery task.
+) -> None:
+    """Declare a command that only its order decides, and its Celery task.
 
-    `policy` decides it, given `case`, `actor`, `now` and the command's own arguments by their names. `arguments` holds
-    their types, or pairs of type and default. `option` is the label with which `orders.options` lists the command; its
-    entry asks the same policy, with the arguments of the example and those that `option_arguments` returns.
+    `policy` decides it, given `case`, `actor`, `now` and the command's own `arguments` by their names. `option` is the
+    label with which `orders.options` lists the command; its entry asks the same policy, with the arguments of the
+    example and those that `option_arguments` returns.
     """
-    fields = dict(arguments or {})
-    model = create_model(task, __base__=base, task=(ClassVar[str], task), **fields)
+    keys = tuple(arguments or ())
 
     def decide(command: OrderCommand | OrderFactCommand, case: Case, now: datetime) -> Verdict:
-        return policy(case=case, actor=command.actor, now=now, **{name: getattr(command, name) for name in fields})
+        return policy(case=case, actor=command.actor, now=now, **{key: getattr(command, key) for key in keys})
 
     def run(commands: list[Any]) -> list[Answer]:
         return answer_batch(commands, decide)
@@ -67,7 +64,7 @@ def case_command(
     run.__doc__ = about
     if isinstance(option, str):
         option = DeclaredOption(option, lambda command, order, now: decide(command, order.case, now), option_arguments)
-    return command_task(model, example=example, option=option)(run)
+    command_task(base, name=name, arguments=arguments, example=example, option=option)(run)
 
 
 def lock_command_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE) -> CaseSet:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -45,28 +46,21 @@ def _validate_storable_text(value: str) -> str:
     return value
 
 
-def validate_one_line_argument(value: str) -> str:
-    if not is_one_line(value):
-        raise ValueError("must be one line of visible text")
-    return value
+def must(be: str, check: Callable[[Any], bool]) -> AfterValidator:
+    """Refuse the values of an argument that fail the check, with a sentence which begins with "must"."""
+
+    def validate(value: Any) -> Any:
+        if not check(value):
+            raise ValueError(f"must {be}")
+        return value
+
+    return AfterValidator(validate)
 
 
-def validate_identifier_argument(value: str) -> str:
-    if not is_identifier(value):
-        raise ValueError("must be one line of visible text without invisible characters")
-    return value
-
-
-def validate_positive_argument(value: Decimal) -> Decimal:
-    if value <= 0:
-        raise ValueError("must be above zero")
-    return value
-
-
-def validate_not_negative_argument(value: Decimal) -> Decimal:
-    if value < 0:
-        raise ValueError("must not be negative")
-    return value
+MUST_BE_POSITIVE = must("be above zero", lambda value: value > 0)
+MUST_NOT_BE_NEGATIVE = must("not be negative", lambda value: value >= 0)
+_MUST_BE_ONE_LINE = must("be one line of visible text", is_one_line)
+_MUST_BE_IDENTIFIER = must("be one line of visible text without invisible characters", is_identifier)
 
 
 def _parse_timestamp_argument(value: Any) -> datetime:
@@ -120,11 +114,9 @@ Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
 LineNo = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
 StrictBool = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True), AfterValidator(_validate_storable_text)]
-MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier_argument)]
-Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_one_line_argument)]
-StaffName = Annotated[
-    Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier_argument)
-]
+MemberId = Annotated[Text, StringConstraints(min_length=1, max_length=64), _MUST_BE_IDENTIFIER]
+Handle = Annotated[Text, StringConstraints(min_length=1, max_length=64), _MUST_BE_ONE_LINE]
+StaffName = MemberId
 Comment = Annotated[Text, StringConstraints(max_length=MAX_COMMENT_LENGTH)]
 CodeText = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 _REASON_ARGUMENTS = {code: words for reasons in REASONS.values() for code, words in reasons.items()}
@@ -141,7 +133,7 @@ RequestId = Annotated[
     StringConstraints(pattern=REQUEST_ID_PATTERN),
     WithJsonSchema({"type": "string", "pattern": REQUEST_ID_PATTERN}),
 ]
-DraftId = Annotated[Text, StringConstraints(min_length=1, max_length=64), AfterValidator(validate_identifier_argument)]
+DraftId = MemberId
 TimestampText = Annotated[datetime, BeforeValidator(_parse_timestamp_argument)]
 Amount = Annotated[Decimal, _decimal_argument(2), _decimal_schema(2)]
 UnitPrice = Annotated[Decimal, _decimal_argument(4), _decimal_schema(4)]

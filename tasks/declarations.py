@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from celery import shared_task
+from pydantic import create_model
 
 import tasks
 from models.stored_answers import Answer
@@ -32,15 +33,11 @@ BUYER: dict[str, Any] = {"order_id": 1003, "member_id": "b-77"}
 """The order and the actor of examples."""
 
 
-def no_option_arguments(_subject: Subject, _actor: Actor) -> Mapping[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True)
 class DeclaredOption(Generic[CommandT]):
     label: str
     decide: Callable[[CommandT, Subject, datetime], PolicyAnswer | Option]
-    arguments: Arguments = no_option_arguments
+    arguments: Arguments = lambda _subject, _actor: {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +73,20 @@ def all_commands() -> dict[str, Declaration]:
 
 
 def command_task(
-    model: type[CommandT], *, example: Mapping[str, Any], option: DeclaredOption[CommandT] | None = None
+    model: type[CommandT],
+    *,
+    name: str = "",
+    arguments: Mapping[str, Any] | None = None,
+    example: Mapping[str, Any],
+    option: DeclaredOption[CommandT] | None = None,
 ) -> Callable[[Callable[[list[CommandT]], list[Answer]]], Any]:
-    """Declare the public task that answers a batch of commands; the decorated function becomes the Celery task."""
+    """Declare the public task that answers a batch of commands; the decorated function becomes the Celery task.
+
+    With `name`, its name on the wire, the command's model is made from `model` and these `arguments`: types, or pairs
+    of type and default.
+    """
+    if name:
+        model = create_model(name, __base__=model, task=(ClassVar[str], name), **(arguments or {}))
 
     def declare(run: Callable[[list[CommandT]], list[Answer]]) -> Any:
         about = _RULE_ID.sub("", (inspect.getdoc(run) or "").partition("\n")[0])

@@ -11,30 +11,30 @@ from pydantic import AfterValidator, StringConstraints
 
 from models import automation, events, members
 from models.stored_answers import Answer
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from policies import members as policy
 from policies.cases import Member
 from policies.members import member_unknown
 from policies.preconditions import check_comment
 from policies.texts import is_identifier
 from policies.zones import validate_zone
-from tasks.command import Command, Comment, Handle, MemberId, StaffName, Text
+from tasks.command import Command, Comment, Handle, MemberId, StaffName, Text, must
 from tasks.declarations import command_task
 
 _MEMBER_EMAIL = re.compile(r"[^@\s<>\"(),:;\[\]\\]{1,64}@[^@\s<>\"(),:;\[\]\\]{1,189}")
-
-
-def _validate_member_email(value: str) -> str:
-    if not _MEMBER_EMAIL.fullmatch(value) or not is_identifier(value):
-        raise ValueError("must be one mail address such as name@example.org")
-    return value
 
 
 class RecordMember(Command):
     task: ClassVar[str] = "members.record"
     member_id: MemberId
     handle: Handle
-    email: Annotated[Text, AfterValidator(_validate_member_email)]
+    email: Annotated[
+        Text,
+        must(
+            "be one mail address such as name@example.org",
+            lambda email: _MEMBER_EMAIL.fullmatch(email) is not None and is_identifier(email),
+        ),
+    ]
     time_zone: Annotated[Text, StringConstraints(max_length=64), AfterValidator(validate_zone)] = "UTC"
 
 
@@ -42,14 +42,6 @@ class StaffDecision(Command):
     member_id: MemberId
     staff: StaffName
     comment: Comment
-
-
-class TerminateMember(StaffDecision):
-    task: ClassVar[str] = "members.terminate"
-
-
-class ReinstateMember(StaffDecision):
-    task: ClassVar[str] = "members.reinstate"
 
 
 @command_task(
@@ -75,16 +67,21 @@ def record_member(commands: list[RecordMember]) -> list[Answer]:
 
 
 @command_task(
-    TerminateMember,
+    StaffDecision,
+    name="members.terminate",
     example={"member_id": "s-881", "staff": "Kim, support", "comment": "closed at the member's own wish"},
 )
-def terminate_member(commands: list[TerminateMember]) -> list[Answer]:
+def terminate_member(commands: list[StaffDecision]) -> list[Answer]:
     """Close an account. The other party of each of its orders may then cancel at once (R53, R54)."""
     return _change_accounts(commands, "terminated", lambda member: replace(member, terminated=True))
 
 
-@command_task(ReinstateMember, example={"member_id": "s-881", "staff": "Kim, support", "comment": "identity confirmed"})
-def reinstate_member(commands: list[ReinstateMember]) -> list[Answer]:
+@command_task(
+    StaffDecision,
+    name="members.reinstate",
+    example={"member_id": "s-881", "staff": "Kim, support", "comment": "identity confirmed"},
+)
+def reinstate_member(commands: list[StaffDecision]) -> list[Answer]:
     """Reopen an account. Its privileges return, and strikes before now no longer count."""
     return _change_accounts(commands, "reinstated", policy.reinstate_member)
 
@@ -106,23 +103,18 @@ def _change_accounts(
                 known[command.member_id] = changed
                 if not changed.terminated:
                     members.mark_member_reinstated(work.conn, command.member_id, work.now)
-                _write_account_change(work, command, f"members.{change}", changed, member)
+                members.update_member_standing(work.conn, {member.member_id: member}, [changed], work.now)
+                # R118: a terminated seller has no deadlines.
+                automation.update_automation_deadlines(work.conn, command.member_id, work.now)
+                event = events.event_row(
+                    f"members.{change}",
+                    work.now,
+                    actor=f"staff:{command.staff}",
+                    role="staff",
+                    member_id=command.member_id,
+                    note=command.comment,
+                    request_id=command.request_id,
+                )
+                events.append_events(work.conn, [event])
                 work.answer(command, Answer.done(command, {change: True}))
     return work.answers
-
-
-def _write_account_change(
-    work: UnitOfWork[StaffDecision], command: StaffDecision, type_: str, after: Member, before: Member
-) -> None:
-    members.update_member_standing(work.conn, {before.member_id: before}, [after], work.now)
-    automation.update_automation_deadlines(work.conn, after.member_id, work.now)  # R118: a terminated seller has none
-    event = events.event_row(
-        type_,
-        work.now,
-        actor=f"staff:{command.staff}",
-        role="staff",
-        member_id=command.member_id,
-        note=command.comment,
-        request_id=command.request_id,
-    )
-    events.append_events(work.conn, [event])

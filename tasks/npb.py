@@ -10,13 +10,13 @@ from celery import shared_task
 from policies import npb as policy
 from policies.cases import Actor, AlertKind
 from policies.options import Subject
-from tasks.alerts import remove_alert_command, run_unlock_sweep
-from tasks.cases import case_command
+from tasks.alerts import declare_alert_removal, run_unlock_sweep
+from tasks.cases import declare_case_command
 from tasks.command import Comment, TimestampText
 from tasks.declarations import BUYER, SELLER
 from tasks.sweeps import TaskResult
 
-file_npb = case_command(
+declare_case_command(
     "npb.file",
     policy.file_npb,
     "File an alert by the seller: the buyer has not paid (T7).",
@@ -25,7 +25,7 @@ file_npb = case_command(
     option="file a non-paying buyer alert",
 )
 
-respond_to_npb = case_command(
+declare_case_command(
     "npb.respond",
     policy.respond_to_npb,
     "Record the buyer's answer (T8).",
@@ -40,7 +40,7 @@ def _npb_extend_option_arguments(subject: Subject, _actor: Actor) -> dict[str, A
     return {} if alert is None else {"until": alert.unlocks_at + timedelta(days=1)}
 
 
-extend = case_command(
+declare_case_command(
     "npb.extend",
     policy.extend_npb,
     "Give the buyer more time, as the seller or staff, while the alert is not unlocked (R122).",
@@ -50,7 +50,7 @@ extend = case_command(
     option_arguments=_npb_extend_option_arguments,
 )
 
-accept_penalty = case_command(
+declare_case_command(
     "npb.accept_penalty",
     policy.accept_penalty,
     "Accept the strike as the buyer, so that the seller may cancel at once (T9).",
@@ -58,7 +58,7 @@ accept_penalty = case_command(
     option="accept the penalty",
 )
 
-take_back = case_command(
+declare_case_command(
     "npb.take_back",
     policy.take_back,
     "Take back an accepted penalty: the buyer will pay after all (T10).",
@@ -66,7 +66,7 @@ take_back = case_command(
     option="take the accepted penalty back",
 )
 
-remove_npb = remove_alert_command(AlertKind.NPB)
+declare_alert_removal(AlertKind.NPB)
 
 
 @shared_task(name="npb.scan_open_alerts")

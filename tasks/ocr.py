@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from policies import ocr as policy
 from policies.reasons import example_reason
-from tasks.cases import case_command
+from tasks.cases import declare_case_command
 from tasks.command import Comment, Reason
 from tasks.declarations import BUYER, SELLER
 
-file_ocr = case_command(
+declare_case_command(
     "ocr.file",
     policy.file_ocr,
     "File a request by either party and notify the other once (T1, T2).",
@@ -18,7 +18,7 @@ file_ocr = case_command(
     option_arguments=lambda subject, actor: {"reason": example_reason(subject.case.role_of(actor))},
 )
 
-decline_ocr = case_command(
+declare_case_command(
     "ocr.decline",
     policy.decline_ocr,
     "Decline a request as the seller; the order returns to its earlier status (T3).",
@@ -26,7 +26,7 @@ decline_ocr = case_command(
     option="decline the cancel request",
 )
 
-withdraw_ocr = case_command(
+declare_case_command(
     "ocr.withdraw",
     policy.withdraw_ocr,
     "Withdraw a request as its filer (T6).",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 from models import members, orders
 from models.queries import order
@@ -17,12 +16,8 @@ from tasks.command import OrderCommand
 from tasks.declarations import SELLER, command_task
 
 
-class GetOptions(OrderCommand):
-    task: ClassVar[str] = "orders.options"
-
-
-@command_task(GetOptions, example=SELLER)
-def options(commands: list[GetOptions]) -> list[Answer]:
+@command_task(OrderCommand, name="orders.options", example=SELLER)
+def options(commands: list[OrderCommand]) -> list[Answer]:
     """Return every command with whether it is possible, otherwise why not, from when, and what would unblock it."""
     with unit_of_work(commands) as work:
         # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
@@ -32,7 +27,7 @@ def options(commands: list[GetOptions]) -> list[Answer]:
     return work.answers
 
 
-def _answer_options(work: UnitOfWork[GetOptions], command: GetOptions) -> Answer | Refused | Invalid:
+def _answer_options(work: UnitOfWork[OrderCommand], command: OrderCommand) -> Answer | Refused | Invalid:
     snapshot = order.load_order_snapshot(work.conn, command.order_id, at=None, now=work.now)
     if snapshot is None:
         return order_unknown(command.order_id)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from models import inventory, ledger, members, orders
 from models.cases import CaseChange, CaseSet, lock_case_set
@@ -33,8 +33,10 @@ from policies.purchases import (
 )
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
-from tasks.cases import case_command, lock_command_cases
+from tasks.cases import declare_case_command
 from tasks.command import (
+    MUST_BE_POSITIVE,
+    MUST_NOT_BE_NEGATIVE,
     Comment,
     LotId,
     MemberId,
@@ -44,8 +46,6 @@ from tasks.command import (
     Text,
     UnitPrice,
     UsdRate,
-    validate_not_negative_argument,
-    validate_positive_argument,
 )
 from tasks.declarations import SELLER, DeclaredOption, command_task
 
@@ -68,10 +68,10 @@ class SubmitOrder(OrderFactCommand):
     buyer_id: MemberId
     seller_id: MemberId
     currency: Annotated[Text, StringConstraints(pattern=r"^[A-Z]{3}$")] = "USD"
-    usd_rate: Annotated[UsdRate, AfterValidator(validate_positive_argument)] = Decimal(1)
+    usd_rate: Annotated[UsdRate, MUST_BE_POSITIVE] = Decimal(1)
     lines: PurchaseLines
-    credit: Annotated[UnitPrice, AfterValidator(validate_not_negative_argument)] = Decimal(0)
-    coupon: Annotated[UnitPrice, AfterValidator(validate_not_negative_argument)] = Decimal(0)
+    credit: Annotated[UnitPrice, MUST_NOT_BE_NEGATIVE] = Decimal(0)
+    coupon: Annotated[UnitPrice, MUST_NOT_BE_NEGATIVE] = Decimal(0)
 
     @model_validator(mode="after")
     def _usd_rate_of_usd_is_1(self) -> SubmitOrder:
@@ -83,6 +83,9 @@ class SubmitOrder(OrderFactCommand):
 class AddOrderBatch(OrderFactCommand):
     task: ClassVar[str] = "orders.add_batch"
     lines: PurchaseLines
+
+
+PurchaseT = TypeVar("PurchaseT", bound=SubmitOrder | AddOrderBatch)
 
 
 @command_task(
@@ -98,38 +101,16 @@ class AddOrderBatch(OrderFactCommand):
 )
 def submit(commands: list[SubmitOrder]) -> list[Answer]:
     """Create an order: take its stock, store a snapshot of each lot in its line, charge the fee."""
-    with unit_of_work(commands) as work:
-        cases = lock_case_set(
-            work.conn,
-            [c.order_id for c in work.pending],
-            member_ids=[m for c in work.pending for m in (c.buyer_id, c.seller_id)],
-            lock_members=members.FOR_UPDATE,
-            parties=work.parties,
-        )
-        lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
-        purchases = _OrderBatch(work.conn, lots)
-        for command in work.pending:
-            work.answer(command, _submit_order(work, cases, purchases, command))
-        cases.write(work)
-        purchases.write(work.now)
-    return work.answers
+    return _answer_purchases(commands, _submit_order)
 
 
 @command_task(AddOrderBatch, example={"order_id": 1003, "lines": [{"lot_id": 501, "quantity": 4}]})
 def add_batch(commands: list[AddOrderBatch]) -> list[Answer]:
     """Add the buyer's next purchase to the order; order date, payment and fee start again (T21)."""
-    with unit_of_work(commands) as work:
-        cases = lock_command_cases(work, lock_members=members.FOR_UPDATE)
-        lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
-        purchases = _OrderBatch(work.conn, lots)
-        for command in work.pending:
-            work.answer(command, _add_batch_to_order(work, cases, purchases, command))
-        cases.write(work)
-        purchases.write(work.now)
-    return work.answers
+    return _answer_purchases(commands, _add_batch_to_order)
 
 
-set_status = case_command(
+declare_case_command(
     "orders.set_status",
     lambda case, actor, status, **_: policy.set_order_status(case, actor, Status(status)),
     "Set the status of an order as one of its parties.",
@@ -140,7 +121,7 @@ set_status = case_command(
     ),
 )
 
-record_payment = case_command(
+declare_case_command(
     "orders.record_payment",
     lambda case, now, payment_status, **_: policy.record_order_payment(case, PaymentStatus(payment_status), now),
     "Set the payment status that the payment service reports; for a cancelled order record a late payment.",
@@ -149,7 +130,7 @@ record_payment = case_command(
     example={"order_id": 1003, "payment_status": "Received"},
 )
 
-settle_late_payment = case_command(
+declare_case_command(
     "orders.settle_late_payment",
     late_payments.settle_late_payment,
     "Say, as the seller or staff, that the money of a late payment was sent back.",
@@ -190,6 +171,26 @@ class _OrderBatch:
         inventory.remove_sold_units(self.conn, self._sold, now)
         ledger.post_ledger_charges(self.conn, self.charges)
         ledger.post_ledger_recharges(self.conn, self.recharges)
+
+
+def _answer_purchases(
+    commands: Sequence[PurchaseT], decide: Callable[[UnitOfWork[PurchaseT], CaseSet, _OrderBatch, PurchaseT], Verdict]
+) -> list[Answer]:
+    with unit_of_work(commands) as work:
+        cases = lock_case_set(
+            work.conn,
+            [c.order_id for c in work.pending],
+            member_ids=[m for c in work.pending if isinstance(c, SubmitOrder) for m in (c.buyer_id, c.seller_id)],
+            lock_members=members.FOR_UPDATE,
+            parties=work.parties,
+        )
+        lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        purchases = _OrderBatch(work.conn, lots)
+        for command in work.pending:
+            work.answer(command, decide(work, cases, purchases, command))
+        cases.write(work)
+        purchases.write(work.now)
+    return work.answers
 
 
 def _submit_order(work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch, command: SubmitOrder) -> Verdict:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from celery import shared_task
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from models import inventory, ledger, orders, outbox, removals, returns
 from models.cases import CaseChange, CaseSet, lock_case_set
@@ -26,7 +26,7 @@ from policies.statuses import Role
 from policies.texts import pluralize
 from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused, Verdict
 from tasks.cases import decide_case, lock_command_cases
-from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel
+from tasks.command import ActorCommand, LineNo, OrderCommand, Quantity, RemovalId, StrictBool, StrictModel, must
 from tasks.declarations import SELLER, DeclaredOption, command_task
 from tasks.sweeps import TaskResult
 
@@ -36,16 +36,12 @@ class RemovalLine(StrictModel):
     quantity: Quantity
 
 
-def _validate_removal_lines_argument(lines: list[RemovalLine]) -> list[RemovalLine]:
-    if len({line.line_no for line in lines}) < len(lines):
-        raise ValueError("must name each line once")
-    return lines
-
-
 class RequestRemoval(OrderCommand):
     task: ClassVar[str] = "removals.request"
     lines: Annotated[
-        list[RemovalLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_validate_removal_lines_argument)
+        list[RemovalLine],
+        Field(min_length=1, max_length=MAX_LINES),
+        must("name each line once", lambda lines: len({line.line_no for line in lines}) == len(lines)),
     ]
     return_items: StrictBool | None = None
 
@@ -57,14 +53,6 @@ class RemovalCommand(ActorCommand):
 class ApproveRemoval(RemovalCommand):
     task: ClassVar[str] = "removals.approve"
     return_items: StrictBool | None = None
-
-
-class DenyRemoval(RemovalCommand):
-    task: ClassVar[str] = "removals.deny"
-
-
-class WithdrawRemoval(RemovalCommand):
-    task: ClassVar[str] = "removals.withdraw"
 
 
 def _removable_unit_lines(subject: Subject) -> list[dict[str, int]]:
@@ -92,7 +80,7 @@ def request_removals(commands: list[RequestRemoval]) -> list[Answer]:
     with unit_of_work(commands) as work:
         cases = lock_command_cases(work)
         lines = orders.load_order_lines(work.conn, [c.order_id for c in work.pending])
-        requested: list[tuple[RequestRemoval, Removal]] = []
+        requested: list[tuple[Removal, Granted]] = []
 
         def decide(command: RequestRemoval, case: Case, now: datetime) -> Verdict:
             quantities = tuple((line.line_no, line.quantity) for line in command.lines)
@@ -106,17 +94,16 @@ def request_removals(commands: list[RequestRemoval]) -> list[Answer]:
             )
             if not isinstance(removal, Removal):
                 return removal
-            requested.append((command, removal))
             note = f"The {removal.requested_by} asks to take {policy.describe_removed_units(removal)} out of the order."
-            return Granted(case, events=(Event("removals.requested", note),))
+            granted = Granted(case, events=(Event("removals.requested", note),))
+            requested.append((removal, granted))
+            return granted
 
-        verdicts = {c.request_id: decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.pending}
-        ids = removals.insert_removals(work.conn, [removal for _, removal in requested])
-        removal_ids = {command.request_id: removal_id for (command, _), removal_id in zip(requested, ids, strict=True)}
-        for command in work.pending:
-            verdict = verdicts[command.request_id]
-            if isinstance(verdict, Granted):
-                verdict = replace(verdict, effects={"removal_id": removal_ids[command.request_id]})
+        verdicts = [decide_case(work, cases, c, decide, order_id=c.order_id) for c in work.pending]
+        ids = removals.insert_removals(work.conn, [removal for removal, _ in requested])
+        for (_, granted), removal_id in zip(requested, ids, strict=True):
+            granted.effects["removal_id"] = removal_id
+        for command, verdict in zip(work.pending, verdicts, strict=True):
             work.answer(command, verdict)
         cases.write(work)
     return work.answers
@@ -162,13 +149,14 @@ def approve_removals(commands: list[ApproveRemoval]) -> list[Answer]:
 
 
 @command_task(
-    DenyRemoval,
+    RemovalCommand,
+    name="removals.deny",
     example={"removal_id": 12, "member_id": "b-77"},
     option=DeclaredOption(
         "deny the removal request", lambda c, o, now: policy.deny_removal(o.case, o.asked_removal, c.actor, now)
     ),
 )
-def deny_removals(commands: list[DenyRemoval]) -> list[Answer]:
+def deny_removals(commands: list[RemovalCommand]) -> list[Answer]:
     """Deny a request as the other party; nothing else changes."""
     return _close_removals(
         commands, policy.deny_removal, "removals.denied", "The removal request is denied; nothing changes."
@@ -176,13 +164,14 @@ def deny_removals(commands: list[DenyRemoval]) -> list[Answer]:
 
 
 @command_task(
-    WithdrawRemoval,
+    RemovalCommand,
+    name="removals.withdraw",
     example={"removal_id": 12, "member_id": "s-881"},
     option=DeclaredOption(
         "withdraw the removal request", lambda c, o, now: policy.withdraw_removal(o.case, o.asked_removal, c.actor, now)
     ),
 )
-def withdraw_removals(commands: list[WithdrawRemoval]) -> list[Answer]:
+def withdraw_removals(commands: list[RemovalCommand]) -> list[Answer]:
     """Withdraw a request as the party who made it."""
     return _close_removals(commands, policy.withdraw_removal, "removals.withdrawn", "The removal request is withdrawn.")
 

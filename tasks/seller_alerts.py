@@ -9,13 +9,13 @@ from celery import shared_task
 
 from policies import seller_alerts as policy
 from policies.cases import AlertKind
-from tasks.alerts import remove_alert_command, run_unlock_sweep
-from tasks.cases import case_command
+from tasks.alerts import declare_alert_removal, run_unlock_sweep
+from tasks.cases import declare_case_command
 from tasks.command import Comment
 from tasks.declarations import BUYER, SELLER
 from tasks.sweeps import TaskResult
 
-file_nrs = case_command(
+declare_case_command(
     "nrs.file",
     partial(policy.file_seller_alert, kind=AlertKind.NRS, grounds=None),
     "File a non-responding seller alert: the order is unpaid and the seller doesn't answer (T14).",
@@ -24,7 +24,7 @@ file_nrs = case_command(
     option="file a non-responding seller alert",
 )
 
-respond_nrs = case_command(
+declare_case_command(
     "nrs.respond",
     partial(policy.respond_to_seller_alert, kind=AlertKind.NRS),
     "Record the seller's answer and notify the buyer; no date changes (R48).",
@@ -33,9 +33,9 @@ respond_nrs = case_command(
     option="answer the non-responding seller alert",
 )
 
-remove_nrs = remove_alert_command(AlertKind.NRS)
+declare_alert_removal(AlertKind.NRS)
 
-file_nss = case_command(
+declare_case_command(
     "nss.file",
     partial(policy.file_seller_alert, kind=AlertKind.NSS),
     "File a non-shipping seller alert: paid, but not shipped, incomplete or not as described (T15).",
@@ -44,7 +44,7 @@ file_nss = case_command(
     option="file a non-shipping seller alert",
 )
 
-respond_nss = case_command(
+declare_case_command(
     "nss.respond",
     partial(policy.respond_to_seller_alert, kind=AlertKind.NSS),
     "Record the seller's answer and notify the buyer; no date changes (R48).",
@@ -53,7 +53,7 @@ respond_nss = case_command(
     option="answer the non-shipping seller alert",
 )
 
-remove_nss = remove_alert_command(AlertKind.NSS)
+declare_alert_removal(AlertKind.NSS)
 
 
 @shared_task(name="alerts.scan_seller_alerts")
