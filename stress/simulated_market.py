@@ -23,7 +23,7 @@ from stress.db_checks import compare_with_reference, open_connection, unexpected
 from stress.oracle import Oracle
 from stress.run import seed_lines
 from stress.sent_commands import Ledger, Sent
-from tasks import publisher
+from tasks.process_services import services
 from tests.plugins.stored_rows import DatabaseRows
 from workers.app import app
 from workers.simulation.engine import Simulation
@@ -132,7 +132,7 @@ class SimulatedMarket:
     @contextmanager
     def publishing(self, lost: int = 0) -> Iterator[None]:
         stub = _PublisherStub(lost)
-        publisher.set_publisher(stub)
+        services.publisher = stub
         try:
             yield
             for _ in range(40):
@@ -140,7 +140,7 @@ class SimulatedMarket:
                 stub.deliver()
                 self.simulation.clock.instant += timedelta(seconds=5)
         finally:
-            publisher.set_publisher(None)
+            services.publisher = None
 
     def violations(self) -> list[str]:
         with open_connection(self.database_url) as conn:

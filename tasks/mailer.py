@@ -1,4 +1,4 @@
-"""The interface to the mailer of a process, with its errors. Without a mailer, as in a replay, emails count as sent."""
+"""The interface to the mailer of a process, with its errors."""
 
 from __future__ import annotations
 
@@ -53,20 +53,3 @@ class Mailer(Protocol):
         The reasons are `UndeliverableEmail`, `TemporaryFailure` and its subclasses; other errors are retried too.
         """
         ...
-
-
-class _NullMailer:
-    def send(self, emails: Sequence[OutgoingEmail], /) -> Sequence[Exception | None]:
-        return [None] * len(emails)
-
-
-_mailer: Mailer = _NullMailer()
-
-
-def set_mailer(new_mailer: Mailer | None) -> None:
-    global _mailer  # noqa: PLW0603 - there is one per process
-    _mailer = new_mailer if new_mailer is not None else _NullMailer()
-
-
-def current_mailer() -> Mailer:
-    return _mailer

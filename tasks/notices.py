@@ -26,8 +26,8 @@ from policies.emails import compose_email
 from policies.emails.context import EmailContext
 from policies.emails.email import Email, sanitize_email_line
 from policies.timestamps import format_timestamp
-from tasks import mailer
 from tasks.mailer import MailerOutOfTime, OutgoingEmail, ServerUnavailable, TemporaryFailure, UndeliverableEmail
+from tasks.process_services import services
 from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
@@ -155,7 +155,8 @@ def _send_notices(
 ) -> list[ClaimedNoticeOutcome]:
     # Outside any transaction.
     known = [notice for notice in claimed if notice.recipient in addresses]
-    errors = mailer.current_mailer().send([_notice_email(notice, addresses[notice.recipient]) for notice in known])
+    emails = [_notice_email(notice, addresses[notice.recipient]) for notice in known]
+    errors = services.mailer.send(emails) if services.mailer else [None] * len(emails)
     return [
         *(
             ClaimedNoticeOutcome(notice, "parked", error="there is no member with this id")

@@ -12,7 +12,7 @@ from celery import shared_task
 
 from models import clock_steps, outbox, sweeps
 from models.unit_of_work import unit_of_work
-from tasks import publisher
+from tasks.process_services import services
 from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,8 @@ MAX_BATCHES = 10
 @shared_task(name=outbox.RELAY)
 def relay() -> TaskResult:
     """Publish every due outbox row. Return how many rows were published."""
-    published, epoch = 0, publisher.current_publisher().broker_epoch()
+    published, publisher = 0, services.publisher
+    epoch = publisher.broker_epoch() if publisher else None
     for batch in range(MAX_BATCHES):
         with unit_of_work() as work:
             if batch == 0 and (step := clock_steps.shift_waits(work.conn, outbox.RELAY, work.now)) is not None:
@@ -43,7 +44,8 @@ def relay() -> TaskResult:
                 sweeps.record_sweep_run(work.conn, outbox.RELAY, published, work.now)
         for task, rows in rows_by_task.items():
             for start in range(0, len(rows), outbox.MAX_CLAIMED_ROWS):
-                publisher.current_publisher().publish(task, rows[start : start + outbox.MAX_CLAIMED_ROWS])
+                if publisher:
+                    publisher.publish(task, rows[start : start + outbox.MAX_CLAIMED_ROWS])
         if is_last:
             break
     return {"published": published}

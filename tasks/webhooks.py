@@ -1,11 +1,10 @@
-"""The task that sends events to due webhook endpoints, a thread each, through the sender that the process has set."""
+"""The task that sends events to due webhook endpoints, a thread each."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any
 
 import structlog
 from celery import shared_task
@@ -13,6 +12,7 @@ from celery import shared_task
 from models import sweeps, webhooks
 from models.unit_of_work import unit_of_work
 from models.webhooks import Endpoint, WebhookDelivery
+from tasks.process_services import WebhookSender, services
 from tasks.sweeps import TaskResult
 
 log = structlog.get_logger(__name__)
@@ -29,25 +29,12 @@ class WebhookRejected(Exception):
         self.is_gone = is_gone
 
 
-WebhookSender = Callable[[str, str, dict[str, Any]], None]
-"""Sends one event to an endpoint, given its URL and secret, in `SEND_TIMEOUT_SECONDS`. Raises `WebhookRejected`."""
-
-_sender: WebhookSender | None = None
-
-
-def set_sender(sender: WebhookSender | None) -> None:
-    global _sender  # noqa: PLW0603 - there is one per process
-    _sender = sender
-
-
 @shared_task(name="webhooks.deliver")
 def deliver_events() -> TaskResult:
     """Send the next events to every webhook that is due."""
-    if _sender is None:  # in a simulation nothing leaves this machine
-        return {"delivered": 0, "failed": 0}
     totals = {"delivered": 0, "failed": 0}
-    started_at = monotonic()
-    while _deliver_webhook_round(_sender, totals) and monotonic() - started_at < MAX_SENDING_SECONDS:
+    sender, started_at = services.webhook_sender, monotonic()
+    while sender and _deliver_webhook_round(sender, totals) and monotonic() - started_at < MAX_SENDING_SECONDS:
         pass
     return totals
 

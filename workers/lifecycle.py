@@ -17,7 +17,9 @@ from celery import current_app, signals
 
 from models.db import database as db
 from models.db.database import Database
-from tasks import mailer, publisher, webhooks
+from tasks import process_services
+from tasks.mailer import Mailer
+from tasks.process_services import services
 from workers.broker.command_precedence import may_wait_for_commands, wait_for_commands
 from workers.broker.outbox_publisher import OutboxPublisher
 from workers.broker.wakeups import TaskWaker, Wakeups
@@ -46,13 +48,13 @@ def open_process_database() -> Database:
     return db.connect(url.get_secret_value())
 
 
-def _open_mailer(settings: Settings) -> mailer.Mailer:
+def _open_mailer(settings: Settings) -> Mailer:
     from workers.mail.senders import mailer_from_settings  # noqa: PLC0415 - workers.app starts without jinja2
 
     return mailer_from_settings(settings)
 
 
-def _open_webhook_sender(settings: Settings) -> webhooks.WebhookSender:
+def _open_webhook_sender(settings: Settings) -> process_services.WebhookSender:
     from workers.webhooks.sender import WebhookSender  # noqa: PLC0415 - TLS is slow to import
 
     return WebhookSender(parse_networks(settings.webhook_networks))
@@ -76,9 +78,9 @@ def connect_process(app: Celery) -> None:
         database.wake, database.wake_at_once = waker.wake, waker.wake_at_once
         _process_resources.callback(waker.close)
     db.set_database(database)
-    mailer.set_mailer(_open_mailer(settings))
-    webhooks.set_sender(_open_webhook_sender(settings))
-    publisher.set_publisher(OutboxPublisher(app, broker_url))
+    services.mailer = _open_mailer(settings)
+    services.webhook_sender = _open_webhook_sender(settings)
+    services.publisher = OutboxPublisher(app, broker_url)
 
 
 def disconnect_process() -> None:
@@ -86,9 +88,7 @@ def disconnect_process() -> None:
     _process_resources.close()
     _process_wakeups = None
     db.set_database(None)
-    mailer.set_mailer(None)
-    webhooks.set_sender(None)
-    publisher.set_publisher(None)
+    services.mailer = services.webhook_sender = services.publisher = None
 
 
 class BackgroundThread:

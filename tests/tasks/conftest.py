@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks import mailer, publisher
+from tasks.process_services import services
 from tests.tasks.crashes import CrashPoints
 
 
 @pytest.fixture
 def points() -> Iterator[CrashPoints]:
     yield CrashPoints()
-    publisher.set_publisher(None)
-    mailer.set_mailer(None)
+    services.publisher = None
+    services.mailer = None

@@ -18,7 +18,7 @@ from models import outbox
 from models.db import database as db
 from models.db.conflicts import retry_on_conflict
 from models.integrity import invariants
-from tasks import mailer, publisher
+from tasks.process_services import services
 from tests.plugins.market import FILED, WEEK, Market
 from tests.tasks.crashes import (
     CrashPoints,
@@ -152,8 +152,8 @@ class CrashTest:
         first = ""
         self.simulation.database.engine.dispose()  # a new connection per run keeps the numbers of points stable
         publisher_stub, mail_stub = PublisherStub(self.points), MailStub(self.points)
-        publisher.set_publisher(publisher_stub)
-        mailer.set_mailer(mail_stub)
+        services.publisher = publisher_stub
+        services.mailer = mail_stub
         self.points.arm(number, way)
         if way is kill_process:
             assert run_in_child(self._alone) == 9

@@ -21,6 +21,7 @@ from schedules.timetable import TIMETABLE
 from tasks import mailer
 from tasks.mailer import OutgoingEmail
 from tasks.notices import deliver_notices, record_seller_notices
+from tasks.process_services import services
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.stored_rows import load_column
 
@@ -39,9 +40,9 @@ class RecordingMailer:
 @pytest.fixture
 def recording_mailer() -> Iterator[RecordingMailer]:
     mailer_stub = RecordingMailer()
-    mailer.set_mailer(mailer_stub)
+    services.mailer = mailer_stub
     yield mailer_stub
-    mailer.set_mailer(None)
+    services.mailer = None
 
 
 def enqueue_notices(*keys: str, event_type: str = "ocr_filed", recipient: str = "seller") -> None:
@@ -130,11 +131,11 @@ def test_an_email_that_breaks_the_mailer_does_not_delay_others(market: Market) -
             return [ZeroDivisionError("a bug") if email.event == "npb_unlocked" else None for email in emails]
 
     box = Breaks()
-    mailer.set_mailer(box)
+    services.mailer = box
     enqueue_notices("npb_unlocked:1003:5:seller", event_type="npb_unlocked")
     enqueue_notices(KEY)
     market.simulation.process_outbox()
-    mailer.set_mailer(None)
+    services.mailer = None
     assert [email.event for email in box.emails] == ["ocr_filed"]
     assert counts() == {"pending": 1, "sent": 1, "parked": 0}
 
@@ -170,12 +171,12 @@ def test_a_worker_whose_lease_expired_marks_nothing(market: Market, recording_ma
     class SleepsTooLong(RecordingMailer):
         def send(self, emails: Sequence[OutgoingEmail]) -> list[Exception | None]:
             clock.instant += WEEK
-            mailer.set_mailer(recording_mailer)
+            services.mailer = recording_mailer
             deliver_notices.run()
-            mailer.set_mailer(self)
+            services.mailer = self
             return [mailer.UndeliverableEmail("what it says now is old news") for _ in emails]
 
-    mailer.set_mailer(SleepsTooLong())
+    services.mailer = SleepsTooLong()
     assert deliver_notices.run() == {"sent": 0, "parked": 0, "later": 0}
     assert counts() == {"pending": 0, "sent": 1, "parked": 0}
 
@@ -253,7 +254,7 @@ def test_emails_that_a_slow_server_left_no_time_for_are_due_at_once(market: Mark
             return [None, *[mailer.MailerOutOfTime("slow") for _ in emails[1:]]]
 
     box = Slow()
-    mailer.set_mailer(box)
+    services.mailer = box
     woken: list[str] = []
     enqueue_notices(*(f"ocr_filed:{n}:2:seller" for n in range(3)))
     record_seller_notices.run()
@@ -261,7 +262,7 @@ def test_emails_that_a_slow_server_left_no_time_for_are_due_at_once(market: Mark
     for left in (2, 1, 0):
         assert deliver_notices.run() == {"sent": 1, "parked": 0, "later": left}
     assert woken == ["notices.deliver"] * 2
-    mailer.set_mailer(None)
+    services.mailer = None
     assert len({email.message_id for email in box.emails}) == 3
     assert {notice.attempts for notice in market.notices()} == {1}
 

@@ -14,7 +14,7 @@ from models import outbox
 from models.outbox import OutboxRow
 from models.unit_of_work import unit_of_work
 from policies.verdicts import OutboxMessage
-from tasks import publisher
+from tasks.process_services import services
 from tests.plugins.stored_rows import load_column
 from workers.app import app
 from workers.broker.outbox_publisher import OutboxPublisher
@@ -25,9 +25,9 @@ TASK = "removals.cancel_pending"
 
 @pytest.fixture
 def publishing(environment: Simulation, broker_url: str) -> Iterator[Simulation]:
-    publisher.set_publisher(OutboxPublisher(app, broker_url))
+    services.publisher = OutboxPublisher(app, broker_url)
     yield environment
-    publisher.set_publisher(None)
+    services.publisher = None
 
 
 @pytest.fixture

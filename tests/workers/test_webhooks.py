@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 
 from models import webhooks as model
 from models.webhooks import GIVE_UP_WEBHOOK_AFTER
-from tasks import webhooks
+from tasks.process_services import services
 from tasks.webhooks import WebhookRejected, deliver_events
 from tests.plugins.market import Market
 from tests.plugins.postgres import CERTIFICATES
@@ -89,9 +89,9 @@ def receivers() -> Iterator[Callable[..., Receiver]]:
 
 @pytest.fixture(autouse=True)
 def sender() -> Iterator[None]:
-    webhooks.set_sender(WebhookSender(LOOPBACK))
+    services.webhook_sender = WebhookSender(LOOPBACK)
     yield
-    webhooks.set_sender(None)
+    services.webhook_sender = None
 
 
 def add(simulation: Simulation, url: str, types: str = "*") -> int:

@@ -14,7 +14,7 @@ import redis
 from models import outbox
 from models.outbox import OutboxRow
 from policies.verdicts import OutboxMessage
-from tasks import publisher
+from tasks.process_services import services
 from tests.plugins.sentinel import MAX_SECONDS, PASSWORD, SENTINEL_PASSWORD, SentinelGroup
 from tests.plugins.stored_rows import load_column
 from workers.app import app
@@ -94,9 +94,9 @@ def publishing(sentinel_group: SentinelGroup, simulation: Simulation) -> Iterato
             def publish(self, task: str, rows: Any) -> None:
                 app.send_task(task, kwargs={"rows": list(rows)}, queue="consequences", connection=connection)
 
-        publisher.set_publisher(Publisher(app, sentinel_group.url()))
+        services.publisher = Publisher(app, sentinel_group.url())
         yield simulation
-        publisher.set_publisher(None)
+        services.publisher = None
 
 
 @pytest.mark.guarantee("P1")

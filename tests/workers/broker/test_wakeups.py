@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from schedules.routes import queue_of
-from tasks import outbox, publisher
+from tasks import outbox
+from tasks.process_services import services
 from workers import lifecycle
 from workers.app import app
 from workers.broker.wakeups import KEY_EXPIRES_SECONDS, KEY_PREFIX, WOKEN_TASKS, Wakeups
@@ -78,11 +79,11 @@ def test_the_key_is_deleted_before_the_relay_reads(
 
     monkeypatch.setattr(lifecycle, "_process_wakeups", wakeups)
     wakeups.send(RELAY)
-    publisher.set_publisher(Recorder())
+    services.publisher = Recorder()
     try:
         outbox.relay.apply().get()
     finally:
-        publisher.set_publisher(None)
+        services.publisher = None
     assert seen == [0]
     wakeups.send(RELAY)
     assert waiting(broker) == 2

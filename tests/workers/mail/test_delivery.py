@@ -22,6 +22,7 @@ from models.unit_of_work import unit_of_work
 from policies.verdicts import OutboxMessage
 from tasks import mailer
 from tasks.mailer import OutgoingEmail
+from tasks.process_services import services
 from tests.plugins.stored_rows import load_rows
 from tests.workers.mail.emails import BRANDING, CREATED_AT, outgoing
 from workers.embedded.data_dir import free_port
@@ -76,9 +77,9 @@ def simulation_with_smtp(simulation: Simulation, server: Controller) -> Iterator
     for name in ("sam", "sue"):
         answer = simulation.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
         assert answer["outcome"] == "done"
-    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{server.port}", BRANDING, timeout=0.5, pause=0))
+    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{server.port}", BRANDING, timeout=0.5, pause=0)
     yield simulation
-    mailer.set_mailer(None)
+    services.mailer = None
 
 
 def enqueue(*recipients: str) -> None:
@@ -191,12 +192,13 @@ def test_retry_after_a_worker_crash_has_the_same_message_id(simulation_with_smtp
             self.behind.send(emails)
             raise SystemExit(9)
 
-    alive = mailer.current_mailer()
+    alive = services.mailer
+    assert alive is not None
     enqueue("sam")
-    mailer.set_mailer(Dies(alive))
+    services.mailer = Dies(alive)
     with pytest.raises(SystemExit):
         simulation_with_smtp.process_outbox()
-    mailer.set_mailer(alive)
+    services.mailer = alive
     deliver_after(simulation_with_smtp, minutes=9)
     assert len(mailbox.messages) == 1
     deliver_after(simulation_with_smtp, minutes=1)
@@ -220,18 +222,18 @@ def test_hanging_server_costs_one_timeout_and_no_attempts_of_other_emails(
 
 def test_emails_wait_for_an_unreachable_server(simulation_with_smtp: Simulation) -> None:
     """R102: nothing is lost and nothing else waits."""
-    alive = mailer.current_mailer()
-    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=0))
+    alive = services.mailer
+    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=0)
     enqueue("sam")
     simulation_with_smtp.process_outbox()
     assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
-    mailer.set_mailer(alive)
+    services.mailer = alive
     deliver_after(simulation_with_smtp, minutes=1)
     assert states(simulation_with_smtp) == {"sam": ("sent", 2)}
 
 
 def test_unavailable_server_pauses_without_using_attempts(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
-    mailer.set_mailer(SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=60))
+    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=60)
     enqueue("sam")
     simulation_with_smtp.process_outbox()
     assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
