@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from sqlalchemy import Connection
 
-from models import orders, outbox, stored_answers
+from models import events, orders, outbox, stored_answers
 from models.db import database as db
 from models.db.pipeline import Fetch, pipeline
 from models.stored_answers import AlreadyAnswered, Answer, IdempotentCommand
@@ -83,6 +83,30 @@ class UnitOfWork(Generic[C]):
     def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
         outbox.enqueue_messages(self.conn, messages, self.now)
         self.tasks_to_wake |= {message.task for message in messages}
+
+    def record_event(
+        self,
+        type_: str,
+        command: IdempotentCommand,
+        note: str,
+        *,
+        actor: str,
+        role: str,
+        member_id: str | None = None,
+        changes: dict[str, Any] | None = None,
+    ) -> None:
+        """Record an event that is of no order."""
+        row = events.event_row(
+            type_,
+            self.now,
+            actor=actor,
+            role=role,
+            member_id=member_id,
+            note=note,
+            changes=changes,
+            request_id=command.request_id,
+        )
+        events.append_events(self.conn, [row])
 
     def claim_messages(self, task: str, rows: Sequence[int] | None, order_id: int | None) -> list[outbox.DueMessage]:
         due = outbox.claim_messages(self.conn, task, rows=rows, order_id=order_id)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from celery import shared_task
 from pydantic import Field
 
-from models import automation, events, members
+from models import automation, members
 from models.cases import CaseChange, CaseSet, lock_case_set
 from models.db.selects import AnySelect, DuePosition, DueRow
 from models.stored_answers import Answer
@@ -116,17 +116,15 @@ def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> 
     after = settings.change_automation_settings(before, command.changes, command.exclude_buyers, work.now)
     if after != before:
         members.update_automation(work.conn, command.member_id, after)
-        event = events.event_row(
+        work.record_event(
             "sellers.automation_set",
-            work.now,
+            command,
+            settings.describe_setting_changes(before, after),
             actor=str(command.actor),
             role=Role.STAFF if command.staff else Role.SELLER,
             member_id=command.member_id,
-            note=settings.describe_setting_changes(before, after),
             changes={"automation": settings.settings_to_json(after)},
-            request_id=command.request_id,
         )
-        events.append_events(work.conn, [event])
         automation.update_automation_deadlines(work.conn, command.member_id, work.now)
     return settings.settings_to_json(after)
 

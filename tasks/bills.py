@@ -229,17 +229,15 @@ def _post_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBillP
         "excess": str(excess),
         "opens": format_month(excess_credit_month) if excess_credit_month else None,
     }
-    event = events.event_row(
+    work.record_event(
         "bills.payment_recorded",
-        work.now,
+        command,
+        note,
         actor="marketplace",
         role="system",
         member_id=command.seller_id,
-        note=note,
         changes={"payment": {"month": command.billing_month, "amount": str(command.amount), **overpayment}},
-        request_id=command.request_id,
     )
-    events.append_events(conn, [event])
     effects = {
         "seller_id": bill.seller_id,
         "billing_month": command.billing_month,

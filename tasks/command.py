@@ -69,16 +69,13 @@ def _parse_timestamp_argument(value: Any) -> datetime:
     return parse_timestamp(value)
 
 
-def _decimal_argument(places: int) -> Any:
+def _decimal_pattern(places: int) -> str:
+    return rf"-?[0-9]{{1,10}}(\.[0-9]{{1,{places}}})?"
+
+
+def _decimal_argument(places: int) -> BeforeValidator:
     def parse(value: Any) -> Decimal:
-        integer, _, fraction = value.partition(".") if isinstance(value, str) else ("", "", "")
-        digits = integer.removeprefix("-")
-        valid = digits.isascii() and digits.isdigit() and len(digits) <= 10 and len(fraction) <= places
-        if (
-            not valid
-            or (fraction == "" and value.endswith("."))
-            or (fraction and not (fraction.isascii() and fraction.isdigit()))
-        ):
+        if not isinstance(value, str) or not re.fullmatch(_decimal_pattern(places), value):
             raise ValueError(f'must be an amount written as text with at most {places} decimals, such as "20.00"')
         amount = Decimal(value)
         if amount.is_zero() and amount.is_signed():
@@ -89,7 +86,7 @@ def _decimal_argument(places: int) -> Any:
 
 
 def _decimal_schema(places: int) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": rf"^-?[0-9]{{1,10}}(\.[0-9]{{1,{places}}})?$"})
+    return WithJsonSchema({"type": "string", "pattern": f"^{_decimal_pattern(places)}$"})
 
 
 def parse_id(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from celery import shared_task
 
-from models import events, ledger, members, outbox, terms
+from models import ledger, members, outbox, terms
 from models.db.conflicts import is_error_without_conflict
 from models.outbox import DueMessage
 from models.stored_answers import Answer
@@ -163,23 +163,16 @@ def post_manual(commands: list[PostManual]) -> list[Answer]:
 
 def _manual_credit_line(work: UnitOfWork[PostManual], command: PostManual, month: date) -> ledger.LedgerLine:
     note = policy.manual_credit_note(command.order_id, command.staff, command.comment, month)
-    event = events.event_row(
+    credit = {"month": format_month(month), "amount": str(-command.amount), "order_id": command.order_id}
+    work.record_event(
         "credits.posted_by_hand",
-        work.now,
+        command,
+        note,
         actor=f"staff:{command.staff}",
         role="staff",
         member_id=command.seller_id,
-        note=note,
-        changes={
-            "credit": {
-                "month": format_month(month),
-                "amount": str(-command.amount),
-                "order_id": command.order_id,
-            }
-        },
-        request_id=command.request_id,
+        changes={"credit": credit},
     )
-    events.append_events(work.conn, [event])
     return ledger.LedgerLine(
         key=f"manual:{command.request_id}",
         seller_id=command.seller_id,

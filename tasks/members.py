@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, StringConstraints
 
-from models import automation, events, members
+from models import automation, members
 from models.stored_answers import Answer
 from models.unit_of_work import unit_of_work
 from policies import members as policy
@@ -106,15 +106,13 @@ def _change_accounts(
                 members.update_member_standing(work.conn, {member.member_id: member}, [changed], work.now)
                 # R118: a terminated seller has no deadlines.
                 automation.update_automation_deadlines(work.conn, command.member_id, work.now)
-                event = events.event_row(
+                work.record_event(
                     f"members.{change}",
-                    work.now,
+                    command,
+                    command.comment,
                     actor=f"staff:{command.staff}",
                     role="staff",
                     member_id=command.member_id,
-                    note=command.comment,
-                    request_id=command.request_id,
                 )
-                events.append_events(work.conn, [event])
                 work.answer(command, Answer.done(command, {change: True}))
     return work.answers

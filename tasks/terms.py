@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
-from models import automation, events, terms
+from models import automation, terms
 from models.db import database as db
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -82,14 +82,12 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
     if new_terms.npb_file_after < base.npb_file_after:
         automation.bring_automatic_filings_forward(work.conn, new_terms.npb_file_after, command.from_)
     note = "; ".join(f"{name}: {before[name]} becomes {value}" for name, value in changed.items()) or "Nothing changes."
-    event = events.event_row(
+    work.record_event(
         "terms.applied",
-        work.now,
+        command,
+        f"From {format_timestamp(command.from_)}: {note}",
         actor=f"staff:{command.staff}",
         role="staff",
-        note=f"From {format_timestamp(command.from_)}: {note}",
         changes={"terms": {"terms_id": terms_id, "from": format_timestamp(command.from_), "settings": changed}},
-        request_id=command.request_id,
     )
-    events.append_events(work.conn, [event])
     return Answer.done(command, {"terms_id": terms_id, "from": format_timestamp(command.from_), "changed": changed})
