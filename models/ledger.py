@@ -15,7 +15,6 @@ from typing import Any
 from sqlalchemy import (
     CheckConstraint,
     Connection,
-    ForeignKey,
     Index,
     exists,
     func,
@@ -45,16 +44,18 @@ LEDGER_KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_cred
 
 
 class LedgerLineRow(Base):
+    """A line of the ledger.  The trigger `ledger_lines_have_parties` does what foreign keys would do row by row."""
+
     __tablename__ = "ledger_lines"
 
     written_in: Mapped[WrittenIn] = mapped_column(primary_key=True)
     line_id: Mapped[BigIntKey]
     key: Mapped[str] = mapped_column(unique=True)
-    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    seller_id: Mapped[str]
     billing_month: Mapped[date]
     kind: Mapped[str]
     amount: Mapped[Decimal] = mapped_column(Cents)
-    order_id: Mapped[BigInt | None] = mapped_column(ForeignKey("unwind.orders.order_id"))
+    order_id: Mapped[BigInt | None]
     charged_month: Mapped[date | None]
     credited_month: Mapped[date | None]
     payment_id: Mapped[str | None]

@@ -158,9 +158,9 @@ def claim_messages(
     return sorted((from_row(DueMessage, row) for row in result), key=attrgetter("outbox_id"))  # in order of commands
 
 
-def new_rows(conn: Connection, task: str) -> list[int]:
+def new_rows(conn: Connection, task: str, *, limit: int = MAX_CLAIMED_ROWS) -> list[int]:
     query = select(OutboxRow.outbox_id).where(OutboxRow.task == task, OutboxRow.state == "due", _IS_NEW_ROW)
-    return sorted(conn.execute(query.order_by(OutboxRow.due_at).limit(MAX_CLAIMED_ROWS)).scalars())
+    return sorted(conn.execute(query.order_by(OutboxRow.due_at).limit(limit)).scalars())
 
 
 def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[str]) -> list[DueMessage]:

@@ -40,13 +40,13 @@ BY_RIGHT = {*grants.GRANTED_INSERT_ONLY}
 """Of these the application may update nothing at all, so it is refused before any trigger runs."""
 ADDITIONS = {
     "order_lines": "SELECT order_id, 2, batch_no, lot_id, quantity, 0, 0, NULL, NULL, unit_price, snapshot "
-    "FROM unwind.order_lines WHERE order_id = 1",
+    "FROM unwind.order_lines WHERE order_id = 5",
     "alerts": "(order_id, kind, state, terms_id, penalty_stands, filed_at, unlocks_at) "
-    "VALUES (1, 'NPB', 'open', 0, false, '2026-06-01Z', '2026-06-08Z')",
+    "VALUES (5, 'NPB', 'open', 0, false, '2026-06-01Z', '2026-06-08Z')",
     "ocrs": "(order_id, filed_by, state, terms_id, filed_at, previous_status, reason, comment) "
-    "VALUES (1, 'seller', 'open', 0, '2026-06-01Z', 'PENDING', 'S_MUTUAL', 'x')",
+    "VALUES (5, 'seller', 'open', 0, '2026-06-01Z', 'PENDING', 'S_MUTUAL', 'x')",
     "removals": (
-        "(order_id, requested_by, state, lines, requested_at) VALUES (1, 'buyer', 'pending', '[]', '2026-06-01Z')"
+        "(order_id, requested_by, state, lines, requested_at) VALUES (5, 'buyer', 'pending', '[]', '2026-06-01Z')"
     ),
 }
 KEPT = sorted(set(CHANGES) - {"submissions", "requests", "terms"})
@@ -123,7 +123,7 @@ def test_owner_cannot_delete_history(owner: Connection, table: str, operation: s
 @pytest.mark.parametrize("table", ADDITIONS)
 def test_cancelled_order_accepts_no_additions(app: Connection, table: str) -> None:
     """R60: no line, alert or request joins a cancelled order."""
-    refused(app, f"INSERT INTO unwind.{table} {ADDITIONS[table]}", "order 1 is cancelled and final")
+    refused(app, f"INSERT INTO unwind.{table} {ADDITIONS[table]}", "order 5 is cancelled and final")
 
 
 @pytest.mark.parametrize("feed_base", [0, 1_000_000])

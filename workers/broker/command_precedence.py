@@ -8,7 +8,11 @@ from time import monotonic, sleep
 from typing import Any
 
 import redis
+from sqlalchemy.exc import DBAPIError
 
+from models import outbox
+from models.db import database as db
+from policies.credits import CREDIT_TASK
 from schedules.routes import queue_of
 
 YIELDING_TASKS = frozenset({"notices.tell_buyer", "notices.tell_seller", "notices.deliver"})
@@ -21,6 +25,8 @@ QUIET_SECONDS = 0.1
 MAX_WAIT_SECONDS = 5.0
 """Longest wait of a run, so that emails go on when there are always commands, or no worker processes them."""
 POLL_INTERVAL = 0.02
+FEW_CREDITS = 50
+"""Emails wait for more credits than these, too: their one message is no longer queued while they are being posted."""
 
 
 def may_wait_for_commands(queues: Iterable[str]) -> bool:
@@ -29,16 +35,23 @@ def may_wait_for_commands(queues: Iterable[str]) -> bool:
 
 
 def wait_for_commands(client: Any, task: str) -> None:
-    """Return at once if these queues are empty, or when they have been so for `QUIET_SECONDS`."""
+    """Return at once if nothing precedes this task, or when nothing has preceded it for `QUIET_SECONDS`."""
     if task not in YIELDING_TASKS:
         return
-    with contextlib.suppress(redis.RedisError, OSError):
-        if not client.exists(*PRECEDING_QUEUES):
+    with contextlib.suppress(redis.RedisError, OSError, DBAPIError):
+        if not _is_work_waiting(client):
             return
         busy_at = now = monotonic()
         end = now + MAX_WAIT_SECONDS
         while now < end and now - busy_at < QUIET_SECONDS:
             sleep(POLL_INTERVAL)
             now = monotonic()
-            if client.exists(*PRECEDING_QUEUES):
+            if _is_work_waiting(client):
                 busy_at = now
+
+
+def _is_work_waiting(client: Any) -> bool:
+    if client.exists(*PRECEDING_QUEUES):
+        return True
+    with db.current_database().transaction() as conn:
+        return len(outbox.new_rows(conn, CREDIT_TASK, limit=FEW_CREDITS + 1)) > FEW_CREDITS

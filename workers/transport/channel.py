@@ -46,15 +46,16 @@ MESSAGE_BLOCK_QUEUE = queue_of("orders.cancel")
 """The queue of the commands, from which all that wait are received at once."""
 MAX_MESSAGES_PER_BLOCK = 100
 """Commands received at once: those that wait while all pool processes are busy (docs/decisions/0027)."""
-MAX_MESSAGE_BLOCK_BYTES = 256 * 1024
-"""Total length after which a block ends, so that long messages do not fill the memory of the worker."""
+MAX_SINGLE_COMMAND_BYTES = 4 * 1024
+"""A longer message holds many commands, as `orders.cancel_many` does.  It ends a block, so that other workers find what
+waits behind it, and so do emails, which yield to waiting commands (docs/decisions/0031)."""
 _TAKE_MESSAGES_SCRIPT = """
-local items, total = {}, 0
+local items = {}
 for i = 1, tonumber(ARGV[1]) do
     local item = redis.call('LMOVE', KEYS[1], KEYS[2], 'RIGHT', 'LEFT')
     if not item then break end
-    items[i], total = item, total + #item
-    if total >= tonumber(ARGV[2]) then break end
+    items[i] = item
+    if #item > tonumber(ARGV[2]) then break end
 end
 return items
 """
@@ -221,7 +222,8 @@ class Channel(stock.Channel):
             if message is not None:
                 self.qos.queue_length = 0
                 self._deliver(receipt, message)
-                if reader.queue == MESSAGE_BLOCK_QUEUE and self.qos.queue_length and not is_queue_paused(reader.queue):
+                is_short = reader.queue == MESSAGE_BLOCK_QUEUE and len(item) <= MAX_SINGLE_COMMAND_BYTES
+                if is_short and self.qos.queue_length and not is_queue_paused(reader.queue):
                     self._deliver_waiting(reader, tag if message["headers"]["eta"] is None else "")
         finally:
             self.receiving = None
@@ -238,7 +240,7 @@ class Channel(stock.Channel):
             return
         with self.conn_or_acquire() as client:
             items = client.eval(
-                _TAKE_MESSAGES_SCRIPT, 2, reader.queue, reader.processing_list, count, MAX_MESSAGE_BLOCK_BYTES
+                _TAKE_MESSAGES_SCRIPT, 2, reader.queue, reader.processing_list, count, MAX_SINGLE_COMMAND_BYTES
             )
         messages: dict[Receipt, dict[str, Any]] = {}
         for item in items:

@@ -165,6 +165,83 @@ def upgrade() -> None:
         schema="unwind",
     )
     op.create_table(
+        "ledger_lines",
+        sa.Column(
+            "written_in",
+            sa.BigInteger(),
+            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
+            nullable=False,
+        ),
+        sa.Column("line_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("seller_id", sa.Text(), nullable=False),
+        sa.Column("billing_month", sa.Date(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("amount", sa.Numeric(precision=24, scale=2), nullable=False),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("charged_month", sa.Date(), nullable=True),
+        sa.Column("credited_month", sa.Date(), nullable=True),
+        sa.Column("payment_id", sa.Text(), nullable=True),
+        sa.Column("excess", sa.Numeric(precision=24, scale=2), nullable=True),
+        sa.Column("excess_credit_month", sa.Date(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "(excess IS NULL) = (excess_credit_month IS NULL) AND (excess IS NULL OR (kind = 'payment' AND excess > 0 "
+            "AND excess <= -amount))",
+            name=op.f("ck_ledger_lines_excess_only_of_payment"),
+        ),
+        sa.CheckConstraint(
+            "(kind = 'payment') = (payment_id IS NOT NULL)", name=op.f("ck_ledger_lines_payment_id_only_of_payment")
+        ),
+        sa.CheckConstraint(
+            "CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name=op.f("ck_ledger_lines_amount_sign")
+        ),
+        sa.CheckConstraint("amount <> 'NaN'", name=op.f("ck_ledger_lines_amount_is_a_number")),
+        sa.CheckConstraint(
+            "kind IN ('charge', 'reset', 'credit', 'reversal', 'payment', 'manual_credit')",
+            name=op.f("ck_ledger_lines_kind_known"),
+        ),
+        sa.CheckConstraint(
+            "kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name=op.f("ck_ledger_lines_has_order")
+        ),
+        sa.CheckConstraint(
+            "extract(day FROM billing_month) = 1", name=op.f("ck_ledger_lines_billing_month_is_a_month")
+        ),
+        sa.PrimaryKeyConstraint("written_in", "line_id", name=op.f("pk_ledger_lines")),
+        sa.UniqueConstraint("key", name=op.f("uq_ledger_lines_key")),
+        schema="unwind",
+    )
+    op.create_index(
+        "ix_ledger_lines_bill", "ledger_lines", ["seller_id", "billing_month"], unique=False, schema="unwind"
+    )
+    op.create_index("ix_ledger_lines_billing_month", "ledger_lines", ["billing_month"], unique=False, schema="unwind")
+    op.create_index(
+        "ix_ledger_lines_excess_credit_month",
+        "ledger_lines",
+        ["excess_credit_month"],
+        unique=False,
+        schema="unwind",
+        postgresql_where=sa.text("excess_credit_month IS NOT NULL"),
+    )
+    op.create_index("ix_ledger_lines_order_id", "ledger_lines", ["order_id"], unique=False, schema="unwind")
+    op.create_index(
+        "uq_ledger_lines_one_reset_or_credit",
+        "ledger_lines",
+        ["order_id"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("kind IN ('reset', 'credit')"),
+    )
+    op.create_index(
+        "uq_ledger_lines_payment_id",
+        "ledger_lines",
+        ["payment_id"],
+        unique=True,
+        schema="unwind",
+        postgresql_where=sa.text("payment_id IS NOT NULL"),
+    )
+    op.create_table(
         "ledger_locks",
         sa.Column("seller_id", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("seller_id", name=op.f("pk_ledger_locks")),
@@ -870,85 +947,6 @@ def upgrade() -> None:
         unique=True,
         schema="unwind",
         postgresql_where=sa.text("settled_at IS NULL"),
-    )
-    op.create_table(
-        "ledger_lines",
-        sa.Column(
-            "written_in",
-            sa.BigInteger(),
-            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
-            nullable=False,
-        ),
-        sa.Column("line_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("seller_id", sa.Text(), nullable=False),
-        sa.Column("billing_month", sa.Date(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("amount", sa.Numeric(precision=24, scale=2), nullable=False),
-        sa.Column("order_id", sa.BigInteger(), nullable=True),
-        sa.Column("charged_month", sa.Date(), nullable=True),
-        sa.Column("credited_month", sa.Date(), nullable=True),
-        sa.Column("payment_id", sa.Text(), nullable=True),
-        sa.Column("excess", sa.Numeric(precision=24, scale=2), nullable=True),
-        sa.Column("excess_credit_month", sa.Date(), nullable=True),
-        sa.Column("note", sa.Text(), nullable=False),
-        sa.Column("at", postgresql.TIMESTAMP(timezone=True), nullable=False),
-        sa.CheckConstraint(
-            "(excess IS NULL) = (excess_credit_month IS NULL) AND (excess IS NULL OR (kind = 'payment' AND excess > 0 "
-            "AND excess <= -amount))",
-            name=op.f("ck_ledger_lines_excess_only_of_payment"),
-        ),
-        sa.CheckConstraint(
-            "(kind = 'payment') = (payment_id IS NOT NULL)", name=op.f("ck_ledger_lines_payment_id_only_of_payment")
-        ),
-        sa.CheckConstraint(
-            "CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name=op.f("ck_ledger_lines_amount_sign")
-        ),
-        sa.CheckConstraint("amount <> 'NaN'", name=op.f("ck_ledger_lines_amount_is_a_number")),
-        sa.CheckConstraint(
-            "kind IN ('charge', 'reset', 'credit', 'reversal', 'payment', 'manual_credit')",
-            name=op.f("ck_ledger_lines_kind_known"),
-        ),
-        sa.CheckConstraint(
-            "kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name=op.f("ck_ledger_lines_has_order")
-        ),
-        sa.CheckConstraint(
-            "extract(day FROM billing_month) = 1", name=op.f("ck_ledger_lines_billing_month_is_a_month")
-        ),
-        sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_ledger_lines_order_id")),
-        sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_ledger_lines_seller_id")),
-        sa.PrimaryKeyConstraint("written_in", "line_id", name=op.f("pk_ledger_lines")),
-        sa.UniqueConstraint("key", name=op.f("uq_ledger_lines_key")),
-        schema="unwind",
-    )
-    op.create_index(
-        "ix_ledger_lines_bill", "ledger_lines", ["seller_id", "billing_month"], unique=False, schema="unwind"
-    )
-    op.create_index("ix_ledger_lines_billing_month", "ledger_lines", ["billing_month"], unique=False, schema="unwind")
-    op.create_index(
-        "ix_ledger_lines_excess_credit_month",
-        "ledger_lines",
-        ["excess_credit_month"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("excess_credit_month IS NOT NULL"),
-    )
-    op.create_index("ix_ledger_lines_order_id", "ledger_lines", ["order_id"], unique=False, schema="unwind")
-    op.create_index(
-        "uq_ledger_lines_one_reset_or_credit",
-        "ledger_lines",
-        ["order_id"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("kind IN ('reset', 'credit')"),
-    )
-    op.create_index(
-        "uq_ledger_lines_payment_id",
-        "ledger_lines",
-        ["payment_id"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("payment_id IS NOT NULL"),
     )
     op.create_table(
         "ocrs",

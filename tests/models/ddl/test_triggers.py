@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -69,6 +70,34 @@ def test_owner_cannot_change_final_rows(owner: Connection, change: str) -> None:
     """P5, R60: the owner can't change a cancelled order or an event."""
     with pytest.raises(DBAPIError, match=r"final|append-only"):
         owner.execute(text(change))
+
+
+@pytest.mark.parametrize(
+    ("seller", "order_id", "accepted"),
+    [("s", 1, True), ("s", 2, False), ("b", 1, False), ("s", None, True), ("x", None, False)],
+    ids=["order of the seller", "no such order", "order of another seller", "seller alone", "no such member"],
+)
+def test_a_ledger_line_belongs_to_a_seller_and_an_order_of_theirs(
+    owner: Connection, seller: str, order_id: int | None, accepted: bool
+) -> None:
+    refusal = pytest.raises(DBAPIError, match="no such order of this seller, or no such member")
+    insert = text(
+        "INSERT INTO unwind.ledger_lines (key, seller_id, billing_month, kind, amount, order_id, note, at) "
+        "VALUES ('k', :seller, '2026-03-01', 'manual_credit', -1, :order_id, '', '2026-03-01Z')"
+    )
+    with contextlib.nullcontext() if accepted else refusal:
+        owner.execute(insert, {"seller": seller, "order_id": order_id})
+
+
+def test_members_cannot_be_deleted(owner: Connection) -> None:
+    owner.execute(
+        text(
+            "INSERT INTO unwind.members (member_id, handle, email, time_zone, recorded_at) "
+            "VALUES ('x', 'X', 'x@x.invalid', 'UTC', '2026-03-01Z')"
+        )
+    )
+    with pytest.raises(DBAPIError, match="append-only"):
+        owner.execute(text("DELETE FROM unwind.members WHERE member_id = 'x'"))
 
 
 def test_cancelled_order_accepts_new_events(owner: Connection) -> None:

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from models import outbox
+from models.db import database as db
+from policies.credits import CREDIT_TASK
+from policies.verdicts import OutboxMessage
 from schedules.routes import QUEUES
 from workers import lifecycle
 from workers.app import app
 from workers.broker import command_precedence
-from workers.broker.command_precedence import PRECEDING_QUEUES, YIELDING_TASKS, may_wait_for_commands
+from workers.broker.command_precedence import FEW_CREDITS, PRECEDING_QUEUES, YIELDING_TASKS, may_wait_for_commands
 from workers.broker.wakeups import Wakeups
 from workers.local.process_specs import WORKER_GROUPS
 from workers.simulation.engine import Simulation
@@ -52,6 +56,29 @@ def test_emails_wait_until_no_command_is_queued(command: QueuedCommand, task: st
     """B17: else a burst shares its processors with the emails of its own first orders."""
     app.tasks[task].apply().get()
     assert not command.waits
+
+
+@pytest.mark.parametrize("count", [FEW_CREDITS, FEW_CREDITS + 1])
+def test_emails_wait_while_many_credits_are_posted(
+    environment: Simulation, broker_url: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """The message that announces them is taken at once; a few, as of single cancellations, delay no email."""
+    pauses = []
+
+    def post(_seconds: float) -> None:
+        pauses.append(_seconds)
+        with db.current_database().transaction() as conn:
+            outbox.mark_messages_done(conn, outbox.claim_messages(conn, CREDIT_TASK), environment.clock.instant)
+
+    monkeypatch.setattr(command_precedence, "sleep", post)
+    with db.current_database().transaction() as conn:
+        messages = [OutboxMessage(CREDIT_TASK, f"fee:{n}", n) for n in range(1, count + 1)]
+        outbox.enqueue_messages(conn, messages, environment.clock.instant)
+    wakeups = Wakeups(app, broker_url)
+    monkeypatch.setattr(lifecycle, "_process_wakeups", wakeups)
+    app.tasks["notices.deliver"].apply().get()
+    wakeups.close()
+    assert bool(pauses) == (count > FEW_CREDITS)
 
 
 def test_a_worker_that_reads_other_queues_too_does_not_wait(
