@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -11,12 +10,10 @@ from typing import Any
 import pytest
 
 from models.outbox import OutboxRow
-from tasks.command_parsing import parse_command
 from tests.e2e.concurrency import ConcurrentProcesses
 from tests.e2e.history_checks import check_orders, units_out_of_balance
-from tests.plugins.market import Market, lot_facts
+from tests.plugins.market import Market, lot_facts, run_in_batch
 from tests.plugins.stored_rows import DatabaseRows
-from workers.app import app
 from workers.simulation.engine import Simulation
 
 DAY = timedelta(days=1)
@@ -35,7 +32,6 @@ class RaceMarket:
     def __init__(self, simulation: Simulation, database_url: str, processes: ConcurrentProcesses) -> None:
         self.simulation, self.processes = simulation, processes.at(database_url)
         self.present = DatabaseRows(database_url).server_time().replace(microsecond=0)
-        self._numbers = itertools.count(1)
         self._batches: dict[tuple[datetime, str], list[Answer]] | None = None
         self.days_ago(30)
         self.market = Market(simulation)
@@ -57,12 +53,7 @@ class RaceMarket:
         batches, self._batches = self._batches, None
         for (instant, name), batch in batches.items():
             self.simulation.clock.instant = instant
-            task = app.tasks[name]
-            commands = [
-                parse_command(task.command_model, arguments, f"batch-{next(self._numbers)}") for arguments in batch
-            ]
-            answers = task.run(commands)
-            assert {answer.outcome for answer in answers} == {"done"}, (name, answers)
+            run_in_batch(name, batch)
 
     def do(self, task: str, **arguments: Any) -> None:
         """Run a command that must succeed, at once or at the end of the block of `in_batches`."""

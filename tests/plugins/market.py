@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection
@@ -14,8 +16,10 @@ from models.bills import BillRow
 from models.events import EventRow
 from models.ledger import LedgerLineRow
 from models.stock_moves import StockMoveRow
+from tasks.command_parsing import parse_command
 from tests.plugins.stored_rows import StoredRows
 from tests.waiting import wait_until
+from workers.app import app
 from workers.simulation.engine import Simulation
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
@@ -28,8 +32,12 @@ class Market(StoredRows):
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        for member_id in ("seller", "buyer", "stranger", "other_seller"):
-            self.done("members.record", member_id=member_id, handle=member_id.title(), email=f"{member_id}@example.org")
+        members = [
+            {"member_id": member_id, "handle": member_id.title(), "email": f"{member_id}@example.org"}
+            for member_id in ("seller", "buyer", "stranger", "other_seller")
+        ]
+        run_in_batch("members.record", members)
+        simulation.process_outbox()
 
     def at(self, instant: datetime) -> Market:
         self.simulation.clock.instant = instant
@@ -86,6 +94,13 @@ class Market(StoredRows):
 
         events: list[dict[str, Any]] = wait_until(settled_events, what="the feed of all events")
         return events
+
+
+def run_in_batch(name: str, batch: Iterable[dict[str, Any]]) -> None:
+    """Run commands of one task, which must succeed, in one transaction."""
+    task = app.tasks[name]
+    answers = task.run([parse_command(task.command_model, arguments, str(uuid4())) for arguments in batch])
+    assert {answer.outcome for answer in answers} == {"done"}, (name, answers)
 
 
 def lot_facts(lot_id: int, **fields: Any) -> dict[str, Any]:
