@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, DateTime, Integer, Text, bindparam, column, select, text
+from sqlalchemy import BigInteger, Connection, DateTime, Integer, Select, Text, bindparam, column, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
@@ -72,14 +73,15 @@ class Invariant:
 
     def find_violations(self, conn: Connection, now: datetime, scope: InvariantScope | None = None) -> list[str]:
         values = {name: getattr(scope, name, None) for name in _INVARIANT_SCOPE} | {"now": now, "part": self.part}
-        typed = [
-            bindparam(name, values[name], type_=type_)
-            for name, type_ in _INVARIANT_PARAMETERS.items()
-            if f":{name}" in self.query
-        ]
-        violating = text(self.query).bindparams(*typed).columns(column("id")).subquery()
-        rows = conn.execute(select(violating).limit(MAX_IDS))
+        rows = conn.execute(_violations_statement(self.query), values)
         return [str(violating_id) for violating_id in rows.scalars()]
+
+
+@cache
+def _violations_statement(query: str) -> Select[Any]:
+    typed = [bindparam(name, type_=type_) for name, type_ in _INVARIANT_PARAMETERS.items() if f":{name}" in query]
+    violating = text(query).bindparams(*typed).columns(column("id")).subquery()
+    return select(violating).limit(MAX_IDS)
 
 
 def _read_invariants(family: str) -> list[Invariant]:
