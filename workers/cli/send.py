@@ -68,7 +68,7 @@ def send(task: str, words: tuple[str, ...], json_text: str | None, no_wait: bool
         arguments.setdefault("request_id", message_id)
     try:
         pending = app.send_task(task, kwargs=arguments, queue=queue_of(task), task_id=message_id, ignore_result=no_wait)
-    except OperationalError as error:
+    except (OperationalError, RuntimeError) as error:  # RuntimeError: Celery gave up on a result backend that is down
         if not no_wait and _can_reach_send_broker():
             raise click.ClickException(
                 "Cannot wait for an answer: the server or database of CELERY_RESULT_BACKEND cannot be used "
