@@ -10,7 +10,7 @@ from typing import Any
 from policies.lot_imports import REQUIRED_FIELDS
 from policies.lots import STOCKROOMS, TIER_FIELDS
 from policies.texts import is_storable
-from workers.cli.files.lot_elements import ELEMENTS, FIELD_OF_ELEMENT, NOT_SAID, parse_cost_field, parse_number_field
+from workers.cli.files.lot_elements import ELEMENTS, FIELD_OF_ELEMENT, NOT_SAID, parse_number_field
 from workers.cli.files.xml_records import Record
 
 
@@ -34,9 +34,6 @@ class ItemFields:
             elif text.strip() and record.values[other].strip() != text.strip():
                 spelling = record.spelling
                 raise InvalidItem(f"{spelling[other]} and {spelling[element]} say different things")
-
-    def has(self, *names: str) -> bool:
-        return any(name in self._elements for name in names)
 
     def spelled(self, name: str) -> str:
         element = self._elements.get(name)
@@ -87,12 +84,12 @@ class ItemFields:
         element = self._elements[name]
         if name in ("description", "remarks"):
             return self._record.values[element]
-        if element == "TOTALWEIGHT":
-            weight, units = self._parse(name, parse_cost_field, None), abs(self.integer("quantity") or 0)
-            each = (weight / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if weight and units else None
-            return NOT_SAID if each is None else each
         _, parse, empty = ELEMENTS[name]
-        return self._parse(name, parse, True if name == "is_retain" and self._is_bsx else empty)
+        value = self._parse(name, parse, True if name == "is_retain" and self._is_bsx else empty)
+        if element == "TOTALWEIGHT":
+            units = abs(self.integer("quantity") or 0)
+            return (value / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if value and units else NOT_SAID
+        return value
 
     def _parse(self, name: str, parse: Callable[[str], Any], empty: Any) -> Any:
         text = self.text(name)

@@ -40,7 +40,7 @@ def _parse_price_field(text: str) -> Decimal:
     return abs(amount) if amount.is_zero() else amount
 
 
-def parse_cost_field(text: str) -> Decimal | None:
+def _parse_cost_field(text: str) -> Decimal | None:
     return _parse_price_field(text) or None  # 0 stands for none
 
 
@@ -99,8 +99,8 @@ ELEMENTS: dict[str, LotElement] = {
     "is_stock_room": LotElement(("STOCKROOM",), str, False),
     "stock_room_id": LotElement(("STOCKROOMID",), str),
     "reserved_for": LotElement(("BUYERUSERNAME", "RESERVED"), str, None),
-    "my_cost": LotElement(("MYCOST", "COST"), parse_cost_field, None),
-    "my_weight": LotElement(("MYWEIGHT", "TOTALWEIGHT"), parse_cost_field, None),
+    "my_cost": LotElement(("MYCOST", "COST"), _parse_cost_field, None),
+    "my_weight": LotElement(("MYWEIGHT", "TOTALWEIGHT"), _parse_cost_field, None),
     "bind_id": LotElement(("BINDID",), parse_number_field, 0),
     **{f"tier_quantity{n}": LotElement((f"TQ{n}",), parse_number_field, 0) for n in (1, 2, 3)},
     **{f"tier_price{n}": LotElement((f"TP{n}",), _parse_price_field, None) for n in (1, 2, 3)},

@@ -143,7 +143,7 @@ class LotFile:
             raise InvalidItem("LOTID must not be negative")
         deletes = record.values.get("DELETE", "N").strip().upper() not in ("N", "NO")
         quantity = given.text("quantity") or ""
-        names_item = given.has("item_type", "item_no")
+        names_item = given.text("item_type") is not None or given.text("item_no") is not None
         is_update = record.root not in BSX_ROOTS and (
             deletes or quantity[:1] in ("+", "-") or bool(lot_id and not names_item)
         )

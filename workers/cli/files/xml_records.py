@@ -167,9 +167,6 @@ class _RecordCollector:
         elif self._open and level == 1:
             self._open[-1].add(tag, "".join(self._text))
 
-    def close(self) -> None:
-        pass
-
 
 def _xml_record_path(root: str) -> tuple[str, ...]:
     if root not in XML_RECORD_PATHS:
