@@ -228,6 +228,11 @@ def test_escape_sequences_in_comments_are_not_executed() -> None:
     }
 
 
+@pytest.mark.parametrize("words", ["show order", "jobs dead-letters requeue", "keys list", "replay", "import-orders"])
+def test_every_command_takes_a_data_directory(typed: Any, words: str) -> None:
+    assert "--data DIR" in typed(*words.split(), "--help").output
+
+
 def test_every_action_has_a_label_and_every_query_a_page() -> None:
     assert all(action.label for action in ACTIONS.values())
     assert set(SHOWN_LINES) == set(nouns.commands)
