@@ -237,6 +237,13 @@ def test_a_bare_ampersand_is_read_as_one_and_counted() -> None:
     assert (entries[0].fields["remarks"], file.repairs.count) == ("a & b & c & d & e & f", 2)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+def test_an_ampersand_in_a_comment_is_none_to_repair(encoding: str) -> None:
+    text = item("<REMARKS>a &amp; b</REMARKS><!-- c & d -->")
+    file, entries, bad = opened(f'<?xml version="1.0" encoding="{encoding[:6]}"?>{text}'.encode(encoding))
+    assert (entries[0].fields["remarks"], file.repairs.count, bad) == ("a & b", 0, [])
+
+
 @pytest.mark.parametrize("size", range(1, 40))
 def test_bare_ampersands_are_repaired_wherever_a_chunk_ends(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(xml_records, "CHUNK_BYTES", size)
