@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, BinaryIO
 
-from workers.cli.files.xml_records import CHUNK_BYTES, MAX_FILE_BYTES, UnreadableFile
+from workers.cli.files.xml_records import UnreadableFile, read_chunks
 
 MAX_OBJECT_LENGTH = 4 * 1024 * 1024  # characters; an order of a thousand lines has half a million
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -68,7 +68,7 @@ def _read_json_list(text: _JsonText) -> Iterator[Any]:
 
 class _JsonText:
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._size = file, 0
+        self._chunks = read_chunks(file)
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
         self._buffer, self._at, self._ended = "", 0, False
 
@@ -131,10 +131,7 @@ class _JsonText:
     def _more(self) -> bool:
         if self._ended:
             return False
-        chunk = self._file.read(CHUNK_BYTES)
-        self._size += len(chunk)
-        if self._size > MAX_FILE_BYTES:
-            raise UnreadableFile(f"The file is larger than {MAX_FILE_BYTES // 1024**2} MB.")
+        chunk = next(self._chunks, b"")
         self._ended = not chunk
         try:
             self._buffer = self._buffer[self._at :] + self._decode.decode(chunk, final=self._ended)

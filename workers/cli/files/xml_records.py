@@ -84,7 +84,7 @@ def read_xml(file: BinaryIO, repairs: XmlRepairs) -> Iterator[Record]:
     collector.line = lambda: int(parser.parser.CurrentLineNumber)
     is_utf_16 = b"\x00" in file.read(4)
     file.seek(0)
-    chunks = _read_xml_chunks(file)
+    chunks = read_chunks(file)
     try:
         for chunk in chunks if is_utf_16 else _repair_xml_chunks(chunks, repairs):
             parser.feed(chunk)
@@ -192,7 +192,7 @@ class _RecordParser(DefusedXMLParser):
             raise DTDForbidden(name, sysid, pubid)
 
 
-def _read_xml_chunks(file: BinaryIO) -> Iterator[bytes]:
+def read_chunks(file: BinaryIO) -> Iterator[bytes]:
     size = 0
     while chunk := file.read(CHUNK_BYTES):
         size += len(chunk)
