@@ -55,15 +55,12 @@ def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
 
 def _read_json_list(text: _JsonText) -> Iterator[Any]:
     text.take("[")
-    if text.peek() == "]":
-        text.take("]")
-        return
-    while True:
+    has_more = text.peek() != "]"
+    while has_more:
         yield text.value()
-        if text.peek() != ",":
-            text.take("]")
-            return
-        text.take(",")
+        if has_more := text.peek() == ",":
+            text.take(",")
+    text.take("]")
 
 
 class _JsonText:
