@@ -7,10 +7,9 @@ import json
 import textwrap
 import tomllib
 import uuid
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -88,7 +87,7 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
         with database.transaction() as conn:
             now = database.clock.now(conn)
             zone = load_terms(conn).at(now).zone
-        valid_from = _parse_terms_start(start, now, zone)
+        valid_from = now + NOW_MARGIN if start == "now" else parse_start(start, zone, "--from")
         db.set_database(database)
         answer = app.tasks["terms.apply"].validate_and_run(
             {"terms": settings, "from": format_timestamp(valid_from), "staff": staff or getpass.getuser()},
@@ -112,13 +111,11 @@ def read_terms_file(file: Path) -> dict[str, Any]:
         raise click.ClickException(f"{file} cannot be read: {error}") from None
 
 
-def _parse_terms_start(start: str, now: datetime, zone: ZoneInfo) -> datetime:
-    if start == "now":
-        return now + NOW_MARGIN
+def parse_start(written: str, zone: tzinfo, option: str) -> datetime:
     try:
-        return parse_day_or_time(start, zone)
+        return parse_day_or_time(written, zone)
     except (ValueError, OverflowError):
-        raise click.ClickException("--from takes a date such as 2027-01-01, a timestamp, or now.") from None
+        raise click.BadParameter("takes a date such as 2027-01-01, or a timestamp", param_hint=option) from None
 
 
 def _terms_help_text(name: str) -> str:

@@ -28,14 +28,14 @@ from policies.bills import MIN_BILLING_MONTH
 from policies.fees import ZERO
 from policies.recorded_cases import RecordedCase
 from policies.term_parsing import terms_from_mapping
-from policies.timestamps import format_optional_timestamp, format_timestamp, parse_day_or_time
+from policies.timestamps import format_optional_timestamp, format_timestamp
 from policies.whatif import CaseOutcome, WhatIfConditions
 from tasks.automation import SetAutomation
 from tasks.command_parsing import parse_command
 from workers.cli.database import open_transaction
 from workers.cli.options import json_option, zone_option
 from workers.cli.terminal_text import echo, echo_literally
-from workers.cli.terms import read_terms_file
+from workers.cli.terms import parse_start, read_terms_file
 
 EVENTS_PER_PROGRESS_LINE = 100_000
 MAX_DIFFERENCES_SHOWN = 50
@@ -120,7 +120,7 @@ def _parse_whatif_arguments(
     named_settings = {
         name: None if value is False else value for name, value in settings.items() if name in AUTOMATION_SETTINGS
     }
-    start = _parse_whatif_since(since, recorded)
+    start = WHATIF_BEGINNING if since is None else parse_start(since, recorded.periods[-1][1].zone, "--since")
     periods = [period for period in recorded.periods if period[0] < start]
     problems: dict[str, str] = {}
     for begin, base in [(start, recorded.terms_at(start)), *(p for p in recorded.periods if p[0] > start)]:
@@ -139,15 +139,6 @@ def _parse_whatif_arguments(
         name: None if value is None else AutomationSetting(value, start) for name, value in named_settings.items()
     }
     return WhatIfConditions(periods, values, start)
-
-
-def _parse_whatif_since(since: str | None, recorded: WhatIfConditions) -> datetime:
-    if since is None:
-        return WHATIF_BEGINNING
-    try:
-        return parse_day_or_time(since, recorded.periods[-1][1].zone)
-    except (ValueError, OverflowError):
-        raise click.BadParameter("takes a date such as 2026-01-01, or a timestamp", param_hint="--since") from None
 
 
 def _find_differences(
