@@ -22,7 +22,7 @@ def read_records(
     try:
         yield from read_xml(file, repairs)
     except NotWellFormed as problem:
-        raise (problem if repairs.count else _explain_file_problem(file, problem)) from None
+        raise _explain_file_problem(file, problem) from None
 
 
 def refuse_other_documents(name: str, record: Record) -> None:

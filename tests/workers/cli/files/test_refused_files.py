@@ -43,6 +43,7 @@ def test_what_is_not_xml_or_badly_encoded_is_refused(broken: bytes) -> None:
     ("content", "what"),
     [
         (b"", "empty"),
+        (b"Item,Name\n3001,Brick & lid\n", "table (CSV)"),
         (b"PK\x03\x04 a zip", "ZIP archive"),
         (b"<html><body/></html>", "web page"),
         (b"<!DOCTYPE html>\n<html><body><br></body></html>", "web page"),
