@@ -53,7 +53,8 @@ def refuse_duplicate_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def exceeds_payload_depth(value: Any, levels: int) -> bool:
     # Iterative, so that deep input can't overflow the stack.
     containers = [value]
-    for _ in range(levels):
+    while containers and levels:
+        levels -= 1
         containers = [
             child
             for container in containers

@@ -14,9 +14,10 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from celery.app.task import Context
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from models.payload_limits import (
     MAX_PAYLOAD_BYTES,
@@ -39,23 +40,86 @@ MAX_MESSAGE_DELAY = timedelta(minutes=1)  # of a producer's `countdown` or `eta`
 MESSAGE_DELAY_TOLERANCE = timedelta(seconds=5)  # a producer's valid clock may be ahead of a worker's by this
 MAX_HEADER_CLOCK_SKEW = timedelta(hours=2)  # the clock of the worker that wrote a retry may be ahead by this
 
-_MESSAGE_ID = re.compile(r"[!-~]{1,255}")
-_TASK_NAME = re.compile(r"[A-Za-z0-9_.:\-]{1,200}")
-_SHORT_TEXT = re.compile(r"[ -~]{0,255}")
-_UTF8_HEADERS = {"utf-8", "utf8"}
-_KNOWN_HEADERS = {
-    *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id"),
-    *("parent_id", "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers"),
-    *("stamps", "headers"),
-}
+_DECODER = json.JSONDecoder(object_pairs_hook=refuse_duplicate_names)
+_MESSAGE_ID = r"^[!-~]{1,255}$"
+_SHORT_TEXT = r"^[ -~]{0,255}$"
+
+
+def _parse_header_time(text: Any) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, OverflowError):
+        raise ValueError from None
+
+
+_MessageId = Annotated[str, Field(pattern=_MESSAGE_ID)]
+_ShortText = Annotated[str, Field(pattern=_SHORT_TEXT)]
+_HeaderTime = Annotated[datetime, BeforeValidator(_parse_header_time)]
+_TimeLimit = Annotated[float, Field(gt=0, le=HARD_TIME_LIMIT_SECONDS)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Headers(_Part):
+    task: str = Field(pattern=r"^[A-Za-z0-9_.:\-]{1,200}$")
+    id: _MessageId
+    compression: None = None
+    retries: int | None = Field(None, ge=0, le=MAX_RETRIES)
+    timelimit: list[_TimeLimit | None] | None = Field(None, min_length=2, max_length=2)
+    stamped_headers: list[Any] | None = Field(None, max_length=0)
+    stamps: dict[str, Any] | None = Field(None, max_length=0)
+    replaced_task_nesting: Literal[0] | None = None
+    group: str | None = None  # which without a chord is only its producer's list of ids
+    group_index: int | None = Field(None, ge=0, le=1_000_000)
+    ignore_result: bool | None = None
+    headers: dict[str, Any] | None = None
+    lang: _ShortText | None = None
+    root_id: _ShortText | None = None
+    parent_id: _ShortText | None = None
+    eta: _HeaderTime | None = None
+    expires: _HeaderTime | None = None
+
+
+class _Properties(_Part):
+    delivery_tag: _MessageId
+    delivery_info: dict[str, Any]
+    priority: int | None = Field(None, ge=0, le=9)
+    body_encoding: Literal["base64", "utf-8"] | None = None
+
+
+class _Envelope(_Part):
+    content_type: Literal["application/json"] = Field(alias="content-type")
+    content_encoding: str = Field(alias="content-encoding", pattern="(?i)^utf-?8$")
+    properties: _Properties
+    headers: _Headers
+    body: str
+
+
+_KNOWN_HEADERS = {*_Headers.model_fields, "shadow", "argsrepr", "kwargsrepr", "origin"}
 # Headers that would overwrite attributes of Celery's task context: only Celery may set them.
-_CONTEXT_HEADERS = frozenset(name for name in vars(Context) if not name.startswith("__")) | {
-    "compression",
-    "__dict__",
-    "__class__",
+_CONTEXT_HEADERS = frozenset(name for name in vars(Context) if not name.startswith("__")) | {"__dict__", "__class__"}
+_LIMITS = {
+    "properties.priority": "must be 0 to 9 or left out",
+    "headers.compression": "must be left out: a compressed body is not taken",
+    "headers.retries": "must be a small number",
+    "headers.timelimit": "must not go beyond our own",
+    "headers.eta": "must be an instant as Celery writes it",
+    "headers.expires": "must be an instant as Celery writes it",
+    "headers.stamped_headers": "must be empty: stamps are not taken",
+    "headers.stamps": "must be empty: stamps are not taken",
+    "headers.replaced_task_nesting": "must be 0: replaced tasks are not taken",
 }
-_FORBIDDEN_HEADERS = ("stamped_headers", "stamps", "replaced_task_nesting")
-MAX_GROUP_INDEX_HEADER = 1_000_000
+"""Fields of which an invalid value is NOT_ALLOWED; of others it is NOT_A_COMMAND."""
+_SENTENCES = _LIMITS | {
+    "content-type": "must be application/json",
+    "content-encoding": "must be utf-8",
+    "headers.task": "must be the name of a task",
+    "headers.id": "must be a text of at most 255 characters without blanks",
+    **dict.fromkeys(("the envelope", "headers", "properties"), "must be a mapping"),
+}
 
 
 @dataclass(eq=False)
@@ -89,34 +153,32 @@ def validate_message(raw: bytes, queue: str, registered: Container[str], tag: st
     if len(raw) > max_bytes:
         raise Rejected("TOO_LARGE", f"it is longer than {max_bytes} bytes")
     envelope = _parse_json_part(raw, "the envelope")
-    headers = _message_part(envelope, "headers")
-    named, message_id = headers.get("task"), headers.get("id")
+    sent_headers: Any = envelope.get("headers") if isinstance(envelope, dict) else None
     try:
-        properties = _message_part(envelope, "properties")
-        _check_message_content_type(envelope, headers)
-        _check_message_properties(properties)
-        _check_task(named, message_id, queue, registered)
-        _check_message_body(envelope.get("body"), properties.get("body_encoding"))
-        checked_headers = _validated_headers(headers, now)
-        delay = _validated_delay_header(headers, now)
+        checked = _check_envelope(envelope)
+        headers, encoding = checked.headers, checked.properties.body_encoding
+        _check_queue(headers.task, queue, registered)
+        _check_message_body(checked.body, encoding)
+        rebuilt_headers = _rebuild_headers(headers, sent_headers, now)
     except Rejected as rejection:
-        is_awaited = _header_matches(_MESSAGE_ID, message_id) and not headers.get("ignore_result")
-        raise Rejected(
-            rejection.reason, rejection.detail, text_header(named), text_header(message_id), is_awaited
-        ) from None
-    if delay > timedelta(0):
-        raise ValidButDelayed(delay.total_seconds())
+        if isinstance(sent_headers, dict):
+            rejection.named, rejection.message_id = map(
+                _text_header, (sent_headers.get("task"), sent_headers.get("id"))
+            )
+            is_id = re.fullmatch(_MESSAGE_ID, rejection.message_id or "") is not None
+            rejection.is_awaited = is_id and not sent_headers.get("ignore_result")
+        raise
     return {
-        "body": envelope["body"],
+        "body": checked.body,
         "content-type": "application/json",
         "content-encoding": "utf-8",
-        "headers": checked_headers,
+        "headers": rebuilt_headers,
         "properties": {
-            "correlation_id": message_id,
+            "correlation_id": headers.id,
             "reply_to": "",  # answers go to the result backend only
             "delivery_mode": 2,
             "priority": 0,
-            "body_encoding": properties.get("body_encoding"),
+            "body_encoding": encoding,
             # New for each delivery: kombu keys unacknowledged messages by it.
             "delivery_tag": tag,
             # Where it is requeued: the queue it came from, whatever its producer wrote.
@@ -129,70 +191,41 @@ def _parse_json_part(raw: bytes, part: str) -> Any:
     if has_too_many_parts(raw):
         raise Rejected("TOO_LARGE", f"{part} has more than {MAX_PAYLOAD_PARTS} parts")
     try:
-        parsed = json.loads(raw.decode("utf-8"), object_pairs_hook=refuse_duplicate_names)
-    except DuplicatePayloadName:
-        raise Rejected("NOT_JSON", f"{part} has a key twice") from None
-    except UnicodeDecodeError:
-        raise Rejected("NOT_JSON", f"{part} is not UTF-8") from None
+        parsed = _DECODER.decode(raw.decode("utf-8"))
+        if not exceeds_payload_depth(parsed, MAX_PAYLOAD_DEPTH + 1):
+            return parsed
+        problem = "is too deep"
     except RecursionError:
-        raise Rejected("NOT_JSON", f"{part} is too deep") from None
+        problem = "is too deep"
+    except DuplicatePayloadName:
+        problem = "has a key twice"
     except ValueError:  # also for a number of more digits than Python reads
-        raise Rejected("NOT_JSON", f"{part} cannot be read as JSON") from None
-    if exceeds_payload_depth(parsed, MAX_PAYLOAD_DEPTH + 1):
-        raise Rejected("NOT_JSON", f"{part} is too deep")
-    return parsed
+        problem = "cannot be read as JSON in UTF-8"
+    raise Rejected("NOT_JSON", f"{part} {problem}")
 
 
-def _message_part(outer: Any, name: str) -> dict[str, Any]:
-    mapping = outer.get(name) if isinstance(outer, dict) else None
-    if not isinstance(mapping, dict):
-        _reject_shape(f"{name} must be a mapping")
-    return mapping
+def _check_envelope(envelope: Any) -> _Envelope:
+    try:
+        return _Envelope.model_validate(envelope)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(map(str, problem["loc"][:2])) or "the envelope"
+    sentence = f"{field} {_SENTENCES[field]}" if field in _SENTENCES else f"{field}: {problem['msg']}"
+    raise Rejected("NOT_ALLOWED" if field in _LIMITS else "NOT_A_COMMAND", sentence)
 
 
-def _check_message_content_type(envelope: dict[str, Any], headers: dict[str, Any]) -> None:
-    if envelope.get("content-type") != "application/json":
-        _reject_shape("content-type must be application/json")
-    encoding = envelope.get("content-encoding")
-    if not isinstance(encoding, str) or encoding.lower() not in _UTF8_HEADERS:
-        _reject_shape("content-encoding must be utf-8")
-    if headers.get("compression") is not None:
-        _reject_forbidden("a compressed body is not taken")
-
-
-def _check_message_properties(properties: dict[str, Any]) -> None:
-    if not _header_matches(_MESSAGE_ID, properties.get("delivery_tag")):
-        _reject_shape("properties.delivery_tag must be a text")
-    if not isinstance(properties.get("delivery_info"), dict):
-        _reject_shape("properties.delivery_info must be a mapping")
-    priority = properties.get("priority")
-    if priority is not None and not _is_small_count(priority, 9):
-        _reject_forbidden("properties.priority must be 0 to 9 or left out")
-
-
-def _check_task(named: Any, message_id: Any, queue: str, registered: Container[str]) -> None:
-    if not _header_matches(_TASK_NAME, named):
-        _reject_shape("headers.task must be the name of a task")
-    if not _header_matches(_MESSAGE_ID, message_id):
-        _reject_shape("headers.id must be a text of at most 255 characters without blanks")
+def _check_queue(task: str, queue: str, registered: Container[str]) -> None:
     # An unknown task passes: Celery reports it to the caller (task_unknown) and it becomes a dead letter.  Celery's own
     # tasks could run any other task.
-    if named.startswith("celery.") or (named in registered and queue_of(named) != queue and named != HEARTBEAT):
+    if task.startswith("celery.") or (task in registered and queue_of(task) != queue and task != HEARTBEAT):
         raise Rejected("WRONG_QUEUE", "its task does not go through this queue")
 
 
-def _check_message_body(body: Any, encoding: Any) -> None:
-    if not isinstance(body, str):
-        _reject_shape("body must be a text")
-    if encoding is None or encoding == "utf-8":
-        raw = body.encode("utf-8", "surrogatepass")
-    elif encoding == "base64":
-        try:
-            raw = base64.b64decode(body, validate=True)
-        except ValueError:
-            _reject_shape("body is not base64")
-    else:
-        _reject_shape("properties.body_encoding must be base64")
+def _check_message_body(body: str, encoding: str | None) -> None:
+    try:
+        raw = base64.b64decode(body, validate=True) if encoding == "base64" else body.encode()
+    except ValueError:
+        _reject_shape("body is not base64")
     parts = _parse_json_part(raw, "the body")
     if not isinstance(parts, list) or len(parts) != 3:
         _reject_shape("the body must be a list of three: arguments, keyword arguments, options")
@@ -205,121 +238,60 @@ def _check_message_body(body: Any, encoding: Any) -> None:
         _reject_forbidden("callbacks, chains and chords are not taken")
 
 
-def _validated_headers(headers: dict[str, Any], now: datetime) -> dict[str, Any]:
+def _rebuild_headers(headers: _Headers, sent_headers: dict[str, Any], now: datetime) -> dict[str, Any]:
     # The known headers in Celery's form, with other headers that mean nothing to it (tracing, say).
-    retries = headers.get("retries") or 0
-    if not _is_small_count(retries, MAX_RETRIES):
-        _reject_forbidden("headers.retries must be a small number")
-    if not _is_harmless_time_limit(headers.get("timelimit")):
-        _reject_forbidden("headers.timelimit must not go beyond our own")
-    if any(headers.get(name) for name in _FORBIDDEN_HEADERS):
-        _reject_forbidden("stamps and replaced tasks are not taken")
-    _check_group_header(headers)
-    if not isinstance(headers.get("ignore_result"), bool | None):
-        _reject_shape("headers.ignore_result must be true or false")
-    if not isinstance(headers.get("headers"), dict | None):
-        _reject_shape("headers.headers must be a mapping")
-    for name in ("lang", "root_id", "parent_id"):
-        if headers.get(name) is not None and not _header_matches(_SHORT_TEXT, headers[name]):
-            _reject_shape(f"headers.{name} must be a short text")
     # kombu reads recorded messages with its revivers, which fail on unexpected values.
     others = {
-        name: value for name, value in headers.items() if name not in _KNOWN_HEADERS and not holds_typed_object(value)
+        name: value
+        for name, value in sent_headers.items()
+        if name not in _KNOWN_HEADERS and not holds_typed_object(value)
     }
     if any(name in _CONTEXT_HEADERS and value is not None for name, value in others.items()):
         _reject_forbidden("a header that only Celery may set")
-    origin = headers.get("origin")
+    is_late = headers.expires is not None and headers.expires <= now
+    if is_late and not is_internal_task(headers.task):  # Celery drops a late internal task; a command is recorded
+        raise Rejected("EXPIRED", "its producer wanted it done by an instant that has passed")
+    origin = _text_header(sent_headers.get("origin"))
     return others | {
-        "lang": headers.get("lang") or "py",
-        "task": headers["task"],
-        "id": headers["id"],
+        "lang": headers.lang or "py",
+        "task": headers.task,
+        "id": headers.id,
         "shadow": None,  # a producer must not choose what Flower displays
-        "eta": _retry_eta(headers.get("eta"), retries, now),
-        "expires": _expiry_time(headers.get("expires"), now, is_internal=is_internal_task(headers["task"])),
+        "eta": _retry_eta(headers, now),
+        "expires": headers.expires and headers.expires.isoformat(),
         "group": None,
         "group_index": None,
-        "retries": retries,
+        "retries": headers.retries or 0,
         "timelimit": [None, None],  # the limits of our settings apply
-        "root_id": headers.get("root_id") or headers["id"],
-        "parent_id": headers.get("parent_id"),
+        "root_id": headers.root_id or headers.id,
+        "parent_id": headers.parent_id,
         "argsrepr": "",  # workers.redaction writes them
         "kwargsrepr": "",
-        "origin": origin if _header_matches(_SHORT_TEXT, origin) else None,
-        "ignore_result": bool(headers.get("ignore_result")),
+        "origin": origin if origin and re.fullmatch(_SHORT_TEXT, origin) else None,
+        "ignore_result": bool(headers.ignore_result),
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": {},
-        "headers": None if holds_typed_object(headers.get("headers")) else headers.get("headers"),
+        "headers": None if holds_typed_object(headers.headers) else headers.headers,
     }
 
 
-def _check_group_header(headers: dict[str, Any]) -> None:
-    # Check the group, which without a chord is only its producer's list of ids.
-    if not isinstance(headers.get("group"), str | None):
-        _reject_shape("headers.group must be a text")
-    if headers.get("group_index") is not None and not _is_small_count(headers["group_index"], MAX_GROUP_INDEX_HEADER):
-        _reject_shape("headers.group_index must be a number")
-
-
-def _retry_eta(text: Any, retries: int, now: datetime) -> str | None:
-    # The time of a retry, at most MAX_RETRIED_MESSAGE_DELAY from now. Only our own retries wait in a worker.
-    if text is None or not retries:
+def _retry_eta(headers: _Headers, now: datetime) -> str | None:
+    # The time of a retry, at most MAX_RETRIED_MESSAGE_DELAY from now; only our own retries wait in a worker.  What a
+    # producer wants delayed waits in the broker and occupies no worker's slot.
+    if headers.eta is None or (headers.eta <= now and not headers.retries):
         return None
-    at = _parse_header_time(text, "eta")
-    if at - now > MAX_HEADER_CLOCK_SKEW:
-        _reject_forbidden("headers.eta of a retry is too far away")
-    return min(at, now + MAX_RETRIED_MESSAGE_DELAY).isoformat()
-
-
-def _validated_delay_header(headers: dict[str, Any], now: datetime) -> timedelta:
-    # How long the producer wants the message delayed; it waits in the broker and occupies no worker's slot.
-    if headers.get("eta") is None or headers.get("retries"):
-        return timedelta(0)
-    delay = _parse_header_time(headers["eta"], "eta") - now
+    delay = headers.eta - now
+    if headers.retries:
+        if delay > MAX_HEADER_CLOCK_SKEW:
+            _reject_forbidden("headers.eta of a retry is too far away")
+        return min(headers.eta, now + MAX_RETRIED_MESSAGE_DELAY).isoformat()
     if delay > MAX_MESSAGE_DELAY + MESSAGE_DELAY_TOLERANCE:
         _reject_forbidden("headers.eta is more than a minute away: send it when it is wanted")
-    return min(delay, MAX_MESSAGE_DELAY)
+    raise ValidButDelayed(min(delay, MAX_MESSAGE_DELAY).total_seconds())
 
 
-def _expiry_time(text: Any, now: datetime, *, is_internal: bool) -> str | None:
-    # The expiry of an internal task, which Celery drops when late; reject a late command, so that it is recorded.
-    if text is None:
-        return None
-    expires_at = _parse_header_time(text, "expires")
-    if expires_at <= now and not is_internal:
-        raise Rejected("EXPIRED", "its producer wanted it done by an instant that has passed")
-    return expires_at.isoformat()
-
-
-def _parse_header_time(text: Any, name: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        _reject_forbidden(f"headers.{name} must be an instant as Celery writes it")
-
-
-def _header_matches(pattern: re.Pattern[str], value: Any) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _is_small_count(value: Any, maximum: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= maximum
-
-
-def _is_harmless_time_limit(value: Any) -> bool:
-    # Whether a time limit is none or within ours; Celery clients that have the task send its limits.
-    if value is None:
-        return True
-    if not isinstance(value, list) or len(value) != 2:
-        return False
-    return all(
-        n is None or (isinstance(n, int | float) and not isinstance(n, bool) and 0 < n <= HARD_TIME_LIMIT_SECONDS)
-        for n in value
-    )
-
-
-def text_header(value: Any) -> str | None:
+def _text_header(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
