@@ -10,10 +10,12 @@ import pytest
 from workers.embedded.processes import StopRequest
 from workers.monitoring.watchdog import Watchdog
 from workers.submissions.listener import Listener
+from workers.transport.dead_letters import DeadLetterWriter
 from workers.transport.pausing import PauseReader
 
 STOPPED_BY_SIGNALS: dict[str, Callable[[], None]] = {
     "stop request": StopRequest().set,
+    "dead letter writer": DeadLetterWriter().stop,
     "pause reader": PauseReader().stop,
     "listener": Listener("postgresql://nowhere", lambda: None).stop,
     "watchdog": Watchdog(

@@ -48,7 +48,7 @@ class Connection(kombu_connection.Connection):
             hostname = address.kombu_url
             ssl = dict(address.tls_options) or ssl
             transport_options = {**(transport_options or {}), **address.client_options}
-            if address.sentinels:
+            if address.primary_options:
                 transport_options["address"] = address
         super().__init__(hostname, *args, **kwargs, ssl=ssl, transport_options=transport_options)  # type: ignore[misc]
 

@@ -25,7 +25,7 @@ from models.dead_letters import MAX_BODY_BYTES
 from policies.texts import replace_unprintable
 from workers import lifecycle
 from workers.broker.result_backend import ResultBackend
-from workers.transport.validation import Rejected, text_header
+from workers.transport.validation import Rejected
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +33,8 @@ PENDING_KEY = "unwind.dead-letters"
 """List in the broker of dead letters not yet in the database."""
 MAX_PENDING = 1000
 """Dead letters kept in the broker while the database is away; the oldest are dropped."""
+POLL_INTERVAL = 0.5
+"""Seconds within which the writer's thread ends."""
 RETRY_DELAY = 2.0
 """Seconds."""
 
@@ -57,50 +59,34 @@ def push_dead_letter(pipe: Any, rejection: Rejected, queue: str | None, raw: byt
 
 
 def push_untaken_as_dead_letter(pipe: Any, message: Any, registered: Container[str]) -> None:
-    headers = message.headers if isinstance(message.headers, dict) else {}
-    delivered = message.delivery_info if isinstance(message.delivery_info, dict) else {}
-    name, raw = text_header(headers.get("task")), message.body
-    reason = "NOT_A_COMMAND" if name is not None and name in registered else "TASK_UNKNOWN"
-    if not isinstance(raw, bytes):
-        raw = str(raw).encode("utf-8", "surrogatepass")
-    rejection = Rejected(reason, "", name, text_header(headers.get("id")))
-    push_dead_letter(pipe, rejection, text_header(delivered.get("routing_key")), raw)
+    name, raw = message.headers.get("task"), message.body
+    reason = "NOT_A_COMMAND" if name in registered else "TASK_UNKNOWN"
+    rejection = Rejected(reason, "", name, message.headers.get("id"))
+    queue = message.delivery_info.get("routing_key")
+    push_dead_letter(pipe, rejection, queue, raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass"))
 
 
-class DeadLetterWriter:
+_write_requested = threading.Event()
+write_soon = _write_requested.set
+
+
+class DeadLetterWriter(lifecycle.BackgroundThread):
+    """What it does not finish is left to the next worker."""
+
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._requested = False
-        self._closed = threading.Event()
+        super().__init__("dead letters")
 
-    def write_soon(self) -> None:
-        with self._lock:
-            self._requested = True
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write_until_empty, name="dead letters", daemon=True)
-                self._thread.start()
-
-    def close(self, seconds: float = 2.0) -> None:
-        """Wait for the thread; what it does not finish is left to the next worker."""
-        self._closed.set()
-        if (thread := self._thread) is not None:
-            thread.join(seconds)
-
-    def _write_until_empty(self) -> None:
-        while True:
-            with self._lock:
-                if not self._requested:
-                    self._thread = None
-                    return
-                self._requested = False
-            try:
-                self._store_pending_dead_letters()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and stops nobody
-                log.warning("dead_letters_write_failed", error=type(error).__name__)
-                if self._closed.wait(RETRY_DELAY):
-                    return
-                self._requested = True
+    def _run(self) -> None:
+        write_soon()  # what earlier workers left
+        while not self._stop_requested.is_set():
+            if _write_requested.wait(POLL_INTERVAL):
+                _write_requested.clear()
+                try:
+                    self._store_pending_dead_letters()
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and stops nobody
+                    log.warning("dead_letters_write_failed", error=type(error).__name__)
+                    self._stop_requested.wait(RETRY_DELAY)
+                    write_soon()
 
     def _store_pending_dead_letters(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -137,18 +123,9 @@ class MessageRefused(Exception):
     """The result that a caller gets for a rejected message: a reason code and a sentence."""
 
 
-_dead_letter_writer = DeadLetterWriter()
-write_soon = _dead_letter_writer.write_soon
-
-
 @signals.worker_ready.connect
-def _write_pending_dead_letters(**_: Any) -> None:
-    _dead_letter_writer.write_soon()
-
-
-@signals.worker_shutdown.connect
-def _stop_dead_letter_writer(**_: Any) -> None:
-    _dead_letter_writer.close()
+def _start_dead_letter_writer(**_: Any) -> None:
+    DeadLetterWriter().start()
 
 
 class _DeadLetterLogFilter(logging.Filter):

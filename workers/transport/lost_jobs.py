@@ -7,6 +7,7 @@ process that could have parked it is dead, so the worker's parent process parks 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,24 +25,23 @@ def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attem
     established."""
     known_arguments: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
     try:
-        database = open_process_database()
-        try:
-            with database.transaction() as conn:
-                request_id = dead_jobs.dead_job_request_id(known_arguments) or message_id
-                answered = stored_answers.answered_at(conn, request_id) is not None
-                if not answered:
-                    dead_jobs.park_job(
-                        conn,
-                        task=task,
-                        message_id=message_id,
-                        arguments=known_arguments,
-                        error=dead_jobs.DEAD_JOB_REASONS[reason],
-                        reason=reason,
-                        attempts=attempts,
-                        now=database.clock.now(conn),
-                    )
-        finally:
-            database.dispose()
+        with contextlib.ExitStack() as opened:
+            database = open_process_database()
+            opened.callback(database.dispose)
+            conn = opened.enter_context(database.transaction())
+            request_id = dead_jobs.dead_job_request_id(known_arguments) or message_id
+            answered = stored_answers.answered_at(conn, request_id) is not None
+            if not answered:
+                dead_jobs.park_job(
+                    conn,
+                    task=task,
+                    message_id=message_id,
+                    arguments=known_arguments,
+                    error=dead_jobs.DEAD_JOB_REASONS[reason],
+                    reason=reason,
+                    attempts=attempts,
+                    now=database.clock.now(conn),
+                )
     except Exception as error:  # noqa: BLE001 - the worker's parent must live on, and the message goes back
         log.error("lost_job_park_failed", task=task, message=message_id, error=summarize_error(error))
         return False

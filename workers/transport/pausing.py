@@ -58,23 +58,15 @@ class PauseReader(lifecycle.BackgroundThread):
 
     def close(self) -> None:
         super().close()
-        self._dispose()
+        if self._database is not None:
+            self._database.dispose()
 
     def read(self) -> None:
         if self._database is None:
             self._database = lifecycle.open_process_database()
-        try:
-            with self._database.transaction() as conn:
-                paused = pauses.load_pauses(conn, self._database.clock.now(conn))
-        except BaseException:
-            self._dispose()
-            raise
+        with self._database.transaction() as conn:
+            paused = pauses.load_pauses(conn, self._database.clock.now(conn))
         set_pauses(paused.queues, paused.tasks)
-
-    def _dispose(self) -> None:
-        if self._database is not None:
-            self._database.dispose()
-            self._database = None
 
     def _run(self) -> None:
         while not self._stop_requested.wait(POLL_INTERVAL):
@@ -84,24 +76,20 @@ class PauseReader(lifecycle.BackgroundThread):
                 log.debug("pauses_read_failed", error=type(error).__name__)
 
 
-_pause_reader: PauseReader | None = None
-
-
 @signals.worker_init.connect
 def _read_pauses_before_first_message(**_: Any) -> None:
-    global _paused, _pause_reader  # noqa: PLW0603 - one per process
-    _pause_reader = PauseReader()
+    global _paused  # noqa: PLW0603 - one per process
+    reader = PauseReader()
     try:
-        _pause_reader.read()
+        reader.read()
     except OperationalError as error:
         log.warning("pauses_unknown", error=type(error).__name__)
         _paused = None
     except Exception as error:  # noqa: BLE001 - no database, or one without our tables: nothing can be paused
         log.debug("pauses_read_failed", error=type(error).__name__)
-    _pause_reader._dispose()  # children that are forked now must not share the connection
+    reader.close()  # children that are forked now must not share the connection
 
 
 @signals.worker_ready.connect
 def _start_pause_reader(**_: Any) -> None:
-    if _pause_reader is not None:
-        _pause_reader.start()
+    PauseReader().start()

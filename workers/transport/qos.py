@@ -16,6 +16,7 @@ from celery import current_app
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as stock
 from kombu.transport import virtual
+from kombu.utils.functional import LRUCache
 from kombu.utils.json import dumps
 
 from workers.transport import dead_letters
@@ -146,9 +147,7 @@ class QoS(stock.QoS):
         # or another worker restores the recorded message.
         message_id = message.headers.get("id")
         wait = min(MAX_RETURN_DELAY, INITIAL_RETURN_DELAY * 2 ** _message_return_counts.get(message_id, 0))
-        while len(_message_return_counts) >= MAX_REMEMBERED_MESSAGE_RETURNS:
-            del _message_return_counts[next(iter(_message_return_counts))]
-        _message_return_counts[message_id] = min(_message_return_counts.pop(message_id, 0) + 1, 10)
+        _message_return_counts[message_id] = min(_message_return_counts.get(message_id, 0) + 1, 10)
         log.warning("unsettled_message_returned", message=message_id, wait=wait)
         loop = get_event_loop()
         if loop is None:
@@ -176,5 +175,5 @@ class QoS(stock.QoS):
                 del self._slot_sizes[slot]
 
 
-_message_return_counts: dict[str, int] = {}
+_message_return_counts: Any = LRUCache(limit=MAX_REMEMBERED_MESSAGE_RETURNS)
 """How often this worker returned a message, by message id."""
