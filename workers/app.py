@@ -64,25 +64,22 @@ class UnwindCelery(Celery):
         context = click.get_current_context(silent=True)
         command = context.info_name if context is not None else None
         settings = load_settings()
-        if settings.broker_url is None and command in OBSERVING_COMMANDS:
-            urls = running_server_urls(settings.data_dir)
-            if urls is None and command == "report":  # it describes the connection and opens none
-                self.conf.broker_url = "redis://"
-                return
-            if urls is None:
-                raise click.ClickException(
-                    f"No servers run in {settings.data_dir}, so no workers do. Start them with ./run up, or set "
-                    "CELERY_BROKER_URL."
-                )
-            settings = settings.with_servers(urls)
-        else:
+        if settings.broker_url is not None or command not in OBSERVING_COMMANDS:
             settings = current_settings()
+        elif (urls := running_server_urls(settings.data_dir)) is not None:
+            settings = settings.with_servers(urls)
+        elif command == "report":  # it describes the connection and opens none
+            self.conf.broker_url = "redis://"
+            return
+        else:
+            raise click.ClickException(
+                f"No servers run in {settings.data_dir}, so no workers do. Start them with ./run up, or set "
+                "CELERY_BROKER_URL."
+            )
         self.servers_found = True
-        if self.conf.broker_url is None or self.conf.result_backend is None:
-            if settings.broker_url is not None:
-                self.conf.broker_url = settings.broker_url.get_secret_value()
-            if settings.result_backend is not None:
-                self.conf.result_backend = settings.result_backend.get_secret_value()
+        if settings.broker_url and settings.result_backend and not (self.conf.broker_url and self.conf.result_backend):
+            self.conf.broker_url = settings.broker_url.get_secret_value()
+            self.conf.result_backend = settings.result_backend.get_secret_value()
 
 
 @signals.celeryd_init.connect

@@ -17,7 +17,6 @@ from celery import current_app, signals
 
 from models.db import database as db
 from models.db.database import Database
-from tasks import process_services
 from tasks.mailer import Mailer
 from tasks.process_services import services
 from workers.broker.command_precedence import may_wait_for_commands, wait_for_commands
@@ -54,18 +53,14 @@ def _open_mailer(settings: Settings) -> Mailer:
     return mailer_from_settings(settings)
 
 
-def _open_webhook_sender(settings: Settings) -> process_services.WebhookSender:
-    from workers.webhooks.sender import WebhookSender  # noqa: PLC0415 - TLS is slow to import
-
-    return WebhookSender(parse_networks(settings.webhook_networks))
-
-
 _process_resources = contextlib.ExitStack()
 _process_wakeups: Wakeups | None = None
 _process_may_wait = True
 
 
 def connect_process(app: Celery) -> None:
+    from workers.webhooks.sender import WebhookSender  # noqa: PLC0415 - TLS is slow to import
+
     global _process_wakeups  # noqa: PLW0603 - one per process is the point
     settings = current_settings()
     database = open_process_database()
@@ -79,7 +74,7 @@ def connect_process(app: Celery) -> None:
         _process_resources.callback(waker.close)
     db.set_database(database)
     services.mailer = _open_mailer(settings)
-    services.webhook_sender = _open_webhook_sender(settings)
+    services.webhook_sender = WebhookSender(parse_networks(settings.webhook_networks))
     services.publisher = OutboxPublisher(app, broker_url)
 
 

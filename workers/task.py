@@ -155,19 +155,15 @@ class BaseTask(Task):
         # parked.
         if self.command_model is None and ("rows" in kwargs or not kwargs):
             self._handle_internal_failure(kwargs.get("rows"), error)
-        elif is_database_unavailable(error):
-            self._retry_later(error, UNLIMITED_RETRIES)
-        elif self.request.retries < MAX_RETRIES:
-            self._retry_later(error, MAX_RETRIES)
-        elif not self._park(kwargs, error):
-            self._retry_later(error, UNLIMITED_RETRIES)
+        elif is_database_unavailable(error) or self.request.retries < MAX_RETRIES or not self._park(kwargs, error):
+            self._retry_later(error)
 
     def _handle_internal_failure(self, rows: Sequence[int] | None, error: Exception) -> None:
         if rows is None:
             log.error("tick_failed", error=summarize_error(error), path=traceback_path(error))
         elif is_database_unavailable(error):
             if self.request.retries < MAX_CONSUMER_RETRIES:
-                self._retry_later(error, MAX_CONSUMER_RETRIES)
+                self._retry_later(error)
             log.warning("outbox_rows_postponed", error=summarize_error(error))
         else:
             try:
@@ -177,10 +173,8 @@ class BaseTask(Task):
                     with db.current_database().transaction() as conn:
                         new_rows = outbox.new_rows(conn, self.name)
                     self._run_bisected(new_rows)
-            except Exception as later_error:  # noqa: BLE001 - its rows stay due
-                log.warning(
-                    "outbox_rows_postponed", error=summarize_error(later_error), path=traceback_path(later_error)
-                )
+            except Exception as problem:  # noqa: BLE001 - its rows stay due
+                log.warning("outbox_rows_postponed", error=summarize_error(problem), path=traceback_path(problem))
 
     def bisect_failure(self, rows: Sequence[int], error: Exception) -> None:
         if len(rows) > 1:
@@ -198,9 +192,9 @@ class BaseTask(Task):
             return
         try:
             retry_on_conflict(lambda: self.run(rows=list(rows)))
-        except Exception as error:  # noqa: BLE001 - whatever it is belongs to these rows
+        except Exception as error:
             if is_database_unavailable(error):
-                raise SanitizedError(summarize_error(error)) from None
+                raise
             self.bisect_failure(rows, error)
 
     def _park(self, kwargs: dict[str, Any], error: Exception) -> bool:
@@ -225,14 +219,14 @@ class BaseTask(Task):
         log.error("job_parked", error=summarize_error(error), path=traceback_path(error))
         return True
 
-    def _retry_later(self, error: Exception, max_retries: int) -> None:
+    def _retry_later(self, error: Exception) -> None:
         retries = self.request.retries
         # Jitter, not a secret.
         wait = min(MAX_WAIT, 0.5 * 2 ** min(retries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
         log.warning("task_retry", error=summarize_error(error), attempt=retries + 1, wait=round(wait, 1))
         headers = {FIRST_ERROR_HEADER: self._first_error() or summarize_error(error)[:MAX_TASK_ERROR_LENGTH]}
         raise self.retry(
-            exc=SanitizedError(summarize_error(error)), countdown=wait, max_retries=max_retries, headers=headers
+            exc=SanitizedError(summarize_error(error)), countdown=wait, max_retries=UNLIMITED_RETRIES, headers=headers
         )
 
     def _first_error(self) -> str | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -40,13 +40,6 @@ MAX_RUN_SECONDS = 5.0
 LEASE_RENEWAL_INTERVAL = submissions.SUBMISSION_LEASE_DURATION.total_seconds() / 3
 
 Answers = list[tuple[Submission, Answer]]
-
-
-class SubmittedCommandUnknown(SanitizedError):
-    def __init__(self, task: str) -> None:
-        super().__init__(
-            f"this worker is older than the command {task}; replace it with one of the release that ran ./run migrate"
-        )
 
 
 @shared_task(name="submissions.drain")
@@ -167,10 +160,13 @@ def _execute_submitted_batch(task: str, batch: Sequence[Submission]) -> Answers:
 
 def _execute_submissions(task: str, batch: Sequence[Submission]) -> Answers:
     if task not in COMMANDS:
-        raise SubmittedCommandUnknown(task)
+        raise SanitizedError(
+            f"this worker is older than the command {task}; replace it with one of the release that ran ./run migrate"
+        )
     answers: Answers = []
     commands: list[tuple[Submission, Command]] = []
-    for submission, command in _parse_submitted_commands(COMMANDS[task].model, batch):
+    for submission in batch:
+        command = _parse_submission(submission)
         if isinstance(command, Answer):
             answers.append((submission, command))
         else:
@@ -184,17 +180,13 @@ def _execute_submissions(task: str, batch: Sequence[Submission]) -> Answers:
     return answers
 
 
-def _parse_submitted_commands(
-    model: type[Command], batch: Iterable[Submission]
-) -> Iterator[tuple[Submission, Command | Answer]]:
-    for submission in batch:
-        try:
-            arguments = parse_payload(submission.payload)
-        except InvalidPayload as problem:
-            yield submission, Answer.invalid(submission.request_id, [("payload", str(problem))])
-        else:
-            request_id = submission.request_id
-            yield submission, parse_command(model, arguments | {"request_id": request_id}, request_id)
+def _parse_submission(submission: Submission) -> Command | Answer:
+    request_id = submission.request_id
+    try:
+        arguments = parse_payload(submission.payload) | {"request_id": request_id}
+    except InvalidPayload as problem:
+        return Answer.invalid(request_id, [("payload", str(problem))])
+    return parse_command(COMMANDS[submission.task].model, arguments, request_id)
 
 
 def _store_submission_answers(answers: Answers) -> None:

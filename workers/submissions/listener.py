@@ -38,10 +38,6 @@ LISTENER_CHECK_TIMEOUT = 5.0
 """Seconds within which the server must say whether it accepts writes; a stopped server keeps its connections open."""
 
 
-class ListenerDisconnected(psycopg.OperationalError):
-    pass
-
-
 class Listener(BackgroundThread):
     def __init__(self, database_url: str, wake: Callable[[], None]) -> None:
         super().__init__("listen")
@@ -49,18 +45,6 @@ class Listener(BackgroundThread):
         self._wake = wake
         self.listening = threading.Event()
         self._listening_since = float("inf")
-
-    @classmethod
-    def of_worker(cls) -> Listener | None:
-        """Return the listener of a worker that reads the submissions' queue: one for each worker group."""
-        settings = current_settings()
-        url, broker_url = settings.listener_url, settings.broker_url
-        reads_submissions = queue_of("submissions.drain") in current_app.amqp.queues.consume_from
-        if url is None or broker_url is None or not reads_submissions:
-            return None
-        wakeups = Wakeups(current_app, broker_url.get_secret_value())
-        wakeups.begin("submissions.drain")  # a worker that was killed may have left the key without a message
-        return cls(url.get_secret_value(), lambda: wakeups.send("submissions.drain"))
 
     def _run(self) -> None:
         wait = INITIAL_WAIT
@@ -89,7 +73,7 @@ class Listener(BackgroundThread):
                     self._stop_requested.wait(MIN_WAKE_INTERVAL)
 
     def _was_notified(self, conn: psycopg.Connection) -> bool:
-        # Wait a moment for a notification, and ask the server whether it accepts writes. Raises ListenerDisconnected.
+        # Wait a moment for a notification, and ask the server whether it accepts writes. Raises OperationalError.
         pgconn = conn.pgconn
         if self._wait_for_input(conn, POLL_INTERVAL):
             pgconn.consume_input()
@@ -100,13 +84,13 @@ class Listener(BackgroundThread):
         while True:
             while pgconn.is_busy():
                 if not self._wait_for_input(conn, deadline - monotonic()):
-                    raise ListenerDisconnected("the server does not respond")
+                    raise psycopg.OperationalError("the server does not respond")
                 pgconn.consume_input()
             if (result := pgconn.get_result()) is None:
                 break
             values.append(result.get_value(0, 0))
         if values != [b"f"]:
-            raise ListenerDisconnected("the server is a standby")
+            raise psycopg.OperationalError("the server is a standby")
         notified = False
         while pgconn.notifies() is not None:
             notified = True
@@ -125,5 +109,10 @@ class Listener(BackgroundThread):
 
 @signals.worker_ready.connect
 def _start_submissions_listener(**_: Any) -> None:
-    if (listener := Listener.of_worker()) is not None:
-        listener.start()
+    # Every worker that reads the submissions' queue has a listener: one for each worker group.
+    settings = current_settings()
+    url, broker_url = settings.listener_url, settings.broker_url
+    if url and broker_url and queue_of("submissions.drain") in current_app.amqp.queues.consume_from:
+        wakeups = Wakeups(current_app, broker_url.get_secret_value())
+        wakeups.begin("submissions.drain")  # a worker that was killed may have left the key without a message
+        Listener(url.get_secret_value(), lambda: wakeups.send("submissions.drain")).start()

@@ -63,8 +63,8 @@ class WebhookSender:
 
     def _resolve_receiver(self, parts: SplitResult) -> tuple[str, int]:
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-        addresses = [str(entry[4][0]) for entry in found]
+        entries = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        addresses = [str(entry[4][0]) for entry in entries]
         for address in addresses:
             if not self._may_connect(address, encrypted=parts.scheme == "https"):
                 raise WebhookRejected("its name resolves to an address that is not public, or it does not use https")
@@ -80,22 +80,19 @@ class WebhookSender:
     def _post_event(
         self, parts: SplitResult, address: tuple[str, int], body: bytes, headers: dict[str, str], deadline: float
     ) -> int:
-        with (
-            contextlib.closing(socket.create_connection(address, timeout=_seconds_left_to_send(deadline))) as plain,
-            _webhook_closed_at(deadline, plain),
-        ):
-            line: socket.socket = plain
+        with contextlib.ExitStack() as opened:
+            line = opened.enter_context(socket.create_connection(address, timeout=_seconds_left_to_send(deadline)))
+            opened.enter_context(_webhook_closed_at(deadline, line))
             if parts.scheme == "https":
-                line = self._trust.wrap_socket(plain, server_hostname=parts.hostname)
-            with contextlib.closing(line):
-                connection = http.client.HTTPConnection(parts.hostname or "", address[1])
-                connection.sock = line
-                target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-                connection.request("POST", target, body, headers | {"Connection": "close"})
-                status = connection.getresponse().status
-                if monotonic() >= deadline:  # the answer was cut off, and what came of it proves nothing
-                    raise TimeoutError
-                return status
+                line = opened.enter_context(self._trust.wrap_socket(line, server_hostname=parts.hostname))
+            connection = http.client.HTTPConnection(parts.hostname or "", address[1])
+            connection.sock = line
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("POST", target, body, headers | {"Connection": "close"})
+            status = connection.getresponse().status
+            if monotonic() >= deadline:  # the answer was cut off, and what came of it proves nothing
+                raise TimeoutError
+            return status
 
 
 @contextlib.contextmanager
