@@ -86,28 +86,25 @@ def disconnect_process() -> None:
     services.mailer = services.webhook_sender = services.publisher = None
 
 
-class BackgroundThread:
-    """A thread beside those of Celery, which `_run` ends soon after a stop is requested."""
+class BackgroundThread(threading.Thread):
+    """A thread beside those of Celery, which `run` ends soon after a stop is requested."""
 
     def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
         self._stop_requested = StopRequest()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def _run(self) -> None:
-        raise NotImplementedError
 
     def start(self) -> None:
         # In a worker, Celery's signals end it.
         _background_threads.append(self)
-        self._thread.start()
+        super().start()
 
     def stop(self) -> None:
         self._stop_requested.set()
 
     def close(self) -> None:
         self.stop()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        if self.is_alive():
+            self.join(5)
 
 
 _background_threads: list[BackgroundThread] = []

@@ -83,7 +83,8 @@ class TaskWaker:
         self._requested = threading.Event()
         self._pause_ended = threading.Event()
         self._closed = False
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="task waker", daemon=True)
+        self._thread.start()
 
     def wake_at_once(self, task: str) -> None:
         """Wake without the pause that collects commits: the last run left work."""
@@ -93,16 +94,12 @@ class TaskWaker:
     def wake(self, task: str) -> None:
         self._tasks.add(task)
         self._requested.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="task waker", daemon=True)
-            self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
         self._closed = True
         self._pause_ended.set()
         self._requested.set()
-        if self._thread is not None:
-            self._thread.join(seconds)
+        self._thread.join(seconds)
 
     def _run(self) -> None:
         pause = MIN_WAKEUP_INTERVAL

@@ -158,14 +158,10 @@ def list_ids_of_executed_command(arguments: Mapping[str, Any]) -> set[tuple[str,
     level: list[Any] = [arguments]
     while level:
         container = level.pop()
-        if isinstance(container, Mapping):
-            for name, value in container.items():
-                kind = str(name)
-                if kind.endswith("_id") and isinstance(value, int | str):
-                    ids.add((_EXECUTED_ID_KINDS.get(kind, kind), str(value)))
-        level += [
-            child
-            for child in (container.values() if isinstance(container, Mapping) else container)
-            if isinstance(child, list | dict)
-        ]
+        for name, value in container.items() if isinstance(container, Mapping) else enumerate(container):
+            kind = str(name)
+            if isinstance(value, list | dict):
+                level.append(value)
+            elif kind.endswith("_id") and isinstance(value, int | str):
+                ids.add((_EXECUTED_ID_KINDS.get(kind, kind), str(value)))
     return ids

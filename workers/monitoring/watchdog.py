@@ -96,7 +96,7 @@ class Watchdog(BackgroundThread):
                 log.error("watchdog_query_failed", error=type(error).__name__)
             return None
 
-    def _run(self) -> None:
+    def run(self) -> None:
         while not self._stop_requested.wait(POLL_INTERVAL):
             self.poll()
 

@@ -46,7 +46,7 @@ class Listener(BackgroundThread):
         self.listening = threading.Event()
         self._listening_since = float("inf")
 
-    def _run(self) -> None:
+    def run(self) -> None:
         wait = INITIAL_WAIT
         while not self._stop_requested.is_set():
             self._listening_since = float("inf")

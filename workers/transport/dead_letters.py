@@ -76,7 +76,7 @@ class DeadLetterWriter(lifecycle.BackgroundThread):
     def __init__(self) -> None:
         super().__init__("dead letters")
 
-    def _run(self) -> None:
+    def run(self) -> None:
         write_soon()  # what earlier workers left
         while not self._stop_requested.is_set():
             if _write_requested.wait(POLL_INTERVAL):

@@ -68,7 +68,7 @@ class PauseReader(lifecycle.BackgroundThread):
             paused = pauses.load_pauses(conn, self._database.clock.now(conn))
         set_pauses(paused.queues, paused.tasks)
 
-    def _run(self) -> None:
+    def run(self) -> None:
         while not self._stop_requested.wait(POLL_INTERVAL):
             try:
                 self.read()

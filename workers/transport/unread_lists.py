@@ -78,10 +78,6 @@ def requeue_unread_commands(
 def _unread_task_and_id(raw: Any) -> tuple[str, str]:
     try:
         headers = json.loads(raw)["headers"]
-        return _shorten_unread_header(headers["task"]), _shorten_unread_header(headers["id"])
+        return replace_unprintable(str(headers["task"])[:100]), replace_unprintable(str(headers["id"])[:100])
     except (ValueError, KeyError, TypeError, RecursionError):
         return "?", "?"
-
-
-def _shorten_unread_header(value: Any) -> str:
-    return replace_unprintable(value[:100]) if isinstance(value, str) else "?"
