@@ -7,6 +7,7 @@ the SQL interface with its own request id.  No requeued job depends on a message
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ def _read_command_to_requeue(dead_letter: Any) -> tuple[str, str, dict[str, Any]
     number = dead_letter.dead_letter_id
     if dead_letter.body_bytes > dead_letters.MAX_BODY_BYTES:
         raise CannotRequeue(f"Dead letter {number} was too long to be stored in full. Its sender must send it again.")
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         body = json.loads(base64.b64decode(dead_letter.body))
         task, message_id = dead_letter.task_name, dead_letter.message_id
         if isinstance(body, dict):
@@ -95,11 +96,9 @@ def _read_command_to_requeue(dead_letter: Any) -> tuple[str, str, dict[str, Any]
             encoded = body["properties"].get("body_encoding") == "base64"
             body = json.loads(base64.b64decode(body["body"]) if encoded else body["body"])
         args, arguments, _ = body
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise CannotRequeue(f"Dead letter {number} is no command.") from None
-    if task not in COMMANDS or args or not isinstance(arguments, dict) or not isinstance(message_id, str):
-        raise CannotRequeue(f"Dead letter {number} is no command.")
-    return task, message_id, arguments
+        if task in COMMANDS and not args and isinstance(arguments, dict) and isinstance(message_id, str):
+            return task, message_id, arguments
+    raise CannotRequeue(f"Dead letter {number} is no command.")
 
 
 def may_requeue_message(raw: bytes) -> bool:

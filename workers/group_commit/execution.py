@@ -40,10 +40,6 @@ Trace = tuple[int, Any, float]
 GroupedCommand = tuple[int, Command]
 
 
-class ExecutionTimeSpent(Exception):
-    pass
-
-
 @dataclass
 class ExecutedTransaction:
     task: str
@@ -86,8 +82,6 @@ def _execute_grouped_commands(messages: Sequence[Message]) -> dict[int, TaskOutc
     try:
         for transaction in group_commands_to_execute(commands, arguments):
             _execute_grouped_batch(transaction.task, transaction.batch, outcomes, deadline)
-    except ExecutionTimeSpent:
-        pass
     except Exception as error:  # noqa: BLE001 - by itself, each message reports its own error
         if is_database_unavailable(error):
             for index, _ in commands:
@@ -100,8 +94,8 @@ def _execute_grouped_commands(messages: Sequence[Message]) -> dict[int, TaskOutc
 def _execute_grouped_batch(
     task: str, batch: Sequence[GroupedCommand], outcomes: dict[int, TaskOutcome], deadline: float
 ) -> None:
-    if monotonic() > deadline:
-        raise ExecutionTimeSpent
+    if monotonic() > deadline:  # each message executes its command by itself
+        return
     try:
         answers: list[Answer] = retry_on_conflict(
             lambda: current_app.tasks[task].run([command for _, command in batch]), max_seconds=MAX_SECONDS
@@ -109,10 +103,9 @@ def _execute_grouped_batch(
     except Exception as error:
         if is_database_unavailable(error):
             raise
-        if monotonic() > deadline:
-            raise ExecutionTimeSpent from None
         if len(batch) == 1:
-            outcomes[batch[0][0]] = error
+            if monotonic() <= deadline:
+                outcomes[batch[0][0]] = error
             return
     else:
         for (index, _), answer in zip(batch, answers, strict=True):
