@@ -9,7 +9,7 @@ or takes too long is repeated in batches of a tenth of its size, until the messa
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from weakref import ref
@@ -86,7 +86,7 @@ class CommandDispatcher:
         self._consumer = consumer
         self._waiting: deque[WaitingCommand] = deque()
         self._running: dict[Any, WaitingCommand] = {}
-        self._running_subjects: Counter[CommandSubject] = Counter()
+        self._running_subjects: set[CommandSubject] = set()
         self._is_closed = False
         self._is_held = False
 
@@ -144,10 +144,7 @@ class CommandDispatcher:
 
     def _stop(self, command: WaitingCommand) -> None:
         del self._running[command.request]
-        self._running_subjects.subtract(command.subjects)
-        for subject in command.subjects:
-            if not self._running_subjects[subject]:
-                del self._running_subjects[subject]
+        self._running_subjects.difference_update(command.subjects)
 
     def _take_next_batch(self) -> list[WaitingCommand]:
         # The next batch: the first command that may run, and those that may join it.
