@@ -56,18 +56,13 @@ def acknowledged_together() -> Iterator[None]:
         yield
     finally:
         _settled_messages = None
-        if messages:
-            _acknowledge(messages)
-
-
-def _acknowledge(messages: list[Any]) -> None:
-    channel = messages[0].channel
-    for message in messages:
-        message._state = "ACK"
-    try:
-        channel.qos.ack_settled([message.delivery_tag for message in messages])
-    except Exception as error:  # noqa: BLE001 - the messages come again and find their answers
-        log.warning("acknowledgement_failed", messages=len(messages), error=summarize_error(error))
+        for message in messages:
+            message._state = "ACK"
+        try:
+            if messages:
+                messages[0].channel.qos.ack_settled([message.delivery_tag for message in messages])
+        except Exception as error:  # noqa: BLE001 - the messages come again and find their answers
+            log.warning("acknowledgement_failed", messages=len(messages), error=summarize_error(error))
 
 
 class SettledRequest(Request):
