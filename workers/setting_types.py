@@ -38,9 +38,7 @@ def _normalize_redis_url(url: str, tls_files: Mapping[str, Path]) -> str:
     return str(RedisUrl.parse(str(address)))
 
 
-def _normalize_tls_file(path: Path | None) -> Path | None:
-    if path is None:
-        return None
+def _normalize_tls_file(path: Path) -> Path:
     try:
         path.open("rb").close()
     except OSError as problem:
@@ -48,7 +46,7 @@ def _normalize_tls_file(path: Path | None) -> Path | None:
     return path.absolute()
 
 
-def _validate_smtp_url(url: str) -> str:
+def _validate_smtp_url(url: str, _tls_files: Mapping[str, Path]) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
         raise ValueError("must look like smtp://user:password@host:587?starttls=1")
@@ -69,7 +67,7 @@ def _validate_sender(text: str) -> str:
     return text
 
 
-def _validate_login(text: str) -> str:
+def _validate_login(text: str, _tls_files: Mapping[str, Path]) -> str:
     if not all(text.partition(":")):
         raise ValueError("must be user:password")
     return text
@@ -84,36 +82,29 @@ def _validate_networks(text: str) -> str:
     return text
 
 
-def _validate_link_secret(text: str) -> str:
+def _validate_link_secret(text: str, _tls_files: Mapping[str, Path]) -> str:
     if len(text.encode()) < 32:
         raise ValueError("must have at least 32 characters, chosen at random")
     return text
 
 
-def _secret_type(check: Callable[[str], str]) -> BeforeValidator:
-    # Validate a secret with `check`; None stays None, and our own defaults are validated too.
-    return _secret_url_type(lambda text, _tls_files: check(text))
-
-
-def _secret_url_type(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
-    # Like `_secret_type`, for URLs of servers, to which the certificates are added.
-    def validate(value: str | SecretStr | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return None
+def _secret_type(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
+    # Our own defaults are validated too.
+    def validate(value: str | SecretStr, info: ValidationInfo) -> str:
         files = {name: info.data[name] for name in TLS_FILE_SETTINGS if info.data.get(name) is not None}
         return normalize(value.get_secret_value() if isinstance(value, SecretStr) else value, files)
 
     return BeforeValidator(validate)
 
 
-PostgresUrl = Annotated[SecretStr | None, _secret_url_type(normalize_postgres_url_setting)]
-ServerRedisUrl = Annotated[SecretStr | None, _secret_url_type(_normalize_redis_url)]
-SmtpUrl = Annotated[SecretStr | None, _secret_type(_validate_smtp_url)]
+PostgresUrl = Annotated[SecretStr, _secret_type(normalize_postgres_url_setting)] | None
+ServerRedisUrl = Annotated[SecretStr, _secret_type(_normalize_redis_url)] | None
+SmtpUrl = Annotated[SecretStr, _secret_type(_validate_smtp_url)] | None
 WebUrl = Annotated[str, AfterValidator(_normalize_web_url)]
-TlsFile = Annotated[Path | None, AfterValidator(_normalize_tls_file)]
+TlsFile = Annotated[Path, AfterValidator(_normalize_tls_file)] | None
 EmailSender = Annotated[str, AfterValidator(_validate_sender)]
-Login = Annotated[SecretStr | None, _secret_type(_validate_login)]
-LinkSecret = Annotated[SecretStr | None, _secret_type(_validate_link_secret)]
+Login = Annotated[SecretStr, _secret_type(_validate_login)] | None
+LinkSecret = Annotated[SecretStr, _secret_type(_validate_link_secret)] | None
 Networks = Annotated[str, AfterValidator(_validate_networks)]
 ListenAddress = Annotated[str, Field(min_length=1)]
 ListenPort = Annotated[int, Field(ge=0, le=65535)]

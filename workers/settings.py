@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -48,7 +49,7 @@ class SettingsError(ValueError):
             if variable not in descriptions:  # a default derived from another invalid variable
                 continue
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{variable}: {message[:1].lower()}{message[1:]}. {descriptions.get(variable, '')}".rstrip())
+            lines.append(f"{variable}: {message[:1].lower()}{message[1:]}. {descriptions[variable]}")
         return cls("\n".join(lines))
 
 
@@ -61,7 +62,7 @@ def _next_redis_database(validated: dict[str, Any]) -> SecretStr | None:
     if not broker:
         return None
     address = RedisUrl.parse(broker.get_secret_value())
-    return SecretStr(str(address.with_database(address.database + 1)))
+    return SecretStr(str(replace(address, database=address.database + 1)))
 
 
 class Settings(BaseModel):
@@ -190,17 +191,12 @@ class Settings(BaseModel):
 
     def with_servers(self, urls: ServerUrls) -> Settings:
         no_tls = "?sslmode=disable" if self.tls_ca_file is not None else ""  # the files are for other servers
-        update = {
-            "database_url": SecretStr(urls.database_url + no_tls),
-            "broker_url": SecretStr(urls.broker_url),
-            "result_backend": SecretStr(urls.result_backend),
-        }
-        if self.database_url is not None:
-            del update["database_url"]
-        if self.broker_url is not None:
-            del update["broker_url"], update["result_backend"]
-        elif self.result_backend is not None:
-            del update["result_backend"]
+        update = {}
+        if self.database_url is None:
+            update["database_url"] = SecretStr(urls.database_url + no_tls)
+        if self.broker_url is None:
+            update["broker_url"] = SecretStr(urls.broker_url)
+            update["result_backend"] = self.result_backend or SecretStr(urls.result_backend)
         return self.model_copy(update=update)
 
     @contextlib.contextmanager
@@ -215,25 +211,28 @@ class Settings(BaseModel):
         return self if self.has_servers else self.with_servers(embedded_servers_until_exit(self.data_dir))
 
     def environment(self) -> dict[str, str]:
-        variables = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value is not None:
-                variables[str(field.validation_alias)] = (
-                    value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-                )
-        return variables
+        values = {variable: getattr(self, name) for name, variable in _VARIABLES.items()}
+        return {
+            variable: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for variable, value in values.items()
+            if value is not None
+        }
 
     @property
     def has_servers(self) -> bool:
         return self.database_url is not None and self.broker_url is not None
 
 
+_VARIABLES = {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
+_SECRET_VARIABLES = [
+    _VARIABLES[name] for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
+]
+
+
 def load_settings(**overrides: Any) -> Settings:
-    variables = {name: str(field.validation_alias) for name, field in Settings.model_fields.items()}
-    values: dict[str, Any] = {name: os.environ[name] for name in variables.values() if os.environ.get(name)}
-    values |= _read_secret_files(os.environ)
-    values |= {variables[name]: value for name, value in overrides.items()}
+    values: dict[str, Any] = {name: os.environ[name] for name in _VARIABLES.values() if os.environ.get(name)}
+    values |= _read_secret_files()
+    values |= {_VARIABLES[name]: value for name, value in overrides.items()}
     try:
         settings = Settings(**values)
     except ValidationError as error:
@@ -267,19 +266,13 @@ MAY_BE_EMPTY = {"UNWIND_DIRECT_DATABASE_URL", "UNWIND_SMTP_URL"}
 """compose and systemd need the files also where there is no pooler and no mail server."""
 
 
-def _secret_variables() -> list[str]:
-    return [
-        str(field.validation_alias) for field in Settings.model_fields.values() if "SecretStr" in str(field.annotation)
-    ]
-
-
-def _read_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
+def _read_secret_files() -> dict[str, str]:
     # Read secrets from the files named by `NAME_FILE`, as containers and systemd pass them; NAME itself takes
     # precedence.
     secrets = {}
-    for name in _secret_variables():
-        path = environ.get(f"{name}_FILE")
-        if not path or environ.get(name):
+    for name in _SECRET_VARIABLES:
+        path = os.environ.get(f"{name}_FILE")
+        if not path or os.environ.get(name):
             continue
         try:
             value = Path(path).read_text(encoding="utf-8").strip()
@@ -291,17 +284,10 @@ def _read_secret_files(environ: Mapping[str, str]) -> dict[str, str]:
     return secrets
 
 
-def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
-    known = {str(field.validation_alias) for field in Settings.model_fields.values()} | {
-        "UNWIND_VENV",
-        "UNWIND_SUPERVISED",
-        "UNWIND_READY_FILE",
-        "UNWIND_ALIVE_FILE",
-        "UNWIND_WEB_DEMO",
+def unknown_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    known = {
+        *_VARIABLES.values(),
+        *(f"{name}_FILE" for name in _SECRET_VARIABLES),
+        *("UNWIND_VENV", "UNWIND_SUPERVISED", "UNWIND_READY_FILE", "UNWIND_ALIVE_FILE", "UNWIND_WEB_DEMO"),
     }
-    known |= {f"{name}_FILE" for name in _secret_variables()}
-    return sorted(
-        name
-        for name in (os.environ if environ is None else environ)
-        if name.startswith("UNWIND_") and name not in known
-    )
+    return sorted(name for name in environ if name.startswith("UNWIND_") and name not in known)

@@ -6,13 +6,16 @@ that one of these cannot use is rejected, with a message that contains no part o
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from policies.texts import has_blank_or_control
 
@@ -42,65 +45,50 @@ CELERY_CONNECTION_OPTIONS = {
     "health_check_interval": 10,  # notices a half-open connection within about 20 s
 }
 """Of Celery's connections to the broker and to the result backend, unless a URL says something else."""
-REDIS_CERTIFICATE_CHECKS = {
-    "required": "required",
-    "optional": "optional",
-    "none": "none",
-    "CERT_REQUIRED": "required",
-    "CERT_OPTIONAL": "optional",
-    "CERT_NONE": "none",
-}
 
 
-def _redis_seconds_option(minimum: float, number: Callable[[str], float] = float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        if not minimum <= (seconds := number(text)) <= MAX_REDIS_TIMEOUT_SECONDS:
-            raise ValueError
-        return seconds
-
-    return parse
-
-
-def _redis_bool_option(text: str) -> bool:
-    return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
-
-
-def _redis_file_option(text: str) -> str:
-    with Path(text).open("rb"):
-        return str(Path(text).absolute())
-
-
-def _redis_folder_option(text: str) -> str:
-    next(Path(text).iterdir(), None)
+def _resolve_readable(text: str) -> str:
+    if not os.access(text, os.R_OK):
+        raise ValueError
     return str(Path(text).absolute())
 
 
-def _redis_client_name_option(text: str) -> str:
-    if not re.fullmatch(r"[!-~]{1,64}", text):
-        raise ValueError
-    return text
+def _seconds_type(kind: Any, minimum: float) -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[kind, Field(ge=minimum, le=MAX_REDIS_TIMEOUT_SECONDS)])
 
 
-_REDIS_CLIENT_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "socket_timeout": (_redis_seconds_option(MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
-    "socket_connect_timeout": (_redis_seconds_option(0.1), "must be 0.1 to 60 seconds"),
-    "socket_keepalive": (_redis_bool_option, "must be true or false"),
-    "health_check_interval": (_redis_seconds_option(1, int), "must be 1 to 60 whole seconds"),
-    "client_name": (_redis_client_name_option, "must be letters, digits and signs without spaces"),
+_BOOL = TypeAdapter(bool)
+_CERTIFICATE_CHECKS: TypeAdapter[str] = TypeAdapter(
+    Annotated[Literal["required", "optional", "none"], BeforeValidator(lambda text: text.removeprefix("CERT_").lower())]
+)
+_READABLE: TypeAdapter[str] = TypeAdapter(Annotated[str, AfterValidator(_resolve_readable)])
+_CLIENT_OPTIONS: dict[str, tuple[TypeAdapter[Any], str]] = {
+    "socket_timeout": (_seconds_type(float, MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
+    "socket_connect_timeout": (_seconds_type(float, 0.1), "must be 0.1 to 60 seconds"),
+    "socket_keepalive": (_BOOL, "must be true or false"),
+    "health_check_interval": (_seconds_type(int, 1), "must be 1 to 60 whole seconds"),
+    "client_name": (
+        TypeAdapter(Annotated[str, Field(pattern="^[!-~]{1,64}$")]),
+        "must be letters, digits and signs without spaces",
+    ),
 }
-_REDIS_TLS_OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "ssl_cert_reqs": (REDIS_CERTIFICATE_CHECKS.__getitem__, "must be required, optional or none"),
-    "ssl_check_hostname": (_redis_bool_option, "must be true or false"),
-    "ssl_ca_certs": (_redis_file_option, "must name a file that this account can read"),
-    "ssl_ca_path": (_redis_folder_option, "must name a folder that this account can read"),
-    "ssl_certfile": (_redis_file_option, "must name a file that this account can read"),
-    "ssl_keyfile": (_redis_file_option, "must name a file that this account can read"),
+_TLS_OPTIONS: dict[str, tuple[TypeAdapter[Any], str]] = {
+    "ssl_cert_reqs": (_CERTIFICATE_CHECKS, "must be required, optional or none"),
+    "ssl_check_hostname": (_BOOL, "must be true or false"),
+    "ssl_ca_certs": (_READABLE, "must name a file that this account can read"),
+    "ssl_ca_path": (_READABLE, "must name a folder that this account can read"),
+    "ssl_certfile": (_READABLE, "must name a file that this account can read"),
+    "ssl_keyfile": (_READABLE, "must name a file that this account can read"),
 }
 ONE_SERVER = (
     "must name one server, not a list of brokers: give one address that follows a failover, a proxy's or a DNS name, "
     "or sentinels: sentinel://:password@h1:26379,h2:26379/0?master=unwind"
 )
 _UNSUPPORTED = ("redis+cluster", "rediss+cluster", "rediss+sentinel", "sentinels")
+_URL_PARTS = re.compile(
+    r"((?P<username>[^:/?#@\[\]]*)(:(?P<password>[^/?#@\[\]]*))?@)?"
+    r"(?P<hosts>[^/?#@]*)(?P<path>[^?#@]*)(\?(?P<query>[^#@]*))?"
+)
 _SENTINEL_PORT = 26379
 _SENTINEL_OPTIONS = ("master", "sentinel_username", "sentinel_password")
 _SET_BY_URL = ("db", "virtual_host", "username", "password")
@@ -119,82 +107,61 @@ class RedisUrl:
     client_options: Mapping[str, Any] = field(default_factory=dict)
     tls_options: Mapping[str, Any] = field(default_factory=dict)
     """Empty without TLS; with it, `ssl_cert_reqs` is always set."""
-    sentinels: tuple[tuple[str, int], ...] = ()
-    """If there are any, they name the server; host, port and path are unused."""
-    primary_name: str = ""
-    sentinel_login: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """`username` and `password` for the sentinels; those above are for the server."""
+    primary_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """With these, of `PrimaryConnection`, sentinels name the server; host, port and path are unused."""
 
     @classmethod
     def parse(cls, url: str) -> RedisUrl:
         """Parse a URL.  Raises ValueError, with a message that contains no part of the URL, if some program could not
         use it."""
-        scheme, authority, query = _split_redis_url(url.strip())
+        scheme, parts = _split_redis_url(url.strip())
         has_sentinels = scheme == "sentinel"
-        netloc, slash, rest = authority.partition("/")
-        login, at, hosts = netloc.rpartition("@")
-        if re.search(";" if has_sentinels else "[;,]", hosts):
-            raise ValueError(ONE_SERVER)
-        try:
-            urls = [urlsplit(f"http://{login}{at}{name}{slash}{rest}") for name in hosts.split(",")]
-            servers = [(unquote(each.hostname or "") or "localhost", each.port) for each in urls]
-        except ValueError:
-            raise ValueError("must have a host and a port number, as in redis://:password@host:6379/0") from None
-        parts, (host, port) = urls[0], servers[0]
-        options = _parse_redis_query(query, has_sentinels=has_sentinels)
-        if has_sentinels and not options.get("master"):
-            raise ValueError("must name what the sentinels watch, as in sentinel://h1:26379,h2:26379/0?master=unwind")
-        path = _parse_redis_socket_path(parts) if scheme == "redis+socket" else None
+        servers = _parse_redis_servers(parts["hosts"], has_sentinels=has_sentinels)
+        options = _parse_redis_query(parts["query"] or "", has_sentinels=has_sentinels)
+        is_socket = scheme == "redis+socket"
+        if is_socket and (parts["hosts"] or not parts["path"].strip("/")):
+            raise ValueError("must name the socket by its whole path, as in redis+socket:///run/redis/redis.sock")
+        host, port = servers[0]
         return cls(
             host,
             port,
-            path,
-            username=unquote(parts.username or "") or options.get("username"),
-            password=unquote(parts.password or "") or options.get("password"),
-            database=_parse_redis_database_number(parts.path.strip("/") if path is None else "", options),
-            client_options=_parse_redis_client_options(options, _REDIS_CLIENT_OPTIONS),
+            unquote(parts["path"]) if is_socket else None,
+            username=unquote(parts["username"] or "") or options.get("username"),
+            password=unquote(parts["password"] or "") or options.get("password"),
+            database=_parse_redis_database_number("" if is_socket else parts["path"].strip("/"), options),
+            client_options=_parse_redis_options(options, _CLIENT_OPTIONS),
             tls_options=_parse_redis_tls_options(options, scheme),
-            sentinels=tuple((name, number or _SENTINEL_PORT) for name, number in servers) if has_sentinels else (),
-            primary_name=options.get("master", ""),
-            sentinel_login={
-                name.removeprefix("sentinel_"): options[name] for name in _SENTINEL_OPTIONS[1:] if name in options
-            },
+            primary_options={
+                "sentinels": tuple((name, number or _SENTINEL_PORT) for name, number in servers),
+                "primary_name": options["master"],
+                "sentinel_login": {
+                    name.removeprefix("sentinel_"): options[name] for name in _SENTINEL_OPTIONS[1:] if name in options
+                },
+            }
+            if has_sentinels
+            else {},
         )
-
-    def with_database(self, number: int) -> RedisUrl:
-        return replace(self, database=number)
 
     def __str__(self) -> str:
         # The complete URL in Celery's form, password included.
-        sentinel_login = {f"sentinel_{name}": value for name, value in self.sentinel_login.items()}
-        return self._url_text({**self.client_options, **self.tls_options, **sentinel_login})
+        login = {f"sentinel_{name}": value for name, value in self.primary_options.get("sentinel_login", {}).items()}
+        return self._url_text({**self.client_options, **self.tls_options, **login})
 
     @property
     def kombu_url(self) -> str:
         """The URL for kombu, which gets the options in other ways, the sentinels too."""
-        return (
-            replace(self, sentinels=(), host=self.sentinels[0][0])._url_text({})
-            if self.sentinels
-            else self._url_text({})
-        )
-
-    @property
-    def primary_options(self) -> dict[str, Any]:
-        if not self.sentinels:
-            return {}
-        options = {"sentinels": self.sentinels, "primary_name": self.primary_name}
-        return options | {"sentinel_login": dict(self.sentinel_login)}
+        host = self.primary_options["sentinels"][0][0] if self.primary_options else self.host
+        return replace(self, primary_options={}, host=host)._url_text({})
 
     def masked(self, mask: str = "**") -> str:
-        login = f"{quote(self.username or '', safe='')}:{mask}@" if self.password else self._url_login()
-        return self._url_text({}, login).partition("?")[0]
+        return replace(self, password=self.password and mask)._url_text({}).partition("?")[0]
 
     def connection_options(self) -> dict[str, Any]:
         import redis  # noqa: PLC0415 - the CLI reads settings without it
 
         options: dict[str, Any] = {"db": self.database, "username": self.username, "password": self.password}
         options |= self.client_options
-        if self.sentinels:
+        if self.primary_options:
             from workers.broker.sentinel import PrimaryConnection  # noqa: PLC0415 - as above
 
             return options | {"connection_class": PrimaryConnection, **self.primary_options}
@@ -206,14 +173,15 @@ class RedisUrl:
             options |= {"connection_class": redis.SSLConnection, **self.tls_options}
         return options
 
-    def _url_text(self, options: Mapping[str, Any], login: str | None = None) -> str:
-        login = self._url_login() if login is None else login
+    def _url_text(self, options: Mapping[str, Any]) -> str:
+        login = self._url_login()
         query = {name: _format_client_option(value) for name, value in sorted(options.items())}
         if self.path is not None:
             return f"redis+socket://{login}{quote(self.path)}?{urlencode({'virtual_host': self.database} | query)}"
-        if self.sentinels:
-            hosts = ",".join(_format_redis_host(host, port) for host, port in self.sentinels)
-            return f"sentinel://{login}{hosts}/{self.database}?{urlencode({'master': self.primary_name} | query)}"
+        if self.primary_options:
+            hosts = ",".join(_format_redis_host(host, port) for host, port in self.primary_options["sentinels"])
+            query = {"master": self.primary_options["primary_name"]} | query
+            return f"sentinel://{login}{hosts}/{self.database}?{urlencode(query)}"
         scheme = "rediss" if self.tls_options else "redis"
         host = _format_redis_host(self.host, self.port)
         return f"{scheme}://{login}{host}/{self.database}{'?' if query else ''}{urlencode(query)}"
@@ -222,7 +190,7 @@ class RedisUrl:
         if self.username is None and self.password is None:
             return ""
         user = quote(self.username or "", safe="")
-        return f"{user}:{quote(self.password, safe='')}@" if self.password is not None else f"{user}@"
+        return f"{user}:{quote(self.password, safe='*')}@" if self.password is not None else f"{user}@"
 
 
 def connect_to_redis(url: str, *, timeout: float = REDIS_RESPONSE_TIMEOUT_SECONDS, **options: Any) -> Redis:
@@ -250,34 +218,45 @@ def _format_redis_host(name: str, port: int | None) -> str:
     return f"{host}:{port}" if port else host
 
 
+def _parse_redis_servers(hosts: str, *, has_sentinels: bool) -> list[tuple[str, int | None]]:
+    if ";" in hosts or ("," in hosts and not has_sentinels):
+        raise ValueError(ONE_SERVER)
+    try:
+        servers = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        return [(unquote(server.hostname or "") or "localhost", server.port) for server in servers]
+    except ValueError:
+        raise ValueError("must have a host and a port number, as in redis://:password@host:6379/0") from None
+
+
 def _parse_redis_query(text: str, *, has_sentinels: bool) -> dict[str, str]:
+    supported = (*_CLIENT_OPTIONS, *_TLS_OPTIONS, *(_SENTINEL_OPTIONS if has_sentinels else ()))
     options: dict[str, str] = {}
-    supported = (*_REDIS_CLIENT_OPTIONS, *_REDIS_TLS_OPTIONS, *(_SENTINEL_OPTIONS if has_sentinels else ()))
     for name, value in parse_qsl(text, keep_blank_values=True):
         if name not in _SET_BY_URL and name not in supported:
-            known = ", ".join(supported)
-            raise ValueError(f"has an option that is not supported; supported options are {known}")
+            raise ValueError(f"has an option that is not supported; supported options are {', '.join(supported)}")
         if name in options:
             raise ValueError(f"has the option {name} twice")
         options[name] = value
+    if has_sentinels and not options.get("master"):
+        raise ValueError("must name what the sentinels watch, as in sentinel://h1:26379,h2:26379/0?master=unwind")
     return options
 
 
-def _parse_redis_client_options(
-    options: Mapping[str, str], known: Mapping[str, tuple[Callable[[str], Any], str]]
+def _parse_redis_options(
+    options: Mapping[str, str], known: Mapping[str, tuple[TypeAdapter[Any], str]]
 ) -> dict[str, Any]:
     parsed = {}
-    for name, (parse, fix) in known.items():
+    for name, (option_type, fix) in known.items():
         if name in options:
             try:
-                parsed[name] = parse(options[name])
-            except (ValueError, KeyError, OSError):
+                parsed[name] = option_type.validate_python(options[name])
+            except ValidationError:
                 raise ValueError(f"has an invalid option {name}: it {fix}") from None
     return parsed
 
 
 def _parse_redis_tls_options(options: Mapping[str, str], scheme: str) -> dict[str, Any]:
-    parsed = _parse_redis_client_options(options, _REDIS_TLS_OPTIONS)
+    parsed = _parse_redis_options(options, _TLS_OPTIONS)
     if scheme != "rediss":
         if parsed:
             raise ValueError("has options for TLS, which is used only with rediss://")
@@ -293,8 +272,8 @@ def _parse_redis_tls_options(options: Mapping[str, str], scheme: str) -> dict[st
     return {"ssl_cert_reqs": "required"} | parsed
 
 
-def _split_redis_url(url: str) -> tuple[str, str, str]:
-    # Celery's scheme, the part before the query, and the query.
+def _split_redis_url(url: str) -> tuple[str, re.Match[str]]:
+    # Celery's scheme, and the parts.
     scheme, separator, rest = url.partition("://")
     if scheme in _UNSUPPORTED:
         raise ValueError("must name one server or Sentinel without TLS: Redis Cluster is not supported")
@@ -304,14 +283,13 @@ def _split_redis_url(url: str) -> tuple[str, str, str]:
         raise ValueError(ONE_SERVER)
     if has_blank_or_control(rest):
         raise ValueError("must have no spaces or line breaks; in a password a space is written as %20")
-    authority, _, query = rest.partition("?")
-    netloc, _, path = authority.partition("/")
-    if "#" in rest or "@" in path + query or re.search(r"[\[\]]", netloc.rpartition("@")[0]):
+    parts = _URL_PARTS.fullmatch(rest)
+    if parts is None:
         raise ValueError(
             "must end with a database number, and have the signs / ? # [ ] @ of a user or password written as "
             "%2F %3F %23 %5B %5D %40"
         )
-    return REDIS_SCHEMES[scheme], authority, query
+    return REDIS_SCHEMES[scheme], parts
 
 
 def _parse_redis_database_number(in_path: str, options: Mapping[str, str]) -> int:
@@ -321,13 +299,6 @@ def _parse_redis_database_number(in_path: str, options: Mapping[str, str]) -> in
     if not all(re.fullmatch(r"[0-9]{1,9}", number) for number in numbers):
         raise ValueError("must end with a database number, as in redis://:password@host:6379/0")
     return int(numbers.pop()) if numbers else 0
-
-
-def _parse_redis_socket_path(parts: SplitResult) -> str:
-    path = unquote(parts.path)
-    if parts.netloc.rpartition("@")[2] or not path.strip("/"):
-        raise ValueError("must name the socket by its whole path, as in redis+socket:///run/redis/redis.sock")
-    return path
 
 
 def _format_client_option(value: Any) -> str:

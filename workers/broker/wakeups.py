@@ -107,13 +107,11 @@ class TaskWaker:
             self._requested.wait()
             self._requested.clear()
             for _ in range(len(self._tasks)):
-                self._wake(self._tasks.pop())
+                task = self._tasks.pop()
+                try:
+                    self._publish(task)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the timetable's tick does the same work
+                    log.warning("task_wake_failed", task=task, error=type(error).__name__)
             self._pause_ended.wait(pause)
             self._pause_ended.clear()
             pause = min(2 * pause, MAX_WAKEUP_INTERVAL) if self._requested.is_set() else MIN_WAKEUP_INTERVAL
-
-    def _wake(self, task: str) -> None:
-        try:
-            self._publish(task)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the timetable's tick does the same work
-            log.warning("task_wake_failed", task=task, error=type(error).__name__)
