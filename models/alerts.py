@@ -8,33 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Connection,
-    ForeignKey,
-    Index,
-    SmallInteger,
-    Text,
-    any_,
-    bindparam,
-    case,
-    func,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, SmallInteger, bindparam, select, text, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import terms
-from models.db.arrays import int_array, text_array, timestamp_array
-from models.db.bulk import insert_rows, update_rows
+from models.db.arrays import array_rows, int_array, is_any_of_ids, text_array, timestamp_array
 from models.db.pipeline import execute, pipeline
-from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
-from models.db.selects import DuePosition, due_parameters, next_due, select_latest
-from models.orders import OrderRow
+from models.db.row_mapping import from_row
+from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in, partial_index
+from models.db.selects import DuePosition, due_parameters, earliest, next_due, select_latest
+from models.orders import OrderRow, store_order_parts
 from models.sql import load_sql
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
@@ -83,16 +66,11 @@ class AlertRow(Base):
         check_in("state", AlertState),
         CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
         CheckConstraint("unlocked_at <= COALESCE(closed_at, 'infinity')", name="unlocked_before_closed"),
-        Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
-        Index("ix_alerts_waiting", "unlocks_at", "alert_id", "kind", postgresql_where=text(ALERT_WAITING_CONDITION)),
-        Index(
-            "ix_alerts_remind",
-            "remind_at",
-            "alert_id",
-            postgresql_where=text("state = 'open' AND remind_at IS NOT NULL"),
-        ),
-        Index("ix_alerts_cancel", "cancels_at", "alert_id", postgresql_where=text(ALERT_CANCELS_CONDITION)),
-        Index("ix_alerts_warn", "cancels_at", "alert_id", postgresql_where=text(ALERT_WARNS_CONDITION)),
+        partial_index("uq_alerts_one_open_per_order", "order_id", unique=True, where="state = 'open'"),
+        partial_index("ix_alerts_waiting", "unlocks_at", "alert_id", "kind", where=ALERT_WAITING_CONDITION),
+        partial_index("ix_alerts_remind", "remind_at", "alert_id", where="state = 'open' AND remind_at IS NOT NULL"),
+        partial_index("ix_alerts_cancel", "cancels_at", "alert_id", where=ALERT_CANCELS_CONDITION),
+        partial_index("ix_alerts_warn", "cancels_at", "alert_id", where=ALERT_WARNS_CONDITION),
     )
 
 
@@ -109,24 +87,16 @@ def count_open_alerts_by_accused(conn: Connection, at_least: int) -> list[tuple[
 
     Operators look at the result; only completed alerts become strikes (A20).
     """
-    is_npb, pending = AlertRow.kind == AlertKind.NPB, func.count()
-    accused = (
-        select(
-            case((is_npb, OrderRow.buyer_id), else_=OrderRow.seller_id).label("accused"),
-            case((is_npb, Role.BUYER), else_=Role.SELLER).label("role"),
-        )
-        .select_from(AlertRow)
-        .join(OrderRow, OrderRow.order_id == AlertRow.order_id)
-        .where(AlertRow.state == AlertState.OPEN)
-        .subquery()
-    )
-    rows = conn.execute(
-        select(accused.c.accused, accused.c.role, pending.label("pending"))
-        .group_by(accused.c.accused, accused.c.role)
-        .having(pending >= at_least)
-        .order_by(pending.desc(), accused.c.accused, accused.c.role)
-    )
+    rows = conn.execute(_OPEN_ALERTS_BY_ACCUSED, {"at_least": at_least})
     return [(row.accused, Role(row.role), row.pending) for row in rows]
+
+
+_OPEN_ALERTS_BY_ACCUSED = text("""
+    SELECT CASE a.kind WHEN 'NPB' THEN o.buyer_id ELSE o.seller_id END AS accused,
+        CASE a.kind WHEN 'NPB' THEN 'buyer' ELSE 'seller' END AS role, count(*) AS pending
+    FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id) WHERE a.state = 'open'
+    GROUP BY 1, 2 HAVING count(*) >= :at_least ORDER BY 3 DESC, 1, 2
+""")
 
 
 def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
@@ -134,68 +104,35 @@ def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
 
 
 def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_history: TermsHistory) -> None:
-    insert_rows(
-        conn,
-        AlertRow,
-        [
-            to_row(alert, _ALERT_COLUMNS) | {"order_id": order_id, "terms_id": terms_history.id_of(alert.terms)}
-            for order_id, alert in changed
-            if alert.alert_id is None
-        ],
-    )
-    update_rows(
-        conn,
-        AlertRow,
-        ["order_id", "alert_id"],
-        [
-            to_row(alert, (*_ALERT_COLUMNS, "alert_id")) | {"order_id": order_id}
-            for order_id, alert in changed
-            if alert.alert_id is not None
-        ],
-    )
-    _update_alert_starts(
-        conn, [(order_id, alert) for order_id, alert in changed if alert.alert_id and alert.state is AlertState.OPEN]
-    )
+    def new_columns(alert: Alert) -> dict[str, Any]:
+        return {"terms_id": terms_history.id_of(alert.terms)}
 
-
-def _update_alert_starts(conn: Connection, changed: Sequence[tuple[int, Alert]]) -> None:
+    store_order_parts(conn, AlertRow, "alert_id", changed, _ALERT_COLUMNS, new_columns)
     # Restart the reminders of alerts whose actionable instant changed (N17).
-    since = [reminders.reminder_start(alert) for _, alert in changed]
-    if changed:
+    opened = [(order_id, alert) for order_id, alert in changed if alert.alert_id and alert.state is AlertState.OPEN]
+    if opened:
+        since = [reminders.reminder_start(alert) for _, alert in opened]
         firsts = [
             reminders.first_reminder_at(at, alert.terms.unlock_remind_after)
-            for at, (_, alert) in zip(since, changed, strict=True)
+            for at, (_, alert) in zip(since, opened, strict=True)
         ]
-        execute(
-            conn,
-            _UPDATE_ALERT_STARTS,
-            {
-                "orders": int_array([order_id for order_id, _ in changed]),
-                "ids": int_array([alert.alert_id for _, alert in changed]),
-                "since": timestamp_array(since),
-                "first": timestamp_array(firsts),
-            },
-        )
+        values = {
+            "orders": int_array([order_id for order_id, _ in opened]),
+            "ids": int_array([alert.alert_id for _, alert in opened]),
+            "since": timestamp_array(since),
+            "first": timestamp_array(firsts),
+        }
+        execute(conn, _UPDATE_ALERT_STARTS, values)
 
 
-_ALERT_STARTS = (
-    func.unnest(
-        bindparam("orders", type_=ARRAY(BigInteger)),
-        bindparam("ids", type_=ARRAY(BigInteger)),
-        bindparam("since", type_=ARRAY(Timestamp)),
-        bindparam("first", type_=ARRAY(Timestamp)),
-    )
-    .table_valued("order_id", "id", "since", "first")
-    .render_derived("starts")
-)
+_ALERT_STARTS = array_rows(
+    orders=AlertRow.order_id, ids=AlertRow.alert_id, since=AlertRow.remind_from, first=AlertRow.remind_at
+).c
 _UPDATE_ALERT_STARTS = (
     update(AlertRow)
-    .where(
-        AlertRow.order_id == _ALERT_STARTS.c.order_id,
-        AlertRow.alert_id == _ALERT_STARTS.c.id,
-        AlertRow.remind_from.is_distinct_from(_ALERT_STARTS.c.since),
-    )
-    .values(remind_from=_ALERT_STARTS.c.since, remind_at=_ALERT_STARTS.c.first, reminders=0)
+    .where(AlertRow.order_id == _ALERT_STARTS.orders, AlertRow.alert_id == _ALERT_STARTS.ids)
+    .where(AlertRow.remind_from.is_distinct_from(_ALERT_STARTS.since))
+    .values(remind_from=_ALERT_STARTS.since, remind_at=_ALERT_STARTS.first, reminders=0)
 )
 
 
@@ -268,13 +205,12 @@ def first_unlockable_alert(
     return None if first is None else (first.unlocks_at, first.alert_id)
 
 
-def next_unlock_at(conn: Connection) -> datetime | None:
-    return conn.execute(select(func.min(AlertRow.unlocks_at)).where(text(ALERT_WAITING_CONDITION))).scalar()
+next_unlock_at = earliest(AlertRow.unlocks_at, ALERT_WAITING_CONDITION)
 
 
 _UNLOCK_ALERTS = text(load_sql("unlock_alerts"))
 _FIRST_DUE_ALERT = next_due(
-    select(AlertRow.alert_id, AlertRow.unlocks_at).where(AlertRow.kind == any_(bindparam("kinds", type_=ARRAY(Text)))),
+    select(AlertRow.alert_id, AlertRow.unlocks_at).where(is_any_of_ids(AlertRow.kind, "kinds")),
     AlertRow.unlocks_at,
     AlertRow.alert_id,
     ALERT_WAITING_CONDITION,

@@ -12,7 +12,7 @@ from models import members
 from models.alerts import ALERT_CANCELS_CONDITION, ALERT_WARNS_CONDITION, AlertRow
 from models.cases import lock_case_set
 from models.db.bulk import update_rows
-from models.db.selects import AnySelect, DuePosition, DueRow, due_parameters, next_due
+from models.db.selects import AnySelect, DuePosition, DueRow, due_parameters, earliest, next_due
 from models.ocr import OCR_AGREES_CONDITION, OCR_DECLINES_CONDITION, OcrRow
 from models.orders import OrderRow
 from policies import automation as policy
@@ -97,22 +97,12 @@ def bring_automatic_filings_forward(conn: Connection, file_after: timedelta, sin
     conn.execute(_EARLIER_AUTOMATIC_FILINGS, {"file_after": file_after, "since": since})
 
 
-def next_automatic_filing_at(conn: Connection) -> datetime | None:
-    return conn.execute(select(func.min(OrderRow.files_npb_at))).scalar()
-
-
-def next_automatic_cancellation_at(conn: Connection) -> datetime | None:
-    return conn.execute(select(func.min(AlertRow.cancels_at)).where(text(ALERT_CANCELS_CONDITION))).scalar()
+next_automatic_filing_at = earliest(OrderRow.files_npb_at)
+next_automatic_cancellation_at = earliest(AlertRow.cancels_at, ALERT_CANCELS_CONDITION)
+next_cancellation_warning_at = earliest(AlertRow.cancels_at - policy.WARN_BEFORE_CANCELLATION, ALERT_WARNS_CONDITION)
 
 
 def next_automatic_answer_at(conn: Connection) -> datetime | None:
     agrees = select(func.min(OcrRow.agrees_at)).where(text(OCR_AGREES_CONDITION))
     declines = select(func.min(OcrRow.declines_at)).where(text(OCR_DECLINES_CONDITION))
     return conn.execute(select(func.least(agrees.scalar_subquery(), declines.scalar_subquery()))).scalar()
-
-
-def next_cancellation_warning_at(conn: Connection) -> datetime | None:
-    first: datetime | None = conn.execute(
-        select(func.min(AlertRow.cancels_at)).where(text(ALERT_WARNS_CONDITION))
-    ).scalar()
-    return None if first is None else first - policy.WARN_BEFORE_CANCELLATION

@@ -11,45 +11,18 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Connection,
-    ForeignKey,
-    Index,
-    Row,
-    UniqueConstraint,
-    and_,
-    delete,
-    exists,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, UniqueConstraint, delete, select, text
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from models import ledger, terms
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows
-from models.db.schema import Base, BigIntKey, Cents, check_finite
+from models.db.schema import Base, BigIntKey, Cents, check_finite, partial_index
 from models.feed import WrittenIn
 from models.ledger import LedgerLineRow
 from models.members import MemberRow
 from models.sql import load_sql
 from policies import bills as policy
-from policies.bills import (
-    Bill,
-    BillLine,
-    BillTotals,
-    bill_issues_at,
-    billing_month_of,
-    due_on,
-    format_month,
-    grace_until,
-    issued_on,
-    next_month,
-    previous_month,
-    terms_of_billing_month,
-)
 from policies.fees import ZERO
 from policies.terms import TermsHistory
 
@@ -75,14 +48,11 @@ class BillRow(Base):
     __table_args__ = (
         Index("ix_bills_written_in", "written_in", "bill_id"),
         UniqueConstraint("seller_id", "billing_month"),
-        check_finite("opening_credit"),
-        check_finite("lines_sum"),
-        check_finite("total"),
-        check_finite("carried_forward"),
+        *(check_finite(name) for name in ("opening_credit", "lines_sum", "total", "carried_forward")),
         CheckConstraint("lines_sum + opening_credit = total + carried_forward", name="sums_add_up"),
         CheckConstraint("total >= 0 AND (total = 0 OR carried_forward = 0)", name="floored_at_zero"),
         CheckConstraint("extract(day FROM billing_month) = 1", name="billing_month_is_a_month"),
-        Index("ix_bills_carried", "billing_month", "seller_id", postgresql_where=text("carried_forward <> 0")),
+        partial_index("ix_bills_carried", "billing_month", "seller_id", where="carried_forward <> 0"),
     )
 
 
@@ -112,9 +82,9 @@ def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime)
     return bill.as_json() if bill else None
 
 
-def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> Bill | None:
+def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> policy.Bill | None:
     terms_history = terms.load_terms(conn)
-    known = conn.execute(select(exists(select(MemberRow.member_id).where(MemberRow.member_id == seller_id)))).scalar()
+    known = conn.execute(select(MemberRow.member_id).where(MemberRow.member_id == seller_id)).scalar()
     if not known or not policy.is_known_month(month, now, terms_history.at(now)):
         return None
     lines = _bill_lines_of(conn, seller_id, month)
@@ -123,37 +93,40 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> B
         select(BillRow).where(BillRow.seller_id == seller_id, BillRow.billing_month == month)
     ).one_or_none()
     if row is not None:
-        totals = BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
+        totals = policy.BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
         state = policy.bill_state(row.total, paid, row.past_due_at, now)
-        return Bill(seller_id, month, state, totals, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until)
+        return policy.Bill(
+            seller_id, month, state, totals, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until
+        )
     opening = _opening_bill_credit(conn, terms_history, seller_id, month)
-    month_terms = terms_of_billing_month(terms_history, month)
+    month_terms = policy.terms_of_billing_month(terms_history, month)
     computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, month_terms)
-    if lines or not computed.is_empty or now < bill_issues_at(month, month_terms):
-        return Bill(seller_id, month, policy.OPEN, computed, lines, paid, overpaid)
-    due = due_on(month, month_terms)
-    days = (issued_on(month, month_terms), due, grace_until(due, month_terms))
-    return Bill(seller_id, month, policy.PAID, computed, lines, paid, overpaid, *days)
+    if lines or not computed.is_empty or now < policy.bill_issues_at(month, month_terms):
+        return policy.Bill(seller_id, month, policy.OPEN, computed, lines, paid, overpaid)
+    due = policy.due_on(month, month_terms)
+    days = (policy.issued_on(month, month_terms), due, policy.grace_until(due, month_terms))
+    return policy.Bill(seller_id, month, policy.PAID, computed, lines, paid, overpaid, *days)
 
 
 def billing_month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
-    return month <= billing_month_of(now, terms.load_terms(conn).at(now))
+    return month <= policy.billing_month_of(now, terms.load_terms(conn).at(now))
 
 
 def next_bill_issue_at(conn: Connection) -> datetime | None:
-    month = first_unbilled_month(conn)
-    return None if month is None else bill_issues_at(month, terms_of_billing_month(terms.load_terms(conn), month))
+    month, terms_history = first_unbilled_month(conn), terms.load_terms(conn)
+    return None if month is None else policy.bill_issues_at(month, policy.terms_of_billing_month(terms_history, month))
 
 
 def last_closed_billing_month(conn: Connection) -> date | None:
-    return conn.execute(select(func.max(BillingMonthRow.billing_month))).scalar()
+    newest_first = BillingMonthRow.billing_month.desc()
+    return conn.execute(select(BillingMonthRow.billing_month).order_by(newest_first).limit(1)).scalar()
 
 
 def first_unbilled_month(conn: Connection) -> date | None:
     """Return the earliest month with lines, an opening credit or a due credit that is on no issued bill."""
     closed = last_closed_billing_month(conn)
     month: date | None = conn.execute(_FIRST_UNBILLED_MONTH, {"closed": closed or policy.MIN_BILLING_MONTH}).scalar()
-    return month if month is None or closed is None else max(month, next_month(closed))
+    return month if month is None or closed is None else max(month, policy.next_month(closed))
 
 
 _FIRST_UNBILLED_MONTH = text(load_sql("first_pending_month"))
@@ -162,9 +135,9 @@ _FIRST_UNBILLED_MONTH = text(load_sql("first_pending_month"))
 def load_billing_month_to_close(conn: Connection, now: datetime) -> date | None:
     terms_history = terms.load_terms(conn)
     closed = last_closed_billing_month(conn)
-    month = next_month(closed) if closed else first_unbilled_month(conn)
+    month = policy.next_month(closed) if closed else first_unbilled_month(conn)
     month = month or policy.last_due_billing_month(now, terms_history)
-    return month if now >= bill_issues_at(month, terms_of_billing_month(terms_history, month)) else None
+    return month if now >= policy.bill_issues_at(month, policy.terms_of_billing_month(terms_history, month)) else None
 
 
 _SELLERS_TO_BILL = text(load_sql("sellers_to_bill"))
@@ -176,8 +149,8 @@ def sellers_to_bill(
 ) -> list[str]:
     values = {
         "month": month,
-        "before": previous_month(month),
-        "written_month": format_month(month),
+        "before": policy.previous_month(month),
+        "written_month": policy.format_month(month),
         "with_postings": with_postings,
         "after": after,
         "limit": limit,
@@ -188,9 +161,9 @@ def sellers_to_bill(
 def held_sellers_to_bill(conn: Connection, month: date, *, after: str = "", limit: int = 500) -> list[str]:
     """Return the sellers whose bill of the month is held, and none of their earlier ones."""
     earlier = aliased(HeldBillRow)
-    has_earlier = exists().where(earlier.seller_id == HeldBillRow.seller_id, earlier.billing_month < month)
+    is_earlier = (earlier.seller_id == HeldBillRow.seller_id, earlier.billing_month < month)
     held = select(HeldBillRow.seller_id).where(
-        HeldBillRow.billing_month == month, HeldBillRow.seller_id > after, ~has_earlier
+        HeldBillRow.billing_month == month, HeldBillRow.seller_id > after, ~select(earlier).where(*is_earlier).exists()
     )
     return list(conn.execute(held.order_by(HeldBillRow.seller_id).limit(limit)).scalars())
 
@@ -202,10 +175,6 @@ def delete_held_bills(conn: Connection, month: date, seller_ids: Sequence[str]) 
 
 def sums_to_bill(conn: Connection, month: date, seller_ids: Sequence[str]) -> Sequence[Row[Any]]:
     return conn.execute(_SUMS_TO_BILL, {"month": month, "sellers": list(seller_ids)}).all()
-
-
-def insert_bills(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    insert_rows(conn, BillRow, rows)
 
 
 _HOLD_BILLS = text(
@@ -233,10 +202,8 @@ def close_billing_month(conn: Connection, month: date, now: datetime, skipped: S
 
 
 def list_held_bills(conn: Connection) -> list[tuple[str, date]]:
-    return [
-        (row.seller_id, row.billing_month)
-        for row in conn.execute(select(HeldBillRow).order_by(HeldBillRow.billing_month, HeldBillRow.seller_id))
-    ]
+    rows = conn.execute(select(HeldBillRow).order_by(HeldBillRow.billing_month, HeldBillRow.seller_id))
+    return [(row.seller_id, row.billing_month) for row in rows]
 
 
 def list_past_due_bills(conn: Connection, now: datetime) -> list[tuple[str, date, Decimal]]:
@@ -244,19 +211,18 @@ def list_past_due_bills(conn: Connection, now: datetime) -> list[tuple[str, date
 
     A past-due bill changes no privilege of the member.
     """
-    bill, line = BillRow, LedgerLineRow
-    is_payment = (line.seller_id == bill.seller_id, line.billing_month == bill.billing_month, line.kind == "payment")
-    owed = bill.total + func.coalesce(func.sum(line.amount), 0)
-    rows = conn.execute(
-        select(bill.seller_id, bill.billing_month, owed.label("owed"))
-        .select_from(bill)
-        .outerjoin(line, and_(*is_payment))
-        .where(bill.total > 0, bill.past_due_at <= now)
-        .group_by(bill.bill_id)
-        .having(owed > 0)
-        .order_by(bill.billing_month, bill.seller_id)
-    )
-    return [(row.seller_id, row.billing_month, row.owed) for row in rows]
+    return [(row.seller_id, row.billing_month, row.owed) for row in conn.execute(_PAST_DUE_BILLS, {"now": now})]
+
+
+_PAST_DUE_BILLS = text(
+    """
+    SELECT b.seller_id, b.billing_month, b.total + coalesce(sum(l.amount), 0) AS owed
+    FROM unwind.bills AS b LEFT JOIN unwind.ledger_lines AS l
+        ON (l.seller_id, l.billing_month, l.kind) = (b.seller_id, b.billing_month, 'payment')
+    WHERE b.total > 0 AND b.past_due_at <= :now
+    GROUP BY b.bill_id HAVING b.total + coalesce(sum(l.amount), 0) > 0 ORDER BY b.billing_month, b.seller_id
+    """
+)
 
 
 def _opening_bill_credit(conn: Connection, terms_history: TermsHistory, seller_id: str, month: date) -> Decimal:
@@ -280,21 +246,22 @@ def _opening_bill_credit(conn: Connection, terms_history: TermsHistory, seller_i
         {"seller": seller_id, "since": since, "month": month},
     ).all()
     carried = last.carried_forward if last else ZERO
-    at = next_month(last.billing_month) if last else min((row.month for row in rows), default=month)
+    at = policy.next_month(last.billing_month) if last else min((row.month for row in rows), default=month)
     while at < month:
         opening = carried - sum((row.excess for row in rows if row.month == at), ZERO)
         lines_sum = sum((row.lines for row in rows if row.month == at), ZERO)
-        carried = policy.calculate_totals(lines_sum, opening, terms_of_billing_month(terms_history, at)).carried_forward
-        at = next_month(at)
+        month_terms = policy.terms_of_billing_month(terms_history, at)
+        carried = policy.calculate_totals(lines_sum, opening, month_terms).carried_forward
+        at = policy.next_month(at)
     opening = carried - sum((row.excess for row in rows if row.month == month), ZERO)
     return ZERO if opening.is_zero() else opening
 
 
-def _bill_lines_of(conn: Connection, seller_id: str, month: date) -> tuple[BillLine, ...]:
+def _bill_lines_of(conn: Connection, seller_id: str, month: date) -> tuple[policy.BillLine, ...]:
     c = LedgerLineRow
     rows = conn.execute(
         select(c.kind, c.order_id, c.amount, c.note, c.at, c.charged_month, c.credited_month)
         .where(c.seller_id == seller_id, c.billing_month == month, c.kind != "payment")
         .order_by(c.line_id)
     ).all()
-    return tuple(BillLine(*row) for row in rows)
+    return tuple(policy.BillLine(*row) for row in rows)

@@ -150,17 +150,15 @@ class CaseSet:
     def write(self, work: UnitOfWork[Any]) -> None:
         rows: list[dict[str, Any]] = []
         new: list[Order] = []
-        changed_orders: list[tuple[Order, int, datetime]] = []
+        changed_orders: list[Order] = []
         messages: list[OutboxMessage] = []
         for change in self._changes:
-            before, granted, after = change.before, change.granted, change.granted.case
+            old, granted = change.before.order, change.granted
             messages.extend(granted.messages)
             if granted.events:
-                version = before.order.version + len(granted.events)
-                if before.order.version:
-                    changed_orders.append((after.order, version, change.at))
-                else:
-                    new.append(replace(after.order, version=version, last_event_at=change.at))
+                version = old.version + len(granted.events)
+                order = replace(granted.case.order, version=version, last_event_at=change.at)
+                (changed_orders if old.version else new).append(order)
                 rows.extend(_case_event_rows(change))
         pairs = [(change.before, change.granted.case) for change in self._changes]
         changed_ocrs = _changed_parts(pairs, "ocr")

@@ -11,11 +11,11 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, Index, Row, insert, select, text, update
+from sqlalchemy import CheckConstraint, Connection, Row, insert, select, update
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from policies.texts import escape_to_ascii
 
 DEAD_JOB_REASONS = {
@@ -43,9 +43,7 @@ class DeadJobRow(Base):
             "(discarded_at IS NULL) = (discard_reason IS NULL) AND (discarded_at IS NULL OR replayed_at IS NULL)",
             name="discarded_for_a_reason",
         ),
-        Index(
-            "ix_dead_jobs_waiting", "dead_job_id", postgresql_where=text("replayed_at IS NULL AND discarded_at IS NULL")
-        ),
+        partial_index("ix_dead_jobs_waiting", "dead_job_id", where="replayed_at IS NULL AND discarded_at IS NULL"),
     )
 
     dead_job_id: Mapped[BigIntKey]
@@ -89,45 +87,36 @@ def park_job(
     Any arguments can be stored (`dead_job_arguments`).  A message that is a waiting dead job is not inserted again.
     """
     storable_arguments = dead_job_arguments(dict(arguments))
-    if (
-        message_id is not None
-        and (waiting_id := _waiting_id(conn, task, message_id, dead_job_payload_hash(storable_arguments))) is not None
-    ):
-        return waiting_id
+    payload_hash = dead_job_payload_hash(storable_arguments)
+    task, message_id = escape_to_ascii(task), message_id and escape_to_ascii(message_id)
+    dead_job_id: int | None
+    if message_id is not None:
+        same = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, DeadJobRow.payload_hash == payload_hash)
+        dead_job_id = conn.execute(select(DeadJobRow.dead_job_id).where(*same, *_IS_WAITING_JOB).limit(1)).scalar()
+        if dead_job_id is not None:
+            return dead_job_id
     error = escape_to_ascii(error)[:MAX_ERROR_LENGTH] or "no message"
     order_id = storable_arguments.get("order_id")
     row = insert(DeadJobRow).values(
-        task=escape_to_ascii(task),
-        message_id=message_id and escape_to_ascii(message_id),
+        task=task,
+        message_id=message_id,
         outbox_id=outbox_id,
         request_id=dead_job_request_id(storable_arguments),
         order_id=order_id if type(order_id) is int and 0 < order_id < 2**63 else None,
         arguments=storable_arguments,
-        payload_hash=dead_job_payload_hash(storable_arguments),
+        payload_hash=payload_hash,
         reason=reason,
         first_error=escape_to_ascii(first_error or "")[:MAX_ERROR_LENGTH] or error,
         error=error,
         attempts=max(1, min(attempts, 2**31 - 1)),
         parked_at=now,
     )
-    dead_job_id: int = conn.execute(row.returning(DeadJobRow.dead_job_id)).scalar_one()
-    return dead_job_id
+    return conn.execute(row.returning(DeadJobRow.dead_job_id)).scalar_one()
 
 
 def dead_job_request_id(arguments: Mapping[str, Any]) -> str | None:
     request_id = arguments.get("request_id")
     return request_id if isinstance(request_id, str) and _DEAD_JOB_REQUEST_ID.fullmatch(request_id) else None
-
-
-def _waiting_id(conn: Connection, task: str, message_id: str, payload: bytes) -> int | None:
-    same_job = (
-        DeadJobRow.task == escape_to_ascii(task),
-        DeadJobRow.message_id == escape_to_ascii(message_id),
-        DeadJobRow.payload_hash == payload,
-        *_IS_WAITING_JOB,
-    )
-    dead_job_id: int | None = conn.execute(select(DeadJobRow.dead_job_id).where(*same_job).limit(1)).scalar()
-    return dead_job_id
 
 
 def dead_job_payload_hash(arguments: Mapping[str, Any]) -> bytes:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, exists, func, select, text
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, exists, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, check_in
+from models.db.schema import Base, BigInt, check_in, partial_index
 from models.events import EventRow
 from policies.alerts import UNLOCK_EVENTS
 from policies.consolidation import Choice, LineEdit
@@ -40,7 +40,7 @@ class DraftRow(Base):
         CheckConstraint("state = 'open' OR verified_at IS NOT NULL", name="verified_before_use"),
         Index("ix_drafts_order_id", "order_id"),
         # An order is cancelled once, so at most one of its drafts is used.
-        Index("uq_drafts_used", "order_id", unique=True, postgresql_where=text("state = 'used'")),
+        partial_index("uq_drafts_used", "order_id", unique=True, where="state = 'used'"),
     )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Index, Row, UniqueConstraint, select, text
+from sqlalchemy import Connection, Row, UniqueConstraint, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.bulk import insert_rows
-from models.db.schema import Base, BigInt, BigIntKey
+from models.db.schema import Base, BigInt, BigIntKey, partial_index
 from models.feed import WrittenIn
 
 
@@ -18,7 +18,7 @@ class EventRow(Base):
     __tablename__ = "events"
     __table_args__ = (
         UniqueConstraint("order_id", "seq"),
-        Index("ix_events_member_id", "member_id", "event_id", postgresql_where=text("member_id IS NOT NULL")),
+        partial_index("ix_events_member_id", "member_id", "event_id", where="member_id IS NOT NULL"),
     )
 
     written_in: Mapped[WrittenIn] = mapped_column(primary_key=True)
@@ -37,36 +37,16 @@ class EventRow(Base):
     request_id: Mapped[str | None]
 
 
-def event_row(
-    type_: str,
-    at: datetime,
-    *,
-    actor: str,
-    role: str,
-    order_id: int | None = None,
-    seq: int | None = None,
-    member_id: str | None = None,
-    from_status: str | None = None,
-    to_status: str | None = None,
-    note: str = "",
-    changes: dict[str, Any] | None = None,
-    request_id: str | None = None,
-) -> dict[str, Any]:
+_EVENT_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("order_id", "seq", "member_id", "from_status", "to_status", "request_id")),
+    "note": "",
+    "changes": {},
+}
+
+
+def event_row(type_: str, at: datetime, **columns: Any) -> dict[str, Any]:
     """Return an event as a row; `seq` numbers the events of one order from 1 without gaps."""
-    return {
-        "order_id": order_id,
-        "seq": seq,
-        "at": at,
-        "type": type_,
-        "actor": actor,
-        "role": role,
-        "member_id": member_id,
-        "from_status": from_status,
-        "to_status": to_status,
-        "note": note,
-        "changes": changes or {},
-        "request_id": request_id,
-    }
+    return _EVENT_DEFAULTS | {"type": type_, "at": at} | columns
 
 
 def append_events(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:

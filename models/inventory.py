@@ -13,22 +13,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Connection,
-    ForeignKey,
-    Index,
-    Integer,
-    bindparam,
-    delete,
-    func,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, delete, func, select, text, update
 from sqlalchemy import Sequence as SqlSequence
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any
@@ -309,10 +295,9 @@ class LotMissing(Exception):
     pass
 
 
-_DELTAS = func.unnest(bindparam("ids", type_=ARRAY(BigInteger)), bindparam("deltas", type_=ARRAY(Integer)))
-_DELTA_ROWS = _DELTAS.table_valued("lot_id", "delta").render_derived("deltas")
-_CHANGE_QUANTITIES = (
-    update(LotRow).where(LotRow.lot_id == _DELTA_ROWS.c.lot_id).values(quantity=LotRow.quantity + _DELTA_ROWS.c.delta)
+_CHANGE_QUANTITIES = text(
+    "UPDATE unwind.lots AS l SET quantity = l.quantity + d.delta"
+    " FROM unnest(CAST(:ids AS bigint[]), CAST(:deltas AS integer[])) AS d (lot_id, delta) WHERE l.lot_id = d.lot_id"
 )
 
 

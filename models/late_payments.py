@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, select, text
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array
-from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute
-from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.row_mapping import from_row
+from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from models.db.selects import select_latest
+from models.orders import store_order_parts
 from policies.cases import LatePayment
 from policies.late_payments import SETTLEMENT_OVERDUE_AFTER
 from policies.statuses import PaymentStatus
@@ -33,9 +33,7 @@ class LatePaymentRow(Base):
     __table_args__ = (
         check_in("payment_status", [status for status in PaymentStatus if status is not PaymentStatus.NONE]),
         CheckConstraint("(settled_at IS NULL) = (settled_by IS NULL)", name="settled_by_somebody"),
-        Index(
-            "uq_late_payments_one_open_per_order", "order_id", unique=True, postgresql_where=text("settled_at IS NULL")
-        ),
+        partial_index("uq_late_payments_one_open_per_order", "order_id", unique=True, where="settled_at IS NULL"),
         Index("ix_late_payments_order_id", "order_id", "late_payment_id"),
     )
 
@@ -51,10 +49,7 @@ def load_latest_late_payments(conn: Connection, order_ids: Iterable[int]) -> dic
 
 def update_late_payments(conn: Connection, changed: Sequence[tuple[int, LatePayment]]) -> None:
     columns = ("payment_status", "recorded_at", "settled_at", "settled_by", "comment")
-    new = [to_row(late, columns) | {"order_id": order_id} for order_id, late in changed if not late.late_payment_id]
-    insert_rows(conn, LatePaymentRow, new)
-    known = [to_row(late, (*columns, "late_payment_id")) for _, late in changed if late.late_payment_id]
-    update_rows(conn, LatePaymentRow, ["late_payment_id"], known)
+    store_order_parts(conn, LatePaymentRow, "late_payment_id", changed, columns)
 
 
 def list_overdue_late_payments(conn: Connection, now: datetime) -> list[int]:

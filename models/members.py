@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute, pipeline
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, check_in
-from policies.automation_settings import NO_AUTOMATION, AutomationSettings, settings_from_json, settings_to_json
+from policies.automation_settings import AutomationSettings, settings_from_json, settings_to_json
 from policies.cases import Member
 from policies.statuses import Role
 
@@ -68,7 +67,8 @@ def _current_strikes(role: Role) -> ColumnElement[Any]:
 
 
 _MEMBER_ID = func.unnest(bindparam("ids", type_=ARRAY(Text))).column_valued("member_id")
-_SELECT_EXCLUDED_MEMBERS = select(_MEMBER_ID).where(MemberRow.automation.op("->")("exclude_buyers").op("?")(_MEMBER_ID))
+_IS_EXCLUDED = MemberRow.automation.op("->")("exclude_buyers").op("?")(_MEMBER_ID)
+_EXCLUDED = func.array(select(_MEMBER_ID).where(_IS_EXCLUDED).correlate(MemberRow).scalar_subquery())
 _SELECT_MEMBERS = (
     select(
         MemberRow.member_id,
@@ -76,10 +76,9 @@ _SELECT_MEMBERS = (
         MemberRow.terminated_at.is_not(None).label("terminated"),
         MemberRow.buying_revoked_at.is_(None).label("can_buy"),
         MemberRow.selling_suspended_at.is_(None).label("can_sell"),
-        MemberRow.automation.op("-")("exclude_buyers").label("automation"),
-        func.array(_SELECT_EXCLUDED_MEMBERS.correlate(MemberRow).scalar_subquery()).label("excluded"),
-        _current_strikes(Role.BUYER).label("as_buyer"),
-        _current_strikes(Role.SELLER).label("as_seller"),
+        MemberRow.automation.op("||")(func.jsonb_build_object("exclude_buyers", _EXCLUDED)).label("automation"),
+        _current_strikes(Role.BUYER).label("strikes_as_buyer"),
+        _current_strikes(Role.SELLER).label("strikes_as_seller"),
     )
     .where(is_any_of_ids(MemberRow.member_id))
     .order_by(MemberRow.member_id)
@@ -108,33 +107,21 @@ def send_members_query(conn: Connection, member_ids: Iterable[str], *, lock: str
         execute(conn, _LOCK_MEMBERS, ids)
     rows = execute(conn, _SELECT_MEMBERS_BY_LOCK[lock], ids)
     return lambda: {
-        r.member_id: Member(
-            r.member_id,
-            r.handle,
-            r.terminated,
-            r.can_buy,
-            r.can_sell,
-            tuple(r.as_buyer),
-            tuple(r.as_seller),
-            settings_from_json(r.automation | {"exclude_buyers": r.excluded})
-            if r.automation or r.excluded
-            else NO_AUTOMATION,
+        row.member_id: from_row(
+            Member,
+            row,
+            strikes_as_buyer=tuple(row.strikes_as_buyer),
+            strikes_as_seller=tuple(row.strikes_as_seller),
+            automation=settings_from_json(row.automation),
         )
-        for r in rows
+        for row in rows
     }
 
 
-@dataclass(frozen=True, slots=True)
-class MemberContact:
-    member_id: str
-    handle: str
-    email: str
-    time_zone: str
-
-
-def load_member_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, MemberContact]:
+def load_member_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Any]:
+    """Return the `handle`, `email` and `time_zone` by member."""
     rows = conn.execute(select(MemberRow).where(is_any(MemberRow.member_id, set(member_ids))))
-    return {r.member_id: from_row(MemberContact, r) for r in rows}
+    return {row.member_id: row for row in rows}
 
 
 def time_zone_of(conn: Connection, member_id: str) -> str:
@@ -155,10 +142,14 @@ def update_member_standing(
     event_rows, rows = [], []
     for member in after:
         old = before[member.member_id]
-        if old.can_buy != member.can_buy:
-            event_rows.append(_member_event_row(member, Role.BUYER, member.can_buy, now))
-        if old.can_sell != member.can_sell:
-            event_rows.append(_member_event_row(member, Role.SELLER, member.can_sell, now))
+        for role, privilege, was_allowed, allowed in (
+            (Role.BUYER, "buying", old.can_buy, member.can_buy),
+            (Role.SELLER, "selling", old.can_sell, member.can_sell),
+        ):
+            if allowed != was_allowed:
+                type_ = f"members.{privilege}_{'restored' if allowed else 'revoked'}"
+                facts = {"member_id": member.member_id, "note": f"Strikes that count: {len(member.strikes(role))}."}
+                event_rows.append(events.event_row(type_, now, actor="system", role="system", **facts))
         if (old.can_buy, old.can_sell, old.terminated) != (member.can_buy, member.can_sell, member.terminated):
             rows.append(
                 {
@@ -170,18 +161,6 @@ def update_member_standing(
             )
     update_rows(conn, MemberRow, ["member_id"], rows)
     return event_rows
-
-
-def _member_event_row(member: Member, role: Role, allowed: bool, at: datetime) -> dict[str, Any]:
-    privilege = "buying" if role is Role.BUYER else "selling"
-    return events.event_row(
-        f"members.{privilege}_{'restored' if allowed else 'revoked'}",
-        at,
-        actor="system",
-        role="system",
-        member_id=member.member_id,
-        note=f"Strikes that count: {len(member.strikes(role))}.",
-    )
 
 
 def load_automation(conn: Connection, member_id: str) -> AutomationSettings:
@@ -199,12 +178,8 @@ def mark_member_reinstated(conn: Connection, member_id: str, now: datetime) -> N
 
 def insert_strikes(conn: Connection, new_strikes: Sequence[tuple[int, str, Role, datetime]]) -> None:
     """Insert strikes, given as (order_id, member_id, role, at). The order is the key, so none counts twice (R97)."""
-    insert_rows(
-        conn,
-        StrikeRow,
-        [{"order_id": o, "member_id": m, "role": r, "at": at} for o, m, r, at in new_strikes],
-        skip_existing=True,
-    )
+    rows = [{"order_id": o, "member_id": m, "role": r, "at": at} for o, m, r, at in new_strikes]
+    insert_rows(conn, StrikeRow, rows, skip_existing=True)
 
 
 def withdraw_strikes(conn: Connection, order_ids: Sequence[int], now: datetime) -> None:

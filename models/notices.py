@@ -17,7 +17,8 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
+from models.db.selects import earliest
 from models.members import MemberRow
 from models.orders import OrderRow
 from policies.emails.email import Email, email_from_json
@@ -49,8 +50,8 @@ class NoticeRow(Base):
         CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_at_when_sent"),
         CheckConstraint("(state = 'pending') = (next_try_at IS NOT NULL)", name="next_try_while_pending"),
         # In the order of claims, so that a claim reads only its batch however many notices wait.
-        Index("ix_notices_due", "attempts", "next_try_at", "notice_id", postgresql_where=text("state = 'pending'")),
-        Index("ix_notices_parked", "notice_id", postgresql_where=text("state = 'parked'")),
+        partial_index("ix_notices_due", "attempts", "next_try_at", "notice_id", where="state = 'pending'"),
+        partial_index("ix_notices_parked", "notice_id", where="state = 'parked'"),
         Index("ix_notices_order_id", "order_id"),
     )
 
@@ -176,5 +177,4 @@ def count_parked_notices(conn: Connection) -> int:
     return conn.execute(select(func.count()).where(NoticeRow.state == "parked")).scalar_one()
 
 
-def next_delivery_at(conn: Connection) -> datetime | None:
-    return conn.execute(select(func.min(NoticeRow.next_try_at)).where(NoticeRow.state == "pending")).scalar()
+next_delivery_at = earliest(NoticeRow.next_try_at, "state = 'pending'")

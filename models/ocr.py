@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, SmallInteger, text
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array
-from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import execute
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from models.db.selects import select_latest
+from models.orders import store_order_parts
 from policies import reminders
 from policies.cases import Ocr, OcrState
 from policies.statuses import Role
@@ -46,12 +46,10 @@ class OcrRow(Base):
         check_in("filed_by", (Role.BUYER, Role.SELLER)),
         check_in("state", OcrState),
         CheckConstraint("(state = 'open') = (closed_at IS NULL)", name="closed_when_not_open"),
-        Index("uq_ocrs_one_open_per_order", "order_id", unique=True, postgresql_where=text("state = 'open'")),
-        Index(
-            "ix_ocrs_remind", "remind_at", "ocr_id", postgresql_where=text("state = 'open' AND remind_at IS NOT NULL")
-        ),
-        Index("ix_ocrs_agrees", "agrees_at", "ocr_id", postgresql_where=text(OCR_AGREES_CONDITION)),
-        Index("ix_ocrs_declines", "declines_at", "ocr_id", postgresql_where=text(OCR_DECLINES_CONDITION)),
+        partial_index("uq_ocrs_one_open_per_order", "order_id", unique=True, where="state = 'open'"),
+        partial_index("ix_ocrs_remind", "remind_at", "ocr_id", where="state = 'open' AND remind_at IS NOT NULL"),
+        partial_index("ix_ocrs_agrees", "agrees_at", "ocr_id", where=OCR_AGREES_CONDITION),
+        partial_index("ix_ocrs_declines", "declines_at", "ocr_id", where=OCR_DECLINES_CONDITION),
     )
 
 
@@ -67,33 +65,13 @@ def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
     return from_row(Ocr, row, terms=terms_history.by_id(row.terms_id))
 
 
-_MUTABLE_OCR_COLUMNS = ("state", "agrees_at", "declines_at", "closed_at")
-
-
 def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_history: TermsHistory) -> None:
-    insert_rows(
-        conn,
-        OcrRow,
-        [
-            to_row(ocr, (*_MUTABLE_OCR_COLUMNS, "filed_by", "filed_at", "previous_status", "reason", "comment"))
-            | {
-                "order_id": order_id,
-                "terms_id": terms_history.id_of(ocr.terms),
-                "remind_at": reminders.first_reminder_at(ocr.filed_at, ocr.terms.ocr_remind_after)
-                if ocr.filed_by is Role.BUYER
-                else None,
-            }
-            for order_id, ocr in changed
-            if ocr.ocr_id is None
-        ],
-    )
-    update_rows(
-        conn,
-        OcrRow,
-        ["order_id", "ocr_id"],
-        [
-            to_row(ocr, (*_MUTABLE_OCR_COLUMNS, "ocr_id")) | {"order_id": order_id}
-            for order_id, ocr in changed
-            if ocr.ocr_id is not None
-        ],
-    )
+    def new_columns(ocr: Ocr) -> dict[str, Any]:
+        remind_at = reminders.first_reminder_at(ocr.filed_at, ocr.terms.ocr_remind_after)
+        return to_row(ocr, ("filed_by", "filed_at", "previous_status", "reason", "comment")) | {
+            "terms_id": terms_history.id_of(ocr.terms),
+            "remind_at": remind_at if ocr.filed_by is Role.BUYER else None,
+        }
+
+    mutable = ("state", "agrees_at", "declines_at", "closed_at")
+    store_order_parts(conn, OcrRow, "ocr_id", changed, mutable, new_columns)

@@ -8,14 +8,14 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, column, exists, func, select, table, text
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, column, exists, func, select, table
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array, is_any_of_ids
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, Cents, Price, Rate, Total, check_finite, check_in
+from models.db.schema import Base, BigInt, Cents, Price, Rate, Total, check_finite, check_in, partial_index
 from policies.cases import Alert, Order
 from policies.lots import LotSnapshot
 from policies.returns import ReturningLine
@@ -55,8 +55,7 @@ class OrderRow(Base):
         check_in("status", Status),
         check_in("payment_status", PaymentStatus),
         check_in("basis", CancelBasis),
-        *(check_finite(name) for name in ("total", "credit", "coupon")),
-        check_finite("fee"),
+        *(check_finite(name) for name in ("total", "credit", "coupon", "fee")),
         CheckConstraint("buyer_id <> seller_id", name="buyer_is_not_seller"),
         CheckConstraint("total >= 0 AND fee >= 0 AND credit >= 0 AND coupon >= 0", name="not_negative"),
         CheckConstraint(
@@ -65,9 +64,9 @@ class OrderRow(Base):
         ),
         CheckConstraint("extract(day FROM fee_month) = 1", name="fee_month_is_a_month"),
         CheckConstraint("held_until > held_at", name="held_until_later"),
-        Index("ix_orders_buyer_npb", "buyer_id", "seller_id", postgresql_where=text("status = 'NPB'")),
+        partial_index("ix_orders_buyer_npb", "buyer_id", "seller_id", where="status = 'NPB'"),
         Index("ix_orders_seller_id", "seller_id"),
-        Index("ix_orders_files_npb", "files_npb_at", "order_id", postgresql_where=text("files_npb_at IS NOT NULL")),
+        partial_index("ix_orders_files_npb", "files_npb_at", "order_id", where="files_npb_at IS NOT NULL"),
     )
 
 
@@ -101,15 +100,11 @@ class OrderParties:
     accused: bool = False
 
 
-_ALERTS_OF_ORDERS = table("alerts", column("order_id"), column("state"), schema="unwind")
-_SELECT_ORDER_PARTIES = select(
-    OrderRow.order_id,
-    OrderRow.buyer_id,
-    OrderRow.seller_id,
-    exists()
-    .where(_ALERTS_OF_ORDERS.c.order_id == OrderRow.order_id, _ALERTS_OF_ORDERS.c.state == "open")
-    .label("accused"),
-).where(is_any_of_ids(OrderRow.order_id))
+_ALERTS = table("alerts", column("order_id"), column("state"), schema="unwind").c
+_HAS_OPEN_ALERT = exists().where(_ALERTS.order_id == OrderRow.order_id, _ALERTS.state == "open").label("accused")
+_SELECT_ORDER_PARTIES = select(OrderRow.order_id, OrderRow.buyer_id, OrderRow.seller_id, _HAS_OPEN_ALERT).where(
+    is_any_of_ids(OrderRow.order_id)
+)
 
 
 def count_orders(conn: Connection) -> int:
@@ -155,16 +150,8 @@ def insert_orders(conn: Connection, submitted: Sequence[Order]) -> None:
     insert_rows(conn, OrderRow, [to_row(order, columns) | {"submitted_at": order.order_date} for order in submitted])
 
 
-def update_orders(conn: Connection, changed: Sequence[tuple[Order, int, datetime]]) -> None:
-    update_rows(
-        conn,
-        OrderRow,
-        ["order_id"],
-        [
-            to_row(order, _MUTABLE_ORDER_COLUMNS) | {"version": version, "last_event_at": at}
-            for order, version, at in changed
-        ],
-    )
+def update_orders(conn: Connection, changed: Sequence[Order]) -> None:
+    update_rows(conn, OrderRow, ["order_id"], [to_row(order, _MUTABLE_ORDER_COLUMNS) for order in changed])
 
 
 def update_orders_files_npb_at(conn: Connection, changed: Sequence[Order]) -> None:
@@ -176,6 +163,21 @@ _MUTABLE_ORDER_COLUMNS = (
     "cancelled_at", "basis", "cancelled_by", "npb_filed_at", "files_npb_at", "held_at", "held_until", "version",
     "last_event_at",
 )  # fmt: skip
+
+
+def store_order_parts(
+    conn: Connection,
+    table: type[Base],
+    key: str,
+    changed: Sequence[tuple[int, Any]],
+    columns: tuple[str, ...],
+    new_columns: Callable[[Any], dict[str, Any]] = lambda _part: {},
+) -> None:
+    """Store alerts, requests or late payments by order: insert those without a key, with `new_columns` besides."""
+    rows = [(part, to_row(part, columns) | {"order_id": order_id}) for order_id, part in changed]
+    insert_rows(conn, table, [row | new_columns(part) for part, row in rows if getattr(part, key) is None])
+    known = [row | {key: getattr(part, key)} for part, row in rows if getattr(part, key) is not None]
+    update_rows(conn, table, ["order_id", key], known)
 
 
 def load_order_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:
@@ -200,10 +202,6 @@ def order_lines_to_return(lines: Iterable[Row[Any]], units: Mapping[int, int] | 
         for line in lines
         if units is None or line.line_no in units
     ]
-
-
-def insert_order_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    insert_rows(conn, OrderLineRow, rows)
 
 
 def update_order_lines(conn: Connection, rows: Sequence[dict[str, Any]]) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ColumnElement, Connection, Index, Row, func, or_, select, text, update
+from sqlalchemy import CheckConstraint, ColumnElement, Connection, Row, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Base, BigIntKey, check_in
+from models.db.schema import Base, BigIntKey, check_in, partial_index
 from models.submissions import CHANNEL
 
 PAUSE_KINDS = ("queue", "task")
@@ -26,7 +26,7 @@ class PauseRow(Base):
     __table_args__ = (
         check_in("kind", PAUSE_KINDS),
         CheckConstraint("until > paused_at AND resumed_at >= paused_at", name="in_order"),
-        Index("ix_pauses_open", "kind", "name", unique=True, postgresql_where=text("resumed_at IS NULL")),
+        partial_index("ix_pauses_open", "kind", "name", unique=True, where="resumed_at IS NULL"),
     )
 
     pause_id: Mapped[BigIntKey]

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, func, select, text, update
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, func, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array, is_any, is_any_of_ids
 from models.db.bulk import insert_rows, update_rows
 from models.db.pipeline import Fetch, execute
 from models.db.row_mapping import from_row, to_row
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from policies.removals import Removal, RemovalState
 from policies.statuses import Role
 
@@ -35,7 +35,7 @@ class RemovalRow(Base):
         check_in("state", RemovalState),
         CheckConstraint("(state = 'pending') = (decided_at IS NULL)", name="decided_when_not_pending"),
         Index("ix_removals_order_id", "order_id", "removal_id"),
-        Index("ix_removals_pending", "order_id", postgresql_where=text("state = 'pending'")),
+        partial_index("ix_removals_pending", "order_id", where="state = 'pending'"),
     )
 
 

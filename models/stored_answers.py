@@ -18,8 +18,9 @@ from models.db.arrays import is_any_of_ids, text_array
 from models.db.bulk import send_insert
 from models.db.conflicts import Conflict
 from models.db.pipeline import Fetch, execute
+from models.db.row_mapping import to_row
 from models.db.schema import Base, BigInt, check_in
-from policies.timestamps import format_timestamp
+from policies.timestamps import format_optional_timestamp
 from policies.verdicts import Code, Invalid, Refused, Verdict
 
 
@@ -74,53 +75,33 @@ class Answer:
 
     @classmethod
     def invalid(cls, request_id: str, problems: Iterable[tuple[str, str]], *, order_id: int | None = None) -> Answer:
-        return cls(
-            "invalid",
-            request_id,
-            "The arguments do not fit; `errors` names each.",
-            order_id=order_id,
-            errors=[{"path": path, "message": message} for path, message in problems],
-        )
+        errors = [{"path": path, "message": message} for path, message in problems]
+        message = "The arguments do not fit; `errors` names each."
+        return cls("invalid", request_id, message, order_id=order_id, errors=errors)
 
     @classmethod
     def conflict(cls, command: IdempotentCommand) -> Answer:
-        return cls(
-            "conflict",
-            command.request_id,
-            "This request id was used before for something else; use a new one for a new command.",
-            Code.REQUEST_ID_REUSED,
-            command.subject,
-        )
+        message = "This request id was used before for something else; use a new one for a new command."
+        return cls("conflict", command.request_id, message, Code.REQUEST_ID_REUSED, command.subject)
 
     @classmethod
     def from_verdict(cls, command: IdempotentCommand, verdict: Verdict, order_id: int | None = None) -> Answer:
         """Return the answer for a verdict. Pass `order_id` where the command does not name its order itself."""
         order_id = order_id or command.subject
         if isinstance(verdict, Refused):
-            return cls(
-                "refused",
-                command.request_id,
-                verdict.sentence,
-                verdict.code,
-                order_id,
-                format_timestamp(verdict.possible_from) if verdict.possible_from else None,
-            )
+            possible_from = format_optional_timestamp(verdict.possible_from)
+            return cls("refused", command.request_id, verdict.sentence, verdict.code, order_id, possible_from)
         if isinstance(verdict, Invalid):
             return cls.invalid(command.request_id, [(verdict.path, verdict.message)], order_id=order_id)
         return cls("done", command.request_id, "Done.", order_id=order_id, effects=verdict.effects)
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "outcome": self.outcome,
-            "code": self.code,
-            "message": self.message,
-            "request_id": self.request_id,
-            "order_id": self.order_id,
-            "possible_from": self.possible_from,
-            "errors": self.errors,
-            "effects": self.effects,
-            "replayed": self.replayed,
-        }
+        return to_row(self, _ANSWER_FIELDS)
+
+
+_ANSWER_FIELDS = (
+    "outcome", "code", "message", "request_id", "order_id", "possible_from", "errors", "effects", "replayed",
+)  # fmt: skip
 
 
 class AlreadyAnswered(Exception):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Generic, TypeVar, overload
 
 from sqlalchemy import Connection
@@ -18,50 +20,41 @@ from policies.verdicts import OutboxMessage, Verdict
 C = TypeVar("C", bound=IdempotentCommand)
 
 
+@dataclass(eq=False)
 class UnitOfWork(Generic[C]):
     """The transaction of a task, with its instant, its commands and their answers.
 
     `pending` are the commands that have no stored answer; `parties` are those of the orders that the commands name.
     """
 
-    def __init__(
-        self,
-        conn: Connection,
-        clock: db.Clock,
-        commands: Sequence[C],
-        earlier_answers: dict[str, Answer],
-        parties: orders.OrderParties,
-    ) -> None:
-        self.conn = conn
-        self.commands = commands
-        self.parties = parties
-        self.pending: list[C] = [c for c in commands if c.request_id not in earlier_answers]
-        self.tasks_to_wake: set[str] = set()
-        """Internal tasks that this commit gives work, which run soon after it."""
-        self._clock = clock
-        self._fetch_now: Fetch[datetime] | None = None
-        self._now: datetime | None = None
-        self._answers = earlier_answers
-        self._stored: list[tuple[IdempotentCommand, Answer]] = []
-        self._stores_answers = True
-        self._checks: list[Callable[[], None]] = []
+    conn: Connection
+    _clock: db.Clock
+    commands: Sequence[C]
+    _answers: dict[str, Answer]
+    parties: orders.OrderParties
+    tasks_to_wake: set[str] = field(default_factory=set)
+    """Internal tasks that this commit gives work, which run soon after it."""
+    _fetch_now: Fetch[datetime] | None = None
+    _stored: list[tuple[IdempotentCommand, Answer]] = field(default_factory=list)
+    _stores_answers: bool = True
+    _checks: list[Callable[[], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pending: list[C] = [c for c in self.commands if c.request_id not in self._answers]
 
     @property
     def now(self) -> datetime:
         """The instant of this unit of work, read once.  Take the locks before the first use."""
-        if self._now is None:
-            self.send_clock_query()
-            assert self._fetch_now is not None
-            self._now = self._fetch_now()
-        return self._now
+        return self.send_clock_query()()
 
     def advance_now(self) -> None:
         """Let the next use of `now` read the clock again, because locks are taken after what was found by it."""
-        self._fetch_now = self._now = None
+        self._fetch_now = None
 
-    def send_clock_query(self) -> None:
+    def send_clock_query(self) -> Fetch[datetime]:
         if self._fetch_now is None:
-            self._fetch_now = self._clock.send_now(self.conn)
+            self._fetch_now = cache(self._clock.send_now(self.conn))
+        return self._fetch_now
 
     def take(self, commands: Sequence[C]) -> None:
         """Make `commands`, which a sweep found to be due, those of this unit of work.  Their answers are not stored."""

@@ -11,6 +11,7 @@ from celery import shared_task
 from pydantic import AfterValidator, StringConstraints
 
 from models import bills, events, ledger, members, outbox, sweeps, terms
+from models.db.bulk import insert_rows
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
@@ -121,7 +122,7 @@ class BillingSweep(DueSweep[str]):
             if row.lines or row.opening != 0
             for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
         ]
-        bills.insert_bills(conn, new_bills)
+        insert_rows(conn, bills.BillRow, new_bills)
         _notify_billed_sellers(work, new_bills)
         return len(new_bills)
 

@@ -150,9 +150,7 @@ def _notice_row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dic
     }
 
 
-def _send_notices(
-    claimed: Sequence[ClaimedNotice], addresses: dict[str, members.MemberContact]
-) -> list[ClaimedNoticeOutcome]:
+def _send_notices(claimed: Sequence[ClaimedNotice], addresses: Mapping[str, Any]) -> list[ClaimedNoticeOutcome]:
     # Outside any transaction.
     known = [notice for notice in claimed if notice.recipient in addresses]
     emails = [_notice_email(notice, addresses[notice.recipient]) for notice in known]
@@ -167,7 +165,7 @@ def _send_notices(
     ]
 
 
-def _notice_email(notice: ClaimedNotice, address: members.MemberContact) -> OutgoingEmail:
+def _notice_email(notice: ClaimedNotice, address: Any) -> OutgoingEmail:
     return OutgoingEmail(
         message_id=notice.message_id,
         event=notice.event,

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from models import inventory, ledger, members, orders
 from models.cases import CaseChange, CaseSet, lock_case_set
+from models.db.bulk import insert_rows
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import late_payments
@@ -167,7 +168,7 @@ class _OrderBatch:
             self.lots[line.lot.lot_id] = replace(lot, quantity=lot.quantity - line.quantity)
 
     def write(self, now: datetime) -> None:
-        orders.insert_order_lines(self.conn, self._lines)
+        insert_rows(self.conn, orders.OrderLineRow, self._lines)
         inventory.remove_sold_units(self.conn, self._sold, now)
         ledger.post_ledger_charges(self.conn, self.charges)
         ledger.post_ledger_recharges(self.conn, self.recharges)

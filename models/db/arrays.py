@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, any_, bindparam, literal
+from sqlalchemy import ColumnElement, TableValuedAlias, any_, bindparam, func, literal
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -54,9 +54,15 @@ def _decimal_in_json_array(value: Any) -> str:
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON: convert it first")
 
 
+def array_rows(**columns: Column) -> TableValuedAlias:
+    """Return the rows that arrays of values for these columns, bound by the names, make together."""
+    arrays = (bindparam(name, type_=ARRAY(column.type)) for name, column in columns.items())
+    return func.unnest(*arrays).table_valued(*columns).render_derived("rows")
+
+
 def is_any(column: Column, values: Iterable[Any]) -> ColumnElement[bool]:
     return column == any_(literal(list(values), ARRAY(column.type)))
 
 
-def is_any_of_ids(column: Column) -> ColumnElement[bool]:
-    return column == any_(bindparam("ids", type_=ARRAY(column.type)))
+def is_any_of_ids(column: Column, name: str = "ids") -> ColumnElement[bool]:
+    return column == any_(bindparam(name, type_=ARRAY(column.type)))

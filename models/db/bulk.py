@@ -21,7 +21,7 @@ _BULK_DIALECT = dialect()  # type: ignore[no-untyped-call]
 
 def insert_rows(
     conn: Connection,
-    target: type[Base] | Table,
+    target: type[Base],
     rows: Sequence[Mapping[str, Any]],
     *,
     skip_existing: bool = False,
@@ -39,29 +39,23 @@ def insert_rows(
 
 def send_insert(
     conn: Connection,
-    target: type[Base] | Table,
+    target: type[Base],
     rows: Sequence[Mapping[str, Any]],
     *,
     skip_existing: bool = False,
     returning: str = "",
 ) -> Cursor:
-    table = _table_of_target(target)
+    table = table_of(target)
     names = tuple(rows[0])
     return execute(conn, _insert_statement(table, names, skip_existing, returning), _column_arrays(table, names, rows))
 
 
-def update_rows(
-    conn: Connection, target: type[Base] | Table, keys: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> int:
+def update_rows(conn: Connection, target: type[Base], keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
     if not rows:
         return 0
-    table = _table_of_target(target)
+    table = table_of(target)
     names = tuple(rows[0])
     return execute(conn, _update_statement(table, tuple(keys), names), _column_arrays(table, names, rows)).rowcount
-
-
-def _table_of_target(target: type[Base] | Table) -> Table:
-    return target if isinstance(target, Table) else table_of(target)
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import TypeGuard, TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -23,15 +24,18 @@ class StaleReadConflict(Conflict):
     """Rows read before locking have changed, so the locks acquired may be too weak."""
 
 
-def retry_on_conflict(body: Callable[[], T], *, max_seconds: float | None = None) -> T:
+def retry_on_conflict(body: Callable[[], T], *, max_seconds: float = inf) -> T:
     """Run a unit of work, and run it again after a conflict, at most `MAX_CONFLICT_RETRIES` times with jitter.
 
     After `max_seconds` it is not run again.
     """
-    if max_seconds is None:
-        return _RETRYING_ON_CONFLICT(body)
-    stop = stop_after_attempt(MAX_CONFLICT_RETRIES) | stop_after_delay(max_seconds)
-    return _RETRYING_ON_CONFLICT.copy(stop=stop)(body)
+    retrying = Retrying(
+        retry=retry_if_exception(is_conflict),
+        stop=stop_after_attempt(MAX_CONFLICT_RETRIES) | stop_after_delay(max_seconds),
+        wait=wait_random_exponential(multiplier=0.02, max=0.5),
+        reraise=True,
+    )
+    return retrying(body)
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -43,11 +47,3 @@ def is_conflict(error: BaseException) -> bool:
 def is_error_without_conflict(error: Exception) -> TypeGuard[DBAPIError]:
     """Return whether PostgreSQL refused a statement, and would again: no conflict, and no lost connection."""
     return isinstance(error, DBAPIError) and not is_conflict(error) and not error.connection_invalidated
-
-
-_RETRYING_ON_CONFLICT = Retrying(
-    retry=retry_if_exception(is_conflict),
-    stop=stop_after_attempt(MAX_CONFLICT_RETRIES),
-    wait=wait_random_exponential(multiplier=0.02, max=0.5),
-    reraise=True,
-)

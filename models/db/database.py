@@ -37,10 +37,11 @@ class Clock(Protocol):
         """Send the query for the instant; the returned function reads it (aware, UTC), after the pipeline."""
         ...
 
-    def now(self, conn: Connection) -> datetime: ...
+    def now(self, conn: Connection) -> datetime:
+        return self.send_now(conn)()
 
 
-class DatabaseClock:
+class DatabaseClock(Clock):
     def send_now(self, conn: Connection) -> Callable[[], datetime]:
         # Read when the server executes this statement, not at the transaction's start.
         cursor = execute(conn, _CLOCK, {})
@@ -50,9 +51,6 @@ class DatabaseClock:
             return instant.astimezone(UTC)
 
         return read
-
-    def now(self, conn: Connection) -> datetime:
-        return self.send_now(conn)()
 
 
 @dataclass

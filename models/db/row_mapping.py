@@ -49,11 +49,6 @@ _getter = cache(lambda names: attrgetter(*names))
 def _reader(kind: Any, given: tuple[str, ...]) -> tuple[Callable[[Any], Any], list[Any], list[tuple[int, str]]]:
     all_names, types = [field.name for field in fields(kind)], get_type_hints(kind)
     names = [name for name in all_names if name not in given]
-    enums = [
-        (i, enum) for i, name in enumerate(names) for enum in (types[name], *get_args(types[name])) if _is_enum(enum)
-    ]
+    annotations = [(i, hint) for i, name in enumerate(names) for hint in (types[name], *get_args(types[name]))]
+    enums = [(i, hint) for i, hint in annotations if isinstance(hint, type) and issubclass(hint, Enum)]
     return attrgetter(*names), enums, [(place, name) for place, name in enumerate(all_names) if name in given]
-
-
-def _is_enum(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Enum)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, cast
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, MetaData, Numeric, Table, Text
+from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, MetaData, Numeric, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
@@ -58,3 +58,7 @@ def check_in(column: str, values: Any) -> CheckConstraint:
 
 def check_finite(column: str) -> CheckConstraint:
     return CheckConstraint(f"{column} <> 'NaN'", name=f"{column}_is_a_number")
+
+
+def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, postgresql_where=text(where))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Integer, Row, Select, bindparam, select, text, tuple_
+from sqlalchemy import BigInteger, Connection, Integer, Row, Select, bindparam, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from models.db.arrays import Column, is_any_of_ids
@@ -31,6 +32,12 @@ def next_due(rows: AnySelect, at: Column, key: Column, condition: str | None = N
     if condition is not None:
         due = due.where(text(condition))
     return due.order_by(at, key).limit(bindparam("limit", type_=Integer))
+
+
+def earliest(at: Any, condition: str = "true") -> Callable[[Connection], datetime | None]:
+    """Return a function that reads the first instant among the rows that meet a condition."""
+    first = select(func.min(at)).where(text(condition))
+    return lambda conn: conn.execute(first).scalar()
 
 
 def due_parameters(now: datetime, after: DuePosition, limit: int) -> dict[str, Any]:

@@ -15,10 +15,6 @@ LOCK_TIMEOUT_MS = 3_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 30_000
 """Enforced by the server, not by signals: an exception inside COMMIT would leave its outcome unknown."""
 
-PLANNER_SESSION_SETTINGS = {"random_page_cost": "1.1", "jit": "off", "plan_cache_mode": "auto", "enable_seqscan": "on"}
-"""The default page cost of 4 makes the planner scan whole tables for batches of five hundred rows.  JIT compilation
-takes longer than any statement here."""
-
 TRANSACTION_TIMEOUT_MS = 45_000
 """From PostgreSQL 17 on, and below a job's hard limit: a client suspended inside a pipeline is not idle to the server
 and would keep its locks."""
@@ -40,7 +36,10 @@ SESSION_SETTINGS = {
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
     "idle_session_timeout": "0",  # a pool's connections and the listener's are idle by design
-    **PLANNER_SESSION_SETTINGS,
+    "random_page_cost": "1.1",  # the default of 4 makes the planner scan whole tables for five hundred rows
+    "jit": "off",  # compilation takes longer than any statement here
+    "plan_cache_mode": "auto",
+    "enable_seqscan": "on",
 }
 """The settings of every session, whatever the defaults of the role, the database or the server are: the driver reads
 dates, intervals and texts only in these forms, and the statements rely on this time zone and isolation level."""

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -71,7 +73,7 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
     all_lines = _expected_lines(
         conn, terms_history, month, [row.order_id for row in actual if row.order_id is not None]
     )
-    all_lines += _audited_manual_credits(conn)
+    all_lines += [ExpectedBillLine(*row) for row in conn.execute(text(_AUDITED_MANUAL_CREDITS))]
     expected = Counter(line for line in all_lines if line.month == month)
     actual_lines = Counter(ExpectedBillLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
     expected = _move_late_audited_lines(conn, certificate, all_lines, expected, actual_lines)
@@ -82,7 +84,11 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
 
     _compare_bills(conn, certificate, expected, bills, _audited_line_hashes(actual), terms_history, month)
     _compare_audited_payments(conn, certificate, month)
-    _count_expected_lines(certificate, expected)
+    sums: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    for line in expected.elements():
+        sums[line.kind] += line.amount
+    certificate.lines = expected.total()
+    certificate.sums = {kind: str(amount) for kind, amount in sorted(sums.items())}
     return certificate
 
 
@@ -102,13 +108,8 @@ def _expected_lines(
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) - MONTH_AUDIT_MARGIN
     end = (begin + MONTH_AUDIT_MARGIN + timedelta(days=31)).replace(day=1) + MONTH_AUDIT_MARGIN
     rows = conn.execute(text(_AUDITED_ORDER_EVENTS), {"begin": begin, "end": end, "also": sorted(set(order_ids))})
-    lines: list[ExpectedBillLine] = []
-    histories: dict[int, list[Any]] = defaultdict(list)
-    for row in rows:
-        histories[row.order_id].append(row)
-    for events in histories.values():
-        lines += _expected_lines_of_order(events, terms_history)
-    return lines
+    histories = [list(events) for _, events in groupby(rows, attrgetter("order_id"))]
+    return [line for events in histories for line in _expected_lines_of_order(events, terms_history)]
 
 
 def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> list[ExpectedBillLine]:
@@ -135,15 +136,6 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
                 )
             )
     return lines
-
-
-def _audited_manual_credits(conn: Connection) -> list[ExpectedBillLine]:
-    return [
-        ExpectedBillLine(
-            row.seller_id, date.fromisoformat(f"{row.month}-01"), "manual_credit", row.order_id, Decimal(row.amount)
-        )
-        for row in conn.execute(text(_AUDITED_MANUAL_CREDITS))
-    ]
 
 
 def _move_late_audited_lines(
@@ -241,14 +233,6 @@ def _audited_line_hashes(rows: Iterable[Any]) -> dict[str, str]:
     return {seller: hashlib.sha256("\n".join(lines).encode()).hexdigest() for seller, lines in written.items()}
 
 
-def _count_expected_lines(certificate: MonthCertificate, expected: Counter[ExpectedBillLine]) -> None:
-    by_kind: dict[str, Decimal] = defaultdict(lambda: ZERO)
-    for line in expected.elements():
-        by_kind[line.kind] += line.amount
-    certificate.lines = expected.total()
-    certificate.sums = {kind: str(amount) for kind, amount in sorted(by_kind.items())}
-
-
 def _expected_fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
     # Exact fractions, then rounded to cents: floor(x + 1/2).
     if seller in terms_then.fee_exempt_sellers:
@@ -289,8 +273,8 @@ _AUDITED_ORDER_EVENTS = """
     ORDER BY e.order_id, e.seq
 """
 _AUDITED_MANUAL_CREDITS = """
-    SELECT e.member_id AS seller_id, e.changes -> 'credit' ->> 'month' AS month,
-        e.changes -> 'credit' ->> 'amount' AS amount, CAST(e.changes -> 'credit' ->> 'order_id' AS bigint) AS order_id
+    SELECT e.member_id, to_date(e.changes #>> '{credit,month}', 'YYYY-MM'), 'manual_credit',
+        CAST(e.changes #>> '{credit,order_id}' AS bigint), CAST(e.changes #>> '{credit,amount}' AS numeric)
     FROM unwind.events e WHERE e.type = 'credits.posted_by_hand'
 """
 _AUDITED_PAYMENT_EVENTS = """

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Index, Row, null, select, text
+from sqlalchemy import Connection, Row, null, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -18,7 +18,7 @@ from models import events, feed, sweeps
 from models.bills import BillRow
 from models.db.arrays import is_any
 from models.db.named_locks import lock_named, try_lock_named
-from models.db.schema import Base, BigInt, BigIntKey, table_of
+from models.db.schema import Base, BigInt, BigIntKey, partial_index, table_of
 from models.events import EventRow
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, InvariantViolation
@@ -51,7 +51,7 @@ AUDIT_STATEMENT_TIMEOUT = "55s"
 class ViolationRow(Base):
     __tablename__ = "violations"
     __table_args__ = (
-        Index("uq_violations_open", "sentence", "subject", unique=True, postgresql_where=text("cleared_at IS NULL")),
+        partial_index("uq_violations_open", "sentence", "subject", unique=True, where="cleared_at IS NULL"),
     )
 
     violation_id: Mapped[BigIntKey]
@@ -76,10 +76,14 @@ def open_violations(conn: Connection) -> list[InvariantViolation]:
         .where(ViolationRow.cleared_at.is_(None))
         .order_by(ViolationRow.violation_id)
     )
-    ids_by_sentence: dict[str, list[str]] = {}
-    for sentence, subject in rows:
-        ids_by_sentence.setdefault(sentence, []).append(subject)
-    return [InvariantViolation(sentence, ids) for sentence, ids in ids_by_sentence.items()]
+    return [InvariantViolation(sentence, ids) for sentence, ids in _subjects_by_sentence(rows).items()]
+
+
+def _subjects_by_sentence(rows: Iterable[Any]) -> dict[str, list[str]]:
+    subjects: dict[str, list[str]] = {}
+    for row in rows:
+        subjects.setdefault(row.sentence, []).append(row.subject)
+    return subjects
 
 
 def log_recent_violations(conn: Connection, now: datetime) -> list[InvariantViolation] | None:
@@ -151,22 +155,11 @@ def log_violations(
 ) -> None:
     # Finding and clearing a violation are events, so that mirrors of the feed have them too.
     pairs = [(violation.sentence, subject) for violation in violations for subject in violation.ids]
-    new: dict[str, list[str]] = {}
-    if pairs:
-        columns = {"sentences": [s for s, _ in pairs], "subjects": [i for _, i in pairs], "now": now}
-        for row in conn.execute(_RECORD_VIOLATIONS, columns):
-            if row.is_new:
-                new.setdefault(row.sentence, []).append(row.subject)
+    values = {"sentences": [s for s, _ in pairs], "subjects": [i for _, i in pairs], "now": now}
+    new = [row for row in conn.execute(_RECORD_VIOLATIONS, values) if row.is_new] if pairs else []
     capped = {violation.sentence for violation in violations if len(violation.ids) >= MAX_IDS}
-    cleared: dict[str, list[str]] = {}
     fully_checked = sorted(set(checked_everywhere) - capped)
-    if fully_checked:
-        parameters = {
-            "sentences_found": [sentence for sentence, _ in pairs],
-            "subjects_found": [subject for _, subject in pairs],
-        }
-        for row in conn.execute(_CLEAR_VIOLATIONS, {"sentences": fully_checked, "now": now} | parameters):
-            cleared.setdefault(row.sentence, []).append(row.subject)
+    cleared = conn.execute(_CLEAR_VIOLATIONS, values | {"checked": fully_checked}).all() if fully_checked else []
     events.append_events(
         conn, [*_violation_events("audit.violated", new, now), *_violation_events("audit.settled", cleared, now)]
     )
@@ -221,7 +214,7 @@ def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantSc
     return scope, new_positions
 
 
-def _violation_events(type_: str, ids_by_sentence: dict[str, list[str]], now: datetime) -> list[dict[str, Any]]:
+def _violation_events(type_: str, rows: Iterable[Any], now: datetime) -> list[dict[str, Any]]:
     return [
         events.event_row(
             type_,
@@ -231,7 +224,7 @@ def _violation_events(type_: str, ids_by_sentence: dict[str, list[str]], now: da
             note=sentence,
             changes={"audit": {"sentence": sentence, "ids": ids}},
         )
-        for sentence, ids in sorted(ids_by_sentence.items())
+        for sentence, ids in sorted(_subjects_by_sentence(rows).items())
     ]
 
 
@@ -276,8 +269,8 @@ _RECORD_VIOLATIONS = text(
 _CLEAR_VIOLATIONS = text(
     """
     UPDATE unwind.violations SET cleared_at = :now
-    WHERE cleared_at IS NULL AND sentence = ANY(CAST(:sentences AS text[])) AND (sentence, subject) NOT IN (
-        SELECT * FROM unnest(CAST(:sentences_found AS text[]), CAST(:subjects_found AS text[])))
+    WHERE cleared_at IS NULL AND sentence = ANY(CAST(:checked AS text[])) AND (sentence, subject) NOT IN (
+        SELECT * FROM unnest(CAST(:sentences AS text[]), CAST(:subjects AS text[])))
     RETURNING sentence, subject
     """
 )

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models import inventory, members, orders, returns
+from models.db.bulk import insert_rows
 from models.inventory import SoldUnits
 from policies.cases import Order
 from policies.lots import Lot
@@ -48,8 +49,9 @@ def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> No
     orders.insert_orders(
         conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)]
     )
-    orders.insert_order_lines(
+    insert_rows(
         conn,
+        orders.OrderLineRow,
         [
             {
                 "order_id": order_id,

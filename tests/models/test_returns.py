@@ -12,6 +12,7 @@ from hypothesis import strategies as some
 from sqlalchemy import Connection
 
 from models import inventory, orders, returns
+from models.db.bulk import insert_rows
 from models.db.pipeline import pipeline
 from models.inventory import ItemLockRow, LotRow, allocate_lot_ids
 from models.orders import OrderLineRow
@@ -120,8 +121,9 @@ def test_statement_returns_what_the_pure_plan_returns(
 
 def an_order(conn: Connection, number: int, sold: list[Lot], lines: list[tuple[int, int, int]]) -> None:
     orders.insert_orders(conn, [Order(number, "b", "s", Status.OCR, PaymentStatus.NONE, NOW, last_event_at=NOW)])
-    orders.insert_order_lines(
+    insert_rows(
         conn,
+        orders.OrderLineRow,
         [
             {
                 "order_id": number,

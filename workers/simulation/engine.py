@@ -42,14 +42,11 @@ SIMULATED_DEADLINES: tuple[tuple[Callable[[Connection], datetime | None], tuple[
 
 
 @dataclass
-class SimulatedClock:
+class SimulatedClock(db.Clock):
     instant: datetime
 
     def send_now(self, conn: Connection) -> Callable[[], datetime]:  # noqa: ARG002 - the protocol of db.Clock
         return lambda: self.instant
-
-    def now(self, conn: Connection) -> datetime:
-        return self.send_now(conn)()
 
 
 class SimulationStuck(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,7 +90,8 @@ def test_documents_arrive_unchanged_and_none_becomes_null(simulation: Simulation
     with simulation.database.transaction() as conn:
         execute(conn, text("SET LOCAL ROLE NONE"), {})  # the application role must not create tables
         execute(conn, text("CREATE TEMP TABLE documents (request_id text, answer jsonb) ON COMMIT DROP"), {})
-        documents = Table("documents", MetaData(), Column("request_id", Text), Column("answer", JSONB))
+        table = Table("documents", MetaData(), Column("request_id", Text), Column("answer", JSONB))
+        documents: Any = SimpleNamespace(__table__=table)
         insert_rows(conn, documents, [{"request_id": str(n), "answer": answer} for n, answer in enumerate(answers)])
         rows = execute(
             conn, text("SELECT answer, answer IS NULL AS none FROM documents ORDER BY CAST(request_id AS integer)"), {}
