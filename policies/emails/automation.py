@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policies.automation_settings import OCR_SILENCE_SETTING, format_setting_value
 from policies.emails.context import EmailContext, format_email_timestamp
-from policies.emails.email import Email, email_paragraphs
+from policies.emails.email import Email
 from policies.texts import capital, pluralize
 from policies.timestamps import parse_timestamp
 
@@ -18,19 +18,17 @@ _EMAIL_AUTOMATION_DELAY_UNITS = {"d": "day", "h": "hour", "m": "minute", "s": "s
 
 
 def cancellation_coming(context: EmailContext) -> Email:
-    until = context.timestamp("cancels_at")
-    return Email(
-        context.subject("please pay, or it will be cancelled"),
+    return context.email(
+        "please pay, or it will be cancelled",
+        f"{capital(context.order)} has not been paid. "
+        + context.when("cancels_at", "Unless you pay, it will be cancelled on {}.", "It is about to be cancelled."),
+        "If the order is cancelled, you get a strike. If you get too many strikes, you lose the right to buy.",
         (
-            f"{capital(context.order)} has not been paid. "
-            + (f"Unless you pay, it will be cancelled on {until}." if until else "It is about to be cancelled."),
-        ),
-        None,
-        ("If the order is cancelled, you get a strike. If you get too many strikes, you lose the right to buy.",),
-        email_paragraphs(
-            f"Please pay before {until}. Once the payment is recorded, the order will not be cancelled."
-            if until
-            else "Please pay now.",
+            context.when(
+                "cancels_at",
+                "Please pay before {}. Once the payment is recorded, the order will not be cancelled.",
+                "Please pay now.",
+            ),
             "If you have already paid, ask the seller to remove the alert, or send proof of the payment to our staff.",
             "You accepted the penalty. If you want to pay after all, withdraw your acceptance on the order's page."
             if context.flag("penalty_accepted")
@@ -40,45 +38,37 @@ def cancellation_coming(context: EmailContext) -> Email:
 
 
 def npb_filed_automatically(context: EmailContext) -> Email:
-    unlocks = context.timestamp("unlocks_at")
-    return Email(
-        context.subject("a non-paying buyer alert was filed"),
+    return context.email(
+        "a non-paying buyer alert was filed",
         (
             f"{capital(context.order)} has not been paid.",
             "Following your settings, we filed a non-paying buyer alert and asked the buyer to pay.",
         ),
-        None,
-        email_paragraphs(
-            f"If the buyer does not answer, you can cancel the order from {unlocks}." if unlocks else "",
+        (
+            context.when("unlocks_at", "If the buyer does not answer, you can cancel the order from {}."),
             email_automatic_cancellation(context),
         ),
-        email_paragraphs(
-            "If the buyer has paid, remove the alert on the order's page.", email_automation_setting(context)
-        ),
+        ("If the buyer has paid, remove the alert on the order's page.", email_automation_setting(context)),
     )
 
 
 def ocr_declined_automatically(context: EmailContext) -> Email:
     status = context.text("status")
-    return Email(
-        context.subject("the buyer's cancel request was declined"),
+    return context.email(
+        "the buyer's cancel request was declined",
         (
             f"You did not answer the buyer's request to cancel {context.order}, so it was declined automatically.",
             "We have told the buyer.",
         ),
-        None,
-        (
-            f"The order's status is {status} again, as it was before the request."
-            if status
-            else "The order goes on as before.",
-        ),
+        f"The order's status is {status} again, as it was before the request."
+        if status
+        else "The order goes on as before.",
         ("If you agree with the buyer after all, file a cancel request yourself.", email_automation_setting(context)),
     )
 
 
 def email_automatic_cancellation(context: EmailContext) -> str:
-    due = context.timestamp("cancels_at")
-    return f"Following your settings, we will cancel the order on {due} unless the buyer pays." if due else ""
+    return context.when("cancels_at", "Following your settings, we will cancel the order on {} unless the buyer pays.")
 
 
 def email_automation_delay(context: EmailContext) -> str:

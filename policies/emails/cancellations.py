@@ -6,9 +6,9 @@ from policies.automation_settings import OCR_SILENCE_SETTING
 from policies.bills import month_name, parse_month
 from policies.emails.automation import email_automation_delay, email_automation_setting
 from policies.emails.context import EmailContext, format_email_amount
-from policies.emails.email import Email, email_paragraphs
+from policies.emails.email import Email
 from policies.statuses import ALERT_LABELS, STRIKE_RECIPIENTS, Role
-from policies.texts import capital, join_sentences, pluralize
+from policies.texts import capital, pluralize
 
 REFUND = "If you have already paid, ask the seller for a refund. Cancelling an order does not refund the payment."
 EMAIL_BASIS_PHRASES = {
@@ -23,15 +23,12 @@ EMAIL_BASIS_PHRASES = {
 
 def order_cancelled(context: EmailContext) -> Email:
     to_seller = context.role == "seller"
-    return Email(
-        context.subject("cancelled"),
-        (join_sentences(_order_cancelled_sentence(context), "This is final: a cancelled order cannot be reinstated."),),
-        None,
-        email_paragraphs(_cancelled_items_sentences(context), _cancelled_fee_sentences(context))
-        + _cancelled_strike_sentences(context)
-        if to_seller
-        else _cancelled_strike_sentences(context),
-        email_paragraphs(
+    returned = (_cancelled_items_sentences(context), _cancelled_fee_sentences(context)) if to_seller else ()
+    return context.email(
+        "cancelled",
+        f"{_order_cancelled_sentence(context)} This is final: a cancelled order cannot be reinstated.",
+        (*returned, *_cancelled_strike_sentences(context)),
+        (
             "If the buyer has paid, please send the money back. Cancelling an order does not refund the payment."
             if to_seller
             else REFUND,
@@ -41,23 +38,19 @@ def order_cancelled(context: EmailContext) -> Email:
 
 
 def paid_late(context: EmailContext) -> Email:
-    to_seller = context.role == "seller"
-    return Email(
-        context.subject("paid after the cancellation"),
-        (f"The payment for {context.order} was {context.payment_recorded()} after the order had been cancelled.",),
-        None,
-        ("The order stays cancelled: a cancelled order cannot be reinstated.",),
+    return context.email(
+        "paid after the cancellation",
+        f"The payment for {context.order} was {context.payment_recorded()} after the order had been cancelled.",
+        "The order stays cancelled: a cancelled order cannot be reinstated.",
         (
-            (
-                "Check whether you have received the money. If you have, send it back through the payment service.",
-                "Then mark the payment as settled on the order's page. Until then, it stays on our list of open cases.",
-            )
-            if to_seller
-            else (
-                "We asked the seller to send the money back. We cannot refund payments ourselves.",
-                "If the refund does not arrive, write to the seller first and then to our staff.",
-                "If you still want the items, please place a new order.",
-            )
+            "Check whether you have received the money. If you have, send it back through the payment service.",
+            "Then mark the payment as settled on the order's page. Until then, it stays on our list of open cases.",
+        )
+        if context.role == "seller"
+        else (
+            "We asked the seller to send the money back. We cannot refund payments ourselves.",
+            "If the refund does not arrive, write to the seller first and then to our staff.",
+            "If you still want the items, please place a new order.",
         ),
     )
 
@@ -66,12 +59,11 @@ def removal_cancelled(context: EmailContext) -> Email:
     ids = context.facts.get("removal_ids")
     count = len(ids) if isinstance(ids, list | tuple) else 1
     requests, verb = (f"{count} open requests", "were") if count > 1 else ("The open request", "was")
-    return Email(
-        context.subject("item removal request closed"),
-        (f"{requests} to remove items from {context.order} {verb} closed because the order was cancelled.",),
-        None,
-        ("No more items can be removed from the order.",),
-        ("You don't need to do anything.",),
+    return context.email(
+        "item removal request closed",
+        f"{requests} to remove items from {context.order} {verb} closed because the order was cancelled.",
+        "No more items can be removed from the order.",
+        "You don't need to do anything.",
     )
 
 

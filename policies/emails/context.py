@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from policies.bills import month_name
-from policies.emails.email import Quote
+from policies.emails.email import Email, Paragraphs, Quote, build_email
 from policies.texts import capital, pluralize
 from policies.timestamps import parse_timestamp, round_up_timestamp
 
@@ -68,9 +68,18 @@ class EmailContext:
         status = self.text("payment_status")
         return f"marked as {status}" if status else "recorded"
 
-    def quote(self, who: str) -> Quote | None:
-        text = self.text("comment")
-        return Quote(capital(who), text) if text.strip() else None
+    def when(self, name: str, sentence: str, otherwise: str = "") -> str:
+        """Return the sentence with this timestamp for its `{}`, or the other one if the fact is missing."""
+        timestamp = self.timestamp(name)
+        return sentence.replace("{}", timestamp) if timestamp else otherwise
+
+    def email(
+        self, news: str, happened: Paragraphs, means: Paragraphs, to_do: Paragraphs = (), *, quoted: str = ""
+    ) -> Email:
+        """Build an email about the order; `quoted` is who wrote the comment, if it is to be quoted."""
+        comment = self.text("comment")
+        quote = Quote(capital(quoted), comment) if quoted and comment.strip() else None
+        return build_email(self.subject(news), happened, means, to_do, quote)
 
 
 def format_email_timestamp(instant: datetime, zone: str) -> str:

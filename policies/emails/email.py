@@ -15,6 +15,8 @@ from policies.texts import replace_unprintable
 
 MAX_SUBJECT_LENGTH = 120
 MAX_NAME_LENGTH = 80
+Paragraphs = str | tuple[str, ...]
+"""One paragraph or several; empty ones are left out."""
 EMAIL_WIDTH = 72
 """Columns that mail programs show without wrapping again."""
 
@@ -65,8 +67,14 @@ def email_from_json(stored: dict[str, Any]) -> Email:
     )
 
 
-def email_paragraphs(*texts: str) -> tuple[str, ...]:
-    return tuple(text for text in texts if text)
+def build_email(
+    subject: str, happened: Paragraphs, means: Paragraphs = (), to_do: Paragraphs = (), quote: Quote | None = None
+) -> Email:
+    return Email(subject, _email_paragraphs(happened), quote, _email_paragraphs(means), _email_paragraphs(to_do))
+
+
+def _email_paragraphs(texts: Paragraphs) -> tuple[str, ...]:
+    return tuple(text for text in ((texts,) if isinstance(texts, str) else texts) if text)
 
 
 def render_plain_email(email: Email) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policies.emails.automation import email_automatic_cancellation
 from policies.emails.context import EmailContext
-from policies.emails.email import Email, email_paragraphs
+from policies.emails.email import Email
 from policies.texts import capital, join_sentences
 
 CANCEL_NOW = (
@@ -18,56 +18,54 @@ PAID_INSTEAD = (
 
 
 def npb_filed(context: EmailContext) -> Email:
-    unlocks, extended = context.timestamp("unlocks_at"), context.timestamp("unlocks_at_if_answered")
-    return Email(
-        context.subject("the seller reports that you have not paid"),
-        (f"{capital(context.the_seller)} reports that {context.order} has not been paid.",),
-        context.quote("the seller"),
-        email_paragraphs(
-            f"If you don't pay or answer, the seller can cancel the order from {unlocks}."
-            if unlocks
-            else "If you don't pay or answer, the seller can cancel the order after a waiting period.",
+    return context.email(
+        "the seller reports that you have not paid",
+        f"{capital(context.the_seller)} reports that {context.order} has not been paid.",
+        (
+            "If you don't pay or answer, the seller can cancel the order "
+            + context.when("unlocks_at", "from {}.", "after a waiting period."),
             "If the seller cancels, you get a strike. If you get too many strikes, you lose the right to buy.",
             "Until this is settled, you can't place another order in this store.",
         ),
-        email_paragraphs(
+        (
             "If you want the items, please pay now and let the seller know.",
             join_sentences(
                 "If you have already paid or need more time, answer on the order's page"
-                + (f" before {unlocks}." if unlocks else "."),
-                f"The seller then has to wait until {extended}." if extended else "",
+                + context.when("unlocks_at", " before {}.", "."),
+                context.when("unlocks_at_if_answered", "The seller then has to wait until {}."),
                 "A reply to this email does not count as an answer.",
             ),
-            "If you don't want to pay, you can accept the penalty on the order's page. "
-            "The seller can then cancel immediately, and you get a strike.",
+            (
+                "If you don't want to pay, you can accept the penalty on the order's page. "
+                "The seller can then cancel immediately, and you get a strike."
+            ),
         ),
+        quoted="the seller",
     )
 
 
 def npb_responded(context: EmailContext) -> Email:
-    unlocks = context.timestamp("unlocks_at")
-    return Email(
-        context.subject("the buyer answered your alert"),
-        (f"{capital(context.the_buyer)} answered the non-paying buyer alert for {context.order}.",),
-        context.quote("the buyer"),
-        email_paragraphs(
+    return context.email(
+        "the buyer answered your alert",
+        f"{capital(context.the_buyer)} answered the non-paying buyer alert for {context.order}.",
+        (
             "We had told you that you could cancel. Because the buyer has now answered, you have to wait again."
             if context.flag("took_back")
             else "",
-            f"If the order stays unpaid, you can cancel it from {unlocks}." if unlocks else "",
+            context.when("unlocks_at", "If the order stays unpaid, you can cancel it from {}."),
         ),
         (
             "If the payment has arrived, remove the alert on the order's page.",
             "If not, write to the buyer. We'll email you when you can cancel.",
         ),
+        quoted="the buyer",
     )
 
 
 def penalty_accepted(context: EmailContext) -> Email:
-    return Email(
-        context.subject("the buyer accepts the penalty, so you can cancel now"),
-        (f"{capital(context.the_buyer)} will not pay for {context.order} and has accepted the penalty.",),
-        None,
+    return context.email(
+        "the buyer accepts the penalty, so you can cancel now",
+        f"{capital(context.the_buyer)} will not pay for {context.order} and has accepted the penalty.",
         (
             "You don't have to wait any longer.",
             email_automatic_cancellation(context)
@@ -78,46 +76,39 @@ def penalty_accepted(context: EmailContext) -> Email:
 
 
 def npb_extended(context: EmailContext) -> Email:
-    unlocks = context.timestamp("unlocks_at")
-    return Email(
-        context.subject("you have more time to pay"),
+    return context.email(
+        "you have more time to pay",
         (
-            f"You now have until {unlocks} to pay for {context.order}."
-            if unlocks
-            else f"You have more time to pay for {context.order}.",
+            context.when("unlocks_at", "You now have until {} to pay for ", "You have more time to pay for ")
+            + f"{context.order}.",
             "Until then, the order can't be cancelled for non-payment.",
         ),
-        context.quote("the seller"),
         (
             "The non-paying buyer alert stays open.",
             "If you don't pay in time, the seller can cancel, and you get a strike.",
         ),
-        ("Please pay in time. If you have already paid, tell the seller and keep proof of the payment.",),
+        "Please pay in time. If you have already paid, tell the seller and keep proof of the payment.",
+        quoted="the seller",
     )
 
 
 def penalty_taken_back(context: EmailContext) -> Email:
-    unlocks = context.timestamp("unlocks_at")
-    return Email(
-        context.subject("the buyer wants to pay after all"),
-        (f"{capital(context.the_buyer)} no longer accepts the penalty for {context.order} and says they will pay.",),
-        None,
-        email_paragraphs(
-            f"The usual waiting period applies again. If the order stays unpaid, you can cancel it from {unlocks}."
-            if unlocks
-            else "The usual waiting period applies again."
+    return context.email(
+        "the buyer wants to pay after all",
+        f"{capital(context.the_buyer)} no longer accepts the penalty for {context.order} and says they will pay.",
+        join_sentences(
+            "The usual waiting period applies again.",
+            context.when("unlocks_at", "If the order stays unpaid, you can cancel it from {}."),
         ),
-        ("When the payment arrives, remove the alert on the order's page.",),
+        "When the payment arrives, remove the alert on the order's page.",
     )
 
 
 def npb_payment_recorded(context: EmailContext) -> Email:
-    recorded = context.payment_recorded()
-    return Email(
-        context.subject("the buyer seems to have paid"),
-        (f"The payment for {context.order} was {recorded} while your non-paying buyer alert was open.",),
-        None,
-        ("If you cancel now, the buyer gets a strike for an order that seems to be paid.",),
+    return context.email(
+        "the buyer seems to have paid",
+        f"The payment for {context.order} was {context.payment_recorded()} while your non-paying buyer alert was open.",
+        "If you cancel now, the buyer gets a strike for an order that seems to be paid.",
         (
             "Check whether you have received the money. If you have, remove the alert on the order's page.",
             "The order then returns to PENDING and nobody gets a strike.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policies.emails.cancellations import REFUND
 from policies.emails.context import EmailContext
-from policies.emails.email import Email, email_paragraphs
+from policies.emails.email import Email
 from policies.reasons import describe_reason
 from policies.texts import capital, join_sentences
 
@@ -19,31 +19,28 @@ OCR_NO_PENALTY = (
 
 
 def ocr_filed_by_buyer(context: EmailContext) -> Email:
-    return Email(
-        context.subject("the buyer asks to cancel"),
-        (
-            join_sentences(
-                f"{capital(context.the_buyer)} has asked you to cancel {context.order}.", _reason_sentence(context)
-            ),
+    return context.email(
+        "the buyer asks to cancel",
+        join_sentences(
+            f"{capital(context.the_buyer)} has asked you to cancel {context.order}.", _reason_sentence(context)
         ),
-        context.quote("the buyer"),
         (
             _ocr_decision_sentence(
                 context, "While the request is open, the order waits. It is never cancelled automatically."
             ),
             OCR_NO_PENALTY,
         ),
-        ("You don't need to do anything.",)
+        "You don't need to do anything."
         if context.flag("agreed_by_setting")
         else (*HOW_TO_ANSWER, "Please answer soon: the buyer is waiting. We'll remind you while the request is open."),
+        quoted="the buyer",
     )
 
 
 def ocr_filed_by_seller(context: EmailContext) -> Email:
-    return Email(
-        context.subject("the seller wants to cancel"),
-        (join_sentences(f"{capital(context.the_seller)} wants to cancel {context.order}.", _reason_sentence(context)),),
-        context.quote("the seller"),
+    return context.email(
+        "the seller wants to cancel",
+        join_sentences(f"{capital(context.the_seller)} wants to cancel {context.order}.", _reason_sentence(context)),
         (
             "The seller can now cancel the order at any time. A cancelled order cannot be reinstated.",
             "Neither you nor the seller gets a strike for it.",
@@ -53,26 +50,24 @@ def ocr_filed_by_seller(context: EmailContext) -> Email:
             "If you disagree, write to the seller now. Until they cancel, they can withdraw the request.",
             REFUND,
         ),
+        quoted="the seller",
     )
 
 
 def ocr_declined(context: EmailContext) -> Email:
     status, request = context.text("status"), f"your request to cancel {context.order}"
     if context.facts.get("automation"):
-        subject = "your cancel request was declined"
+        news = "your cancel request was declined"
         sentence = f"{capital(context.the_seller)} did not answer {request}, so it was declined."
     else:
-        subject = "the seller declined your cancel request"
+        news = "the seller declined your cancel request"
         sentence = f"{capital(context.the_seller)} declined {request}."
-    return Email(
-        context.subject(subject),
-        (sentence,),
-        None,
-        (
-            join_sentences(
-                f"The order's status is {status} again, as it was before your request." if status else "",
-                "The purchase is still binding.",
-            ),
+    return context.email(
+        news,
+        sentence,
+        join_sentences(
+            f"The order's status is {status} again, as it was before your request." if status else "",
+            "The purchase is still binding.",
         ),
         (
             "Please continue with the order, or write to the seller about the problem.",
@@ -82,22 +77,19 @@ def ocr_declined(context: EmailContext) -> Email:
 
 
 def ocr_reminder(context: EmailContext) -> Email:
-    since, waiting = context.timestamp("filed_at"), context.days() or "some time"
-    return Email(
-        context.subject("the buyer is still waiting for your answer"),
-        (
-            join_sentences(
-                f"{capital(context.the_buyer)} asked you to cancel {context.order}.",
-                _reason_sentence(context),
-                f"The request was filed on {since} and has been open for {waiting}." if since else "",
-            ),
+    waiting = context.days() or "some time"
+    return context.email(
+        "the buyer is still waiting for your answer",
+        join_sentences(
+            f"{capital(context.the_buyer)} asked you to cancel {context.order}.",
+            _reason_sentence(context),
+            context.when("filed_at", f"The request was filed on {{}} and has been open for {waiting}."),
         ),
-        None,
         (
             _ocr_decision_sentence(context, "The order waits for your answer. It is never cancelled automatically."),
             OCR_NO_PENALTY,
         ),
-        email_paragraphs(
+        (
             *HOW_TO_ANSWER,
             "This is our last reminder about this request. Our staff may look into orders that stay unanswered."
             if context.flag("last")
