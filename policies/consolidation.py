@@ -63,14 +63,13 @@ def consolidate_values(lot: Lot, item: Lot, units: int, values: Mapping[str, Cho
         return lot.with_quantity(lot.quantity + units)
     changed: dict[str, Any] = {"quantity": lot.quantity + units}
     for group, choice in values.items():
-        if choice is Choice.NEW:
-            changed |= {name: getattr(item, name) for name in CONSOLIDATED_FIELDS[group]}
-        elif choice is Choice.CONCATENATE:
-            changed |= {
-                name: concatenate(getattr(lot, name), getattr(item, name)) for name in CONSOLIDATED_FIELDS[group]
-            }
-        elif choice is Choice.AVERAGE:
-            changed["my_cost"] = average_cost(lot.my_cost, lot.quantity, item.my_cost, units)
+        for name in CONSOLIDATED_FIELDS[group]:
+            if choice is Choice.NEW:
+                changed[name] = getattr(item, name)
+            elif choice is Choice.CONCATENATE:
+                changed[name] = concatenate(getattr(lot, name), getattr(item, name))
+            elif choice is Choice.AVERAGE:
+                changed[name] = average_cost(lot.my_cost, lot.quantity, item.my_cost, units)
     return replace(lot, **changed)
 
 

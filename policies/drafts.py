@@ -57,14 +57,6 @@ class Draft:
         return Choices(self.consolidate, self.values, self.edits)
 
 
-@dataclass(frozen=True, slots=True)
-class DraftEdit:
-    line_no: int
-    delete: bool | None = None
-    quantity: int | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-
 def check_may_open_draft(case: Case, actor: Actor, now: datetime) -> Refused | None:
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
@@ -132,26 +124,27 @@ def _fingerprint_draft_line(plan: ReturnPlan, line: ReturnedLine) -> str:
     return hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def apply_draft_edits(draft: Draft, edits: Sequence[DraftEdit], remaining: Mapping[int, int]) -> Draft | Invalid:
-    """Step 2: edit lines, after which the draft must be verified again.  `remaining`: units left by line."""
+def apply_draft_edits(
+    draft: Draft, edits: Sequence[tuple[int, Mapping[str, Any]]], remaining: Mapping[int, int]
+) -> Draft | Invalid:
+    """Step 2: edit lines, after which the draft must be verified again.
+
+    `edits`: line numbers with the given values of a `LineEdit`.  `remaining`: units left by line.
+    """
     line_edits = dict(draft.edits)
     seen: set[int] = set()
-    for index, edit in enumerate(edits):
-        if edit.line_no not in remaining:
+    for index, (line_no, given) in enumerate(edits):
+        if line_no not in remaining:
             return Invalid(f"lines.{index}.line_no", "the order has no such line")
-        if edit.line_no in seen:
+        if line_no in seen:
             return Invalid(f"lines.{index}.line_no", "is named twice")
-        if edit.quantity is not None and edit.quantity > remaining[edit.line_no]:
+        if given.get("quantity", 0) > remaining[line_no]:
             return Invalid(f"lines.{index}.quantity", "more than what remains of this line")
-        if edit.delete and (edit.quantity is not None or edit.fields):
+        if given.get("delete") and ("quantity" in given or given.get("fields")):
             return Invalid(f"lines.{index}.delete", "a deleted line has neither quantity nor fields")
-        seen.add(edit.line_no)
-        before = line_edits.get(edit.line_no, LineEdit())
-        line_edits[edit.line_no] = LineEdit(
-            delete=before.delete if edit.delete is None else edit.delete,
-            quantity=before.quantity if edit.quantity is None else edit.quantity,
-            fields={**before.fields, **edit.fields},
-        )
+        seen.add(line_no)
+        before = line_edits.get(line_no, LineEdit())
+        line_edits[line_no] = replace(before, **{**given, "fields": {**before.fields, **given.get("fields", {})}})
     return replace(draft, edits=line_edits, state=DraftState.OPEN, verified_at=None)
 
 
@@ -172,9 +165,7 @@ def draft_effects(draft: Draft) -> dict[str, Any]:
 
 def verified_draft_effects(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
     return {
-        "draft_id": draft.draft_id,
-        "state": draft.state,
-        "expires_at": format_timestamp(draft.expires_at),
+        **{name: value for name, value in draft_effects(draft).items() if name != "order_version"},
         "lines": [
             line.effects()
             | {
@@ -189,18 +180,12 @@ def verified_draft_effects(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
 
 def _check_draft_current(draft: Draft, case: Case, now: datetime) -> Refused | None:
     if draft.order_changed:
-        return Refused(
-            Code.DRAFT_STALE,
-            f"{case.label.capitalize()} has changed since the draft was opened.",
-            unblocked_by="opening a new draft",
-        )
-    if now >= draft.expires_at:
-        return Refused(
-            Code.DRAFT_EXPIRED,
-            f"The draft could be used until {describe_timestamp(draft.expires_at)}.",
-            unblocked_by="opening a new draft",
-        )
-    return None
+        code, why = Code.DRAFT_STALE, f"{case.label.capitalize()} has changed since the draft was opened."
+    elif now >= draft.expires_at:
+        code, why = Code.DRAFT_EXPIRED, f"The draft could be used until {describe_timestamp(draft.expires_at)}."
+    else:
+        return None
+    return Refused(code, why, unblocked_by="opening a new draft")
 
 
 def _draft_not_allowed(case: Case) -> Refused:

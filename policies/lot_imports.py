@@ -76,22 +76,13 @@ class LotEntry:
         return is_marketplace_number(self.lot_id)
 
     def as_new_lot(self, seller_id: str, lot_id: int) -> Lot:
-        values = {name: value for name, value in self.fields.items() if name not in TIER_FIELDS}
+        values = {"color_id": 0, "unit_price": 0} | self._values_without_tiers()
         if values.get("is_stock_room"):
             values.setdefault("stock_room_id", SOLD_OUT_STOCKROOM)
-        defaults = {"color_id": 0, "unit_price": 0}
-        return Lot(
-            **{
-                **defaults,
-                **values,
-                "lot_id": lot_id,
-                "seller_id": seller_id,
-                "tiers": lot_tiers_from_fields(self.fields),
-            }
-        )
+        return Lot(**values, lot_id=lot_id, seller_id=seller_id, tiers=lot_tiers_from_fields(self.fields))
 
     def applied_to(self, lot: Lot) -> Lot:
-        values = {name: value for name, value in self.fields.items() if name not in TIER_FIELDS}
+        values = self._values_without_tiers()
         if "is_stock_room" in values:
             in_same_room = values["is_stock_room"] and lot.is_stock_room
             room = SOLD_OUT_STOCKROOM if values["is_stock_room"] else None
@@ -107,9 +98,11 @@ class LotEntry:
         problems = [*_lot_entry_range_problems(lot), *find_lot_problems(lot), *find_lot_tier_gaps(tiers)]
         return [f"{name} {sentence}" for name, sentence in problems]
 
+    def _values_without_tiers(self) -> dict[str, Any]:
+        return {name: value for name, value in self.fields.items() if name not in TIER_FIELDS}
+
     def _tiers_over(self, lot: Lot) -> dict[str, Any]:
-        snapshot = lot.snapshot()
-        return {name: self.fields.get(name, snapshot[name]) for name in TIER_FIELDS}
+        return {name: self.fields.get(name, value) for name, value in lot.tier_fields.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +143,12 @@ class LotEntryMatcher:
             and (lot.has_catalogue_item or has_same_values(entry, lot))
             and (not consolidates or may_be_return_target(lot))
         ]
-        chosen = min(
-            fitting,
-            key=lambda lot: (not has_same_values(entry, lot), lot.is_stock_room, lot.lot_id),
-            default=None,
+        best = min(
+            fitting, key=lambda lot: (not has_same_values(entry, lot), lot.is_stock_room, lot.lot_id), default=None
         )
-        if chosen is not None:
-            (self._added_to if adds else self._claimed).add(chosen.lot_id)
-        return chosen
+        if best is not None:
+            (self._added_to if adds else self._claimed).add(best.lot_id)
+        return best
 
 
 def has_same_values(entry: LotEntry, lot: Lot) -> bool:
@@ -184,14 +175,12 @@ def update_problem(entry: LotEntry, lot: Lot) -> str | None:
         if entry.fields.get(name, getattr(lot, name)) != getattr(lot, name)
     )
     if described:
-        return (
-            f"lot {lot.lot_id} is {lot.item_type} {lot.item_no} in colour {lot.color_id}, and the file says {described}"
-        )
-    if (entry.quantity_change or 0) < 0 and lot.quantity + (entry.quantity_change or 0) <= 0:
-        return (
-            f"the lot has {pluralize(lot.quantity, 'unit', 'units')}, and {entry.quantity_change} would leave none; "
-            "write <DELETE>Y</DELETE> to delete it"
-        )
+        item = f"{lot.item_type} {lot.item_no} in colour {lot.color_id}"
+        return f"lot {lot.lot_id} is {item}, and the file says {described}"
+    change = entry.quantity_change or 0
+    if change < 0 and lot.quantity + change <= 0:
+        units = pluralize(lot.quantity, "unit", "units")
+        return f"the lot has {units}, and {change} would leave none; write <DELETE>Y</DELETE> to delete it"
     return None
 
 
@@ -206,9 +195,7 @@ def _is_same_lot_value(name: str, given: Any, known: Any) -> bool:
 def _lot_entry_range_problems(lot: Lot) -> list[tuple[str, str]]:
     limits = {"lot_id": MAX_LOT_ID, "color_id": MAX_COLOR_ID, "bind_id": MAX_LOT_ID}
     problems = [(name, "is out of range") for name, limit in limits.items() if not 0 <= getattr(lot, name) <= limit]
-    texts = {"item_type": lot.item_type, "item_no": lot.item_no, "reserved_for": lot.reserved_for or ""}
-    return problems + [
-        (name, f"must not be longer than {MAX_IDENTIFIER_LENGTH} characters")
-        for name, text in texts.items()
-        if len(text) > MAX_IDENTIFIER_LENGTH
+    too_long = [
+        n for n in ("item_type", "item_no", "reserved_for") if len(getattr(lot, n) or "") > MAX_IDENTIFIER_LENGTH
     ]
+    return problems + [(name, f"must not be longer than {MAX_IDENTIFIER_LENGTH} characters") for name in too_long]

@@ -17,9 +17,8 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
 from policies.consolidation import Choice
-from policies.drafts import Draft, DraftEdit
+from policies.drafts import Draft
 from policies.lots import STOCKROOMS, format_price
-from policies.members import member_unknown
 from policies.preconditions import effective_time
 from policies.purchases import MAX_LINES
 from policies.returns import ReturnPlan, plan_return
@@ -97,8 +96,8 @@ class EditedLine(StrictModel):
     quantity: Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)] | None = None
     fields: EditedFields | None = None
 
-    def to_edit(self) -> DraftEdit:
-        return DraftEdit(self.line_no, self.delete, self.quantity, self.fields.explicit_fields() if self.fields else {})
+    def to_edit(self) -> tuple[int, dict[str, Any]]:
+        return self.line_no, self.model_dump(exclude={"line_no"}, exclude_none=True)
 
 
 class OpenDraft(OrderCommand):
@@ -265,12 +264,11 @@ def _load_draft(
 ) -> _DraftCommandContext | Refused | Invalid:
     if draft is None:
         return policy.draft_unknown(command.draft_id)
-    if command.member_id is not None and command.member_id not in cases.members:
-        return member_unknown(command.member_id)
+    case = find_command_case(cases, draft.order_id, command.member_id, work.now)
+    if isinstance(case, Refused):
+        return case
     if refused := policy.check_draft_owner(draft, command.actor):
         return refused
-    case = cases.get(draft.order_id, work.now)
-    assert case is not None
     effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
     if isinstance(effective_at, Invalid):
         return effective_at

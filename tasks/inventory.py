@@ -78,8 +78,9 @@ class LotFacts(StrictModel):
         fields = {name: value for name, value in values.items() if not name.startswith("tier_")}
         return Lot(**fields, item_type=self.item.type, item_no=self.item.no, tiers=lot_tiers_from_fields(values))
 
-    def contradictions(self) -> list[tuple[str, str]]:
-        return sorted([*find_lot_problems(self.to_lot()), *find_lot_tier_gaps(self.model_dump())])
+    def contradictions(self, lot: Lot) -> list[tuple[str, str]]:
+        problems = sorted([*find_lot_problems(lot), *find_lot_tier_gaps(self.model_dump())])
+        return [(f"lot.{path}", message) for path, message in problems]
 
 
 class RecordLot(Command):
@@ -109,10 +110,8 @@ def record_lot(commands: list[RecordLot]) -> list[Answer]:
         known = inventory.lock_recorded_lots(work.conn, [lot.lot_id for lot in lots], [lot.key for lot in lots])
         recorded: list[tuple[Lot | None, Lot]] = []
         for command, lot in zip(work.pending, lots, strict=True):
-            if errors := command.lot.contradictions():
-                work.answer(
-                    command, Answer.invalid(command.request_id, [(f"lot.{path}", message) for path, message in errors])
-                )
+            if errors := command.lot.contradictions(lot):
+                work.answer(command, Answer.invalid(command.request_id, errors))
                 continue
             before = known.get(lot.lot_id)
             after = check_recorded_lot(lot, before, seller_known=lot.seller_id in sellers)

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any
 
 from models import inventory, members
-from models.inventory import allocate_lot_ids
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.lot_imports import (
     ExistingItems,
@@ -79,27 +78,16 @@ def import_entries(
     Without `write` nothing is written and no lot is locked.
     """
     with unit_of_work() as work:
-        batch = _ImportBatch.load(work, seller_id, entries, matches, how, lock=write)
+        batch = _ImportBatch(work, seller_id, entries, matches, how, lock=write)
         results = [batch.add(entry) for entry in entries]
         if write and not any(result.action is LotImportAction.REFUSED for result in results):
             results = batch.write(results)
     return results
 
 
-@dataclass
 class _ImportBatch:
-    _work: UnitOfWork[Any]
-    _seller_id: str
-    _seller_known: bool
-    _matches: Mapping[int, int]
-    _how: ExistingItems | None
-    _ids: dict[int, int]
-    """Lot numbers by position in the file, of the entries that mean a lot of the store or name one."""
-    _lots: dict[int, Lot | None]
-
-    @classmethod
-    def load(
-        cls,
+    def __init__(
+        self,
         work: UnitOfWork[Any],
         seller_id: str,
         entries: Sequence[LotEntry],
@@ -107,26 +95,26 @@ class _ImportBatch:
         how: ExistingItems | None,
         *,
         lock: bool,
-    ) -> _ImportBatch:
-        sellers = members.load_members(work.conn, [seller_id], lock=members.FOR_SHARE if lock else members.NO_LOCK)
+    ) -> None:
+        self._work, self._seller_id, self._matches, self._how = work, seller_id, matches, how
+        lock_mode = members.FOR_SHARE if lock else members.NO_LOCK
+        self._seller_known = bool(members.load_members(work.conn, [seller_id], lock=lock_mode))
         ids = {entry.number: matches.get(entry.number, entry.lot_id) for entry in entries}
-        lots = inventory.find_lots(work.conn, ids.values())
-        named = {
+        self._lots: dict[int, Lot | None] = {**inventory.find_lots(work.conn, ids.values())}
+        self._ids = {
             entry.number: ids[entry.number]
             for entry in entries
-            if entry.number in matches or names_lot(entry, lots.get(entry.lot_id))
+            if entry.number in matches or names_lot(entry, self._lots.get(entry.lot_id))
         }
-        batch = cls(work, seller_id, bool(sellers), matches, how, named, dict(lots))
+        """Lot numbers by position in the file, of the entries that mean a lot of the store or name one."""
         if lock:
-            batch._lock(entries)
-        return batch
+            self._lock(entries)
 
     def _lock(self, entries: Sequence[LotEntry]) -> None:
         lots = [self._lot_of(entry, self._lots.get(self._ids.get(entry.number, 0))) for entry in entries]
         reported = [lot for lot in lots if lot]
         ids = {lot.lot_id for lot in reported} | set(self._ids.values())
-        locked = inventory.lock_recorded_lots(self._work.conn, ids, [lot.key for lot in reported])
-        self._lots = dict(locked)
+        self._lots = {**inventory.lock_recorded_lots(self._work.conn, ids, [lot.key for lot in reported])}
 
     def add(self, entry: LotEntry) -> ImportedLotEntry:
         known = self._lots.get(self._ids.get(entry.number, 0))
@@ -144,18 +132,12 @@ class _ImportBatch:
             self._lots[known.lot_id] = None
         if verdict.lot_id:
             self._lots[verdict.lot_id] = verdict
-        action = (
-            LotImportAction.NEW
-            if known is None
-            else LotImportAction.UNCHANGED
-            if verdict == known
-            else LotImportAction.UPDATED
-        )
-        return ImportedLotEntry(entry, action, known, verdict)
+        changed = LotImportAction.UNCHANGED if verdict == known else LotImportAction.UPDATED
+        return ImportedLotEntry(entry, changed if known else LotImportAction.NEW, known, verdict)
 
     def write(self, results: Sequence[ImportedLotEntry]) -> list[ImportedLotEntry]:
         conn, now = self._work.conn, self._work.now
-        new_ids = iter(allocate_lot_ids(conn, sum(r.after is not None and not r.lot_id for r in results)))
+        new_ids = iter(inventory.allocate_lot_ids(conn, sum(r.after is not None and not r.lot_id for r in results)))
         results = [
             replace(r, after=replace(r.after, lot_id=next(new_ids))) if r.after and not r.lot_id else r for r in results
         ]
