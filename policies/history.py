@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
 from decimal import Decimal
-from enum import StrEnum
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from policies.bills import format_month, parse_month
-from policies.cases import AlertKind, AlertState, Case, OcrState
-from policies.statuses import CancelBasis, PaymentStatus, Role, Status
+from policies.cases import Alert, Case, LatePayment, Ocr, Order
 from policies.timestamps import format_optional_timestamp, parse_timestamp
 
 
@@ -23,61 +22,35 @@ def _optional_history_value(convert: Callable[[Any], Any]) -> Callable[[Any], An
     return lambda value: None if value is None else convert(value)
 
 
-def _history_code_format(codes: type[StrEnum]) -> _HistoryFieldFormat:
-    return _HistoryFieldFormat(_unchanged_history_value, _optional_history_value(codes))
-
-
-def _unchanged_history_value(value: Any) -> Any:
-    return value
-
-
-_HISTORY_TEXT = _HistoryFieldFormat(_unchanged_history_value, _unchanged_history_value)
-_HISTORY_INSTANT = _HistoryFieldFormat(format_optional_timestamp, _optional_history_value(parse_timestamp))
-_HISTORY_AMOUNT = _HistoryFieldFormat(str, Decimal)
-_HISTORY_MONTH = _HistoryFieldFormat(_optional_history_value(format_month), _optional_history_value(parse_month))
-_HISTORY_PARTS: dict[str, dict[str, _HistoryFieldFormat]] = {
-    "order": {
-        "status": _history_code_format(Status),
-        "previous_status": _history_code_format(Status),
-        "payment_status": _history_code_format(PaymentStatus),
-        "order_date": _HISTORY_INSTANT,
-        "total": _HISTORY_AMOUNT,
-        "fee": _HISTORY_AMOUNT,
-        "fee_month": _HISTORY_MONTH,
-        "cancelled_at": _HISTORY_INSTANT,
-        "basis": _history_code_format(CancelBasis),
-        "cancelled_by": _HISTORY_TEXT,
-        "npb_filed_at": _HISTORY_INSTANT,
-        "held_at": _HISTORY_INSTANT,
-        "held_until": _HISTORY_INSTANT,
-    },
-    "alert": {
-        "kind": _history_code_format(AlertKind),
-        "state": _history_code_format(AlertState),
-        "filed_at": _HISTORY_INSTANT,
-        "grounds": _HISTORY_TEXT,
-        "responded_at": _HISTORY_INSTANT,
-        "penalty_accepted_at": _HISTORY_INSTANT,
-        "penalty_withdrawn_at": _HISTORY_INSTANT,
-        "extended_until": _HISTORY_INSTANT,
-        "unlocks_at": _HISTORY_INSTANT,
-        "unlocked_at": _HISTORY_INSTANT,
-        "closed_at": _HISTORY_INSTANT,
-    },
-    "ocr": {
-        "filed_by": _history_code_format(Role),
-        "reason": _HISTORY_TEXT,
-        "state": _history_code_format(OcrState),
-        "filed_at": _HISTORY_INSTANT,
-        "closed_at": _HISTORY_INSTANT,
-    },
-    "late_payment": {
-        "payment_status": _history_code_format(PaymentStatus),
-        "recorded_at": _HISTORY_INSTANT,
-        "settled_at": _HISTORY_INSTANT,
-        "settled_by": _HISTORY_TEXT,
-    },
+_HISTORY_FORMATS = {
+    datetime: _HistoryFieldFormat(format_optional_timestamp, _optional_history_value(parse_timestamp)),
+    date: _HistoryFieldFormat(_optional_history_value(format_month), _optional_history_value(parse_month)),
+    Decimal: _HistoryFieldFormat(str, Decimal),
 }
+
+
+def _history_formats(kind: type, *names: str) -> dict[str, _HistoryFieldFormat]:
+    # Codes and texts are written as they are.
+    annotations = get_type_hints(kind)
+    types = {name: (get_args(annotations[name]) or (annotations[name],))[0] for name in names}
+    return {
+        name: _HISTORY_FORMATS.get(of) or _HistoryFieldFormat(lambda value: value, _optional_history_value(of))
+        for name, of in types.items()
+    }
+
+
+_HISTORY_PARTS: dict[str, dict[str, _HistoryFieldFormat]] = {
+    "order": _history_formats(
+        Order, "status", "previous_status", "payment_status", "order_date", "total", "fee", "fee_month",
+        "cancelled_at", "basis", "cancelled_by", "npb_filed_at", "held_at", "held_until",
+    ),
+    "alert": _history_formats(
+        Alert, "kind", "state", "filed_at", "grounds", "responded_at", "penalty_accepted_at", "penalty_withdrawn_at",
+        "extended_until", "unlocks_at", "unlocked_at", "closed_at",
+    ),
+    "ocr": _history_formats(Ocr, "filed_by", "reason", "state", "filed_at", "closed_at"),
+    "late_payment": _history_formats(LatePayment, "payment_status", "recorded_at", "settled_at", "settled_by"),
+}  # fmt: skip
 """The recorded fields of each part of a case, and how they are written as JSON."""
 _HISTORY_FIELD_VALUES = {part: attrgetter(*fields) for part, fields in _HISTORY_PARTS.items()}
 _HISTORY_IDENTITY = {
