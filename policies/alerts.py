@@ -99,20 +99,11 @@ def remove_alert(case: Case, kind: AlertKind, actor: Actor, comment: str | None,
     after = replace(case, order=order, alert=removed)
     why = f": {comment}" if comment else "."
     note = f"The {ALERT_LABELS[kind]} is removed{why}" + (" The strike is withdrawn." if completed else "")
+    facts = {"kind": kind, "comment": comment, "by": case.role_of(actor), "was_completed": completed}
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.removed", note),),
-        messages=(
-            notify_party(
-                after,
-                accused_role(kind),
-                "alert_removed",
-                kind=kind,
-                comment=comment,
-                by=case.role_of(actor),
-                was_completed=completed,
-            ),
-        ),
+        messages=(notify_party(after, accused_role(kind), "alert_removed", **facts),),
         effects={"status": order.status, "strike_withdrawn": completed},
     )
 

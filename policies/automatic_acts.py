@@ -23,7 +23,7 @@ def file_automatically(case: Case, now: datetime) -> Granted | Refused:
     """File an NPB in the seller's name, if it is due, and tell the seller (R115, N21)."""
     due, setting = automation.files_npb_at(case), case.seller.automation.file_npb_after
     if due is None or setting is None or now < due:
-        return Refused(Code.WRONG_STATUS, f"No automatic alert for {case.label} is due.", possible_from=due)
+        return _not_due(f"alert for {case.label}", due)
     verdict = npb.file_npb(case, automatic_act_actor(case), None, now)
     if isinstance(verdict, Refused):
         return verdict
@@ -31,14 +31,12 @@ def file_automatically(case: Case, now: datetime) -> Granted | Refused:
     why = f"Filed by automation under the seller's setting {describe_setting('file_npb_after', setting)}."
     alert = verdict.case.alert
     assert alert is not None
-    notice = notify_party(
-        verdict.case,
-        Role.SELLER,
-        "npb_filed_automatically",
-        unlocks_at=format_timestamp(alert.unlocks_at),
-        automation=setting_facts("file_npb_after", setting),
+    facts = {
+        "unlocks_at": format_timestamp(alert.unlocks_at),
+        "automation": setting_facts("file_npb_after", setting),
         **automation.automation_cancel_facts(verdict.case),
-    )
+    }
+    notice = notify_party(verdict.case, Role.SELLER, "npb_filed_automatically", **facts)
     return replace(verdict, events=(replace(event, note=f"{event.note} {why}"),), messages=(*verdict.messages, notice))
 
 
@@ -46,7 +44,7 @@ def cancel_automatically(case: Case, now: datetime) -> Granted | Refused:
     """Cancel in the seller's name, if it is due (R116, R121)."""
     due, setting = automation.cancels_at(case), case.seller.automation.cancel_after_unlock
     if due is None or setting is None or now < due:
-        return Refused(Code.WRONG_STATUS, f"No automatic cancellation of {case.label} is due.", possible_from=due)
+        return _not_due(f"cancellation of {case.label}", due)
     why = describe_setting("cancel_after_unlock", setting)
     return cancellation.cancel(case, automatic_act_actor(case), None, f"under the seller's setting {why}", now)
 
@@ -55,29 +53,25 @@ def agree_automatically(case: Case, now: datetime) -> Granted | Refused:
     """Agree to the buyer's request in the seller's name, if it is due (R117, R123)."""
     answer = automation.answer_to_request(case)
     if answer is None or not answer.agrees or now < answer.at:
-        return _no_answer_due(case, answer)
-    return cancellation.cancel(
-        case, automatic_act_actor(case), None, f"under {_describe_automatic_act_ground(answer)}", now
-    )
+        return _not_due(f"answer to a request for {case.label}", answer.at if answer else None)
+    comment = f"under {_describe_automatic_act_ground(answer)}"
+    return cancellation.cancel(case, automatic_act_actor(case), None, comment, now)
 
 
 def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
     """Decline the buyer's request in the seller's name, if it is due, and tell the seller (R123, N3, N21)."""
     answer = automation.answer_to_request(case)
     if answer is None or answer.agrees or now < answer.at:
-        return _no_answer_due(case, answer)
+        return _not_due(f"answer to a request for {case.label}", answer.at if answer else None)
     verdict = ocr.decline_ocr(case, automatic_act_actor(case), now)
     if isinstance(verdict, Refused):
         return verdict
     facts = {"status": verdict.case.order.status, "automation": setting_facts(answer.setting, answer.under)}
     (event,) = verdict.events
+    ground = _describe_automatic_act_ground(answer)
     return replace(
         verdict,
-        events=(
-            replace(
-                event, note=f"Declined by automation without an answer, under {_describe_automatic_act_ground(answer)}."
-            ),
-        ),
+        events=(replace(event, note=f"Declined by automation without an answer, under {ground}."),),
         messages=(
             notify_party(verdict.case, Role.BUYER, "ocr_declined", **facts),
             notify_party(verdict.case, Role.SELLER, "ocr_declined_automatically", **facts),
@@ -90,12 +84,8 @@ def _describe_automatic_act_ground(answer: automation.AutomaticAnswer) -> str:
     return f"{whose} {describe_setting(answer.setting, answer.under)}"
 
 
-def _no_answer_due(case: Case, answer: automation.AutomaticAnswer | None) -> Refused:
-    return Refused(
-        Code.WRONG_STATUS,
-        f"No automatic answer to a request for {case.label} is due.",
-        possible_from=answer.at if answer else None,
-    )
+def _not_due(act: str, due: datetime | None) -> Refused:
+    return Refused(Code.WRONG_STATUS, f"No automatic {act} is due.", possible_from=due)
 
 
 AUTOMATIC_ACTS: tuple[tuple[Callable[[Case], datetime | None], Callable[[Case, datetime], Granted | Refused]], ...] = (

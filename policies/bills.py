@@ -196,14 +196,10 @@ def visible_bill_lines(lines: Sequence[BillLine], month: date) -> list[BillLine]
 
 
 def _reversed_charge(lines: Sequence[BillLine], index: int, hidden: set[int]) -> int | None:
-    line = lines[index]
+    charge = ("charge", lines[index].order_id, -lines[index].amount)
     for earlier in range(index - 1, -1, -1):
         other = lines[earlier]
-        if earlier not in hidden and (other.kind, other.order_id, other.amount) == (
-            "charge",
-            line.order_id,
-            -line.amount,
-        ):
+        if earlier not in hidden and (other.kind, other.order_id, other.amount) == charge:
             return earlier
     return None
 

@@ -123,22 +123,14 @@ def choose_credit_bill(settlement: FeeSettlement, first_open: date) -> tuple[str
 
 
 def settlement_note(settlement: FeeSettlement, kind: str, bill: date) -> str:
-    order_id, charged, cancelled = (
-        settlement.order_id,
-        month_name(settlement.charged_month),
-        month_name(settlement.month),
-    )
+    order, charged = f"Order {settlement.order_id}", month_name(settlement.charged_month)
     if kind == RESET:
-        return f"Order {order_id} was cancelled in {charged}, in which its fee was charged: the fee is reset."
-    late = (
-        ""
-        if bill == settlement.month
-        else f" The bill for {cancelled} had already been issued, so the credit is on this one."
-    )
-    return (
-        f"Order {order_id} was cancelled in {cancelled}; its fee, charged in {charged}, "
-        f"is credited in {month_name(bill)}.{late}"
-    )
+        return f"{order} was cancelled in {charged}, in which its fee was charged: the fee is reset."
+    cancelled = month_name(settlement.month)
+    note = f"{order} was cancelled in {cancelled}; its fee, charged in {charged}, is credited in {month_name(bill)}."
+    if bill == settlement.month:
+        return note
+    return f"{note} The bill for {cancelled} had already been issued, so the credit is on this one."
 
 
 def charge_note(order_id: int, month: date) -> str:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from policies.cases import Actor, Case, LatePayment
 from policies.notices import notify_party
-from policies.preconditions import check_comment, check_not_cancelled, check_party
+from policies.preconditions import check_comment, check_not_cancelled, check_role
 from policies.statuses import PaymentStatus, Role
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
@@ -27,34 +27,21 @@ def record_late_payment(case: Case, payment: PaymentStatus, now: datetime) -> Gr
         return Granted(case, effects=effects)
     late = replace(known, payment_status=payment) if known else LatePayment(payment, now)
     after = replace(case, late_payment=late)
-    notify = known is None or (payment.is_paid and not known.payment_status.is_paid)
+    is_news = known is None or (payment.is_paid and not known.payment_status.is_paid)
+    told = (Role.SELLER, Role.BUYER) if is_news else ()
+    note = f"A payment is {payment}, although the order is cancelled. The seller has to send the money back."
     return Granted(
         after,
-        events=(
-            Event(
-                "orders.paid_after_cancellation",
-                f"A payment is {payment}, although the order is cancelled. The seller has to send the money back.",
-            ),
-        ),
-        messages=tuple(
-            notify_party(after, role, "payment_after_cancellation", payment_status=payment)
-            for role in (Role.SELLER, Role.BUYER)
-            if notify
-        ),
+        events=(Event("orders.paid_after_cancellation", note),),
+        messages=tuple(notify_party(after, to, "payment_after_cancellation", payment_status=payment) for to in told),
         effects=effects,
     )
 
 
 def settle_late_payment(case: Case, actor: Actor, comment: str, now: datetime) -> Granted | Refused:
-    if refused := check_party(case, actor):
+    act = "say that a late payment was sent back"
+    if refused := check_role(case, actor, Role.SELLER, Role.STAFF, act=act, may_be_cancelled=True):
         return refused
-    role = case.role_of(actor)
-    if role is Role.BUYER:
-        return Refused(
-            Code.WRONG_ROLE,
-            "Only the seller or staff can say that a late payment was sent back.",
-            unblocked_by="the seller or staff doing it",
-        )
     late = case.open_late_payment
     if late is None:
         settled = case.late_payment.settled_at if case.late_payment else None
@@ -70,6 +57,10 @@ def settle_late_payment(case: Case, actor: Actor, comment: str, now: datetime) -
     after = replace(case, late_payment=replace(late, settled_at=now, settled_by=str(actor), comment=comment))
     return Granted(
         after,
-        events=(Event("orders.late_payment_settled", f"The {role} says that the money was sent back: {comment}"),),
+        events=(
+            Event(
+                "orders.late_payment_settled", f"The {case.role_of(actor)} says that the money was sent back: {comment}"
+            ),
+        ),
         effects={"settled_at": format_timestamp(now)},
     )

@@ -21,18 +21,13 @@ def check_members_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_s
                 f"The account of member {member.member_id} is closed.",
                 unblocked_by="staff reinstating the account",
             )
+    why = ""
     if not buyer.can_buy:
-        return Refused(
-            Code.PRIVILEGE_REVOKED,
-            f"Member {buyer.member_id} may not buy: the privilege was revoked after too many unpaid orders.",
-            unblocked_by="staff reinstating the member",
-        )
-    if not seller.can_sell:
-        return Refused(
-            Code.PRIVILEGE_REVOKED,
-            f"Member {seller.member_id} may not sell: the privilege is suspended after too many failed orders.",
-            unblocked_by="staff reinstating the member",
-        )
+        why = f"{buyer.member_id} may not buy: the privilege was revoked after too many unpaid orders."
+    elif not seller.can_sell:
+        why = f"{seller.member_id} may not sell: the privilege is suspended after too many failed orders."
+    if why:
+        return Refused(Code.PRIVILEGE_REVOKED, f"Member {why}", unblocked_by="staff reinstating the member")
     if buyer_has_npb_in_store:
         return Refused(
             Code.BUYER_BLOCKED_IN_STORE,

@@ -61,23 +61,14 @@ def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Gr
         previous_status=order.status,
     )
     after = add_alert(case, alert)
-    note = "The seller says the buyer has not paid." + (
-        " The open cancel request is superseded." if case.open_ocr else ""
-    )
+    superseded = " The open cancel request is superseded." if case.open_ocr else ""
+    due, if_answered = format_timestamp(alert.unlocks_at), format_timestamp(now + alert.terms.npb_unlock_response)
+    facts = {"unlocks_at": due, "unlocks_at_if_answered": if_answered, "comment": comment}
     return Granted(
         after,
-        events=(Event("npb.filed", note),),
-        messages=(
-            notify_party(
-                after,
-                Role.BUYER,
-                "npb_filed",
-                unlocks_at=format_timestamp(alert.unlocks_at),
-                unlocks_at_if_answered=format_timestamp(now + alert.terms.npb_unlock_response),
-                comment=comment,
-            ),
-        ),
-        effects={"status": Status.NPB, "unlocks_at": format_timestamp(alert.unlocks_at)},
+        events=(Event("npb.filed", f"The seller says the buyer has not paid.{superseded}"),),
+        messages=(notify_party(after, Role.BUYER, "npb_filed", **facts),),
+        effects={"status": Status.NPB, "unlocks_at": due},
     )
 
 
@@ -97,14 +88,11 @@ def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Gra
     answered = alert if again else _with_buyers_answer(alert, now, comment)
     after = replace(case, alert=answered)
     due = format_timestamp(answered.unlocks_at)
+    event, answers = ("npb.responded_again", "answered again") if again else ("npb.responded", "answered")
     took_back = {"took_back": True} if alert.unlocked_at is not None and answered.unlocked_at is None else {}
     return Granted(
         after,
-        events=(
-            Event("npb.responded_again", f"The buyer answered again: {comment}")
-            if again
-            else Event("npb.responded", f"The buyer answered: {comment}"),
-        ),
+        events=(Event(event, f"The buyer {answers}: {comment}"),),
         messages=(notify_party(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
         effects={"unlocks_at": due},
     )

@@ -35,17 +35,13 @@ def file_ocr(case: Case, actor: Actor, reason: str, comment: str, now: datetime)
         filed_by=role, reason=reason, comment=comment, filed_at=now, previous_status=order.status, terms=case.terms
     )
     after = replace(case, order=replace(order, status=Status.OCR, previous_status=order.status), ocr=request)
+    facts = {"reason": reason, "comment": comment, **automation_answer_facts(after)}
     return Granted(
         after,
         events=(Event("ocr.filed", f"The {role} asks to cancel, because {describe_reason(reason)}: {comment}"),),
         messages=(
             notify_party(
-                after,
-                counterparty(role),
-                "ocr_filed" if role is Role.BUYER else "ocr_filed_by_seller",
-                reason=reason,
-                comment=comment,
-                **automation_answer_facts(after),
+                after, counterparty(role), "ocr_filed" if role is Role.BUYER else "ocr_filed_by_seller", **facts
             ),
         ),
         effects={"status": Status.OCR},

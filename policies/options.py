@@ -115,13 +115,7 @@ def to_option(action: str, answer: PolicyAnswer | Option, removal: Removal | Non
         return answer
     if isinstance(answer, Refused):
         return Option(
-            action,
-            False,
-            answer.sentence,
-            answer.code,
-            answer.possible_from,
-            answer.unblocked_by,
-            removal_id=removal_id,
+            action, False, answer.sentence, answer.code, answer.possible_from, answer.unblocked_by, removal_id
         )
     if isinstance(answer, Invalid):  # fewer units remain than were requested
         return Option(action, False, f"{answer.path} {answer.message}.", removal_id=removal_id)

@@ -60,18 +60,13 @@ def record_order_payment(case: Case, payment: PaymentStatus, now: datetime) -> G
         return Granted(case, effects={"status": order.status, "payment_status": payment})
     voided = order.status is Status.PAID and order.payment_status.is_paid and not payment.is_paid
     status = Status.READY if voided else order.status
+    ready = " The payment was voided, so the order is READY again." if voided else ""
     after = replace(case, order=replace(order, payment_status=payment, status=status))
     alert = case.open_alert
     warn = payment.is_paid and not order.payment_status.is_paid and alert is not None and alert.kind is AlertKind.NPB
     return Granted(
         after,
-        events=(
-            Event(
-                "orders.payment_recorded",
-                f"The payment is {payment} (it was {order.payment_status})."
-                + (" The payment was voided, so the order is READY again." if voided else ""),
-            ),
-        ),
+        events=(Event("orders.payment_recorded", f"The payment is {payment} (it was {order.payment_status}).{ready}"),),
         messages=(notify_party(after, Role.SELLER, "payment_during_alert", payment_status=payment),) if warn else (),
         effects={"status": status, "payment_status": payment},
     )

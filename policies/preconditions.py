@@ -65,9 +65,9 @@ def check_no_problem(case: Case, consequence: str) -> Refused | None:
     )
 
 
-def check_role(case: Case, actor: Actor, *allowed: Role, act: str) -> Refused | None:
+def check_role(case: Case, actor: Actor, *allowed: Role, act: str, may_be_cancelled: bool = False) -> Refused | None:
     """Check party, order and role, in this order; `act` completes "can …" in the refusal."""
-    if refused := check_party(case, actor) or check_not_cancelled(case):
+    if refused := check_party(case, actor) or (None if may_be_cancelled else check_not_cancelled(case)):
         return refused
     if case.role_of(actor) not in allowed:
         names = " or ".join("staff" if role is Role.STAFF else f"the {role}" for role in allowed)

@@ -7,11 +7,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from policies import alerts, automation, cancellation, npb, ocr, orders, seller_alerts
+from policies import alerts, automation, cancellation, npb, ocr, orders, removals, seller_alerts
 from policies.cases import Actor, AlertKind, Case
-from policies.statuses import OPEN_FLOW, PaymentStatus, Status
+from policies.statuses import PaymentStatus, Status
 from policies.timestamps import parse_optional_stored_timestamp, parse_stored_timestamp
-from policies.verdicts import Code, Event, Granted, Refused, Verdict
+from policies.verdicts import Event, Granted, Verdict
 
 
 class RecordedEvent(NamedTuple):
@@ -35,24 +35,9 @@ NO_COMMENT = "-"
 """In place of comments, which decide nothing but must not be blank."""
 
 
-def _repeat_recorded_batch(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
-    return orders.check_may_add_batch(case) or _repeat_recorded_restart(case, event, now)
-
-
-def _repeat_recorded_removal(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
-    if case.order.status not in OPEN_FLOW:
-        return Refused(Code.WRONG_STATUS, f"{case.label.capitalize()} is {case.order.status}.")
-    return _repeat_recorded_restart(case, event, now)
-
-
 def _repeat_recorded_restart(case: Case, event: RecordedEvent, now: datetime) -> Granted:
     total = Decimal(event.changes["order"].get("total", case.order.total))
     return orders.restart_order(case, total=total, event=Event(event.type), now=now)
-
-
-def _repeat_recorded_status(case: Case, actor: Actor, event: RecordedEvent, _now: datetime) -> Verdict:
-    assert event.to_status is not None
-    return orders.set_order_status(case, actor, Status(event.to_status))
 
 
 def _repeat_recorded_payment(case: Case, _actor: Actor, event: RecordedEvent, now: datetime) -> Verdict:
@@ -81,9 +66,13 @@ def _repeat_recorded_response(case: Case, actor: Actor, event: RecordedEvent, no
 
 RECORDED_ALERT_KINDS = tuple(kind.lower() for kind in AlertKind)
 RECORDED_ACTS: dict[str, Callable[[Case, Actor, RecordedEvent, datetime], Verdict]] = {
-    "orders.batch_added": _repeat_recorded_batch,
-    "removals.approved": _repeat_recorded_removal,
-    "orders.status_set": _repeat_recorded_status,
+    "orders.batch_added": lambda case, _a, e, now: (
+        orders.check_may_add_batch(case) or _repeat_recorded_restart(case, e, now)
+    ),
+    "removals.approved": lambda case, _a, e, now: (
+        removals.check_removal_possible(case) or _repeat_recorded_restart(case, e, now)
+    ),
+    "orders.status_set": lambda case, actor, e, _n: orders.set_order_status(case, actor, Status(str(e.to_status))),
     "orders.payment_recorded": _repeat_recorded_payment,
     "orders.paid_after_cancellation": _repeat_recorded_payment,
     "orders.automation_held": _repeat_recorded_hold,

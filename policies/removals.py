@@ -51,15 +51,14 @@ def request_removal(
         return refused
     role = case.role_of(actor)
     assert role is not None
-    if refused := _check_removal_possible(case):
+    if refused := check_removal_possible(case):
         return refused
     if return_items is not None and role is Role.BUYER:
         return Invalid("return_items", "only the seller decides whether removed items return to the inventory")
     if problem := _check_removal_lines(case, lines, remaining):
         return problem
-    if role is Role.SELLER and return_items is None:
-        return_items = True
-    return Removal(case.order.order_id, role, lines, now, return_items=return_items)
+    returns = return_items is not False if role is Role.SELLER else None
+    return Removal(case.order.order_id, role, lines, now, return_items=returns)
 
 
 def approve_removal(
@@ -70,19 +69,16 @@ def approve_removal(
     remaining: Mapping[int, int],
     now: datetime,
 ) -> Removal | Refused | Invalid:
-    if refused := _check_removal_decidable(case, removal, actor, counterparty(removal.requested_by), "approve"):
-        return refused
-    if refused := _check_removal_possible(case):
+    if refused := _check_removal_decidable(
+        case, removal, actor, counterparty(removal.requested_by), "approve"
+    ) or check_removal_possible(case):
         return refused
     if return_items is not None and removal.requested_by is Role.SELLER:
         return Invalid("return_items", "the seller has already decided this when asking for the removal")
     if problem := _check_removal_lines(case, removal.lines, remaining):
         return _refuse_outdated_removal(removal, remaining) if isinstance(problem, Invalid) else problem
-    if removal.requested_by is Role.BUYER:
-        return_items = True if return_items is None else return_items
-    else:
-        return_items = removal.return_items
-    return replace(removal, state=RemovalState.APPROVED, return_items=return_items, decided_at=now)
+    returns = removal.return_items if removal.requested_by is Role.SELLER else return_items is not False
+    return replace(removal, state=RemovalState.APPROVED, return_items=returns, decided_at=now)
 
 
 def deny_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
@@ -135,7 +131,7 @@ def _check_removal_decidable(case: Case, removal: Removal, actor: Actor, by: Rol
     return None
 
 
-def _check_removal_possible(case: Case) -> Refused | None:
+def check_removal_possible(case: Case) -> Refused | None:
     if refused := check_no_problem(case, "items cannot be removed until that is closed"):
         return refused
     if case.order.status not in OPEN_FLOW:

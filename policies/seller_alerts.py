@@ -55,21 +55,13 @@ def file_seller_alert(
     )
     after = add_alert(case, alert)
     why = f"{NSS_GROUNDS[grounds]}: {comment}" if grounds else comment
+    due = format_timestamp(alert.unlocks_at)
+    facts = {"kind": kind, "grounds": grounds, "comment": comment, "unlocks_at": due}
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.filed", f"The buyer complains about the seller: {why}"),),
-        messages=(
-            notify_party(
-                after,
-                Role.SELLER,
-                "seller_alert_filed",
-                kind=kind,
-                grounds=grounds,
-                comment=comment,
-                unlocks_at=format_timestamp(alert.unlocks_at),
-            ),
-        ),
-        effects={"status": Status(kind), "unlocks_at": format_timestamp(alert.unlocks_at)},
+        messages=(notify_party(after, Role.SELLER, "seller_alert_filed", **facts),),
+        effects={"status": Status(kind), "unlocks_at": due},
     )
 
 
@@ -84,18 +76,11 @@ def respond_to_seller_alert(
     after = case
     if alert.responded_at is None:
         after = replace(case, alert=replace(alert, responded_at=now, response=comment))
+    due = format_timestamp(alert.unlocks_at)
+    facts = {"kind": kind, "comment": comment, "unlocks_at": due}
     return Granted(
         after,
         events=(Event(f"{kind.lower()}.responded", f"The seller answered: {comment}"),),
-        messages=(
-            notify_party(
-                after,
-                Role.BUYER,
-                "seller_alert_responded",
-                kind=kind,
-                comment=comment,
-                unlocks_at=format_timestamp(alert.unlocks_at),
-            ),
-        ),
-        effects={"unlocks_at": format_timestamp(alert.unlocks_at)},
+        messages=(notify_party(after, Role.BUYER, "seller_alert_responded", **facts),),
+        effects={"unlocks_at": due},
     )

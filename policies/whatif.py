@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from policies import automatic_acts, orders
@@ -148,8 +149,9 @@ class _CaseReplay:
     ) -> None:
         self._events = recorded_case.events
         self._conditions, self._recorded = conditions, recorded
-        self._buyer_changes = list(members.get(recorded_case.buyer_id, ()))
-        self._seller_changes = list(members.get(recorded_case.seller_id, ()))
+        parties = ((Role.BUYER, recorded_case.buyer_id), (Role.SELLER, recorded_case.seller_id))
+        changes = [(change.at, role, change) for role, member_id in parties for change in members.get(member_id, ())]
+        self._changes = sorted(changes, key=itemgetter(0))
         self._recorded_automation = NO_AUTOMATION
         self._state: dict[str, dict[str, Any]] = {"order": {}, "alert": {}, "ocr": {}}
         self._follows_record = True
@@ -227,29 +229,26 @@ class _CaseReplay:
             self.case = replace(self.case, terms=terms, later_terms=self._conditions.terms_after(now))
 
     def _next_change(self) -> datetime | None:
-        times = [changes[0].at for changes in (self._buyer_changes, self._seller_changes) if changes]
+        times = [self._changes[0][0]] if self._changes else []
         start = self._conditions.settings_from
         if start is not None and self._clock < start:
             times.append(start)
         return min(times, default=None)
 
     def _change_members(self, now: datetime) -> None:
-        buyer, seller = self.case.buyer, self.case.seller
-        while self._buyer_changes and self._buyer_changes[0].at <= now:
-            change = self._buyer_changes.pop(0)
+        while self._changes and self._changes[0][0] <= now:
+            _, role, change = self._changes.pop(0)
             if change.terminated is not None:
-                buyer = replace(buyer, terminated=change.terminated)
-        while self._seller_changes and self._seller_changes[0].at <= now:
-            change = self._seller_changes.pop(0)
-            if change.terminated is not None:
-                seller = replace(seller, terminated=change.terminated)
-            if change.automation is not None:
+                self._change_member(role, terminated=change.terminated)
+            if change.automation is not None and role is Role.SELLER:
                 self._recorded_automation = change.automation
         settings = self._conditions.automation_at(self._recorded_automation, now)
-        if settings is not seller.automation:
-            seller = replace(seller, automation=settings)
-        if buyer is not self.case.buyer or seller is not self.case.seller:
-            self.case = replace(self.case, buyer=buyer, seller=seller)
+        if settings is not self.case.seller.automation:
+            self._change_member(Role.SELLER, automation=settings)
+
+    def _change_member(self, role: Role, **changes: Any) -> None:
+        member = replace(self.case.member(role), **changes)
+        self.case = replace(self.case, buyer=member) if role is Role.BUYER else replace(self.case, seller=member)
 
     # -- automation ----------------------------------------------------------------------------------------------------
 
@@ -271,15 +270,8 @@ class _CaseReplay:
         if request is not None:
             request = replace(request, terms=self._recorded.terms_at(request.filed_at))
         seller = replace(case.seller, automation=self._recorded_automation)
-        return due_at(
-            replace(
-                case,
-                seller=seller,
-                terms=self._recorded.terms_at(self._clock),
-                later_terms=self._recorded.terms_after(self._clock),
-                ocr=request or case.ocr,
-            )
-        )
+        terms, later_terms = self._recorded.terms_at(self._clock), self._recorded.terms_after(self._clock)
+        return due_at(replace(case, seller=seller, terms=terms, later_terms=later_terms, ocr=request or case.ocr))
 
     def _act_as_recorded(self, now: datetime) -> None:
         for due_at, act in automatic_acts.AUTOMATIC_ACTS:
@@ -332,13 +324,10 @@ class _CaseReplay:
             if part in self._state:
                 self._state[part] |= changed
         order, alert, request = self.case.order, self.case.alert, self.case.ocr
+        automations = (self.case.seller.automation, self._recorded_automation)
         if self._state["order"]["status"] != order.status:
             self._follows_record = False
-        elif (
-            self.case.seller.automation is not NO_AUTOMATION
-            or self._recorded_automation is not NO_AUTOMATION
-            or request
-        ):
+        elif request or any(automation is not NO_AUTOMATION for automation in automations):
             recorded = self._state
             self._follows_record = (
                 parse_stored_timestamp(recorded["order"]["order_date"]) == order.order_date
