@@ -79,7 +79,7 @@ def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
     )
 
 
-def _describe_automatic_act_ground(answer: automation.AutomaticAnswer) -> str:
+def _describe_automatic_act_ground(answer: automation.AutomaticAct) -> str:
     whose = "the term" if answer.setting == OCR_SILENCE_SETTING else "the seller's setting"
     return f"{whose} {describe_setting(answer.setting, answer.under)}"
 

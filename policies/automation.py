@@ -33,13 +33,19 @@ AUTOMATION_AGREED_STATUSES = (Status.PENDING, Status.UPDATED, Status.PROCESSING,
 """The statuses before a request in which `agree_to_requests_within` agrees to it (R117)."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnnouncedAct:
+@dataclass(frozen=True)
+class AutomaticAct:
+    """An act to come under a setting; `sentence` announces it."""
+
     act: str
     at: datetime
     setting: str
     under: AutomationSetting
-    sentence: str
+    sentence: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        return self.act == "orders.cancel"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -48,14 +54,6 @@ class AnnouncedAct:
             **setting_facts(self.setting, self.under),
             "sentence": self.sentence,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class AutomaticAnswer:
-    agrees: bool
-    at: datetime
-    setting: str
-    under: AutomationSetting
 
 
 def files_npb_at(case: Case) -> datetime | None:
@@ -91,7 +89,7 @@ def cancels_at(case: Case) -> datetime | None:
     return _after_automation_hold(case, unlock + setting_duration("cancel_after_unlock", setting))
 
 
-def answer_to_request(case: Case) -> AutomaticAnswer | None:
+def answer_to_request(case: Case) -> AutomaticAct | None:
     """The automatic answer to the buyer's open request (R117, R123); None if there is none to come.
 
     Only a person agrees to cancel an order that is paid.  A payment that the buyer claims is not one (R108).
@@ -104,14 +102,13 @@ def answer_to_request(case: Case) -> AutomaticAnswer | None:
         name = "agree_to_requests_within"
         if request.filed_at <= order.order_date + setting_duration(name, setting):
             at = _after_automation_hold(case, request.filed_at)
-            return None if at is None else AutomaticAnswer(agrees=True, at=at, setting=name, under=setting)
+            return None if at is None else AutomaticAct("orders.cancel", at, name, setting)
     if silence is None or (silence.agrees and paid):
         return None
     at = _after_automation_hold(case, request.filed_at + silence.after)
     under = AutomationSetting(format_silence_term(silence), request.filed_at)
-    return (
-        None if at is None else AutomaticAnswer(agrees=silence.agrees, at=at, setting=OCR_SILENCE_SETTING, under=under)
-    )
+    act = "orders.cancel" if silence.agrees else "ocr.decline"
+    return None if at is None else AutomaticAct(act, at, OCR_SILENCE_SETTING, under)
 
 
 def agrees_at(case: Case) -> datetime | None:
@@ -167,14 +164,14 @@ def release_automation_hold(case: Case, actor: Actor, comment: str, now: datetim
     return Granted(after, events=(Event("orders.automation_released", f"Automation may touch this order: {comment}"),))
 
 
-def list_announced_acts(case: Case) -> list[AnnouncedAct]:
+def list_announced_acts(case: Case) -> list[AutomaticAct]:
     """The automatic acts to come if nothing changes, with the times that their sweeps compare (R119)."""
     acts = (
         ("npb.file", files_npb_at(case), "file_npb_after", "get a non-paying buyer alert"),
         ("orders.cancel", cancels_at(case), "cancel_after_unlock", "be cancelled"),
     )
     announced_acts = [
-        AnnouncedAct(
+        AutomaticAct(
             act,
             due,
             name,
@@ -186,7 +183,7 @@ def list_announced_acts(case: Case) -> list[AnnouncedAct]:
         if due is not None and (setting := getattr(case.seller.automation, name)) is not None
     ]
     if (answer := answer_to_request(case)) is not None:
-        announced_acts.append(_announced_automation_answer(case, answer))
+        announced_acts.append(replace(answer, sentence=_announce_automatic_answer(case, answer)))
     return announced_acts
 
 
@@ -229,19 +226,15 @@ def automatic_cancellation_warning(
     )
 
 
-def _announced_automation_answer(case: Case, answer: AutomaticAnswer) -> AnnouncedAct:
-    act, what, unless = (
-        ("orders.cancel", f"{case.label.capitalize()} will be cancelled", "the buyer pays or takes the request back")
+def _announce_automatic_answer(case: Case, answer: AutomaticAct) -> str:
+    what, unless = (
+        (f"{case.label.capitalize()} will be cancelled", "the buyer pays or takes the request back")
         if answer.agrees
-        else ("ocr.decline", f"The cancel request for {case.label} will be declined", "the buyer takes it back")
+        else (f"The cancel request for {case.label} will be declined", "the buyer takes it back")
     )
-    return AnnouncedAct(
-        act,
-        answer.at,
-        answer.setting,
-        answer.under,
+    return (
         f"{what} automatically on {describe_timestamp(answer.at)}, unless {unless}, or the seller answers it or holds "
-        f"the order ({describe_setting(answer.setting, answer.under)}).",
+        f"the order ({describe_setting(answer.setting, answer.under)})."
     )
 
 
