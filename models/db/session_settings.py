@@ -181,3 +181,13 @@ def session_settings_not_in_force(conn: Connection) -> list[str]:
     driver = driver_of(conn)
     assert isinstance(driver, DriverConnection)
     return sorted(_changed_session_settings(driver))
+
+
+def lift_time_limits(conn: Connection) -> None:
+    """Let this transaction read for as long as there are rows.  It must hold no lock that anybody waits for."""
+    conn.execute(
+        text(
+            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN "
+            "('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
+        )
+    )

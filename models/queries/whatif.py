@@ -38,16 +38,6 @@ WhatIfDifference = tuple[RecordedCase, CaseOutcome, CaseOutcome]
 """A case, how it ended, and how it would have ended."""
 
 
-def lift_whatif_time_limits(conn: Connection) -> None:
-    # The transaction reads for as long as the history is; it holds no lock that anybody waits for.
-    conn.execute(
-        text(
-            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN "
-            "('statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')"
-        )
-    )
-
-
 def load_recorded_extent(conn: Connection) -> tuple[int, datetime | None]:
     """Return the number of events of orders, and the time of the last event: that far the record goes."""
     row = conn.execute(_EXTENT).one()

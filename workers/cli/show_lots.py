@@ -13,6 +13,7 @@ from typing import Any
 import click
 from sqlalchemy import text
 
+from models.db.session_settings import lift_time_limits
 from models.inventory import stream_lots
 from models.members import load_members
 from models.returns import count_returned_units
@@ -43,6 +44,7 @@ def print_lots(_query: Query, as_json: bool, *, as_xml: bool, returned: bool, as
     if as_update and only_new:
         raise click.UsageError("--as-update is for the lots that BrickLink has, --new for the others.")
     with open_transaction(snapshot=True) as (conn, _):
+        lift_time_limits(conn)
         conn.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MAX_PAUSE}'"))
         if load_members(conn, [seller]):
             lots = stream_lots(conn, seller)

@@ -14,10 +14,10 @@ from typing import Any
 import click
 import orjson
 
+from models.db.session_settings import lift_time_limits
 from models.ddl.grants import READER_ROLE
 from models.queries.whatif import (
     WhatIfDifference,
-    lift_whatif_time_limits,
     load_recorded_conditions,
     load_recorded_extent,
     replay_cases,
@@ -103,7 +103,7 @@ def whatif(file: Path, since: str | None, as_json: bool) -> None:
     """
     settings, totals = read_terms_file(file), WhatIfTotals()
     with open_transaction(snapshot=True, role=READER_ROLE) as (conn, _):
-        lift_whatif_time_limits(conn)
+        lift_time_limits(conn)
         recorded = load_recorded_conditions(conn)
         tried = _parse_whatif_arguments(settings, since, recorded)
         event_count, until = load_recorded_extent(conn)
