@@ -100,7 +100,7 @@ def settings_to_json(automation: AutomationSettings) -> dict[str, Any]:
 
 
 def settings_from_json(written: Mapping[str, Any] | None) -> AutomationSettings:
-    if not written:
+    if not written or not any(written.values()):
         return NO_AUTOMATION
     settings = {
         name: AutomationSetting(value["value"], parse_timestamp(value["set_at"]))
