@@ -96,7 +96,7 @@ class UnitOfWork(Generic[C]):
             role=role,
             member_id=member_id,
             note=note,
-            changes=changes,
+            changes=changes or {},
             request_id=command.request_id,
         )
         events.append_events(self.conn, [row])

@@ -151,7 +151,9 @@ def resolve_requests() -> TaskResult:
 
 
 class WarningSweep(DueSweep[DueRow]):
-    """Warn the buyers of automatic cancellations that are a day away or less."""
+    """Warn the buyers of automatic cancellations that are a day away or less; else nothing is cancelled."""
+
+    skips_failing = False
 
     def find(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> Sequence[DueRow]:
         return automation.lock_due_warnings(work.conn, work.now + policy.WARN_BEFORE_CANCELLATION, after, limit)

@@ -33,6 +33,8 @@ class DueSweep(Generic[RowT]):
     """What a sweep does with the rows that are due, in order of their deadlines unless `position` says otherwise."""
 
     start: ClassVar[Any] = BEFORE_ALL_DUE
+    skips_failing: ClassVar[bool] = True
+    """Whether a row that fails is passed over; else the sweep ends with its error."""
 
     def find(self, work: UnitOfWork[Any], after: Any, limit: int) -> Sequence[RowT]:
         """Return the first rows after a position."""
@@ -74,7 +76,7 @@ def sweep(name: str, due: DueSweep[Any], *, limit: int = BATCH_SIZE, record: boo
                 continue
             with unit_of_work() as work:  # fails too if the database is the problem
                 failing = due.find(work, after, 1)
-            if not failing:
+            if not failing or not due.skips_failing:
                 raise
             after = due.position(failing[0])
             log.error("sweep_row_skipped", sweep=name, row=due.skip(failing[0]), error=type(error).__name__)

@@ -13,12 +13,13 @@ from models.integrity import invariants
 from models.stored_answers import RequestRow
 from policies.automation_settings import MAX_EXCLUDED_BUYERS
 from policies.timestamps import format_timestamp
-from tasks.automation import CancelSweep, WarningSweep
+from tasks.automation import CancelSweep, WarningSweep, cancel_due_orders
 from tasks.sweeps import sweep
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from tests.plugins.servers import libpq_url
 from tests.tasks.automation import DAY, DUE, SECOND, UNLOCKED, automate, deadlines, emails, see
 from tests.waiting import wait_until
+from workers.errors import SanitizedError
 
 
 @pytest.fixture
@@ -255,6 +256,17 @@ def test_many_due_orders_are_cancelled_in_batches(filed: Market, limit: int) -> 
     assert sweep("automation.cancel", CancelSweep(), limit=limit) == 3
     assert sweep("automation.cancel", CancelSweep(), limit=limit) == 0
     filed.simulation.process_outbox()
+
+
+def test_nothing_is_cancelled_while_buyers_cannot_be_warned(filed: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R120: the sweep ends with the error; the next one warns, then cancels."""
+    filed.at(DUE)
+    with monkeypatch.context() as patch:
+        patch.setattr(WarningSweep, "handle", lambda *_: 1 / 0)
+        with pytest.raises(SanitizedError, match="ZeroDivisionError"):
+            cancel_due_orders()
+    assert {filed.status(order_id) for order_id in (1, 2, 3)} == {"NPB"}
+    assert filed.done("automation.cancel") == {"warned": 3, "cancelled": 3}
 
 
 def test_an_order_that_cannot_be_cancelled_stops_no_other(filed: Market, database_url: str) -> None:

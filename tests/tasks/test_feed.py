@@ -32,12 +32,15 @@ def test_events_are_valid_cloudevents_in_order(market: Market) -> None:
     market.at(FILED).done("npb.file", order_id=1003, member_id="seller", comment="a private word")
     market.at(FILED + WEEK).done("npb.scan_open_alerts")
     market.done("orders.cancel", order_id=1003, member_id="seller", comment="another private word")
+    market.done("members.terminate", member_id="buyer", staff="Kim", comment="a private word")
     events = read_all(market)
     of_order = [(e["type"], e["sequence"]) for e in events if e.get("subject") == "order/1003"]
     assert of_order == [("orders.submitted", 1), ("npb.filed", 2), ("npb.unlocked", 3), ("orders.cancelled", 4)]
     assert {"inventory.lot_changed", "fees.charged", "credits.posted"} <= {e["type"] for e in events}
     assert all(e["specversion"] == "1.0" and e["source"] == "/unwind" and e["time"].endswith("Z") for e in events)
     assert len({e["id"] for e in events}) == len(events)
+    assert all(isinstance(e["data"]["changes"], dict) for e in events if "changes" in e["data"])
+    assert "members.terminated" in {e["type"] for e in events}
     assert "private word" not in json.dumps(events)
 
 

@@ -47,8 +47,14 @@ CELERY_CONNECTION_OPTIONS = {
 """Of Celery's connections to the broker and to the result backend, unless a URL says something else."""
 
 
-def _resolve_readable(text: str) -> str:
-    if not os.access(text, os.R_OK):
+def _resolve_readable_file(text: str) -> str:
+    if not (Path(text).is_file() and os.access(text, os.R_OK)):
+        raise ValueError
+    return str(Path(text).absolute())
+
+
+def _resolve_readable_folder(text: str) -> str:
+    if not (Path(text).is_dir() and os.access(text, os.R_OK | os.X_OK)):
         raise ValueError
     return str(Path(text).absolute())
 
@@ -61,7 +67,8 @@ _BOOL = TypeAdapter(bool)
 _CERTIFICATE_CHECKS: TypeAdapter[str] = TypeAdapter(
     Annotated[Literal["required", "optional", "none"], BeforeValidator(lambda text: text.removeprefix("CERT_").lower())]
 )
-_READABLE: TypeAdapter[str] = TypeAdapter(Annotated[str, AfterValidator(_resolve_readable)])
+_READABLE: TypeAdapter[str] = TypeAdapter(Annotated[str, AfterValidator(_resolve_readable_file)])
+_READABLE_FOLDER: TypeAdapter[str] = TypeAdapter(Annotated[str, AfterValidator(_resolve_readable_folder)])
 _CLIENT_OPTIONS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "socket_timeout": (_seconds_type(float, MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
     "socket_connect_timeout": (_seconds_type(float, 0.1), "must be 0.1 to 60 seconds"),
@@ -76,7 +83,7 @@ _TLS_OPTIONS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "ssl_cert_reqs": (_CERTIFICATE_CHECKS, "must be required, optional or none"),
     "ssl_check_hostname": (_BOOL, "must be true or false"),
     "ssl_ca_certs": (_READABLE, "must name a file that this account can read"),
-    "ssl_ca_path": (_READABLE, "must name a folder that this account can read"),
+    "ssl_ca_path": (_READABLE_FOLDER, "must name a folder that this account can read"),
     "ssl_certfile": (_READABLE, "must name a file that this account can read"),
     "ssl_keyfile": (_READABLE, "must name a file that this account can read"),
 }
@@ -86,7 +93,7 @@ ONE_SERVER = (
 )
 _UNSUPPORTED = ("redis+cluster", "rediss+cluster", "rediss+sentinel", "sentinels")
 _URL_PARTS = re.compile(
-    r"((?P<username>[^:/?#@\[\]]*)(:(?P<password>[^/?#@\[\]]*))?@)?"
+    r"((?P<username>[^:/?#\[\]]*)(:(?P<password>[^/?#\[\]]*))?@)?"
     r"(?P<hosts>[^/?#@]*)(?P<path>[^?#@]*)(\?(?P<query>[^#@]*))?"
 )
 _SENTINEL_PORT = 26379

@@ -116,7 +116,7 @@ def _can_reach_send_broker() -> bool:
     # Whether the broker is reachable, so that it was the result backend that was not.
     try:
         with app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1)
+            connection.ensure_connection(max_retries=0)
     except OperationalError:
         return False
     return True

@@ -87,7 +87,11 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
         with database.transaction() as conn:
             now = database.clock.now(conn)
             zone = load_terms(conn).at(now).zone
-        valid_from = now + NOW_MARGIN if start == "now" else parse_start(start, zone, "--from")
+        valid_from = (
+            now + NOW_MARGIN
+            if start == "now"
+            else parse_start(start, zone, "--from", "a date such as 2027-01-01, a timestamp, or now")
+        )
         db.set_database(database)
         answer = app.tasks["terms.apply"].validate_and_run(
             {"terms": settings, "from": format_timestamp(valid_from), "staff": staff or getpass.getuser()},
@@ -111,11 +115,13 @@ def read_terms_file(file: Path) -> dict[str, Any]:
         raise click.ClickException(f"{file} cannot be read: {error}") from None
 
 
-def parse_start(written: str, zone: tzinfo, option: str) -> datetime:
+def parse_start(
+    written: str, zone: tzinfo, option: str, allowed: str = "a date such as 2027-01-01, or a timestamp"
+) -> datetime:
     try:
         return parse_day_or_time(written, zone)
     except (ValueError, OverflowError):
-        raise click.BadParameter("takes a date such as 2027-01-01, or a timestamp", param_hint=option) from None
+        raise click.BadParameter(f"takes {allowed}", param_hint=option) from None
 
 
 def _terms_help_text(name: str) -> str:

@@ -47,8 +47,8 @@ MESSAGE_BLOCK_QUEUE = queue_of("orders.cancel")
 MAX_MESSAGES_PER_BLOCK = 100
 """Commands received at once: those that wait while all pool processes are busy (docs/decisions/0027)."""
 MAX_SINGLE_COMMAND_BYTES = 4 * 1024
-"""A longer message holds many commands, as `orders.cancel_many` does.  It ends a block, so that other workers find what
-waits behind it, and so do emails, which yield to waiting commands (docs/decisions/0031)."""
+"""A longer message is taken for many commands, as `orders.cancel_many` has.  It ends a block, so that other workers
+find what waits behind it, and so do emails, which yield to waiting commands (docs/decisions/0031)."""
 _TAKE_MESSAGES_SCRIPT = """
 local items = {}
 for i = 1, tonumber(ARGV[1]) do

@@ -53,6 +53,7 @@ def _parse_header_time(text: Any) -> datetime:
         raise ValueError from None
 
 
+_EMPTY_AS_NONE = BeforeValidator(lambda value: value or None)  # clients differ in how they write that there are none
 _MessageId = Annotated[str, Field(pattern=_MESSAGE_ID)]
 _ShortText = Annotated[str, Field(pattern=_SHORT_TEXT)]
 _HeaderTime = Annotated[datetime, BeforeValidator(_parse_header_time)]
@@ -67,11 +68,11 @@ class _Headers(_Part):
     task: str = Field(pattern=r"^[A-Za-z0-9_.:\-]{1,200}$")
     id: _MessageId
     compression: None = None
-    retries: int | None = Field(None, ge=0, le=MAX_RETRIES)
+    retries: Annotated[Annotated[int, Field(ge=0, le=MAX_RETRIES)] | None, _EMPTY_AS_NONE] = None
     timelimit: list[_TimeLimit | None] | None = Field(None, min_length=2, max_length=2)
-    stamped_headers: list[Any] | None = Field(None, max_length=0)
-    stamps: dict[str, Any] | None = Field(None, max_length=0)
-    replaced_task_nesting: Literal[0] | None = None
+    stamped_headers: Annotated[None, _EMPTY_AS_NONE] = None
+    stamps: Annotated[None, _EMPTY_AS_NONE] = None
+    replaced_task_nesting: Annotated[None, _EMPTY_AS_NONE] = None
     group: str | None = None  # which without a chord is only its producer's list of ids
     group_index: int | None = Field(None, ge=0, le=1_000_000)
     ignore_result: bool | None = None

@@ -53,6 +53,7 @@ PASSWORD = "p/w@#?%:;,[ü+& "
         ("redis://[::1]:6379/2?socket_timeout=7.5", "redis://[::1]:6379/2?socket_timeout=7.5"),
         ("redis://u:a%2Fb%40c@host/0", "redis://u:a%2Fb%40c@host/0"),
         ("redis://:100%@host", "redis://:100%25@host/0"),
+        ("redis://u@x:p@ss@host", "redis://u%40x:p%40ss@host/0"),
         ("unix:///run/a b.sock".replace(" ", "%20"), "redis+socket:///run/a%20b.sock?virtual_host=0"),
         ("unix:///r.sock?db=2&password=p%40", "redis+socket://:p%40@/r.sock?virtual_host=2"),
         ("redis+socket://me:pw@/r.sock?virtual_host=1", "redis+socket://me:pw@/r.sock?virtual_host=1"),

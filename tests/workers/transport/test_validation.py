@@ -87,6 +87,14 @@ def _sent(name: str, queue: str, **options: Any) -> bytes:
     return json.dumps(envelope).encode()
 
 
+@pytest.mark.parametrize("header", ["stamps", "stamped_headers", "replaced_task_nesting", "retries"])
+@pytest.mark.parametrize("empty", [None, [], {}, "", 0, False])
+def test_clients_may_write_as_they_like_that_there_are_none(header: str, empty: Any) -> None:
+    """PHP writes an empty map as a list, and Lua an empty list as a map."""
+    headers = validated(json.dumps(message(headers={"id": "an-id", header: empty})).encode())["headers"]
+    assert headers == validated(json.dumps(message(headers={"id": "an-id"})).encode())["headers"]
+
+
 def test_ticks_and_outbox_messages_are_accepted_and_may_expire() -> None:
     """Celery drops an expired tick; the next one does its work."""
     late = NOW - timedelta(hours=1)

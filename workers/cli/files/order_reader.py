@@ -120,11 +120,12 @@ class OrderFile:
             given = ItemFields(record, is_bsx=False)
             fields = given.all()
             given.check_required(fields)
+            lot_id = given.integer("lot_id") or 0
             if not fields["quantity"] > 0 or not fields.get("unit_price"):
                 raise InvalidItem("QTY and PRICE must be above zero")
         except InvalidItem as problem:
             raise InvalidItem(f"item {record.number}: {problem}") from None
-        return fields | {"lot_id": given.integer("lot_id") or 0}
+        return fields | {"lot_id": lot_id}
 
     def _order_instant(self, values: Mapping[str, str], name: str) -> datetime:
         text = values.get(name, "")

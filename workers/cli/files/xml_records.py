@@ -31,8 +31,10 @@ XML_RECORD_PATHS = {
     "ORDER": ("ORDER",),
 }
 _MAX_HELD_BACK = 2 * CHUNK_BYTES
+_LITERALS = {b"<![CDATA[": b"]]>", b"<!--": b"-->", b"<?": b"?>"}
+"""What begins and ends a text in which an ampersand is only an ampersand."""
 _BARE_XML_AMPERSAND = re.compile(
-    rb"<!\[CDATA\[|<!--|\]\]>|-->|&(?!#[0-9]+;|#x[0-9A-Fa-f]+;|[A-Za-z_:][A-Za-z0-9_.:-]*;)"
+    rb"<!\[CDATA\[|<!--|<\?|\]\]>|-->|\?>|&(?!#[0-9]+;|#x[0-9A-Fa-f]+;|[A-Za-z_:][A-Za-z0-9_.:-]*;)"
 )
 
 
@@ -202,13 +204,15 @@ def read_chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _repair_xml_chunks(chunks: Iterator[bytes], repairs: XmlRepairs) -> Iterator[bytes]:
-    in_literal, line, rest = False, 1, b""  # CDATA or a comment
+    end_of_literal, line, rest = b"", 1, b""
 
     def replace(match: re.Match[bytes]) -> bytes:
-        nonlocal in_literal
-        if match[0] != b"&":
-            in_literal = match[0].startswith(b"<")
-        elif not in_literal:
+        nonlocal end_of_literal
+        if end_of_literal:
+            end_of_literal = b"" if match[0] == end_of_literal else end_of_literal
+        elif match[0] != b"&":
+            end_of_literal = _LITERALS.get(match[0], b"")
+        else:
             repairs.count += 1
             repairs.first_line = repairs.first_line or line + match.string.count(b"\n", 0, match.start())
             return b"&amp;"

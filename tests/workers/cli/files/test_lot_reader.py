@@ -244,6 +244,21 @@ def test_an_ampersand_in_a_comment_is_none_to_repair(encoding: str) -> None:
     assert (entries[0].fields["remarks"], file.repairs.count, bad) == ("a & b", 0, [])
 
 
+@pytest.mark.parametrize(
+    ("text", "read", "repaired"),
+    [
+        ("<![CDATA[new --> here & there]]>", "new --> here & there", 0),
+        ("<!-- ]]> a & b -->c", "c", 0),
+        ("<?x a & b ?>c", "c", 0),
+        ("<?x <!-- ?>a & b", "a & b", 1),
+        ("<![CDATA[<!--]]>a & b", "<!--a & b", 1),
+    ],
+)
+def test_an_ampersand_is_repaired_only_where_it_begins_a_reference(text: str, read: str, repaired: int) -> None:
+    file, entries, bad = opened(item(f"<REMARKS>{text}</REMARKS>"))
+    assert (entries[0].fields["remarks"], file.repairs.count, bad) == (read, repaired, [])
+
+
 @pytest.mark.parametrize("size", range(1, 40))
 def test_bare_ampersands_are_repaired_wherever_a_chunk_ends(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(xml_records, "CHUNK_BYTES", size)

@@ -158,6 +158,7 @@ def test_the_api_s_answer_is_read_with_its_envelope(tmp_path: Path) -> None:
         ("<BUYER>ann<", "<SELLER>ann</SELLER><BUYER><", "BUYER is missing"),
         ("<CONDITION>N</CONDITION>\n   <LOTID>501", "<LOTID>501", "item 1: CONDITION is missing"),
         ("<PRICE>1.0000<", "<PRICE>0<", "item 1: QTY and PRICE must be above zero"),
+        ("<LOTID>501<", "<LOTID>abc<", "item 1: LOTID must be a whole number"),
         ("<BASECURRENCYCODE>EUR<", "<BASECURRENCYCODE>GBP<", "it is in GBP; add --usd-rate GBP=RATE"),
     ],
 )
