@@ -64,25 +64,27 @@ measures replaces only their rows.
 
 What bounds some of them:
 
-- B1, B3, B6, B7, B17, B20 and B21 were measured last, on that machine; the others on two cores of an AMD EPYC, which
-  was a quarter faster (the naive job processed 110 orders/s there, and 86 here).
+- B1, B3, B4, B12 and B17 were measured last, on two cores of an Intel Xeon; B6, B7, B20 and B21 before, on the same
+  kind; the others on an AMD EPYC, which was a quarter faster (the naive job processed 110 orders/s there, 80 here).
 - B1 and B3: an order takes about 0.2 ms of Python for the rules, the event, the messages and the answer, beside the
   work of PostgreSQL. That is half as much again as the bound's (0.34 against 0.22 ms on a busy machine): it locks items
   and lots, reads what the rules need, and parses the documents of three tables. The pairs vary much: B1 was 0.495 in
   the whole run before. The market has the lock of each recorded item now, as the product leaves it, and cases are
   copied without calling their constructors ([decision 11](decisions/0011-cancellation-performance.md)), which took a
-  third off the policies' time. Neither shows in the ratio.
+  third off the policies' time. Neither shows in the ratio. By the processor time of the processes, an order took 0.42
+  ms of PostgreSQL, 0.27 of the two pool processes and 0.04 of the worker in a quiet run, and the bound 0.42 in all; no
+  function of Python has more than a twentieth.
 - B6, B7 and B21: an unlock writes eight index entries. Its payload is written as text now, in about two thirds of the
   time of the JSON functions, and its terms are joined once: B6 was 1.15 and B21 2.07. What the lean statement of B21
   does not write are the lock of the order, by which commands and sweeps exclude each other, and five index entries. Two
   workers share two cores with PostgreSQL's other processes; that each also passes over the orders which the other has
   locked is a likely cost of B7 that nobody has measured.
-- B17: what follows a cancellation costs more than half of what the cancellation itself costs: the outbox row is
-  locked and written again, and the ledger line has six index entries and two foreign keys, whose checks take about a
-  third of its insert. A faster cancellation makes this ratio worse. It was 0.46 while the emails of a burst were sent
-  during it, for 1.2 ms of processor time per order. Emails now wait for the commands
-  ([decision 31](decisions/0031-emails-yield-to-commands.md)), and a commit wakes the tasks of its outbox rows itself
-  ([decision 4](decisions/0004-outbox-rows-and-messages.md)).
+- B17: it was 0.46 while the emails of a burst were sent during it, for 1.2 ms of processor time per order, and 0.62
+  while they began in its middle: a worker held all waiting sets, so that the queue looked empty. A set ends a block now
+  ([decision 27](decisions/0027-group-commit.md)), and emails also wait for many credits
+  ([decision 31](decisions/0031-emails-yield-to-commands.md)). A commit wakes the tasks of its outbox rows itself
+  ([decision 4](decisions/0004-outbox-rows-and-messages.md)), and a trigger checks the parties of all lines of a
+  statement at once: foreign keys took a third of the insert.
 - B19: until the relay left the rows of an unlock alone for 5 s ([decision 30](decisions/0030-sweeps-first.md)), alerts
   were 5 to 25 s late in some runs: it held such a row just when the sweep wanted to record the notice, which then
   waited behind the emails.
