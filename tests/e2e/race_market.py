@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,22 +40,21 @@ class RaceMarket:
         self.simulation.clock.instant = self.present - days * DAY
         return self
 
-    @contextmanager
-    def in_batches(self) -> Iterator[None]:
-        """Collect the commands of the block, then run those of one task and time in one transaction.
+    def prepare(self, rounds: Iterable[int]) -> Iterator[int]:
+        """Yield the rounds and collect the commands of the loop; at its end, run those of one task and time together.
 
         The batches run in the order of their first commands.  Single transactions for what precedes a race would take
         longer than the race.
         """
         self._batches = {}
-        yield
+        yield from rounds
         batches, self._batches = self._batches, None
         for (instant, name), batch in batches.items():
             self.simulation.clock.instant = instant
             run_in_batch(name, batch)
 
     def do(self, task: str, **arguments: Any) -> None:
-        """Run a command that must succeed, at once or at the end of the block of `in_batches`."""
+        """Run a command that must succeed, at once or at the end of the loop over `prepare`."""
         if self._batches is not None:
             self._batches.setdefault((self.simulation.clock.instant, task), []).append(arguments)
             return

@@ -35,11 +35,10 @@ def order_of_own_seller(race_market: RaceMarket, number: int) -> str:
 
 def automated_orders(race_market: RaceMarket, rounds: range, *, filed: bool) -> Iterator[int]:
     """Orders, or their alerts, that become due for the automation one by one."""
-    with race_market.in_batches():
-        for number in rounds:
-            seller = order_of_own_seller(race_market, number)
-            if filed:
-                race_market.days_ago(8).do("npb.file", order_id=number, member_id=seller)
+    for number in race_market.prepare(rounds):
+        seller = order_of_own_seller(race_market, number)
+        if filed:
+            race_market.days_ago(8).do("npb.file", order_id=number, member_id=seller)
     settings = {"cancel_after_unlock": 0} if filed else {"file_npb_after": 7}
     for number in rounds:
         race_market.days_ago(0).do("sellers.set_automation", member_id=f"seller-{number}", **settings)
@@ -121,11 +120,10 @@ def test_two_sweepers_cancel_each_order_once(race_market: RaceMarket, rounds: ra
 
 def requested_orders(race_market: RaceMarket, rounds: range) -> Iterator[int]:
     """Orders whose buyers asked to cancel them, and whose sellers agree to that one by one."""
-    with race_market.in_batches():
-        for number in rounds:
-            order_of_own_seller(race_market, number)
-            request = {"order_id": number, "member_id": f"buyer-{number}", "reason": "B_MUTUAL", "comment": "we spoke"}
-            race_market.days_ago(29).do("ocr.file", **request)
+    for number in race_market.prepare(rounds):
+        order_of_own_seller(race_market, number)
+        request = {"order_id": number, "member_id": f"buyer-{number}", "reason": "B_MUTUAL", "comment": "we spoke"}
+        race_market.days_ago(29).do("ocr.file", **request)
     for number in rounds:
         agreement = {"member_id": f"seller-{number}", "agree_to_requests_within": 168}
         race_market.days_ago(0).do("sellers.set_automation", **agreement)

@@ -37,9 +37,8 @@ def rounds(request: pytest.FixtureRequest) -> range:
 
 def test_one_of_two_cancels_succeeds(race_market: RaceMarket, rounds: range) -> None:
     """R62: the other is refused; one strike, one return, one credit."""
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.npb(race_market.order(number), days_ago=8)
+    for number in race_market.prepare(rounds):
+        race_market.npb(race_market.order(number), days_ago=8)
     for number in rounds:
         cancel = ("orders.cancel", {"order_id": number, "member_id": "seller"})
         assert sorted(codes(race_market.processes.race(cancel, cancel))) == ["ALREADY_CANCELLED", "done"]
@@ -51,9 +50,8 @@ def test_one_of_two_cancels_succeeds(race_market: RaceMarket, rounds: range) -> 
 
 def test_penalty_is_taken_back_or_the_order_cancelled(race_market: RaceMarket, rounds: range) -> None:
     """R34, R35, A17."""
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.npb(race_market.order(number), days_ago=2, accepted=True)
+    for number in race_market.prepare(rounds):
+        race_market.npb(race_market.order(number), days_ago=2, accepted=True)
     for number in rounds:
         answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
@@ -69,12 +67,11 @@ def test_penalty_is_taken_back_or_the_order_cancelled(race_market: RaceMarket, r
 
 def test_removal_is_approved_before_the_cancel_or_not_at_all(race_market: RaceMarket, rounds: range) -> None:
     """R60, R80: units return once, in either order."""
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.order(number)
-            ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
-            race_market.days_ago(5).do("removals.request", **ask)
-            race_market.do("members.terminate", member_id=f"buyer-{number}", staff="kim", comment="fraud")
+    for number in race_market.prepare(rounds):
+        race_market.order(number)
+        ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
+        race_market.days_ago(5).do("removals.request", **ask)
+        race_market.do("members.terminate", member_id=f"buyer-{number}", staff="kim", comment="fraud")
     removal_ids = {removal.order_id: removal.removal_id for removal in race_market.market.stored(RemovalRow)}
     for number in rounds:
         answers = race_market.processes.race(
@@ -90,9 +87,8 @@ def test_removal_is_approved_before_the_cancel_or_not_at_all(race_market: RaceMa
 
 def test_payment_that_arrives_first_prevents_the_alert(race_market: RaceMarket, rounds: range) -> None:
     """R23, N18: a later payment is reported to the seller."""
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.order(number)
+    for number in race_market.prepare(rounds):
+        race_market.order(number)
     for number in rounds:
         answers = race_market.processes.race(
             ("npb.file", {"order_id": number, "member_id": "seller"}),
@@ -107,9 +103,8 @@ def test_payment_that_arrives_first_prevents_the_alert(race_market: RaceMarket, 
 
 def test_request_is_declined_or_agreed_to(race_market: RaceMarket, rounds: range) -> None:
     """R12, R15, A17."""
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.ocr(race_market.order(number), f"buyer-{number}")
+    for number in race_market.prepare(rounds):
+        race_market.ocr(race_market.order(number), f"buyer-{number}")
     for number in rounds:
         answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
@@ -121,9 +116,8 @@ def test_request_is_declined_or_agreed_to(race_market: RaceMarket, rounds: range
 
 
 def test_request_sent_twice_has_one_answer(race_market: RaceMarket, rounds: range) -> None:
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.ocr(race_market.order(number), "seller")
+    for number in race_market.prepare(rounds):
+        race_market.ocr(race_market.order(number), "seller")
     for number in rounds:
         cancel = ("orders.cancel", {"order_id": number, "member_id": "seller", "request_id": f"r-{number}"})
         first, second = race_market.processes.race(cancel, cancel)
@@ -134,9 +128,8 @@ def test_request_sent_twice_has_one_answer(race_market: RaceMarket, rounds: rang
 
 
 def test_request_id_of_two_commands_is_a_conflict(race_market: RaceMarket, rounds: range) -> None:
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.ocr(race_market.order(number), f"buyer-{number}")
+    for number in race_market.prepare(rounds):
+        race_market.ocr(race_market.order(number), f"buyer-{number}")
     for number in rounds:
         answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller", "request_id": f"r-{number}"}),
@@ -148,10 +141,9 @@ def test_request_id_of_two_commands_is_a_conflict(race_market: RaceMarket, round
 
 
 def test_two_orders_return_to_one_lot(race_market: RaceMarket, rounds: range) -> None:
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.ocr(race_market.order(number), "seller")
-            race_market.ocr(race_market.order(1000 + number), "seller")
+    for number in race_market.prepare(rounds):
+        race_market.ocr(race_market.order(number), "seller")
+        race_market.ocr(race_market.order(1000 + number), "seller")
     for number in rounds:
         answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
@@ -164,11 +156,10 @@ def test_two_orders_return_to_one_lot(race_market: RaceMarket, rounds: range) ->
 
 def test_two_orders_of_one_item_create_one_new_lot(race_market: RaceMarket, rounds: range) -> None:
     """R75: a lot that doesn't exist yet can't be row-locked."""
-    with race_market.in_batches():
-        for number in rounds:
-            lot = race_market.record_lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
-            race_market.ocr(race_market.order(number, lot=lot), "seller")
-            race_market.ocr(race_market.order(1000 + number, lot=lot), "seller")
+    for number in race_market.prepare(rounds):
+        lot = race_market.record_lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
+        race_market.ocr(race_market.order(number, lot=lot), "seller")
+        race_market.ocr(race_market.order(1000 + number, lot=lot), "seller")
     for number in rounds:
         answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
@@ -183,10 +174,9 @@ def test_two_orders_of_one_item_create_one_new_lot(race_market: RaceMarket, roun
 
 def test_lot_sells_out_while_units_return_to_it(race_market: RaceMarket, rounds: range) -> None:
     """R78: no unit is lost and none appears."""
-    with race_market.in_batches():
-        for number in rounds:
-            lot = race_market.record_lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
-            race_market.ocr(race_market.order(number, lot=lot), "seller")
+    for number in race_market.prepare(rounds):
+        lot = race_market.record_lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
+        race_market.ocr(race_market.order(number, lot=lot), "seller")
     for number in rounds:
         answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": "seller"}),
@@ -210,10 +200,9 @@ def test_lot_sells_out_while_units_return_to_it(race_market: RaceMarket, rounds:
 
 def test_two_scans_unlock_and_notify_once(race_market: RaceMarket, rounds: range) -> None:
     """R41."""
-    with race_market.in_batches():
-        for number in rounds:
-            for order in (number, 1000 + number, 2000 + number):
-                race_market.order(order)
+    for number in race_market.prepare(rounds):
+        for order in (number, 1000 + number, 2000 + number):
+            race_market.order(order)
     for number in rounds:
         for order in (number, 1000 + number, 2000 + number):
             race_market.npb(order, days_ago=9)
@@ -228,9 +217,8 @@ def test_two_scans_unlock_and_notify_once(race_market: RaceMarket, rounds: range
 
 def test_alert_removed_during_a_scan_is_not_unlocked(race_market: RaceMarket, rounds: range) -> None:
     """R43."""
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.order(number)
+    for number in race_market.prepare(rounds):
+        race_market.order(number)
     for number in rounds:
         race_market.npb(number, days_ago=9)
         answers = race_market.processes.race(
@@ -246,9 +234,8 @@ def test_alert_removed_during_a_scan_is_not_unlocked(race_market: RaceMarket, ro
 
 def test_order_is_placed_before_the_alert_or_refused(race_market: RaceMarket, rounds: range) -> None:
     """R25: no order of that buyer in that store is younger than the alert."""
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.order(number)
+    for number in race_market.prepare(rounds):
+        race_market.order(number)
     for number in rounds:
         answers = race_market.processes.race(
             ("npb.file", {"order_id": number, "member_id": "seller"}),
@@ -271,13 +258,12 @@ def test_order_is_placed_before_the_alert_or_refused(race_market: RaceMarket, ro
 
 def test_three_concurrent_strikes_revoke_the_privilege(race_market: RaceMarket, rounds: range) -> None:
     """R95, R97: each cancellation counts the others, in any commit order."""
-    with race_market.in_batches():
-        for number in rounds:
-            buyer = f"buyer-{number}"
-            for order in (number, 1000 + number, 2000 + number):
-                race_market.order(order, buyer=buyer)
-            for order in (number, 1000 + number, 2000 + number):
-                race_market.npb(order, days_ago=9)
+    for number in race_market.prepare(rounds):
+        buyer = f"buyer-{number}"
+        for order in (number, 1000 + number, 2000 + number):
+            race_market.order(order, buyer=buyer)
+        for order in (number, 1000 + number, 2000 + number):
+            race_market.npb(order, days_ago=9)
     for number in rounds:
         orders = (number, 1000 + number, 2000 + number)
         answers = race_market.processes.race(
@@ -293,15 +279,12 @@ def test_three_concurrent_strikes_revoke_the_privilege(race_market: RaceMarket, 
 
 def test_seller_is_closed_before_or_after_the_return(race_market: RaceMarket, rounds: range) -> None:
     """R65: both answers agree with the order of the commits."""
-    with race_market.in_batches():
-        for number in rounds:
-            seller = f"seller-{number}"
-            race_market.days_ago(30).do(
-                "members.record", member_id=seller, handle=seller, email=f"{seller}@example.org"
-            )
-            race_market.record_lot(5000 + number, seller_id=seller)
-            race_market.order(number, lot=5000 + number, seller=seller)
-            race_market.ocr(number, seller)
+    for number in race_market.prepare(rounds):
+        seller = f"seller-{number}"
+        race_market.days_ago(30).do("members.record", member_id=seller, handle=seller, email=f"{seller}@example.org")
+        race_market.record_lot(5000 + number, seller_id=seller)
+        race_market.order(number, lot=5000 + number, seller=seller)
+        race_market.ocr(number, seller)
     for number in rounds:
         answers = race_market.processes.race(
             ("orders.cancel", {"order_id": number, "member_id": f"seller-{number}"}),
@@ -317,14 +300,12 @@ def test_seller_is_closed_before_or_after_the_return(race_market: RaceMarket, ro
 
 
 def test_one_of_two_requests_for_the_same_units_is_approved(race_market: RaceMarket, rounds: range) -> None:
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.order(number)
+    for number in race_market.prepare(rounds):
+        race_market.order(number)
     for _ in range(2):
-        with race_market.in_batches():
-            for number in rounds:
-                ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 3}]}
-                race_market.days_ago(5).do("removals.request", **ask)
+        for number in race_market.prepare(rounds):
+            ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 3}]}
+            race_market.days_ago(5).do("removals.request", **ask)
     for number in rounds:
         removals = race_market.market.stored(RemovalRow, order_id=number)
         answers = race_market.processes.race(
@@ -337,12 +318,11 @@ def test_one_of_two_requests_for_the_same_units_is_approved(race_market: RaceMar
 
 def test_outbox_messages_run_once_with_many_workers(race_market: RaceMarket, rounds: range) -> None:
     """R41, R59, R90: three concurrent consumers."""
-    with race_market.in_batches():
-        for number in rounds:
-            race_market.order(number)
-            ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
-            race_market.days_ago(6).do("removals.request", **ask)
-            race_market.ocr(number, "seller")
+    for number in race_market.prepare(rounds):
+        race_market.order(number)
+        ask = {"order_id": number, "member_id": f"buyer-{number}", "lines": [{"line_no": 1, "quantity": 2}]}
+        race_market.days_ago(6).do("removals.request", **ask)
+        race_market.ocr(number, "seller")
     for number in rounds:
         race_market.days_ago(4).do("orders.cancel", order_id=number, member_id="seller")
         for consumer in ("credits.post_to_next_invoice", "removals.cancel_pending", "notices.tell_seller"):
@@ -356,10 +336,9 @@ def test_outbox_messages_run_once_with_many_workers(race_market: RaceMarket, rou
 
 
 def test_lot_is_corrected_while_units_return_to_it(race_market: RaceMarket, rounds: range) -> None:
-    with race_market.in_batches():
-        for number in rounds:
-            lot = race_market.record_lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
-            race_market.ocr(race_market.order(number, lot=lot), "seller")
+    for number in race_market.prepare(rounds):
+        lot = race_market.record_lot(5000 + number, quantity=10, item={"no": f"no-{number}", "type": "PART"})
+        race_market.ocr(race_market.order(number, lot=lot), "seller")
     for number in rounds:
         facts = {
             "lot_id": 5000 + number,
