@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -47,16 +47,13 @@ CELERY_CONNECTION_OPTIONS = {
 """Of Celery's connections to the broker and to the result backend, unless a URL says something else."""
 
 
-def _resolve_readable_file(text: str) -> str:
-    if not (Path(text).is_file() and os.access(text, os.R_OK)):
-        raise ValueError
-    return str(Path(text).absolute())
+def _readable_type(is_kind: Callable[[Path], bool]) -> TypeAdapter[str]:
+    def resolve(text: str) -> str:
+        if not (is_kind(Path(text)) and os.access(text, os.R_OK)):
+            raise ValueError
+        return str(Path(text).absolute())
 
-
-def _resolve_readable_folder(text: str) -> str:
-    if not (Path(text).is_dir() and os.access(text, os.R_OK | os.X_OK)):
-        raise ValueError
-    return str(Path(text).absolute())
+    return TypeAdapter(Annotated[str, AfterValidator(resolve)])
 
 
 def _seconds_type(kind: Any, minimum: float) -> TypeAdapter[Any]:
@@ -67,8 +64,7 @@ _BOOL = TypeAdapter(bool)
 _CERTIFICATE_CHECKS: TypeAdapter[str] = TypeAdapter(
     Annotated[Literal["required", "optional", "none"], BeforeValidator(lambda text: text.removeprefix("CERT_").lower())]
 )
-_READABLE: TypeAdapter[str] = TypeAdapter(Annotated[str, AfterValidator(_resolve_readable_file)])
-_READABLE_FOLDER: TypeAdapter[str] = TypeAdapter(Annotated[str, AfterValidator(_resolve_readable_folder)])
+_READABLE_FILE, _READABLE_FOLDER = _readable_type(Path.is_file), _readable_type(Path.is_dir)
 _CLIENT_OPTIONS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "socket_timeout": (_seconds_type(float, MIN_SOCKET_TIMEOUT_SECONDS), "must be 2 to 60 seconds"),
     "socket_connect_timeout": (_seconds_type(float, 0.1), "must be 0.1 to 60 seconds"),
@@ -82,10 +78,10 @@ _CLIENT_OPTIONS: dict[str, tuple[TypeAdapter[Any], str]] = {
 _TLS_OPTIONS: dict[str, tuple[TypeAdapter[Any], str]] = {
     "ssl_cert_reqs": (_CERTIFICATE_CHECKS, "must be required, optional or none"),
     "ssl_check_hostname": (_BOOL, "must be true or false"),
-    "ssl_ca_certs": (_READABLE, "must name a file that this account can read"),
+    "ssl_ca_certs": (_READABLE_FILE, "must name a file that this account can read"),
     "ssl_ca_path": (_READABLE_FOLDER, "must name a folder that this account can read"),
-    "ssl_certfile": (_READABLE, "must name a file that this account can read"),
-    "ssl_keyfile": (_READABLE, "must name a file that this account can read"),
+    "ssl_certfile": (_READABLE_FILE, "must name a file that this account can read"),
+    "ssl_keyfile": (_READABLE_FILE, "must name a file that this account can read"),
 }
 ONE_SERVER = (
     "must name one server, not a list of brokers: give one address that follows a failover, a proxy's or a DNS name, "

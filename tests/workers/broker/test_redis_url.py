@@ -104,6 +104,8 @@ def test_usual_urls_are_normalized(url_text: str, normal: str) -> None:
         ("rediss://:hunter2@host/0?ssl_cert_reqs=hunter2", "required, optional or none"),
         ("rediss://:hunter2@host/0?ssl_ca_certs=/hunter2.pem", "a file that this account can read"),
         (f"rediss://:hunter2@host/0?ssl_ca_certs={__file__}", "no certificate"),
+        (f"rediss://:hunter2@host/0?ssl_ca_path={__file__}", "a folder that this account can read"),
+        (f"rediss://:hunter2@host/0?ssl_ca_certs={CERTIFICATES}", "a file that this account can read"),
         (f"rediss://:hunter2@host/0?ssl_keyfile={CERTIFICATES / 'client.key'}", "no certificate"),
         ("redis+socket://:hunter2@run/redis.sock", "whole path"),
         ("unix://", "whole path"),
