@@ -17,7 +17,7 @@ from models.db.pipeline import execute, pipeline
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in, partial_index
 from models.db.selects import DuePosition, due_parameters, earliest, next_due, select_latest
-from models.orders import OrderRow, store_order_parts
+from models.orders import OrderRow, PartChange, store_order_parts
 from models.sql import load_sql
 from policies import reminders
 from policies.alerts import UNLOCKED_NOTE
@@ -103,13 +103,13 @@ def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
     return from_row(Alert, row, terms=terms_history.by_id(row.terms_id))
 
 
-def update_alerts(conn: Connection, changed: Sequence[tuple[int, Alert]], terms_history: TermsHistory) -> None:
+def update_alerts(conn: Connection, changed: Sequence[PartChange[Alert]], terms_history: TermsHistory) -> None:
     def new_columns(alert: Alert) -> dict[str, Any]:
         return {"terms_id": terms_history.id_of(alert.terms)}
 
     store_order_parts(conn, AlertRow, "alert_id", changed, _ALERT_COLUMNS, new_columns)
     # Restart the reminders of alerts whose actionable instant changed (N17).
-    opened = [(order_id, alert) for order_id, alert in changed if alert.alert_id and alert.state is AlertState.OPEN]
+    opened = [(order_id, alert) for order_id, _, alert in changed if alert.alert_id and alert.state is AlertState.OPEN]
     if opened:
         since = [reminders.reminder_start(alert) for _, alert in opened]
         firsts = [

@@ -150,7 +150,7 @@ class CaseSet:
     def write(self, work: UnitOfWork[Any]) -> None:
         rows: list[dict[str, Any]] = []
         new: list[Order] = []
-        changed_orders: list[Order] = []
+        changed_orders: list[tuple[Order, Order]] = []
         messages: list[OutboxMessage] = []
         for change in self._changes:
             old, granted = change.before.order, change.granted
@@ -158,11 +158,14 @@ class CaseSet:
             if granted.events:
                 version = old.version + len(granted.events)
                 order = replace(granted.case.order, version=version, last_event_at=change.at)
-                (changed_orders if old.version else new).append(order)
+                if old.version:
+                    changed_orders.append((old, order))
+                else:
+                    new.append(order)
                 rows.extend(_case_event_rows(change))
         pairs = [(change.before, change.granted.case) for change in self._changes]
         changed_ocrs = _changed_parts(pairs, "ocr")
-        if any(request.agrees_at is not None and request.agrees_at <= work.now for _, request in changed_ocrs):
+        if any(request.agrees_at is not None and request.agrees_at <= work.now for _, _, request in changed_ocrs):
             work.tasks_to_wake.add("automation.resolve_requests")  # R117: at once
         now = work.now
         with pipeline(self.conn):
@@ -176,9 +179,9 @@ class CaseSet:
             work.enqueue(messages)
 
 
-def _changed_parts(pairs: Iterable[tuple[Case, Case]], part: str) -> list[tuple[int, Any]]:
+def _changed_parts(pairs: Iterable[tuple[Case, Case]], part: str) -> list[orders.PartChange[Any]]:
     changed = [(after.order.order_id, getattr(before, part), getattr(after, part)) for before, after in pairs]
-    return [(order_id, new) for order_id, old, new in changed if new is not None and new != old]
+    return [change for change in changed if change[2] is not None and change[2] != change[1]]
 
 
 def _case_event_rows(change: CaseChange) -> list[dict[str, Any]]:

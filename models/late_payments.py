@@ -13,7 +13,7 @@ from models.db.pipeline import execute
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from models.db.selects import select_latest
-from models.orders import store_order_parts
+from models.orders import PartChange, store_order_parts
 from policies.cases import LatePayment
 from policies.late_payments import SETTLEMENT_OVERDUE_AFTER
 from policies.statuses import PaymentStatus
@@ -47,7 +47,7 @@ def load_latest_late_payments(conn: Connection, order_ids: Iterable[int]) -> dic
     return {row.order_id: from_row(LatePayment, row) for row in rows}
 
 
-def update_late_payments(conn: Connection, changed: Sequence[tuple[int, LatePayment]]) -> None:
+def update_late_payments(conn: Connection, changed: Sequence[PartChange[LatePayment]]) -> None:
     columns = ("payment_status", "recorded_at", "settled_at", "settled_by", "comment")
     store_order_parts(conn, LatePaymentRow, "late_payment_id", changed, columns)
 

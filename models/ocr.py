@@ -14,7 +14,7 @@ from models.db.pipeline import execute
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from models.db.selects import select_latest
-from models.orders import store_order_parts
+from models.orders import PartChange, store_order_parts
 from policies import reminders
 from policies.cases import Ocr, OcrState
 from policies.statuses import Role
@@ -65,7 +65,7 @@ def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
     return from_row(Ocr, row, terms=terms_history.by_id(row.terms_id))
 
 
-def update_ocrs(conn: Connection, changed: Sequence[tuple[int, Ocr]], terms_history: TermsHistory) -> None:
+def update_ocrs(conn: Connection, changed: Sequence[PartChange[Ocr]], terms_history: TermsHistory) -> None:
     def new_columns(ocr: Ocr) -> dict[str, Any]:
         remind_at = reminders.first_reminder_at(ocr.filed_at, ocr.terms.ocr_remind_after)
         return to_row(ocr, ("filed_by", "filed_at", "previous_status", "reason", "comment")) | {

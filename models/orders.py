@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, column, exists, func, select, table
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array, is_any_of_ids
-from models.db.bulk import insert_rows, update_rows
+from models.db.bulk import insert_rows, update_changed_columns, update_rows
 from models.db.pipeline import Fetch, execute
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, Cents, Price, Rate, Total, check_finite, check_in, partial_index
@@ -92,6 +92,11 @@ class OrderLineRow(Base):
     )
 
 
+T = TypeVar("T")
+PartChange = tuple[int, T | None, T]
+"""An order's id with its alert, request or late payment before and after."""
+
+
 @dataclass(frozen=True, slots=True)
 class OrderParties:
     """(buyer, seller) by order, which never change, and whether an alert was open on any of the orders."""
@@ -146,12 +151,13 @@ def _order_from_row(row: Any, alert: Alert | None) -> Order:
 
 
 def insert_orders(conn: Connection, submitted: Sequence[Order]) -> None:
-    columns = (*_MUTABLE_ORDER_COLUMNS, "buyer_id", "seller_id", "currency", "usd_rate", "credit", "coupon")
+    columns = ("order_id", *_MUTABLE_ORDER_COLUMNS, "buyer_id", "seller_id", "currency", "usd_rate", "credit", "coupon")
     insert_rows(conn, OrderRow, [to_row(order, columns) | {"submitted_at": order.order_date} for order in submitted])
 
 
-def update_orders(conn: Connection, changed: Sequence[Order]) -> None:
-    update_rows(conn, OrderRow, ["order_id"], [to_row(order, _MUTABLE_ORDER_COLUMNS) for order in changed])
+def update_orders(conn: Connection, changes: Sequence[tuple[Order, Order]]) -> None:
+    ids = [after.order_id for _, after in changes]
+    update_changed_columns(conn, OrderRow, {"order_id": ids}, _MUTABLE_ORDER_COLUMNS, changes)
 
 
 def update_orders_files_npb_at(conn: Connection, changed: Sequence[Order]) -> None:
@@ -159,7 +165,7 @@ def update_orders_files_npb_at(conn: Connection, changed: Sequence[Order]) -> No
 
 
 _MUTABLE_ORDER_COLUMNS = (
-    "order_id", "status", "previous_status", "payment_status", "order_date", "total", "fee", "fee_month",
+    "status", "previous_status", "payment_status", "order_date", "total", "fee", "fee_month",
     "cancelled_at", "basis", "cancelled_by", "npb_filed_at", "files_npb_at", "held_at", "held_until", "version",
     "last_event_at",
 )  # fmt: skip
@@ -169,15 +175,16 @@ def store_order_parts(
     conn: Connection,
     table: type[Base],
     key: str,
-    changed: Sequence[tuple[int, Any]],
+    changed: Sequence[PartChange[Any]],
     columns: tuple[str, ...],
     new_columns: Callable[[Any], dict[str, Any]] = lambda _part: {},
 ) -> None:
     """Store alerts, requests or late payments by order: insert those without a key, with `new_columns` besides."""
-    rows = [(part, to_row(part, columns) | {"order_id": order_id}) for order_id, part in changed]
-    insert_rows(conn, table, [row | new_columns(part) for part, row in rows if getattr(part, key) is None])
-    known = [row | {key: getattr(part, key)} for part, row in rows if getattr(part, key) is not None]
-    update_rows(conn, table, ["order_id", key], known)
+    new = [(order_id, part) for order_id, _, part in changed if getattr(part, key) is None]
+    insert_rows(conn, table, [to_row(part, columns) | {"order_id": o} | new_columns(part) for o, part in new])
+    known = [(order_id, old, part) for order_id, old, part in changed if getattr(part, key) is not None]
+    keys = {"order_id": [order_id for order_id, _, _ in known], key: [getattr(part, key) for _, _, part in known]}
+    update_changed_columns(conn, table, keys, columns, [(old, part) for _, old, part in known])
 
 
 def load_order_lines(conn: Connection, order_ids: Iterable[int]) -> dict[int, list[Row[Any]]]:

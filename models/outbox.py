@@ -28,8 +28,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models import dead_jobs
 from models.db.arrays import is_any
-from models.db.bulk import insert_rows
-from models.db.row_mapping import from_row
+from models.db.bulk import insert_rows, send_insert
+from models.db.row_mapping import from_row, to_columns
 from models.db.schema import Base, BigInt, BigIntKey, check_in
 from policies.verdicts import OutboxMessage
 
@@ -108,23 +108,15 @@ _DUE_MESSAGE_COLUMNS = [getattr(OutboxRow, field.name) for field in fields(DueMe
 
 def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
     """Insert rows for whose tasks the caller sends wake-ups after the commit: they count as published once."""
-    insert_rows(
-        conn,
-        OutboxRow,
-        [
-            {
-                "key": message.key,
-                "task": message.task,
-                "order_id": message.order_id,
-                "payload": message.payload,
-                "created_at": now,
-                "due_at": now + REPUBLISH_INTERVAL,
-                "publish_count": 1,
-            }
-            for message in messages
-        ],
-        skip_existing=True,
-    )
+    if not messages:
+        return
+    number = len(messages)
+    columns = to_columns(messages, ("key", "task", "order_id", "payload")) | {
+        "created_at": (now,) * number,
+        "due_at": (now + REPUBLISH_INTERVAL,) * number,
+        "publish_count": (1,) * number,
+    }
+    send_insert(conn, OutboxRow, columns, skip_existing=True)
 
 
 _IS_NEW_ROW = and_(OutboxRow.attempts == 0, OutboxRow.publish_count > 0)

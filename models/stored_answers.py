@@ -18,7 +18,7 @@ from models.db.arrays import is_any_of_ids, text_array
 from models.db.bulk import send_insert
 from models.db.conflicts import Conflict
 from models.db.pipeline import Fetch, execute
-from models.db.row_mapping import to_row
+from models.db.row_mapping import to_columns, to_row
 from models.db.schema import Base, BigInt, check_in
 from policies.timestamps import format_optional_timestamp
 from policies.verdicts import Code, Invalid, Refused, Verdict
@@ -146,22 +146,17 @@ def insert_answers(
 
     Returns a check to call before the commit, which raises `RequestRaced` if any row existed already.
     """
-    rows = [
-        {
-            "request_id": command.request_id,
-            "task": command.task,
-            "fingerprint": command.fingerprint,
-            "order_id": command.subject,
-            "outcome": answer.outcome,
-            "answer": answer.as_json(),
-            "answered_at": now,
-        }
-        for command, answer in answered
-    ]
-    cursor = send_insert(conn, RequestRow, rows, skip_existing=True)
+    commands, answers = zip(*answered, strict=True)
+    columns = to_columns(commands, ("request_id", "task", "fingerprint")) | {
+        "order_id": [command.subject for command in commands],
+        "outcome": [answer.outcome for answer in answers],
+        "answer": [answer.as_json() for answer in answers],
+        "answered_at": [now] * len(answers),
+    }
+    cursor = send_insert(conn, RequestRow, columns, skip_existing=True)
 
     def check() -> None:
-        if cursor.rowcount != len(rows):
+        if cursor.rowcount != len(answered):
             raise RequestRaced
 
     return check

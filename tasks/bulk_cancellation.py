@@ -25,6 +25,7 @@ BATCH_SIZE = 100
 MAX_ORDERS = 1000
 Batch = dict[int, CancelOrder]
 """Items of one transaction by their index in the command."""
+JsonAnswer = dict[str, Any]
 
 
 class InvalidItem(StrictModel):
@@ -74,13 +75,13 @@ def cancel_many(commands: list[CancelMany]) -> list[Answer]:
 
 
 def _cancel_many(command: CancelMany) -> Answer:
-    answers: dict[int, Answer] = {}
+    answers: dict[int, JsonAnswer] = {}
     items: Batch = {}
     for index, item in enumerate(command.orders):
         if isinstance(item, InvalidItem):
-            answers[index] = item.answer
+            answers[index] = item.answer.as_json()
         elif item.request_id == command.request_id:
-            answers[index] = Answer.conflict(item)
+            answers[index] = Answer.conflict(item).as_json()
         else:
             if command.accepted_at is not None:
                 item.accept(command.accepted_at)
@@ -97,16 +98,16 @@ def _cancel_many(command: CancelMany) -> Answer:
 
 
 def _collect_answers(
-    command: CancelMany, answers: dict[int, Answer], indexes: Sequence[int], work: UnitOfWork[Any]
+    command: CancelMany, answers: dict[int, JsonAnswer], indexes: Sequence[int], work: UnitOfWork[Any]
 ) -> None:
     # The commit of the last batch also stores the command's own answer.
-    answers.update(zip(indexes, work.answers, strict=True))
+    answers.update(zip(indexes, [answer.as_json() for answer in work.answers], strict=True))
     if len(answers) == len(command.orders):
         work.store_answer(command, _combine_answers(command, answers))
 
 
-def _combine_answers(command: CancelMany, answers: dict[int, Answer]) -> Answer:
-    in_order = [answers[index].as_json() for index in range(len(command.orders))]
+def _combine_answers(command: CancelMany, answers: dict[int, JsonAnswer]) -> Answer:
+    in_order = [answers[index] for index in range(len(command.orders))]
     outcomes = [answer["outcome"] for answer in in_order]
     counts = {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
     return Answer.done(command, {"answers": in_order, "counts": counts})

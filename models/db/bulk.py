@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Boolean, Connection, Date, LargeBinary, Table, Text, TextClause, text
@@ -14,8 +15,11 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, dialect
 
 from models.db.arrays import bool_array, bytea_array, int_array, json_array, text_array, timestamp_array
 from models.db.pipeline import Cursor, execute
+from models.db.row_mapping import to_columns
 from models.db.schema import Base, table_of
 
+Columns = Mapping[str, Sequence[Any]]
+"""Values of rows by column."""
 _BULK_DIALECT = dialect()  # type: ignore[no-untyped-call]
 
 
@@ -33,29 +37,47 @@ def insert_rows(
     """
     if not rows:
         return []
-    cursor = send_insert(conn, target, rows, skip_existing=skip_existing, returning=returning)
+    cursor = send_insert(conn, target, _columns_of_rows(rows), skip_existing=skip_existing, returning=returning)
     return [row[0] for row in cursor] if returning else []
 
 
 def send_insert(
     conn: Connection,
     target: type[Base],
-    rows: Sequence[Mapping[str, Any]],
+    columns: Columns,
     *,
     skip_existing: bool = False,
     returning: str = "",
 ) -> Cursor:
     table = table_of(target)
-    names = tuple(rows[0])
-    return execute(conn, _insert_statement(table, names, skip_existing, returning), _column_arrays(table, names, rows))
+    statement = _insert_statement(table, tuple(columns), skip_existing, returning)
+    return execute(conn, statement, _column_arrays(table, columns))
 
 
-def update_rows(conn: Connection, target: type[Base], keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> int:
-    if not rows:
-        return 0
+def update_rows(conn: Connection, target: type[Base], keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        _update_columns(conn, target, keys, _columns_of_rows(rows))
+
+
+def update_changed_columns(
+    conn: Connection,
+    target: type[Base],
+    keys: Mapping[str, Sequence[Any]],
+    names: tuple[str, ...],
+    changes: Sequence[tuple[Any, Any]],
+) -> None:
+    """Update rows from objects before and after; a column that changed in none of them is left out."""
+    if not changes:
+        return
+    before, after = (to_columns(values, names) for values in zip(*changes, strict=True))
+    changed = {name: after[name] for name in names if after[name] != before[name]}
+    if changed:
+        _update_columns(conn, target, tuple(keys), {**keys, **changed})
+
+
+def _update_columns(conn: Connection, target: type[Base], keys: Sequence[str], columns: Columns) -> None:
     table = table_of(target)
-    names = tuple(rows[0])
-    return execute(conn, _update_statement(table, tuple(keys), names), _column_arrays(table, names, rows)).rowcount
+    execute(conn, _update_statement(table, tuple(keys), tuple(columns)), _column_arrays(table, columns))
 
 
 @lru_cache(maxsize=256)
@@ -98,8 +120,14 @@ def _quoted_column_list(names: tuple[str, ...]) -> str:
     return ", ".join(f'"{n}"' for n in names)
 
 
-def _column_arrays(table: Table, names: tuple[str, ...], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    return {n: _array_writer(table, n)([row[n] for row in rows]) for n in names}
+def _columns_of_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    # The rows have the same keys in any order.
+    names = tuple(rows[0])
+    return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+
+
+def _column_arrays(table: Table, columns: Columns) -> dict[str, str]:
+    return {name: _array_writer(table, name)(values) for name, values in columns.items()}
 
 
 @lru_cache(maxsize=512)

@@ -114,9 +114,13 @@ def test_checks_of_recent_changes_go_on_after_a_move_to_a_server_with_lower_tran
         conn.execute(text(FEED_BASE.format(base=1_000_000)))
     engine.dispose()
     market.order(1003)
-    market.do("audit.check_invariants")
     newest = max(event.written_in for event in market.events())
-    assert market.stored_one(AuditPositionRow, name="written_in").number >= newest
+
+    def reaches_the_newest_event() -> bool:
+        market.do("audit.check_invariants")
+        return market.stored_one(AuditPositionRow, name="written_in").number >= newest
+
+    wait_until(reaches_the_newest_event, what="the end of transactions in other databases of this server")
 
 
 def test_concurrent_checks_run_once(market: Market, database_url: str) -> None:
