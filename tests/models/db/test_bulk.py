@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from sqlalchemy import Column, Connection, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Column, Connection, Integer, MetaData, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from models.db.arrays import bool_array, bytea_array, int_array, json_array, text_array, timestamp_array
-from models.db.bulk import insert_rows
+from models.db.bulk import insert_rows, update_changed_columns
 from models.db.pipeline import execute, pipeline
 from policies.statuses import Role
 from workers.simulation.engine import Simulation
@@ -97,6 +97,30 @@ def test_documents_arrive_unchanged_and_none_becomes_null(simulation: Simulation
             conn, text("SELECT answer, answer IS NULL AS none FROM documents ORDER BY CAST(request_id AS integer)"), {}
         )
         assert [(row.answer, row.none) for row in rows] == [(answer, answer is None) for answer in answers]
+
+
+ROWS = some.lists(some.tuples(some.none() | SPECIAL_TEXTS, some.none() | some.integers(0, 2)), min_size=1, max_size=4)
+
+
+@given(before=ROWS, changes=ROWS)
+@SHARED_DATABASE
+def test_rows_are_updated_to_what_their_objects_became(
+    simulation: Simulation, before: list[tuple[Any, Any]], changes: list[tuple[Any, Any]]
+) -> None:
+    """R100: also where a column changed in some rows only, or in none."""
+    objects = [SimpleNamespace(comment=comment, number=number) for comment, number in before]
+    became = [SimpleNamespace(comment=comment, number=number) for comment, number in changes[: len(before)]]
+    after = [*became, *objects[len(became) :]]
+    with simulation.database.transaction() as conn:
+        execute(conn, text("SET LOCAL ROLE NONE"), {})  # the application role must not create tables
+        execute(conn, text("CREATE TEMP TABLE remarks (id bigint, comment text, number integer) ON COMMIT DROP"), {})
+        columns = (Column("id", BigInteger), Column("comment", Text), Column("number", Integer))
+        remarks: Any = SimpleNamespace(__table__=Table("remarks", MetaData(), *columns))
+        insert_rows(conn, remarks, [{"id": n, **vars(value)} for n, value in enumerate(objects)])
+        pairs = list(zip(objects, after, strict=True))
+        update_changed_columns(conn, remarks, {"id": range(len(pairs))}, ("comment", "number"), pairs)
+        rows = execute(conn, text("SELECT comment, number FROM remarks ORDER BY id"), {})
+        assert [tuple(row) for row in rows] == [(value.comment, value.number) for value in after]
 
 
 def test_amounts_in_documents_are_text_and_other_types_are_refused() -> None:
