@@ -5,15 +5,15 @@ The command line shows only ids and lengths of them; the body is stored as base6
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Connection, Row, delete, select, text, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
+from models.db.bulk import insert_rows
 from models.db.schema import Base, BigIntKey, check_in, table_of
 from policies.texts import replace_unprintable
 
@@ -52,34 +52,18 @@ class DeadLetterRow(Base):
     requeued_at: Mapped[datetime | None]
 
 
-def insert_dead_letter(
-    conn: Connection,
-    *,
-    key: UUID | None = None,
-    reason: str,
-    detail: str = "",
-    task_name: str | None,
-    message_id: str | None,
-    queue: str | None,
-    body: bytes,
-    body_bytes: int | None = None,
-    now: datetime,
-) -> None:
-    conn.execute(
-        insert(DeadLetterRow)
-        .values(
-            key=key or uuid4(),
-            reason=reason,
-            detail=detail,
-            task_name=_storable_task_name(task_name),
-            message_id=_storable_task_name(message_id),
-            queue=_storable_task_name(queue),
-            body_bytes=len(body) if body_bytes is None else body_bytes,
-            body=base64.b64encode(body[:MAX_BODY_BYTES]).decode(),
-            received_at=now,
-        )
-        .on_conflict_do_nothing()
-    )
+def insert_dead_letter(conn: Connection, letter: Mapping[str, Any], now: datetime) -> None:
+    """Store a letter as it waits in the broker (`workers.transport.dead_letters`)."""
+    row = {
+        **{name: letter[name] for name in ("key", "reason", "detail")},
+        "task_name": _storable_task_name(letter["named"]),
+        "message_id": _storable_task_name(letter["message_id"]),
+        "queue": _storable_task_name(letter["queue"]),
+        "body_bytes": letter["length"],
+        "body": letter["body_start"],
+        "received_at": now,
+    }
+    insert_rows(conn, DeadLetterRow, [row], skip_existing=True)
     newest = select(DeadLetterRow.dead_letter_id).order_by(DeadLetterRow.dead_letter_id.desc())
     too_old = newest.offset(MAX_DEAD_LETTERS).limit(1).scalar_subquery()
     conn.execute(delete(DeadLetterRow).where(DeadLetterRow.dead_letter_id <= too_old))

@@ -34,6 +34,8 @@ from workers.cli.jobs import jobs
 from workers.errors import SanitizedError
 from workers.settings import CHECKOUT
 from workers.simulation.engine import Simulation
+from workers.transport.dead_letters import pending_letter
+from workers.transport.validation import Rejected
 
 
 @pytest.fixture
@@ -229,17 +231,11 @@ def test_dead_letter_is_requeued_once_as_its_command(market: Market, complete: b
     """As the queue had it, or its body alone, which is all that Celery shows of an unknown task."""
     raw = message([[], {"order_id": 1, "member_id": "seller"}, {}], headers={"id": "lost-1", "timelimit": "soon"})
     body = json.dumps(raw).encode() if complete else base64.b64decode(raw["body"])
-    facts = {
-        "task_name": "npb.file",
-        "message_id": "lost-1",
-        "queue": "commands",
-        "now": market.simulation.clock.instant,
-    }
+    long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()
     with market.simulation.database.transaction() as conn:
-        dead_letters.insert_dead_letter(conn, reason="TASK_UNKNOWN", body=body, **facts)  # type: ignore[arg-type]
-        dead_letters.insert_dead_letter(conn, reason="NOT_JSON", body=b"hello", **facts)  # type: ignore[arg-type]
-        long = json.dumps([[], {"order_id": 1, "member_id": "seller", "comment": "x" * 5000}, {}]).encode()
-        dead_letters.insert_dead_letter(conn, reason="TASK_UNKNOWN", body=long, **facts)  # type: ignore[arg-type]
+        for reason, raw_body in (("TASK_UNKNOWN", body), ("NOT_JSON", b"hello"), ("TASK_UNKNOWN", long)):
+            letter = pending_letter(Rejected(reason, "", "npb.file", "lost-1"), "commands", raw_body)
+            dead_letters.insert_dead_letter(conn, letter, market.simulation.clock.instant)
         cut, broken, good = (row.dead_letter_id for row in dead_letters.list_newest_dead_letters(conn, limit=3))
     done = run("dead-letters", "requeue", good, broken, cut, good)
     assert done.exit_code == 1

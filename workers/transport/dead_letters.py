@@ -15,7 +15,7 @@ import logging
 import threading
 from collections.abc import Container
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import structlog
 from celery import current_app, signals
@@ -40,8 +40,15 @@ RETRY_DELAY = 2.0
 
 
 def push_dead_letter(pipe: Any, rejection: Rejected, queue: str | None, raw: bytes) -> None:
+    letter = pending_letter(rejection, queue, raw)
+    facts = {name: letter[name] for name in ("reason", "detail", "named")}
+    log.error("dead_letter", **facts, message=letter["message_id"])
+    pipe.lpush(PENDING_KEY, json.dumps(letter)).ltrim(PENDING_KEY, 0, MAX_PENDING - 1)
+
+
+def pending_letter(rejection: Rejected, queue: str | None, raw: bytes) -> dict[str, Any]:
     message_id = rejection.message_id
-    letter = {
+    return {
         "key": str(uuid4()),
         "reason": rejection.reason,
         "detail": rejection.detail,
@@ -53,9 +60,6 @@ def push_dead_letter(pipe: Any, rejection: Rejected, queue: str | None, raw: byt
         "body_start": base64.b64encode(raw[:MAX_BODY_BYTES]).decode(),
         "is_awaited": rejection.is_awaited,
     }
-    facts = {name: letter[name] for name in ("reason", "detail", "named")}
-    log.error("dead_letter", **facts, message=letter["message_id"])
-    pipe.lpush(PENDING_KEY, json.dumps(letter)).ltrim(PENDING_KEY, 0, MAX_PENDING - 1)
 
 
 def push_untaken_as_dead_letter(pipe: Any, message: Any, registered: Container[str]) -> None:
@@ -99,24 +103,9 @@ class DeadLetterWriter(lifecycle.BackgroundThread):
                 if letter.get("is_awaited") and isinstance(current_app.backend, ResultBackend):
                     reason = ": ".join(filter(None, (letter["reason"], letter["detail"])))
                     current_app.backend.store_rejection(letter["message_id"], MessageRefused(reason))
-                self._store_dead_letter(database, letter)
+                with database.transaction() as conn:
+                    dead_letters.insert_dead_letter(conn, letter, database.clock.now(conn))
                 broker.lrem(PENDING_KEY, -1, raw)
-
-    @staticmethod
-    def _store_dead_letter(database: Any, letter: dict[str, Any]) -> None:
-        with database.transaction() as conn:
-            dead_letters.insert_dead_letter(
-                conn,
-                key=UUID(letter["key"]),
-                reason=letter["reason"],
-                detail=letter["detail"],
-                task_name=letter["named"],
-                message_id=letter["message_id"],
-                queue=letter["queue"],
-                body=base64.b64decode(letter["body_start"]),
-                body_bytes=letter["length"],
-                now=database.clock.now(conn),
-            )
 
 
 class MessageRefused(Exception):

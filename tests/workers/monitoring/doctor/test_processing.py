@@ -19,6 +19,8 @@ from tests.workers.monitoring.doctor.findings import LONG_AGO, codes, real_now, 
 from workers.migrate import migrate
 from workers.monitoring.doctor import Context, exit_status, run_checks
 from workers.simulation.engine import SimulatedClock
+from workers.transport.dead_letters import pending_letter
+from workers.transport.validation import Rejected
 
 
 def test_schema_of_another_version_is_an_error(context: Context, owner: psycopg.Connection) -> None:
@@ -162,14 +164,8 @@ def test_dead_jobs_parked_emails_and_dead_letters_are_reported(context: Context,
     assert codes(run_checks(context)) == ["NOTICES_PARKED"]
     owner.execute("UPDATE unwind.notices SET state = 'sent', sent_at = clock_timestamp()")
     with context.database.transaction() as conn:
-        letter = {
-            "reason": "TASK_UNKNOWN",
-            "task_name": "x",
-            "message_id": "a",
-            "queue": "commands",
-            "body": b"private",
-        }
-        dead_letters.insert_dead_letter(conn, **letter, now=real_now())  # type: ignore[arg-type]
+        letter = pending_letter(Rejected("TASK_UNKNOWN", "", "x", "a"), "commands", b"private")
+        dead_letters.insert_dead_letter(conn, letter, real_now())
     findings = run_checks(context)
     assert (codes(findings), severity(findings)) == (["DEAD_LETTERS"], "note")
 
