@@ -41,6 +41,11 @@ def lock_case_set(
     return send_case_set_locks(conn, order_ids, parties, member_ids=member_ids, lock_members=lock_members)()
 
 
+def load_case_set(conn: Connection, parties: orders.OrderParties) -> CaseSet:
+    """Load the orders of these parties without locks, only to be read."""
+    return send_case_set_locks(conn, parties.by_order, parties, lock_members=members.NO_LOCK, lock_orders=False)()
+
+
 def send_case_set_locks(
     conn: Connection,
     order_ids: Iterable[int],
@@ -48,12 +53,13 @@ def send_case_set_locks(
     *,
     member_ids: Iterable[str] = (),
     lock_members: str = members.FOR_SHARE,
+    lock_orders: bool = True,
 ) -> Fetch[CaseSet]:
     ids = set(order_ids)
     all_member_ids = {m for order_id in ids & parties.by_order.keys() for m in parties.by_order[order_id]}
     with pipeline(conn):
         fetch_members = members.send_members_query(conn, all_member_ids | set(member_ids), lock=lock_members)
-        fetch_orders = orders.send_orders_query(conn, ids, lock=True)
+        fetch_orders = orders.send_orders_query(conn, ids, lock=lock_orders)
         fetch_terms = terms.send_terms_query(conn)
         fetch_alerts, fetch_ocrs = alerts.send_latest_alerts_query(conn, ids), ocr.send_latest_ocrs_query(conn, ids)
 

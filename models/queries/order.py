@@ -12,14 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select, text
-from sqlalchemy.orm import InstrumentedAttribute
 
-from models import alerts, events, late_payments, members, ocr, orders, removals, terms
-from models.alerts import AlertRow
+from models import events, orders, removals
+from models.alerts import AlertRow, alert_from_row
+from models.cases import load_case_set
 from models.db.row_mapping import map_row_to_json
 from models.events import EventRow
 from models.notices import NoticeRow
-from models.ocr import OcrRow
+from models.ocr import OcrRow, ocr_from_row
 from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
@@ -94,10 +94,6 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         return None
     subject = order_snapshot_subject(snapshot, instant)
     case = subject.case
-    options_by_role = {
-        role: [o.as_json() for o in policy.list_options(subject, Actor(case.member(role).member_id), instant)]
-        for role in (Role.SELLER, Role.BUYER)
-    }
     return {
         "order_id": order_id,
         "status": case.order.status,
@@ -105,8 +101,10 @@ def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: 
         "verdict": describe_cancel_routes(subject, instant),
         "routes": [route.as_json() for route in list_cancel_routes(subject, instant)],
         "automation": [announcement.as_json() for announcement in list_announced_acts(case)],
-        "seller": options_by_role[Role.SELLER],
-        "buyer": options_by_role[Role.BUYER],
+        **{
+            str(role): [o.as_json() for o in policy.list_options(subject, Actor(case.member(role).member_id), instant)]
+            for role in (Role.SELLER, Role.BUYER)
+        },
     }
 
 
@@ -142,86 +140,62 @@ def order_snapshot_subject(snapshot: OrderSnapshot, at: datetime) -> policy.Subj
 
 
 def load_order_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:
-    history = terms.load_terms(conn)
-    alerts_by_order = alerts.send_latest_alerts_query(conn, [order_id])(history)
-    row = orders.send_orders_query(conn, [order_id], lock=False)(alerts_by_order).get(order_id)
-    if row is None:
-        return None
+    parties = orders.send_order_parties_query(conn, [order_id])()
     past_events = events.events_of_order(conn, order_id, until=at)
-    if not past_events:
+    if order_id not in parties.by_order or not past_events:
         return None
+    cases = load_case_set(conn, parties)
+    case, history = cases.get(order_id, now), cases.terms_history
+    assert case is not None
     lines = _order_lines(conn, order_id, past_events, at)
     requested = removals.load_removals_of_order(conn, order_id)
-    removals_known = [then for r in requested if (then := _order_snapshot_removal(r, at)) is not None]
-    alert = alerts_by_order.get(order_id)
-    case = _case_now(conn, row, alert, now, history) if at is None else _case_at(conn, row, past_events, at, history)
     if at is not None:
-        lines = [_order_line_at(line, case.order, removals_known) for line in lines]
-    return OrderSnapshot(case, lines, removals_known, past_events, history)
-
-
-def _case_now(conn: Connection, row: Order, alert: Alert | None, now: datetime, terms_history: TermsHistory) -> Case:
-    parties = members.load_members(conn, [row.buyer_id, row.seller_id])
-    return Case(
-        order=row,
-        buyer=parties[row.buyer_id],
-        seller=parties[row.seller_id],
-        terms=terms_history.at(now),
-        later_terms=terms_history.after(now),
-        ocr=ocr.send_latest_ocrs_query(conn, [row.order_id])(terms_history).get(row.order_id),
-        alert=alert,
-        late_payment=late_payments.load_latest_late_payments(conn, [row.order_id]).get(row.order_id),
-    )
+        requested = [_removal_at(removal, at) for removal in requested if removal.requested_at <= at]
+        case = _case_at(conn, case, past_events, at, history)
+        lines = [_order_line_at(line, case.order, requested) for line in lines]
+    return OrderSnapshot(case, lines, requested, past_events, history)
 
 
 def _case_at(
-    conn: Connection, row: Order, past_events: Sequence[Any], at: datetime, terms_history: TermsHistory
+    conn: Connection, case: Case, past_events: Sequence[Any], at: datetime, terms_history: TermsHistory
 ) -> Case:
     state = fold_changes(event.changes for event in past_events)
     late = state.get("late_payment")
+
+    def part_at(name: str, key: Any, read: Callable[[Any, TermsHistory], Any]) -> Any:
+        # The alert or the request of that time, which may not be the order's latest.
+        if (changes := state.get(name)) is None:
+            return None
+        then, row = read_history_part(name, changes), key.class_
+        filed = select(row).where(row.order_id == case.order.order_id, row.filed_at == then["filed_at"])
+        return replace(read(conn.execute(filed.order_by(key).limit(1)).one(), terms_history), **then)
+
     return Case(
         order=replace(
-            row,
+            case.order,
             **read_history_part("order", state["order"]),
             version=past_events[-1].seq,
             last_event_at=max(event.at for event in past_events if event.type not in UNLOCK_EVENTS),
         ),
-        buyer=_order_party_at(conn, row.buyer_id, at),
-        seller=_order_party_at(conn, row.seller_id, at),
+        buyer=_order_party_at(conn, case.buyer, at),
+        seller=_order_party_at(conn, case.seller, at),
         terms=terms_history.at(at),
         later_terms=terms_history.after(at),
-        ocr=_part_at(conn, row.order_id, "ocr", state, OcrRow.ocr_id, ocr.ocr_from_row, terms_history),
-        alert=_part_at(conn, row.order_id, "alert", state, AlertRow.alert_id, alerts.alert_from_row, terms_history),
+        ocr=part_at("ocr", OcrRow.ocr_id, ocr_from_row),
+        alert=part_at("alert", AlertRow.alert_id, alert_from_row),
         late_payment=LatePayment(**read_history_part("late_payment", late)) if late else None,
     )
 
 
-def _part_at(
-    conn: Connection,
-    order_id: int,
-    part: str,
-    state: dict[str, Any],
-    key: InstrumentedAttribute[int],
-    from_row: Callable[[Any, TermsHistory], Any],
-    terms_history: TermsHistory,
-) -> Any:
-    # The alert or the request of that time, which may not be the order's latest.
-    if state.get(part) is None:
-        return None
-    then, row = read_history_part(part, state[part]), key.class_
-    filed = select(row).where(row.order_id == order_id, row.filed_at == then["filed_at"]).order_by(key).limit(1)
-    return replace(from_row(conn.execute(filed).one(), terms_history), **then)
-
-
-def _order_party_at(conn: Connection, member_id: str, at: datetime) -> Member:
+def _order_party_at(conn: Connection, member: Member, at: datetime) -> Member:
     # Of a member, only an open account and the settings decide about existing orders (R53, R55, R114).
     def last_event(*types: str) -> Any:
-        known = select(EventRow).where(EventRow.member_id == member_id, EventRow.at <= at, EventRow.type.in_(types))
-        return conn.execute(known.order_by(EventRow.event_id.desc()).limit(1)).one_or_none()
+        past = (EventRow.member_id == member.member_id, EventRow.at <= at, EventRow.type.in_(types))
+        return conn.execute(select(EventRow).where(*past).order_by(EventRow.event_id.desc()).limit(1)).one_or_none()
 
     standing, settings = last_event("members.terminated", "members.reinstated"), last_event("sellers.automation_set")
     return replace(
-        members.load_members(conn, [member_id])[member_id],
+        member,
         terminated=standing is not None and standing.type == "members.terminated",
         automation=settings_from_json(settings and settings.changes["automation"]),
     )
@@ -265,11 +239,7 @@ def _order_line_at(line: dict[str, Any], order: Order, removals_known: Sequence[
     return line_then
 
 
-def _order_snapshot_removal(removal: Removal, at: datetime | None) -> Removal | None:
-    if at is None:
-        return removal
-    if removal.requested_at > at:
-        return None
+def _removal_at(removal: Removal, at: datetime) -> Removal:
     undecided = removal.decided_at is not None and removal.decided_at > at
     return replace(removal, state=RemovalState.PENDING, decided_at=None) if undecided else removal
 
