@@ -55,15 +55,6 @@ def load_member_changes(conn: Connection) -> dict[str, list[WhatIfMemberChange]]
     return changes
 
 
-def stream_cases(conn: Connection) -> Iterator[RecordedCase]:
-    rows = conn.execution_options(yield_per=FETCH_SIZE).execute(_CASES)
-    for order_id, buyer_id, seller_id, usd_rate, events in rows:
-        recorded = [
-            RecordedEvent(type_, parse_stored_timestamp(at), *rest) for type_, at, *rest in orjson.loads(events)
-        ]
-        yield RecordedCase(order_id, buyer_id, seller_id, usd_rate, recorded)
-
-
 def load_recorded_conditions(conn: Connection) -> WhatIfConditions:
     return WhatIfConditions(
         [(datetime.min.replace(tzinfo=UTC), DEFAULT_TERMS), *((d.valid_from, d.terms) for d in load_terms(conn))]
@@ -74,5 +65,8 @@ def replay_cases(
     conn: Connection, recorded: WhatIfConditions, tried: WhatIfConditions, until: datetime
 ) -> Iterator[WhatIfDifference]:
     members = load_member_changes(conn)
-    for case in stream_cases(conn):
+    rows = conn.execution_options(yield_per=FETCH_SIZE).execute(_CASES)
+    for order_id, buyer_id, seller_id, usd_rate, written in rows:
+        events = [RecordedEvent(type_, parse_stored_timestamp(at), *rest) for type_, at, *rest in orjson.loads(written)]
+        case = RecordedCase(order_id, buyer_id, seller_id, usd_rate, events)
         yield case, outcome_without_replay(case, until), replay_case(case, members, tried, recorded, until)
