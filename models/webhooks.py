@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import CheckConstraint, Connection, Index, Row, or_, select, text, update
+from sqlalchemy import CheckConstraint, Connection, Row, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import feed
 from models.db.arrays import is_any
-from models.db.schema import Base, BigInt, BigIntKey
+from models.db.schema import Base, BigInt, BigIntKey, partial_index
 from policies.texts import has_blank_or_control
 
 WEBHOOK_LEASE = timedelta(minutes=2)
@@ -35,7 +35,7 @@ class WebhookRow(Base):
     __tablename__ = "webhooks"
     __table_args__ = (
         CheckConstraint("(failing_since IS NULL) = (failures = 0)", name="failing_since_the_first_failure"),
-        Index("ix_webhooks_due", "next_try_at", postgresql_where=text("disabled_at IS NULL AND removed_at IS NULL")),
+        partial_index("ix_webhooks_due", "next_try_at", where="disabled_at IS NULL AND removed_at IS NULL"),
     )
 
     webhook_id: Mapped[BigIntKey]
@@ -172,9 +172,3 @@ def record_webhook_delivery(conn: Connection, delivery: WebhookDelivery, now: da
         values |= {"failures": failures, "failing_since": since, "last_error": delivery.error[:MAX_ERROR_LENGTH]}
         values |= {"next_try_at": now + wait, "disabled_at": now if gives_up else None}
     conn.execute(update(WebhookRow).where(*own).values(**values))
-
-
-def disabled_webhook_urls(conn: Connection) -> list[str]:
-    disabled = (WebhookRow.disabled_at.is_not(None), WebhookRow.removed_at.is_(None))
-    rows = conn.execute(select(WebhookRow).where(*disabled).order_by(WebhookRow.webhook_id))
-    return [f"{row.webhook_id} ({row.url})" for row in rows]

@@ -193,7 +193,7 @@ def test_endpoint_is_disabled_after_three_days_and_continues_where_it_stopped(
     market.at(market.simulation.clock.instant + timedelta(days=1))
     assert deliver(market) == {"delivered": 0, "failed": 0}
     with market.simulation.database.transaction() as conn:
-        assert model.disabled_webhook_urls(conn) == [f"{webhook} ({receiver.url})"]
+        assert [row.webhook_id for row in model.list_webhooks(conn) if row.disabled_at is not None] == [webhook]
     receiver.status = 200
     receiver.requests.clear()
     replay(market.simulation, webhook, None)

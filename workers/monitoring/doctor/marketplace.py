@@ -44,7 +44,8 @@ def check_late_payments(context: Context) -> Iterator[Finding]:
 
 
 def check_webhooks_disabled(context: Context) -> Iterator[Finding]:
-    if disabled := webhooks.disabled_webhook_urls(context.conn):
+    listed = webhooks.list_webhooks(context.conn)
+    if disabled := [f"{row.webhook_id} ({row.url})" for row in listed if row.disabled_at is not None]:
         message = f"These webhooks failed for three days or are gone, and get nothing: {finding_names(disabled)}."
         fix = "./run webhooks list shows their last errors; ./run webhooks replay ID continues where one stopped."
         yield warning("WEBHOOKS_DISABLED", message, fix)
