@@ -13,27 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Connection,
-    Index,
-    Text,
-    any_,
-    bindparam,
-    cast,
-    column,
-    func,
-    select,
-    table,
-    text,
-    update,
-)
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.arrays import int_array, is_any, text_array
+from models.db.arrays import array_rows, int_array, is_any, text_array
 from models.db.pipeline import Fetch, execute, pipeline
-from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in
+from models.db.row_mapping import from_row
+from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in, partial_index
+from models.db.selects import earliest
 from models.sql import load_sql
 from models.stored_answers import Answer, mark_replayed
 
@@ -67,20 +55,12 @@ class SubmissionRow(Base):
     __table_args__ = (
         check_in("state", ("waiting", "answered", "dead")),
         # In claim order, so that a batch of a hundred reads a hundred rows however many wait.
-        Index(
-            "ix_submissions_due",
-            "submission_id",
-            "due_at",
-            postgresql_where=text(f"state = 'waiting' AND {_IN_BATCHES}"),
+        partial_index("ix_submissions_due", "submission_id", "due_at", where=f"state = 'waiting' AND {_IN_BATCHES}"),
+        partial_index(
+            "ix_submissions_alone", "submission_id", "due_at", where=f"state = 'waiting' AND NOT {_IN_BATCHES}"
         ),
-        Index(
-            "ix_submissions_alone",
-            "submission_id",
-            "due_at",
-            postgresql_where=text(f"state = 'waiting' AND NOT {_IN_BATCHES}"),
-        ),
-        Index("ix_submissions_answered", "answered_at", postgresql_where=text("state = 'answered'")),
-        Index("ix_submissions_order", "order_id", "submission_id", postgresql_where=text("state = 'waiting'")),
+        partial_index("ix_submissions_answered", "answered_at", where="state = 'answered'"),
+        partial_index("ix_submissions_order", "order_id", "submission_id", where="state = 'waiting'"),
     )
 
     submission_id: Mapped[BigIntKey]
@@ -131,15 +111,9 @@ def send_submissions_claim(
     rows = execute(conn, _CLAIM_SUBMISSIONS, {"now": now, "again": now + SUBMISSION_LEASE_DURATION, "limit": limit})
 
     def read() -> tuple[list[Submission], Submission | None]:
-        batch: list[Submission] = []
-        single = None
-        for is_alone, *fields in sorted(rows, key=lambda row: row.submission_id):
-            submission = Submission(*fields)
-            if is_alone:
-                single = submission
-            else:
-                batch.append(submission)
-        return batch, single
+        claimed = sorted(rows, key=lambda row: row.submission_id)
+        single = next((from_row(Submission, row) for row in claimed if row.alone), None)
+        return [from_row(Submission, row) for row in claimed if not row.alone], single
 
     return read
 
@@ -158,28 +132,17 @@ def store_submission_answers(conn: Connection, answers: Sequence[tuple[Submissio
         "ids": int_array([s.submission_id for s, _ in answers]),
         "answers": text_array([json.dumps(a.as_json()) for _, a in answers]),
         "now": now,
-        "channel": ANSWER_CHANNEL,
     }
     execute(conn, _STORE_SUBMISSION_ANSWERS, values)
 
 
-_NEW_SUBMISSION_ANSWERS = (
-    func.unnest(bindparam("ids", type_=ARRAY(BigInteger)), bindparam("answers", type_=ARRAY(Text)))
-    .table_valued("id", "answer")
-    .render_derived("new_answers")
-)
-_STORED_SUBMISSION_ANSWERS = (
+_NEW_ANSWERS = array_rows(ids=SubmissionRow.submission_id, answers=SubmissionRow.answer).c
+_STORED_ANSWERS = (
     update(SubmissionRow)
-    .where(SubmissionRow.submission_id == _NEW_SUBMISSION_ANSWERS.c.id, SubmissionRow.state != "answered")
-    .values(
-        state="answered",
-        answer=cast(_NEW_SUBMISSION_ANSWERS.c.answer, JSONB),
-        answered_at=bindparam("now", type_=Timestamp),
-    )
+    .where(SubmissionRow.submission_id == _NEW_ANSWERS.ids, SubmissionRow.state != "answered")
+    .values(state="answered", answer=_NEW_ANSWERS.answers, answered_at=bindparam("now", type_=Timestamp))
 )
-_STORE_SUBMISSION_ANSWERS = select(func.pg_notify(bindparam("channel", type_=Text), "")).add_cte(
-    _STORED_SUBMISSION_ANSWERS.cte("stored")
-)
+_STORE_SUBMISSION_ANSWERS = select(func.pg_notify(ANSWER_CHANNEL, "")).add_cte(_STORED_ANSWERS.cte("stored"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +157,14 @@ def submit_commands(conn: Connection, commands: Sequence[tuple[str, str, str]]) 
     tasks, payloads, request_ids = zip(*commands, strict=True)
     values = {"tasks": text_array(tasks), "payloads": text_array(payloads), "ids": text_array(request_ids)}
     with pipeline(conn):
-        fetch_answers = _send_submission_answers_query(conn, request_ids)
+        fetch_answers = send_submission_answers_query(conn, request_ids)
         submitted = execute(conn, _SUBMIT_COMMANDS, values)
-    answers = {request_id: _replayed_submission_answer(answer) for request_id, answer in fetch_answers().items()}
+    answers = {
+        request_id: mark_replayed(Answer(**answer)).as_json() if answer["outcome"] in ("done", "refused") else answer
+        for request_id, answer in fetch_answers().items()
+    }
     receipts = [row.receipt for row in submitted]
     return [SubmissionReceipt(s["request_id"], s["code"], answers.get(s["request_id"])) for s in receipts]
-
-
-def _replayed_submission_answer(answer: dict[str, Any]) -> dict[str, Any]:
-    kept = answer["outcome"] in ("done", "refused")
-    return mark_replayed(Answer(**answer)).as_json() if kept else answer
 
 
 # In order of request id, so that two batches with common ids wait for each other instead of blocking each other.
@@ -216,21 +177,14 @@ _SUBMIT_COMMANDS = text("""
 """)
 
 
-def load_submission_answers(conn: Connection, request_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    return _send_submission_answers_query(conn, request_ids)()
-
-
-def _send_submission_answers_query(conn: Connection, request_ids: Sequence[str]) -> Fetch[dict[str, dict[str, Any]]]:
+def send_submission_answers_query(conn: Connection, request_ids: Sequence[str]) -> Fetch[dict[str, dict[str, Any]]]:
     rows = execute(conn, _LOAD_SUBMISSION_ANSWERS, {"ids": text_array(request_ids)})
     return lambda: {row.request_id: row.answer for row in rows}
 
 
-_SUBMISSION_ANSWERS_VIEW = table(
-    "command_answers", column("request_id"), column("answer"), column("state"), schema="unwind"
-)
-_LOAD_SUBMISSION_ANSWERS = select(_SUBMISSION_ANSWERS_VIEW.c.request_id, _SUBMISSION_ANSWERS_VIEW.c.answer).where(
-    _SUBMISSION_ANSWERS_VIEW.c.request_id == any_(bindparam("ids", type_=ARRAY(Text))),
-    _SUBMISSION_ANSWERS_VIEW.c.state == "answered",
+_LOAD_SUBMISSION_ANSWERS = text(
+    "SELECT request_id, answer FROM unwind.command_answers"
+    " WHERE request_id = ANY(CAST(:ids AS text[])) AND state = 'answered'"
 )
 
 
@@ -250,14 +204,6 @@ def record_submission_failure(conn: Connection, submission: Submission, error: s
         .returning(SubmissionRow.first_error)
     ).scalar_one_or_none()
     return first if dead else None
-
-
-def mark_submission_dead(conn: Connection, submission: Submission, error: str) -> None:
-    conn.execute(
-        update(SubmissionRow)
-        .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state == "waiting")
-        .values(state="dead", first_error=func.coalesce(SubmissionRow.first_error, error), last_error=error)
-    )
 
 
 def resubmit_dead_submission(
@@ -281,6 +227,4 @@ def resubmit_dead_submission(
     return bool(answer["accepted"])
 
 
-def oldest_waiting_submission(conn: Connection) -> datetime | None:
-    waiting = select(func.min(SubmissionRow.submitted_at)).where(SubmissionRow.state == "waiting")
-    return conn.execute(waiting).scalar()
+oldest_waiting_submission = earliest(SubmissionRow.submitted_at, "state = 'waiting'")

@@ -107,5 +107,5 @@ def load_answer_for_view(request: Request, view: View, request_id: str) -> tuple
     """Return the answer to show, and whether it is still awaited. Only answers of this session are shown."""
     if not request_id.startswith(f"web.{view.session.session_id}."):
         return None, False
-    answers = query_snapshot(request, lambda conn, _: submissions.load_submission_answers(conn, [request_id]))
+    answers = query_snapshot(request, lambda conn, _: submissions.send_submission_answers_query(conn, [request_id])())
     return answers.get(request_id), request_id not in answers

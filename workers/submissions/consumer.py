@@ -99,7 +99,7 @@ def _park_exhausted_submissions(conn: Any, submission: Submission, now: datetime
     # Park a command whose worker died at every attempt. Its payload may be what kills the worker: it stays unread in
     # its row, from which a requeue takes it.
     error = dead_jobs.DEAD_JOB_REASONS["WORKER_DIED"]
-    submissions.mark_submission_dead(conn, submission, error)
+    submissions.record_submission_failure(conn, submission, error, now)
     dead_jobs.park_job(
         conn,
         task=submission.task,
