@@ -7,7 +7,8 @@ import json
 import click
 
 from workers.cli.terminal_text import echo
-from workers.monitoring.doctor import Severity, examine, exit_status
+from workers.monitoring.doctor import examine
+from workers.monitoring.doctor.findings import Severity, exit_status
 
 
 @click.command()

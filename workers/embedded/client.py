@@ -51,9 +51,6 @@ class ServerUrls:
     result_backend: str
     admin_url: str
 
-    def __repr__(self) -> str:
-        return "ServerUrls(***)"
-
 
 @dataclass(frozen=True)
 class RunningServers:

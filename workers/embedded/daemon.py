@@ -39,7 +39,7 @@ from workers.embedded.processes import (
     identify_process,
     wait_until,
 )
-from workers.embedded.servers import EmbeddedServer, Postgres, ServerStartError, Valkey
+from workers.embedded.servers import Postgres, ServerStartError, Valkey
 
 DAEMON_START_SECONDS = 60.0  # includes crash recovery of a large database
 MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each soon after its start: another restart will not help
@@ -53,7 +53,7 @@ class Daemon:
         (folder / FAILURE_FILE).unlink(missing_ok=True)
         secret = passwords(folder)
         durable = bool(options.get("durable", True))
-        self.servers: list[EmbeddedServer] = [
+        self.servers: list[Postgres | Valkey] = [
             Valkey(folder, secret["valkey"], durable=durable, settings=options.get("valkey", {})),
             Postgres(folder, secret, durable=durable, settings=options.get("postgres", {})),
         ]
@@ -100,12 +100,12 @@ class Daemon:
         for server in self.servers:
             server.stop()
 
-    def _launch_server(self, server: EmbeddedServer) -> None:
+    def _launch_server(self, server: Postgres | Valkey) -> None:
         others = [port for name, port in self.ports.items() if name != server.name]
         self.ports[server.name] = free_port(self.ports.get(server.name, 0), exclude=others)
         server.start(self.ports[server.name])
 
-    def _await_server(self, server: EmbeddedServer) -> None:
+    def _await_server(self, server: Postgres | Valkey) -> None:
         for attempt in range(10):
             try:
                 if wait_until(server.ready, DAEMON_START_SECONDS):

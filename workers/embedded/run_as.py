@@ -121,8 +121,7 @@ def _drop_root(uid: int, gid: int) -> None:
     # Keep only CAP_DAC_OVERRIDE across exec; do nothing if this process may not keep it.
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     capability = 1 << CAP_DAC_OVERRIDE
-    sets = (ctypes.c_uint32 * 6)(
-        capability, capability, capability, 0, 0, 0
-    )  # effective, permitted, inheritable; low then high
+    # Effective, permitted, inheritable; low then high.
+    sets = (ctypes.c_uint32 * 6)(capability, capability, capability, 0, 0, 0)
     if libc.capset(header, sets) == 0:
         libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0)

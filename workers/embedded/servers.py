@@ -73,10 +73,7 @@ VALKEY_SETTINGS = {
     "save": '""',  # the append-only file suffices; a snapshot would cost a fork
     "daemonize": "no",
 }
-DURABLE_VALKEY = {
-    "appendonly": "yes",
-    "appendfsync": "everysec",
-}  # `always` would cost two thirds of the push rate
+DURABLE_VALKEY = {"appendonly": "yes", "appendfsync": "everysec"}  # `always` would cost two thirds of the push rate
 THROWAWAY_VALKEY = {"appendonly": "no"}
 SERVER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
@@ -100,9 +97,6 @@ class EmbeddedServer:
     def prepare(self) -> None:
         # Only PostgreSQL's data is made ready for a start.
         pass
-
-    def start(self, port: int) -> None:
-        raise NotImplementedError
 
     def ready(self) -> bool:
         if self.process is None or self.process.poll() is not None:
@@ -252,11 +246,7 @@ class Valkey(EmbeddedServer):
     def __init__(self, folder: Path, password: str, *, durable: bool, settings: Mapping[str, str]) -> None:
         super().__init__(folder)
         self.password = password
-        self.settings = {
-            **VALKEY_SETTINGS,
-            **(DURABLE_VALKEY if durable else THROWAWAY_VALKEY),
-            **settings,
-        }
+        self.settings = {**VALKEY_SETTINGS, **(DURABLE_VALKEY if durable else THROWAWAY_VALKEY), **settings}
         self.program = find_valkey_server()
         self.port = 0
 

@@ -18,7 +18,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily as Family
+from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
 
 from models.db import database as db
@@ -44,8 +45,6 @@ METRICS_SERVER_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_dead_letters_last_day": (("TASK_UNKNOWN",), ("NOT_A_COMMAND",)),
     "unwind_dead_jobs": tuple((task,) for task in (*OUTBOX_CONSUMERS, "notices.deliver")),
 }
-
-Family = GaugeMetricFamily
 
 
 class ComponentQuery:
@@ -176,7 +175,7 @@ class _RequestHandler(WSGIRequestHandler):
 def make_metrics_server(collector: MetricsCollector, address: str, port: int) -> WSGIServer:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
-    metrics = make_wsgi_app(registry)
+    metrics: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
@@ -184,8 +183,7 @@ def make_metrics_server(collector: MetricsCollector, address: str, port: int) ->
             return [b"Only GET and HEAD.\n"]
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            body: Iterable[bytes] = metrics(environ, start)
-            return body
+            return metrics(environ, start)
         status, text = "404 Not Found", "There are /metrics, /livez and /readyz.\n"
         if path == "/livez":
             status, text = "200 OK", "alive\n"

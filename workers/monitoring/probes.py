@@ -50,9 +50,7 @@ def find_probe_problem(probe: str) -> str | None:
         age = time.time() - Path(path).stat().st_mtime  # noqa: TID251 - the age of a file, on the clock that dated it
     except FileNotFoundError:
         return f"not {probe}: {path} does not exist."
-    if (
-        probe == "alive" and abs(age) > MAX_AGE_SECONDS
-    ):  # in the future: the clock was set back and no progress seen since
+    if probe == "alive" and abs(age) > MAX_AGE_SECONDS:  # also in the future, after the clock was set back
         return f"not alive: no progress for {abs(age):.0f} s."
     return None
 

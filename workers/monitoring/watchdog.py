@@ -101,14 +101,10 @@ class Watchdog(BackgroundThread):
             self.poll()
 
 
-class WatchedBroker:
-    def __init__(self, url: str) -> None:
-        self._client = connect_to_redis(url)
-
-    def count_waiting(self, queues: Iterable[str]) -> int:
-        with contextlib.suppress(NoPermissionError):  # this login may write only the keys that it must
-            self._client.set(WATCHDOG_KEY, 1, ex=60)
-        return sum(int(self._client.llen(queue)) for queue in queues)
+def count_waiting_messages(client: redis.Redis, queues: Iterable[str]) -> int:
+    with contextlib.suppress(NoPermissionError):  # this login may write only the keys that it must
+        client.set(WATCHDOG_KEY, 1, ex=60)
+    return sum(int(client.llen(queue)) for queue in queues)
 
 
 _received_messages = 0
@@ -126,15 +122,15 @@ def _count_watched_message(**_: Any) -> None:
 def _start_watchdog(
     *,
     progress: Callable[[], Any],
-    count_waiting: Callable[[WatchedBroker], int],
+    count_waiting: Callable[[redis.Redis], int],
     is_busy: Callable[[], bool],
     on_stall: Callable[[int], None],
 ) -> None:
     url = current_settings().broker_url
     if url is None:
         return
-    broker = WatchedBroker(url.get_secret_value())
-    Watchdog(progress=progress, count_waiting=lambda: count_waiting(broker), is_busy=is_busy, on_stall=on_stall).start()
+    client = connect_to_redis(url.get_secret_value())
+    Watchdog(progress=progress, count_waiting=lambda: count_waiting(client), is_busy=is_busy, on_stall=on_stall).start()
     probes.report_ready_to_probes()
 
 
@@ -148,8 +144,8 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
 
     _start_watchdog(
         progress=lambda: (_received_messages, state.all_total_count[0], len(state.reserved_requests)),
-        count_waiting=lambda broker: broker.count_waiting(
-            q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q)
+        count_waiting=lambda client: count_waiting_messages(
+            client, (q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q))
         ),
         is_busy=lambda: bool(len(state.reserved_requests)),
         on_stall=end,
@@ -166,7 +162,7 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
 
     _start_watchdog(
         progress=lambda: scheduler.tick_count,
-        count_waiting=lambda broker: broker.count_waiting(()) or 1,  # the timetable is never empty
+        count_waiting=lambda client: count_waiting_messages(client, ()) or 1,  # the timetable is never empty
         is_busy=lambda: False,
         on_stall=end,
     )

@@ -9,13 +9,14 @@ import pytest
 import redis
 
 from tests.plugins.servers import in_valkey_database
+from workers.broker.redis_url import connect_to_redis
 from workers.embedded.client import ServerUrls
 from workers.monitoring.watchdog import (
     MAX_SILENT_POLLS,
     MAX_SILENT_POLLS_WHEN_BUSY,
     POLL_INTERVAL,
     Watchdog,
-    WatchedBroker,
+    count_waiting_messages,
 )
 
 
@@ -153,11 +154,11 @@ def test_queue_length_is_read_with_limited_rights(broker_url: str, servers: Serv
     with redis.Redis.from_url(broker_url) as client:
         client.lpush("commands", "a", "b")
         client.lpush("notices", "c")
-    assert WatchedBroker(broker_url).count_waiting(["commands", "sweeps"]) == 2
+    assert count_waiting_messages(connect_to_redis(broker_url), ["commands", "sweeps"]) == 2
     with redis.Redis.from_url(in_valkey_database(servers.broker_url, 0)) as server:
         server.execute_command("ACL", "SETUSER", "reader", "on", ">only-reads", "~*", "+@read", "+select")
         try:
             as_reader = f"redis://reader:only-reads@{broker_url.rpartition('@')[2]}"
-            assert WatchedBroker(as_reader).count_waiting(["commands"]) == 2
+            assert count_waiting_messages(connect_to_redis(as_reader), ["commands"]) == 2
         finally:
             server.execute_command("ACL", "DELUSER", "reader")

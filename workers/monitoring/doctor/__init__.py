@@ -17,19 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from workers.errors import summarize_error
 from workers.monitoring.doctor import broker, database, environment, marketplace, processing
 from workers.monitoring.doctor.context import Context, open_context
-from workers.monitoring.doctor.findings import Finding, Severity, error, exit_status
+from workers.monitoring.doctor.findings import Finding, Severity, error
 from workers.settings import SettingsError, load_settings
-
-__all__ = [
-    "Context",
-    "Finding",
-    "Severity",
-    "connect_to_servers",
-    "examine",
-    "exit_status",
-    "open_context",
-    "run_checks",
-]
 
 DoctorCheck = Callable[[Context], Iterable[Finding]]
 

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from models.db.database import Database
 
 
-def context_wall_clock() -> float:
-    # This clock is only compared with those of the servers.
-    return time.time()  # noqa: TID251 - the clock itself is what is examined here; nothing is decided by it
-
-
 def context_free_bytes(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
@@ -58,7 +53,7 @@ class Context:
     """The queues of each worker that answered, by the worker's name."""
     pools: dict[str, Pool] = field(default_factory=dict)
     """The pool of each worker that answered, by the worker's name."""
-    clock: Callable[[], float] = context_wall_clock
+    clock: Callable[[], float] = time.time  # noqa: TID251 - only compared with the clocks of the servers
     free_bytes: Callable[[Path], int] = context_free_bytes
     conn: Connection = field(init=False, repr=False)
     """The transaction of the check that runs."""

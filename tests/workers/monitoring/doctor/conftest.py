@@ -17,7 +17,8 @@ from schedules.routes import QUEUES
 from tests.plugins.servers import libpq_url
 from tests.workers.monitoring.doctor.findings import real_now
 from workers.embedded.client import ServerUrls, embedded_servers
-from workers.monitoring.doctor import Context, broker
+from workers.monitoring.doctor import broker
+from workers.monitoring.doctor.context import Context
 from workers.settings import load_settings
 
 

@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 from click.testing import CliRunner, Result
 
 from workers.cli.doctor import doctor
-from workers.monitoring.doctor import Finding
-from workers.monitoring.doctor.context import context_wall_clock
+from workers.monitoring.doctor.context import Context
+from workers.monitoring.doctor.findings import Finding
 
 LONG_AGO = timedelta(minutes=10)
 
 
 def real_now() -> datetime:
     """The machine's clock."""
-    return datetime.fromtimestamp(context_wall_clock(), UTC)
+    return datetime.fromtimestamp(Context.clock(), UTC)
 
 
 def codes(checked: Iterable[Finding]) -> list[str]:

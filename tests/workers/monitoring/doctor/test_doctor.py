@@ -16,8 +16,9 @@ from tests.e2e.nodes import ProcessNode
 from tests.waiting import wait_until
 from tests.workers.monitoring.doctor.findings import codes, run, severity
 from workers.lifecycle import SUPPORTED_POOLS
-from workers.monitoring.doctor import Context, Finding, Severity, broker, exit_status, run_checks
-from workers.monitoring.doctor.context import Pool
+from workers.monitoring.doctor import broker, run_checks
+from workers.monitoring.doctor.context import Context, Pool
+from workers.monitoring.doctor.findings import Finding, Severity, exit_status
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 

@@ -12,7 +12,9 @@ from aiosmtpd.controller import Controller
 
 from tests.workers.monitoring.doctor.findings import codes, run, severity
 from workers.embedded.data_dir import free_port
-from workers.monitoring.doctor import Context, environment, examine, exit_status, run_checks
+from workers.monitoring.doctor import environment, examine, run_checks
+from workers.monitoring.doctor.context import Context
+from workers.monitoring.doctor.findings import exit_status
 from workers.settings import load_settings
 
 

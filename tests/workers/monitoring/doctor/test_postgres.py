@@ -15,7 +15,9 @@ from tests.plugins.pooler import PGBOUNCER, pooler
 from tests.plugins.postgres import USER, PostgresServer, new_server
 from tests.workers.monitoring.doctor.findings import codes
 from workers.cli import group
-from workers.monitoring.doctor import Finding, connect_to_servers, database, examine, open_context
+from workers.monitoring.doctor import connect_to_servers, database, examine
+from workers.monitoring.doctor.context import open_context
+from workers.monitoring.doctor.findings import Finding
 from workers.settings import load_settings
 
 pytestmark = pytest.mark.long

@@ -17,7 +17,9 @@ from tests.plugins.market import FILED, Market
 from tests.plugins.sql_interface import submit_command
 from tests.workers.monitoring.doctor.findings import LONG_AGO, codes, real_now, severity
 from workers.migrate import migrate
-from workers.monitoring.doctor import Context, exit_status, run_checks
+from workers.monitoring.doctor import run_checks
+from workers.monitoring.doctor.context import Context
+from workers.monitoring.doctor.findings import exit_status
 from workers.simulation.engine import SimulatedClock
 from workers.transport.dead_letters import pending_letter
 from workers.transport.validation import Rejected

@@ -27,17 +27,9 @@ from workers.embedded.data_dir import free_port, write_json
 from workers.embedded.processes import identify_process, wait_until
 from workers.embedded.servers import Valkey
 from workers.lifecycle import SUPPORTED_POOLS
-from workers.monitoring.doctor import (
-    Context,
-    Finding,
-    broker,
-    connect_to_servers,
-    database,
-    examine,
-    open_context,
-    run_checks,
-)
-from workers.monitoring.doctor.context import Pool, context_wall_clock
+from workers.monitoring.doctor import broker, connect_to_servers, database, examine, run_checks
+from workers.monitoring.doctor.context import Context, Pool, open_context
+from workers.monitoring.doctor.findings import Finding
 from workers.settings import load_settings
 
 
@@ -221,10 +213,10 @@ def test_broker_without_blmove_is_too_old(tmp_path: Path, version: str, expected
 
 @pytest.mark.parametrize("off", [5.0, -5.0])
 def test_clock_difference_is_reported(context: Context, off: float) -> None:
-    findings = run_checks(replace(context, clock=lambda: context_wall_clock() + off))
+    findings = run_checks(replace(context, clock=lambda: context.clock() + off))
     assert codes(findings) == ["CLOCKS_DIFFER"]
     assert f"5 s {'ahead of' if off > 0 else 'behind'} the database's" in findings[0].message
-    assert run_checks(replace(context, clock=lambda: context_wall_clock() + off / 5)) == []
+    assert run_checks(replace(context, clock=lambda: context.clock() + off / 5)) == []
     assert codes(database.compare_clocks("The broker's clock", 100.0 + off, 100.0, 0.1)) == ["CLOCKS_DIFFER"]
 
 
