@@ -35,19 +35,9 @@ class InvalidQuery(ValueError):
     pass
 
 
-def _show_query_argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    def convert(word: str) -> Any:
-        try:
-            return parse(word)
-        except ValueError as error:
-            raise click.BadParameter(f"{error}.") from None
-
-    return convert
-
-
 def _order_id(word: str) -> int:
     if not (word.isascii() and word.isdigit() and len(word) <= 19 and int(word) < 2**63):
-        raise ValueError("an order's id is a whole number")
+        raise click.BadParameter("an order's id is a whole number.")
     return int(word)
 
 
@@ -55,16 +45,23 @@ def _month(word: str) -> date:
     try:
         return parse_month(word)
     except ValueError:
-        raise ValueError("a billing month is written like 2026-03") from None
+        raise click.BadParameter("a billing month is written like 2026-03.") from None
+
+
+def _time(word: str) -> datetime:
+    try:
+        return parse_timestamp(word)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from None
 
 
 def _query_id(word: str) -> str:
     if not is_storable(word):
-        raise ValueError("an id is plain text")
+        raise click.BadParameter("an id is plain text.")
     return word
 
 
-ORDER, MONTH, TIME, NAME = (_show_query_argument(parse) for parse in (_order_id, _month, parse_timestamp, _query_id))
+ORDER, MONTH, TIME, NAME = _order_id, _month, _time, _query_id
 _ORDER_ID = click.Argument(["order_id"], metavar="ID", type=ORDER)
 _SELLER = click.Argument(["seller_id"], metavar="SELLER", type=NAME)
 _AT = click.Option(["--at"], type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")

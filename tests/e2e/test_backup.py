@@ -233,9 +233,9 @@ def test_every_tool_uses_the_tls_options_of_the_url(
 ) -> None:
     result = typed(monkeypatch, other_server.url() + "?sslmode=require", "backup", str(tmp_path / "x.dump"))
     assert (result.exit_code, "SSL" in result.output) == (1, True)
-    clients = backup.BackupClients(programs(), PostgresAddress.parse(other_server.url() + "?sslmode=require"))
+    address = PostgresAddress.parse(other_server.url() + "?sslmode=require")
     with pytest.raises(click.ClickException, match="does not support SSL"):
-        clients.run("psql", "--command=SELECT 1")
+        backup.run_backup_client(programs(), address, "psql", "--command=SELECT 1")
 
 
 def test_feed_continues_on_a_server_with_lower_transaction_ids(

@@ -14,17 +14,16 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
-from sqlalchemy import text
+from sqlalchemy import NullPool, text
 from sqlalchemy.exc import OperationalError
 
 from models import feed
-from models.db import database as db
-from models.db.database import make_engine
+from models.db.database import DatabaseClock, make_engine
 from models.db.driver import is_pooled
 from models.db.postgres_address import PostgresAddress
 from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused
@@ -67,17 +66,13 @@ def restore(file: Path) -> None:
         assert settings.migration_url is not None
         url = settings.migration_url.get_secret_value()
         skipped = restore_backup(url, file)
-        database = db.connect(url, as_app=False)
-        try:
-            with database.transaction() as conn:
-                violation_log.set_audit_timeout(conn)
-                now = database.clock.now(conn)
-                months = month_audit.months_to_audit(conn)
-                violations = invariants.query_invariants(conn, now, in_time=False, months=months)
-                counts = text("SELECT (SELECT count(*) FROM unwind.orders), (SELECT count(*) FROM unwind.events)")
-                order_count, event_count = conn.execute(counts).one()
-        finally:
-            database.dispose()
+        with make_engine(url, poolclass=NullPool).begin() as conn:
+            violation_log.set_audit_timeout(conn)
+            now = DatabaseClock().now(conn)
+            months = month_audit.months_to_audit(conn)
+            violations = invariants.query_invariants(conn, now, in_time=False, months=months)
+            counts = text("SELECT (SELECT count(*) FROM unwind.orders), (SELECT count(*) FROM unwind.events)")
+            order_count, event_count = conn.execute(counts).one()
     echo(f"Orders restored: {order_count:,}; events restored: {event_count:,}.")
     if skipped:
         echo(f"Readers of the event feed keep their cursors: its transaction ids continue {skipped:,} higher.")
@@ -87,7 +82,7 @@ def restore(file: Path) -> None:
 
 
 def write_backup(database_url: str, file: Path) -> int:
-    clients = _backup_clients(database_url)
+    run = _backup_clients(database_url)
     partial = file.with_name(file.name + ".part")
     try:
         partial.unlink(missing_ok=True)
@@ -99,7 +94,7 @@ def write_backup(database_url: str, file: Path) -> int:
             "container, one on a volume: /data/unwind.dump"
         ) from None
     try:
-        clients.run("pg_dump", "--format=custom", "--schema=unwind", "--no-owner", f"--file={partial}")
+        run("pg_dump", "--format=custom", "--schema=unwind", "--no-owner", f"--file={partial}")
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
@@ -108,54 +103,45 @@ def write_backup(database_url: str, file: Path) -> int:
 
 def restore_backup(database_url: str, file: Path) -> int:
     """Restore into an empty database, or raise `ClickException`; return by how much the feed's ids were raised."""
-    clients = _backup_clients(database_url)
-    engine = make_engine(database_url, timeouts=False, application_name="unwind restore")
-    try:
-        with engine.begin() as conn:
-            if fact(conn, "SELECT to_regnamespace('unwind') IS NOT NULL"):
-                raise click.ClickException(
-                    "The database already has a schema `unwind`. A restore needs an empty database: create one "
-                    "(CREATE DATABASE ...) and set DATABASE_URL to it."
-                )
-            for statement in grants.role_statements():
-                conn.execute(text(statement))
-        clients.run("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", str(file))
-        with engine.begin() as conn:
-            skipped = feed.advance_feed_base(conn)
-        migrate(database_url)
-        with engine.begin() as conn:
-            conn.execute(text("ANALYZE"))  # a dump has no statistics, and workers start at once
-        return skipped
-    finally:
-        engine.dispose()
+    run = _backup_clients(database_url)
+    engine = make_engine(database_url, timeouts=False, application_name="unwind restore", poolclass=NullPool)
+    with engine.begin() as conn:
+        if fact(conn, "SELECT to_regnamespace('unwind') IS NOT NULL"):
+            raise click.ClickException(
+                "The database already has a schema `unwind`. A restore needs an empty database: create one "
+                "(CREATE DATABASE ...) and set DATABASE_URL to it."
+            )
+        for statement in grants.role_statements():
+            conn.execute(text(statement))
+    run("pg_restore", "--single-transaction", "--exit-on-error", "--no-owner", str(file))
+    with engine.begin() as conn:
+        skipped = feed.advance_feed_base(conn)
+    migrate(database_url)
+    with engine.begin() as conn:
+        conn.execute(text("ANALYZE"))  # a dump has no statistics, and workers start at once
+    return skipped
 
 
-@dataclass(frozen=True, slots=True)
-class BackupClients:
-    folder: Path
-    address: PostgresAddress
-
-    def run(self, program: str, *args: str) -> str:
-        # The password is passed in the environment, since command lines are public.
-        result = subprocess.run(
-            [self.folder / program, f"--dbname={self.address.client_conninfo(f'unwind {program}')}", *args],
-            env=self.address.client_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            errors="replace",
-        )
-        if result.returncode != 0:
-            stderr = "\n".join(f"    {line}" for line in result.stderr.strip().splitlines()[-8:])
-            raise click.ClickException(f"{program} failed:\n{self.address.without_password(stderr)}")
-        return result.stdout.strip()
+def run_backup_client(folder: Path, address: PostgresAddress, program: str, *args: str) -> str:
+    # The password is passed in the environment, since command lines are public.
+    result = subprocess.run(
+        [folder / program, f"--dbname={address.client_conninfo(f'unwind {program}')}", *args],
+        env=address.client_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        errors="replace",
+    )
+    if result.returncode != 0:
+        stderr = "\n".join(f"    {line}" for line in result.stderr.strip().splitlines()[-8:])
+        raise click.ClickException(f"{program} failed:\n{address.without_password(stderr)}")
+    return result.stdout.strip()
 
 
-def _backup_clients(database_url: str) -> BackupClients:
+def _backup_clients(database_url: str) -> Callable[..., str]:
     address = PostgresAddress.parse(database_url)
-    engine = make_engine(database_url, application_name="unwind backup")
     try:
-        with engine.connect() as conn:
+        with make_engine(database_url, application_name="unwind backup", poolclass=NullPool).connect() as conn:
             if is_pooled(conn):
                 raise PooledSessionRefused
             server = int(fact(conn, "SHOW server_version_num")) // 10_000
@@ -167,16 +153,15 @@ def _backup_clients(database_url: str) -> BackupClients:
         if isinstance(problem.orig, SessionSettingsRefused):
             reason = f"{problem.orig}. {problem.orig.fix}"
         raise click.ClickException(f"The database cannot be used: {reason}") from None
-    finally:
-        engine.dispose()
-    clients = BackupClients(_find_backup_clients(server, address), address)
+    folder = _find_backup_clients(server, address)
+    run = partial(run_backup_client, folder, address)
     query = f"--command={SERVER_IDENTITY}"
-    if clients.run("psql", "--no-psqlrc", "--no-align", "--tuples-only", query) != identity:
+    if run("psql", "--no-psqlrc", "--no-align", "--tuples-only", query) != identity:
         raise click.ClickException(
-            f"The programs in {clients.folder} reach another database than DATABASE_URL names, so nothing was written. "
+            f"The programs in {folder} reach another database than DATABASE_URL names, so nothing was written. "
             "Check that none of them is a wrapper that chooses a server itself."
         )
-    return clients
+    return run
 
 
 def _find_backup_clients(server: int, address: PostgresAddress) -> Path:

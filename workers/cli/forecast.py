@@ -63,5 +63,4 @@ def calendar_parts(acts: Iterable[Any], bill_days: Iterable[tuple[date, str, dat
 
 def _calendar_event(uid: str, start: date, summary: str, now: datetime, description: str | None = None) -> str:
     event = Event.new(uid=uid, stamp=now, start=start, summary=summary, description=description)
-    encoded: bytes = event.to_ical()
-    return encoded.decode()
+    return str(event.to_ical(), "utf-8")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import click
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, NullPool, text
 
 from models import alerts, automation, bills, notices, outbox, reminders
 from models.db import database as db
@@ -81,28 +81,25 @@ class Simulation:
         answer: dict[str, Any] = app.tasks[task].validate_and_run(arguments, message_id)
         return answer
 
-    def process_outbox(self) -> int:
-        count = 0
+    def process_outbox(self) -> None:
         while True:
             with self.database.transaction() as conn:
                 due = outbox.tasks_due(conn, self.clock.now(conn))
             due += sorted(self._woken - {outbox.RELAY})
             self._woken.clear()
             if not due:
-                return count
+                return
             for task in due:
                 retry_on_conflict(app.tasks[task].run)
-            count += 1
 
-    def advance(self, to: datetime) -> int:
+    def advance(self, to: datetime) -> None:
         """Advance the clock to `to`, inclusive, and run each sweep at every instant at which something becomes due.
 
-        Outbox tasks run as they are created. Return the number of instants at which sweeps ran.
+        Outbox tasks run as they are created.
         Raises ValueError if `to` is before the clock's instant, and SimulationStuck.
         """
         if to < self.clock.instant:
             raise ValueError("the clock cannot be set back")
-        instants = 0
         last: tuple[datetime, tuple[str, ...]] | None = None
         while True:
             self.process_outbox()
@@ -112,7 +109,7 @@ class Simulation:
                 ]
             if not due:
                 self.clock.instant = to
-                return instants
+                return
             instant, sweeps = min(due, key=lambda entry: entry[0])
             # Work that became due before the simulation's start or during its commands is late: it runs now.
             self.clock.instant = max(instant, self.clock.instant)
@@ -121,7 +118,6 @@ class Simulation:
             last = (instant, sweeps)
             for sweep in sweeps:
                 self.on_sweep(self.clock.instant, sweep, retry_on_conflict(app.tasks[sweep].run))
-            instants += 1
 
 
 class DatabaseNotEmpty(click.ClickException):
@@ -140,7 +136,7 @@ def simulation_pool() -> Iterator[SimulationPool]:
 class SimulationPool:
     def __init__(self, database_url: str) -> None:
         self._server, _, _ = database_url.rpartition("/")
-        self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT")
+        self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         self._count = 0
         self._run("CREATE DATABASE unwind_first TEMPLATE template0")
         migrate(f"{self._server}/unwind_first")
@@ -157,16 +153,11 @@ class SimulationPool:
     def _run(self, statement: str) -> None:
         with self._admin.connect() as conn:
             conn.execute(text(statement))
-        self._admin.dispose()
 
 
 def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short: bool = False) -> Simulation:
-    engine = make_engine(database_url)
-    try:
-        with engine.connect() as conn:
-            has_contents = fact(conn, _SIMULATION_DATABASE_HAS_CONTENTS)
-    finally:
-        engine.dispose()
+    with make_engine(database_url, poolclass=NullPool).connect() as conn:
+        has_contents = fact(conn, _SIMULATION_DATABASE_HAS_CONTENTS)
     if has_contents:
         raise DatabaseNotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
     migrate(database_url)

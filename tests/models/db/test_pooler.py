@@ -151,7 +151,7 @@ def test_commands_sweeps_and_the_sql_interface_work(pooled_url: str) -> None:
             caller.execute("SELECT unwind.submit_command('npb.file', %s::jsonb, 'by-sql')", [payload])
             caller.execute("UPDATE unwind.submissions SET submitted_at = %s, due_at = %s", [FILED, FILED])
         assert market.done("submissions.drain") == {"taken": 1}
-        assert simulation.advance(FILED + WEEK) > 0
+        simulation.advance(FILED + WEEK)
         assert [alert.unlocked_at for alert in market.alerts()] == [FILED + WEEK] * 2
 
 
