@@ -10,30 +10,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Connection,
-    Index,
-    exists,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import CheckConstraint, Connection, Index, exists, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows
-from models.db.schema import (
-    Base,
-    BigInt,
-    BigIntKey,
-    Cents,
-    check_finite,
-    check_in,
-)
+from models.db.row_mapping import to_row
+from models.db.schema import Base, BigInt, BigIntKey, Cents, check_finite, check_in, partial_index
 from models.feed import WrittenIn
 from policies.bills import next_month
 from policies.cases import Order
@@ -79,23 +64,14 @@ class LedgerLineRow(Base):
         Index("ix_ledger_lines_bill", "seller_id", "billing_month"),
         Index("ix_ledger_lines_billing_month", "billing_month"),
         Index("ix_ledger_lines_order_id", "order_id"),
-        Index(
-            "ix_ledger_lines_excess_credit_month",
-            "excess_credit_month",
-            postgresql_where=text("excess_credit_month IS NOT NULL"),
+        partial_index(
+            "ix_ledger_lines_excess_credit_month", "excess_credit_month", where="excess_credit_month IS NOT NULL"
         ),
-        Index(
-            "uq_ledger_lines_payment_id",
-            "payment_id",
-            unique=True,
-            postgresql_where=text("payment_id IS NOT NULL"),  # no other line has an entry in it
-        ),
+        # no other line has an entry in it
+        partial_index("uq_ledger_lines_payment_id", "payment_id", unique=True, where="payment_id IS NOT NULL"),
         # R57, R90: a cancellation has at most one reset or credit, whichever code posts it.
-        Index(
-            "uq_ledger_lines_one_reset_or_credit",
-            "order_id",
-            unique=True,
-            postgresql_where=text("kind IN ('reset', 'credit')"),
+        partial_index(
+            "uq_ledger_lines_one_reset_or_credit", "order_id", unique=True, where="kind IN ('reset', 'credit')"
         ),
     )
 
@@ -138,30 +114,36 @@ def post_ledger_charges(conn: Connection, submitted: Sequence[tuple[Order, datet
 
     Call it after the orders are written: the ledger is last in the lock order.
     """
-    _post_to_open_ledger_months(
-        conn, [_charge_ledger_line(order, at, seq=1) for order, at in submitted if order.fee > 0]
-    )
+    lines = []
+    for order, at in submitted:
+        if order.fee > 0:
+            month = _ledger_fee_month(order)
+            note = charge_note(order.order_id, month)
+            lines.append(_fee_line("charge", order, month, at, seq=1, amount=order.fee, note=note))
+    _post_to_open_ledger_months(conn, lines)
 
 
 def post_ledger_recharges(conn: Connection, changed: Sequence[LedgerRecharge]) -> None:
     """Reverse the old charge and charge the whole order again, both in the month of the change (A21, E6)."""
     lines = []
     for change in changed:
-        month = _ledger_fee_month(change.after)
-        seq = change.before.version + 1  # the number of the event that changed the order
-        if change.before.fee > 0:
-            lines.append(_reversal_ledger_line(change, month, seq))
-        if change.after.fee > 0:
-            note = recharge_note(change.after.order_id, month, change.reason)
-            lines.append(replace(_charge_ledger_line(change.after, change.at, seq), note=note))
+        before, after, at = change.before, change.after, change.at
+        month = _ledger_fee_month(after)
+        seq = before.version + 1  # the number of the event that changed the order
+        if before.fee > 0:
+            note = reversal_note(before.order_id, before.fee_month, change.reason)
+            reversal = _fee_line("reversal", before, month, at, seq=seq, amount=-before.fee, note=note)
+            lines.append(replace(reversal, credited_month=month))
+        if after.fee > 0:
+            note = recharge_note(after.order_id, month, change.reason)
+            lines.append(_fee_line("charge", after, month, at, seq=seq, amount=after.fee, note=note))
     _post_to_open_ledger_months(conn, lines)
 
 
 def post_ledger_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
     """Post lines to open bills; hold `lock_open_ledger_months`. Return the lines that were not posted before (R90)."""
-    written = set(
-        insert_rows(conn, LedgerLineRow, [_ledger_row(line) for line in lines], skip_existing=True, returning="key")
-    )
+    rows = [to_row(line, LedgerLine.__slots__) for line in lines]
+    written = set(insert_rows(conn, LedgerLineRow, rows, skip_existing=True, returning="key"))
     return [line for line in lines if line.key in written]
 
 
@@ -174,7 +156,7 @@ def _post_to_open_ledger_months(conn: Connection, lines: Sequence[LedgerLine]) -
 
 
 def post_ledger_payment(conn: Connection, line: LedgerLine) -> None:
-    insert_rows(conn, LedgerLineRow, [_ledger_row(line)])
+    insert_rows(conn, LedgerLineRow, [to_row(line, LedgerLine.__slots__)])
 
 
 def ledger_has_payment(conn: Connection, payment_id: str) -> bool:
@@ -194,16 +176,12 @@ def lock_open_ledger_months(conn: Connection, seller_ids: Collection[str]) -> di
 
     The lock is shared.
     """
-    _lock_ledgers(conn, seller_ids, shared=True)
+    lock_ledgers_of_sellers(conn, seller_ids, shared=True)
     return first_open_ledger_months(conn, seller_ids)
 
 
-def lock_ledgers_of_sellers(conn: Connection, seller_ids: Iterable[str]) -> None:
+def lock_ledgers_of_sellers(conn: Connection, seller_ids: Iterable[str], *, shared: bool = False) -> None:
     """Prevent all postings to these sellers' bills, to issue one or to compare a payment with it."""
-    _lock_ledgers(conn, seller_ids, shared=False)
-
-
-def _lock_ledgers(conn: Connection, seller_ids: Iterable[str], *, shared: bool) -> None:
     # Missing rows are inserted first, then all are locked by ascending id, so that no deadlock is possible.
     ids = sorted(set(seller_ids))
     if not ids:
@@ -231,34 +209,19 @@ def first_open_ledger_months(conn: Connection, seller_ids: Iterable[str]) -> dic
     return {r.seller_id: next_month(r.issued) if r.issued else date.min for r in rows}
 
 
-def _charge_ledger_line(order: Order, at: datetime, seq: int) -> LedgerLine:
-    month = _ledger_fee_month(order)
+def _fee_line(
+    kind: str, order: Order, month: date, at: datetime, *, seq: int, amount: Decimal, note: str
+) -> LedgerLine:
     return LedgerLine(
-        key=f"charge:{order.order_id}:{seq}",
+        key=f"{kind}:{order.order_id}:{seq}",
         seller_id=order.seller_id,
         billing_month=month,
-        kind="charge",
-        amount=order.fee,
+        kind=kind,
+        amount=amount,
         at=at,
-        note=charge_note(order.order_id, month),
+        note=note,
         order_id=order.order_id,
-        charged_month=month,
-    )
-
-
-def _reversal_ledger_line(change: LedgerRecharge, month: date, seq: int) -> LedgerLine:
-    before = change.before
-    return LedgerLine(
-        key=f"reversal:{before.order_id}:{seq}",
-        seller_id=before.seller_id,
-        billing_month=month,
-        kind="reversal",
-        amount=-before.fee,
-        at=change.at,
-        note=reversal_note(before.order_id, before.fee_month, change.reason),
-        order_id=before.order_id,
-        charged_month=before.fee_month,
-        credited_month=month,
+        charged_month=order.fee_month,
     )
 
 
@@ -266,7 +229,3 @@ def _ledger_fee_month(order: Order) -> date:
     if order.fee_month is None:
         raise ValueError(f"order {order.order_id} has a fee but no fee_month")
     return order.fee_month
-
-
-def _ledger_row(line: LedgerLine) -> dict[str, Any]:
-    return {name: getattr(line, name) for name in LedgerLine.__slots__}

@@ -13,24 +13,15 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Index,
-    and_,
-    case,
-    func,
-    or_,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, and_, case, func, or_, select, text, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import dead_jobs
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, send_insert
 from models.db.row_mapping import from_row, to_columns
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
+from models.db.selects import earliest
 from policies.verdicts import OutboxMessage
 
 RELAY = "outbox.relay"
@@ -56,13 +47,9 @@ class OutboxRow(Base):
     __table_args__ = (
         check_in("task", OUTBOX_CONSUMERS),
         check_in("state", ("due", "done", "dead")),
-        Index("ix_outbox_due", "task", "due_at", "outbox_id", postgresql_where=text("state = 'due'")),
+        partial_index("ix_outbox_due", "task", "due_at", "outbox_id", where="state = 'due'"),
         # Messages about credits are kept: the audit of a month reads them.  The rest is pruned (models/retention.py).
-        Index(
-            "ix_outbox_done",
-            "done_at",
-            postgresql_where=text("state = 'done' AND task <> 'credits.post_to_next_invoice'"),
-        ),
+        partial_index("ix_outbox_done", "done_at", where="state = 'done' AND task <> 'credits.post_to_next_invoice'"),
     )
 
     outbox_id: Mapped[BigIntKey]
@@ -125,11 +112,7 @@ because the sweep of unlocks handles it before."""
 
 
 def claim_messages(
-    conn: Connection,
-    task: str,
-    *,
-    rows: Sequence[int] | None = None,
-    order_id: int | None = None,
+    conn: Connection, task: str, *, rows: Sequence[int] | None = None, order_id: int | None = None
 ) -> list[DueMessage]:
     """Lock due messages of one task, except those that are locked; return them in the order of their numbers (R103).
 
@@ -232,8 +215,8 @@ def requeue_after_broker_reset(conn: Connection, epoch: str, now: datetime) -> i
     ).rowcount
 
 
-def first_relay_at(conn: Connection) -> datetime | None:
-    return conn.execute(select(func.min(BrokerEpochRow.first_seen_at))).scalar()
+first_relay_at = earliest(BrokerEpochRow.first_seen_at)
+oldest_due_message = earliest(OutboxRow.created_at, "state = 'due'")
 
 
 def record_outbox_failure(
@@ -281,10 +264,6 @@ def requeue_messages(conn: Connection, rows: Sequence[int], now: datetime) -> No
         .where(is_any(OutboxRow.outbox_id, rows), OutboxRow.state == "dead")
         .values(state="due", attempts=0, publish_count=0, due_at=now, first_error=None, last_error=None)
     )
-
-
-def oldest_due_message(conn: Connection) -> datetime | None:
-    return conn.execute(select(func.min(OutboxRow.created_at)).where(OutboxRow.state == "due")).scalar()
 
 
 def tasks_due(conn: Connection, now: datetime) -> list[str]:

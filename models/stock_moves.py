@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, text
+from sqlalchemy import CheckConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.schema import Base, BigInt, BigIntKey, check_in
+from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from models.feed import WrittenIn
 from policies.lots import LotKey
 
@@ -41,21 +41,15 @@ class StockMoveRow(Base):
             "CASE kind WHEN 'sold' THEN delta < 0 WHEN 'adjusted' THEN true ELSE delta >= 0 END", name="delta_sign"
         ),
         # At most one return per order line, and one per line of an approved removal (R79).
-        Index("uq_stock_moves_sold", "order_id", "line_no", unique=True, postgresql_where=text("kind = 'sold'")),
-        Index(
+        partial_index("uq_stock_moves_sold", "order_id", "line_no", unique=True, where="kind = 'sold'"),
+        partial_index(
             "uq_stock_moves_returned",
             "order_id",
             "line_no",
             unique=True,
-            postgresql_where=text("kind = 'returned' AND removal_id IS NULL"),
+            where="kind = 'returned' AND removal_id IS NULL",
         ),
-        Index(
-            "uq_stock_moves_removed",
-            "removal_id",
-            "line_no",
-            unique=True,
-            postgresql_where=text("removal_id IS NOT NULL"),
-        ),
+        partial_index("uq_stock_moves_removed", "removal_id", "line_no", unique=True, where="removal_id IS NOT NULL"),
         # Only the audit reads by item. An index of the full key would be the journal's most expensive one.
         Index("ix_stock_moves_item", "seller_id", "item_no"),
     )
