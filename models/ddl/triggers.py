@@ -39,9 +39,8 @@ TRIGGERS: tuple[str, ...] = (
         RAISE EXCEPTION 'order % is cancelled and final', OLD.order_id USING ERRCODE = 'restrict_violation';
     END $$
     """,
-    "DROP TRIGGER IF EXISTS orders_cancelled_is_final ON unwind.orders",
     f"""
-    CREATE TRIGGER orders_cancelled_is_final BEFORE UPDATE ON unwind.orders FOR EACH ROW
+    CREATE OR REPLACE TRIGGER orders_cancelled_is_final BEFORE UPDATE ON unwind.orders FOR EACH ROW
     WHEN (OLD.status = 'CANCELLED' AND ({_order_changed})) EXECUTE FUNCTION unwind.cancelled_is_final()
     """,
     """
@@ -52,7 +51,10 @@ TRIGGERS: tuple[str, ...] = (
     END $$
     """,
     *(
-        statement
+        f"""
+        CREATE OR REPLACE TRIGGER {table}_append_only BEFORE {operations} ON unwind.{table}
+        FOR EACH STATEMENT EXECUTE FUNCTION unwind.append_only()
+        """
         for table, operations in (
             *(
                 (table, "UPDATE OR DELETE OR TRUNCATE")
@@ -63,13 +65,6 @@ TRIGGERS: tuple[str, ...] = (
                 (table, "DELETE OR TRUNCATE")
                 for table in ("members", "orders", "order_lines", "alerts", "ocrs", "removals", "strikes")
             ),
-        )
-        for statement in (
-            f"DROP TRIGGER IF EXISTS {table}_append_only ON unwind.{table}",
-            f"""
-            CREATE TRIGGER {table}_append_only BEFORE {operations} ON unwind.{table}
-            FOR EACH STATEMENT EXECUTE FUNCTION unwind.append_only()
-            """,
         )
     ),
     # R86: the transition table lets one check cover the whole statement. If a bill was issued while a line was being
@@ -90,9 +85,8 @@ TRIGGERS: tuple[str, ...] = (
         RETURN NULL;
     END $$
     """,
-    "DROP TRIGGER IF EXISTS issued_bills_are_frozen ON unwind.ledger_lines",
     """
-    CREATE TRIGGER issued_bills_are_frozen AFTER INSERT ON unwind.ledger_lines
+    CREATE OR REPLACE TRIGGER issued_bills_are_frozen AFTER INSERT ON unwind.ledger_lines
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.issued_bills_are_frozen()
     """,
     # Orders and members cannot be deleted, so a line only has to be checked once. Foreign keys are checked row by row,
@@ -115,9 +109,8 @@ TRIGGERS: tuple[str, ...] = (
         RETURN NULL;
     END $$
     """,
-    "DROP TRIGGER IF EXISTS ledger_lines_have_parties ON unwind.ledger_lines",
     """
-    CREATE TRIGGER ledger_lines_have_parties AFTER INSERT ON unwind.ledger_lines
+    CREATE OR REPLACE TRIGGER ledger_lines_have_parties AFTER INSERT ON unwind.ledger_lines
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.ledger_lines_have_parties()
     """,
     # The condition is part of the trigger: updates of open rows, of which sweeps make thousands, cost nothing. BEFORE
@@ -130,15 +123,11 @@ TRIGGERS: tuple[str, ...] = (
     END $$
     """,
     *(
-        statement
+        f"""
+        CREATE OR REPLACE TRIGGER {table}_closed_is_final AFTER UPDATE ON unwind.{table} FOR EACH ROW
+        WHEN ({closed}) EXECUTE FUNCTION unwind.closed_is_final()
+        """
         for table, closed in CLOSED_CONDITIONS.items()
-        for statement in (
-            f"DROP TRIGGER IF EXISTS {table}_closed_is_final ON unwind.{table}",
-            f"""
-            CREATE TRIGGER {table}_closed_is_final AFTER UPDATE ON unwind.{table} FOR EACH ROW
-            WHEN ({closed}) EXECUTE FUNCTION unwind.closed_is_final()
-            """,
-        )
     ),
     # One check per statement.  The cancelling transaction may write lines and order in any order, so only a
     # cancellation by another transaction makes them final.
@@ -160,20 +149,16 @@ TRIGGERS: tuple[str, ...] = (
     END $$
     """,
     *(
-        statement
+        f"""
+        CREATE OR REPLACE TRIGGER {table}_{operation.lower()}_of_cancelled AFTER {operation} ON unwind.{table}
+        REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.parts_of_cancelled_are_final()
+        """
         for table, operation in (
             ("order_lines", "UPDATE"),
             ("order_lines", "INSERT"),
             ("alerts", "INSERT"),
             ("ocrs", "INSERT"),
             ("removals", "INSERT"),
-        )
-        for statement in (
-            f"DROP TRIGGER IF EXISTS {table}_{operation.lower()}_of_cancelled ON unwind.{table}",
-            f"""
-            CREATE TRIGGER {table}_{operation.lower()}_of_cancelled AFTER {operation} ON unwind.{table}
-            REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.parts_of_cancelled_are_final()
-            """,
         )
     ),
 )
