@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, select, text
 
 from models import members
 from models.alerts import ALERT_CANCELS_CONDITION, ALERT_WARNS_CONDITION, AlertRow
 from models.cases import lock_case_set
 from models.db.bulk import update_rows
-from models.db.selects import AnySelect, DuePosition, DueRow, due_parameters, earliest, next_due
+from models.db.selects import AnySelect, DueRow, earliest, next_due
 from models.ocr import OCR_AGREES_CONDITION, OCR_DECLINES_CONDITION, OcrRow
 from models.orders import OrderRow
 from policies import automation as policy
 from policies.statuses import ALERT_BLOCKING_STATUSES
 
 
+# The statements of acts take no locks: the facts decide again under the locks.
 def _due_act(row: type[AlertRow | OcrRow | OrderRow], id_: Any, at: Any, condition: str | None = None) -> AnySelect:
     return next_due(select(row.order_id), at, id_, condition)
 
@@ -35,7 +36,7 @@ DUE_AGREEMENTS = (
     .add_columns(OrderRow.seller_id)
 )
 DUE_DECLINES = _due_act(OcrRow, OcrRow.ocr_id, OcrRow.declines_at, OCR_DECLINES_CONDITION)
-_DUE_WARNINGS = next_due(
+DUE_WARNINGS = next_due(
     select(AlertRow.order_id, AlertRow.alert_id, AlertRow.cancels_at, AlertRow.penalty_stands, OrderRow.buyer_id).join(
         OrderRow, OrderRow.order_id == AlertRow.order_id
     ),
@@ -58,17 +59,6 @@ _EARLIER_AUTOMATIC_FILINGS = text(
     WHERE m.member_id = o.seller_id AND o.files_npb_at > :since
     """
 )
-
-
-def find_due_acts(
-    conn: Connection, statement: AnySelect, now: datetime, after: DuePosition, limit: int
-) -> Sequence[DueRow]:
-    """Return the cases due by their stored deadlines, without locks: the facts decide again under the locks."""
-    return conn.execute(statement, due_parameters(now, after, limit)).all()
-
-
-def lock_due_warnings(conn: Connection, until: datetime, after: DuePosition, limit: int) -> Sequence[DueRow]:
-    return conn.execute(_DUE_WARNINGS, due_parameters(until, after, limit)).all()
 
 
 def mark_buyers_warned(conn: Connection, warnings: Sequence[DueRow]) -> None:
@@ -100,9 +90,5 @@ def bring_automatic_filings_forward(conn: Connection, file_after: timedelta, sin
 next_automatic_filing_at = earliest(OrderRow.files_npb_at)
 next_automatic_cancellation_at = earliest(AlertRow.cancels_at, ALERT_CANCELS_CONDITION)
 next_cancellation_warning_at = earliest(AlertRow.cancels_at - policy.WARN_BEFORE_CANCELLATION, ALERT_WARNS_CONDITION)
-
-
-def next_automatic_answer_at(conn: Connection) -> datetime | None:
-    agrees = select(func.min(OcrRow.agrees_at)).where(text(OCR_AGREES_CONDITION))
-    declines = select(func.min(OcrRow.declines_at)).where(text(OCR_DECLINES_CONDITION))
-    return conn.execute(select(func.least(agrees.scalar_subquery(), declines.scalar_subquery()))).scalar()
+next_automatic_agreement_at = earliest(OcrRow.agrees_at, OCR_AGREES_CONDITION)
+next_automatic_decline_at = earliest(OcrRow.declines_at, OCR_DECLINES_CONDITION)

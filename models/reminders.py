@@ -7,14 +7,13 @@ new lock restarts them, a response does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import Connection, case, select
 
 from models.alerts import AlertRow
 from models.db.bulk import update_rows
-from models.db.selects import AnySelect, DuePosition, DueRow, due_parameters, next_due
+from models.db.selects import earliest, next_due
 from models.ocr import OcrRow
 from models.orders import OrderRow
 
@@ -38,22 +37,14 @@ DUE_ALERT_REMINDERS = next_due(
 ).with_for_update(key_share=True, skip_locked=True)
 
 
-def lock_due_reminders(
-    conn: Connection, statement: AnySelect, now: datetime, after: DuePosition, limit: int
-) -> Sequence[DueRow]:
-    return conn.execute(statement, due_parameters(now, after, limit)).all()
-
-
 def update_reminders(
     conn: Connection, table: type[OcrRow | AlertRow], key: str, rows: Sequence[dict[str, Any]]
 ) -> None:
     update_rows(conn, table, ["order_id", key], rows)
 
 
-def next_reminder_at(conn: Connection) -> datetime | None:
-    ocrs = select(func.min(OcrRow.remind_at)).where(OcrRow.state == "open", OcrRow.remind_at.is_not(None))
-    alerts = select(func.min(AlertRow.remind_at)).where(AlertRow.state == "open", AlertRow.remind_at.is_not(None))
-    return conn.execute(select(func.least(ocrs.scalar_subquery(), alerts.scalar_subquery()))).scalar()
+next_ocr_reminder_at = earliest(OcrRow.remind_at, "state = 'open' AND remind_at IS NOT NULL")
+next_alert_reminder_at = earliest(AlertRow.remind_at, "state = 'open' AND remind_at IS NOT NULL")
 
 
 def list_finally_reminded_orders(conn: Connection) -> list[int]:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from models import automation, members
 from models.cases import CaseChange, CaseSet, lock_case_set
-from models.db.selects import AnySelect, DuePosition, DueRow
+from models.db.selects import AnySelect, DuePosition, DueRow, find_due
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import automatic_acts
@@ -156,7 +156,8 @@ class WarningSweep(DueSweep[DueRow]):
     skips_failing = False
 
     def find(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> Sequence[DueRow]:
-        return automation.lock_due_warnings(work.conn, work.now + policy.WARN_BEFORE_CANCELLATION, after, limit)
+        until = work.now + policy.WARN_BEFORE_CANCELLATION
+        return find_due(work.conn, automation.DUE_WARNINGS, until, after, limit)
 
     def handle(self, work: UnitOfWork[Any], rows: Sequence[DueRow]) -> int:
         messages = [
@@ -182,7 +183,7 @@ class AutomaticActSweep(DueSweep[DueRow]):
     decide: ClassVar[Callable[[Case, datetime], Granted | Refused]]
 
     def find(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> Sequence[DueRow]:
-        rows = automation.find_due_acts(work.conn, self.statement, work.now, after, limit)
+        rows = find_due(work.conn, self.statement, work.now, after, limit)
         if rows:
             work.advance_now()
         return rows

@@ -11,7 +11,7 @@ from celery import shared_task
 
 from models import reminders, terms
 from models.alerts import AlertRow
-from models.db.selects import AnySelect, DuePosition, DueRow
+from models.db.selects import AnySelect, DuePosition, DueRow, find_due
 from models.ocr import OcrRow
 from models.unit_of_work import UnitOfWork
 from policies import reminders as policy
@@ -35,7 +35,7 @@ class ReminderSweep(DueSweep[DueRow]):
     message: Callable[[DueRow, policy.ReminderStep], OutboxMessage]
 
     def find(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> Sequence[DueRow]:
-        return reminders.lock_due_reminders(work.conn, self.statement, work.now, after, limit)
+        return find_due(work.conn, self.statement, work.now, after, limit)
 
     def handle(self, work: UnitOfWork[Any], rows: Sequence[DueRow]) -> int:
         terms_history = terms.load_terms(work.conn)

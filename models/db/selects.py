@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,3 +42,7 @@ def earliest(at: Any, condition: str = "true") -> Callable[[Connection], datetim
 
 def due_parameters(now: datetime, after: DuePosition, limit: int) -> dict[str, Any]:
     return {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}
+
+
+def find_due(conn: Connection, statement: AnySelect, now: datetime, after: DuePosition, limit: int) -> Sequence[DueRow]:
+    return conn.execute(statement, due_parameters(now, after, limit)).all()

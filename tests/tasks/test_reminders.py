@@ -205,6 +205,6 @@ def test_a_case_keeps_the_reminders_of_the_terms_it_was_filed_under(requested: M
 
 def test_replay_knows_when_the_next_reminder_is_due(requested: Market) -> None:
     with requested.simulation.database.transaction() as conn:
-        assert reminders.next_reminder_at(conn) == ORDERED + 2 * DAY
+        assert reminders.next_ocr_reminder_at(conn) == ORDERED + 2 * DAY
     requested.simulation.advance(ORDERED + 45 * DAY)
     assert notified(requested, "ocr_reminder") == ["seller"] * 3

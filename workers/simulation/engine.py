@@ -34,9 +34,11 @@ SIMULATED_DEADLINES: tuple[tuple[Callable[[Connection], datetime | None], tuple[
     (automation.next_automatic_filing_at, ("automation.file_alerts",)),
     (automation.next_cancellation_warning_at, ("automation.cancel",)),
     (automation.next_automatic_cancellation_at, ("automation.cancel",)),
-    (automation.next_automatic_answer_at, ("automation.resolve_requests",)),
+    (automation.next_automatic_agreement_at, ("automation.resolve_requests",)),
+    (automation.next_automatic_decline_at, ("automation.resolve_requests",)),
     (notices.next_delivery_at, ("notices.deliver",)),
-    (reminders.next_reminder_at, ("reminders.scan",)),
+    (reminders.next_ocr_reminder_at, ("reminders.scan",)),
+    (reminders.next_alert_reminder_at, ("reminders.scan",)),
     (bills.next_bill_issue_at, ("bills.issue",)),
 )
 
