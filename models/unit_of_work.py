@@ -77,28 +77,9 @@ class UnitOfWork(Generic[C]):
         outbox.enqueue_messages(self.conn, messages, self.now)
         self.tasks_to_wake |= {message.task for message in messages}
 
-    def record_event(
-        self,
-        type_: str,
-        command: IdempotentCommand,
-        note: str,
-        *,
-        actor: str,
-        role: str,
-        member_id: str | None = None,
-        changes: dict[str, Any] | None = None,
-    ) -> None:
+    def record_event(self, type_: str, command: IdempotentCommand, note: str, **columns: Any) -> None:
         """Record an event that is of no order."""
-        row = events.event_row(
-            type_,
-            self.now,
-            actor=actor,
-            role=role,
-            member_id=member_id,
-            note=note,
-            changes=changes or {},
-            request_id=command.request_id,
-        )
+        row = events.event_row(type_, self.now, note=note, request_id=command.request_id, **columns)
         events.append_events(self.conn, [row])
 
     def claim_messages(self, task: str, rows: Sequence[int] | None, order_id: int | None) -> list[outbox.DueMessage]:
