@@ -153,9 +153,9 @@ class SoldUnits:
     quantity: int
 
 
-def lock_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
+def find_lots(conn: Connection, lot_ids: Iterable[int], *, lock: bool = False) -> dict[int, Lot]:
     lots = select(LotRow).where(is_any(LotRow.lot_id, set(lot_ids))).order_by(LotRow.lot_id)
-    return {row.lot_id: lot_from_row(row) for row in conn.execute(lots.with_for_update())}
+    return {row.lot_id: lot_from_row(row) for row in conn.execute(lots.with_for_update() if lock else lots)}
 
 
 def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetime) -> None:
@@ -191,7 +191,7 @@ def lock_recorded_lots(conn: Connection, lot_ids: Iterable[int], new_keys: Itera
     ids = sorted(set(lot_ids))
     keys = {lot.key for lot in find_lots(conn, ids).values()} | set(new_keys)
     lock_item_keys(conn, keys)
-    locked = lock_lots(conn, ids)
+    locked = find_lots(conn, ids, lock=True)
     if not {lot.key for lot in locked.values()} <= keys:
         raise StaleReadConflict
     return locked
@@ -245,11 +245,6 @@ _LOCK_ITEM_KEYS = text(load_sql("lock_items"))
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
     conn.execute(_LOCK_ITEM_KEYS, key_arrays(list(keys)))
-
-
-def find_lots(conn: Connection, lot_ids: Iterable[int]) -> dict[int, Lot]:
-    rows = conn.execute(select(LotRow).where(is_any(LotRow.lot_id, set(lot_ids))))
-    return {row.lot_id: lot_from_row(row) for row in rows}
 
 
 def find_lots_of_items(conn: Connection, keys: Collection[LotKey]) -> dict[LotKey, list[Lot]]:

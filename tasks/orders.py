@@ -185,7 +185,7 @@ def _answer_purchases(
             lock_members=members.FOR_UPDATE,
             parties=work.parties,
         )
-        lots = inventory.lock_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines])
+        lots = inventory.find_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines], lock=True)
         purchases = _OrderBatch(work.conn, lots)
         for command in work.pending:
             work.answer(command, decide(work, cases, purchases, command))

@@ -44,7 +44,7 @@ def insert_lots(conn: Connection, *stock: Lot) -> None:
 
 
 def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> None:
-    lots = inventory.lock_lots(conn, [lot_id for lot_id, _ in lines])
+    lots = inventory.find_lots(conn, [lot_id for lot_id, _ in lines], lock=True)
     seller = lots[lines[0][0]].seller_id
     orders.insert_orders(
         conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)]
