@@ -30,10 +30,7 @@ WrittenIn = Annotated[int, mapped_column(BigInteger, server_default=_WRITTEN_IN)
 FEED_TABLES = ("events", "stock_moves", "ledger_lines", "bills")
 EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"
 
-DDL: tuple[str, ...] = (
-    read_sql("events_after"),
-    f"REVOKE ALL ON FUNCTION {EVENTS_AFTER_SIGNATURE} FROM PUBLIC",
-)
+DDL: tuple[str, ...] = (read_sql("events_after"), f"REVOKE ALL ON FUNCTION {EVENTS_AFTER_SIGNATURE} FROM PUBLIC")
 
 
 _FEED_TRANSACTION_ID_GAP = text(

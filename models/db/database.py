@@ -130,22 +130,11 @@ def open_database_connection(
 
 
 def connect(
-    database_url: str,
-    *,
-    clock: Clock | None = None,
-    pool_size: int = 1,
-    as_app: bool = True,
-    role: str = APP_ROLE,
+    database_url: str, *, clock: Clock | None = None, pool_size: int = 1, as_app: bool = True, role: str = APP_ROLE
 ) -> Database:
     """Connect to a database.  `as_app`: every connection acts as `role`, the application's (models/ddl/grants.py)."""
     engine = make_engine(
-        database_url,
-        as_app=as_app,
-        role=role,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_recycle=1800,
-        pool_timeout=5,
+        database_url, as_app=as_app, role=role, pool_size=pool_size, max_overflow=0, pool_recycle=1800, pool_timeout=5
     )
 
     @event.listens_for(engine, "checkin")

@@ -193,11 +193,7 @@ V_SWEEP_HISTORY = View(
         ("hour", _VIEW_TEXT_OR_NULL, "the hour, in UTC"),
         ("found", _VIEW_INTEGER_OR_NULL, "how much it found in that hour"),
         ("runs", _VIEW_INTEGER_OR_NULL, "runs in that hour that found something or were late"),
-        (
-            "longest_gap_seconds",
-            _VIEW_INTEGER_OR_NULL,
-            "the longest time without a run, if over three minutes",
-        ),
+        ("longest_gap_seconds", _VIEW_INTEGER_OR_NULL, "the longest time without a run, if over three minutes"),
     ),
     """
     SELECT s.name AS sweep, s.ran_at AS last_ran_at, s.found_ever, h.hour, h.found, h.runs,
