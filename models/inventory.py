@@ -69,8 +69,7 @@ class LotRow(Base):
             check_finite(name)
             for name in ("unit_price", "my_cost", "my_weight", *(f"tier_price{n}" for n in (1, 2, 3)))
         ),
-        CheckConstraint("quantity >= 0", name="quantity_not_negative"),
-        # the type holds 2^31 - 1 and no more
+        CheckConstraint("quantity >= 0", name="quantity_not_negative"),  # the type holds 2^31 - 1 and no more
         CheckConstraint("unit_price > 0", name="price_above_zero"),
         CheckConstraint("my_cost >= 0", name="cost_not_negative"),
         CheckConstraint("my_weight >= 0", name="weight_not_negative"),

@@ -67,7 +67,7 @@ class LedgerLineRow(Base):
         partial_index(
             "ix_ledger_lines_excess_credit_month", "excess_credit_month", where="excess_credit_month IS NOT NULL"
         ),
-        # no other line has an entry in it
+        # Lines of other kinds have no entry in it.
         partial_index("uq_ledger_lines_payment_id", "payment_id", unique=True, where="payment_id IS NOT NULL"),
         # R57, R90: a cancellation has at most one reset or credit, whichever code posts it.
         partial_index(

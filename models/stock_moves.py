@@ -55,23 +55,9 @@ class StockMoveRow(Base):
     )
 
 
-def stock_move_row(
-    key: LotKey,
-    lot_id: int,
-    delta: int,
-    kind: str,
-    at: datetime,
-    *,
-    order_id: int | None = None,
-    line_no: int | None = None,
-    removal_id: int | None = None,
-) -> dict[str, Any]:
-    return key._asdict() | {
-        "lot_id": lot_id,
-        "delta": delta,
-        "kind": kind,
-        "order_id": order_id,
-        "line_no": line_no,
-        "removal_id": removal_id,
-        "at": at,
-    }
+_NO_LINE = dict.fromkeys(("order_id", "line_no", "removal_id"))
+
+
+def stock_move_row(key: LotKey, lot_id: int, delta: int, kind: str, at: datetime, **line: int | None) -> dict[str, Any]:
+    """Return a move as a row; `line` has the order, the number and the removal of the line that it comes from."""
+    return {**key._asdict(), "lot_id": lot_id, "delta": delta, "kind": kind, "at": at, **_NO_LINE, **line}
