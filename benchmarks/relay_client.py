@@ -16,7 +16,7 @@ from workers.app import app
 
 
 def main() -> None:
-    lifecycle.connect_process(app)
+    lifecycle.connect_process()
     print("ready", flush=True)
     for line in sys.stdin:
         word, _, count = line.partition(" ")

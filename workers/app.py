@@ -178,10 +178,8 @@ app.conf.update(
 )
 
 gc.disable()  # imported objects stay: scanning them repeatedly takes a tenth of the import time (B15)
-try:
-    tasks.import_all()
-finally:
-    gc.enable()
+tasks.import_all()
+gc.enable()
 app.finalize()
 flower_guard.guard_flower_config()
 APP_BEAT_ENTRIES = (

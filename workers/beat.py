@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
-from celery.beat import ScheduleEntry, Scheduler
+from celery.beat import Scheduler
 
 # Beat adds no more ticks to a queue of this length: no worker reads it, or its ticks are enough.  Ticks do not expire:
 # workers would drop every tick of a beat whose clock is far behind.  They process so many ticks within a minute.
@@ -32,8 +31,6 @@ class MonotonicScheduler(Scheduler):
 
     def setup_schedule(self) -> None:
         self.merge_inplace(self.app.conf.beat_schedule)
-        for entry in self.schedule.values():
-            self._interval_seconds(entry)
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Send what is due, each entry once however overdue it is; return the seconds until the next one.
@@ -56,8 +53,8 @@ class MonotonicScheduler(Scheduler):
             due_at = self._due_at.get(entry.name, now)
             if due_at > now:
                 continue
-            next_due_at = due_at + self._interval_seconds(entry)
-            self._due_at[entry.name] = next_due_at if next_due_at > now else now + self._interval_seconds(entry)
+            next_due_at = due_at + entry.schedule.seconds
+            self._due_at[entry.name] = next_due_at if next_due_at > now else now + entry.schedule.seconds
             self.apply_entry(entry, producer=self.producer)
 
     def close(self) -> None:
@@ -74,13 +71,6 @@ class MonotonicScheduler(Scheduler):
         if self._queue_length(producer, entry.options.get("queue")) < MAX_QUEUED_TICKS:
             super().apply_async(entry, producer=producer, advance=advance, **kwargs)
         self.tick_count += 1
-
-    @staticmethod
-    def _interval_seconds(entry: ScheduleEntry) -> float:
-        interval = getattr(entry.schedule, "run_every", None)
-        if not isinstance(interval, timedelta):
-            raise TypeError(f"The schedule of timetable entry {entry.name!r} must be a timedelta: beat reads no clock.")
-        return interval.total_seconds()
 
     @staticmethod
     def _queue_length(producer: Any, queue: str | None) -> int:

@@ -7,6 +7,7 @@ parent process does (docs/decisions/0011).
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -34,9 +35,17 @@ class EventBatchingConsumer(consumer.Consumer):
     command_dispatcher: CommandDispatcher | None = None
     _next_flush_at = float("-inf")
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, on_task_request: Callable[[Any], None], *args: Any, **options: Any) -> None:
+        super().__init__(self._take_request, *args, **options)
+        self.execute_request = on_task_request
         self.app.events.dispatcher_cls = f"{__name__}:Dispatcher"
+
+    def _take_request(self, request: Any) -> None:
+        # A command that waited for its time has a slot of its own, and is not dispatched with others.
+        if self.command_dispatcher is None or request.task.command_model is None or request.eta:
+            self.execute_request(request)
+        else:
+            self.command_dispatcher.add(request)
 
     def update_strategies(self) -> None:
         """celery.worker.consumer.Consumer.update_strategies: with a dispatcher of commands for this connection."""

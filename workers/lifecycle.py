@@ -10,7 +10,7 @@ import contextlib
 import gc
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 from celery import current_app, signals
@@ -26,9 +26,6 @@ from workers.embedded.processes import StopRequest
 from workers.errors import summarize_error, traceback_path
 from workers.setting_types import parse_networks
 from workers.settings import Settings, current_settings
-
-if TYPE_CHECKING:
-    from celery import Celery
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +55,7 @@ _process_wakeups: Wakeups | None = None
 _process_may_wait = True
 
 
-def connect_process(app: Celery) -> None:
+def connect_process() -> None:
     from workers.webhooks.sender import WebhookSender  # noqa: PLC0415 - TLS is slow to import
 
     global _process_wakeups  # noqa: PLW0603 - one per process is the point
@@ -67,7 +64,7 @@ def connect_process(app: Celery) -> None:
     _process_resources.callback(database.dispose)
     broker_url = settings.broker_url.get_secret_value() if settings.broker_url is not None else None
     if broker_url is not None:
-        _process_wakeups = Wakeups(app, broker_url)
+        _process_wakeups = Wakeups(current_app, broker_url)
         _process_resources.callback(_process_wakeups.close)
         waker = TaskWaker(_process_wakeups.send)
         database.wake, database.wake_at_once = waker.wake, waker.wake_at_once
@@ -75,10 +72,11 @@ def connect_process(app: Celery) -> None:
     db.set_database(database)
     services.mailer = _open_mailer(settings)
     services.webhook_sender = WebhookSender(parse_networks(settings.webhook_networks))
-    services.publisher = OutboxPublisher(app, broker_url)
+    services.publisher = OutboxPublisher(current_app, broker_url)
 
 
-def disconnect_process() -> None:
+@signals.worker_process_shutdown.connect
+def disconnect_process(**_: Any) -> None:
     global _process_wakeups  # noqa: PLW0603
     _process_resources.close()
     _process_wakeups = None
@@ -89,8 +87,8 @@ def disconnect_process() -> None:
 class BackgroundThread(threading.Thread):
     """A thread beside those of Celery, which `run` ends soon after a stop is requested."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name=name, daemon=True)
+    def __init__(self) -> None:
+        super().__init__(name=type(self).__name__, daemon=True)
         self._stop_requested = StopRequest()
 
     def start(self) -> None:
@@ -154,7 +152,7 @@ def _connect_after_fork(**_: Any) -> None:
     end = monotonic() + CONNECT_TIMEOUT
     while True:
         try:
-            connect_process(current_app)
+            connect_process()
         except Exception as error:  # Celery would log it and let the process take messages
             log.error("process_connect_failed", error=summarize_error(error), path=traceback_path(error))
             disconnect_process()
@@ -171,8 +169,3 @@ def _prepare_process_for_task(task: Any = None, **_: Any) -> None:
         if _process_may_wait:
             wait_for_commands(_process_wakeups.client, task.name)
         _process_wakeups.begin(task.name)
-
-
-@signals.worker_process_shutdown.connect
-def _disconnect_at_exit(**_: Any) -> None:
-    disconnect_process()

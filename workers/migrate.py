@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import click
 import psycopg
@@ -30,7 +29,7 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
         raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
     url = settings.migration_url.get_secret_value()
     if wait_seconds:
-        _wait_before_migration(url, wait_seconds, lambda line: click.echo(line, err=True))
+        _wait_before_migration(url, wait_seconds)
     try:
         migrate(url)
     except OperationalError as problem:
@@ -44,7 +43,7 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
         raise
 
 
-def _wait_before_migration(database_url: str, timeout: float, report: Callable[[str], None]) -> None:
+def _wait_before_migration(database_url: str, timeout: float) -> None:
     # Wait until the server accepts connections, for at most `timeout` seconds, and report why when that changes.
     # A server that refuses the login is not waited for: the caller's own connection gets the error.
     address = PostgresAddress.parse(database_url)
@@ -52,7 +51,7 @@ def _wait_before_migration(database_url: str, timeout: float, report: Callable[[
     reported = ""
     while (reason := _migration_wait_reason(address)) and time.monotonic() < deadline:
         if reason != reported:
-            report(f"Waiting up to {timeout:.0f} s for PostgreSQL: {reason}")
+            click.echo(f"Waiting up to {timeout:.0f} s for PostgreSQL: {reason}", err=True)
             reported = reason
         time.sleep(MIGRATION_POLL_SECONDS)
 

@@ -110,9 +110,8 @@ class RedactedRequest(SettledRequest):
         self._kwargsrepr = redact_arguments_for_search(self._kwargs)
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)
 
-    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002 - Celery's signature
-        description: dict[str, Any] = super().info(safe=True)
-        return description
+    def info(self, safe: bool = False) -> Any:  # noqa: ARG002 - Celery's signature
+        return super().info(safe=True)
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name for it
         if type == "task-succeeded":

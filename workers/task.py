@@ -52,7 +52,6 @@ TaskOutcome = dict[str, Any] | Exception
 
 class BaseTask(Task):
     abstract = True
-    Strategy = "workers.group_commit.dispatcher:strategy"
     _known_outcome: TaskOutcome | None = None
     command_model: type[Command] | None = None
     """The argument model of a public task (`tasks.declarations`); an internal task has none."""

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from celery.schedules import crontab
 
 from schedules.routes import QUEUES
 from schedules.timetable import TIMETABLE
@@ -156,13 +155,6 @@ def test_failed_ticks_are_not_counted(scheduler: MonotonicScheduler, broker: red
     scheduler.tick()
     assert scheduler.tick_count == 1
     assert broker.llen("notices") == 1
-
-
-def test_only_interval_schedules_are_accepted(scheduler: MonotonicScheduler) -> None:
-    """A crontab uses the wall clock; nightly work is decided by its task, with the database's clock."""
-    scheduler.app.conf.beat_schedule = {"nightly": {"task": "bills.issue", "schedule": crontab(hour="3")}}
-    with pytest.raises(TypeError, match="nightly"):
-        MonotonicScheduler(scheduler.app)
 
 
 @pytest.mark.timeout(30)

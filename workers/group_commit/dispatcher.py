@@ -19,7 +19,6 @@ from billiard.einfo import ExceptionWithTraceback
 from celery.bootsteps import RUN
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
-from celery.worker.strategy import default
 
 from tasks.command import MAX_REQUEST_ID_LENGTH
 from workers.errors import summarize_error
@@ -34,23 +33,6 @@ MAX_BATCH_BYTES = 64 * 1024  # of its messages; a longer command runs alone, as 
 # kills its process would end seven; one by one at once, a hundred messages would pay for a process that died by chance.
 DIVISOR = 10
 CommandSubject = tuple[str, str]
-
-
-def strategy(task: Any, app: Any, consumer: Any) -> Any:
-    """celery.worker.strategy.default, except that commands go to the worker's dispatcher."""
-    dispatcher = getattr(consumer, "command_dispatcher", None)
-    if dispatcher is None or task.command_model is None:
-        return default(task, app, consumer)
-    return default(task, app, _CommandConsumer(consumer, dispatcher))
-
-
-class _CommandConsumer:
-    def __init__(self, consumer: Any, dispatcher: CommandDispatcher) -> None:
-        self._consumer = consumer
-        self.on_task_request = dispatcher.add
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
 
 
 class WaitingCommand:
@@ -110,7 +92,7 @@ class CommandDispatcher:
                 self._running[command.request] = command
                 self._running_subjects.update(command.subjects)
             requests = [command.request for command in commands]
-            self._consumer.on_task_request(requests[0] if len(requests) == 1 else DispatchedBatch(requests, self))
+            self._consumer.execute_request(requests[0] if len(requests) == 1 else DispatchedBatch(requests, self))
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

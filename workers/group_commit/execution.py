@@ -7,7 +7,6 @@ that results, signals, logs, retries and dead jobs are those of a message that r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -38,12 +37,6 @@ Message = tuple[str, str, dict[str, Any], Any, str, str]
 Trace = tuple[int, Any, float]
 """What the tracer returns: whether the task failed, its result or error, its seconds."""
 GroupedCommand = tuple[int, Command]
-
-
-@dataclass
-class ExecutedTransaction:
-    task: str
-    batch: list[GroupedCommand] = field(default_factory=list)
 
 
 def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
@@ -80,8 +73,8 @@ def _execute_grouped_commands(messages: Sequence[Message]) -> dict[int, TaskOutc
             commands.append((index, command))
     deadline = monotonic() + MAX_SECONDS
     try:
-        for transaction in group_commands_to_execute(commands, arguments):
-            _execute_grouped_batch(transaction.task, transaction.batch, outcomes, deadline)
+        for task, batch in group_commands_to_execute(commands, arguments):
+            _execute_grouped_batch(task, batch, outcomes, deadline)
     except Exception as error:  # noqa: BLE001 - by itself, each message reports its own error
         if is_database_unavailable(error):
             for index, _ in commands:
@@ -103,27 +96,25 @@ def _execute_grouped_batch(
     except Exception as error:
         if is_database_unavailable(error):
             raise
-        if len(batch) == 1:
-            if monotonic() <= deadline:
-                outcomes[batch[0][0]] = error
-            return
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]):
+                _execute_grouped_batch(task, half, outcomes, deadline)
+        elif monotonic() <= deadline:
+            outcomes[batch[0][0]] = error
     else:
         for (index, _), answer in zip(batch, answers, strict=True):
             outcomes[index] = answer.as_json()
-        return
-    middle = len(batch) // 2
-    for half in (batch[:middle], batch[middle:]):
-        _execute_grouped_batch(task, half, outcomes, deadline)
 
 
 def group_commands_to_execute(
     commands: Sequence[GroupedCommand], arguments: Mapping[int, Mapping[str, Any]]
-) -> list[ExecutedTransaction]:
+) -> list[tuple[str, list[GroupedCommand]]]:
     """Group commands by kind, such that two that share an id run in their order of arrival.
 
     A command joins the first transaction of its kind that no earlier command about the same thing follows.
     """
-    transactions: list[ExecutedTransaction] = []
+    transactions: list[tuple[str, list[GroupedCommand]]] = []
     last_use: dict[tuple[str, str], int] = {}
     for index, command in commands:
         things = list_ids_of_executed_command(arguments[index]) | {("request_id", command.request_id)}
@@ -133,13 +124,13 @@ def group_commands_to_execute(
             (
                 number
                 for number in range(max(first, shared + 1), len(transactions))
-                if transactions[number].task == command.task
+                if transactions[number][0] == command.task
             ),
             len(transactions),
         )
         if number == len(transactions):
-            transactions.append(ExecutedTransaction(command.task))
-        transactions[number].batch.append((index, command))
+            transactions.append((command.task, []))
+        transactions[number][1].append((index, command))
         for thing in things:
             last_use[thing] = max(number, last_use.get(thing, 0))
     return transactions

@@ -55,7 +55,7 @@ class Watchdog(BackgroundThread):
         is_busy: Callable[[], bool],
         on_stall: Callable[[int], None],
     ) -> None:
-        super().__init__("watchdog")
+        super().__init__()
         self._progress, self._count_waiting, self._is_busy, self._on_stall = progress, count_waiting, is_busy, on_stall
         self._last: Any = None
         self._failed = False

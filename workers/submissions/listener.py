@@ -40,7 +40,7 @@ LISTENER_CHECK_TIMEOUT = 5.0
 
 class Listener(BackgroundThread):
     def __init__(self, database_url: str, wake: Callable[[], None]) -> None:
-        super().__init__("listen")
+        super().__init__()
         self._database_url = database_url
         self._wake = wake
         self.listening = threading.Event()

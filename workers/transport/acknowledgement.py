@@ -122,14 +122,13 @@ class SettledRequest(Request):
             if is_final:
                 self._finish()
 
-    def _retry_worker_lost(self, exc: Any, exc_info: Any) -> bool:
+    def _retry_worker_lost(self, exc: Any, exc_info: Any) -> Any:
         """celery.worker.request.Request._retry_worker_lost: acknowledges once the new message is published."""
         self._is_resent = True
         try:
-            was_sent: bool = super()._retry_worker_lost(exc, exc_info)
+            return super()._retry_worker_lost(exc, exc_info)
         finally:
             self._is_resent = False
-        return was_sent
 
     def _success_was_stored(self) -> Any:
         """celery.worker.request.Request._success_was_stored: the process died after it had stored its answer."""

@@ -77,9 +77,6 @@ write_soon = _write_requested.set
 class DeadLetterWriter(lifecycle.BackgroundThread):
     """What it does not finish is left to the next worker."""
 
-    def __init__(self) -> None:
-        super().__init__("dead letters")
-
     def run(self) -> None:
         write_soon()  # what earlier workers left
         while not self._stop_requested.is_set():
@@ -117,12 +114,8 @@ def _start_dead_letter_writer(**_: Any) -> None:
     DeadLetterWriter().start()
 
 
-class _DeadLetterLogFilter(logging.Filter):
-    # Drops Celery's log lines about such messages: they contain the body, which may be private.
-    _PREFIXES = ("Received unregistered task", "Received and deleted unknown message", "Received invalid task message")
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(self._PREFIXES)
-
-
-logging.getLogger("celery.worker.consumer.consumer").addFilter(_DeadLetterLogFilter())
+# Celery's log lines about such messages contain the body, which may be private.
+_DROPPED_LINES = ("Received unregistered task", "Received and deleted unknown message", "Received invalid task message")
+logging.getLogger("celery.worker.consumer.consumer").addFilter(
+    lambda record: not str(record.msg).startswith(_DROPPED_LINES)
+)

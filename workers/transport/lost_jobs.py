@@ -20,23 +20,22 @@ from workers.lifecycle import open_process_database
 log = structlog.get_logger(__name__)
 
 
-def park_lost_job(task: str, message_id: str, arguments: Any, reason: str, attempts: int) -> bool:
+def park_lost_job(task: str, message_id: str, arguments: Mapping[str, Any], reason: str, attempts: int) -> bool:
     """Park the command unless it was answered before its process died; return False when neither could be
     established."""
-    known_arguments: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
     try:
         with contextlib.ExitStack() as opened:
             database = open_process_database()
             opened.callback(database.dispose)
             conn = opened.enter_context(database.transaction())
-            request_id = dead_jobs.dead_job_request_id(known_arguments) or message_id
+            request_id = dead_jobs.dead_job_request_id(arguments) or message_id
             answered = stored_answers.answered_at(conn, request_id) is not None
             if not answered:
                 dead_jobs.park_job(
                     conn,
                     task=task,
                     message_id=message_id,
-                    arguments=known_arguments,
+                    arguments=arguments,
                     error=dead_jobs.DEAD_JOB_REASONS[reason],
                     reason=reason,
                     attempts=attempts,

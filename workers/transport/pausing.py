@@ -14,80 +14,68 @@ import structlog
 from celery import signals
 from sqlalchemy.exc import OperationalError
 
-from models import pauses
+from models.db.database import Database
+from models.pauses import StoredPauses, load_pauses
 from workers import lifecycle
 
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 1.0  # seconds within which workers stop taking what is paused; what they have taken is finished
 PAUSES_KEY, PAUSES_TTL_SECONDS = "unwind.pauses", 5  # what is paused, for Flower, which has no database
-_NOTHING_PAUSED: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
-_paused: tuple[frozenset[str], frozenset[str]] | None = _NOTHING_PAUSED
-"""Paused queues and paused tasks; None while unknown.  Nothing is paused in a process that is no worker."""
+_paused: StoredPauses | None = StoredPauses()
+"""None while unknown.  Nothing is paused in a process that is no worker."""
 
 
 def is_queue_paused(queue: str) -> bool:
     paused = _paused
-    return paused is None or queue in paused[0]
+    return paused is None or queue in paused.queues
 
 
 def is_task_paused(task: str) -> bool:
     paused = _paused
-    return paused is None or task in paused[1]
+    return paused is None or task in paused.tasks
 
 
 def pauses_as_json() -> str | None:
     """Return the paused queues and tasks, for processes without a database; None if there are none."""
     paused = _paused
-    if paused is None or paused == _NOTHING_PAUSED:
+    if paused is None or paused == StoredPauses():
         return None
-    return json.dumps({"queues": sorted(paused[0]), "tasks": sorted(paused[1])})
+    return json.dumps({"queues": sorted(paused.queues), "tasks": sorted(paused.tasks)})
 
 
-def set_pauses(queues: frozenset[str], tasks: frozenset[str]) -> None:
+def _read_pauses(database: Database) -> None:
     global _paused  # noqa: PLW0603 - one per process is the point
-    if _paused != (queues, tasks):
-        log.warning("pauses_changed", queues=sorted(queues), tasks=sorted(tasks))
-    _paused = (queues, tasks)
+    with database.transaction() as conn:
+        paused = load_pauses(conn, database.clock.now(conn))
+    if _paused != paused:
+        log.warning("pauses_changed", queues=sorted(paused.queues), tasks=sorted(paused.tasks))
+    _paused = paused
 
 
 class PauseReader(lifecycle.BackgroundThread):
-    def __init__(self) -> None:
-        super().__init__("pauses")
-        self._database: Any = None
-
-    def close(self) -> None:
-        super().close()
-        if self._database is not None:
-            self._database.dispose()
-
-    def read(self) -> None:
-        if self._database is None:
-            self._database = lifecycle.open_process_database()
-        with self._database.transaction() as conn:
-            paused = pauses.load_pauses(conn, self._database.clock.now(conn))
-        set_pauses(paused.queues, paused.tasks)
-
     def run(self) -> None:
+        database = lifecycle.open_process_database()
         while not self._stop_requested.wait(POLL_INTERVAL):
             try:
-                self.read()
+                _read_pauses(database)
             except Exception as error:  # noqa: BLE001 - whatever it is, the last state applies until the next read
                 log.debug("pauses_read_failed", error=type(error).__name__)
+        database.dispose()
 
 
 @signals.worker_init.connect
 def _read_pauses_before_first_message(**_: Any) -> None:
     global _paused  # noqa: PLW0603 - one per process
-    reader = PauseReader()
+    database = lifecycle.open_process_database()
     try:
-        reader.read()
+        _read_pauses(database)
     except OperationalError as error:
         log.warning("pauses_unknown", error=type(error).__name__)
         _paused = None
-    except Exception as error:  # noqa: BLE001 - no database, or one without our tables: nothing can be paused
+    except Exception as error:  # noqa: BLE001 - a database without our tables: nothing can be paused
         log.debug("pauses_read_failed", error=type(error).__name__)
-    reader.close()  # children that are forked now must not share the connection
+    database.dispose()  # children that are forked now must not share the connection
 
 
 @signals.worker_ready.connect

@@ -25,7 +25,7 @@ def divided(*wanted: tuple[str, dict[str, Any]]) -> list[tuple[str, list[int]]]:
         assert not hasattr(command, "outcome"), command
         commands.append((index, command))
         arguments[index] = values
-    return [(t.task, [index for index, _ in t.batch]) for t in group_commands_to_execute(commands, arguments)]
+    return [(task, [index for index, _ in batch]) for task, batch in group_commands_to_execute(commands, arguments)]
 
 
 def cancel(order_id: Any, member_id: str = "seller", **arguments: Any) -> tuple[str, dict[str, Any]]:
