@@ -209,20 +209,19 @@ def automation_facts(case: Case) -> dict[str, Any] | None:
     return None if setting is None else setting_facts("cancel_after_unlock", setting)
 
 
-def automatic_cancellation_warning(
-    *, order_id: int, alert_id: int, buyer_id: str, cancels_at: datetime, accepted: bool, now: datetime
-) -> OutboxMessage | None:
+def automatic_cancellation_warning(alert: Any, now: datetime) -> OutboxMessage | None:
     """The warning of a cancellation to come (N20); None if there is no time left to pay."""
-    if cancels_at <= now:
+    if alert.cancels_at <= now:
         return None
+    cancels_at = format_timestamp(alert.cancels_at)
     return notify_member(
         Role.BUYER,
         "cancellation_coming",
-        member_id=buyer_id,
-        order_id=order_id,
-        occasion=f"{order_id}:alert{alert_id}:{format_timestamp(cancels_at)}",
-        cancels_at=format_timestamp(cancels_at),
-        penalty_accepted=accepted,
+        member_id=alert.buyer_id,
+        order_id=alert.order_id,
+        occasion=f"{alert.order_id}:alert{alert.alert_id}:{cancels_at}",
+        cancels_at=cancels_at,
+        penalty_accepted=alert.penalty_stands,
     )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from policies.alerts import filer_role
-from policies.cases import Alert, AlertKind, AlertState
+from policies.cases import Alert, AlertState
 from policies.notices import notify_member
 from policies.statuses import Role
 from policies.timestamps import format_optional_timestamp, format_timestamp
@@ -43,53 +44,34 @@ def reminder_start(alert: Alert) -> datetime | None:
     return alert.penalty_accepted_at if alert.penalty_stands else alert.unlocked_at
 
 
-def ocr_reminder_message(
-    order_id: int,
-    ocr_id: int,
-    seller_id: str,
-    filed_at: datetime,
-    reason: str,
-    step: ReminderStep,
-    *,
-    agrees_at: datetime | None,
-    declines_at: datetime | None,
-) -> OutboxMessage:
+def remind_of_ocr(ocr: Any, step: ReminderStep) -> OutboxMessage:
     return notify_member(
         Role.SELLER,
         "ocr_reminder",
-        member_id=seller_id,
-        order_id=order_id,
-        occasion=f"{order_id}:ocr{ocr_id}:{step.number}",
-        reason=reason,
-        agrees_at=format_optional_timestamp(agrees_at),
-        declines_at=format_optional_timestamp(declines_at),
-        filed_at=format_timestamp(filed_at),
+        member_id=ocr.seller_id,
+        order_id=ocr.order_id,
+        occasion=f"{ocr.order_id}:ocr{ocr.ocr_id}:{step.number}",
+        reason=ocr.reason,
+        agrees_at=format_optional_timestamp(ocr.agrees_at),
+        declines_at=format_optional_timestamp(ocr.declines_at),
+        filed_at=format_timestamp(ocr.filed_at),
         days=step.after.days,
         last=step.next_at is None,
     )
 
 
-def unlock_reminder_message(
-    order_id: int,
-    alert_id: int,
-    filer_id: str,
-    kind: AlertKind,
-    *,
-    npx: bool,
-    since: datetime,
-    step: ReminderStep,
-    cancels_at: datetime | None,
-) -> OutboxMessage:
+def remind_of_unlock(alert: Any, step: ReminderStep) -> OutboxMessage:
+    since = format_timestamp(alert.since)
     return notify_member(
-        filer_role(kind),
+        filer_role(alert.kind),
         "unlock_reminder",
-        member_id=filer_id,
-        order_id=order_id,
-        occasion=f"{order_id}:alert{alert_id}:{format_timestamp(since)}:{step.number}",
-        kind=kind,
-        penalty_accepted=npx,
-        cancels_at=format_optional_timestamp(cancels_at),
-        since=format_timestamp(since),
+        member_id=alert.filer_id,
+        order_id=alert.order_id,
+        occasion=f"{alert.order_id}:alert{alert.alert_id}:{since}:{step.number}",
+        kind=alert.kind,
+        penalty_accepted=alert.penalty_stands,
+        cancels_at=format_optional_timestamp(alert.cancels_at),
+        since=since,
         days=step.after.days,
         last=step.next_at is None,
     )

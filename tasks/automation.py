@@ -50,10 +50,6 @@ class SetAutomation(Command):
         return self.model_dump(include=self.model_fields_set & set(settings.AUTOMATION_SETTINGS))
 
     @property
-    def actor(self) -> Actor:
-        return Actor(staff=self.staff) if self.staff else Actor(self.member_id)
-
-    @property
     def fingerprint(self) -> bytes:
         # Null and left out mean different things.
         named = ",".join(sorted(self.model_fields_set))
@@ -120,7 +116,7 @@ def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> 
             "sellers.automation_set",
             command,
             settings.describe_setting_changes(before, after),
-            actor=str(command.actor),
+            actor=f"staff:{command.staff}" if command.staff else command.member_id,
             role=Role.STAFF if command.staff else Role.SELLER,
             member_id=command.member_id,
             changes={"automation": settings.settings_to_json(after)},
@@ -160,17 +156,7 @@ class WarningSweep(DueSweep[DueRow]):
         return find_due(work.conn, automation.DUE_WARNINGS, until, after, limit)
 
     def handle(self, work: UnitOfWork[Any], rows: Sequence[DueRow]) -> int:
-        messages = [
-            policy.automatic_cancellation_warning(
-                order_id=row.order_id,
-                alert_id=row.alert_id,
-                buyer_id=row.buyer_id,
-                cancels_at=row.cancels_at,
-                accepted=row.penalty_stands,
-                now=work.now,
-            )
-            for row in rows
-        ]
+        messages = [policy.automatic_cancellation_warning(row, work.now) for row in rows]
         automation.mark_buyers_warned(work.conn, rows)
         work.enqueue([message for message in messages if message is not None])
         return len(rows)

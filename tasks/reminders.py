@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from celery import shared_task
@@ -15,7 +16,6 @@ from models.db.selects import AnySelect, DuePosition, DueRow, find_due
 from models.ocr import OcrRow
 from models.unit_of_work import UnitOfWork
 from policies import reminders as policy
-from policies.cases import AlertKind
 from policies.terms import Terms
 from policies.verdicts import OutboxMessage
 from tasks.sweeps import DueSweep, TaskResult, sweep
@@ -56,41 +56,11 @@ class ReminderSweep(DueSweep[DueRow]):
         return f"{self.key.removesuffix('_id')} {row.id}"
 
 
-def _ocr_reminder(row: DueRow, step: policy.ReminderStep) -> OutboxMessage:
-    return policy.ocr_reminder_message(
-        row.order_id,
-        row.ocr_id,
-        row.seller_id,
-        row.since,
-        row.reason,
-        step,
-        agrees_at=row.agrees_at,
-        declines_at=row.declines_at,
-    )
-
-
-def _alert_reminder(row: DueRow, step: policy.ReminderStep) -> OutboxMessage:
-    return policy.unlock_reminder_message(
-        row.order_id,
-        row.alert_id,
-        row.filer_id,
-        AlertKind(row.kind),
-        npx=row.penalty_stands,
-        since=row.since,
-        step=step,
-        cancels_at=row.cancels_at,
-    )
-
-
 OCR_REMINDERS = ReminderSweep(
-    reminders.DUE_OCR_REMINDERS, OcrRow, "ocr_id", lambda case_terms: case_terms.ocr_remind_after, _ocr_reminder
+    reminders.DUE_OCR_REMINDERS, OcrRow, "ocr_id", attrgetter("ocr_remind_after"), policy.remind_of_ocr
 )
 ALERT_REMINDERS = ReminderSweep(
-    reminders.DUE_ALERT_REMINDERS,
-    AlertRow,
-    "alert_id",
-    lambda case_terms: case_terms.unlock_remind_after,
-    _alert_reminder,
+    reminders.DUE_ALERT_REMINDERS, AlertRow, "alert_id", attrgetter("unlock_remind_after"), policy.remind_of_unlock
 )
 
 

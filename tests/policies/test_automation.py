@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
@@ -205,9 +206,8 @@ def test_a_buyer_is_warned_only_while_there_is_time_to_pay() -> None:
     """N20, R120."""
 
     def warning(now: datetime) -> object:
-        return automation.automatic_cancellation_warning(
-            order_id=1, alert_id=7, buyer_id="buyer", cancels_at=UNLOCKED, accepted=False, now=now
-        )
+        alert = SimpleNamespace(order_id=1, alert_id=7, buyer_id="buyer", cancels_at=UNLOCKED, penalty_stands=False)
+        return automation.automatic_cancellation_warning(alert, now)
 
     assert warning(UNLOCKED - automation.WARN_BEFORE_CANCELLATION)
     assert warning(UNLOCKED - SECOND)
