@@ -47,19 +47,29 @@ def check_may_file_alert(case: Case, kind: AlertKind, actor: Actor, now: datetim
     return None
 
 
-def add_alert(case: Case, alert: Alert) -> Case:
-    superseded = case.open_ocr
-    return replace(
+def add_alert(
+    case: Case, kind: AlertKind, comment: str | None, now: datetime, grounds: str | None = None
+) -> tuple[Case, Alert]:
+    terms, order, superseded = case.terms, case.order, case.open_ocr
+    is_npb = kind is AlertKind.NPB
+    alert = Alert(
+        kind=kind,
+        filed_at=now,
+        unlocks_at=now + (terms.npb_unlock_no_response if is_npb else terms.seller_alert_unlock),
+        terms=terms,
+        grounds=grounds,
+        comment=comment,
+        previous_status=order.status,
+    )
+    after = replace(
         case,
         order=replace(
-            case.order,
-            status=Status(alert.kind),
-            previous_status=None,
-            npb_filed_at=alert.filed_at if alert.kind is AlertKind.NPB else case.order.npb_filed_at,
+            order, status=Status(kind), previous_status=None, npb_filed_at=now if is_npb else order.npb_filed_at
         ),
         alert=alert,
-        ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=alert.filed_at) if superseded else case.ocr,
+        ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=now) if superseded else case.ocr,
     )
+    return after, alert
 
 
 def drop_later_alert_unlock(case: Case, at: datetime) -> Case:

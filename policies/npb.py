@@ -52,15 +52,7 @@ def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Gr
         )
     if refused := check_comment(comment):
         return refused
-    alert = Alert(
-        kind=AlertKind.NPB,
-        filed_at=now,
-        unlocks_at=now + case.terms.npb_unlock_no_response,
-        terms=case.terms,
-        comment=comment,
-        previous_status=order.status,
-    )
-    after = add_alert(case, alert)
+    after, alert = add_alert(case, AlertKind.NPB, comment, now)
     superseded = " The open cancel request is superseded." if case.open_ocr else ""
     due, if_answered = format_timestamp(alert.unlocks_at), format_timestamp(now + alert.terms.npb_unlock_response)
     facts = {"unlocks_at": due, "unlocks_at_if_answered": if_answered, "comment": comment}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from policies.alerts import add_alert, check_may_file_alert, require_open_alert
-from policies.cases import Actor, Alert, AlertKind, Case
+from policies.cases import Actor, AlertKind, Case
 from policies.notices import notify_party
 from policies.preconditions import check_comment
 from policies.statuses import ALERT_LABELS, Role, Status
@@ -44,16 +44,7 @@ def file_seller_alert(
         )
     if refused := check_comment(comment):
         return refused
-    alert = Alert(
-        kind=kind,
-        filed_at=now,
-        unlocks_at=now + case.terms.seller_alert_unlock,
-        terms=case.terms,
-        grounds=grounds,
-        comment=comment,
-        previous_status=order.status,
-    )
-    after = add_alert(case, alert)
+    after, alert = add_alert(case, kind, comment, now, grounds)
     why = f"{NSS_GROUNDS[grounds]}: {comment}" if grounds else comment
     due = format_timestamp(alert.unlocks_at)
     facts = {"kind": kind, "grounds": grounds, "comment": comment, "unlocks_at": due}

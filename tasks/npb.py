@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 from celery import shared_task
 
 from policies import npb as policy
-from policies.cases import Actor, AlertKind
-from policies.options import Subject
+from policies.cases import AlertKind
 from tasks.alerts import declare_alert_removal, run_unlock_sweep
 from tasks.cases import declare_case_command
 from tasks.command import Comment, TimestampText
@@ -35,11 +33,6 @@ declare_case_command(
 )
 
 
-def _npb_extend_option_arguments(subject: Subject, _actor: Actor) -> dict[str, Any]:
-    alert = subject.case.open_alert
-    return {} if alert is None else {"until": alert.unlocks_at + timedelta(days=1)}
-
-
 declare_case_command(
     "npb.extend",
     policy.extend_npb,
@@ -47,7 +40,9 @@ declare_case_command(
     arguments={"until": TimestampText, "comment": Comment},
     example=SELLER | {"until": "2026-04-20T10:00:00Z", "comment": "paid by the end of the month, as agreed"},
     option="give the buyer more time",
-    option_arguments=_npb_extend_option_arguments,
+    option_arguments=lambda subject, _actor: (
+        {"until": alert.unlocks_at + timedelta(days=1)} if (alert := subject.case.open_alert) else {}
+    ),
 )
 
 declare_case_command(

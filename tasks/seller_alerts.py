@@ -9,11 +9,24 @@ from celery import shared_task
 
 from policies import seller_alerts as policy
 from policies.cases import AlertKind
+from policies.statuses import ALERT_LABELS
 from tasks.alerts import declare_alert_removal, run_unlock_sweep
 from tasks.cases import declare_case_command
 from tasks.command import Comment
 from tasks.declarations import BUYER, SELLER
 from tasks.sweeps import TaskResult
+
+
+def _declare_response(kind: AlertKind, example: str) -> None:
+    declare_case_command(
+        f"{kind.lower()}.respond",
+        partial(policy.respond_to_seller_alert, kind=kind),
+        "Record the seller's answer and notify the buyer; no date changes (R48).",
+        arguments={"comment": Comment},
+        example=SELLER | {"comment": example},
+        option=f"answer the {ALERT_LABELS[kind]}",
+    )
+
 
 declare_case_command(
     "nrs.file",
@@ -24,15 +37,7 @@ declare_case_command(
     option="file a non-responding seller alert",
 )
 
-declare_case_command(
-    "nrs.respond",
-    partial(policy.respond_to_seller_alert, kind=AlertKind.NRS),
-    "Record the seller's answer and notify the buyer; no date changes (R48).",
-    arguments={"comment": Comment},
-    example=SELLER | {"comment": "I was away, the invoice is out"},
-    option="answer the non-responding seller alert",
-)
-
+_declare_response(AlertKind.NRS, "I was away, the invoice is out")
 declare_alert_removal(AlertKind.NRS)
 
 declare_case_command(
@@ -44,15 +49,7 @@ declare_case_command(
     option="file a non-shipping seller alert",
 )
 
-declare_case_command(
-    "nss.respond",
-    partial(policy.respond_to_seller_alert, kind=AlertKind.NSS),
-    "Record the seller's answer and notify the buyer; no date changes (R48).",
-    arguments={"comment": Comment},
-    example=SELLER | {"comment": "it went out this morning"},
-    option="answer the non-shipping seller alert",
-)
-
+_declare_response(AlertKind.NSS, "it went out this morning")
 declare_alert_removal(AlertKind.NSS)
 
 
