@@ -10,11 +10,11 @@ from datetime import date, datetime
 from typing import Any
 
 from policies.automation import automation_facts
-from policies.cases import AUTOMATION_ACTOR, Actor, Alert, AlertKind, AlertState, Case, Member, OcrState
+from policies.cases import AUTOMATION_ACTOR, Actor, Alert, AlertKind, AlertState, Case, OcrState
 from policies.copies import replace
 from policies.credits import decide_fee, fee_credit_effects, fee_credit_message
 from policies.members import add_strike
-from policies.notices import notify_member, notify_party
+from policies.notices import notify_party
 from policies.preconditions import check_comment, check_not_cancelled, check_party
 from policies.reasons import check_reason, describe_reason
 from policies.removals import CANCEL_REMOVALS_TASK
@@ -60,7 +60,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     )
     ocr, alert = case.open_ocr, case.open_alert
     agreed = basis in (CancelBasis.OCR_SELLER, CancelBasis.OCR_BUYER)
-    completed = strike_recipient(basis) is not None  # as only a completed alert is a strike (A20)
+    completed = basis in STRIKE_RECIPIENTS  # as only a completed alert is a strike (A20)
     after = replace(
         case,
         order=order,
@@ -85,13 +85,9 @@ def returns_items(basis: CancelBasis, *, seller_terminated: bool) -> bool:
     return basis not in (CancelBasis.NRS, CancelBasis.NSS) and not seller_terminated
 
 
-def strike_recipient(basis: CancelBasis) -> Role | None:
-    return STRIKE_RECIPIENTS.get(basis)
-
-
 def warn_of_payment(case: Case, basis: CancelBasis) -> str:
     """Warn that a cancellation through NPB or NPX is a strike for a buyer who seems to have paid; empty otherwise."""
-    if strike_recipient(basis) is not Role.BUYER or not case.order.payment_status.is_paid:
+    if STRIKE_RECIPIENTS.get(basis) is not Role.BUYER or not case.order.payment_status.is_paid:
         return ""
     return (
         f"But the payment is {case.order.payment_status}: cancelling now would give the buyer a strike "
@@ -168,14 +164,23 @@ def _cancel_too_early(case: Case, alert: Alert) -> Refused:
 
 def add_cancellation_strike(case: Case, granted: Granted) -> Granted:
     after = granted.case
-    role = strike_recipient(after.order.basis) if after.order.basis is not None else None
+    role = STRIKE_RECIPIENTS.get(after.order.basis) if after.order.basis is not None else None
     if role is None:
         return granted
     terms = after.alert.terms if after.alert is not None else after.terms
-    member = add_strike(after.member(role), role, after.order.order_id, terms)
-    revoked = _notify_privilege_lost_by_cancellation(case.member(role), member, role, after)
+    before, order_id, messages = case.member(role), after.order.order_id, granted.messages
+    member = add_strike(before, role, order_id, terms)
+    if (before.can_buy and not member.can_buy) or (before.can_sell and not member.can_sell):
+        revoked = notify_party(
+            after,
+            role,
+            "privilege_revoked",
+            privilege="buying" if role is Role.BUYER else "selling",
+            strikes=list(member.strikes(role)),
+        )
+        messages = (*messages, revoked)
     moved = replace(after, buyer=member) if role is Role.BUYER else replace(after, seller=member)
-    return replace(granted, case=moved, messages=(*granted.messages, *revoked))
+    return replace(granted, case=moved, messages=messages)
 
 
 def add_cancellation_effects(
@@ -199,7 +204,7 @@ def add_cancellation_effects(
         "returns": returns_items(basis, seller_terminated=case.seller.terminated),
         "lines_returned": back.lines_returned,
         "units_returned": back.units_returned,
-        "strike": strike_recipient(basis) is not None,
+        "strike": basis in STRIKE_RECIPIENTS,
     }
     if automatic := automation_facts(case) if after.order.cancelled_by == AUTOMATION_ACTOR else None:
         facts["automation"] = automatic
@@ -216,22 +221,3 @@ def add_cancellation_effects(
     event = replace(granted.events[0], changes={"returned": back.lines, "fee": fee})
     effects = {"basis": basis, "lines": back.lines, "removals_cancelled": pending_removals, "fee": fee}
     return replace(granted, events=(event,), messages=tuple(messages), effects=effects)
-
-
-def _notify_privilege_lost_by_cancellation(
-    before: Member, after: Member, role: Role, case: Case
-) -> tuple[OutboxMessage, ...]:
-    revoked = (before.can_buy and not after.can_buy) or (before.can_sell and not after.can_sell)
-    if not revoked:
-        return ()
-    return (
-        notify_member(
-            role,
-            "privilege_revoked",
-            member_id=after.member_id,
-            order_id=case.order.order_id,
-            occasion=f"{case.order.order_id}:{case.order.version + 1}",
-            privilege="buying" if role is Role.BUYER else "selling",
-            strikes=list(after.strikes(role)),
-        ),
-    )

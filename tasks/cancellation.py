@@ -24,6 +24,7 @@ from policies.cases import Case
 from policies.options import option_to_cancel
 from policies.preconditions import effective_time
 from policies.returns import ReturnTotals
+from policies.statuses import STRIKE_RECIPIENTS
 from policies.verdicts import Granted, Invalid, Refused
 from tasks.cases import case_at_effective_time, find_command_case
 from tasks.command import Comment, Reason
@@ -185,7 +186,7 @@ def _write_cancellations(
     strikes = [
         (c.command.order_id, c.after.member(role).member_id, role, c.change.at)
         for c in cancelled
-        if (role := policy.strike_recipient(c.basis)) is not None
+        if (role := STRIKE_RECIPIENTS.get(c.basis)) is not None
     ]
     with pipeline(work.conn):
         members.insert_strikes(work.conn, strikes)

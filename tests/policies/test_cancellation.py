@@ -8,7 +8,7 @@ import pytest
 
 from policies import cancellation, members, npb, ocr
 from policies.cases import AlertState, Member
-from policies.statuses import OPEN_FLOW, CancelBasis, Role, Status
+from policies.statuses import OPEN_FLOW, STRIKE_RECIPIENTS, CancelBasis, Role, Status
 from policies.terms import DEFAULT_TERMS
 from tests.builders import BUYER, DAY, ORDERED, SELLER, a_case, code, granted, with_member
 
@@ -59,7 +59,7 @@ def test_open_alert_is_superseded_when_cancelled_on_another_ground() -> None:
     cancelled = granted(cancellation.cancel(case, SELLER, None, None, FILED))
     assert cancelled.alert is not None
     assert cancelled.alert.state is AlertState.SUPERSEDED
-    assert cancellation.strike_recipient(CancelBasis.BUYER_TERMINATED) is None
+    assert STRIKE_RECIPIENTS.get(CancelBasis.BUYER_TERMINATED) is None
 
 
 def test_cancelled_is_final() -> None:
@@ -105,7 +105,7 @@ def test_which_grounds_return_items(basis: CancelBasis, seller_terminated: bool)
 )
 def test_third_strike_revokes_the_privilege(basis: CancelBasis, role: Role) -> None:
     """R95, R96: each kind counts towards its own privilege."""
-    assert cancellation.strike_recipient(basis) is role
+    assert STRIKE_RECIPIENTS.get(basis) is role
     member = Member("m")
     for order_id in (1, 2):
         member = members.add_strike(member, role, order_id, DEFAULT_TERMS)

@@ -8,7 +8,7 @@ import pytest
 
 from policies import alerts, cancellation, orders, seller_alerts
 from policies.cases import Actor, AlertKind, AlertState, Case
-from policies.statuses import ALERT_BLOCKING_STATUSES, OPEN_FLOW, PaymentStatus, Status
+from policies.statuses import ALERT_BLOCKING_STATUSES, OPEN_FLOW, STRIKE_RECIPIENTS, PaymentStatus, Status
 from tests.builders import (
     BUYER,
     DAY,
@@ -124,5 +124,5 @@ def test_cancelling_completes_the_alert_and_gives_the_seller_a_strike(kind: Aler
     assert cancelled.alert is not None
     assert cancelled.order.basis is not None
     assert cancelled.alert.state is AlertState.COMPLETED
-    assert cancellation.strike_recipient(cancelled.order.basis) == "seller"
+    assert STRIKE_RECIPIENTS.get(cancelled.order.basis) == "seller"
     assert not cancellation.returns_items(cancelled.order.basis, seller_terminated=False)
