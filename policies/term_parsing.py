@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -26,36 +26,30 @@ from policies.terms import (
 _TERM_READERS = {name.lower(): info.read for name, info in TERM_INFO.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class TermsProblem:
-    path: str
-    message: str
-
-
 def terms_from_mapping(
     settings: Mapping[str, Any], *, base: Terms = DEFAULT_TERMS, allow_short: bool = False
-) -> Terms | list[TermsProblem]:
+) -> Terms | list[tuple[str, str]]:
     """Validate terms as written by a person: `NPB_FILE_AFTER`, durations as `7d`, `36h`, `90s`.
 
-    Other settings keep the value of `base`.  Returns the terms, or all problems at once.  `allow_short` permits unlock
-    periods below `MIN_UNLOCK_DELAY`, for simulations on a separate database.
+    Other settings keep the value of `base`.  Returns the terms, or all problems at once with their settings.
+    `allow_short` permits unlock periods below `MIN_UNLOCK_DELAY`, for simulations on a separate database.
     """
     values: dict[str, Any] = {}
-    problems: list[TermsProblem] = []
+    problems: list[tuple[str, str]] = []
     for name, raw in settings.items():
         key = name.lower()
         if key not in _TERM_READERS:
-            problems.append(TermsProblem(name, "there is no such setting"))
+            problems.append((name, "there is no such setting"))
             continue
         try:
             values[key] = _TERM_READERS[key](raw)
         except (ValueError, TypeError) as error:
-            problems.append(TermsProblem(name, str(error)))
+            problems.append((name, str(error)))
     if problems:
         return problems
     terms = replace(base, **values)
     contradictions = _terms_contradictions(terms, allow_short=allow_short)
-    return [TermsProblem(name.upper(), message) for name, message in contradictions] or terms
+    return [(name.upper(), message) for name, message in contradictions] or terms
 
 
 def format_term(value: Any) -> str:

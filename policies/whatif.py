@@ -128,18 +128,9 @@ def outcome_without_replay(case: RecordedCase, until: datetime) -> CaseOutcome:
     )
 
 
-def replay_case(
-    case: RecordedCase,
-    members: Mapping[str, Sequence[WhatIfMemberChange]],
-    conditions: WhatIfConditions,
-    recorded: WhatIfConditions,
-    until: datetime,
-) -> CaseOutcome:
-    """Replay a case under `conditions`, up to a time; `recorded` are those under which it happened."""
-    return _CaseReplay(case, members, conditions, recorded).run(until)
+class CaseReplay:
+    """Replays a case under `conditions`; `recorded` are those under which it happened."""
 
-
-class _CaseReplay:
     def __init__(
         self,
         recorded_case: RecordedCase,

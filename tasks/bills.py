@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Annotated, Any, ClassVar
@@ -16,7 +16,6 @@ from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import bills as policy
 from policies.bills import due_on, format_month, grace_until, issued_on, month_name, parse_month, past_due_from
-from policies.cases import Member
 from policies.credits import CREDIT_TASK
 from policies.fees import ZERO
 from policies.members import member_unknown
@@ -191,17 +190,17 @@ def record_bill_payment(commands: list[RecordBillPayment]) -> list[Answer]:
         sellers = members.load_members(work.conn, [c.seller_id for c in work.pending])
         ledger.lock_ledgers_of_sellers(work.conn, sellers)
         for command in work.pending:
-            work.answer(command, _validate_bill_payment(command, sellers) or _post_bill_payment(work, command))
+            work.answer(command, _post_bill_payment(work, command, sellers))
     return work.answers
 
 
-def _validate_bill_payment(command: RecordBillPayment, sellers: dict[str, Member]) -> Refused | Invalid | None:
+def _post_bill_payment(
+    work: UnitOfWork[RecordBillPayment], command: RecordBillPayment, sellers: Container[str]
+) -> Refused | Invalid | Answer:
     if command.amount <= 0:
         return Invalid("amount", "must be more than 0.00")
-    return None if command.seller_id in sellers else member_unknown(command.seller_id)
-
-
-def _post_bill_payment(work: UnitOfWork[RecordBillPayment], command: RecordBillPayment) -> Refused | Answer:
+    if command.seller_id not in sellers:
+        return member_unknown(command.seller_id)
     conn, month = work.conn, command.month
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or not bill.is_issued:

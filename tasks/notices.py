@@ -24,7 +24,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import notices as policy
 from policies.emails import compose_email
 from policies.emails.context import EmailContext
-from policies.emails.email import Email, sanitize_email_line
+from policies.emails.email import sanitize_email_line
 from policies.timestamps import format_timestamp
 from tasks.mailer import MailerOutOfTime, OutgoingEmail, ServerUnavailable, TemporaryFailure, UndeliverableEmail
 from tasks.process_services import services
@@ -108,14 +108,14 @@ def _record_notices(task: str, rows: Sequence[int] | None, order_id: int | None 
         for message in due:
             try:
                 address = addresses.get(message.payload["recipient"])
-                email = _compose_notice_row(message, parties, address.time_zone if address else "UTC")
+                row = _compose_notice_row(message, parties, address.time_zone if address else "UTC", work.now)
             except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
                 log.warning("notice_not_composed", outbox_id=message.outbox_id, error=type(error).__name__)
                 reason = f"{type(error).__name__}: {error}"
                 outbox.record_outbox_failure(work.conn, message.outbox_id, reason, work.now)
                 continue
             composed.append(message)
-            notice_rows.append(_notice_row(message, email, work))
+            notice_rows.append(row)
         recorded = notices.insert_pending_notices(work.conn, notice_rows, work.now)
         outbox.mark_messages_done(work.conn, composed, work.now)
         if recorded:
@@ -123,30 +123,22 @@ def _record_notices(task: str, rows: Sequence[int] | None, order_id: int | None 
     return recorded
 
 
-def _compose_notice_row(message: DueMessage, parties: Mapping[int, Any], zone: str) -> Email:
-    order_parties = parties.get(message.order_id or 0)
-    return compose_email(
-        EmailContext(
-            event=message.payload["event"],
-            role=message.payload["role"],
-            order_id=message.order_id,
-            facts=message.payload.get("facts") or {},
-            zone=zone,
-            buyer=sanitize_email_line(order_parties.buyer) if order_parties else "",
-            seller=sanitize_email_line(order_parties.seller) if order_parties else "",
-        )
+def _compose_notice_row(message: DueMessage, parties: Mapping[int, Any], zone: str, now: datetime) -> dict[str, Any]:
+    payload, order_parties = message.payload, parties.get(message.order_id or 0)
+    row = {"event": payload["event"], "role": payload["role"], "order_id": message.order_id}
+    context = EmailContext(
+        **row,
+        facts=payload.get("facts") or {},
+        zone=zone,
+        buyer=sanitize_email_line(order_parties.buyer) if order_parties else "",
+        seller=sanitize_email_line(order_parties.seller) if order_parties else "",
     )
-
-
-def _notice_row(message: DueMessage, email: Email, work: UnitOfWork[Any]) -> dict[str, Any]:
-    return {
+    return row | {
         "key": message.key,
-        "event": message.payload["event"],
-        "order_id": message.order_id,
-        "recipient": message.payload["recipient"],
-        "role": message.payload["role"],
-        "email": email.as_json(),
-        "message_id": _notice_message_id(message.key, work.now),
+        "recipient": payload["recipient"],
+        "email": compose_email(context).as_json(),
+        # The local part of the Message-ID: unique per event and recipient, the same at every attempt.
+        "message_id": hashlib.sha256(f"{message.key} {format_timestamp(now)}".encode()).hexdigest()[:32],
     }
 
 
@@ -217,8 +209,3 @@ def _park_failed_notices(work: UnitOfWork[Any], outcome: ClaimedNoticeOutcome) -
         attempts=outcome.notice.attempts,
         now=work.now,
     )
-
-
-def _notice_message_id(key: str, written_at: datetime) -> str:
-    # The local part of the Message-ID: unique per event and recipient, the same at every attempt.
-    return hashlib.sha256(f"{key} {format_timestamp(written_at)}".encode()).hexdigest()[:32]

@@ -181,10 +181,9 @@ def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None 
     """Cancel the pending requests of cancelled orders and notify both parties (R59). Return how many were cancelled."""
     with unit_of_work() as work:
         due = work.claim_messages(policy.CANCEL_REMOVALS_TASK, rows, order_id)
-        cases = lock_case_set(work.conn, [d.order_id for d in due if d.order_id is not None])
-        cancelled = removals.cancel_pending_removals(
-            work.conn, [d.order_id for d in due if d.order_id is not None], work.now
-        )
+        order_ids = [d.order_id for d in due if d.order_id is not None]
+        cases = lock_case_set(work.conn, order_ids)
+        cancelled = removals.cancel_pending_removals(work.conn, order_ids, work.now)
         for cancelled_order_id, requests in sorted(cancelled.items()):
             case = cases.get(cancelled_order_id, work.now)
             assert case is not None
@@ -192,12 +191,10 @@ def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None 
                 notify_party(case, role, "removal_cancelled", removal_ids=[r.removal_id for r in requests])
                 for role in (Role.SELLER, Role.BUYER)
             )
-            note = (
-                f"{pluralize(len(requests), 'pending removal request', 'pending removal requests')} cancelled "
-                "with the order."
-            )
+            number = pluralize(len(requests), "pending removal request", "pending removal requests")
             effective_at = max(work.now, case.order.last_event_at or work.now)
-            event = Event("removals.cancelled", note, {"removals": {str(r.removal_id): r.state for r in requests}})
+            changes = {"removals": {str(r.removal_id): r.state for r in requests}}
+            event = Event("removals.cancelled", f"{number} cancelled with the order.", changes)
             cases.add(CaseChange(case, Granted(case, events=(event,), messages=messages), effective_at))
         cases.write(work)
         outbox.mark_messages_done(work.conn, due, work.now)
@@ -272,14 +269,11 @@ class _RemovalBatch(Generic[RemovalCommandT]):
         orders.update_order_lines(
             conn,
             [
-                {
-                    "order_id": removal.order_id,
-                    "line_no": line.line_no,
-                    "removed": line.removed + dict(removal.lines)[line.line_no],
-                }
+                {"order_id": removal.order_id, "line_no": line.line_no, "removed": line.removed + units[line.line_no]}
                 for removal, _, _ in approved
+                for units in [dict(removal.lines)]
                 for line in self.lines[removal.order_id]
-                if line.line_no in dict(removal.lines)
+                if line.line_no in units
             ],
         )
         ledger.post_ledger_recharges(

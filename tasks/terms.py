@@ -75,7 +75,7 @@ def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> A
     base = terms.load_terms(work.conn).at(command.from_)
     new_terms = terms_from_mapping(command.terms, base=base, allow_short=db.current_database().allow_short_terms)
     if isinstance(new_terms, list):
-        return Answer.invalid(command.request_id, [(f"terms.{p.path}", p.message) for p in new_terms])
+        return Answer.invalid(command.request_id, [(f"terms.{name}", message) for name, message in new_terms])
     before, after = terms_to_mapping(base), terms_to_mapping(new_terms)
     changed = {name: value for name, value in after.items() if value != before[name]}
     terms_id = terms.insert_terms(work.conn, after, command.from_, command.staff, work.now)

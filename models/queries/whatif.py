@@ -14,7 +14,7 @@ from policies.automation_settings import settings_from_json
 from policies.recorded_cases import RecordedCase, RecordedEvent
 from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_stored_timestamp
-from policies.whatif import CaseOutcome, WhatIfConditions, WhatIfMemberChange, outcome_without_replay, replay_case
+from policies.whatif import CaseOutcome, CaseReplay, WhatIfConditions, WhatIfMemberChange, outcome_without_replay
 
 _EXTENT = select(func.count(EventRow.order_id).label("events"), func.max(EventRow.at).label("until"))
 _MEMBER_CHANGE_TYPES = ("members.terminated", "members.reinstated", "sellers.automation_set")
@@ -69,4 +69,4 @@ def replay_cases(
     for order_id, buyer_id, seller_id, usd_rate, written in rows:
         events = [RecordedEvent(type_, parse_stored_timestamp(at), *rest) for type_, at, *rest in orjson.loads(written)]
         case = RecordedCase(order_id, buyer_id, seller_id, usd_rate, events)
-        yield case, outcome_without_replay(case, until), replay_case(case, members, tried, recorded, until)
+        yield case, outcome_without_replay(case, until), CaseReplay(case, members, tried, recorded).run(until)

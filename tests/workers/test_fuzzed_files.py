@@ -103,7 +103,7 @@ def test_any_terms_are_valid_or_reported_one_by_one(values: dict[str, Any]) -> N
         assert terms_from_mapping(terms_to_mapping(items)) == items
     else:
         assert items
-        assert all(item.message for item in items)
+        assert all(message for _, message in items)
 
 
 @pytest.fixture

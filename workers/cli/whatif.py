@@ -126,7 +126,7 @@ def _parse_whatif_arguments(
     for begin, base in [(start, recorded.terms_at(start)), *(p for p in recorded.periods if p[0] > start)]:
         terms = terms_from_mapping(named_terms, base=base)
         if isinstance(terms, list):
-            problems |= {problem.path: problem.message for problem in terms}
+            problems |= dict(terms)
         else:
             periods.append((begin, terms))
     command = parse_command(SetAutomation, {"member_id": "-", **named_settings}, "whatif")
