@@ -132,7 +132,7 @@ def _write_demo_history(console: Console, settings: Settings) -> SampleMarket:
 
 def _show_demo_run(console: Console, settings: Settings, run: DemoRun, flower_address: str) -> None:
     run.open()
-    _show_demo_events(console, run, Dashboard(run.sample, run.unlocks, run.now, {"Flower": flower_address}))
+    _show_demo_events(console, run, Dashboard(run.sample, run.unlocks, run.now, flower_address))
     _show_demo_email(console, settings)
     console.print(summary_table(run.database, run.started_at))
     sellers = [run.sample.parties[order_id][0] for order_id in sorted(run.sample.ending_cancelled)]

@@ -57,12 +57,8 @@ def import_lots(file: Path, seller_id: str, how: str | None, update: bool, dry_r
     try:
         with _copy_of_imported_file(file) as copy, open_database() as database:
             db.set_database(database)
-            try:
-                lots = LotFile(copy, seller_id, is_update=update)
-                job = _ImportLotsCommand(file.name, lots, ExistingItems(how) if how else None, dry_run, skip_invalid)
-                job.run()
-            finally:
-                db.set_database(None)
+            lots = LotFile(copy, seller_id, is_update=update)
+            _ImportLotsCommand(file.name, lots, ExistingItems(how) if how else None, dry_run, skip_invalid).run()
     except UnreadableFile as problem:
         raise click.ClickException(f"{file.name}: {problem}") from None
 

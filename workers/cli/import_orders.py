@@ -29,7 +29,7 @@ FIRST_UNNUMBERED_LOT = 8_000_000_000_000
 def _parse_exchange_rates(
     _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Decimal]:
-    rates = {}
+    rates = {"USD": Decimal(1)}
     for value in values:
         currency, _, text = value.partition("=")
         rate = parse_amount_field(text)
@@ -72,7 +72,7 @@ def import_orders(
         raise click.ClickException(f"{file.name}: {problem}") from None
     problems = orders.problems
     for order in orders.orders:
-        if order.currency != "USD" and order.currency not in usd_rates:
+        if order.currency not in usd_rates:
             problems.append(f"order {order.order_id}: it is in {order.currency}; add --usd-rate {order.currency}=RATE")
     for line in problems if skip_invalid else problems[:MAX_SHOWN]:
         echo_literally(f"{file.name}: {line}.", err=True)
@@ -83,7 +83,7 @@ def import_orders(
         raise click.ClickException(
             f"{orders_word} cannot be imported; nothing was written. --skip-invalid leaves them out."
         )
-    valid = [order for order in orders.orders if order.currency == "USD" or order.currency in usd_rates]
+    valid = [order for order in orders.orders if order.currency in usd_rates]
     for entry in _OrderHistory(valid, seller_id, seller_email, usd_rates).lines():
         click.echo(json.dumps(entry))
     if orders.repairs.count:
@@ -122,9 +122,8 @@ class _OrderHistory:
             yield self._orders[0].at, "members.record", member
 
     def _order_commands(self, order: FileOrder) -> Iterator[tuple[datetime, str, dict[str, Any]]]:
-        rate = self._usd_rates.get(order.currency, Decimal(1))
         purchase: dict[str, Any] = {"order_id": order.order_id, "buyer_id": order.buyer, "seller_id": self._seller_id}
-        purchase |= {"currency": order.currency, "usd_rate": f"{rate:f}"}
+        purchase |= {"currency": order.currency, "usd_rate": f"{self._usd_rates[order.currency]:f}"}
         amounts = {"credit": order.credit, "coupon": order.coupon}
         purchase |= {name: format_price(amount) for name, amount in amounts.items() if amount}
         for number, batch in enumerate(self._order_batches(order)):

@@ -97,7 +97,6 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
             {"terms": settings, "from": format_timestamp(valid_from), "staff": staff or getpass.getuser()},
             f"terms-{uuid.uuid4()}",
         )
-        db.set_database(None)
     if answer["outcome"] != "done":
         problems = [f"  {problem['path']}: {problem['message']}" for problem in answer["errors"]]
         raise click.ClickException("\n".join(["These terms cannot be applied.", *problems]))

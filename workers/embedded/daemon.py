@@ -57,9 +57,7 @@ class Daemon:
             Valkey(folder, secret["valkey"], durable=durable, settings=options.get("valkey", {})),
             Postgres(folder, secret, durable=durable, settings=options.get("postgres", {})),
         ]
-        self.ports: dict[str, int] = {
-            name: int(port) for name, port in read_json(folder / "ports.json").items() if isinstance(port, int)
-        }
+        self.ports: dict[str, int] = read_json(folder / "ports.json")
         self.stop_requested = StopRequest()
 
     def start(self) -> None:
@@ -129,7 +127,7 @@ class Daemon:
 log_to_stderr = partial(print, file=sys.stderr, flush=True)
 
 
-def main(folder: Path) -> int:
+def main(folder: Path) -> None:
     options = json.loads(sys.stdin.readline() or "{}")
     if os.fork():  # the client waits only for the first process and is not the daemon's parent
         os._exit(0)
@@ -152,19 +150,16 @@ def main(folder: Path) -> int:
         print(json.dumps(answer), flush=True)
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     if daemon is None:
-        return 1
-    status = 0 if "ready" in answer else 1
+        return
     try:
-        if status == 0:
+        if "ready" in answer:
             daemon.keep()
     except ServerStartError as error:
         log_to_stderr(error)
         write_json(folder / FAILURE_FILE, {"error": str(error)})
-        status = 1
     finally:
         daemon.stop()
-    return status
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]))

@@ -107,17 +107,12 @@ def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0
     return True
 
 
-def terminate(identity: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> bool:
+def terminate(identity: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> None:
     for number, grace in signals_and_graces:
-        if not is_alive(identity):
-            return True
-        try:
-            os.kill(identity.pid, number)
-        except ProcessLookupError:
-            return True
-        if wait_until(lambda: not is_alive(identity), grace):
-            return True
-    return not is_alive(identity)
+        if is_alive(identity):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(identity.pid, number)
+            wait_until(lambda: not is_alive(identity), grace)
 
 
 def end_orphan(identity: ProcessIdentity, *signals_and_graces: tuple[signal.Signals, float]) -> None:

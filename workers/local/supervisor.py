@@ -276,11 +276,8 @@ def kill_leftover_programs(record: Path) -> int:
     """
     fields = read_json(record)
     token, programs = str(fields.get("token", "")), fields.get("programs", {})
-    groups = {
-        int(entry["pid"]): process_group_members(int(entry["pid"]), f"{TOKEN_ENV}={token}")
-        for entry in programs.values()
-    }
-    groups = {group: members for group, members in groups.items() if members}
+    pids = [int(entry["pid"]) for entry in programs.values()]
+    groups = {pid: members for pid in pids if (members := process_group_members(pid, f"{TOKEN_ENV}={token}"))}
     processes = [member for members in groups.values() for member in members]
     for number, grace in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
         for group in groups:

@@ -75,10 +75,11 @@ class ComponentQuery:
 
 class MetricsCollector:
     def __init__(self, settings: Settings, *, timeout: float = TIMEOUT) -> None:
-        self._settings = settings
+        assert settings.work_url is not None
+        assert settings.broker_url is not None
         self._lock = threading.Lock()
-        self._database: db.Database | None = None
-        self._broker: Any = None
+        self._database = db.connect(settings.work_url.get_secret_value())
+        self._broker = connect_to_redis(settings.broker_url.get_secret_value())
         self.components = [
             ComponentQuery("database", self._query_database, timeout),
             ComponentQuery("broker", self._query_broker, timeout),
@@ -109,16 +110,10 @@ class MetricsCollector:
     def close(self) -> None:
         for component in self.components:
             component.close()
-        if self._database is not None:
-            self._database.dispose()
-        if self._broker is not None:
-            self._broker.close()
+        self._database.dispose()
+        self._broker.close()
 
     def _query_database(self) -> list[Family]:
-        if self._database is None:
-            url = self._settings.work_url
-            assert url is not None
-            self._database = db.connect(url.get_secret_value())
         families, failed = [], []
         with self._database.transaction() as conn:
             for metric, values in metric_queries.collect_database_metrics(conn):
@@ -137,10 +132,7 @@ class MetricsCollector:
         return families
 
     def _query_broker(self) -> list[Family]:
-        if self._broker is None:
-            assert self._settings.broker_url is not None
-            self._broker = connect_to_redis(self._settings.broker_url.get_secret_value())
-        client = self._broker
+        client: Any = self._broker
         waiting = Family("unwind_queue_messages", "Messages waiting in each queue.", labels=["queue"])
         for queue in QUEUES:
             waiting.add_metric([queue], client.llen(queue))

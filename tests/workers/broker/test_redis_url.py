@@ -285,7 +285,7 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
         assert client.exists("celery-task-meta-an-id")
 
     assert OutboxPublisher(app, broker).broker_epoch()
-    gauges = MetricsCollector(settings)
+    gauges = MetricsCollector(load_settings(database_url="postgresql://127.0.0.1:1/unwind"))
     with contextlib.closing(gauges):
         assert gauges.components[1].run() is not None
     assert doctor_broker.inspect_worker_queues(broker) == {}

@@ -23,7 +23,7 @@ class Screen:
         self.sample = build_sample_market(NOW)
         self.instant = NOW
         unlocks = {order_id: NOW + timedelta(seconds=9) for order_id in self.sample.unlocking}
-        self.board = Dashboard(self.sample, unlocks, lambda: self.instant, {"Flower": "http://127.0.0.1:5555/"})
+        self.board = Dashboard(self.sample, unlocks, lambda: self.instant, "http://127.0.0.1:5555/")
 
     def show(self, event: str, order_id: int | None, **changes: Any) -> None:
         """Show one event."""

@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sqlalchemy import Connection
+
+from models.db.database import Database
 from workers.local.supervisor import supervised_since
 from workers.settings import Settings
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from models.db.database import Database
 
 
 def context_free_bytes(folder: Path) -> int:

@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 
+from sqlalchemy import NullPool
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from models import migrations, submissions
 from models.db import database as db
-from models.db.database import APP_ROLE
+from models.db.database import APP_ROLE, make_engine
 from models.db.driver import is_pooled, keeps_prepared_statements
 from models.db.postgres_address import PostgresAddress
 from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused, session_settings_not_in_force
@@ -146,9 +147,8 @@ def check_pooler(context: Context) -> Iterator[Finding]:
 
 
 def _problem_of_direct_url(context: Context, url: str) -> Finding | None:
-    direct = db.connect(url, as_app=False)
     try:
-        with direct.transaction() as conn:
+        with make_engine(url, poolclass=NullPool).begin() as conn:
             if is_pooled(conn):
                 message = "UNWIND_DIRECT_DATABASE_URL leads to a pooler."
                 return error("DIRECT_URL_POOLED", message, "let it name PostgreSQL itself.")
@@ -158,8 +158,6 @@ def _problem_of_direct_url(context: Context, url: str) -> Finding | None:
     except OperationalError:
         message = "UNWIND_DIRECT_DATABASE_URL cannot be used: SQL commands wait for a sweep, HTTP answers time out."
         return error("DIRECT_URL_UNREACHABLE", message, "correct it, or let PostgreSQL admit this host.")
-    finally:
-        direct.dispose()
     return None
 
 

@@ -55,8 +55,8 @@ class Dashboard:
     sample: SampleMarket
     unlocks: dict[int, datetime]
     now: Callable[[], datetime]
-    addresses: dict[str, str]
-    _rows: dict[int, _Row] = field(default_factory=dict)
+    flower_address: str
+    _rows: dict[int, _Row] = field(init=False)
     _other_events: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,8 +91,7 @@ class Dashboard:
         for order_id, row in self._rows.items():
             state = self._state(order_id, row, now)
             table.add_row(str(order_id), Text(row.case, "dim"), state, row.effects or row.explanation)
-        addresses = self.addresses.items()
-        header = Text.assemble(*(part for name, url in addresses for part in ((f"{name} ", "dim"), f"{url}   ")))
+        header = Text.assemble(("Flower ", "dim"), f"{self.flower_address}   ")
         done = sum(self._has_ended(order_id, row) for order_id, row in self._rows.items())
         footer = Text(f"{done} of {len(self._rows)} orders are done. " + "  ".join(self._other_events[-2:]), "dim")
         return Panel(Group(header, Text(), table, Text(), footer), title="Unwind, live", border_style="blue")
