@@ -31,10 +31,6 @@ class Query:
     at: datetime | None = None
 
 
-class InvalidQuery(ValueError):
-    pass
-
-
 def _order_id(word: str) -> int:
     if not (word.isascii() and word.isdigit() and len(word) <= 19 and int(word) < 2**63):
         raise click.BadParameter("an order's id is a whole number.")
@@ -166,13 +162,13 @@ _add_noun("late-payments", "The late payments that sellers have not sent back.",
 
 def parse_query(words: Sequence[Any]) -> Query:
     if not all(isinstance(word, str) or (isinstance(word, int) and not isinstance(word, bool)) for word in words):
-        raise InvalidQuery("a query is made of words and numbers")
+        raise ValueError("a query is made of words and numbers")
     if not words:
-        raise InvalidQuery(f"say what to show: {', '.join(nouns.commands)}")
+        raise ValueError(f"say what to show: {', '.join(nouns.commands)}")
     try:
         query = nouns.main([str(word) for word in words], "show", standalone_mode=False, help_option_names=[])
     except click.ClickException as error:
-        raise InvalidQuery(error.format_message()) from None
+        raise ValueError(error.format_message()) from None
     assert isinstance(query, Query)
     return query
 

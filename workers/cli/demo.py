@@ -29,7 +29,7 @@ from workers.local.process_specs import (
 from workers.local.supervisor import Supervisor
 from workers.settings import Settings, load_settings
 from workers.simulation.demo.dashboard import Dashboard, bills_table, format_demo_event, summary_table
-from workers.simulation.demo.runner import DemoFailed, DemoRun, connect_to_demo
+from workers.simulation.demo.runner import DemoRun, connect_to_demo
 from workers.simulation.demo.sample_market import SELLERS, SampleMarket, build_sample_market
 from workers.simulation.engine import simulation_in_empty_database
 from workers.simulation.replay import parse_lines, play
@@ -122,7 +122,7 @@ def _write_demo_history(console: Console, settings: Settings) -> SampleMarket:
     ):
         for played in play(lines, simulation):
             if played.result["outcome"] != "done":
-                raise DemoFailed(f"A command of the sample history failed: {played.as_json()}")
+                raise click.ClickException(f"A command of the sample history failed: {played.as_json()}")
     console.print(
         f"  [bold]market[/]   {len(SELLERS)} stores, {len(sample.parties)} orders of ten weeks, "
         f"{len(sample.unlocking)} alerts about to unlock"

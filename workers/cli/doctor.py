@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import click
 
@@ -23,7 +24,7 @@ def doctor(context: click.Context, as_json: bool) -> None:
     findings, check_count = examine()
     findings.sort(key=lambda finding: list(Severity)[::-1].index(finding.severity))
     if as_json:
-        click.echo(json.dumps({"findings": [finding.as_json() for finding in findings]}, indent=2))
+        click.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
         colours = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: ""}
         for finding in findings:

@@ -18,7 +18,14 @@ from policies.texts import pluralize
 from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded.client import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, open_log, read_json, write_json
-from workers.embedded.processes import ProcessIdentity, identify_process, interrupt_on_signals, is_alive, wait_until
+from workers.embedded.processes import (
+    ProcessIdentity,
+    identify_process,
+    interrupt_on_signals,
+    is_alive,
+    terminate,
+    wait_until,
+)
 from workers.local.preforker import Preforker
 from workers.local.process_specs import (
     WORKER_GROUPS,
@@ -73,8 +80,8 @@ def down() -> None:
     if not is_alive(identity):
         click.echo("Nothing is running.")
         return
-    os.kill(identity.pid, signal.SIGTERM)
-    if not wait_until(lambda: not is_alive(identity), DOWN_TIMEOUT):
+    terminate(identity, (signal.SIGTERM, DOWN_TIMEOUT))
+    if is_alive(identity):
         os.kill(identity.pid, signal.SIGKILL)  # the kernel ends its programs and servers with it
         raise click.ClickException(f"It did not stop within {DOWN_TIMEOUT:.0f} s and was killed.")
     click.echo("Stopped.")

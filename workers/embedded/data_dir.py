@@ -72,10 +72,7 @@ def servers_dir(data_dir: Path) -> Path:
 def ensure_servers_dir(data_dir: Path) -> Path:
     folder = servers_dir(data_dir)
     try:
-        fresh = not data_dir.exists()
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if fresh:
-            data_dir.chmod(0o700)
         folder.mkdir(mode=0o700, exist_ok=True)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(folder)

@@ -119,53 +119,46 @@ def _count_watched_message(**_: Any) -> None:
     _received_messages += 1
 
 
-def _start_watchdog(
-    *,
-    progress: Callable[[], Any],
-    count_waiting: Callable[[redis.Redis], int],
-    is_busy: Callable[[], bool],
-    on_stall: Callable[[int], None],
-) -> None:
+def _connect_to_watched_broker() -> redis.Redis:
     url = current_settings().broker_url
-    if url is None:
-        return
-    client = connect_to_redis(url.get_secret_value())
-    Watchdog(progress=progress, count_waiting=lambda: count_waiting(client), is_busy=is_busy, on_stall=on_stall).start()
-    probes.report_ready_to_probes()
+    assert url is not None
+    return connect_to_redis(url.get_secret_value())
 
 
 @signals.worker_ready.connect
 def _watch_worker(sender: Any = None, **_: Any) -> None:
-    app = current_app._get_current_object()
+    app, broker = current_app._get_current_object(), _connect_to_watched_broker()
 
     def end(waiting: int) -> None:
         log.critical("worker_stalled", waiting=waiting, queues=sorted(app.amqp.queues.consume_from))
         _exit_stalled_process(getattr(sender.pool, "info", {}).get("processes", ()))
 
-    _start_watchdog(
+    Watchdog(
         progress=lambda: (_received_messages, state.all_total_count[0], len(state.reserved_requests)),
-        count_waiting=lambda client: count_waiting_messages(
-            client, (q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q))
+        count_waiting=lambda: count_waiting_messages(
+            broker, (q for q in app.amqp.queues.consume_from if not pausing.is_queue_paused(q))
         ),
         is_busy=lambda: bool(len(state.reserved_requests)),
         on_stall=end,
-    )
+    ).start()
+    probes.report_ready_to_probes()
 
 
 @signals.beat_init.connect
 def _watch_beat(sender: Any = None, **_: Any) -> None:
-    scheduler = sender.scheduler
+    scheduler, broker = sender.scheduler, _connect_to_watched_broker()
 
     def end(_waiting: int) -> None:
         log.critical("beat_stalled")
         _exit_stalled_process(())
 
-    _start_watchdog(
+    Watchdog(
         progress=lambda: scheduler.tick_count,
-        count_waiting=lambda client: count_waiting_messages(client, ()) or 1,  # the timetable is never empty
+        count_waiting=lambda: count_waiting_messages(broker, ()) or 1,  # the timetable is never empty
         is_busy=lambda: False,
         on_stall=end,
-    )
+    ).start()
+    probes.report_ready_to_probes()
 
 
 @signals.worker_shutting_down.connect

@@ -51,10 +51,6 @@ class SimulatedClock(db.Clock):
         return lambda: self.instant
 
 
-class SimulationStuck(Exception):
-    pass
-
-
 class Simulation:
     def __init__(
         self, database_url: str, *, at: datetime = datetime(2026, 3, 1, tzinfo=UTC), allow_short: bool = False
@@ -98,7 +94,7 @@ class Simulation:
         """Advance the clock to `to`, inclusive, and run each sweep at every instant at which something becomes due.
 
         Outbox tasks run as they are created.
-        Raises ValueError if `to` is before the clock's instant, and SimulationStuck.
+        Raises ValueError if `to` is before the clock's instant, and RuntimeError if a sweep leaves work.
         """
         if to < self.clock.instant:
             raise ValueError("the clock cannot be set back")
@@ -116,14 +112,10 @@ class Simulation:
             # Work that became due before the simulation's start or during its commands is late: it runs now.
             self.clock.instant = max(instant, self.clock.instant)
             if last == (instant, sweeps):
-                raise SimulationStuck(f"{' and '.join(sweeps)} did not process everything due at {instant}")
+                raise RuntimeError(f"{' and '.join(sweeps)} did not process everything due at {instant}")
             last = (instant, sweeps)
             for sweep in sweeps:
                 self.on_sweep(self.clock.instant, sweep, retry_on_conflict(app.tasks[sweep].run))
-
-
-class DatabaseNotEmpty(click.ClickException):
-    pass
 
 
 @contextlib.contextmanager
@@ -161,7 +153,9 @@ def simulation_in_empty_database(database_url: str, at: datetime, *, allow_short
     with make_engine(database_url, poolclass=NullPool).connect() as conn:
         has_contents = fact(conn, _SIMULATION_DATABASE_HAS_CONTENTS)
     if has_contents:
-        raise DatabaseNotEmpty("The database is not empty. A history is only played into one that has no tables yet.")
+        raise click.ClickException(
+            "The database is not empty. A history is only played into one that has no tables yet."
+        )
     migrate(database_url)
     return Simulation(database_url, at=at, allow_short=allow_short)
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -23,7 +24,7 @@ from policies.timestamps import format_timestamp
 from tests.plugins.stored_rows import load_column
 from workers.settings import CHECKOUT
 from workers.simulation import replay
-from workers.simulation.engine import DatabaseNotEmpty, Simulation, simulation_in_empty_database, simulation_pool
+from workers.simulation.engine import Simulation, simulation_in_empty_database, simulation_pool
 
 ORDERED = datetime(2026, 3, 28, 10, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -204,7 +205,7 @@ def test_history_is_adopted_by_an_empty_database(empty_database_url: str) -> Non
         assert load_column(conn, OrderRow.status) == ["NPB"]
         assert live.clock.now(conn) > ORDERED
     live.dispose()
-    with pytest.raises(DatabaseNotEmpty):
+    with pytest.raises(click.ClickException, match="not empty"):
         simulation_in_empty_database(empty_database_url, ORDERED)
 
 
@@ -213,7 +214,7 @@ def test_database_with_a_foreign_table_is_refused(empty_database_url: str) -> No
     with engine.begin() as conn:
         conn.execute(text("CREATE TABLE theirs (a int)"))
     engine.dispose()
-    with pytest.raises(DatabaseNotEmpty):
+    with pytest.raises(click.ClickException, match="not empty"):
         simulation_in_empty_database(empty_database_url, ORDERED)
 
 

@@ -176,7 +176,6 @@ def record_of_json(number: int, item: Mapping[str, Any], seller_id: str) -> Reco
         raise UnreadableFile("These are orders, not lots: `import-orders` reads them.")
     record = Record(number, None, "json")
     from_api = "inventory_id" in item
-    flat = {key: value for key, value in item.items() if key not in ("item", "seller_id")}
     nested = item.get("item")
     if isinstance(nested, dict):
         record.add("ITEMTYPE", _lot_record_text(nested.get("type")))
@@ -185,10 +184,10 @@ def record_of_json(number: int, item: Mapping[str, Any], seller_id: str) -> Reco
         record.problem = "item must be an object with type and no"
     if item.get("seller_id") not in (None, seller_id):
         record.problem = "it belongs to another seller"
-    for key, value in flat.items():
-        name = ELEMENT_OF_JSON_KEY.get(key, key)
-        if key in ("color_name", "date_created"):
+    for key, value in item.items():
+        if key in ("item", "seller_id", "color_name", "date_created"):
             continue
+        name = ELEMENT_OF_JSON_KEY.get(key, key)
         if isinstance(value, (dict, list)):
             record.nested.add(name.upper())
         text = _lot_record_text(value)

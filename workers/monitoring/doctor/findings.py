@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -31,9 +31,6 @@ class Finding:
     message: str
     fix: str
 
-    def as_json(self) -> dict[str, str]:
-        return asdict(self)
-
     def as_line(self) -> str:
         return f"{self.severity.value:<7}  {self.code}: {self.message} Fix: {self.fix}"
 
@@ -46,8 +43,7 @@ note, warning, error = (partial(_finding, severity) for severity in Severity)
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    severities = {finding.severity for finding in findings}
-    return 2 if Severity.ERROR in severities else 1 if Severity.WARNING in severities else 0
+    return max((list(Severity).index(finding.severity) for finding in findings), default=0)
 
 
 def finding_names(names: Iterable[object]) -> str:

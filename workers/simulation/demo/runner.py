@@ -36,10 +36,6 @@ _UNFINISHED_DEMO_WORK = """
 """
 
 
-class DemoFailed(click.ClickException):
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class TimelineEvent:
     at: datetime
@@ -112,7 +108,7 @@ class DemoRun:
                 yield event
             self._check_answers()
             if time.monotonic() > end:
-                raise DemoFailed(self._describe_missing_outcomes())
+                raise click.ClickException(self._describe_missing_outcomes())
             if not events:
                 time.sleep(POLL_INTERVAL)
 
@@ -149,7 +145,7 @@ class DemoRun:
             if not result.ready():
                 unanswered.append((task, order_id, result))
             elif result.failed() or result.result["outcome"] != "done":
-                raise DemoFailed(f"{task} for order {order_id} was answered with {result.result}.")
+                raise click.ClickException(f"{task} for order {order_id} was answered with {result.result}.")
         self.commands = unanswered
 
     def _is_complete(self) -> bool:
