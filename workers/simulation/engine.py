@@ -131,18 +131,15 @@ class SimulationPool:
     def __init__(self, database_url: str) -> None:
         self._server, _, _ = database_url.rpartition("/")
         self._admin = make_engine(database_url, timeouts=False, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-        self._count = 0
         self._run("CREATE DATABASE unwind_first TEMPLATE template0")
         migrate(f"{self._server}/unwind_first")
 
     @contextlib.contextmanager
     def fresh(self, at: datetime, *, allow_short: bool = False) -> Iterator[Simulation]:
-        self._count += 1
-        name = f"unwind_history_{self._count}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE unwind_first STRATEGY FILE_COPY")
-        with Simulation(f"{self._server}/{name}", at=at, allow_short=allow_short) as simulation:
+        self._run("CREATE DATABASE unwind_history TEMPLATE unwind_first STRATEGY FILE_COPY")
+        with Simulation(f"{self._server}/unwind_history", at=at, allow_short=allow_short) as simulation:
             yield simulation
-        self._run(f"DROP DATABASE {name} WITH (FORCE)")
+        self._run("DROP DATABASE unwind_history WITH (FORCE)")
 
     def _run(self, statement: str) -> None:
         with self._admin.connect() as conn:

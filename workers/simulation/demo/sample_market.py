@@ -75,8 +75,7 @@ class _MarketBuilder:
     def __init__(self, now: datetime) -> None:
         self.now = now
         self.sample = SampleMarket()
-        self._events: list[tuple[datetime, int, dict[str, Any]]] = []
-        self._numbers = count(1)
+        self._events: list[tuple[datetime, dict[str, Any]]] = []
         self._orders = count(1001)
         self._lots: dict[str, list[int]] = {}
 
@@ -87,12 +86,12 @@ class _MarketBuilder:
         self._cases_about_to_unlock()
         self._cases_of_today()
         self._automatic_cases()
-        self._events.sort(key=lambda event: (event[0], event[1]))
-        self.sample.lines = [line for _, _, line in self._events]
+        self._events.sort(key=lambda event: event[0])
+        self.sample.lines = [line for _, line in self._events]
         return self.sample
 
     def _add(self, at: datetime, task: str, **kwargs: Any) -> None:
-        self._events.append((at, next(self._numbers), {"at": format_timestamp(at), "task": task, "kwargs": kwargs}))
+        self._events.append((at, {"at": format_timestamp(at), "task": task, "kwargs": kwargs}))
 
     def _members_and_lots(self, at: datetime) -> None:
         for seller_id, (handle, zone) in SELLERS.items():
