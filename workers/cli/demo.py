@@ -64,7 +64,7 @@ def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
     sample = _write_demo_history(console, settings)
     with connect_to_demo(settings) as (database, client):
         # Before the workers start: on a slow machine alerts unlock in the meantime.
-        run = DemoRun.from_now(sample, database, client)
+        run = DemoRun(sample, database, client)
         with Supervisor(settings.data_dir, on_event=lambda message: console.print(f"  [red]{message}")) as supervisor:
             for group in WORKER_GROUPS:
                 supervisor.start(worker_program(settings, supervisor, group))

@@ -6,7 +6,7 @@ import contextlib
 import signal
 
 import click
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 
 from workers import logs
 from workers.cli.running_servers import settings_of_running_servers
@@ -26,9 +26,7 @@ def metrics(once: bool) -> None:
     with settings_of_running_servers() as settings, contextlib.closing(MetricsCollector(settings)) as gauges:
         logs.configure(settings.log_format, settings.log_level)
         if once:
-            registry = CollectorRegistry()
-            registry.register(gauges)
-            click.echo(generate_latest(registry).decode(), nl=False)
+            click.echo(generate_latest(gauges).decode(), nl=False)
             return
         with make_metrics_server(gauges, settings.metrics_address, settings.metrics_port) as server:
             interrupt_on_signals(signal.SIGTERM, signal.SIGINT)

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -189,7 +188,7 @@ class Supervisor:
                     with contextlib.suppress(ProcessLookupError):
                         child.process.send_signal(number)
             grace = max((child.program.stop_signals[step][1] for child in waiting), default=0.0)
-            wait_until(partial(_have_ended, waiting), grace)
+            wait_until(lambda: all(child.process.poll() is not None for child in children), grace)
         for child in children:
             _signal_program_group(child.identity.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -286,10 +285,6 @@ def kill_leftover_programs(record: Path) -> int:
             break
     record.unlink(missing_ok=True)
     return len(groups)
-
-
-def _have_ended(children: Sequence[_Child]) -> bool:
-    return all(child.process.poll() is not None for child in children)
 
 
 def _signal_program_group(group: int, number: signal.Signals) -> None:

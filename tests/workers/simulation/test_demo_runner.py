@@ -21,7 +21,7 @@ def write_event(conn: Connection, order_id: int, type_: str = "npb.unlocked") ->
 def test_event_that_commits_after_a_later_one_is_followed(market: Market, database_url: str) -> None:
     orders = {market.order(1003), market.order(1004)}
     database, other = market.simulation.database, db.connect(database_url)
-    run = DemoRun.from_now(SampleMarket(untouched=orders), database, Celery("storefront", set_as_current=False))
+    run = DemoRun(SampleMarket(untouched=orders), database, Celery("storefront", set_as_current=False))
     events = run.follow()
     with other.transaction() as slow:
         write_event(slow, 1003)
@@ -35,7 +35,7 @@ def test_event_that_commits_after_a_later_one_is_followed(market: Market, databa
 @pytest.mark.breaks_invariants("the event is written without what it tells of")
 def test_an_order_that_is_cancelled_automatically_need_not_be_unlocked_first(market: Market) -> None:
     """Both fall due at one instant, and either sweep may come first."""
-    run = DemoRun.from_now(
+    run = DemoRun(
         SampleMarket(automatic={market.order(1003)}),
         market.simulation.database,
         Celery("storefront", set_as_current=False),

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from celery import Celery
 from sqlalchemy import text
 
 from models.db import database as db
+from models.monitoring.server_info import fact
 from workers.settings import Settings
 from workers.simulation.demo.sample_market import SampleMarket
 
@@ -66,27 +67,19 @@ def connect_to_demo(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
         client.close()
 
 
-@dataclass
 class DemoRun:
-    sample: SampleMarket
-    database: db.Database
-    client: Celery
-    started_at: datetime
-    unlocks: dict[int, datetime]
-    events_before: int = 0
-    followed: set[int] = field(default_factory=set)
-    _clock: float = field(default_factory=time.monotonic)
-    outcomes: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
-    """The orders that were unlocked, cancelled, declined and removed."""
-    commands: list[tuple[str, int, Any]] = field(default_factory=list)
-
-    @classmethod
-    def from_now(cls, sample: SampleMarket, database: db.Database, client: Celery) -> DemoRun:
+    def __init__(self, sample: SampleMarket, database: db.Database, client: Celery) -> None:
+        self.sample, self.database, self._client = sample, database, client
         with database.transaction() as conn:
-            events_before = conn.execute(text("SELECT coalesce(max(event_id), 0) FROM unwind.events")).scalar_one()
+            self._events_before = fact(conn, "SELECT coalesce(max(event_id), 0) FROM unwind.events")
             forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))
-            unlocks = {row.order_id: row.unlocks_at for row in forecast}
-            return cls(sample, database, client, database.clock.now(conn), unlocks, events_before=events_before)
+            self.unlocks: dict[int, datetime] = {row.order_id: row.unlocks_at for row in forecast}
+            self.started_at = database.clock.now(conn)
+        self._clock = time.monotonic()
+        self._followed: set[int] = set()
+        self._outcomes: dict[str, set[int]] = defaultdict(set)
+        """The orders that were unlocked, cancelled, declined and removed."""
+        self._commands: list[tuple[str, int, Any]] = []
 
     def now(self) -> datetime:
         return self.started_at + timedelta(seconds=time.monotonic() - self._clock)
@@ -114,21 +107,21 @@ class DemoRun:
 
     def _fetch_events(self) -> list[TimelineEvent]:
         with self.database.transaction() as conn:
-            known = {"before": self.events_before, "followed": sorted(self.followed)}
+            known = {"before": self._events_before, "followed": sorted(self._followed)}
             rows = conn.execute(text(_NEW_DEMO_EVENTS), known).all()
-        self.followed |= {row.event_id for row in rows}
+        self._followed |= {row.event_id for row in rows}
         return [TimelineEvent(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
 
     def _react_to_event(self, event_type: str, order_id: int) -> None:
         sample = self.sample
         if event_type in OUTCOMES:
-            self.outcomes[OUTCOMES[event_type]].add(order_id)
+            self._outcomes[OUTCOMES[event_type]].add(order_id)
         elif event_type == "npb.penalty_accepted":
             self._send("orders.cancel", order_id, SELLER)
         elif event_type == "ocr.filed":
             self._send("orders.cancel" if order_id in sample.agreed_requests else "ocr.decline", order_id, SELLER)
         elif event_type.endswith(".unlocked"):
-            self.outcomes["unlocked"].add(order_id)
+            self._outcomes["unlocked"].add(order_id)
             if order_id in sample.sellers_cancel | sample.buyers_cancel:
                 self._send("orders.cancel", order_id, SELLER if order_id in sample.sellers_cancel else BUYER)
             elif order_id in sample.sellers_remove:
@@ -137,22 +130,22 @@ class DemoRun:
     def _send(self, task: str, order_id: int, party: int, **arguments: Any) -> None:
         member_id = self.sample.parties[order_id][party]
         arguments |= {"order_id": order_id, "member_id": member_id, "request_id": f"demo:{task}:{order_id}"}
-        self.commands.append((task, order_id, self.client.send_task(task, kwargs=arguments, queue="commands")))
+        self._commands.append((task, order_id, self._client.send_task(task, kwargs=arguments, queue="commands")))
 
     def _check_answers(self) -> None:
         unanswered = []
-        for task, order_id, result in self.commands:
+        for task, order_id, result in self._commands:
             if not result.ready():
                 unanswered.append((task, order_id, result))
             elif result.failed() or result.result["outcome"] != "done":
                 raise click.ClickException(f"{task} for order {order_id} was answered with {result.result}.")
-        self.commands = unanswered
+        self._commands = unanswered
 
     def _is_complete(self) -> bool:
-        if self.commands or self._missing_outcomes():
+        if self._commands or self._missing_outcomes():
             return False
         with self.database.transaction() as conn:
-            return bool(conn.execute(text(_UNFINISHED_DEMO_WORK)).scalar_one() == 0)
+            return bool(fact(conn, _UNFINISHED_DEMO_WORK) == 0)
 
     def _missing_outcomes(self) -> dict[str, set[int]]:
         expected = {
@@ -162,10 +155,10 @@ class DemoRun:
             "declined": self.sample.declined_requests,
             "removed": self.sample.sellers_remove,
         }
-        return {name: orders for name in expected if (orders := expected[name] - self.outcomes[name])}
+        return {name: orders for name in expected if (orders := expected[name] - self._outcomes[name])}
 
     def _describe_missing_outcomes(self) -> str:
         parts = [f"not {name}: {', '.join(map(str, sorted(ids)))}" for name, ids in self._missing_outcomes().items()]
-        parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self.commands]
+        parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self._commands]
         parts = parts or ["some outbox messages or notices are not done"]
         return f"After {DEMO_TIMEOUT_SECONDS:.0f} s the demo is not complete; {'; '.join(parts)}."
