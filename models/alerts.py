@@ -180,19 +180,15 @@ def unlock_alerts(
         for terms_id, terms_ in fetch_terms().by_ids().items()
         if terms_.unlock_remind_after
     }
-    counts = execute(
-        conn,
-        _UNLOCK_ALERTS,
-        {
-            **where,
-            "terms": list(firsts),
-            "firsts": list(firsts.values()),
-            "changes": json.dumps({"alert": {"unlocked_at": format_timestamp(now)}}),
-            "note": UNLOCKED_NOTE,
-            "messages": max_messages,
-            "relay_at": relay_at,
-        },
-    ).fetchall()[0]
+    values = where | {
+        "terms": list(firsts),
+        "firsts": list(firsts.values()),
+        "changes": json.dumps({"alert": {"unlocked_at": format_timestamp(now)}}),
+        "note": UNLOCKED_NOTE,
+        "messages": max_messages,
+        "relay_at": relay_at,
+    }
+    (counts,) = execute(conn, _UNLOCK_ALERTS, values)
     last = None if counts.last_at is None else (counts.last_at, counts.last_id)
     return UnlockedAlerts(counts.due, counts.unlocked, last, counts.messages)
 

@@ -147,23 +147,19 @@ def record_notice_deliveries(
     # A claim that ran out was counted as another attempt by the worker that claimed the notice after it.
     attempts = {row.notice_id: row.attempts for row in pending}
     written = [o for o in outcomes if attempts.get(o.notice.notice_id) == o.notice.attempts]
-    update_rows(
-        conn,
-        NoticeRow,
-        ["notice_id"],
-        [
-            {
-                "notice_id": o.notice.notice_id,
-                "state": o.state,
-                "next_try_at": o.next_try_at,
-                "sent_at": now if o.state == "sent" else None,
-                "attempts": o.notice.attempts if o.counts_as_attempt else o.notice.attempts - 1,
-                "first_error": o.notice.first_error or (o.error[:2000] if o.error else None),
-                "last_error": o.error[:2000] if o.error else None,
-            }
-            for o in written
-        ],
-    )
+    rows = [
+        {
+            "notice_id": o.notice.notice_id,
+            "state": o.state,
+            "next_try_at": o.next_try_at,
+            "sent_at": now if o.state == "sent" else None,
+            "attempts": o.notice.attempts if o.counts_as_attempt else o.notice.attempts - 1,
+            "first_error": o.notice.first_error or (o.error[:2000] if o.error else None),
+            "last_error": o.error[:2000] if o.error else None,
+        }
+        for o in written
+    ]
+    update_rows(conn, NoticeRow, ["notice_id"], rows)
     return written
 
 

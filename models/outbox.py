@@ -179,17 +179,15 @@ def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> 
         RETURNING o.task, o.outbox_id
         """
     )
+    values = {
+        "now": now,
+        "tasks": list(OUTBOX_CONSUMERS),
+        "limit": limit,
+        "first": REPUBLISH_INTERVAL.total_seconds(),
+        "longest": MAX_REPUBLISH_INTERVAL.total_seconds(),
+    }
     ids_by_task: dict[str, list[int]] = {}
-    for task, outbox_id in conn.execute(
-        statement,
-        {
-            "now": now,
-            "tasks": list(OUTBOX_CONSUMERS),
-            "limit": limit,
-            "first": REPUBLISH_INTERVAL.total_seconds(),
-            "longest": MAX_REPUBLISH_INTERVAL.total_seconds(),
-        },
-    ):
+    for task, outbox_id in conn.execute(statement, values):
         ids_by_task.setdefault(task, []).append(outbox_id)
     return {task: sorted(ids) for task, ids in sorted(ids_by_task.items())}
 

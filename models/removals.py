@@ -66,16 +66,12 @@ def removal_from_row(row: Any) -> Removal:
 
 
 def insert_removals(conn: Connection, requested: Sequence[Removal]) -> list[int]:
-    return insert_rows(
-        conn,
-        RemovalRow,
-        [
-            to_row(r, ("order_id", "requested_by", "state", "return_items", "requested_at"))
-            | {"lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in r.lines]}
-            for r in requested
-        ],
-        returning="removal_id",
-    )
+    rows = [
+        to_row(r, ("order_id", "requested_by", "state", "return_items", "requested_at"))
+        | {"lines": [{"line_no": line_no, "quantity": quantity} for line_no, quantity in r.lines]}
+        for r in requested
+    ]
+    return insert_rows(conn, RemovalRow, rows, returning="removal_id")
 
 
 def update_removals(conn: Connection, decided: Sequence[Removal]) -> None:

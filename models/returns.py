@@ -96,40 +96,35 @@ def store_planned_returns(conn: Connection, plans: Sequence[ReturnPlan], now: da
     change_lot_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in changed_lots.items()})
     edited_lots = [lot for i, lot in changed_lots.items() if replace(lot, quantity=before[i].quantity) != before[i]]
     update_rows(conn, LotRow, ["lot_id"], [lot_value_columns(lot) for lot in edited_lots])
-    insert_rows(
-        conn,
-        StockMoveRow,
-        [
-            stock_move_row(
-                after[line.lot_id].key,
-                line.lot_id,
-                line.returned,
-                "returned",
-                now,
-                order_id=plan.order_id,
-                line_no=line.line_no,
-                removal_id=plan.removal_id,
-            )
-            for plan in numbered_plans
-            for line in plan.lines
-            if line.returned and line.lot_id is not None
-        ],
-    )
-    orders.update_order_lines(
-        conn,
-        [
-            {
-                "order_id": plan.order_id,
-                "line_no": line.line_no,
-                "returned": line.returned,
-                "returned_to_lot": line.lot_id,
-                "note": line.note,
-            }
-            for plan in numbered_plans
-            if plan.removal_id is None
-            for line in plan.lines
-        ],
-    )
+    moves = [
+        stock_move_row(
+            after[line.lot_id].key,
+            line.lot_id,
+            line.returned,
+            "returned",
+            now,
+            order_id=plan.order_id,
+            line_no=line.line_no,
+            removal_id=plan.removal_id,
+        )
+        for plan in numbered_plans
+        for line in plan.lines
+        if line.returned and line.lot_id is not None
+    ]
+    insert_rows(conn, StockMoveRow, moves)
+    lines = [
+        {
+            "order_id": plan.order_id,
+            "line_no": line.line_no,
+            "returned": line.returned,
+            "returned_to_lot": line.lot_id,
+            "note": line.note,
+        }
+        for plan in numbered_plans
+        if plan.removal_id is None
+        for line in plan.lines
+    ]
+    orders.update_order_lines(conn, lines)
     return numbered_plans
 
 

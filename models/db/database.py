@@ -98,9 +98,8 @@ def make_engine(
 ) -> Engine:
     address = PostgresAddress.parse(database_url)
     engine = create_engine(
-        URL.create(
-            "postgresql+psycopg", database=address.database
-        ),  # only for display; `connect_args` say how to connect
+        # Only for display: `connect_args` say how to connect.
+        URL.create("postgresql+psycopg", database=address.database),
         connect_args=address.connection_parameters(application_name),
         hide_parameters=True,  # keep personal data out of errors and logs
         **options,

@@ -70,9 +70,8 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
     closed = bool(conn.execute(text(_AUDITED_MONTH_IS_CLOSED), {"month": month}).scalar())
     certificate = MonthCertificate(month.isoformat()[:7], closed)
 
-    all_lines = _expected_lines(
-        conn, terms_history, month, [row.order_id for row in actual if row.order_id is not None]
-    )
+    order_ids = [row.order_id for row in actual if row.order_id is not None]
+    all_lines = _expected_lines(conn, terms_history, month, order_ids)
     all_lines += [ExpectedBillLine(*row) for row in conn.execute(text(_AUDITED_MANUAL_CREDITS))]
     expected = Counter(line for line in all_lines if line.month == month)
     actual_lines = Counter(ExpectedBillLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
@@ -130,11 +129,8 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
                 lines.append(ExpectedBillLine(seller, month, "charge", order_id, fee))
         if changes.get("status") == "CANCELLED" and changes.get("basis") not in ("NRS", "NSS") and fee:
             billing_month = max(month, charged or month)  # a cancellation is never before its charge
-            lines.append(
-                ExpectedBillLine(
-                    seller, billing_month, "reset" if billing_month == charged else "credit", order_id, -fee
-                )
-            )
+            kind = "reset" if billing_month == charged else "credit"
+            lines.append(ExpectedBillLine(seller, billing_month, kind, order_id, -fee))
     return lines
 
 

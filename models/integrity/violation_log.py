@@ -215,15 +215,9 @@ def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantSc
 
 
 def _violation_events(type_: str, rows: Iterable[Any], now: datetime) -> list[dict[str, Any]]:
+    system = {"actor": "system", "role": "system"}
     return [
-        events.event_row(
-            type_,
-            now,
-            actor="system",
-            role="system",
-            note=sentence,
-            changes={"audit": {"sentence": sentence, "ids": ids}},
-        )
+        events.event_row(type_, now, note=sentence, changes={"audit": {"sentence": sentence, "ids": ids}}, **system)
         for sentence, ids in sorted(_subjects_by_sentence(rows).items())
     ]
 
