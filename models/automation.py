@@ -46,8 +46,7 @@ DUE_WARNINGS = next_due(
 ).with_for_update(key_share=True, skip_locked=True)
 
 
-_EARLIER_AUTOMATIC_FILINGS = text(
-    """
+_EARLIER_AUTOMATIC_FILINGS = text("""
     UPDATE unwind.orders AS o
     SET files_npb_at = LEAST(o.files_npb_at, GREATEST(
         CAST(:since AS timestamptz),
@@ -57,8 +56,7 @@ _EARLIER_AUTOMATIC_FILINGS = text(
     ))
     FROM unwind.members AS m
     WHERE m.member_id = o.seller_id AND o.files_npb_at > :since
-    """
-)
+""")
 
 
 def mark_buyers_warned(conn: Connection, warnings: Sequence[DueRow]) -> None:

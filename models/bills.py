@@ -177,15 +177,13 @@ def sums_to_bill(conn: Connection, month: date, seller_ids: Sequence[str]) -> Se
     return conn.execute(_SUMS_TO_BILL, {"month": month, "sellers": list(seller_ids)}).all()
 
 
-_HOLD_BILLS = text(
-    """
+_HOLD_BILLS = text("""
     INSERT INTO unwind.held_bills (seller_id, billing_month, held_at)
     SELECT s, :month, :now
     FROM (SELECT unnest(CAST(:skipped AS text[])) AS s UNION SELECT seller_id FROM unwind.held_bills) AS held
     WHERE NOT EXISTS (SELECT FROM unwind.bills AS b WHERE b.seller_id = s AND b.billing_month = :month)
     ON CONFLICT DO NOTHING
-    """
-)
+""")
 
 
 def close_billing_month(conn: Connection, month: date, now: datetime, skipped: Sequence[str] = ()) -> bool:
@@ -214,15 +212,13 @@ def list_past_due_bills(conn: Connection, now: datetime) -> list[tuple[str, date
     return [(row.seller_id, row.billing_month, row.owed) for row in conn.execute(_PAST_DUE_BILLS, {"now": now})]
 
 
-_PAST_DUE_BILLS = text(
-    """
+_PAST_DUE_BILLS = text("""
     SELECT b.seller_id, b.billing_month, b.total + coalesce(sum(l.amount), 0) AS owed
     FROM unwind.bills AS b LEFT JOIN unwind.ledger_lines AS l
         ON (l.seller_id, l.billing_month, l.kind) = (b.seller_id, b.billing_month, 'payment')
     WHERE b.total > 0 AND b.past_due_at <= :now
     GROUP BY b.bill_id HAVING b.total + coalesce(sum(l.amount), 0) > 0 ORDER BY b.billing_month, b.seller_id
-    """
-)
+""")
 
 
 def _opening_bill_credit(conn: Connection, terms_history: TermsHistory, seller_id: str, month: date) -> Decimal:

@@ -117,8 +117,7 @@ def claim_notices(
     return sorted(claimed, key=lambda c: (c.attempts, c.notice_id))
 
 
-_CLAIM_NOTICES = text(
-    """
+_CLAIM_NOTICES = text("""
     WITH due AS (
         SELECT notice_id FROM unwind.notices
         WHERE state = 'pending' AND next_try_at <= :now
@@ -129,8 +128,7 @@ _CLAIM_NOTICES = text(
     WHERE n.notice_id = ANY (ARRAY(SELECT notice_id FROM due))
     RETURNING n.notice_id, n.event, n.order_id, n.recipient, n.email, n.message_id, n.created_at, n.attempts,
         n.first_error
-    """
-)
+""")
 
 
 def record_notice_deliveries(

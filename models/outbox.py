@@ -163,8 +163,7 @@ def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> 
 
     At most `limit` rows of each task.
     """
-    statement = text(
-        """
+    statement = text("""
         WITH claimed AS (
             SELECT d.outbox_id FROM unnest(CAST(:tasks AS text[])) AS t (task) CROSS JOIN LATERAL (
                 SELECT o.outbox_id FROM unwind.outbox AS o
@@ -177,8 +176,7 @@ def claim_for_publish(conn: Connection, now: datetime, *, limit: int = 1000) -> 
                 + LEAST(:first * power(2, LEAST(o.publish_count, 20)), :longest) * interval '1 second'
         WHERE o.outbox_id = ANY (ARRAY(SELECT outbox_id FROM claimed))
         RETURNING o.task, o.outbox_id
-        """
-    )
+    """)
     values = {
         "now": now,
         "tasks": list(OUTBOX_CONSUMERS),

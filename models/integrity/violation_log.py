@@ -251,20 +251,16 @@ def _first_audit_position(conn: Connection) -> int:
     return int(conn.execute(newest.offset(MAX_RECENT).limit(1)).scalar() or 0)
 
 
-_RECORD_VIOLATIONS = text(
-    """
+_RECORD_VIOLATIONS = text("""
     INSERT INTO unwind.violations AS v (sentence, subject, found_at, seen_at)
     SELECT DISTINCT sentence, subject, CAST(:now AS timestamptz), CAST(:now AS timestamptz)
     FROM unnest(CAST(:sentences AS text[]), CAST(:subjects AS text[])) AS f(sentence, subject)
     ON CONFLICT (sentence, subject) WHERE cleared_at IS NULL DO UPDATE SET seen_at = EXCLUDED.seen_at
     RETURNING v.sentence, v.subject, v.xmax = 0 AS is_new
-    """
-)
-_CLEAR_VIOLATIONS = text(
-    """
+""")
+_CLEAR_VIOLATIONS = text("""
     UPDATE unwind.violations SET cleared_at = :now
     WHERE cleared_at IS NULL AND sentence = ANY(CAST(:checked AS text[])) AND (sentence, subject) NOT IN (
         SELECT * FROM unnest(CAST(:sentences AS text[]), CAST(:subjects AS text[])))
     RETURNING sentence, subject
-    """
-)
+""")

@@ -22,8 +22,7 @@ MAX_DAYS = 366
 MAX_OVERDUE = 20
 
 _UNLOCK = V_UNLOCK_FORECAST.as_table().c
-_ACTS_TO_COME = text(
-    """
+_ACTS_TO_COME = text("""
     SELECT * FROM (
         SELECT lower(kind) || '.unlock' AS act, order_id, seller_id, buyer_id, unlocks_at AS at, filed_at AS since
         FROM unwind.v_unlock_forecast
@@ -35,8 +34,7 @@ _ACTS_TO_COME = text(
         LEFT JOIN unwind.ocrs AS r ON r.order_id = f.order_id AND r.state = 'open'
     ) AS acts
     WHERE at > :now AND at <= :until ORDER BY at, order_id, act
-    """
-)
+""")
 
 
 def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, Any]:

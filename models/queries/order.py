@@ -256,8 +256,7 @@ def _removal_json(removal: Removal) -> dict[str, Any]:
 
 
 # Three branches, one for each of the journal's unique indexes: its rows need no index by order besides.
-_STOCK_MOVES_OF_ORDER = text(
-    """
+_STOCK_MOVES_OF_ORDER = text("""
     SELECT at, kind, lot_id, line_no, delta FROM (
         SELECT * FROM unwind.stock_moves WHERE order_id = :order AND kind = 'sold'
         UNION ALL
@@ -267,8 +266,7 @@ _STOCK_MOVES_OF_ORDER = text(
         WHERE removal_id IN (SELECT removal_id FROM unwind.removals WHERE order_id = :order)
     ) AS m
     WHERE CAST(:at AS timestamptz) IS NULL OR at <= :at ORDER BY move_id
-    """
-)
+""")
 
 
 def _stock_moves_of_order(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:

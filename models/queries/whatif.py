@@ -23,16 +23,14 @@ _MEMBER_CHANGES = (
     .where(EventRow.member_id.is_not(None), EventRow.type.in_(_MEMBER_CHANGE_TYPES))
     .order_by(EventRow.event_id)
 )
-_CASES = text(
-    """
+_CASES = text("""
     SELECT o.order_id, o.buyer_id, o.seller_id, o.usd_rate, (
         SELECT CAST(json_agg(json_build_array(
             e.type, e.at, e.actor, e.role, e.to_status, e.changes - 'returned') ORDER BY e.seq) AS text)
         FROM unwind.events AS e WHERE e.order_id = o.order_id
     ) AS events
     FROM unwind.orders AS o ORDER BY o.order_id
-    """
-)
+""")
 FETCH_SIZE = 1000
 WhatIfDifference = tuple[RecordedCase, CaseOutcome, CaseOutcome]
 """A case, how it ended, and how it would have ended."""
