@@ -90,7 +90,7 @@ class DueMessage:
     first_error: str | None = None
 
 
-_DUE_MESSAGE_COLUMNS = [getattr(OutboxRow, field.name) for field in fields(DueMessage)]
+_DUE_MESSAGES = select(*(getattr(OutboxRow, x.name) for x in fields(DueMessage))).where(OutboxRow.state == "due")
 
 
 def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
@@ -118,19 +118,13 @@ def claim_messages(
 
     `rows` limits the claim to these outbox ids; an empty list, which a wake-up has, to the new rows.
     """
-    condition = and_(OutboxRow.task == task, OutboxRow.state == "due")
+    due = _DUE_MESSAGES.where(OutboxRow.task == task).order_by(OutboxRow.due_at, OutboxRow.outbox_id)
     if rows is not None:
-        condition = and_(condition, is_any(OutboxRow.outbox_id, rows) if rows else _IS_NEW_ROW)
+        due = due.where(is_any(OutboxRow.outbox_id, rows) if rows else _IS_NEW_ROW)
     if order_id is not None:
-        condition = and_(condition, OutboxRow.order_id == order_id)
-    result = conn.execute(
-        select(*_DUE_MESSAGE_COLUMNS)
-        .where(condition)
-        .order_by(OutboxRow.due_at, OutboxRow.outbox_id)
-        .limit(MAX_CLAIMED_ROWS)
-        .with_for_update(skip_locked=True)
-    )
-    return sorted((from_row(DueMessage, row) for row in result), key=attrgetter("outbox_id"))  # in order of commands
+        due = due.where(OutboxRow.order_id == order_id)
+    claimed = conn.execute(due.limit(MAX_CLAIMED_ROWS).with_for_update(skip_locked=True))
+    return sorted((from_row(DueMessage, row) for row in claimed), key=attrgetter("outbox_id"))  # in order of commands
 
 
 def new_rows(conn: Connection, task: str, *, limit: int = MAX_CLAIMED_ROWS) -> list[int]:
@@ -140,13 +134,9 @@ def new_rows(conn: Connection, task: str, *, limit: int = MAX_CLAIMED_ROWS) -> l
 
 def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[str]) -> list[DueMessage]:
     """Lock the due messages of one task whose payload has one of `values` in `field`; wait for other transactions."""
-    result = conn.execute(
-        select(*_DUE_MESSAGE_COLUMNS)
-        .where(OutboxRow.task == task, OutboxRow.state == "due", OutboxRow.payload[field].astext.in_(values))
-        .order_by(OutboxRow.outbox_id)
-        .with_for_update()
-    )
-    return [from_row(DueMessage, row) for row in result]
+    due = _DUE_MESSAGES.where(OutboxRow.task == task, OutboxRow.payload[field].astext.in_(values))
+    rows = conn.execute(due.order_by(OutboxRow.outbox_id).with_for_update())
+    return [from_row(DueMessage, row) for row in rows]
 
 
 def mark_messages_done(conn: Connection, due: Sequence[DueMessage], now: datetime) -> None:
