@@ -114,18 +114,14 @@ def lot_from_row(row: Any) -> Lot:
     return from_row(Lot, row, tiers=tuple(tier for tier in tiers if tier[0] is not None))
 
 
-def lot_to_row(lot: Lot) -> dict[str, Any]:
-    return lot_value_columns(lot) | to_row(lot, (*KEY_COLUMNS, "quantity", "bind_id"))
+def _lot_to_row(lot: Lot) -> dict[str, Any]:
+    return to_row(lot, _LOT_COLUMNS) | lot.tier_fields
 
 
-_LOT_VALUE_COLUMNS = (
-    "lot_id", "unit_price", "description", "remarks", "bulk", "is_retain", "is_stock_room", "stock_room_id",
-    "auto_stockroom", "my_cost", "my_weight", "sale_rate", "reserved_for",
+_LOT_COLUMNS = (
+    "lot_id", *KEY_COLUMNS, "bind_id", "unit_price", "description", "remarks", "bulk", "is_retain", "is_stock_room",
+    "stock_room_id", "auto_stockroom", "my_cost", "my_weight", "sale_rate", "reserved_for",
 )  # fmt: skip
-
-
-def lot_value_columns(lot: Lot) -> dict[str, Any]:
-    return to_row(lot, _LOT_VALUE_COLUMNS) | lot.tier_fields
 
 
 def allocate_lot_ids(conn: Connection, count: int) -> list[int]:
@@ -201,22 +197,22 @@ def upsert_lots(conn: Connection, reported: Sequence[tuple[Lot | None, Lot]], no
 
     A difference in quantity is journaled as a manual adjustment; a lot that became another item moves its units.
     """
-    before: dict[int, Lot | None] = {}
-    for before_lot, lot in reported:
-        before.setdefault(lot.lot_id, before_lot)
+    before = {lot.lot_id: before_lot for before_lot, lot in reversed(reported)}
     after = {lot.lot_id: lot for _, lot in reported}
-    insert_rows(conn, LotRow, [lot_to_row(lot) for i, lot in after.items() if before[i] is None])
-    existing = {i: (before_lot, after[i]) for i, before_lot in before.items() if before_lot is not None}
-    rows = [
-        lot_to_row(lot)
-        for before_lot, lot in existing.values()
-        if replace(lot, quantity=before_lot.quantity) != before_lot
-    ]
-    update_rows(conn, LotRow, ["lot_id"], [{k: v for k, v in row.items() if k != "quantity"} for row in rows])
-    change_lot_quantities(conn, {i: lot.quantity - before_lot.quantity for i, (before_lot, lot) in existing.items()})
+    store_lots(conn, [(before[i], lot) for i, lot in after.items()])
     insert_rows(
         conn, StockMoveRow, [move for before_lot, lot in reported for move in _stock_moves(before_lot, lot, now)]
     )
+
+
+def store_lots(conn: Connection, changes: Sequence[tuple[Lot | None, Lot]]) -> None:
+    """Insert or update lots as (before, after); quantities of existing ones are added to, as they may be sold."""
+    new = [lot for before, lot in changes if before is None]
+    existing = [(before, lot) for before, lot in changes if before is not None]
+    edited = [lot for before, lot in existing if replace(lot, quantity=before.quantity) != before]
+    insert_rows(conn, LotRow, [_lot_to_row(lot) | {"quantity": lot.quantity} for lot in new])
+    update_rows(conn, LotRow, ["lot_id"], [_lot_to_row(lot) for lot in edited])
+    change_lot_quantities(conn, {lot.lot_id: lot.quantity - before.quantity for before, lot in existing})
 
 
 def _stock_moves(before: Lot | None, lot: Lot, now: datetime) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ stock. Plans are used for removals, for a seller's draft, for a dry run, and whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import orjson
@@ -16,19 +15,11 @@ from sqlalchemy.exc import DBAPIError
 
 from models import orders
 from models.db.arrays import bool_array, int_array
-from models.db.bulk import insert_rows, update_rows
+from models.db.bulk import insert_rows
 from models.db.pipeline import execute
-from models.inventory import (
-    LotRow,
-    allocate_lot_ids,
-    change_lot_quantities,
-    lot_to_row,
-    lot_value_columns,
-    preview_lot_ids,
-)
+from models.inventory import allocate_lot_ids, preview_lot_ids, store_lots
 from models.sql import load_sql
 from models.stock_moves import StockMoveRow, stock_move_row
-from policies.lots import Lot
 from policies.returns import ReturnPlan, ReturnTotals, provisional_lot_ids
 
 _RETURN_ITEMS = text(load_sql("return_items"))
@@ -84,18 +75,10 @@ def store_planned_returns(conn: Connection, plans: Sequence[ReturnPlan], now: da
     provisional_ids = provisional_lot_ids(plans)
     ids = dict(zip(provisional_ids, allocate_lot_ids(conn, len(provisional_ids)), strict=True))
     numbered_plans = [plan.with_lot_ids(ids) for plan in plans]
-    before: dict[int, Lot] = {}
-    after: dict[int, Lot] = {}
-    for plan in numbered_plans:
-        for lot_id, lot in plan.before.items():
-            before.setdefault(lot_id, lot)
-        after |= plan.lots
+    before = {lot_id: lot for plan in reversed(numbered_plans) for lot_id, lot in plan.before.items()}
+    after = {lot_id: lot for plan in numbered_plans for lot_id, lot in plan.lots.items()}
     new_ids = set(ids.values())
-    insert_rows(conn, LotRow, [lot_to_row(lot) for lot_id, lot in after.items() if lot_id in new_ids])
-    changed_lots = {lot_id: lot for lot_id, lot in after.items() if lot_id not in new_ids}
-    change_lot_quantities(conn, {i: lot.quantity - before[i].quantity for i, lot in changed_lots.items()})
-    edited_lots = [lot for i, lot in changed_lots.items() if replace(lot, quantity=before[i].quantity) != before[i]]
-    update_rows(conn, LotRow, ["lot_id"], [lot_value_columns(lot) for lot in edited_lots])
+    store_lots(conn, [(None if lot_id in new_ids else before[lot_id], lot) for lot_id, lot in after.items()])
     moves = [
         stock_move_row(
             after[line.lot_id].key,
