@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, UniqueConstraint, delete, select, text
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, UniqueConstraint, delete, func, select, text
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from models import ledger, terms
@@ -118,8 +118,7 @@ def next_bill_issue_at(conn: Connection) -> datetime | None:
 
 
 def last_closed_billing_month(conn: Connection) -> date | None:
-    newest_first = BillingMonthRow.billing_month.desc()
-    return conn.execute(select(BillingMonthRow.billing_month).order_by(newest_first).limit(1)).scalar()
+    return conn.execute(select(func.max(BillingMonthRow.billing_month))).scalar()
 
 
 def first_unbilled_month(conn: Connection) -> date | None:

@@ -6,13 +6,9 @@ new lock restarts them, a response does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from sqlalchemy import Connection, case, select
 
 from models.alerts import AlertRow
-from models.db.bulk import update_rows
 from models.db.selects import earliest, next_due
 from models.ocr import OcrRow
 from models.orders import OrderRow
@@ -35,12 +31,6 @@ DUE_ALERT_REMINDERS = next_due(
     AlertRow.alert_id,
     "state = 'open'",
 ).with_for_update(key_share=True, skip_locked=True)
-
-
-def update_reminders(
-    conn: Connection, table: type[OcrRow | AlertRow], key: str, rows: Sequence[dict[str, Any]]
-) -> None:
-    update_rows(conn, table, ["order_id", key], rows)
 
 
 next_ocr_reminder_at = earliest(OcrRow.remind_at, "state = 'open' AND remind_at IS NOT NULL")

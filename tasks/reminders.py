@@ -12,6 +12,7 @@ from celery import shared_task
 
 from models import reminders, terms
 from models.alerts import AlertRow
+from models.db.bulk import update_rows
 from models.db.selects import AnySelect, DuePosition, DueRow, find_due
 from models.ocr import OcrRow
 from models.unit_of_work import UnitOfWork
@@ -48,7 +49,7 @@ class ReminderSweep(DueSweep[DueRow]):
                 messages.append(self.message(row, step))
             sent, next_at = (step.number, step.next_at) if step else (row.reminders, None)
             schedules.append({"order_id": row.order_id, self.key: row.id, "reminders": sent, "remind_at": next_at})
-        reminders.update_reminders(work.conn, self.table, self.key, schedules)
+        update_rows(work.conn, self.table, ["order_id", self.key], schedules)
         work.enqueue(messages)
         return len(rows)
 

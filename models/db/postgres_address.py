@@ -129,7 +129,7 @@ class PostgresAddress:
 
     def client_environment(self) -> dict[str, str]:
         """Return the environment for such a program: libpq's only variable in it is the password."""
-        environment = {name: value for name, value in os.environ.items() if not _is_of_libpq(name)}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return environment | ({"PGPASSWORD": self.password} if self.password is not None else {})
 
     @property
@@ -142,7 +142,7 @@ class PostgresAddress:
 
 
 def libpq_variables() -> list[str]:
-    return sorted(name for name in os.environ if _is_of_libpq(name))
+    return sorted(name for name in os.environ if name.startswith("PG"))
 
 
 def clear_libpq_environment() -> None:
@@ -154,10 +154,6 @@ def clear_libpq_environment() -> None:
 def _quote_conninfo_value(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _is_of_libpq(name: str) -> bool:
-    return name.startswith("PG")
 
 
 def _decode_postgres_url_part(text: str) -> str:
