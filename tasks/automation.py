@@ -213,6 +213,4 @@ class AgreementSweep(CancelSweep):
 
 
 def _automation_cancel_command(order_id: int, seller_id: str) -> AutomationCancel:
-    return AutomationCancel.model_construct(
-        request_id=f"automation:{order_id}", order_id=order_id, member_id=seller_id, draft_id=None, dry_run=False
-    )
+    return AutomationCancel.model_construct(request_id=f"automation:{order_id}", order_id=order_id, member_id=seller_id)

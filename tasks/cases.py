@@ -72,9 +72,7 @@ def lock_command_cases(work: UnitOfWork[OrderCommandT], *, lock_members: str = m
     return send_command_case_locks(work, lock_members=lock_members)()
 
 
-def send_command_case_locks(
-    work: UnitOfWork[OrderCommandT], *, lock_members: str = members.FOR_SHARE
-) -> Fetch[CaseSet]:
+def send_command_case_locks(work: UnitOfWork[OrderCommandT], *, lock_members: str) -> Fetch[CaseSet]:
     return send_case_set_locks(
         work.conn,
         [c.order_id for c in work.pending],

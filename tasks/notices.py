@@ -73,7 +73,8 @@ def _record_delivery_outcomes(outcomes: Sequence[ClaimedNoticeOutcome]) -> list[
             work.conn, [_schedule_delivery_retry(o, work) for o in outcomes], work.now
         )
         for outcome in written:
-            _park_failed_notices(work, outcome)
+            if outcome.state == "parked":
+                _park_notice(work, outcome)
         sweeps.record_sweep_run(work.conn, "notices.deliver", len(written), work.now)
         full = len(outcomes) == BATCH_SIZE and not any(o.server_unreachable for o in outcomes)
         if full or any(o.out_of_time for o in outcomes):
@@ -147,14 +148,9 @@ def _send_notices(claimed: Sequence[ClaimedNotice], addresses: Mapping[str, Any]
     known = [notice for notice in claimed if notice.recipient in addresses]
     emails = [_notice_email(notice, addresses[notice.recipient]) for notice in known]
     errors = services.mailer.send(emails) if services.mailer else [None] * len(emails)
-    return [
-        *(
-            ClaimedNoticeOutcome(notice, "parked", error="there is no member with this id")
-            for notice in claimed
-            if notice.recipient not in addresses
-        ),
-        *(_delivery_outcome(notice, error) for notice, error in zip(known, errors, strict=True)),
-    ]
+    outcomes = [_delivery_outcome(notice, error) for notice, error in zip(known, errors, strict=True)]
+    unknown = [notice for notice in claimed if notice.recipient not in addresses]
+    return [ClaimedNoticeOutcome(n, "parked", error="there is no member with this id") for n in unknown] + outcomes
 
 
 def _notice_email(notice: ClaimedNotice, address: Any) -> OutgoingEmail:
@@ -195,9 +191,7 @@ def _schedule_delivery_retry(outcome: ClaimedNoticeOutcome, work: UnitOfWork[Any
     return replace(outcome, next_try_at=retry_at, state="pending" if retry_at else "parked")
 
 
-def _park_failed_notices(work: UnitOfWork[Any], outcome: ClaimedNoticeOutcome) -> None:
-    if outcome.state != "parked":
-        return
+def _park_notice(work: UnitOfWork[Any], outcome: ClaimedNoticeOutcome) -> None:
     log.warning("notice_parked", notice_id=outcome.notice.notice_id, notice_event=outcome.notice.event)
     dead_jobs.park_job(
         work.conn,

@@ -46,9 +46,6 @@ class EmailContext:
     def the_seller(self) -> str:
         return f"the seller ({self.seller})" if self.seller else "the seller"
 
-    def subject(self, news: str) -> str:
-        return f"Order {self.order_id}: {news}" if self.order_id is not None else capital(news)
-
     def text(self, name: str) -> str:
         value = self.facts.get(name)
         return "" if value is None else str(value)
@@ -79,7 +76,8 @@ class EmailContext:
         """Build an email about the order; `quoted` is who wrote the comment, if it is to be quoted."""
         comment = self.text("comment")
         quote = Quote(capital(quoted), comment) if quoted and comment.strip() else None
-        return build_email(self.subject(news), happened, means, to_do, quote)
+        subject = capital(news) if self.order_id is None else f"Order {self.order_id}: {news}"
+        return build_email(subject, happened, means, to_do, quote)
 
 
 def format_email_timestamp(instant: datetime, zone: str) -> str:
