@@ -61,8 +61,7 @@ class UnwindCelery(Celery):
     def _set_server_urls(self) -> None:
         if self.servers_found:
             return
-        context = click.get_current_context(silent=True)
-        command = context.info_name if context is not None else None
+        command = getattr(click.get_current_context(silent=True), "info_name", None)
         settings = load_settings()
         if settings.broker_url is not None or command not in OBSERVING_COMMANDS:
             settings = current_settings()

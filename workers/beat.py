@@ -29,9 +29,6 @@ class MonotonicScheduler(Scheduler):
         self._is_ticking = self._is_closed = False
         super().__init__(*args, **kwargs)
 
-    def setup_schedule(self) -> None:
-        self.merge_inplace(self.app.conf.beat_schedule)
-
     def tick(self, *_: Any, **__: Any) -> float:
         """Send what is due, each entry once however overdue it is; return the seconds until the next one.
 
@@ -68,15 +65,13 @@ class MonotonicScheduler(Scheduler):
             super().close()
 
     def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
-        if self._queue_length(producer, entry.options.get("queue")) < MAX_QUEUED_TICKS:
+        if self._queue_length(producer, entry.options["queue"]) < MAX_QUEUED_TICKS:
             super().apply_async(entry, producer=producer, advance=advance, **kwargs)
         self.tick_count += 1
 
     @staticmethod
-    def _queue_length(producer: Any, queue: str | None) -> int:
+    def _queue_length(producer: Any, queue: str) -> int:
         # 0 when the broker does not answer: sending has its own retries.
-        if producer is None or queue is None:
-            return 0
         with contextlib.suppress(*producer.connection.recoverable_connection_errors):
             # Not the producer's own channel: one that a failed publish closed would stay closed.
             return int(producer.connection.default_channel._size(queue))

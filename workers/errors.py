@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+import psycopg
 from sqlalchemy.exc import DBAPIError
 
 _PROJECT_ROOT = str(Path(__file__).resolve().parents[1])
@@ -29,16 +30,9 @@ def summarize_error(error: BaseException) -> str:
     if isinstance(error, SanitizedError):
         return str(error)
     words = [type(error).__name__]
-    if isinstance(error, DBAPIError):
-        diagnosis = getattr(error.orig, "diag", None)
-        words += [
-            str(part)
-            for part in (
-                getattr(error.orig, "sqlstate", None),
-                getattr(diagnosis, "constraint_name", None) or getattr(diagnosis, "table_name", None),
-            )
-            if part
-        ]
+    if isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.Error):
+        diagnosis = error.orig.diag
+        words += filter(None, (error.orig.sqlstate, diagnosis.constraint_name or diagnosis.table_name))
     path = traceback_path(error)
     return " ".join(words) + (f" at {path[-1]}" if path else "")
 

@@ -7,9 +7,9 @@ misses waits a few seconds at most.
 from __future__ import annotations
 
 import contextlib
-import select
 import threading
 from collections.abc import Callable
+from multiprocessing.connection import wait as wait_for_input
 from time import monotonic
 from typing import Any
 
@@ -75,7 +75,7 @@ class Listener(BackgroundThread):
     def _was_notified(self, conn: psycopg.Connection) -> bool:
         # Wait a moment for a notification, and ask the server whether it accepts writes. Raises OperationalError.
         pgconn = conn.pgconn
-        if self._wait_for_input(conn, POLL_INTERVAL):
+        if wait_for_input([conn.fileno()], POLL_INTERVAL):
             pgconn.consume_input()
         pgconn.send_query(b"SELECT pg_catalog.pg_is_in_recovery()")
         pgconn.flush()
@@ -83,7 +83,7 @@ class Listener(BackgroundThread):
         values = []
         while True:
             while pgconn.is_busy():
-                if not self._wait_for_input(conn, deadline - monotonic()):
+                if not wait_for_input([conn.fileno()], deadline - monotonic()):
                     raise psycopg.OperationalError("the server does not respond")
                 pgconn.consume_input()
             if (result := pgconn.get_result()) is None:
@@ -95,12 +95,6 @@ class Listener(BackgroundThread):
         while pgconn.notifies() is not None:
             notified = True
         return notified
-
-    @staticmethod
-    def _wait_for_input(conn: psycopg.Connection, seconds: float) -> bool:
-        poller = select.poll()
-        poller.register(conn.fileno(), select.POLLIN)
-        return bool(poller.poll(max(0.0, seconds) * 1000))
 
     def _wake_consumer(self) -> None:
         with contextlib.suppress(Exception):  # without a broker, the timetable's tick does it later

@@ -196,15 +196,6 @@ class Channel(stock.Channel):
         self._process_raw_message(reader, item)
         return True
 
-    def receive_available(self) -> bool:
-        """Receive one message, from the queue that has waited longest; a poll alone always returns the same connection
-        first."""
-        for reader in list(self.readers.values()):
-            if reader.waiting_since is not None and stock._socket_readable(reader.client.connection._sock):
-                with contextlib.suppress(Empty):
-                    return self.receive(reader)
-        return False
-
     def after_delivery(self, callback: Callable[[], None]) -> None:
         """Call back once the block that is being received is delivered, or at once."""
         if self.receiving is None:

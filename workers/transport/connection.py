@@ -28,7 +28,7 @@ class Transport(stock.Transport):
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """kombu.transport.redis.Transport.register_with_event_loop: add a timer."""
         super().register_with_event_loop(connection, loop)
-        self.cycle.maintain_readers_tref = loop.call_repeatedly(MAX_HOLD_SECONDS, self.cycle.maintain_readers)
+        loop.call_repeatedly(MAX_HOLD_SECONDS, self.cycle.maintain_readers)
 
 
 class Connection(kombu_connection.Connection):

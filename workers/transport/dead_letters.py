@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Container
 from typing import Any
 from uuid import uuid4
 
@@ -62,9 +61,9 @@ def pending_letter(rejection: Rejected, queue: str | None, raw: bytes) -> dict[s
     }
 
 
-def push_untaken_as_dead_letter(pipe: Any, message: Any, registered: Container[str]) -> None:
+def push_untaken_as_dead_letter(pipe: Any, message: Any) -> None:
     name, raw = message.headers.get("task"), message.body
-    reason = "NOT_A_COMMAND" if name in registered else "TASK_UNKNOWN"
+    reason = "NOT_A_COMMAND" if name in current_app.tasks else "TASK_UNKNOWN"
     rejection = Rejected(reason, "", name, message.headers.get("id"))
     queue = message.delivery_info.get("routing_key")
     push_dead_letter(pipe, rejection, queue, raw if isinstance(raw, bytes) else raw.encode("utf-8", "surrogatepass"))

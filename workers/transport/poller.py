@@ -36,14 +36,6 @@ class Poller(stock.MultiChannelPoller):
             return channel.receive(reader)
         return super().on_readable(fileno)
 
-    def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """kombu.transport.redis.MultiChannelPoller.get: without an event loop there is no timer, so maintain readers
-        here."""
-        self.maintain_readers()
-        if any(channel.receive_available() for channel in list(self._channels)):
-            return None
-        return super().get(callback, timeout=timeout)
-
     def maintain_readers(self) -> None:
         """Run each channel's periodic work.  Connection errors surface where messages are read."""
         for channel in list(self._channels):

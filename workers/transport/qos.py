@@ -12,7 +12,6 @@ from time import time  # noqa: TID251 - kombu counts the visibility timeout by i
 from typing import Any
 
 import structlog
-from celery import current_app
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as stock
 from kombu.transport import virtual
@@ -133,7 +132,7 @@ class QoS(stock.QoS):
         try:
             if message is not None and not is_settled(message):
                 with self.pipe_or_acquire() as pipe:
-                    dead_letters.push_untaken_as_dead_letter(pipe, message, current_app.tasks)
+                    dead_letters.push_untaken_as_dead_letter(pipe, message)
                     self._remove_from_indices(delivery_tag, pipe).execute()
                 dead_letters.write_soon()
             else:
