@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery.app.amqp import AMQP
-from celery.exceptions import InvalidTaskError
 
 from workers.transport.acknowledgement import SettledRequest
 from workers.transport.connection import Connection
@@ -97,15 +96,7 @@ class RedactedAMQP(AMQP):
 
 class RedactedRequest(SettledRequest):
     def __init__(self, message: Any, **options: Any) -> None:
-        """Raise InvalidTaskError for a body of another shape, which the consumer drops without dying."""
-        try:
-            super().__init__(message, **options)
-        except InvalidTaskError:
-            raise
-        except Exception as error:  # noqa: BLE001 - no message may end the worker
-            raise InvalidTaskError(f"not a valid message: {type(error).__name__}") from None
-        if not isinstance(self._args, (list, tuple)) or not isinstance(self._kwargs, dict):
-            raise InvalidTaskError("not a valid message: arguments must be a list and a mapping")
+        super().__init__(message, **options)
         self._argsrepr = "()" if not self._args else f"({len(self._args)} positional)"
         self._kwargsrepr = redact_arguments_for_search(self._kwargs)
         self._request_dict.update(argsrepr=self._argsrepr, kwargsrepr=self._kwargsrepr)

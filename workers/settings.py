@@ -53,10 +53,6 @@ class SettingsError(ValueError):
         return cls("\n".join(lines))
 
 
-def _variable_of(name: str) -> str:
-    return f"UNWIND_{name.upper()}"
-
-
 def _next_redis_database(validated: dict[str, Any]) -> SecretStr | None:
     broker = validated.get("broker_url")
     if not broker:
@@ -67,7 +63,9 @@ def _next_redis_database(validated: dict[str, Any]) -> SecretStr | None:
 
 class Settings(BaseModel):
     model_config = ConfigDict(
-        frozen=True, validate_default=True, alias_generator=AliasGenerator(validation_alias=_variable_of)
+        frozen=True,
+        validate_default=True,
+        alias_generator=AliasGenerator(validation_alias=lambda name: f"UNWIND_{name.upper()}"),
     )
 
     tls_ca_file: TlsFile = Field(

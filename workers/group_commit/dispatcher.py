@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import ref
 
@@ -22,7 +22,7 @@ from celery.worker import state
 
 from tasks.command import MAX_REQUEST_ID_LENGTH
 from workers.errors import summarize_error
-from workers.group_commit.execution import Trace, execute_messages
+from workers.group_commit.execution import Trace, execute_messages, list_ids_of_executed_command
 from workers.transport.acknowledgement import acknowledged_together
 
 log = structlog.get_logger(__name__)
@@ -32,33 +32,21 @@ MAX_BATCH_BYTES = 64 * 1024  # of its messages; a longer command runs alone, as 
 # By what the dispatcher divides the size of a batch when its process dies: a hundred, ten, one.  By two, a command that
 # kills its process would end seven; one by one at once, a hundred messages would pay for a process that died by chance.
 DIVISOR = 10
-CommandSubject = tuple[str, str]
 
 
 class WaitingCommand:
     def __init__(self, request: Any) -> None:
         self.request = request
-        self.subjects = self._find_subjects(request)
+        request_id = request.kwargs.get("request_id")
+        if not isinstance(request_id, str):
+            request_id = request.id
+        self.subjects = {("request_id", request_id[:MAX_REQUEST_ID_LENGTH])}
+        self.subjects.update(named for named in list_ids_of_executed_command(request.kwargs) if named[0] == "order_id")
         self.size = len(request.body)
         runs_alone = (
             request.task.command_model.runs_alone or request.request_dict.get("retries") or self.size > MAX_BATCH_BYTES
         )
         self.max_batch_size = 1 if runs_alone else MAX_BATCH_SIZE
-
-    @staticmethod
-    def _find_subjects(request: Any) -> list[CommandSubject]:
-        arguments: Any = request.kwargs
-        request_id = arguments.get("request_id")
-        if not isinstance(request_id, str):
-            request_id = request.id
-        items: Any = arguments.get("orders")
-        commands: Iterable[Any] = (arguments, *(items if isinstance(items, list) else ()))
-        orders = {
-            str(command["order_id"])
-            for command in commands
-            if isinstance(command, dict) and isinstance(command.get("order_id"), int | str)
-        }
-        return [("request", request_id[:MAX_REQUEST_ID_LENGTH]), *(("order", order) for order in sorted(orders))]
 
 
 class CommandDispatcher:
@@ -68,7 +56,7 @@ class CommandDispatcher:
         self._consumer = consumer
         self._waiting: deque[WaitingCommand] = deque()
         self._running: dict[Any, WaitingCommand] = {}
-        self._running_subjects: set[CommandSubject] = set()
+        self._running_subjects: set[tuple[str, str]] = set()
         self._is_closed = False
         self._is_held = False
 

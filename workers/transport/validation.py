@@ -14,7 +14,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
 from celery.app.task import Context
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -226,17 +226,17 @@ def _check_message_body(body: str, encoding: str | None) -> None:
     try:
         raw = base64.b64decode(body, validate=True) if encoding == "base64" else body.encode()
     except ValueError:
-        _reject_shape("body is not base64")
+        raise Rejected("NOT_A_COMMAND", "body is not base64") from None
     parts = _parse_json_part(raw, "the body")
     if not isinstance(parts, list) or len(parts) != 3:
-        _reject_shape("the body must be a list of three: arguments, keyword arguments, options")
+        raise Rejected("NOT_A_COMMAND", "the body must be a list of three: arguments, keyword arguments, options")
     args, kwargs, embed = parts
     if not isinstance(args, list) or not isinstance(kwargs, dict):
-        _reject_shape("the arguments must be a list and a mapping")
+        raise Rejected("NOT_A_COMMAND", "the arguments must be a list and a mapping")
     if not isinstance(embed, dict | None):
-        _reject_shape("the options of the body must be a mapping")
+        raise Rejected("NOT_A_COMMAND", "the options of the body must be a mapping")
     if any(embed.values() if embed else ()):
-        _reject_forbidden("callbacks, chains and chords are not taken")
+        raise Rejected("NOT_ALLOWED", "callbacks, chains and chords are not taken")
 
 
 def _rebuild_headers(headers: _Headers, sent_headers: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _rebuild_headers(headers: _Headers, sent_headers: dict[str, Any], now: datet
         if name not in _KNOWN_HEADERS and not holds_typed_object(value)
     }
     if any(name in _CONTEXT_HEADERS and value is not None for name, value in others.items()):
-        _reject_forbidden("a header that only Celery may set")
+        raise Rejected("NOT_ALLOWED", "a header that only Celery may set")
     is_late = headers.expires is not None and headers.expires <= now
     if is_late and not is_internal_task(headers.task):  # Celery drops a late internal task; a command is recorded
         raise Rejected("EXPIRED", "its producer wanted it done by an instant that has passed")
@@ -285,20 +285,12 @@ def _retry_eta(headers: _Headers, now: datetime) -> str | None:
     delay = headers.eta - now
     if headers.retries:
         if delay > MAX_HEADER_CLOCK_SKEW:
-            _reject_forbidden("headers.eta of a retry is too far away")
+            raise Rejected("NOT_ALLOWED", "headers.eta of a retry is too far away")
         return min(headers.eta, now + MAX_RETRIED_MESSAGE_DELAY).isoformat()
     if delay > MAX_MESSAGE_DELAY + MESSAGE_DELAY_TOLERANCE:
-        _reject_forbidden("headers.eta is more than a minute away: send it when it is wanted")
+        raise Rejected("NOT_ALLOWED", "headers.eta is more than a minute away: send it when it is wanted")
     raise ValidButDelayed(min(delay, MAX_MESSAGE_DELAY).total_seconds())
 
 
 def _text_header(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _reject_shape(detail: str) -> NoReturn:
-    raise Rejected("NOT_A_COMMAND", detail)
-
-
-def _reject_forbidden(detail: str) -> NoReturn:
-    raise Rejected("NOT_ALLOWED", detail)
