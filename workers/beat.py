@@ -36,23 +36,19 @@ class MonotonicScheduler(Scheduler):
         """
         self._is_ticking = True
         try:
-            self._send_due_entries()
+            for entry in list(self.schedule.values()):
+                if self._is_closed:
+                    raise SystemExit
+                now = self.clock()
+                due_at = self._due_at.get(entry.name, now)
+                if due_at <= now:
+                    next_due_at = due_at + entry.schedule.seconds
+                    self._due_at[entry.name] = next_due_at if next_due_at > now else now + entry.schedule.seconds
+                    self.apply_entry(entry, producer=self.producer)
         finally:
             self._is_ticking = False
         wait = min(self._due_at.values(), default=float("inf")) - self.clock()
         return min(max(wait, 0.0), float(self.max_interval))
-
-    def _send_due_entries(self) -> None:
-        for entry in list(self.schedule.values()):
-            if self._is_closed:
-                raise SystemExit
-            now = self.clock()
-            due_at = self._due_at.get(entry.name, now)
-            if due_at > now:
-                continue
-            next_due_at = due_at + entry.schedule.seconds
-            self._due_at[entry.name] = next_due_at if next_due_at > now else now + entry.schedule.seconds
-            self.apply_entry(entry, producer=self.producer)
 
     def close(self) -> None:
         """celery.beat.Scheduler.close: leave the connection open while a tick uses it.

@@ -32,9 +32,8 @@ def answer_disabled(_state: Any, **_: Any) -> dict[str, str]:
 
 @signals.celeryd_init.connect
 def disable_control_commands(**_: Any) -> None:
-    for name, entry in list(Panel.meta.items()):
+    for name, entry in Panel.meta.items():
         if (entry.type == "control" and name not in ALLOWED_COMMANDS) or name in REMOVED_INSPECTIONS:
             for registered in (name, entry.alias):
                 Panel.data.pop(registered, None)
-            Panel.meta.pop(name, None)
     Panel.data = Handlers(Panel.data)

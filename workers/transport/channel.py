@@ -94,7 +94,7 @@ class Channel(stock.Channel):
     def _connparams(self, asynchronous: bool = False) -> Any:
         """kombu.transport.redis.Channel._connparams: connect to the server that sentinels name, if any."""
         address = self.connection.client.transport_options.get("address")
-        if address is None:
+        if address is None or not address.primary_options:
             return super()._connparams(asynchronous=asynchronous)
         self.connection_class = PrimaryConnection
         return super()._connparams(asynchronous=asynchronous) | address.primary_options

@@ -47,13 +47,11 @@ class Connection(kombu_connection.Connection):
             address = RedisUrl.parse(hostname)
             hostname = address.kombu_url
             ssl = dict(address.tls_options) or ssl
-            transport_options = {**(transport_options or {}), **address.client_options}
-            if address.primary_options:
-                transport_options["address"] = address
+            transport_options = {**(transport_options or {}), **address.client_options, "address": address}
         super().__init__(hostname, *args, **kwargs, ssl=ssl, transport_options=transport_options)  # type: ignore[misc]
 
     def _info(self, resolve: bool = True) -> Any:
-        """kombu.Connection._info: pooled connections, of a class of kombu's, get this transport; JSON, no sentinels."""
+        """kombu.Connection._info: pooled connections, of a class of kombu's, get this transport; JSON, no address."""
         info = dict(super()._info(resolve=resolve))
         if resolve:
             options = self.transport_options or {}
@@ -64,18 +62,13 @@ class Connection(kombu_connection.Connection):
 
     # Kombu's.
     def as_uri(self, include_password: bool = False, mask: str = "**", getfields: Any = None) -> str:  # noqa: ARG002
-        """kombu.Connection.as_uri: keep the brackets of an IPv6 address."""
-        if self.get_transport_cls() is not Transport:
+        """kombu.Connection.as_uri: as `RedisUrl` writes it, so that an IPv6 address keeps its brackets."""
+        address: RedisUrl | None = (self.transport_options or {}).get("address")
+        if address is None:
             return str(super().as_uri(include_password=include_password, mask=mask))
-        if address := (self.transport_options or {}).get("address"):
-            return str(address) if include_password else address.masked(mask)
-        if self.uri_prefix:  # a socket's path is all of kombu's `hostname`
-            address = RedisUrl.parse(f"{self.uri_prefix}+{self.hostname}")
-        else:
-            database = int((self.virtual_host or "").strip("/") or 0)
-            host = self.hostname or "localhost"
-            address = RedisUrl(host, self.port, None, self.userid, self.password, database, {}, self.ssl or {})
-        return address.kombu_url if include_password else address.masked(mask)
+        if include_password:
+            return str(address) if address.primary_options else address.kombu_url
+        return address.masked(mask)
 
     def get_transport_cls(self) -> Any:
         """kombu.Connection.get_transport_cls."""
