@@ -63,16 +63,8 @@ _SELLER = click.Argument(["seller_id"], metavar="SELLER", type=NAME)
 _AT = click.Option(["--at"], type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")
 _NO_SELLER = "There is no member {seller_id}.".format
 _ALWAYS_KNOWN = "".format
-
-
-@click.group()
-def nouns() -> None:
-    pass
-
-
-@nouns.group("explain")
-def explain_query_nouns() -> None:
-    """What the parties of an order can do, and why the rest is refused."""
+explain_query_nouns = click.Group("explain", help="What the parties of an order can do, and why the rest is refused.")
+nouns = click.Group(commands=[explain_query_nouns])
 
 
 def _no_order(order_id: int, at: datetime | None = None) -> str:

@@ -127,7 +127,8 @@ class RecordingWorkers:
 
     def describe_message_locations(self) -> str:
         lists = {name.decode(): self.broker.llen(name) for name in self.broker.hgetall(PROCESSING_LISTS_KEY)}
-        tails = "\n".join(f"{name}:\n{self.supervisor.tail(name, 30)}" for name in self.supervisor.names[-2:])
+        names = [f"taker-{number}" for number in (self._started - 1, self._started)]
+        tails = "\n".join(f"{name}:\n{self.supervisor.tail(name, 30)}" for name in names)
         return (
             f"in the queue {self.broker.llen('commands')}, in flight {count_in_flight(self.broker)}, "
             f"lists { ({name: n for name, n in lists.items() if n}) }, lost so far {len(self.lost())}\n{tails}"

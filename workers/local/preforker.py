@@ -58,10 +58,6 @@ class ForkedProcess:
         self.pid = pid
         self._identity = identify_process(pid)
 
-    @property
-    def returncode(self) -> int | None:
-        return self.poll()
-
     def poll(self) -> int | None:
         status = self._preforker.status_of(self.pid)
         if status is None and not self._preforker.is_alive() and not is_alive(self._identity):
@@ -91,6 +87,7 @@ class Preforker:
                 env={**os.environ, TOKEN_ENV: self.token},
                 process_group=0,  # Ctrl-C in the terminal is for the supervisor
             )
+        self.pid = self._process.pid
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._events = self._process.stdin, self._process.stdout
@@ -98,10 +95,6 @@ class Preforker:
         self._ended: dict[int, int] = {}
         self._forked: list[int] = []
         self._lock = threading.RLock()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -195,14 +188,9 @@ def _run_child(request: Mapping[str, Any], parent: int) -> NoReturn:
 
 
 def _report_exits() -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        _write_preforker_event({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+    with contextlib.suppress(ChildProcessError):
+        for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
+            _write_preforker_event({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
 def _write_preforker_event(event: Mapping[str, int]) -> None:

@@ -142,10 +142,6 @@ class Supervisor:
         with self._lock:
             return self._children[name].identity.pid
 
-    @property
-    def names(self) -> list[str]:
-        return list(self._children)
-
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
 
@@ -250,7 +246,7 @@ class Supervisor:
             delay = child.backoff.next_delay(now - child.started)
             child.restart_at = now + delay
             when = f" in {delay:.1f} s" if delay else ""
-            self._report(f"{name} ended with {child.process.returncode}: restarting it{when}")
+            self._report(f"{name} ended with {child.process.poll()}: restarting it{when}")
         if now >= child.restart_at:
             try:
                 self._children[name] = self._spawn_program(child.program, child.backoff)

@@ -91,8 +91,7 @@ def is_flower_loopback_only(address: str) -> bool:
 
 def find_running_flower(settings: Settings) -> dict[str, Any]:
     record = read_json(_guarded_flower_record_path(settings))
-    process = ProcessIdentity.from_json(record)
-    return record if record and is_alive(process) else {}
+    return record if is_alive(ProcessIdentity.from_json(record)) else {}
 
 
 def _has_flower_login(options: Any) -> bool:

@@ -6,7 +6,7 @@ If standard output is no terminal, `workers/cli/demo.py` prints the events line 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -50,17 +50,12 @@ class _Row:
     effects: str = ""
 
 
-@dataclass
 class Dashboard:
-    sample: SampleMarket
-    unlocks: dict[int, datetime]
-    now: Callable[[], datetime]
-    flower_address: str
-    _rows: dict[int, _Row] = field(init=False)
-    _other_events: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        sample = self.sample
+    def __init__(
+        self, sample: SampleMarket, unlocks: dict[int, datetime], now: Callable[[], datetime], flower_address: str
+    ) -> None:
+        self.sample, self.unlocks, self.now, self.flower_address = sample, unlocks, now, flower_address
+        self._other_events: list[str] = []
         cases = {
             **dict.fromkeys(sorted(sample.unlocking - sample.buyers_cancel), "unpaid"),
             **dict.fromkeys(sorted(sample.automatic), "automatic"),
