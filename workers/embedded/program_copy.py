@@ -38,7 +38,8 @@ def programs_for(identity: RunAs) -> Path:
         with contextlib.suppress(OSError):
             copy = _ensure_program_copy(root, files, folder)
             if identity.can_read(copy / path for path in files):  # false on a file system mounted noexec
-                _keep_from_cleaners(copy)
+                # Locked until this process ends: systemd-tmpfiles does not clean a locked folder.
+                fcntl.flock(os.open(copy, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
                 return copy / programs.relative_to(root)
     raise ServerBinaryNotFound(
         f"PostgreSQL has to run as uid {identity.owner} here. This process cannot become that account, or the "
@@ -95,8 +96,3 @@ def _is_program_copy_complete(copy: Path, files: Mapping[Path, tuple[int, int]])
         return is_private and all(_size_and_mode(copy / path) == size_and_mode for path, size_and_mode in files.items())
     except OSError:
         return False
-
-
-def _keep_from_cleaners(copy: Path) -> None:
-    # Lock the copy until this process ends; systemd-tmpfiles does not clean a locked folder.
-    fcntl.flock(os.open(copy, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)

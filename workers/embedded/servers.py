@@ -155,8 +155,10 @@ class Postgres(EmbeddedServer):
             self._create()
         chown_tree(self.data, self.identity)
         self._clear_stale_pid_file()
-        if read_json(self.logins) != _LOGINS:
-            self._renew_logins()
+        if read_json(self.logins) != _LOGINS:  # the cluster is of an earlier release
+            if self._run_single_user_postgres(self.data, self._login_statements()) != 0:
+                raise ServerStartError(f"PostgreSQL's logins could not be created:\n{log_tail(self.log)}")
+            write_json(self.logins, _LOGINS)
 
     def start(self, port: int) -> None:
         options = [argument for name, value in self.settings.items() for argument in ("-c", f"{name}={value}")]
@@ -194,12 +196,6 @@ class Postgres(EmbeddedServer):
             write_json(self.logins, _LOGINS)
         finally:
             secret.unlink()
-
-    def _renew_logins(self) -> None:
-        # Create what a cluster of an earlier release lacks.
-        if self._run_single_user_postgres(self.data, self._login_statements()) != 0:
-            raise ServerStartError(f"PostgreSQL's logins could not be created:\n{log_tail(self.log)}")
-        write_json(self.logins, _LOGINS)
 
     def _login_statements(self) -> list[str]:
         # Statements that create the logins and roles. Each can be repeated, as a kill may interrupt them.

@@ -35,7 +35,7 @@ def report_alive_to_probes() -> None:
     _notify_systemd_of_probe("WATCHDOG=1")
 
 
-def report_stopping_to_probes() -> None:
+def report_stopping_to_probes(**_: object) -> None:
     if path := os.environ.get(READY_FILE_ENV):
         Path(path).unlink(missing_ok=True)
     _notify_systemd_of_probe("STOPPING=1")

@@ -161,9 +161,7 @@ def _watch_beat(sender: Any = None, **_: Any) -> None:
     probes.report_ready_to_probes()
 
 
-@signals.worker_shutting_down.connect
-def _report_stopping(**_: Any) -> None:
-    probes.report_stopping_to_probes()
+signals.worker_shutting_down.connect(probes.report_stopping_to_probes)
 
 
 def _exit_stalled_process(children: Iterable[int]) -> None:

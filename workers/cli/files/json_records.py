@@ -49,8 +49,8 @@ def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
         if not isinstance(value, dict):
             raise UnreadableFile("A list of objects is expected, and this one holds something else.")
         yield value
-    if not in_envelope:
-        text.expect_end()
+    if not in_envelope and text.peek():
+        raise UnreadableFile(_NOT_JSON.format("something follows after its end"))
 
 
 def _read_json_list(text: _JsonText) -> Iterator[Any]:
@@ -113,10 +113,6 @@ class _JsonText:
             if self.peek() != ",":
                 raise UnreadableFile("This answer of the API has no data.")
             self.take(",")
-
-    def expect_end(self) -> None:
-        if self.peek():
-            raise UnreadableFile(_NOT_JSON.format("something follows after its end"))
 
     def _skip_space(self) -> None:
         while True:
