@@ -11,7 +11,6 @@ which no dump contains, refuses a database that is not empty, and continues the 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -83,21 +82,20 @@ def restore(file: Path) -> None:
 
 def write_backup(database_url: str, file: Path) -> int:
     run = _backup_clients(database_url)
-    partial = file.with_name(file.name + ".part")
+    part = file.with_name(file.name + ".part")
     try:
-        partial.unlink(missing_ok=True)
-        # It holds addresses and private comments.
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        part.unlink(missing_ok=True)
+        part.touch(mode=0o600, exist_ok=False)  # it holds addresses and private comments
     except OSError as problem:
         raise click.ClickException(
-            f"Cannot write {partial}: {problem.strerror}. Name a file in a directory that this user may write to; in a "
+            f"Cannot write {part}: {problem.strerror}. Name a file in a directory that this user may write to; in a "
             "container, one on a volume: /data/unwind.dump"
         ) from None
     try:
-        run("pg_dump", "--format=custom", "--schema=unwind", "--no-owner", f"--file={partial}")
-        partial.replace(file)
+        run("pg_dump", "--format=custom", "--schema=unwind", "--no-owner", f"--file={part}")
+        part.replace(file)
     finally:
-        partial.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return file.stat().st_size
 
 
