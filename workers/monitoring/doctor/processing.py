@@ -53,11 +53,6 @@ def _tasks_exempt_from_checks(context: Context) -> set[str]:
     return set(paused.tasks) | tasks | {run for run, queue in _HEARTBEAT_RUNS.items() if queue in paused.queues}
 
 
-def _are_commands_exempt_from_checks(context: Context) -> bool:
-    paused = pauses.load_pauses(context.conn, context.now())
-    return not {"commands", "submissions"}.isdisjoint(paused.queues) or not all(map(is_internal_task, paused.tasks))
-
-
 def check_sweeps(context: Context) -> Iterator[Finding]:
     """Compare when each sweep last ran with its interval; a hung beat would still answer pings."""
     if not context.workers_expected:
@@ -129,7 +124,9 @@ def check_late_outbox(context: Context) -> Iterator[Finding]:
 
 
 def check_late_submissions(context: Context) -> Iterator[Finding]:
-    if not _are_commands_exempt_from_checks(context) and "submissions.drain" not in _tasks_exempt_from_checks(context):
+    paused = pauses.load_pauses(context.conn, context.now())
+    accepts_commands = "commands" not in paused.queues and all(map(is_internal_task, paused.tasks))
+    if accepts_commands and "submissions.drain" not in _tasks_exempt_from_checks(context):
         message = "A command submitted by SQL has waited for {ago}."
         fix = "check that a worker runs for the queues commands and submissions."
         since = submissions.oldest_waiting_submission(context.conn)
