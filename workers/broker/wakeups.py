@@ -61,10 +61,9 @@ class Wakeups:
 
     def begin(self, task: str) -> None:
         """Let the next commit send a wake-up again. Without a broker, the key expires."""
-        if task not in WOKEN_TASKS:
-            return
-        with contextlib.suppress(redis.RedisError, OSError):
-            self.client.delete(KEY_PREFIX + task)
+        if task in WOKEN_TASKS:
+            with contextlib.suppress(redis.RedisError, OSError):
+                self.client.delete(KEY_PREFIX + task)
 
     def close(self) -> None:
         self.client.close()

@@ -91,10 +91,7 @@ class Listener(BackgroundThread):
             values.append(result.get_value(0, 0))
         if values != [b"f"]:
             raise psycopg.OperationalError("the server is a standby")
-        notified = False
-        while pgconn.notifies() is not None:
-            notified = True
-        return notified
+        return bool(list(iter(pgconn.notifies, None)))
 
     def _wake_consumer(self) -> None:
         with contextlib.suppress(Exception):  # without a broker, the timetable's tick does it later

@@ -103,8 +103,8 @@ class QoS(stock.QoS):
         message = self._delivered.get(delivery_tag)
         if message is not None and is_unsettled_command(message):
             self._return_later(delivery_tag, message)
-            return
-        self.ack_settled([delivery_tag])
+        else:
+            self.ack_settled([delivery_tag])
 
     def ack_settled(self, delivery_tags: Sequence[str]) -> None:
         """Acknowledge messages whose outcome is durable, in one trip."""
