@@ -88,9 +88,7 @@ _SELECT_MEMBERS_BY_LOCK = {
     FOR_SHARE: _SELECT_MEMBERS.with_for_update(read=True),
     FOR_UPDATE: _SELECT_MEMBERS.with_for_update(key_share=True),
 }
-_LOCK_MEMBERS = (
-    select(MemberRow.member_id).where(is_any_of_ids(MemberRow.member_id)).order_by(MemberRow.member_id)
-).with_for_update(key_share=True)
+_LOCK_MEMBERS = _SELECT_MEMBERS.with_only_columns(MemberRow.member_id).with_for_update(key_share=True)
 
 
 def load_members(conn: Connection, member_ids: Iterable[str], *, lock: str = NO_LOCK) -> dict[str, Member]:

@@ -7,8 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Identity, select
-from sqlalchemy import insert as sa_insert
+from sqlalchemy import Connection, Identity, insert, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.named_locks import lock_named
@@ -57,6 +56,5 @@ def lock_terms(conn: Connection) -> None:
 def insert_terms(
     conn: Connection, settings: dict[str, Any], valid_from: datetime, applied_by: str, now: datetime
 ) -> int:
-    row = sa_insert(TermsRow).values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
-    terms_id: int = conn.execute(row.returning(TermsRow.terms_id)).scalar_one()
-    return terms_id
+    row = insert(TermsRow).values(settings=settings, valid_from=valid_from, applied_by=applied_by, applied_at=now)
+    return conn.execute(row.returning(TermsRow.terms_id)).scalar_one()

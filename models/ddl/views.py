@@ -31,11 +31,9 @@ class View:
 
     def statements(self) -> tuple[str, str]:
         comment = f"Version {self.version}. {self.description}".replace("'", "''")
+        rights = AS_OWNER if self.private else AS_READER
         return (
-            (
-                f"CREATE OR REPLACE VIEW unwind.{self.name} "
-                f"WITH ({AS_OWNER if self.private else AS_READER}) AS {self.query}"
-            ),
+            f"CREATE OR REPLACE VIEW unwind.{self.name} WITH ({rights}) AS {self.query}",
             f"COMMENT ON VIEW unwind.{self.name} IS '{comment}'",
         )
 
