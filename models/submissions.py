@@ -194,7 +194,7 @@ def record_submission_failure(conn: Connection, submission: Submission, error: s
     wait = min(MAX_SUBMISSION_RETRY_DELAY.total_seconds(), 2.0**submission.attempts)
     first: str | None = conn.execute(
         update(SubmissionRow)
-        .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state != "answered")
+        .where(SubmissionRow.submission_id == submission.submission_id, SubmissionRow.state == "waiting")
         .values(
             state="dead" if dead else "waiting",
             due_at=now + timedelta(seconds=wait),

@@ -121,7 +121,7 @@ def _quoted_column_list(names: tuple[str, ...]) -> str:
 
 
 def _columns_of_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    # The rows have the same keys in any order.
+    # The rows have the same keys, two at least, in any order.
     names = tuple(rows[0])
     return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
 

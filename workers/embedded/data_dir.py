@@ -148,7 +148,7 @@ def free_port(preferred: int = 0, *, exclude: Collection[int] = ()) -> int:
     for candidate in (preferred, *candidates) if preferred else candidates:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, TypeError, OverflowError):  # `preferred` is from a file
                 probe.bind(("127.0.0.1", candidate))
                 if candidate not in exclude:
                     return candidate

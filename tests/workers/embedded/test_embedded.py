@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -232,6 +233,11 @@ def test_port_that_is_in_use_is_replaced(tmp_path: Path) -> None:
         with embedded_servers(tmp_path, durable=False) as urls:
             remember(urls, "elsewhere")
             assert port not in (running(tmp_path).postgres_port, running(tmp_path).valkey_port)
+
+
+@pytest.mark.parametrize("recorded", ["15432", 99_999, -1, 1.5, [15432]])
+def test_a_recorded_port_that_is_none_is_replaced(recorded: Any) -> None:
+    assert isinstance(free_port(recorded), int)
 
 
 def test_no_outgoing_connection_can_take_a_chosen_port() -> None:
