@@ -66,11 +66,11 @@ What bounds some of them:
 
 - One run measured all rows. Two of the bars are missed, B1 and B21; every other one is met.
 - B1: an order took 0.37 ms of PostgreSQL, 0.23 of the two pool processes, 0.03 of the worker and 0.01 of Valkey, and
-  the bound 0.29 to 0.35 in all, while both processors were busy. So 0.5 is reached when the bound is at its slowest,
-  and the pairs reach from 0.41 to 0.57. Of PostgreSQL's time, the bound's writes are four fifths; the rest locks items
-  and lots and reads what the rules need. Python's is spread over parsing, rules, event, messages and answer, and no
+  the bound about 0.3 in all. So 0.5 is reached when the bound is at its slowest, and the pairs reach from 0.41 to 0.57.
+  The bound's writes are about four fifths of PostgreSQL's time; the rest locks items and lots and reads what the rules
+  need. Python's is spread over parsing, rules, event, messages and answer, and no
   function has more than a twentieth. What was tried last: rows that travel as columns, updates that name only what
-  changed, and faster JSON for results took a tenth off Python (B3 went from 27 to 30); pipelines sent in one piece gave
+  changed, and faster JSON for results took 8 % off Python (B3 went from 27 to 30); pipelines sent in one piece gave
   nothing ([decision 11](decisions/0011-cancellation-performance.md)).
 - B6, B7 and B21: an unlock writes eight index entries. Its payload is written as text, in about two thirds of the time
   of the JSON functions, and its terms are joined once. Of 27 µs for an alert, the update takes 8, the outbox row 9, the
