@@ -68,8 +68,8 @@ What bounds some of them:
 - B1: an order took 0.37 ms of PostgreSQL, 0.23 of the two pool processes, 0.03 of the worker and 0.01 of Valkey, and
   the bound about 0.3 in all. So 0.5 is reached when the bound is at its slowest, and the pairs reach from 0.41 to 0.57.
   The bound's writes are about four fifths of PostgreSQL's time; the rest locks items and lots and reads what the rules
-  need. Python's is spread over parsing, rules, event, messages and answer, and no
-  function has more than a twentieth. What was tried last: rows that travel as columns, updates that name only what
+  need. Python's is spread over parsing, rules, event, messages and answer, and none of the project's
+  functions has more than a twentieth. What was tried last: rows that travel as columns, updates that name only what
   changed, and faster JSON for results took 8 % off Python (B3 went from 27 to 30); pipelines sent in one piece gave
   nothing ([decision 11](decisions/0011-cancellation-performance.md)).
 - B6, B7 and B21: an unlock writes eight index entries. Its payload is written as text, in about two thirds of the time

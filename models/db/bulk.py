@@ -37,7 +37,8 @@ def insert_rows(
     """
     if not rows:
         return []
-    cursor = send_insert(conn, target, _columns_of_rows(rows), skip_existing=skip_existing, returning=returning)
+    columns = to_columns(rows, tuple(rows[0]), itemgetter)
+    cursor = send_insert(conn, target, columns, skip_existing=skip_existing, returning=returning)
     return [row[0] for row in cursor] if returning else []
 
 
@@ -56,7 +57,7 @@ def send_insert(
 
 def update_rows(conn: Connection, target: type[Base], keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        _update_columns(conn, target, keys, _columns_of_rows(rows))
+        _update_columns(conn, target, keys, to_columns(rows, tuple(rows[0]), itemgetter))
 
 
 def update_changed_columns(
@@ -118,12 +119,6 @@ def _is_json(table: Table, name: str) -> bool:
 
 def _quoted_column_list(names: tuple[str, ...]) -> str:
     return ", ".join(f'"{n}"' for n in names)
-
-
-def _columns_of_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    # The rows have the same keys, two at least, in any order.
-    names = tuple(rows[0])
-    return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
 
 
 def _column_arrays(table: Table, columns: Columns) -> dict[str, str]:

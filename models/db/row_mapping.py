@@ -30,9 +30,11 @@ def to_row(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, _getter(names)(value), strict=True))
 
 
-def to_columns(values: Iterable[Any], names: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-    """Return the attributes of the values by name. There must be two names at least."""
-    return dict(zip(names, zip(*map(_getter(names), values), strict=True), strict=True))
+def to_columns(
+    values: Iterable[Any], names: tuple[str, ...], getter: Callable[..., Callable[[Any], Any]] = attrgetter
+) -> dict[str, tuple[Any, ...]]:
+    """Return the attributes of the values by name; of mappings with `itemgetter`. There must be two names at least."""
+    return dict(zip(names, zip(*map(getter(*names), values), strict=True), strict=True))
 
 
 def map_row_to_json(row: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 -- Unlock due alerts of these kinds, oldest first, with an event and a message to the party that filed each.
 -- The order's lock guards the alert, so only orders are locked; locked ones and those with a later event wait for the
--- next sweep. The order's row does not change: the alert has the number of the event, and an unlock is never later than a
--- command.
+-- next sweep. The order's row does not change: the alert has the number of the event, and an unlock is never later than
+-- a command.
 -- The ids go through arrays so that the planner does not read whole tables.
 
 WITH due AS MATERIALIZED (
@@ -41,8 +41,8 @@ new_events AS (
 ),
 new_messages AS (
     -- The instant is written as policies.timestamps.format_timestamp does. The payload is written as text, which takes
-    -- about two thirds of the time of jsonb_build_object (B21). The sweep handles the messages of a small batch itself; the relay takes
-    -- what is left of them later.
+    -- about two thirds of the time of jsonb_build_object (B21). The sweep handles the messages of a small batch itself;
+    -- the relay takes what is left of them later.
     INSERT INTO unwind.outbox (key, task, order_id, payload, created_at, due_at)
     SELECT
         u.notice || ':' || u.order_id || ':' || u.seq || ':' || u.filer, 'notices.tell_' || u.role, u.order_id,

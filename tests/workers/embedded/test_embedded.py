@@ -236,7 +236,7 @@ def test_port_that_is_in_use_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recorded", ["15432", 99_999, -1, 1.5, [15432]])
-def test_a_recorded_port_that_is_none_is_replaced(recorded: Any) -> None:
+def test_a_recorded_port_that_is_no_port_is_replaced(recorded: Any) -> None:
     assert isinstance(free_port(recorded), int)
 
 
