@@ -37,9 +37,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
     step("starting workers and beat")
     with (
         environment.connect(DATABASE) as conn,
-        environment.programs(
-            [*environment.workers(settings, *WORKER_GROUPS), beat_program(settings, environment.supervisor)]
-        ),
+        environment.programs([*environment.workers(settings, *WORKER_GROUPS), beat_program(settings)]),
     ):
         conn.execute(SPREAD.format(seconds=seconds, falling=falling))
         step(f"{falling:,} fall due in {seconds} s")

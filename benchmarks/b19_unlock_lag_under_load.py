@@ -49,7 +49,7 @@ def run(environment: Environment, scale: Scale, step: Step) -> list[Result]:
             for order_id in shuffled_order_ids(first, last)
         ]
         queue_load.publish(environment, "commands", "orders.cancel", jobs)
-        beat = beat_program(settings, environment.supervisor)
+        beat = beat_program(settings)
         with environment.programs(environment.workers(settings, *WORKER_GROUPS)), contextlib.ExitStack() as stack:
             queue_load.move_to_queue(environment, "commands", 0)  # before a tick is in the queue
             conn.execute(OUTBOX_MESSAGES, {"run": 1, "count": emails})

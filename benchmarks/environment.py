@@ -116,8 +116,8 @@ class Environment:
         for group in groups:
             name = f"{group}{suffix}"
             queues = ("commands", "submissions") if groups == ("commands",) else WORKER_GROUPS[group]
-            program = worker_program(chosen, self.supervisor, group, queues)
-            programs.append(replace(program, name=name, ready=self.supervisor.ready_file(name).exists))
+            program = worker_program(chosen, group, queues)
+            programs.append(replace(program, name=name))
         return programs
 
     @contextlib.contextmanager
@@ -136,10 +136,8 @@ class Environment:
     def celery(self, name: str, application: str, environment: dict[str, str], *words: str) -> SupervisedProgram:
         command = ["-A", application, "worker", "-n", f"{name}@%h", "-l", "WARNING", *words]
         command += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-        ready = self.supervisor.ready_file(name).exists
-        return SupervisedProgram(
-            name, with_parent_death(command), {**environment, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False
-        )
+        variables = {**environment, "PYTHONPATH": str(CHECKOUT)}
+        return SupervisedProgram(name, with_parent_death(command), variables, restart=False)
 
 
 def wait_until(condition: Callable[[], object], seconds: float, every: float = 0.02) -> None:

@@ -156,8 +156,7 @@ def _program(environment: Environment, name: str, database: str) -> SupervisedPr
             "benchmarks.dramatiq_peer",
         ]
         words += ["--processes", "2"]
-        ready = environment.supervisor.ready_file(name).exists
-        return SupervisedProgram(name, words, {**variables, "PYTHONPATH": str(CHECKOUT)}, ready, restart=False)
+        return SupervisedProgram(name, words, {**variables, "PYTHONPATH": str(CHECKOUT)}, restart=False)
     prefix, module, url = {
         "bare": ("BARE", "benchmarks.bare_celery", environment.plain(database)),
         "naive": ("ORM", "benchmarks.naive_orm", environment.url(database)),

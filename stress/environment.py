@@ -127,12 +127,10 @@ class Environment:
                 {"SKEW_SECONDS": str(self.skew)} if name == STRAY_GROUP else {"SKEW_FILE": str(self._clock)}
             )
             environment |= clock_settings
-        ready = self.supervisor.ready_file(name).exists
         return SupervisedProgram(
             name,
             with_parent_death(words),
             environment,
-            ready,
             max_restart_delay=0.0,  # faults kill programs often, and each must be back at once
             celery_args=None if apart else words,
         )

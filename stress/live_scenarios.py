@@ -61,7 +61,7 @@ class Worker:
                 "concurrency": self.children,
             }
         )
-        program = worker_program(settings, self.installation.supervisor, self.name)
+        program = worker_program(settings, self.name)
         hook_settings = json.dumps({"visibility": 5, "mutant": self.mutant})
         environment = {**program.environment, worker_hooks.SETTINGS: hook_settings}
         command = [*program.command, "-I", "stress.worker_hooks"]

@@ -70,10 +70,7 @@ class RecordingWorkers:
         environment = self._settings.environment()
         environment |= {name: at(environment[name]) for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")}
         environment |= {"TEST_TRANSPORT": transport, "TEST_NOTES": self._notes}
-        file = self.supervisor.ready_file(name)
-        program = SupervisedProgram(
-            name, with_parent_death(words), environment, file.exists, restart=False, celery_args=words
-        )
+        program = SupervisedProgram(name, with_parent_death(words), environment, restart=False, celery_args=words)
         self.supervisor.start(program)
         self.supervisor.wait_ready(ready, [name])
         return name

@@ -72,7 +72,7 @@ def test_restored_installation_finishes_its_outbox(
     with temporary_installation(servers, admin, template_database, tmp_path / "new", lambda _market: None) as new:
         new.database_url = empty_database_url
         new.settings = new.settings.model_copy(update={"database_url": SecretStr(empty_database_url)})
-        new.supervisor.start(worker_program(new.settings, new.supervisor, "sweeps"))
+        new.supervisor.start(worker_program(new.settings, "sweeps"))
         new.start_worker()
         with new.client() as ask:
             ask.send_task("outbox.relay", queue=queue_of("outbox.relay"), ignore_result=True)  # as beat does

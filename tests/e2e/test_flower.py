@@ -63,7 +63,7 @@ def installation(
             running.settings.environment() | {"UNWIND_FLOWER_LOGIN": LOGIN, "UNWIND_CONCURRENCY": "1"}
         )
         for group in WORKER_GROUPS:
-            running.supervisor.start(worker_program(running.settings, running.supervisor, group))
+            running.supervisor.start(worker_program(running.settings, group))
         running.supervisor.wait_ready(START_TIMEOUT_SECONDS)
         yield running
 

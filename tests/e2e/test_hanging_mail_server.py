@@ -88,7 +88,7 @@ def test_an_alert_unlocks_while_a_mail_server_holds_every_process_that_sends_ema
         url = SecretStr(f"smtp://127.0.0.1:{mail_server.server_address[1]}")
         settings = installation.settings.model_copy(update={"smtp_url": url})
         for group in WORKER_GROUPS:
-            installation.supervisor.start(worker_program(settings, installation.supervisor, group))
+            installation.supervisor.start(worker_program(settings, group))
         installation.supervisor.wait_ready(START_TIMEOUT_SECONDS)
         for number in range(1, settings.concurrency + 1):  # one email for each process
             with installation.connect() as conn:

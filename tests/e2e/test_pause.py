@@ -49,7 +49,7 @@ def installation(
 
 def start(installation: Installation) -> None:
     for group in WORKER_GROUPS:
-        installation.supervisor.start(worker_program(installation.settings, installation.supervisor, group))
+        installation.supervisor.start(worker_program(installation.settings, group))
     installation.supervisor.wait_ready(START_TIMEOUT_SECONDS)
 
 

@@ -53,8 +53,8 @@ def installation(
             }
         )
         for group in WORKER_GROUPS:
-            running.supervisor.start(worker_program(running.settings, running.supervisor, group))
-        running.supervisor.start(beat_program(running.settings, running.supervisor))
+            running.supervisor.start(worker_program(running.settings, group))
+        running.supervisor.start(beat_program(running.settings))
         running.supervisor.wait_ready(START_TIMEOUT_SECONDS)
         yield running
 

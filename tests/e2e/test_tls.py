@@ -64,8 +64,8 @@ def test_every_program_works_over_tls(broker_url: str, tmp_path: Path, monkeypat
         assert migrated.exit_code == 0, migrated.output
         with Supervisor(settings.data_dir) as supervisor:
             for name in ("commands", "sweeps"):
-                supervisor.start(worker_program(settings, supervisor, name))
-            supervisor.start(beat_program(settings, supervisor))
+                supervisor.start(worker_program(settings, name))
+            supervisor.start(beat_program(settings))
             flower, flower_address = flower_program(settings)
             metrics, metrics_address = metrics_program(settings)
             supervisor.start(flower)

@@ -85,7 +85,7 @@ class Installation(DatabaseRows):
         return os.environ | self.settings.environment()
 
     def start_worker(self, **settings: Any) -> None:
-        self.supervisor.start(worker_program(self.settings.model_copy(update=settings), self.supervisor, "commands"))
+        self.supervisor.start(worker_program(self.settings.model_copy(update=settings), "commands"))
         self.supervisor.wait_ready(START_TIMEOUT_SECONDS)
 
     def log(self) -> str:

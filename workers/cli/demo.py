@@ -67,8 +67,8 @@ def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
         run = DemoRun(sample, database, client)
         with Supervisor(settings.data_dir, on_event=lambda message: console.print(f"  [red]{message}")) as supervisor:
             for group in WORKER_GROUPS:
-                supervisor.start(worker_program(settings, supervisor, group))
-            supervisor.start(beat_program(settings, supervisor))
+                supervisor.start(worker_program(settings, group))
+            supervisor.start(beat_program(settings))
             flower_spec, address = flower_program(settings.model_copy(update={"flower_read_only": False}))
             with console.status(f"Starting {len(WORKER_GROUPS)} worker groups and beat …"):
                 supervisor.wait_ready(READY_TIMEOUT)

@@ -114,8 +114,8 @@ def _serve_installation(settings: Settings, report: Path) -> None:
         migrate_database(complete)
         _print_up_line("schema", "up to date")
         for group in WORKER_GROUPS:
-            supervisor.start(worker_program(complete, supervisor, group))
-        supervisor.start(beat_program(complete, supervisor))
+            supervisor.start(worker_program(complete, group))
+        supervisor.start(beat_program(complete))
         supervisor.wait_ready(READY_TIMEOUT)
         for group, queues in WORKER_GROUPS.items():
             processes = pluralize(complete.concurrency, "process", "processes")

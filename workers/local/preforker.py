@@ -4,8 +4,8 @@ Each program needs the same two seconds of imports. The preforker imports while 
 and then forks every program that the supervisor requests, each in its own process group. The programs end with the
 preforker, and the preforker ends with the supervisor. What it saves: docs/decisions/0018.
 
-`python -m workers.local.preforker PARENT` reads one JSON object per line ({name, args, environment, log}) and writes
-one per line: {"pid": ...} for each request in turn, {"ended": PID, "status": N} whenever a program ends."""
+`python -m workers.local.preforker PARENT DESCRIPTOR` receives the arguments of `Preforker.fork` by a connection,
+and sends (PID, None) for each program in turn and (PID, STATUS) whenever one ends."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import contextlib
 import gc
 import importlib
 import io
-import json
 import os
 import secrets
-import select
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
 from workers.embedded.data_dir import open_log
-from workers.embedded.processes import identify_process, is_alive, libc, parent_death_hook, wait_until
+from workers.embedded.processes import identify_process, is_alive, libc, parent_death_hook, stop_child
 from workers.local import TOKEN_ENV
 from workers.local.parent_death import end_on_parent_death, run_launched_program
 
@@ -64,34 +64,23 @@ class ForkedProcess:
             return -int(signal.SIGTERM)
         return status
 
-    def wait(self, timeout: float) -> int:
-        if not wait_until(lambda: self.poll() is not None, timeout):
-            raise subprocess.TimeoutExpired(["celery"], timeout)
-        return self.poll() or 0
-
-    def send_signal(self, number: signal.Signals) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
 
 class Preforker:
     def __init__(self, log: Path) -> None:
         # /proc shows a fork the environment that this process began with, so the supervisor's token is set here.
         self.token = secrets.token_hex(8)
-        with open_log(log) as output:
+        self._connection, theirs = Pipe()
+        with open_log(log) as output, theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "workers.local.preforker", str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                [sys.executable, "-m", "workers.local.preforker", str(os.getpid()), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
                 stderr=output,
                 env={**os.environ, TOKEN_ENV: self.token},
+                pass_fds=[theirs.fileno()],
                 process_group=0,  # Ctrl-C in the terminal is for the supervisor
             )
         self.pid = self._process.pid
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests, self._events = self._process.stdin, self._process.stdout
-        self._unread = b""
         self._ended: dict[int, int] = {}
         self._forked: list[int] = []
         self._lock = threading.RLock()
@@ -105,10 +94,8 @@ class Preforker:
             return self._ended.get(pid)
 
     def fork(self, name: str, args: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedProcess:
-        request = {"name": name, "args": list(args), "environment": dict(environment), "log": str(log)}
         with self._lock:
-            self._requests.write(json.dumps(request).encode() + b"\n")
-            self._requests.flush()
+            self._connection.send((name, args, environment, log))
             end = time.monotonic() + 60
             while not self._forked:
                 if not self.is_alive() or time.monotonic() > end:
@@ -117,26 +104,20 @@ class Preforker:
             return ForkedProcess(self, self._forked.pop(0))
 
     def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._requests.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(5)
-        self._events.close()
+        stop_child(self._process, (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+        self._connection.close()
 
     def _read_events(self, seconds: float) -> None:
-        # Read what has been written; wait that long for the first of it.
-        while select.select([self._events], [], [], seconds)[0] and (more := os.read(self._events.fileno(), 65536)):
-            *lines, self._unread = (self._unread + more).split(b"\n")
-            for event in map(json.loads, lines):
-                if "pid" in event:
-                    self._ended.pop(int(event["pid"]), None)  # of an earlier program with the same id
-                    self._forked.append(int(event["pid"]))
+        # Read what has been sent; wait that long for the first of it.
+        with contextlib.suppress(EOFError, OSError):  # the preforker has ended
+            while self._connection.poll(seconds):
+                pid, status = self._connection.recv()
+                if status is None:
+                    self._ended.pop(pid, None)  # of an earlier program with the same id
+                    self._forked.append(pid)
                 else:
-                    self._ended[int(event["ended"])] = int(event["status"])
-            seconds = 0
+                    self._ended[pid] = status
+                seconds = 0
 
 
 # -- the preforking process --------------------------------------------------------------------------------------------
@@ -146,55 +127,45 @@ def main() -> None:
     parent_death_hook(int(sys.argv[1]), signal.SIGTERM)()
     for name in PRELOADED_LIBRARIES:
         importlib.import_module(name)
-    pending = b""
-    while True:
-        readable, _, _ = select.select([0], [], [], 0.1)
-        _report_exits()
-        if not readable:
-            continue
-        more = os.read(0, 65536)
-        if not more:
-            return
-        *lines, pending = (pending + more).split(b"\n")
-        for line in lines:
-            _write_preforker_event({"pid": _fork_program(json.loads(line))})
+    with Connection(int(sys.argv[2])) as supervisor:
+        while True:
+            if supervisor.poll(0.1):
+                try:
+                    request = supervisor.recv()
+                except EOFError:
+                    return
+                supervisor.send((_fork_program(supervisor, *request), None))
+            with contextlib.suppress(ChildProcessError):
+                for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
+                    supervisor.send((pid, os.waitstatus_to_exitcode(status)))
 
 
-def _fork_program(request: Mapping[str, Any]) -> int:
-    os.environ.update(request["environment"])
+def _fork_program(supervisor: Connection, name: str, args: Any, environment: Mapping[str, str], log: Path) -> int:
+    os.environ.update(environment)
     gc.freeze()  # keeps pages shared: the collector would write into all of them
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _run_child(request, parent)
+        supervisor.close()
+        _run_child(parent, name, args, log)
     with contextlib.suppress(PermissionError, ProcessLookupError):
         os.setpgid(child, child)  # both sides do it, so the group exists whichever runs first
     return child
 
 
-def _run_child(request: Mapping[str, Any], parent: int) -> NoReturn:
+def _run_child(parent: int, name: str, args: Sequence[str], log: Path) -> NoReturn:
     os.setpgid(0, 0)
     end_on_parent_death(parent)
-    libc.prctl(PR_SET_NAME, f"unwind-{request['name']}".encode()[:15], 0, 0, 0)
-    with open_log(Path(request["log"])) as log, Path(os.devnull).open("rb") as devnull:
-        for target, source in ((0, devnull), (1, log), (2, log)):
-            os.dup2(source.fileno(), target)
+    libc.prctl(PR_SET_NAME, f"unwind-{name}".encode()[:15], 0, 0, 0)
+    with open_log(log) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    run_launched_program(request["args"])
+    run_launched_program(args)
     # Through `main` to the interpreter's own end: Flower has threads to join, Celery has exit functions.
     raise SystemExit(0)
-
-
-def _report_exits() -> None:
-    with contextlib.suppress(ChildProcessError):
-        for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
-            _write_preforker_event({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
-
-
-def _write_preforker_event(event: Mapping[str, int]) -> None:
-    os.write(1, json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":

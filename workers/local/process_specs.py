@@ -13,7 +13,7 @@ from pathlib import Path
 from workers.embedded.data_dir import free_port
 from workers.local import FLOWER_CONFIG
 from workers.local.parent_death import with_parent_death
-from workers.local.supervisor import SupervisedProgram, Supervisor
+from workers.local.supervisor import SupervisedProgram
 from workers.settings import Settings
 
 LOOPBACK_FOR_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where a wildcard listener is reachable locally
@@ -25,21 +25,17 @@ WORKER_GROUPS = {
 }
 
 
-def worker_program(
-    settings: Settings, supervisor: Supervisor, group: str, queues: Sequence[str] = ()
-) -> SupervisedProgram:
+def worker_program(settings: Settings, group: str, queues: Sequence[str] = ()) -> SupervisedProgram:
     # The program of a worker group. Gossip and mingle stay off: fewer connections, and a faster start.
     args = ["-A", "workers.app", "worker", "-Q", ",".join(queues or WORKER_GROUPS[group]), "-n", f"{group}@%h"]
     args += ["-c", str(settings.concurrency), "-l", settings.log_level, "--without-gossip", "--without-mingle"]
-    ready = supervisor.ready_file(group).exists
-    return SupervisedProgram(group, with_parent_death(args), settings.environment(), ready, celery_args=args)
+    return SupervisedProgram(group, with_parent_death(args), settings.environment(), celery_args=args)
 
 
-def beat_program(settings: Settings, supervisor: Supervisor) -> SupervisedProgram:
+def beat_program(settings: Settings) -> SupervisedProgram:
     # The beat program. A second beat would only send more ticks.
     args = ["-A", "workers.app", "beat", "-l", settings.log_level]
-    ready = supervisor.ready_file("beat").exists
-    return SupervisedProgram("beat", with_parent_death(args), settings.environment(), ready, celery_args=args)
+    return SupervisedProgram("beat", with_parent_death(args), settings.environment(), celery_args=args)
 
 
 def flower_program(settings: Settings) -> tuple[SupervisedProgram, str]:

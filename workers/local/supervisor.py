@@ -25,14 +25,7 @@ from typing import Self
 import click
 
 from workers.embedded.data_dir import log_tail, open_log, read_json, write_json
-from workers.embedded.processes import (
-    ProcessIdentity,
-    RestartBackoff,
-    identify_process,
-    is_alive,
-    process_group_members,
-    wait_until,
-)
+from workers.embedded.processes import ProcessIdentity, RestartBackoff, is_alive, process_group_members, wait_until
 from workers.local import READY_FILE_ENV, TOKEN_ENV
 from workers.local.preforker import ForkedProcess, Preforker
 
@@ -40,8 +33,9 @@ INITIAL_RESTART_DELAY, MAX_RESTART_DELAY = 0.5, 30.0
 RESET_DEATHS_AFTER = 60.0  # seconds alive
 
 # A supervised Celery finishes its running tasks after TERM; QUIT gives them `worker_soft_shutdown_timeout` and
-# requeues the rest.
-STOP_SIGNALS = ((signal.SIGTERM, 20.0), (signal.SIGQUIT, 25.0), (signal.SIGKILL, 5.0))
+# requeues the rest. KILL follows.
+STOP_SIGNALS = ((signal.SIGTERM, 20.0), (signal.SIGQUIT, 25.0))
+KILL_TIMEOUT = 5.0
 
 
 class ProgramFailed(click.ClickException):
@@ -50,7 +44,7 @@ class ProgramFailed(click.ClickException):
 
 @dataclass(frozen=True)
 class SupervisedProgram:
-    """A program to keep running. `ready` returns whether it is ready; without it, a running process is.
+    """A program to keep running. `ready` returns whether it is ready; without it, the program touches its ready file.
 
     `celery_args`: the arguments of `celery` (or of an Unwind command) that equal `command`, for a preforker.
     """
@@ -59,7 +53,6 @@ class SupervisedProgram:
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[], bool] | None = None
-    stop_signals: Sequence[tuple[signal.Signals, float]] = STOP_SIGNALS
     restart: bool = True
     max_restart_delay: float = MAX_RESTART_DELAY
     celery_args: Sequence[str] | None = None
@@ -69,10 +62,16 @@ class SupervisedProgram:
 class _Child:
     program: SupervisedProgram
     process: subprocess.Popen[bytes] | ForkedProcess
-    identity: ProcessIdentity
-    started: float
     backoff: RestartBackoff
+    started: float = field(default_factory=time.monotonic)
     restart_at: float | None = None
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def kill_group(self) -> None:
+        """Kill what is left of the program: children of a dead worker would keep taking messages."""
+        _signal_program_group(self.process.pid, signal.SIGKILL)
 
 
 class Supervisor:
@@ -91,12 +90,13 @@ class Supervisor:
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._requests: queue.SimpleQueue[tuple[SupervisedProgram, Future[None]]] = queue.SimpleQueue()
         self.restarts = 0
 
     def __enter__(self) -> Self:
         kill_leftover_programs(self._record)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,9 +109,6 @@ class Supervisor:
         """
         if program.name in self._children:
             raise ValueError(f"{program.name} has been started already")
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
-            self._thread.start()
         started: Future[None] = Future()
         self._requests.put((program, started))
         started.result(30)
@@ -132,15 +129,15 @@ class Supervisor:
 
     def is_alive(self, name: str) -> bool:
         with self._lock:
-            return self._children[name].process.poll() is None
+            return not self._children[name].has_ended()
 
     def is_ready(self, name: str) -> bool:
-        ready = self._children[name].program.ready
-        return self.is_alive(name) and (ready is None or ready())
+        ready = self._children[name].program.ready or self.ready_file(name).exists
+        return self.is_alive(name) and ready()
 
     def pid(self, name: str) -> int:
         with self._lock:
-            return self._children[name].identity.pid
+            return self._children[name].process.pid
 
     def log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
@@ -165,36 +162,23 @@ class Supervisor:
         finally:
             if names is None:
                 self._stopped.set()
-                if self._thread is not None and self._thread.is_alive():  # not if a signal interrupted its start
+                if self._thread.is_alive():  # not outside of `with`
                     self._thread.join()
-                self._thread = None
 
     @staticmethod
     def _stop_children(children: Sequence[_Child]) -> None:
-        # All side by side, each by its own signals; then their groups, so that no grandchild remains.
-        for step in range(max((len(child.program.stop_signals) for child in children), default=0)):
-            waiting = [
-                child for child in children if child.process.poll() is None and step < len(child.program.stop_signals)
-            ]
-            for child in waiting:
-                number = child.program.stop_signals[step][0]
-                if number == signal.SIGKILL:
-                    _signal_program_group(child.identity.pid, number)
-                else:
+        # All side by side; then their groups, so that no grandchild remains.
+        for number, grace in STOP_SIGNALS:
+            for child in children:
+                if not child.has_ended():
                     with contextlib.suppress(ProcessLookupError):
-                        child.process.send_signal(number)
-            grace = max((child.program.stop_signals[step][1] for child in waiting), default=0.0)
-            wait_until(lambda: all(child.process.poll() is not None for child in children), grace)
+                        os.kill(child.process.pid, number)
+            wait_until(lambda: all(child.has_ended() for child in children), grace)
         for child in children:
-            _signal_program_group(child.identity.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.process.wait(5)
+            child.kill_group()
+        wait_until(lambda: all(child.has_ended() for child in children), KILL_TIMEOUT)
 
-    def _spawn_program(self, program: SupervisedProgram, backoff: RestartBackoff) -> _Child:
-        process = self._spawn_process(program)
-        return _Child(program, process, identify_process(process.pid), time.monotonic(), backoff)
-
-    def _spawn_process(self, program: SupervisedProgram) -> subprocess.Popen[bytes] | ForkedProcess:
+    def _spawn(self, program: SupervisedProgram) -> subprocess.Popen[bytes] | ForkedProcess:
         self.ready_file(program.name).unlink(missing_ok=True)
         environment = {
             **program.environment,
@@ -220,18 +204,18 @@ class Supervisor:
                 program, started = self._requests.get(timeout=0.1)
                 self._start(program, started)
             with self._lock:
-                for name, child in list(self._children.items()):
-                    if child.process.poll() is not None and child.program.restart and not self._stopping.is_set():
+                for name, child in self._children.items():
+                    if child.has_ended() and child.program.restart and not self._stopping.is_set():
                         self._restart(name, child)
         # The end of this thread sends the programs the parent death signal, and Celery may wait for itself when a
         # second signal interrupts its handling of the first.
         self._stopped.wait()
 
     def _start(self, program: SupervisedProgram, started: Future[None]) -> None:
+        backoff = RestartBackoff(INITIAL_RESTART_DELAY, program.max_restart_delay, RESET_DEATHS_AFTER)
         try:
             with self._lock:
-                backoff = RestartBackoff(INITIAL_RESTART_DELAY, program.max_restart_delay, RESET_DEATHS_AFTER)
-                self._children[program.name] = self._spawn_program(program, backoff)
+                self._children[program.name] = _Child(program, self._spawn(program), backoff)
                 self._write_supervisor_record()
         except OSError as error:
             started.set_exception(ProgramFailed(f"{program.name} cannot be started: {error}"))
@@ -241,23 +225,23 @@ class Supervisor:
     def _restart(self, name: str, child: _Child) -> None:
         now = time.monotonic()
         if child.restart_at is None:
-            # Children of a dead worker would keep taking messages.
-            _signal_program_group(child.identity.pid, signal.SIGKILL)
+            child.kill_group()
             delay = child.backoff.next_delay(now - child.started)
             child.restart_at = now + delay
             when = f" in {delay:.1f} s" if delay else ""
             self._report(f"{name} ended with {child.process.poll()}: restarting it{when}")
         if now >= child.restart_at:
+            child.restart_at = now + INITIAL_RESTART_DELAY
             try:
-                self._children[name] = self._spawn_program(child.program, child.backoff)
+                child.process = self._spawn(child.program)
+                child.started, child.restart_at = now, None
                 self.restarts += 1
                 self._write_supervisor_record()
             except OSError as error:  # a full disk, for example; this thread must go on, as its end ends all programs
-                child.restart_at = now + INITIAL_RESTART_DELAY
                 self._report(f"{name} cannot be restarted: {error}")
 
     def _write_supervisor_record(self) -> None:
-        programs = {name: child.identity.as_json() for name, child in self._children.items()}
+        programs = {name: {"pid": child.process.pid} for name, child in self._children.items()}
         if programs:
             write_json(self._record, {"token": self._token, "programs": programs})
         else:

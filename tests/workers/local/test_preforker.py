@@ -16,8 +16,6 @@ from workers.local.preforker import Preforker
 from workers.local.supervisor import SupervisedProgram, Supervisor, kill_leftover_programs
 from workers.settings import load_settings
 
-QUICK_END = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
-
 
 @pytest.fixture
 def environment(servers: ServerUrls) -> dict[str, str]:
@@ -41,8 +39,8 @@ def test_forked_program_has_its_own_log_and_exit_status(
     """Arguments that Celery rejects end in status 2."""
     good = preforker.fork("good", ["--version"], environment, tmp_path / "good.log")
     bad = preforker.fork("bad", ["no-such-command"], environment, tmp_path / "bad.log")
-    assert good.wait(30) == 0
-    assert bad.wait(30) == 2
+    assert wait_until(lambda: good.poll() is not None and bad.poll() is not None, 30)
+    assert (good.poll(), bad.poll()) == (0, 2)
     assert "5.7" in (tmp_path / "good.log").read_text()
     assert "no-such-command" in (tmp_path / "bad.log").read_text()
 
@@ -53,8 +51,8 @@ def test_forked_programs_lead_process_groups_and_end_by_signals(
     program = preforker.fork("events", listening_program(servers), environment, tmp_path / "events.log")
     assert wait_until(lambda: os.getpgid(program.pid) == program.pid, 10)
     assert program.poll() is None
-    program.send_signal(signal.SIGKILL)
-    assert program.wait(10) == -9
+    os.kill(program.pid, signal.SIGKILL)
+    assert wait_until(lambda: program.poll() == -9, 10)
 
 
 def test_forked_programs_end_with_the_preforker(
@@ -76,9 +74,7 @@ def test_supervisor_restarts_a_forked_program(
 ) -> None:
     with Supervisor(tmp_path, preforker=preforker) as supervisor:
         words = listening_program(servers)
-        supervisor.start(
-            SupervisedProgram("events", ["/bin/false"], environment, celery_args=words, stop_signals=QUICK_END)
-        )
+        supervisor.start(SupervisedProgram("events", ["/bin/false"], environment, celery_args=words))
         first = identify_process(supervisor.pid("events"))
         os.kill(first.pid, signal.SIGKILL)
         assert wait_until(lambda: supervisor.restarts == 1, 20)
@@ -91,18 +87,11 @@ def test_forked_programs_of_a_killed_supervisor_are_recognized(
     preforker: Preforker, environment: dict[str, str], servers: ServerUrls, tmp_path: Path
 ) -> None:
     """The kernel shows the environment of the fork server's start."""
-    supervisor = Supervisor(tmp_path, preforker=preforker)
-    supervisor.start(
-        SupervisedProgram(
-            "events", ["/bin/false"], environment, celery_args=listening_program(servers), stop_signals=QUICK_END
-        )
-    )
-    left = identify_process(supervisor.pid("events"))
-    record = (tmp_path / "run" / "programs.json").read_text()
-    copy = tmp_path / "record.json"
-    copy.write_text(record)
-    try:
+    with Supervisor(tmp_path, preforker=preforker) as supervisor:
+        words = listening_program(servers)
+        supervisor.start(SupervisedProgram("events", ["/bin/false"], environment, restart=False, celery_args=words))
+        left = identify_process(supervisor.pid("events"))
+        copy = tmp_path / "record.json"
+        copy.write_text((tmp_path / "run" / "programs.json").read_text())
         assert kill_leftover_programs(copy) == 1
         assert not is_alive(left)
-    finally:
-        supervisor.stop()

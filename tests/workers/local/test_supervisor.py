@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from workers.embedded.processes import ProcessIdentity, identify_process, is_alive, wait_until
+from workers.local import supervisor as supervision
 from workers.local.parent_death import with_parent_death
 from workers.local.supervisor import ProgramFailed, SupervisedProgram, Supervisor, kill_leftover_programs
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-QUICK_END = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
 # A process with one child, both waiting for a signal; reports that in the log and in the ready file.
 GROUP = """
@@ -53,9 +53,8 @@ while signal.sigtimedwait([signal.SIGTERM], 0.5):
 """
 
 
-def group(supervisor: Supervisor, name: str = "group", program: str = GROUP) -> SupervisedProgram:
-    ready = supervisor.ready_file(name).exists
-    return SupervisedProgram(name, [sys.executable, "-c", program], ready=ready, stop_signals=QUICK_END)
+def group(name: str = "group", program: str = GROUP) -> SupervisedProgram:
+    return SupervisedProgram(name, [sys.executable, "-c", program])
 
 
 def child_of(supervisor: Supervisor, name: str = "group") -> ProcessIdentity:
@@ -66,7 +65,7 @@ def child_of(supervisor: Supervisor, name: str = "group") -> ProcessIdentity:
 def test_program_is_stopped_with_one_signal(tmp_path: Path) -> None:
     """A worker that got the parent death signal, too, sometimes waited for itself until it was killed."""
     with Supervisor(tmp_path) as supervisor:
-        supervisor.start(group(supervisor, program=COUNTING))
+        supervisor.start(group(program=COUNTING))
         supervisor.wait_ready(10)
     assert supervisor.log("group").read_text().split() == ["signal"]
 
@@ -74,7 +73,7 @@ def test_program_is_stopped_with_one_signal(tmp_path: Path) -> None:
 def test_program_runs_until_it_is_stopped_with_term(tmp_path: Path) -> None:
     """TERM first, so that current work is finished."""
     with Supervisor(tmp_path) as supervisor:
-        supervisor.start(group(supervisor))
+        supervisor.start(group())
         supervisor.wait_ready(10)
         head, child = identify_process(supervisor.pid("group")), child_of(supervisor)
         assert is_alive(head)
@@ -91,14 +90,14 @@ def test_signal_during_the_start_of_the_thread_ends_it_cleanly(tmp_path: Path, m
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt), Supervisor(tmp_path) as supervisor:
-        supervisor.start(group(supervisor))
+        supervisor.start(group())
 
 
 def test_dead_program_is_restarted_and_its_children_are_ended(tmp_path: Path) -> None:
     """Orphaned children would keep taking messages."""
     messages: list[str] = []
     with Supervisor(tmp_path, on_event=messages.append) as supervisor:
-        supervisor.start(group(supervisor))
+        supervisor.start(group())
         supervisor.wait_ready(10)
         first, orphan = identify_process(supervisor.pid("group")), child_of(supervisor)
         os.kill(first.pid, signal.SIGKILL)
@@ -117,7 +116,7 @@ def test_failed_restart_is_tried_again(tmp_path: Path) -> None:
             failed.set()
 
     with Supervisor(tmp_path, on_event=note) as supervisor:
-        supervisor.start(group(supervisor))
+        supervisor.start(group())
         supervisor.wait_ready(10)
         log = supervisor.log("group")
         log.rename(log.with_suffix(".aside"))
@@ -132,7 +131,7 @@ def test_crash_loop_backs_off_and_is_reported(tmp_path: Path) -> None:
     """A crash loop must not occupy the machine."""
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "raise SystemExit('no such queue')"]
-        supervisor.start(SupervisedProgram("broken", words, ready=lambda: False, stop_signals=QUICK_END))
+        supervisor.start(SupervisedProgram("broken", words, ready=lambda: False))
         with pytest.raises(ProgramFailed, match="no such queue"):
             supervisor.wait_ready(30)
         assert supervisor.restarts <= 3
@@ -141,23 +140,16 @@ def test_crash_loop_backs_off_and_is_reported(tmp_path: Path) -> None:
 def test_program_that_never_gets_ready_is_reported_with_its_log(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         words = [sys.executable, "-c", "import signal; print('waiting for a miracle', flush=True); signal.pause()"]
-        supervisor.start(SupervisedProgram("slow", words, ready=lambda: False, stop_signals=QUICK_END))
+        supervisor.start(SupervisedProgram("slow", words, ready=lambda: False))
         assert wait_until(lambda: "miracle" in supervisor.tail("slow"), 10)
         with pytest.raises(ProgramFailed, match="waiting for a miracle"):
             supervisor.wait_ready(0.1)
 
 
-def test_program_that_ignores_signals_is_killed(tmp_path: Path) -> None:
+def test_program_that_ignores_signals_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "STOP_SIGNALS", ((signal.SIGTERM, 0.2), (signal.SIGQUIT, 0.2)))
     with Supervisor(tmp_path) as supervisor:
-        ignores_sigterm = group(supervisor, program=IGNORES_SIGTERM)
-        supervisor.start(
-            SupervisedProgram(
-                ignores_sigterm.name,
-                ignores_sigterm.command,
-                ready=ignores_sigterm.ready,
-                stop_signals=((signal.SIGTERM, 0.2), (signal.SIGKILL, 5.0)),
-            )
-        )
+        supervisor.start(group(program=IGNORES_SIGTERM))
         supervisor.wait_ready(10)
         head = identify_process(supervisor.pid("group"))
     assert not is_alive(head)
@@ -166,7 +158,7 @@ def test_program_that_ignores_signals_is_killed(tmp_path: Path) -> None:
 def test_one_of_several_programs_can_be_stopped(tmp_path: Path) -> None:
     with Supervisor(tmp_path) as supervisor:
         for name in ("a", "b"):
-            supervisor.start(group(supervisor, name))
+            supervisor.start(group(name))
         supervisor.wait_ready(10)
         stopped, running = identify_process(supervisor.pid("a")), identify_process(supervisor.pid("b"))
         supervisor.stop(["a"])
@@ -182,8 +174,8 @@ def test_orphans_of_a_killed_supervisor_are_ended_by_the_next(tmp_path: Path) ->
         from pathlib import Path
         from tests.workers.local.test_supervisor import group
         from workers.local.supervisor import Supervisor
-        supervisor = Supervisor(Path({str(tmp_path)!r}))
-        supervisor.start(group(supervisor))
+        supervisor = Supervisor(Path({str(tmp_path)!r})).__enter__()
+        supervisor.start(group())
         supervisor.wait_ready(20)
         print(supervisor.pid("group"), flush=True)
         signal.pause()
