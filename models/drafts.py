@@ -56,11 +56,6 @@ class DraftLineRow(Base):
     __table_args__ = (CheckConstraint("quantity >= 0", name="quantity_not_negative"),)
 
 
-def load_order_ids_of_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, int]:
-    rows = conn.execute(select(DraftRow.draft_id, DraftRow.order_id).where(is_any(DraftRow.draft_id, draft_ids)))
-    return {row.draft_id: row.order_id for row in rows}
-
-
 def load_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
     """Return the drafts by id; unknown ids are absent. Lock their orders first."""
     ids = sorted(set(draft_ids))

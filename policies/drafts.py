@@ -21,7 +21,7 @@ from policies.preconditions import check_not_cancelled, check_role
 from policies.returns import ReturnedLine, ReturnPlan
 from policies.statuses import CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
-from policies.verdicts import Code, Invalid, Refused
+from policies.verdicts import Code, GrantedPart, Invalid, Refused
 
 DRAFT_LIFETIME = timedelta(hours=24)
 
@@ -57,13 +57,23 @@ class Draft:
         return Choices(self.consolidate, self.values, self.edits)
 
 
-def check_may_open_draft(case: Case, actor: Actor, now: datetime) -> Refused | None:
+def open_draft(
+    case: Case, actor: Actor, number: int, consolidate: bool, values: Mapping[str, str], now: datetime
+) -> GrantedPart[Draft] | Refused:
+    """Step 1: open the order's draft of this `number`."""
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     if case.order.status in (Status.NRS, Status.NSS) or case.seller.terminated:
         return _draft_not_allowed(case)
     basis = cancel_basis_for(case, actor, now)
-    return basis if isinstance(basis, Refused) else None
+    if isinstance(basis, Refused):
+        return basis
+    order = case.order
+    choices = {group: Choice(choice) for group, choice in values.items()}
+    draft = Draft(
+        f"{order.order_id}-{number}", order.order_id, order.seller_id, order.version, now, consolidate, choices
+    )
+    return GrantedPart(case, effects=_draft_effects(draft), part=draft)
 
 
 def draft_unknown(draft_id: str, order_id: int | None = None) -> Refused:
@@ -71,13 +81,9 @@ def draft_unknown(draft_id: str, order_id: int | None = None) -> Refused:
     return Refused(Code.DRAFT_UNKNOWN, f"There is no draft {draft_id}{of_order}.", unblocked_by="opening a draft")
 
 
-def check_draft_owner(draft: Draft, actor: Actor) -> Refused | None:
+def check_draft_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
     if actor.staff is None and actor.member_id != draft.seller_id:
         return Refused(Code.NOT_A_PARTY, "This draft belongs to another member.")
-    return None
-
-
-def check_draft_usable(draft: Draft, case: Case, actor: Actor, now: datetime) -> Refused | None:
     if refused := check_role(case, actor, Role.SELLER, act="prepare what comes back"):
         return refused
     return _check_draft_current(draft, case, now)
@@ -124,13 +130,20 @@ def _fingerprint_draft_line(plan: ReturnPlan, line: ReturnedLine) -> str:
     return hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def apply_draft_edits(
-    draft: Draft, edits: Sequence[tuple[int, Mapping[str, Any]]], remaining: Mapping[int, int]
-) -> Draft | Invalid:
+def edit_draft(
+    case: Case,
+    draft: Draft,
+    actor: Actor,
+    edits: Sequence[tuple[int, Mapping[str, Any]]],
+    remaining: Mapping[int, int],
+    now: datetime,
+) -> GrantedPart[Draft] | Refused | Invalid:
     """Step 2: edit lines, after which the draft must be verified again.
 
     `edits`: line numbers with the given values of a `LineEdit`.  `remaining`: units left by line.
     """
+    if refused := check_draft_usable(draft, case, actor, now):
+        return refused
     line_edits = dict(draft.edits)
     seen: set[int] = set()
     for index, (line_no, given) in enumerate(edits):
@@ -145,16 +158,21 @@ def apply_draft_edits(
         seen.add(line_no)
         before = line_edits.get(line_no, LineEdit())
         line_edits[line_no] = replace(before, **{**given, "fields": {**before.fields, **given.get("fields", {})}})
-    return replace(draft, edits=line_edits, state=DraftState.OPEN, verified_at=None)
+    edited = replace(draft, edits=line_edits, state=DraftState.OPEN, verified_at=None)
+    return GrantedPart(case, effects=_draft_effects(edited), part=edited)
 
 
-def mark_draft_verified(draft: Draft, plan: ReturnPlan, now: datetime) -> Draft:
+def verify_draft(case: Case, draft: Draft, plan: ReturnPlan, now: datetime) -> GrantedPart[Draft]:
+    """Step 3: mark a usable draft verified if its plan has no problems."""
     if plan.problems:
-        return replace(draft, state=DraftState.OPEN, verified_at=None)
-    return replace(draft, state=DraftState.VERIFIED, verified_at=now, verified_lines=fingerprint_draft_lines(plan))
+        verified = replace(draft, state=DraftState.OPEN, verified_at=None)
+    else:
+        lines = fingerprint_draft_lines(plan)
+        verified = replace(draft, state=DraftState.VERIFIED, verified_at=now, verified_lines=lines)
+    return GrantedPart(case, effects=_verified_draft_effects(verified, plan), part=verified)
 
 
-def draft_effects(draft: Draft) -> dict[str, Any]:
+def _draft_effects(draft: Draft) -> dict[str, Any]:
     return {
         "draft_id": draft.draft_id,
         "state": draft.state,
@@ -163,9 +181,9 @@ def draft_effects(draft: Draft) -> dict[str, Any]:
     }
 
 
-def verified_draft_effects(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
+def _verified_draft_effects(draft: Draft, plan: ReturnPlan) -> dict[str, Any]:
     return {
-        **{name: value for name, value in draft_effects(draft).items() if name != "order_version"},
+        **{name: value for name, value in _draft_effects(draft).items() if name != "order_version"},
         "lines": [
             line.effects()
             | {

@@ -17,7 +17,7 @@ from policies.cases import Actor, Case
 from policies.removals import Removal
 from policies.statuses import BASIS_LABELS, Role
 from policies.timestamps import format_optional_timestamp
-from policies.verdicts import Code, Granted, Invalid, Refused
+from policies.verdicts import Code, Granted, Invalid, Refused, Verdict
 
 OPTION_EXAMPLE_COMMENT = "Said on the Problem Order page."
 
@@ -29,11 +29,6 @@ class Subject:
     pending_removals: Sequence[Removal] = ()
     removal: Removal | None = None
     """The removal request that the option is about."""
-
-    @property
-    def asked_removal(self) -> Removal:
-        assert self.removal is not None
-        return self.removal
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +58,7 @@ class Option:
         return option
 
 
-PolicyAnswer = Granted | Refused | Invalid | Removal
-Ask = Callable[[Subject, Actor, datetime], PolicyAnswer | Option]
+Ask = Callable[[Subject, Actor, datetime], Verdict | Option]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +103,7 @@ def _option_position(action: str) -> int:
     )
 
 
-def to_option(action: str, answer: PolicyAnswer | Option, removal: Removal | None = None) -> Option:
+def to_option(action: str, answer: Verdict | Option, removal: Removal | None = None) -> Option:
     removal_id = None if removal is None else removal.removal_id
     if isinstance(answer, Option):
         return answer

@@ -12,7 +12,7 @@ from policies.cases import Actor, Case
 from policies.preconditions import check_no_problem, check_role
 from policies.statuses import OPEN_FLOW, Role, counterparty
 from policies.texts import pluralize
-from policies.verdicts import Code, Invalid, Refused
+from policies.verdicts import Code, Event, GrantedPart, Invalid, Refused
 
 CANCEL_REMOVALS_TASK = "removals.cancel_pending"
 
@@ -39,6 +39,10 @@ class Removal:
     decided_at: datetime | None = None
 
 
+def removal_unknown(removal_id: int) -> Refused:
+    return Refused(Code.REMOVAL_UNKNOWN, f"There is no removal request {removal_id}.")
+
+
 def request_removal(
     case: Case,
     actor: Actor,
@@ -46,7 +50,7 @@ def request_removal(
     return_items: bool | None,
     remaining: Mapping[int, int],
     now: datetime,
-) -> Removal | Refused | Invalid:
+) -> GrantedPart[Removal] | Refused | Invalid:
     if refused := check_role(case, actor, Role.BUYER, Role.SELLER, act="ask for items to be removed"):
         return refused
     role = case.role_of(actor)
@@ -58,7 +62,9 @@ def request_removal(
     if problem := _check_removal_lines(case, lines, remaining):
         return problem
     returns = return_items is not False if role is Role.SELLER else None
-    return Removal(case.order.order_id, role, lines, now, return_items=returns)
+    removal = Removal(case.order.order_id, role, lines, now, return_items=returns)
+    note = f"The {role} asks to take {_describe_removed_units(removal)} out of the order."
+    return GrantedPart(case, events=(Event("removals.requested", note),), part=removal)
 
 
 def approve_removal(
@@ -68,29 +74,34 @@ def approve_removal(
     return_items: bool | None,
     remaining: Mapping[int, int],
     now: datetime,
-) -> Removal | Refused | Invalid:
-    if refused := _check_removal_decidable(
-        case, removal, actor, counterparty(removal.requested_by), "approve"
-    ) or check_removal_possible(case):
+) -> GrantedPart[Removal] | Refused | Invalid:
+    """Approve a request.  The order itself starts again with what remains of it (`policies.orders.restart_order`)."""
+    by = counterparty(removal.requested_by)
+    if refused := _check_removal_decidable(case, removal, actor, by, "approve") or check_removal_possible(case):
         return refused
     if return_items is not None and removal.requested_by is Role.SELLER:
         return Invalid("return_items", "the seller has already decided this when asking for the removal")
     if problem := _check_removal_lines(case, removal.lines, remaining):
         return _refuse_outdated_removal(removal, remaining) if isinstance(problem, Invalid) else problem
     returns = removal.return_items if removal.requested_by is Role.SELLER else return_items is not False
-    return replace(removal, state=RemovalState.APPROVED, return_items=returns, decided_at=now)
+    approved = replace(removal, state=RemovalState.APPROVED, return_items=returns, decided_at=now)
+    to = "back to the inventory" if removal_returns_to_stock(approved, case) else "and not back to the inventory"
+    note = f"{_describe_removed_units(removal)} taken out, {to}; order date, payment and fee start again."
+    return _grant_removal_decision(case, approved, note)
 
 
-def deny_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
+def deny_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> GrantedPart[Removal] | Refused:
     if refused := _check_removal_decidable(case, removal, actor, counterparty(removal.requested_by), "deny"):
         return refused
-    return replace(removal, state=RemovalState.DENIED, decided_at=now)
+    denied = replace(removal, state=RemovalState.DENIED, decided_at=now)
+    return _grant_removal_decision(case, denied, "The removal request is denied; nothing changes.")
 
 
-def withdraw_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> Removal | Refused:
+def withdraw_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> GrantedPart[Removal] | Refused:
     if refused := _check_removal_decidable(case, removal, actor, removal.requested_by, "withdraw"):
         return refused
-    return replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)
+    withdrawn = replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)
+    return _grant_removal_decision(case, withdrawn, "The removal request is withdrawn.")
 
 
 def removal_returns_to_stock(removal: Removal, case: Case) -> bool:
@@ -102,14 +113,15 @@ def units_open_to_removal(lines: Sequence[Any]) -> dict[int, int]:
     return {line.line_no: line.quantity - line.removed for line in lines}
 
 
-def describe_removed_units(removal: Removal) -> str:
+def _describe_removed_units(removal: Removal) -> str:
     units = sum(quantity for _, quantity in removal.lines)
     return f"{pluralize(units, 'unit', 'units')} of {pluralize(len(removal.lines), 'line', 'lines')}"
 
 
-def describe_approved_removal(removal: Removal, case: Case) -> str:
-    to = "back to the inventory" if removal_returns_to_stock(removal, case) else "and not back to the inventory"
-    return f"{describe_removed_units(removal)} taken out, {to}; order date, payment and fee start again."
+def _grant_removal_decision(case: Case, removal: Removal, note: str) -> GrantedPart[Removal]:
+    event = Event(f"removals.{removal.state}", note, {"removals": {str(removal.removal_id): removal.state}})
+    effects = {"removal_id": removal.removal_id, "state": removal.state}
+    return GrantedPart(case, events=(event,), effects=effects, part=removal)
 
 
 def _refuse_outdated_removal(removal: Removal, remaining: Mapping[int, int]) -> Invalid:

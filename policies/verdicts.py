@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from policies.cases import Case
 
@@ -83,6 +83,16 @@ class Granted:
     events: tuple[Event, ...] = ()
     messages: tuple[OutboxMessage, ...] = ()
     effects: dict[str, Any] = field(default_factory=dict)
+
+
+PartT = TypeVar("PartT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrantedPart(Granted, Generic[PartT]):
+    """A granted command about a part of an order that has an id of its own, and the part as it is afterwards."""
+
+    part: PartT
 
 
 ASK_AGAIN = "; ask again then, under a new request id."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from models import members
-from models.cases import CaseChange, CaseSet, send_case_set_locks
+from models import members, orders
+from models.cases import CaseChange, CaseSet, lock_case_set, send_case_set_locks
 from models.db.pipeline import Fetch
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
@@ -16,13 +16,14 @@ from policies.cases import Case
 from policies.members import member_unknown
 from policies.preconditions import effective_time, order_unknown
 from policies.terms import TermsHistory
-from policies.verdicts import Granted, Invalid, Refused, Verdict
+from policies.verdicts import Granted, GrantedPart, Invalid, Refused, Verdict
 from tasks.command import ActorCommand, OrderCommand, OrderFactCommand
 from tasks.declarations import Arguments, DeclaredOption, command_task
 
 CommandT = TypeVar("CommandT", bound=ActorCommand | OrderFactCommand)
 OrderCommandT = TypeVar("OrderCommandT", bound=OrderCommand | OrderFactCommand)
 Decide = Callable[[CommandT, Case, datetime], Verdict]
+DecidePart = Callable[[Any, CommandT, Case, Any, Sequence[Any], datetime], Verdict]
 
 
 def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT]) -> list[Answer]:
@@ -32,6 +33,44 @@ def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT
         for command in work.pending:
             work.answer(command, decide_case(work, cases, command, decide, order_id=command.order_id))
         cases.write(work)
+    return work.answers
+
+
+def decide_parts(
+    commands: Sequence[CommandT],
+    key: str,
+    load: Callable[[Any, Iterable[Any]], dict[Any, Any]],
+    unknown: Callable[[Any], Refused],
+    decide: DecidePart[CommandT],
+    write: Callable[[UnitOfWork[CommandT], list[Any]], None],
+) -> list[Answer]:
+    """Do what `decide_cases` does for commands that name a part of an order: a draft or a removal request.
+
+    `key` is the argument with the part's id. `decide` is given the order's lines too; `write` stores the changed parts,
+    after the orders.
+    """
+    with unit_of_work(commands) as work:
+        known = load(work.conn, [getattr(c, key) for c in work.pending])
+        order_ids = {part.order_id for part in known.values()}
+        cases = lock_case_set(work.conn, order_ids, member_ids=_actors_of(work))
+        parts = load(work.conn, known)  # read again, now that the orders are locked
+        lines = orders.load_order_lines(work.conn, order_ids)
+        changed: dict[Any, Any] = {}
+        for command in work.pending:
+            part_id = getattr(command, key)
+            if (part := parts.get(part_id)) is None:
+                work.answer(command, unknown(part_id))
+                continue
+
+            def decide_part(command: CommandT, case: Case, now: datetime, part: Any = part) -> Verdict:
+                return decide(work.conn, command, case, part, lines[part.order_id], now)
+
+            verdict = decide_case(work, cases, command, decide_part, order_id=part.order_id)
+            if isinstance(verdict, GrantedPart):
+                parts[part_id] = changed[part_id] = verdict.part
+            work.answer(command, verdict, order_id=part.order_id)
+        cases.write(work)
+        write(work, list(changed.values()))
     return work.answers
 
 
@@ -77,9 +116,13 @@ def send_command_case_locks(work: UnitOfWork[OrderCommandT], *, lock_members: st
         work.conn,
         [c.order_id for c in work.pending],
         work.parties,
-        member_ids=[c.member_id for c in work.pending if c.member_id is not None],
+        member_ids=_actors_of(work),
         lock_members=lock_members,
     )
+
+
+def _actors_of(work: UnitOfWork[CommandT]) -> list[str]:
+    return [c.member_id for c in work.pending if c.member_id is not None]
 
 
 def decide_case(

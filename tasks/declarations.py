@@ -20,7 +20,8 @@ from pydantic import create_model
 import tasks
 from models.stored_answers import Answer
 from policies.cases import Actor
-from policies.options import ACTIONS, OPTION_EXAMPLE_COMMENT, Action, Option, PolicyAnswer, Subject
+from policies.options import ACTIONS, OPTION_EXAMPLE_COMMENT, Action, Option, Subject
+from policies.verdicts import Verdict
 from tasks.command import Command
 
 CommandT = TypeVar("CommandT", bound=Command)
@@ -36,7 +37,7 @@ BUYER: dict[str, Any] = {"order_id": 1003, "member_id": "b-77"}
 @dataclass(frozen=True, slots=True)
 class DeclaredOption(Generic[CommandT]):
     label: str
-    decide: Callable[[CommandT, Subject, datetime], PolicyAnswer | Option]
+    decide: Callable[[CommandT, Subject, datetime], Verdict | Option]
     arguments: Arguments = lambda _subject, _actor: {}
 
 
@@ -55,7 +56,7 @@ class Declaration:
             arguments["comment"] = OPTION_EXAMPLE_COMMENT
         return arguments | dict(self.option.arguments(subject, actor))
 
-    def ask(self, subject: Subject, actor: Actor, now: datetime) -> PolicyAnswer | Option:
+    def ask(self, subject: Subject, actor: Actor, now: datetime) -> Verdict | Option:
         assert self.option is not None
         named = {"order_id": subject.case.order.order_id, "member_id": actor.member_id, "staff": actor.staff}
         arguments = {"request_id": "option"} | named | self.option_arguments(subject, actor)

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_serializer
 
 from models import drafts, inventory, orders, returns
-from models.cases import CaseSet, lock_case_set
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
-from policies.consolidation import Choice
 from policies.drafts import Draft
 from policies.lots import STOCKROOMS, format_price
-from policies.preconditions import effective_time
 from policies.purchases import MAX_LINES
-from policies.returns import ReturnPlan, plan_return
-from policies.verdicts import Granted, Invalid, Refused
-from tasks.cases import find_command_case, lock_command_cases
+from policies.returns import plan_return
+from policies.verdicts import GrantedPart, Refused, Verdict
+from tasks.cases import CommandT, DecidePart, decide_case, decide_parts, lock_command_cases
 from tasks.command import (
     MAX_INT32,
     ActorCommand,
@@ -110,40 +107,36 @@ class DraftCommand(ActorCommand):
     draft_id: DraftId
 
 
-DraftCommandT = TypeVar("DraftCommandT", bound=DraftCommand)
-
-
 class EditDraft(DraftCommand):
     task: ClassVar[str] = "drafts.edit"
     lines: Annotated[tuple[EditedLine, ...], Field(min_length=1, max_length=MAX_LINES)]
 
 
-class VerifyDraft(DraftCommand):
-    task: ClassVar[str] = "drafts.verify"
+def _open_draft(command: OpenDraft, case: Case, number: int, now: datetime) -> GrantedPart[Draft] | Refused:
+    return policy.open_draft(case, command.actor, number, command.consolidate, dict(command.values), now)
 
 
 @command_task(
     OpenDraft,
     example=SELLER | {"consolidate": True, "values": {"price": "old", "remarks": "concatenate", "cost": "average"}},
-    option=DeclaredOption(
-        "prepare the return of items",
-        lambda c, o, now: policy.check_may_open_draft(o.case, c.actor, now) or Granted(o.case),
-    ),
+    option=DeclaredOption("prepare the return of items", lambda c, o, now: _open_draft(c, o.case, 1, now)),
 )
 def open_draft(commands: list[OpenDraft]) -> list[Answer]:
     """Open a draft (step 1): choose how returning items are merged into existing lots."""
     with unit_of_work(commands) as work:
         cases = lock_command_cases(work)
-        counts = drafts.count_drafts_by_order(work.conn, [c.order_id for c in work.pending])
+        counts = Counter(drafts.count_drafts_by_order(work.conn, [c.order_id for c in work.pending]))
         opened: list[Draft] = []
+
+        def decide(command: OpenDraft, case: Case, now: datetime) -> Verdict:
+            return _open_draft(command, case, counts[command.order_id] + 1, now)
+
         for command in work.pending:
-            draft = _open_draft(work, cases, command, counts.get(command.order_id, 0) + 1)
-            if isinstance(draft, Draft):
-                counts[command.order_id] = counts.get(command.order_id, 0) + 1
-                opened.append(draft)
-                work.answer(command, Answer.done(command, policy.draft_effects(draft)))
-            else:
-                work.answer(command, draft)
+            verdict = decide_case(work, cases, command, decide, order_id=command.order_id)
+            if isinstance(verdict, GrantedPart):
+                counts[command.order_id] += 1
+                opened.append(verdict.part)
+            work.answer(command, verdict)
         drafts.insert_drafts(work.conn, opened)
     return work.answers
 
@@ -159,119 +152,40 @@ def open_draft(commands: list[OpenDraft]) -> list[Answer]:
 def edit_draft(commands: list[EditDraft]) -> list[Answer]:
     """Edit the lines of a draft (step 2): leave lines out, return fewer units, set other values."""
 
-    def edit(command: EditDraft, context: _DraftCommandContext) -> _ChangedDraft | Invalid:
+    def edit(_conn: Any, command: EditDraft, case: Case, draft: Draft, lines: Sequence[Any], now: datetime) -> Verdict:
         edits = [line.to_edit() for line in command.lines]
-        changed = policy.apply_draft_edits(context.draft, edits, context.remaining)
-        return changed if isinstance(changed, Invalid) else (changed, policy.draft_effects(changed))
+        remaining = {line.line_no: line.quantity - line.removed - line.returned for line in lines}
+        return policy.edit_draft(case, draft, command.actor, edits, remaining, now)
 
     return _change_drafts(commands, edit)
 
 
-@command_task(VerifyDraft, example={"draft_id": "d-1", "member_id": "s-881"})
-def verify_draft(commands: list[VerifyDraft]) -> list[Answer]:
+@command_task(DraftCommand, name="drafts.verify", example={"draft_id": "d-1", "member_id": "s-881"})
+def verify_draft(commands: list[DraftCommand]) -> list[Answer]:
     """Verify a draft (step 3): return the lot that each line goes to and its new values, or the problems."""
 
-    def verify(_command: VerifyDraft, context: _DraftCommandContext) -> _ChangedDraft:
-        plan = context.plan()
-        changed = policy.mark_draft_verified(context.draft, plan, context.effective_at)
-        return changed, policy.verified_draft_effects(changed, plan)
+    def verify(
+        conn: Any, command: DraftCommand, case: Case, draft: Draft, lines: Sequence[Any], now: datetime
+    ) -> Verdict:
+        if refused := policy.check_draft_usable(draft, case, command.actor, now):
+            return refused
+        returning = orders.order_lines_to_return(lines)
+        plan = plan_return(
+            draft.order_id,
+            returning,
+            inventory.load_stock_view(conn, returning, lock=False),
+            choices=draft.choices,
+            release_auto_stockroom=case.terms.release_auto_stockroom,
+        )
+        (preview,) = returns.preview_planned_returns(conn, [plan])
+        return policy.verify_draft(case, draft, preview, now)
 
     return _change_drafts(commands, verify)
 
 
-def _open_draft(
-    work: UnitOfWork[OpenDraft], cases: CaseSet, command: OpenDraft, number: int
-) -> Draft | Refused | Invalid:
-    case = find_command_case(cases, command.order_id, command.member_id, work.now)
-    if isinstance(case, Refused):
-        return case
-    effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
-    if isinstance(effective_at, Invalid):
-        return effective_at
-    if refused := policy.check_may_open_draft(case, command.actor, effective_at):
-        return refused
-    return Draft(
-        draft_id=f"{command.order_id}-{number}",
-        order_id=command.order_id,
-        seller_id=case.order.seller_id,
-        order_version=case.order.version,
-        opened_at=effective_at,
-        consolidate=command.consolidate,
-        values={group: Choice(choice) for group, choice in command.values.model_dump().items()},
-    )
+def _change_drafts(commands: Sequence[CommandT], decide: DecidePart[CommandT]) -> list[Answer]:
+    return decide_parts(commands, "draft_id", drafts.load_drafts, policy.draft_unknown, decide, _update_drafts)
 
 
-_ChangedDraft = tuple[Draft, dict[str, Any]]
-"""A draft as it is stored, and the effects to answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _DraftCommandContext:
-    conn: Any
-    draft: Draft
-    case: Case
-    effective_at: datetime
-    lines: Sequence[Any]
-
-    @property
-    def remaining(self) -> dict[int, int]:
-        return {line.line_no: line.quantity - line.removed - line.returned for line in self.lines}
-
-    def plan(self) -> ReturnPlan:
-        # Without locks or writes.
-        lines = orders.order_lines_to_return(self.lines)
-        plan = plan_return(
-            self.case.order.order_id,
-            lines,
-            inventory.load_stock_view(self.conn, lines, lock=False),
-            choices=self.draft.choices,
-            release_auto_stockroom=self.case.terms.release_auto_stockroom,
-        )
-        return returns.preview_planned_returns(self.conn, [plan])[0]
-
-
-def _change_drafts(
-    commands: Sequence[DraftCommandT],
-    change: Callable[[DraftCommandT, _DraftCommandContext], _ChangedDraft | Invalid],
-) -> list[Answer]:
-    with unit_of_work(commands) as work:
-        order_ids = drafts.load_order_ids_of_drafts(work.conn, [c.draft_id for c in work.pending])
-        actors = [c.member_id for c in work.pending if c.member_id is not None]
-        cases = lock_case_set(work.conn, order_ids.values(), member_ids=actors)
-        known = drafts.load_drafts(work.conn, order_ids)
-        lines = orders.load_order_lines(work.conn, order_ids.values())
-        changed_drafts: dict[str, Draft] = {}
-        for command in work.pending:
-            context = _load_draft(work, command, known.get(command.draft_id), cases, lines)
-            result = change(command, context) if isinstance(context, _DraftCommandContext) else context
-            order_id = order_ids.get(command.draft_id)
-            if isinstance(result, Refused | Invalid):
-                work.answer(command, result, order_id=order_id)
-                continue
-            draft, effects = result
-            known[draft.draft_id] = changed_drafts[draft.draft_id] = draft
-            work.answer(command, replace(Answer.done(command, effects), order_id=order_id))
-        drafts.update_drafts(work.conn, list(changed_drafts.values()))
-    return work.answers
-
-
-def _load_draft(
-    work: UnitOfWork[Any],
-    command: DraftCommand,
-    draft: Draft | None,
-    cases: CaseSet,
-    lines: Mapping[int, Sequence[Any]],
-) -> _DraftCommandContext | Refused | Invalid:
-    if draft is None:
-        return policy.draft_unknown(command.draft_id)
-    case = find_command_case(cases, draft.order_id, command.member_id, work.now)
-    if isinstance(case, Refused):
-        return case
-    if refused := policy.check_draft_owner(draft, command.actor):
-        return refused
-    effective_at = effective_time(case, command.occurred_at, command.accepted_at, work.now)
-    if isinstance(effective_at, Invalid):
-        return effective_at
-    if refused := policy.check_draft_usable(draft, case, command.actor, effective_at):
-        return refused
-    return _DraftCommandContext(work.conn, draft, case, effective_at, lines[draft.order_id])
+def _update_drafts(work: UnitOfWork[Any], changed: Sequence[Draft]) -> None:
+    drafts.update_drafts(work.conn, changed)

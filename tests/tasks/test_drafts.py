@@ -13,6 +13,7 @@ from models.events import EventRow
 from models.inventory import LotRow
 from models.orders import OrderLineRow, OrderRow
 from models.stock_moves import StockMoveRow
+from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 
 UNLOCKED = FILED + WEEK
@@ -378,3 +379,20 @@ def test_one_order_can_have_two_drafts(waiting: Market) -> None:
 def test_unknown_choices_are_invalid(waiting: Market, wrong: dict[str, Any]) -> None:
     arguments = {"order_id": 1003, "member_id": "seller", "consolidate": True, "values": {}} | wrong
     assert waiting.do("drafts.open", **arguments)["outcome"] == "invalid"
+
+
+def test_a_verification_uses_the_terms_of_its_time(market: Market) -> None:
+    """R110: it shows what a cancellation of the same time does, whatever terms came into force meanwhile."""
+    market.lot(1, quantity=4, is_retain=True)
+    market.order(1003, [(1, 4)])
+    market.done("ocr.file", order_id=1003, member_id="seller", reason="S_BUYER_CHANGED_MIND", comment="Miscounted.")
+    draft_id = opened(market)
+    before, after = ORDERED + timedelta(minutes=10), ORDERED + timedelta(minutes=20)
+    market.done("terms.apply", terms={"RELEASE_AUTO_STOCKROOM": True}, staff="ann", **{"from": format_timestamp(after)})
+    market.at(after + timedelta(minutes=10))
+    at_that_time = {"member_id": "seller", "occurred_at": format_timestamp(before)}
+    (line,) = market.done("drafts.verify", draft_id=draft_id, **at_that_time)["lines"]
+    assert (line["note"], line["values"]["is_stock_room"]) == ("RETURNED_TO_STOCKROOM", True)
+    assert market.do("orders.cancel", order_id=1003, draft_id=draft_id, **at_that_time)["outcome"] == "done"
+    (lot,) = market.lots()
+    assert (lot.quantity, lot.is_stock_room) == (4, True)
