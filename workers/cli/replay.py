@@ -6,7 +6,9 @@ import contextlib
 import json
 import logging
 import sys
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from workers.cli.show import describe_answer, describe_answer_errors, print_resu
 from workers.cli.terminal_text import PeopleConsole, echo, escape_for_terminal
 from workers.setting_types import normalize_postgres_url_setting
 from workers.simulation import replay as player
-from workers.simulation.engine import Simulation, SimulationPool, simulation_in_empty_database, simulation_pool
+from workers.simulation.engine import Simulation, simulation_in_empty_database, simulation_pool
 
 _REPLAYED_OUTCOME_STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
 
@@ -64,13 +66,22 @@ def replay(
     )
     all_done = True
     with contextlib.ExitStack() as servers:
-        pool = servers.enter_context(simulation_pool()) if database_url is None else None
+        open_simulation: Callable[..., contextlib.AbstractContextManager[Simulation]] = (
+            servers.enter_context(simulation_pool()).fresh
+            if database_url is None
+            else partial(simulation_in_empty_database, _normalize_database_url(database_url))
+        )
         for path, lines in histories:
-            with _open_simulation(pool, database_url, player.start_time(lines, until), allow_short) as simulation:
+            start = lines[0].at if lines else until or datetime(2026, 1, 1, tzinfo=UTC)
+            with open_simulation(start, allow_short=allow_short) as simulation:
                 if not answers:
                     click.secho(path.name, bold=True)
                     simulation.on_sweep = _print_replayed_sweep
-                undone = _play_history(lines, simulation, until, answers)
+                undone = []
+                for played in player.play(lines, simulation, until=until):
+                    _print_played_line(played, as_json=answers)
+                    if not played.done:
+                        undone.append(played)
                 all_done = all_done and not undone
                 if undone and not answers:
                     _print_undone_lines(undone)
@@ -80,22 +91,10 @@ def replay(
         raise click.exceptions.Exit(1)
 
 
-def _play_history(
-    lines: list[player.HistoryLine], simulation: Simulation, until: datetime | None, answers: bool
-) -> list[player.PlayedLine]:
-    # Print each line and return those that were not done.
-    undone = []
-    for played in player.play(lines, simulation, until=until):
-        if answers:
-            click.echo(json.dumps(played.as_json()))
-        else:
-            _print_played_line(played)
-        if not played.done:
-            undone.append(played)
-    return undone
-
-
-def _print_played_line(played: player.PlayedLine) -> None:
+def _print_played_line(played: player.PlayedLine, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(played.as_json()))
+        return
     line, result = played.line, escape_for_terminal(played.result)
     console = PeopleConsole()
     console.write(Text.assemble((format_timestamp(line.at), "dim"), "  ", _played_command_text(played)))
@@ -108,8 +107,8 @@ def _print_played_line(played: player.PlayedLine) -> None:
 
 
 def _played_command_text(played: player.PlayedLine) -> str:
-    line, arguments = played.line, played.line.arguments or {}
-    words = ["show", *map(str, line.show)] if line.show is not None else [line.task or ""]
+    line, arguments = played.line, played.line.arguments
+    words = ["show", *map(str, line.show)] if line.show is not None else [line.task]
     names = ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
     words += [f"{name}={arguments[name]}" for name in names if isinstance(arguments.get(name), str | int)]
     return str(escape_for_terminal(" ".join(words)))
@@ -132,16 +131,11 @@ def _print_replayed_sweep(instant: datetime, sweep: str, effects: dict[str, Any]
         PeopleConsole().write(Text.assemble((format_timestamp(instant), "dim"), f"  {sweep}\n    {text}"))
 
 
-def _open_simulation(
-    pool: SimulationPool | None, database_url: str | None, at: datetime, allow_short: bool
-) -> contextlib.AbstractContextManager[Simulation]:
-    if pool is not None:
-        return pool.fresh(at, allow_short=allow_short)
+def _normalize_database_url(url: str) -> str:
     try:
-        url = normalize_postgres_url_setting(database_url or "")
+        return normalize_postgres_url_setting(url)
     except ValueError as problem:
         raise player.InvalidHistory(f"--database-url: {problem}") from None
-    return simulation_in_empty_database(url, at, allow_short=allow_short)
 
 
 def _warn_if_in_future(simulation: Simulation) -> None:

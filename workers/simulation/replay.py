@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class InvalidHistory(click.ClickException):
 class HistoryLine:
     number: int
     at: datetime
-    task: str | None = None
-    arguments: dict[str, Any] | None = None
+    task: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
     show: tuple[Any, ...] | None = None
 
 
@@ -89,7 +89,7 @@ def check_history_arguments(lines: Iterable[HistoryLine], name: str = "history")
     """
     for line in lines:
         if line.task in COMMANDS:
-            answer = parse_command(COMMANDS[line.task].model, line.arguments or {}, f"replay:{line.number}")
+            answer = parse_command(COMMANDS[line.task].model, line.arguments, f"replay:{line.number}")
             errors = answer.errors if isinstance(answer, Answer) else ()
             problems = [f"{e['path']}: {e['message']}" for e in errors if e["message"] in UNFITTING_ARGUMENT_ERRORS]
             if problems:
@@ -108,21 +108,15 @@ def play(
         if until is not None and line.at > until:
             break
         simulation.advance(line.at)  # runs the outbox tasks of the previous line first
-        yield PlayedLine(line, _perform_line(line, simulation))
+        if line.show is None:
+            result = simulation.execute(line.task, line.arguments, f"replay:{line.number}")
+        else:
+            with simulation.database.transaction() as conn:
+                result = run_query(conn, line.show, now=line.at)
+        yield PlayedLine(line, result)
     simulation.process_outbox()
     if until is not None and until > simulation.clock.instant:
         simulation.advance(until)
-
-
-def start_time(lines: list[HistoryLine], until: datetime | None) -> datetime:
-    return lines[0].at if lines else until or datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def _perform_line(line: HistoryLine, simulation: Simulation) -> Any:
-    if line.show is not None:
-        with simulation.database.transaction() as conn:
-            return run_query(conn, line.show, now=simulation.clock.instant)
-    return simulation.execute(line.task or "", line.arguments or {}, f"replay:{line.number}")
 
 
 def _parse_history_line(number: int, written: str) -> HistoryLine:

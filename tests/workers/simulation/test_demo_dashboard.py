@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
+from sqlalchemy import Row
 
 from workers.simulation.demo.dashboard import EVENT_STYLES, Dashboard
-from workers.simulation.demo.runner import TimelineEvent
 from workers.simulation.demo.sample_market import build_sample_market
 
 NOW = datetime(2026, 11, 25, 10, tzinfo=UTC)
@@ -27,7 +28,9 @@ class Screen:
 
     def show(self, event: str, order_id: int | None, **changes: Any) -> None:
         """Show one event."""
-        self.board.apply(TimelineEvent(NOW, event, order_id, "", None if order_id else "b-someone", changes))
+        member_id = None if order_id else "b-someone"
+        row = SimpleNamespace(type=event, order_id=order_id, note="", member_id=member_id, changes=changes)
+        self.board.apply(cast(Row[Any], row))
 
     def line(self, order_id: int) -> str:
         """The row of one order."""

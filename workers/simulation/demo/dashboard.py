@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from models import bills, terms
 from models.db.database import Database
@@ -23,7 +23,6 @@ from models.members import load_members
 from policies.bills import billing_month_of, previous_month
 from policies.texts import pluralize
 from policies.timestamps import describe_duration
-from workers.simulation.demo.runner import TimelineEvent
 from workers.simulation.demo.sample_market import SampleMarket
 
 EVENT_STYLES = {
@@ -65,7 +64,7 @@ class Dashboard:
         }
         self._rows = {order_id: _Row(case, "waiting") for order_id, case in cases.items()}
 
-    def apply(self, event: TimelineEvent) -> None:
+    def apply(self, event: Row[Any]) -> None:
         label, colour, explanation = EVENT_STYLES.get(event.type, (event.type, "white", event.note))
         row = self._rows.get(event.order_id) if event.order_id is not None else None
         if row is None:
@@ -87,15 +86,13 @@ class Dashboard:
             state = self._state(order_id, row, now)
             table.add_row(str(order_id), Text(row.case, "dim"), state, row.effects or row.explanation)
         header = Text.assemble(("Flower ", "dim"), f"{self.flower_address}   ")
-        done = sum(self._has_ended(order_id, row) for order_id, row in self._rows.items())
+        # One that is left alone reaches its last state by unlocking.
+        done = sum(
+            row.label not in ("waiting", "unlocked") or (order_id in self.sample.untouched and row.label == "unlocked")
+            for order_id, row in self._rows.items()
+        )
         footer = Text(f"{done} of {len(self._rows)} orders are done. " + "  ".join(self._other_events[-2:]), "dim")
         return Panel(Group(header, Text(), table, Text(), footer), title="Unwind, live", border_style="blue")
-
-    def _has_ended(self, order_id: int, row: _Row) -> bool:
-        # Whether the order has reached its last state; one that is left alone does so by unlocking.
-        return row.label not in ("waiting", "unlocked") or (
-            order_id in self.sample.untouched and row.label == "unlocked"
-        )
 
     def _state(self, order_id: int, row: _Row, now: datetime) -> Text:
         if row.label != "waiting" or order_id not in self.unlocks:
@@ -104,7 +101,7 @@ class Dashboard:
         return Text(f"in {describe_duration(seconds_left)}", "white") if seconds_left > 0 else Text("due", "yellow")
 
 
-def format_demo_event(event: TimelineEvent) -> str:
+def format_demo_event(event: Row[Any]) -> str:
     verb, colour, note = EVENT_STYLES.get(event.type, (event.type, "white", event.note))
     about = f"order {event.order_id}" if event.order_id is not None else f"{event.member_id}"
     return f"{event.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
@@ -144,10 +141,9 @@ def summary_table(database: Database, since: datetime) -> Table:
 def bills_table(database: Database, seller_id: str, now: datetime) -> Table:
     with database.transaction() as conn:
         handle = load_members(conn, [seller_id])[seller_id].handle
-    table = Table(title=f"Bills of {handle}", title_style="bold", min_width=60)
-    for column in ("month", "state", "charges", "credits", "carried in", "total", "carried out"):
-        table.add_column(column, justify="left" if column in ("month", "state") else "right")
-    with database.transaction() as conn:
+        table = Table(title=f"Bills of {handle}", title_style="bold", min_width=60)
+        for column in ("month", "state", "charges", "credits", "carried in", "total", "carried out"):
+            table.add_column(column, justify="left" if column in ("month", "state") else "right")
         this = billing_month_of(now, terms.load_terms(conn).at(now))
         for month in (previous_month(previous_month(this)), previous_month(this), this):
             if bill := bills.load_bill_json(conn, seller_id, month, now):

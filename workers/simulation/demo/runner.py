@@ -10,13 +10,12 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import click
 from celery import Celery
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from models.db import database as db
 from models.monitoring.server_info import fact
@@ -37,34 +36,20 @@ _UNFINISHED_DEMO_WORK = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineEvent:
-    at: datetime
-    type: str
-    order_id: int | None
-    note: str
-    member_id: str | None
-    changes: dict[str, Any]
-
-
 OUTCOMES = {"orders.cancelled": "cancelled", "ocr.declined": "declined", "npb.removed": "removed"}
 SELLER, BUYER = 0, 1  # the parties of an order in the sample
 
 
 @contextlib.contextmanager
 def connect_to_demo(settings: Settings) -> Iterator[tuple[db.Database, Celery]]:
-    database = db.connect(settings.database_url.get_secret_value())  # type: ignore[union-attr]
-    client = Celery(
-        "storefront",
-        broker=settings.broker_url.get_secret_value(),  # type: ignore[union-attr]
-        backend=settings.result_backend.get_secret_value(),  # type: ignore[union-attr]
-        set_as_current=False,
-    )
-    try:
-        yield database, client
-    finally:
-        database.dispose()
-        client.close()
+    urls = settings.environment()
+    broker, backend = urls["CELERY_BROKER_URL"], urls["CELERY_RESULT_BACKEND"]
+    database = db.connect(urls["DATABASE_URL"])
+    with Celery("storefront", broker=broker, backend=backend, set_as_current=False) as client:
+        try:
+            yield database, client
+        finally:
+            database.dispose()
 
 
 class DemoRun:
@@ -91,10 +76,13 @@ class DemoRun:
             reason = {"reason": "B_MUTUAL", "comment": "We talked about it: I ordered the wrong colour."}
             self._send("ocr.file", order_id, BUYER, **reason)
 
-    def follow(self) -> Iterator[TimelineEvent]:
+    def follow(self) -> Iterator[Row[Any]]:
         end = time.monotonic() + DEMO_TIMEOUT_SECONDS
         while not self._is_complete():
-            events = self._fetch_events()
+            with self.database.transaction() as conn:
+                known = {"before": self._events_before, "followed": sorted(self._followed)}
+                events = conn.execute(text(_NEW_DEMO_EVENTS), known).all()
+            self._followed |= {event.event_id for event in events}
             for event in events:
                 if event.order_id is not None:
                     self._react_to_event(event.type, event.order_id)
@@ -104,13 +92,6 @@ class DemoRun:
                 raise click.ClickException(self._describe_missing_outcomes())
             if not events:
                 time.sleep(POLL_INTERVAL)
-
-    def _fetch_events(self) -> list[TimelineEvent]:
-        with self.database.transaction() as conn:
-            known = {"before": self._events_before, "followed": sorted(self._followed)}
-            rows = conn.execute(text(_NEW_DEMO_EVENTS), known).all()
-        self._followed |= {row.event_id for row in rows}
-        return [TimelineEvent(r.at, r.type, r.order_id, r.note, r.member_id, r.changes) for r in rows]
 
     def _react_to_event(self, event_type: str, order_id: int) -> None:
         sample = self.sample
