@@ -28,25 +28,27 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
     if settings.migration_url is None:
         raise click.ClickException("There is no database to migrate: set DATABASE_URL.")
     url = settings.migration_url.get_secret_value()
+    address = PostgresAddress.parse(url)
     if wait_seconds:
-        _wait_before_migration(url, wait_seconds)
+        _wait_before_migration(address, wait_seconds)
     try:
         migrate(url)
     except OperationalError as problem:
-        if isinstance(problem.orig, SessionSettingsRefused):
-            raise click.ClickException(f"{problem.orig}. Fix: {problem.orig.fix}") from None
-        if isinstance(problem.orig, psycopg.Error) and _was_migration_refused(url, problem.orig):
-            reason = str(problem.orig).strip().splitlines()[0]
+        refusal = problem.orig
+        if isinstance(refusal, SessionSettingsRefused):
+            raise click.ClickException(f"{refusal}. Fix: {refusal.fix}") from None
+        is_of_server = isinstance(refusal, psycopg.Error) and refusal.pgconn is not None and refusal.sqlstate is None
+        if is_of_server and _ping_before_migration(address) == Ping.OK:
+            reason = str(refusal).strip().splitlines()[0]
             raise click.ClickException(
-                f"PostgreSQL refuses the login: {reason}. Fix: {_advise_refused_migration(url, reason)}"
+                f"PostgreSQL refuses the login: {reason}. Fix: {_advise_refused_migration(address, reason)}"
             ) from None
         raise
 
 
-def _wait_before_migration(database_url: str, timeout: float) -> None:
+def _wait_before_migration(address: PostgresAddress, timeout: float) -> None:
     # Wait until the server accepts connections, for at most `timeout` seconds, and report why when that changes.
     # A server that refuses the login is not waited for: the caller's own connection gets the error.
-    address = PostgresAddress.parse(database_url)
     deadline = time.monotonic() + timeout
     reported = ""
     while (reason := _migration_wait_reason(address)) and time.monotonic() < deadline:
@@ -56,8 +58,7 @@ def _wait_before_migration(database_url: str, timeout: float) -> None:
         time.sleep(MIGRATION_POLL_SECONDS)
 
 
-def _advise_refused_migration(database_url: str, reason: str) -> str:
-    address = PostgresAddress.parse(database_url)
+def _advise_refused_migration(address: PostgresAddress, reason: str) -> str:
     user = address.user or "unwind_owner"
     if f'database "{address.database}" does not exist' in reason:
         return (
@@ -66,14 +67,6 @@ def _advise_refused_migration(database_url: str, reason: str) -> str:
     return (
         f"correct the user and the password in DATABASE_URL, or as an administrator: CREATE ROLE {user} LOGIN "
         "CREATEROLE PASSWORD '...'; (docs/operate.md, PostgreSQL)"
-    )
-
-
-def _was_migration_refused(database_url: str, problem: psycopg.Error) -> bool:
-    return (
-        problem.pgconn is not None
-        and problem.sqlstate is None
-        and _ping_before_migration(PostgresAddress.parse(database_url)) == Ping.OK
     )
 
 

@@ -14,10 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from workers.broker.redis_url import RedisUrl
-from workers.embedded.client import ServerUrls, embedded_servers, embedded_servers_until_exit
+from workers.embedded.client import ServerUrls, embedded_servers, embedded_servers_until_exit, running_servers
 from workers.setting_types import (
     EmailSender,
     LinkSecret,
@@ -245,6 +246,16 @@ def load_settings(**overrides: Any) -> Settings:
             "order. Set UNWIND_FLOWER_LOGIN=user:password, or use 127.0.0.1."
         )
     return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+
+
+@contextlib.contextmanager
+def settings_of_running_servers(alternative: str = "DATABASE_URL and CELERY_BROKER_URL") -> Iterator[Settings]:
+    """Yield the settings for a command that starts no servers; raises `ClickException` if none are set or run."""
+    settings = load_settings()
+    if not settings.has_servers and running_servers(settings.data_dir) is None:
+        raise click.ClickException(f"No servers are running here. Start them with `./run up`, or set {alternative}.")
+    with settings.with_servers_running() as complete:
+        yield complete
 
 
 @lru_cache(maxsize=1)

@@ -120,12 +120,9 @@ def main(args: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         message, status = "Interrupted.", 130
     except Exception as error:
-        from workers.settings import SettingsError  # noqa: PLC0415 - `./run --help` starts without pydantic
-
-        message = str(error) if isinstance(error, SettingsError) else _exit_message_of_error(error)
+        message, status = _exit_message_of_error(error)
         if not message:
             raise
-        status = 2 if isinstance(error, SettingsError) else 1
     if message:
         from workers.cli.terminal_text import echo_literally  # noqa: PLC0415 - `./run --help` starts without rich
 
@@ -133,14 +130,17 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _exit_message_of_error(error: Exception) -> str:
-    # A sentence for a server that does not answer or start, else "". Compares names: importing the drivers is slow.
+def _exit_message_of_error(error: Exception) -> tuple[str, int]:
+    # A sentence for wrong settings or a server that does not answer or start, else "", and the exit code. Compares
+    # names: importing the drivers is slow.
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+    if "workers.SettingsError" in names:
+        return str(error), 2
     if names & {"workers.DataDirNotAccessible", "workers.ServerBinaryNotFound", "workers.ServerStartError"}:
-        return str(error)
+        return str(error), 1
     if names & {"sqlalchemy.OperationalError", "psycopg.OperationalError"}:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        return f"The database does not answer (DATABASE_URL): {reason}"
+        return f"The database does not answer (DATABASE_URL): {reason}", 1
     if names & {"kombu.OperationalError", "redis.ConnectionError"}:
-        return f"The broker does not answer (CELERY_BROKER_URL): {' '.join(str(error).split())}"
-    return ""
+        return f"The broker does not answer (CELERY_BROKER_URL): {' '.join(str(error).split())}", 1
+    return "", 1

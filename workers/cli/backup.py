@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -164,25 +164,19 @@ def _backup_clients(database_url: str) -> Callable[..., str]:
 
 def _find_backup_clients(server: int, address: PostgresAddress) -> Path:
     # The folder of the client programs of the server's version or the next newer one; older ones refuse.
-    folders = {
-        version[0]: folder for folder in _backup_client_folders() if (version := program_version(folder / "pg_dump"))
-    }
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # of two of one version the later is used
+    with contextlib.suppress(ServerBinaryNotFound):
+        folders.insert(0, find_postgres_bin())
+    program = shutil.which("pg_dump")
+    if program and Path(program).resolve().name == "pg_dump":  # not Debian's wrapper, which chooses a server itself
+        folders.append(Path(program).parent)
+    versions = {version[0]: folder for folder in folders if (version := program_version(folder / "pg_dump"))}
     oldest = max(server, address.oldest_client)
-    fitting = [version for version in sorted(folders) if version >= oldest]
+    fitting = [version for version in sorted(versions) if version >= oldest]
     if not fitting:
-        has = f"only version {', '.join(map(str, sorted(folders)))}" if folders else "none"
+        has = f"only version {', '.join(map(str, sorted(versions)))}" if versions else "none"
         raise click.ClickException(
             f"The server is PostgreSQL {server}; of pg_dump and pg_restore this machine has {has}. Install the package "
             f"postgresql-client-{oldest}."
         )
-    return folders[fitting[0]]
-
-
-def _backup_client_folders() -> Iterator[Path]:
-    # Yield the folders that may hold client programs; of two of one version the later is used.
-    with contextlib.suppress(ServerBinaryNotFound):
-        yield find_postgres_bin()
-    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    program = shutil.which("pg_dump")
-    if program and Path(program).resolve().name == "pg_dump":  # not Debian's wrapper, which chooses a server itself
-        yield Path(program).parent
+    return versions[fitting[0]]

@@ -36,14 +36,12 @@ def _bill_page_values(bill: Mapping[str, Any]) -> dict[str, Any]:
         "month": month_name(parse_month(bill["billing_month"])),
         "state": bill["state"],
         "status": _bill_status_sentence(bill),
-        "lines": [_bill_page_line(line) for line in bill["lines"]],
+        "lines": [
+            {**line, "day": line["at"][:10], "note": sanitize_email_line(line["note"], MAX_BILL_PAGE_NOTE_LENGTH)}
+            for line in bill["lines"]
+        ],
         "sums": _bill_sums(bill),
     }
-
-
-def _bill_page_line(line: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: line[name] for name in ("order_id", "amount", "charged_month", "credited_month")}
-    return shown | {"day": line["at"][:10], "note": sanitize_email_line(line["note"], MAX_BILL_PAGE_NOTE_LENGTH)}
 
 
 def _bill_status_sentence(bill: Mapping[str, Any]) -> str:

@@ -79,7 +79,12 @@ def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
             )
             console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
             console.print(f"  [bold]emails[/]   {describe_mail_target(settings)}\n")
-            _show_demo_run(console, settings, run, address)
+            run.open()
+            _show_demo_events(console, run, Dashboard(sample, run.unlocks, run.now, address))
+            _show_demo_email(console, settings)
+            console.print(summary_table(database, run.started_at))
+            sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
+            console.print(bills_table(database, max(sellers, key=sellers.count), run.started_at))
             supervisor.wait_ready(READY_TIMEOUT, ["flower"])
             if once:
                 return
@@ -113,12 +118,11 @@ def _print_suggestions(
 
 
 def _write_demo_history(console: Console, settings: Settings) -> SampleMarket:
-    assert settings.database_url is not None
     sample = build_sample_market(datetime.now(UTC))  # noqa: TID251 - the history ends at the present
     lines = parse_lines(json.dumps(line) for line in sample.lines)
     with (
         console.status(f"Writing the history: {len(lines)} commands of ten weeks …"),
-        simulation_in_empty_database(settings.database_url.get_secret_value(), lines[0].at) as simulation,
+        simulation_in_empty_database(settings.environment()["DATABASE_URL"], lines[0].at) as simulation,
     ):
         for played in play(lines, simulation):
             if played.result["outcome"] != "done":
@@ -128,15 +132,6 @@ def _write_demo_history(console: Console, settings: Settings) -> SampleMarket:
         f"{len(sample.unlocking)} alerts about to unlock"
     )
     return sample
-
-
-def _show_demo_run(console: Console, settings: Settings, run: DemoRun, flower_address: str) -> None:
-    run.open()
-    _show_demo_events(console, run, Dashboard(run.sample, run.unlocks, run.now, flower_address))
-    _show_demo_email(console, settings)
-    console.print(summary_table(run.database, run.started_at))
-    sellers = [run.sample.parties[order_id][0] for order_id in sorted(run.sample.ending_cancelled)]
-    console.print(bills_table(run.database, max(sellers, key=sellers.count), run.started_at))
 
 
 def _show_demo_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:

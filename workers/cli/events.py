@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import Any
 
 import click
 
@@ -40,16 +39,15 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
                 if as_json:
                     click.echo(json.dumps({"cursor": position, "event": event}))
                 else:
-                    echo_literally(_format_event_line(position, event))
+                    data = event["data"]
+                    fields = " ".join(
+                        f"{name}={data[name]}" for name in sorted(data) if isinstance(data[name], str | int)
+                    )
+                    about = f"{event['type']:<24} {event.get('subject', ''):<20}"
+                    echo_literally(f"{position:<16} {event['time']:<27} {about} {fields}")
                 cursor = position
             remaining = None if remaining is None else remaining - len(page)
             if not page:
                 if not follow:
                     return
                 threading.Event().wait(POLL_INTERVAL)
-
-
-def _format_event_line(cursor: str, event: dict[str, Any]) -> str:
-    data = event["data"]
-    fields = " ".join(f"{name}={data[name]}" for name in sorted(data) if isinstance(data[name], str | int))
-    return f"{cursor:<16} {event['time']:<27} {event['type']:<24} {event.get('subject', ''):<20} {fields}"

@@ -134,8 +134,14 @@ class _OrderHistory:
                 yield order.at, "orders.add_batch", {"order_id": order.order_id, "lines": bought}
             else:
                 yield order.at, "orders.submit", purchase | {"lines": bought}
-        for task, arguments in self._commands_after_purchase(order):
-            yield order.changed_at, task, {"order_id": order.order_id} | arguments
+        changed_at, named = order.changed_at, {"order_id": order.order_id}
+        if order.payment_status != PaymentStatus.NONE:
+            yield changed_at, "orders.record_payment", named | {"payment_status": order.payment_status}
+        if order.status not in ("PENDING", "UPDATED"):
+            by_seller = "SHIPPED" if order.status == "RECEIVED" else order.status
+            yield changed_at, "orders.set_status", named | {"member_id": self._seller_id, "status": by_seller}
+        if order.status == "RECEIVED":
+            yield changed_at, "orders.set_status", named | {"member_id": order.buyer, "status": "RECEIVED"}
 
     def _order_batches(self, order: FileOrder) -> list[dict[int, Mapping[str, Any]]]:
         batches: list[dict[int, Mapping[str, Any]]] = []
@@ -146,15 +152,6 @@ class _OrderHistory:
                 batches.append(batch := {})
             batch[lot_id] = item
         return batches
-
-    def _commands_after_purchase(self, order: FileOrder) -> Iterator[tuple[str, dict[str, Any]]]:
-        if order.payment_status != PaymentStatus.NONE:
-            yield "orders.record_payment", {"payment_status": order.payment_status}
-        if order.status not in ("PENDING", "UPDATED"):
-            by_seller = "SHIPPED" if order.status == "RECEIVED" else order.status
-            yield "orders.set_status", {"member_id": self._seller_id, "status": by_seller}
-        if order.status == "RECEIVED":
-            yield "orders.set_status", {"member_id": order.buyer, "status": "RECEIVED"}
 
 
 def _ordered_lot(lot_id: int, seller_id: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from models import dead_jobs
 from models import dead_letters as dead_letter_rows
 from models.db.row_mapping import map_row_to_json
 from policies.texts import pluralize
-from policies.timestamps import format_optional_timestamp, format_timestamp
+from policies.timestamps import format_timestamp
 from workers import requeue as requeuing
 from workers.app import app
 from workers.broker.wakeups import send_internal_task
@@ -117,38 +117,35 @@ def dead_letters(context: click.Context, as_json: bool, limit: int) -> None:
         rows = dead_letter_rows.list_newest_dead_letters(conn, limit=limit)
     with app.connection_for_read() as connection:
         unread = unread_lists.find_unread_lists(connection.default_channel.client)
+    if as_json:
+        _print_dead_letters_as_json(rows, unread)
+        return
     for row in rows:
-        _print_dead_letter(row, as_json)
+        reason = dead_letter_rows.DEAD_LETTER_ROW_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
+        received_at = format_timestamp(row.received_at)
+        echo(f"{row.dead_letter_id:>6}  {received_at}  {row.task_name or '?'}  {row.message_id or '?'}")
+        echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
+        if row.requeued_at:
+            echo(f"        requeued {format_timestamp(row.requeued_at)}")
     for messages in unread:
-        _print_unread_list(messages, as_json)
-    if not rows and not unread and not as_json:
+        waiting = pluralize(messages.count, "message waits", "messages wait")
+        echo(f"{waiting} in the list {messages.queue!r}, which has no consumer: send to `commands` instead")
+        for task, message in messages.oldest:
+            echo(f"        {task}  {message}")
+    if not rows and not unread:
         echo("There are no dead letters.")
 
 
-def _print_dead_letter(row: Any, as_json: bool) -> None:
-    came_at, requeued_at = format_timestamp(row.received_at), format_optional_timestamp(row.requeued_at)
-    if as_json:
+def _print_dead_letters_as_json(rows: Sequence[Any], unread: Sequence[unread_lists.UnreadList]) -> None:
+    for row in rows:
         fields = {"id": row.dead_letter_id, "reason": row.reason, "detail": row.detail, "task": row.task_name}
-        fields |= {"message": row.message_id, "queue": row.queue, "bytes": row.body_bytes, "came_at": came_at}
-        click.echo(json.dumps(fields | ({"requeued_at": requeued_at} if requeued_at else {})))
-        return
-    reason = dead_letter_rows.DEAD_LETTER_ROW_REASONS[row.reason] + (f": {row.detail}" if row.detail else "")
-    echo(f"{row.dead_letter_id:>6}  {came_at}  {row.task_name or '?'}  {row.message_id or '?'}")
-    echo(f"        it {reason}; {row.body_bytes} bytes, from queue {row.queue or '?'}")
-    if requeued_at:
-        echo(f"        requeued {requeued_at}")
-
-
-def _print_unread_list(messages: unread_lists.UnreadList, as_json: bool) -> None:
-    if not as_json:
-        waiting = pluralize(messages.count, "message waits", "messages wait")
-        echo(f"{waiting} in the list {messages.queue!r}, which has no consumer: send to `commands` instead")
-    for task, message in messages.oldest:
-        if as_json:
+        fields |= {"message": row.message_id, "queue": row.queue, "bytes": row.body_bytes}
+        times = {"came_at": row.received_at, "requeued_at": row.requeued_at}
+        click.echo(json.dumps(fields | {name: format_timestamp(at) for name, at in times.items() if at}))
+    for messages in unread:
+        for task, message in messages.oldest:
             fields = {"reason": "QUEUE_UNREAD", "task": task, "message": message, "queue": messages.queue}
             click.echo(json.dumps(fields | {"of": messages.count}))
-        else:
-            echo(f"        {task}  {message}")
 
 
 @dead_letters.command("requeue")

@@ -9,11 +9,11 @@ import click
 from prometheus_client import generate_latest
 
 from workers import logs
-from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded.processes import interrupt_on_signals
 from workers.local.process_specs import http_url
 from workers.monitoring import probes
 from workers.monitoring.metrics_server import MetricsCollector, make_metrics_server
+from workers.settings import settings_of_running_servers
 
 
 @click.command()

@@ -18,16 +18,7 @@ from workers.cli.terminal_text import echo
 
 @click.command()
 @click.option("--older-than", "days", type=click.IntRange(30), default=90, show_default=True, metavar="DAYS")
-@click.option(
-    "--batch",
-    "batch_size",
-    type=click.IntRange(1, 10_000),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="Rows per transaction.",
-)
-def prune(days: int, batch_size: int) -> None:
+def prune(days: int) -> None:
     """Delete answered requests and finished outbox messages older than DAYS (at least the guaranteed 30).
 
     Logs in as DATABASE_URL says, as the owner: the application's role may not delete. Safe to repeat, to interrupt, and
@@ -37,9 +28,9 @@ def prune(days: int, batch_size: int) -> None:
     with open_database(as_app=False) as database:
         with database.transaction() as conn:
             older_than = database.clock.now(conn) - timedelta(days=days)
-        deleted = batch_size
+        deleted = 1
         while deleted:
             with database.transaction() as conn:
-                deleted = retention.prune(conn, older_than, batch_size)
+                deleted = retention.prune(conn, older_than)
             total += deleted
     echo(f"{pluralize(total, 'row', 'rows')} deleted.")

@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from policies.texts import pluralize
-from workers.cli.running_servers import settings_of_running_servers
 from workers.embedded.client import running_servers
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, open_log, read_json, write_json
 from workers.embedded.processes import (
@@ -39,7 +38,7 @@ from workers.local.process_specs import (
 )
 from workers.local.run_command import RUN_COMMAND
 from workers.local.supervisor import Supervisor, up_report
-from workers.settings import CHECKOUT, Settings, load_settings
+from workers.settings import CHECKOUT, Settings, load_settings, settings_of_running_servers
 
 READY_TIMEOUT = 90.0
 DOWN_TIMEOUT = 75.0  # longer than the supervisor's TERM, QUIT and KILL together

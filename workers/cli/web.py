@@ -9,9 +9,8 @@ import runpy
 import click
 
 from workers import logs
-from workers.cli.running_servers import settings_of_running_servers
 from workers.monitoring import probes
-from workers.settings import load_settings
+from workers.settings import load_settings, settings_of_running_servers
 
 
 @click.command()

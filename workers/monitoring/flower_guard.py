@@ -13,7 +13,6 @@ import os
 import socket
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -32,6 +31,9 @@ log = structlog.get_logger(__name__)
 
 UNAUTHENTICATED_API = "FLOWER_UNAUTHENTICATED_API"
 """Flower's variable that opens the API without a login and sets `Access-Control-Allow-Origin: *`."""
+
+
+RECORD_FILE = "listening.json"
 
 
 def guard_flower_config() -> None:
@@ -59,8 +61,16 @@ def _start_http_server(flower: Any) -> Any:
     # Replace `flower.app.Flower.start_http_server`: apply the restrictions first.
     settings = load_settings()
     restrict_flower_options(flower, settings)
-    port = flower.unguarded_start()
-    _write_guarded_flower_record(settings, flower.options, port)
+    port, options = flower.unguarded_start(), flower.options
+    record = {
+        **identify_process(os.getpid()).as_json(),
+        "address": "" if options.unix_socket else options.address,
+        "port": port,
+        "read_only": bool(options.read_only),
+    }
+    with contextlib.suppress(OSError):  # a full disk or a read-only folder must not stop Flower
+        settings.flower_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_json(settings.flower_dir / RECORD_FILE, record)
     return port
 
 
@@ -68,7 +78,9 @@ def restrict_flower_options(flower: Any, settings: Settings) -> None:
     options = flower.options
     if not options.address and not options.unix_socket:
         options.address = settings.flower_address  # Flower takes an empty address as every interface
-    if not (options.unix_socket or is_flower_loopback_only(options.address) or _has_flower_login(options)):
+    logins = options.basic_auth or []
+    has_login = options.auth or (logins and all(all(login.partition(":")) for login in logins))
+    if not (options.unix_socket or is_flower_loopback_only(options.address) or has_login):
         raise click.ClickException(
             f"Flower shows every order's traffic, and at {options.address} others can reach it. "
             "Set UNWIND_FLOWER_LOGIN=user:password, or let it listen on 127.0.0.1."
@@ -90,29 +102,8 @@ def is_flower_loopback_only(address: str) -> bool:
 
 
 def find_running_flower(settings: Settings) -> dict[str, Any]:
-    record = read_json(_guarded_flower_record_path(settings))
+    record = read_json(settings.flower_dir / RECORD_FILE)
     return record if is_alive(ProcessIdentity.from_json(record)) else {}
-
-
-def _has_flower_login(options: Any) -> bool:
-    logins = options.basic_auth or []
-    return bool(options.auth) or (bool(logins) and all(all(login.partition(":")) for login in logins))
-
-
-def _write_guarded_flower_record(settings: Settings, options: Any, port: int | None) -> None:
-    record = {
-        **identify_process(os.getpid()).as_json(),
-        "address": "" if options.unix_socket else options.address,
-        "port": port,
-        "read_only": bool(options.read_only),
-    }
-    with contextlib.suppress(OSError):  # a full disk or a read-only folder must not stop Flower
-        settings.flower_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(_guarded_flower_record_path(settings), record)
-
-
-def _guarded_flower_record_path(settings: Settings) -> Path:
-    return settings.flower_dir / "listening.json"
 
 
 def _closed_flower_api_handler() -> type:

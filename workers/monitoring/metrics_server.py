@@ -48,10 +48,8 @@ METRICS_SERVER_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 class ComponentQuery:
-    def __init__(self, name: str, query: Callable[[], list[Family]], timeout: float = TIMEOUT) -> None:
-        self.name = name
-        self._query = query
-        self._timeout = timeout
+    def __init__(self, name: str, query: Callable[[], list[Family]]) -> None:
+        self.name, self._query = name, query
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._future: Future[list[Family]] | None = None
 
@@ -59,7 +57,7 @@ class ComponentQuery:
         if self._future is None:
             self._future = self._thread.submit(self._query)
         try:
-            families = self._future.result(self._timeout)
+            families = self._future.result(TIMEOUT)
         except FutureTimeout:
             log.warning("component_timed_out", component=self.name)
             return None
@@ -74,15 +72,15 @@ class ComponentQuery:
 
 
 class MetricsCollector:
-    def __init__(self, settings: Settings, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, settings: Settings) -> None:
         assert settings.work_url is not None
         assert settings.broker_url is not None
         self._lock = threading.Lock()
         self._database = db.connect(settings.work_url.get_secret_value())
         self._broker = connect_to_redis(settings.broker_url.get_secret_value())
         self.components = [
-            ComponentQuery("database", self._query_database, timeout),
-            ComponentQuery("broker", self._query_broker, timeout),
+            ComponentQuery("database", self._query_database),
+            ComponentQuery("broker", self._query_broker),
         ]
 
     def collect(self) -> Iterator[Metric]:

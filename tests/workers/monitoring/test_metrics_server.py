@@ -58,10 +58,10 @@ def settings(database_url: str, broker_url: str, result_backend: str, tmp_path: 
 
 
 @contextlib.contextmanager
-def serving(settings: Settings, timeout: float = 4.0, address: str = "127.0.0.1") -> Iterator[str]:
+def serving(settings: Settings, address: str = "127.0.0.1") -> Iterator[str]:
     """Serve its metrics over HTTP."""
     with (
-        contextlib.closing(MetricsCollector(settings, timeout=timeout)) as gauges,
+        contextlib.closing(MetricsCollector(settings)) as gauges,
         make_metrics_server(gauges, address, 0) as server,
     ):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -91,9 +91,9 @@ def parse_metrics(body: str) -> Metrics:
     }
 
 
-def scrape(settings: Settings, timeout: float = 4.0) -> Metrics:
+def scrape(settings: Settings) -> Metrics:
     """The metrics of one scrape."""
-    with serving(settings, timeout) as address:
+    with serving(settings) as address:
         status, body = page(f"{address}/metrics")
     assert status == 200
     return parse_metrics(body)
@@ -219,11 +219,12 @@ def test_metrics_of_one_server_survive_the_loss_of_the_other(settings: Settings,
             assert page(f"{address}/else")[0] == 404
 
 
-def test_frozen_server_does_not_block_scrapes(settings: Settings) -> None:
+def test_frozen_server_does_not_block_scrapes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.monitoring.metrics_server.TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/unwind"
         frozen = Settings.model_validate(settings.environment() | {"DATABASE_URL": url})
-        assert scrape(frozen, timeout=0.2)["unwind_up"] == {("database",): 0, ("broker",): 1}
+        assert scrape(frozen)["unwind_up"] == {("database",): 0, ("broker",): 1}
 
 
 def test_slow_query_times_out_alone(settings: Settings, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

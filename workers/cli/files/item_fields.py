@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from policies.lot_imports import REQUIRED_FIELDS
 from policies.lots import STOCKROOMS, TIER_FIELDS
 from policies.texts import is_storable
 from workers.cli.files.lot_elements import ELEMENTS, FIELD_OF_ELEMENT, NOT_SAID, parse_number_field
 from workers.cli.files.xml_records import Record
+
+T = TypeVar("T")
 
 
 class InvalidItem(Exception):
@@ -44,8 +46,7 @@ class ItemFields:
         return None if element is None else self._record.values[element].strip()
 
     def integer(self, name: str) -> int | None:
-        number: int | None = self._parse(name, parse_number_field, None)
-        return number
+        return self._parse(name, parse_number_field, None)
 
     def signed_quantity(self) -> int:
         text = (self.text("quantity") or "").replace(",", "")
@@ -85,13 +86,13 @@ class ItemFields:
         if name in ("description", "remarks"):
             return self._record.values[element]
         _, parse, empty = ELEMENTS[name]
-        value = self._parse(name, parse, True if name == "is_retain" and self._is_bsx else empty)
+        value: Any = self._parse(name, parse, True if name == "is_retain" and self._is_bsx else empty)
         if element == "TOTALWEIGHT":
             units = abs(self.integer("quantity") or 0)
             return (value / units).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if value and units else NOT_SAID
         return value
 
-    def _parse(self, name: str, parse: Callable[[str], Any], empty: Any) -> Any:
+    def _parse(self, name: str, parse: Callable[[str], T], empty: T) -> T:
         text = self.text(name)
         try:
             return parse(text) if text else empty

@@ -65,9 +65,8 @@ def _read_json_list(text: _JsonText) -> Iterator[Any]:
 
 class _JsonText:
     def __init__(self, file: BinaryIO) -> None:
-        self._chunks = read_chunks(file)
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._buffer, self._at, self._ended = "", 0, False
+        self._texts = codecs.iterdecode(read_chunks(file), "utf-8-sig")
+        self._buffer, self._at = "", 0
 
     def head(self) -> str:
         self._skip_space()
@@ -122,13 +121,9 @@ class _JsonText:
                 return
 
     def _more(self) -> bool:
-        if self._ended:
-            return False
-        chunk = next(self._chunks, b"")
-        self._ended = not chunk
         try:
-            self._buffer = self._buffer[self._at :] + self._decode.decode(chunk, final=self._ended)
+            text = next(self._texts, "")
         except UnicodeDecodeError:
             raise UnreadableFile("The file is not in UTF-8, as JSON is.") from None
-        self._at = 0
-        return True
+        self._buffer, self._at = self._buffer[self._at :] + text, 0
+        return bool(text)

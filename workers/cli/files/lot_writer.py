@@ -22,41 +22,39 @@ _ELEMENT_DEFAULTS = {
 
 
 def write_store(lots: Iterable[Lot]) -> Iterator[str]:
-    yield '<?xml version="1.0" encoding="UTF-8"?>\n<INVENTORY>\n'
-    for lot in lots:
-        yield _format_item_element({"LOTID": str(lot.lot_id), **_lot_elements(lot), "BINDID": str(lot.bind_id)})
-    yield "</INVENTORY>\n"
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n'
+    yield from _inventory({"LOTID": str(lot.lot_id), **_lot_elements(lot), "BINDID": str(lot.bind_id)} for lot in lots)
 
 
 def write_upload(lots: Iterable[Lot]) -> Iterator[str]:
     """Yield the lots as BrickLink's mass upload takes them: no declaration, no number that BrickLink did not give."""
-    yield "<INVENTORY>\n"
-    for lot in lots:
-        elements = {
-            name: value
-            for name, value in _lot_elements(lot).items()
-            if value not in ("", _ELEMENT_DEFAULTS.get(name)) and (lot.tiers or name[:2] not in ("TQ", "TP"))
-        }
-        if not lot.has_catalogue_item:
-            elements["ITEMID"] = ""
-        number = {"LOTID": str(lot.lot_id)} if is_marketplace_number(lot.lot_id) else {}
-        yield _format_item_element(number | elements)
-    yield "</INVENTORY>\n"
+    return _inventory(map(_upload_elements, lots))
 
 
 def write_updates(lots: Iterable[Lot]) -> Iterator[str]:
+    return _inventory({"LOTID": str(lot.lot_id), "QTY": f"+{lot.quantity}"} for lot in lots)
+
+
+def _inventory(items: Iterable[Mapping[str, str]]) -> Iterator[str]:
     yield "<INVENTORY>\n"
-    for lot in lots:
-        yield _format_item_element({"LOTID": str(lot.lot_id), "QTY": f"+{lot.quantity}"})
+    for elements in items:
+        parts = (
+            f"<{name}>{escape(replace_non_xml_characters(text), _LINE_END)}</{name}>" if text else f"<{name}/>"
+            for name, text in elements.items()
+        )
+        yield f" <ITEM>{''.join(parts)}</ITEM>\n"
     yield "</INVENTORY>\n"
 
 
-def _format_item_element(elements: Mapping[str, str]) -> str:
-    parts = (
-        f"<{name}>{escape(replace_non_xml_characters(text), _LINE_END)}</{name}>" if text else f"<{name}/>"
-        for name, text in elements.items()
-    )
-    return f" <ITEM>{''.join(parts)}</ITEM>\n"
+def _upload_elements(lot: Lot) -> dict[str, str]:
+    elements = {
+        name: value
+        for name, value in _lot_elements(lot).items()
+        if value not in ("", _ELEMENT_DEFAULTS.get(name)) and (lot.tiers or name[:2] not in ("TQ", "TP"))
+    }
+    if not lot.has_catalogue_item:
+        elements["ITEMID"] = ""
+    return ({"LOTID": str(lot.lot_id)} if is_marketplace_number(lot.lot_id) else {}) | elements
 
 
 def _lot_elements(lot: Lot) -> dict[str, str]:

@@ -61,7 +61,9 @@ class OrderFile:
                 raise UnreadableFile("This is an inventory, not an order download: `import-lots` reads it.")
             if len(seen) >= MAX_ORDERS:
                 raise UnreadableFile(f"The file has more than {MAX_ORDERS:,} orders; import it in parts.")
-            place = _order_record_place(record)
+            number = record.values.get("ORDERID", "").strip()[:20]
+            place = f"order {number}" if number else f"order number {record.number} of the file"
+            place += f" (line {record.line})" if record.line else ""
             try:
                 order = self._order(record)
                 if order.order_id in seen:
@@ -174,12 +176,6 @@ def _payment_status(values: Mapping[str, str], status: str) -> str:
     if given and known is None:
         raise InvalidItem(f"payment status {given[:20]} is none of BrickLink's")
     return known or ("Received" if status in _PAID_ORDER_STATUSES else "None")
-
-
-def _order_record_place(record: Record) -> str:
-    number = record.values.get("ORDERID", "").strip()[:20]
-    line = f" (line {record.line})" if record.line else ""
-    return f"order {number}{line}" if number else f"order number {record.number} of the file{line}"
 
 
 def _order_record(number: int, order: Mapping[str, Any]) -> Record:

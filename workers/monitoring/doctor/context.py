@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,12 +14,6 @@ from sqlalchemy import Connection
 from models.db.database import Database
 from workers.local.supervisor import supervised_since
 from workers.settings import Settings
-
-
-def context_free_bytes(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +44,6 @@ class Context:
     pools: dict[str, Pool] = field(default_factory=dict)
     """The pool of each worker that answered, by the worker's name."""
     clock: Callable[[], float] = time.time  # noqa: TID251 - only compared with the clocks of the servers
-    free_bytes: Callable[[Path], int] = context_free_bytes
     conn: Connection = field(init=False, repr=False)
     """The transaction of the check that runs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import smtplib
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,7 +82,10 @@ def find_failed_start(data_dir: Path) -> Iterator[Finding]:
 
 
 def check_disk(context: Context) -> Iterator[Finding]:
-    free = context.free_bytes(context.settings.data_dir)
+    folder = context.settings.data_dir
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     if free < LOW_DISK_BYTES:
         message = f"Only {free / 10**6:.0f} MB are free for data, logs and emails; a full disk stops the servers."
         kind = error if free < FULL_DISK_BYTES else warning

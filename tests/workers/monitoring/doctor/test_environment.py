@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,10 +51,10 @@ def test_writable_flower_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("free", "worst"), [(1_500_000_000, "warning"), (1_000_000, "error")])
-def test_nearly_full_disk_is_reported(tmp_path: Path, free: int, worst: str) -> None:
-    findings = run_checks(
-        Context(load_settings(data_dir=tmp_path), external_servers=False, free_bytes=lambda _folder: free)
-    )
+def test_nearly_full_disk_is_reported(tmp_path: Path, free: int, worst: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: usage)
+    findings = run_checks(Context(load_settings(data_dir=tmp_path), external_servers=False))
     assert (codes(findings), severity(findings)) == (["DISK_LOW"], worst)
 
 
