@@ -141,11 +141,10 @@ def _backup_clients(database_url: str) -> Callable[..., str]:
     try:
         with make_engine(database_url, application_name="unwind backup", poolclass=NullPool).connect() as conn:
             if is_pooled(conn):
-                raise PooledSessionRefused
+                refusal = PooledSessionRefused()
+                raise click.ClickException(f"{refusal}: {refusal.fix}")
             server = int(fact(conn, "SHOW server_version_num")) // 10_000
             identity = fact(conn, SERVER_IDENTITY)
-    except PooledSessionRefused as problem:
-        raise click.ClickException(f"{problem}: {problem.fix}") from None
     except OperationalError as problem:
         reason = address.without_password(str(problem.orig).strip())
         if isinstance(problem.orig, SessionSettingsRefused):

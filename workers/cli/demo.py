@@ -80,7 +80,14 @@ def _play_demo(console: Console, settings: Settings, *, once: bool) -> None:
             console.print(f"  [bold]Flower[/]   [link={address}]{address}[/link]")
             console.print(f"  [bold]emails[/]   {describe_mail_target(settings)}\n")
             run.open()
-            _show_demo_events(console, run, Dashboard(sample, run.unlocks, run.now, address))
+            if console.is_terminal:
+                dashboard = Dashboard(sample, run.unlocks, run.now, address)
+                with Live(dashboard, console=console, refresh_per_second=5):
+                    for event in run.follow():
+                        dashboard.apply(event)
+            else:
+                for event in run.follow():
+                    console.print(format_demo_event(event), no_wrap=True, overflow="ellipsis")
             _show_demo_email(console, settings)
             console.print(summary_table(database, run.started_at))
             sellers = [sample.parties[order_id][0] for order_id in sorted(sample.ending_cancelled)]
@@ -132,16 +139,6 @@ def _write_demo_history(console: Console, settings: Settings) -> SampleMarket:
         f"{len(sample.unlocking)} alerts about to unlock"
     )
     return sample
-
-
-def _show_demo_events(console: Console, run: DemoRun, dashboard: Dashboard) -> None:
-    if not console.is_terminal:
-        for event in run.follow():
-            console.print(format_demo_event(event), no_wrap=True, overflow="ellipsis")
-        return
-    with Live(dashboard, console=console, refresh_per_second=5):
-        for event in run.follow():
-            dashboard.apply(event)
 
 
 def _show_demo_email(console: Console, settings: Settings) -> None:

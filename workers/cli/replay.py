@@ -95,23 +95,18 @@ def _print_played_line(played: player.PlayedLine, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(played.as_json()))
         return
-    line, result = played.line, escape_for_terminal(played.result)
+    line, arguments, result = played.line, played.line.arguments, escape_for_terminal(played.result)
+    words = ["show", *map(str, line.show)] if line.show is not None else [line.task]
+    names = ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
+    words += [f"{name}={arguments[name]}" for name in names if isinstance(arguments.get(name), str | int)]
     console = PeopleConsole()
-    console.write(Text.assemble((format_timestamp(line.at), "dim"), "  ", _played_command_text(played)))
+    console.write(Text.assemble((format_timestamp(line.at), "dim"), "  ", escape_for_terminal(" ".join(words))))
     if line.show is None:
         console.write(Text("    " + describe_answer(result), style=_REPLAYED_OUTCOME_STYLES.get(result["outcome"], "")))
     elif result is None:
         console.write("    Not found.")
     else:
         print_result(str(line.show[0]), result)
-
-
-def _played_command_text(played: player.PlayedLine) -> str:
-    line, arguments = played.line, played.line.arguments
-    words = ["show", *map(str, line.show)] if line.show is not None else [line.task]
-    names = ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
-    words += [f"{name}={arguments[name]}" for name in names if isinstance(arguments.get(name), str | int)]
-    return str(escape_for_terminal(" ".join(words)))
 
 
 def _print_undone_lines(undone: list[player.PlayedLine]) -> None:

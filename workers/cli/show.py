@@ -13,7 +13,7 @@ from rich.text import Text
 
 from policies.options import ACTIONS
 from policies.texts import pluralize
-from policies.timestamps import describe_duration, format_timestamp
+from policies.timestamps import describe_duration, format_timestamp, rewrite_timestamps_for_people
 from policies.verdicts import ASK_AGAIN
 from tasks.declarations import all_commands
 from workers import show_queries
@@ -21,9 +21,9 @@ from workers.cli.bill_page import render_html as render_bill_page
 from workers.cli.bill_page import render_text
 from workers.cli.database import open_transaction
 from workers.cli.forecast_chart import forecast_chart_lines
-from workers.cli.options import json_option, zone_option
+from workers.cli.options import json_option, zone_of_option, zone_option
 from workers.cli.show_lots import LOTS_OPTIONS, lot_rows, print_lots
-from workers.cli.terminal_text import PeopleConsole, echo, escape_for_terminal, for_people
+from workers.cli.terminal_text import PeopleConsole, echo, escape_for_terminal
 from workers.local.run_command import RUN_COMMAND
 
 
@@ -49,7 +49,7 @@ def print_query_result(query: show_queries.Query, as_json: bool, *, as_html: boo
         click.echo(json.dumps(result, indent=2))
         return
     if result is None:
-        raise click.ClickException(for_people(query.missing))
+        raise click.ClickException(rewrite_timestamps_for_people(query.missing, zone_of_option()))
     if as_html:
         click.echo(render_bill_page(result), nl=False)
         return

@@ -17,10 +17,6 @@ HANGING_INDENT = 2
 MIN_WIDTH = 20
 
 
-def for_people(text: str) -> str:
-    return rewrite_timestamps_for_people(text, zone_of_option())
-
-
 def echo(text: str, style: str = "", *, err: bool = False) -> None:
     PeopleConsole(stderr=err).write(Text(text, style))
 
@@ -36,8 +32,15 @@ class PeopleConsole(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, markup=False, **options)
 
-    def write(self, text: str | Text = "") -> None:
-        self.write_wrapped(_rewrite_for_terminal(Text(text) if isinstance(text, str) else text))
+    def write(self, text: str | Text) -> None:
+        text = Text(text) if isinstance(text, str) else text
+        # Each timestamp keeps the style that it begins with.
+        for match in reversed([*WRITTEN_TIMESTAMP.finditer(text.plain)]):
+            written = text[match.start() : match.end()]
+            style = written.spans[0].style if written.spans else ""
+            rewritten = Text(rewrite_timestamps_for_people(match[0], zone_of_option()), style)
+            text = text[: match.start()] + rewritten + text[match.end() :]
+        self.write_wrapped(text)
 
     def write_wrapped(self, text: Text) -> None:
         for line in text.split("\n", allow_blank=True):
@@ -69,12 +72,3 @@ def escape_for_terminal(value: Any, *, keep_line_breaks: bool = False) -> Any:
 
 def _escape_character_for_terminal(character: str) -> str:
     return " " if character.isspace() else f"<U+{ord(character):04X}>"
-
-
-def _rewrite_for_terminal(text: Text) -> Text:
-    # Each timestamp keeps the style that it begins with.
-    for match in reversed([*WRITTEN_TIMESTAMP.finditer(text.plain)]):
-        written = text[match.start() : match.end()]
-        style = written.spans[0].style if written.spans else ""
-        text = text[: match.start()] + Text(for_people(match[0]), style) + text[match.end() :]
-    return text

@@ -74,10 +74,9 @@ class ComponentQuery:
 class MetricsCollector:
     def __init__(self, settings: Settings) -> None:
         assert settings.work_url is not None
-        assert settings.broker_url is not None
         self._lock = threading.Lock()
         self._database = db.connect(settings.work_url.get_secret_value())
-        self._broker = connect_to_redis(settings.broker_url.get_secret_value())
+        self._broker = connect_to_redis(settings.environment()["CELERY_BROKER_URL"])
         self.components = [
             ComponentQuery("database", self._query_database),
             ComponentQuery("broker", self._query_broker),

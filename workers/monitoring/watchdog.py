@@ -120,9 +120,7 @@ def _count_watched_message(**_: Any) -> None:
 
 
 def _connect_to_watched_broker() -> redis.Redis:
-    url = current_settings().broker_url
-    assert url is not None
-    return connect_to_redis(url.get_secret_value())
+    return connect_to_redis(current_settings().environment()["CELERY_BROKER_URL"])
 
 
 @signals.worker_ready.connect

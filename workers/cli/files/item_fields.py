@@ -22,6 +22,8 @@ class InvalidItem(Exception):
 
 class ItemFields:
     def __init__(self, record: Record, is_bsx: bool) -> None:
+        if record.problem or record.items:
+            raise InvalidItem(record.problem or "it has another ITEM in it")
         self._record, self._is_bsx = record, is_bsx
         self._elements: dict[str, str] = {}
         for element, text in record.values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 from array import array
@@ -98,10 +99,8 @@ class LotFile:
     def entries(self) -> Iterator[LotEntry]:
         for record in self._lot_records():
             if not _is_excluded_lot(record):
-                try:
+                with contextlib.suppress(InvalidItem):
                     yield self._lot_entry(record)
-                except InvalidItem:
-                    continue
 
     def names(self, lot: Lot) -> bool:
         if lot.lot_id not in self._numbers:
@@ -135,8 +134,6 @@ class LotFile:
                 self.more_unread += 1
 
     def _lot_entry(self, record: Record) -> LotEntry:
-        if record.problem or record.items:
-            raise InvalidItem(record.problem or "it has another ITEM in it")
         given = ItemFields(record, record.root in BSX_ROOTS)
         lot_id = given.integer("lot_id") or 0
         if lot_id < 0:

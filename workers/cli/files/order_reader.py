@@ -117,8 +117,6 @@ class OrderFile:
 
     def _order_item(self, record: Record) -> Mapping[str, Any]:
         try:
-            if record.problem:
-                raise InvalidItem(record.problem)
             given = ItemFields(record, is_bsx=False)
             fields = given.all()
             given.check_required(fields)

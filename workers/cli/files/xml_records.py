@@ -127,22 +127,13 @@ class _RecordCollector:
         if len(path) > MAX_XML_DEPTH:
             raise UnreadableFile(f"Elements are nested more than {MAX_XML_DEPTH} deep (line {self.line()}).")
         level = self._level()
-        if not self._open:
-            self._start_outside(tag, attributes, level)
-        elif tag == "ITEM" and len(self._open) == 1 and level == 1:
-            self._open.append(Record(len(self._open[0].items) + 1, self.line(), path[0]))
-        elif level > 1:
-            self._open[-1].nested.add(path[-level].upper())
-            return
-        self._text, self._length = [], 0
-
-    def _level(self) -> int:
-        # Of the innermost element: 0 is the innermost open record, 1 an element of it.
-        return len(self._path) - len(self._xml_record_path) - (len(self._open) > 1)
-
-    def _start_outside(self, tag: str, attributes: Mapping[str, str], level: int) -> None:
-        path = self._path
-        if level == 0 and tuple(path[:-1]) == self._xml_record_path[:-1]:
+        if self._open:
+            if tag == "ITEM" and len(self._open) == 1 and level == 1:
+                self._open.append(Record(len(self._open[0].items) + 1, self.line(), path[0]))
+            elif level > 1:
+                self._open[-1].nested.add(path[-level].upper())
+                return
+        elif level == 0 and tuple(path[:-1]) == self._xml_record_path[:-1]:
             if tag != self._xml_record_path[-1]:
                 raise UnreadableFile(f"<{tag[:40]}> is no <{self._xml_record_path[-1]}> (line {self.line()}).")
             self._count += 1
@@ -151,6 +142,11 @@ class _RecordCollector:
             if tag == "Order":
                 raise UnreadableFile("This is an order that BrickSync saved: it has what was sold, not what is there.")
             self._container = dict(attributes)
+        self._text, self._length = [], 0
+
+    def _level(self) -> int:
+        # Of the innermost element: 0 is the innermost open record, 1 an element of it.
+        return len(self._path) - len(self._xml_record_path) - (len(self._open) > 1)
 
     def data(self, text: str) -> None:
         if not self._open:

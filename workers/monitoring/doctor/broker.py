@@ -47,8 +47,7 @@ def connect_to_broker(context: Context) -> Iterator[Finding]:
 
 def query_workers(context: Context) -> Iterator[Finding]:
     # Before other checks, since several depend on whether workers run. A broker that accepts no messages fails here.
-    assert context.settings.broker_url is not None
-    url = context.settings.broker_url.get_secret_value()
+    url = context.settings.environment()["CELERY_BROKER_URL"]
     context.consumers = inspect_worker_queues(url)
     context.pools = inspect_worker_pools(url) if context.consumers else {}
     yield from ()
