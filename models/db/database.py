@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -97,34 +98,28 @@ def make_engine(
     **options: Any,
 ) -> Engine:
     address = PostgresAddress.parse(database_url)
-    engine = create_engine(
-        # Only for display: `connect_args` say how to connect.
-        URL.create("postgresql+psycopg", database=address.database),
-        connect_args=address.connection_parameters(application_name),
+    return create_engine(
+        URL.create("postgresql+psycopg", database=address.database),  # only for display
+        creator=partial(_open_connection, address, application_name, as_app=as_app, role=role, timeouts=timeouts),
         hide_parameters=True,  # keep personal data out of errors and logs
         **options,
     )
 
-    @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> DriverConnection:
-        clear_libpq_environment()
-        return DriverConnection.connect(**parameters)
-
-    @event.listens_for(engine, "connect", insert=True)  # before the dialect inspects the session
-    def _prepare(dbapi_connection: Any, _record: Any) -> None:
-        apply_session_settings(dbapi_connection, as_app=as_app, timeouts=timeouts, role=role)
-
-    return engine
-
 
 def open_database_connection(
     database_url: str, *, application_name: str, autocommit: bool, role: str = APP_ROLE
-) -> psycopg.Connection[Any]:
-    clear_libpq_environment()
+) -> DriverConnection:
     address = PostgresAddress.parse(database_url)
+    return _open_connection(address, application_name, as_app=True, role=role, autocommit=autocommit)
+
+
+def _open_connection(
+    address: PostgresAddress, application_name: str, *, autocommit: bool = False, **settings: Any
+) -> DriverConnection:
+    clear_libpq_environment()
     parameters = address.connection_parameters(application_name)
     connection = DriverConnection.connect(**parameters, autocommit=autocommit)  # type: ignore[arg-type]
-    apply_session_settings(connection, as_app=True, role=role)
+    apply_session_settings(connection, **settings)
     return connection
 
 

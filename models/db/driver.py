@@ -53,14 +53,13 @@ class DriverConnection(psycopg.Connection[Any]):
                     raise psycopg.errors.error_from_result(result, encoding=self.info.encoding)
 
 
-def driver_of(conn: Connection) -> psycopg.Connection[Any]:
-    driver: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]  # it is psycopg's
+def driver_of(conn: Connection) -> DriverConnection:
+    driver: DriverConnection = conn.connection.driver_connection  # type: ignore[assignment]  # no engine has others
     return driver
 
 
 def is_pooled(conn: Connection) -> bool:
-    driver = driver_of(conn)
-    return isinstance(driver, DriverConnection) and driver.is_pooled
+    return driver_of(conn).is_pooled
 
 
 def keeps_prepared_statements(conn: Connection) -> bool:

@@ -18,7 +18,7 @@ from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam, func
 from sqlalchemy.dialects.postgresql.psycopg import PGCompiler_psycopg, PGDialect_psycopg
 from sqlalchemy.exc import DBAPIError
 
-from models.db.driver import DriverConnection, driver_of
+from models.db.driver import driver_of
 
 T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
@@ -91,7 +91,7 @@ def use_generic_plans(conn: Connection, by_keys: bool) -> None:
     """
     settings = _KEY_PLANS if by_keys else _DEFAULT_PLANS
     driver = driver_of(conn)
-    if isinstance(driver, DriverConnection) and driver.is_pooled:  # before the first statement of the transaction
+    if driver.is_pooled:  # before the first statement of the transaction
         driver.set_in_transactions(settings)
     else:
         execute(conn, _SET_GENERIC_PLANS, settings)

@@ -178,9 +178,7 @@ def _session_settings_refusal(differing: dict[str, str]) -> SessionSettingsRefus
 
 
 def session_settings_not_in_force(conn: Connection) -> list[str]:
-    driver = driver_of(conn)
-    assert isinstance(driver, DriverConnection)
-    return sorted(_changed_session_settings(driver))
+    return sorted(_changed_session_settings(driver_of(conn)))
 
 
 def lift_time_limits(conn: Connection) -> None:
