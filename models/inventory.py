@@ -7,8 +7,9 @@ adjusted = on hand.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -140,29 +141,28 @@ def preview_lot_ids(conn: Connection, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-@dataclass(frozen=True, slots=True)
-class SoldUnits:
-    order_id: int
-    line_no: int
-    lot: Lot
-    quantity: int
-
-
 def find_lots(conn: Connection, lot_ids: Iterable[int], *, lock: bool = False) -> dict[int, Lot]:
     lots = select(LotRow).where(is_any(LotRow.lot_id, set(lot_ids))).order_by(LotRow.lot_id)
     return {row.lot_id: lot_from_row(row) for row in conn.execute(lots.with_for_update() if lock else lots)}
 
 
-def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetime) -> None:
-    """Take sold units out of locked lots. A sold-out lot moves to stockroom A when retained, else it is deleted.
+def remove_sold_units(
+    conn: Connection, lines: Sequence[Mapping[str, Any]], lots: Mapping[int, Lot], now: datetime
+) -> None:
+    """Take the units of new order lines out of locked lots.
 
-    A reservation ends with its sale, since a lot in a stockroom cannot be reserved.
+    A sold-out lot moves to stockroom A when retained, else it is deleted. A reservation ends with its sale, since a lot
+    in a stockroom cannot be reserved.
     """
-    if not taken:
+    if not lines:
         return
-    sold: dict[int, int] = {}
-    for sale in taken:
-        sold[sale.lot.lot_id] = sold.get(sale.lot.lot_id, 0) - sale.quantity
+    sold: Counter[int] = Counter()
+    moves = []
+    for line in lines:
+        lot_id, units = line["lot_id"], line["quantity"]
+        sold[lot_id] -= units
+        of_line = {"order_id": line["order_id"], "line_no": line["line_no"]}
+        moves.append(stock_move_row(lots[lot_id].key, lot_id, -units, "sold", now, **of_line))
     change_lot_quantities(conn, sold)
     sold_out = (is_any(LotRow.lot_id, sold), LotRow.quantity == 0)
     conn.execute(delete(LotRow).where(*sold_out, ~LotRow.is_retain))
@@ -171,10 +171,6 @@ def remove_sold_units(conn: Connection, taken: Sequence[SoldUnits], now: datetim
         .where(*sold_out, LotRow.is_retain, ~LotRow.is_stock_room)
         .values(is_stock_room=True, stock_room_id="A", auto_stockroom=True, reserved_for=None)
     )
-    moves = [
-        stock_move_row(t.lot.key, t.lot.lot_id, -t.quantity, "sold", now, order_id=t.order_id, line_no=t.line_no)
-        for t in taken
-    ]
     insert_rows(conn, StockMoveRow, moves)
 
 

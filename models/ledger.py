@@ -101,43 +101,49 @@ class LedgerLine:
     excess_credit_month: date | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRecharge:
-    before: Order
-    after: Order
-    at: datetime
-    reason: str
+def charge_lines(order: Order, at: datetime, *, before: Order | None = None, reason: str = "") -> list[LedgerLine]:
+    """Return the line that charges an order's fee in its `fee_month`; a fee of 0.00 has none.
 
-
-def post_ledger_charges(conn: Connection, submitted: Sequence[tuple[Order, datetime]]) -> None:
-    """Post the fee of each new order at its instant, in the order's `fee_month`; a fee of 0.00 has no line.
-
-    Call it after the orders are written: the ledger is last in the lock order.
+    If the order was changed for a `reason`, the whole is charged again and the charge `before` is reversed, both in the
+    month of the change (A21, E6).
     """
-    lines = []
-    for order, at in submitted:
-        if order.fee > 0:
-            month = _ledger_fee_month(order)
-            note = charge_note(order.order_id, month)
-            lines.append(_fee_line("charge", order, month, at, seq=1, amount=order.fee, note=note))
-    _post_to_open_ledger_months(conn, lines)
-
-
-def post_ledger_recharges(conn: Connection, changed: Sequence[LedgerRecharge]) -> None:
-    """Reverse the old charge and charge the whole order again, both in the month of the change (A21, E6)."""
-    lines = []
-    for change in changed:
-        before, after, at = change.before, change.after, change.at
-        month = _ledger_fee_month(after)
+    month = order.fee_month
+    assert month is not None  # policies.orders.charge_order sets both
+    if before is None:
+        seq = 1
+        fees = [("charge", order.fee, order, charge_note(order.order_id, month))]
+    else:
         seq = before.version + 1  # the number of the event that changed the order
-        if before.fee > 0:
-            note = reversal_note(before.order_id, before.fee_month, change.reason)
-            reversal = _fee_line("reversal", before, month, at, seq=seq, amount=-before.fee, note=note)
-            lines.append(replace(reversal, credited_month=month))
-        if after.fee > 0:
-            note = recharge_note(after.order_id, month, change.reason)
-            lines.append(_fee_line("charge", after, month, at, seq=seq, amount=after.fee, note=note))
-    _post_to_open_ledger_months(conn, lines)
+        fees = [
+            ("reversal", -before.fee, before, reversal_note(order.order_id, before.fee_month, reason)),
+            ("charge", order.fee, order, recharge_note(order.order_id, month, reason)),
+        ]
+    return [
+        LedgerLine(
+            key=f"{kind}:{order.order_id}:{seq}",
+            seller_id=order.seller_id,
+            billing_month=month,
+            kind=kind,
+            amount=amount,
+            at=at,
+            note=note,
+            order_id=order.order_id,
+            charged_month=charged.fee_month,
+            credited_month=month if kind == "reversal" else None,
+        )
+        for kind, amount, charged, note in fees
+        if amount
+    ]
+
+
+def post_fee_lines(conn: Connection, lines: Sequence[LedgerLine]) -> None:
+    """Post charges and reversals to open bills.  Call it after the orders are written: the ledger is last in the lock
+    order."""
+    if lines:
+        first_open = lock_open_ledger_months(conn, {line.seller_id for line in lines})
+        post_ledger_lines(
+            conn, [replace(x, billing_month=max(x.billing_month, first_open[x.seller_id])) for x in lines]
+        )
 
 
 def post_ledger_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[LedgerLine]:
@@ -145,14 +151,6 @@ def post_ledger_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[Led
     rows = [to_row(line, LedgerLine.__slots__) for line in lines]
     written = set(insert_rows(conn, LedgerLineRow, rows, skip_existing=True, returning="key"))
     return [line for line in lines if line.key in written]
-
-
-def _post_to_open_ledger_months(conn: Connection, lines: Sequence[LedgerLine]) -> None:
-    if lines:
-        first_open = lock_open_ledger_months(conn, {line.seller_id for line in lines})
-        post_ledger_lines(
-            conn, [replace(x, billing_month=max(x.billing_month, first_open[x.seller_id])) for x in lines]
-        )
 
 
 def post_ledger_payment(conn: Connection, line: LedgerLine) -> None:
@@ -207,25 +205,3 @@ def first_open_ledger_months(conn: Connection, seller_ids: Iterable[str]) -> dic
         {"sellers": sorted(seller_ids)},
     )
     return {r.seller_id: next_month(r.issued) if r.issued else date.min for r in rows}
-
-
-def _fee_line(
-    kind: str, order: Order, month: date, at: datetime, *, seq: int, amount: Decimal, note: str
-) -> LedgerLine:
-    return LedgerLine(
-        key=f"{kind}:{order.order_id}:{seq}",
-        seller_id=order.seller_id,
-        billing_month=month,
-        kind=kind,
-        amount=amount,
-        at=at,
-        note=note,
-        order_id=order.order_id,
-        charged_month=order.fee_month,
-    )
-
-
-def _ledger_fee_month(order: Order) -> date:
-    if order.fee_month is None:
-        raise ValueError(f"order {order.order_id} has a fee but no fee_month")
-    return order.fee_month

@@ -145,14 +145,11 @@ declare_case_command(
 class _OrderBatch:
     conn: Any
     lots: dict[int, Lot]
-    charges: list[tuple[Order, datetime]] = field(default_factory=list)
-    recharges: list[ledger.LedgerRecharge] = field(default_factory=list)
+    fees: list[ledger.LedgerLine] = field(default_factory=list)
     _lines: list[dict[str, Any]] = field(default_factory=list)
-    _sold: list[inventory.SoldUnits] = field(default_factory=list)
 
     def add_purchase(self, order_id: int, lines: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
         for line_no, line in enumerate(lines, start=first_line):
-            self._sold.append(inventory.SoldUnits(order_id, line_no, line.lot, line.quantity))
             self._lines.append(
                 {
                     "order_id": order_id,
@@ -169,9 +166,8 @@ class _OrderBatch:
 
     def write(self, now: datetime) -> None:
         insert_rows(self.conn, orders.OrderLineRow, self._lines)
-        inventory.remove_sold_units(self.conn, self._sold, now)
-        ledger.post_ledger_charges(self.conn, self.charges)
-        ledger.post_ledger_recharges(self.conn, self.recharges)
+        inventory.remove_sold_units(self.conn, self._lines, self.lots, now)
+        ledger.post_fee_lines(self.conn, self.fees)
 
 
 def _answer_purchases(
@@ -234,7 +230,7 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch,
     )
     cases.add(CaseChange(case, granted, work.now, request_id=command.request_id))
     purchases.add_purchase(command.order_id, purchased, first_line=1, batch=1)
-    purchases.charges.append((order, work.now))
+    purchases.fees += ledger.charge_lines(order, work.now)
     return granted
 
 
@@ -264,7 +260,8 @@ def _add_batch_to_order(
     purchases.add_purchase(
         command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch
     )
-    purchases.recharges.append(ledger.LedgerRecharge(order, granted.case.order, now, "items were added to the order"))
+    reason = "items were added to the order"
+    purchases.fees += ledger.charge_lines(granted.case.order, now, before=order, reason=reason)
     return granted
 
 

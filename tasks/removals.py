@@ -225,12 +225,9 @@ def _write_approvals(work: UnitOfWork[Any], approvals: Sequence[_Approval]) -> N
             if line.line_no in units
         ],
     )
-    ledger.post_ledger_recharges(
-        conn,
-        [
-            ledger.LedgerRecharge(
-                case.order, approval.case.order, approval.case.order.order_date, "items were removed from the order"
-            )
-            for case, approval, _ in approvals
-        ],
-    )
+    reason = "items were removed from the order"
+    fees = [
+        ledger.charge_lines(approval.case.order, approval.case.order.order_date, before=case.order, reason=reason)
+        for case, approval, _ in approvals
+    ]
+    ledger.post_fee_lines(conn, [line for lines in fees for line in lines])

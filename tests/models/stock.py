@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 
 from models import inventory, members, orders, returns
 from models.db.bulk import insert_rows
-from models.inventory import SoldUnits
 from policies.cases import Order
 from policies.lots import Lot
 from policies.returns import ReturnPlan, plan_return
@@ -49,24 +48,20 @@ def insert_order(conn: Connection, order_id: int, *lines: tuple[int, int]) -> No
     orders.insert_orders(
         conn, [Order(order_id, "b", seller, Status.PENDING, PaymentStatus.NONE, NOW, last_event_at=NOW)]
     )
-    insert_rows(
-        conn,
-        orders.OrderLineRow,
-        [
-            {
-                "order_id": order_id,
-                "line_no": number,
-                "batch_no": 1,
-                "lot_id": lot_id,
-                "quantity": units,
-                "unit_price": lots[lot_id].unit_price,
-                "snapshot": lots[lot_id].snapshot(),
-            }
-            for number, (lot_id, units) in enumerate(lines, start=1)
-        ],
-    )
-    sold_units = [SoldUnits(order_id, n, lots[lot_id], units) for n, (lot_id, units) in enumerate(lines, start=1)]
-    inventory.remove_sold_units(conn, sold_units, NOW)
+    rows = [
+        {
+            "order_id": order_id,
+            "line_no": number,
+            "batch_no": 1,
+            "lot_id": lot_id,
+            "quantity": units,
+            "unit_price": lots[lot_id].unit_price,
+            "snapshot": lots[lot_id].snapshot(),
+        }
+        for number, (lot_id, units) in enumerate(lines, start=1)
+    ]
+    insert_rows(conn, orders.OrderLineRow, rows)
+    inventory.remove_sold_units(conn, rows, lots, NOW)
 
 
 def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:

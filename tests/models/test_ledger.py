@@ -48,14 +48,14 @@ def test_repeated_charge_is_posted_once(simulation: Simulation) -> None:
     """P2: the order's event is the natural key."""
     with simulation.database.transaction() as conn:
         order = insert_order(conn)
-        ledger.post_ledger_charges(conn, [(order, NOW)])
-        ledger.post_ledger_charges(conn, [(order, NOW)])
+        ledger.post_fee_lines(conn, ledger.charge_lines(order, NOW))
+        ledger.post_fee_lines(conn, ledger.charge_lines(order, NOW))
         assert lines(conn) == [("charge", "9.00", MARCH)]
 
 
 def test_zero_fee_posts_no_line(simulation: Simulation) -> None:
     with simulation.database.transaction() as conn:
-        ledger.post_ledger_charges(conn, [(insert_order(conn, "0.00"), NOW)])
+        ledger.post_fee_lines(conn, ledger.charge_lines(insert_order(conn, "0.00"), NOW))
         assert lines(conn) == []
 
 
@@ -63,8 +63,8 @@ def test_added_items_reverse_the_charge_and_post_a_new_one(simulation: Simulatio
     """A21, E6: both lines are in the month of the change."""
     with simulation.database.transaction() as conn:
         order = insert_order(conn)
-        ledger.post_ledger_charges(conn, [(order, NOW)])
+        ledger.post_fee_lines(conn, ledger.charge_lines(order, NOW))
         later = datetime(2026, 4, 2, tzinfo=UTC)
         changed_order = replace(order, fee=Decimal("19.00"), fee_month=APRIL)
-        ledger.post_ledger_recharges(conn, [ledger.LedgerRecharge(order, changed_order, later, "items were added")])
+        ledger.post_fee_lines(conn, ledger.charge_lines(changed_order, later, before=order, reason="items were added"))
         assert lines(conn)[1:] == [("reversal", "-9.00", APRIL), ("charge", "19.00", APRIL)]
