@@ -28,7 +28,6 @@ class SweepRow(Base):
     ran_at: Mapped[datetime]
     found: Mapped[BigInt]
     found_ever: Mapped[BigInt]
-    found_at: Mapped[datetime | None]
 
 
 class SweepHourRow(Base):

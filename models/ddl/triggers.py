@@ -32,28 +32,24 @@ CLOSED_CONDITIONS = {
 """The condition under which a row of a table is final."""
 
 TRIGGERS: tuple[str, ...] = (
+    # Its argument is the message, in which %1$s is the operation and %2$s the order of the row.
     """
-    CREATE OR REPLACE FUNCTION unwind.cancelled_is_final() RETURNS trigger
+    CREATE OR REPLACE FUNCTION unwind.refuse_change() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
     BEGIN
-        RAISE EXCEPTION 'order % is cancelled and final', OLD.order_id USING ERRCODE = 'restrict_violation';
+        RAISE EXCEPTION '%', format(TG_ARGV[0], TG_OP, to_jsonb(OLD) ->> 'order_id')
+            USING ERRCODE = 'restrict_violation';
     END $$
     """,
     f"""
     CREATE OR REPLACE TRIGGER orders_cancelled_is_final BEFORE UPDATE ON unwind.orders FOR EACH ROW
-    WHEN (OLD.status = 'CANCELLED' AND ({_order_changed})) EXECUTE FUNCTION unwind.cancelled_is_final()
-    """,
-    """
-    CREATE OR REPLACE FUNCTION unwind.append_only() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-    BEGIN
-        RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP USING ERRCODE = 'restrict_violation';
-    END $$
+    WHEN (OLD.status = 'CANCELLED' AND ({_order_changed}))
+    EXECUTE FUNCTION unwind.refuse_change('order %2$s is cancelled and final')
     """,
     *(
         f"""
         CREATE OR REPLACE TRIGGER {table}_append_only BEFORE {operations} ON unwind.{table}
-        FOR EACH STATEMENT EXECUTE FUNCTION unwind.append_only()
+        FOR EACH STATEMENT EXECUTE FUNCTION unwind.refuse_change('{table} is append-only: %1$s is refused')
         """
         for table, operations in (
             *(
@@ -66,6 +62,15 @@ TRIGGERS: tuple[str, ...] = (
                 for table in ("members", "orders", "order_lines", "alerts", "ocrs", "removals", "strikes")
             ),
         )
+    ),
+    # The condition is part of the trigger: updates of open rows, of which sweeps make thousands, cost nothing. BEFORE
+    # the update it would lock each row first, and log the lock.
+    *(
+        f"""
+        CREATE OR REPLACE TRIGGER {table}_closed_is_final AFTER UPDATE ON unwind.{table} FOR EACH ROW
+        WHEN ({closed}) EXECUTE FUNCTION unwind.refuse_change('this row of {table} is closed and final')
+        """
+        for table, closed in CLOSED_CONDITIONS.items()
     ),
     # R86: the transition table lets one check cover the whole statement. If a bill was issued while a line was being
     # posted, the unit of work is retried (40001) and posts to a later open bill.
@@ -113,22 +118,6 @@ TRIGGERS: tuple[str, ...] = (
     CREATE OR REPLACE TRIGGER ledger_lines_have_parties AFTER INSERT ON unwind.ledger_lines
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION unwind.ledger_lines_have_parties()
     """,
-    # The condition is part of the trigger: updates of open rows, of which sweeps make thousands, cost nothing. BEFORE
-    # the update it would lock each row first, and log the lock.
-    """
-    CREATE OR REPLACE FUNCTION unwind.closed_is_final() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-    BEGIN
-        RAISE EXCEPTION 'this row of % is closed and final', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
-    END $$
-    """,
-    *(
-        f"""
-        CREATE OR REPLACE TRIGGER {table}_closed_is_final AFTER UPDATE ON unwind.{table} FOR EACH ROW
-        WHEN ({closed}) EXECUTE FUNCTION unwind.closed_is_final()
-        """
-        for table, closed in CLOSED_CONDITIONS.items()
-    ),
     # One check per statement.  The cancelling transaction may write lines and order in any order, so only a
     # cancellation by another transaction makes them final.
     """

@@ -10,28 +10,24 @@ from dataclasses import dataclass
 
 from sqlalchemy import TableClause, column, table
 
-AS_OWNER = "security_barrier = true"
-"""Reads with the rights of the view's owner; functions of its readers cannot see rows that it filters out."""
-AS_READER = "security_invoker = true"
-"""Reads with the rights of its reader."""
-
 
 @dataclass(frozen=True, slots=True)
 class View:
     name: str
-    version: int
     description: str
     columns: tuple[tuple[str, tuple[str, ...], str], ...]
     query: str
     private: bool = False
     """Whether it shows a part of tables that its readers may not read."""
+    version: int = 1
 
     def as_table(self) -> TableClause:
         return table(self.name, *(column(name) for name, _, _ in self.columns), schema="unwind")
 
     def statements(self) -> tuple[str, str]:
         comment = f"Version {self.version}. {self.description}".replace("'", "''")
-        rights = AS_OWNER if self.private else AS_READER
+        # A private one reads with its owner's rights; functions of its readers cannot see rows that it filters out.
+        rights = "security_barrier = true" if self.private else "security_invoker = true"
         return (
             f"CREATE OR REPLACE VIEW unwind.{self.name} WITH ({rights}) AS {self.query}",
             f"COMMENT ON VIEW unwind.{self.name} IS '{comment}'",
@@ -43,7 +39,6 @@ _VIEW_INTEGER_OR_NULL, _VIEW_TEXT_OR_NULL = ("integer", "null"), ("string", "nul
 
 V_ORDER_TIMELINE = View(
     "v_order_timeline",
-    1,
     "One row per event of an order, numbered from 1 without a gap.",
     (
         ("order_id", _VIEW_INTEGER, "the order"),
@@ -67,7 +62,6 @@ V_ORDER_TIMELINE = View(
 
 V_UNLOCK_FORECAST = View(
     "v_unlock_forecast",
-    1,
     "One row per open alert that does not allow cancelling yet, with the time at which it will.",
     (
         ("alert_id", _VIEW_INTEGER, "the alert"),
@@ -91,7 +85,6 @@ V_UNLOCK_FORECAST = View(
 
 V_FEE_CREDIT = View(
     "v_fee_credit",
-    1,
     "One row per cancelled order with what happened to its fee, and one per manual credit by staff.",
     (
         ("seller_id", _VIEW_TEXT, "the seller who is credited"),
@@ -143,7 +136,6 @@ V_FEE_CREDIT = View(
 
 V_REQUEST_STATUS = View(
     "v_request_status",
-    1,
     "One row per command with its state and answer, without arguments and effects.",
     (
         ("request_id", _VIEW_TEXT, "the idempotency key"),
@@ -158,14 +150,9 @@ V_REQUEST_STATUS = View(
         ("answered_at", _VIEW_TEXT_OR_NULL, "when it was answered or parked"),
     ),
     """
-    SELECT s.request_id, s.task, s.order_id, 'sql' AS door, s.state, s.answer ->> 'outcome' AS outcome,
-           s.answer ->> 'code' AS code, s.answer ->> 'message' AS message, s.submitted_at, s.answered_at
-    FROM unwind.submissions AS s
-    UNION ALL
-    SELECT r.request_id, r.task, r.order_id, 'message', 'answered', r.outcome, r.answer ->> 'code',
-           r.answer ->> 'message', NULL, r.answered_at
-    FROM unwind.requests AS r
-    WHERE NOT EXISTS (SELECT FROM unwind.submissions AS s WHERE s.request_id = r.request_id)
+    SELECT a.request_id, a.task, a.order_id, CASE WHEN a.submitted_at IS NULL THEN 'message' ELSE 'sql' END AS door,
+           a.state, a.outcome, a.code, a.answer ->> 'message' AS message, a.submitted_at, a.answered_at
+    FROM unwind.command_answers AS a
     UNION ALL
     SELECT d.request_id, d.task, d.order_id, 'message', 'dead', NULL, NULL, NULL, NULL, d.parked_at
     FROM (
@@ -182,7 +169,6 @@ V_REQUEST_STATUS = View(
 
 V_SWEEP_HISTORY = View(
     "v_sweep_history",
-    1,
     "One row per hour in which a sweep found something or was late; a sweep without such hours has one row.",
     (
         ("sweep", _VIEW_TEXT, "the name of the sweep's task"),
@@ -202,7 +188,6 @@ V_SWEEP_HISTORY = View(
 
 V_LATE_PAYMENT = View(
     "v_late_payment",
-    1,
     "One row per payment recorded after its order was cancelled.",
     (
         ("order_id", _VIEW_INTEGER, "the cancelled order"),
@@ -225,7 +210,6 @@ V_LATE_PAYMENT = View(
 
 V_AUTOMATION_FORECAST = View(
     "v_automation_forecast",
-    1,
     "One row per automatic act to come if nothing about its order changes.",
     (
         ("order_id", _VIEW_INTEGER, "the order"),

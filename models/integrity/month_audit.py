@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -65,7 +65,8 @@ class MonthCertificate:
 def audit_month(conn: Connection, month: date) -> MonthCertificate:
     """Recompute the month and compare.  `month` is its first day; an open month is compared as it is now."""
     terms_history = terms.load_terms(conn)
-    actual = conn.execute(text(_AUDITED_LEDGER_LINES), {"month": month}).all()
+    rows = conn.execute(text(_AUDITED_LEDGER_LINES), {"month": month}).all()
+    actual = [row for row in rows if row.kind != "payment"]
     bills = {row.seller_id: row for row in conn.execute(text(_AUDITED_BILLS), {"month": month})}
     closed = bool(conn.execute(text(_AUDITED_MONTH_IS_CLOSED), {"month": month}).scalar())
     certificate = MonthCertificate(month.isoformat()[:7], closed)
@@ -81,8 +82,8 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
     for line in sorted((actual_lines - expected).elements(), key=str):
         certificate.differences.append(f"{_describe_expected_line(line)} is not expected")
 
-    _compare_bills(conn, certificate, expected, bills, _audited_line_hashes(actual), terms_history, month)
-    _compare_audited_payments(conn, certificate, month)
+    _compare_bills(conn, certificate, expected, bills, _written_lines(actual), terms_history, month)
+    _compare_audited_payments(conn, certificate, [row for row in rows if row.kind == "payment"])
     sums: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for line in expected.elements():
         sums[line.kind] += line.amount
@@ -170,22 +171,23 @@ def _compare_bills(
     certificate: MonthCertificate,
     expected: Counter[ExpectedBillLine],
     bills: dict[str, Any],
-    hashes: dict[str, str],
+    written_lines: dict[str, list[str]],
     terms_history: TermsHistory,
     month: date,
 ) -> None:
     sums: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for line in expected.elements():
         sums[line.seller_id] += line.amount
-    opening = {row.seller_id: row.opening for row in conn.execute(text(_AUDITED_OPENING_CREDITS), {"month": month})}
+    opening: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    opening |= {row.seller_id: row.opening for row in conn.execute(text(_AUDITED_OPENING_CREDITS), {"month": month})}
     terms_then = terms_history.at(
         (datetime(month.year, month.month, 1, tzinfo=ZoneInfo("UTC")) + timedelta(days=31)).replace(day=1)
     )
     summaries, billed, carried = [], ZERO, ZERO
     for seller in sorted({*sums, *opening, *bills}):
-        amount = sums[seller] + opening.get(seller, ZERO)
+        amount = sums[seller] + opening[seller]
         total = amount if amount > 0 and amount >= terms_then.minimum_bill else ZERO
-        summaries.append(f"{seller}|{opening.get(seller, ZERO)}|{sums[seller]}|{total}|{amount - total}")
+        summaries.append(f"{seller}|{opening[seller]}|{sums[seller]}|{total}|{amount - total}")
         billed, carried = billed + total, carried + amount - total
         bill = bills.get(seller)
         if bill is None:
@@ -193,11 +195,11 @@ def _compare_bills(
                 certificate.differences.append(f"the bill of {seller} is missing: it must come to {total}")
             continue
         for name, value in (
-            ("opening_credit", opening.get(seller, ZERO)),
+            ("opening_credit", opening[seller]),
             ("lines_sum", sums[seller]),
             ("total", total),
             ("carried_forward", amount - total),
-            ("lines_hash", hashes.get(seller, hashlib.sha256(b"").hexdigest())),
+            ("lines_hash", _hash_of(written_lines[seller])),
         ):
             if getattr(bill, name) != value:
                 certificate.differences.append(
@@ -205,28 +207,30 @@ def _compare_bills(
                 )
     certificate.sellers, certificate.bills = len(summaries), len(bills)
     certificate.billed, certificate.carried_forward = str(billed), str(carried)
-    certificate.hash = hashlib.sha256("\n".join([certificate.month, *summaries]).encode()).hexdigest()
+    certificate.hash = _hash_of([certificate.month, *summaries])
 
 
-def _compare_audited_payments(conn: Connection, certificate: MonthCertificate, month: date) -> None:
+def _compare_audited_payments(conn: Connection, certificate: MonthCertificate, lines: Iterable[Any]) -> None:
     expected = Counter(
         (row.seller_id, Decimal(row.amount))
         for row in conn.execute(text(_AUDITED_PAYMENT_EVENTS), {"month": certificate.month})
     )
-    actual = Counter(
-        (row.seller_id, -row.amount) for row in conn.execute(text(_AUDITED_PAYMENT_LINES), {"month": month})
-    )
+    actual = Counter((row.seller_id, -row.amount) for row in lines)
     for seller, amount in sorted(((expected - actual) + (actual - expected)).elements()):
         certificate.differences.append(f"a payment of {amount} by {seller} is not both in the events and in the ledger")
     certificate.paid = str(sum((amount for _, amount in expected.elements()), ZERO))
 
 
-def _audited_line_hashes(rows: Iterable[Any]) -> dict[str, str]:
+def _written_lines(rows: Iterable[Any]) -> dict[str, list[str]]:
     written: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         parts = (row.line_id, row.kind, row.amount, row.order_id, row.charged_month, row.credited_month, row.note)
         written[row.seller_id].append("|".join(str(part) for part in parts if part is not None))
-    return {seller: hashlib.sha256("\n".join(lines).encode()).hexdigest() for seller, lines in written.items()}
+    return written
+
+
+def _hash_of(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _expected_fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
@@ -252,12 +256,7 @@ def _describe_expected_line(line: ExpectedBillLine) -> str:
     return f"the {line.kind} of {line.amount}{about} on the bill of {line.seller_id}"
 
 
-_AUDITED_LEDGER_LINES = (
-    "SELECT * FROM unwind.ledger_lines WHERE billing_month = :month AND kind <> 'payment' ORDER BY line_id"
-)
-_AUDITED_PAYMENT_LINES = (
-    "SELECT seller_id, amount FROM unwind.ledger_lines WHERE billing_month = :month AND kind = 'payment'"
-)
+_AUDITED_LEDGER_LINES = "SELECT * FROM unwind.ledger_lines WHERE billing_month = :month ORDER BY line_id"
 _AUDITED_BILLS = "SELECT * FROM unwind.bills WHERE billing_month = :month"
 _AUDITED_MONTH_IS_CLOSED = "SELECT EXISTS (SELECT FROM unwind.billing_months WHERE billing_month >= :month)"
 _AUDITED_ORDER_EVENTS = """

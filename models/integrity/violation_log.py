@@ -11,14 +11,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, null, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import events, feed, sweeps
 from models.bills import BillRow
 from models.db.arrays import is_any
 from models.db.named_locks import lock_named, try_lock_named
-from models.db.schema import Base, BigInt, BigIntKey, partial_index, table_of
+from models.db.schema import Base, BigIntKey, partial_index, table_of
 from models.events import EventRow
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, InvariantViolation
@@ -58,7 +58,6 @@ class ViolationRow(Base):
     sentence: Mapped[str]
     subject: Mapped[str]
     found_at: Mapped[datetime]
-    seen_at: Mapped[datetime]
     cleared_at: Mapped[datetime | None]
 
 
@@ -66,8 +65,7 @@ class AuditPositionRow(Base):
     __tablename__ = "audit_positions"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    number: Mapped[BigInt]
-    text: Mapped[str]
+    position: Mapped[Any] = mapped_column(JSONB)
 
 
 def open_violations(conn: Connection) -> list[InvariantViolation]:
@@ -111,13 +109,13 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[In
     if not try_lock_named(conn, VIOLATION_LOG_LOCK):
         return None
     positions = _load_audit_positions(conn)
-    if positions.get("night", (0, ""))[0] == night_number:  # not a later one: the clock may have been ahead
+    if positions.get("night") == night_number:  # not a later one: the clock may have been ahead
         return None
-    index = positions.get("next_check", (0, ""))[0]
+    index = positions.get("next_check", 0)
     months = month_audit.months_to_audit(conn)
     checks = len(invariants.ALWAYS) + len(months)
     if index >= checks:
-        _store_audit_positions(conn, {"night": (night_number, ""), "next_check": (0, "")})
+        _store_audit_positions(conn, {"night": night_number, "next_check": 0})
         sweeps.record_sweep_run(conn, VIOLATION_LOG_NIGHTLY_SWEEP, len(open_violations(conn)), now)
         return None
     set_audit_timeout(conn, AUDIT_STATEMENT_TIMEOUT)
@@ -131,7 +129,7 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[In
     violations = [InvariantViolation(sentence, ids)] if ids else []
     checked_everywhere = [] if sentence == MONTHS_INVARIANT else [sentence]  # a run checks one month of many
     log_violations(conn, violations, now, checked_everywhere=checked_everywhere)
-    _store_audit_positions(conn, {"next_check": (index + 1, "")})
+    _store_audit_positions(conn, {"next_check": index + 1})
     return violations
 
 
@@ -156,7 +154,7 @@ def log_violations(
     # Finding and clearing a violation are events, so that mirrors of the feed have them too.
     pairs = [(violation.sentence, subject) for violation in violations for subject in violation.ids]
     values = {"sentences": [s for s, _ in pairs], "subjects": [i for _, i in pairs], "now": now}
-    new = [row for row in conn.execute(_RECORD_VIOLATIONS, values) if row.is_new] if pairs else []
+    new = conn.execute(_RECORD_VIOLATIONS, values).all() if pairs else []
     capped = {violation.sentence for violation in violations if len(violation.ids) >= MAX_IDS}
     fully_checked = sorted(set(checked_everywhere) - capped)
     cleared = conn.execute(_CLEAR_VIOLATIONS, values | {"checked": fully_checked}).all() if fully_checked else []
@@ -169,11 +167,17 @@ def set_audit_timeout(conn: Connection, timeout: str = "0") -> None:
     conn.execute(text("SELECT set_config('statement_timeout', :timeout, true)"), {"timeout": timeout})
 
 
-def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[str, tuple[int, str]]]:
+def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[str, Any]]:
     positions = _load_audit_positions(conn)
+
+    def next_slice(name: str, key: Any, size: int, *more: Any, first: Any = 0) -> Sequence[Row[Any]]:
+        rows = _next_keys(conn, key, positions.get(name, first), size, *more)
+        positions[name] = rows[-1][0] if len(rows) == size else first
+        return rows
+
     # The bound is read before the rows: transactions below it have ended, so every later statement sees their rows.
     end = feed.first_unsettled_transaction(conn)
-    since = positions["written_in"][0] if "written_in" in positions else _first_audit_position(conn)
+    since = positions["written_in"] if "written_in" in positions else _first_audit_position(conn)
     order_ids: set[int] = set()
     sellers: set[str] = set()
     items: set[tuple[str, str]] = set()
@@ -184,24 +188,17 @@ def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantSc
         order_ids |= {row.order_id for row in rows if row.order_id is not None}
         sellers |= {row.seller_id for row in rows if row.seller_id is not None}
         items |= {(row.seller_id, row.item_no) for row in rows if row.item_no is not None}
-    new_positions = {"written_in": (max(since, end), ""), "answers": (int(now.timestamp()), "")}
+    order_slice = next_slice("order", OrderRow.order_id, SLICE_SIZE)
+    seller_slice = next_slice("seller", MemberRow.member_id, SELLER_SLICE_SIZE, first="")
+    lot_slice = next_slice("lot", LotRow.lot_id, SLICE_SIZE, LotRow.seller_id, LotRow.item_no)
 
-    order_slice = _next_keys(conn, OrderRow.order_id, positions.get("order", (0, ""))[0], SLICE_SIZE)
-    new_positions["order"] = (order_slice[-1].order_id if len(order_slice) == SLICE_SIZE else 0, "")
-    seller_slice = _next_keys(conn, MemberRow.member_id, positions.get("seller", (0, ""))[1], SELLER_SLICE_SIZE)
-    new_positions["seller"] = (0, seller_slice[-1].member_id if len(seller_slice) == SELLER_SLICE_SIZE else "")
-    of_lot = (LotRow.seller_id, LotRow.item_no)
-    lot_slice = _next_keys(conn, LotRow.lot_id, positions.get("lot", (0, ""))[0], SLICE_SIZE, *of_lot)
-    new_positions["lot"] = (lot_slice[-1].lot_id if len(lot_slice) == SLICE_SIZE else 0, "")
-
-    first_due = positions.get("outbox", (0, ""))[0]
+    first_due = positions.get("outbox", 0)
     of_message = (OutboxRow.order_id, OutboxRow.state)
     messages = _next_keys(conn, OutboxRow.outbox_id, first_due - 1, MAX_RECENT, *of_message)
     last = messages[-1].outbox_id if messages else first_due
-    new_positions["outbox"] = (min((row.outbox_id for row in messages if row.state == "due"), default=last), "")
     order_ids |= {row.order_id for row in (*order_slice, *messages) if row.order_id is not None}
     message_ids = conn.execute(select(OutboxRow.outbox_id).where(is_any(OutboxRow.order_id, order_ids))).scalars()
-    answered = datetime.fromtimestamp(positions["answers"][0], UTC) if "answers" in positions else now
+    answered = datetime.fromtimestamp(positions["answers"], UTC) if "answers" in positions else now
     items |= {(row.seller_id, row.item_no) for row in lot_slice}
     scope = InvariantScope(
         orders=sorted(order_ids),
@@ -211,7 +208,11 @@ def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantSc
         messages=sorted({*message_ids, *(row.outbox_id for row in messages)}),
         answers=min(answered, now) - AUDITED_ANSWER_LAG,
     )
-    return scope, new_positions
+    return scope, positions | {
+        "written_in": max(since, end),
+        "answers": int(now.timestamp()),
+        "outbox": min((row.outbox_id for row in messages if row.state == "due"), default=last),
+    }
 
 
 def _violation_events(type_: str, rows: Iterable[Any], now: datetime) -> list[dict[str, Any]]:
@@ -222,16 +223,13 @@ def _violation_events(type_: str, rows: Iterable[Any], now: datetime) -> list[di
     ]
 
 
-def _load_audit_positions(conn: Connection) -> dict[str, tuple[int, str]]:
-    return {row.name: (row.number, row.text) for row in conn.execute(select(AuditPositionRow))}
+def _load_audit_positions(conn: Connection) -> dict[str, Any]:
+    return {row.name: row.position for row in conn.execute(select(AuditPositionRow))}
 
 
-def _store_audit_positions(conn: Connection, positions: dict[str, tuple[int, str]]) -> None:
-    new = insert(AuditPositionRow).values(
-        [{"name": name, "number": number, "text": value} for name, (number, value) in positions.items()]
-    )
-    changed = {"number": new.excluded.number, "text": new.excluded.text}
-    conn.execute(new.on_conflict_do_update(index_elements=["name"], set_=changed))
+def _store_audit_positions(conn: Connection, positions: dict[str, Any]) -> None:
+    new = insert(AuditPositionRow).values([{"name": name, "position": at} for name, at in positions.items()])
+    conn.execute(new.on_conflict_do_update(index_elements=["name"], set_={"position": new.excluded.position}))
 
 
 def _rows_written(conn: Connection, table: type[Base], since: int) -> Sequence[Row[Any]]:
@@ -252,11 +250,11 @@ def _first_audit_position(conn: Connection) -> int:
 
 
 _RECORD_VIOLATIONS = text("""
-    INSERT INTO unwind.violations AS v (sentence, subject, found_at, seen_at)
-    SELECT DISTINCT sentence, subject, CAST(:now AS timestamptz), CAST(:now AS timestamptz)
+    INSERT INTO unwind.violations (sentence, subject, found_at)
+    SELECT DISTINCT sentence, subject, CAST(:now AS timestamptz)
     FROM unnest(CAST(:sentences AS text[]), CAST(:subjects AS text[])) AS f(sentence, subject)
-    ON CONFLICT (sentence, subject) WHERE cleared_at IS NULL DO UPDATE SET seen_at = EXCLUDED.seen_at
-    RETURNING v.sentence, v.subject, v.xmax = 0 AS is_new
+    ON CONFLICT (sentence, subject) WHERE cleared_at IS NULL DO NOTHING
+    RETURNING sentence, subject
 """)
 _CLEAR_VIOLATIONS = text("""
     UPDATE unwind.violations SET cleared_at = :now

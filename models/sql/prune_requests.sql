@@ -4,6 +4,7 @@
 CREATE OR REPLACE FUNCTION unwind.prune_requests(older_than timestamptz, batch integer DEFAULT 1000)
 RETURNS integer LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
+    kind record;
     wanted integer := least(greatest(coalesce(batch, 1000), 1), 10000);
     deleted integer;
     total integer := 0;
@@ -12,31 +13,22 @@ BEGIN
         RAISE EXCEPTION 'answers are kept for at least 30 days'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    DELETE FROM unwind.requests AS r WHERE r.request_id = ANY (ARRAY(
-        SELECT o.request_id FROM unwind.requests AS o WHERE o.answered_at < older_than
-        ORDER BY o.answered_at LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    total := total + deleted;
-    DELETE FROM unwind.submissions AS s WHERE s.submission_id = ANY (ARRAY(
-        SELECT o.submission_id FROM unwind.submissions AS o WHERE o.state = 'answered' AND o.answered_at < older_than
-        ORDER BY o.answered_at LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    total := total + deleted;
-    DELETE FROM unwind.outbox AS p WHERE p.outbox_id = ANY (ARRAY(
-        SELECT o.outbox_id FROM unwind.outbox AS o
-        WHERE o.state = 'done' AND o.done_at < older_than AND o.task <> 'credits.post_to_next_invoice'
-        ORDER BY o.done_at LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    total := total + deleted;
-    DELETE FROM unwind.web_links AS w WHERE w.link_hash = ANY (ARRAY(
-        SELECT o.link_hash FROM unwind.web_links AS o WHERE o.used_at < older_than
-        ORDER BY o.used_at LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    total := total + deleted;
-    DELETE FROM unwind.dead_letters AS m WHERE m.dead_letter_id = ANY (ARRAY(
-        SELECT o.dead_letter_id FROM unwind.dead_letters AS o WHERE o.received_at < older_than
-        ORDER BY o.dead_letter_id LIMIT wanted FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    RETURN total + deleted;
+    FOR kind IN
+        SELECT * FROM (VALUES
+            ('requests', 'request_id', 'answered_at', 'true'),
+            ('submissions', 'submission_id', 'answered_at', 'state = ''answered'''),
+            ('outbox', 'outbox_id', 'done_at', 'state = ''done'' AND task <> ''credits.post_to_next_invoice'''),
+            ('web_links', 'link_hash', 'used_at', 'true'),
+            ('dead_letters', 'dead_letter_id', 'received_at', 'true')
+        ) AS k (name, key, ended_at, condition)
+    LOOP
+        EXECUTE format(
+            'DELETE FROM unwind.%1$I WHERE %2$I = ANY (ARRAY(SELECT %2$I FROM unwind.%1$I WHERE %3$I < $1 AND %4$s '
+            'ORDER BY %3$I LIMIT $2 FOR UPDATE SKIP LOCKED))', kind.name, kind.key, kind.ended_at, kind.condition)
+        USING older_than, wanted;
+        GET DIAGNOSTICS deleted = ROW_COUNT;
+        total := total + deleted;
+    END LOOP;
+    RETURN total;
 END
 $body$

@@ -23,8 +23,8 @@ def test_migrated_schema_matches_the_code(database_url: str) -> None:
 def test_missing_column_is_reported(database_url: str) -> None:
     engine = create_engine(database_url)
     with engine.begin() as conn:
-        conn.execute(text("ALTER TABLE unwind.sweeps DROP COLUMN found_at"))
-        assert "found_at" in str(migrations.migrated_schema_differences(conn))
+        conn.execute(text("ALTER TABLE unwind.sweeps DROP COLUMN found"))
+        assert "found" in str(migrations.migrated_schema_differences(conn))
     engine.dispose()
 
 

@@ -97,7 +97,7 @@ def test_rows_of_a_transaction_that_commits_late_are_checked(market: Market, dat
         late.commit()
     engine.dispose()
     with market.simulation.database.transaction() as conn:
-        conn.execute(text("UPDATE unwind.audit_positions SET number = 2000000000 WHERE name = 'order'"))
+        conn.execute(text("UPDATE unwind.audit_positions SET position = '2000000000' WHERE name = 'order'"))
         scope, _ = violation_log.recent_violation_scope(conn, market.simulation.clock.instant)
         assert 1003 in scope.orders  # and rows of transactions that other databases of this server delayed
         violations = invariants.query_invariants(conn, market.simulation.clock.instant, in_time=False, scope=scope)
@@ -118,7 +118,7 @@ def test_checks_of_recent_changes_go_on_after_a_move_to_a_server_with_lower_tran
 
     def reaches_the_newest_event() -> bool:
         market.do("audit.check_invariants")
-        return market.stored_one(AuditPositionRow, name="written_in").number >= newest
+        return bool(market.stored_one(AuditPositionRow, name="written_in").position >= newest)
 
     wait_until(reaches_the_newest_event, what="the end of transactions in other databases of this server")
 

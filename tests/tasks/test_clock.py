@@ -88,4 +88,4 @@ def test_the_nightly_check_runs_after_the_clock_was_years_ahead(market: Market) 
         for _ in range(40):
             market.do("audit.check_everything")
     (night,) = market.stored(AuditPositionRow, name="night")
-    assert night.number == (now - timedelta(hours=3)).toordinal()
+    assert night.position == (now - timedelta(hours=3)).toordinal()

@@ -37,8 +37,7 @@ def upgrade() -> None:
     op.create_table(
         "audit_positions",
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("number", sa.BigInteger(), nullable=False),
-        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("position", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_audit_positions")),
         schema="unwind",
     )
@@ -518,7 +517,6 @@ def upgrade() -> None:
         sa.Column("ran_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("found", sa.BigInteger(), nullable=False),
         sa.Column("found_ever", sa.BigInteger(), nullable=False),
-        sa.Column("found_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_sweeps")),
         schema="unwind",
     )
@@ -538,7 +536,6 @@ def upgrade() -> None:
         sa.Column("sentence", sa.Text(), nullable=False),
         sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("found_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
-        sa.Column("seen_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("cleared_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("violation_id", name=op.f("pk_violations")),
         schema="unwind",

@@ -139,7 +139,7 @@ def test_waiting_work_is_counted_with_its_age(
             "INSERT INTO unwind.sweeps VALUES ('bills.issue', clock_timestamp() - interval '90 seconds', 0, 0)"
         )
         owner.execute(
-            "INSERT INTO unwind.violations (sentence, subject, found_at, seen_at) SELECT 'a sentence', n, now(), now() "
+            "INSERT INTO unwind.violations (sentence, subject, found_at) SELECT 'a sentence', n, now() "
             "FROM generate_series(1, 2) AS n"
         )
     database = db.connect(database_url)
