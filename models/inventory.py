@@ -228,10 +228,12 @@ def delete_lots(conn: Connection, lots: Sequence[Lot], now: datetime) -> None:
     insert_rows(conn, StockMoveRow, moves)
 
 
-_CANDIDATE_LOTS_SQL = load_sql("candidate_lots")
-_SELECT_CANDIDATE_LOTS = text(_CANDIDATE_LOTS_SQL)
-_LOCK_CANDIDATE_LOTS = text(f"{_CANDIDATE_LOTS_SQL} FOR UPDATE OF l")
-_LOCK_ITEM_KEYS = text(load_sql("lock_items"))
+LOCK_ITEMS_SQL = load_sql("lock_items")
+CANDIDATE_LOTS_SQL = load_sql("candidate_lots")
+_ITEM_KEYS = load_sql("item_keys")
+_SELECT_CANDIDATE_LOTS = text(f"WITH k AS ({_ITEM_KEYS}) SELECT l.* {CANDIDATE_LOTS_SQL}")
+_LOCK_CANDIDATE_LOTS = text(f"WITH k AS ({_ITEM_KEYS}) SELECT l.* {CANDIDATE_LOTS_SQL} FOR UPDATE OF l")
+_LOCK_ITEM_KEYS = text(f"WITH k AS ({_ITEM_KEYS}) {LOCK_ITEMS_SQL}")
 
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:

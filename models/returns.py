@@ -17,14 +17,15 @@ from models import orders
 from models.db.arrays import bool_array, int_array
 from models.db.bulk import insert_rows
 from models.db.pipeline import execute
-from models.inventory import allocate_lot_ids, preview_lot_ids, store_lots
+from models.inventory import CANDIDATE_LOTS_SQL, LOCK_ITEMS_SQL, allocate_lot_ids, preview_lot_ids, store_lots
 from models.sql import load_sql
 from models.stock_moves import StockMoveRow, stock_move_row
 from policies.returns import ReturnPlan, ReturnTotals, provisional_lot_ids
 
 _RETURN_ITEMS = text(load_sql("return_items"))
-_LOCK_RETURNING_ITEMS = text(load_sql("lock_returning_items"))
-_LOCK_RETURNING_LOTS = text(load_sql("lock_returning_lots"))
+_KEYS_OF_LINES = load_sql("item_keys_of_lines")
+_LOCK_RETURNING_ITEMS = text(f"WITH k AS ({_KEYS_OF_LINES}) {LOCK_ITEMS_SQL}")
+_LOCK_RETURNING_LOTS = text(f"WITH k AS ({_KEYS_OF_LINES}) SELECT l.lot_id {CANDIDATE_LOTS_SQL} FOR UPDATE OF l")
 _RETURN_OVERFLOW_SQLSTATE = "22003"
 
 

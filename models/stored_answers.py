@@ -6,7 +6,7 @@ first, all is rolled back and run again, which finds the stored answer of that r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.arrays import is_any_of_ids, text_array
 from models.db.bulk import send_insert
 from models.db.conflicts import Conflict
-from models.db.pipeline import Fetch, execute
+from models.db.pipeline import Cursor, Fetch, execute
 from models.db.row_mapping import to_columns, to_row
 from models.db.schema import Base, BigInt, check_in
 from policies.timestamps import format_optional_timestamp
@@ -139,13 +139,8 @@ def mark_replayed(answer: Answer) -> Answer:
     return replace(answer, replayed=True, effects=effects)
 
 
-def insert_answers(
-    conn: Connection, answered: Sequence[tuple[IdempotentCommand, Answer]], now: datetime
-) -> Callable[[], None]:
-    """Send the insert of the request rows.  Answers `invalid` and `conflict`, and dry runs, must not be passed.
-
-    Returns a check to call before the commit, which raises `RequestRaced` if any row existed already.
-    """
+def insert_answers(conn: Connection, answered: Sequence[tuple[IdempotentCommand, Answer]], now: datetime) -> Cursor:
+    """Send the insert of the request rows that do not exist; never pass `invalid` and `conflict` answers or dry runs."""
     commands, answers = zip(*answered, strict=True)
     columns = to_columns(commands, ("request_id", "task", "fingerprint")) | {
         "order_id": [command.subject for command in commands],
@@ -153,10 +148,4 @@ def insert_answers(
         "answer": [answer.as_json() for answer in answers],
         "answered_at": [now] * len(answers),
     }
-    cursor = send_insert(conn, RequestRow, columns, skip_existing=True)
-
-    def check() -> None:
-        if cursor.rowcount != len(answered):
-            raise RequestRaced
-
-    return check
+    return send_insert(conn, RequestRow, columns, skip_existing=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 
 from models import events, orders, outbox, stored_answers
 from models.db import database as db
-from models.db.pipeline import Fetch, pipeline
-from models.stored_answers import AlreadyAnswered, Answer, IdempotentCommand
+from models.db.pipeline import Cursor, Fetch, pipeline
+from models.stored_answers import AlreadyAnswered, Answer, IdempotentCommand, RequestRaced
 from policies.verdicts import OutboxMessage, Verdict
 
 C = TypeVar("C", bound=IdempotentCommand)
@@ -37,7 +37,7 @@ class UnitOfWork(Generic[C]):
     _fetch_now: Fetch[datetime] | None = None
     _stored: list[tuple[IdempotentCommand, Answer]] = field(default_factory=list)
     _stores_answers: bool = True
-    _checks: list[Callable[[], None]] = field(default_factory=list)
+    _answer_inserts: list[tuple[Cursor, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.pending: list[C] = [c for c in self.commands if c.request_id not in self._answers]
@@ -70,9 +70,6 @@ class UnitOfWork(Generic[C]):
         if store and self._stores_answers and answer.outcome in ("done", "refused"):
             self._stored.append((command, answer))
 
-    def store_answer(self, command: IdempotentCommand, answer: Answer) -> None:
-        self._stored.append((command, answer))
-
     def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
         outbox.enqueue_messages(self.conn, messages, self.now)
         self.tasks_to_wake |= {message.task for message in messages}
@@ -96,11 +93,11 @@ class UnitOfWork(Generic[C]):
         """Send the insert of the request rows, which must be the last write; in a pipeline it costs no round trip."""
         answers, self._stored = self._stored, []
         if answers:
-            self._checks.append(stored_answers.insert_answers(self.conn, answers, self.now))
+            self._answer_inserts.append((stored_answers.insert_answers(self.conn, answers, self.now), len(answers)))
 
     def raise_if_raced(self) -> None:
-        for check in self._checks:
-            check()
+        if any(inserted.rowcount != number for inserted, number in self._answer_inserts):
+            raise RequestRaced
 
 
 @overload

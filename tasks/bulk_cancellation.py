@@ -103,7 +103,7 @@ def _collect_answers(
     # The commit of the last batch also stores the command's own answer.
     answers.update(zip(indexes, [answer.as_json() for answer in work.answers], strict=True))
     if len(answers) == len(command.orders):
-        work.store_answer(command, _combine_answers(command, answers))
+        work.answer(command, _combine_answers(command, answers))
 
 
 def _combine_answers(command: CancelMany, answers: dict[int, JsonAnswer]) -> Answer:

@@ -20,6 +20,7 @@ from models.db.row_mapping import map_row_to_json
 from models.events import EventRow
 from models.notices import NoticeRow
 from models.ocr import OcrRow, ocr_from_row
+from models.orders import OrderLineRow
 from models.queries import fee_credits
 from policies import options as policy
 from policies.alerts import UNLOCK_EVENTS
@@ -147,7 +148,7 @@ def load_order_snapshot(conn: Connection, order_id: int, *, at: datetime | None,
     cases = load_case_set(conn, parties)
     case, history = cases.get(order_id, now), cases.terms_history
     assert case is not None
-    lines = _order_lines(conn, order_id, past_events, at)
+    lines = _order_lines(conn, order_id, past_events)
     requested = removals.load_removals_of_order(conn, order_id)
     if at is not None:
         requested = [_removal_at(removal, at) for removal in requested if removal.requested_at <= at]
@@ -201,28 +202,17 @@ def _order_party_at(conn: Connection, member: Member, at: datetime) -> Member:
     )
 
 
-def _order_lines(
-    conn: Connection, order_id: int, past_events: Sequence[Any], at: datetime | None
-) -> list[dict[str, Any]]:
+def _order_lines(conn: Connection, order_id: int, past_events: Sequence[Any]) -> list[dict[str, Any]]:
+    line = OrderLineRow
     batches = sum(event.type in ("orders.submitted", "orders.batch_added") for event in past_events)
-    return [
-        {
-            "line_no": row.line_no,
-            "quantity": row.quantity,
-            "removed": row.removed,
-            "remaining": row.quantity - row.removed,
-            "returned": row.returned,
-            "returned_to_lot": row.returned_to_lot,
-            "note": row.note,
-            "lot_id": row.lot_id,
-            "item": row.snapshot["item"],
-            "color_id": row.snapshot["color_id"],
-            "batch_no": row.batch_no,
-            "unit_price": format_total(row.unit_price),
-        }
-        for row in orders.load_order_lines(conn, [order_id])[order_id]
-        if at is None or row.batch_no <= batches
-    ]
+    lines = (
+        select(line.line_no, line.quantity, line.removed, (line.quantity - line.removed).label("remaining"))
+        .add_columns(line.returned, line.returned_to_lot, line.note, line.lot_id, line.snapshot["item"].label("item"))
+        .add_columns(line.snapshot["color_id"].label("color_id"), line.batch_no, line.unit_price)
+        .where(line.order_id == order_id, line.batch_no <= batches)
+        .order_by(line.line_no)
+    )
+    return [map_row_to_json(row) | {"unit_price": format_total(row.unit_price)} for row in conn.execute(lines)]
 
 
 def _order_line_at(line: dict[str, Any], order: Order, removals_known: Sequence[Removal]) -> dict[str, Any]:
