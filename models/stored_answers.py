@@ -140,7 +140,7 @@ def mark_replayed(answer: Answer) -> Answer:
 
 
 def insert_answers(conn: Connection, answered: Sequence[tuple[IdempotentCommand, Answer]], now: datetime) -> Cursor:
-    """Send the insert of the request rows that do not exist; never pass `invalid` and `conflict` answers or dry runs."""
+    """Send the insert of the request rows that do not exist; never pass `invalid` or `conflict` answers or dry runs."""
     commands, answers = zip(*answered, strict=True)
     columns = to_columns(commands, ("request_id", "task", "fingerprint")) | {
         "order_id": [command.subject for command in commands],

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alembic.autogenerate import render_python_code
 from alembic.operations import ops
+from sqlalchemy import Index, Table
 
 from models import migrations
 from models.ddl.complete_metadata import metadata
@@ -17,8 +18,7 @@ from models.ddl.complete_metadata import metadata
 LINE_LENGTH = 120
 FIRST = Path(migrations.__file__).parent / "versions" / "0001_first_schema.py"
 
-_HEAD = '''# ruff: noqa: PLR0915 - a schema is as long as its tables
-"""The first schema: all tables, then triggers and grants.  Written by `python -m tools.first_revision`."""
+_HEAD = '''"""The first schema: all tables, then triggers and grants.  Written by `python -m tools.first_revision`."""
 
 from __future__ import annotations
 
@@ -51,19 +51,34 @@ def downgrade() -> None:
 
 
 def first_revision() -> str:
-    steps: list[ops.MigrateOperation] = []
-    for table in metadata.sorted_tables:
-        steps.append(ops.CreateTableOp.from_table(table))
-        steps += [ops.CreateIndexOp.from_index(i) for i in sorted(table.indexes, key=lambda i: str(i.name))]
-    body = render_python_code(ops.UpgradeOps(ops=steps), sqlalchemy_module_prefix="sa.", alembic_module_prefix="op.")
+    tables = [_create_table(table) for table in metadata.sorted_tables]
     sequences = [
         f'    op.execute(sa.text("CREATE SEQUENCE {s.schema}.{s.name} '
         f'AS bigint MINVALUE {s.minvalue} START {s.start}"))\n'
         for s in metadata._sequences.values()  # there is no public list of them
     ]
-    lines = [line for line in body.splitlines() if not line.lstrip().startswith("# ###")]
-    code = "\n".join(lines).replace("astext_type=Text()", "astext_type=sa.Text()")
-    return _HEAD + "".join(sequences) + code + "\n" + _TAIL
+    return _HEAD + "".join([*sequences, *tables]) + _TAIL
+
+
+def _create_table(table: Table) -> str:
+    step = ops.UpgradeOps(ops=[ops.CreateTableOp.from_table(table)])
+    code = render_python_code(step, sqlalchemy_module_prefix="sa.", alembic_module_prefix="op.")
+    lines = [line for line in code.splitlines() if not line.lstrip().startswith("# ###")]
+    indexes = [f"    {_index(index)},\n" for index in sorted(table.indexes, key=lambda index: str(index.name))]
+    columns, schema, end = (
+        "\n".join(lines).replace("astext_type=Text()", "astext_type=sa.Text()").rpartition("    schema=")
+    )
+    return f"{columns}{''.join(indexes)}{schema}{end}\n"
+
+
+def _index(index: Index) -> str:
+    # A part of its table, so that neither is named again.
+    arguments = [repr(name) for name in (index.name, *index.columns.keys())]
+    if index.unique:
+        arguments.append("unique=True")
+    if (where := index.dialect_options["postgresql"]["where"]) is not None:
+        arguments.append(f"postgresql_where=sa.text({str(where)!r})")
+    return f"sa.Index({', '.join(arguments)})"
 
 
 def _format(path: Path) -> None:

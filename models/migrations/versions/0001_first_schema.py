@@ -1,4 +1,3 @@
-# ruff: noqa: PLR0915 - a schema is as long as its tables
 """The first schema: all tables, then triggers and grants.  Written by `python -m tools.first_revision`."""
 
 from __future__ import annotations
@@ -92,15 +91,12 @@ def upgrade() -> None:
             name=op.f("ck_dead_jobs_discarded_for_a_reason"),
         ),
         sa.PrimaryKeyConstraint("dead_job_id", name=op.f("pk_dead_jobs")),
+        sa.Index(
+            "ix_dead_jobs_waiting",
+            "dead_job_id",
+            postgresql_where=sa.text("replayed_at IS NULL AND discarded_at IS NULL"),
+        ),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_dead_jobs_waiting",
-        "dead_jobs",
-        ["dead_job_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("replayed_at IS NULL AND discarded_at IS NULL"),
     )
     op.create_table(
         "dead_letters",
@@ -147,15 +143,8 @@ def upgrade() -> None:
         sa.Column("request_id", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("written_in", "event_id", name=op.f("pk_events")),
         sa.UniqueConstraint("order_id", "seq", name=op.f("uq_events_order_id_seq")),
+        sa.Index("ix_events_member_id", "member_id", "event_id", postgresql_where=sa.text("member_id IS NOT NULL")),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_events_member_id",
-        "events",
-        ["member_id", "event_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("member_id IS NOT NULL"),
     )
     op.create_table(
         "item_locks",
@@ -209,36 +198,24 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("written_in", "line_id", name=op.f("pk_ledger_lines")),
         sa.UniqueConstraint("key", name=op.f("uq_ledger_lines_key")),
+        sa.Index("ix_ledger_lines_bill", "seller_id", "billing_month"),
+        sa.Index("ix_ledger_lines_billing_month", "billing_month"),
+        sa.Index(
+            "ix_ledger_lines_excess_credit_month",
+            "excess_credit_month",
+            postgresql_where=sa.text("excess_credit_month IS NOT NULL"),
+        ),
+        sa.Index("ix_ledger_lines_order_id", "order_id"),
+        sa.Index(
+            "uq_ledger_lines_one_reset_or_credit",
+            "order_id",
+            unique=True,
+            postgresql_where=sa.text("kind IN ('reset', 'credit')"),
+        ),
+        sa.Index(
+            "uq_ledger_lines_payment_id", "payment_id", unique=True, postgresql_where=sa.text("payment_id IS NOT NULL")
+        ),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_ledger_lines_bill", "ledger_lines", ["seller_id", "billing_month"], unique=False, schema="unwind"
-    )
-    op.create_index("ix_ledger_lines_billing_month", "ledger_lines", ["billing_month"], unique=False, schema="unwind")
-    op.create_index(
-        "ix_ledger_lines_excess_credit_month",
-        "ledger_lines",
-        ["excess_credit_month"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("excess_credit_month IS NOT NULL"),
-    )
-    op.create_index("ix_ledger_lines_order_id", "ledger_lines", ["order_id"], unique=False, schema="unwind")
-    op.create_index(
-        "uq_ledger_lines_one_reset_or_credit",
-        "ledger_lines",
-        ["order_id"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("kind IN ('reset', 'credit')"),
-    )
-    op.create_index(
-        "uq_ledger_lines_payment_id",
-        "ledger_lines",
-        ["payment_id"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("payment_id IS NOT NULL"),
     )
     op.create_table(
         "ledger_locks",
@@ -291,24 +268,12 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('pending', 'sent', 'parked')", name=op.f("ck_notices_state_known")),
         sa.PrimaryKeyConstraint("notice_id", name=op.f("pk_notices")),
         sa.UniqueConstraint("key", name=op.f("uq_notices_key")),
+        sa.Index(
+            "ix_notices_due", "attempts", "next_try_at", "notice_id", postgresql_where=sa.text("state = 'pending'")
+        ),
+        sa.Index("ix_notices_order_id", "order_id"),
+        sa.Index("ix_notices_parked", "notice_id", postgresql_where=sa.text("state = 'parked'")),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_notices_due",
-        "notices",
-        ["attempts", "next_try_at", "notice_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'pending'"),
-    )
-    op.create_index("ix_notices_order_id", "notices", ["order_id"], unique=False, schema="unwind")
-    op.create_index(
-        "ix_notices_parked",
-        "notices",
-        ["notice_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'parked'"),
     )
     op.create_table(
         "outbox",
@@ -333,23 +298,13 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("outbox_id", name=op.f("pk_outbox")),
         sa.UniqueConstraint("key", name=op.f("uq_outbox_key")),
+        sa.Index(
+            "ix_outbox_done",
+            "done_at",
+            postgresql_where=sa.text("state = 'done' AND task <> 'credits.post_to_next_invoice'"),
+        ),
+        sa.Index("ix_outbox_due", "task", "due_at", "outbox_id", postgresql_where=sa.text("state = 'due'")),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_outbox_done",
-        "outbox",
-        ["done_at"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'done' AND task <> 'credits.post_to_next_invoice'"),
-    )
-    op.create_index(
-        "ix_outbox_due",
-        "outbox",
-        ["task", "due_at", "outbox_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'due'"),
     )
     op.create_table(
         "pauses",
@@ -363,15 +318,8 @@ def upgrade() -> None:
         sa.CheckConstraint("kind IN ('queue', 'task')", name=op.f("ck_pauses_kind_known")),
         sa.CheckConstraint("until > paused_at AND resumed_at >= paused_at", name=op.f("ck_pauses_in_order")),
         sa.PrimaryKeyConstraint("pause_id", name=op.f("pk_pauses")),
+        sa.Index("ix_pauses_open", "kind", "name", unique=True, postgresql_where=sa.text("resumed_at IS NULL")),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_pauses_open",
-        "pauses",
-        ["kind", "name"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("resumed_at IS NULL"),
     )
     op.create_table(
         "requests",
@@ -384,9 +332,9 @@ def upgrade() -> None:
         sa.Column("answered_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint("outcome IN ('done', 'refused')", name=op.f("ck_requests_outcome_known")),
         sa.PrimaryKeyConstraint("request_id", name=op.f("pk_requests")),
+        sa.Index("ix_requests_answered_at", "answered_at"),
         schema="unwind",
     )
-    op.create_index("ix_requests_answered_at", "requests", ["answered_at"], unique=False, schema="unwind")
     op.create_table(
         "stock_moves",
         sa.Column(
@@ -421,32 +369,23 @@ def upgrade() -> None:
             "kind IN ('recorded', 'sold', 'returned', 'adjusted')", name=op.f("ck_stock_moves_kind_known")
         ),
         sa.PrimaryKeyConstraint("written_in", "move_id", name=op.f("pk_stock_moves")),
+        sa.Index("ix_stock_moves_item", "seller_id", "item_no"),
+        sa.Index(
+            "uq_stock_moves_removed",
+            "removal_id",
+            "line_no",
+            unique=True,
+            postgresql_where=sa.text("removal_id IS NOT NULL"),
+        ),
+        sa.Index(
+            "uq_stock_moves_returned",
+            "order_id",
+            "line_no",
+            unique=True,
+            postgresql_where=sa.text("kind = 'returned' AND removal_id IS NULL"),
+        ),
+        sa.Index("uq_stock_moves_sold", "order_id", "line_no", unique=True, postgresql_where=sa.text("kind = 'sold'")),
         schema="unwind",
-    )
-    op.create_index("ix_stock_moves_item", "stock_moves", ["seller_id", "item_no"], unique=False, schema="unwind")
-    op.create_index(
-        "uq_stock_moves_removed",
-        "stock_moves",
-        ["removal_id", "line_no"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("removal_id IS NOT NULL"),
-    )
-    op.create_index(
-        "uq_stock_moves_returned",
-        "stock_moves",
-        ["order_id", "line_no"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("kind = 'returned' AND removal_id IS NULL"),
-    )
-    op.create_index(
-        "uq_stock_moves_sold",
-        "stock_moves",
-        ["order_id", "line_no"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("kind = 'sold'"),
     )
     op.create_table(
         "submissions",
@@ -467,39 +406,21 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('waiting', 'answered', 'dead')", name=op.f("ck_submissions_state_known")),
         sa.PrimaryKeyConstraint("submission_id", name=op.f("pk_submissions")),
         sa.UniqueConstraint("request_id", name=op.f("uq_submissions_request_id")),
+        sa.Index(
+            "ix_submissions_alone",
+            "submission_id",
+            "due_at",
+            postgresql_where=sa.text("state = 'waiting' AND NOT (attempts = 0 AND octet_length(payload) <= 65536)"),
+        ),
+        sa.Index("ix_submissions_answered", "answered_at", postgresql_where=sa.text("state = 'answered'")),
+        sa.Index(
+            "ix_submissions_due",
+            "submission_id",
+            "due_at",
+            postgresql_where=sa.text("state = 'waiting' AND (attempts = 0 AND octet_length(payload) <= 65536)"),
+        ),
+        sa.Index("ix_submissions_order", "order_id", "submission_id", postgresql_where=sa.text("state = 'waiting'")),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_submissions_alone",
-        "submissions",
-        ["submission_id", "due_at"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'waiting' AND NOT (attempts = 0 AND octet_length(payload) <= 65536)"),
-    )
-    op.create_index(
-        "ix_submissions_answered",
-        "submissions",
-        ["answered_at"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'answered'"),
-    )
-    op.create_index(
-        "ix_submissions_due",
-        "submissions",
-        ["submission_id", "due_at"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'waiting' AND (attempts = 0 AND octet_length(payload) <= 65536)"),
-    )
-    op.create_index(
-        "ix_submissions_order",
-        "submissions",
-        ["order_id", "submission_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'waiting'"),
     )
     op.create_table(
         "sweep_hours",
@@ -538,24 +459,19 @@ def upgrade() -> None:
         sa.Column("found_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("cleared_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("violation_id", name=op.f("pk_violations")),
+        sa.Index(
+            "uq_violations_open", "sentence", "subject", unique=True, postgresql_where=sa.text("cleared_at IS NULL")
+        ),
         schema="unwind",
-    )
-    op.create_index(
-        "uq_violations_open",
-        "violations",
-        ["sentence", "subject"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("cleared_at IS NULL"),
     )
     op.create_table(
         "web_links",
         sa.Column("link_hash", sa.LargeBinary(), nullable=False),
         sa.Column("used_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("link_hash", name=op.f("pk_web_links")),
+        sa.Index("ix_web_links_used_at", "used_at"),
         schema="unwind",
     )
-    op.create_index("ix_web_links_used_at", "web_links", ["used_at"], unique=False, schema="unwind")
     op.create_table(
         "webhooks",
         sa.Column("webhook_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
@@ -577,15 +493,10 @@ def upgrade() -> None:
             "(failing_since IS NULL) = (failures = 0)", name=op.f("ck_webhooks_failing_since_the_first_failure")
         ),
         sa.PrimaryKeyConstraint("webhook_id", name=op.f("pk_webhooks")),
+        sa.Index(
+            "ix_webhooks_due", "next_try_at", postgresql_where=sa.text("disabled_at IS NULL AND removed_at IS NULL")
+        ),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_webhooks_due",
-        "webhooks",
-        ["next_try_at"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("disabled_at IS NULL AND removed_at IS NULL"),
     )
     op.create_table(
         "bills",
@@ -618,17 +529,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_bills_seller_id")),
         sa.PrimaryKeyConstraint("bill_id", name=op.f("pk_bills")),
         sa.UniqueConstraint("seller_id", "billing_month", name=op.f("uq_bills_seller_id_billing_month")),
+        sa.Index("ix_bills_carried", "billing_month", "seller_id", postgresql_where=sa.text("carried_forward <> 0")),
+        sa.Index("ix_bills_written_in", "written_in", "bill_id"),
         schema="unwind",
     )
-    op.create_index(
-        "ix_bills_carried",
-        "bills",
-        ["billing_month", "seller_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("carried_forward <> 0"),
-    )
-    op.create_index("ix_bills_written_in", "bills", ["written_in", "bill_id"], unique=False, schema="unwind")
     op.create_table(
         "held_bills",
         sa.Column("seller_id", sa.Text(), nullable=False),
@@ -709,13 +613,7 @@ def upgrade() -> None:
         sa.CheckConstraint("unit_price > 0", name=op.f("ck_lots_price_above_zero")),
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_lots_seller_id")),
         sa.PrimaryKeyConstraint("lot_id", name=op.f("pk_lots")),
-        schema="unwind",
-    )
-    op.create_index(
-        "ix_lots_key",
-        "lots",
-        ["seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness"],
-        unique=False,
+        sa.Index("ix_lots_key", "seller_id", "item_type", "item_no", "color_id", "new_or_used", "completeness"),
         schema="unwind",
     )
     op.create_table(
@@ -774,25 +672,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["buyer_id"], ["unwind.members.member_id"], name=op.f("fk_orders_buyer_id")),
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_orders_seller_id")),
         sa.PrimaryKeyConstraint("order_id", name=op.f("pk_orders")),
+        sa.Index("ix_orders_buyer_npb", "buyer_id", "seller_id", postgresql_where=sa.text("status = 'NPB'")),
+        sa.Index(
+            "ix_orders_files_npb", "files_npb_at", "order_id", postgresql_where=sa.text("files_npb_at IS NOT NULL")
+        ),
+        sa.Index("ix_orders_seller_id", "seller_id"),
         schema="unwind",
     )
-    op.create_index(
-        "ix_orders_buyer_npb",
-        "orders",
-        ["buyer_id", "seller_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("status = 'NPB'"),
-    )
-    op.create_index(
-        "ix_orders_files_npb",
-        "orders",
-        ["files_npb_at", "order_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("files_npb_at IS NOT NULL"),
-    )
-    op.create_index("ix_orders_seller_id", "orders", ["seller_id"], unique=False, schema="unwind")
     op.create_table(
         "strikes",
         sa.Column("order_id", sa.BigInteger(), nullable=False),
@@ -803,9 +689,9 @@ def upgrade() -> None:
         sa.CheckConstraint("role IN ('buyer', 'seller')", name=op.f("ck_strikes_role_known")),
         sa.ForeignKeyConstraint(["member_id"], ["unwind.members.member_id"], name=op.f("fk_strikes_member_id")),
         sa.PrimaryKeyConstraint("order_id", name=op.f("pk_strikes")),
+        sa.Index("ix_strikes_member_id", "member_id"),
         schema="unwind",
     )
-    op.create_index("ix_strikes_member_id", "strikes", ["member_id"], unique=False, schema="unwind")
     op.create_table(
         "alerts",
         sa.Column("order_id", sa.BigInteger(), nullable=False),
@@ -842,47 +728,35 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_alerts_order_id")),
         sa.PrimaryKeyConstraint("order_id", "alert_id", name=op.f("pk_alerts")),
+        sa.Index(
+            "ix_alerts_cancel",
+            "cancels_at",
+            "alert_id",
+            postgresql_where=sa.text("state = 'open' AND cancels_at IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_alerts_remind",
+            "remind_at",
+            "alert_id",
+            postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_alerts_waiting",
+            "unlocks_at",
+            "alert_id",
+            "kind",
+            postgresql_where=sa.text("state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"),
+        ),
+        sa.Index(
+            "ix_alerts_warn",
+            "cancels_at",
+            "alert_id",
+            postgresql_where=sa.text(
+                "state = 'open' AND cancels_at IS NOT NULL AND warned_of IS DISTINCT FROM cancels_at"
+            ),
+        ),
+        sa.Index("uq_alerts_one_open_per_order", "order_id", unique=True, postgresql_where=sa.text("state = 'open'")),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_alerts_cancel",
-        "alerts",
-        ["cancels_at", "alert_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open' AND cancels_at IS NOT NULL"),
-    )
-    op.create_index(
-        "ix_alerts_remind",
-        "alerts",
-        ["remind_at", "alert_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),
-    )
-    op.create_index(
-        "ix_alerts_waiting",
-        "alerts",
-        ["unlocks_at", "alert_id", "kind"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open' AND unlocked_at IS NULL AND NOT penalty_stands"),
-    )
-    op.create_index(
-        "ix_alerts_warn",
-        "alerts",
-        ["cancels_at", "alert_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open' AND cancels_at IS NOT NULL AND warned_of IS DISTINCT FROM cancels_at"),
-    )
-    op.create_index(
-        "uq_alerts_one_open_per_order",
-        "alerts",
-        ["order_id"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open'"),
     )
     op.create_table(
         "drafts",
@@ -903,16 +777,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_drafts_order_id")),
         sa.ForeignKeyConstraint(["seller_id"], ["unwind.members.member_id"], name=op.f("fk_drafts_seller_id")),
         sa.PrimaryKeyConstraint("draft_id", name=op.f("pk_drafts")),
+        sa.Index("ix_drafts_order_id", "order_id"),
+        sa.Index("uq_drafts_used", "order_id", unique=True, postgresql_where=sa.text("state = 'used'")),
         schema="unwind",
-    )
-    op.create_index("ix_drafts_order_id", "drafts", ["order_id"], unique=False, schema="unwind")
-    op.create_index(
-        "uq_drafts_used",
-        "drafts",
-        ["order_id"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'used'"),
     )
     op.create_table(
         "late_payments",
@@ -932,18 +799,14 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_late_payments_order_id")),
         sa.PrimaryKeyConstraint("late_payment_id", name=op.f("pk_late_payments")),
+        sa.Index("ix_late_payments_order_id", "order_id", "late_payment_id"),
+        sa.Index(
+            "uq_late_payments_one_open_per_order",
+            "order_id",
+            unique=True,
+            postgresql_where=sa.text("settled_at IS NULL"),
+        ),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_late_payments_order_id", "late_payments", ["order_id", "late_payment_id"], unique=False, schema="unwind"
-    )
-    op.create_index(
-        "uq_late_payments_one_open_per_order",
-        "late_payments",
-        ["order_id"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("settled_at IS NULL"),
     )
     op.create_table(
         "ocrs",
@@ -968,39 +831,26 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_ocrs_order_id")),
         sa.PrimaryKeyConstraint("order_id", "ocr_id", name=op.f("pk_ocrs")),
+        sa.Index(
+            "ix_ocrs_agrees",
+            "agrees_at",
+            "ocr_id",
+            postgresql_where=sa.text("state = 'open' AND agrees_at IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_ocrs_declines",
+            "declines_at",
+            "ocr_id",
+            postgresql_where=sa.text("state = 'open' AND declines_at IS NOT NULL"),
+        ),
+        sa.Index(
+            "ix_ocrs_remind",
+            "remind_at",
+            "ocr_id",
+            postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),
+        ),
+        sa.Index("uq_ocrs_one_open_per_order", "order_id", unique=True, postgresql_where=sa.text("state = 'open'")),
         schema="unwind",
-    )
-    op.create_index(
-        "ix_ocrs_agrees",
-        "ocrs",
-        ["agrees_at", "ocr_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open' AND agrees_at IS NOT NULL"),
-    )
-    op.create_index(
-        "ix_ocrs_declines",
-        "ocrs",
-        ["declines_at", "ocr_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open' AND declines_at IS NOT NULL"),
-    )
-    op.create_index(
-        "ix_ocrs_remind",
-        "ocrs",
-        ["remind_at", "ocr_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open' AND remind_at IS NOT NULL"),
-    )
-    op.create_index(
-        "uq_ocrs_one_open_per_order",
-        "ocrs",
-        ["order_id"],
-        unique=True,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'open'"),
     )
     op.create_table(
         "order_lines",
@@ -1044,16 +894,9 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["order_id"], ["unwind.orders.order_id"], name=op.f("fk_removals_order_id")),
         sa.PrimaryKeyConstraint("removal_id", name=op.f("pk_removals")),
+        sa.Index("ix_removals_order_id", "order_id", "removal_id"),
+        sa.Index("ix_removals_pending", "order_id", postgresql_where=sa.text("state = 'pending'")),
         schema="unwind",
-    )
-    op.create_index("ix_removals_order_id", "removals", ["order_id", "removal_id"], unique=False, schema="unwind")
-    op.create_index(
-        "ix_removals_pending",
-        "removals",
-        ["order_id"],
-        unique=False,
-        schema="unwind",
-        postgresql_where=sa.text("state = 'pending'"),
     )
     op.create_table(
         "draft_lines",
