@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, aliased, mapped_column
 from models import ledger, terms
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows
+from models.db.row_mapping import from_row
 from models.db.schema import Base, BigIntKey, Cents, check_finite, partial_index
 from models.feed import WrittenIn
 from models.ledger import LedgerLineRow
@@ -93,11 +94,9 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> p
         select(BillRow).where(BillRow.seller_id == seller_id, BillRow.billing_month == month)
     ).one_or_none()
     if row is not None:
-        totals = policy.BillTotals(row.opening_credit, row.lines_sum, row.total, row.carried_forward)
+        days = (row.issued_on, row.due_on, row.grace_until)
         state = policy.bill_state(row.total, paid, row.past_due_at, now)
-        return policy.Bill(
-            seller_id, month, state, totals, lines, paid, overpaid, row.issued_on, row.due_on, row.grace_until
-        )
+        return policy.Bill(seller_id, month, state, from_row(policy.BillTotals, row), lines, paid, overpaid, *days)
     opening = _opening_bill_credit(conn, terms_history, seller_id, month)
     month_terms = policy.terms_of_billing_month(terms_history, month)
     computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, month_terms)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models import feed
 from models.db.arrays import is_any
+from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, partial_index
 from policies.texts import has_blank_or_control
 
@@ -129,20 +130,18 @@ def lease_endpoints(conn: Connection, now: datetime) -> list[Endpoint]:
         .limit(MAX_ENDPOINTS)
         .with_for_update(skip_locked=True)
     )
-    until = now + WEBHOOK_LEASE
-    leased = (
-        update(WebhookRow).where(is_any(WebhookRow.webhook_id, conn.execute(due).scalars())).values(leased_until=until)
-    )
-    return [_endpoint_from_row(conn, row, until) for row in conn.execute(leased.returning(WebhookRow)).all()]
+    webhook_ids = conn.execute(due).scalars()
+    leased = update(WebhookRow).where(is_any(WebhookRow.webhook_id, webhook_ids))
+    leased = leased.values(leased_until=now + WEBHOOK_LEASE)
+    return [_endpoint_from_row(conn, row) for row in conn.execute(leased.returning(WebhookRow)).all()]
 
 
-def _endpoint_from_row(conn: Connection, row: Any, until: datetime) -> Endpoint:
+def _endpoint_from_row(conn: Connection, row: Any) -> Endpoint:
     page = feed.events_after(conn, row.cursor, EVENTS_PER_DELIVERY)
     wanted = [(cursor, event) for cursor, event in page if webhook_wants(event["type"], row.event_types.split(","))]
     read_to = page[-1][0] if page else row.cursor
-    return Endpoint(
-        row.webhook_id, row.url, row.secret, until, row.cursor, wanted, read_to, len(page) == EVENTS_PER_DELIVERY
-    )
+    was_full = len(page) == EVENTS_PER_DELIVERY
+    return from_row(Endpoint, row, events=wanted, read_to=read_to, page_was_full=was_full)
 
 
 def webhook_wants(event_type: str, patterns: Sequence[str]) -> bool:

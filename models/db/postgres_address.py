@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from psycopg.conninfo import make_conninfo
+
 from policies.texts import has_blank_or_control, is_storable
 
 SCHEMES = ("postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2")
@@ -105,7 +107,8 @@ class PostgresAddress:
         return cls(hosts, database, user_name or None, secret or None, single)
 
     def connection_parameters(self, application_name: str) -> dict[str, str]:
-        parameters = {
+        login = {"user": self.user, "password": self.password}
+        return {
             **_CONNINFO_DEFAULTS,
             "application_name": application_name,
             # Not `read-write`: default_transaction_read_only makes it untrue of a primary.
@@ -115,17 +118,11 @@ class PostgresAddress:
             "host": ",".join(host for host, _ in self.hosts),
             "port": ",".join(str(port) for _, port in self.hosts),
             "dbname": self.database,
+            **{name: value for name, value in login.items() if value is not None},
         }
-        if self.user is not None:
-            parameters["user"] = self.user
-        if self.password is not None:
-            parameters["password"] = self.password
-        return parameters
 
     def client_conninfo(self, application_name: str) -> str:
-        parameters = self.connection_parameters(application_name)
-        parameters.pop("password", None)
-        return " ".join(f"{name}={_quote_conninfo_value(value)}" for name, value in parameters.items())
+        return make_conninfo("", **{**self.connection_parameters(application_name), "password": None})
 
     def client_environment(self) -> dict[str, str]:
         """Return the environment for such a program: libpq's only variable in it is the password."""
@@ -149,11 +146,6 @@ def clear_libpq_environment() -> None:
     """Remove libpq's variables from this process: libpq uses them for every parameter that a connection omits."""
     for name in libpq_variables():
         os.environ.pop(name, None)
-
-
-def _quote_conninfo_value(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _decode_postgres_url_part(text: str) -> str:

@@ -5,9 +5,7 @@ CREATE OR REPLACE FUNCTION unwind.events_after(after_cursor text DEFAULT NULL, m
 RETURNS TABLE (cursor text, event jsonb)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-    after_tx bigint := 0;
-    after_source integer := 0;
-    after_id bigint := 0;
+    after bigint[]; -- transaction, table, id
     after_ids bigint[]; -- by table: those before the cursor's have no more events of its transaction
     wanted integer := least(greatest(coalesce(max_events, 100), 1), 10000);
     running bigint;
@@ -21,16 +19,12 @@ BEGIN
         WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
             AND a.datname <> current_database());
     settled := coalesce(running, pg_snapshot_xmax(pg_current_snapshot())::text::bigint) + unwind.feed_base();
-    IF after_cursor IS NOT NULL THEN
-        IF after_cursor !~ '^[0-9]{1,18}\.[0-9]\.[0-9]{1,18}$' THEN
-            RAISE EXCEPTION 'this is no cursor that events_after gave' USING ERRCODE = 'invalid_parameter_value';
-        END IF;
-        after_tx := split_part(after_cursor, '.', 1)::bigint;
-        after_source := split_part(after_cursor, '.', 2)::integer;
-        after_id := split_part(after_cursor, '.', 3)::bigint;
+    IF after_cursor !~ '^[0-9]{1,18}\.[0-9]\.[0-9]{1,18}$' THEN
+        RAISE EXCEPTION 'this is no cursor that events_after gave' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    after := string_to_array(coalesce(after_cursor, '0.0.0'), '.')::bigint[];
     after_ids := ARRAY(
-        SELECT CASE WHEN n = after_source THEN after_id WHEN n > after_source THEN -1 ELSE 9223372036854775807 END
+        SELECT CASE WHEN n = after[2] THEN after[3] WHEN n > after[2] THEN -1 ELSE 9223372036854775807 END
         FROM generate_series(1, 4) AS n ORDER BY n);
     RETURN QUERY
     SELECT
@@ -49,7 +43,7 @@ BEGIN
                 'order_id', e.order_id, 'member_id', e.member_id, 'actor', e.actor, 'role', e.role,
                 'from', e.from_status, 'to', e.to_status, 'request_id', e.request_id, 'changes', e.changes) AS data
         FROM unwind.events AS e
-        WHERE (e.written_in, e.event_id) > (after_tx, after_ids[1]) AND e.written_in < settled
+        WHERE (e.written_in, e.event_id) > (after[1], after_ids[1]) AND e.written_in < settled
         ORDER BY e.written_in, e.event_id LIMIT wanted)
         UNION ALL
         (SELECT
@@ -58,7 +52,7 @@ BEGIN
                 'lot_id', m.lot_id, 'seller_id', m.seller_id, 'delta', m.delta, 'kind', m.kind,
                 'order_id', m.order_id, 'line_no', m.line_no)
         FROM unwind.stock_moves AS m
-        WHERE (m.written_in, m.move_id) > (after_tx, after_ids[2]) AND m.written_in < settled
+        WHERE (m.written_in, m.move_id) > (after[1], after_ids[2]) AND m.written_in < settled
         ORDER BY m.written_in, m.move_id LIMIT wanted)
         UNION ALL
         (SELECT
@@ -74,7 +68,7 @@ BEGIN
                 'seller_id', l.seller_id, 'billing_month', to_char(l.billing_month, 'YYYY-MM'), 'kind', l.kind,
                 'amount', l.amount::text, 'order_id', l.order_id, 'payment_id', l.payment_id)
         FROM unwind.ledger_lines AS l
-        WHERE (l.written_in, l.line_id) > (after_tx, after_ids[3]) AND l.written_in < settled
+        WHERE (l.written_in, l.line_id) > (after[1], after_ids[3]) AND l.written_in < settled
         ORDER BY l.written_in, l.line_id LIMIT wanted)
         UNION ALL
         (SELECT
@@ -85,7 +79,7 @@ BEGIN
                 'total', b.total::text, 'opening_credit', b.opening_credit::text,
                 'carried_forward', b.carried_forward::text, 'due_on', b.due_on)
         FROM unwind.bills AS b
-        WHERE (b.written_in, b.bill_id) > (after_tx, after_ids[4]) AND b.written_in < settled
+        WHERE (b.written_in, b.bill_id) > (after[1], after_ids[4]) AND b.written_in < settled
         ORDER BY b.written_in, b.bill_id LIMIT wanted)
     ) AS f
     ORDER BY f.tx, f.source, f.id LIMIT wanted;

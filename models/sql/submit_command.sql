@@ -20,17 +20,17 @@ BEGIN
     -- Nothing is parsed before its length and the number of its parts are known (as in models/payload_limits.py).
     IF octet_length(submit_command.payload) > max_bytes THEN
         fault := 'PAYLOAD_TOO_LARGE';
-    ELSIF octet_length(submit_command.payload) > max_parts
-          AND octet_length(submit_command.payload)
-              - octet_length(translate(submit_command.payload, '[]{},', '')) > max_parts THEN
+    ELSIF octet_length(submit_command.payload) - octet_length(translate(submit_command.payload, '[]{},', ''))
+          > max_parts THEN
         bare := replace(replace(submit_command.payload, E'\\\\', ''), E'\\"', '');
-        IF octet_length(bare) - octet_length(replace(bare, '"', '')) > 4 * (max_parts + 1) THEN
-            fault := 'PAYLOAD_TOO_LARGE';
-        ELSIF (SELECT sum(octet_length(s.piece) - octet_length(translate(s.piece, '[]{},', '')))
-               FROM unnest(string_to_array(bare, '"')) WITH ORDINALITY AS s(piece, number) WHERE s.number % 2 = 1)
-              > max_parts THEN
-            fault := 'PAYLOAD_TOO_LARGE';
-        END IF;
+        fault := CASE
+            WHEN octet_length(bare) - octet_length(replace(bare, '"', '')) > 4 * (max_parts + 1)
+            THEN 'PAYLOAD_TOO_LARGE'
+            WHEN (SELECT sum(octet_length(s.piece) - octet_length(translate(s.piece, '[]{},', '')))
+                  FROM unnest(string_to_array(bare, '"')) WITH ORDINALITY AS s(piece, number) WHERE s.number % 2 = 1)
+                 > max_parts
+            THEN 'PAYLOAD_TOO_LARGE'
+        END;
         bare := NULL;
     END IF;
     IF fault IS NULL THEN
@@ -46,10 +46,8 @@ BEGIN
             WHEN OTHERS THEN fault := 'PAYLOAD_INVALID';
         END;
     END IF;
-    IF fault IS NOT NULL THEN
-        document := NULL;
-    END IF;
-    chosen := coalesce(submit_command.request_id, document ->> 'request_id', gen_random_uuid()::text);
+    chosen := coalesce(
+        submit_command.request_id, CASE WHEN fault IS NULL THEN document ->> 'request_id' END, gen_random_uuid()::text);
     IF submit_command.name IS NULL
        OR NOT EXISTS (SELECT FROM unwind.commands AS c WHERE c.name = submit_command.name) THEN
         fault := 'TASK_UNKNOWN';
@@ -72,34 +70,34 @@ BEGIN
         ) AS s;
         RETURN jsonb_build_object(
             'request_id', chosen, 'accepted', false, 'code', fault, 'did_you_mean', document);
-    ELSIF fault IS NOT NULL THEN
-        RETURN jsonb_build_object('request_id', chosen, 'accepted', false, 'code', fault);
-    END IF;
-    -- First in, first out per order: removal requests and drafts belong to an order too.
-    IF document ->> 'order_id' ~ '^[0-9]{1,18}$' THEN
-        of_order := (document ->> 'order_id')::bigint;
-    ELSIF document ->> 'removal_id' ~ '^[0-9]{1,18}$' THEN
-        SELECT r.order_id INTO of_order FROM unwind.removals AS r
-        WHERE r.removal_id = (document ->> 'removal_id')::bigint;
-    ELSIF document ? 'draft_id' THEN
-        SELECT d.order_id INTO of_order FROM unwind.drafts AS d WHERE d.draft_id = document ->> 'draft_id';
-    END IF;
-    INSERT INTO unwind.submissions (request_id, task, payload, order_id, submitted_by, submitted_at, state, due_at)
-    VALUES (chosen, submit_command.name, submit_command.payload, of_order, session_user, clock_timestamp(), 'waiting',
-            clock_timestamp())
-    ON CONFLICT ON CONSTRAINT uq_submissions_request_id DO NOTHING RETURNING submission_id INTO inserted;
-    IF inserted IS NULL THEN
-        SELECT * INTO held FROM unwind.submissions AS s WHERE s.request_id = chosen;
-        -- An id may be written as text (JavaScript rounds numbers above 2^53): both are the same command.
-        IF held.task <> submit_command.name
-           OR (held.payload::jsonb - 'request_id' <> document - 'request_id'
-               AND regexp_replace(held.payload, id_as_text, id_as_number, 'g')::jsonb - 'request_id'
-                   <> regexp_replace(submit_command.payload, id_as_text, id_as_number, 'g')::jsonb - 'request_id') THEN
-            RETURN jsonb_build_object('request_id', chosen, 'accepted', false, 'code', 'REQUEST_ID_REUSED');
+    ELSIF fault IS NULL THEN
+        -- First in, first out per order: removal requests and drafts belong to an order too.
+        IF document ->> 'order_id' ~ '^[0-9]{1,18}$' THEN
+            of_order := (document ->> 'order_id')::bigint;
+        ELSIF document ->> 'removal_id' ~ '^[0-9]{1,18}$' THEN
+            SELECT r.order_id INTO of_order FROM unwind.removals AS r
+            WHERE r.removal_id = (document ->> 'removal_id')::bigint;
+        ELSIF document ? 'draft_id' THEN
+            SELECT d.order_id INTO of_order FROM unwind.drafts AS d WHERE d.draft_id = document ->> 'draft_id';
         END IF;
-    ELSE
-        PERFORM pg_notify('unwind_submissions', '');
+        INSERT INTO unwind.submissions (request_id, task, payload, order_id, submitted_by, submitted_at, state, due_at)
+        VALUES (chosen, submit_command.name, submit_command.payload, of_order, session_user, clock_timestamp(),
+                'waiting', clock_timestamp())
+        ON CONFLICT ON CONSTRAINT uq_submissions_request_id DO NOTHING RETURNING submission_id INTO inserted;
+        IF inserted IS NULL THEN
+            SELECT * INTO held FROM unwind.submissions AS s WHERE s.request_id = chosen;
+            -- An id may be written as text (JavaScript rounds numbers above 2^53): both are the same command.
+            IF held.task <> submit_command.name
+               OR (held.payload::jsonb - 'request_id' <> document - 'request_id'
+                   AND regexp_replace(held.payload, id_as_text, id_as_number, 'g')::jsonb - 'request_id' <>
+                       regexp_replace(submit_command.payload, id_as_text, id_as_number, 'g')::jsonb - 'request_id')
+            THEN
+                fault := 'REQUEST_ID_REUSED';
+            END IF;
+        ELSE
+            PERFORM pg_notify('unwind_submissions', '');
+        END IF;
     END IF;
-    RETURN jsonb_build_object('request_id', chosen, 'accepted', true, 'code', null);
+    RETURN jsonb_build_object('request_id', chosen, 'accepted', fault IS NULL, 'code', fault);
 END
 $body$
