@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -143,16 +142,6 @@ _ALERT_COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class UnlockedAlerts:
-    """How many alerts were due and unlocked, the last of them, and the outbox messages of a small batch."""
-
-    due: int = 0
-    unlocked: int = 0
-    last: DuePosition | None = None
-    messages: Sequence[int] = ()
-
-
 def unlock_alerts(
     conn: Connection,
     kinds: Sequence[AlertKind],
@@ -162,10 +151,11 @@ def unlock_alerts(
     *,
     max_messages: int,
     relay_at: datetime,
-) -> UnlockedAlerts:
+) -> Any:
     """Unlock the next due alerts with their events and outbox messages, except those of orders that are locked.
 
-    If at most `max_messages` are unlocked, the relay gets their messages at `relay_at`, else at once.
+    Return a row of how many were `due` and `unlocked`, the last of them (`last_at`, `last_id`), and the `messages` if
+    there are at most `max_messages`, which the relay gets at `relay_at`, more at once; None if no alert is due.
 
     A cheap query first checks that an alert is due, because an idle run of the statement costs five times as much (B8).
     """
@@ -174,7 +164,7 @@ def unlock_alerts(
         fetch_terms = terms.send_terms_query(conn)
         due = execute(conn, _FIRST_DUE_ALERT, where)
     if due.fetchone() is None:
-        return UnlockedAlerts()
+        return None
     firsts = {
         terms_id: terms_.unlock_remind_after[0].total_seconds()
         for terms_id, terms_ in fetch_terms().by_ids().items()
@@ -188,9 +178,7 @@ def unlock_alerts(
         "messages": max_messages,
         "relay_at": relay_at,
     }
-    (counts,) = execute(conn, _UNLOCK_ALERTS, values)
-    last = None if counts.last_at is None else (counts.last_at, counts.last_id)
-    return UnlockedAlerts(counts.due, counts.unlocked, last, counts.messages)
+    return execute(conn, _UNLOCK_ALERTS, values).fetchone()
 
 
 def first_unlockable_alert(

@@ -33,12 +33,10 @@ EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"
 DDL: tuple[str, ...] = (read_sql("events_after"), f"REVOKE ALL ON FUNCTION {EVENTS_AFTER_SIGNATURE} FROM PUBLIC")
 
 
-_FEED_TRANSACTION_ID_GAP = text("""
-    SELECT GREATEST(
-        (SELECT max(written_in) FROM unwind.events), (SELECT max(written_in) FROM unwind.stock_moves),
-        (SELECT max(written_in) FROM unwind.ledger_lines), (SELECT max(written_in) FROM unwind.bills)
-    ) - (pg_current_xact_id()::text)::bigint - unwind.feed_base()
-""")
+_NEWEST_ROWS = ", ".join(f"(SELECT max(written_in) FROM unwind.{table})" for table in FEED_TABLES)  # noqa: S608 - constants
+_FEED_TRANSACTION_ID_GAP = text(
+    f"SELECT GREATEST({_NEWEST_ROWS}) - (pg_current_xact_id()::text)::bigint - unwind.feed_base()"
+)
 
 
 def feed_transaction_id_gap(conn: Connection) -> int:

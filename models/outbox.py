@@ -8,18 +8,17 @@ that are not done 10 s later, and again with backoff until they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, or_, select, text, update
+from sqlalchemy import Connection, Row, and_, case, func, or_, select, text, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models import dead_jobs
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, send_insert
-from models.db.row_mapping import from_row, to_columns
+from models.db.row_mapping import to_columns
 from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from models.db.selects import earliest
 from policies.verdicts import OutboxMessage
@@ -78,19 +77,9 @@ MAX_REQUEUED = 50_000
 """Rows made due at once after a broker reset; the others become due by their own backoff."""
 
 
-@dataclass(frozen=True, slots=True)
-class DueMessage:
-    outbox_id: int
-    key: str
-    task: str
-    order_id: int | None
-    payload: dict[str, Any]
-    created_at: datetime
-    attempts: int
-    first_error: str | None = None
-
-
-_DUE_MESSAGES = select(*(getattr(OutboxRow, x.name) for x in fields(DueMessage))).where(OutboxRow.state == "due")
+DueMessage = Row[Any]
+"""An `OutboxRow` that is due."""
+_DUE_MESSAGES = select(OutboxRow).where(OutboxRow.state == "due")
 
 
 def enqueue_messages(conn: Connection, messages: Sequence[OutboxMessage], now: datetime) -> None:
@@ -124,7 +113,7 @@ def claim_messages(
     if order_id is not None:
         due = due.where(OutboxRow.order_id == order_id)
     claimed = conn.execute(due.limit(MAX_CLAIMED_ROWS).with_for_update(skip_locked=True))
-    return sorted((from_row(DueMessage, row) for row in claimed), key=attrgetter("outbox_id"))  # in order of commands
+    return sorted(claimed, key=attrgetter("outbox_id"))  # in order of commands
 
 
 def new_rows(conn: Connection, task: str, *, limit: int = MAX_CLAIMED_ROWS) -> list[int]:
@@ -135,8 +124,7 @@ def new_rows(conn: Connection, task: str, *, limit: int = MAX_CLAIMED_ROWS) -> l
 def lock_by_payload(conn: Connection, task: str, field: str, values: Sequence[str]) -> list[DueMessage]:
     """Lock the due messages of one task whose payload has one of `values` in `field`; wait for other transactions."""
     due = _DUE_MESSAGES.where(OutboxRow.task == task, OutboxRow.payload[field].astext.in_(values))
-    rows = conn.execute(due.order_by(OutboxRow.outbox_id).with_for_update())
-    return [from_row(DueMessage, row) for row in rows]
+    return list(conn.execute(due.order_by(OutboxRow.outbox_id).with_for_update()))
 
 
 def mark_messages_done(conn: Connection, due: Sequence[DueMessage], now: datetime) -> None:

@@ -12,15 +12,13 @@ from sqlalchemy import Connection, text
 
 from models.sql import read_sql
 
-PRUNE_BATCH_SIZE = 1000
-
 DDL: tuple[str, ...] = (
     read_sql("prune_requests"),
     "REVOKE ALL ON FUNCTION unwind.prune_requests(timestamptz, integer) FROM PUBLIC",
 )
 
 
-def prune(conn: Connection, older_than: datetime, batch: int = PRUNE_BATCH_SIZE) -> int:
+def prune(conn: Connection, older_than: datetime, batch: int = 1000) -> int:
     """Delete one batch of each kind and return how many rows were deleted.
 
     Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for any role but the

@@ -118,7 +118,7 @@ def unfinished_outbox_messages(database_url: str, at: datetime | None = None) ->
             violations = invariants.query_invariants(conn, now, months=month_audit.months_to_audit(conn))
     finally:
         database.dispose()
-    return [f"{violation.sentence}: {', '.join(violation.ids[:10])}" for violation in violations]
+    return [f"{sentence}: {', '.join(ids[:10])}" for sentence, ids in violations.items()]
 
 
 def unexpected_rows(conn: psycopg.Connection[Any], emails: list[str]) -> list[str]:

@@ -93,11 +93,13 @@ class UnlockSweep(DueSweep[DuePosition]):
             max_messages=MAX_UNLOCK_MESSAGES,
             relay_at=work.now + RELAY_UNLOCKS_AFTER,
         )
+        if batch is None or not batch.due:
+            return 0, 0, after
         if batch.unlocked <= MAX_UNLOCK_MESSAGES:
             self.messages += batch.messages  # those of a batch that is rolled back are never found
         else:
             work.tasks_to_wake.add(outbox.RELAY)
-        return batch.due, batch.unlocked, batch.last or after
+        return batch.due, batch.unlocked, (batch.last_at, batch.last_id)
 
     def find(self, work: UnitOfWork[Any], after: DuePosition, limit: int) -> Sequence[DuePosition]:  # noqa: ARG002
         first = alerts.first_unlockable_alert(work.conn, self._kinds, work.now, after)

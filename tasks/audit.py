@@ -5,13 +5,11 @@ Every minute covers recent changes and a slice of the rest; every night covers e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import structlog
 from celery import shared_task
 
 from models.integrity import violation_log
-from models.integrity.invariants import InvariantViolation
+from models.integrity.invariants import Violations
 from models.unit_of_work import unit_of_work
 from tasks.sweeps import TaskResult
 
@@ -26,23 +24,23 @@ def audit_recent_changes() -> TaskResult:
     """Check recent changes. Return `{"violations": {sentence: [ids]}}` and log each violation as an error."""
     with unit_of_work() as work:
         violations = violation_log.log_recent_violations(work.conn, work.now)
-    return _report_audit(violations or ())
+    return {"violations": _log_violations(violations or {})}
 
 
 @shared_task(name="audit.check_everything")
 def audit_everything() -> TaskResult:
     """Run the next slices of the nightly check of everything. Return and log as `audit_recent_changes` does."""
-    violations: list[InvariantViolation] = []
+    violations: Violations = {}
     for _ in range(SLICES_PER_TICK):
         with unit_of_work() as work:
             audit_slice_violations = violation_log.log_violations_of_next_invariant(work.conn, work.now)
         if audit_slice_violations is None:
             break
-        violations.extend(audit_slice_violations)
-    return _report_audit(violations)
+        violations |= _log_violations(audit_slice_violations)
+    return {"violations": violations}
 
 
-def _report_audit(violations: Sequence[InvariantViolation]) -> TaskResult:
-    for violation in violations:
-        log.error("invariant_violated", sentence=violation.sentence, ids=violation.ids[:20])
-    return {"violations": {violation.sentence: violation.ids for violation in violations}}
+def _log_violations(violations: Violations) -> Violations:
+    for sentence, ids in violations.items():
+        log.error("invariant_violated", sentence=sentence, ids=ids[:20])
+    return violations

@@ -8,7 +8,7 @@ psql runs the files too: a parameter is a variable, and NULL instead of a scope 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -33,6 +33,7 @@ _INVARIANT_SCOPE: dict[str, TypeEngine[Any]] = {
     "messages": ARRAY(BigInteger),
     "answers": DateTime(timezone=True),
 }
+"""What to check: orders, sellers, items as two lists of equal length, outbox messages, answers since an instant."""
 _INVARIANT_PARAMETERS: dict[str, TypeEngine[Any]] = {
     "now": DateTime(timezone=True),
     "part": Integer(),
@@ -40,22 +41,10 @@ _INVARIANT_PARAMETERS: dict[str, TypeEngine[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class InvariantScope:
-    """What to check: orders, sellers, items as two lists of equal length, outbox messages, answers since an instant."""
-
-    orders: list[int]
-    sellers: list[str]
-    item_sellers: list[str]
-    item_nos: list[str]
-    messages: list[int]
-    answers: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class InvariantViolation:
-    sentence: str
-    ids: list[str]
+InvariantScope = Mapping[str, Any]
+"""The values of `_INVARIANT_SCOPE`; one that is missing limits nothing."""
+Violations = dict[str, list[str]]
+"""The ids of the rows that violate an invariant, by its sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +61,7 @@ class Invariant:
         return any(f":{name}" in self.query for name in _INVARIANT_SCOPE)
 
     def find_violations(self, conn: Connection, now: datetime, scope: InvariantScope | None = None) -> list[str]:
-        values = {name: getattr(scope, name, None) for name in _INVARIANT_SCOPE} | {"now": now, "part": self.part}
+        values = dict.fromkeys(_INVARIANT_SCOPE) | {**(scope or {}), "now": now, "part": self.part}
         rows = conn.execute(_violations_statement(self.query), values)
         return [str(violating_id) for violating_id in rows.scalars()]
 
@@ -105,7 +94,7 @@ def query_invariants(
     in_time: bool = True,
     months: Iterable[date] = (),
     scope: InvariantScope | None = None,
-) -> list[InvariantViolation]:
+) -> Violations:
     """Check all invariants; without `in_time`, only those that must hold at every instant.
 
     `months`: closed months (first days) whose books are recomputed, each at the cost of reading its orders' events.
@@ -116,15 +105,15 @@ def query_invariants(
         # Statistics may be missing after a restore, or older than the first cancellations. With them the planner
         # expects one row and reads all events again for each of thousands.
         conn.execute(text("SET LOCAL enable_nestloop = off"))
-    violations = [
-        InvariantViolation(invariant.sentence, ids)
+    violations = {
+        invariant.sentence: ids
         for invariant in (*ALWAYS, *(IN_TIME if in_time else ()))
         if (ids := invariant.find_violations(conn, now, scope))
-    ]
+    }
     if scope is None:
         conn.execute(text("SET LOCAL enable_nestloop = on"))
     if differing := month_audit.months_with_differences(conn, months):
-        violations.append(InvariantViolation(MONTHS_INVARIANT, differing))
+        violations[MONTHS_INVARIANT] = differing
     return violations
 
 

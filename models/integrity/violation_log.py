@@ -21,7 +21,7 @@ from models.db.named_locks import lock_named, try_lock_named
 from models.db.schema import Base, BigIntKey, partial_index, table_of
 from models.events import EventRow
 from models.integrity import invariants, month_audit
-from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, InvariantViolation
+from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, Violations
 from models.inventory import LotRow
 from models.ledger import LedgerLineRow
 from models.members import MemberRow
@@ -68,23 +68,23 @@ class AuditPositionRow(Base):
     position: Mapped[Any] = mapped_column(JSONB)
 
 
-def open_violations(conn: Connection) -> list[InvariantViolation]:
+def open_violations(conn: Connection) -> Violations:
     rows = conn.execute(
         select(ViolationRow.sentence, ViolationRow.subject)
         .where(ViolationRow.cleared_at.is_(None))
         .order_by(ViolationRow.violation_id)
     )
-    return [InvariantViolation(sentence, ids) for sentence, ids in _subjects_by_sentence(rows).items()]
+    return _subjects_by_sentence(rows)
 
 
-def _subjects_by_sentence(rows: Iterable[Any]) -> dict[str, list[str]]:
-    subjects: dict[str, list[str]] = {}
+def _subjects_by_sentence(rows: Iterable[Any]) -> Violations:
+    subjects: Violations = {}
     for row in rows:
         subjects.setdefault(row.sentence, []).append(row.subject)
     return subjects
 
 
-def log_recent_violations(conn: Connection, now: datetime) -> list[InvariantViolation] | None:
+def log_recent_violations(conn: Connection, now: datetime) -> Violations | None:
     """Check what changed since the last run and the next slice, and record violations.
 
     Waits for a slice of the nightly check. Returns None if another run is in progress.
@@ -100,7 +100,7 @@ def log_recent_violations(conn: Connection, now: datetime) -> list[InvariantViol
     return violations
 
 
-def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[InvariantViolation] | None:
+def log_violations_of_next_invariant(conn: Connection, now: datetime) -> Violations | None:
     """Check the next invariant of this night's check of everything.
 
     Returns None when all have been checked, or if another check is in progress.
@@ -126,7 +126,7 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> list[In
     else:
         sentence = MONTHS_INVARIANT
         ids = month_audit.months_with_differences(conn, [months[index - len(invariants.ALWAYS)]])
-    violations = [InvariantViolation(sentence, ids)] if ids else []
+    violations = {sentence: ids} if ids else {}
     checked_everywhere = [] if sentence == MONTHS_INVARIANT else [sentence]  # a run checks one month of many
     log_violations(conn, violations, now, checked_everywhere=checked_everywhere)
     _store_audit_positions(conn, {"next_check": index + 1})
@@ -149,13 +149,13 @@ def _month_due_for_violation_log(conn: Connection, now: datetime) -> list[date]:
 
 
 def log_violations(
-    conn: Connection, violations: Sequence[InvariantViolation], now: datetime, *, checked_everywhere: Iterable[str] = ()
+    conn: Connection, violations: Violations, now: datetime, *, checked_everywhere: Iterable[str] = ()
 ) -> None:
     # Finding and clearing a violation are events, so that mirrors of the feed have them too.
-    pairs = [(violation.sentence, subject) for violation in violations for subject in violation.ids]
+    pairs = [(sentence, subject) for sentence, ids in violations.items() for subject in ids]
     values = {"sentences": [s for s, _ in pairs], "subjects": [i for _, i in pairs], "now": now}
     new = conn.execute(_RECORD_VIOLATIONS, values).all() if pairs else []
-    capped = {violation.sentence for violation in violations if len(violation.ids) >= MAX_IDS}
+    capped = {sentence for sentence, ids in violations.items() if len(ids) >= MAX_IDS}
     fully_checked = sorted(set(checked_everywhere) - capped)
     cleared = conn.execute(_CLEAR_VIOLATIONS, values | {"checked": fully_checked}).all() if fully_checked else []
     events.append_events(
@@ -200,14 +200,14 @@ def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantSc
     message_ids = conn.execute(select(OutboxRow.outbox_id).where(is_any(OutboxRow.order_id, order_ids))).scalars()
     answered = datetime.fromtimestamp(positions["answers"], UTC) if "answers" in positions else now
     items |= {(row.seller_id, row.item_no) for row in lot_slice}
-    scope = InvariantScope(
-        orders=sorted(order_ids),
-        sellers=sorted({*sellers, *(row.member_id for row in seller_slice)}),
-        item_sellers=[seller_id for seller_id, _ in items],
-        item_nos=[item_no for _, item_no in items],
-        messages=sorted({*message_ids, *(row.outbox_id for row in messages)}),
-        answers=min(answered, now) - AUDITED_ANSWER_LAG,
-    )
+    scope = {
+        "orders": sorted(order_ids),
+        "sellers": sorted({*sellers, *(row.member_id for row in seller_slice)}),
+        "item_sellers": [seller_id for seller_id, _ in items],
+        "item_nos": [item_no for _, item_no in items],
+        "messages": sorted({*message_ids, *(row.outbox_id for row in messages)}),
+        "answers": min(answered, now) - AUDITED_ANSWER_LAG,
+    }
     return scope, positions | {
         "written_in": max(since, end),
         "answers": int(now.timestamp()),

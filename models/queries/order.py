@@ -46,10 +46,6 @@ class OrderSnapshot:
     events: Sequence[Any]
     terms_history: TermsHistory
 
-    @property
-    def remaining(self) -> dict[int, int]:
-        return {line["line_no"]: line["remaining"] for line in self.lines}
-
 
 def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
     snapshot = load_order_snapshot(conn, order_id, at=at, now=now)
@@ -137,7 +133,7 @@ def order_snapshot_subject(snapshot: OrderSnapshot, at: datetime) -> policy.Subj
     pending = [removal for removal in snapshot.removals if removal.state is RemovalState.PENDING]
     history = snapshot.terms_history
     case = replace(snapshot.case, terms=history.at(at), later_terms=history.after(at))
-    return policy.Subject(case, snapshot.remaining, pending)
+    return policy.Subject(case, {line["line_no"]: line["remaining"] for line in snapshot.lines}, pending)
 
 
 def load_order_snapshot(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> OrderSnapshot | None:

@@ -202,4 +202,4 @@ def test_a_request_that_cannot_be_answered_stops_no_other(market: Market, databa
     assert [market.status(order_id) for order_id in (1, 2, 3)] == ["CANCELLED", "OCR", "CANCELLED"]
     with market.simulation.database.transaction() as conn:
         violations = invariants.query_invariants(conn, ORDERED + 5 * DAY + timedelta(minutes=2))
-    assert [(v.sentence, v.ids) for v in violations] == [("No automatic act is overdue by more than a minute", ["2"])]
+    assert violations == {"No automatic act is overdue by more than a minute": ["2"]}

@@ -65,7 +65,7 @@ def alert(market: Market) -> AlertRow:
 
 def assert_invariants_hold(market: Market) -> None:
     with db.current_database().transaction() as conn:
-        assert query_invariants(conn, market.simulation.clock.instant) == []
+        assert query_invariants(conn, market.simulation.clock.instant) == {}
 
 
 @pytest.mark.parametrize("ordering", ORDERINGS)

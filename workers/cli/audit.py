@@ -34,11 +34,11 @@ def audit(context: click.Context, as_json: bool) -> None:
         violation_log.log_violations(conn, violations, now, checked_everywhere=checked)
         order_count = orders.count_orders(conn)
     if as_json:
-        rows = [{"sentence": violation.sentence, "ids": violation.ids} for violation in violations]
+        rows = [{"sentence": sentence, "ids": ids} for sentence, ids in violations.items()]
         click.echo(json.dumps({"violations": rows}, indent=2))
     else:
-        for violation in violations:
-            echo(f"Violated: {violation.sentence}: {', '.join(violation.ids)}")
+        for sentence, ids in violations.items():
+            echo(f"Violated: {sentence}: {', '.join(ids)}")
     if violations:
         raise click.ClickException(f"{pluralize(len(violations), 'invariant is', 'invariants are')} violated.")
     if not as_json:

@@ -55,7 +55,7 @@ def owner(seeded_engine: Engine) -> Iterator[Connection]:
 
 
 def test_history_without_corruption_breaks_no_invariant(owner: Connection) -> None:
-    assert invariants.query_invariants(owner, LATER) == []
+    assert invariants.query_invariants(owner, LATER) == {}
 
 
 @pytest.mark.guarantee("P6", "P4")
@@ -111,8 +111,7 @@ def test_one_corrupt_row_reports_one_id(owner: Connection) -> None:
     expected = [("Per order the lines", ["3"]), ("Replaying an order's", ["3"])]
     for broken in (invariants.query_invariants(owner, LATER), invariants.query_invariants(owner, LATER, scope=scope)):
         assert [
-            (invariant.sentence[: len(begin)], invariant.ids)
-            for invariant, (begin, _) in zip(broken, expected, strict=True)
+            (sentence[: len(begin)], ids) for (sentence, ids), (begin, _) in zip(broken.items(), expected, strict=True)
         ] == expected
 
 

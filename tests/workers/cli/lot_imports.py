@@ -39,7 +39,7 @@ def run_import(market: Market, database_url: str, tmp_path: Path, monkeypatch: p
 
 def stock(market: Market) -> list[Lot]:
     with market.simulation.database.transaction() as conn:
-        assert query_invariants(conn, market.simulation.clock.instant) == []
+        assert query_invariants(conn, market.simulation.clock.instant) == {}
         return list(inventory.stream_lots(conn, "seller"))
 
 

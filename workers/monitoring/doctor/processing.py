@@ -166,11 +166,8 @@ def check_dead_letters(context: Context) -> Iterator[Finding]:
 def check_invariants(context: Context) -> Iterator[Finding]:
     newest = month_audit.months_to_audit(context.conn)[-1:]
     scope, _ = violation_log.recent_violation_scope(context.conn, context.now())
-    violations = {violation.sentence: violation for violation in violation_log.open_violations(context.conn)}
-    for violation in invariants.query_invariants(
-        context.conn, context.now(), in_time=False, months=newest, scope=scope
-    ):
-        violations.setdefault(violation.sentence, violation)
-    for violation in violations.values():
-        message = f"This invariant does not hold: {violation.sentence}: {finding_names(violation.ids)}."
+    known = violation_log.open_violations(context.conn)
+    new = invariants.query_invariants(context.conn, context.now(), in_time=False, months=newest, scope=scope)
+    for sentence, ids in (known | new | known).items():  # with the logged ids of what is in both
+        message = f"This invariant does not hold: {sentence}: {finding_names(ids)}."
         yield error("INVARIANT_BROKEN", message, "./run audit lists all of them; report it as a bug.")
