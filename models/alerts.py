@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models import terms
 from models.db.arrays import array_rows, int_array, is_any_of_ids, text_array, timestamp_array
 from models.db.pipeline import execute, pipeline
-from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in, partial_index
 from models.db.selects import DuePosition, due_parameters, earliest, next_due, select_latest
 from models.orders import OrderRow, PartChange, store_order_parts
@@ -73,12 +72,7 @@ class AlertRow(Base):
     )
 
 
-_LATEST_ALERTS = select_latest(AlertRow.order_id, AlertRow.alert_id)
-
-
-def send_latest_alerts_query(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Alert]]:
-    rows = execute(conn, _LATEST_ALERTS, {"ids": int_array(sorted(order_ids))})
-    return lambda terms_history: {r.order_id: alert_from_row(r, terms_history) for r in rows}
+LATEST_ALERTS = select_latest(AlertRow.order_id, AlertRow.alert_id)
 
 
 def count_open_alerts_by_accused(conn: Connection, at_least: int) -> list[tuple[str, Role, int]]:
@@ -96,10 +90,6 @@ _OPEN_ALERTS_BY_ACCUSED = text("""
     FROM unwind.alerts AS a JOIN unwind.orders AS o USING (order_id) WHERE a.state = 'open'
     GROUP BY 1, 2 HAVING count(*) >= :at_least ORDER BY 3 DESC, 1, 2
 """)
-
-
-def alert_from_row(row: Any, terms_history: TermsHistory) -> Alert:
-    return from_row(Alert, row, terms=terms_history.by_id(row.terms_id))
 
 
 def update_alerts(conn: Connection, changed: Sequence[PartChange[Alert]], terms_history: TermsHistory) -> None:

@@ -61,7 +61,8 @@ def send_case_set_locks(
         fetch_members = members.send_members_query(conn, all_member_ids | set(member_ids), lock=lock_members)
         fetch_orders = orders.send_orders_query(conn, ids, lock=lock_orders)
         fetch_terms = terms.send_terms_query(conn)
-        fetch_alerts, fetch_ocrs = alerts.send_latest_alerts_query(conn, ids), ocr.send_latest_ocrs_query(conn, ids)
+        fetch_alerts = orders.send_latest_parts_query(conn, alerts.LATEST_ALERTS, Alert, ids)
+        fetch_ocrs = orders.send_latest_parts_query(conn, ocr.LATEST_OCRS, Ocr, ids)
 
     def fetch() -> CaseSet:
         terms_history = fetch_terms()

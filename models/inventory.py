@@ -80,20 +80,16 @@ class LotRow(Base):
         CheckConstraint("is_stock_room OR NOT auto_stockroom", name="auto_stockroom_only_in_stockroom"),
         CheckConstraint("reserved_for IS NULL OR NOT is_stock_room", name="reserved_not_in_stockroom"),
         *(
-            CheckConstraint(f"(tier_quantity{n} IS NULL) = (tier_price{n} IS NULL)", name=f"tier{n}_complete")
-            for n in (1, 2, 3)
-        ),
-        CheckConstraint(
-            "tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price", name="tier1_below_unit_price"
-        ),
-        *(
             CheckConstraint(
-                f"tier_quantity{n} IS NULL OR (tier_quantity{n - 1} IS NOT NULL "
-                f"AND tier_quantity{n} > tier_quantity{n - 1} "
-                f"AND tier_price{n} > 0 AND tier_price{n} < tier_price{n - 1})",
+                f"tier_quantity{n} IS NULL AND tier_price{n} IS NULL OR "
+                f"(tier_quantity{n} > {quantity} AND tier_price{n} > 0 AND tier_price{n} < {price}) IS TRUE",
                 name=f"tier{n}_more_units_lower_price",
             )
-            for n in (2, 3)
+            for n, quantity, price in (
+                (1, "0", "unit_price"),
+                (2, "tier_quantity1", "tier_price1"),
+                (3, "tier_quantity2", "tier_price2"),
+            )
         ),
         Index("ix_lots_key", *KEY_COLUMNS),
     )

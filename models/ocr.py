@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Connection, ForeignKey, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.arrays import int_array
-from models.db.pipeline import execute
-from models.db.row_mapping import from_row, to_row
+from models.db.row_mapping import to_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from models.db.selects import select_latest
 from models.orders import PartChange, store_order_parts
@@ -53,16 +51,7 @@ class OcrRow(Base):
     )
 
 
-_LATEST_OCRS = select_latest(OcrRow.order_id, OcrRow.ocr_id)
-
-
-def send_latest_ocrs_query(conn: Connection, order_ids: Iterable[int]) -> Callable[[TermsHistory], dict[int, Ocr]]:
-    rows = execute(conn, _LATEST_OCRS, {"ids": int_array(sorted(order_ids))})
-    return lambda terms_history: {r.order_id: ocr_from_row(r, terms_history) for r in rows}
-
-
-def ocr_from_row(row: Any, terms_history: TermsHistory) -> Ocr:
-    return from_row(Ocr, row, terms=terms_history.by_id(row.terms_id))
+LATEST_OCRS = select_latest(OcrRow.order_id, OcrRow.ocr_id)
 
 
 def update_ocrs(conn: Connection, changed: Sequence[PartChange[Ocr]], terms_history: TermsHistory) -> None:

@@ -16,10 +16,12 @@ from models.db.bulk import insert_rows, update_changed_columns, update_rows
 from models.db.pipeline import Fetch, execute
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, Cents, Price, Rate, Total, check_finite, check_in, partial_index
+from models.db.selects import AnySelect
 from policies.cases import Alert, Order
 from policies.lots import LotSnapshot
 from policies.returns import ReturningLine
 from policies.statuses import CancelBasis, PaymentStatus, Status
+from policies.terms import TermsHistory
 
 
 class OrderRow(Base):
@@ -169,6 +171,14 @@ _MUTABLE_ORDER_COLUMNS = (
     "cancelled_at", "basis", "cancelled_by", "npb_filed_at", "files_npb_at", "held_at", "held_until", "version",
     "last_event_at",
 )  # fmt: skip
+
+
+def send_latest_parts_query(
+    conn: Connection, latest: AnySelect, kind: type[T], order_ids: Iterable[int]
+) -> Callable[[TermsHistory], dict[int, T]]:
+    """Select the latest alerts or requests of the orders, with the terms under which they were filed."""
+    rows = execute(conn, latest, {"ids": int_array(sorted(order_ids))})
+    return lambda history: {r.order_id: from_row(kind, r, terms=history.by_id(r.terms_id)) for r in rows}
 
 
 def store_order_parts(

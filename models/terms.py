@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import Connection, Identity, insert, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.db.named_locks import lock_named
 from models.db.pipeline import Fetch, execute
 from models.db.schema import Base
 from policies.term_parsing import read_terms
@@ -47,10 +46,6 @@ def send_terms_query(conn: Connection) -> Fetch[TermsHistory]:
 @lru_cache(maxsize=64)
 def _terms_from_row(settings: str) -> Terms:
     return read_terms(json.loads(settings))
-
-
-def lock_terms(conn: Connection) -> None:
-    lock_named(conn, "terms")
 
 
 def insert_terms(

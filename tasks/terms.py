@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, JsonValue, WithJsonSchema
 
 from models import automation, terms
 from models.db import database as db
+from models.db.named_locks import lock_named
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies.term_parsing import terms_from_mapping, terms_to_mapping
@@ -67,7 +68,7 @@ def apply_terms(commands: list[ApplyTerms]) -> list[Answer]:
 
 
 def _apply_terms_command(work: UnitOfWork[ApplyTerms], command: ApplyTerms) -> Answer:
-    terms.lock_terms(work.conn)
+    lock_named(work.conn, "terms")
     if command.from_ < work.now:
         return Answer.invalid(command.request_id, [("from", "must not be in the past: decisions already made stand")])
     if command.from_ > work.now + MAX_TERMS_AHEAD:

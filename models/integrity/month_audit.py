@@ -143,14 +143,9 @@ def _move_late_audited_lines(
     actual: Counter[ExpectedBillLine],
 ) -> Counter[ExpectedBillLine]:
     # Only lines written after their bill was issued may be on a later bill.
-    order_ids = {
-        line.order_id for line in ((expected - actual) + (actual - expected)) if line.kind in ("reset", "credit")
-    }
-    if not order_ids:
-        return expected
-    rows = conn.execute(
-        text(_AUDITED_LATE_CREDITS), {"orders": sorted(id_ for id_ in order_ids if id_ is not None)}
-    ).all()
+    differing = (expected - actual) + (actual - expected)
+    order_ids = [line.order_id for line in differing if line.kind in ("reset", "credit")]
+    rows = conn.execute(text(_AUDITED_LATE_CREDITS), {"orders": order_ids})
     late = {(row.order_id, row.amount): row for row in rows}
     result = Counter(expected)
     for line in all_lines:

@@ -6,7 +6,7 @@ lines, removal requests and ledger lines that existed then; a test checks that b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from models import events, orders, removals
-from models.alerts import AlertRow, alert_from_row
+from models.alerts import AlertRow
 from models.cases import load_case_set
-from models.db.row_mapping import map_row_to_json
+from models.db.row_mapping import from_row, map_row_to_json
 from models.events import EventRow
 from models.notices import NoticeRow
-from models.ocr import OcrRow, ocr_from_row
+from models.ocr import OcrRow
 from models.orders import OrderLineRow
 from models.queries import fee_credits
 from policies import options as policy
@@ -159,13 +159,14 @@ def _case_at(
     state = fold_changes(event.changes for event in past_events)
     late = state.get("late_payment")
 
-    def part_at(name: str, key: Any, read: Callable[[Any, TermsHistory], Any]) -> Any:
+    def part_at(name: str, key: Any, kind: type[Any]) -> Any:
         # The alert or the request of that time, which may not be the order's latest.
         if (changes := state.get(name)) is None:
             return None
         then, row = read_history_part(name, changes), key.class_
         filed = select(row).where(row.order_id == case.order.order_id, row.filed_at == then["filed_at"])
-        return replace(read(conn.execute(filed.order_by(key).limit(1)).one(), terms_history), **then)
+        stored = conn.execute(filed.order_by(key).limit(1)).one()
+        return replace(from_row(kind, stored, terms=terms_history.by_id(stored.terms_id)), **then)
 
     return Case(
         order=replace(
@@ -178,8 +179,8 @@ def _case_at(
         seller=_order_party_at(conn, case.seller, at),
         terms=terms_history.at(at),
         later_terms=terms_history.after(at),
-        ocr=part_at("ocr", OcrRow.ocr_id, ocr_from_row),
-        alert=part_at("alert", AlertRow.alert_id, alert_from_row),
+        ocr=part_at("ocr", OcrRow.ocr_id, Ocr),
+        alert=part_at("alert", AlertRow.alert_id, Alert),
         late_payment=LatePayment(**read_history_part("late_payment", late)) if late else None,
     )
 

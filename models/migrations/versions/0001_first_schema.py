@@ -581,9 +581,6 @@ def upgrade() -> None:
         sa.CheckConstraint("tier_price2 <> 'NaN'", name=op.f("ck_lots_tier_price2_is_a_number")),
         sa.CheckConstraint("tier_price3 <> 'NaN'", name=op.f("ck_lots_tier_price3_is_a_number")),
         sa.CheckConstraint("unit_price <> 'NaN'", name=op.f("ck_lots_unit_price_is_a_number")),
-        sa.CheckConstraint("(tier_quantity1 IS NULL) = (tier_price1 IS NULL)", name=op.f("ck_lots_tier1_complete")),
-        sa.CheckConstraint("(tier_quantity2 IS NULL) = (tier_price2 IS NULL)", name=op.f("ck_lots_tier2_complete")),
-        sa.CheckConstraint("(tier_quantity3 IS NULL) = (tier_price3 IS NULL)", name=op.f("ck_lots_tier3_complete")),
         sa.CheckConstraint("bulk >= 1", name=op.f("ck_lots_bulk_at_least_one")),
         sa.CheckConstraint(
             "is_stock_room OR NOT auto_stockroom", name=op.f("ck_lots_auto_stockroom_only_in_stockroom")
@@ -597,17 +594,18 @@ def upgrade() -> None:
             "stock_room_id IS NULL OR is_stock_room", name=op.f("ck_lots_stock_room_id_only_in_stockroom")
         ),
         sa.CheckConstraint(
-            "tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1 < unit_price",
-            name=op.f("ck_lots_tier1_below_unit_price"),
+            "tier_quantity1 IS NULL AND tier_price1 IS NULL OR (tier_quantity1 > 0 AND tier_price1 > 0 AND tier_price1"
+            " < unit_price) IS TRUE",
+            name=op.f("ck_lots_tier1_more_units_lower_price"),
         ),
         sa.CheckConstraint(
-            "tier_quantity2 IS NULL OR (tier_quantity1 IS NOT NULL AND tier_quantity2 > tier_quantity1 AND tier_price2"
-            " > 0 AND tier_price2 < tier_price1)",
+            "tier_quantity2 IS NULL AND tier_price2 IS NULL OR (tier_quantity2 > tier_quantity1 AND tier_price2 > 0 "
+            "AND tier_price2 < tier_price1) IS TRUE",
             name=op.f("ck_lots_tier2_more_units_lower_price"),
         ),
         sa.CheckConstraint(
-            "tier_quantity3 IS NULL OR (tier_quantity2 IS NOT NULL AND tier_quantity3 > tier_quantity2 AND tier_price3"
-            " > 0 AND tier_price3 < tier_price2)",
+            "tier_quantity3 IS NULL AND tier_price3 IS NULL OR (tier_quantity3 > tier_quantity2 AND tier_price3 > 0 "
+            "AND tier_price3 < tier_price2) IS TRUE",
             name=op.f("ck_lots_tier3_more_units_lower_price"),
         ),
         sa.CheckConstraint("unit_price > 0", name=op.f("ck_lots_price_above_zero")),
