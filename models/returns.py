@@ -25,7 +25,10 @@ from policies.returns import ReturnPlan, ReturnTotals, provisional_lot_ids
 _RETURN_ITEMS = text(load_sql("return_items"))
 _KEYS_OF_LINES = load_sql("item_keys_of_lines")
 _LOCK_RETURNING_ITEMS = text(f"WITH k AS ({_KEYS_OF_LINES}) {LOCK_ITEMS_SQL}")
-_LOCK_RETURNING_LOTS = text(f"WITH k AS ({_KEYS_OF_LINES}) SELECT l.lot_id {CANDIDATE_LOTS_SQL} FOR UPDATE OF l")
+_LOCK_RETURNING_LOTS = text(
+    f"WITH line AS ({_KEYS_OF_LINES}), k AS (SELECT DISTINCT * FROM line) "  # noqa: S608 - constants
+    f"SELECT l.lot_id {CANDIDATE_LOTS_SQL} FOR UPDATE OF l"
+)
 _RETURN_OVERFLOW_SQLSTATE = "22003"
 
 

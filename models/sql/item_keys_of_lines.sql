@@ -1,6 +1,6 @@
--- The items of the orders' lines.
+-- The item of each of the orders' lines.
 
-SELECT DISTINCT
+SELECT
     l.snapshot ->> 'seller_id' AS seller_id, l.snapshot #>> '{item,type}' AS item_type,
     l.snapshot #>> '{item,no}' AS item_no, CAST(l.snapshot ->> 'color_id' AS integer) AS color_id,
     l.snapshot ->> 'new_or_used' AS new_or_used, l.snapshot ->> 'completeness' AS completeness
