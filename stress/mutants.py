@@ -194,7 +194,9 @@ MUTANTS: dict[str, Mutant] = {
             "the worker's clock",
             "two_clocks",
             "lies in the future of the database's clock",
-            rewrite_source("models.db.database:DatabaseClock.send_now", "instant.astimezone(UTC)", _CLOCK),
+            rewrite_source(
+                "models.db.database:DatabaseClock.send_now", "cursor.fetchall()[0].instant.astimezone(UTC)", _CLOCK
+            ),
         ),
         Mutant(
             "a second late",

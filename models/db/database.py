@@ -46,12 +46,7 @@ class DatabaseClock(Clock):
     def send_now(self, conn: Connection) -> Callable[[], datetime]:
         # Read when the server executes this statement, not at the transaction's start.
         cursor = execute(conn, _CLOCK, {})
-
-        def read() -> datetime:
-            instant: datetime = cursor.fetchall()[0].instant
-            return instant.astimezone(UTC)
-
-        return read
+        return lambda: cursor.fetchall()[0].instant.astimezone(UTC)
 
 
 @dataclass
