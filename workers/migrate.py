@@ -17,7 +17,6 @@ from tasks.declarations import all_commands
 from workers.settings import Settings
 
 APPLICATION_NAME = "unwind migrate"
-MIGRATION_POLL_SECONDS = 0.5
 
 
 def migrate(database_url: str) -> None:
@@ -55,7 +54,7 @@ def _wait_before_migration(address: PostgresAddress, timeout: float) -> None:
         if reason != reported:
             click.echo(f"Waiting up to {timeout:.0f} s for PostgreSQL: {reason}", err=True)
             reported = reason
-        time.sleep(MIGRATION_POLL_SECONDS)
+        time.sleep(0.5)
 
 
 def _advise_refused_migration(address: PostgresAddress, reason: str) -> str:

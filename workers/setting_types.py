@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import parseaddr
 from pathlib import Path
@@ -17,23 +17,24 @@ from models.db.postgres_address import PostgresAddress
 from workers.broker.redis_url import RedisUrl
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-TLS_FILE_SETTINGS = ("tls_ca_file", "tls_cert_file", "tls_key_file")
+TlsFiles = tuple[Path | None, ...]
+"""The certificate of the authority, the client's certificate, and its key."""
 
 
-def normalize_postgres_url_setting(url: str, tls_files: Mapping[str, Path] = {}) -> str:
+def normalize_postgres_url_setting(url: str, tls_files: TlsFiles = (None, None, None)) -> str:
     address = PostgresAddress.parse(url)
-    names = dict(zip(TLS_FILE_SETTINGS, ("sslrootcert", "sslcert", "sslkey"), strict=True))
-    added = {names[name]: str(path) for name, path in tls_files.items() if names[name] not in address.parameters}
+    files = zip(("sslrootcert", "sslcert", "sslkey"), tls_files, strict=True)
+    added = {name: str(path) for name, path in files if path is not None and name not in address.parameters}
     rest = url.strip().partition("://")[2]
     query = urlencode(added, quote_via=quote)
     return f"postgresql+psycopg://{rest}{('&' if '?' in rest else '?') + query if query else ''}"
 
 
-def _normalize_redis_url(url: str, tls_files: Mapping[str, Path]) -> str:
+def _normalize_redis_url(url: str, tls_files: TlsFiles) -> str:
     address = RedisUrl.parse(url)
     if address.tls_options:
-        names = dict(zip(TLS_FILE_SETTINGS, ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), strict=True))
-        added = {names[name]: str(path) for name, path in tls_files.items()}
+        files = zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), tls_files, strict=True)
+        added = {name: str(path) for name, path in files if path is not None}
         address = replace(address, tls_options=added | dict(address.tls_options))
     return str(RedisUrl.parse(str(address)))
 
@@ -46,7 +47,7 @@ def _normalize_tls_file(path: Path) -> Path:
     return path.absolute()
 
 
-def _validate_smtp_url(url: str, _tls_files: Mapping[str, Path]) -> str:
+def _validate_smtp_url(url: str, _tls_files: TlsFiles) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in {"smtp", "smtps"} or not parts.hostname:
         raise ValueError("must look like smtp://user:password@host:587?starttls=1")
@@ -67,7 +68,7 @@ def _validate_sender(text: str) -> str:
     return text
 
 
-def _validate_login(text: str, _tls_files: Mapping[str, Path]) -> str:
+def _validate_login(text: str, _tls_files: TlsFiles) -> str:
     if not all(text.partition(":")):
         raise ValueError("must be user:password")
     return text
@@ -82,16 +83,16 @@ def _validate_networks(text: str) -> str:
     return text
 
 
-def _validate_link_secret(text: str, _tls_files: Mapping[str, Path]) -> str:
+def _validate_link_secret(text: str, _tls_files: TlsFiles) -> str:
     if len(text.encode()) < 32:
         raise ValueError("must have at least 32 characters, chosen at random")
     return text
 
 
-def _secret_type(normalize: Callable[[str, Mapping[str, Path]], str]) -> BeforeValidator:
+def _secret_type(normalize: Callable[[str, TlsFiles], str]) -> BeforeValidator:
     # Our own defaults are validated too.
     def validate(value: str | SecretStr, info: ValidationInfo) -> str:
-        files = {name: info.data[name] for name in TLS_FILE_SETTINGS if info.data.get(name) is not None}
+        files = tuple(info.data.get(name) for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"))
         return normalize(value.get_secret_value() if isinstance(value, SecretStr) else value, files)
 
     return BeforeValidator(validate)

@@ -271,10 +271,6 @@ def current_settings() -> Settings:
     return settings.with_servers_until_exit()
 
 
-MAY_BE_EMPTY = {"UNWIND_DIRECT_DATABASE_URL", "UNWIND_SMTP_URL"}
-"""compose and systemd need the files also where there is no pooler and no mail server."""
-
-
 def _read_secret_files() -> dict[str, str]:
     # Read secrets from the files named by `NAME_FILE`, as containers and systemd pass them; NAME itself takes
     # precedence.
@@ -288,7 +284,8 @@ def _read_secret_files() -> dict[str, str]:
         except (OSError, UnicodeDecodeError) as problem:
             reason = getattr(problem, "strerror", None) or "it is not text"
             raise SettingsError(f"{name}_FILE: cannot be read ({reason}); it names a file that holds {name}.") from None
-        if value or name not in MAY_BE_EMPTY:
+        # compose and systemd need these files also where there is no pooler and no mail server.
+        if value or name not in ("UNWIND_DIRECT_DATABASE_URL", "UNWIND_SMTP_URL"):
             secrets[name] = value
     return secrets
 

@@ -60,7 +60,7 @@ def _expected(path: Path) -> dict[str, Any]:
     return content
 
 
-def _differences(played: replay.PlayedLine, expected: dict[str, Any]) -> list[str]:
+def _differences(played: replay.HistoryLine, expected: dict[str, Any]) -> list[str]:
     actual = json.loads(json.dumps(played.as_json()))  # as printed
     if "show" in actual:
         assert expected["show"] == " ".join(str(word) for word in actual["show"])

@@ -28,7 +28,8 @@ def doctor(context: click.Context, as_json: bool) -> None:
     else:
         colours = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: ""}
         for finding in findings:
-            echo(finding.as_line(), colours[finding.severity])
+            line = f"{finding.severity.value:<7}  {finding.code}: {finding.message} Fix: {finding.fix}"
+            echo(line, colours[finding.severity])
         if all(finding.severity is Severity.NOTE for finding in findings):
             echo(f"{check_count} checks: nothing is wrong.")
     context.exit(exit_status(findings))

@@ -17,7 +17,6 @@ from workers.cli.options import check_cursor_option
 from workers.cli.terminal_text import echo_literally
 
 EVENTS_PER_PAGE = 1000
-POLL_INTERVAL = 0.5
 
 
 @click.command()
@@ -50,4 +49,4 @@ def events(cursor: str | None, limit: int | None, follow: bool, as_json: bool) -
             if not page:
                 if not follow:
                     return
-                threading.Event().wait(POLL_INTERVAL)
+                threading.Event().wait(0.5)

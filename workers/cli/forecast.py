@@ -16,7 +16,6 @@ from workers.cli.database import open_transaction
 from workers.cli.options import json_option, zone_option
 from workers.cli.show import print_query_result
 
-CALENDAR_PRODUCT_ID = "-//Unwind//forecast//EN"
 CALENDAR_SUMMARIES = {
     "npb.unlock": "Order {}: the seller can cancel through the non-paying buyer alert",
     "nrs.unlock": "Order {}: the buyer can cancel through the non-responding seller alert",
@@ -47,7 +46,7 @@ def forecast(days: int, as_calendar: bool, as_json: bool) -> None:
 
 def calendar_parts(acts: Iterable[Any], bill_days: Iterable[tuple[date, str, date]], now: datetime) -> Iterator[str]:
     calendar = Calendar()
-    for name, value in (("prodid", CALENDAR_PRODUCT_ID), ("version", "2.0"), ("method", "PUBLISH")):
+    for name, value in (("prodid", "-//Unwind//forecast//EN"), ("version", "2.0"), ("method", "PUBLISH")):
         calendar.add(name, value)
     head, end = calendar.to_ical().decode().split("END:VCALENDAR")
     yield head

@@ -20,7 +20,6 @@ from models.db import database as db
 from models.db.conflicts import retry_on_conflict
 from models.members import load_members
 from policies.lot_imports import BadEntry, ExistingItems, LotEntry, LotEntryMatcher
-from policies.lots import Lot
 from policies.texts import pluralize
 from tasks.lot_imports import ImportedLotEntry, LotEntryMatch, LotImportAction, import_entries, match_import_with_stock
 from workers.cli.database import open_database
@@ -145,9 +144,8 @@ class _ImportLotsCommand:
                 _show_import_progress(done, count)
 
     def _import_lot_entries(self, entries: list[LotEntry], *, write: bool) -> list[ImportedLotEntry]:
-        matches = {entry.number: self._matches[entry.number] for entry in entries if entry.number in self._matches}
         seller_id = self._lots.seller_id
-        results = retry_on_conflict(partial(import_entries, seller_id, entries, matches, self._how, write=write))
+        results = retry_on_conflict(partial(import_entries, seller_id, entries, self._matches, self._how, write=write))
         if not write or all(result.action is not LotImportAction.REFUSED for result in results):
             self._counts.update(result.action for result in results)
             self._units += sum(result.after.quantity for result in results if result.after)
@@ -211,7 +209,14 @@ def _print_import_row(result: ImportedLotEntry, existing_lot: int | None) -> Non
         outcome = "exists" if existing_lot else result.action
         item = f"{lot.item_type} {lot.item_no}" if lot else ""
         quantity = " → ".join(str(side.quantity) for side in (before, after) if side)
-        changes = _describe_lot_changes(before, after) if before and after else result.reason
+        changes = result.reason
+        if before and after:
+            old, new = before.snapshot(), after.snapshot()
+            changes = ", ".join(
+                f"{name} {_describe_lot_value(old[name])} → {_describe_lot_value(new[name])}"
+                for name in new
+                if new[name] != old[name]
+            )
         lot_id = existing_lot or result.lot_id or ""
         echo(IMPORT_ROW.format(result.entry.number, lot_id, outcome, item, quantity, changes).rstrip())
 
@@ -229,15 +234,6 @@ def _copy_of_imported_file(file: Path) -> Iterator[BinaryIO]:
             copy.write(chunk)
             left -= len(chunk)
         yield copy
-
-
-def _describe_lot_changes(before: Lot, after: Lot) -> str:
-    old, new = before.snapshot(), after.snapshot()
-    return ", ".join(
-        f"{name} {_describe_lot_value(old[name])} → {_describe_lot_value(new[name])}"
-        for name in new
-        if new[name] != old[name]
-    )
 
 
 def _describe_lot_value(value: Any) -> str:

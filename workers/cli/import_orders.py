@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import count
@@ -22,8 +22,8 @@ from workers.cli.files.xml_records import UnreadableFile
 from workers.cli.terminal_text import echo, echo_literally
 
 MAX_SHOWN = 20
-# Numbers for items of old orders, which name no lot. The lots end with the order, so the numbers mean nothing.
-FIRST_UNNUMBERED_LOT = 8_000_000_000_000
+
+DatedCommand = tuple[datetime, str, dict[str, Any]]
 
 
 def _parse_exchange_rates(
@@ -84,8 +84,8 @@ def import_orders(
             f"{orders_word} cannot be imported; nothing was written. --skip-invalid leaves them out."
         )
     valid = [order for order in orders.orders if order.currency in usd_rates]
-    for entry in _OrderHistory(valid, seller_id, seller_email, usd_rates).lines():
-        click.echo(json.dumps(entry))
+    for at, task, arguments in _order_history(valid, seller_id, seller_email, usd_rates):
+        click.echo(json.dumps({"at": format_timestamp(at), "task": task, "kwargs": arguments}))
     if orders.repairs.count:
         echo_literally(f"{file.name}: {orders.repairs}.", err=True)
     less = sum(bool(order.credit or order.coupon) for order in valid)
@@ -99,59 +99,57 @@ def import_orders(
     )
 
 
-class _OrderHistory:
-    def __init__(
-        self, orders: list[FileOrder], seller_id: str, seller_email: str, usd_rates: Mapping[str, Decimal]
-    ) -> None:
-        self._orders = sorted(orders, key=lambda order: (order.at, order.order_id))
-        self._seller_id, self._seller_email, self._usd_rates = seller_id, seller_email, usd_rates
-        self._unnumbered = count(FIRST_UNNUMBERED_LOT)
+def _order_history(
+    orders: Iterable[FileOrder], seller_id: str, seller_email: str, usd_rates: Mapping[str, Decimal]
+) -> list[DatedCommand]:
+    orders = sorted(orders, key=lambda order: (order.at, order.order_id))
+    # For items of old orders, which name no lot. The lots end with the order, so the numbers mean nothing.
+    unnumbered = count(8_000_000_000_000)
+    commands: list[DatedCommand] = []
+    emails = {order.buyer: order.buyer_email for order in sorted(orders, key=lambda order: order.buyer_email)}
+    for member_id, email in ({seller_id: seller_email} | emails).items() if orders else ():
+        name = "".join(c if c.isascii() and c.isalnum() else "-" for c in member_id).strip("-") or "member"
+        member = {"member_id": member_id, "handle": member_id, "email": email or f"{name[:48]}@unknown.invalid"}
+        commands.append((orders[0].at, "members.record", member))
+    for order in orders:
+        commands += _order_commands(order, seller_id, usd_rates[order.currency], unnumbered)
+    return sorted(commands, key=lambda command: command[0])
 
-    def lines(self) -> list[dict[str, Any]]:
-        commands = [*self._record_members(), *(line for order in self._orders for line in self._order_commands(order))]
-        return [
-            {"at": format_timestamp(at), "task": task, "kwargs": arguments}
-            for at, task, arguments in sorted(commands, key=lambda command: command[0])
-        ]
 
-    def _record_members(self) -> Iterator[tuple[datetime, str, dict[str, Any]]]:
-        emails = {order.buyer: order.buyer_email for order in sorted(self._orders, key=lambda order: order.buyer_email)}
-        for member_id, email in ({self._seller_id: self._seller_email} | emails).items() if self._orders else ():
-            name = "".join(c if c.isascii() and c.isalnum() else "-" for c in member_id).strip("-") or "member"
-            member = {"member_id": member_id, "handle": member_id, "email": email or f"{name[:48]}@unknown.invalid"}
-            yield self._orders[0].at, "members.record", member
+def _order_commands(
+    order: FileOrder, seller_id: str, usd_rate: Decimal, unnumbered: Iterator[int]
+) -> Iterator[DatedCommand]:
+    named = {"order_id": order.order_id}
+    purchase: dict[str, Any] = named | {"buyer_id": order.buyer, "seller_id": seller_id}
+    purchase |= {"currency": order.currency, "usd_rate": f"{usd_rate:f}"}
+    amounts = {"credit": order.credit, "coupon": order.coupon}
+    purchase |= {name: format_price(amount) for name, amount in amounts.items() if amount}
+    for number, batch in enumerate(_order_batches(order, unnumbered)):
+        for lot_id, item in batch.items():
+            yield order.at, "inventory.record_lot", {"lot": _ordered_lot(lot_id, seller_id, item)}
+        bought = {"lines": [{"lot_id": lot_id, "quantity": item["quantity"]} for lot_id, item in batch.items()]}
+        if number:
+            yield order.at, "orders.add_batch", named | bought
+        else:
+            yield order.at, "orders.submit", purchase | bought
+    if order.payment_status != PaymentStatus.NONE:
+        yield order.changed_at, "orders.record_payment", named | {"payment_status": order.payment_status}
+    if order.status not in ("PENDING", "UPDATED"):
+        by_seller = "SHIPPED" if order.status == "RECEIVED" else order.status
+        yield order.changed_at, "orders.set_status", named | {"member_id": seller_id, "status": by_seller}
+    if order.status == "RECEIVED":
+        yield order.changed_at, "orders.set_status", named | {"member_id": order.buyer, "status": "RECEIVED"}
 
-    def _order_commands(self, order: FileOrder) -> Iterator[tuple[datetime, str, dict[str, Any]]]:
-        purchase: dict[str, Any] = {"order_id": order.order_id, "buyer_id": order.buyer, "seller_id": self._seller_id}
-        purchase |= {"currency": order.currency, "usd_rate": f"{self._usd_rates[order.currency]:f}"}
-        amounts = {"credit": order.credit, "coupon": order.coupon}
-        purchase |= {name: format_price(amount) for name, amount in amounts.items() if amount}
-        for number, batch in enumerate(self._order_batches(order)):
-            for lot_id, item in batch.items():
-                yield order.at, "inventory.record_lot", {"lot": _ordered_lot(lot_id, self._seller_id, item)}
-            bought = [{"lot_id": lot_id, "quantity": item["quantity"]} for lot_id, item in batch.items()]
-            if number:
-                yield order.at, "orders.add_batch", {"order_id": order.order_id, "lines": bought}
-            else:
-                yield order.at, "orders.submit", purchase | {"lines": bought}
-        changed_at, named = order.changed_at, {"order_id": order.order_id}
-        if order.payment_status != PaymentStatus.NONE:
-            yield changed_at, "orders.record_payment", named | {"payment_status": order.payment_status}
-        if order.status not in ("PENDING", "UPDATED"):
-            by_seller = "SHIPPED" if order.status == "RECEIVED" else order.status
-            yield changed_at, "orders.set_status", named | {"member_id": self._seller_id, "status": by_seller}
-        if order.status == "RECEIVED":
-            yield changed_at, "orders.set_status", named | {"member_id": order.buyer, "status": "RECEIVED"}
 
-    def _order_batches(self, order: FileOrder) -> list[dict[int, Mapping[str, Any]]]:
-        batches: list[dict[int, Mapping[str, Any]]] = []
-        for item in order.items:
-            lot_id = item["lot_id"] or next(self._unnumbered)
-            batch = next((batch for batch in batches if lot_id not in batch), None)
-            if batch is None:
-                batches.append(batch := {})
-            batch[lot_id] = item
-        return batches
+def _order_batches(order: FileOrder, unnumbered: Iterator[int]) -> list[dict[int, Mapping[str, Any]]]:
+    batches: list[dict[int, Mapping[str, Any]]] = []
+    for item in order.items:
+        lot_id = item["lot_id"] or next(unnumbered)
+        batch = next((batch for batch in batches if lot_id not in batch), None)
+        if batch is None:
+            batches.append(batch := {})
+        batch[lot_id] = item
+    return batches
 
 
 def _ordered_lot(lot_id: int, seller_id: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,6 @@ from workers.cli.terminal_text import echo
 from workers.redaction import redact_arguments
 from workers.transport import unread_lists
 
-PROGRESS_INTERVAL = 1000
-
 
 @click.group()
 def jobs() -> None:
@@ -188,5 +186,5 @@ def _wake_relay() -> None:
 
 
 def _print_job_progress(done: int, total: int) -> None:
-    if done % PROGRESS_INTERVAL == 0 or done == total:
+    if done % 1000 == 0 or done == total:
         click.echo(f"{done} of {total}", err=True)

@@ -12,7 +12,6 @@ import click
 from policies.zones import validate_zone
 
 _ZONE_KEY = "unwind.zone"
-_EVENTS_CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]\.[0-9]{1,18}")
 
 
 def _set_data_dir(_context: click.Context, _option: click.Parameter, path: str | None) -> None:
@@ -34,7 +33,7 @@ def zone_of_option() -> tzinfo:
 
 
 def check_cursor_option(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not _EVENTS_CURSOR.fullmatch(value):
+    if value is not None and not re.fullmatch(r"[0-9]{1,18}\.[0-9]\.[0-9]{1,18}", value):
         raise click.BadParameter("is no cursor: use the one that `./run events` prints next to the last event handled")
     return value
 

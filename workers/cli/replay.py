@@ -27,8 +27,6 @@ from workers.setting_types import normalize_postgres_url_setting
 from workers.simulation import replay as player
 from workers.simulation.engine import Simulation, simulation_in_empty_database, simulation_pool
 
-_REPLAYED_OUTCOME_STYLES = {"done": "green", "refused": "yellow", "invalid": "red", "conflict": "red"}
-
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -91,32 +89,33 @@ def replay(
         raise click.exceptions.Exit(1)
 
 
-def _print_played_line(played: player.PlayedLine, *, as_json: bool) -> None:
+def _print_played_line(line: player.HistoryLine, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(played.as_json()))
+        click.echo(json.dumps(line.as_json()))
         return
-    line, arguments, result = played.line, played.line.arguments, escape_for_terminal(played.result)
+    arguments, result = line.arguments, escape_for_terminal(line.result)
     words = ["show", *map(str, line.show)] if line.show is not None else [line.task]
     names = ("order_id", "removal_id", "draft_id", "seller_id", "member_id", "buyer_id", "staff", "status")
     words += [f"{name}={arguments[name]}" for name in names if isinstance(arguments.get(name), str | int)]
     console = PeopleConsole()
     console.write(Text.assemble((format_timestamp(line.at), "dim"), "  ", escape_for_terminal(" ".join(words))))
     if line.show is None:
-        console.write(Text("    " + describe_answer(result), style=_REPLAYED_OUTCOME_STYLES.get(result["outcome"], "")))
+        style = {"done": "green", "refused": "yellow"}.get(result["outcome"], "red")
+        console.write(Text("    " + describe_answer(result), style=style))
     elif result is None:
         console.write("    Not found.")
     else:
         print_result(str(line.show[0]), result)
 
 
-def _print_undone_lines(undone: list[player.PlayedLine]) -> None:
+def _print_undone_lines(undone: list[player.HistoryLine]) -> None:
     console = PeopleConsole()
     console.write(Text(f"{pluralize(len(undone), 'answer is', 'answers are')} not done:", style="bold"))
     for played in undone:
         answer = escape_for_terminal(played.result)
         why = describe_answer_errors(answer) if answer["outcome"] == "invalid" else answer["message"]
         was = {"refused": "was refused", "invalid": "was invalid"}.get(answer["outcome"], "was a conflict")
-        console.write(f"  line {played.line.number} {was}: {why}")
+        console.write(f"  line {played.number} {was}: {why}")
 
 
 def _print_replayed_sweep(instant: datetime, sweep: str, effects: dict[str, Any]) -> None:

@@ -36,7 +36,6 @@ from workers.errors import unknown_task_error_hint
 
 T = TypeVar("T")
 
-ANSWER_TIMEOUT = 30.0
 POLL_INTERVAL = 3.0  # seconds between two queries for the answer in the database
 
 
@@ -49,7 +48,7 @@ POLL_INTERVAL = 3.0  # seconds between two queries for the answer in the databas
     "--wait",
     "timeout",
     type=click.FloatRange(0.1, 600),
-    default=ANSWER_TIMEOUT,
+    default=30.0,
     show_default=True,
     help="Seconds to wait.",
 )

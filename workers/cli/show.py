@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date, timedelta
 from itertools import groupby
 from textwrap import indent
 from typing import Any
@@ -13,14 +15,13 @@ from rich.text import Text
 
 from policies.options import ACTIONS
 from policies.texts import pluralize
-from policies.timestamps import describe_duration, format_timestamp, rewrite_timestamps_for_people
+from policies.timestamps import describe_duration, format_timestamp, parse_timestamp, rewrite_timestamps_for_people
 from policies.verdicts import ASK_AGAIN
 from tasks.declarations import all_commands
 from workers import show_queries
 from workers.cli.bill_page import render_html as render_bill_page
 from workers.cli.bill_page import render_text
 from workers.cli.database import open_transaction
-from workers.cli.forecast_chart import forecast_chart_lines
 from workers.cli.options import json_option, zone_of_option, zone_option
 from workers.cli.show_lots import LOTS_OPTIONS, lot_rows, print_lots
 from workers.cli.terminal_text import PeopleConsole, echo, escape_for_terminal
@@ -163,13 +164,9 @@ def _explain_lines(result: dict[str, Any], *, show_all: bool = False) -> Iterato
             yield "  can do nothing now."
         hidden += sum(len(actions) for actions in refused.values())
         for reason, actions in refused.items() if show_all else ():
-            yield f"  cannot {' or '.join(actions) if len(actions) <= MAX_ACTIONS else 'do anything else'}: {reason}"
+            yield f"  cannot {' or '.join(actions) if len(actions) <= 3 else 'do anything else'}: {reason}"
     if hidden and not show_all:
         yield f"With --all: why {pluralize(hidden, 'other action is', 'other actions are')} not possible."
-
-
-MAX_ACTIONS = 3
-"""Actions that are listed before one reason; more are summed up."""
 
 
 def _describe_action(option: dict[str, Any]) -> str:
@@ -256,6 +253,48 @@ def _late_payment_lines(result: list[dict[str, Any]]) -> Iterator[Line]:
         yield f"  {late['recorded_at']}  order {late['order_id']}: {late['payment_status']}, {members}"
 
 
+def forecast_lines(forecast: dict[str, Any]) -> Iterator[Line]:
+    # A row per day and a cell per hour, darker where more alerts unlock.
+    overdue, total, later = forecast["overdue"], forecast["total"], forecast["later"]
+    if overdue:
+        subject = pluralize(overdue, "alert is", "alerts are")
+        text = f"Overdue: {subject} due and not unlocked yet. Are sweeps running? ({RUN_COMMAND} doctor)"
+        yield Text(text, "bold red")
+        for alert in forecast["overdue_orders"]:
+            yield f"  {alert['unlocks_at']}  order {alert['order_id']}: {alert['kind']}"
+        if overdue > len(forecast["overdue_orders"]):
+            yield f"  and {overdue - len(forecast['overdue_orders'])} more"
+    else:
+        yield Text("Nothing is overdue.", "green")
+    if forecast["hours"]:
+        max_per_hour = max(int(row["total"]) for row in forecast["hours"])
+        hours = f"hours in {zone_of_option()}, the darkest has {max_per_hour}"
+        yield f"{pluralize(total, 'unlocks', 'unlock')} by {forecast['until']} ({hours}):"
+        yield from _chart_day_lines(forecast, max_per_hour)
+    else:
+        yield f"Nothing unlocks by {forecast['until']}."
+    if later:
+        yield f"{pluralize(later, 'unlocks', 'unlock')} after that."
+
+
+def _chart_day_lines(forecast: dict[str, Any], max_per_hour: int) -> Iterator[Text]:
+    counts: dict[date, Counter[int]] = defaultdict(Counter)
+    for row in forecast["hours"]:
+        hour = parse_timestamp(row["hour"]).astimezone(zone_of_option())
+        counts[hour.date()][hour.hour] += row["total"]
+    day, last = parse_timestamp(forecast["at"]).astimezone(zone_of_option()).date(), max(counts)
+    shades = " ░▒▓█"
+    max_per_day = max(hours.total() for hours in counts.values())
+    yield Text(f"{'':<15}|{'00':<6}{'06':<6}{'12':<6}{'18':<6}|", "dim")
+    while day <= last:
+        # Blank for zero only: one unlock stays visible beside a million.
+        cells = "".join(shades[-(-counts[day][hour] * (len(shades) - 1) // max_per_hour)] for hour in range(24))
+        total = counts[day].total()
+        bar = "█" * -(-total * 20 // max_per_day)
+        yield Text.assemble((f"{day:%a %Y-%m-%d} ", "dim"), "|", (cells, "cyan"), f"| {bar} {total or ''}".rstrip())
+        day += timedelta(days=1)
+
+
 def describe_answer(answer: dict[str, Any]) -> str:
     if answer["outcome"] == "done":
         effects = ", ".join(f"{name}: {shorten_answer_value(value)}" for name, value in answer["effects"].items())
@@ -295,7 +334,7 @@ SHOWN_LINES: dict[str, Callable[..., Iterable[Line]]] = {
     "alerts": _alert_lines,
     "request": _request_lines,
     "credits": _credit_lines,
-    "forecast": forecast_chart_lines,
+    "forecast": forecast_lines,
     "sweeps": _sweep_lines,
     "late-payments": _late_payment_lines,
 }

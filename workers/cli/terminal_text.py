@@ -13,9 +13,6 @@ from policies.texts import replace_unprintable
 from policies.timestamps import WRITTEN_TIMESTAMP, rewrite_timestamps_for_people
 from workers.cli.options import zone_of_option
 
-HANGING_INDENT = 2
-MIN_WIDTH = 20
-
 
 def echo(text: str, style: str = "", *, err: bool = False) -> None:
     PeopleConsole(stderr=err).write(Text(text, style))
@@ -48,8 +45,8 @@ class PeopleConsole(Console):
                 self.print(line, soft_wrap=True)
                 continue
             indent = len(line.plain) - len(line.plain.lstrip(" "))
-            hanging = HANGING_INDENT if indent else 0
-            for part in line[indent:].wrap(self, max(self.width - indent - hanging, MIN_WIDTH)):
+            hanging = 2 if indent else 0
+            for part in line[indent:].wrap(self, max(self.width - indent - hanging, 20)):
                 part.rstrip()
                 self.print(Text(" " * indent) + part, soft_wrap=True)
                 indent += hanging

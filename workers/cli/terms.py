@@ -23,9 +23,6 @@ from workers.cli.database import open_database, open_transaction
 from workers.cli.options import json_option, zone_option
 from workers.cli.terminal_text import echo
 
-NOW_MARGIN = timedelta(seconds=2)
-"""Added to `--from now`, which must still be in the future when the task decides."""
-
 
 @click.group()
 def terms() -> None:
@@ -88,7 +85,7 @@ def apply_terms(file: Path, start: str, staff: str | None) -> None:
             now = database.clock.now(conn)
             zone = load_terms(conn).at(now).zone
         valid_from = (
-            now + NOW_MARGIN
+            now + timedelta(seconds=2)  # it must still be in the future when the task decides
             if start == "now"
             else parse_start(start, zone, "--from", "a date such as 2027-01-01, a timestamp, or now")
         )

@@ -21,8 +21,6 @@ from workers.cli.database import open_transaction
 from workers.cli.options import check_cursor_option, json_lines_option
 from workers.cli.terminal_text import echo_literally
 
-WEBHOOK_EVENT_PATTERN = re.compile(r"[a-z_.]{1,64}\*?|\*")
-
 
 @click.group()
 def webhooks() -> None:
@@ -35,7 +33,7 @@ def webhooks() -> None:
 def add(url: str, events: str) -> None:
     """Add an endpoint for all future events, and print the secret of its signatures, once."""
     types = [word.strip() for word in events.split(",")]
-    if not all(WEBHOOK_EVENT_PATTERN.fullmatch(word) for word in types):
+    if not all(re.fullmatch(r"[a-z_.]{1,64}\*?|\*", word) for word in types):
         raise click.BadParameter("must be types such as orders.cancelled, npb.* or *", param_hint="--events")
     try:
         model.check_webhook_url(url)

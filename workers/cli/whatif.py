@@ -37,7 +37,6 @@ from workers.cli.options import json_option, zone_option
 from workers.cli.terminal_text import echo, echo_literally
 from workers.cli.terms import parse_start, read_terms_file
 
-EVENTS_PER_PROGRESS_LINE = 100_000
 MAX_DIFFERENCES_SHOWN = 50
 WHATIF_BEGINNING = datetime.combine(MIN_BILLING_MONTH, time(), tzinfo=UTC)  # no record is older
 WHATIF_LABELS = {
@@ -48,8 +47,6 @@ WHATIF_LABELS = {
     "fee": "fee",
     "fee_month": "charged in",
 }
-
-
 SIDES = ("was", "would_be")
 
 
@@ -147,7 +144,7 @@ def _find_differences(
     shown = 0
     for case, was, would_be in cases:
         totals.add(case, was, would_be)
-        if totals.events >= shown + EVENTS_PER_PROGRESS_LINE:
+        if totals.events >= shown + 100_000:
             shown = totals.events
             echo_literally(f"{totals.events:,} of {event_count:,} events replayed.", err=True)
         if was != would_be:

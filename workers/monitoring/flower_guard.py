@@ -59,23 +59,7 @@ def _patch_flower(**_: Any) -> None:
 
 def _start_http_server(flower: Any) -> Any:
     # Replace `flower.app.Flower.start_http_server`: apply the restrictions first.
-    settings = load_settings()
-    restrict_flower_options(flower, settings)
-    port, options = flower.unguarded_start(), flower.options
-    record = {
-        **identify_process(os.getpid()).as_json(),
-        "address": "" if options.unix_socket else options.address,
-        "port": port,
-        "read_only": bool(options.read_only),
-    }
-    with contextlib.suppress(OSError):  # a full disk or a read-only folder must not stop Flower
-        settings.flower_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(settings.flower_dir / RECORD_FILE, record)
-    return port
-
-
-def restrict_flower_options(flower: Any, settings: Settings) -> None:
-    options = flower.options
+    settings, options = load_settings(), flower.options
     if not options.address and not options.unix_socket:
         options.address = settings.flower_address  # Flower takes an empty address as every interface
     logins = options.basic_auth or []
@@ -91,6 +75,17 @@ def restrict_flower_options(flower: Any, settings: Settings) -> None:
         options.read_only = True
         prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
         flower.add_handlers(".*", [(f"{prefix}/api/.*", _closed_flower_api_handler())])
+    port = flower.unguarded_start()
+    record = {
+        **identify_process(os.getpid()).as_json(),
+        "address": "" if options.unix_socket else options.address,
+        "port": port,
+        "read_only": bool(options.read_only),
+    }
+    with contextlib.suppress(OSError):  # a full disk or a read-only folder must not stop Flower
+        settings.flower_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_json(settings.flower_dir / RECORD_FILE, record)
+    return port
 
 
 def is_flower_loopback_only(address: str) -> bool:

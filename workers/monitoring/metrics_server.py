@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -35,7 +34,6 @@ from workers.transport.unread_lists import find_unread_lists
 log = structlog.get_logger(__name__)
 
 TIMEOUT = 4.0  # seconds for one component: below Prometheus' own 10 s even when both are frozen
-SCRAPE_TIMEOUT_SECONDS = 10  # bounds how long an idle or slow scraper occupies a thread
 # Labels of series that the metrics server exports as 0 when nothing has them, so that alerts can rely on them.
 METRICS_SERVER_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
     "unwind_outbox_due": tuple((task,) for task in OUTBOX_CONSUMERS),
@@ -47,45 +45,20 @@ METRICS_SERVER_ZERO_SERIES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-class ComponentQuery:
-    def __init__(self, name: str, query: Callable[[], list[Family]]) -> None:
-        self.name, self._query = name, query
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._future: Future[list[Family]] | None = None
-
-    def run(self) -> list[Family] | None:
-        if self._future is None:
-            self._future = self._thread.submit(self._query)
-        try:
-            families = self._future.result(TIMEOUT)
-        except FutureTimeout:
-            log.warning("component_timed_out", component=self.name)
-            return None
-        except Exception as error:  # noqa: BLE001 - any failure is reported as unwind_up 0
-            log.warning("component_query_failed", component=self.name, error=type(error).__name__)
-            families = None
-        self._future = None
-        return families
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-
 class MetricsCollector:
     def __init__(self, settings: Settings) -> None:
         assert settings.work_url is not None
         self._lock = threading.Lock()
         self._database = db.connect(settings.work_url.get_secret_value())
         self._broker = connect_to_redis(settings.environment()["CELERY_BROKER_URL"])
-        self.components = [
-            ComponentQuery("database", self._query_database),
-            ComponentQuery("broker", self._query_broker),
-        ]
+        self._queries = {"database": self._query_database, "broker": self._query_broker}
+        self._threads = ThreadPoolExecutor(max_workers=len(self._queries))
+        self._unfinished: dict[str, Future[list[Family]]] = {}
 
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             started_at = time.monotonic()
-            results = {component.name: component.run() for component in self.components}
+            results = {name: self._run_query(name) for name in self._queries}
             elapsed = time.monotonic() - started_at
         up = Family("unwind_up", "Whether the database and the broker answer.", labels=["part"])
         for name, families in results.items():
@@ -102,13 +75,24 @@ class MetricsCollector:
 
     def ready(self) -> dict[str, bool]:
         with self._lock:
-            return {component.name: component.run() is not None for component in self.components}
+            return {name: self._run_query(name) is not None for name in self._queries}
 
     def close(self) -> None:
-        for component in self.components:
-            component.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._database.dispose()
         self._broker.close()
+
+    def _run_query(self, name: str) -> list[Family] | None:
+        # One that did not finish in time is waited for again instead of being started a second time.
+        future = self._unfinished.pop(name, None) or self._threads.submit(self._queries[name])
+        try:
+            return future.result(TIMEOUT)
+        except TimeoutError:
+            self._unfinished[name] = future
+            log.warning("component_timed_out", component=name)
+        except Exception as error:  # noqa: BLE001 - any failure is reported as unwind_up 0
+            log.warning("component_query_failed", component=name, error=type(error).__name__)
+        return None
 
     def _query_database(self) -> list[Family]:
         families, failed = [], []
@@ -154,7 +138,7 @@ class MetricsCollector:
 
 
 class _RequestHandler(WSGIRequestHandler):
-    timeout = SCRAPE_TIMEOUT_SECONDS
+    timeout = 10  # seconds: bounds how long an idle or slow scraper occupies a thread
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         # No line per scrape.

@@ -36,8 +36,6 @@ POLL_INTERVAL = 5.0
 MAX_SILENT_POLLS = 9  # 45 s: three heartbeat tasks missed
 # Allows for the hard time limit of 60 s, by which every running task has ended.
 MAX_SILENT_POLLS_WHEN_BUSY = MAX_SILENT_POLLS + 13
-# Written at each poll: a full or read-only broker stops every worker, so restarting this one would not help.
-WATCHDOG_KEY = "unwind:watched"
 
 
 class Watchdog(BackgroundThread):
@@ -103,7 +101,8 @@ class Watchdog(BackgroundThread):
 
 def count_waiting_messages(client: redis.Redis, queues: Iterable[str]) -> int:
     with contextlib.suppress(NoPermissionError):  # this login may write only the keys that it must
-        client.set(WATCHDOG_KEY, 1, ex=60)
+        # Fails if the broker is full or read-only, which stops every worker: restarting this one would not help.
+        client.set("unwind:watched", 1, ex=60)
     return sum(int(client.llen(queue)) for queue in queues)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,6 @@ from workers.app import app
 from workers.show_queries import parse_query, run_query
 from workers.simulation.engine import Simulation
 
-MIN_HISTORY_YEAR, MAX_HISTORY_YEAR = 1970, 9000
-"""The limits of a history's instants, so that adding deadlines to them never leaves the calendar."""
-
 
 class InvalidHistory(click.ClickException):
     exit_code = 2
@@ -35,26 +32,23 @@ class InvalidHistory(click.ClickException):
 
 @dataclass(frozen=True, slots=True)
 class HistoryLine:
+    """A line of a history, and the answer or the query's result once it was played."""
+
     number: int
     at: datetime
     task: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     show: tuple[Any, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PlayedLine:
-    line: HistoryLine
-    result: Any
+    result: Any = None
 
     @property
     def done(self) -> bool:
-        return self.line.show is not None or self.result["outcome"] == "done"
+        return self.show is not None or self.result["outcome"] == "done"
 
     def as_json(self) -> dict[str, Any]:
-        if self.line.show is not None:
-            return {"at": format_timestamp(self.line.at), "show": list(self.line.show), "result": self.result}
-        return {"at": format_timestamp(self.line.at), "task": self.line.task, "answer": self.result}
+        if self.show is not None:
+            return {"at": format_timestamp(self.at), "show": list(self.show), "result": self.result}
+        return {"at": format_timestamp(self.at), "task": self.task, "answer": self.result}
 
 
 def read_history(path: Path) -> list[HistoryLine]:
@@ -98,7 +92,7 @@ def check_history_arguments(lines: Iterable[HistoryLine], name: str = "history")
 
 def play(
     lines: Iterable[HistoryLine], simulation: Simulation, *, until: datetime | None = None
-) -> Iterator[PlayedLine]:
+) -> Iterator[HistoryLine]:
     """Play lines on a simulation whose clock is at or before the first line, then advance it to `until`.
 
     Lines after `until` are not played. Message ids are `replay:1`, `replay:2` …, by line number, so that a history
@@ -113,7 +107,7 @@ def play(
         else:
             with simulation.database.transaction() as conn:
                 result = run_query(conn, line.show, now=line.at)
-        yield PlayedLine(line, result)
+        yield replace(line, result=result)
     simulation.process_outbox()
     if until is not None and until > simulation.clock.instant:
         simulation.advance(until)
@@ -155,8 +149,8 @@ def _parse_line_instant(fields: dict[str, Any]) -> datetime:
         at = parse_timestamp(fields["at"])
     except ValueError as error:
         raise ValueError(f"`at` {error}") from None
-    if not MIN_HISTORY_YEAR <= at.year <= MAX_HISTORY_YEAR:
-        raise ValueError(f"`at` must lie between the years {MIN_HISTORY_YEAR} and {MAX_HISTORY_YEAR}")
+    if not 1970 <= at.year <= 9000:  # so that adding deadlines to it never leaves the calendar
+        raise ValueError("`at` must lie between the years 1970 and 9000")
     return at
 
 

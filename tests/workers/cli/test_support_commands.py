@@ -18,7 +18,7 @@ from policies.timestamps import format_timestamp
 from tests.plugins.market import FILED, ORDERED, WEEK, Market
 from workers.cli import group
 from workers.cli.forecast import calendar_parts
-from workers.cli.forecast_chart import forecast_chart_lines
+from workers.cli.show import forecast_lines
 from workers.cli.terminal_text import PeopleConsole
 
 HOUR = timedelta(hours=1)
@@ -95,7 +95,7 @@ def chart_lines(forecast: dict[str, Any]) -> list[str]:
     """The chart as lines of a terminal of eighty columns."""
     paper = io.StringIO()
     console = PeopleConsole(file=paper, width=80)
-    for line in forecast_chart_lines(forecast):
+    for line in forecast_lines(forecast):
         console.write(line)
     return paper.getvalue().splitlines()
 

@@ -33,16 +33,10 @@ _JSON_RECORD_DECODER = json.JSONDecoder(
 _NOT_JSON = "This is not well-formed JSON: {}."
 
 
-def is_json(file: BinaryIO) -> bool:
-    file.seek(0)
-    start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    file.seek(0)
-    return start[:1] in (b"{", b"[")
-
-
 def read_json(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    in_envelope = bool(re.match(rb'(\xef\xbb\xbf)?[ \t\r\n]*\{[ \t\r\n]*"(meta|data)"', file.read(4096)))
+    file.seek(0)
     text = _JsonText(file)
-    in_envelope = bool(re.match(r'\{[ \t\r\n]*"(meta|data)"', text.head()))
     if in_envelope:
         text.skip_to_data()
     for value in _read_json_list(text) if text.peek() == "[" else [text.value()]:
@@ -67,12 +61,6 @@ class _JsonText:
     def __init__(self, file: BinaryIO) -> None:
         self._texts = codecs.iterdecode(read_chunks(file), "utf-8-sig")
         self._buffer, self._at = "", 0
-
-    def head(self) -> str:
-        self._skip_space()
-        while len(self._buffer) - self._at < 100 and self._more():
-            pass
-        return self._buffer[self._at : self._at + 100]
 
     def peek(self) -> str:
         self._skip_space()

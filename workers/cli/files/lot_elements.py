@@ -22,7 +22,6 @@ ITEM_TYPES = {
 }
 COMPLETENESS = {"C": "C", "I": "B", "B": "B", "S": "S", "M": "S", "N": None}
 """XML writes I for incomplete where the API writes B; BSX writes M (mint in sealed box) for sealed, and N for none."""
-_GROUPED_AMOUNT_FIELD = re.compile(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 NOT_SAID = object()
 
 
@@ -62,7 +61,7 @@ def _code_field_parser(codes: Mapping[str, Any]) -> Callable[[str], Any]:
 
 def parse_amount_field(text: str) -> Decimal | None:
     """Parse an amount, rounded half up to four decimals; None if it is none. Downloads group thousands: 1,752.50."""
-    text = text.replace(",", "") if _GROUPED_AMOUNT_FIELD.fullmatch(text) else text
+    text = text.replace(",", "") if re.fullmatch(r"[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?", text) else text
     try:
         # BrickStore writes binary fractions such as 0.0399999991.
         amount = Decimal(text).quantize(Decimal("0.0001"), rounding=ROUND_HALF_UP) if len(text) <= 40 else None

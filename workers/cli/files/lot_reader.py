@@ -31,7 +31,6 @@ from workers.cli.files.xml_records import BSX_ROOTS, Record, UnreadableFile, Xml
 
 # More than the largest stores have. Without this limit 56 MB of empty items took two minutes and 1.3 GB to refuse.
 MAX_ITEMS = 200_000
-MAX_UNREAD_ELEMENTS = 20  # named in a report
 
 
 @dataclass(slots=True)
@@ -128,7 +127,7 @@ class LotFile:
             if spelling in self.unread:
                 count, first = self.unread[spelling]
                 self.unread[spelling] = (count + 1, first)
-            elif len(self.unread) < MAX_UNREAD_ELEMENTS:
+            elif len(self.unread) < 20:  # as many are named in a report
                 self.unread[spelling] = (1, str(_name_unread_item(record)))
             else:
                 self.more_unread += 1

@@ -9,7 +9,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo
 
-from policies.statuses import PaymentStatus, Status
+from policies.statuses import PROBLEM, PaymentStatus, Status
 from policies.timestamps import parse_timestamp
 from workers.cli.files.item_fields import InvalidItem, ItemFields
 from workers.cli.files.lot_elements import parse_amount_field
@@ -20,10 +20,7 @@ from workers.cli.files.xml_records import Record, UnreadableFile, XmlRepairs
 MAX_ORDERS = 20_000
 ORDER_DOWNLOAD_ZONE = ZoneInfo("America/New_York")  # downloads have dates of BrickLink's days, without a time
 LEFT_OUT_ORDER_STATUSES = ("CANCELLED", "PURGED")
-UNREADABLE_ORDER_STATUSES = ("OCR", "NPB", "NPX", "NRS", "NSS")
 DATE_FORMATS = {"mdy": "%m/%d/%Y", "dmy": "%d/%m/%Y", "ymd": "%Y-%m-%d"}
-# A download has no payment status; these statuses say that the order was paid.
-_PAID_ORDER_STATUSES = ("PAID", "SHIPPED", "RECEIVED", "COMPLETED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +71,7 @@ class OrderFile:
             seen[order.order_id] = place
             if order.status in LEFT_OUT_ORDER_STATUSES:
                 self.left_out += 1
-            elif order.status in UNREADABLE_ORDER_STATUSES:
+            elif order.status in PROBLEM:
                 self.problems.append(
                     f"{place}: the order is {order.status}, and the file does not say who filed what, and when; finish "
                     "it at BrickLink"
@@ -101,6 +98,12 @@ class OrderFile:
         items = tuple(self._order_item(item) for item in record.items)
         if status not in LEFT_OUT_ORDER_STATUSES:
             _check_order_totals(values, items)
+        given = values.get("PAYMENTSTATUS", "")
+        payment_status = next((str(known) for known in PaymentStatus if known.upper() == given.upper()), "")
+        if given and not payment_status:
+            raise InvalidItem(f"payment status {given[:20]} is none of BrickLink's")
+        if not given:  # a download has none, and these statuses say that the order was paid
+            payment_status = "Received" if status in ("PAID", "SHIPPED", "RECEIVED", "COMPLETED") else "None"
         return FileOrder(
             order_id=int(number),
             buyer=values["BUYER"],
@@ -108,7 +111,7 @@ class OrderFile:
             at=at,
             changed_at=changed_at,
             status=status,
-            payment_status=_payment_status(values, status),
+            payment_status=payment_status,
             currency=values.get("BASECURRENCYCODE") or "USD",
             credit=_parse_order_total(values, "ORDERCREDIT") or Decimal(0),
             coupon=_parse_order_total(values, "ORDERCREDITCOUPON") or Decimal(0),
@@ -168,19 +171,11 @@ def _parse_order_total(values: Mapping[str, str], name: str) -> Decimal | None:
     return amount
 
 
-def _payment_status(values: Mapping[str, str], status: str) -> str:
-    given = values.get("PAYMENTSTATUS", "")
-    known = next((str(status) for status in PaymentStatus if status.upper() == given.upper()), None)
-    if given and known is None:
-        raise InvalidItem(f"payment status {given[:20]} is none of BrickLink's")
-    return known or ("Received" if status in _PAID_ORDER_STATUSES else "None")
-
-
 def _order_record(number: int, order: Mapping[str, Any]) -> Record:
     if "inventory_id" in order:
         raise UnreadableFile("These are lots, not orders: `import-lots` reads them.")
     record = Record(number, None, "ORDER")
-    cost, payment = _order_record_object(order, "cost"), _order_record_object(order, "payment")
+    cost, payment = (value if isinstance(value := order.get(name), dict) else {} for name in ("cost", "payment"))
     for name, value in {
         "ORDERID": order.get("order_id"),
         "ORDERDATE": order.get("date_ordered"),
@@ -213,8 +208,3 @@ def _order_record(number: int, order: Mapping[str, Any]) -> Record:
                 )
             )
     return record
-
-
-def _order_record_object(order: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = order.get(name)
-    return value if isinstance(value, dict) else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from workers.cli.files.json_records import is_json, read_json
+from workers.cli.files.json_records import read_json
 from workers.cli.files.lot_elements import BRICK_OWL, SET_INVENTORY, WANTED_LIST
 from workers.cli.files.xml_records import NotWellFormed, Record, UnreadableFile, XmlRepairs, read_xml
 
@@ -15,14 +15,17 @@ _IS_BRICK_OWL = "This is a Brick Owl file: its item numbers are not BrickLink's.
 def read_records(
     file: BinaryIO, repairs: XmlRepairs, of_json: Callable[[int, Mapping[str, Any]], Record]
 ) -> Iterator[Record]:
-    if is_json(file):
+    file.seek(0)
+    start = file.read(4096)
+    file.seek(0)
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         for number, value in enumerate(read_json(file), start=1):
             yield of_json(number, value)
         return
     try:
         yield from read_xml(file, repairs)
     except NotWellFormed as problem:
-        raise _explain_file_problem(file, problem) from None
+        raise _explain_file_problem(start, problem) from None
 
 
 def refuse_other_documents(name: str, record: Record) -> None:
@@ -41,9 +44,7 @@ def refuse_other_documents(name: str, record: Record) -> None:
         raise UnreadableFile(_IS_BRICK_OWL)
 
 
-def _explain_file_problem(file: BinaryIO, problem: NotWellFormed) -> UnreadableFile:
-    file.seek(0)
-    start = file.read(4096)
+def _explain_file_problem(start: bytes, problem: NotWellFormed) -> UnreadableFile:
     text = start.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     heading = text.partition("\n")[0].lower()
     is_table = not text.startswith("<") and any(separator in heading for separator in ",\t;")

@@ -19,10 +19,6 @@ from workers.monitoring.doctor.findings import Finding, error, finding_names, no
 from workers.monitoring.flower_guard import find_running_flower, is_flower_loopback_only
 from workers.settings import LOOPBACK_HOSTS, SettingsError, unknown_variables
 
-GREETING_TIMEOUT_SECONDS = 3.0
-LOW_DISK_BYTES, FULL_DISK_BYTES = 2 * 10**9, 200 * 10**6
-"""The write-ahead log alone may take two gigabytes (`max_wal_size`)."""
-
 
 def describe_invalid_settings(problem: SettingsError) -> Iterator[Finding]:
     for line in str(problem).splitlines():
@@ -51,7 +47,9 @@ def join_embedded_servers(context: Context) -> Iterator[Finding]:
     if settings.has_servers:
         return
     if running_servers(settings.data_dir) is None:
-        yield from find_failed_start(settings.data_dir)
+        folder = servers_dir(settings.data_dir)
+        if problem := str(read_json(folder / FAILURE_FILE).get("error", "")):
+            yield _failed_start(folder, problem)
         message = "The embedded servers are not running, so their contents were not checked."
         yield note("SERVERS_NOT_RUNNING", message, "run ./run up.")
         return
@@ -62,11 +60,7 @@ def join_embedded_servers(context: Context) -> Iterator[Finding]:
         yield error("SERVERS_UNREACHABLE", message, "run ./run down, then ./run up.")
 
 
-def find_failed_start(data_dir: Path) -> Iterator[Finding]:
-    folder = servers_dir(data_dir)
-    problem = str(read_json(folder / FAILURE_FILE).get("error", ""))
-    if not problem:
-        return
+def _failed_start(folder: Path, problem: str) -> Finding:
     name = "valkey" if problem.lower().startswith("valkey") else "postgres"
     reason = " ".join(line.strip() for line in problem.splitlines()[-3:])
     move_aside = f"mv {folder / name} {folder / name}.damaged"
@@ -78,7 +72,7 @@ def find_failed_start(data_dir: Path) -> Iterator[Finding]:
     else:
         log = folder / "postgres.log"
         fix = f"see {log}; if its data is damaged: {move_aside}, then ./run restore FILE, then ./run up."
-    yield error("EMBEDDED_SERVER_CANNOT_START", f"The embedded {name} cannot start: {reason}", fix)
+    return error("EMBEDDED_SERVER_CANNOT_START", f"The embedded {name} cannot start: {reason}", fix)
 
 
 def check_disk(context: Context) -> Iterator[Finding]:
@@ -86,9 +80,9 @@ def check_disk(context: Context) -> Iterator[Finding]:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    if free < LOW_DISK_BYTES:
+    if free < 2 * 10**9:  # the write-ahead log alone may take as much (`max_wal_size`)
         message = f"Only {free / 10**6:.0f} MB are free for data, logs and emails; a full disk stops the servers."
-        kind = error if free < FULL_DISK_BYTES else warning
+        kind = error if free < 200 * 10**6 else warning
         yield kind("DISK_LOW", message, "free some space, or move the folder and set UNWIND_DATA.")
 
 
@@ -101,7 +95,7 @@ def check_mail_server(context: Context) -> Iterator[Finding]:
     url = urlsplit(context.settings.smtp_url.get_secret_value())
     server_name = f"The mail server {url.hostname}{f':{url.port}' if url.port else ''}"
     try:
-        with open_smtp(url, GREETING_TIMEOUT_SECONDS) as server:
+        with open_smtp(url, timeout=3.0) as server:
             server.ehlo_or_helo_if_needed()
             has_starttls = server.has_extn("starttls")
     except (OSError, smtplib.SMTPException) as problem:

@@ -31,9 +31,6 @@ class Finding:
     message: str
     fix: str
 
-    def as_line(self) -> str:
-        return f"{self.severity.value:<7}  {self.code}: {self.message} Fix: {self.fix}"
-
 
 def _finding(severity: Severity, code: str, message: str, fix: str) -> Finding:
     return Finding(code, severity, replace_run_command(replace_unprintable(message, " ")), replace_run_command(fix))

@@ -18,9 +18,6 @@ from workers.monitoring.doctor.findings import Finding, error, finding_age, find
 
 WORK_LATE_AFTER = timedelta(minutes=1)
 """Work that waits longer than this while workers run is late."""
-SWEEPS_LATE_AFTER = 3  # intervals, and never less than a minute: one run is lost when a worker is replaced
-MAX_HARMLESS_CLOCK_STEP = timedelta(seconds=2)  # NTP may set a clock back by as much at once
-RECENT_DEAD_LETTER = timedelta(days=1)
 _HEARTBEAT_RUNS = {heartbeat_run(queue): queue for queue in QUEUES}
 
 
@@ -37,7 +34,7 @@ def check_clock_set_back(context: Context) -> Iterator[Finding]:
     """Compare the database's clock with its own newest records: all machines may have been set back together."""
     now = context.now()
     ahead = clock_steps.lead_over_clock(context.conn, now)
-    if ahead > MAX_HARMLESS_CLOCK_STEP:
+    if ahead > timedelta(seconds=2):  # NTP may set a clock back by as much at once
         message = (
             f"The database's clock was set back: its newest record is {finding_age(now + ahead, now)} in its future. "
             "Nothing is lost; alerts whose orders have such events unlock when the clock reaches them."
@@ -90,7 +87,7 @@ def _restart_fix(queues_by_sweep: dict[str, str]) -> str:
 def _sweep_late_after(entry: Entry) -> timedelta:
     if entry.full_pass_interval is not None:
         return 2 * entry.full_pass_interval
-    return max(SWEEPS_LATE_AFTER * entry.every, WORK_LATE_AFTER)
+    return max(3 * entry.every, WORK_LATE_AFTER)  # one run is lost when a worker is replaced
 
 
 def check_queue_heartbeats(context: Context) -> Iterator[Finding]:
@@ -157,7 +154,7 @@ def check_parked_emails(context: Context) -> Iterator[Finding]:
 
 def check_dead_letters(context: Context) -> Iterator[Finding]:
     for latest in dead_letters.list_newest_dead_letters(context.conn, limit=1):
-        if context.now() - latest.received_at <= RECENT_DEAD_LETTER:
+        if context.now() - latest.received_at <= timedelta(days=1):
             ago = finding_age(context.now(), latest.received_at)
             message = f"Workers received messages that are not commands of Unwind, the last one {ago} ago."
             yield note("DEAD_LETTERS", message, "./run jobs dead-letters shows them; correct their sender.")

@@ -83,7 +83,10 @@ class Dashboard:
             table.add_column(column, no_wrap=True)
         table.add_column("effects", no_wrap=True, overflow="ellipsis", ratio=1)
         for order_id, row in self._rows.items():
-            state = self._state(order_id, row, now)
+            state = Text(row.label, row.colour)
+            if row.label == "waiting" and order_id in self.unlocks:
+                seconds = (self.unlocks[order_id] - now).total_seconds()
+                state = Text(f"in {describe_duration(seconds)}", "white") if seconds > 0 else Text("due", "yellow")
             table.add_row(str(order_id), Text(row.case, "dim"), state, row.effects or row.explanation)
         header = Text.assemble(("Flower ", "dim"), f"{self.flower_address}   ")
         # One that is left alone reaches its last state by unlocking.
@@ -93,12 +96,6 @@ class Dashboard:
         )
         footer = Text(f"{done} of {len(self._rows)} orders are done. " + "  ".join(self._other_events[-2:]), "dim")
         return Panel(Group(header, Text(), table, Text(), footer), title="Unwind, live", border_style="blue")
-
-    def _state(self, order_id: int, row: _Row, now: datetime) -> Text:
-        if row.label != "waiting" or order_id not in self.unlocks:
-            return Text(row.label, row.colour)
-        seconds_left = (self.unlocks[order_id] - now).total_seconds()
-        return Text(f"in {describe_duration(seconds_left)}", "white") if seconds_left > 0 else Text("due", "yellow")
 
 
 def format_demo_event(event: Row[Any]) -> str:

@@ -23,7 +23,6 @@ from workers.settings import Settings
 from workers.simulation.demo.sample_market import SampleMarket
 
 DEMO_TIMEOUT_SECONDS = 45.0
-POLL_INTERVAL = 0.15
 
 _NEW_DEMO_EVENTS = """
     SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events
@@ -89,9 +88,13 @@ class DemoRun:
                 yield event
             self._check_answers()
             if time.monotonic() > end:
-                raise click.ClickException(self._describe_missing_outcomes())
+                missing = self._missing_outcomes().items()
+                parts = [f"not {name}: {', '.join(map(str, sorted(ids)))}" for name, ids in missing]
+                parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self._commands]
+                why = "; ".join(parts) or "some outbox messages or notices are not done"
+                raise click.ClickException(f"After {DEMO_TIMEOUT_SECONDS:.0f} s the demo is not complete; {why}.")
             if not events:
-                time.sleep(POLL_INTERVAL)
+                time.sleep(0.15)
 
     def _react_to_event(self, event_type: str, order_id: int) -> None:
         sample = self.sample
@@ -137,9 +140,3 @@ class DemoRun:
             "removed": self.sample.sellers_remove,
         }
         return {name: orders for name in expected if (orders := expected[name] - self._outcomes[name])}
-
-    def _describe_missing_outcomes(self) -> str:
-        parts = [f"not {name}: {', '.join(map(str, sorted(ids)))}" for name, ids in self._missing_outcomes().items()]
-        parts += [f"unanswered: {task} for order {order_id}" for task, order_id, _ in self._commands]
-        parts = parts or ["some outbox messages or notices are not done"]
-        return f"After {DEMO_TIMEOUT_SECONDS:.0f} s the demo is not complete; {'; '.join(parts)}."

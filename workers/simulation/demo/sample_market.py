@@ -38,7 +38,6 @@ CATALOGUE = (
     ("6080-1", "SET", 0, "U", "189.0000", True),
     ("375-2", "SET", 0, "U", "640.0000", False),
 )
-COMPLETED_ORDERS = 22
 UNPAID_ORDERS = 10
 FIRST_DUE, BETWEEN_DUES = timedelta(seconds=16), timedelta(seconds=1)
 """The first alert falls due when the workers are up, `FIRST_DUE` after the end of the past; the others follow."""
@@ -139,7 +138,7 @@ class _MarketBuilder:
         self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
 
     def _completed_orders(self) -> None:
-        for number in range(COMPLETED_ORDERS):
+        for number in range(22):
             at = self.now - (70 - 2.7 * number) * DAY
             order_id = self._place_order(at)
             self._add(at + 5 * HOUR, "orders.record_payment", order_id=order_id, payment_status="Completed")

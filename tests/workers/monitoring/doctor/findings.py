@@ -22,7 +22,7 @@ def real_now() -> datetime:
 def codes(checked: Iterable[Finding]) -> list[str]:
     """The sorted codes of the findings, each of which must have a message and a fix."""
     findings = [*checked]
-    assert all(finding.message and finding.fix and "\n" not in finding.as_line() for finding in findings)
+    assert all(finding.message and finding.fix and "\n" not in finding.message + finding.fix for finding in findings)
     return sorted(finding.code for finding in findings)
 
 
