@@ -24,7 +24,7 @@ from policies.cases import Actor, Alert, Case, LatePayment, Member, Ocr, Order
 from policies.copies import replace
 from policies.statuses import Status
 from policies.terms import TermsHistory
-from policies.verdicts import Granted, OutboxMessage
+from policies.verdicts import Event, Granted, OutboxMessage
 
 
 def lock_case_set(
@@ -162,14 +162,13 @@ class CaseSet:
         for change in self._changes:
             old, granted = change.before.order, change.granted
             messages.extend(granted.messages)
-            if granted.events:
-                version = old.version + len(granted.events)
-                order = replace(granted.case.order, version=version, last_event_at=change.at)
+            if granted.event is not None:
+                order = replace(granted.case.order, version=old.version + 1, last_event_at=change.at)
                 if old.version:
                     changed_orders.append((old, order))
                 else:
                     new.append(order)
-                rows.extend(_case_event_rows(change))
+                rows.append(_case_event_row(change, granted.event))
         pairs = [(change.before, change.granted.case) for change in self._changes]
         changed_ocrs = _changed_parts(pairs, "ocr")
         if any(request.agrees_at is not None and request.agrees_at <= work.now for _, _, request in changed_ocrs):
@@ -191,26 +190,20 @@ def _changed_parts(pairs: Iterable[tuple[Case, Case]], part: str) -> list[orders
     return [change for change in changed if change[2] is not None and change[2] != change[1]]
 
 
-def _case_event_rows(change: CaseChange) -> list[dict[str, Any]]:
-    before, granted, after, actor = change.before, change.granted, change.granted.case, change.actor
+def _case_event_row(change: CaseChange, event: Event) -> dict[str, Any]:
+    before, after, actor = change.before, change.granted.case, change.actor
     changed = history.diff_cases(before if before.order.version else None, after)
     role = before.role_of(actor) if actor is not None else None
-    rows = []
-    for index, event in enumerate(granted.events):
-        first = index == 0
-        rows.append(
-            events.event_row(
-                event.type,
-                change.at,
-                actor=str(actor) if actor is not None else "marketplace",
-                role=str(role) if role is not None else "system",
-                order_id=after.order.order_id,
-                seq=before.order.version + 1 + index,
-                from_status=(before.order.status if before.order.version else None) if first else after.order.status,
-                to_status=after.order.status,
-                note=event.note,
-                changes=(changed | event.changes) if first else event.changes,
-                request_id=change.request_id,
-            )
-        )
-    return rows
+    return events.event_row(
+        event.type,
+        change.at,
+        actor=str(actor) if actor is not None else "marketplace",
+        role=str(role) if role is not None else "system",
+        order_id=after.order.order_id,
+        seq=before.order.version + 1,
+        from_status=before.order.status if before.order.version else None,
+        to_status=after.order.status,
+        note=event.note,
+        changes=changed | event.changes,
+        request_id=change.request_id,
+    )

@@ -112,7 +112,7 @@ def remove_alert(case: Case, kind: AlertKind, actor: Actor, comment: str | None,
     facts = {"kind": kind, "comment": comment, "by": case.role_of(actor), "was_completed": completed}
     return Granted(
         after,
-        events=(Event(f"{kind.lower()}.removed", note),),
+        event=Event(f"{kind.lower()}.removed", note),
         messages=(notify_party(after, accused_role(kind), "alert_removed", **facts),),
         effects={"status": order.status, "strike_withdrawn": completed},
     )

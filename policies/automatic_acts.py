@@ -27,7 +27,7 @@ def file_automatically(case: Case, now: datetime) -> Granted | Refused:
     verdict = npb.file_npb(case, automatic_act_actor(case), None, now)
     if isinstance(verdict, Refused):
         return verdict
-    (event,) = verdict.events
+    assert verdict.event is not None
     why = f"Filed by automation under the seller's setting {describe_setting('file_npb_after', setting)}."
     alert = verdict.case.alert
     assert alert is not None
@@ -37,7 +37,8 @@ def file_automatically(case: Case, now: datetime) -> Granted | Refused:
         **automation.automation_cancel_facts(verdict.case),
     }
     notice = notify_party(verdict.case, Role.SELLER, "npb_filed_automatically", **facts)
-    return replace(verdict, events=(replace(event, note=f"{event.note} {why}"),), messages=(*verdict.messages, notice))
+    event = replace(verdict.event, note=f"{verdict.event.note} {why}")
+    return replace(verdict, event=event, messages=(*verdict.messages, notice))
 
 
 def cancel_automatically(case: Case, now: datetime) -> Granted | Refused:
@@ -67,11 +68,11 @@ def decline_automatically(case: Case, now: datetime) -> Granted | Refused:
     if isinstance(verdict, Refused):
         return verdict
     facts = {"status": verdict.case.order.status, "automation": setting_facts(answer.setting, answer.under)}
-    (event,) = verdict.events
-    ground = _describe_automatic_act_ground(answer)
+    assert verdict.event is not None
+    note = f"Declined by automation without an answer, under {_describe_automatic_act_ground(answer)}."
     return replace(
         verdict,
-        events=(replace(event, note=f"Declined by automation without an answer, under {ground}."),),
+        event=replace(verdict.event, note=note),
         messages=(
             notify_party(verdict.case, Role.BUYER, "ocr_declined", **facts),
             notify_party(verdict.case, Role.SELLER, "ocr_declined_automatically", **facts),

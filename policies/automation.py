@@ -147,7 +147,7 @@ def hold_automation(
     end = f"until {describe_timestamp(until)}" if until else "until it is released"
     return Granted(
         after,
-        events=(Event("orders.automation_held", f"Automation does not touch this order {end}: {comment}"),),
+        event=Event("orders.automation_held", f"Automation does not touch this order {end}: {comment}"),
         effects={"held_until": format_optional_timestamp(until)},
     )
 
@@ -161,7 +161,7 @@ def release_automation_hold(case: Case, actor: Actor, comment: str, now: datetim
     if refused := check_comment(comment):
         return refused
     after = replace(case, order=replace(order, held_at=None, held_until=None))
-    return Granted(after, events=(Event("orders.automation_released", f"Automation may touch this order: {comment}"),))
+    return Granted(after, event=Event("orders.automation_released", f"Automation may touch this order: {comment}"))
 
 
 def list_announced_acts(case: Case) -> list[AutomaticAct]:

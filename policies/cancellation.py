@@ -74,9 +74,7 @@ def cancel(case: Case, actor: Actor, reason: str | None, comment: str | None, no
     by = f"automation for the {role}" if actor.automation else f"the {role}"
     return Granted(
         after,
-        events=(
-            Event("orders.cancelled", f"Cancelled by {by} on the ground of {BASIS_LABELS[basis]}{because}{remark}"),
-        ),
+        event=Event("orders.cancelled", f"Cancelled by {by} on the ground of {BASIS_LABELS[basis]}{because}{remark}"),
         effects={"basis": basis},
     )
 
@@ -194,8 +192,9 @@ def add_cancellation_effects(
     first_open: date | None = None,
 ) -> Granted:
     """Add fee, event, answer and outbox messages to a granted cancellation; `first_open` as in `decide_fee`."""
-    after, basis = granted.case, granted.case.order.basis
+    after, basis, event = granted.case, granted.case.order.basis, granted.event
     assert basis is not None
+    assert event is not None
     decision = decide_fee(after.order, basis, at, case.terms, first_open)
     fee = fee_credit_effects(decision)
     facts: dict[str, Any] = {
@@ -218,6 +217,6 @@ def add_cancellation_effects(
     if pending_removals:
         order_id = after.order.order_id
         messages.append(OutboxMessage(CANCEL_REMOVALS_TASK, f"removals:{order_id}", order_id))
-    event = replace(granted.events[0], changes={"returned": back.lines, "fee": fee})
+    event = replace(event, changes={"returned": back.lines, "fee": fee})
     effects = {"basis": basis, "lines": back.lines, "removals_cancelled": pending_removals, "fee": fee}
-    return replace(granted, events=(event,), messages=tuple(messages), effects=effects)
+    return replace(granted, event=event, messages=tuple(messages), effects=effects)

@@ -32,7 +32,7 @@ def record_late_payment(case: Case, payment: PaymentStatus, now: datetime) -> Gr
     note = f"A payment is {payment}, although the order is cancelled. The seller has to send the money back."
     return Granted(
         after,
-        events=(Event("orders.paid_after_cancellation", note),),
+        event=Event("orders.paid_after_cancellation", note),
         messages=tuple(notify_party(after, to, "payment_after_cancellation", payment_status=payment) for to in told),
         effects=effects,
     )
@@ -57,10 +57,8 @@ def settle_late_payment(case: Case, actor: Actor, comment: str, now: datetime) -
     after = replace(case, late_payment=replace(late, settled_at=now, settled_by=str(actor), comment=comment))
     return Granted(
         after,
-        events=(
-            Event(
-                "orders.late_payment_settled", f"The {case.role_of(actor)} says that the money was sent back: {comment}"
-            ),
+        event=Event(
+            "orders.late_payment_settled", f"The {case.role_of(actor)} says that the money was sent back: {comment}"
         ),
         effects={"settled_at": format_timestamp(now)},
     )

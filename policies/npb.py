@@ -58,7 +58,7 @@ def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Gr
     facts = {"unlocks_at": due, "unlocks_at_if_answered": if_answered, "comment": comment}
     return Granted(
         after,
-        events=(Event("npb.filed", f"The seller says the buyer has not paid.{superseded}"),),
+        event=Event("npb.filed", f"The seller says the buyer has not paid.{superseded}"),
         messages=(notify_party(after, Role.BUYER, "npb_filed", **facts),),
         effects={"status": Status.NPB, "unlocks_at": due},
     )
@@ -84,7 +84,7 @@ def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Gra
     took_back = {"took_back": True} if alert.unlocked_at is not None and answered.unlocked_at is None else {}
     return Granted(
         after,
-        events=(Event(event, f"The buyer {answers}: {comment}"),),
+        event=Event(event, f"The buyer {answers}: {comment}"),
         messages=(notify_party(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
         effects={"unlocks_at": due},
     )
@@ -111,7 +111,7 @@ def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: dat
     due = format_timestamp(extended.unlocks_at)
     return Granted(
         after,
-        events=(Event("npb.extended", f"The buyer has until {describe_timestamp(until)} to pay: {comment}"),),
+        event=Event("npb.extended", f"The buyer has until {describe_timestamp(until)} to pay: {comment}"),
         messages=(notify_party(after, Role.BUYER, "npb_extended", unlocks_at=due, comment=comment),),
         effects={"unlocks_at": due},
     )
@@ -127,7 +127,7 @@ def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused
     after = replace(case, order=replace(case.order, status=Status.NPX), alert=accepted)
     return Granted(
         after,
-        events=(Event("npb.penalty_accepted", "The buyer accepts the penalty; the seller may cancel at once."),),
+        event=Event("npb.penalty_accepted", "The buyer accepts the penalty; the seller may cancel at once."),
         messages=(notify_party(after, Role.SELLER, "npx_accepted", **automation_cancel_facts(after)),),
         effects={"status": Status.NPX, "unlocks_at": format_timestamp(accepted.unlocks_at)},
     )
@@ -150,7 +150,7 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     after = replace(case, order=replace(case.order, status=Status.NPB), alert=back)
     return Granted(
         after,
-        events=(Event("npb.taken_back", "The buyer takes the accepted penalty back and says the order will be paid."),),
+        event=Event("npb.taken_back", "The buyer takes the accepted penalty back and says the order will be paid."),
         messages=(notify_party(after, Role.SELLER, "npx_taken_back", unlocks_at=format_timestamp(back.unlocks_at)),),
         effects={"status": Status.NPB, "unlocks_at": format_timestamp(back.unlocks_at)},
     )

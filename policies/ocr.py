@@ -38,7 +38,7 @@ def file_ocr(case: Case, actor: Actor, reason: str, comment: str, now: datetime)
     facts = {"reason": reason, "comment": comment, **automation_answer_facts(after)}
     return Granted(
         after,
-        events=(Event("ocr.filed", f"The {role} asks to cancel, because {describe_reason(reason)}: {comment}"),),
+        event=Event("ocr.filed", f"The {role} asks to cancel, because {describe_reason(reason)}: {comment}"),
         messages=(
             notify_party(
                 after, counterparty(role), "ocr_filed" if role is Role.BUYER else "ocr_filed_by_seller", **facts
@@ -63,7 +63,7 @@ def decline_ocr(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     after = _close_request(case, request, OcrState.DECLINED, now)
     return Granted(
         after,
-        events=(Event("ocr.declined", "The seller does not agree to cancel."),),
+        event=Event("ocr.declined", "The seller does not agree to cancel."),
         messages=(notify_party(after, Role.BUYER, "ocr_declined", status=after.order.status),),
         effects={"status": after.order.status},
     )
@@ -84,7 +84,7 @@ def withdraw_ocr(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     after = _close_request(case, request, OcrState.WITHDRAWN, now)
     return Granted(
         after,
-        events=(Event("ocr.withdrawn", f"The {request.filed_by} takes the cancel request back."),),
+        event=Event("ocr.withdrawn", f"The {request.filed_by} takes the cancel request back."),
         effects={"status": after.order.status},
     )
 

@@ -47,7 +47,7 @@ def set_order_status(case: Case, actor: Actor, status: Status) -> Granted | Refu
         )
     after = replace(case, order=replace(order, status=status))
     return Granted(
-        after, events=(Event("orders.status_set", f"Set to {status} by the {role}."),), effects={"status": status}
+        after, event=Event("orders.status_set", f"Set to {status} by the {role}."), effects={"status": status}
     )
 
 
@@ -66,7 +66,7 @@ def record_order_payment(case: Case, payment: PaymentStatus, now: datetime) -> G
     warn = payment.is_paid and not order.payment_status.is_paid and alert is not None and alert.kind is AlertKind.NPB
     return Granted(
         after,
-        events=(Event("orders.payment_recorded", f"The payment is {payment} (it was {order.payment_status}).{ready}"),),
+        event=Event("orders.payment_recorded", f"The payment is {payment} (it was {order.payment_status}).{ready}"),
         messages=(notify_party(after, Role.SELLER, "payment_during_alert", payment_status=payment),) if warn else (),
         effects={"status": status, "payment_status": payment},
     )
@@ -85,14 +85,12 @@ def check_may_add_batch(case: Case) -> Refused | None:
     return None
 
 
-def restart_order(case: Case, *, total: Decimal, event: Event, now: datetime) -> Granted:
+def restart_order(case: Case, *, total: Decimal, event: Event | None, now: datetime) -> Granted:
     order = charge_order(
         replace(case.order, status=Status.UPDATED, order_date=now, payment_status=PaymentStatus.NONE, total=total),
         case.terms,
     )
-    return Granted(
-        replace(case, order=order), events=(event,), effects={"status": Status.UPDATED, "fee": str(order.fee)}
-    )
+    return Granted(replace(case, order=order), event=event, effects={"status": Status.UPDATED, "fee": str(order.fee)})
 
 
 def charge_order(order: Order, terms: Terms) -> Order:

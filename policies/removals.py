@@ -64,7 +64,7 @@ def request_removal(
     returns = return_items is not False if role is Role.SELLER else None
     removal = Removal(case.order.order_id, role, lines, now, return_items=returns)
     note = f"The {role} asks to take {_describe_removed_units(removal)} out of the order."
-    return GrantedPart(case, events=(Event("removals.requested", note),), part=removal)
+    return GrantedPart(case, event=Event("removals.requested", note), part=removal)
 
 
 def approve_removal(
@@ -121,7 +121,7 @@ def _describe_removed_units(removal: Removal) -> str:
 def _grant_removal_decision(case: Case, removal: Removal, note: str) -> GrantedPart[Removal]:
     event = Event(f"removals.{removal.state}", note, {"removals": {str(removal.removal_id): removal.state}})
     effects = {"removal_id": removal.removal_id, "state": removal.state}
-    return GrantedPart(case, events=(event,), effects=effects, part=removal)
+    return GrantedPart(case, event=event, effects=effects, part=removal)
 
 
 def _refuse_outdated_removal(removal: Removal, remaining: Mapping[int, int]) -> Invalid:

@@ -50,7 +50,7 @@ def file_seller_alert(
     facts = {"kind": kind, "grounds": grounds, "comment": comment, "unlocks_at": due}
     return Granted(
         after,
-        events=(Event(f"{kind.lower()}.filed", f"The buyer complains about the seller: {why}"),),
+        event=Event(f"{kind.lower()}.filed", f"The buyer complains about the seller: {why}"),
         messages=(notify_party(after, Role.SELLER, "seller_alert_filed", **facts),),
         effects={"status": Status(kind), "unlocks_at": due},
     )
@@ -71,7 +71,7 @@ def respond_to_seller_alert(
     facts = {"kind": kind, "comment": comment, "unlocks_at": due}
     return Granted(
         after,
-        events=(Event(f"{kind.lower()}.responded", f"The seller answered: {comment}"),),
+        event=Event(f"{kind.lower()}.responded", f"The seller answered: {comment}"),
         messages=(notify_party(after, Role.BUYER, "seller_alert_responded", **facts),),
         effects={"unlocks_at": due},
     )

@@ -80,7 +80,7 @@ class OutboxMessage:
 @dataclass(frozen=True)
 class Granted:
     case: Case
-    events: tuple[Event, ...] = ()
+    event: Event | None = None
     messages: tuple[OutboxMessage, ...] = ()
     effects: dict[str, Any] = field(default_factory=dict)
 

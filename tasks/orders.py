@@ -225,7 +225,7 @@ def _submit_order(work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch,
     note = f"{describe_purchase(purchased)} for {format_total(total)} {command.currency}; fee {order.fee} USD."
     granted = Granted(
         case,
-        events=(Event("orders.submitted", note),),
+        event=Event("orders.submitted", note),
         effects={"status": order.status, "total": format_total(total), "fee": str(order.fee)},
     )
     cases.add(CaseChange(case, granted, work.now, request_id=command.request_id))

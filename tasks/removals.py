@@ -177,7 +177,7 @@ def cancel_pending_removals(rows: list[int] | None = None, order_id: int | None 
             effective_at = max(work.now, case.order.last_event_at or work.now)
             changes = {"removals": {str(r.removal_id): r.state for r in requests}}
             event = Event("removals.cancelled", f"{number} cancelled with the order.", changes)
-            cases.add(CaseChange(case, Granted(case, events=(event,), messages=messages), effective_at))
+            cases.add(CaseChange(case, Granted(case, event=event, messages=messages), effective_at))
         cases.write(work)
         outbox.mark_messages_done(work.conn, due, work.now)
     return {"cancelled": sum(len(requests) for requests in cancelled.values())}
@@ -190,7 +190,7 @@ _Approval = tuple[Case, GrantedPart[Removal], Sequence[Any]]
 def _restart_order(approval: GrantedPart[Removal], lines: Sequence[Any], now: datetime) -> GrantedPart[Removal]:
     removed = dict(approval.part.lines)
     total = sum_goods((x.quantity - x.removed - removed.get(x.line_no, 0), x.unit_price) for x in lines)
-    restarted = order_policy.restart_order(approval.case, total=total, event=approval.events[0], now=now)
+    restarted = order_policy.restart_order(approval.case, total=total, event=approval.event, now=now)
     return replace(approval, case=restarted.case, effects=restarted.effects | approval.effects)
 
 

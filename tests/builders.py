@@ -48,14 +48,14 @@ def unlock_due(case: Case, now: datetime) -> Granted | None:
     if alert is None or alert.unlocked_at is not None or alert.penalty_stands or now < alert.unlocks_at:
         return None
     unlocked = replace(case, alert=replace(alert, unlocked_at=now))
-    return Granted(unlocked, events=(Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE),))
+    return Granted(unlocked, event=Event(f"{alert.kind.lower()}.unlocked", UNLOCKED_NOTE))
 
 
 def granted(verdict: Verdict | None) -> Case:
     """Return the case of a granted verdict, with its event counted."""
     assert isinstance(verdict, Granted), verdict
     order = verdict.case.order
-    return replace(verdict.case, order=replace(order, version=order.version + len(verdict.events)))
+    return replace(verdict.case, order=replace(order, version=order.version + (verdict.event is not None)))
 
 
 def refused(verdict: object) -> Refused:

@@ -32,7 +32,8 @@ def test_a_request_within_so_many_hours_is_agreed_to_at_once(hours: int) -> None
     assert isinstance(own, Granted)
     assert verdict.case == replace(own.case, order=replace(own.case.order, cancelled_by="automation"))
     assert verdict.case.order.basis is CancelBasis.OCR_BUYER
-    assert f"agree_to_requests_within = {hours} hour" in verdict.events[0].note
+    assert verdict.event is not None
+    assert f"agree_to_requests_within = {hours} hour" in verdict.event.note
 
 
 @pytest.mark.parametrize("status", DEFAULT_TERMS.ocr_fileable_statuses)
@@ -68,7 +69,8 @@ def test_a_request_without_an_answer_is_answered_by_the_terms(silence: OcrSilenc
         assert isinstance(other(case, instant), Refused)
     verdict = act(case, due)
     assert isinstance(verdict, Granted)
-    assert f"OCR_SILENCE = {format_silence_term(silence)}, in force on 2026-03-29T10:00:00Z" in verdict.events[0].note
+    assert verdict.event is not None
+    assert f"OCR_SILENCE = {format_silence_term(silence)}, in force on 2026-03-29T10:00:00Z" in verdict.event.note
     if not silence.agrees:
         assert verdict.case.order.status is Status.PENDING
         assert [(m.payload["event"], m.payload["role"]) for m in verdict.messages] == [

@@ -29,7 +29,8 @@ def test_an_unpaid_order_gets_an_alert_so_many_days_after_its_date(days: int) ->
     assert isinstance(own, Granted)
     assert verdict.case == own.case
     assert [m.payload["event"] for m in verdict.messages] == ["npb_filed", "npb_filed_automatically"]
-    assert f"file_npb_after = {days} days" in verdict.events[0].note
+    assert verdict.event is not None
+    assert f"file_npb_after = {days} days" in verdict.event.note
 
 
 @pytest.mark.parametrize("status", list(Status))
