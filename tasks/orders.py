@@ -18,7 +18,7 @@ from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import late_payments
 from policies import members as member_policy
 from policies import orders as policy
-from policies.cases import Case, Member, Order
+from policies.cases import Case, Order
 from policies.lots import Lot
 from policies.members import member_unknown
 from policies.options import option_to_set_status
@@ -86,6 +86,7 @@ class AddOrderBatch(OrderFactCommand):
     lines: PurchaseLines
 
 
+NEW_ORDER_FIELDS = {"order_id", "buyer_id", "seller_id", "currency", "usd_rate", "credit", "coupon"}
 PurchaseT = TypeVar("PurchaseT", bound=SubmitOrder | AddOrderBatch)
 
 
@@ -142,36 +143,83 @@ declare_case_command(
 
 
 @dataclass
-class _OrderBatch:
-    conn: Any
+class _PurchaseBatch:
+    """The purchases of a transaction; each sees the stock that those before it left."""
+
+    work: UnitOfWork[Any]
+    cases: CaseSet
     lots: dict[int, Lot]
-    fees: list[ledger.LedgerLine] = field(default_factory=list)
     _lines: list[dict[str, Any]] = field(default_factory=list)
+    _fees: list[ledger.LedgerLine] = field(default_factory=list)
 
-    def add_purchase(self, order_id: int, lines: Sequence[PurchasedLine], *, first_line: int, batch: int) -> None:
-        for line_no, line in enumerate(lines, start=first_line):
-            self._lines.append(
-                {
-                    "order_id": order_id,
-                    "line_no": line_no,
-                    "batch_no": batch,
-                    "lot_id": line.lot.lot_id,
-                    "quantity": line.quantity,
-                    "unit_price": line.unit_price,
-                    "snapshot": line.lot.snapshot(),
-                }
-            )
-            lot = self.lots[line.lot.lot_id]
-            self.lots[line.lot.lot_id] = replace(lot, quantity=lot.quantity - line.quantity)
+    def decide(
+        self,
+        command: SubmitOrder | AddOrderBatch,
+        case: Case,
+        existing: Sequence[Any],
+        now: datetime,
+        refused: Refused | None = None,
+    ) -> Verdict:
+        """Decide a purchase in a new order, or in one with `existing` lines, for which `refused` may stand."""
+        order, buyer, seller = case.order, case.buyer, case.seller
+        has_npb = orders.buyer_has_npb_order(self.work.conn, buyer.member_id, seller.member_id)
+        wanted = [(line.lot_id, line.quantity) for line in command.lines]
+        purchased = price_purchase(wanted, self.lots, buyer, seller.member_id)
+        if not (isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN):
+            forbidden = member_policy.check_members_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb)
+            purchased = refused or forbidden or purchased
+        if not isinstance(purchased, tuple):
+            return purchased
+        total = sum_goods((line.quantity, line.unit_price) for line in purchased) + sum_goods(
+            (line.quantity - line.removed, line.unit_price) for line in existing
+        )
+        if invalid := check_order_total(total, order.usd_rate, is_new=not existing):
+            return invalid
+        batch_no = max((line.batch_no for line in existing), default=0) + 1
+        if existing:
+            note = f"Batch {batch_no}: {describe_purchase(purchased)} added; order date, payment and fee start again."
+            granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
+            granted.effects.update(batch_no=batch_no, total=format_total(total))
+            reason = "items were added to the order"
+            self._fees += ledger.charge_lines(granted.case.order, now, before=order, reason=reason)
+        else:
+            charged = policy.charge_order(replace(order, total=total), case.terms)
+            note = f"{describe_purchase(purchased)} for {format_total(total)} {order.currency}; fee {charged.fee} USD."
+            case = replace(case, order=charged)
+            effects = {"status": charged.status, "total": format_total(total), "fee": str(charged.fee)}
+            granted = Granted(case, event=Event("orders.submitted", note), effects=effects)
+            self._fees += ledger.charge_lines(charged, now)
+        self.cases.add(CaseChange(case, granted, now, request_id=command.request_id))
+        first_line = max((line.line_no for line in existing), default=0) + 1
+        for line_no, line in enumerate(purchased, start=first_line):
+            self._add_line(order.order_id, line_no, batch_no, line)
+        return granted
 
-    def write(self, now: datetime) -> None:
-        insert_rows(self.conn, orders.OrderLineRow, self._lines)
-        inventory.remove_sold_units(self.conn, self._lines, self.lots, now)
-        ledger.post_fee_lines(self.conn, self.fees)
+    def write(self) -> None:
+        conn = self.work.conn
+        self.cases.write(self.work)
+        insert_rows(conn, orders.OrderLineRow, self._lines)
+        inventory.remove_sold_units(conn, self._lines, self.lots, self.work.now)
+        ledger.post_fee_lines(conn, self._fees)
+
+    def _add_line(self, order_id: int, line_no: int, batch_no: int, line: PurchasedLine) -> None:
+        self._lines.append(
+            {
+                "order_id": order_id,
+                "line_no": line_no,
+                "batch_no": batch_no,
+                "lot_id": line.lot.lot_id,
+                "quantity": line.quantity,
+                "unit_price": line.unit_price,
+                "snapshot": line.lot.snapshot(),
+            }
+        )
+        lot = self.lots[line.lot.lot_id]
+        self.lots[line.lot.lot_id] = lot.with_quantity(lot.quantity - line.quantity)
 
 
 def _answer_purchases(
-    commands: Sequence[PurchaseT], decide: Callable[[UnitOfWork[PurchaseT], CaseSet, _OrderBatch, PurchaseT], Verdict]
+    commands: Sequence[PurchaseT], decide: Callable[[_PurchaseBatch, PurchaseT], Verdict]
 ) -> list[Answer]:
     with unit_of_work(commands) as work:
         cases = lock_case_set(
@@ -182,99 +230,36 @@ def _answer_purchases(
             parties=work.parties,
         )
         lots = inventory.find_lots(work.conn, [line.lot_id for c in work.pending for line in c.lines], lock=True)
-        purchases = _OrderBatch(work.conn, lots)
+        batch = _PurchaseBatch(work, cases, lots)
         for command in work.pending:
-            work.answer(command, decide(work, cases, purchases, command))
-        cases.write(work)
-        purchases.write(work.now)
+            work.answer(command, decide(batch, command))
+        batch.write()
     return work.answers
 
 
-def _submit_order(work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch, command: SubmitOrder) -> Verdict:
+def _submit_order(batch: _PurchaseBatch, command: SubmitOrder) -> Verdict:
+    cases, now = batch.cases, batch.work.now
     buyer, seller = cases.members.get(command.buyer_id), cases.members.get(command.seller_id)
     if buyer is None or seller is None:
         return member_unknown(command.buyer_id if buyer is None else command.seller_id)
     if command.buyer_id == command.seller_id:
         return Invalid("seller_id", "must be another member than the buyer")
-    if cases.get(command.order_id, work.now) is not None:
+    if cases.get(command.order_id, now) is not None:
         return Refused(Code.ALREADY_EXISTS, f"Order {command.order_id} was submitted before.")
-    purchased = _price_order_lines(work, purchases, command.lines, buyer, seller)
-    if not isinstance(purchased, tuple):
-        return purchased
-    total = sum_goods((line.quantity, line.unit_price) for line in purchased)
-    if invalid := check_order_total(total, command.usd_rate, is_new=True):
-        return invalid
-    terms = cases.terms_history.at(work.now)
-    order = policy.charge_order(
-        Order(
-            order_id=command.order_id,
-            buyer_id=command.buyer_id,
-            seller_id=command.seller_id,
-            status=Status.PENDING,
-            payment_status=PaymentStatus.NONE,
-            order_date=work.now,
-            currency=command.currency,
-            usd_rate=command.usd_rate,
-            credit=command.credit,
-            coupon=command.coupon,
-            total=total,
-        ),
-        terms,
+    order = Order(
+        **command.model_dump(include=NEW_ORDER_FIELDS),
+        status=Status.PENDING,
+        payment_status=PaymentStatus.NONE,
+        order_date=now,
     )
-    case = Case(order, buyer, seller, terms, later_terms=cases.terms_history.after(work.now))
-    note = f"{describe_purchase(purchased)} for {format_total(total)} {command.currency}; fee {order.fee} USD."
-    granted = Granted(
-        case,
-        event=Event("orders.submitted", note),
-        effects={"status": order.status, "total": format_total(total), "fee": str(order.fee)},
-    )
-    cases.add(CaseChange(case, granted, work.now, request_id=command.request_id))
-    purchases.add_purchase(command.order_id, purchased, first_line=1, batch=1)
-    purchases.fees += ledger.charge_lines(order, work.now)
-    return granted
+    case = Case(order, buyer, seller, cases.terms_history.at(now), later_terms=cases.terms_history.after(now))
+    return batch.decide(command, case, existing=(), now=now)
 
 
-def _add_batch_to_order(
-    work: UnitOfWork[Any], cases: CaseSet, purchases: _OrderBatch, command: AddOrderBatch
-) -> Verdict:
-    case = cases.get(command.order_id, work.now)
+def _add_batch_to_order(batch: _PurchaseBatch, command: AddOrderBatch) -> Verdict:
+    case = batch.cases.get(command.order_id, batch.work.now)
     if case is None:
         return order_unknown(command.order_id)
-    order = case.order
-    now = max(work.now, order.last_event_at or work.now)
-    refused = policy.check_may_add_batch(case)
-    purchased = _price_order_lines(work, purchases, command.lines, case.buyer, case.seller, refused)
-    if not isinstance(purchased, tuple):
-        return purchased
-    existing = orders.load_order_lines(work.conn, [command.order_id])[command.order_id]
-    total = sum_goods((line.quantity, line.unit_price) for line in purchased) + sum_goods(
-        (line.quantity - line.removed, line.unit_price) for line in existing
-    )
-    if invalid := check_order_total(total, order.usd_rate, is_new=False):
-        return invalid
-    batch = max((line.batch_no for line in existing), default=0) + 1
-    note = f"Batch {batch}: {describe_purchase(purchased)} added; order date, payment and fee start again."
-    granted = policy.restart_order(case, total=total, event=Event("orders.batch_added", note), now=now)
-    granted = replace(granted, effects={**granted.effects, "batch_no": batch, "total": format_total(total)})
-    cases.add(CaseChange(case, granted, now, request_id=command.request_id))
-    purchases.add_purchase(
-        command.order_id, purchased, first_line=max((x.line_no for x in existing), default=0) + 1, batch=batch
-    )
-    reason = "items were added to the order"
-    purchases.fees += ledger.charge_lines(granted.case.order, now, before=order, reason=reason)
-    return granted
-
-
-def _price_order_lines(
-    work: UnitOfWork[Any],
-    purchases: _OrderBatch,
-    lines: Sequence[PurchaseLine],
-    buyer: Member,
-    seller: Member,
-    refused: Refused | None = None,
-) -> tuple[PurchasedLine, ...] | Refused | Invalid:
-    has_npb = orders.buyer_has_npb_order(work.conn, buyer.member_id, seller.member_id)
-    priced = price_purchase([(x.lot_id, x.quantity) for x in lines], purchases.lots, buyer, seller.member_id)
-    if isinstance(priced, Refused) and priced.code is Code.LOT_UNKNOWN:
-        return priced
-    return refused or member_policy.check_members_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb) or priced
+    existing = orders.load_order_lines(batch.work.conn, [command.order_id])[command.order_id]
+    now = max(batch.work.now, case.order.last_event_at or batch.work.now)
+    return batch.decide(command, case, existing, now, refused=policy.check_may_add_batch(case))
