@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from policies.cases import Actor, Alert, AlertKind, AlertState, Case, OcrState
 from policies.copies import replace
+from policies.members import remove_strike
 from policies.notices import notify_party
 from policies.preconditions import check_comment, check_role
 from policies.statuses import ALERT_BLOCKING_STATUSES, ALERT_LABELS, Role, Status, counterparty
-from policies.timestamps import describe_timestamp
+from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, Event, Granted, Refused
 
 UNLOCK_EVENTS = tuple(f"{kind.lower()}.unlocked" for kind in AlertKind)
@@ -47,9 +50,18 @@ def check_may_file_alert(case: Case, kind: AlertKind, actor: Actor, now: datetim
     return None
 
 
-def add_alert(
-    case: Case, kind: AlertKind, comment: str | None, now: datetime, grounds: str | None = None
-) -> tuple[Case, Alert]:
+def file_alert(
+    case: Case,
+    kind: AlertKind,
+    comment: str | None,
+    now: datetime,
+    *,
+    note: str,
+    notice: str,
+    facts: Mapping[str, Any],
+    grounds: str | None = None,
+) -> Granted:
+    """File an alert that `check_may_file_alert` allows, and tell the accused party."""
     terms, order, superseded = case.terms, case.order, case.open_ocr
     is_npb = kind is AlertKind.NPB
     alert = Alert(
@@ -61,15 +73,26 @@ def add_alert(
         comment=comment,
         previous_status=order.status,
     )
-    after = replace(
+    filed = replace(
         case,
-        order=replace(
-            order, status=Status(kind), previous_status=None, npb_filed_at=now if is_npb else order.npb_filed_at
-        ),
-        alert=alert,
+        order=replace(order, previous_status=None, npb_filed_at=now if is_npb else order.npb_filed_at),
         ocr=replace(superseded, state=OcrState.SUPERSEDED, closed_at=now) if superseded else case.ocr,
     )
-    return after, alert
+    event = Event(f"{kind.lower()}.filed", note)
+    return change_alert(filed, alert, event, accused_role(kind), notice, status=Status(kind), comment=comment, **facts)
+
+
+def change_alert(
+    case: Case, alert: Alert, event: Event, to: Role, notice: str, *, status: Status | None = None, **facts: Any
+) -> Granted:
+    """Grant a change of the alert, and of the order's status if one is given, and notify a party of its deadline."""
+    due = format_timestamp(alert.unlocks_at)
+    after, effects = replace(case, alert=alert), {"unlocks_at": due}
+    if status is not None:
+        after, effects = replace(after, order=replace(case.order, status=status)), {"status": status} | effects
+    return Granted(
+        after, event=event, messages=(notify_party(after, to, notice, unlocks_at=due, **facts),), effects=effects
+    )
 
 
 def drop_later_alert_unlock(case: Case, at: datetime) -> Case:
@@ -107,6 +130,10 @@ def remove_alert(case: Case, kind: AlertKind, actor: Actor, comment: str | None,
     removed = replace(alert, state=AlertState.REMOVED, closed_at=now)
     order = case.order if completed else replace(case.order, status=Status.PENDING, previous_status=None)
     after = replace(case, order=order, alert=removed)
+    if completed:
+        accused = accused_role(kind)
+        forgiven = remove_strike(case.member(accused), accused, order.order_id, case.terms)
+        after = after.with_member(accused, forgiven)
     why = f": {comment}" if comment else "."
     note = f"The {ALERT_LABELS[kind]} is removed{why}" + (" The strike is withdrawn." if completed else "")
     facts = {"kind": kind, "comment": comment, "by": case.role_of(actor), "was_completed": completed}

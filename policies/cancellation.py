@@ -177,8 +177,7 @@ def add_cancellation_strike(case: Case, granted: Granted) -> Granted:
             strikes=list(member.strikes(role)),
         )
         messages = (*messages, revoked)
-    moved = replace(after, buyer=member) if role is Role.BUYER else replace(after, seller=member)
-    return replace(granted, case=moved, messages=messages)
+    return replace(granted, case=after.with_member(role, member), messages=messages)
 
 
 def add_cancellation_effects(

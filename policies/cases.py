@@ -12,6 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from policies.automation_settings import NO_AUTOMATION, AutomationSettings
+from policies.copies import replace
 from policies.statuses import CancelBasis, PaymentStatus, Role, Status
 from policies.terms import Terms
 
@@ -214,6 +215,9 @@ class Case:
 
     def member(self, role: Role) -> Member:
         return self.buyer if role is Role.BUYER else self.seller
+
+    def with_member(self, role: Role, member: Member) -> Case:
+        return replace(self, buyer=member) if role is Role.BUYER else replace(self, seller=member)
 
     @property
     def label(self) -> str:

@@ -38,28 +38,21 @@ def check_members_may_trade(buyer: Member, seller: Member, *, buyer_has_npb_in_s
 
 
 def add_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
-    if order_id in member.strikes(role):
-        return member
-    return update_privileges(_with_strikes(member, role, (*member.strikes(role), order_id)), role, terms)
+    strikes = member.strikes(role)
+    return member if order_id in strikes else _with_strikes(member, role, (*strikes, order_id), terms)
 
 
 def remove_strike(member: Member, role: Role, order_id: int, terms: Terms) -> Member:
-    remaining = tuple(strike for strike in member.strikes(role) if strike != order_id)
-    return update_privileges(_with_strikes(member, role, remaining), role, terms)
+    strikes = tuple(strike for strike in member.strikes(role) if strike != order_id)
+    return _with_strikes(member, role, strikes, terms)
 
 
 def reinstate_member(member: Member) -> Member:
     return replace(member, terminated=False, can_buy=True, can_sell=True, strikes_as_buyer=(), strikes_as_seller=())
 
 
-def update_privileges(member: Member, role: Role, terms: Terms) -> Member:
-    allowed = len(member.strikes(role)) < terms.strike_limit
-    if allowed == (member.can_buy if role is Role.BUYER else member.can_sell):
-        return member
-    return replace(member, can_buy=allowed) if role is Role.BUYER else replace(member, can_sell=allowed)
-
-
-def _with_strikes(member: Member, role: Role, strikes: tuple[int, ...]) -> Member:
+def _with_strikes(member: Member, role: Role, strikes: tuple[int, ...], terms: Terms) -> Member:
+    is_allowed = len(strikes) < terms.strike_limit
     if role is Role.BUYER:
-        return replace(member, strikes_as_buyer=strikes)
-    return replace(member, strikes_as_seller=strikes)
+        return replace(member, strikes_as_buyer=strikes, can_buy=is_allowed)
+    return replace(member, strikes_as_seller=strikes, can_sell=is_allowed)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from policies.alerts import add_alert, check_may_file_alert, require_open_alert
+from policies.alerts import change_alert, check_may_file_alert, file_alert, require_open_alert
 from policies.automation import automation_cancel_facts
 from policies.cases import Actor, Alert, AlertKind, Case
 from policies.notices import notify_party
@@ -52,15 +52,15 @@ def file_npb(case: Case, actor: Actor, comment: str | None, now: datetime) -> Gr
         )
     if refused := check_comment(comment):
         return refused
-    after, alert = add_alert(case, AlertKind.NPB, comment, now)
     superseded = " The open cancel request is superseded." if case.open_ocr else ""
-    due, if_answered = format_timestamp(alert.unlocks_at), format_timestamp(now + alert.terms.npb_unlock_response)
-    facts = {"unlocks_at": due, "unlocks_at_if_answered": if_answered, "comment": comment}
-    return Granted(
-        after,
-        event=Event("npb.filed", f"The seller says the buyer has not paid.{superseded}"),
-        messages=(notify_party(after, Role.BUYER, "npb_filed", **facts),),
-        effects={"status": Status.NPB, "unlocks_at": due},
+    return file_alert(
+        case,
+        AlertKind.NPB,
+        comment,
+        now,
+        note=f"The seller says the buyer has not paid.{superseded}",
+        notice="npb_filed",
+        facts={"unlocks_at_if_answered": format_timestamp(now + case.terms.npb_unlock_response)},
     )
 
 
@@ -78,16 +78,12 @@ def respond_to_npb(case: Case, actor: Actor, comment: str, now: datetime) -> Gra
         return refused
     again = alert.responded_at is not None
     answered = alert if again else _with_buyers_answer(alert, now, comment)
-    after = replace(case, alert=answered)
-    due = format_timestamp(answered.unlocks_at)
     event, answers = ("npb.responded_again", "answered again") if again else ("npb.responded", "answered")
-    took_back = {"took_back": True} if alert.unlocked_at is not None and answered.unlocked_at is None else {}
-    return Granted(
-        after,
-        event=Event(event, f"The buyer {answers}: {comment}"),
-        messages=(notify_party(after, Role.SELLER, "npb_responded", unlocks_at=due, comment=comment, **took_back),),
-        effects={"unlocks_at": due},
+    took_back: dict[str, Any] = (
+        {"took_back": True} if alert.unlocked_at is not None and answered.unlocked_at is None else {}
     )
+    note = f"The buyer {answers}: {comment}"
+    return change_alert(case, answered, Event(event, note), Role.SELLER, "npb_responded", comment=comment, **took_back)
 
 
 def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: datetime) -> Granted | Refused | Invalid:
@@ -106,15 +102,9 @@ def extend_npb(case: Case, actor: Actor, until: datetime, comment: str, now: dat
         return Invalid("until", "must be after the time at which the alert unlocks anyway")
     if until > alert.unlocks_at + MAX_NPB_EXTENSION:
         return Invalid("until", f"must not be more than {MAX_NPB_EXTENSION.days} days after the time of the unlock")
+    event = Event("npb.extended", f"The buyer has until {describe_timestamp(until)} to pay: {comment}")
     extended = _with_new_unlock(alert, extended_until=until)
-    after = replace(case, alert=extended)
-    due = format_timestamp(extended.unlocks_at)
-    return Granted(
-        after,
-        event=Event("npb.extended", f"The buyer has until {describe_timestamp(until)} to pay: {comment}"),
-        messages=(notify_party(after, Role.BUYER, "npb_extended", unlocks_at=due, comment=comment),),
-        effects={"unlocks_at": due},
-    )
+    return change_alert(case, extended, event, Role.BUYER, "npb_extended", comment=comment)
 
 
 def accept_penalty(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
@@ -147,13 +137,8 @@ def take_back(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
     back = _with_new_unlock(alert, penalty_withdrawn_at=now)
     if not back.responded_at:
         back = _with_buyers_answer(back, now, None)
-    after = replace(case, order=replace(case.order, status=Status.NPB), alert=back)
-    return Granted(
-        after,
-        event=Event("npb.taken_back", "The buyer takes the accepted penalty back and says the order will be paid."),
-        messages=(notify_party(after, Role.SELLER, "npx_taken_back", unlocks_at=format_timestamp(back.unlocks_at)),),
-        effects={"status": Status.NPB, "unlocks_at": format_timestamp(back.unlocks_at)},
-    )
+    event = Event("npb.taken_back", "The buyer takes the accepted penalty back and says the order will be paid.")
+    return change_alert(case, back, event, Role.SELLER, "npx_taken_back", status=Status.NPB)
 
 
 def _with_buyers_answer(alert: Alert, now: datetime, comment: str | None) -> Alert:

@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from policies.alerts import add_alert, check_may_file_alert, require_open_alert
+from policies.alerts import change_alert, check_may_file_alert, file_alert, require_open_alert
 from policies.cases import Actor, AlertKind, Case
-from policies.notices import notify_party
 from policies.preconditions import check_comment
-from policies.statuses import ALERT_LABELS, Role, Status
-from policies.timestamps import format_timestamp
+from policies.statuses import ALERT_LABELS, Role
 from policies.verdicts import Code, Event, Granted, Refused
 
 NSS_GROUNDS = {
@@ -44,16 +42,10 @@ def file_seller_alert(
         )
     if refused := check_comment(comment):
         return refused
-    after, alert = add_alert(case, kind, comment, now, grounds)
     why = f"{NSS_GROUNDS[grounds]}: {comment}" if grounds else comment
-    due = format_timestamp(alert.unlocks_at)
-    facts = {"kind": kind, "grounds": grounds, "comment": comment, "unlocks_at": due}
-    return Granted(
-        after,
-        event=Event(f"{kind.lower()}.filed", f"The buyer complains about the seller: {why}"),
-        messages=(notify_party(after, Role.SELLER, "seller_alert_filed", **facts),),
-        effects={"status": Status(kind), "unlocks_at": due},
-    )
+    note = f"The buyer complains about the seller: {why}"
+    facts = {"kind": kind, "grounds": grounds}
+    return file_alert(case, kind, comment, now, note=note, notice="seller_alert_filed", facts=facts, grounds=grounds)
 
 
 def respond_to_seller_alert(
@@ -64,14 +56,7 @@ def respond_to_seller_alert(
         return alert
     if refused := check_comment(comment):
         return refused
-    after = case
     if alert.responded_at is None:
-        after = replace(case, alert=replace(alert, responded_at=now, response=comment))
-    due = format_timestamp(alert.unlocks_at)
-    facts = {"kind": kind, "comment": comment, "unlocks_at": due}
-    return Granted(
-        after,
-        event=Event(f"{kind.lower()}.responded", f"The seller answered: {comment}"),
-        messages=(notify_party(after, Role.BUYER, "seller_alert_responded", **facts),),
-        effects={"unlocks_at": due},
-    )
+        alert = replace(alert, responded_at=now, response=comment)
+    event = Event(f"{kind.lower()}.responded", f"The seller answered: {comment}")
+    return change_alert(case, alert, event, Role.BUYER, "seller_alert_responded", kind=kind, comment=comment)

@@ -238,8 +238,7 @@ class CaseReplay:
             self._change_member(Role.SELLER, automation=settings)
 
     def _change_member(self, role: Role, **changes: Any) -> None:
-        member = replace(self.case.member(role), **changes)
-        self.case = replace(self.case, buyer=member) if role is Role.BUYER else replace(self.case, seller=member)
+        self.case = self.case.with_member(role, replace(self.case.member(role), **changes))
 
     # -- automation ----------------------------------------------------------------------------------------------------
 

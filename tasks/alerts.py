@@ -12,7 +12,6 @@ from models.db.selects import DuePosition
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import alerts as policy
-from policies import members as member_policy
 from policies.cases import AlertKind
 from policies.statuses import ALERT_LABELS, Role
 from policies.verdicts import Granted
@@ -45,18 +44,13 @@ def declare_alert_removal(kind: AlertKind) -> None:
 
 
 def _remove_alerts(commands: Sequence[OrderCommand], decide: Decide[OrderCommand]) -> list[Answer]:
-    # If staff removes a completed alert, its strike is withdrawn and the privileges are updated.
+    # If staff removes a completed alert, its strike is withdrawn.
     with unit_of_work(commands) as work:
         cases = lock_command_cases(work, lock_members=members.FOR_UPDATE)
         withdrawn_order_ids: list[int] = []
         for command in work.pending:
             verdict = decide_case(work, cases, command, decide, order_id=command.order_id)
             if isinstance(verdict, Granted) and verdict.effects["strike_withdrawn"]:
-                assert verdict.case.alert is not None
-                role = policy.accused_role(verdict.case.alert.kind)
-                accused = verdict.case.member(role)
-                forgiven = member_policy.remove_strike(accused, role, command.order_id, verdict.case.terms)
-                cases.members[forgiven.member_id] = forgiven
                 withdrawn_order_ids.append(command.order_id)
             work.answer(command, verdict)
         members.withdraw_strikes(work.conn, withdrawn_order_ids, work.now)
