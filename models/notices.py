@@ -75,16 +75,13 @@ class ClaimedNotice:
 class ClaimedNoticeOutcome:
     """The result of one attempt. `next_try_at` is None unless the notice is still pending.
 
-    `server_unreachable`: the mail server did not answer. `out_of_time`: it is slow, and other emails took the time of
-    this batch. `counts_as_attempt` is False when the email itself was not tried.
+    `counts_as_attempt` is False when the email itself was not tried.
     """
 
     notice: ClaimedNotice
     state: str
     next_try_at: datetime | None = None
     error: str | None = None
-    server_unreachable: bool = False
-    out_of_time: bool = False
     counts_as_attempt: bool = True
 
 

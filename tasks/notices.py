@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 BATCH_SIZE = 400
 """Notices of one run: sent well within their lease, and few enough that other work of the process waits briefly."""
+Delivery = tuple[ClaimedNotice, Exception | None]
+"""A notice, and why it was not sent; None if it was."""
 
 
 @shared_task(name="notices.tell_seller")
@@ -60,24 +62,23 @@ def deliver_notices(order_id: int | None = None, notice_id: int | None = None) -
             sweeps.record_sweep_run(work.conn, "notices.deliver", 0, work.now)
     totals = {"sent": 0, "parked": 0, "later": 0}
     if claimed:
-        outcomes = _send_notices(claimed, addresses)
+        deliveries = _send_notices(claimed, addresses)
         # Retried by itself on a conflict: sent emails must not be sent again.
-        for outcome in retry_on_conflict(partial(_record_delivery_outcomes, outcomes)):
+        for outcome in retry_on_conflict(partial(_record_deliveries, deliveries)):
             totals["later" if outcome.state == "pending" else outcome.state] += 1
     return totals
 
 
-def _record_delivery_outcomes(outcomes: Sequence[ClaimedNoticeOutcome]) -> list[ClaimedNoticeOutcome]:
+def _record_deliveries(deliveries: Sequence[Delivery]) -> list[ClaimedNoticeOutcome]:
     with unit_of_work() as work:
-        written = notices.record_notice_deliveries(
-            work.conn, [_schedule_delivery_retry(o, work) for o in outcomes], work.now
-        )
+        outcomes = [_delivery_outcome(notice, error, work.now) for notice, error in deliveries]
+        written = notices.record_notice_deliveries(work.conn, outcomes, work.now)
         for outcome in written:
             if outcome.state == "parked":
                 _park_notice(work, outcome)
         sweeps.record_sweep_run(work.conn, "notices.deliver", len(written), work.now)
-        full = len(outcomes) == BATCH_SIZE and not any(o.server_unreachable for o in outcomes)
-        if full or any(o.out_of_time for o in outcomes):
+        full = len(deliveries) == BATCH_SIZE and not any(isinstance(e, ServerUnavailable) for _, e in deliveries)
+        if full or any(isinstance(e, MailerOutOfTime) for _, e in deliveries):
             work.tasks_to_wake.add("notices.deliver")
     return written
 
@@ -137,20 +138,20 @@ def _compose_notice_row(message: DueMessage, parties: Mapping[int, Any], zone: s
     return row | {
         "key": message.key,
         "recipient": payload["recipient"],
-        "email": compose_email(context).as_json(),
+        "email": asdict(compose_email(context)),
         # The local part of the Message-ID: unique per event and recipient, the same at every attempt.
         "message_id": hashlib.sha256(f"{message.key} {format_timestamp(now)}".encode()).hexdigest()[:32],
     }
 
 
-def _send_notices(claimed: Sequence[ClaimedNotice], addresses: Mapping[str, Any]) -> list[ClaimedNoticeOutcome]:
+def _send_notices(claimed: Sequence[ClaimedNotice], addresses: Mapping[str, Any]) -> list[Delivery]:
     # Outside any transaction.
     known = [notice for notice in claimed if notice.recipient in addresses]
     emails = [_notice_email(notice, addresses[notice.recipient]) for notice in known]
     errors = services.mailer.send(emails) if services.mailer else [None] * len(emails)
-    outcomes = [_delivery_outcome(notice, error) for notice, error in zip(known, errors, strict=True)]
-    unknown = [notice for notice in claimed if notice.recipient not in addresses]
-    return [ClaimedNoticeOutcome(n, "parked", error="there is no member with this id") for n in unknown] + outcomes
+    unknown = UndeliverableEmail("there is no member with this id")
+    undeliverable = ((notice, unknown) for notice in claimed if notice.recipient not in addresses)
+    return [*undeliverable, *zip(known, errors, strict=True)]
 
 
 def _notice_email(notice: ClaimedNotice, address: Any) -> OutgoingEmail:
@@ -165,30 +166,20 @@ def _notice_email(notice: ClaimedNotice, address: Any) -> OutgoingEmail:
     )
 
 
-def _delivery_outcome(notice: ClaimedNotice, error: Exception | None) -> ClaimedNoticeOutcome:
+def _delivery_outcome(notice: ClaimedNotice, error: Exception | None, now: datetime) -> ClaimedNoticeOutcome:
     if error is None:
         return ClaimedNoticeOutcome(notice, "sent")
     if isinstance(error, UndeliverableEmail):
         return ClaimedNoticeOutcome(notice, "parked", error=str(error))
-    if isinstance(error, ServerUnavailable):
-        return ClaimedNoticeOutcome(
-            notice, "pending", error=str(error), server_unreachable=True, counts_as_attempt=error.tried
-        )
     if isinstance(error, MailerOutOfTime):
-        return ClaimedNoticeOutcome(notice, "pending", error=str(error), out_of_time=True, counts_as_attempt=False)
-    if isinstance(error, TemporaryFailure):
-        return ClaimedNoticeOutcome(notice, "pending", error=str(error))
-    log.warning("mailer_failed", notice_id=notice.notice_id, error=type(error).__name__)
-    return ClaimedNoticeOutcome(notice, "pending", error=f"{type(error).__name__}: {error}")
-
-
-def _schedule_delivery_retry(outcome: ClaimedNoticeOutcome, work: UnitOfWork[Any]) -> ClaimedNoticeOutcome:
-    if outcome.state != "pending":
-        return outcome
-    if outcome.out_of_time:
-        return replace(outcome, next_try_at=work.now)
-    retry_at = policy.next_retry_at(outcome.notice.attempts if outcome.counts_as_attempt else 1, work.now)
-    return replace(outcome, next_try_at=retry_at, state="pending" if retry_at else "parked")
+        return ClaimedNoticeOutcome(notice, "pending", now, str(error), counts_as_attempt=False)
+    reason = str(error)
+    if not isinstance(error, TemporaryFailure):
+        log.warning("mailer_failed", notice_id=notice.notice_id, error=type(error).__name__)
+        reason = f"{type(error).__name__}: {error}"
+    tried = not isinstance(error, ServerUnavailable) or error.tried
+    retry_at = policy.next_retry_at(notice.attempts if tried else 1, now)
+    return ClaimedNoticeOutcome(notice, "pending" if retry_at else "parked", retry_at, reason, counts_as_attempt=tried)
 
 
 def _park_notice(work: UnitOfWork[Any], outcome: ClaimedNoticeOutcome) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,35 +37,19 @@ class Email:
     """The content of one email.  Every string is one paragraph without markup; `subject` is one line."""
 
     subject: str
-    happened: tuple[str, ...]
+    happened: Sequence[str]
     quote: Quote | None = None
-    means: tuple[str, ...] = ()
-    next: tuple[str, ...] = ()
+    means: Sequence[str] = ()
+    next: Sequence[str] = ()
 
     @property
-    def parts(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    def parts(self) -> tuple[tuple[str, Sequence[str]], ...]:
         parts = (("What this means", self.means), ("What you can do", self.next))
         return tuple((heading, paragraphs) for heading, paragraphs in parts if paragraphs)
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "subject": self.subject,
-            "happened": list(self.happened),
-            "quote": {"who": self.quote.author, "text": self.quote.text} if self.quote else None,
-            "means": list(self.means),
-            "next": list(self.next),
-        }
 
-
-def email_from_json(stored: dict[str, Any]) -> Email:
-    quote = stored.get("quote")
-    return Email(
-        stored["subject"],
-        tuple(stored["happened"]),
-        Quote(quote["who"], quote["text"]) if quote else None,
-        tuple(stored["means"]),
-        tuple(stored["next"]),
-    )
+def email_from_json(stored: Mapping[str, Any]) -> Email:
+    return Email(**{**stored, "quote": Quote(**stored["quote"]) if stored["quote"] else None})
 
 
 def build_email(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def outgoing(context: EmailContext) -> OutgoingEmail:
         email="reader@example.org",
         handle="Sam" if context.role == "seller" else "Bea",
         written_at=CREATED_AT,
-        content=email_from_json(compose_email(context).as_json()),
+        content=email_from_json(asdict(compose_email(context))),
     )
 
 
@@ -87,8 +88,11 @@ def test_every_notified_event_has_an_email() -> None:
         for path in (root / package).rglob("*.py"):
             source = path.read_text(encoding="utf-8")
             names |= set(
-                re.findall(r'\b(?:notify_party|notify_member)\(\s*[^"\n]*\n?[^"\n]*\n?[^"\n]*"([a-z_]+)"', source)
+                re.findall(
+                    r'\b(?:notify_party|notify_member|change_alert)\(\s*[^"\n]*\n?[^"\n]*\n?[^"\n]*"([a-z_]+)"', source
+                )
             )
+            names |= set(re.findall(r'\bnotice="([a-z_]+)"', source))
             names |= set(re.findall(r'"notices\.tell_(?:seller|buyer)", "([a-z_]+)"', source))
     assert {"ocr_filed", "npb_filed", "npb_unlocked", "order_cancelled", "bill_issued", "ocr_reminder"} <= names
     assert names <= set(NOTICES), names - set(NOTICES)
