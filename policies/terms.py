@@ -68,12 +68,16 @@ def _read_duration_term(raw: Any) -> timedelta:
     return duration
 
 
-def _read_durations_term(raw: Any) -> tuple[timedelta, ...]:
+def _read_steps(raw: Any, read: Callable[[Any], Any], example: str, noun: str) -> tuple[Any, ...]:
     if not isinstance(raw, list):
-        raise TypeError("must be a list of durations such as ['2d', '5d']")
+        raise TypeError(f"must be a list of {example}")
     if len(raw) > MAX_STEPS:
-        raise ValueError(f"must not have more than {MAX_STEPS} steps")
-    return tuple(_read_duration_term(item) for item in raw)
+        raise ValueError(f"must not have more than {MAX_STEPS} {noun}")
+    return tuple(read(item) for item in raw)
+
+
+def _read_durations_term(raw: Any) -> tuple[timedelta, ...]:
+    return _read_steps(raw, _read_duration_term, "durations such as ['2d', '5d']", "steps")
 
 
 def _read_ocr_silence_term(raw: Any) -> OcrSilenceTerm | None:
@@ -95,10 +99,16 @@ def _read_statuses_term(raw: Any) -> tuple[Status, ...]:
     return tuple(status for status in Status if status in names)
 
 
-def _read_int_term(raw: Any) -> int:
-    if not isinstance(raw, int) or isinstance(raw, bool):
-        raise TypeError("must be a whole number")
-    return raw
+def _reader_of(kind: type, sentence: str) -> Callable[[Any], Any]:
+    def read(raw: Any) -> Any:
+        if type(raw) is not kind:  # True is an int, too
+            raise TypeError(f"must be {sentence}")
+        return raw
+
+    return read
+
+
+_read_int_term = _reader_of(int, "a whole number")
 
 
 def _read_amount_term(raw: Any) -> Decimal:
@@ -120,33 +130,23 @@ def _read_number_term(raw: str, *, places: int) -> Decimal:
     return Decimal(raw)
 
 
-def _read_bool_term(raw: Any) -> bool:
-    if not isinstance(raw, bool):
-        raise TypeError("must be true or false")
-    return raw
-
-
 def _read_late_response_term(raw: Any) -> str:
     if raw not in ("sticky", "relock"):
         raise ValueError("must be sticky or relock")
     return str(raw)
 
 
+_FEE_SLICES_EXAMPLE = 'slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]'
+
+
 def _read_fee_slices_term(raw: Any) -> tuple[FeeSlice, ...]:
-    if not isinstance(raw, list):
-        raise TypeError(_FEE_SLICES_EXAMPLE)
-    if len(raw) > MAX_STEPS:
-        raise ValueError(f"must not have more than {MAX_STEPS} slices")
-    return tuple(_read_fee_slice(item) for item in raw)
-
-
-_FEE_SLICES_EXAMPLE = 'must be a list of slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]'
+    return _read_steps(raw, _read_fee_slice, _FEE_SLICES_EXAMPLE, "slices")
 
 
 def _read_fee_slice(raw: Any) -> FeeSlice:
     has_slice_keys = isinstance(raw, dict) and "rate" in raw and set(raw) <= {"up_to", "rate"}
     if not has_slice_keys or not all(isinstance(value, str | None) for value in raw.values()) or raw["rate"] is None:
-        raise TypeError(_FEE_SLICES_EXAMPLE)
+        raise TypeError(f"must be a list of {_FEE_SLICES_EXAMPLE}")
     top = None if raw.get("up_to") is None else _read_number_term(raw["up_to"], places=4)
     if top is not None and top > MAX_AMOUNT:
         raise ValueError(f"no slice may end above {MAX_AMOUNT}")
@@ -255,7 +255,7 @@ class Terms:
     )
     release_auto_stockroom: bool = _term(
         False,
-        TermInfo("true or false", "true or false", _read_bool_term),
+        TermInfo("true or false", "true or false", _reader_of(bool, "true or false")),
         "Whether a lot that a sale moved to the stockroom is for sale again when its items come back.",
     )
     fee_slices: tuple[FeeSlice, ...] = _term(
