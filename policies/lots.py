@@ -119,7 +119,7 @@ class Lot:
 
 _LOT_PLACES = {field.name: place for place, field in enumerate(fields(Lot))}
 _LOT_VALUES: Callable[[Lot], tuple[Any, ...]] = attrgetter(*_LOT_PLACES)
-_LOT_AMOUNTS = ("unit_price", "my_cost", "my_weight")
+_OPTIONAL_AMOUNTS = ("my_cost", "my_weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def is_marketplace_number(lot_id: int) -> bool:
 
 def lot_from_snapshot(snapshot: Mapping[str, Any]) -> Lot:
     values = {name: value for name, value in snapshot.items() if name in _LOT_PLACES and value is not None}
-    values |= {name: Decimal(values[name]) for name in _LOT_AMOUNTS if name in values}
+    values |= {name: Decimal(values[name]) for name in ("unit_price", *_OPTIONAL_AMOUNTS) if name in values}
     values.setdefault("quantity", 0)
     item = snapshot["item"]
     return Lot(**values, item_type=item["type"], item_no=item["no"], tiers=lot_tiers_from_fields(snapshot))
@@ -235,43 +235,31 @@ def check_lot_deletable(lot: Lot | None, lot_id: int, seller_id: str) -> Lot | R
 
 
 def find_lot_problems(lot: Lot) -> list[tuple[str, str]]:
-    return [
-        *_lot_number_problems(lot),
-        *_lot_tier_problems(lot),
-        *_lot_stockroom_problems(lot),
-        *_lot_text_problems(lot),
+    identifiers = {"item.type": lot.item_type, "item.no": lot.item_no.strip(" "), "reserved_for": lot.reserved_for}
+    checks = [
+        ("quantity", 0 <= lot.quantity <= MAX_UNITS, f"must be between 0 and {MAX_UNITS}"),
+        ("unit_price", 0 < lot.unit_price < PRICE_LIMIT, "must be above zero"),
+        ("sale_rate", 0 <= lot.sale_rate <= 99, "must be a whole percentage from 0 to 99"),
+        ("bulk", 1 <= lot.bulk <= MAX_UNITS, "must be 1 or more"),
+        *((name, 0 <= (getattr(lot, name) or 0) < PRICE_LIMIT, "must not be negative") for name in _OPTIONAL_AMOUNTS),
+        *((name, False, sentence) for name, sentence in _lot_tier_problems(lot)),
+        ("stock_room_id", lot.stock_room_id in (None, *STOCKROOMS), "must be A, B or C"),
+        (
+            "stock_room_id",
+            lot.stock_room_id is None or lot.is_stock_room,
+            "names a stockroom, but the lot is not in one",
+        ),
+        ("reserved_for", lot.reserved_for is None or not lot.is_stock_room, "a lot in a stockroom cannot be reserved"),
+        *(
+            (name, len(getattr(lot, name)) <= MAX_TEXT_LENGTH, f"must not be longer than {MAX_TEXT_LENGTH} characters")
+            for name in ("description", "remarks")
+        ),
+        *(
+            (name, not value or is_identifier(value), "must be one line of visible text without invisible characters")
+            for name, value in identifiers.items()
+        ),
     ]
-
-
-def _lot_number_problems(lot: Lot) -> Iterator[tuple[str, str]]:
-    fits = {
-        "quantity": (0 <= lot.quantity <= MAX_UNITS, f"must be between 0 and {MAX_UNITS}"),
-        "unit_price": (0 < lot.unit_price < PRICE_LIMIT, "must be above zero"),
-        "sale_rate": (0 <= lot.sale_rate <= 99, "must be a whole percentage from 0 to 99"),
-        "bulk": (1 <= lot.bulk <= MAX_UNITS, "must be 1 or more"),
-        "my_cost": (lot.my_cost is None or 0 <= lot.my_cost < PRICE_LIMIT, "must not be negative"),
-        "my_weight": (lot.my_weight is None or 0 <= lot.my_weight < PRICE_LIMIT, "must not be negative"),
-    }
-    yield from ((name, sentence) for name, (holds, sentence) in fits.items() if not holds)
-
-
-def _lot_stockroom_problems(lot: Lot) -> Iterator[tuple[str, str]]:
-    if lot.stock_room_id not in (None, *STOCKROOMS):
-        yield "stock_room_id", "must be A, B or C"
-    if lot.stock_room_id is not None and not lot.is_stock_room:
-        yield "stock_room_id", "names a stockroom, but the lot is not in one"
-    if lot.reserved_for is not None and lot.is_stock_room:
-        yield "reserved_for", "a lot in a stockroom cannot be reserved"
-
-
-def _lot_text_problems(lot: Lot) -> Iterator[tuple[str, str]]:
-    for name in ("description", "remarks"):
-        if len(getattr(lot, name)) > MAX_TEXT_LENGTH:
-            yield name, f"must not be longer than {MAX_TEXT_LENGTH} characters"
-    names = {"item.type": lot.item_type, "item.no": lot.item_no.strip(" "), "reserved_for": lot.reserved_for}
-    for name, value in names.items():
-        if value and not is_identifier(value):
-            yield name, "must be one line of visible text without invisible characters"
+    return [(name, sentence) for name, holds, sentence in checks if not holds]
 
 
 def _lot_tier_problems(lot: Lot) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from policies.lots import (
     check_recorded_lot,
     find_lot_problems,
     find_lot_tier_gaps,
-    lot_tiers_from_fields,
+    lot_from_snapshot,
 )
 from policies.verdicts import Refused
 from tasks.command import (
@@ -73,15 +73,6 @@ class LotFacts(StrictModel):
     tier_price3: UnitPrice | None = None
     reserved_for: MemberId | None = None
 
-    def to_lot(self) -> Lot:
-        values = self.model_dump(exclude={"item"})
-        fields = {name: value for name, value in values.items() if not name.startswith("tier_")}
-        return Lot(**fields, item_type=self.item.type, item_no=self.item.no, tiers=lot_tiers_from_fields(values))
-
-    def contradictions(self, lot: Lot) -> list[tuple[str, str]]:
-        problems = sorted([*find_lot_problems(lot), *find_lot_tier_gaps(self.model_dump())])
-        return [(f"lot.{path}", message) for path, message in problems]
-
 
 class RecordLot(Command):
     task: ClassVar[str] = "inventory.record_lot"
@@ -105,12 +96,14 @@ class RecordLot(Command):
 def record_lot(commands: list[RecordLot]) -> list[Answer]:
     """Insert a lot, or replace a known one; a difference in its quantity is posted as an adjustment."""
     with unit_of_work(commands) as work:
-        lots = [command.lot.to_lot() for command in work.pending]
+        given = [command.lot.model_dump() for command in work.pending]
+        lots = [lot_from_snapshot(values) for values in given]
         sellers = members.load_members(work.conn, {lot.seller_id for lot in lots}, lock=members.FOR_SHARE)
         known = inventory.lock_recorded_lots(work.conn, [lot.lot_id for lot in lots], [lot.key for lot in lots])
         recorded: list[tuple[Lot | None, Lot]] = []
-        for command, lot in zip(work.pending, lots, strict=True):
-            if errors := command.lot.contradictions(lot):
+        for command, values, lot in zip(work.pending, given, lots, strict=True):
+            if problems := sorted([*find_lot_problems(lot), *find_lot_tier_gaps(values)]):
+                errors = [(f"lot.{path}", message) for path, message in problems]
                 work.answer(command, Answer.invalid(command.request_id, errors))
                 continue
             before = known.get(lot.lot_id)

@@ -9,7 +9,7 @@ import pytest
 from models import inventory
 from models.stock_moves import StockMoveRow
 from policies.lot_imports import LotEntry
-from tasks.inventory import DeleteLot, LotFacts, delete_lot
+from tasks.inventory import DeleteLot, delete_lot
 from tasks.lot_imports import import_entries
 from tests.plugins.stored_rows import load_rows
 from workers.simulation.engine import Simulation
@@ -156,7 +156,6 @@ def test_a_fact_has_no_actor(store: Simulation) -> None:
 
 
 def test_a_lot_made_by_a_return_can_be_recorded_again(store: Simulation) -> None:
-    lot = LotFacts.model_validate(a_lot()).to_lot()
     fields = {
         "item_type": "PART",
         "item_no": "3001",
@@ -165,7 +164,7 @@ def test_a_lot_made_by_a_return_can_be_recorded_again(store: Simulation) -> None
         "quantity": 10,
         "unit_price": 1,
     }
-    (result,) = import_entries(lot.seller_id, [LotEntry(1, None, 0, fields)], {}, None, write=True)
+    (result,) = import_entries(a_lot()["seller_id"], [LotEntry(1, None, 0, fields)], {}, None, write=True)
     answer = store.do("inventory.record_lot", lot=a_lot(lot_id=result.lot_id, quantity=3))
     assert answer["effects"]["adjusted"] == -7
 
