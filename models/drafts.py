@@ -15,7 +15,7 @@ from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, check_in, partial_index
 from models.events import EventRow
 from policies.alerts import UNLOCK_EVENTS
-from policies.consolidation import Choice, LineEdit
+from policies.consolidation import Choice, Choices, LineEdit
 from policies.drafts import Draft, DraftState
 
 
@@ -97,7 +97,7 @@ def update_drafts(conn: Connection, changed: Sequence[Draft]) -> None:
             "fields": dict(edit.fields),
         }
         for draft in changed
-        for line_no, edit in draft.edits.items()
+        for line_no, edit in draft.choices.edits.items()
     ]
     insert_rows(conn, DraftLineRow, [row | {"deleted": False, "quantity": None} for row in lines], skip_existing=True)
     update_rows(conn, DraftLineRow, ["draft_id", "line_no"], lines)
@@ -111,14 +111,14 @@ def _draft_from_row(row: Any, edits: dict[int, LineEdit]) -> Draft:
     return from_row(
         Draft,
         row,
-        values={group: Choice(choice) for group, choice in row.choices.items()},
-        edits=edits,
+        choices=Choices(row.consolidate, {group: Choice(choice) for group, choice in row.choices.items()}, edits),
         verified_lines={int(line_no): fingerprint for line_no, fingerprint in row.verified_lines.items()},
     )
 
 
 def _mutable_draft_columns(draft: Draft) -> dict[str, Any]:
-    return to_row(draft, ("draft_id", "state", "consolidate", "verified_at", "used_at")) | {
-        "choices": dict(draft.values),
+    return to_row(draft, ("draft_id", "state", "verified_at")) | {
+        "consolidate": draft.choices.consolidate,
+        "choices": dict(draft.choices.values),
         "verified_lines": {str(line_no): fingerprint for line_no, fingerprint in draft.verified_lines.items()},
     }

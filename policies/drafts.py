@@ -17,8 +17,8 @@ from typing import Any
 from policies.cancellation import cancel_basis_for, returns_items
 from policies.cases import Actor, Case
 from policies.consolidation import Choice, Choices, LineEdit
-from policies.preconditions import check_not_cancelled, check_role
-from policies.returns import ReturnedLine, ReturnPlan
+from policies.preconditions import check_role
+from policies.returns import ReturnPlan
 from policies.statuses import CancelBasis, Role, Status
 from policies.timestamps import describe_timestamp, format_timestamp
 from policies.verdicts import Code, GrantedPart, Invalid, Refused
@@ -39,22 +39,15 @@ class Draft:
     seller_id: str
     order_version: int
     opened_at: datetime
-    consolidate: bool
-    values: Mapping[str, Choice] = field(default_factory=dict)
-    edits: Mapping[int, LineEdit] = field(default_factory=dict)
+    choices: Choices
     state: DraftState = DraftState.OPEN
     verified_at: datetime | None = None
     verified_lines: Mapping[int, str] = field(default_factory=dict)
-    used_at: datetime | None = None
     order_changed: bool = False
 
     @property
     def expires_at(self) -> datetime:
         return self.opened_at + DRAFT_LIFETIME
-
-    @property
-    def choices(self) -> Choices:
-        return Choices(self.consolidate, self.values, self.edits)
 
 
 def open_draft(
@@ -69,10 +62,8 @@ def open_draft(
     if isinstance(basis, Refused):
         return basis
     order = case.order
-    choices = {group: Choice(choice) for group, choice in values.items()}
-    draft = Draft(
-        f"{order.order_id}-{number}", order.order_id, order.seller_id, order.version, now, consolidate, choices
-    )
+    choices = Choices(consolidate, {group: Choice(choice) for group, choice in values.items()})
+    draft = Draft(f"{order.order_id}-{number}", order.order_id, order.seller_id, order.version, now, choices)
     return GrantedPart(case, effects=_draft_effects(draft), part=draft)
 
 
@@ -92,7 +83,7 @@ def check_draft_usable(draft: Draft, case: Case, actor: Actor, now: datetime) ->
 def check_draft_ready_to_cancel(draft: Draft, case: Case, basis: CancelBasis, now: datetime) -> Refused | None:
     if not returns_items(basis, seller_terminated=case.seller.terminated):
         return _draft_not_allowed(case)
-    if refused := check_not_cancelled(case) or _check_draft_current(draft, case, now):
+    if refused := _check_draft_current(draft, case, now):
         return refused
     if draft.state is not DraftState.VERIFIED:
         return Refused(
@@ -118,16 +109,15 @@ def check_plan_unchanged(draft: Draft, plan: ReturnPlan) -> Refused | None:
 
 
 def fingerprint_draft_lines(plan: ReturnPlan) -> dict[int, str]:
-    return {line.line_no: _fingerprint_draft_line(plan, line) for line in plan.lines}
-
-
-def _fingerprint_draft_line(plan: ReturnPlan, line: ReturnedLine) -> str:
-    target: list[Any] = [line.returned]
-    if line.lot_id is not None:
-        values = plan.lots[line.lot_id].snapshot()
-        del values["lot_id"], values["quantity"]
-        target += [line.lot_id if line.lot_id in plan.before else "new", values]
-    return hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()[:16]
+    fingerprints = {}
+    for line in plan.lines:
+        target: list[Any] = [line.returned]
+        if line.lot_id is not None:
+            values = plan.lots[line.lot_id].snapshot()
+            del values["lot_id"], values["quantity"]
+            target += [line.lot_id if line.lot_id in plan.before else "new", values]
+        fingerprints[line.line_no] = hashlib.sha256(json.dumps(target, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprints
 
 
 def edit_draft(
@@ -144,7 +134,7 @@ def edit_draft(
     """
     if refused := check_draft_usable(draft, case, actor, now):
         return refused
-    line_edits = dict(draft.edits)
+    line_edits = dict(draft.choices.edits)
     seen: set[int] = set()
     for index, (line_no, given) in enumerate(edits):
         if line_no not in remaining:
@@ -158,7 +148,8 @@ def edit_draft(
         seen.add(line_no)
         before = line_edits.get(line_no, LineEdit())
         line_edits[line_no] = replace(before, **{**given, "fields": {**before.fields, **given.get("fields", {})}})
-    edited = replace(draft, edits=line_edits, state=DraftState.OPEN, verified_at=None)
+    choices = replace(draft.choices, edits=line_edits)
+    edited = replace(draft, choices=choices, state=DraftState.OPEN, verified_at=None)
     return GrantedPart(case, effects=_draft_effects(edited), part=edited)
 
 

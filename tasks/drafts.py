@@ -8,13 +8,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StringConstraints, model_serializer
+from pydantic import Field, StringConstraints, create_model, model_serializer
 
 from models import drafts, inventory, orders, returns
 from models.stored_answers import Answer
 from models.unit_of_work import UnitOfWork, unit_of_work
 from policies import drafts as policy
 from policies.cases import Case
+from policies.consolidation import CONSOLIDATED_FIELDS
 from policies.drafts import Draft
 from policies.lots import STOCKROOMS, format_price
 from policies.purchases import MAX_LINES
@@ -35,26 +36,16 @@ from tasks.command import (
 )
 from tasks.declarations import SELLER, DeclaredOption, command_task
 
-OldOrNew = Literal["old", "new"]
-TextChoice = Literal["old", "new", "concatenate"]
-CostChoice = Literal["old", "new", "average"]
 Int32 = Annotated[int, Field(strict=True, ge=-MAX_INT32, le=MAX_INT32)]
 DraftLotText = Annotated[Text, StringConstraints(max_length=4000)]
 
 
-class ValueChoices(StrictModel):
-    """Step 1: which value each group of fields takes when items are merged into a lot; by default the lot's (`old`)."""
-
-    price: OldOrNew = "old"
-    sale: OldOrNew = "old"
-    bulk: OldOrNew = "old"
-    description: TextChoice = "old"
-    remarks: TextChoice = "old"
-    cost: CostChoice = "old"
-    weight: OldOrNew = "old"
-    retain: OldOrNew = "old"
-    stockroom: OldOrNew = "old"
-    reserved: OldOrNew = "old"
+_MORE_CHOICES = {"description": ("concatenate",), "remarks": ("concatenate",), "cost": ("average",)}
+_VALUE_CHOICES: dict[str, Any] = {
+    group: (Literal[("old", "new", *_MORE_CHOICES.get(group, ()))], "old") for group in CONSOLIDATED_FIELDS
+}
+ValueChoices = create_model("ValueChoices", __base__=StrictModel, **_VALUE_CHOICES)
+"""Step 1: which value each group of fields takes when items are merged into a lot; by default the lot's (`old`)."""
 
 
 class EditedFields(StrictModel):
