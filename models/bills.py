@@ -100,7 +100,7 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> p
     opening = _opening_bill_credit(conn, terms_history, seller_id, month)
     month_terms = policy.terms_of_billing_month(terms_history, month)
     computed = policy.calculate_totals(sum((line.amount for line in lines), ZERO), opening, month_terms)
-    if lines or not computed.is_empty or now < policy.bill_issues_at(month, month_terms):
+    if lines or opening or now < policy.bill_issues_at(month, month_terms):
         return policy.Bill(seller_id, month, policy.OPEN, computed, lines, paid, overpaid)
     due = policy.due_on(month, month_terms)
     days = (policy.issued_on(month, month_terms), due, policy.grace_until(due, month_terms))

@@ -117,10 +117,6 @@ class BillTotals:
     total: Decimal
     carried_forward: Decimal
 
-    @property
-    def is_empty(self) -> bool:
-        return self.opening_credit == 0 and self.lines_sum == 0
-
 
 @dataclass(frozen=True, slots=True)
 class Bill:
@@ -134,10 +130,6 @@ class Bill:
     issued_on: date | None = None
     due_on: date | None = None
     grace_until: date | None = None
-
-    @property
-    def is_issued(self) -> bool:
-        return self.state != OPEN
 
     def as_json(self) -> dict[str, Any]:
         return {

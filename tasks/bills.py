@@ -122,7 +122,7 @@ class BillingSweep(DueSweep[str]):
             for sums in [policy.calculate_totals(row.lines_sum, row.opening, month_terms)]
         ]
         insert_rows(conn, bills.BillRow, new_bills)
-        _notify_billed_sellers(work, new_bills)
+        _notify_billed_sellers(work, month, new_bills)
         return len(new_bills)
 
 
@@ -138,7 +138,8 @@ class HeldBillingSweep(BillingSweep):
         return issued
 
 
-def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]) -> None:
+def _notify_billed_sellers(work: UnitOfWork[Any], month: date, rows: Sequence[dict[str, Any]]) -> None:
+    written = format_month(month)
     events.append_events(
         work.conn,
         [
@@ -148,11 +149,8 @@ def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]
                 actor="system",
                 role="system",
                 member_id=row["seller_id"],
-                note=(
-                    f"The bill of {month_name(row['billing_month'])} is made: "
-                    f"{row['total']} USD, due on {row['due_on']}."
-                ),
-                changes={"bill": {"month": format_month(row["billing_month"]), "total": str(row["total"])}},
+                note=f"The bill of {month_name(month)} is made: {row['total']} USD, due on {row['due_on']}.",
+                changes={"bill": {"month": written, "total": str(row["total"])}},
             )
             for row in rows
         ],
@@ -164,8 +162,8 @@ def _notify_billed_sellers(work: UnitOfWork[Any], rows: Sequence[dict[str, Any]]
                 "bill_issued",
                 member_id=row["seller_id"],
                 order_id=None,
-                occasion=format_month(row["billing_month"]),
-                month=format_month(row["billing_month"]),
+                occasion=written,
+                month=written,
                 total=str(row["total"]),
                 due_on=row["due_on"].isoformat(),
             )
@@ -203,7 +201,7 @@ def _post_bill_payment(
         return member_unknown(command.seller_id)
     conn, month = work.conn, command.month
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
-    if bill is None or not bill.is_issued:
+    if bill is None or bill.state == policy.OPEN:
         return policy.bill_not_issued(month)
     if ledger.ledger_has_payment(conn, command.payment_id):
         return policy.bill_payment_already_recorded(command.payment_id)
