@@ -8,7 +8,7 @@ from datetime import datetime
 from policies.automation import automation_answer_facts
 from policies.cases import Actor, Case, Ocr, OcrState
 from policies.notices import notify_party
-from policies.preconditions import check_comment, check_no_problem, check_role
+from policies.preconditions import check_comment, check_no_problem, check_role, check_status
 from policies.reasons import check_reason, describe_reason
 from policies.statuses import Role, Status, counterparty
 from policies.verdicts import Code, Event, Granted, Refused
@@ -20,16 +20,12 @@ def file_ocr(case: Case, actor: Actor, reason: str, comment: str, now: datetime)
     order = case.order
     role = case.role_of(actor)
     assert role is not None
-    if refused := check_no_problem(case, "a cancel request cannot be filed over an open case"):
-        return refused
-    if order.status not in case.terms.ocr_fileable_statuses:
-        allowed = ", ".join(case.terms.ocr_fileable_statuses)
-        return Refused(
-            Code.WRONG_STATUS,
-            f"{case.label.capitalize()} is {order.status}; a cancel request can be filed in {allowed}.",
-            unblocked_by=f"the order being in one of {allowed}",
-        )
-    if refused := check_reason(reason, comment, role) or check_comment(comment):
+    if (
+        refused := check_no_problem(case, "a cancel request cannot be filed over an open case")
+        or check_status(case, case.terms.ocr_fileable_statuses, "a cancel request can be filed in")
+        or check_reason(reason, comment, role)
+        or check_comment(comment)
+    ):
         return refused
     request = Ocr(
         filed_by=role, reason=reason, comment=comment, filed_at=now, previous_status=order.status, terms=case.terms

@@ -12,7 +12,7 @@ from policies.bills import billing_month_of
 from policies.cases import Actor, AlertKind, Case, Order
 from policies.fees import calculate_fee, to_usd
 from policies.notices import notify_party
-from policies.preconditions import check_no_problem, check_not_cancelled, check_party
+from policies.preconditions import check_no_problem, check_not_cancelled, check_party, check_status
 from policies.statuses import ADDABLE_STATUSES, OPEN_FLOW, PaymentStatus, Role, Status
 from policies.terms import Terms
 from policies.verdicts import Code, Event, Granted, Refused
@@ -39,12 +39,8 @@ def set_order_status(case: Case, actor: Actor, status: Status) -> Granted | Refu
     if status not in allowed:
         return Refused(Code.WRONG_STATUS, f"{status} is never set by hand.")
     sources = [s for s in OPEN_FLOW if s is not status] if role is Role.SELLER else STATUSES_BY_BUYER[status]
-    if order.status not in sources:
-        return Refused(
-            Code.WRONG_STATUS,
-            f"{case.label.capitalize()} is {order.status}; the {role} can set {status} from {', '.join(sources)}.",
-            unblocked_by=f"the order being in one of {', '.join(sources)}",
-        )
+    if refused := check_status(case, sources, f"the {role} can set {status} from"):
+        return refused
     after = replace(case, order=replace(order, status=status))
     return Granted(
         after, event=Event("orders.status_set", f"Set to {status} by the {role}."), effects={"status": status}
@@ -73,16 +69,11 @@ def record_order_payment(case: Case, payment: PaymentStatus, now: datetime) -> G
 
 
 def check_may_add_batch(case: Case) -> Refused | None:
-    if refused := check_not_cancelled(case) or check_no_problem(case, "nothing can be added until that is closed"):
-        return refused
-    status = case.order.status
-    if status not in ADDABLE_STATUSES:
-        return Refused(
-            Code.WRONG_STATUS,
-            f"{case.label.capitalize()} is {status}; items can be added in {', '.join(ADDABLE_STATUSES)}.",
-            unblocked_by=f"the order being in one of {', '.join(ADDABLE_STATUSES)}",
-        )
-    return None
+    return (
+        check_not_cancelled(case)
+        or check_no_problem(case, "nothing can be added until that is closed")
+        or check_status(case, ADDABLE_STATUSES, "items can be added in")
+    )
 
 
 def restart_order(case: Case, *, total: Decimal, event: Event | None, now: datetime) -> Granted:

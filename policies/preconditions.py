@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from policies.cases import Actor, Case
@@ -62,6 +63,18 @@ def check_no_problem(case: Case, consequence: str) -> Refused | None:
         Code.ORDER_HAS_PROBLEM,
         f"{case.label.capitalize()} is in {case.order.status}; {consequence}.",
         unblocked_by="the open request or alert being closed",
+    )
+
+
+def check_status(case: Case, allowed: Sequence[Status], act: str) -> Refused | None:
+    """Check the order's status; `act` completes "Order 1003 is SHIPPED; …" before the allowed ones."""
+    if case.order.status in allowed:
+        return None
+    names = ", ".join(allowed)
+    return Refused(
+        Code.WRONG_STATUS,
+        f"{case.label.capitalize()} is {case.order.status}; {act} {names}.",
+        unblocked_by=f"the order being in one of {names}",
     )
 
 
