@@ -58,25 +58,16 @@ def cancel_batch(
 ) -> list[Answer]:
     """Cancel different orders in one transaction. If one statement can't return the items, start over with plans."""
     if not any(c.draft_id is not None or c.dry_run for c in commands):
-        with suppress(NeedsPlan):
-            return _cancel_orders(commands, SetBasedReturn, parent, before_commit)
-    return _cancel_orders(commands, PlannedReturn, parent, before_commit)
-
-
-def _cancel_orders(
-    commands: Sequence[CancelOrder],
-    strategy: type[SetBasedReturn | PlannedReturn],
-    parent: IdempotentCommand | None,
-    before_commit: Callable[[UnitOfWork[CancelOrder]], None],
-) -> list[Answer]:
+        with suppress(NeedsPlan), unit_of_work(commands, parent=parent) as work:
+            _cancel_in(work, SetBasedReturn, _decide_by_command, before_write=before_commit)
+            return work.answers
     with unit_of_work(commands, parent=parent) as work:
-        _cancel_in(
-            work,
-            strategy,
-            lambda c, case, now: policy.cancel(case, c.actor, c.reason, c.comment, now),
-            before_write=before_commit,
-        )
+        _cancel_in(work, PlannedReturn, _decide_by_command, before_write=before_commit)
     return work.answers
+
+
+def _decide_by_command(command: CancelOrder, case: Case, now: datetime) -> Granted | Refused:
+    return policy.cancel(case, command.actor, command.reason, command.comment, now)
 
 
 def cancel_batch_in(work: UnitOfWork[CancelOrder], decide: Decide) -> None:

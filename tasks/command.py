@@ -94,7 +94,7 @@ def parse_id(value: Any) -> Any:
     return int(value) if isinstance(value, str) and re.fullmatch(ID_PATTERN, value, re.ASCII) else value
 
 
-def _id_argument_schema(minimum: int) -> WithJsonSchema:
+def _id_schema(minimum: int) -> WithJsonSchema:
     # An id is a number or its digits as a string, because JavaScript rounds above 2^53.
     return WithJsonSchema(
         {"type": ["integer", "string"], "minimum": minimum, "maximum": MAX_INT64, "pattern": ID_PATTERN}
@@ -102,10 +102,10 @@ def _id_argument_schema(minimum: int) -> WithJsonSchema:
 
 
 _FROM_TEXT = BeforeValidator(parse_id)
-OrderId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_argument_schema(1)]
-LotId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_argument_schema(1)]
-RemovalId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_argument_schema(1)]
-BindId = Annotated[int, Field(strict=True, ge=0, le=MAX_INT64), _FROM_TEXT, _id_argument_schema(0)]
+OrderId = Annotated[int, Field(strict=True, ge=1, le=MAX_INT64), _FROM_TEXT, _id_schema(1)]
+LotId = OrderId
+RemovalId = OrderId
+BindId = Annotated[int, Field(strict=True, ge=0, le=MAX_INT64), _FROM_TEXT, _id_schema(0)]
 StrictInt = Annotated[int, Field(strict=True)]
 Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]
 LineNo = Annotated[int, Field(strict=True, ge=1, le=MAX_INT32)]

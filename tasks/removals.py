@@ -88,12 +88,9 @@ def request_removals(commands: list[RequestRemoval]) -> list[Answer]:
     return work.answers
 
 
-DecideRemoval = Callable[[Any, Case, Any, Mapping[int, int], datetime], Verdict]
-
-
 def _declare_decision(
     name: str,
-    decide: DecideRemoval,
+    decide: Callable[[Any, Case, Any, Mapping[int, int], datetime], Verdict],
     about: str,
     *,
     member_id: str,
