@@ -32,7 +32,7 @@ from workers.embedded.data_dir import (
     read_json,
     servers_dir,
 )
-from workers.embedded.processes import ProcessIdentity, is_alive, terminate, wait_until
+from workers.embedded.processes import ProcessIdentity, is_alive, terminate
 from workers.embedded.servers import ADMIN, DATABASE, OWNER, ServerStartError
 
 DAEMON_TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
@@ -77,11 +77,12 @@ def embedded_servers(
     """
     folder = ensure_servers_dir(data_dir)
     options = {"durable": durable, "postgres": dict(postgres_settings or {}), "valkey": dict(valkey_settings or {})}
-    in_use = _join_servers(folder, options)
-    try:
-        yield _server_urls(folder)
-    finally:
-        _leave_servers(folder, in_use)
+    with contextlib.closing(FileLock(folder / "in-use.lock")) as in_use:
+        _join_servers(folder, in_use, options)
+        try:
+            yield _server_urls(folder)
+        finally:
+            _leave_servers(folder, in_use)
 
 
 @cache
@@ -93,23 +94,19 @@ def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
 
 def running_servers(data_dir: Path) -> RunningServers | None:
     record = read_json(servers_dir(data_dir) / RUNNING_FILE)
-    try:
-        identities = {name: ProcessIdentity.from_json(record[name]) for name in ("daemon", "postgres", "valkey")}
-        ports = {name: int(record[name]["port"]) for name in ("postgres", "valkey")}
-    except (KeyError, TypeError, AttributeError):
+    identities = {name: ProcessIdentity.from_json(process) for name, process in record.items()}
+    if not record or not is_alive(identities["daemon"]):
         return None
-    if not is_alive(identities["daemon"]):
-        return None
-    return RunningServers(**identities, postgres_port=ports["postgres"], valkey_port=ports["valkey"])
+    return RunningServers(**identities, postgres_port=record["postgres"]["port"], valkey_port=record["valkey"]["port"])
 
 
 def running_server_urls(data_dir: Path) -> ServerUrls | None:
     return None if running_servers(data_dir) is None else _server_urls(servers_dir(data_dir))
 
 
-def _join_servers(folder: Path, options: Mapping[str, object]) -> FileLock:
-    starting, in_use, daemon = (FileLock(folder / f"{name}.lock") for name in ("starting", "in-use", "daemon"))
-    try:
+def _join_servers(folder: Path, in_use: FileLock, options: Mapping[str, object]) -> None:
+    starting, daemon = FileLock(folder / "starting.lock"), FileLock(folder / "daemon.lock")
+    with contextlib.closing(starting), contextlib.closing(daemon):
         if not starting.acquire(seconds=DAEMON_TIMEOUT):
             raise ServerStartError(
                 f"another process has been starting the servers of {folder} for {DAEMON_TIMEOUT:.0f} s"
@@ -121,13 +118,6 @@ def _join_servers(folder: Path, options: Mapping[str, object]) -> FileLock:
         daemon.close()
         if is_daemon_missing or not (folder / RUNNING_FILE).exists():
             _start_daemon(folder, options)
-    except BaseException:
-        in_use.close()
-        raise
-    finally:
-        daemon.close()
-        starting.close()
-    return in_use
 
 
 def _start_daemon(folder: Path, options: Mapping[str, object]) -> None:
@@ -152,15 +142,11 @@ def _start_daemon(folder: Path, options: Mapping[str, object]) -> None:
 
 def _leave_servers(folder: Path, in_use: FileLock) -> None:
     # The last user stops the servers and waits, so that the folder can be removed at once.
-    try:
-        if in_use.acquire():  # fails, and releases our shared lock, if others use them or the daemon is stopping
-            running = read_json(folder / RUNNING_FILE).get("daemon", {})
-            terminate(ProcessIdentity.from_json(running), (signal.SIGTERM, 40.0))
-            daemon = FileLock(folder / "daemon.lock")
-            wait_until(daemon.acquire, 5.0)
-            daemon.close()
-    finally:
-        in_use.close()
+    if in_use.acquire():  # fails, and releases our shared lock, if others use them or the daemon is stopping
+        running = read_json(folder / RUNNING_FILE).get("daemon", {})
+        terminate(ProcessIdentity.from_json(running), (signal.SIGTERM, 40.0))
+        with contextlib.closing(FileLock(folder / "daemon.lock")) as daemon:
+            daemon.acquire(seconds=5.0)
 
 
 def _server_urls(folder: Path) -> ServerUrls:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -131,18 +131,17 @@ class RestartBackoff:
     """Seconds; a program that lived longer begins again without a delay."""
     deaths: int = 0
     """Consecutive early deaths."""
+    started_at: float = field(default_factory=time.monotonic)
 
-    def next_delay(self, seconds_alive: float) -> float:
-        self.deaths = 1 if seconds_alive > self.early else self.deaths + 1
+    def next_delay(self) -> float:
+        self.deaths = 1 if time.monotonic() - self.started_at > self.early else self.deaths + 1
         return 0.0 if self.deaths == 1 else min(self.initial * 2 ** (self.deaths - 2), self.maximum)
 
 
 def stop_child(process: subprocess.Popen[bytes], *signals_and_graces: tuple[signal.Signals, float]) -> None:
-    for number, grace in signals_and_graces:
-        if process.poll() is None:
-            process.send_signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(grace)
+    if process.poll() is None:
+        terminate(identify_process(process.pid), *signals_and_graces)
+        process.poll()
 
 
 def interrupt_on_signals(*numbers: signal.Signals) -> None:

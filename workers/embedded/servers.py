@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from workers.embedded.binaries import find_valkey_server
-from workers.embedded.data_dir import log_tail, open_log, read_json, read_lines, write_file, write_json
+from workers.embedded.data_dir import (
+    RUNNING_FILE,
+    log_tail,
+    open_log,
+    read_json,
+    read_lines,
+    write_file,
+    write_json,
+)
 from workers.embedded.processes import (
     ProcessIdentity,
     command_line,
@@ -93,10 +101,6 @@ class EmbeddedServer:
         self.data = folder / self.name
         self.log = folder / f"{self.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
-
-    def prepare(self) -> None:
-        # Only PostgreSQL's data is made ready for a start.
-        pass
 
     def ready(self) -> bool:
         if self.process is None or self.process.poll() is not None:
@@ -246,6 +250,12 @@ class Valkey(EmbeddedServer):
         self.program = find_valkey_server()
         self.port = 0
 
+    def prepare(self) -> None:
+        # Two Valkeys would corrupt the append-only file.
+        orphan = ProcessIdentity.from_json(read_json(self.data.with_name(RUNNING_FILE)).get("valkey", {}))
+        if orphan.started:
+            end_orphan(orphan, (signal.SIGKILL, 5.0))
+
     def start(self, port: int) -> None:
         # Start the server on `port`. Settings go to standard input, as a command line would reveal the password.
         self.data.mkdir(mode=0o700, exist_ok=True)
@@ -256,14 +266,11 @@ class Valkey(EmbeddedServer):
 
     def answers(self, process: subprocess.Popen[bytes]) -> bool:  # noqa: ARG002 - only Valkey knows the password
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            with (
+                socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection,
+                connection.makefile("rb") as answers,
+            ):
                 connection.sendall(f"AUTH {self.password}\r\nPING\r\n".encode())
-                answer = b""
-                while answer.count(b"\r\n") < 2:
-                    more = connection.recv(256)
-                    if not more:
-                        return False
-                    answer += more
+                return [answers.readline(), answers.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
         except OSError:
             return False
-        return answer.startswith(b"+OK") and b"+PONG" in answer

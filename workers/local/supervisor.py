@@ -63,7 +63,6 @@ class _Child:
     program: SupervisedProgram
     process: subprocess.Popen[bytes] | ForkedProcess
     backoff: RestartBackoff
-    started: float = field(default_factory=time.monotonic)
     restart_at: float | None = None
 
     def has_ended(self) -> bool:
@@ -226,7 +225,7 @@ class Supervisor:
         now = time.monotonic()
         if child.restart_at is None:
             child.kill_group()
-            delay = child.backoff.next_delay(now - child.started)
+            delay = child.backoff.next_delay()
             child.restart_at = now + delay
             when = f" in {delay:.1f} s" if delay else ""
             self._report(f"{name} ended with {child.process.poll()}: restarting it{when}")
@@ -234,7 +233,7 @@ class Supervisor:
             child.restart_at = now + INITIAL_RESTART_DELAY
             try:
                 child.process = self._spawn(child.program)
-                child.started, child.restart_at = now, None
+                child.backoff.started_at, child.restart_at = now, None
                 self.restarts += 1
                 self._write_supervisor_record()
             except OSError as error:  # a full disk, for example; this thread must go on, as its end ends all programs
