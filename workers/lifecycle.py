@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
@@ -44,6 +45,15 @@ def open_process_database() -> Database:
     return db.connect(url.get_secret_value())
 
 
+@contextlib.contextmanager
+def process_database() -> Iterator[Database]:
+    database = open_process_database()
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
 def _open_mailer(settings: Settings) -> Mailer:
     from workers.mail.senders import mailer_from_settings  # noqa: PLC0415 - workers.app starts without jinja2
 
@@ -60,15 +70,12 @@ def connect_process() -> None:
 
     global _process_wakeups  # noqa: PLW0603 - one per process is the point
     settings = current_settings()
-    database = open_process_database()
-    _process_resources.callback(database.dispose)
-    broker_url = settings.broker_url.get_secret_value() if settings.broker_url is not None else None
-    if broker_url is not None:
-        _process_wakeups = Wakeups(current_app, broker_url)
-        _process_resources.callback(_process_wakeups.close)
-        waker = TaskWaker(_process_wakeups.send)
-        database.wake, database.wake_at_once = waker.wake, waker.wake_at_once
-        _process_resources.callback(waker.close)
+    assert settings.broker_url is not None
+    broker_url = settings.broker_url.get_secret_value()
+    database = _process_resources.enter_context(process_database())
+    _process_wakeups = _process_resources.enter_context(contextlib.closing(Wakeups(current_app, broker_url)))
+    waker = _process_resources.enter_context(contextlib.closing(TaskWaker(_process_wakeups.send)))
+    database.wake, database.wake_at_once = waker.wake, waker.wake_at_once
     db.set_database(database)
     services.mailer = _open_mailer(settings)
     services.webhook_sender = WebhookSender(parse_networks(settings.webhook_networks))

@@ -77,7 +77,7 @@ if FAILING in os.environ:  # a test that reads the names of the steps must not f
     session_settings.LOCK_TIMEOUT_MS = 500
     for _name, (_where, _attribute) in STEPS.items():
         _break(_name, _where, _attribute)
-    _break(LOST, lost_jobs, "open_process_database")
+    _break(LOST, lost_jobs, "process_database")
     _break(CHECKING, lifecycle, "check_process_configuration")
     _break(CONNECTING, lifecycle, "connect_process")
     task.BaseTask.__call__ = _die(task.BaseTask.__call__)  # type: ignore[method-assign]

@@ -20,10 +20,10 @@ class OutboxPublisher:
     EPOCH_KEY = "unwind:memory"
     """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
 
-    def __init__(self, app: Celery, broker_url: str | None = None) -> None:
+    def __init__(self, app: Celery, broker_url: str) -> None:
         self._app = app
         # Kombu's own connections wait for a broker that is away; this one asks once.
-        self._client: Any = connect_to_redis(broker_url, decode_responses=True) if broker_url is not None else None
+        self._client: Any = connect_to_redis(broker_url, decode_responses=True)
 
     def publish(self, task: str, rows: Sequence[int]) -> None:
         send_internal_task(self._app, task, rows)
@@ -34,8 +34,6 @@ class OutboxPublisher:
         It holds a key, lost with the broker's data, and the server's run id: a restart may lose the last second of
         writes.
         """
-        if self._client is None:
-            return None
         try:
             self._client.set(self.EPOCH_KEY, uuid.uuid4().hex, nx=True)
             epoch, run_id = self._client.get(self.EPOCH_KEY), ""

@@ -13,7 +13,7 @@ import contextlib
 import smtplib
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from time import monotonic
@@ -44,18 +44,9 @@ class SmtpMailer:
     MAX_BATCH_SECONDS = 10.0
     """Afterwards no further email of a batch is begun: a run ends before its process is killed for taking too long."""
 
-    def __init__(
-        self,
-        url: str,
-        branding: MailBranding,
-        *,
-        timeout: float = RESPONSE_TIMEOUT_SECONDS,
-        pause: float = RETRY_PAUSE_SECONDS,
-    ) -> None:
+    def __init__(self, url: str, branding: MailBranding) -> None:
         self._url = urlsplit(url)
         self._branding = branding
-        self._timeout = timeout
-        self._pause = pause
         self._paused_until = 0.0
         self._local_hostname: str | None = None  # looked up by the first connection only
 
@@ -65,9 +56,9 @@ class SmtpMailer:
         results: SmtpResults = {}
         left: Exception = MailerOutOfTime("the mail server is slow")
         try:
-            SmtpBatch(self._build_messages(emails, results), results, self._connect_smtp, self._timeout).send()
+            SmtpBatch(self, self._build_messages(emails, results), results).send()
         except ServerUnavailable as error:
-            self._paused_until = monotonic() + self._pause
+            self._paused_until = monotonic() + self.RETRY_PAUSE_SECONDS
             left = ServerUnavailable(str(error), tried=False)
         return [results.get(index, left) for index in range(len(emails))]
 
@@ -82,8 +73,8 @@ class SmtpMailer:
             except Exception as error:  # noqa: BLE001 - an email that cannot be built must not stop the others
                 results[index] = error
 
-    def _connect_smtp(self) -> SmtpConnection:
-        url, server = self._url, open_smtp(self._url, self._timeout, self._local_hostname)
+    def connect(self) -> SmtpConnection:
+        url, server = self._url, open_smtp(self._url, self.RESPONSE_TIMEOUT_SECONDS, self._local_hostname)
         self._local_hostname = server.local_hostname
         try:
             if requires_starttls(url):
@@ -137,9 +128,11 @@ class SmtpConnection:
             self._refusal = None
             self.unanswered.append(message)
             size = f" SIZE={len(message.content)}" if self._states_size else ""
-            self._commands.append(("mail", f"MAIL FROM:{self._sender}{size}\r\n".encode()))
-            self._commands.append(("rcpt", f"RCPT TO:<{message.recipient}>\r\n".encode()))
-            self._commands.append(("data", b"DATA\r\n"))
+            self._commands += [
+                ("mail", f"MAIL FROM:{self._sender}{size}\r\n".encode()),
+                ("rcpt", f"RCPT TO:<{message.recipient}>\r\n".encode()),
+                ("data", b"DATA\r\n"),
+            ]
         return bool(self._commands)
 
     def write(self) -> None:
@@ -186,14 +179,8 @@ class SmtpBatch:
     server that hangs from the start has one email.
     """
 
-    def __init__(
-        self,
-        messages: Iterator[SmtpMessage],
-        results: SmtpResults,
-        connect: Callable[[], SmtpConnection],
-        timeout: float,
-    ) -> None:
-        self._messages, self._results, self._connect, self._timeout = messages, results, connect, timeout
+    def __init__(self, mailer: SmtpMailer, messages: Iterator[SmtpMessage], results: SmtpResults) -> None:
+        self._mailer, self._messages, self._results = mailer, messages, results
         self._connections: list[SmtpConnection] = []
         self._max_connections = MAX_CONNECTIONS
 
@@ -219,14 +206,14 @@ class SmtpBatch:
 
     def _open_another(self, first: SmtpMessage) -> None:
         try:
-            self._connections.append(self._connect())
+            self._connections.append(self._mailer.connect())
         except (OSError, smtplib.SMTPException) as error:
             if not self._connections:
                 self._fail_message(first, f"the mail server cannot be reached: {describe_smtp_error(error)}")
             self._max_connections = len(self._connections)  # servers limit the connections of a client
 
     def _exchange_smtp(self, connections: Sequence[SmtpConnection]) -> None:
-        until = monotonic() + self._timeout
+        until = monotonic() + self._mailer.RESPONSE_TIMEOUT_SECONDS
         lost: dict[SmtpConnection, Exception] = {}
         for exchange in (SmtpConnection.write, partial(SmtpConnection.read, until=until, results=self._results)):
             for connection in connections:

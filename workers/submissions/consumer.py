@@ -88,29 +88,30 @@ def _take_next_consumer_batch(answers: Answers) -> tuple[list[Submission], Submi
         batch, single = fetch_claimed()
         exhausted = single if single is not None and single.attempts > MAX_SUBMISSION_ATTEMPTS else None
         if exhausted is not None:
-            _park_exhausted_submissions(conn, exhausted, now)
+            _record_failure(conn, exhausted, dead_jobs.DEAD_JOB_REASONS["WORKER_DIED"], now, reason="WORKER_DIED")
     if exhausted is None:
         return batch, single
     log.error("submission_parked", request=exhausted.request_id, reason="WORKER_DIED")
     return batch, None
 
 
-def _park_exhausted_submissions(conn: Any, submission: Submission, now: datetime) -> None:
-    # Park a command whose worker died at every attempt. Its payload may be what kills the worker: it stays unread in
-    # its row, from which a requeue takes it.
-    error = dead_jobs.DEAD_JOB_REASONS["WORKER_DIED"]
-    submissions.record_submission_failure(conn, submission, error, now)
-    dead_jobs.park_job(
-        conn,
-        task=submission.task,
-        arguments={"request_id": submission.request_id},
-        error=error,
-        first_error=submission.first_error,
-        reason="WORKER_DIED",
-        attempts=MAX_SUBMISSION_ATTEMPTS,
-        now=now,
-        message_id=submission.request_id,
-    )
+def _record_failure(conn: Any, submission: Submission, error: str, now: datetime, reason: str = "FAILED") -> None:
+    # Record a failed attempt; park the command after its last one. If its worker died at every attempt, its payload may
+    # be what kills the worker: it stays unread in its row, from which a requeue takes it.
+    first_error = submissions.record_submission_failure(conn, submission, error, now)
+    if first_error:
+        arguments = parse_payload(submission.payload) if reason == "FAILED" else {}
+        dead_jobs.park_job(
+            conn,
+            task=submission.task,
+            arguments=arguments | {"request_id": submission.request_id},
+            error=error,
+            first_error=first_error,
+            reason=reason,
+            attempts=MAX_SUBMISSION_ATTEMPTS,
+            now=now,
+            message_id=submission.request_id,
+        )
 
 
 @contextlib.contextmanager
@@ -154,7 +155,11 @@ def _execute_submitted_batch(task: str, batch: Sequence[Submission]) -> Answers:
             raise  # the lease expires, and the batch is repeated
         if len(batch) > 1:
             return [answer for submission in batch for answer in _execute_submitted_batch(task, [submission])]
-        _record_submission_failure(batch[0], error)
+        submission, problem = batch[0], summarize_error(error)
+        log.error("submission_failed", request=submission.request_id, error=problem, attempt=submission.attempts)
+        database = db.current_database()
+        with database.transaction() as conn:
+            _record_failure(conn, submission, problem, database.clock.now(conn))
         return []
 
 
@@ -195,23 +200,3 @@ def _store_submission_answers(answers: Answers) -> None:
     database = db.current_database()
     with database.transaction() as conn:
         submissions.store_submission_answers(conn, answers, database.clock.now(conn))
-
-
-def _record_submission_failure(submission: Submission, error: Exception) -> None:
-    log.error(
-        "submission_failed", request=submission.request_id, error=summarize_error(error), attempt=submission.attempts
-    )
-    database = db.current_database()
-    with database.transaction() as conn:
-        now = database.clock.now(conn)
-        if first_error := submissions.record_submission_failure(conn, submission, summarize_error(error), now):
-            dead_jobs.park_job(
-                conn,
-                task=submission.task,
-                arguments=parse_payload(submission.payload) | {"request_id": submission.request_id},
-                error=summarize_error(error),
-                first_error=first_error,
-                attempts=submission.attempts,
-                now=now,
-                message_id=submission.request_id,
-            )

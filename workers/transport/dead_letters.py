@@ -9,7 +9,6 @@ worker, because their producer named no queue, are in the lists of `unread_lists
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import logging
 import threading
@@ -89,10 +88,7 @@ class DeadLetterWriter(lifecycle.BackgroundThread):
                     write_soon()
 
     def _store_pending_dead_letters(self) -> None:
-        with contextlib.ExitStack() as stack:
-            database = lifecycle.open_process_database()
-            stack.callback(database.dispose)
-            connection = stack.enter_context(current_app.connection_for_read())
+        with lifecycle.process_database() as database, current_app.connection_for_read() as connection:
             broker = connection.default_channel.client
             while (raw := broker.lindex(PENDING_KEY, -1)) is not None:
                 letter = json.loads(raw)

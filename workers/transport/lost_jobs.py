@@ -7,7 +7,6 @@ process that could have parked it is dead, so the worker's parent process parks 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ import structlog
 
 from models import dead_jobs, stored_answers
 from workers.errors import summarize_error
-from workers.lifecycle import open_process_database
+from workers.lifecycle import process_database
 
 log = structlog.get_logger(__name__)
 
@@ -24,10 +23,7 @@ def park_lost_job(task: str, message_id: str, arguments: Mapping[str, Any], reas
     """Park the command unless it was answered before its process died; return False when neither could be
     established."""
     try:
-        with contextlib.ExitStack() as opened:
-            database = open_process_database()
-            opened.callback(database.dispose)
-            conn = opened.enter_context(database.transaction())
+        with process_database() as database, database.transaction() as conn:
             request_id = dead_jobs.dead_job_request_id(arguments) or message_id
             answered = stored_answers.answered_at(conn, request_id) is not None
             if not answered:

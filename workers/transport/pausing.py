@@ -55,27 +55,25 @@ def _read_pauses(database: Database) -> None:
 
 class PauseReader(lifecycle.BackgroundThread):
     def run(self) -> None:
-        database = lifecycle.open_process_database()
-        while not self._stop_requested.wait(POLL_INTERVAL):
-            try:
-                _read_pauses(database)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the last state applies until the next read
-                log.debug("pauses_read_failed", error=type(error).__name__)
-        database.dispose()
+        with lifecycle.process_database() as database:
+            while not self._stop_requested.wait(POLL_INTERVAL):
+                try:
+                    _read_pauses(database)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the last state applies until the next read
+                    log.debug("pauses_read_failed", error=type(error).__name__)
 
 
 @signals.worker_init.connect
 def _read_pauses_before_first_message(**_: Any) -> None:
     global _paused  # noqa: PLW0603 - one per process
-    database = lifecycle.open_process_database()
     try:
-        _read_pauses(database)
+        with lifecycle.process_database() as database:  # children that are forked later must not share the connection
+            _read_pauses(database)
     except OperationalError as error:
         log.warning("pauses_unknown", error=type(error).__name__)
         _paused = None
     except Exception as error:  # noqa: BLE001 - a database without our tables: nothing can be paused
         log.debug("pauses_read_failed", error=type(error).__name__)
-    database.dispose()  # children that are forked now must not share the connection
 
 
 @signals.worker_ready.connect

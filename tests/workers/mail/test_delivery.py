@@ -71,13 +71,19 @@ def server(mailbox: Mailbox) -> Iterator[Controller]:
     controller.stop()
 
 
+@pytest.fixture(autouse=True)
+def impatient_mailer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SmtpMailer, "RESPONSE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(SmtpMailer, "RETRY_PAUSE_SECONDS", 0.0)
+
+
 @pytest.fixture
 def simulation_with_smtp(simulation: Simulation, server: Controller) -> Iterator[Simulation]:
     simulation.clock.instant = CREATED_AT
     for name in ("sam", "sue"):
         answer = simulation.do("members.record", member_id=name, handle=name.title(), email=f"{name}@example.org")
         assert answer["outcome"] == "done"
-    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{server.port}", BRANDING, timeout=0.5, pause=0)
+    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{server.port}", BRANDING)
     yield simulation
     services.mailer = None
 
@@ -223,7 +229,7 @@ def test_hanging_server_costs_one_timeout_and_no_attempts_of_other_emails(
 def test_emails_wait_for_an_unreachable_server(simulation_with_smtp: Simulation) -> None:
     """R102: nothing is lost and nothing else waits."""
     alive = services.mailer
-    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=0)
+    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING)
     enqueue("sam")
     simulation_with_smtp.process_outbox()
     assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
@@ -232,8 +238,11 @@ def test_emails_wait_for_an_unreachable_server(simulation_with_smtp: Simulation)
     assert states(simulation_with_smtp) == {"sam": ("sent", 2)}
 
 
-def test_unavailable_server_pauses_without_using_attempts(simulation_with_smtp: Simulation, mailbox: Mailbox) -> None:
-    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING, timeout=0.5, pause=60)
+def test_unavailable_server_pauses_without_using_attempts(
+    simulation_with_smtp: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SmtpMailer, "RETRY_PAUSE_SECONDS", 60.0)
+    services.mailer = SmtpMailer(f"smtp://127.0.0.1:{free_port()}", BRANDING)
     enqueue("sam")
     simulation_with_smtp.process_outbox()
     assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
@@ -258,7 +267,7 @@ def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox)
         auth_require_tls=False,
     )
     controller.start()
-    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{controller.port}", BRANDING, timeout=2)
+    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{controller.port}", BRANDING)
     (error,) = box.send([outgoing()])
     controller.stop()
     assert isinstance(error, mailer.ServerUnavailable)
@@ -266,7 +275,7 @@ def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox)
 
 
 def test_server_without_encryption_gets_neither_password_nor_email(mailbox: Mailbox, server: Controller) -> None:
-    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", BRANDING, timeout=2)
+    box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", BRANDING)
     (error,) = box.send([outgoing()])
     assert isinstance(error, mailer.ServerUnavailable)
     assert mailbox.messages == []

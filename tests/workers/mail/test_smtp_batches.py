@@ -87,7 +87,7 @@ def script() -> Iterator[Callable[..., Script]]:
 
 def send(server: Script, count: int, **changed: Any) -> list[Exception | None]:
     emails = [outgoing(message_id=f"{number:032}", **changed) for number in range(count)]
-    return SmtpMailer(server.url, BRANDING, timeout=30).send(emails)
+    return SmtpMailer(server.url, BRANDING).send(emails)
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
