@@ -21,8 +21,7 @@ from models.db.database import Database
 from tasks.mailer import Mailer
 from tasks.process_services import services
 from workers.broker.command_precedence import may_wait_for_commands, wait_for_commands
-from workers.broker.outbox_publisher import OutboxPublisher
-from workers.broker.wakeups import TaskWaker, Wakeups
+from workers.broker.wakeups import OutboxPublisher, TaskWaker, Wakeups
 from workers.embedded.processes import StopRequest
 from workers.errors import summarize_error, traceback_path
 from workers.setting_types import parse_networks
@@ -71,15 +70,15 @@ def connect_process() -> None:
     global _process_wakeups  # noqa: PLW0603 - one per process is the point
     settings = current_settings()
     assert settings.broker_url is not None
-    broker_url = settings.broker_url.get_secret_value()
+    wakeups = Wakeups(current_app, settings.broker_url.get_secret_value())
     database = _process_resources.enter_context(process_database())
-    _process_wakeups = _process_resources.enter_context(contextlib.closing(Wakeups(current_app, broker_url)))
-    waker = _process_resources.enter_context(contextlib.closing(TaskWaker(_process_wakeups.send)))
+    _process_wakeups = _process_resources.enter_context(contextlib.closing(wakeups))
+    waker = _process_resources.enter_context(contextlib.closing(TaskWaker(wakeups.send)))
     database.wake, database.wake_at_once = waker.wake, waker.wake_at_once
     db.set_database(database)
     services.mailer = _open_mailer(settings)
     services.webhook_sender = WebhookSender(parse_networks(settings.webhook_networks))
-    services.publisher = OutboxPublisher(current_app, broker_url)
+    services.publisher = OutboxPublisher(current_app, wakeups.client)
 
 
 @signals.worker_process_shutdown.connect

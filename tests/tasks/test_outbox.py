@@ -17,7 +17,8 @@ from policies.verdicts import OutboxMessage
 from tasks.process_services import services
 from tests.plugins.stored_rows import load_column
 from workers.app import app
-from workers.broker.outbox_publisher import OutboxPublisher
+from workers.broker.redis_url import connect_to_redis
+from workers.broker.wakeups import OutboxPublisher
 from workers.simulation.engine import Simulation
 
 TASK = "removals.cancel_pending"
@@ -25,8 +26,9 @@ TASK = "removals.cancel_pending"
 
 @pytest.fixture
 def publishing(environment: Simulation, broker_url: str) -> Iterator[Simulation]:
-    services.publisher = OutboxPublisher(app, broker_url)
-    yield environment
+    with connect_to_redis(broker_url) as client:
+        services.publisher = OutboxPublisher(app, client)
+        yield environment
     services.publisher = None
 
 
@@ -131,14 +133,14 @@ def test_a_known_broker_epoch_that_arrives_late_changes_nothing(publishing: Simu
 
 
 def test_an_unreachable_broker_has_no_epoch(publishing: Simulation, broker: redis.Redis, broker_url: str) -> None:
-    broker_publisher = OutboxPublisher(app, broker_url)
+    broker_publisher = OutboxPublisher(app, broker)
     epoch = broker_publisher.broker_epoch()
     assert epoch == broker_publisher.broker_epoch()
     broker.delete("unwind:memory")
     assert epoch is not None
     assert broker_publisher.broker_epoch() != epoch
     assert broker_publisher.broker_epoch().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
-    assert OutboxPublisher(app, "redis://127.0.0.1:1/0").broker_epoch() is None
+    assert OutboxPublisher(app, connect_to_redis("redis://127.0.0.1:1/0")).broker_epoch() is None
 
 
 @pytest.mark.guarantee("P4")

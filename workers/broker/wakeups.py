@@ -1,13 +1,14 @@
-"""Wake-ups: messages that start a task at once; at most one per task is queued, however many processes commit.
+"""Messages that start a task at once: the ids of outbox rows, and wake-ups, of which at most one per task is queued.
 
-The key is set before the message is sent, and the woken run deletes it before it reads anything. So a commit that finds
-the key knows that a run will start which sees its rows.
+The key of a wake-up is set before the message is sent, and the woken run deletes it before it reads anything. So a
+commit that finds the key knows that a run will start which sees its rows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,35 @@ class Wakeups:
 
     def close(self) -> None:
         self.client.close()
+
+
+class OutboxPublisher:
+    """Publishes the ids of outbox rows for the relay, and tells it when the broker has lost its data."""
+
+    EPOCH_KEY = "unwind:memory"
+    """Key in the broker: when it is missing, the broker has lost its data, published messages included."""
+
+    def __init__(self, app: Celery, client: Any) -> None:
+        self._app = app
+        self._client = client  # kombu's own connections wait for a broker that is away; this one asks once
+
+    def publish(self, task: str, rows: Sequence[int]) -> None:
+        send_internal_task(self._app, task, rows)
+
+    def broker_epoch(self) -> str | None:
+        """Return a text that changes when the broker may have lost messages, or None when the broker does not answer.
+
+        It holds a key, lost with the broker's data, and the server's run id: a restart may lose the last second of
+        writes.
+        """
+        try:
+            self._client.set(self.EPOCH_KEY, uuid.uuid4().hex, nx=True)
+            epoch, run_id = self._client.get(self.EPOCH_KEY).decode(), ""
+            with contextlib.suppress(redis.ResponseError):  # some hosted brokers refuse INFO
+                run_id = self._client.info("server").get("run_id", "")
+        except (redis.RedisError, OSError):
+            return None
+        return f"{epoch} {run_id}"
 
 
 class TaskWaker:

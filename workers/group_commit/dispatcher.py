@@ -8,9 +8,8 @@ or takes too long is repeated in batches of a tenth of its size, until the messa
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import ref
 
@@ -58,7 +57,8 @@ class CommandDispatcher:
         self._running: dict[Any, WaitingCommand] = {}
         self._running_subjects: set[tuple[str, str]] = set()
         self._is_closed = False
-        self._is_held = False
+        self.is_held = False
+        """Nothing is dispatched, so that what a batch releases is dispatched together afterwards."""
 
     def add(self, request: Any) -> None:
         """Take a command that was received; it is dispatched with those that are received together with it."""
@@ -72,7 +72,7 @@ class CommandDispatcher:
         self._waiting.clear()
 
     def dispatch(self) -> None:
-        while not (self._is_closed or self._is_held) and self._consumer.blueprint.state == RUN:
+        while not (self._is_closed or self.is_held) and self._consumer.blueprint.state == RUN:
             commands = self._take_next_batch()
             if not commands:
                 return
@@ -81,16 +81,6 @@ class CommandDispatcher:
                 self._running_subjects.update(command.subjects)
             requests = [command.request for command in commands]
             self._consumer.execute_request(requests[0] if len(requests) == 1 else DispatchedBatch(requests, self))
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Dispatch nothing inside the block, so that what its commands release is dispatched together after it."""
-        self._is_held = True
-        try:
-            yield
-        finally:
-            self._is_held = False
-            self.dispatch()
 
     def run_again(self, requests: Sequence[Any], max_batch_size: int) -> None:
         """Dispatch commands again, before those that arrived later, in batches of at most that size."""
@@ -167,7 +157,8 @@ class DispatchedBatch:
 
     def _on_success(self, traces: Sequence[Trace | None]) -> None:
         rest = []
-        with self._dispatcher.held():
+        self._dispatcher.is_held = True
+        try:
             with acknowledged_together():
                 for request, trace in zip(self._requests, traces, strict=True):
                     if trace is None:
@@ -175,6 +166,9 @@ class DispatchedBatch:
                     else:
                         self._report(request, trace)
             self._dispatcher.run_again(rest, 1)
+        finally:
+            self._dispatcher.is_held = False
+            self._dispatcher.dispatch()
 
     @staticmethod
     def _report(request: Any, trace: Trace) -> None:

@@ -44,14 +44,9 @@ def _kill_after_parent(parent: int) -> None:
 
 
 def run_launched_program(args: Sequence[str]) -> None:
-    if UNWIND_COMMANDS.intersection(args[:1]):
-        sys.argv = ["unwind", *args]
-        runpy.run_module("workers", run_name="__main__")
-        return
-    from celery.__main__ import main as celery  # noqa: PLC0415 - not needed by our own commands
-
-    sys.argv = ["celery", *args]
-    celery()
+    name, module = ("unwind", "workers") if UNWIND_COMMANDS.intersection(args[:1]) else ("celery", "celery")
+    sys.argv = [name, *args]
+    runpy.run_module(module, run_name="__main__")
 
 
 def main() -> None:

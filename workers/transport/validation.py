@@ -158,7 +158,11 @@ def validate_message(raw: bytes, queue: str, registered: Container[str], tag: st
     try:
         checked = _check_envelope(envelope)
         headers, encoding = checked.headers, checked.properties.body_encoding
-        _check_queue(headers.task, queue, registered)
+        # An unknown task passes: Celery reports it to the caller (task_unknown) and it becomes a dead letter.  Celery's
+        # own tasks could run any other task.
+        is_elsewhere = headers.task in registered and queue_of(headers.task) != queue and headers.task != HEARTBEAT
+        if is_elsewhere or headers.task.startswith("celery."):
+            raise Rejected("WRONG_QUEUE", "its task does not go through this queue")
         _check_message_body(checked.body, encoding)
         rebuilt_headers = _rebuild_headers(headers, sent_headers, now)
     except Rejected as rejection:
@@ -213,13 +217,6 @@ def _check_envelope(envelope: Any) -> _Envelope:
     field = ".".join(map(str, problem["loc"][:2])) or "the envelope"
     sentence = f"{field} {_SENTENCES[field]}" if field in _SENTENCES else f"{field}: {problem['msg']}"
     raise Rejected("NOT_ALLOWED" if field in _LIMITS else "NOT_A_COMMAND", sentence)
-
-
-def _check_queue(task: str, queue: str, registered: Container[str]) -> None:
-    # An unknown task passes: Celery reports it to the caller (task_unknown) and it becomes a dead letter.  Celery's own
-    # tasks could run any other task.
-    if task.startswith("celery.") or (task in registered and queue_of(task) != queue and task != HEARTBEAT):
-        raise Rejected("WRONG_QUEUE", "its task does not go through this queue")
 
 
 def _check_message_body(body: str, encoding: str | None) -> None:

@@ -20,9 +20,9 @@ from kombu.messaging import Consumer
 from tests.plugins.proxy import Proxy
 from tests.plugins.servers import in_valkey_database
 from workers.app import app
-from workers.broker.outbox_publisher import OutboxPublisher
 from workers.broker.redis_url import RedisUrl, connect_to_redis
 from workers.broker.result_backend import ResultBackend
+from workers.broker.wakeups import OutboxPublisher
 from workers.embedded.client import ServerUrls
 from workers.embedded.data_dir import free_port
 from workers.embedded.processes import wait_until
@@ -284,7 +284,8 @@ def test_every_program_can_use_accepted_urls(settings: Settings) -> None:
     with contextlib.closing(connect_to_redis(answers, timeout=2)) as client:
         assert client.exists("celery-task-meta-an-id")
 
-    assert OutboxPublisher(app, broker).broker_epoch()
+    with contextlib.closing(connect_to_redis(broker, timeout=2)) as client:
+        assert OutboxPublisher(app, client).broker_epoch()
     gauges = MetricsCollector(load_settings(database_url="postgresql://127.0.0.1:1/unwind"))
     with contextlib.closing(gauges):
         assert gauges.ready()["broker"]

@@ -18,9 +18,9 @@ from tasks.process_services import services
 from tests.plugins.sentinel import MAX_SECONDS, PASSWORD, SENTINEL_PASSWORD, SentinelGroup
 from tests.plugins.stored_rows import load_column
 from workers.app import app
-from workers.broker.outbox_publisher import OutboxPublisher
 from workers.broker.redis_url import connect_to_redis
 from workers.broker.result_backend import ResultBackend
+from workers.broker.wakeups import OutboxPublisher
 from workers.embedded.processes import wait_until
 from workers.simulation.engine import Simulation
 from workers.transport.connection import Connection
@@ -42,7 +42,7 @@ def test_every_client_follows_a_failover(sentinel_group: SentinelGroup) -> None:
     """With connections to the demoted server."""
     url = sentinel_group.url()
     backend = ResultBackend(app=app, url=sentinel_group.url(1))
-    publisher_of_rows = OutboxPublisher(app, url)
+    publisher_of_rows = OutboxPublisher(app, connect_to_redis(url))
     with (
         contextlib.closing(connect_to_redis(url)) as client,
         Connection(url, transport_options=app.conf.broker_transport_options) as connection,

@@ -224,7 +224,7 @@ def test_program_ends_with_its_parent(tmp_path: Path) -> None:
         from workers.local.parent_death import with_parent_death
         words = with_parent_death(["--version"])
         words[-1:] = []
-        code = "import runpy, signal, sys; import celery.__main__ as c; c.main = signal.pause; "
+        code = "import runpy, signal, sys; import celery.bin.celery as c; c.main = signal.pause; "
         code += "print('up', flush=True); "
         code += "runpy.run_module('workers.local.parent_death', run_name='__main__', alter_sys=True)"
         child = subprocess.Popen([sys.executable, "-c", code, *words[3:]])
