@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import click
 
 from policies.texts import pluralize
 from workers.embedded.client import running_servers
-from workers.embedded.data_dir import FileLock, ensure_servers_dir, open_log, read_json, write_json
+from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, start_process, write_json
 from workers.embedded.processes import (
     ProcessIdentity,
     identify_process,
@@ -139,15 +138,8 @@ def _serve_installation(settings: Settings, report: Path) -> None:
 def _start_detached(settings: Settings, report: Path) -> None:
     output = settings.log_dir / "up.log"
     output.unlink(missing_ok=True)
-    with open_log(output) as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workers", "up"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "UNWIND_DATA": str(settings.data_dir), "PYTHONPATH": str(CHECKOUT)},
-            start_new_session=True,
-        )
+    environment = {**os.environ, "UNWIND_DATA": str(settings.data_dir), "PYTHONPATH": str(CHECKOUT)}
+    process = start_process([sys.executable, "-m", "workers", "up"], output, environment, start_new_session=True)
 
     def ready() -> bool:  # a killed predecessor may have left its report
         state = read_json(report)

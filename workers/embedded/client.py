@@ -27,10 +27,10 @@ from workers.embedded.data_dir import (
     FileLock,
     ensure_servers_dir,
     log_tail,
-    open_log,
     passwords,
     read_json,
     servers_dir,
+    start_process,
 )
 from workers.embedded.processes import ProcessIdentity, is_alive, terminate
 from workers.embedded.servers import ADMIN, DATABASE, OWNER, ServerStartError
@@ -122,17 +122,16 @@ def _join_servers(folder: Path, in_use: FileLock, options: Mapping[str, object])
 
 def _start_daemon(folder: Path, options: Mapping[str, object]) -> None:
     checkout = str(Path(workers.__file__).resolve().parents[1])
-    with open_log(folder / "daemon.log") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workers.embedded.daemon", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": checkout, "PYTHONDONTWRITEBYTECODE": "1"},
-            start_new_session=True,  # Ctrl-C in the terminal must reach only the command, which then leaves cleanly
-        )
-        output, _ = process.communicate(json.dumps(options).encode() + b"\n")
+    process = start_process(
+        [sys.executable, "-m", "workers.embedded.daemon", str(folder)],
+        folder / "daemon.log",
+        {**os.environ, "PYTHONPATH": checkout, "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+        start_new_session=True,  # Ctrl-C in the terminal must reach only the command, which then leaves cleanly
+    )
+    output, _ = process.communicate(json.dumps(options).encode() + b"\n")
     answer = (
         json.loads(output) if output.strip() else {"error": f"its daemon ended:\n{log_tail(folder / 'daemon.log')}"}
     )

@@ -20,11 +20,12 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Collection
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from workers.embedded.processes import wait_until
+from workers.embedded.processes import read_if_possible, wait_until
 
 LOGINS = ("postgres", "postgres_admin", "valkey")
 """The logins in `credentials.json`: PostgreSQL's working login and its administrator, and Valkey's only login."""
@@ -88,8 +89,8 @@ def ensure_servers_dir(data_dir: Path) -> Path:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
+        value = json.loads(read_if_possible(path))
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -119,15 +120,18 @@ def open_log(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab")
 
 
-def read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
+def start_process(
+    command: Sequence[str | Path], log: Path, environment: Mapping[str, str], **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a process that adds its output to a log. `options` are those of `Popen`."""
+    with open_log(log) as output:
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+        process: subprocess.Popen[bytes] = subprocess.Popen(command, env=environment, **streams | options)
+        return process
 
 
 def log_tail(log: Path, lines: int = 8) -> str:
-    return "\n".join(f"    {line}" for line in read_lines(log)[-lines:]) or "    (its log is empty)"
+    return "\n".join(f"    {line}" for line in read_if_possible(log).splitlines()[-lines:]) or "    (its log is empty)"
 
 
 def passwords(folder: Path) -> dict[str, str]:

@@ -72,29 +72,23 @@ def identify_process(pid: int) -> ProcessIdentity:
 
 def is_alive(identity: ProcessIdentity) -> bool:
     """Return whether that same process still runs. A zombie does not count: it holds no port and no file."""
-    if identity.pid <= 0:
-        return False
     fields = _process_stat(identity.pid)
-    return fields is not None and fields[0] not in "ZX" and identity.started in (0, int(fields[19]))
+    return bool(fields) and fields[0] not in "ZX" and identity.started in (0, int(fields[19]))
 
 
 def process_group_members(group: int, marker: str) -> list[ProcessIdentity]:
     """The running processes of a group, if one of them has `marker` (`NAME=value`) in its environment."""
     members, has_marker = [], False
     for entry in _PROC.iterdir():
-        fields = _process_stat(int(entry.name)) if entry.name.isdigit() else None
+        fields = _process_stat(int(entry.name)) if entry.name.isdigit() else []
         if fields and int(fields[2]) == group and fields[0] not in "ZX":
             members.append(ProcessIdentity(int(entry.name), int(fields[19])))
-            with contextlib.suppress(OSError):
-                has_marker = has_marker or marker.encode() in (entry / "environ").read_bytes()
+            has_marker = has_marker or marker in read_if_possible(entry / "environ")
     return members if has_marker else []
 
 
 def command_line(pid: int) -> str:
-    try:
-        return _PROC.joinpath(str(pid), "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
+    return read_if_possible(_PROC / str(pid) / "cmdline").replace("\0", " ")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0.005) -> bool:
@@ -171,10 +165,14 @@ def parent_death_hook(parent: int, number: signal.Signals) -> Callable[[], None]
     return between_fork_and_exec
 
 
-def _process_stat(pid: int) -> list[str] | None:
-    # The fields of /proc/PID/stat from the state on (the name before it may hold blanks), or None.
-    try:
-        text = _PROC.joinpath(str(pid), "stat").read_text(errors="replace")
-    except OSError:
-        return None
+def _process_stat(pid: int) -> list[str]:
+    # The fields of /proc/PID/stat from the state on (the name before it may hold blanks); none without the process.
+    text = read_if_possible(_PROC / str(pid) / "stat")
     return text[text.rfind(")") + 2 :].split()
+
+
+def read_if_possible(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -15,9 +15,8 @@ from workers.embedded.binaries import find_valkey_server
 from workers.embedded.data_dir import (
     RUNNING_FILE,
     log_tail,
-    open_log,
     read_json,
-    read_lines,
+    start_process,
     write_file,
     write_json,
 )
@@ -27,6 +26,7 @@ from workers.embedded.processes import (
     end_orphan,
     identify_process,
     is_alive,
+    read_if_possible,
     stop_child,
 )
 from workers.embedded.program_copy import programs_for
@@ -113,17 +113,11 @@ class EmbeddedServer:
     def _run(
         self, command: Sequence[str | Path], standard_input: bytes = b"", *, folder: str | Path = "/"
     ) -> subprocess.Popen[bytes]:
-        with open_log(self.log) as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                env=SERVER_ENVIRONMENT,
-                # Safe: the daemon has no other threads.
-                preexec_fn=self.identity.becoming(os.getpid(), self.stop_signals[0][0]),  # noqa: PLW1509
-            )
+        # A function before exec is safe: the daemon has no other threads.
+        become = self.identity.becoming(os.getpid(), self.stop_signals[0][0])
+        process = start_process(
+            command, self.log, SERVER_ENVIRONMENT, stdin=subprocess.PIPE, cwd=folder, preexec_fn=become
+        )
         assert process.stdin is not None
         process.stdin.write(standard_input)
         process.stdin.close()
@@ -169,7 +163,7 @@ class Postgres(EmbeddedServer):
         self.process = self._run([self.programs / "postgres", "-D", self.data, "-p", str(port), *options])
 
     def answers(self, process: subprocess.Popen[bytes]) -> bool:
-        lines = read_lines(self.data / "postmaster.pid")
+        lines = read_if_possible(self.data / "postmaster.pid").splitlines()
         return len(lines) >= 8 and lines[0].strip() == str(process.pid) and lines[7].strip() == "ready"
 
     def _create(self) -> None:
@@ -222,7 +216,7 @@ class Postgres(EmbeddedServer):
         # start while any process has the id in the file, even an unrelated one that got the id after a container's
         # restart.
         pid_file = self.data / "postmaster.pid"
-        lines = read_lines(pid_file)
+        lines = read_if_possible(pid_file).splitlines()
         postmaster = identify_process(int(lines[0])) if lines and lines[0].strip().isdigit() else ProcessIdentity(0)
         if is_alive(postmaster) and str(self.data) in command_line(postmaster.pid):
             end_orphan(postmaster, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))

@@ -16,7 +16,6 @@ import io
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-from workers.embedded.data_dir import open_log
+from workers.embedded.data_dir import open_log, start_process
 from workers.embedded.processes import identify_process, is_alive, libc, parent_death_hook, stop_child
 from workers.local import TOKEN_ENV
 from workers.local.parent_death import end_on_parent_death, run_launched_program
@@ -70,13 +69,11 @@ class Preforker:
         # /proc shows a fork the environment that this process began with, so the supervisor's token is set here.
         self.token = secrets.token_hex(8)
         self._connection, theirs = Pipe()
-        with open_log(log) as output, theirs:
-            self._process = subprocess.Popen(
+        with theirs:
+            self._process = start_process(
                 [sys.executable, "-m", "workers.local.preforker", str(os.getpid()), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, TOKEN_ENV: self.token},
+                log,
+                {**os.environ, TOKEN_ENV: self.token},
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # Ctrl-C in the terminal is for the supervisor
             )

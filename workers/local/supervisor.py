@@ -24,7 +24,7 @@ from typing import Self
 
 import click
 
-from workers.embedded.data_dir import log_tail, open_log, read_json, write_json
+from workers.embedded.data_dir import log_tail, read_json, start_process, write_json
 from workers.embedded.processes import ProcessIdentity, RestartBackoff, is_alive, process_group_members, wait_until
 from workers.local import READY_FILE_ENV, TOKEN_ENV
 from workers.local.preforker import ForkedProcess, Preforker
@@ -187,15 +187,7 @@ class Supervisor:
         if program.celery_args is not None and self._preforker is not None and self._preforker.is_alive():
             with contextlib.suppress(OSError):  # the preforker died meanwhile: start the program without it
                 return self._preforker.fork(program.name, program.celery_args, environment, self.log(program.name))
-        with open_log(self.log(program.name)) as log:
-            return subprocess.Popen(
-                list(program.command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-                process_group=0,
-            )
+        return start_process(program.command, self.log(program.name), {**os.environ, **environment}, process_group=0)
 
     def _supervise(self) -> None:
         while not self._stopping.is_set():
