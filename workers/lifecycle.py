@@ -20,7 +20,7 @@ from models.db import database as db
 from models.db.database import Database
 from tasks.mailer import Mailer
 from tasks.process_services import services
-from workers.broker.command_precedence import may_wait_for_commands, wait_for_commands
+from workers.broker.command_precedence import wait_for_commands
 from workers.broker.wakeups import OutboxPublisher, TaskWaker, Wakeups
 from workers.embedded.processes import StopRequest
 from workers.errors import summarize_error, traceback_path
@@ -61,7 +61,6 @@ def _open_mailer(settings: Settings) -> Mailer:
 
 _process_resources = contextlib.ExitStack()
 _process_wakeups: Wakeups | None = None
-_process_may_wait = True
 
 
 def connect_process() -> None:
@@ -153,8 +152,6 @@ def check_process_configuration() -> None:
 @signals.worker_process_init.connect
 def _connect_after_fork(**_: Any) -> None:
     # Connect a new process. One that fails never reports that it is up, gets no message, and is replaced by the pool.
-    global _process_may_wait  # noqa: PLW0603 - one per process
-    _process_may_wait = may_wait_for_commands(current_app.amqp.queues.consume_from)
     end = monotonic() + CONNECT_TIMEOUT
     while True:
         try:
@@ -172,6 +169,5 @@ def _connect_after_fork(**_: Any) -> None:
 @signals.task_prerun.connect
 def _prepare_process_for_task(task: Any = None, **_: Any) -> None:
     if _process_wakeups is not None:
-        if _process_may_wait:
-            wait_for_commands(_process_wakeups.client, task.name)
+        wait_for_commands(_process_wakeups.client, task.name, current_app.amqp.queues.consume_from)
         _process_wakeups.begin(task.name)

@@ -20,6 +20,7 @@ PRECEDING_QUEUES = tuple(
     queue_of(task) for task in ("orders.cancel", "submissions.drain", "outbox.relay", "credits.post_to_next_invoice")
 )
 QUEUES_THAT_MAY_WAIT = frozenset({"notices", "audits"})
+"""A worker of these alone leaves commands and sweeps to another: its own would wait with its emails."""
 QUIET_SECONDS = 0.1
 """These queues are empty for moments during a burst, too."""
 MAX_WAIT_SECONDS = 5.0
@@ -29,14 +30,12 @@ FEW_CREDITS = 50
 """Emails wait for more credits than these, too: their one message is no longer queued while they are being posted."""
 
 
-def may_wait_for_commands(queues: Iterable[str]) -> bool:
-    """Whether a worker with these queues leaves commands and sweeps to another: its own would wait with its emails."""
-    return QUEUES_THAT_MAY_WAIT.issuperset(queues)
+def wait_for_commands(client: Any, task: str, queues: Iterable[str]) -> None:
+    """Return at once if nothing precedes this task, or when nothing has preceded it for `QUIET_SECONDS`.
 
-
-def wait_for_commands(client: Any, task: str) -> None:
-    """Return at once if nothing precedes this task, or when nothing has preceded it for `QUIET_SECONDS`."""
-    if task not in YIELDING_TASKS:
+    `queues` are those of this worker.
+    """
+    if task not in YIELDING_TASKS or not QUEUES_THAT_MAY_WAIT.issuperset(queues):
         return
     with contextlib.suppress(redis.RedisError, OSError, DBAPIError):
         if not _is_work_waiting(client):

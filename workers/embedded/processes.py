@@ -133,9 +133,11 @@ class RestartBackoff:
 
 
 def stop_child(process: subprocess.Popen[bytes], *signals_and_graces: tuple[signal.Signals, float]) -> None:
-    if process.poll() is None:
-        terminate(identify_process(process.pid), *signals_and_graces)
-        process.poll()
+    for number, grace in signals_and_graces:
+        if process.poll() is None:
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace)
 
 
 def interrupt_on_signals(*numbers: signal.Signals) -> None:

@@ -239,8 +239,8 @@ class Supervisor:
             self._record.unlink(missing_ok=True)
 
 
-def kill_leftover_programs(record: Path) -> int:
-    """End the processes that a killed supervisor left behind and return the number of their groups.
+def kill_leftover_programs(record: Path) -> None:
+    """End the processes that a killed supervisor left behind.
 
     A group id may have been reused, so only processes with that supervisor's token in their environment are ended.
     """
@@ -255,7 +255,6 @@ def kill_leftover_programs(record: Path) -> int:
         if wait_until(lambda: not any(is_alive(member) for member in processes), grace):
             break
     record.unlink(missing_ok=True)
-    return len(groups)
 
 
 def _signal_program_group(group: int, number: signal.Signals) -> None:

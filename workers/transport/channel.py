@@ -110,14 +110,12 @@ class Channel(stock.Channel):
     def _basic_cancel(self, consumer_tag: str) -> Any:
         """kombu.transport.redis.Channel._basic_cancel: requeue what the reader holds."""
         done = super()._basic_cancel(consumer_tag)
-        removed = [self.readers.pop(queue) for queue in list(self.readers) if queue not in self.active_queues]
-        self._close_readers(removed)
+        self._close_readers([queue for queue in self.readers if queue not in self.active_queues])
         return done
 
     def close(self) -> None:
         """kombu.transport.redis.Channel.close: requeue what all readers hold."""
-        readers, self.readers = list(self.readers.values()), {}
-        self._close_readers(readers)
+        self._close_readers(list(self.readers))
         super().close()
         _consuming_channels.discard(self)
 
@@ -312,14 +310,14 @@ class Channel(stock.Channel):
 
     # -- requeueing ------------------------------------------------------------------------------------------------
 
-    def _close_readers(self, readers: list[QueueReader]) -> None:
-        for reader in readers:
+    def _close_readers(self, queues: list[str]) -> None:
+        for reader in [self.readers.pop(queue) for queue in queues]:
             with contextlib.suppress(Exception):
                 self.connection.cycle.forget_reader(self, reader)
             with contextlib.suppress(Exception):
                 reader.client.connection.disconnect()
                 reader.client.close()
-        if readers:
+        if queues:
             with contextlib.suppress(*self.connection_errors):
                 self.heartbeat_and_reclaim()
 

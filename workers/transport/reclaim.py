@@ -120,7 +120,13 @@ class ConsumerId:
         # Whether the consumer's process could be seen here and has ended: no need to wait for its heartbeat's expiry.
         space, _, rest = owner.partition("/")
         pid = rest.partition("/")[0]
-        return space == self.space and pid.isdigit() and int(pid) != self.pid and not _is_consumer_running(int(pid))
+        if space != self.space or not pid.isdigit() or int(pid) == self.pid:
+            return False
+        try:
+            os.kill(int(pid), 0)
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
+        return False
 
     def _requeue_lists(self, client: Any, orphaned: dict[str, str]) -> None:
         names = list(orphaned)
@@ -136,13 +142,3 @@ class ConsumerId:
         expired = [name for name, since in self._orphaned_since.items() if now - since > ORPHANED_LIST_SECONDS]
         if expired:
             client.hdel(PROCESSING_LISTS_KEY, *expired)
-
-
-def _is_consumer_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

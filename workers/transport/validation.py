@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from celery.app.task import Context
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from models.payload_limits import (
     MAX_PAYLOAD_BYTES,
@@ -60,11 +60,7 @@ _HeaderTime = Annotated[datetime, BeforeValidator(_parse_header_time)]
 _TimeLimit = Annotated[float, Field(gt=0, le=HARD_TIME_LIMIT_SECONDS)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-
-class _Headers(_Part):
+class _Headers(BaseModel, strict=True):
     task: str = Field(pattern=r"^[A-Za-z0-9_.:\-]{1,200}$")
     id: _MessageId
     compression: None = None
@@ -84,14 +80,14 @@ class _Headers(_Part):
     expires: _HeaderTime | None = None
 
 
-class _Properties(_Part):
+class _Properties(BaseModel, strict=True):
     delivery_tag: _MessageId
     delivery_info: dict[str, Any]
     priority: int | None = Field(None, ge=0, le=9)
     body_encoding: Literal["base64", "utf-8"] | None = None
 
 
-class _Envelope(_Part):
+class _Envelope(BaseModel, strict=True):
     content_type: Literal["application/json"] = Field(alias="content-type")
     content_encoding: str = Field(alias="content-encoding", pattern="(?i)^utf-?8$")
     properties: _Properties

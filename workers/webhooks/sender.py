@@ -50,8 +50,7 @@ class WebhookSender:
             "webhook-signature": Webhook(secret).sign(event["id"], now, body),
         }
         try:
-            address = self._resolve_receiver(parts)
-            status = self._post_event(parts, address, body.encode(), headers, deadline)
+            status = self._post_event(parts, body.encode(), headers, deadline)
         except (OSError, http.client.HTTPException) as error:
             if monotonic() >= deadline:
                 raise WebhookRejected("it did not answer in time") from None
@@ -61,14 +60,11 @@ class WebhookSender:
             redirects = " (redirects are not followed)" if 300 <= status < 400 else ""
             raise WebhookRejected(f"it answered with status {status}{redirects}", is_gone=status == 410)
 
-    def _resolve_receiver(self, parts: SplitResult) -> tuple[str, int]:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        entries = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-        addresses = [str(entry[4][0]) for entry in entries]
-        for address in addresses:
-            if not self._may_connect(address, encrypted=parts.scheme == "https"):
-                raise WebhookRejected("its name resolves to an address that is not public, or it does not use https")
-        return addresses[0], port
+    def _resolve_receiver(self, parts: SplitResult) -> str:
+        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(parts.hostname, None, type=socket.SOCK_STREAM)]
+        if not all(self._may_connect(address, encrypted=parts.scheme == "https") for address in addresses):
+            raise WebhookRejected("its name resolves to an address that is not public, or it does not use https")
+        return addresses[0]
 
     def _may_connect(self, address: str, *, encrypted: bool) -> bool:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -77,9 +73,8 @@ class WebhookSender:
             return True
         return encrypted and ip.is_global and not ip.is_multicast and not any(ip in network for network in _TRANSLATED)
 
-    def _post_event(
-        self, parts: SplitResult, address: tuple[str, int], body: bytes, headers: dict[str, str], deadline: float
-    ) -> int:
+    def _post_event(self, parts: SplitResult, body: bytes, headers: dict[str, str], deadline: float) -> int:
+        address = (self._resolve_receiver(parts), parts.port or (443 if parts.scheme == "https" else 80))
         with contextlib.ExitStack() as opened:
             line = opened.enter_context(socket.create_connection(address, timeout=_seconds_left_to_send(deadline)))
             opened.enter_context(_webhook_closed_at(deadline, line))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 import redis
@@ -11,11 +11,10 @@ from models import outbox
 from models.db import database as db
 from policies.credits import CREDIT_TASK
 from policies.verdicts import OutboxMessage
-from schedules.routes import QUEUES
 from workers import lifecycle
 from workers.app import app
 from workers.broker import command_precedence
-from workers.broker.command_precedence import FEW_CREDITS, PRECEDING_QUEUES, YIELDING_TASKS, may_wait_for_commands
+from workers.broker.command_precedence import FEW_CREDITS, PRECEDING_QUEUES, QUEUES_THAT_MAY_WAIT, YIELDING_TASKS
 from workers.broker.wakeups import Wakeups
 from workers.local.process_specs import WORKER_GROUPS
 from workers.simulation.engine import Simulation
@@ -36,6 +35,16 @@ class QueuedCommand:
     @property
     def waits(self) -> bool:
         return bool(self.broker.exists(self.queue))
+
+
+@pytest.fixture(autouse=True)
+def worker_of_emails(monkeypatch: pytest.MonkeyPatch) -> None:
+    consume(monkeypatch, WORKER_GROUPS["emails"])
+
+
+def consume(monkeypatch: pytest.MonkeyPatch, queues: Iterable[str]) -> None:
+    """Let this process be of a worker with these queues."""
+    monkeypatch.setattr(app.amqp.queues, "_consume_from", {name: app.amqp.queues[name] for name in queues})
 
 
 @pytest.fixture(params=PRECEDING_QUEUES)
@@ -85,9 +94,8 @@ def test_a_worker_that_reads_other_queues_too_does_not_wait(
     command: QueuedCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its emails kept its processes from the very queues that they waited for, so these were never empty."""
-    assert {name for name, queues in WORKER_GROUPS.items() if may_wait_for_commands(queues)} == {"emails"}
-    assert not may_wait_for_commands(QUEUES)
-    monkeypatch.setattr(lifecycle, "_process_may_wait", False)
+    assert {name for name, queues in WORKER_GROUPS.items() if QUEUES_THAT_MAY_WAIT.issuperset(queues)} == {"emails"}
+    consume(monkeypatch, ("commands", *WORKER_GROUPS["emails"]))
     app.tasks["notices.deliver"].apply().get()
     assert (command.waits, command.pauses) == (True, 0)
 

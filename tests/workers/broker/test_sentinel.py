@@ -94,7 +94,7 @@ def publishing(sentinel_group: SentinelGroup, simulation: Simulation) -> Iterato
             def publish(self, task: str, rows: Any) -> None:
                 app.send_task(task, kwargs={"rows": list(rows)}, queue="consequences", connection=connection)
 
-        services.publisher = Publisher(app, sentinel_group.url())
+        services.publisher = Publisher(app, connect_to_redis(sentinel_group.url()))
         yield simulation
         services.publisher = None
 

@@ -93,5 +93,5 @@ def test_forked_programs_of_a_killed_supervisor_are_recognized(
         left = identify_process(supervisor.pid("events"))
         copy = tmp_path / "record.json"
         copy.write_text((tmp_path / "run" / "programs.json").read_text())
-        assert kill_leftover_programs(copy) == 1
+        kill_leftover_programs(copy)
         assert not is_alive(left)

@@ -208,7 +208,7 @@ def test_process_with_a_reused_id_is_not_touched(tmp_path: Path) -> None:
         f'{{"token": "of yesterday", "programs": {{"commands": {{"pid": {stranger.pid}, "started": 1}}}}}}'
     )
     try:
-        assert kill_leftover_programs(record) == 0
+        kill_leftover_programs(record)
         assert stranger.poll() is None
         assert not record.exists()
     finally:
