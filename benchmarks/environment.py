@@ -130,8 +130,7 @@ class Environment:
             self.supervisor.wait_ready(START_TIMEOUT_SECONDS, started)
             yield
         finally:
-            if started:  # without names it would stop all programs
-                self.supervisor.stop(started)
+            self.supervisor.stop(started)
 
     def celery(self, name: str, application: str, environment: dict[str, str], *words: str) -> SupervisedProgram:
         command = ["-A", application, "worker", "-n", f"{name}@%h", "-l", "WARNING", *words]

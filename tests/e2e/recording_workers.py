@@ -54,7 +54,7 @@ class RecordingWorkers:
     def __exit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        self.supervisor.stop()
+        self.supervisor.__exit__(None, None, None)
         self.preforker.close()
         for client in (self.broker, self.notes):
             client.close()

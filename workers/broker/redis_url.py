@@ -177,7 +177,10 @@ class RedisUrl:
         return options
 
     def _url_text(self, options: Mapping[str, Any]) -> str:
-        login = self._url_login()
+        login = quote(self.username or "", safe="")
+        if self.password is not None:
+            login += f":{quote(self.password, safe='*')}"
+        login += "" if (self.username, self.password) == (None, None) else "@"
         query = {name: _format_client_option(value) for name, value in sorted(options.items())}
         if self.path is not None:
             return f"redis+socket://{login}{quote(self.path)}?{urlencode({'virtual_host': self.database} | query)}"
@@ -188,12 +191,6 @@ class RedisUrl:
         scheme = "rediss" if self.tls_options else "redis"
         host = _format_redis_host(self.host, self.port)
         return f"{scheme}://{login}{host}/{self.database}{'?' if query else ''}{urlencode(query)}"
-
-    def _url_login(self) -> str:
-        if self.username is None and self.password is None:
-            return ""
-        user = quote(self.username or "", safe="")
-        return f"{user}:{quote(self.password, safe='*')}@" if self.password is not None else f"{user}@"
 
 
 def connect_to_redis(url: str, *, timeout: float = REDIS_RESPONSE_TIMEOUT_SECONDS, **options: Any) -> Redis:

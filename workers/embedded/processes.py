@@ -87,10 +87,6 @@ def process_group_members(group: int, marker: str) -> list[ProcessIdentity]:
     return members if has_marker else []
 
 
-def command_line(pid: int) -> str:
-    return read_if_possible(_PROC / str(pid) / "cmdline").replace("\0", " ")
-
-
 def wait_until(condition: Callable[[], bool], seconds: float, *, step: float = 0.005) -> bool:
     end = time.monotonic() + seconds
     while not condition():

@@ -22,7 +22,6 @@ from workers.embedded.data_dir import (
 )
 from workers.embedded.processes import (
     ProcessIdentity,
-    command_line,
     end_orphan,
     identify_process,
     is_alive,
@@ -218,7 +217,7 @@ class Postgres(EmbeddedServer):
         pid_file = self.data / "postmaster.pid"
         lines = read_if_possible(pid_file).splitlines()
         postmaster = identify_process(int(lines[0])) if lines and lines[0].strip().isdigit() else ProcessIdentity(0)
-        if is_alive(postmaster) and str(self.data) in command_line(postmaster.pid):
+        if is_alive(postmaster) and str(self.data) in read_if_possible(Path(f"/proc/{postmaster.pid}/cmdline")):
             end_orphan(postmaster, (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
         pid_file.unlink(missing_ok=True)
 

@@ -99,7 +99,13 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._stopping.set()
+        try:
+            with self._lock:
+                self.stop(list(self._children))
+        finally:
+            self._stopped.set()
+            self._thread.join()
 
     def start(self, program: SupervisedProgram) -> None:
         """Start a program and keep it running. Does not wait until it is ready.
@@ -147,22 +153,14 @@ class Supervisor:
     def ready_file(self, name: str) -> Path:
         return self.run / f"{name}.ready"
 
-    def stop(self, names: Sequence[str] | None = None) -> None:
-        if names is None:
-            self._stopping.set()
-        try:
-            with self._lock:
-                children = [self._children[name] for name in reversed(list(names or self._children))]
-                self._stop_children(children)
-                for child in children:
-                    self._children.pop(child.program.name, None)
-                    self.ready_file(child.program.name).unlink(missing_ok=True)
-                self._write_supervisor_record()
-        finally:
-            if names is None:
-                self._stopped.set()
-                if self._thread.is_alive():  # not outside of `with`
-                    self._thread.join()
+    def stop(self, names: Sequence[str]) -> None:
+        with self._lock:
+            children = [self._children[name] for name in reversed(names)]
+            self._stop_children(children)
+            for child in children:
+                del self._children[child.program.name]
+                self.ready_file(child.program.name).unlink(missing_ok=True)
+            self._write_supervisor_record()
 
     @staticmethod
     def _stop_children(children: Sequence[_Child]) -> None:

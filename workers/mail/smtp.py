@@ -189,7 +189,7 @@ class SmtpBatch:
         try:
             while True:
                 if len(self._connections) < self._max_connections and (message := next(self._messages, None)):
-                    self._put_back([message])
+                    self._messages = chain([message], self._messages)
                     self._open_another(message)
                 busy = [connection for connection in self._connections if connection.begin(self._messages)]
                 for connection in [c for c in self._connections if c not in busy]:
@@ -200,9 +200,6 @@ class SmtpBatch:
         finally:
             for connection in list(self._connections):
                 self._close(connection)
-
-    def _put_back(self, messages: Sequence[SmtpMessage]) -> None:
-        self._messages = chain(messages, self._messages)
 
     def _open_another(self, first: SmtpMessage) -> None:
         try:
@@ -228,7 +225,7 @@ class SmtpBatch:
             # The server allows no more connections, or no more emails over this one: others send its messages.
             if not connection.is_in_doubt and (self._connections or connection.has_delivered):
                 self._max_connections = max(1, len(self._connections))
-                self._put_back(connection.unanswered)
+                self._messages = chain(connection.unanswered, self._messages)
                 continue
             closing = isinstance(cause, smtplib.SMTPResponseException) and cause.smtp_code == SERVICE_CLOSING
             event = "is closing" if closing else "closed the connection"
