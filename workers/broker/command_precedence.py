@@ -38,15 +38,13 @@ def wait_for_commands(client: Any, task: str, queues: Iterable[str]) -> None:
     if task not in YIELDING_TASKS or not QUEUES_THAT_MAY_WAIT.issuperset(queues):
         return
     with contextlib.suppress(redis.RedisError, OSError, DBAPIError):
-        if not _is_work_waiting(client):
-            return
-        busy_at = now = monotonic()
-        end = now + MAX_WAIT_SECONDS
-        while now < end and now - busy_at < QUIET_SECONDS:
-            sleep(POLL_INTERVAL)
-            now = monotonic()
+        end, busy_at = monotonic() + MAX_WAIT_SECONDS, float("-inf")
+        while (now := monotonic()) < end:
             if _is_work_waiting(client):
                 busy_at = now
+            elif now - busy_at >= QUIET_SECONDS:
+                return
+            sleep(POLL_INTERVAL)
 
 
 def _is_work_waiting(client: Any) -> bool:

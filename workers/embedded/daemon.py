@@ -61,7 +61,7 @@ class Daemon:
             answer_client({"ready": True})
             self._keep_servers()
         except Exception as error:
-            write_json(self.folder / FAILURE_FILE, _as_answer(error))
+            write_json(self.folder / FAILURE_FILE, {"error": str(error) or repr(error)})
             raise
         finally:
             self.record.unlink(missing_ok=True)
@@ -123,10 +123,6 @@ def answer_client(answer: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
 
 
-def _as_answer(error: Exception) -> dict[str, Any]:
-    return {"error": str(error) or repr(error)}
-
-
 def main(folder: Path) -> None:
     options = json.loads(sys.stdin.readline())
     if os.fork():  # the client waits only for the first process and is not the daemon's parent
@@ -138,7 +134,7 @@ def main(folder: Path) -> None:
         Daemon(folder, options, in_use).run()
     except Exception as error:  # noqa: BLE001 - the waiting client needs the reason of any failure
         print(error, file=sys.stderr)
-        answer_client(_as_answer(error))
+        answer_client({"error": str(error) or repr(error)})
 
 
 if __name__ == "__main__":

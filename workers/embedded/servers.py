@@ -79,9 +79,8 @@ VALKEY_SETTINGS = {
     "tcp-keepalive": "60",
     "save": '""',  # the append-only file suffices; a snapshot would cost a fork
     "daemonize": "no",
+    "appendfsync": "everysec",  # `always` would cost two thirds of the push rate
 }
-DURABLE_VALKEY = {"appendonly": "yes", "appendfsync": "everysec"}  # `always` would cost two thirds of the push rate
-THROWAWAY_VALKEY = {"appendonly": "no"}
 SERVER_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
@@ -239,7 +238,7 @@ class Valkey(EmbeddedServer):
     def __init__(self, folder: Path, password: str, *, durable: bool, settings: Mapping[str, str]) -> None:
         super().__init__(folder)
         self.password = password
-        self.settings = {**VALKEY_SETTINGS, **(DURABLE_VALKEY if durable else THROWAWAY_VALKEY), **settings}
+        self.settings = {**VALKEY_SETTINGS, "appendonly": "yes" if durable else "no", **settings}
         self.program = find_valkey_server()
         self.port = 0
 

@@ -118,21 +118,14 @@ def group_commands_to_execute(
     last_use: dict[tuple[str, str], int] = {}
     for index, command in commands:
         things = list_ids_of_executed_command(arguments[index]) | {("request_id", command.request_id)}
-        first = max((last_use.get(thing, 0) for thing in things), default=0)
-        shared = max((last_use.get(thing, -1) for thing in things if thing[0] in EXCLUSIVE_IN_EXECUTION), default=-1)
-        number = next(
-            (
-                number
-                for number in range(max(first, shared + 1), len(transactions))
-                if transactions[number][0] == command.task
-            ),
-            len(transactions),
-        )
+        used = things & last_use.keys()
+        first = max((last_use[thing] + (thing[0] in EXCLUSIVE_IN_EXECUTION) for thing in used), default=0)
+        of_its_kind = (n for n in range(first, len(transactions)) if transactions[n][0] == command.task)
+        number = next(of_its_kind, len(transactions))
         if number == len(transactions):
             transactions.append((command.task, []))
         transactions[number][1].append((index, command))
-        for thing in things:
-            last_use[thing] = max(number, last_use.get(thing, 0))
+        last_use |= dict.fromkeys(things, number)
     return transactions
 
 

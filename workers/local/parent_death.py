@@ -49,10 +49,6 @@ def run_launched_program(args: Sequence[str]) -> None:
     runpy.run_module(module, run_name="__main__")
 
 
-def main() -> None:
+if __name__ == "__main__":
     end_on_parent_death(int(sys.argv[1]))
     run_launched_program(sys.argv[2:])
-
-
-if __name__ == "__main__":
-    main()

@@ -68,10 +68,6 @@ class _Child:
     def has_ended(self) -> bool:
         return self.process.poll() is not None
 
-    def kill_group(self) -> None:
-        """Kill what is left of the program: children of a dead worker would keep taking messages."""
-        _signal_program_group(self.process.pid, signal.SIGKILL)
-
 
 class Supervisor:
     def __init__(
@@ -121,15 +117,14 @@ class Supervisor:
     def wait_ready(self, seconds: float = 60.0, names: Sequence[str] | None = None) -> None:
         waiting = list(names if names is not None else self._children)
         end = time.monotonic() + seconds
-        while waiting:
-            waiting = [name for name in waiting if not self.is_ready(name)]
+        while waiting := [name for name in waiting if not self.is_ready(name)]:
             for name in waiting:
                 child = self._children[name]
                 if child.backoff.deaths > 2 or not (child.program.restart or self.is_alive(name)):
                     raise ProgramFailed(f"{name} keeps ending:\n{self.tail(name)}")
-            if waiting and time.monotonic() > end:
+            if time.monotonic() > end:
                 raise ProgramFailed(f"{waiting[0]} was not ready within {seconds:.0f} s:\n{self.tail(waiting[0])}")
-            if waiting and self._stopping.wait(0.02):
+            if self._stopping.wait(0.02):
                 return
 
     def is_alive(self, name: str) -> bool:
@@ -172,7 +167,7 @@ class Supervisor:
                         os.kill(child.process.pid, number)
             wait_until(lambda: all(child.has_ended() for child in children), grace)
         for child in children:
-            child.kill_group()
+            _signal_program_group(child.process.pid, signal.SIGKILL)
         wait_until(lambda: all(child.has_ended() for child in children), KILL_TIMEOUT)
 
     def _spawn(self, program: SupervisedProgram) -> subprocess.Popen[bytes] | ForkedProcess:
@@ -214,7 +209,8 @@ class Supervisor:
     def _restart(self, name: str, child: _Child) -> None:
         now = time.monotonic()
         if child.restart_at is None:
-            child.kill_group()
+            # Children of a dead worker would keep taking messages.
+            _signal_program_group(child.process.pid, signal.SIGKILL)
             delay = child.backoff.next_delay()
             child.restart_at = now + delay
             when = f" in {delay:.1f} s" if delay else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.mailer import Mailer, OutgoingEmail, ServerUnavailable
@@ -13,10 +14,10 @@ from workers.mail.smtp import SmtpMailer, describe_smtp_error
 from workers.settings import Settings
 
 
+@dataclass
 class FolderMailer:
-    def __init__(self, directory: Path, branding: MailBranding) -> None:
-        self._directory = directory
-        self._branding = branding
+    directory: Path
+    branding: MailBranding
 
     def send(self, emails: Sequence[OutgoingEmail]) -> list[Exception | None]:
         results: list[Exception | None] = []
@@ -33,12 +34,12 @@ class FolderMailer:
         return results
 
     def _write_eml_file(self, email: OutgoingEmail) -> None:
-        message = build_mime_message(email, self._branding)
+        message = build_mime_message(email, self.branding)
         event = re.sub(r"[^a-z_]", "", email.event)
         name = f"{email.written_at:%Y%m%dT%H%M%SZ}-{event}-{email.message_id[:12]}.eml"
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Readable for the owner only: emails quote what members wrote to each other.
-        write_file(self._directory / name, message)
+        write_file(self.directory / name, message)
 
 
 def mailer_from_settings(settings: Settings) -> Mailer:

@@ -86,12 +86,10 @@ def _take_next_consumer_batch(answers: Answers) -> tuple[list[Submission], Submi
                 submissions.store_submission_answers(conn, answers, now)
             fetch_claimed = submissions.send_submissions_claim(conn, now, limit=BATCH_SIZE)
         batch, single = fetch_claimed()
-        exhausted = single if single is not None and single.attempts > MAX_SUBMISSION_ATTEMPTS else None
-        if exhausted is not None:
-            _record_failure(conn, exhausted, dead_jobs.DEAD_JOB_REASONS["WORKER_DIED"], now, reason="WORKER_DIED")
-    if exhausted is None:
-        return batch, single
-    log.error("submission_parked", request=exhausted.request_id, reason="WORKER_DIED")
+        if single is None or single.attempts <= MAX_SUBMISSION_ATTEMPTS:
+            return batch, single
+        _record_failure(conn, single, dead_jobs.DEAD_JOB_REASONS["WORKER_DIED"], now, reason="WORKER_DIED")
+    log.error("submission_parked", request=single.request_id, reason="WORKER_DIED")
     return batch, None
 
 
