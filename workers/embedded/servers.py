@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from workers.embedded.binaries import find_valkey_server
-from workers.embedded.data_dir import (
-    RUNNING_FILE,
-    log_tail,
-    read_json,
-    start_process,
-    write_file,
-    write_json,
-)
+from workers.embedded.data_dir import RUNNING_FILE, log_tail, read_json, start_process, write_file, write_json
 from workers.embedded.processes import (
     ProcessIdentity,
     end_orphan,
