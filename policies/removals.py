@@ -90,18 +90,17 @@ def approve_removal(
     return _grant_removal_decision(case, approved, note)
 
 
-def deny_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> GrantedPart[Removal] | Refused:
-    if refused := _check_removal_decidable(case, removal, actor, counterparty(removal.requested_by), "deny"):
+def close_removal(
+    case: Case, removal: Removal, actor: Actor, state: RemovalState, now: datetime
+) -> GrantedPart[Removal] | Refused:
+    """Deny a request as the other party, or withdraw it as the party who made it."""
+    if state is RemovalState.DENIED:
+        by, act, note = counterparty(removal.requested_by), "deny", "The removal request is denied; nothing changes."
+    else:
+        by, act, note = removal.requested_by, "withdraw", "The removal request is withdrawn."
+    if refused := _check_removal_decidable(case, removal, actor, by, act):
         return refused
-    denied = replace(removal, state=RemovalState.DENIED, decided_at=now)
-    return _grant_removal_decision(case, denied, "The removal request is denied; nothing changes.")
-
-
-def withdraw_removal(case: Case, removal: Removal, actor: Actor, now: datetime) -> GrantedPart[Removal] | Refused:
-    if refused := _check_removal_decidable(case, removal, actor, removal.requested_by, "withdraw"):
-        return refused
-    withdrawn = replace(removal, state=RemovalState.WITHDRAWN, decided_at=now)
-    return _grant_removal_decision(case, withdrawn, "The removal request is withdrawn.")
+    return _grant_removal_decision(case, replace(removal, state=state, decided_at=now), note)
 
 
 def removal_returns_to_stock(removal: Removal, case: Case) -> bool:

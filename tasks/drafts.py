@@ -175,8 +175,7 @@ def verify_draft(commands: list[DraftCommand]) -> list[Answer]:
 
 
 def _change_drafts(commands: Sequence[CommandT], decide: DecidePart[CommandT]) -> list[Answer]:
-    return decide_parts(commands, "draft_id", drafts.load_drafts, policy.draft_unknown, decide, _update_drafts)
+    def write(work: UnitOfWork[Any], changed: Sequence[Draft]) -> None:
+        drafts.update_drafts(work.conn, changed)
 
-
-def _update_drafts(work: UnitOfWork[Any], changed: Sequence[Draft]) -> None:
-    drafts.update_drafts(work.conn, changed)
+    return decide_parts(commands, "draft_id", drafts.load_drafts, policy.draft_unknown, decide, write)

@@ -25,7 +25,6 @@ from policies.options import option_to_set_status
 from policies.preconditions import order_unknown
 from policies.purchases import (
     MAX_LINES,
-    PurchasedLine,
     check_order_total,
     describe_purchase,
     format_total,
@@ -192,7 +191,19 @@ class _PurchaseBatch:
         self.cases.add(CaseChange(case, granted, now, request_id=command.request_id))
         first_line = max((line.line_no for line in existing), default=0) + 1
         for line_no, line in enumerate(purchased, start=first_line):
-            self._add_line(order.order_id, line_no, batch_no, line)
+            lot_id = line.lot.lot_id
+            self._lines.append(
+                {
+                    "order_id": order.order_id,
+                    "line_no": line_no,
+                    "batch_no": batch_no,
+                    "lot_id": lot_id,
+                    "quantity": line.quantity,
+                    "unit_price": line.unit_price,
+                    "snapshot": line.lot.snapshot(),
+                }
+            )
+            self.lots[lot_id] = self.lots[lot_id].with_quantity(self.lots[lot_id].quantity - line.quantity)
         return granted
 
     def write(self) -> None:
@@ -201,21 +212,6 @@ class _PurchaseBatch:
         insert_rows(conn, orders.OrderLineRow, self._lines)
         inventory.remove_sold_units(conn, self._lines, self.lots, self.work.now)
         ledger.post_fee_lines(conn, self._fees)
-
-    def _add_line(self, order_id: int, line_no: int, batch_no: int, line: PurchasedLine) -> None:
-        self._lines.append(
-            {
-                "order_id": order_id,
-                "line_no": line_no,
-                "batch_no": batch_no,
-                "lot_id": line.lot.lot_id,
-                "quantity": line.quantity,
-                "unit_price": line.unit_price,
-                "snapshot": line.lot.snapshot(),
-            }
-        )
-        lot = self.lots[line.lot.lot_id]
-        self.lots[line.lot.lot_id] = lot.with_quantity(lot.quantity - line.quantity)
 
 
 def _answer_purchases(

@@ -140,7 +140,7 @@ _declare_decision(
 
 _declare_decision(
     "removals.deny",
-    lambda c, case, removal, _remaining, now: policy.deny_removal(case, removal, c.actor, now),
+    lambda c, case, removal, _remaining, now: policy.close_removal(case, removal, c.actor, RemovalState.DENIED, now),
     "Deny a request as the other party; nothing else changes.",
     member_id="b-77",
     option="deny the removal request",
@@ -148,7 +148,7 @@ _declare_decision(
 
 _declare_decision(
     "removals.withdraw",
-    lambda c, case, removal, _remaining, now: policy.withdraw_removal(case, removal, c.actor, now),
+    lambda c, case, removal, _remaining, now: policy.close_removal(case, removal, c.actor, RemovalState.WITHDRAWN, now),
     "Withdraw a request as the party who made it.",
     member_id="s-881",
     option="withdraw the removal request",
