@@ -11,7 +11,7 @@ from policies.notices import notify_party
 from policies.preconditions import check_comment, check_no_problem, check_role, check_status
 from policies.reasons import check_reason, describe_reason
 from policies.statuses import Role, Status, counterparty
-from policies.verdicts import Code, Event, Granted, Refused
+from policies.verdicts import Code, Event, Granted, OutboxMessage, Refused
 
 
 def file_ocr(case: Case, actor: Actor, reason: str, comment: str, now: datetime) -> Granted | Refused:
@@ -56,13 +56,9 @@ def decline_ocr(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
             "This cancel request is the seller's own; it can be withdrawn, not declined.",
             unblocked_by="the seller withdrawing the request instead",
         )
-    after = _close_request(case, request, OcrState.DECLINED, now)
-    return Granted(
-        after,
-        event=Event("ocr.declined", "The seller does not agree to cancel."),
-        messages=(notify_party(after, Role.BUYER, "ocr_declined", status=after.order.status),),
-        effects={"status": after.order.status},
-    )
+    event = Event("ocr.declined", "The seller does not agree to cancel.")
+    message = notify_party(case, Role.BUYER, "ocr_declined", status=request.previous_status)
+    return _close_request(case, request, OcrState.DECLINED, event, now, message)
 
 
 def withdraw_ocr(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
@@ -77,20 +73,17 @@ def withdraw_ocr(case: Case, actor: Actor, now: datetime) -> Granted | Refused:
             f"This cancel request was filed by the {request.filed_by}, who alone can withdraw it.",
             unblocked_by=f"the {request.filed_by} withdrawing it",
         )
-    after = _close_request(case, request, OcrState.WITHDRAWN, now)
-    return Granted(
-        after,
-        event=Event("ocr.withdrawn", f"The {request.filed_by} takes the cancel request back."),
-        effects={"status": after.order.status},
-    )
+    event = Event("ocr.withdrawn", f"The {request.filed_by} takes the cancel request back.")
+    return _close_request(case, request, OcrState.WITHDRAWN, event, now)
 
 
-def _close_request(case: Case, request: Ocr, state: OcrState, now: datetime) -> Case:
-    return replace(
-        case,
-        order=replace(case.order, status=request.previous_status, previous_status=None),
-        ocr=replace(request, state=state, closed_at=now),
-    )
+def _close_request(
+    case: Case, request: Ocr, state: OcrState, event: Event, now: datetime, *messages: OutboxMessage
+) -> Granted:
+    status = request.previous_status
+    order = replace(case.order, status=status, previous_status=None)
+    after = replace(case, order=order, ocr=replace(request, state=state, closed_at=now))
+    return Granted(after, event=event, messages=messages, effects={"status": status})
 
 
 def _no_open_request(case: Case) -> Refused:

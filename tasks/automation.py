@@ -46,10 +46,6 @@ class SetAutomation(Command):
     exclude_buyers: Annotated[list[MemberId], Field(max_length=settings.MAX_EXCLUDED_BUYERS)] | None = None
 
     @property
-    def changes(self) -> dict[str, Any]:
-        return self.model_dump(include=self.model_fields_set & set(settings.AUTOMATION_SETTINGS))
-
-    @property
     def fingerprint(self) -> bytes:
         # Null and left out mean different things.
         named = ",".join(sorted(self.model_fields_set))
@@ -109,7 +105,8 @@ declare_case_command(
 
 def _set_automation(work: UnitOfWork[SetAutomation], command: SetAutomation) -> dict[str, Any]:
     before = members.load_automation(work.conn, command.member_id)
-    after = settings.change_automation_settings(before, command.changes, command.exclude_buyers, work.now)
+    changes = command.model_dump(include=command.model_fields_set & set(settings.AUTOMATION_SETTINGS))
+    after = settings.change_automation_settings(before, changes, command.exclude_buyers, work.now)
     if after != before:
         members.update_automation(work.conn, command.member_id, after)
         work.record_event(

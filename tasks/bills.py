@@ -43,10 +43,6 @@ class RecordBillPayment(Command):
     amount: Amount
     payment_id: MemberId
 
-    @property
-    def month(self) -> date:
-        return parse_month(self.billing_month)
-
 
 @shared_task(name="bills.issue")
 def issue_bills() -> TaskResult:
@@ -199,7 +195,7 @@ def _post_bill_payment(
         return Invalid("amount", "must be more than 0.00")
     if command.seller_id not in sellers:
         return member_unknown(command.seller_id)
-    conn, month = work.conn, command.month
+    conn, month = work.conn, parse_month(command.billing_month)
     bill = bills.load_bill(conn, command.seller_id, month, work.now)
     if bill is None or bill.state == policy.OPEN:
         return policy.bill_not_issued(month)

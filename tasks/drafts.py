@@ -84,9 +84,6 @@ class EditedLine(StrictModel):
     quantity: Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)] | None = None
     fields: EditedFields | None = None
 
-    def to_edit(self) -> tuple[int, dict[str, Any]]:
-        return self.line_no, self.model_dump(exclude={"line_no"}, exclude_none=True)
-
 
 class OpenDraft(OrderCommand):
     task: ClassVar[str] = "drafts.open"
@@ -144,7 +141,7 @@ def edit_draft(commands: list[EditDraft]) -> list[Answer]:
     """Edit the lines of a draft (step 2): leave lines out, return fewer units, set other values."""
 
     def edit(_conn: Any, command: EditDraft, case: Case, draft: Draft, lines: Sequence[Any], now: datetime) -> Verdict:
-        edits = [line.to_edit() for line in command.lines]
+        edits = [(line.line_no, line.model_dump(exclude={"line_no"}, exclude_none=True)) for line in command.lines]
         remaining = {line.line_no: line.quantity - line.removed - line.returned for line in lines}
         return policy.edit_draft(case, draft, command.actor, edits, remaining, now)
 
