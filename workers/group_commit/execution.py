@@ -62,17 +62,16 @@ def execute_messages(messages: Sequence[Message]) -> list[Trace | None]:
 def _execute_grouped_commands(messages: Sequence[Message]) -> dict[int, TaskOutcome]:
     outcomes: dict[int, TaskOutcome] = {}
     commands: list[GroupedCommand] = []
-    arguments: dict[int, Mapping[str, Any]] = {}
     for index, (name, message_id, request, *_) in enumerate(messages):
-        kwargs = arguments[index] = request["kwargs"]
         model = current_app.tasks[name].command_model
-        command = parse_command(model, kwargs, message_id, positional=len(request["args"]))
+        command = parse_command(model, request["kwargs"], message_id, positional=len(request["args"]))
         if isinstance(command, Answer):
             outcomes[index] = command.as_json()
         else:
             commands.append((index, command))
     deadline = monotonic() + MAX_SECONDS
     try:
+        arguments = {index: request["kwargs"] for index, (_, _, request, *_) in enumerate(messages)}
         for task, batch in group_commands_to_execute(commands, arguments):
             _execute_grouped_batch(task, batch, outcomes, deadline)
     except Exception as error:  # noqa: BLE001 - by itself, each message reports its own error

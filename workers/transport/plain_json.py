@@ -13,10 +13,9 @@ from typing import Any
 from kombu.serialization import register
 from kombu.utils import json
 
-loads: Any = partial(json.loads, object_hook=None)
-
 
 def use_plain_json() -> None:
+    loads: Any = partial(json.loads, object_hook=None)
     register("json", json.dumps, loads, "application/json", "utf-8")  # type: ignore[no-untyped-call]
 
 
