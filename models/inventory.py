@@ -236,9 +236,10 @@ def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
     conn.execute(_LOCK_ITEM_KEYS, key_arrays(list(keys)))
 
 
-def find_lots_of_items(conn: Connection, keys: Collection[LotKey]) -> dict[LotKey, list[Lot]]:
+def find_lots_of_items(conn: Connection, keys: Collection[LotKey], *, lock: bool = False) -> dict[LotKey, list[Lot]]:
     lots: dict[LotKey, list[Lot]] = {}
-    for row in conn.execute(_SELECT_CANDIDATE_LOTS, key_arrays(list(keys))) if keys else ():
+    candidates = _LOCK_CANDIDATE_LOTS if lock else _SELECT_CANDIDATE_LOTS
+    for row in conn.execute(candidates, key_arrays(list(keys))) if keys else ():
         lot = lot_from_row(row)
         lots.setdefault(lot.key, []).append(lot)
     return lots
@@ -249,13 +250,10 @@ def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: b
 
     With `lock`, locks items and lots, so that two orders that need a new lot create one.
     """
-    keys = list({line.item.key for line in lines})
-    if not keys:
-        return StockView()
-    if lock:
+    keys = {line.item.key for line in lines}
+    if lock and keys:
         lock_item_keys(conn, keys)
-    candidates = _LOCK_CANDIDATE_LOTS if lock else _SELECT_CANDIDATE_LOTS
-    return StockView(lot_from_row(row) for row in conn.execute(candidates, key_arrays(keys)))
+    return StockView(lot for lots in find_lots_of_items(conn, keys, lock=lock).values() for lot in lots)
 
 
 def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:

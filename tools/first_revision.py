@@ -18,6 +18,7 @@ from models.ddl.complete_metadata import metadata
 LINE_LENGTH = 120
 FIRST = Path(migrations.__file__).parent / "versions" / "0001_first_schema.py"
 
+_WRITTEN_IN = "sa.text('((pg_current_xact_id()::text)::bigint + unwind.feed_base())')"
 _HEAD = '''"""The first schema: all tables, then triggers and grants.  Written by `python -m tools.first_revision`."""
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from sqlalchemy.dialects import postgresql
 
 from models.ddl.complete_metadata import ddl_statements
 from models.feed import FEED_BASE
+
+WRITTEN_IN = sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())")
 
 revision = "0001"
 down_revision = None
@@ -63,11 +66,10 @@ def first_revision() -> str:
 def _create_table(table: Table) -> str:
     step = ops.UpgradeOps(ops=[ops.CreateTableOp.from_table(table)])
     code = render_python_code(step, sqlalchemy_module_prefix="sa.", alembic_module_prefix="op.")
+    code = code.replace("astext_type=Text()", "astext_type=sa.Text()").replace(_WRITTEN_IN, "WRITTEN_IN")
     lines = [line for line in code.splitlines() if not line.lstrip().startswith("# ###")]
     indexes = [f"    {_index(index)},\n" for index in sorted(table.indexes, key=lambda index: str(index.name))]
-    columns, schema, end = (
-        "\n".join(lines).replace("astext_type=Text()", "astext_type=sa.Text()").rpartition("    schema=")
-    )
+    columns, schema, end = "\n".join(lines).rpartition("    schema=")
     return f"{columns}{''.join(indexes)}{schema}{end}\n"
 
 

@@ -9,6 +9,8 @@ from sqlalchemy.dialects import postgresql
 from models.ddl.complete_metadata import ddl_statements
 from models.feed import FEED_BASE
 
+WRITTEN_IN = sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())")
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -122,12 +124,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "events",
-        sa.Column(
-            "written_in",
-            sa.BigInteger(),
-            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
-            nullable=False,
-        ),
+        sa.Column("written_in", sa.BigInteger(), server_default=WRITTEN_IN, nullable=False),
         sa.Column("event_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("order_id", sa.BigInteger(), nullable=True),
         sa.Column("seq", sa.Integer(), nullable=True),
@@ -154,12 +151,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "ledger_lines",
-        sa.Column(
-            "written_in",
-            sa.BigInteger(),
-            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
-            nullable=False,
-        ),
+        sa.Column("written_in", sa.BigInteger(), server_default=WRITTEN_IN, nullable=False),
         sa.Column("line_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),
@@ -337,12 +329,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "stock_moves",
-        sa.Column(
-            "written_in",
-            sa.BigInteger(),
-            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
-            nullable=False,
-        ),
+        sa.Column("written_in", sa.BigInteger(), server_default=WRITTEN_IN, nullable=False),
         sa.Column("move_id", sa.BigInteger(), sa.Identity(always=False), autoincrement=True, nullable=False),
         sa.Column("seller_id", sa.Text(), nullable=False),
         sa.Column("item_type", sa.Text(), nullable=False),
@@ -513,12 +500,7 @@ def upgrade() -> None:
         sa.Column("total", sa.Numeric(precision=24, scale=2), nullable=False),
         sa.Column("carried_forward", sa.Numeric(precision=24, scale=2), nullable=False),
         sa.Column("lines_hash", sa.Text(), nullable=False),
-        sa.Column(
-            "written_in",
-            sa.BigInteger(),
-            server_default=sa.text("((pg_current_xact_id()::text)::bigint + unwind.feed_base())"),
-            nullable=False,
-        ),
+        sa.Column("written_in", sa.BigInteger(), server_default=WRITTEN_IN, nullable=False),
         sa.CheckConstraint("carried_forward <> 'NaN'", name=op.f("ck_bills_carried_forward_is_a_number")),
         sa.CheckConstraint("lines_sum <> 'NaN'", name=op.f("ck_bills_lines_sum_is_a_number")),
         sa.CheckConstraint("opening_credit <> 'NaN'", name=op.f("ck_bills_opening_credit_is_a_number")),

@@ -87,9 +87,8 @@ WHERE (:orders IS NULL OR l.order_id = ANY(:orders)) AND (
 -- 5. A payment's excess is at most its amount and is credited in a later month than that of the bill
 SELECT l.payment_id AS id
 FROM unwind.ledger_lines AS l
-WHERE (:sellers IS NULL OR l.seller_id = ANY(:sellers)) AND l.kind = 'payment' AND (
-    COALESCE(l.excess, 0) > -l.amount
-    OR l.excess_credit_month IS NOT NULL AND l.excess_credit_month <= l.billing_month);
+WHERE (:sellers IS NULL OR l.seller_id = ANY(:sellers)) AND l.kind = 'payment'
+    AND (l.excess > -l.amount OR l.excess_credit_month <= l.billing_month);
 
 -- 5. A seller's billed and unbilled lines add up to the ledger, without payments
 SELECT l.seller_id AS id
