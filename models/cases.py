@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from models import alerts, events, late_payments, members, ocr, orders, terms
-from models.db.conflicts import StaleReadConflict
+from models.db.conflicts import Conflict
 from models.db.pipeline import Fetch, pipeline
 from models.unit_of_work import UnitOfWork
 from policies import history
@@ -69,7 +69,7 @@ def send_case_set_locks(
         alerts_by_order = fetch_alerts(terms_history)
         orders_by_id = fetch_orders(alerts_by_order)
         if not orders_by_id.keys() <= parties.by_order.keys():
-            raise StaleReadConflict("an order was submitted between the read and the locks")
+            raise Conflict("an order was submitted between the read and the locks")
         cancelled = [order_id for order_id, order in orders_by_id.items() if order.status is Status.CANCELLED]
         return CaseSet(
             conn,

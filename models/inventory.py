@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
-from models.db.conflicts import StaleReadConflict
+from models.db.conflicts import Conflict
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, Price, check_finite, check_in, metadata
 from models.sql import load_sql
@@ -173,14 +173,14 @@ def remove_sold_units(
 def lock_recorded_lots(conn: Connection, lot_ids: Iterable[int], new_keys: Iterable[LotKey] = ()) -> dict[int, Lot]:
     """Lock the lots that the marketplace reports, with their items and `new_keys`, and return them as stored.
 
-    Raises `StaleReadConflict` if a lot became another item meanwhile, so that the wrong item is locked.
+    Raises `Conflict` if a lot became another item meanwhile, so that the wrong item is locked.
     """
     ids = sorted(set(lot_ids))
     keys = {lot.key for lot in find_lots(conn, ids).values()} | set(new_keys)
     lock_item_keys(conn, keys)
     locked = find_lots(conn, ids, lock=True)
     if not {lot.key for lot in locked.values()} <= keys:
-        raise StaleReadConflict
+        raise Conflict("a lot became another item between the read and the locks")
     return locked
 
 
@@ -270,11 +270,7 @@ def change_lot_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
         return
     changed = conn.execute(_CHANGE_QUANTITIES, {"ids": list(deltas), "deltas": list(deltas.values())})
     if changed.rowcount != len(deltas):
-        raise LotMissing(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots do not exist. Lock them first.")
-
-
-class LotMissing(Exception):
-    pass
+        raise LookupError(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots do not exist. Lock them first.")
 
 
 _CHANGE_QUANTITIES = text(

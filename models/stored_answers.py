@@ -16,7 +16,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any_of_ids, text_array
 from models.db.bulk import send_insert
-from models.db.conflicts import Conflict
 from models.db.pipeline import Cursor, Fetch, execute
 from models.db.row_mapping import to_columns, to_row
 from models.db.schema import Base, BigInt, check_in
@@ -38,10 +37,6 @@ class RequestRow(Base):
     outcome: Mapped[str]
     answer: Mapped[dict[str, Any]]
     answered_at: Mapped[datetime]
-
-
-class RequestRaced(Conflict):
-    """Another transaction answered the same request id meanwhile."""
 
 
 class IdempotentCommand(Protocol):

@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 
 from models import events, orders, outbox, stored_answers
 from models.db import database as db
+from models.db.conflicts import Conflict
 from models.db.pipeline import Cursor, Fetch, pipeline
-from models.stored_answers import AlreadyAnswered, Answer, IdempotentCommand, RequestRaced
+from models.stored_answers import AlreadyAnswered, Answer, IdempotentCommand
 from policies.verdicts import OutboxMessage, Verdict
 
 C = TypeVar("C", bound=IdempotentCommand)
@@ -97,7 +98,7 @@ class UnitOfWork(Generic[C]):
 
     def raise_if_raced(self) -> None:
         if any(inserted.rowcount != number for inserted, number in self._answer_inserts):
-            raise RequestRaced
+            raise Conflict("another transaction answered one of the requests meanwhile")
 
 
 @overload
@@ -110,7 +111,7 @@ def unit_of_work(
 def unit_of_work(commands: Sequence[Any] = (), *, parent: IdempotentCommand | None = None) -> Iterator[UnitOfWork[Any]]:
     """Open a transaction; at its end write the request rows, commit, and wake the tasks that it gives work.
 
-    Raises `AlreadyAnswered` if the command that these commands are part of has a stored answer, and `RequestRaced` if
+    Raises `AlreadyAnswered` if the command that these commands are part of has a stored answer, and `Conflict` if
     another transaction answered one of the requests meanwhile: nothing was written, run again.
     """
     database = db.current_database()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from models import drafts, ledger, members
 from models.cases import CaseChange
-from models.db.conflicts import StaleReadConflict
+from models.db.conflicts import Conflict
 from models.db.pipeline import pipeline
 from models.returns import NeedsPlan
 from models.stored_answers import Answer, IdempotentCommand
@@ -125,7 +125,7 @@ def _decide_cancellation(
     if not isinstance(verdict, Granted):
         return verdict
     if not work.parties.accused and case.open_alert is not None:
-        raise StaleReadConflict("an alert was filed between the read and the locks")
+        raise Conflict("an alert was filed between the read and the locks")
     verdict = policy.add_cancellation_strike(case, verdict)
     request_id = None if command.actor.automation else command.request_id
     cancellation = Cancellation(command, CaseChange(case, verdict, effective_at, command.actor, request_id))

@@ -17,11 +17,7 @@ CONFLICT_SQLSTATES = ("40001", "40P01", "55P03", "23505")
 
 
 class Conflict(Exception):
-    """Another transaction changed what this one had read; run again, it sees the change."""
-
-
-class StaleReadConflict(Conflict):
-    """Rows read before locking have changed, so the locks acquired may be too weak."""
+    """Another transaction changed what this one had read, and its locks may be too weak: run again, it sees that."""
 
 
 def retry_on_conflict(body: Callable[[], T], *, max_seconds: float = inf) -> T:
