@@ -12,15 +12,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Connection, Index, func, select, text, update
-from sqlalchemy.orm import Mapped, aliased, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, check_in, partial_index
 from models.db.selects import earliest
-from models.members import MemberRow
-from models.orders import OrderRow
 from policies.emails.email import Email, email_from_json
 
 NOTICE_STATES = ("pending", "sent", "parked")
@@ -83,18 +81,6 @@ class ClaimedNoticeOutcome:
     next_try_at: datetime | None = None
     error: str | None = None
     counts_as_attempt: bool = True
-
-
-def load_notice_parties(conn: Connection, order_ids: Sequence[int]) -> dict[int, Any]:
-    """Return the handles of the `buyer` and the `seller` by order."""
-    buyer, seller = aliased(MemberRow), aliased(MemberRow)
-    rows = conn.execute(
-        select(OrderRow.order_id, buyer.handle.label("buyer"), seller.handle.label("seller"))
-        .join(buyer, buyer.member_id == OrderRow.buyer_id)
-        .join(seller, seller.member_id == OrderRow.seller_id)
-        .where(is_any(OrderRow.order_id, set(order_ids)))
-    )
-    return {row.order_id: row for row in rows}
 
 
 def insert_pending_notices(conn: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> int:

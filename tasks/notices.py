@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from celery import shared_task
 
-from models import dead_jobs, members, notices, outbox, pauses, sweeps
+from models import dead_jobs, members, notices, orders, outbox, pauses, sweeps
 from models.db.conflicts import retry_on_conflict
 from models.notices import ClaimedNotice, ClaimedNoticeOutcome
 from models.outbox import DueMessage
@@ -103,14 +103,15 @@ def _record_notices(task: str, rows: Sequence[int] | None, order_id: int | None 
         due = work.claim_messages(task, rows, order_id)
         if not due:
             return 0
-        addresses = members.load_member_contacts(work.conn, {str(d.payload.get("recipient")) for d in due})
-        parties = notices.load_notice_parties(work.conn, [d.order_id for d in due if d.order_id is not None])
+        order_ids = [d.order_id for d in due if d.order_id is not None]
+        parties = orders.send_order_parties_query(work.conn, order_ids)().by_order
+        recipients = {str(d.payload.get("recipient")) for d in due}
+        contacts = members.load_member_contacts(work.conn, recipients.union(*parties.values()))
         composed: list[DueMessage] = []
         notice_rows = []
         for message in due:
             try:
-                address = addresses.get(message.payload["recipient"])
-                row = _compose_notice_row(message, parties, address.time_zone if address else "UTC", work.now)
+                row = _compose_notice_row(message, parties.get(message.order_id), contacts, work.now)
             except Exception as error:  # noqa: BLE001 - one bad row must not stop the others
                 log.warning("notice_not_composed", outbox_id=message.outbox_id, error=type(error).__name__)
                 reason = f"{type(error).__name__}: {error}"
@@ -125,15 +126,18 @@ def _record_notices(task: str, rows: Sequence[int] | None, order_id: int | None 
     return recorded
 
 
-def _compose_notice_row(message: DueMessage, parties: Mapping[int, Any], zone: str, now: datetime) -> dict[str, Any]:
-    payload, order_parties = message.payload, parties.get(message.order_id or 0)
+def _compose_notice_row(
+    message: DueMessage, parties: tuple[str, str] | None, contacts: Mapping[str, Any], now: datetime
+) -> dict[str, Any]:
+    payload, recipient = message.payload, contacts.get(message.payload["recipient"])
+    buyer, seller = (sanitize_email_line(contacts[party].handle) for party in parties) if parties else ("", "")
     row = {"event": payload["event"], "role": payload["role"], "order_id": message.order_id}
     context = EmailContext(
         **row,
         facts=payload.get("facts") or {},
-        zone=zone,
-        buyer=sanitize_email_line(order_parties.buyer) if order_parties else "",
-        seller=sanitize_email_line(order_parties.seller) if order_parties else "",
+        zone=recipient.time_zone if recipient else "UTC",
+        buyer=buyer,
+        seller=seller,
     )
     return row | {
         "key": message.key,
