@@ -231,11 +231,9 @@ def resubmit_dead_submission(
     )
     if requeued.rowcount:
         return True
-    answer = conn.execute(
-        text("SELECT unwind.submit_command(:task, CAST(:payload AS text), :request_id)"),
-        {"task": task, "payload": json.dumps(dict(arguments) | {"request_id": request_id}), "request_id": request_id},
-    ).scalar_one()
-    return bool(answer["accepted"])
+    payload = json.dumps(dict(arguments) | {"request_id": request_id})
+    (receipt,) = submit_commands(conn, [(task, payload, request_id)])
+    return receipt.code is None
 
 
 oldest_waiting_submission = earliest(SubmissionRow.submitted_at, "state = 'waiting'")
