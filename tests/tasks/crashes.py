@@ -18,6 +18,7 @@ from typing import Any, LiteralString
 import psycopg
 from sqlalchemy import Engine, event
 
+from models.db.driver import DriverConnection
 from models.ddl.complete_metadata import metadata
 from policies.lots import FIRST_UNWIND_LOT_ID
 from tasks.mailer import OutgoingEmail
@@ -68,7 +69,7 @@ class CrashPoints:
                 points.reach(f"after {statement}", self.connection)
                 return self
 
-        class Connection(psycopg.Connection[Any]):
+        class Connection(DriverConnection):
             """Reports when a commit is requested, and when it is durable but not yet reported."""
 
             def commit(self) -> None:
