@@ -34,7 +34,7 @@ from workers.embedded.data_dir import (
 from workers.embedded.processes import RestartBackoff, StopRequest, identify_process, wait_until
 from workers.embedded.servers import Postgres, ServerStartError, Valkey
 
-DAEMON_START_SECONDS = 60.0  # includes crash recovery of a large database
+DAEMON_START_SECONDS = 600.0  # includes crash recovery: `max_wal_size` to replay, on a slow disk
 MAX_EARLY_SERVER_DEATHS = 8  # consecutive deaths, each soon after its start: another restart will not help
 
 
@@ -106,7 +106,7 @@ class Daemon:
     def _await_server(self, server: Postgres | Valkey) -> None:
         for attempt in range(10):
             try:
-                is_ready = wait_until(server.ready, DAEMON_START_SECONDS)
+                is_ready = wait_until(lambda: self.stop_requested.is_set() or server.ready(), DAEMON_START_SECONDS)
                 break
             except ServerStartError:
                 # Another program took the port, or the shared memory of a killed predecessor is not free yet.

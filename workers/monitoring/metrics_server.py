@@ -87,10 +87,9 @@ class MetricsCollector:
         future = self._unfinished.pop(name, None) or self._threads.submit(self._queries[name])
         try:
             return future.result(TIMEOUT)
-        except TimeoutError:
-            self._unfinished[name] = future
-            log.warning("component_timed_out", component=name)
         except Exception as error:  # noqa: BLE001 - any failure is reported as unwind_up 0
+            if not future.done():
+                self._unfinished[name] = future
             log.warning("component_query_failed", component=name, error=type(error).__name__)
         return None
 

@@ -7,6 +7,8 @@ import re
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from tests.plugins.servers import libpq_url
 from tests.workers.embedded.clients import marks, other_client, running
 from workers.embedded import servers as embedded
 from workers.embedded.client import ServerUrls, embedded_servers, running_servers
-from workers.embedded.data_dir import DataDirNotAccessible, free_port, write_json
+from workers.embedded.data_dir import DataDirNotAccessible, ensure_servers_dir, free_port, write_json
 from workers.embedded.processes import identify_process, is_alive, wait_until
 from workers.embedded.servers import Valkey
 
@@ -139,6 +141,34 @@ def test_kill_9_of_the_daemon_ends_its_servers(tmp_path: Path) -> None:
         assert wait_until(lambda: not any(is_alive(mark) for mark in marks(running_pair)), 20)
         with embedded_servers(tmp_path, durable=False) as urls:
             remember(urls, "a new daemon")
+
+
+SILENT_SERVERS = """
+import sys
+from pathlib import Path
+from workers.embedded import daemon, servers
+from workers.embedded.data_dir import FileLock
+servers.Valkey.answers = lambda *_: False
+folder = Path(sys.argv[1])
+options = {"durable": False, "postgres": {}, "valkey": {}}
+daemon.Daemon(folder, options, FileLock(folder / "in-use.lock")).run()
+"""
+
+
+def test_daemon_that_waits_for_a_silent_server_can_be_stopped(tmp_path: Path) -> None:
+    """Recovery may take minutes; who stops it meanwhile leaves no server."""
+    folder = ensure_servers_dir(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", SILENT_SERVERS, str(folder)]) as waiting:
+        try:
+            files = (folder / "valkey.log", folder / "postgres" / "postmaster.pid")
+            assert wait_until(lambda: all(file.exists() for file in files), 30)
+            servers = psutil.Process(waiting.pid).children()
+            assert len(servers) == 2
+            waiting.terminate()
+            assert waiting.wait(20) == 0
+        finally:
+            waiting.kill()
+    assert not any(server.is_running() for server in servers)
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
