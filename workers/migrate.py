@@ -36,8 +36,8 @@ def migrate_database(settings: Settings, wait_seconds: int = 0) -> None:
         refusal = problem.orig
         if isinstance(refusal, SessionSettingsRefused):
             raise click.ClickException(f"{refusal}. Fix: {refusal.fix}") from None
-        is_of_server = isinstance(refusal, psycopg.Error) and refusal.pgconn is not None and refusal.sqlstate is None
-        if is_of_server and _ping_before_migration(address) == Ping.OK:
+        is_refused = isinstance(refusal, psycopg.Error) and refusal.pgconn is not None and refusal.sqlstate is None
+        if is_refused and _ping_before_migration(address) == Ping.OK:
             reason = str(refusal).strip().splitlines()[0]
             raise click.ClickException(
                 f"PostgreSQL refuses the login: {reason}. Fix: {_advise_refused_migration(address, reason)}"

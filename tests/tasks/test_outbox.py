@@ -132,7 +132,7 @@ def test_a_known_broker_epoch_that_arrives_late_changes_nothing(publishing: Simu
         assert outbox.requeue_after_broker_reset(conn, "c", now) == 3
 
 
-def test_an_unreachable_broker_has_no_epoch(publishing: Simulation, broker: redis.Redis, broker_url: str) -> None:
+def test_an_unreachable_broker_has_no_epoch(broker: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     broker_publisher = OutboxPublisher(app, broker)
     epoch = broker_publisher.broker_epoch()
     assert epoch == broker_publisher.broker_epoch()
@@ -141,6 +141,9 @@ def test_an_unreachable_broker_has_no_epoch(publishing: Simulation, broker: redi
     assert broker_publisher.broker_epoch() != epoch
     assert broker_publisher.broker_epoch().endswith(broker.info("server")["run_id"])  # type: ignore[union-attr]
     assert OutboxPublisher(app, connect_to_redis("redis://127.0.0.1:1/0")).broker_epoch() is None
+    with monkeypatch.context() as emptied_meanwhile:
+        emptied_meanwhile.setattr(broker, "set", lambda *_, **__: broker.delete(OutboxPublisher.EPOCH_KEY))
+        assert OutboxPublisher(app, broker).broker_epoch() not in (None, epoch)
 
 
 @pytest.mark.guarantee("P4")

@@ -91,7 +91,7 @@ class OutboxPublisher:
         """
         try:
             self._client.set(self.EPOCH_KEY, uuid.uuid4().hex, nx=True)
-            epoch, run_id = self._client.get(self.EPOCH_KEY).decode(), ""
+            epoch, run_id = (self._client.get(self.EPOCH_KEY) or b"").decode(), ""
             with contextlib.suppress(redis.ResponseError):  # some hosted brokers refuse INFO
                 run_id = self._client.info("server").get("run_id", "")
         except (redis.RedisError, OSError):

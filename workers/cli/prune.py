@@ -18,7 +18,15 @@ from workers.cli.terminal_text import echo
 
 @click.command()
 @click.option("--older-than", "days", type=click.IntRange(30), default=90, show_default=True, metavar="DAYS")
-def prune(days: int) -> None:
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 10_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Rows per transaction.",
+)
+def prune(days: int, batch: int) -> None:
     """Delete answered requests and finished outbox messages older than DAYS (at least the guaranteed 30).
 
     Logs in as DATABASE_URL says, as the owner: the application's role may not delete. Safe to repeat, to interrupt, and
@@ -28,9 +36,9 @@ def prune(days: int) -> None:
     with open_database(as_app=False) as database:
         with database.transaction() as conn:
             older_than = database.clock.now(conn) - timedelta(days=days)
-        deleted = 1
+        deleted = batch
         while deleted:
             with database.transaction() as conn:
-                deleted = retention.prune(conn, older_than)
+                deleted = retention.prune(conn, older_than, batch)
             total += deleted
     echo(f"{pluralize(total, 'row', 'rows')} deleted.")

@@ -15,6 +15,7 @@ import click
 
 from policies.texts import pluralize
 from workers.embedded.client import running_servers
+from workers.embedded.daemon import DAEMON_START_SECONDS
 from workers.embedded.data_dir import FileLock, ensure_servers_dir, read_json, start_process, write_json
 from workers.embedded.processes import (
     ProcessIdentity,
@@ -145,7 +146,7 @@ def _start_detached(settings: Settings, report: Path) -> None:
         state = read_json(report)
         return state.get("pid") == process.pid and state.get("ready") is True
 
-    wait_until(lambda: ready() or process.poll() is not None, 2 * READY_TIMEOUT)
+    wait_until(lambda: ready() or process.poll() is not None, DAEMON_START_SECONDS + 2 * READY_TIMEOUT)
     click.echo(output.read_text(errors="replace").rstrip())
     if process.poll() is not None or not ready():
         raise click.ClickException("It did not start: see the output above.")

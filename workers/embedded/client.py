@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 import workers
+from workers.embedded.daemon import DAEMON_START_SECONDS
 from workers.embedded.data_dir import (
     RUNNING_FILE,
     FileLock,
@@ -35,7 +36,7 @@ from workers.embedded.data_dir import (
 from workers.embedded.processes import ProcessIdentity, is_alive, terminate
 from workers.embedded.servers import ADMIN, DATABASE, OWNER, ServerStartError
 
-DAEMON_TIMEOUT = 90.0  # seconds to wait for another process that is starting or stopping the same servers
+DAEMON_TIMEOUT = DAEMON_START_SECONDS + 30.0  # for another process that is starting or stopping the same servers
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,10 +95,14 @@ def embedded_servers_until_exit(data_dir: Path) -> ServerUrls:
 
 def running_servers(data_dir: Path) -> RunningServers | None:
     record = read_json(servers_dir(data_dir) / RUNNING_FILE)
-    identities = {name: ProcessIdentity.from_json(process) for name, process in record.items()}
-    if not record or not is_alive(identities["daemon"]):
+    try:
+        identities = {name: ProcessIdentity.from_json(record[name]) for name in ("daemon", "postgres", "valkey")}
+        running = RunningServers(
+            **identities, postgres_port=record["postgres"]["port"], valkey_port=record["valkey"]["port"]
+        )
+    except (KeyError, TypeError, AttributeError):  # none, or of another release
         return None
-    return RunningServers(**identities, postgres_port=record["postgres"]["port"], valkey_port=record["valkey"]["port"])
+    return running if is_alive(running.daemon) else None
 
 
 def running_server_urls(data_dir: Path) -> ServerUrls | None:

@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Daemon:
     def _keep_servers(self) -> None:
         backoffs = [(server, RestartBackoff(initial=0.1, maximum=5.0, early=10.0)) for server in self.servers]
         # Poll ten times a second instead of waiting in a thread: forking servers from a threaded process is unsafe.
-        while not self.stop_requested.wait(0.1) and not self.in_use.acquire():
+        while not self.stop_requested.wait(0.1) and not self._is_unused():
             for server, backoff in backoffs:
                 if server.process is None or server.process.poll() is None:
                     continue
@@ -83,6 +84,9 @@ class Daemon:
                 print(f"{server.name} ended with {server.process.returncode}: restarting it", file=sys.stderr)
                 self._start_servers([server])
                 backoff.started_at = time.monotonic()
+
+    def _is_unused(self) -> bool:
+        return self.stop_requested.is_set() or self.in_use.acquire()
 
     def _start_servers(self, servers: Sequence[Postgres | Valkey]) -> None:
         for server in servers:
@@ -106,14 +110,16 @@ class Daemon:
     def _await_server(self, server: Postgres | Valkey) -> None:
         for attempt in range(10):
             try:
-                is_ready = wait_until(lambda: self.stop_requested.is_set() or server.ready(), DAEMON_START_SECONDS)
+                is_over = wait_until(lambda: self._is_unused() or server.ready(), DAEMON_START_SECONDS)
                 break
             except ServerStartError:
                 # Another program took the port, or the shared memory of a killed predecessor is not free yet.
                 if attempt == 9 or self.stop_requested.wait(0.02 * 2**attempt):
                     raise
                 self._launch_server(server)
-        if not is_ready:
+        if self._is_unused():
+            raise ServerStartError(f"it was stopped while {server.name} was starting")
+        if not is_over:
             raise ServerStartError(f"{server.name} did not answer within {DAEMON_START_SECONDS:.0f} s")
 
 
@@ -133,8 +139,8 @@ def main(folder: Path) -> None:
             raise ServerStartError("another daemon holds this folder")
         Daemon(folder, options, in_use).run()
     except Exception as error:  # noqa: BLE001 - the waiting client needs the reason of any failure
-        print(error, file=sys.stderr)
         answer_client({"error": str(error) or repr(error)})
+        traceback.print_exc()
 
 
 if __name__ == "__main__":

@@ -31,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 UNAUTHENTICATED_API = "FLOWER_UNAUTHENTICATED_API"
 """Flower's variable that opens the API without a login and sets `Access-Control-Allow-Origin: *`."""
-
-
 RECORD_FILE = "listening.json"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from tests.plugins.servers import libpq_url
 from tests.workers.embedded.clients import marks, other_client, running
 from workers.embedded import servers as embedded
 from workers.embedded.client import ServerUrls, embedded_servers, running_servers
-from workers.embedded.data_dir import DataDirNotAccessible, ensure_servers_dir, free_port, write_json
+from workers.embedded.data_dir import DataDirNotAccessible, FileLock, ensure_servers_dir, free_port, write_json
 from workers.embedded.processes import identify_process, is_alive, wait_until
 from workers.embedded.servers import Valkey
 
@@ -155,19 +156,23 @@ daemon.Daemon(folder, options, FileLock(folder / "in-use.lock")).run()
 """
 
 
-def test_daemon_that_waits_for_a_silent_server_can_be_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ended_by", ["signal", "last client"])
+def test_daemon_that_waits_for_a_silent_server_can_be_stopped(tmp_path: Path, ended_by: str) -> None:
     """Recovery may take minutes; who stops it meanwhile leaves no server."""
     folder = ensure_servers_dir(tmp_path)
-    with subprocess.Popen([sys.executable, "-c", SILENT_SERVERS, str(folder)]) as waiting:
-        try:
-            files = (folder / "valkey.log", folder / "postgres" / "postmaster.pid")
-            assert wait_until(lambda: all(file.exists() for file in files), 30)
-            servers = psutil.Process(waiting.pid).children()
-            assert len(servers) == 2
-            waiting.terminate()
-            assert waiting.wait(20) == 0
-        finally:
-            waiting.kill()
+    with contextlib.closing(FileLock(folder / "in-use.lock")) as in_use:
+        assert in_use.acquire(shared=True)
+        with subprocess.Popen([sys.executable, "-c", SILENT_SERVERS, str(folder)], stderr=subprocess.PIPE) as waiting:
+            try:
+                files = (folder / "valkey.log", folder / "postgres" / "postmaster.pid")
+                assert wait_until(lambda: all(file.exists() for file in files), 30)
+                servers = psutil.Process(waiting.pid).children()
+                assert len(servers) == 2
+                waiting.terminate() if ended_by == "signal" else in_use.close()
+                _, error = waiting.communicate(timeout=20)
+            finally:
+                waiting.kill()
+    assert b"stopped while valkey was starting" in error
     assert not any(server.is_running() for server in servers)
 
 

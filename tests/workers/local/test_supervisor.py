@@ -89,8 +89,8 @@ def test_signal_during_the_start_of_the_thread_ends_it_cleanly(tmp_path: Path, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    with pytest.raises(KeyboardInterrupt), Supervisor(tmp_path) as supervisor:
-        supervisor.start(group())
+    with pytest.raises(KeyboardInterrupt), Supervisor(tmp_path):
+        pass
 
 
 def test_dead_program_is_restarted_and_its_children_are_ended(tmp_path: Path) -> None:

@@ -165,6 +165,6 @@ def check_invariants(context: Context) -> Iterator[Finding]:
     scope, _ = violation_log.recent_violation_scope(context.conn, context.now())
     known = violation_log.open_violations(context.conn)
     new = invariants.query_invariants(context.conn, context.now(), in_time=False, months=newest, scope=scope)
-    for sentence, ids in (known | new | known).items():  # with the logged ids of what is in both
+    for sentence, ids in (known | {found: ids for found, ids in new.items() if found not in known}).items():
         message = f"This invariant does not hold: {sentence}: {finding_names(ids)}."
         yield error("INVARIANT_BROKEN", message, "./run audit lists all of them; report it as a bug.")

@@ -41,7 +41,7 @@ EVENT_STYLES = {
 
 
 @dataclass
-class _Row:
+class _OrderRow:
     case: str
     label: str
     colour: str = "dim"
@@ -62,7 +62,7 @@ class Dashboard:
             **dict.fromkeys(sorted(sample.penalty_accepted), "unpaid, penalty"),
             **dict.fromkeys(sorted(sample.agreed_requests | sample.declined_requests), "cancel request"),
         }
-        self._rows = {order_id: _Row(case, "waiting") for order_id, case in cases.items()}
+        self._rows = {order_id: _OrderRow(case, "waiting") for order_id, case in cases.items()}
 
     def apply(self, event: Row[Any]) -> None:
         label, colour, explanation = EVENT_STYLES.get(event.type, (event.type, "white", event.note))
