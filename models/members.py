@@ -118,7 +118,8 @@ def send_members_query(conn: Connection, member_ids: Iterable[str], *, lock: str
 
 def load_member_contacts(conn: Connection, member_ids: Iterable[str]) -> dict[str, Any]:
     """Return the `handle`, `email` and `time_zone` by member."""
-    rows = conn.execute(select(MemberRow).where(is_any(MemberRow.member_id, set(member_ids))))
+    columns = (MemberRow.member_id, MemberRow.handle, MemberRow.email, MemberRow.time_zone)
+    rows = conn.execute(select(*columns).where(is_any(MemberRow.member_id, set(member_ids))))
     return {row.member_id: row for row in rows}
 
 

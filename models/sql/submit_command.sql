@@ -20,8 +20,9 @@ BEGIN
     -- Nothing is parsed before its length and the number of its parts are known (as in models/payload_limits.py).
     IF octet_length(submit_command.payload) > max_bytes THEN
         fault := 'PAYLOAD_TOO_LARGE';
-    ELSIF octet_length(submit_command.payload) - octet_length(translate(submit_command.payload, '[]{},', ''))
-          > max_parts THEN
+    ELSIF octet_length(submit_command.payload) > max_parts  -- counting costs more than this
+          AND octet_length(submit_command.payload)
+              - octet_length(translate(submit_command.payload, '[]{},', '')) > max_parts THEN
         bare := replace(replace(submit_command.payload, E'\\\\', ''), E'\\"', '');
         fault := CASE
             WHEN octet_length(bare) - octet_length(replace(bare, '"', '')) > 4 * (max_parts + 1)

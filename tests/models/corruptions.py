@@ -27,7 +27,8 @@ SECOND_STRIKE = """
 SECOND_NOTICE = """
     ALTER TABLE unwind.notices DROP CONSTRAINT uq_notices_key;
     INSERT INTO unwind.notices (key, event, order_id, recipient, role, state, email, message_id, created_at, sent_at)
-    SELECT key, event, order_id, recipient, role, 'sent', email, message_id, created_at, created_at FROM unwind.notices
+    SELECT key, event, order_id, recipient, role, 'sent', email, message_id || '2', created_at, created_at
+    FROM unwind.notices
     WHERE key = 'order_cancelled:1:4:seller'
 """
 SECOND_ANSWER = """
@@ -36,6 +37,10 @@ SECOND_ANSWER = """
     SELECT request_id, task, '{}', 'x', answered_at, 'answered', answered_at, answer || '{"message": "another"}',
         answered_at
     FROM unwind.requests WHERE request_id = 'cancel-1'
+"""
+SECOND_REQUEST = """
+    ALTER TABLE unwind.requests DROP CONSTRAINT pk_requests;
+    INSERT INTO unwind.requests SELECT * FROM unwind.requests WHERE request_id = 'cancel-1'
 """
 DEAD_SUBMISSION = """
     INSERT INTO unwind.submissions (request_id, task, payload, submitted_by, submitted_at, state, due_at)
@@ -228,6 +233,7 @@ CORRUPTIONS = (
     ),
     Corruption("No member is notified twice of", SECOND_NOTICE, "order_cancelled:1:4:seller"),
     Corruption("Every request has one answer, the", SECOND_ANSWER, "cancel-1"),
+    Corruption("Every request has one answer, the", SECOND_REQUEST, "cancel-1"),
     Corruption(
         "Every cancellation answered as",
         "UPDATE unwind.events SET request_id = NULL WHERE order_id = 1 AND type = 'orders.cancelled'",

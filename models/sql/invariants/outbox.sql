@@ -3,10 +3,18 @@
 -- 6. No member is notified twice of one event
 SELECT min(n.key) AS id
 FROM unwind.notices AS n WHERE :orders IS NULL OR n.order_id = ANY(:orders)
-GROUP BY n.message_id HAVING count(*) > 1;
+GROUP BY n.key HAVING count(*) > 1
+UNION ALL
+SELECT min(n.key)
+FROM unwind.notices AS n WHERE :orders IS NULL OR n.order_id = ANY(:orders)
+GROUP BY n.message_id HAVING count(DISTINCT n.key) > 1;
 
 -- 6. Every request has one answer, the same at every interface
 SELECT r.request_id AS id
+FROM unwind.requests AS r WHERE :answers IS NULL OR r.answered_at >= :answers
+GROUP BY r.request_id HAVING count(*) > 1
+UNION ALL
+SELECT r.request_id
 FROM unwind.requests AS r JOIN unwind.submissions AS s USING (request_id)
 WHERE (:answers IS NULL OR r.answered_at >= :answers) AND s.answer ->> 'outcome' IN ('done', 'refused')
     AND s.answer - 'replayed' <> r.answer - 'replayed';

@@ -251,7 +251,9 @@ def test_unavailable_server_pauses_without_using_attempts(
     assert states(simulation_with_smtp) == {"sam": ("pending", 1)}
 
 
-def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox) -> None:
+def test_wrong_password_parks_no_email(
+    simulation: Simulation, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A 5xx about the login is not about the email; the reason must not contain the password."""
 
     def refuse_login(
@@ -267,6 +269,7 @@ def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox)
         auth_require_tls=False,
     )
     controller.start()
+    monkeypatch.setattr(SmtpMailer, "RESPONSE_TIMEOUT_SECONDS", 2.0)
     box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{controller.port}", BRANDING)
     (error,) = box.send([outgoing()])
     controller.stop()
@@ -274,7 +277,10 @@ def test_wrong_password_parks_no_email(simulation: Simulation, mailbox: Mailbox)
     assert "planted-secret" not in str(error)
 
 
-def test_server_without_encryption_gets_neither_password_nor_email(mailbox: Mailbox, server: Controller) -> None:
+def test_server_without_encryption_gets_neither_password_nor_email(
+    mailbox: Mailbox, server: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SmtpMailer, "RESPONSE_TIMEOUT_SECONDS", 2.0)
     box = SmtpMailer(f"smtp://me:planted-secret@127.0.0.1:{server.port}?starttls=1", BRANDING)
     (error,) = box.send([outgoing()])
     assert isinstance(error, mailer.ServerUnavailable)
