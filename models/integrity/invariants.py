@@ -34,13 +34,6 @@ _INVARIANT_SCOPE: dict[str, TypeEngine[Any]] = {
     "answers": DateTime(timezone=True),
 }
 """What to check: orders, sellers, items as two lists of equal length, outbox messages, answers since an instant."""
-_INVARIANT_PARAMETERS: dict[str, TypeEngine[Any]] = {
-    "now": DateTime(timezone=True),
-    "part": Integer(),
-    **_INVARIANT_SCOPE,
-}
-
-
 InvariantScope = Mapping[str, Any]
 """The values of `_INVARIANT_SCOPE`; one that is missing limits nothing."""
 Violations = dict[str, list[str]]
@@ -68,7 +61,8 @@ class Invariant:
 
 @cache
 def _violations_statement(query: str) -> Select[Any]:
-    typed = [bindparam(name, type_=type_) for name, type_ in _INVARIANT_PARAMETERS.items() if f":{name}" in query]
+    types = dict(_INVARIANT_SCOPE, now=DateTime(timezone=True), part=Integer())
+    typed = [bindparam(name, type_=type_) for name, type_ in types.items() if f":{name}" in query]
     violating = text(query).bindparams(*typed).columns(column("id")).subquery()
     return select(violating).limit(MAX_IDS)
 

@@ -77,10 +77,9 @@ def audit_month(conn: Connection, month: date) -> MonthCertificate:
     expected = Counter(line for line in all_lines if line.month == month)
     actual_lines = Counter(ExpectedBillLine(row.seller_id, month, row.kind, row.order_id, row.amount) for row in actual)
     expected = _move_late_audited_lines(conn, certificate, all_lines, expected, actual_lines)
-    for line in sorted((expected - actual_lines).elements(), key=str):
-        certificate.differences.append(f"{_describe_expected_line(line)} is missing")
-    for line in sorted((actual_lines - expected).elements(), key=str):
-        certificate.differences.append(f"{_describe_expected_line(line)} is not expected")
+    for differing, what in ((expected - actual_lines, "missing"), (actual_lines - expected, "not expected")):
+        for line in sorted(differing.elements(), key=str):
+            certificate.differences.append(f"{_describe_expected_line(line)} is {what}")
 
     _compare_bills(conn, certificate, expected, bills, _written_lines(actual), terms_history, month)
     _compare_audited_payments(conn, certificate, [row for row in rows if row.kind == "payment"])
@@ -121,7 +120,7 @@ def _expected_lines_of_order(events: list[Any], terms_history: TermsHistory) -> 
         changes = event.changes
         total = Decimal(changes.get("total", total))
         terms_then = terms_history.at(event.at)
-        month = _audited_month(event.at, terms_then)
+        month = event.at.astimezone(ZoneInfo(terms_then.billing_time_zone)).date().replace(day=1)
         if event.type in CHARGING:
             if fee:
                 lines.append(ExpectedBillLine(seller, month, "reversal", order_id, -fee))
@@ -239,11 +238,6 @@ def _expected_fee(dollars: Decimal, terms_then: Terms, seller: str) -> Decimal:
         bottom = max(bottom, top)
     cents = (owed * 200 + 1) // 2
     return Decimal(cents).scaleb(-2)
-
-
-def _audited_month(instant: datetime, terms_then: Terms) -> date:
-    local = instant.astimezone(ZoneInfo(terms_then.billing_time_zone))
-    return date(local.year, local.month, 1)
 
 
 def _describe_expected_line(line: ExpectedBillLine) -> str:

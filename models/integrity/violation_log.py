@@ -112,20 +112,18 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> Violati
     if positions.get("night") == night_number:  # not a later one: the clock may have been ahead
         return None
     index = positions.get("next_check", 0)
-    months = month_audit.months_to_audit(conn)
-    checks = len(invariants.ALWAYS) + len(months)
-    if index >= checks:
+    checks = [*invariants.ALWAYS, *month_audit.months_to_audit(conn)]
+    if index >= len(checks):
         _store_audit_positions(conn, {"night": night_number, "next_check": 0})
         sweeps.record_sweep_run(conn, VIOLATION_LOG_NIGHTLY_SWEEP, len(open_violations(conn)), now)
         return None
     set_audit_timeout(conn, AUDIT_STATEMENT_TIMEOUT)
     invariants.plan_for_invariant_scope(conn)
-    if index < len(invariants.ALWAYS):
-        invariant = invariants.ALWAYS[index]
-        sentence, ids = invariant.sentence, invariant.find_violations(conn, now)
+    check = checks[index]
+    if isinstance(check, date):
+        sentence, ids = MONTHS_INVARIANT, month_audit.months_with_differences(conn, [check])
     else:
-        sentence = MONTHS_INVARIANT
-        ids = month_audit.months_with_differences(conn, [months[index - len(invariants.ALWAYS)]])
+        sentence, ids = check.sentence, check.find_violations(conn, now)
     violations = {sentence: ids} if ids else {}
     checked_everywhere = [] if sentence == MONTHS_INVARIANT else [sentence]  # a run checks one month of many
     log_violations(conn, violations, now, checked_everywhere=checked_everywhere)

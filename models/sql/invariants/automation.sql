@@ -34,50 +34,48 @@ WHERE (:orders IS NULL OR o.order_id = ANY(:orders)) AND (
         o.held_until,
         o.order_date + CAST(m.automation #>> '{file_npb_after,value}' AS integer) * interval '24 hours'));
 
+WITH act AS NOT MATERIALIZED (
+    -- Each act of automation with its order and the settings of the seller that were in force.
+    SELECT e.seq, e.type, e.at, o.*, s.automation
+    FROM unwind.events AS e
+    JOIN unwind.orders AS o USING (order_id)
+    LEFT JOIN LATERAL (
+        SELECT x.changes -> 'automation' AS automation FROM unwind.events AS x
+        WHERE x.member_id = o.seller_id AND x.type = 'sellers.automation_set' AND x.event_id < e.event_id
+        ORDER BY x.event_id DESC LIMIT 1
+    ) AS s ON true
+    WHERE (:orders IS NULL OR e.order_id = ANY(:orders)) AND e.actor = 'automation'
+)
 -- 1. Every automatic alert was filed unpaid and in time, under a setting that was in force
-SELECT e.order_id AS id
-FROM unwind.events AS e
-JOIN unwind.orders AS o USING (order_id)
+SELECT act.order_id AS id
+FROM act
 CROSS JOIN LATERAL (
     SELECT jsonb_object_agg(change.key, change.value ORDER BY x.seq) AS folded
     FROM unwind.events AS x CROSS JOIN LATERAL jsonb_each(x.changes -> 'order') AS change
-    WHERE x.order_id = e.order_id AND x.seq < e.seq AND jsonb_typeof(x.changes -> 'order') = 'object'
+    WHERE x.order_id = act.order_id AND x.seq < act.seq AND jsonb_typeof(x.changes -> 'order') = 'object'
 ) AS before
-LEFT JOIN LATERAL (
-    SELECT x.changes FROM unwind.events AS x
-    WHERE x.member_id = o.seller_id AND x.type = 'sellers.automation_set' AND x.event_id < e.event_id
-    ORDER BY x.event_id DESC LIMIT 1
-) AS s ON true
-WHERE (:orders IS NULL OR e.order_id = ANY(:orders)) AND e.type = 'npb.filed' AND e.actor = 'automation'
-    AND NOT COALESCE(
-        folded ->> 'payment_status' = 'None' AND NOT s.changes #> '{automation,exclude_buyers}' ? o.buyer_id
-        AND e.at >= CAST(folded ->> 'order_date' AS timestamptz)
-            + CAST(s.changes #>> '{automation,file_npb_after,value}' AS integer) * interval '24 hours',
-        false);
-
+WHERE :part = 1 AND act.type = 'npb.filed' AND NOT COALESCE(
+    folded ->> 'payment_status' = 'None' AND NOT act.automation -> 'exclude_buyers' ? act.buyer_id
+    AND act.at >= CAST(folded ->> 'order_date' AS timestamptz)
+        + CAST(act.automation #>> '{file_npb_after,value}' AS integer) * interval '24 hours',
+    false)
+UNION ALL
 -- 1. Every automatic cancellation came at or after its time, unpaid, under a setting that was in force
-SELECT e.order_id AS id
-FROM unwind.events AS e
-JOIN unwind.orders AS o USING (order_id)
+SELECT act.order_id
+FROM act
 LEFT JOIN LATERAL (
     SELECT * FROM unwind.alerts AS a
-    WHERE a.order_id = e.order_id AND a.closed_at = e.at ORDER BY a.alert_id DESC LIMIT 1
+    WHERE a.order_id = act.order_id AND a.closed_at = act.at ORDER BY a.alert_id DESC LIMIT 1
 ) AS a ON true
-LEFT JOIN LATERAL (
-    SELECT x.changes FROM unwind.events AS x
-    WHERE x.member_id = o.seller_id AND x.type = 'sellers.automation_set' AND x.event_id < e.event_id
-    ORDER BY x.event_id DESC LIMIT 1
-) AS s ON true
-WHERE (:orders IS NULL OR e.order_id = ANY(:orders)) AND e.type = 'orders.cancelled' AND e.actor = 'automation'
-    AND o.basis <> 'OCR_BUYER' AND NOT COALESCE(
-        o.payment_status = 'None' AND (o.held_at IS NULL OR o.held_until <= e.at)
-        AND NOT s.changes #> '{automation,exclude_buyers}' ? o.buyer_id
-        AND e.at >= CASE WHEN a.penalty_stands THEN a.penalty_accepted_at ELSE a.unlocks_at END
-            + CAST(s.changes #>> '{automation,cancel_after_unlock,value}' AS integer) * interval '24 hours',
-        false);
-
+WHERE :part = 2 AND act.type = 'orders.cancelled' AND act.basis <> 'OCR_BUYER' AND NOT COALESCE(
+    act.payment_status = 'None' AND (act.held_at IS NULL OR act.held_until <= act.at)
+    AND NOT act.automation -> 'exclude_buyers' ? act.buyer_id
+    AND act.at >= CASE WHEN a.penalty_stands THEN a.penalty_accepted_at ELSE a.unlocks_at END
+        + CAST(act.automation #>> '{cancel_after_unlock,value}' AS integer) * interval '24 hours',
+    false)
+UNION ALL
 -- 1. The stored time of an automatic answer to a request follows from the request, its payment, hold and settings
-SELECT r.ocr_id AS id
+SELECT r.ocr_id
 FROM unwind.ocrs AS r
 JOIN unwind.orders AS o USING (order_id)
 JOIN unwind.members AS m ON m.member_id = o.seller_id
@@ -99,42 +97,37 @@ CROSS JOIN LATERAL (
         extract(epoch FROM CAST(t.settings #>> '{OCR_SILENCE,decline_after}' AS interval))
             * interval '1 second' AS declines
 ) AS c
-WHERE (:orders IS NULL OR r.order_id = ANY(:orders)) AND (r.agrees_at, r.declines_at) IS DISTINCT FROM (
+WHERE :part = 3 AND (:orders IS NULL OR r.order_id = ANY(:orders))
+    AND (r.agrees_at, r.declines_at) IS DISTINCT FROM (
     CASE
         WHEN touched AND at_once THEN GREATEST(o.held_until, r.filed_at)
         WHEN touched AND unpaid AND agrees IS NOT NULL THEN GREATEST(o.held_until, r.filed_at + agrees)
     END,
     CASE
         WHEN touched AND NOT at_once AND declines IS NOT NULL THEN GREATEST(o.held_until, r.filed_at + declines)
-    END);
-
+    END)
+UNION ALL
 -- 1. Every automatic answer to a request came at or after its time, under a setting or term that was in force
-SELECT e.order_id AS id
-FROM unwind.events AS e
-JOIN unwind.orders AS o USING (order_id)
+SELECT act.order_id
+FROM act
 LEFT JOIN LATERAL (
     SELECT * FROM unwind.ocrs AS r
-    WHERE r.order_id = e.order_id AND r.closed_at = e.at ORDER BY r.ocr_id DESC LIMIT 1
+    WHERE r.order_id = act.order_id AND r.closed_at = act.at ORDER BY r.ocr_id DESC LIMIT 1
 ) AS r ON true
-LEFT JOIN LATERAL (
-    SELECT x.changes FROM unwind.events AS x
-    WHERE x.member_id = o.seller_id AND x.type = 'sellers.automation_set' AND x.event_id < e.event_id
-    ORDER BY x.event_id DESC LIMIT 1
-) AS s ON true
 LEFT JOIN unwind.terms AS t ON t.terms_id = r.terms_id
-WHERE (:orders IS NULL OR e.order_id = ANY(:orders)) AND e.actor = 'automation'
-    AND (e.type = 'ocr.declined' OR e.type = 'orders.cancelled' AND o.basis = 'OCR_BUYER') AND (
-        r.ocr_id IS NULL OR r.filed_by <> 'buyer'
-        OR COALESCE(s.changes #> '{automation,exclude_buyers}' ? o.buyer_id, false)
-        OR NOT COALESCE(CASE
-            WHEN e.type = 'ocr.declined' THEN e.at >= r.filed_at
-                + extract(epoch FROM CAST(t.settings #>> '{OCR_SILENCE,decline_after}' AS interval))
-                * interval '1 second'
-            ELSE o.payment_status IN ('None', 'Pending', 'Sent') AND (o.held_at IS NULL OR o.held_until <= e.at) AND (
-                e.at >= r.filed_at
+WHERE :part = 4 AND (act.type = 'ocr.declined' OR act.type = 'orders.cancelled' AND act.basis = 'OCR_BUYER') AND (
+    r.ocr_id IS NULL OR r.filed_by <> 'buyer'
+    OR COALESCE(act.automation -> 'exclude_buyers' ? act.buyer_id, false)
+    OR NOT COALESCE(CASE
+        WHEN act.type = 'ocr.declined' THEN act.at >= r.filed_at
+            + extract(epoch FROM CAST(t.settings #>> '{OCR_SILENCE,decline_after}' AS interval))
+            * interval '1 second'
+        ELSE act.payment_status IN ('None', 'Pending', 'Sent')
+            AND (act.held_at IS NULL OR act.held_until <= act.at) AND (
+                act.at >= r.filed_at
                     + extract(epoch FROM CAST(t.settings #>> '{OCR_SILENCE,agree_after}' AS interval))
                     * interval '1 second'
-                OR r.previous_status IN ('PENDING', 'UPDATED', 'PROCESSING', 'READY') AND r.filed_at <= o.order_date
-                    + CAST(s.changes #>> '{automation,agree_to_requests_within,value}' AS integer)
+                OR r.previous_status IN ('PENDING', 'UPDATED', 'PROCESSING', 'READY') AND r.filed_at <= act.order_date
+                    + CAST(act.automation #>> '{agree_to_requests_within,value}' AS integer)
                     * interval '1 hour')
-        END, false));
+    END, false));
