@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -125,11 +126,8 @@ _UPDATE_ALERT_STARTS = (
 )
 
 
-_ALERT_COLUMNS = (
-    "kind", "state", "penalty_stands", "filed_at", "unlocks_at", "unlocked_at", "cancels_at", "extended_until",
-    "responded_at", "penalty_accepted_at", "penalty_withdrawn_at", "closed_at", "grounds", "previous_status", "comment",
-    "response",
-)  # fmt: skip
+_WRITTEN_ELSEWHERE = ("alert_id", "terms", "unlock_seq")
+_ALERT_COLUMNS = ("penalty_stands", *(field.name for field in fields(Alert) if field.name not in _WRITTEN_ELSEWHERE))
 
 
 def unlock_alerts(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -115,10 +115,7 @@ def _lot_to_row(lot: Lot) -> dict[str, Any]:
     return to_row(lot, _LOT_COLUMNS) | lot.tier_fields
 
 
-_LOT_COLUMNS = (
-    "lot_id", *KEY_COLUMNS, "bind_id", "unit_price", "description", "remarks", "bulk", "is_retain", "is_stock_room",
-    "stock_room_id", "auto_stockroom", "my_cost", "my_weight", "sale_rate", "reserved_for",
-)  # fmt: skip
+_LOT_COLUMNS = tuple(field.name for field in fields(Lot) if field.name not in ("quantity", "tiers"))
 
 
 def allocate_lot_ids(conn: Connection, count: int) -> list[int]:

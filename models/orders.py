@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -153,8 +153,8 @@ def _order_from_row(row: Any, alert: Alert | None) -> Order:
 
 
 def insert_orders(conn: Connection, submitted: Sequence[Order]) -> None:
-    columns = ("order_id", *_MUTABLE_ORDER_COLUMNS, "buyer_id", "seller_id", "currency", "usd_rate", "credit", "coupon")
-    insert_rows(conn, OrderRow, [to_row(order, columns) | {"submitted_at": order.order_date} for order in submitted])
+    rows = [to_row(order, _ORDER_COLUMNS) | {"submitted_at": order.order_date} for order in submitted]
+    insert_rows(conn, OrderRow, rows)
 
 
 def update_orders(conn: Connection, changes: Sequence[tuple[Order, Order]]) -> None:
@@ -166,11 +166,9 @@ def update_orders_files_npb_at(conn: Connection, changed: Sequence[Order]) -> No
     update_rows(conn, OrderRow, ["order_id"], [to_row(order, ("order_id", "files_npb_at")) for order in changed])
 
 
-_MUTABLE_ORDER_COLUMNS = (
-    "status", "previous_status", "payment_status", "order_date", "total", "fee", "fee_month",
-    "cancelled_at", "basis", "cancelled_by", "npb_filed_at", "files_npb_at", "held_at", "held_until", "version",
-    "last_event_at",
-)  # fmt: skip
+_ORDER_COLUMNS = tuple(field.name for field in fields(Order))
+_IMMUTABLE_ORDER_COLUMNS = ("order_id", "buyer_id", "seller_id", "currency", "usd_rate", "credit", "coupon")
+_MUTABLE_ORDER_COLUMNS = tuple(name for name in _ORDER_COLUMNS if name not in _IMMUTABLE_ORDER_COLUMNS)
 
 
 def send_latest_parts_query(
