@@ -6,7 +6,6 @@ A key is `ID.SECRET`. Only the SHA-256 of the secret is stored: 256 random bits 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,11 +34,8 @@ class ApiKeyRow(Base):
     revoked_at: Mapped[datetime | None]
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    name: str
-    scope: str
-    secret_hash: bytes
+ApiKey = Row[str, str, bytes]
+"""The `name`, `scope` and `secret_hash` of a valid key."""
 
 
 def hash_secret(secret: str) -> bytes:
@@ -64,8 +60,7 @@ def list_keys(conn: Connection) -> list[Row[Any]]:
 
 def load_key(conn: Connection, key_id: str) -> ApiKey | None:
     valid = (ApiKeyRow.key_id == key_id, ApiKeyRow.revoked_at.is_(None))
-    row = conn.execute(select(ApiKeyRow.name, ApiKeyRow.scope, ApiKeyRow.secret_hash).where(*valid)).one_or_none()
-    return None if row is None else ApiKey(row.name, row.scope, bytes(row.secret_hash))
+    return conn.execute(select(ApiKeyRow.name, ApiKeyRow.scope, ApiKeyRow.secret_hash).where(*valid)).one_or_none()
 
 
 def record_use(conn: Connection, name: str, now: datetime) -> None:

@@ -19,7 +19,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import array_rows, int_array, is_any, text_array
 from models.db.pipeline import Fetch, execute, pipeline
-from models.db.row_mapping import from_row
 from models.db.schema import Base, BigInt, BigIntKey, Timestamp, check_in, partial_index
 from models.db.selects import earliest
 from models.sql import load_sql
@@ -88,15 +87,8 @@ def missing_commands(conn: Connection, names: Iterable[str]) -> list[str]:
     return sorted(set(names) - set(conn.execute(select(SubmittableCommandRow.name)).scalars()))
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    submission_id: int
-    request_id: str
-    task: str
-    payload: str
-    submitted_at: datetime
-    attempts: int
-    first_error: str | None
+Submission = Any
+"""A claimed row, with the columns that `_CLAIM_SUBMISSIONS` returns."""
 
 
 def send_submissions_claim(
@@ -112,8 +104,7 @@ def send_submissions_claim(
 
     def read() -> tuple[list[Submission], Submission | None]:
         claimed = sorted(rows, key=lambda row: row.submission_id)
-        single = next((from_row(Submission, row) for row in claimed if row.alone), None)
-        return [from_row(Submission, row) for row in claimed if not row.alone], single
+        return [row for row in claimed if not row.alone], next((row for row in claimed if row.alone), None)
 
     return read
 

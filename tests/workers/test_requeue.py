@@ -114,9 +114,7 @@ def test_requeued_sql_command_is_answered_through_sql(market: Market, database_u
         then = market.simulation.clock.now(conn).replace(year=2100)
         (submission,), _ = submissions.send_submissions_claim(conn, then, limit=9)()
         for attempt in range(submissions.MAX_SUBMISSION_ATTEMPTS):
-            retried = submissions.Submission(
-                **{f: getattr(submission, f) for f in submission.__slots__} | {"attempts": attempt + 1}
-            )
+            retried = submission._replace(attempts=attempt + 1)
             first = submissions.record_submission_failure(
                 conn, retried, f"Error {attempt}", market.simulation.clock.instant
             )
