@@ -89,7 +89,6 @@ def park_job(
     storable_arguments = dead_job_arguments(dict(arguments))
     payload_hash = dead_job_payload_hash(storable_arguments)
     task, message_id = escape_to_ascii(task), message_id and escape_to_ascii(message_id)
-    dead_job_id: int | None
     if message_id is not None:
         same = (DeadJobRow.task == task, DeadJobRow.message_id == message_id, DeadJobRow.payload_hash == payload_hash)
         dead_job_id = conn.execute(select(DeadJobRow.dead_job_id).where(*same, *_IS_WAITING_JOB).limit(1)).scalar()

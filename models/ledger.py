@@ -25,8 +25,6 @@ from policies.cases import Order
 from policies.credits import charge_note, recharge_note, reversal_note
 from policies.fees import ZERO
 
-LEDGER_KINDS = ("charge", "reset", "credit", "reversal", "payment", "manual_credit")
-
 
 class LedgerLineRow(Base):
     """A line of the ledger.  The trigger `ledger_lines_have_parties` does what foreign keys would do row by row."""
@@ -50,7 +48,7 @@ class LedgerLineRow(Base):
     at: Mapped[datetime]
 
     __table_args__ = (
-        check_in("kind", LEDGER_KINDS),
+        check_in("kind", ("charge", "reset", "credit", "reversal", "payment", "manual_credit")),
         check_finite("amount"),
         CheckConstraint("CASE WHEN kind = 'charge' THEN amount > 0 ELSE amount < 0 END", name="amount_sign"),
         CheckConstraint("kind IN ('payment', 'manual_credit') OR order_id IS NOT NULL", name="has_order"),

@@ -17,14 +17,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 from models.db.schema import Base, BigIntKey, check_in, partial_index
 from models.submissions import CHANNEL
 
-PAUSE_KINDS = ("queue", "task")
 MAX_REASON_LENGTH = 500
 
 
 class PauseRow(Base):
     __tablename__ = "pauses"
     __table_args__ = (
-        check_in("kind", PAUSE_KINDS),
+        check_in("kind", ("queue", "task")),
         CheckConstraint("until > paused_at AND resumed_at >= paused_at", name="in_order"),
         partial_index("ix_pauses_open", "kind", "name", unique=True, where="resumed_at IS NULL"),
     )

@@ -14,9 +14,7 @@ from models.ocr import OcrRow
 from models.orders import OrderRow
 
 DUE_OCR_REMINDERS = next_due(
-    select(OcrRow, OcrRow.filed_at.label("since"), OrderRow.seller_id).join(
-        OrderRow, OrderRow.order_id == OcrRow.order_id
-    ),
+    select(OcrRow, OcrRow.filed_at.label("since"), OrderRow.seller_id).join(OrderRow),
     OcrRow.remind_at,
     OcrRow.ocr_id,
     "state = 'open' AND filed_by = 'buyer'",
@@ -26,7 +24,7 @@ DUE_ALERT_REMINDERS = next_due(
         AlertRow,
         AlertRow.remind_from.label("since"),
         case((AlertRow.kind == "NPB", OrderRow.seller_id), else_=OrderRow.buyer_id).label("filer_id"),
-    ).join(OrderRow, OrderRow.order_id == AlertRow.order_id),
+    ).join(OrderRow),
     AlertRow.remind_at,
     AlertRow.alert_id,
     "state = 'open'",

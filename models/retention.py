@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select
 
 from models.sql import read_sql
 
@@ -24,7 +24,5 @@ def prune(conn: Connection, older_than: datetime, batch: int = 1000) -> int:
     Raises the database's InvalidParameterValue for less than thirty days, InsufficientPrivilege for any role but the
     owner.
     """
-    deleted: int = conn.execute(
-        text("SELECT unwind.prune_requests(:older_than, :batch)"), {"older_than": older_than, "batch": batch}
-    ).scalar_one()
-    return deleted
+    pruned = select(func.unwind.prune_requests(older_than, batch))
+    return int(conn.execute(pruned).scalar_one())

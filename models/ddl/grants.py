@@ -50,8 +50,19 @@ INTERFACE_GRANTS = {
     "FUNCTION unwind.feed_base()": ("EXECUTE", (APP_ROLE,)),
     "unwind.command_answers": ("SELECT", (APP_ROLE, READER_ROLE, WEB_ROLE)),
     **{f"unwind.{view.name}": ("SELECT", (APP_ROLE, READER_ROLE, WEB_ROLE)) for view in views.VIEWS},
+    "unwind.api_keys": ("SELECT, UPDATE (last_used_at)", (WEB_ROLE,)),
+    "unwind.web_links": ("SELECT, INSERT", (WEB_ROLE,)),
+    "unwind.members": (
+        (
+            "SELECT (member_id, handle, time_zone, terminated_at, buying_revoked_at, selling_suspended_at, "
+            "reinstated_at, automation)"
+        ),
+        (WEB_ROLE,),
+    ),
+    "unwind.notices": ("SELECT", (WEB_ROLE,)),
 }
-"""The functions and views that other roles may use."""
+"""The functions and views that other roles may use, and what the HTTP interface may do with private tables: it cannot
+read members' addresses."""
 PRIVATE_LOCK_TABLES = ("item_locks", "ledger_locks", "named_locks")
 PRIVATE_TO_READERS = (
     "members",
@@ -67,16 +78,6 @@ PRIVATE_TO_READERS = (
     *PRIVATE_LOCK_TABLES,
 )
 """Tables that hold addresses, emails and arguments, and the lock tables."""
-WEB_GRANTS = {
-    "unwind.api_keys": "SELECT, UPDATE (last_used_at)",
-    "unwind.web_links": "SELECT, INSERT",
-    "unwind.members": (
-        "SELECT (member_id, handle, time_zone, terminated_at, buying_revoked_at, selling_suspended_at, reinstated_at, "
-        "automation)"
-    ),
-    "unwind.notices": "SELECT",
-}
-"""What the HTTP interface may do with private tables. It cannot read members' addresses."""
 
 
 def _create_role(name: str) -> str:
@@ -139,10 +140,8 @@ def _rights_of_role(role: str, tables: set[str]) -> list[str]:
             f"REVOKE ALL ON {_qualified_names(public)} FROM {role}",
             f"GRANT SELECT ON {_qualified_names(public)} TO {role}",
         ]
-    if role == WEB_ROLE:
-        statements += [f"GRANT {right} ON {name} TO {role}" for name, right in WEB_GRANTS.items()]
-    interfaces = [(right, name) for name, (right, roles) in INTERFACE_GRANTS.items() if role in roles]
-    return [*statements, *(f"GRANT {right} ON {name} TO {role}" for right, name in interfaces)]
+    interfaces = INTERFACE_GRANTS.items()
+    return statements + [f"GRANT {right} ON {name} TO {role}" for name, (right, roles) in interfaces if role in roles]
 
 
 def _qualified_names(tables: set[str]) -> str:

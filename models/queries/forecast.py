@@ -59,7 +59,6 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
     hours: dict[datetime, dict[AlertKind, int]] = {}
     for row in conn.execute(per_hour):
         hours.setdefault(row.unlocks_hour, dict.fromkeys(AlertKind, 0))[row.kind] = row.n
-    later = select(func.count()).where(_UNLOCK.unlocks_at > until)
     return {
         "at": format_timestamp(now),
         "until": format_timestamp(until),
@@ -70,7 +69,7 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
             {"hour": format_timestamp(hour), **{k.lower(): n for k, n in kinds.items()}, "total": sum(kinds.values())}
             for hour, kinds in hours.items()
         ],
-        "later": conn.execute(later).scalar_one(),
+        "later": conn.scalar(select(func.count()).where(_UNLOCK.unlocks_at > until)),
     }
 
 

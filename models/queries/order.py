@@ -74,7 +74,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
         "fee": fee_credits.fee_of_order(conn, case.order, until=at),
         "verdict": describe_cancel_routes(order_snapshot_subject(snapshot, at or now), at or now),
         "credits": fee_credits.fee_credit_of_order(conn, order_id, until=at),
-        "stock": _stock_moves_of_order(conn, order_id, at),
+        "stock": [map_row_to_json(row) for row in conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})],
         "notices": show_order_notices(conn, order_id, until=at),
         "timeline": [_timeline_entry(row, terms_history) for row in snapshot.events],
     }
@@ -254,10 +254,6 @@ _STOCK_MOVES_OF_ORDER = text("""
     ) AS m
     WHERE CAST(:at AS timestamptz) IS NULL OR at <= :at ORDER BY move_id
 """)
-
-
-def _stock_moves_of_order(conn: Connection, order_id: int, at: datetime | None) -> list[dict[str, Any]]:
-    return [map_row_to_json(row) for row in conn.execute(_STOCK_MOVES_OF_ORDER, {"order": order_id, "at": at})]
 
 
 def show_order_notices(conn: Connection, order_id: int, *, until: datetime | None = None) -> list[dict[str, Any]]:

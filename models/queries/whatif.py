@@ -16,7 +16,6 @@ from policies.terms import DEFAULT_TERMS
 from policies.timestamps import parse_stored_timestamp
 from policies.whatif import CaseOutcome, CaseReplay, WhatIfConditions, WhatIfMemberChange, outcome_without_replay
 
-_EXTENT = select(func.count(EventRow.order_id).label("events"), func.max(EventRow.at).label("until"))
 _MEMBER_CHANGE_TYPES = ("members.terminated", "members.reinstated", "sellers.automation_set")
 _MEMBER_CHANGES = (
     select(EventRow.member_id, EventRow.at, EventRow.type, EventRow.changes["automation"].label("automation"))
@@ -38,8 +37,8 @@ WhatIfDifference = tuple[RecordedCase, CaseOutcome, CaseOutcome]
 
 def load_recorded_extent(conn: Connection) -> tuple[int, datetime | None]:
     """Return the number of events of orders, and the time of the last event: that far the record goes."""
-    row = conn.execute(_EXTENT).one()
-    return row.events, row.until
+    events, until = conn.execute(select(func.count(EventRow.order_id), func.max(EventRow.at))).one()
+    return events, until
 
 
 def load_member_changes(conn: Connection) -> dict[str, list[WhatIfMemberChange]]:
