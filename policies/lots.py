@@ -183,22 +183,20 @@ def lot_tiers_from_fields(fields: Mapping[str, Any]) -> tuple[tuple[int, Decimal
     return tuple((quantity, Decimal(price)) for quantity, price in pairs if quantity and price is not None)
 
 
-def find_lot_tier_gaps(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+def find_lot_tier_gaps(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Find incomplete tiers and gaps between tiers, as (field, message).
 
     The marketplace's API writes 0 and 0.0000 for an absent tier.
     """
-    problems: list[tuple[str, str]] = []
     ended = False
     for number in (1, 2, 3):
         quantity, price = fields.get(f"tier_quantity{number}"), fields.get(f"tier_price{number}")
         present = bool(quantity) or bool(price is not None and Decimal(price))
         if present and (not quantity or price is None):
-            problems.append((f"tier_quantity{number}", "quantity and price of a tier go together"))
+            yield f"tier_quantity{number}", "quantity and price of a tier go together"
         elif present and ended:
-            problems.append((f"tier_quantity{number}", "the tier before it is missing"))
+            yield f"tier_quantity{number}", "the tier before it is missing"
         ended = ended or not present
-    return problems
 
 
 def format_price(amount: Decimal | None) -> str | None:

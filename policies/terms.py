@@ -139,10 +139,6 @@ def _read_late_response_term(raw: Any) -> str:
 _FEE_SLICES_EXAMPLE = 'slices such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}]'
 
 
-def _read_fee_slices_term(raw: Any) -> tuple[FeeSlice, ...]:
-    return _read_steps(raw, _read_fee_slice, _FEE_SLICES_EXAMPLE, "slices")
-
-
 def _read_fee_slice(raw: Any) -> FeeSlice:
     has_slice_keys = isinstance(raw, dict) and "rate" in raw and set(raw) <= {"up_to", "rate"}
     if not has_slice_keys or not all(isinstance(value, str | None) for value in raw.values()) or raw["rate"] is None:
@@ -263,7 +259,7 @@ class Terms:
         TermInfo(
             'list such as [{up_to = "500", rate = "0.03"}, {rate = "0.02"}], in US dollars',
             f"up to {MAX_STEPS} rising slices, rates 0 to 1, the last one without an end",
-            _read_fee_slices_term,
+            lambda raw: _read_steps(raw, _read_fee_slice, _FEE_SLICES_EXAMPLE, "slices"),
         ),
         "The fee, by slices of the order total: each slice has its own rate.",
     )

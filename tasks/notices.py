@@ -20,7 +20,7 @@ from models import dead_jobs, members, notices, orders, outbox, pauses, sweeps
 from models.db.conflicts import retry_on_conflict
 from models.notices import ClaimedNotice, ClaimedNoticeOutcome
 from models.outbox import DueMessage
-from models.unit_of_work import UnitOfWork, unit_of_work
+from models.unit_of_work import unit_of_work
 from policies import notices as policy
 from policies.emails import compose_email
 from policies.emails.context import EmailContext
@@ -74,8 +74,20 @@ def _record_deliveries(deliveries: Sequence[Delivery]) -> list[ClaimedNoticeOutc
         outcomes = [_delivery_outcome(notice, error, work.now) for notice, error in deliveries]
         written = notices.record_notice_deliveries(work.conn, outcomes, work.now)
         for outcome in written:
-            if outcome.state == "parked":
-                _park_notice(work, outcome)
+            if outcome.state != "parked":
+                continue
+            notice = outcome.notice
+            log.warning("notice_parked", notice_id=notice.notice_id, notice_event=notice.event)
+            dead_jobs.park_job(
+                work.conn,
+                task="notices.deliver",
+                arguments={"notice_id": notice.notice_id},
+                error=outcome.error or "parked",
+                first_error=notice.first_error,
+                reason="UNDELIVERABLE",
+                attempts=notice.attempts,
+                now=work.now,
+            )
         sweeps.record_sweep_run(work.conn, "notices.deliver", len(written), work.now)
         full = len(deliveries) == BATCH_SIZE and not any(isinstance(e, ServerUnavailable) for _, e in deliveries)
         if full or any(isinstance(e, MailerOutOfTime) for _, e in deliveries):
@@ -87,7 +99,6 @@ def record_notices_at_once(task: str, rows: Sequence[int]) -> None:
     """Do for these outbox rows what `task` does, unless something is paused. The relay publishes what is left."""
     if not rows:
         return
-    work: UnitOfWork[Any]
     try:
         with unit_of_work() as work:
             if pauses.list_pauses_in_effect(work.conn, work.now):
@@ -151,23 +162,22 @@ def _compose_notice_row(
 def _send_notices(claimed: Sequence[ClaimedNotice], addresses: Mapping[str, Any]) -> list[Delivery]:
     # Outside any transaction.
     known = [notice for notice in claimed if notice.recipient in addresses]
-    emails = [_notice_email(notice, addresses[notice.recipient]) for notice in known]
+    emails = [
+        OutgoingEmail(
+            message_id=notice.message_id,
+            event=notice.event,
+            order_id=notice.order_id,
+            email=addresses[notice.recipient].email,
+            handle=addresses[notice.recipient].handle,
+            written_at=notice.created_at,
+            content=notice.email,
+        )
+        for notice in known
+    ]
     errors = services.mailer.send(emails) if services.mailer else [None] * len(emails)
     unknown = UndeliverableEmail("there is no member with this id")
     undeliverable = ((notice, unknown) for notice in claimed if notice.recipient not in addresses)
     return [*undeliverable, *zip(known, errors, strict=True)]
-
-
-def _notice_email(notice: ClaimedNotice, address: Any) -> OutgoingEmail:
-    return OutgoingEmail(
-        message_id=notice.message_id,
-        event=notice.event,
-        order_id=notice.order_id,
-        email=address.email,
-        handle=address.handle,
-        written_at=notice.created_at,
-        content=notice.email,
-    )
 
 
 def _delivery_outcome(notice: ClaimedNotice, error: Exception | None, now: datetime) -> ClaimedNoticeOutcome:
@@ -184,17 +194,3 @@ def _delivery_outcome(notice: ClaimedNotice, error: Exception | None, now: datet
     tried = not isinstance(error, ServerUnavailable) or error.tried
     retry_at = policy.next_retry_at(notice.attempts if tried else 1, now)
     return ClaimedNoticeOutcome(notice, "pending" if retry_at else "parked", retry_at, reason, counts_as_attempt=tried)
-
-
-def _park_notice(work: UnitOfWork[Any], outcome: ClaimedNoticeOutcome) -> None:
-    log.warning("notice_parked", notice_id=outcome.notice.notice_id, notice_event=outcome.notice.event)
-    dead_jobs.park_job(
-        work.conn,
-        task="notices.deliver",
-        arguments={"notice_id": outcome.notice.notice_id},
-        error=outcome.error or "parked",
-        first_error=outcome.notice.first_error,
-        reason="UNDELIVERABLE",
-        attempts=outcome.notice.attempts,
-        now=work.now,
-    )

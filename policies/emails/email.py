@@ -21,9 +21,12 @@ Paragraphs = str | tuple[str, ...]
 EMAIL_WIDTH = 72
 """Columns that mail programs show without wrapping again."""
 
-_OPENS_EMAIL_DIRECTION = "\u202a\u202b\u202d\u202e\u2066\u2067\u2068"
-_CLOSES_EMAIL_DIRECTION = "\u202c\u2069"
 _ISOLATE, _END_ISOLATE = "\u2068", "\u2069"
+_ENDS_OF_DIRECTIONS = dict.fromkeys("\u202a\u202b\u202d\u202e", "\u202c") | dict.fromkeys(
+    "\u2066\u2067\u2068", _END_ISOLATE
+)
+_DIRECTING = ("R", "AL", "AN", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode's classes of right-to-left characters and of direction controls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +121,16 @@ def _email_text_without_controls(text: str) -> str:
 
 def _isolate_email_direction(line: str) -> str:
     # Keep right-to-left text and direction controls, but end their effect with the line.
-    if all(c.isascii() for c in line) or not _changes_email_direction(line):
+    if line.isascii() or not any(unicodedata.bidirectional(c) in _DIRECTING for c in line):
         return line
     characters: list[str] = []
     closers: list[str] = []
     for c in line:
-        if c in _OPENS_EMAIL_DIRECTION:
-            closers.append("\u2069" if c in "\u2066\u2067\u2068" else "\u202c")
-        elif c in _CLOSES_EMAIL_DIRECTION:
+        if c in _ENDS_OF_DIRECTIONS:
+            closers.append(_ENDS_OF_DIRECTIONS[c])
+        elif c in _ENDS_OF_DIRECTIONS.values():
             if not closers or closers[-1] != c:
                 continue  # would close something that this text did not open
             closers.pop()
         characters.append(c)
     return _ISOLATE + "".join(characters) + "".join(reversed(closers)) + _END_ISOLATE
-
-
-def _changes_email_direction(line: str) -> bool:
-    return any(
-        c in _OPENS_EMAIL_DIRECTION or c in _CLOSES_EMAIL_DIRECTION or unicodedata.bidirectional(c) in ("R", "AL", "AN")
-        for c in line
-    )

@@ -61,21 +61,17 @@ def _bill_status_sentence(bill: Mapping[str, Any]) -> str:
 
 def _bill_sums(bill: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     total, paid, carried = Decimal(bill["total"]), Decimal(bill["paid"]), Decimal(bill["carried_forward"])
-    opening = Decimal(bill["opening_credit"])
-    rows = []
-    if opening:
-        rows.append(("Carried over", bill["opening_credit"], "from the previous bill and from overpayments"))
-    rows.append(("Total", bill["total"], ""))
-    if paid:
-        rows.append(("Paid", f"{-paid}", ""))
-        if total > paid:
-            rows.append(("Left to pay", f"{total - paid}", ""))
-        if Decimal(bill["overpaid"]):
-            rows.append(("Overpaid", bill["overpaid"], "credited on your next bill"))
-    if carried:
-        why = "credited on your next bill" if carried < 0 else "below the minimum bill, added to your next bill"
-        rows.append(("Carried forward", bill["carried_forward"], why))
-    return rows
+    why = "credited on your next bill" if carried < 0 else "below the minimum bill, added to your next bill"
+    opening = bill["opening_credit"]
+    rows = (
+        (Decimal(opening), "Carried over", opening, "from the previous bill and from overpayments"),
+        (True, "Total", bill["total"], ""),
+        (paid, "Paid", f"{-paid}", ""),
+        (paid and total > paid, "Left to pay", f"{total - paid}", ""),
+        (paid and Decimal(bill["overpaid"]), "Overpaid", bill["overpaid"], "credited on your next bill"),
+        (carried, "Carried forward", bill["carried_forward"], why),
+    )
+    return [(label, amount, note) for shown, label, amount, note in rows if shown]
 
 
 def _bill_page_date(text: str) -> str:

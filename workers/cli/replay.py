@@ -78,7 +78,7 @@ def replay(
                 undone = []
                 for played in player.play(lines, simulation, until=until):
                     _print_played_line(played, as_json=answers)
-                    if not played.done:
+                    if played.show is None and played.result["outcome"] != "done":
                         undone.append(played)
                 all_done = all_done and not undone
                 if undone and not answers:

@@ -63,9 +63,6 @@ def escape_for_terminal(value: Any, *, keep_line_breaks: bool = False) -> Any:
     if isinstance(value, list):
         return [escape_for_terminal(item) for item in value]
     if isinstance(value, str):
-        return replace_unprintable(value, _escape_character_for_terminal, keep=" \n" if keep_line_breaks else " ")
+        keep = " \n" if keep_line_breaks else " "
+        return replace_unprintable(value, lambda c: " " if c.isspace() else f"<U+{ord(c):04X}>", keep=keep)
     return value
-
-
-def _escape_character_for_terminal(character: str) -> str:
-    return " " if character.isspace() else f"<U+{ord(character):04X}>"

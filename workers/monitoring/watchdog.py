@@ -118,13 +118,10 @@ def _count_watched_message(**_: Any) -> None:
     _received_messages += 1
 
 
-def _connect_to_watched_broker() -> redis.Redis:
-    return connect_to_redis(current_settings().environment()["CELERY_BROKER_URL"])
-
-
 @signals.worker_ready.connect
 def _watch_worker(sender: Any = None, **_: Any) -> None:
-    app, broker = current_app._get_current_object(), _connect_to_watched_broker()
+    app = current_app._get_current_object()
+    broker = connect_to_redis(current_settings().environment()["CELERY_BROKER_URL"])
 
     def end(waiting: int) -> None:
         log.critical("worker_stalled", waiting=waiting, queues=sorted(app.amqp.queues.consume_from))
@@ -143,7 +140,8 @@ def _watch_worker(sender: Any = None, **_: Any) -> None:
 
 @signals.beat_init.connect
 def _watch_beat(sender: Any = None, **_: Any) -> None:
-    scheduler, broker = sender.scheduler, _connect_to_watched_broker()
+    scheduler = sender.scheduler
+    broker = connect_to_redis(current_settings().environment()["CELERY_BROKER_URL"])
 
     def end(_waiting: int) -> None:
         log.critical("beat_stalled")

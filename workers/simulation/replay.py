@@ -41,10 +41,6 @@ class HistoryLine:
     show: tuple[Any, ...] | None = None
     result: Any = None
 
-    @property
-    def done(self) -> bool:
-        return self.show is not None or self.result["outcome"] == "done"
-
     def as_json(self) -> dict[str, Any]:
         if self.show is not None:
             return {"at": format_timestamp(self.at), "show": list(self.show), "result": self.result}
@@ -121,14 +117,15 @@ def _parse_history_line(number: int, written: str) -> HistoryLine:
     if not isinstance(fields, dict):
         raise ValueError("must be a JSON object")
     at = _parse_line_instant(fields)
+    known = {"at", "show"} if "show" in fields else {"at", "task", "kwargs"}
+    if extra := sorted(fields.keys() - known):
+        raise ValueError(f"has unknown fields: {', '.join(extra)}")
     if "show" in fields:
-        _check_history_fields(fields, {"at", "show"})
         words = fields["show"]
         if not isinstance(words, list):
             raise ValueError('`show` must be a list such as ["order", 1003]')
         parse_query(words)
         return HistoryLine(number, at, show=tuple(words))
-    _check_history_fields(fields, {"at", "task", "kwargs"})
     task, arguments = fields.get("task"), fields.get("kwargs", {})
     if not isinstance(task, str) or task not in app.tasks or task.startswith("celery."):
         raise ValueError("`task` must be the name of a task such as orders.submit, or `show` must be a query")
@@ -152,11 +149,6 @@ def _parse_line_instant(fields: dict[str, Any]) -> datetime:
     if not 1970 <= at.year <= 9000:  # so that adding deadlines to it never leaves the calendar
         raise ValueError("`at` must lie between the years 1970 and 9000")
     return at
-
-
-def _check_history_fields(fields: dict[str, Any], known: set[str]) -> None:
-    if extra := sorted(set(fields) - known):
-        raise ValueError(f"has unknown fields: {', '.join(extra)}")
 
 
 def _refuse_history_constants(name: str) -> Any:

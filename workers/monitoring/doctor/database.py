@@ -136,8 +136,7 @@ def check_pooler(context: Context) -> Iterator[Finding]:
     if url is None and pooled:
         message = "DATABASE_URL leads to a pooler, and notifications, migrations and backups need a direct connection."
         yield error("POOLER_WITHOUT_DIRECT_URL", message, PooledSessionRefused().fix)
-        return
-    if url is not None and (wrong := _problem_of_direct_url(context, url.get_secret_value())):
+    elif url is not None and (wrong := _problem_of_direct_url(context, url.get_secret_value())):
         yield wrong
     elif pooled and keeps_prepared_statements(context.conn):
         yield note("POOLER", "DATABASE_URL leads to a pooler that keeps prepared statements.", NO_ACTION)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partialmethod
 from itertools import count
 from typing import Any
 
@@ -131,11 +132,10 @@ class _MarketBuilder:
         self._add(at, "orders.submit", order_id=order_id, buyer_id=buyer_id, seller_id=seller_id, lines=lines)
         return order_id
 
-    def _by_seller(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
-        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][0], **kwargs)
+    def _by_party(self, party: int, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
+        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][party], **kwargs)
 
-    def _by_buyer(self, at: datetime, task: str, order_id: int, **kwargs: Any) -> None:
-        self._add(at, task, order_id=order_id, member_id=self.sample.parties[order_id][1], **kwargs)
+    _by_seller, _by_buyer = partialmethod(_by_party, 0), partialmethod(_by_party, 1)
 
     def _completed_orders(self) -> None:
         for number in range(22):
