@@ -14,7 +14,7 @@ import pytest
 from policies.timestamps import format_timestamp
 from workers.cli.send import parse_command_arguments
 from workers.settings import CHECKOUT
-from workers.show_queries import run_query
+from workers.show_queries import parse_query
 from workers.simulation.demo.sample_market import SELLERS, build_sample_market
 from workers.simulation.engine import Simulation
 from workers.simulation.replay import parse_lines, play
@@ -34,7 +34,7 @@ def demo(simulation: Simulation) -> Simulation:
 
 def _show(demo: Simulation, *words: str) -> Any:
     with demo.database.transaction() as conn:
-        return run_query(conn, words, now=demo.clock.instant)
+        return parse_query(words).read(conn, demo.clock.instant)
 
 
 def test_own_alert_unlocks_within_a_minute(demo: Simulation) -> None:

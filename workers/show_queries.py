@@ -163,7 +163,3 @@ def parse_query(words: Sequence[Any]) -> Query:
         raise ValueError(error.format_message()) from None
     assert isinstance(query, Query)
     return query
-
-
-def run_query(conn: Connection, words: Sequence[Any], *, now: datetime) -> Any:
-    return parse_query(words).read(conn, now)

@@ -360,7 +360,7 @@ class ComparedMarket(RuleBasedStateMachine):
             )
             while month <= billing_month(self.now):
                 with self.simulation.database.transaction() as conn:
-                    bill = show_queries.run_query(conn, ["bill", seller, month], now=self.now)
+                    bill = show_queries.parse_query(["bill", seller, month]).read(conn, self.now)
                 sums = {name: Decimal(bill[name]) for name in ("opening_credit", "total", "carried_forward")}
                 assert sums == self.book.ledger.bill(seller, month), self.story(bill)
                 lines = sorted((x["kind"], x["order_id"], Decimal(x["amount"])) for x in bill["lines"])

@@ -157,7 +157,7 @@ def query(*words: Any) -> Callable[[BigMarket], Callable[[], Any]]:
 
     def build(big_market: BigMarket) -> Callable[[], Any]:
         def body(conn: Any) -> None:
-            assert show_queries.run_query(conn, words, now=big_market.now) is not None
+            assert show_queries.parse_query(words).read(conn, big_market.now) is not None
 
         return big_market.ask(body)
 
@@ -255,7 +255,7 @@ def test_billing_reads_the_lines_of_its_sellers(big_market: BigMarket) -> None:
     sellers = [f"s-{n}" for n in range(3)]
 
     def body(conn: Any) -> None:
-        show_queries.run_query(conn, ("bill", "s-3", f"{month:%Y-%m}"), now=big_market.now)
+        show_queries.parse_query(("bill", "s-3", f"{month:%Y-%m}")).read(conn, big_market.now)
         assert bills.sellers_to_bill(conn, month, limit=3)
         conn.execute(bills._SUMS_TO_BILL, {"month": month, "sellers": sellers}).all()
 

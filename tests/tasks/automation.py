@@ -18,7 +18,7 @@ def automate(market: Market, **settings: Any) -> dict[str, Any]:
 
 def see(market: Market, *words: str | int) -> Any:
     with market.simulation.database.transaction() as conn:
-        return show_queries.run_query(conn, words, now=market.simulation.clock.instant)
+        return show_queries.parse_query(words).read(conn, market.simulation.clock.instant)
 
 
 def deadlines(market: Market) -> dict[int, datetime | None]:

@@ -37,7 +37,7 @@ def settle(market: Market, **who: str) -> dict[str, Any]:
 
 def see(market: Market, *words: str | int) -> Any:
     with market.simulation.database.transaction() as conn:
-        return show_queries.run_query(conn, words, now=market.simulation.clock.instant)
+        return show_queries.parse_query(words).read(conn, market.simulation.clock.instant)
 
 
 def test_a_payment_for_a_cancelled_order_leaves_a_row_an_event_and_two_emails(cancelled: Market) -> None:

@@ -16,7 +16,7 @@ from policies.timestamps import parse_timestamp
 from tests.plugins.market import Market
 from tests.plugins.website import Website, website
 from workers.embedded.client import ServerUrls
-from workers.show_queries import run_query
+from workers.show_queries import parse_query
 
 
 def seed(market: Market) -> None:
@@ -37,7 +37,7 @@ def site(servers: ServerUrls, admin: psycopg.Connection, template_database: str)
 
 def shown(site: Website, *words: Any) -> Any:
     with site.database.transaction() as conn:
-        return run_query(conn, words, now=site.database.clock.now(conn))
+        return parse_query(words).read(conn, site.database.clock.now(conn))
 
 
 def test_routes_return_what_the_command_line_shows(site: Website) -> None:

@@ -27,7 +27,7 @@ DAY = timedelta(days=1)
 def run_query(market: Market, *words: str | int) -> Any:
     """Run a query at the simulation's instant."""
     with market.simulation.database.transaction() as conn:
-        return show_queries.run_query(conn, words, now=market.simulation.clock.instant)
+        return show_queries.parse_query(words).read(conn, market.simulation.clock.instant)
 
 
 def test_unknown_objects_are_null(market: Market) -> None:
@@ -189,9 +189,9 @@ def test_query_uses_one_snapshot(market: Market, database_url: str) -> None:
     now = market.simulation.clock.instant
     with reader.transaction() as conn:
         db.use_snapshot_isolation(conn)
-        before = show_queries.run_query(conn, ["order", 1003], now=now)
+        before = show_queries.parse_query(["order", 1003]).read(conn, now)
         market.done("orders.cancel", order_id=1003, member_id="seller")
-        assert show_queries.run_query(conn, ["order", 1003], now=now) == before
+        assert show_queries.parse_query(["order", 1003]).read(conn, now) == before
     reader.dispose()
     assert run_query(market, "order", 1003)["status"] == "CANCELLED"
 

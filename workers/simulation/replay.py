@@ -22,7 +22,7 @@ from policies.timestamps import format_timestamp, parse_timestamp
 from tasks.command_parsing import UNFITTING_ARGUMENT_ERRORS, parse_command
 from tasks.declarations import COMMANDS
 from workers.app import app
-from workers.show_queries import parse_query, run_query
+from workers.show_queries import parse_query
 from workers.simulation.engine import Simulation
 
 
@@ -102,7 +102,7 @@ def play(
             result = simulation.execute(line.task, line.arguments, f"replay:{line.number}")
         else:
             with simulation.database.transaction() as conn:
-                result = run_query(conn, line.show, now=line.at)
+                result = parse_query(line.show).read(conn, line.at)
         yield replace(line, result=result)
     simulation.process_outbox()
     if until is not None and until > simulation.clock.instant:

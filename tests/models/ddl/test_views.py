@@ -52,7 +52,7 @@ def past_market(market: Market) -> Market:
 def run_query(market: Market, *words: str | int) -> Any:
     """Run a query at the simulation's instant."""
     with market.simulation.database.transaction() as conn:
-        return show_queries.run_query(conn, words, now=market.simulation.clock.instant)
+        return show_queries.parse_query(words).read(conn, market.simulation.clock.instant)
 
 
 def view_rows(market: Market, view: str, where: str = "true", **values: Any) -> list[dict[str, Any]]:
@@ -171,7 +171,7 @@ def test_credit_that_is_pending_or_dead_is_not_shown_as_posted(market: Market) -
     assert "is being posted" in pending_credit["where"]
     with market.simulation.database.transaction() as conn:
         conn.execute(text("UPDATE unwind.outbox SET state = 'dead' WHERE key = 'fee:1001'"))
-        (dead_credit,) = show_queries.run_query(conn, ["credits", "seller"], now=ORDERED)["credits"]
+        (dead_credit,) = show_queries.parse_query(["credits", "seller"]).read(conn, ORDERED)["credits"]
         assert dead_credit["state"] == "given_up"
         assert "./run jobs dead" in dead_credit["where"]
         conn.execute(text("UPDATE unwind.outbox SET state = 'due' WHERE key = 'fee:1001'"))

@@ -22,7 +22,7 @@ from tests.plugins.market import FILED, ORDERED, Market
 from workers.cli import group
 from workers.cli.show import SHOWN_LINES
 from workers.cli.terminal_text import escape_for_terminal
-from workers.show_queries import nouns, run_query
+from workers.show_queries import nouns, parse_query
 
 DAY = timedelta(days=1)
 
@@ -55,7 +55,7 @@ def test_lots_in_json_have_the_format_of_every_show_command(
         output = CliRunner().invoke(group, ["show", "lots", "seller", "--json"]).stdout
         db.set_database(market.simulation.database)
         with market.read() as conn:
-            expected = run_query(conn, ["lots", "seller"], now=market.simulation.clock.instant)
+            expected = parse_query(["lots", "seller"]).read(conn, market.simulation.clock.instant)
         assert output == json.dumps(expected, indent=2) + "\n"
     assert CliRunner().invoke(group, ["show", "lots", "nobody", "--json"]).stdout == "null\n"
     db.set_database(market.simulation.database)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from tests.plugins.market import Market
 from workers.cli import group
-from workers.show_queries import run_query
+from workers.show_queries import parse_query
 
 DOWNLOAD = """<?xml version="1.0" encoding="UTF-8"?>
 <ORDERS>
@@ -131,7 +131,7 @@ def test_the_facts_can_be_played_and_the_totals_are_those_of_the_file(
     assert (f"{row.total:.2f}", str(row.fee), row.status) == (total, fee, status)
     assert (row.credit, row.coupon) == (Decimal(credit), Decimal(coupon))
     with simulation.database.transaction() as conn:
-        shown = run_query(conn, ["order", 1001], now=simulation.clock.instant)
+        shown = parse_query(["order", 1001]).read(conn, simulation.clock.instant)
     assert (float(shown["credit"]), float(shown["coupon"])) == (float(credit), float(coupon))
 
 
