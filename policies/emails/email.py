@@ -52,7 +52,7 @@ class Email:
 
 
 def email_from_json(stored: Mapping[str, Any]) -> Email:
-    return Email(**{**stored, "quote": Quote(**stored["quote"]) if stored["quote"] else None})
+    return Email(**{**stored, "quote": Quote(**quote) if (quote := stored.get("quote")) else None})
 
 
 def build_email(
