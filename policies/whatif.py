@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -51,17 +50,8 @@ class WhatIfConditions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_from: datetime | None = None
 
-    @cached_property
-    def _settings_alone(self) -> AutomationSettings:
-        return replace(NO_AUTOMATION, **self.settings)
-
     def terms_at(self, instant: datetime) -> Terms:
-        current = self.periods[0][1]
-        for begin, terms in self.periods:
-            if begin > instant:
-                break
-            current = terms
-        return current
+        return next((terms for begin, terms in reversed(self.periods) if begin <= instant), self.periods[0][1])
 
     def terms_after(self, instant: datetime) -> tuple[tuple[datetime, Terms], ...]:
         return tuple(period for period in self.periods if period[0] > instant)
@@ -69,8 +59,6 @@ class WhatIfConditions:
     def automation_at(self, recorded: AutomationSettings, instant: datetime) -> AutomationSettings:
         if not self.settings or (self.settings_from is not None and instant < self.settings_from):
             return recorded
-        if recorded is NO_AUTOMATION:
-            return self._settings_alone
         return replace(recorded, **self.settings)
 
 
@@ -142,6 +130,8 @@ class CaseReplay:
         self._conditions, self._recorded = conditions, recorded
         parties = ((Role.BUYER, recorded_case.buyer_id), (Role.SELLER, recorded_case.seller_id))
         changes = [(change.at, role, change) for role, member_id in parties for change in members.get(member_id, ())]
+        if conditions.settings_from is not None:  # `conditions` have other settings from then on
+            changes.append((conditions.settings_from, Role.SELLER, WhatIfMemberChange(conditions.settings_from)))
         self._changes = sorted(changes, key=itemgetter(0))
         self._recorded_automation = NO_AUTOMATION
         self._state: dict[str, dict[str, Any]] = {"order": {}, "alert": {}, "ocr": {}}
@@ -166,7 +156,7 @@ class CaseReplay:
         self.case = Case(
             orders.charge_order(order, terms),
             Member(recorded_case.buyer_id),
-            Member(recorded_case.seller_id, automation=conditions.automation_at(NO_AUTOMATION, at)),
+            Member(recorded_case.seller_id),
             terms,
             later_terms=conditions.terms_after(at),
         )
@@ -177,7 +167,6 @@ class CaseReplay:
         for number, event in enumerate(self._events[1:]):
             self._advance(event.at)
             self._set_time(event.at)
-            self._is_stuck = False
             if event.actor == AUTOMATION_ACTOR:
                 if self._follows_record:
                     self._act_as_recorded(event.at)
@@ -192,7 +181,7 @@ class CaseReplay:
     def _advance(self, until: datetime) -> None:
         # Do what comes before the next recorded event: changes of members, deferred acts, and automation.
         while True:
-            change_at = self._next_change()
+            change_at = self._changes[0][0] if self._changes else None
             deferred_at = self._deferred[0][0] if self._deferred else None
             due = self._next_automatic_act()
             times = [at for at in (change_at, deferred_at, due[0] if due else None) if at is not None and at <= until]
@@ -202,10 +191,8 @@ class CaseReplay:
             self._set_time(now)
             if change_at == now:
                 self._change_members(now)
-                self._is_stuck = False
             elif deferred_at == now:
                 _, number, event = self._deferred.pop(0)
-                self._is_stuck = False
                 if event.type != "orders.cancelled" or self.case.open_alert is not None:
                     self._do(RECORDED_ACTS[event.type], event, number)
             elif due is not None:
@@ -214,17 +201,10 @@ class CaseReplay:
                     self._is_stuck = not self._apply(again[1](self.case, now), now)
 
     def _set_time(self, now: datetime) -> None:
-        self._clock = now
+        self._clock, self._is_stuck = now, False
         terms = self._conditions.terms_at(now)
         if terms is not self.case.terms:
             self.case = replace(self.case, terms=terms, later_terms=self._conditions.terms_after(now))
-
-    def _next_change(self) -> datetime | None:
-        times = [self._changes[0][0]] if self._changes else []
-        start = self._conditions.settings_from
-        if start is not None and self._clock < start:
-            times.append(start)
-        return min(times, default=None)
 
     def _change_members(self, now: datetime) -> None:
         while self._changes and self._changes[0][0] <= now:
@@ -331,16 +311,14 @@ class CaseReplay:
         self._alerts.append(_alert_outcome(alert.kind, alert.filed_at, alert.unlocks_at, alert.closed_at, until))
 
     def _outcome(self, until: datetime) -> CaseOutcome:
-        case = self.case
-        order = case.order
-        if case.alert is not None:
-            self._add_alert_outcome(case.alert, until)
-        struck = case.alert is not None and case.alert.state is AlertState.COMPLETED
+        order, alert = self.case.order, self.case.alert
+        if alert is not None:
+            self._add_alert_outcome(alert, until)
         return CaseOutcome(
             alerts=tuple(self._alerts),
             cancelled_at=order.cancelled_at,
             basis=order.basis,
-            strike=accused_role(case.alert.kind) if struck and case.alert else None,
+            strike=accused_role(alert.kind) if alert is not None and alert.state is AlertState.COMPLETED else None,
             fee=order.fee + self._credit,
             fee_month=format_month(order.fee_month) if order.fee_month else None,
         )
