@@ -31,15 +31,12 @@ BATCH_SIZE = 500
 """Sellers of one transaction; they are locked against postings while it runs."""
 
 
-def _parse_bill_month(value: str) -> str:
-    parse_month(value)
-    return value
-
-
 class RecordBillPayment(Command):
     task: ClassVar[str] = "bills.record_payment"
     seller_id: MemberId
-    billing_month: Annotated[Text, StringConstraints(max_length=7), AfterValidator(_parse_bill_month)]
+    billing_month: Annotated[
+        Text, StringConstraints(max_length=7), AfterValidator(lambda text: format_month(parse_month(text)))
+    ]
     amount: Amount
     payment_id: MemberId
 

@@ -70,13 +70,12 @@ def parse_command(
         request_id = message_id[:MAX_REQUEST_ID_LENGTH]  # answers never echo bad values
     if positional:
         return Answer.invalid(request_id, [("args", "only keyword arguments are accepted")])
-    deep_names = [
-        name
+    too_deep = [
+        (_argument_error_path((name,)), "is nested too deeply")
         for name, value in values.items()
         if isinstance(value, dict | list) and exceeds_payload_depth(value, MAX_ARGUMENT_DEPTH)
     ]
-    if deep_names:
-        too_deep = [(_argument_error_path((name,)), "is nested too deeply") for name in deep_names]
+    if too_deep:
         return Answer.invalid(request_id, too_deep)
     try:
         return model.model_validate(values)

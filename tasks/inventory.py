@@ -38,11 +38,10 @@ from tasks.declarations import command_task
 
 LotCount = Annotated[int, Field(strict=True, ge=0, le=MAX_INT32)]
 LotText = Annotated[Text, StringConstraints(max_length=MAX_TEXT_LENGTH)]
-ItemNo = Annotated[Text, StringConstraints(max_length=64)]
 
 
 class Item(StrictModel):
-    no: ItemNo
+    no: Annotated[Text, StringConstraints(max_length=64)]
     type: Annotated[Text, StringConstraints(min_length=1, max_length=64)]
 
 

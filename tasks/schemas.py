@@ -41,6 +41,12 @@ def answer_schema() -> dict[str, Any]:
         "effects": {"type": "object"},
         "replayed": {"type": "boolean"},
     }
+    by_outcome: dict[str, Any] = {
+        "refused": {"code": {"type": "string"}},
+        "conflict": {"code": {"const": str(Code.REQUEST_ID_REUSED)}},
+        "invalid": {"code": {"type": "null"}, "errors": {"minItems": 1}},
+        "done": {"code": {"type": "null"}},
+    }
     return {
         "title": "answer",
         "description": "What every public task returns; it never raises for bad input or for a rule that says no.",
@@ -48,13 +54,8 @@ def answer_schema() -> dict[str, Any]:
         "properties": properties,
         "required": list(properties),
         "allOf": [
-            {"if": _outcome_is("refused"), "then": {"properties": {"code": {"type": "string"}}}},
-            {"if": _outcome_is("conflict"), "then": {"properties": {"code": {"const": str(Code.REQUEST_ID_REUSED)}}}},
-            {
-                "if": _outcome_is("invalid"),
-                "then": {"properties": {"code": {"type": "null"}, "errors": {"minItems": 1}}},
-            },
-            {"if": _outcome_is("done"), "then": {"properties": {"code": {"type": "null"}}}},
+            {"if": {"properties": {"outcome": {"const": outcome}}}, "then": {"properties": schemas}}
+            for outcome, schemas in by_outcome.items()
         ],
     }
 
@@ -74,7 +75,3 @@ def _plain_schema(part: Any, *, names: bool = False) -> Any:
 
 def _requires(present: str, missing: str) -> dict[str, Any]:
     return {"required": [present], "properties": {present: {"type": "string"}, missing: {"type": "null"}}}
-
-
-def _outcome_is(outcome: str) -> dict[str, Any]:
-    return {"properties": {"outcome": {"const": outcome}}}
