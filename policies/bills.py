@@ -136,9 +136,9 @@ class Bill:
             "seller_id": self.seller_id,
             "billing_month": format_month(self.month),
             "state": self.state,
-            "issued_on": _bill_day_json(self.issued_on),
-            "due_on": _bill_day_json(self.due_on),
-            "grace_until": _bill_day_json(self.grace_until),
+            "issued_on": self.issued_on and self.issued_on.isoformat(),
+            "due_on": self.due_on and self.due_on.isoformat(),
+            "grace_until": self.grace_until and self.grace_until.isoformat(),
             "currency": "USD",
             "opening_credit": str(self.sums.opening_credit),
             "lines": [
@@ -158,10 +158,6 @@ class Bill:
             "paid": str(self.paid),
             "overpaid": str(self.overpaid),
         }
-
-
-def _bill_day_json(day: date | None) -> str | None:
-    return day.isoformat() if day else None
 
 
 def calculate_totals(lines_sum: Decimal, opening_credit: Decimal, terms: Terms) -> BillTotals:

@@ -18,7 +18,8 @@ _FEE_PRECISION = Context(prec=60)
 def calculate_fee(total_usd: Decimal, terms: Terms, seller_id: str) -> Decimal:
     if seller_id in terms.fee_exempt_sellers:
         return ZERO
-    return round_to_cents(calculate_exact_fee(total_usd, terms))
+    fee = calculate_exact_fee(total_usd, terms).quantize(CENT, rounding=ROUND_HALF_UP, context=_FEE_PRECISION)
+    return ZERO if fee.is_zero() else fee
 
 
 def calculate_exact_fee(total_usd: Decimal, terms: Terms) -> Decimal:
@@ -31,11 +32,6 @@ def calculate_exact_fee(total_usd: Decimal, terms: Terms) -> Decimal:
             )
             slice_start = top
     return total
-
-
-def round_to_cents(amount: Decimal) -> Decimal:
-    rounded = amount.quantize(CENT, rounding=ROUND_HALF_UP, context=_FEE_PRECISION)
-    return ZERO if rounded.is_zero() else rounded
 
 
 def to_usd(total: Decimal, usd_rate: Decimal) -> Decimal:

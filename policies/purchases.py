@@ -33,8 +33,10 @@ def price_purchase(
 
     A lot is sold in multiples of its `bulk`, or down to its last unit (R105).
     """
+    visible_to_buyer = (None, buyer.handle, buyer.member_id)
     for lot_id, _ in lines:
-        if not _for_sale(lots.get(lot_id), buyer, seller_id):
+        lot = lots.get(lot_id)
+        if not lot or lot.seller_id != seller_id or lot.is_stock_room or lot.reserved_for not in visible_to_buyer:
             return Refused(Code.LOT_UNKNOWN, f"Lot {lot_id} is not for sale to this buyer in this store.")
     left = {lot_id: lots[lot_id].quantity for lot_id, _ in lines}
     for index, (lot_id, quantity) in enumerate(lines):
@@ -88,12 +90,3 @@ def describe_purchase(lines: Sequence[PurchasedLine]) -> str:
 def format_total(total: Decimal) -> str:
     cents = total.quantize(CENT)
     return str(cents) if cents == total else f"{total.normalize():f}"
-
-
-def _for_sale(lot: Lot | None, buyer: Member, seller_id: str) -> bool:
-    return (
-        lot is not None
-        and lot.seller_id == seller_id
-        and not lot.is_stock_room
-        and lot.reserved_for in (None, buyer.handle, buyer.member_id)
-    )

@@ -114,7 +114,8 @@ class StockView:
         self.lots: dict[int, Lot] = {}
         self._by_key: dict[LotKey, list[int]] = {}
         self._lots_to_review: set[int] = set()
-        self._last_new_id = 0
+        self.last_new_id = 0
+        """The provisional id of the newest new lot."""
         for lot in lots:
             self._add(lot)
 
@@ -122,10 +123,7 @@ class StockView:
         for lot in plan.lots.values():
             self._add(lot)
         self._lots_to_review |= plan.lots_to_review
-        self._last_new_id = min([self._last_new_id, *plan.lots])
-
-    def provisional_id(self, new_lots: int) -> int:
-        return self._last_new_id - new_lots - 1
+        self.last_new_id = min([self.last_new_id, *plan.lots])
 
     def candidate_ids(self, key: LotKey) -> Iterable[int]:
         return (lot_id for lot_id in self._by_key.get(key, ()) if lot_id not in self._lots_to_review)
@@ -184,7 +182,7 @@ class _ReturnPlanner:
         self._stock = stock
         self._choices = choices
         self._release = release
-        self._new_lots = 0
+        self._last_new_id = stock.last_new_id
         self._new_of_key: dict[LotKey, list[int]] = {}
         self.changed: dict[int, Lot] = {}
         self.lots_to_review: set[int] = set()
@@ -229,8 +227,7 @@ class _ReturnPlanner:
         return after, ReturnNote.RETURNED_TO_STOCKROOM if after.is_stock_room else None  # R77
 
     def _new_lot(self, item: Lot, units: int, edit: LineEdit) -> tuple[Lot, ReturnNote | None]:
-        lot_id = self._stock.provisional_id(self._new_lots)
-        self._new_lots += 1
+        self._last_new_id = lot_id = self._last_new_id - 1
         if needs_own_lot(item):
             self.lots_to_review.add(lot_id)
         was_reserved = item.reserved_for is not None and "reserved_for" not in edit.fields

@@ -32,14 +32,13 @@ def format_for_people(instant: datetime, zone: tzinfo = UTC) -> str:
 
 
 def rewrite_timestamps_for_people(text: str, zone: tzinfo = UTC) -> str:
-    return WRITTEN_TIMESTAMP.sub(lambda match: _rewrite_timestamp_for_people(match, zone), text)
+    def rewrite(match: re.Match[str]) -> str:
+        try:
+            return format_for_people(parse_timestamp(match[0]), zone)
+        except (ValueError, OverflowError):  # looks like a timestamp, in a comment
+            return match[0]
 
-
-def _rewrite_timestamp_for_people(match: re.Match[str], zone: tzinfo) -> str:
-    try:
-        return format_for_people(parse_timestamp(match[0]), zone)
-    except (ValueError, OverflowError):  # looks like a timestamp, in a comment
-        return match[0]
+    return WRITTEN_TIMESTAMP.sub(rewrite, text)
 
 
 def round_up_timestamp(instant: datetime) -> datetime:
