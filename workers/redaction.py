@@ -76,7 +76,7 @@ def redact_answer(representation: str) -> str:
 def _is_visible(value: Any) -> bool:
     if isinstance(value, str):
         return _PLAIN_VALUE.fullmatch(value) is not None
-    return isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63)
+    return isinstance(value, int) and abs(value) < 2**63
 
 
 class RedactedAMQP(AMQP):

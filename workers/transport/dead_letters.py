@@ -12,6 +12,7 @@ import base64
 import json
 import logging
 import threading
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
@@ -47,16 +48,14 @@ def push_dead_letter(pipe: Any, rejection: Rejected, queue: str | None, raw: byt
 def pending_letter(rejection: Rejected, queue: str | None, raw: bytes) -> dict[str, Any]:
     message_id = rejection.message_id
     return {
+        **asdict(rejection),
         "key": str(uuid4()),
-        "reason": rejection.reason,
-        "detail": rejection.detail,
         "named": rejection.named and replace_unprintable(rejection.named[:100]),
         # An awaited message's id is stored unchanged: its caller waits for it.
         "message_id": message_id if rejection.is_awaited else message_id and replace_unprintable(message_id[:100]),
         "queue": queue,
         "length": len(raw),
         "body_start": base64.b64encode(raw[:MAX_BODY_BYTES]).decode(),
-        "is_awaited": rejection.is_awaited,
     }
 
 

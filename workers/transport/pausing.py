@@ -27,13 +27,11 @@ _paused: StoredPauses | None = StoredPauses()
 
 
 def is_queue_paused(queue: str) -> bool:
-    paused = _paused
-    return paused is None or queue in paused.queues
+    return _paused is None or queue in _paused.queues
 
 
 def is_task_paused(task: str) -> bool:
-    paused = _paused
-    return paused is None or task in paused.tasks
+    return _paused is None or task in _paused.tasks
 
 
 def pauses_as_json() -> str | None:
