@@ -95,7 +95,7 @@ _OPEN_ALERTS_BY_ACCUSED = text("""
 
 def update_alerts(conn: Connection, changed: Sequence[PartChange[Alert]], terms_history: TermsHistory) -> None:
     def new_columns(alert: Alert) -> dict[str, Any]:
-        return {"terms_id": terms_history.id_of(alert.terms)}
+        return {"terms_id": terms_history.ids[alert.terms]}
 
     store_order_parts(conn, AlertRow, "alert_id", changed, _ALERT_COLUMNS, new_columns)
     # Restart the reminders of alerts whose actionable instant changed (N17).
@@ -155,7 +155,7 @@ def unlock_alerts(
         return None
     firsts = {
         terms_id: terms_.unlock_remind_after[0].total_seconds()
-        for terms_id, terms_ in fetch_terms().by_ids().items()
+        for terms_id, terms_ in fetch_terms().by_id.items()
         if terms_.unlock_remind_after
     }
     values = where | {

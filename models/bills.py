@@ -86,7 +86,7 @@ def load_bill_json(conn: Connection, seller_id: str, month: date, now: datetime)
 def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> policy.Bill | None:
     terms_history = terms.load_terms(conn)
     known = conn.execute(select(MemberRow.member_id).where(MemberRow.member_id == seller_id)).scalar()
-    if not known or not policy.is_known_month(month, now, terms_history.at(now)):
+    if not known or not policy.MIN_BILLING_MONTH <= month <= policy.billing_month_of(now, terms_history.at(now)):
         return None
     lines = _bill_lines_of(conn, seller_id, month)
     paid, overpaid = ledger.sum_ledger_payments(conn, seller_id, month)

@@ -151,10 +151,6 @@ def post_ledger_lines(conn: Connection, lines: Sequence[LedgerLine]) -> list[Led
     return [line for line in lines if line.key in written]
 
 
-def post_ledger_payment(conn: Connection, line: LedgerLine) -> None:
-    insert_rows(conn, LedgerLineRow, [to_row(line, LedgerLine.__slots__)])
-
-
 def ledger_has_payment(conn: Connection, payment_id: str) -> bool:
     return bool(conn.execute(select(exists().where(LedgerLineRow.payment_id == payment_id))).scalar())
 

@@ -58,7 +58,7 @@ def update_ocrs(conn: Connection, changed: Sequence[PartChange[Ocr]], terms_hist
     def new_columns(ocr: Ocr) -> dict[str, Any]:
         remind_at = reminders.first_reminder_at(ocr.filed_at, ocr.terms.ocr_remind_after)
         return to_row(ocr, ("filed_by", "filed_at", "previous_status", "reason", "comment")) | {
-            "terms_id": terms_history.id_of(ocr.terms),
+            "terms_id": terms_history.ids[ocr.terms],
             "remind_at": remind_at if ocr.filed_by is Role.BUYER else None,
         }
 

@@ -143,10 +143,6 @@ def send_orders_query(
     return lambda alerts: {r.order_id: _order_from_row(r, alerts.get(r.order_id)) for r in rows}
 
 
-def lock_order_rows(conn: Connection, order_ids: Iterable[int]) -> None:
-    execute(conn, _LOCK_ORDER_ROWS, {"ids": int_array(sorted(order_ids))})
-
-
 def _order_from_row(row: Any, alert: Alert | None) -> Order:
     version = row.version if alert is None or alert.unlock_seq is None else max(row.version, alert.unlock_seq)
     return from_row(Order, row, version=version)
@@ -176,7 +172,7 @@ def send_latest_parts_query(
 ) -> Callable[[TermsHistory], dict[int, T]]:
     """Select the latest alerts or requests of the orders, with the terms under which they were filed."""
     rows = execute(conn, latest, {"ids": int_array(sorted(order_ids))})
-    return lambda history: {r.order_id: from_row(kind, r, terms=history.by_id(r.terms_id)) for r in rows}
+    return lambda history: {r.order_id: from_row(kind, r, terms=history.by_id[r.terms_id]) for r in rows}
 
 
 def store_order_parts(

@@ -219,10 +219,6 @@ def may_be_billed(cancelled_at: datetime, now: datetime, terms: Terms) -> bool:
     return now + BILL_COMMIT_MARGIN >= start_of_billing_day(next_month(billing_month_of(cancelled_at, terms)), terms)
 
 
-def is_known_month(month: date, now: datetime, terms: Terms) -> bool:
-    return MIN_BILLING_MONTH <= month <= billing_month_of(now, terms)
-
-
 def bill_not_issued(month: date) -> Refused:
     return Refused(
         Code.BILL_UNKNOWN,

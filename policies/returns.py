@@ -71,9 +71,6 @@ class ReturnPlan:
     problems: tuple[tuple[int, str, str], ...] = ()
     lots_to_review: frozenset[int] = frozenset()
 
-    def effects(self) -> list[dict[str, Any]]:
-        return [line.effects() for line in self.lines]
-
     def with_lot_ids(self, ids: Mapping[int, int]) -> ReturnPlan:
         """Return the plan with these ids of new lots in place of the provisional ones."""
         if not ids:
@@ -95,7 +92,7 @@ class ReturnPlan:
     @property
     def returned(self) -> ReturnTotals:
         back = [line.returned for line in self.lines if line.returned]
-        return ReturnTotals(self.effects(), len(back), sum(back))
+        return ReturnTotals([line.effects() for line in self.lines], len(back), sum(back))
 
 
 @dataclass(frozen=True, slots=True)

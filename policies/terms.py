@@ -288,8 +288,8 @@ class DatedTerms:
 class TermsHistory:
     def __init__(self, dated: Sequence[DatedTerms]) -> None:
         self._dated = sorted(dated, key=lambda d: (d.valid_from, d.terms_id))
-        self._by_id = {d.terms_id: d.terms for d in dated} | {BRICKLINK_TERMS_ID: DEFAULT_TERMS}
-        self._ids = {terms: terms_id for terms_id, terms in self._by_id.items()}
+        self.by_id = {d.terms_id: d.terms for d in dated} | {BRICKLINK_TERMS_ID: DEFAULT_TERMS}
+        self.ids = {terms: terms_id for terms_id, terms in self.by_id.items()}
 
     def at(self, instant: datetime) -> Terms:
         current = DEFAULT_TERMS
@@ -300,15 +300,6 @@ class TermsHistory:
 
     def after(self, instant: datetime) -> tuple[tuple[datetime, Terms], ...]:
         return tuple({d.valid_from: d.terms for d in self._dated if d.valid_from > instant}.items())
-
-    def by_id(self, terms_id: int) -> Terms:
-        return self._by_id[terms_id]
-
-    def id_of(self, terms: Terms) -> int:
-        return self._ids[terms]
-
-    def by_ids(self) -> dict[int, Terms]:
-        return dict(self._by_id)
 
     def __iter__(self) -> Iterator[DatedTerms]:
         return iter(self._dated)

@@ -201,21 +201,19 @@ def _post_bill_payment(
     excess = policy.overpaid_bill_amount(bill.sums.total, bill.paid, command.amount)
     excess_credit_month = _month_of_overpayment(work, command.seller_id) if excess > 0 else None
     note = policy.bill_payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)
-    ledger.post_ledger_payment(
-        conn,
-        ledger.LedgerLine(
-            key=f"payment:{command.payment_id}",
-            seller_id=command.seller_id,
-            billing_month=month,
-            kind="payment",
-            amount=-command.amount,
-            at=work.now,
-            note=note,
-            payment_id=command.payment_id,
-            excess=excess or None,
-            excess_credit_month=excess_credit_month,
-        ),
+    line = ledger.LedgerLine(
+        key=f"payment:{command.payment_id}",
+        seller_id=command.seller_id,
+        billing_month=month,
+        kind="payment",
+        amount=-command.amount,
+        at=work.now,
+        note=note,
+        payment_id=command.payment_id,
+        excess=excess or None,
+        excess_credit_month=excess_credit_month,
     )
+    insert_rows(conn, ledger.LedgerLineRow, [asdict(line)])
     overpayment = {
         "excess": str(excess),
         "opens": format_month(excess_credit_month) if excess_credit_month else None,

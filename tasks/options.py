@@ -21,7 +21,7 @@ def options(commands: list[OrderCommand]) -> list[Answer]:
     """Return every command with whether it is possible, otherwise why not, from when, and what would unblock it."""
     with unit_of_work(commands) as work:
         # Locked so that the parts of an order, read one after the other, belong together; nothing is written.
-        orders.lock_order_rows(work.conn, [c.order_id for c in work.pending])
+        orders.send_orders_query(work.conn, [c.order_id for c in work.pending], lock=True)
         for command in work.pending:
             work.answer(command, _answer_options(work, command))
     return work.answers

@@ -43,7 +43,7 @@ class ReminderSweep(DueSweep[DueRow]):
         messages: list[OutboxMessage] = []
         schedules: list[dict[str, Any]] = []
         for row in rows:
-            steps = self.steps(terms_history.by_id(row.terms_id))
+            steps = self.steps(terms_history.by_id[row.terms_id])
             step = policy.due_reminder_step(row.since, steps, row.reminders, work.now)
             if step is not None:
                 messages.append(self.message(row, step))

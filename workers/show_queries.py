@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from inspect import signature
 from typing import Any
 
@@ -37,18 +37,14 @@ def _order_id(word: str) -> int:
     return int(word)
 
 
-def _month(word: str) -> date:
-    try:
-        return parse_month(word)
-    except ValueError:
-        raise click.BadParameter("a billing month is written like 2026-03.") from None
+def _parsed_by(parse: Callable[[str], Any], refusal: str = "") -> Callable[[str], Any]:
+    def convert(word: str) -> Any:
+        try:
+            return parse(word)
+        except ValueError as error:
+            raise click.BadParameter(refusal or f"{error}.") from None
 
-
-def _time(word: str) -> datetime:
-    try:
-        return parse_timestamp(word)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}.") from None
+    return convert
 
 
 def _query_id(word: str) -> str:
@@ -57,7 +53,8 @@ def _query_id(word: str) -> str:
     return word
 
 
-ORDER, MONTH, TIME, NAME = _order_id, _month, _time, _query_id
+ORDER, NAME, TIME = _order_id, _query_id, _parsed_by(parse_timestamp)
+MONTH = _parsed_by(parse_month, "a billing month is written like 2026-03.")
 _ORDER_ID = click.Argument(["order_id"], metavar="ID", type=ORDER)
 _SELLER = click.Argument(["seller_id"], metavar="SELLER", type=NAME)
 _AT = click.Option(["--at"], type=TIME, metavar="T", help="As of another time, such as 2026-03-30T09:00:00Z.")

@@ -81,7 +81,7 @@ def show_order(conn: Connection, order_id: int, *, at: datetime | None, now: dat
 
 
 def _order_part_json(part: str, value: Ocr | Alert | None, terms_history: TermsHistory) -> dict[str, Any] | None:
-    return None if value is None else write_history_part(part, value) | {"terms_id": terms_history.id_of(value.terms)}
+    return None if value is None else write_history_part(part, value) | {"terms_id": terms_history.ids[value.terms]}
 
 
 def explain_order(conn: Connection, order_id: int, *, at: datetime | None, now: datetime) -> dict[str, Any] | None:
@@ -166,7 +166,7 @@ def _case_at(
         then, row = read_history_part(name, changes), key.class_
         filed = select(row).where(row.order_id == case.order.order_id, row.filed_at == then["filed_at"])
         stored = conn.execute(filed.order_by(key).limit(1)).one()
-        return replace(from_row(kind, stored, terms=terms_history.by_id(stored.terms_id)), **then)
+        return replace(from_row(kind, stored, terms=terms_history.by_id[stored.terms_id]), **then)
 
     return Case(
         order=replace(
@@ -288,6 +288,6 @@ def _timeline_entry(row: Any, terms_history: TermsHistory) -> dict[str, Any]:
         "to": row.to_status,
         "note": row.note,
         "basis": row.changes.get("order", {}).get("basis"),
-        "terms_id": terms_history.id_of(terms_history.at(row.at)),
+        "terms_id": terms_history.ids[terms_history.at(row.at)],
         "request_id": row.request_id,
     }

@@ -5,6 +5,7 @@ Each returns JSON, takes no locks and changes nothing.  An unknown thing is None
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -88,19 +89,15 @@ def show_credits(conn: Connection, seller_id: str) -> dict[str, Any] | None:
     return {"seller_id": seller_id, "credits": fee_credits.fee_credits_of_seller(conn, seller_id)}
 
 
-def show_parties_of_problem_orders(conn: Connection) -> list[Row[Any]]:
-    return list(
-        conn.execute(
-            text(
-                "SELECT m.member_id, m.handle, "
-                "(array_agg(o.order_id ORDER BY a.unlocked_at, o.order_id))[1:4] AS orders "
-                "FROM unwind.orders AS o JOIN unwind.members AS m ON m.member_id IN (o.seller_id, o.buyer_id) "
-                "LEFT JOIN unwind.alerts AS a ON a.order_id = o.order_id AND a.state = 'open' "
-                "WHERE a.alert_id IS NOT NULL OR o.status = 'OCR' GROUP BY m.member_id, m.handle "
-                "ORDER BY min(a.unlocked_at), m.member_id LIMIT 20"
-            )
-        )
+def show_parties_of_problem_orders(conn: Connection) -> Sequence[Row[Any]]:
+    parties = text(
+        "SELECT m.member_id, m.handle, (array_agg(o.order_id ORDER BY a.unlocked_at, o.order_id))[1:4] AS orders "
+        "FROM unwind.orders AS o JOIN unwind.members AS m ON m.member_id IN (o.seller_id, o.buyer_id) "
+        "LEFT JOIN unwind.alerts AS a ON a.order_id = o.order_id AND a.state = 'open' "
+        "WHERE a.alert_id IS NOT NULL OR o.status = 'OCR' GROUP BY m.member_id, m.handle "
+        "ORDER BY min(a.unlocked_at), m.member_id LIMIT 20"
     )
+    return conn.execute(parties).all()
 
 
 def show_sweeps(conn: Connection) -> list[dict[str, Any]]:

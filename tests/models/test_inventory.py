@@ -33,7 +33,7 @@ def test_units_return_to_their_lot(database: Database) -> None:
         insert_order(conn, 100, (2, 4))
         assert quantities(conn) == {1: 10, 2: 6}
         (plan,) = return_orders(conn, 100)
-        assert plan.effects() == [{"line_no": 1, "returned": 4, "lot_id": 2, "note": None}]
+        assert plan.returned.lines == [{"line_no": 1, "returned": 4, "lot_id": 2, "note": None}]
         assert list(inventory.stream_lots(conn, "s")) == before
 
 
@@ -58,7 +58,7 @@ def test_sold_out_retained_lot_is_in_stockroom_a(database: Database) -> None:
         (empty,) = list(inventory.stream_lots(conn, "s"))
         assert (empty.quantity, empty.is_stock_room, empty.stock_room_id, empty.auto_stockroom) == (0, True, "A", True)
         (plan,) = return_orders(conn, 100)
-        assert plan.effects() == [{"line_no": 1, "returned": 10, "lot_id": 1, "note": "RETURNED_TO_STOCKROOM"}]
+        assert plan.returned.lines == [{"line_no": 1, "returned": 10, "lot_id": 1, "note": "RETURNED_TO_STOCKROOM"}]
 
 
 def test_set_of_orders_creates_one_new_lot_per_item(database: Database) -> None:

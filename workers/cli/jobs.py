@@ -82,11 +82,7 @@ def replay(ids: tuple[int, ...], task: str | None, replay_all: bool) -> None:
             ids = tuple(job.dead_job_id for job in waiting if task is None or job.task == task)
         if not ids:
             echo("There are no such dead jobs.")
-        _for_each_job(
-            ids,
-            lambda number: f"{requeuing.requeue_dead_job(database, number)} is requeued.",
-            at_end=_wake_relay,
-        )
+        _for_each_job(ids, lambda id_: f"{requeuing.requeue_dead_job(database, id_)} is requeued.", wake_relay=True)
 
 
 @jobs.command()
@@ -166,7 +162,7 @@ def jobs_requeue(ids: tuple[int, ...]) -> None:
     echo(f"{pluralize(moved, 'message was', 'messages were')} moved to the queue commands; {stay}.")
 
 
-def _for_each_job(ids: Sequence[int], act: Callable[[int], str], *, at_end: Callable[[], None] | None = None) -> None:
+def _for_each_job(ids: Sequence[int], act: Callable[[int], str], *, wake_relay: bool = False) -> None:
     # Each in a transaction of its own: a failure does not stop the others.
     problems = []
     for number in ids:
@@ -174,15 +170,11 @@ def _for_each_job(ids: Sequence[int], act: Callable[[int], str], *, at_end: Call
             echo(f"{number:>6}  {act(number)}")
         except requeuing.CannotRequeue as problem:
             problems.append(str(problem))
-    if at_end is not None and len(problems) < len(ids):
-        at_end()
+    if wake_relay and len(problems) < len(ids):
+        with contextlib.suppress(OperationalError):  # without a broker, the timetable's tick does it
+            send_internal_task(app, "outbox.relay")
     if problems:
         raise click.ClickException(" ".join(problems))
-
-
-def _wake_relay() -> None:
-    with contextlib.suppress(OperationalError):  # without a broker, the timetable's tick does it
-        send_internal_task(app, "outbox.relay")
 
 
 def _print_job_progress(done: int, total: int) -> None:
