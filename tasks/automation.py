@@ -201,9 +201,9 @@ class CancelSweep(AutomaticActSweep):
 
     def handle(self, work: UnitOfWork[Any], rows: Sequence[DueRow]) -> int:
         # Nobody sends these, so they are not validated.
-        make = AutomationCancel.model_construct
-        ids = [(row.order_id, row.seller_id) for row in rows]
-        work.take([make(request_id=f"automation:{i}", order_id=i, member_id=seller_id) for i, seller_id in ids])
+        command = AutomationCancel.model_construct
+        parties = [(row.order_id, row.seller_id) for row in rows]
+        work.take([command(request_id=f"automation:{o}", order_id=o, member_id=seller) for o, seller in parties])
         cancel_batch_in(work, lambda _command, case, now: type(self).decide(case, now))
         return sum(answer.outcome == "done" for answer in work.answers)
 

@@ -199,7 +199,11 @@ def _post_bill_payment(
     if ledger.ledger_has_payment(conn, command.payment_id):
         return policy.bill_payment_already_recorded(command.payment_id)
     excess = policy.overpaid_bill_amount(bill.sums.total, bill.paid, command.amount)
-    excess_credit_month = _month_of_overpayment(work, command.seller_id) if excess > 0 else None
+    excess_credit_month = None
+    if excess > 0:
+        open_month = policy.open_billing_month(work.now, terms.load_terms(conn).at(work.now))
+        first_open = ledger.first_open_ledger_months(conn, [command.seller_id])
+        excess_credit_month = max(open_month, first_open[command.seller_id])
     note = policy.bill_payment_note(command.amount, month, command.payment_id, excess, excess_credit_month)
     line = ledger.LedgerLine(
         key=f"payment:{command.payment_id}",
@@ -235,11 +239,3 @@ def _post_bill_payment(
         **overpayment,
     }
     return Answer.done(command, effects)
-
-
-def _month_of_overpayment(work: UnitOfWork[RecordBillPayment], seller_id: str) -> date:
-    current_terms = terms.load_terms(work.conn).at(work.now)
-    return max(
-        policy.open_billing_month(work.now, current_terms),
-        ledger.first_open_ledger_months(work.conn, [seller_id])[seller_id],
-    )

@@ -38,6 +38,7 @@ def decide_cases(commands: Sequence[OrderCommandT], decide: Decide[OrderCommandT
 
 def decide_parts(
     commands: Sequence[CommandT],
+    *,
     key: str,
     load: Callable[[Any, Iterable[Any]], dict[Any, Any]],
     unknown: Callable[[Any], Refused],

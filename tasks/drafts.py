@@ -175,4 +175,6 @@ def _change_drafts(commands: Sequence[CommandT], decide: DecidePart[CommandT]) -
     def write(work: UnitOfWork[Any], changed: Sequence[Draft]) -> None:
         drafts.update_drafts(work.conn, changed)
 
-    return decide_parts(commands, "draft_id", drafts.load_drafts, policy.draft_unknown, decide, write)
+    return decide_parts(
+        commands, key="draft_id", load=drafts.load_drafts, unknown=policy.draft_unknown, decide=decide, write=write
+    )

@@ -159,14 +159,19 @@ class _PurchaseBatch:
         now: datetime,
         refused: Refused | None = None,
     ) -> Verdict:
-        """Decide a purchase in a new order, or in one with `existing` lines, for which `refused` may stand."""
+        """Decide the first purchase of an order, or a batch for one with `existing` lines.
+
+        `refused`: why the order takes no batch, which is answered unless a lot is unknown.
+        """
         order, buyer, seller = case.order, case.buyer, case.seller
         has_npb = orders.buyer_has_npb_order(self.work.conn, buyer.member_id, seller.member_id)
         wanted = [(line.lot_id, line.quantity) for line in command.lines]
         purchased = price_purchase(wanted, self.lots, buyer, seller.member_id)
-        if not (isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN):
-            forbidden = member_policy.check_members_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb)
-            purchased = refused or forbidden or purchased
+        if isinstance(purchased, Refused) and purchased.code is Code.LOT_UNKNOWN:
+            return purchased
+        forbidden = member_policy.check_members_may_trade(buyer, seller, buyer_has_npb_in_store=has_npb)
+        if refusal := refused or forbidden:
+            return refusal
         if not isinstance(purchased, tuple):
             return purchased
         total = sum_goods((line.quantity, line.unit_price) for line in purchased) + sum_goods(

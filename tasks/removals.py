@@ -114,7 +114,12 @@ def _declare_decision(
             _write_approvals(work, approvals)
 
         return decide_parts(
-            commands, "removal_id", removals.load_removals, policy.removal_unknown, decide_removal, write
+            commands,
+            key="removal_id",
+            load=removals.load_removals,
+            unknown=policy.removal_unknown,
+            decide=decide_removal,
+            write=write,
         )
 
     run.__doc__ = about
