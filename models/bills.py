@@ -107,10 +107,6 @@ def load_bill(conn: Connection, seller_id: str, month: date, now: datetime) -> p
     return policy.Bill(seller_id, month, policy.PAID, computed, lines, paid, overpaid, *days)
 
 
-def billing_month_has_begun(conn: Connection, month: date, now: datetime) -> bool:
-    return month <= policy.billing_month_of(now, terms.load_terms(conn).at(now))
-
-
 def next_bill_issue_at(conn: Connection) -> datetime | None:
     month, terms_history = first_unbilled_month(conn), terms.load_terms(conn)
     return None if month is None else policy.bill_issues_at(month, policy.terms_of_billing_month(terms_history, month))

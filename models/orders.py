@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, column, exists, func, select, table
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Row, column, exists, select, table
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import int_array, is_any_of_ids
@@ -112,10 +112,6 @@ _HAS_OPEN_ALERT = exists().where(_ALERTS.order_id == OrderRow.order_id, _ALERTS.
 _SELECT_ORDER_PARTIES = select(OrderRow.order_id, OrderRow.buyer_id, OrderRow.seller_id, _HAS_OPEN_ALERT).where(
     is_any_of_ids(OrderRow.order_id)
 )
-
-
-def count_orders(conn: Connection) -> int:
-    return conn.execute(select(func.count()).select_from(OrderRow)).scalar_one()
 
 
 def send_order_parties_query(conn: Connection, order_ids: Iterable[int]) -> Fetch[OrderParties]:

@@ -227,10 +227,6 @@ def bill_not_issued(month: date) -> Refused:
     )
 
 
-def bill_payment_already_recorded(payment_id: str) -> Refused:
-    return Refused(Code.ALREADY_EXISTS, f"The payment {payment_id} is recorded already; a payment counts once.")
-
-
 def bill_payment_note(amount: Decimal, month: date, payment_id: str, excess: Decimal, opens: date | None) -> str:
     more = f" {excess} of it exceeds the bill and is credited on the bill of {month_name(opens)}." if opens else ""
     return f"Payment {payment_id} of {amount} for the bill of {month_name(month)}.{more}"

@@ -21,7 +21,7 @@ from policies.fees import ZERO
 from policies.members import member_unknown
 from policies.notices import notify_member
 from policies.statuses import Role
-from policies.verdicts import Invalid, Refused
+from policies.verdicts import Code, Invalid, Refused
 from tasks.command import Amount, Command, MemberId, Text
 from tasks.credits import post_due_credits
 from tasks.declarations import command_task
@@ -197,7 +197,8 @@ def _post_bill_payment(
     if bill is None or bill.state == policy.OPEN:
         return policy.bill_not_issued(month)
     if ledger.ledger_has_payment(conn, command.payment_id):
-        return policy.bill_payment_already_recorded(command.payment_id)
+        why = f"The payment {command.payment_id} is recorded already; a payment counts once."
+        return Refused(Code.ALREADY_EXISTS, why)
     excess = policy.overpaid_bill_amount(bill.sums.total, bill.paid, command.amount)
     excess_credit_month = None
     if excess > 0:

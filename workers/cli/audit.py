@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from models import bills, orders
+from models import terms
 from models.integrity import invariants, month_audit, violation_log
+from models.monitoring.server_info import fact
+from policies.bills import billing_month_of
 from policies.texts import pluralize
 from workers.cli.database import open_transaction
 from workers.cli.options import json_option
@@ -32,7 +34,7 @@ def audit(context: click.Context, as_json: bool) -> None:
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]
         checked = [*sentences, invariants.MONTHS_INVARIANT]
         violation_log.log_violations(conn, violations, now, checked_everywhere=checked)
-        order_count = orders.count_orders(conn)
+        order_count = fact(conn, "SELECT count(*) FROM unwind.orders")
     if as_json:
         rows = [{"sentence": sentence, "ids": ids} for sentence, ids in violations.items()]
         click.echo(json.dumps({"violations": rows}, indent=2))
@@ -53,7 +55,7 @@ def audit(context: click.Context, as_json: bool) -> None:
 def audit_month(month: date, as_json: bool) -> None:
     """Prove the bills of MONTH (such as 2026-03) from orders and events, or list every row that differs."""
     with open_transaction() as (conn, now):
-        if not bills.billing_month_has_begun(conn, month, now):
+        if month > billing_month_of(now, terms.load_terms(conn).at(now)):
             raise click.ClickException(f"{month:%Y-%m} has not begun, so there is nothing to prove.")
         certificate = month_audit.audit_month(conn, month)
     fields = certificate.as_json()
