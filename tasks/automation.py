@@ -201,9 +201,14 @@ class CancelSweep(AutomaticActSweep):
 
     def handle(self, work: UnitOfWork[Any], rows: Sequence[DueRow]) -> int:
         # Nobody sends these, so they are not validated.
-        command = AutomationCancel.model_construct
-        parties = [(row.order_id, row.seller_id) for row in rows]
-        work.take([command(request_id=f"automation:{o}", order_id=o, member_id=seller) for o, seller in parties])
+        work.take(
+            [
+                AutomationCancel.model_construct(
+                    request_id=f"automation:{row.order_id}", order_id=row.order_id, member_id=row.seller_id
+                )
+                for row in rows
+            ]
+        )
         cancel_batch_in(work, lambda _command, case, now: type(self).decide(case, now))
         return sum(answer.outcome == "done" for answer in work.answers)
 

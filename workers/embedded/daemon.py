@@ -62,7 +62,8 @@ class Daemon:
             answer_client({"ready": True})
             self._keep_servers()
         except Exception as error:
-            write_json(self.folder / FAILURE_FILE, {"error": str(error) or repr(error)})
+            if not self._is_unused():
+                write_json(self.folder / FAILURE_FILE, {"error": str(error) or repr(error)})
             raise
         finally:
             self.record.unlink(missing_ok=True)

@@ -23,7 +23,14 @@ from tests.plugins.servers import libpq_url
 from tests.workers.embedded.clients import marks, other_client, running
 from workers.embedded import servers as embedded
 from workers.embedded.client import ServerUrls, embedded_servers, running_servers
-from workers.embedded.data_dir import DataDirNotAccessible, FileLock, ensure_servers_dir, free_port, write_json
+from workers.embedded.data_dir import (
+    FAILURE_FILE,
+    DataDirNotAccessible,
+    FileLock,
+    ensure_servers_dir,
+    free_port,
+    write_json,
+)
 from workers.embedded.processes import identify_process, is_alive, wait_until
 from workers.embedded.servers import Valkey
 
@@ -174,6 +181,7 @@ def test_daemon_that_waits_for_a_silent_server_can_be_stopped(tmp_path: Path, en
                 waiting.kill()
     assert b"stopped while valkey was starting" in error
     assert not any(server.is_running() for server in servers)
+    assert not (folder / FAILURE_FILE).exists(), "a start that was stopped is no failure for the doctor"
 
 
 @pytest.mark.parametrize("name", ["postgres", "valkey"])
