@@ -14,16 +14,18 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, delete, func, select, text, update
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, Text, delete, func, select, text, update
 from sqlalchemy import Sequence as SqlSequence
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.sql import FromClause
 
-from models.db.arrays import is_any
+from models.db.arrays import array_rows, is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.conflicts import Conflict
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, Price, check_finite, check_in, metadata
-from models.sql import load_sql
+from models.db.selects import AnySelect
 from models.stock_moves import StockMoveRow, stock_move_row
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_UNWIND_LOT_ID, STOCKROOMS, Lot, LotKey
 from policies.returns import ReturningLine, StockView
@@ -35,7 +37,7 @@ class LotRow(Base):
     __tablename__ = "lots"
 
     lot_id: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
-    seller_id: Mapped[str] = mapped_column(ForeignKey("unwind.members.member_id"))
+    seller_id: Mapped[str] = mapped_column(Text, ForeignKey("unwind.members.member_id"))
     item_type: Mapped[str]
     item_no: Mapped[str]
     color_id: Mapped[int]
@@ -99,7 +101,7 @@ own_lot_ids = SqlSequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIR
 
 
 class ItemLockRow(Base):
-    """A row per item that ever came back or was recorded, by the hash of its key (`models/sql/lock_items.sql`)."""
+    """A row per item that ever came back or was recorded, by the hash of its key (`lock_items`)."""
 
     __tablename__ = "item_locks"
 
@@ -221,22 +223,39 @@ def delete_lots(conn: Connection, lots: Sequence[Lot], now: datetime) -> None:
     insert_rows(conn, StockMoveRow, moves)
 
 
-LOCK_ITEMS_SQL = load_sql("lock_items")
-CANDIDATE_LOTS_SQL = load_sql("candidate_lots")
-_ITEM_KEYS = load_sql("item_keys")
-_SELECT_CANDIDATE_LOTS = text(f"WITH k AS ({_ITEM_KEYS}) SELECT l.* {CANDIDATE_LOTS_SQL}")
-_LOCK_CANDIDATE_LOTS = text(f"WITH k AS ({_ITEM_KEYS}) SELECT l.* {CANDIDATE_LOTS_SQL} FOR UPDATE OF l")
-_LOCK_ITEM_KEYS = text(f"WITH k AS ({_ITEM_KEYS}) {LOCK_ITEMS_SQL}")
+def lots_of_items(keys: FromClause, *columns: Any) -> AnySelect:
+    """Select columns of the lots of these items, by lot id; `keys` has the columns `KEY_COLUMNS`."""
+    *always_set, completeness = KEY_COLUMNS
+    same = (getattr(LotRow, name) == keys.c[name] for name in always_set)
+    same_completeness = LotRow.completeness.is_not_distinct_from(keys.c[completeness])
+    return select(*columns).where(*same, same_completeness).order_by(LotRow.lot_id)
+
+
+def lock_items(keys: FromClause) -> Insert:
+    """Lock these items by the hash of their keys, in ascending order: a lot that does not exist yet has no row to lock.
+
+    An ON CONFLICT that changes nothing still locks the row, even one that another transaction has just committed.
+    """
+    *always_set, completeness = (keys.c[name] for name in KEY_COLUMNS)
+    key = func.concat_ws(func.chr(31), *always_set, func.coalesce(completeness, ""))
+    items = select(func.hashtextextended(key, 0).label("item")).distinct().order_by("item")
+    held = insert(ItemLockRow).from_select(["item"], items)
+    return held.on_conflict_do_update(index_elements=["item"], set_={"item": held.excluded.item}, where=text("false"))
+
+
+_KEYS = array_rows(**{name: getattr(LotRow, name) for name in KEY_COLUMNS})
+_LOCK_ITEMS = lock_items(_KEYS)
+_LOTS_OF_ITEMS = lots_of_items(_KEYS, LotRow)
 
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
-    conn.execute(_LOCK_ITEM_KEYS, key_arrays(list(keys)))
+    conn.execute(_LOCK_ITEMS, _key_arrays(keys))
 
 
 def find_lots_of_items(conn: Connection, keys: Collection[LotKey], *, lock: bool = False) -> dict[LotKey, list[Lot]]:
     lots: dict[LotKey, list[Lot]] = {}
-    candidates = _LOCK_CANDIDATE_LOTS if lock else _SELECT_CANDIDATE_LOTS
-    for row in conn.execute(candidates, key_arrays(list(keys))) if keys else ():
+    found = _LOTS_OF_ITEMS.with_for_update(of=LotRow) if lock else _LOTS_OF_ITEMS
+    for row in conn.execute(found, _key_arrays(keys)) if keys else ():
         lot = lot_from_row(row)
         lots.setdefault(lot.key, []).append(lot)
     return lots
@@ -265,16 +284,16 @@ def change_lot_quantities(conn: Connection, deltas: Mapping[int, int]) -> None:
     deltas = {lot_id: delta for lot_id, delta in deltas.items() if delta}
     if not deltas:
         return
-    changed = conn.execute(_CHANGE_QUANTITIES, {"ids": list(deltas), "deltas": list(deltas.values())})
+    changed = conn.execute(_CHANGE_QUANTITIES, {"lot": list(deltas), "delta": list(deltas.values())})
     if changed.rowcount != len(deltas):
         raise LookupError(f"{len(deltas) - changed.rowcount} of {len(deltas)} lots do not exist. Lock them first.")
 
 
-_CHANGE_QUANTITIES = text(
-    "UPDATE unwind.lots AS l SET quantity = l.quantity + d.delta"
-    " FROM unnest(CAST(:ids AS bigint[]), CAST(:deltas AS integer[])) AS d (lot_id, delta) WHERE l.lot_id = d.lot_id"
+_DELTAS = array_rows(lot=LotRow.lot_id, delta=LotRow.quantity)
+_CHANGE_QUANTITIES = (
+    update(LotRow).where(LotRow.lot_id == _DELTAS.c.lot).values(quantity=LotRow.quantity + _DELTAS.c.delta)
 )
 
 
-def key_arrays(keys: Sequence[LotKey]) -> dict[str, list[Any]]:
+def _key_arrays(keys: Collection[LotKey]) -> dict[str, list[Any]]:
     return {column: [getattr(key, column) for key in keys] for column in KEY_COLUMNS}

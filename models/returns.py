@@ -14,21 +14,27 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from models import orders
-from models.db.arrays import bool_array, int_array
+from models.db.arrays import bool_array, int_array, is_any_of_ids
 from models.db.bulk import insert_rows
 from models.db.pipeline import execute
-from models.inventory import CANDIDATE_LOTS_SQL, LOCK_ITEMS_SQL, allocate_lot_ids, preview_lot_ids, store_lots
+from models.inventory import LotRow, allocate_lot_ids, lock_items, lots_of_items, preview_lot_ids, store_lots
+from models.orders import OrderLineRow
 from models.sql import load_sql
 from models.stock_moves import StockMoveRow, stock_move_row
 from policies.returns import ReturnPlan, ReturnTotals, provisional_lot_ids
 
 _RETURN_ITEMS = text(load_sql("return_items"))
-_KEYS_OF_LINES = load_sql("item_keys_of_lines")
-_LOCK_RETURNING_ITEMS = text(f"WITH k AS ({_KEYS_OF_LINES}) {LOCK_ITEMS_SQL}")
-_LOCK_RETURNING_LOTS = text(
-    f"WITH line AS ({_KEYS_OF_LINES}), k AS (SELECT DISTINCT * FROM line) "  # noqa: S608 - constants
-    f"SELECT l.lot_id {CANDIDATE_LOTS_SQL} FOR UPDATE OF l"
-)
+_SNAPSHOT = OrderLineRow.snapshot
+_KEYS_OF_LINES = select(
+    _SNAPSHOT["seller_id"].astext.label("seller_id"),
+    _SNAPSHOT["item", "type"].astext.label("item_type"),
+    _SNAPSHOT["item", "no"].astext.label("item_no"),
+    _SNAPSHOT["color_id"].as_integer().label("color_id"),
+    _SNAPSHOT["new_or_used"].astext.label("new_or_used"),
+    _SNAPSHOT["completeness"].astext.label("completeness"),
+).where(is_any_of_ids(OrderLineRow.order_id))
+_LOCK_RETURNING_ITEMS = lock_items(_KEYS_OF_LINES.subquery())
+_LOCK_RETURNING_LOTS = lots_of_items(_KEYS_OF_LINES.distinct().subquery(), LotRow.lot_id).with_for_update(of=LotRow)
 _RETURN_OVERFLOW_SQLSTATE = "22003"
 
 

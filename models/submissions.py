@@ -109,18 +109,7 @@ def send_submissions_claim(
     return read
 
 
-_DUE_SUBMISSIONS = load_sql("due_submissions")
-_CLAIM_SUBMISSIONS = text(f"""
-    WITH small AS MATERIALIZED (
-        {_DUE_SUBMISSIONS} AND {_IN_BATCHES} ORDER BY s.submission_id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
-    ), alone AS MATERIALIZED (
-        {_DUE_SUBMISSIONS} AND NOT {_IN_BATCHES} ORDER BY s.submission_id LIMIT 1 FOR UPDATE OF s SKIP LOCKED
-    )
-    UPDATE unwind.submissions AS s SET attempts = attempts + 1, due_at = :again
-    WHERE s.submission_id = ANY (ARRAY(SELECT submission_id FROM small UNION ALL SELECT submission_id FROM alone))
-    RETURNING s.submission_id IN (SELECT submission_id FROM alone) AS alone,
-        s.submission_id, s.request_id, s.task, s.payload, s.submitted_at, s.attempts, s.first_error
-""")  # noqa: S608 - constants
+_CLAIM_SUBMISSIONS = text(load_sql("claim_submissions"))
 
 
 def extend_submission_leases(conn: Connection, submission_ids: Sequence[int], now: datetime) -> None:
