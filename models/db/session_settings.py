@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 
 from models.db.driver import DriverConnection, driver_of
 from models.db.pipeline import driver_sql
@@ -179,6 +179,10 @@ def _session_settings_refusal(differing: dict[str, str]) -> SessionSettingsRefus
 
 def session_settings_not_in_force(conn: Connection) -> list[str]:
     return sorted(_changed_session_settings(driver_of(conn)))
+
+
+def set_in_transaction(conn: Connection, **settings: str) -> None:
+    conn.execute(select(*(func.set_config(name, value, True) for name, value in settings.items())))
 
 
 def lift_time_limits(conn: Connection) -> None:

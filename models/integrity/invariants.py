@@ -18,6 +18,7 @@ from sqlalchemy import BigInteger, Connection, DateTime, Integer, Select, Text, 
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
+from models.db.session_settings import set_in_transaction
 from models.integrity import month_audit
 from models.sql import read_sql
 
@@ -94,23 +95,19 @@ def query_invariants(
     `months`: closed months (first days) whose books are recomputed, each at the cost of reading its orders' events.
     `scope`: check only these orders, sellers and so on; the cost does not depend on the size of the tables.
     """
-    plan_for_invariant_scope(conn)
+    # A scope that is not given costs nothing if statements are planned for their values.
+    set_in_transaction(conn, plan_cache_mode="force_custom_plan")
     if scope is None:
         # Statistics may be missing after a restore, or older than the first cancellations. With them the planner
         # expects one row and reads all events again for each of thousands.
-        conn.execute(text("SET LOCAL enable_nestloop = off"))
+        set_in_transaction(conn, enable_nestloop="off")
     violations = {
         invariant.sentence: ids
         for invariant in (*ALWAYS, *(IN_TIME if in_time else ()))
         if (ids := invariant.find_violations(conn, now, scope))
     }
     if scope is None:
-        conn.execute(text("SET LOCAL enable_nestloop = on"))
+        set_in_transaction(conn, enable_nestloop="on")
     if differing := month_audit.months_with_differences(conn, months):
         violations[MONTHS_INVARIANT] = differing
     return violations
-
-
-def plan_for_invariant_scope(conn: Connection) -> None:
-    """Have this transaction's statements planned for their values: a scope that is not given then costs nothing."""
-    conn.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))

@@ -19,6 +19,7 @@ from models.bills import BillRow
 from models.db.arrays import is_any
 from models.db.named_locks import lock_named, try_lock_named
 from models.db.schema import Base, BigIntKey, partial_index, table_of
+from models.db.session_settings import set_in_transaction
 from models.events import EventRow
 from models.integrity import invariants, month_audit
 from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, Violations
@@ -117,8 +118,7 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> Violati
         _store_audit_positions(conn, {"night": night_number, "next_check": 0})
         sweeps.record_sweep_run(conn, VIOLATION_LOG_NIGHTLY_SWEEP, len(open_violations(conn)), now)
         return None
-    set_audit_timeout(conn, AUDIT_STATEMENT_TIMEOUT)
-    invariants.plan_for_invariant_scope(conn)
+    set_in_transaction(conn, statement_timeout=AUDIT_STATEMENT_TIMEOUT, plan_cache_mode="force_custom_plan")
     check = checks[index]
     if isinstance(check, date):
         sentence, ids = MONTHS_INVARIANT, month_audit.months_with_differences(conn, [check])
@@ -159,10 +159,6 @@ def log_violations(
     events.append_events(
         conn, [*_violation_events("audit.violated", new, now), *_violation_events("audit.settled", cleared, now)]
     )
-
-
-def set_audit_timeout(conn: Connection, timeout: str = "0") -> None:
-    conn.execute(text("SELECT set_config('statement_timeout', :timeout, true)"), {"timeout": timeout})
 
 
 def recent_violation_scope(conn: Connection, now: datetime) -> tuple[InvariantScope, dict[str, Any]]:

@@ -7,10 +7,12 @@ from datetime import date
 from typing import Any
 
 import click
+from sqlalchemy import func, select
 
 from models import terms
+from models.db.session_settings import set_in_transaction
 from models.integrity import invariants, month_audit, violation_log
-from models.monitoring.server_info import fact
+from models.orders import OrderRow
 from policies.bills import billing_month_of
 from policies.texts import pluralize
 from workers.cli.database import open_transaction
@@ -28,13 +30,13 @@ def audit(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     with open_transaction() as (conn, now):
-        violation_log.set_audit_timeout(conn)
+        set_in_transaction(conn, statement_timeout="0")
         months = month_audit.months_to_audit(conn)
         violations = invariants.query_invariants(conn, now, months=months)
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]
         checked = [*sentences, invariants.MONTHS_INVARIANT]
         violation_log.log_violations(conn, violations, now, checked_everywhere=checked)
-        order_count = fact(conn, "SELECT count(*) FROM unwind.orders")
+        order_count = conn.scalar(select(func.count(OrderRow.order_id)))
     if as_json:
         rows = [{"sentence": sentence, "ids": ids} for sentence, ids in violations.items()]
         click.echo(json.dumps({"violations": rows}, indent=2))

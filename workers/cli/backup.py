@@ -18,17 +18,19 @@ from functools import partial
 from pathlib import Path
 
 import click
-from sqlalchemy import NullPool, text
+from sqlalchemy import NullPool, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from models import feed
 from models.db.database import DatabaseClock, make_engine
 from models.db.driver import is_pooled
 from models.db.postgres_address import PostgresAddress
-from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused
+from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused, set_in_transaction
 from models.ddl import grants
-from models.integrity import invariants, month_audit, violation_log
+from models.events import EventRow
+from models.integrity import invariants, month_audit
 from models.monitoring.server_info import SERVER_IDENTITY, fact
+from models.orders import OrderRow
 from workers.cli.terminal_text import echo
 from workers.embedded.binaries import ServerBinaryNotFound, find_postgres_bin, program_version
 from workers.local.run_command import RUN_COMMAND
@@ -66,12 +68,12 @@ def restore(file: Path) -> None:
         url = settings.migration_url.get_secret_value()
         skipped = restore_backup(url, file)
         with make_engine(url, poolclass=NullPool).begin() as conn:
-            violation_log.set_audit_timeout(conn)
+            set_in_transaction(conn, statement_timeout="0")
             now = DatabaseClock().now(conn)
             months = month_audit.months_to_audit(conn)
             violations = invariants.query_invariants(conn, now, in_time=False, months=months)
-            counts = text("SELECT (SELECT count(*) FROM unwind.orders), (SELECT count(*) FROM unwind.events)")
-            order_count, event_count = conn.execute(counts).one()
+            counts = (select(func.count(key)) for key in (OrderRow.order_id, EventRow.event_id))
+            order_count, event_count = map(conn.scalar, counts)
     echo(f"Orders restored: {order_count:,}; events restored: {event_count:,}.")
     if skipped:
         echo(f"Readers of the event feed keep their cursors: its transaction ids continue {skipped:,} higher.")
