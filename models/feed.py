@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, Connection, text
+from sqlalchemy import BigInteger, Connection, column, func, select, table, text
 from sqlalchemy.orm import mapped_column
 
 from models.sql import read_sql
@@ -33,10 +33,9 @@ EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"
 DDL: tuple[str, ...] = (read_sql("events_after"), f"REVOKE ALL ON FUNCTION {EVENTS_AFTER_SIGNATURE} FROM PUBLIC")
 
 
-_NEWEST_ROWS = ", ".join(f"(SELECT max(written_in) FROM unwind.{table})" for table in FEED_TABLES)  # noqa: S608 - constants
-_FEED_TRANSACTION_ID_GAP = text(
-    f"SELECT GREATEST({_NEWEST_ROWS}) - (pg_current_xact_id()::text)::bigint - unwind.feed_base()"
-)
+_FEED_TABLES = (table(name, column("written_in"), schema="unwind") for name in FEED_TABLES)
+_NEWEST_ROW = func.greatest(*(select(func.max(rows.c.written_in)).scalar_subquery() for rows in _FEED_TABLES))
+_FEED_TRANSACTION_ID_GAP = select(_NEWEST_ROW - _WRITTEN_IN)
 
 
 def feed_transaction_id_gap(conn: Connection) -> int:

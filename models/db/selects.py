@@ -40,6 +40,11 @@ def earliest(at: Any, condition: str = "true") -> Callable[[Connection], datetim
     return lambda conn: conn.execute(first).scalar()
 
 
+def count_where(*conditions: Any, by: tuple[Any, ...] = ()) -> AnySelect:
+    """Count the rows that meet the conditions, for each value of the columns `by`."""
+    return select(*by, func.count()).where(*conditions).group_by(*(column.name for column in by))
+
+
 def due_parameters(now: datetime, after: DuePosition, limit: int) -> dict[str, Any]:
     return {"now": now, "after_at": after[0], "after_id": after[1], "limit": limit}
 

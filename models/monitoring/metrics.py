@@ -7,11 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Executable, case, extract, func, literal, select, text, union_all
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.alerts import ALERT_WAITING_CONDITION
+from models.alerts import ALERT_WAITING_CONDITION, AlertRow
+from models.db.arrays import Column
+from models.db.selects import AnySelect, count_where
+from models.db.session_settings import set_in_transaction
+from models.dead_jobs import DeadJobRow
+from models.dead_letters import DeadLetterRow
+from models.integrity.violation_log import ViolationRow
+from models.monitoring.server_info import CONNECTIONS_ALLOWED, CONNECTIONS_USED
+from models.notices import NoticeRow
+from models.outbox import OutboxRow
+from models.pauses import PauseRow, is_pause_in_effect
+from models.stored_answers import RequestRow
+from models.submissions import SubmissionRow
+from models.sweeps import SweepRow
 
 METRICS_STATEMENT_TIMEOUT_MS = 2_000
 """The limit of one query; scrapes may come every few seconds."""
@@ -19,129 +34,132 @@ METRICS_STATEMENT_TIMEOUT_MS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric.  `sql` returns a column for each label and then the value, in base units (seconds, bytes)."""
+    """A metric.  `query` returns a column for each label and then the value, in base units (seconds, bytes)."""
 
     name: str
     description: str
-    sql: str
+    query: Executable
     labels: tuple[str, ...] = ()
 
 
-_OVERDUE_ALERTS_METRIC = f"unwind.alerts WHERE {ALERT_WAITING_CONDITION} AND unlocks_at <= statement_timestamp()"
-"""`statement_timestamp` is stable, so an index can be used."""
+_NOW = func.statement_timestamp()  # stable, so an index can be used
+_IS_OVERDUE = (text(ALERT_WAITING_CONDITION), AlertRow.unlocks_at <= _NOW)
 
 
-def _age(oldest: str, source: str) -> str:
-    return f"SELECT coalesce(greatest(extract(epoch FROM statement_timestamp() - min({oldest})), 0), 0) FROM {source}"  # noqa: S608 - constants
+def _seconds_since(instant: Any) -> Any:
+    return extract("epoch", _NOW - instant)
 
 
+def _age(oldest: Column, *conditions: Any) -> AnySelect:
+    return select(func.coalesce(func.greatest(_seconds_since(func.min(oldest)), 0), 0)).where(*conditions)
+
+
+_REFUSAL = func.coalesce(RequestRow.answer["code"].astext, "")
+_REFUSAL_CODE = case((RequestRow.outcome == "refused", _REFUSAL), else_="").label("code")
 METRICS = (
     Metric(
         "unwind_unlock_lag_seconds",
         "Time since the deadline of the oldest alert that is overdue and not unlocked; 0 when there is none.",
-        _age("unlocks_at", _OVERDUE_ALERTS_METRIC),
+        _age(AlertRow.unlocks_at, *_IS_OVERDUE),
     ),
     Metric(
         "unwind_unlock_overdue_alerts",
         "Alerts past their deadline that are not unlocked yet.",
-        f"SELECT count(*) FROM {_OVERDUE_ALERTS_METRIC}",  # noqa: S608 - constants
+        count_where(*_IS_OVERDUE),
     ),
     Metric(
         "unwind_outbox_due",
         "Outbox messages that are not done yet, by task.",
-        "SELECT task, count(*) FROM unwind.outbox WHERE state = 'due' GROUP BY task",
+        count_where(OutboxRow.state == "due", by=(OutboxRow.task,)),
         ("task",),
     ),
     Metric(
         "unwind_outbox_oldest_seconds",
         "Age of the oldest outbox message that is not done yet.",
-        _age("created_at", "unwind.outbox WHERE state = 'due'"),
+        _age(OutboxRow.created_at, OutboxRow.state == "due"),
     ),
     Metric(
         "unwind_credits_pending",
         "Fee credits and resets of cancelled orders that are not posted yet.",
-        "SELECT count(*) FROM unwind.outbox WHERE state = 'due' AND task = 'credits.post_to_next_invoice'",
+        count_where(OutboxRow.state == "due", OutboxRow.task == "credits.post_to_next_invoice"),
     ),
     Metric(
         "unwind_submissions_waiting",
         "Commands submitted by SQL that are not answered yet.",
-        "SELECT count(*) FROM unwind.submissions WHERE state = 'waiting'",
+        count_where(SubmissionRow.state == "waiting"),
     ),
     Metric(
         "unwind_submissions_oldest_seconds",
         "Age of the oldest command submitted by SQL that is not answered yet.",
-        _age("submitted_at", "unwind.submissions WHERE state = 'waiting'"),
+        _age(SubmissionRow.submitted_at, SubmissionRow.state == "waiting"),
     ),
     Metric(
         "unwind_requests_last_minute",
         "Commands answered in the last minute, by outcome and refusal code.",
-        "SELECT outcome, CASE WHEN outcome = 'refused' THEN coalesce(answer ->> 'code', '') ELSE '' END, count(*) "
-        "FROM unwind.requests WHERE answered_at > statement_timestamp() - interval '1 minute' GROUP BY 1, 2",
+        count_where(RequestRow.answered_at > _NOW - timedelta(minutes=1), by=(RequestRow.outcome, _REFUSAL_CODE)),
         ("outcome", "code"),
     ),
     Metric(
         "unwind_dead_jobs",
         "Dead jobs that are neither replayed nor discarded, by task.",
-        "SELECT task, count(*) FROM unwind.dead_jobs WHERE replayed_at IS NULL AND discarded_at IS NULL GROUP BY task",
+        count_where(DeadJobRow.replayed_at.is_(None), DeadJobRow.discarded_at.is_(None), by=(DeadJobRow.task,)),
         ("task",),
     ),
     Metric(
         "unwind_emails",
         "Emails that wait for their next attempt (pending) or for an operator (parked).",
-        "SELECT 'pending', count(*) FROM unwind.notices WHERE state = 'pending' "
-        "UNION ALL SELECT 'parked', count(*) FROM unwind.notices WHERE state = 'parked'",
+        union_all(
+            *(select(literal(state), func.count()).where(NoticeRow.state == state) for state in ("pending", "parked"))
+        ),
         ("state",),
     ),
     Metric(
         "unwind_emails_oldest_seconds",
         "Age of the oldest email that waits for its next attempt.",
-        _age("created_at", "unwind.notices WHERE state = 'pending'"),
+        _age(NoticeRow.created_at, NoticeRow.state == "pending"),
     ),
     Metric(
         "unwind_dead_letters_last_day",
         "Messages of the last day that no task could process, by reason.",
-        "SELECT reason, count(*) FROM unwind.dead_letters "
-        "WHERE received_at > statement_timestamp() - interval '1 day' GROUP BY reason",
+        count_where(DeadLetterRow.received_at > _NOW - timedelta(days=1), by=(DeadLetterRow.reason,)),
         ("reason",),
     ),
     Metric(
         "unwind_paused",
         "Queues and tasks that an operator has paused.",
-        "SELECT kind, name, 1 FROM unwind.pauses "
-        "WHERE resumed_at IS NULL AND (until IS NULL OR until > statement_timestamp())",
+        count_where(*is_pause_in_effect(_NOW), by=(PauseRow.kind, PauseRow.name)),
         ("kind", "name"),
     ),
     Metric(
         "unwind_invariant_violations",
         "Open violations of invariants, one for each order, bill or other row that violates one.",
-        "SELECT count(*) FROM unwind.violations WHERE cleared_at IS NULL",
+        count_where(ViolationRow.cleared_at.is_(None)),
     ),
     Metric(
         "unwind_sweep_age_seconds",
         "Time since each sweep last ended.",
-        "SELECT name, extract(epoch FROM statement_timestamp() - ran_at) FROM unwind.sweeps",
+        select(SweepRow.name, _seconds_since(SweepRow.ran_at)),
         ("sweep",),
     ),
     Metric(
         "unwind_database_connections",
         "Client connections of the PostgreSQL server, in all its databases.",
-        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'",
+        text(CONNECTIONS_USED),
     ),
     Metric(
         "unwind_database_connections_allowed",
         "Client connections that the PostgreSQL server allows, without those reserved for superusers.",
-        "SELECT CAST(current_setting('max_connections') AS integer)"
-        " - CAST(current_setting('superuser_reserved_connections') AS integer)",
+        text(CONNECTIONS_ALLOWED),
     ),
 )
 
 
 def collect_database_metrics(conn: Connection) -> Iterator[tuple[Metric, list[tuple[tuple[str, ...], float]] | None]]:
-    conn.execute(text(f"SET LOCAL statement_timeout = {METRICS_STATEMENT_TIMEOUT_MS}"))
+    set_in_transaction(conn, statement_timeout=str(METRICS_STATEMENT_TIMEOUT_MS))
     for metric in METRICS:
         try:
             with conn.begin_nested():
-                rows = conn.execute(text(metric.sql)).all()
+                rows = conn.execute(metric.query).all()
         except SQLAlchemyError:
             yield metric, None
         else:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, text
 
 from models.db.row_mapping import map_row_to_json
+from models.db.selects import count_where
 from models.ddl.views import V_UNLOCK_FORECAST
 from models.terms import load_terms
 from policies.bills import due_on, issued_on, next_month, previous_month, terms_of_billing_month
@@ -62,14 +63,14 @@ def unlock_forecast(conn: Connection, *, days: int, now: datetime) -> dict[str, 
     return {
         "at": format_timestamp(now),
         "until": format_timestamp(until),
-        "overdue": conn.scalar(select(func.count()).where(_UNLOCK.unlocks_at <= now)),
+        "overdue": conn.scalar(count_where(_UNLOCK.unlocks_at <= now)),
         "overdue_orders": [map_row_to_json(row) for row in conn.execute(overdue.limit(MAX_OVERDUE))],
         "total": sum(sum(kinds.values()) for kinds in hours.values()),
         "hours": [
             {"hour": format_timestamp(hour), **{k.lower(): n for k, n in kinds.items()}, "total": sum(kinds.values())}
             for hour, kinds in hours.items()
         ],
-        "later": conn.scalar(select(func.count()).where(_UNLOCK.unlocks_at > until)),
+        "later": conn.scalar(count_where(_UNLOCK.unlocks_at > until)),
     }
 
 

@@ -19,7 +19,6 @@ DRIVER_PLACEHOLDER = re.compile(r"%\((?!table_name|column_0|constraint_name)\w+\
 
 REVIEWED = {
     "models/feed.py:advance_feed_base": "converted to an integer in that line; ALTER SEQUENCE takes no parameters",
-    "models/monitoring/metrics.py:_age": "called at import, with words of that module",
     **dict.fromkeys(
         (
             "models/ddl/grants.py:_create_role",

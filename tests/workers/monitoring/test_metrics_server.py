@@ -27,6 +27,7 @@ from sqlalchemy import create_engine, text
 
 from models import dead_jobs
 from models.db import database as db
+from models.db.pipeline import driver_sql
 from models.monitoring import metrics as readings
 from models.outbox import OUTBOX_CONSUMERS
 from policies.verdicts import Code
@@ -245,7 +246,7 @@ def test_no_query_scans_a_large_table(database_url: str) -> None:
         with engine.connect() as conn:
             conn.execute(text("SET enable_seqscan = off"))
             for reading in readings.METRICS:
-                plan = "\n".join(conn.execute(text(f"EXPLAIN {reading.sql}")).scalars())
+                plan = "\n".join(conn.execute(text(f"EXPLAIN {driver_sql(reading.query)}")).scalars())
                 large = r"Seq Scan on (alerts|outbox|requests|submissions|notices|dead_jobs|violations|events)"
                 assert not re.search(large, plan), plan
     finally:

@@ -15,11 +15,19 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import Row, text
+from sqlalchemy import Row, bindparam, func, select
 
 from models import bills, terms
 from models.db.database import Database
-from models.members import load_members
+from models.db.schema import Timestamp
+from models.db.selects import AnySelect, count_where
+from models.events import EventRow
+from models.ledger import LedgerLineRow
+from models.members import StrikeRow, load_members
+from models.notices import NoticeRow
+from models.orders import OrderRow
+from models.removals import RemovalRow
+from models.stock_moves import StockMoveRow
 from policies.bills import billing_month_of, previous_month
 from policies.texts import pluralize
 from policies.timestamps import describe_duration
@@ -104,26 +112,31 @@ def format_demo_event(event: Row[Any]) -> str:
     return f"{event.at.astimezone():%H:%M:%S}  [{colour}]{verb:<17}[/] {about:<12} {note}"
 
 
-_FEES_SUMMARY = """
-    SELECT concat(count(*), ', ', coalesce(-sum(amount), 0), ' USD')
-    FROM unwind.ledger_lines WHERE at >= :since AND kind =
-"""
-_EMAILS_SUMMARY = "SELECT count(*) FROM unwind.notices WHERE created_at >= :since AND state = 'sent' AND role ="
+_SINCE = bindparam("since", type_=Timestamp)
+
+
+def _count_emails(role: str) -> AnySelect:
+    return count_where(NoticeRow.created_at >= _SINCE, NoticeRow.state == "sent", NoticeRow.role == role)
+
+
+def _sum_fees(kind: str) -> AnySelect:
+    fees = func.concat(func.count(), ", ", func.coalesce(-func.sum(LedgerLineRow.amount), 0), " USD")
+    return select(fees).where(LedgerLineRow.at >= _SINCE, LedgerLineRow.kind == kind)
+
+
+_RETURNED_UNITS = func.coalesce(func.sum(StockMoveRow.delta), 0)
 DASHBOARD_SUMMARY = {
-    "alerts unlocked, each once": "SELECT count(*) FROM unwind.events WHERE at >= :since AND type LIKE '%.unlocked'",
-    "orders cancelled": "SELECT count(*) FROM unwind.orders WHERE cancelled_at >= :since",
-    "units returned to inventory": """
-        SELECT concat(coalesce(sum(delta), 0), ' in ', count(DISTINCT lot_id), ' lots')
-        FROM unwind.stock_moves WHERE at >= :since AND kind = 'returned'
-    """,
-    "fees credited on the next bill": f"{_FEES_SUMMARY} 'credit'",
-    "fees reset in the same month": f"{_FEES_SUMMARY} 'reset'",
-    "pending removal requests cancelled": (
-        "SELECT count(*) FROM unwind.removals WHERE decided_at >= :since AND state = 'cancelled'"
-    ),
-    "sellers notified": f"{_EMAILS_SUMMARY} 'seller'",
-    "buyers notified": f"{_EMAILS_SUMMARY} 'buyer'",
-    "strikes added": "SELECT count(*) FROM unwind.strikes WHERE at >= :since",
+    "alerts unlocked, each once": count_where(EventRow.at >= _SINCE, EventRow.type.like("%.unlocked")),
+    "orders cancelled": count_where(OrderRow.cancelled_at >= _SINCE),
+    "units returned to inventory": select(
+        func.concat(_RETURNED_UNITS, " in ", func.count(StockMoveRow.lot_id.distinct()), " lots")
+    ).where(StockMoveRow.at >= _SINCE, StockMoveRow.kind == "returned"),
+    "fees credited on the next bill": _sum_fees("credit"),
+    "fees reset in the same month": _sum_fees("reset"),
+    "pending removal requests cancelled": count_where(RemovalRow.decided_at >= _SINCE, RemovalRow.state == "cancelled"),
+    "sellers notified": _count_emails("seller"),
+    "buyers notified": _count_emails("buyer"),
+    "strikes added": count_where(StrikeRow.at >= _SINCE),
 }
 
 
@@ -131,7 +144,7 @@ def summary_table(database: Database, since: datetime) -> Table:
     table = Table(title="What happened while you watched", title_style="bold", show_header=False, min_width=60)
     with database.transaction() as conn:
         for label, query in DASHBOARD_SUMMARY.items():
-            table.add_row(label, str(conn.execute(text(query), {"since": since}).scalar_one()))
+            table.add_row(label, str(conn.execute(query, {"since": since}).scalar_one()))
     return table
 
 
