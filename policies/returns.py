@@ -13,15 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from policies.consolidation import ONE_STEP, Choices, LineEdit, consolidate_values
-from policies.lots import (
-    MAX_UNITS,
-    Lot,
-    LotKey,
-    LotSnapshot,
-    apply_lot_fields,
-    find_lot_problems,
-    find_lot_tier_gaps,
-)
+from policies.lots import MAX_UNITS, Lot, LotKey, LotSnapshot, apply_lot_fields, find_lot_problems, find_lot_tier_gaps
 
 
 class ReturnNote(StrEnum):

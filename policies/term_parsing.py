@@ -13,15 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from policies.statuses import Status
-from policies.terms import (
-    DEFAULT_TERMS,
-    DURATION_UNITS,
-    MIN_UNLOCK_DELAY,
-    TERM_INFO,
-    FeeSlice,
-    OcrSilenceTerm,
-    Terms,
-)
+from policies.terms import DEFAULT_TERMS, DURATION_UNITS, MIN_UNLOCK_DELAY, TERM_INFO, FeeSlice, OcrSilenceTerm, Terms
 
 _TERM_READERS = {name.lower(): info.read for name, info in TERM_INFO.items()}
 

@@ -9,14 +9,7 @@ from typing import Any
 
 from models import inventory, members
 from models.unit_of_work import UnitOfWork, unit_of_work
-from policies.lot_imports import (
-    ExistingItems,
-    LotEntry,
-    LotEntryMatcher,
-    has_same_values,
-    names_lot,
-    update_problem,
-)
+from policies.lot_imports import ExistingItems, LotEntry, LotEntryMatcher, has_same_values, names_lot, update_problem
 from policies.lots import Lot, check_recorded_lot
 
 

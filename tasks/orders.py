@@ -23,14 +23,7 @@ from policies.lots import Lot
 from policies.members import member_unknown
 from policies.options import option_to_set_status
 from policies.preconditions import order_unknown
-from policies.purchases import (
-    MAX_LINES,
-    check_order_total,
-    describe_purchase,
-    format_total,
-    price_purchase,
-    sum_goods,
-)
+from policies.purchases import MAX_LINES, check_order_total, describe_purchase, format_total, price_purchase, sum_goods
 from policies.statuses import PaymentStatus, Status
 from policies.verdicts import Code, Event, Granted, Invalid, Refused, Verdict
 from tasks.cases import declare_case_command

@@ -7,16 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from stress.reference_model.market import (
-    ADD_TO,
-    INVALID,
-    Answer,
-    Automation,
-    Order,
-    accept,
-    is_blank,
-    refuse,
-)
+from stress.reference_model.market import ADD_TO, INVALID, Answer, Automation, Order, accept, is_blank, refuse
 from stress.reference_model.problem_orders import ProblemOrders
 
 UNITS = {

@@ -9,18 +9,7 @@ import pytest
 from policies import alerts, cancellation, orders, seller_alerts
 from policies.cases import Actor, AlertKind, AlertState, Case
 from policies.statuses import ALERT_BLOCKING_STATUSES, OPEN_FLOW, STRIKE_RECIPIENTS, PaymentStatus, Status
-from tests.builders import (
-    BUYER,
-    DAY,
-    ORDERED,
-    SELLER,
-    STAFF,
-    a_case,
-    boundary_instants,
-    code,
-    granted,
-    with_member,
-)
+from tests.builders import BUYER, DAY, ORDERED, SELLER, STAFF, a_case, boundary_instants, code, granted, with_member
 
 NRS, NSS = AlertKind.NRS, AlertKind.NSS
 FILED = ORDERED + 7 * DAY

@@ -9,13 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from workers.embedded.client import ServerUrls
-from workers.settings import (
-    CHECKOUT,
-    Settings,
-    SettingsError,
-    load_settings,
-    unknown_variables,
-)
+from workers.settings import CHECKOUT, Settings, SettingsError, load_settings, unknown_variables
 
 EXAMPLE = (CHECKOUT / ".env.example").read_text()
 VARIABLES = {str(field.validation_alias): name for name, field in Settings.model_fields.items()}

@@ -16,12 +16,7 @@ import orjson
 
 from models.db.session_settings import lift_time_limits
 from models.ddl.grants import READER_ROLE
-from models.queries.whatif import (
-    WhatIfDifference,
-    load_recorded_conditions,
-    load_recorded_extent,
-    replay_cases,
-)
+from models.queries.whatif import WhatIfDifference, load_recorded_conditions, load_recorded_extent, replay_cases
 from models.stored_answers import Answer
 from policies.automation_settings import AUTOMATION_SETTINGS, AutomationSetting
 from policies.bills import MIN_BILLING_MONTH

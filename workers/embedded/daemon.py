@@ -23,15 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.embedded.data_dir import (
-    FAILURE_FILE,
-    RUNNING_FILE,
-    FileLock,
-    free_port,
-    passwords,
-    read_json,
-    write_json,
-)
+from workers.embedded.data_dir import FAILURE_FILE, RUNNING_FILE, FileLock, free_port, passwords, read_json, write_json
 from workers.embedded.processes import RestartBackoff, StopRequest, identify_process, wait_until
 from workers.embedded.servers import Postgres, ServerStartError, Valkey
 

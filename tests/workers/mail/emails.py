@@ -7,9 +7,7 @@ from typing import Any
 
 from policies.emails.email import Email, Quote
 from tasks.mailer import OutgoingEmail
-from workers.mail.mime_message import (
-    MailBranding,
-)
+from workers.mail.mime_message import MailBranding
 
 BRANDING = MailBranding("Unwind <no-reply@market.example>", "the brick market", "https://market.example")
 CREATED_AT = datetime(2026, 4, 4, 10, tzinfo=UTC)

@@ -6,10 +6,7 @@ import psycopg
 import pytest
 
 from models.alerts import AlertRow
-from models.submissions import (
-    MAX_SUBMISSION_ATTEMPTS,
-    SubmissionRow,
-)
+from models.submissions import MAX_SUBMISSION_ATTEMPTS, SubmissionRow
 from tests.plugins.market import FILED, WEEK, Market
 from tests.plugins.sql_interface import submit_command
 from tests.workers.submissions.submitting import outcome_of, set_due

@@ -12,9 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.payload_limits import MAX_PAYLOAD_BYTES, MAX_PAYLOAD_DEPTH, MAX_PAYLOAD_PARTS, has_too_many_parts
-from models.submissions import (
-    SubmissionRow,
-)
+from models.submissions import SubmissionRow
 from tests.plugins.market import FILED, Market
 from tests.plugins.sql_interface import submit_command, submit_text
 from tests.workers.submissions.submitting import fetch_receipt, outcome_of, set_due

@@ -7,10 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from models.submissions import (
-    SubmissionRow,
-    SubmittableCommandRow,
-)
+from models.submissions import SubmissionRow, SubmittableCommandRow
 from tasks.declarations import COMMANDS
 from tests.plugins.market import Market
 from tests.plugins.sql_interface import submit_command
