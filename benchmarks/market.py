@@ -148,7 +148,7 @@ ITEM_LOCKS = """
         COALESCE(completeness, '')), 0)
     FROM unwind.lots
 """
-"""Recording a lot leaves a row that locks its item, with the hash of `models/sql/lock_items.sql`."""
+"""Recording a lot leaves a row that locks its item, with the hash of `models.inventory.insert_item_locks`."""
 LINES = f"""
     INSERT INTO unwind.order_lines (order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot)
     SELECT o, l, 1, t.lot_id, {{units}}, t.unit_price, t.snapshot

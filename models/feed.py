@@ -33,8 +33,8 @@ EVENTS_AFTER_SIGNATURE = "unwind.events_after(text, integer)"
 DDL: tuple[str, ...] = (read_sql("events_after"), f"REVOKE ALL ON FUNCTION {EVENTS_AFTER_SIGNATURE} FROM PUBLIC")
 
 
-_FEED_TABLES = (table(name, column("written_in"), schema="unwind") for name in FEED_TABLES)
-_NEWEST_ROW = func.greatest(*(select(func.max(rows.c.written_in)).scalar_subquery() for rows in _FEED_TABLES))
+_WRITTEN_IN_COLUMNS = [table(name, column("written_in"), schema="unwind").c.written_in for name in FEED_TABLES]
+_NEWEST_ROW = func.greatest(*(select(func.max(written)).scalar_subquery() for written in _WRITTEN_IN_COLUMNS))
 _FEED_TRANSACTION_ID_GAP = select(_NEWEST_ROW - _WRITTEN_IN)
 
 

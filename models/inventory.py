@@ -37,7 +37,7 @@ class LotRow(Base):
     __tablename__ = "lots"
 
     lot_id: Mapped[BigInt] = mapped_column(primary_key=True, autoincrement=False)
-    seller_id: Mapped[str] = mapped_column(Text, ForeignKey("unwind.members.member_id"))
+    seller_id: Mapped[str] = mapped_column(Text, ForeignKey("unwind.members.member_id"))  # `array_rows` needs it
     item_type: Mapped[str]
     item_no: Mapped[str]
     color_id: Mapped[int]
@@ -101,7 +101,7 @@ own_lot_ids = SqlSequence("own_lot_ids", start=FIRST_UNWIND_LOT_ID, minvalue=FIR
 
 
 class ItemLockRow(Base):
-    """A row per item that ever came back or was recorded, by the hash of its key (`lock_items`)."""
+    """A row per item that ever came back or was recorded, by the hash of its key (`insert_item_locks`)."""
 
     __tablename__ = "item_locks"
 
@@ -223,39 +223,40 @@ def delete_lots(conn: Connection, lots: Sequence[Lot], now: datetime) -> None:
     insert_rows(conn, StockMoveRow, moves)
 
 
-def lots_of_items(keys: FromClause, *columns: Any) -> AnySelect:
-    """Select columns of the lots of these items, by lot id; `keys` has the columns `KEY_COLUMNS`."""
+def select_lots_of_items(keys: FromClause, *columns: Any) -> AnySelect:
+    """Return a SELECT from the lots of these items, ordered by lot id; `keys` has the columns `KEY_COLUMNS`."""
     *always_set, completeness = KEY_COLUMNS
-    same = (getattr(LotRow, name) == keys.c[name] for name in always_set)
+    conditions = (getattr(LotRow, name) == keys.c[name] for name in always_set)
     same_completeness = LotRow.completeness.is_not_distinct_from(keys.c[completeness])
-    return select(*columns).where(*same, same_completeness).order_by(LotRow.lot_id)
+    return select(*columns).where(*conditions, same_completeness).order_by(LotRow.lot_id)
 
 
-def lock_items(keys: FromClause) -> Insert:
-    """Lock these items by the hash of their keys, in ascending order: a lot that does not exist yet has no row to lock.
+def insert_item_locks(keys: FromClause) -> Insert:
+    """Return the INSERT that locks items by the hash of their keys, ascending: a lot not made yet has no row to lock.
 
     An ON CONFLICT that changes nothing still locks the row, even one that another transaction has just committed.
     """
     *always_set, completeness = (keys.c[name] for name in KEY_COLUMNS)
     key = func.concat_ws(func.chr(31), *always_set, func.coalesce(completeness, ""))
     items = select(func.hashtextextended(key, 0).label("item")).distinct().order_by("item")
-    held = insert(ItemLockRow).from_select(["item"], items)
-    return held.on_conflict_do_update(index_elements=["item"], set_={"item": held.excluded.item}, where=text("false"))
+    locks = insert(ItemLockRow).from_select(["item"], items)
+    return locks.on_conflict_do_update(index_elements=["item"], set_={"item": locks.excluded.item}, where=text("false"))
 
 
-_KEYS = array_rows(**{name: getattr(LotRow, name) for name in KEY_COLUMNS})
-_LOCK_ITEMS = lock_items(_KEYS)
-_LOTS_OF_ITEMS = lots_of_items(_KEYS, LotRow)
+_GIVEN_KEYS = array_rows(**{name: getattr(LotRow, name) for name in KEY_COLUMNS})
+_INSERT_ITEM_LOCKS = insert_item_locks(_GIVEN_KEYS)
+_SELECT_LOTS_OF_ITEMS = select_lots_of_items(_GIVEN_KEYS, LotRow)
+_LOCK_LOTS_OF_ITEMS = _SELECT_LOTS_OF_ITEMS.with_for_update(of=LotRow)
 
 
 def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
-    conn.execute(_LOCK_ITEMS, _key_arrays(keys))
+    conn.execute(_INSERT_ITEM_LOCKS, _key_arrays(keys))
 
 
 def find_lots_of_items(conn: Connection, keys: Collection[LotKey], *, lock: bool = False) -> dict[LotKey, list[Lot]]:
     lots: dict[LotKey, list[Lot]] = {}
-    found = _LOTS_OF_ITEMS.with_for_update(of=LotRow) if lock else _LOTS_OF_ITEMS
-    for row in conn.execute(found, _key_arrays(keys)) if keys else ():
+    statement = _LOCK_LOTS_OF_ITEMS if lock else _SELECT_LOTS_OF_ITEMS
+    for row in conn.execute(statement, _key_arrays(keys)) if keys else ():
         lot = lot_from_row(row)
         lots.setdefault(lot.key, []).append(lot)
     return lots

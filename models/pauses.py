@@ -59,17 +59,17 @@ def pause(
 
 
 def resume(conn: Connection, kind: str, name: str, now: datetime) -> bool:
-    paused = (PauseRow.kind == kind, PauseRow.name == name, *is_pause_in_effect(now))
+    paused = (PauseRow.kind == kind, PauseRow.name == name, *pause_in_effect_conditions(now))
     ended = conn.execute(update(PauseRow).where(*paused).values(resumed_at=func.greatest(now, PauseRow.paused_at)))
     conn.execute(select(func.pg_notify(CHANNEL, "")))  # waiting commands by SQL are executed at once
     return ended.rowcount > 0
 
 
 def list_pauses_in_effect(conn: Connection, now: datetime) -> list[Row[Any]]:
-    return list(conn.execute(select(PauseRow).where(*is_pause_in_effect(now)).order_by(PauseRow.pause_id)))
+    return list(conn.execute(select(PauseRow).where(*pause_in_effect_conditions(now)).order_by(PauseRow.pause_id)))
 
 
-def is_pause_in_effect(now: Any) -> tuple[ColumnElement[bool], ...]:
+def pause_in_effect_conditions(now: datetime | ColumnElement[datetime]) -> tuple[ColumnElement[bool], ...]:
     return PauseRow.resumed_at.is_(None), or_(PauseRow.until.is_(None), PauseRow.until > now)
 
 

@@ -13,11 +13,10 @@ import orjson
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from models import orders
+from models import inventory, orders
 from models.db.arrays import bool_array, int_array, is_any_of_ids
 from models.db.bulk import insert_rows
 from models.db.pipeline import execute
-from models.inventory import LotRow, allocate_lot_ids, lock_items, lots_of_items, preview_lot_ids, store_lots
 from models.orders import OrderLineRow
 from models.sql import load_sql
 from models.stock_moves import StockMoveRow, stock_move_row
@@ -33,8 +32,9 @@ _KEYS_OF_LINES = select(
     _SNAPSHOT["new_or_used"].astext.label("new_or_used"),
     _SNAPSHOT["completeness"].astext.label("completeness"),
 ).where(is_any_of_ids(OrderLineRow.order_id))
-_LOCK_RETURNING_ITEMS = lock_items(_KEYS_OF_LINES.subquery())
-_LOCK_RETURNING_LOTS = lots_of_items(_KEYS_OF_LINES.distinct().subquery(), LotRow.lot_id).with_for_update(of=LotRow)
+_LOCK_RETURNING_ITEMS = inventory.insert_item_locks(_KEYS_OF_LINES.subquery())
+_LOTS_OF_LINES = inventory.select_lots_of_items(_KEYS_OF_LINES.distinct().subquery(), inventory.LotRow.lot_id)
+_LOCK_RETURNING_LOTS = _LOTS_OF_LINES.with_for_update(of=inventory.LotRow)
 _RETURN_OVERFLOW_SQLSTATE = "22003"
 
 
@@ -83,12 +83,12 @@ def store_planned_returns(conn: Connection, plans: Sequence[ReturnPlan], now: da
     Writes lots, the journal and, for cancellations (not removals), what each order line returned.
     """
     provisional_ids = provisional_lot_ids(plans)
-    ids = dict(zip(provisional_ids, allocate_lot_ids(conn, len(provisional_ids)), strict=True))
+    ids = dict(zip(provisional_ids, inventory.allocate_lot_ids(conn, len(provisional_ids)), strict=True))
     numbered_plans = [plan.with_lot_ids(ids) for plan in plans]
     before = {lot_id: lot for plan in reversed(numbered_plans) for lot_id, lot in plan.before.items()}
     after = {lot_id: lot for plan in numbered_plans for lot_id, lot in plan.lots.items()}
     new_ids = set(ids.values())
-    store_lots(conn, [(None if lot_id in new_ids else before[lot_id], lot) for lot_id, lot in after.items()])
+    inventory.store_lots(conn, [(None if lot_id in new_ids else before[lot_id], lot) for lot_id, lot in after.items()])
     moves = [
         stock_move_row(
             after[line.lot_id].key,
@@ -124,7 +124,7 @@ def store_planned_returns(conn: Connection, plans: Sequence[ReturnPlan], now: da
 def preview_planned_returns(conn: Connection, plans: Sequence[ReturnPlan]) -> list[ReturnPlan]:
     """Return the plans with the ids that new lots would get now, for a dry run; writes nothing."""
     provisional_ids = provisional_lot_ids(plans)
-    ids = dict(zip(provisional_ids, preview_lot_ids(conn, len(provisional_ids)), strict=True))
+    ids = dict(zip(provisional_ids, inventory.preview_lot_ids(conn, len(provisional_ids)), strict=True))
     return [plan.with_lot_ids(ids) for plan in plans]
 
 

@@ -41,7 +41,10 @@ def earliest(at: Any, condition: str = "true") -> Callable[[Connection], datetim
 
 
 def count_where(*conditions: Any, by: tuple[Any, ...] = ()) -> AnySelect:
-    """Count the rows that meet the conditions, for each value of the columns `by`."""
+    """Count the rows that meet the conditions, for each value of the columns `by`.
+
+    Grouped by name: an expression that is repeated would be another one, as its parameters have other numbers.
+    """
     return select(*by, func.count()).where(*conditions).group_by(*(column.name for column in by))
 
 

@@ -181,7 +181,8 @@ def session_settings_not_in_force(conn: Connection) -> list[str]:
     return sorted(_changed_session_settings(driver_of(conn)))
 
 
-def set_in_transaction(conn: Connection, **settings: str) -> None:
+def set_local(conn: Connection, **settings: str) -> None:
+    """Like SET LOCAL, but a SELECT: a transaction's isolation must be set before it."""
     conn.execute(select(*(func.set_config(name, value, True) for name, value in settings.items())))
 
 

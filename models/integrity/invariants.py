@@ -18,12 +18,14 @@ from sqlalchemy import BigInteger, Connection, DateTime, Integer, Select, Text, 
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
-from models.db.session_settings import set_in_transaction
+from models.db.session_settings import set_local
 from models.integrity import month_audit
 from models.sql import read_sql
 
 MONTHS_INVARIANT = "The bills of every closed month agree with orders and events; `audit month` lists the differences"
 MAX_IDS = 100
+INVARIANT_PLANS = {"plan_cache_mode": "force_custom_plan"}
+"""Planned for their values, statements spend nothing on a scope that is not given."""
 
 _INVARIANT_HEADING = re.compile(r"^-- (\d)\. (.+)$", re.MULTILINE)
 _INVARIANT_SCOPE: dict[str, TypeEngine[Any]] = {
@@ -95,19 +97,18 @@ def query_invariants(
     `months`: closed months (first days) whose books are recomputed, each at the cost of reading its orders' events.
     `scope`: check only these orders, sellers and so on; the cost does not depend on the size of the tables.
     """
-    # A scope that is not given costs nothing if statements are planned for their values.
-    set_in_transaction(conn, plan_cache_mode="force_custom_plan")
+    set_local(conn, **INVARIANT_PLANS)
     if scope is None:
         # Statistics may be missing after a restore, or older than the first cancellations. With them the planner
         # expects one row and reads all events again for each of thousands.
-        set_in_transaction(conn, enable_nestloop="off")
+        set_local(conn, enable_nestloop="off")
     violations = {
         invariant.sentence: ids
         for invariant in (*ALWAYS, *(IN_TIME if in_time else ()))
         if (ids := invariant.find_violations(conn, now, scope))
     }
     if scope is None:
-        set_in_transaction(conn, enable_nestloop="on")
+        set_local(conn, enable_nestloop="on")
     if differing := month_audit.months_with_differences(conn, months):
         violations[MONTHS_INVARIANT] = differing
     return violations

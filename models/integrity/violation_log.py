@@ -19,10 +19,10 @@ from models.bills import BillRow
 from models.db.arrays import is_any
 from models.db.named_locks import lock_named, try_lock_named
 from models.db.schema import Base, BigIntKey, partial_index, table_of
-from models.db.session_settings import set_in_transaction
+from models.db.session_settings import set_local
 from models.events import EventRow
 from models.integrity import invariants, month_audit
-from models.integrity.invariants import MAX_IDS, MONTHS_INVARIANT, InvariantScope, Violations
+from models.integrity.invariants import INVARIANT_PLANS, MAX_IDS, MONTHS_INVARIANT, InvariantScope, Violations
 from models.inventory import LotRow
 from models.ledger import LedgerLineRow
 from models.members import MemberRow
@@ -118,7 +118,7 @@ def log_violations_of_next_invariant(conn: Connection, now: datetime) -> Violati
         _store_audit_positions(conn, {"night": night_number, "next_check": 0})
         sweeps.record_sweep_run(conn, VIOLATION_LOG_NIGHTLY_SWEEP, len(open_violations(conn)), now)
         return None
-    set_in_transaction(conn, statement_timeout=AUDIT_STATEMENT_TIMEOUT, plan_cache_mode="force_custom_plan")
+    set_local(conn, statement_timeout=AUDIT_STATEMENT_TIMEOUT, **INVARIANT_PLANS)
     check = checks[index]
     if isinstance(check, date):
         sentence, ids = MONTHS_INVARIANT, month_audit.months_with_differences(conn, [check])

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from models.db.database import make_engine
-from models.db.session_settings import set_in_transaction
+from models.db.session_settings import set_local
 from models.ddl.complete_metadata import metadata
 from models.ddl.grants import grant_rights
 from models.feed import advance_feed_base
@@ -52,7 +52,7 @@ def _upgrade(engine: Engine, commands: Iterable[str]) -> None:
     with engine.begin() as conn:
         conn.execute(text("CREATE SCHEMA IF NOT EXISTS unwind"))
         conn.execute(text(_LOCK))
-        set_in_transaction(conn, lock_timeout=LOCK_TIMEOUT, statement_timeout=MIGRATION_STATEMENT_TIMEOUT)
+        set_local(conn, lock_timeout=LOCK_TIMEOUT, statement_timeout=MIGRATION_STATEMENT_TIMEOUT)
         command.upgrade(alembic_config(conn), "head")
         grant_rights(conn)
         add_commands(conn, commands)

@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Executable, case, extract, func, literal, select, text, union_all
+from sqlalchemy import ClauseElement, Connection, case, extract, func, literal, select, text, union_all
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.alerts import ALERT_WAITING_CONDITION, AlertRow
 from models.db.arrays import Column
+from models.db.pipeline import execute
 from models.db.selects import AnySelect, count_where
-from models.db.session_settings import set_in_transaction
+from models.db.session_settings import set_local
 from models.dead_jobs import DeadJobRow
 from models.dead_letters import DeadLetterRow
 from models.integrity.violation_log import ViolationRow
 from models.monitoring.server_info import CONNECTIONS_ALLOWED, CONNECTIONS_USED
 from models.notices import NoticeRow
 from models.outbox import OutboxRow
-from models.pauses import PauseRow, is_pause_in_effect
+from models.pauses import PauseRow, pause_in_effect_conditions
 from models.stored_answers import RequestRow
 from models.submissions import SubmissionRow
 from models.sweeps import SweepRow
@@ -38,12 +39,12 @@ class Metric:
 
     name: str
     description: str
-    query: Executable
+    query: ClauseElement
     labels: tuple[str, ...] = ()
 
 
 _NOW = func.statement_timestamp()  # stable, so an index can be used
-_IS_OVERDUE = (text(ALERT_WAITING_CONDITION), AlertRow.unlocks_at <= _NOW)
+_OVERDUE_CONDITIONS = (text(ALERT_WAITING_CONDITION), AlertRow.unlocks_at <= _NOW)
 
 
 def _seconds_since(instant: Any) -> Any:
@@ -54,18 +55,18 @@ def _age(oldest: Column, *conditions: Any) -> AnySelect:
     return select(func.coalesce(func.greatest(_seconds_since(func.min(oldest)), 0), 0)).where(*conditions)
 
 
-_REFUSAL = func.coalesce(RequestRow.answer["code"].astext, "")
-_REFUSAL_CODE = case((RequestRow.outcome == "refused", _REFUSAL), else_="").label("code")
+_CODE = func.coalesce(RequestRow.answer["code"].astext, "")
+_REFUSAL_CODE = case((RequestRow.outcome == "refused", _CODE), else_="").label("refusal_code")
 METRICS = (
     Metric(
         "unwind_unlock_lag_seconds",
         "Time since the deadline of the oldest alert that is overdue and not unlocked; 0 when there is none.",
-        _age(AlertRow.unlocks_at, *_IS_OVERDUE),
+        _age(AlertRow.unlocks_at, *_OVERDUE_CONDITIONS),
     ),
     Metric(
         "unwind_unlock_overdue_alerts",
         "Alerts past their deadline that are not unlocked yet.",
-        count_where(*_IS_OVERDUE),
+        count_where(*_OVERDUE_CONDITIONS),
     ),
     Metric(
         "unwind_outbox_due",
@@ -127,7 +128,7 @@ METRICS = (
     Metric(
         "unwind_paused",
         "Queues and tasks that an operator has paused.",
-        count_where(*is_pause_in_effect(_NOW), by=(PauseRow.kind, PauseRow.name)),
+        count_where(*pause_in_effect_conditions(_NOW), by=(PauseRow.kind, PauseRow.name)),
         ("kind", "name"),
     ),
     Metric(
@@ -148,18 +149,18 @@ METRICS = (
     ),
     Metric(
         "unwind_database_connections_allowed",
-        "Client connections that the PostgreSQL server allows, without those reserved for superusers.",
+        "Client connections that the PostgreSQL server allows, without reserved ones.",
         text(CONNECTIONS_ALLOWED),
     ),
 )
 
 
 def collect_database_metrics(conn: Connection) -> Iterator[tuple[Metric, list[tuple[tuple[str, ...], float]] | None]]:
-    set_in_transaction(conn, statement_timeout=str(METRICS_STATEMENT_TIMEOUT_MS))
+    set_local(conn, statement_timeout=str(METRICS_STATEMENT_TIMEOUT_MS))
     for metric in METRICS:
         try:
             with conn.begin_nested():
-                rows = conn.execute(metric.query).all()
+                rows = execute(conn, metric.query, {}).fetchall()
         except SQLAlchemyError:
             yield metric, None
         else:

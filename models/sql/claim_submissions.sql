@@ -11,7 +11,8 @@ WITH paused AS (
             SELECT FROM unwind.submissions AS e
             WHERE e.order_id = s.order_id AND e.state = 'waiting' AND e.submission_id < s.submission_id)
         AND NOT EXISTS (
-            SELECT FROM paused WHERE (kind, name) IN (('task', s.task), ('queue', 'commands'), ('queue', 'submissions')))
+            SELECT FROM paused
+            WHERE (kind, name) IN (('task', s.task), ('queue', 'commands'), ('queue', 'submissions')))
     ORDER BY s.submission_id LIMIT :limit FOR UPDATE OF s SKIP LOCKED
 ), alone AS MATERIALIZED (
     SELECT s.submission_id FROM unwind.submissions AS s
@@ -20,7 +21,8 @@ WITH paused AS (
             SELECT FROM unwind.submissions AS e
             WHERE e.order_id = s.order_id AND e.state = 'waiting' AND e.submission_id < s.submission_id)
         AND NOT EXISTS (
-            SELECT FROM paused WHERE (kind, name) IN (('task', s.task), ('queue', 'commands'), ('queue', 'submissions')))
+            SELECT FROM paused
+            WHERE (kind, name) IN (('task', s.task), ('queue', 'commands'), ('queue', 'submissions')))
     ORDER BY s.submission_id LIMIT 1 FOR UPDATE OF s SKIP LOCKED
 )
 UPDATE unwind.submissions AS s SET attempts = attempts + 1, due_at = :again

@@ -10,7 +10,7 @@ import click
 from sqlalchemy import func, select
 
 from models import terms
-from models.db.session_settings import set_in_transaction
+from models.db.session_settings import set_local
 from models.integrity import invariants, month_audit, violation_log
 from models.orders import OrderRow
 from policies.bills import billing_month_of
@@ -30,7 +30,7 @@ def audit(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     with open_transaction() as (conn, now):
-        set_in_transaction(conn, statement_timeout="0")
+        set_local(conn, statement_timeout="0")
         months = month_audit.months_to_audit(conn)
         violations = invariants.query_invariants(conn, now, months=months)
         sentences = [invariant.sentence for invariant in (*invariants.ALWAYS, *invariants.IN_TIME)]

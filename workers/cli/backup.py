@@ -25,7 +25,7 @@ from models import feed
 from models.db.database import DatabaseClock, make_engine
 from models.db.driver import is_pooled
 from models.db.postgres_address import PostgresAddress
-from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused, set_in_transaction
+from models.db.session_settings import PooledSessionRefused, SessionSettingsRefused, set_local
 from models.ddl import grants
 from models.events import EventRow
 from models.integrity import invariants, month_audit
@@ -68,7 +68,7 @@ def restore(file: Path) -> None:
         url = settings.migration_url.get_secret_value()
         skipped = restore_backup(url, file)
         with make_engine(url, poolclass=NullPool).begin() as conn:
-            set_in_transaction(conn, statement_timeout="0")
+            set_local(conn, statement_timeout="0")
             now = DatabaseClock().now(conn)
             months = month_audit.months_to_audit(conn)
             violations = invariants.query_invariants(conn, now, in_time=False, months=months)

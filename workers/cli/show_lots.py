@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from models.db.session_settings import lift_time_limits, set_in_transaction
+from models.db.session_settings import lift_time_limits, set_local
 from models.inventory import stream_lots
 from models.members import load_members
 from models.returns import count_returned_units
@@ -44,7 +44,7 @@ def print_lots(_query: Query, as_json: bool, *, as_xml: bool, returned: bool, as
         raise click.UsageError("--as-update is for the lots that BrickLink has, --new for the others.")
     with open_transaction(snapshot=True) as (conn, _):
         lift_time_limits(conn)
-        set_in_transaction(conn, idle_in_transaction_session_timeout=MAX_PAUSE)
+        set_local(conn, idle_in_transaction_session_timeout=MAX_PAUSE)
         if load_members(conn, [seller]):
             lots = stream_lots(conn, seller)
             if as_xml:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from models import submissions
 from models.db import database as db
+from models.db.schema import table_of
+from models.sql import load_sql
 from models.submissions import (
     MAX_BATCHED_SUBMISSION_BYTES,
     MAX_SUBMISSION_ATTEMPTS,
@@ -65,6 +68,13 @@ def test_claim_is_bounded_by_bytes(market: Market, caller: psycopg.Connection) -
 
 
 @pytest.mark.guarantee("P8")
+def test_claim_has_the_conditions_of_its_indexes() -> None:
+    claim = re.sub(r"\bs\.", "", load_sql("claim_submissions"))
+    indexes = {str(index.name): index for index in table_of(SubmissionRow).indexes}
+    for name in ("ix_submissions_due", "ix_submissions_alone"):
+        assert str(indexes[name].dialect_options["postgresql"]["where"]) in claim
+
+
 def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(
     market: Market, caller: psycopg.Connection
 ) -> None:

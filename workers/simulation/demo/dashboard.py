@@ -119,7 +119,7 @@ def _count_emails(role: str) -> AnySelect:
     return count_where(NoticeRow.created_at >= _SINCE, NoticeRow.state == "sent", NoticeRow.role == role)
 
 
-def _sum_fees(kind: str) -> AnySelect:
+def _fees_summary(kind: str) -> AnySelect:
     fees = func.concat(func.count(), ", ", func.coalesce(-func.sum(LedgerLineRow.amount), 0), " USD")
     return select(fees).where(LedgerLineRow.at >= _SINCE, LedgerLineRow.kind == kind)
 
@@ -131,8 +131,8 @@ DASHBOARD_SUMMARY = {
     "units returned to inventory": select(
         func.concat(_RETURNED_UNITS, " in ", func.count(StockMoveRow.lot_id.distinct()), " lots")
     ).where(StockMoveRow.at >= _SINCE, StockMoveRow.kind == "returned"),
-    "fees credited on the next bill": _sum_fees("credit"),
-    "fees reset in the same month": _sum_fees("reset"),
+    "fees credited on the next bill": _fees_summary("credit"),
+    "fees reset in the same month": _fees_summary("reset"),
     "pending removal requests cancelled": count_where(RemovalRow.decided_at >= _SINCE, RemovalRow.state == "cancelled"),
     "sellers notified": _count_emails("seller"),
     "buyers notified": _count_emails("buyer"),
