@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, exists, func, select
+from sqlalchemy import CheckConstraint, Connection, ForeignKey, Index, exists, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.db.arrays import is_any
 from models.db.bulk import insert_rows, update_rows
 from models.db.row_mapping import from_row, to_row
 from models.db.schema import Base, BigInt, check_in, partial_index
+from models.db.selects import count_where
 from models.events import EventRow
 from policies.alerts import UNLOCK_EVENTS
 from policies.consolidation import Choice, Choices, LineEdit
@@ -75,10 +76,7 @@ def load_drafts(conn: Connection, draft_ids: Iterable[str]) -> dict[str, Draft]:
 
 
 def count_drafts_by_order(conn: Connection, order_ids: Iterable[int]) -> dict[int, int]:
-    rows = conn.execute(
-        select(DraftRow.order_id, func.count()).where(is_any(DraftRow.order_id, order_ids)).group_by(DraftRow.order_id)
-    )
-    return dict(rows.all())
+    return dict(conn.execute(count_where(is_any(DraftRow.order_id, order_ids), by=(DraftRow.order_id,))).all())
 
 
 def insert_drafts(conn: Connection, opened: Sequence[Draft]) -> None:

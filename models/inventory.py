@@ -28,7 +28,7 @@ from models.db.schema import Base, BigInt, Price, check_finite, check_in, metada
 from models.db.selects import AnySelect
 from models.stock_moves import StockMoveRow, stock_move_row
 from policies.lots import COMPLETENESS, CONDITIONS, FIRST_UNWIND_LOT_ID, STOCKROOMS, Lot, LotKey
-from policies.returns import ReturningLine, StockView
+from policies.returns import StockView
 
 KEY_COLUMNS = LotKey._fields
 
@@ -253,24 +253,17 @@ def lock_item_keys(conn: Connection, keys: Collection[LotKey]) -> None:
     conn.execute(_INSERT_ITEM_LOCKS, _key_arrays(keys))
 
 
-def find_lots_of_items(conn: Connection, keys: Collection[LotKey], *, lock: bool = False) -> dict[LotKey, list[Lot]]:
-    lots: dict[LotKey, list[Lot]] = {}
-    statement = _LOCK_LOTS_OF_ITEMS if lock else _SELECT_LOTS_OF_ITEMS
-    for row in conn.execute(statement, _key_arrays(keys)) if keys else ():
-        lot = lot_from_row(row)
-        lots.setdefault(lot.key, []).append(lot)
-    return lots
-
-
-def load_stock_view(conn: Connection, lines: Iterable[ReturningLine], *, lock: bool = True) -> StockView:
-    """Return all lots that these lines could return to, for planning.
+def load_stock_view(conn: Connection, keys: Collection[LotKey], *, lock: bool = True) -> StockView:
+    """Return all lots of these items, for planning.
 
     With `lock`, locks items and lots, so that two orders that need a new lot create one.
     """
-    keys = {line.item.key for line in lines}
-    if lock and keys:
+    if not keys:
+        return StockView()
+    if lock:
         lock_item_keys(conn, keys)
-    return StockView(lot for lots in find_lots_of_items(conn, keys, lock=lock).values() for lot in lots)
+    lots = conn.execute(_LOCK_LOTS_OF_ITEMS if lock else _SELECT_LOTS_OF_ITEMS, _key_arrays(keys))
+    return StockView(map(lot_from_row, lots))
 
 
 def stream_lots(conn: Connection, seller_id: str) -> Iterator[Lot]:

@@ -17,13 +17,12 @@ from models import inventory, orders
 from models.db.arrays import bool_array, int_array, is_any_of_ids
 from models.db.bulk import insert_rows
 from models.db.pipeline import execute
-from models.orders import OrderLineRow
 from models.sql import load_sql
 from models.stock_moves import StockMoveRow, stock_move_row
 from policies.returns import ReturnPlan, ReturnTotals, provisional_lot_ids
 
 _RETURN_ITEMS = text(load_sql("return_items"))
-_SNAPSHOT = OrderLineRow.snapshot
+_SNAPSHOT = orders.OrderLineRow.snapshot
 _KEYS_OF_LINES = select(
     _SNAPSHOT["seller_id"].astext.label("seller_id"),
     _SNAPSHOT["item", "type"].astext.label("item_type"),
@@ -31,7 +30,7 @@ _KEYS_OF_LINES = select(
     _SNAPSHOT["color_id"].as_integer().label("color_id"),
     _SNAPSHOT["new_or_used"].astext.label("new_or_used"),
     _SNAPSHOT["completeness"].astext.label("completeness"),
-).where(is_any_of_ids(OrderLineRow.order_id))
+).where(is_any_of_ids(orders.OrderLineRow.order_id))
 _LOCK_RETURNING_ITEMS = inventory.insert_item_locks(_KEYS_OF_LINES.subquery())
 _LOTS_OF_LINES = inventory.select_lots_of_items(_KEYS_OF_LINES.distinct().subquery(), inventory.LotRow.lot_id)
 _LOCK_RETURNING_LOTS = _LOTS_OF_LINES.with_for_update(of=inventory.LotRow)

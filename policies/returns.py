@@ -114,8 +114,8 @@ class StockView:
         self._lots_to_review |= plan.lots_to_review
         self.last_new_id = min([self.last_new_id, *plan.lots])
 
-    def candidate_ids(self, key: LotKey) -> Iterable[int]:
-        return (lot_id for lot_id in self._by_key.get(key, ()) if lot_id not in self._lots_to_review)
+    def lots_of(self, key: LotKey) -> list[Lot]:
+        return [self.lots[lot_id] for lot_id in self._by_key.get(key, ()) if lot_id not in self._lots_to_review]
 
     def _add(self, lot: Lot) -> None:
         # A lot keeps its key here, so that it is indexed once.
@@ -204,9 +204,8 @@ class _ReturnPlanner:
     def _target(self, item: Lot | LotSnapshot) -> Lot | None:
         if not self._choices.consolidate or needs_own_lot(item):
             return None
-        key, stock, changed = item.key, self._stock.lots, self.changed
-        ids = [*self._stock.candidate_ids(key), *self._new_of_key.get(key, ())]
-        lots = [changed[i] if i in changed else stock[i] for i in ids]
+        lots = [self.changed.get(lot.lot_id, lot) for lot in self._stock.lots_of(item.key)]
+        lots += [self.changed[lot_id] for lot_id in self._new_of_key.get(item.key, ())]
         return choose_target_lot(item.lot_id, [lot for lot in lots if may_be_return_target(lot)])
 
     def _join(self, target: Lot, item: Lot, units: int) -> tuple[Lot, ReturnNote | None]:

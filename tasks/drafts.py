@@ -161,7 +161,7 @@ def verify_draft(commands: list[DraftCommand]) -> list[Answer]:
         plan = plan_return(
             draft.order_id,
             returning,
-            inventory.load_stock_view(conn, returning, lock=False),
+            inventory.load_stock_view(conn, {line.item.key for line in returning}, lock=False),
             choices=draft.choices,
             release_auto_stockroom=case.terms.release_auto_stockroom,
         )

@@ -53,8 +53,8 @@ def match_import_with_stock(
     with unit_of_work() as work:
         named = inventory.find_lots(work.conn, [entry.lot_id for entry in entries])
         unnamed = [e for e in entries if e.lot_id not in named or not names_lot(e, named[e.lot_id])]
-        candidates = inventory.find_lots_of_items(work.conn, {entry.key(seller_id) for entry in unnamed})
-        found = ((entry, matcher.find(entry, candidates.get(entry.key(seller_id), ()))) for entry in unnamed)
+        stock = inventory.load_stock_view(work.conn, {entry.key(seller_id) for entry in unnamed}, lock=False)
+        found = ((entry, matcher.find(entry, stock.lots_of(entry.key(seller_id)))) for entry in unnamed)
         return {entry.number: LotEntryMatch(lot.lot_id, has_same_values(entry, lot)) for entry, lot in found if lot}
 
 

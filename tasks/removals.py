@@ -203,7 +203,7 @@ def _write_approvals(work: UnitOfWork[Any], approvals: Sequence[_Approval]) -> N
         for case, approval, lines in approvals
         if policy.removal_returns_to_stock(approval.part, case)
     }
-    stock = inventory.load_stock_view(conn, [line for lines in returning.values() for line in lines])
+    stock = inventory.load_stock_view(conn, {line.item.key for lines in returning.values() for line in lines})
     plans = []
     for case, approval, _ in approvals:
         if case.order.order_id in returning:

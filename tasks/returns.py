@@ -119,7 +119,7 @@ class PlannedReturn:
             lines,
             inventory.load_stock_view(
                 work.conn,
-                [line for returning in lines.values() for line in returning],
+                {line.item.key for returning in lines.values() for line in returning},
                 lock=any(not c.dry_run for c in work.pending),
             ),
         )

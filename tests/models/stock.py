@@ -69,7 +69,7 @@ def return_orders(conn: Connection, *order_ids: int) -> list[ReturnPlan]:
         order_id: orders.order_lines_to_return(rows)
         for order_id, rows in orders.load_order_lines(conn, order_ids).items()
     }
-    stock_view = inventory.load_stock_view(conn, [line for rows in lines.values() for line in rows])
+    stock_view = inventory.load_stock_view(conn, {line.item.key for rows in lines.values() for line in rows})
     plans = []
     for order_id in order_ids:
         plan = plan_return(order_id, lines[order_id], stock_view)

@@ -81,7 +81,7 @@ def test_dry_run_predicts_the_real_run(database: Database) -> None:
         insert_order(conn, 100, (1, 10), (2, 10))
         lines = orders.order_lines_to_return(orders.load_order_lines(conn, [100])[100])
         for _ in range(2):
-            stock_view = inventory.load_stock_view(conn, lines, lock=False)
+            stock_view = inventory.load_stock_view(conn, {line.item.key for line in lines}, lock=False)
             (seen,) = returns.preview_planned_returns(conn, [plan_return(100, lines, stock_view)])
         (done,) = return_orders(conn, 100)
         assert seen == done

@@ -145,7 +145,8 @@ def return_by_plan(conn: Connection, requested_returns: list[tuple[int, bool]], 
     with conn.begin_nested() as savepoint:
         order_lines = orders.load_order_lines(conn, [number for number, _ in requested_returns])
         lines_to_return = {number: orders.order_lines_to_return(lines) for number, lines in order_lines.items()}
-        stock_view = inventory.load_stock_view(conn, [line for lines in lines_to_return.values() for line in lines])
+        keys = {line.item.key for lines in lines_to_return.values() for line in lines}
+        stock_view = inventory.load_stock_view(conn, keys)
         plans: list[ReturnPlan] = []
         for number, returns_items in requested_returns:
             try:
