@@ -15,26 +15,20 @@ from typing import Any
 
 import click
 from celery import Celery
-from sqlalchemy import Row, text
+from sqlalchemy import Row, func, select
 
 from models.db import database as db
-from models.monitoring.server_info import fact
+from models.db.selects import count_where
+from models.ddl.views import V_UNLOCK_FORECAST
+from models.events import EventRow
+from models.notices import NoticeRow
+from models.outbox import OutboxRow
 from workers.settings import Settings
 from workers.simulation.demo.sample_market import SampleMarket
 
 DEMO_TIMEOUT_SECONDS = 45.0
 
-_NEW_DEMO_EVENTS = """
-    SELECT event_id, at, type, order_id, member_id, note, changes FROM unwind.events
-    WHERE event_id > :before AND event_id <> ALL(CAST(:followed AS bigint[])) ORDER BY event_id
-"""
-"""Also those numbered below a followed one: transactions commit in another order than their events are numbered."""
-_UNFINISHED_DEMO_WORK = """
-    SELECT (SELECT count(*) FROM unwind.outbox WHERE state <> 'done')
-         + (SELECT count(*) FROM unwind.notices WHERE state <> 'sent') AS waiting
-"""
-
-
+_UNLOCK = V_UNLOCK_FORECAST.as_table().c
 OUTCOMES = {"orders.cancelled": "cancelled", "ocr.declined": "declined", "npb.removed": "removed"}
 SELLER, BUYER = 0, 1  # the parties of an order in the sample
 
@@ -55,9 +49,8 @@ class DemoRun:
     def __init__(self, sample: SampleMarket, database: db.Database, client: Celery) -> None:
         self.sample, self.database, self._client = sample, database, client
         with database.transaction() as conn:
-            self._events_before = fact(conn, "SELECT coalesce(max(event_id), 0) FROM unwind.events")
-            forecast = conn.execute(text("SELECT order_id, unlocks_at FROM unwind.v_unlock_forecast"))
-            self.unlocks: dict[int, datetime] = {row.order_id: row.unlocks_at for row in forecast}
+            self._events_before = conn.scalar(select(func.coalesce(func.max(EventRow.event_id), 0)))
+            self.unlocks: dict[int, datetime] = dict(conn.execute(select(_UNLOCK.order_id, _UNLOCK.unlocks_at)).all())
             self.started_at = database.clock.now(conn)
         self._clock = time.monotonic()
         self._followed: set[int] = set()
@@ -79,8 +72,10 @@ class DemoRun:
         end = time.monotonic() + DEMO_TIMEOUT_SECONDS
         while not self._is_complete():
             with self.database.transaction() as conn:
-                known = {"before": self._events_before, "followed": sorted(self._followed)}
-                events = conn.execute(text(_NEW_DEMO_EVENTS), known).all()
+                # Also those numbered below a followed one: transactions commit in another order than their events are
+                # numbered.
+                new = (EventRow.event_id > self._events_before, EventRow.event_id.not_in(self._followed))
+                events = conn.execute(select(EventRow).where(*new).order_by(EventRow.event_id)).all()
             self._followed |= {event.event_id for event in events}
             for event in events:
                 if event.order_id is not None:
@@ -129,7 +124,7 @@ class DemoRun:
         if self._commands or self._missing_outcomes():
             return False
         with self.database.transaction() as conn:
-            return bool(fact(conn, _UNFINISHED_DEMO_WORK) == 0)
+            return not any(conn.scalar(count_where(c)) for c in (OutboxRow.state != "done", NoticeRow.state != "sent"))
 
     def _missing_outcomes(self) -> dict[str, set[int]]:
         expected = {
