@@ -8,9 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from models.db.database import APP_ROLE
-
-HAS_APP_ROLE = f"SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APP_ROLE}')"  # noqa: S608 - a constant
+HAS_ROLE = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)"
 CAN_CHANGE_APPEND_ONLY_TABLES = "SELECT has_table_privilege('unwind.events', 'UPDATE, DELETE')"
 # A role with few rights should own each function that runs with its owner's rights.
 FUNCTIONS_RUNNING_AS_OWNER = """
@@ -54,8 +52,8 @@ _LONG_LOCK_HOLDERS = """
 """
 
 
-def fact(conn: Connection, query: str) -> Any:
-    return conn.execute(text(query)).scalar()
+def fact(conn: Connection, query: str, **values: Any) -> Any:
+    return conn.execute(text(query), values).scalar()
 
 
 def schema_revision(conn: Connection) -> str | None:

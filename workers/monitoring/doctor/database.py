@@ -74,7 +74,7 @@ def check_database_rights(context: Context) -> Iterator[Finding]:
     if context.settings.app_database_url is not None:
         message = "The login of UNWIND_APP_DATABASE_URL may change final rows; only triggers prevent that."
         yield warning("HISTORY_UNGUARDED", message, f"grant that login the role {APP_ROLE} and nothing else.")
-    elif not fact(context.conn, server_info.HAS_APP_ROLE):
+    elif not fact(context.conn, server_info.HAS_ROLE, role=APP_ROLE):
         message = (
             f"There is no role {APP_ROLE}, so the program runs as the owner; only triggers prevent changes "
             "to final rows."
