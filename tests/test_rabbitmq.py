@@ -25,6 +25,7 @@ from workers.settings import CHECKOUT
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 COMMANDS = 400
+REPEATS = 20
 BOOT_TIMEOUT = DRAIN_TIMEOUT = 90.0
 LOGIN = "guest:guest"
 POISON = {
@@ -118,12 +119,12 @@ def test_consumer_hands_over_every_command_once_through_a_kill(
                     consumer.kill()
                     consumer.wait()
                     consumer = start()
-            for body in POISON:
+            for body in [*POISON] * REPEATS:
                 channel.basic_publish(amqp.Message(body, delivery_mode=2), routing_key="unwind-commands")
             assert wait_until(lambda: database_rows.count(SubmissionRow) == COMMANDS, DRAIN_TIMEOUT)
             submitted = database_rows.column(SubmissionRow.request_id)
             assert sorted(submitted) == sorted(f"rabbit-{number}" for number in range(COMMANDS))
-            assert _read_rejected(connection, len(POISON)) == POISON
+            assert _read_rejected(connection, REPEATS * len(POISON)) == POISON
             assert consumer.poll() is None
     finally:
         consumer.kill()
