@@ -67,7 +67,6 @@ def test_claim_is_bounded_by_bytes(market: Market, caller: psycopg.Connection) -
     assert market.at(FILED + SUBMISSION_LEASE_DURATION).done("submissions.drain") == {"taken": 13}
 
 
-@pytest.mark.guarantee("P8")
 def test_claim_has_the_conditions_of_its_indexes() -> None:
     claim = re.sub(r"\bs\.", "", load_sql("claim_submissions"))
     indexes = {str(index.name): index for index in table_of(SubmissionRow).indexes}
@@ -75,6 +74,7 @@ def test_claim_has_the_conditions_of_its_indexes() -> None:
         assert str(indexes[name].dialect_options["postgresql"]["where"]) in claim
 
 
+@pytest.mark.guarantee("P8")
 def test_command_that_kills_its_worker_runs_alone_and_is_finally_parked(
     market: Market, caller: psycopg.Connection
 ) -> None:
