@@ -11,6 +11,10 @@ from dataclasses import dataclass
 
 import psycopg
 
+from models.db.pipeline import driver_sql
+from models.db.schema import table_of
+from models.inventory import LotRow, insert_item_locks
+
 BLOCK = 100
 """Neighbouring orders of one store."""
 UNITS = 2
@@ -142,13 +146,8 @@ RECORDED = """
     SELECT seller_id, item_type, item_no, color_id, new_or_used, lot_id, {stock}, 'recorded', now() - interval '50 days'
     FROM unwind.lots ORDER BY lot_id
 """
-ITEM_LOCKS = """
-    INSERT INTO unwind.item_locks (item)
-    SELECT DISTINCT hashtextextended(concat_ws(chr(31), seller_id, item_type, item_no, color_id, new_or_used,
-        COALESCE(completeness, '')), 0)
-    FROM unwind.lots
-"""
-"""Recording a lot leaves a row that locks its item, with the hash of `models.inventory.insert_item_locks`."""
+ITEM_LOCKS = driver_sql(insert_item_locks(table_of(LotRow)))
+"""Recording a lot leaves a row that locks its item."""
 LINES = f"""
     INSERT INTO unwind.order_lines (order_id, line_no, batch_no, lot_id, quantity, unit_price, snapshot)
     SELECT o, l, 1, t.lot_id, {{units}}, t.unit_price, t.snapshot
